@@ -1,0 +1,197 @@
+"""What a connector is: a conversation with a provider, without sockets.
+
+A connector turns an `Operation` into a generator that yields `Request`s, receives `Response`s, and returns an
+`Outcome`. It never opens a connection and never names a transport failure: the core sends the requests and alone
+decides what a refused connection or a lost answer means (see `transport.py`). What a provider can and cannot do stands
+in its `Capabilities`, so that the engine never asks which connector it is talking to.
+"""
+
+from collections.abc import Generator, Mapping
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+REFERENCE_MAX = 35
+"""Longest reference, in characters: what the strictest rails (SEPA end-to-end ids) carry."""
+
+OperationKind = Literal["authorize", "capture", "void", "increment", "refund", "payout"]
+
+
+class CardData(msgspec.Struct, frozen=True):
+    """A card as the provider must see it; opened from the vault for one call. Its repr shows nothing."""
+
+    number: str
+    exp_month: int
+    exp_year: int
+    cvc: str | None = None
+    name: str | None = None
+
+    def __repr__(self) -> str:
+        return "CardData(****)"
+
+
+class Recipient(msgspec.Struct, frozen=True):
+    type: Literal["email", "bank_account", "card"]
+    value: str
+    name: str | None = None
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing to be done at the provider, at most once, under `reference` (the attempt's id, at most 35 characters).
+
+    `parent` is the reference of the authorization that a capture, void, increment or refund is about; `parent_bank_id`
+    the provider's own id of it. Amounts are minor units of `currency` (ISO 4217, lower case). `capture` is for
+    `authorize`: take the money at once.
+    """
+
+    reference: str
+    kind: OperationKind
+    amount_minor: int
+    currency: str
+    capture: bool = True
+    card: CardData | None = None
+    recipient: Recipient | None = None
+    parent: str | None = None
+    parent_bank_id: str | None = None
+    livemode: bool = False
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One HTTP request to the provider. `moves_money`: a lost answer to it leaves the outcome unknown."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    body: dict[str, Any] | None = None
+    headers: Mapping[str, str] = {}
+    moves_money: bool = True
+
+
+class Response(msgspec.Struct, frozen=True):
+    """The provider's answer. `body` is the parsed JSON object, or None where it was not a JSON object."""
+
+    status: int
+    body: dict[str, Any] | None = None
+    headers: Mapping[str, str] = {}
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider says of its own accord. `id` makes us deaf to its repetition; `reference` names our operation.
+
+    kind `operation` carries the operation's `outcome`; `dispute` opens one over the charge behind `reference`.
+    """
+
+    id: str
+    kind: Literal["operation", "dispute"]
+    reference: str
+    outcome: "Outcome | None" = None
+    amount_minor: int | None = None
+    reason: str | None = None
+
+
+class Succeeded(msgspec.Struct, frozen=True, tag=True):
+    """The provider did it. `notices` are what a provider inside this process will say later: (milliseconds, body)."""
+
+    bank_id: str | None = None
+    notices: tuple[tuple[int, dict[str, Any]], ...] = ()
+
+
+class Pending(msgspec.Struct, frozen=True, tag=True):
+    """The provider has it and will settle it later: ask by reference, or wait for its notice."""
+
+    bank_id: str | None = None
+
+
+class ActionRequired(msgspec.Struct, frozen=True, tag=True):
+    """The customer must go to `redirect_url` before the provider decides."""
+
+    redirect_url: str
+    bank_id: str | None = None
+
+
+class Declined(msgspec.Struct, frozen=True, tag=True):
+    """The provider said no; no money moved. `code` is an error code of Stripe's vocabulary (`card_declined`,
+    `expired_card`, `incorrect_cvc`, `processing_error`), `decline_code` the issuer's reason.
+
+    `soft`: another provider may say yes. `alert`: our own fault (a bad request, a reference used twice), for a person.
+    """
+
+    code: str = "card_declined"
+    decline_code: str | None = "generic_decline"
+    message: str | None = None
+    bank_id: str | None = None
+    soft: bool = False
+    alert: str | None = None
+
+
+class NotSent(msgspec.Struct, frozen=True, tag=True):
+    """The provider never performed it: safe to try again with the same reference, or elsewhere with a new one."""
+
+    reason: str
+    retry_after_seconds: float | None = None
+
+
+class Unknown(msgspec.Struct, frozen=True, tag=True):
+    """It may have happened. Ask by reference; resend with the same reference; never guess."""
+
+    reason: str
+
+
+Outcome = Succeeded | Pending | ActionRequired | Declined | NotSent | Unknown
+
+
+class NeverSeen(msgspec.Struct, frozen=True, tag=True):
+    """Answer to a look-up: the provider does not know this reference (at this moment)."""
+
+
+Conversation = Generator[Request, Response, Outcome]
+LookUp = Generator[Request, Response, Outcome | NeverSeen]
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What the provider promises.
+
+    `deduplicates`: a resend under the same reference is performed at most once. `looks_up`: it can be asked by our
+    reference. `ask_after_seconds`: how long to wait before asking after an unknown or pending outcome, first time.
+    """
+
+    operations: frozenset[str]
+    deduplicates: bool
+    looks_up: bool
+    livemode: bool
+    ask_after_seconds: float = 5.0
+    timeout_seconds: float = 30.0
+
+
+class NoticeRejected(Exception):
+    """A notice whose signature or form is wrong; the sender gets a 400."""
+
+
+class Connector(Protocol):
+    capabilities: Capabilities
+
+    def perform(self, operation: Operation) -> Conversation:
+        """Do `operation`, in as many requests as it takes."""
+
+    def look_up(self, operation: Operation) -> LookUp:
+        """Ask what became of `operation`. Yields requests that move no money."""
+
+    def notices(self, headers: Mapping[str, str], body: bytes) -> list[Notice]:
+        """The notices in one signed request of the provider. Raises `NoticeRejected`. Header names are lower case."""
+
+
+class TransportError(Exception):
+    """The request got no whole answer. `spoken`: the provider may have seen it."""
+
+    def __init__(self, reason: str, *, spoken: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.spoken = spoken
+
+
+class Transport(Protocol):
+    """What carries a connector's requests: a socket, or a call inside this process."""
+
+    async def send(self, request: Request) -> Response:
+        """Raises `TransportError`. A body that is cut short is a `TransportError` with `spoken`."""
+
+    async def close(self) -> None: ...

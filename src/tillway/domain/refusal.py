@@ -1,0 +1,144 @@
+"""What the platform refuses, and how it says so: one table for every door.
+
+`Refused` is the caller's problem and is always raised before anything is written. The table below gives each code its
+HTTP status, its error type (Stripe's vocabulary, https://docs.stripe.com/error-codes) and the sentence used when the
+place that refuses has nothing more exact to say.
+"""
+
+from typing import Any, NamedTuple
+
+
+class Rule(NamedTuple):
+    status: int
+    type: str
+    message: str
+
+
+_INVALID = "invalid_request_error"
+
+RULES: dict[str, Rule] = {
+    # Who is asking.
+    "api_key_missing": Rule(401, _INVALID, "No API key. Send it as `Authorization: Bearer sk_test_…`."),
+    "api_key_invalid": Rule(401, _INVALID, "Invalid API key. List the keys with `tillway keys list`."),
+    "secret_key_required": Rule(
+        401, _INVALID, "This call needs a secret key (sk_…); a publishable key (pk_…) was sent."
+    ),
+    "client_secret_invalid": Rule(401, _INVALID, "The client_secret does not belong to this object."),
+    "livemode_mismatch": Rule(401, _INVALID, "A test key cannot reach live objects, nor a live key test objects."),
+    "live_mode_not_configured": Rule(
+        400, _INVALID, "Live mode has no connector. Add one with `tillway connectors add NAME --kind KIND --mode live`."
+    ),
+    # What is asked for.
+    "route_unknown": Rule(404, _INVALID, "Unrecognized request URL. The routes are listed at /openapi.json."),
+    "method_not_allowed": Rule(405, _INVALID, "This URL exists, but not with this method."),
+    "resource_missing": Rule(404, _INVALID, "No such object."),
+    "rate_limit": Rule(429, _INVALID, "Too many requests. Wait for the seconds given in Retry-After."),
+    "lock_timeout": Rule(
+        429, _INVALID, "Another request is working on this object at this moment. Send the request again shortly."
+    ),
+    # How it is written.
+    "body_too_large": Rule(413, _INVALID, "The request body is larger than 1 MiB."),
+    "body_malformed": Rule(400, _INVALID, "The request body cannot be read."),
+    "content_type_unsupported": Rule(
+        415, _INVALID, "Send the body as application/x-www-form-urlencoded or as application/json."
+    ),
+    "parameter_unknown": Rule(400, _INVALID, "Received an unknown parameter."),
+    "parameter_missing": Rule(400, _INVALID, "A required parameter is missing."),
+    "parameter_invalid_empty": Rule(400, _INVALID, "This parameter cannot be empty."),
+    "parameter_invalid_integer": Rule(400, _INVALID, "This parameter must be an integer."),
+    "parameter_invalid_string": Rule(400, _INVALID, "This parameter is not a valid string."),
+    "parameter_invalid_string_blank": Rule(400, _INVALID, "This parameter cannot be blank."),
+    "parameter_invalid_boolean": Rule(400, _INVALID, "This parameter must be true or false."),
+    "parameter_invalid_enum": Rule(400, _INVALID, "This parameter has a value outside its list."),
+    "parameter_invalid_object": Rule(400, _INVALID, "This parameter must be an object."),
+    "parameter_invalid_array": Rule(400, _INVALID, "This parameter must be an array."),
+    "parameters_exclusive": Rule(400, _INVALID, "Two parameters were sent that exclude each other."),
+    "parameter_unsupported": Rule(400, _INVALID, "Tillway does not support this parameter."),
+    "email_invalid": Rule(400, _INVALID, "This is not an e-mail address."),
+    "url_invalid": Rule(400, _INVALID, "This is not a URL that can be used here."),
+    "invalid_currency": Rule(400, _INVALID, "This is not an ISO 4217 currency."),
+    "amount_too_small": Rule(400, _INVALID, "The amount must be at least 1 minor unit."),
+    "amount_too_large": Rule(400, _INVALID, "The amount must be no more than 99,999,999 minor units."),
+    "api_version_invalid": Rule(400, _INVALID, "This Stripe-Version is not a version date."),
+    "query_invalid": Rule(400, _INVALID, "The search query cannot be read."),
+    "card_number_in_free_text": Rule(
+        400, _INVALID, "This field holds what looks like a card number. Card numbers belong in card[number] only."
+    ),
+    "secret_not_shown_again": Rule(400, _INVALID, "A secret is shown once, when it is made."),
+    # Idempotency.
+    "idempotency_key_reused": Rule(
+        400,
+        "idempotency_error",
+        "This Idempotency-Key was used before with other parameters. Use a new key for a new request.",
+    ),
+    "idempotency_key_in_use": Rule(
+        409, "idempotency_error", "A request with this Idempotency-Key is still running. Send it again shortly."
+    ),
+    "idempotency_key_too_long": Rule(400, "idempotency_error", "An Idempotency-Key has at most 255 characters."),
+    # Cards and tokens.
+    "incorrect_number": Rule(402, "card_error", "Your card number is incorrect."),
+    "invalid_number": Rule(402, "card_error", "The card number is not a valid credit card number."),
+    "invalid_expiry_month": Rule(402, "card_error", "Your card's expiration month is invalid."),
+    "invalid_expiry_year": Rule(402, "card_error", "Your card's expiration year is invalid."),
+    "invalid_cvc": Rule(402, "card_error", "Your card's security code is invalid."),
+    "incorrect_cvc": Rule(402, "card_error", "Your card's security code is incorrect."),
+    "incorrect_zip": Rule(402, "card_error", "Your card's postal code is incorrect."),
+    "expired_card": Rule(402, "card_error", "Your card has expired."),
+    "card_declined": Rule(402, "card_error", "Your card was declined."),
+    "processing_error": Rule(402, "card_error", "An error occurred while processing your card. Try again in a little bit."),
+    "authentication_required": Rule(402, "card_error", "This payment requires authentication."),
+    "token_already_used": Rule(400, _INVALID, "You cannot use a token more than once."),
+    "token_expired": Rule(400, _INVALID, "This token has expired. Make a new one."),
+    # The state of things.
+    "payment_intent_unexpected_state": Rule(400, _INVALID, "The PaymentIntent's status does not allow this."),
+    "payment_intent_authentication_failure": Rule(
+        402, "card_error", "The provided payment method has failed authentication."
+    ),
+    "payment_intent_action_required": Rule(402, "card_error", "This payment requires an action of the customer."),
+    "payment_method_unexpected_state": Rule(400, _INVALID, "The payment method's state does not allow this."),
+    "setup_intent_unexpected_state": Rule(400, _INVALID, "The SetupIntent's status does not allow this."),
+    "setup_intent_authentication_failure": Rule(
+        402, "card_error", "The provided payment method has failed authentication."
+    ),
+    "charge_already_captured": Rule(400, _INVALID, "This charge has already been captured."),
+    "charge_already_refunded": Rule(400, _INVALID, "This charge has already been refunded."),
+    "charge_not_refundable": Rule(400, _INVALID, "This charge cannot be refunded."),
+    "charge_disputed": Rule(400, _INVALID, "This charge has been charged back."),
+    "charge_expired_for_capture": Rule(400, _INVALID, "The authorization of this charge has expired."),
+    "refund_unexpected_state": Rule(400, _INVALID, "The refund's status does not allow this."),
+    "refund_amount_too_large": Rule(400, _INVALID, "The refund is larger than what is left of the charge."),
+    "dispute_unexpected_state": Rule(400, _INVALID, "The dispute's status does not allow this."),
+    "missing": Rule(400, _INVALID, "The customer has no such payment source."),
+    "capture_amount_too_large": Rule(400, _INVALID, "The amount to capture is larger than what was authorized."),
+    "connector_unsupported": Rule(400, _INVALID, "The connector of this payment cannot do this."),
+    "connector_unavailable": Rule(503, "api_error", "The connector cannot be reached."),
+    "webhook_endpoint_limit": Rule(400, _INVALID, "An account has at most 16 webhook endpoints."),
+    # Ours: nothing the caller sent makes these, and each is logged with its cause.
+    "internal": Rule(500, "api_error", "Something went wrong inside Tillway. The request id finds it in the log."),
+    "busy": Rule(503, "api_error", "Tillway could not finish this in time. Send the request again."),
+}
+
+
+class Refused(Exception):
+    """A request that cannot be granted. `param` is written as the caller wrote it: `card[number]`.
+
+    `decline_code` stands beside `card_declined` and its kin. `details` are further members of the error object, such
+    as `charge` or `payment_intent`.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        param: str | None = None,
+        decline_code: str | None = None,
+        **details: Any,
+    ) -> None:
+        assert code in RULES, f"no rule for refusal code {code!r}"
+        self.code = code
+        self.message = message or RULES[code].message
+        self.param = param
+        self.decline_code = decline_code
+        self.details = details
+        super().__init__(f"{code}: {self.message}")

@@ -1,0 +1,110 @@
+"""The store port: the narrowest thing that SQLite, PostgreSQL and DynamoDB can all promise.
+
+A record is bytes under a key, with a version that starts at 1 and moves by 1 at every write. A commit is a set of
+writes that happens wholly or not at all, and is durable when `commit` returns. Nobody is ever handed a transaction, a
+session or a lock: whoever wants to change something says which version it saw.
+
+Keys are text, `<scope>/<id>`, and sort by their UTF-8 bytes. Ids sort by the time they were made, so a range of keys is a
+listing in time order, and needs no index of its own.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+WRITES_MAX = 100
+"""Most writes in one commit: DynamoDB's bound on a transaction, asserted in every adapter."""
+
+PAGE_MAX = 1000
+"""Most rows that one `query` or `claim` returns."""
+
+ABSENT = 0
+"""As an expected version: the key must not exist."""
+
+
+class Write(msgspec.Struct, frozen=True):
+    """One write: a record at `key` goes from `version` to `version + 1`, or is deleted where `body` is None.
+
+    `index` holds (index name, partition) pairs and replaces the entries that the record had before; names are those of
+    `INDEXES`. `queue` and `due_at_ms` make the record a task that `claim` finds; a record without them is none.
+    `expires_at` (epoch seconds): from then on the record is as good as absent, though it may still lie in the store.
+    """
+
+    key: str
+    version: int
+    body: bytes | None
+    index: tuple[tuple[str, str], ...] = ()
+    queue: str | None = None
+    due_at_ms: int | None = None
+    expires_at: int | None = None
+
+
+class Row(msgspec.Struct, frozen=True):
+    key: str
+    version: int
+    body: bytes
+
+
+INDEXES = ("customer", "parent", "kind", "term")
+"""The secondary indexes. A record stands at most once in each of the first three, and in `term` up to 64 times."""
+
+
+class Conflict(Exception):
+    """A version had moved, or a key that should be absent was there: nothing of the commit was written."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+class CommitUnknown(Exception):
+    """The driver cannot tell whether the commit happened. Read back; never assume."""
+
+
+class StoreUnfit(Exception):
+    """The store cannot keep its promises as it is set up (durability off, schema too new). The text says the remedy."""
+
+
+class Store(Protocol):
+    async def get(self, key: str) -> Row | None:
+        """The record at `key` as of the last durable commit, or None."""
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Row]:
+        """Those of `keys` (at most 100) that exist."""
+
+    async def query(
+        self,
+        index: str | None,
+        partition: str,
+        *,
+        after: str | None = None,
+        until: str | None = None,
+        limit: int = 100,
+        order: Literal["newest", "oldest"] = "newest",
+    ) -> list[Row]:
+        """A page of at most `limit` (1 to PAGE_MAX) rows, by key.
+
+        With `index` None, `partition` is a prefix of keys: `acct_1.t/pi_` lists one merchant's payment intents. Else it
+        is the partition of that index. `after` and `until` are whole keys, both exclusive, in the direction of
+        `order`: newest first, `after` is the upper end; oldest first, it is the lower. Neither key need exist.
+        """
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """All of `writes` (1 to WRITES_MAX, no key twice) or nothing; durable on return.
+
+        Raises `Conflict` where a version moved, `CommitUnknown` where the outcome cannot be known.
+        """
+
+    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
+        """Up to `limit` tasks of `queue` whose due time is at or before `now_ms`, earliest first.
+
+        Claiming moves each one's due time to `now_ms + lease_ms` and its version by one, durably, so that no two callers
+        get the same task within a lease. The rows carry the new version.
+        """
+
+    async def purge_expired(self, *, now: int, limit: int) -> int:
+        """Delete up to `limit` records whose `expires_at` is at or before `now` (epoch seconds); how many went."""
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of the files or connections."""
