@@ -11,6 +11,32 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
+
+__all__ = [
+    "ActionRequired",
+    "Capabilities",
+    "CardData",
+    "Connector",
+    "Conversation",
+    "Declined",
+    "LookUp",
+    "NeverSeen",
+    "NotSent",
+    "Notice",
+    "NoticeRejected",
+    "Operation",
+    "Outcome",
+    "Pending",
+    "Recipient",
+    "Request",
+    "Response",
+    "Succeeded",
+    "Transport",
+    "TransportError",
+    "Unknown",
+]
+
 REFERENCE_MAX = 35
 """Longest reference, in characters: what the strictest rails (SEPA end-to-end ids) carry."""
 
@@ -83,60 +109,9 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     kind: Literal["operation", "dispute"]
     reference: str
-    outcome: "Outcome | None" = None
+    outcome: Outcome | None = None
     amount_minor: int | None = None
     reason: str | None = None
-
-
-class Succeeded(msgspec.Struct, frozen=True, tag=True):
-    """The provider did it. `notices` are what a provider inside this process will say later: (milliseconds, body)."""
-
-    bank_id: str | None = None
-    notices: tuple[tuple[int, dict[str, Any]], ...] = ()
-
-
-class Pending(msgspec.Struct, frozen=True, tag=True):
-    """The provider has it and will settle it later: ask by reference, or wait for its notice."""
-
-    bank_id: str | None = None
-
-
-class ActionRequired(msgspec.Struct, frozen=True, tag=True):
-    """The customer must go to `redirect_url` before the provider decides."""
-
-    redirect_url: str
-    bank_id: str | None = None
-
-
-class Declined(msgspec.Struct, frozen=True, tag=True):
-    """The provider said no; no money moved. `code` is an error code of Stripe's vocabulary (`card_declined`,
-    `expired_card`, `incorrect_cvc`, `processing_error`), `decline_code` the issuer's reason.
-
-    `soft`: another provider may say yes. `alert`: our own fault (a bad request, a reference used twice), for a person.
-    """
-
-    code: str = "card_declined"
-    decline_code: str | None = "generic_decline"
-    message: str | None = None
-    bank_id: str | None = None
-    soft: bool = False
-    alert: str | None = None
-
-
-class NotSent(msgspec.Struct, frozen=True, tag=True):
-    """The provider never performed it: safe to try again with the same reference, or elsewhere with a new one."""
-
-    reason: str
-    retry_after_seconds: float | None = None
-
-
-class Unknown(msgspec.Struct, frozen=True, tag=True):
-    """It may have happened. Ask by reference; resend with the same reference; never guess."""
-
-    reason: str
-
-
-Outcome = Succeeded | Pending | ActionRequired | Declined | NotSent | Unknown
 
 
 class NeverSeen(msgspec.Struct, frozen=True, tag=True):
