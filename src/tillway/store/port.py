@@ -29,6 +29,8 @@ class Write(msgspec.Struct, frozen=True):
     `index` holds (index name, partition) pairs and replaces the entries that the record had before; names are those of
     `INDEXES`. `queue` and `due_at_ms` make the record a task that `claim` finds; a record without them is none.
     `expires_at` (epoch seconds): from then on the record is as good as absent, though it may still lie in the store.
+    `get` and `query` do not know the time and still return it: whoever decodes the body leaves it out, and overwrites it
+    at the version it saw. `claim`, which knows the time, never hands it out.
     """
 
     key: str
@@ -62,6 +64,10 @@ class CommitUnknown(Exception):
     """The driver cannot tell whether the commit happened. Read back; never assume."""
 
 
+class Unavailable(Exception):
+    """The store could not take this now (busy, disk full, connection refused), and certainly wrote nothing of it."""
+
+
 class StoreUnfit(Exception):
     """The store cannot keep its promises as it is set up (durability off, schema too new). The text says the remedy."""
 
@@ -93,11 +99,12 @@ class Store(Protocol):
     async def commit(self, writes: Sequence[Write]) -> None:
         """All of `writes` (1 to WRITES_MAX, no key twice) or nothing; durable on return.
 
-        Raises `Conflict` where a version moved, `CommitUnknown` where the outcome cannot be known.
+        Raises `Conflict` where a version moved, `CommitUnknown` where the outcome cannot be known, `Unavailable` where
+        certainly nothing was written. A caller that is cancelled while it waits does not know the outcome either.
         """
 
     async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
-        """Up to `limit` tasks of `queue` whose due time is at or before `now_ms`, earliest first.
+        """Up to `limit` tasks of `queue` whose due time is at or before `now_ms`, earliest first, then by key.
 
         Claiming moves each one's due time to `now_ms + lease_ms` and its version by one, durably, so that no two callers
         get the same task within a lease. The rows carry the new version.
@@ -107,4 +114,4 @@ class Store(Protocol):
         """Delete up to `limit` records whose `expires_at` is at or before `now` (epoch seconds); how many went."""
 
     async def close(self) -> None:
-        """Finish what is under way and let go of the files or connections."""
+        """Finish what is under way and let go of the files or connections. A second call does nothing."""
