@@ -96,7 +96,7 @@ def major_to_minor(amount_major: str | int | Decimal, currency: str, param: str 
     `check_amount`.
     """
     assert not isinstance(amount_major, bool)
-    text = amount_major if isinstance(amount_major, str) else format(amount_major, "f")
+    text = format(amount_major, "f") if isinstance(amount_major, Decimal) else str(amount_major)
     match = _MAJOR.fullmatch(text)
     if match is None:
         raise Refused("parameter_invalid_string", "Write the amount as a plain decimal, such as 10.50.", param=param)

@@ -1,0 +1,393 @@
+"""Bytes from outside into plain values: form bodies, JSON bodies and query strings, strictly.
+
+What comes out is a dict of `str`, `list` and `dict`, and from JSON also `int`, `bool`, `None` and `Decimal` (for a
+number with a fraction; a float never appears). What the values mean is the business of `params`. Everything that cannot
+be read in exactly one way is `Refused`, with the parameter or the position named.
+"""
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from itertools import islice
+from typing import Any, Final, NoReturn
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from tillway.domain.refusal import Refused
+
+BODY_BYTES_MAX: Final = 1 << 20
+PARAMETERS_MAX: Final = 1000
+"""Most pairs in a form; most values, at all depths, in a JSON body."""
+
+NAME_MAX: Final = 500
+"""Longest name of a parameter, in characters, with its brackets."""
+
+FORM_DEPTH_MAX: Final = 8
+JSON_DEPTH_MAX: Final = 20
+"""Deepest nesting: `a[b]` has a depth of 2, and so has `{"a": {"b": 1}}`."""
+
+INTEGER_MAX: Final = 2**53
+"""Largest magnitude of an integer in JSON: from here on, JSON readers disagree about the value (RFC 8259, 6)."""
+
+DECIMAL_CHARACTERS_MAX: Final = 40
+
+_FORM_TYPE = "application/x-www-form-urlencoded"
+_JSON_TYPE = "application/json"
+
+_MAPS = frozenset({"metadata"})
+"""Names whose members are never the elements of a list: `metadata[0]=x` sets the key "0"."""
+
+
+def parse_body(content_type: str | None, body: bytes) -> dict[str, Any]:
+    """The parameters in `body`, at most BODY_BYTES_MAX long. An empty body has none, whatever its type.
+
+    No content type counts as a form. Raises `Refused` body_too_large, content_type_unsupported or body_malformed.
+    """
+    if not body:
+        return {}
+    if len(body) > BODY_BYTES_MAX:
+        raise Refused("body_too_large")
+    match _media_type(content_type):
+        case "form":
+            return _parse_form(_utf8(body))
+        case "json":
+            return _parse_json(body)
+        case _:
+            raise Refused("content_type_unsupported", param="Content-Type")
+
+
+def parse_query(query: str | bytes) -> dict[str, Any]:
+    """The parameters in a query string (without its `?`), under the rules of a form body."""
+    if not query:
+        return {}
+    if len(query) > BODY_BYTES_MAX:
+        raise Refused("body_too_large", "The query string is larger than 1 MiB.")
+    return _parse_form(_utf8(query.encode(errors="surrogatepass") if isinstance(query, str) else query))
+
+
+def shown(text: str, characters_max: int = 60) -> str:
+    """`text` as an error message may repeat it: cut in the middle, and without its digits where these could be a card
+    number (12 and more; the shortest card number of ISO/IEC 7812-1 in use has 12).
+    """
+    if len(text) >= 12 and sum(map(str.isdecimal, text)) >= 12:
+        text = "".join("*" if character.isdecimal() else character for character in text[: characters_max + 1])
+    if len(text) > characters_max:
+        half = characters_max // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    # What cannot be printed (control characters, lone surrogates) is escaped, so that the message is always UTF-8.
+    return text if text.isprintable() else text.encode("ascii", "backslashreplace").decode()
+
+
+def _malformed(message: str, name: str | None = None) -> NoReturn:
+    raise Refused("body_malformed", message, param=None if name is None else shown(name))
+
+
+def _media_type(content_type: str | None) -> str | None:
+    if content_type == _FORM_TYPE or not content_type:
+        return "form"
+    if content_type == _JSON_TYPE:
+        return "json"
+    media_type, *options = (part.strip() for part in content_type.lower().split(";", 8))
+    if any(option.startswith("charset=") and option[8:].strip('"') not in ("utf-8", "utf8") for option in options):
+        return None
+    return {_FORM_TYPE: "form", _JSON_TYPE: "json", "": "form"}.get(media_type)
+
+
+def _utf8(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        _malformed(f"The request is not UTF-8: bad byte at position {error.start}.")
+
+
+# Forms
+
+
+def _parse_form(text: str) -> dict[str, Any]:
+    if "\0" in text:
+        _malformed(f"The request holds a null byte, at character {text.index(chr(0))}.")
+    if text.count("&") >= PARAMETERS_MAX:
+        _malformed(f"The request has more than {PARAMETERS_MAX} parameters.")
+    root: dict[str, Any] = {}
+    nested = False
+    for pair in text.split("&"):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            if not pair:
+                continue
+            _refuse_without_value(text, pair)
+        if "%" in name or "+" in name:
+            name = _unescaped(name, name)
+        if "%" in value or "+" in value:
+            value = _unescaped(value, name)
+        if len(name) > NAME_MAX:
+            _malformed(f"The name of parameter {shown(name)} is longer than {NAME_MAX} characters.", name)
+        if name.isidentifier():
+            # The way of almost every parameter: a plain word.
+            if name in root:
+                _malformed(f"Parameter {shown(name)} was sent twice.", name)
+            root[name] = value
+        else:
+            nested = True
+            _put(root, name, value)
+    if nested:
+        for name, child in root.items():
+            if type(child) is dict and name not in _MAPS:
+                root[name] = _with_lists(child, name)
+    return root
+
+
+def _refuse_without_value(text: str, pair: str) -> NoReturn:
+    if text.lstrip()[:1] in ("{", "["):
+        _malformed("The body looks like JSON, but was sent as a form. Send it with Content-Type: application/json.")
+    _malformed(f"Parameter {shown(pair)} has no `=` and no value.", pair)
+
+
+def _unescaped(text: str, name: str) -> str:
+    escaped = text.replace("+", " ").encode()
+    plain = unquote_to_bytes(escaped)
+    # A whole escape is three bytes and becomes one; what is no escape is left as it was.
+    if len(plain) != len(escaped) - 2 * escaped.count(b"%"):
+        _malformed(f"In parameter {shown(name)}, a `%` is not followed by two hexadecimal digits.", name)
+    try:
+        decoded = plain.decode()
+    except UnicodeDecodeError:
+        _malformed(f"Parameter {shown(name)} is not UTF-8.", name)
+    if "\0" in decoded:
+        _malformed(f"Parameter {shown(name)} holds a null byte.", name)
+    return decoded
+
+
+def _path(name: str) -> list[str]:
+    """The steps of a bracketed name: `a[b][0]` is ["a", "b", "0"], and `a[]` is ["a", ""]."""
+    opening = name.find("[")
+    path = [name] if opening == -1 else [name[:opening], *name[opening + 1 : -1].split("][")]
+    brackets = len(path) - 1
+    if name.count("[") != brackets or name.count("]") != brackets or (brackets and name[-1] != "]"):
+        _malformed(f"The brackets of parameter {shown(name)} do not match.", name)
+    if not path[0]:
+        _malformed(f"A parameter has no name: `{shown(name)}=`.", name)
+    if len(path) > FORM_DEPTH_MAX:
+        _malformed(f"Parameter {shown(name)} is nested deeper than {FORM_DEPTH_MAX}.", name)
+    return path
+
+
+def _put(root: dict[str, Any], name: str, value: str) -> None:
+    """Set `value` in `root`, where `a[0]` and `a[b]` are as yet the same, and `a[]` is a list under the key ""."""
+    path = _path(name)
+    last = path.pop()
+    node = root
+    for step in path:
+        if not step:
+            _malformed(f"In {shown(name)}, number the elements: a[0][b]= instead of a[][b]=.", name)
+        child = node.get(step)
+        if child is None:
+            child = node[step] = {}
+        elif type(child) is not dict:
+            _malformed(f"Parameter {shown(name)} was sent both with a value of its own and with members.", name)
+        node = child
+    if not last:
+        node.setdefault("", []).append(value)
+        return
+    before = node.get(last)
+    if before is not None:
+        how = "twice" if type(before) is str else "both with a value of its own and with members"
+        _malformed(f"Parameter {shown(name)} was sent {how}.", name)
+    node[last] = value
+
+
+def _with_lists(node: dict[str, Any], name: str) -> dict[str, Any] | list[Any]:
+    """`node` with every dict in it whose keys are indexes turned into a list; at most FORM_DEPTH_MAX deep."""
+    indexes = 0
+    for key, child in node.items():
+        if type(child) is dict and key not in _MAPS:
+            node[key] = _with_lists(child, f"{name}[{key}]")
+        indexes += key.isdecimal()
+    if "" in node:
+        if len(node) > 1:
+            _malformed(f"Parameter {shown(name)} was sent both as {shown(name)}[] and with other members.", name)
+        elements: list[Any] = node[""]
+        return elements
+    if not indexes:
+        return node
+    if indexes < len(node):
+        _malformed(f"Parameter {shown(name)} was sent both with indexes and with names.", name)
+    try:
+        return [node[str(i)] for i in range(indexes)]
+    except KeyError as missing:
+        _malformed(f"The indexes of {shown(name)} must run from 0 without a gap; {missing.args[0]} is missing.", name)
+
+
+# JSON
+
+
+class _Unreadable:
+    """Stands in for a number that is refused, until the survey comes to it and can name it."""
+
+
+def _decimal(literal: str) -> Decimal | _Unreadable:
+    if len(literal) > DECIMAL_CHARACTERS_MAX or "e" in literal or "E" in literal:
+        return _Unreadable()
+    return Decimal(literal)
+
+
+_decoder = msgspec.json.Decoder(float_hook=_decimal)
+
+
+def _parse_json(body: bytes) -> dict[str, Any]:
+    try:
+        root = _decoder.decode(body)
+    except RecursionError:
+        name = _name_at(body, len(body)).partition("[")[0]
+        _malformed(f"Parameter {shown(name)} is nested deeper than {JSON_DEPTH_MAX}.", name)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        _explain(body, error)
+    if type(root) is not dict:
+        _malformed("The body must be a JSON object: {…}.")
+    survey = _Survey()
+    survey.visit_object(root, "", 1)
+    # Every member has one colon, and the others stand inside strings. Where the members and strings that were decoded
+    # account for all of them, no name was repeated and no value lost. An escape may be a colon that is not counted, so
+    # that bodies with escapes, and those where the count is off, get the closer look.
+    if body.count(b":") != survey.colons or b"\\" in body:
+        _refuse_repeated_names(body.decode())
+    return root
+
+
+class _Survey:
+    """One walk over decoded JSON that holds it to the bounds and counts the colons it was written with."""
+
+    __slots__ = ("colons", "values")
+
+    def __init__(self) -> None:
+        self.colons = 0
+        self.values = 0
+
+    def visit_object(self, node: dict[str, Any], name: str, depth: int) -> None:
+        self.colons += len(node)
+        for key, value in node.items():
+            self.colons += key.count(":")
+            if not key or len(key) > NAME_MAX or "\0" in key:
+                _malformed(f"A name in the body is empty, too long or holds a null byte: {shown(key)!r}.", name or key)
+            self._visit(value, name, key, depth)
+
+    def _visit(self, value: Any, parent: str, key: str | int, depth: int) -> None:
+        self.values += 1
+        if self.values > PARAMETERS_MAX:
+            _malformed(f"The body has more than {PARAMETERS_MAX} values.")
+        kind = type(value)
+        if kind is str:
+            self.colons += value.count(":")
+            if "\0" in value:
+                name = _member(parent, key)
+                _malformed(f"Parameter {shown(name)} holds a null byte.", name)
+        elif kind is int:
+            if not -INTEGER_MAX <= value <= INTEGER_MAX:
+                name = _member(parent, key)
+                _malformed(f"Parameter {shown(name)} is a number beyond 2^53.", name)
+        elif kind is dict or kind is list:
+            name = _member(parent, key)
+            if depth == JSON_DEPTH_MAX:
+                _malformed(f"Parameter {shown(name)} is nested deeper than {JSON_DEPTH_MAX}.", name)
+            if kind is dict:
+                self.visit_object(value, name, depth + 1)
+            else:
+                for i, element in enumerate(value):
+                    self._visit(element, name, i, depth + 1)
+        elif kind is _Unreadable:
+            name = _member(parent, key)
+            _malformed(f"Parameter {shown(name)} is a number with an exponent or too many digits.", name)
+
+
+def _member(parent: str, key: str | int) -> str:
+    return f"{parent}[{key}]" if parent else str(key)
+
+
+# Only refusals come to what follows: it finds the name for a position in the text.
+
+_TOKENS_MAX = 20_000
+_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)(?:"(\s*:)?|\\?\Z)|[{}\[\],]', re.DOTALL)
+_BYTE = re.compile(r" \(byte ([0-9]+)\)")
+_SILENT_FAULT = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]|[0-9]{99}"
+)
+"""What the decoder refuses without a position: lone surrogates, and integers beyond everything."""
+
+
+def _follow(text: str, path: list[str | int]) -> Iterator[None]:
+    """Moves `path` through the JSON in `text`, which may end anywhere, and yields at each member of an object."""
+    for token in islice(_TOKEN.finditer(text), _TOKENS_MAX):
+        match token[0][0]:
+            case "{":
+                path.append("")
+            case "[":
+                path.append(0)
+            case "}" | "]":
+                del path[-1:]
+            case ",":
+                if path and isinstance(path[-1], int):
+                    path[-1] += 1
+            case _:
+                if path and token[2]:
+                    path[-1] = _plain(token[1])
+                    yield
+
+
+def _plain(quoted: str) -> str:
+    if "\\" not in quoted:
+        return quoted
+    try:
+        return msgspec.json.decode(f'"{quoted}"', type=str)
+    except (msgspec.MsgspecError, UnicodeError):
+        return quoted
+
+
+def _name(path: list[str | int]) -> str:
+    name = ""
+    for step in path[:JSON_DEPTH_MAX]:
+        name = _member(name, step)
+    return name.removesuffix("[]")
+
+
+def _name_at(body: bytes, position: int) -> str:
+    path: list[str | int] = []
+    for _ in _follow(body[:position].decode(errors="replace"), path):
+        pass
+    return _name(path)
+
+
+def _refuse_repeated_names(text: str) -> None:
+    """Raises `Refused` where an object in `text`, JSON that was decoded before, has a name twice."""
+    path: list[str | int] = []
+    names: set[tuple[str | int, ...]] = set()
+    for _ in _follow(text, path):
+        if tuple(path) in names:
+            name = _name(path)
+            _malformed(f"Parameter {shown(name)} was sent twice.", name)
+        names.add(tuple(path))
+
+
+def _explain(body: bytes, error: Exception) -> NoReturn:
+    """Raises `Refused` with the place where `body` stops being JSON."""
+    byte = _BYTE.search(str(error))
+    fault = _SILENT_FAULT.search(body)
+    if isinstance(error, UnicodeDecodeError):
+        reason, position = "not UTF-8", _bad_utf8_at(body)
+    elif byte is not None:
+        reason, position = str(error).partition(": ")[2].replace(byte[0], ""), int(byte[1])
+    elif fault is not None:
+        reason, position = "a lone surrogate or a number without bounds", fault.start()
+    else:
+        reason, position = "it ends too early", len(body)
+    name = _name_at(body, position)
+    place = f" (in parameter {shown(name)})" if name else ""
+    _malformed(f"The body is not JSON that can be read: {reason}, at byte {position}{place}.", name or None)
+
+
+def _bad_utf8_at(body: bytes) -> int:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return len(body)
