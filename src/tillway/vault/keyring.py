@@ -1,0 +1,336 @@
+"""The key file: key-encryption keys, the fingerprint key, and a root from which other parts derive keys of their own.
+
+The file is JSON, mode 0600, owned by the user that runs the server. It is replaced whole: a new file beside it,
+flushed, renamed over it, and the directory flushed, so that a kill at any point leaves the old file or the new one.
+Writers exclude each other by a lock on a file beside it; a killed writer's lock is let go by the kernel.
+
+A key is *current* (wraps new records, one at a time), *old* (records may remain under it), or *retired* (a full pass
+found none). A retired key still opens: backups made before the rotation need it, and so does a record that a slow
+server committed behind the pass. `forget` destroys it, for good.
+
+Lose this file and every stored card is lost. Back it up apart from the database.
+"""
+
+import fcntl
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from tillway.domain.cards import Secret
+from tillway.vault.port import KeyMissing, VaultTampered
+
+KeyState = Literal["current", "old", "retired"]
+
+KEY_BYTES = 32
+FILE_BYTES_MAX = 1 << 20
+KEYS_MAX = 1000
+CHECK_EVERY_SECONDS = 1.0
+"""How often, at most, a running server looks whether the file has changed."""
+
+_NONCE_BYTES = 12
+_FORMAT = 1
+
+
+class KeyFileUnfit(Exception):
+    """The key file cannot be used as it is. The text says the remedy, and never shows a key."""
+
+
+class KeyRefused(Exception):
+    """A key cannot change as asked. The text says what to do first."""
+
+
+class _Key(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    state: KeyState
+    created: int
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"_Key({self.id}, {self.state})"
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The key file as it is written. Keys are base64."""
+
+    format: int
+    keys: tuple[_Key, ...]
+    fingerprint_key: bytes
+    root_key: bytes
+
+    def __repr__(self) -> str:
+        return "_File(****)"
+
+
+class KeyInfo(msgspec.Struct, frozen=True):
+    """What may be shown of a key. `created` is epoch seconds."""
+
+    id: str
+    state: KeyState
+    created: int
+
+
+class Keyring:
+    """The keys of one key file, held in memory, and re-read when the file is replaced: a `KeyWrapper`.
+
+    `clock` is epoch seconds, for what the file records; `monotonic` paces the look at the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._monotonic = monotonic
+        self._derived: dict[str, Secret[bytes]] = {}
+        self._take_in(*_read(path))
+
+    @classmethod
+    def create(cls, path: Path, *, clock: Callable[[], float] = time.time) -> "Keyring":
+        """A new key file with one current key, durable on return. Raises `KeyFileUnfit` where a file is already there:
+        writing over a key file would destroy every card sealed under it."""
+        with _exclusive(path):
+            if os.path.lexists(path):
+                raise KeyFileUnfit(f"{path} exists and is not written over. Move it away first if it is of no use.")
+            _replace(
+                path,
+                _File(
+                    format=_FORMAT,
+                    keys=(_new_key(clock),),
+                    fingerprint_key=secrets.token_bytes(KEY_BYTES),
+                    root_key=secrets.token_bytes(KEY_BYTES),
+                ),
+            )
+        return cls(path, clock=clock)
+
+    @classmethod
+    def load(cls, path: Path) -> "Keyring":
+        """The keyring of an existing file. Raises `KeyFileUnfit` for a missing or malformed file, another owner, or a
+        mode that lets anybody else in."""
+        return cls(path)
+
+    @property
+    def fingerprint_key(self) -> Secret[bytes]:
+        """Stays the same for the life of the installation: with another one, no card would match its older self."""
+        return Secret(self._file.fingerprint_key)
+
+    def derive(self, purpose: str) -> Secret[bytes]:
+        """32 bytes for one purpose (`pagination_cursor`), by HKDF-SHA256 (RFC 5869) from the root key; always the same
+        for the same key file. Purposes are constants of the code, so the memory of them is bounded."""
+        if purpose not in self._derived:
+            hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=f"tillway.{purpose}".encode())
+            self._derived[purpose] = Secret(hkdf.derive(self._file.root_key))
+        return self._derived[purpose]
+
+    def keys(self) -> list[KeyInfo]:
+        """The key-encryption keys in the order they were made."""
+        self._look_at_file()
+        return [KeyInfo(key.id, key.state, key.created) for key in self._file.keys]
+
+    # What a `KeyWrapper` does.
+
+    def current_id(self) -> str:
+        self._look_now_and_then()
+        return self._current_id
+
+    def wrap(self, data_key: bytes, context: bytes) -> tuple[str, bytes]:
+        self._look_now_and_then()
+        key_id = self._current_id
+        nonce = os.urandom(_NONCE_BYTES)
+        return key_id, nonce + self._ciphers[key_id].encrypt(nonce, data_key, _bound_to(key_id, context))
+
+    def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
+        if key_id not in self._ciphers:
+            # Another process may have added the key within the last second and sealed under it.
+            self._look_at_file()
+        cipher = self._ciphers.get(key_id)
+        if cipher is None:
+            raise KeyMissing(f"key {key_id!r} is not in {self._path}; restore the key file that has it from its backup")
+        try:
+            return cipher.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], _bound_to(key_id, context))
+        except (InvalidTag, ValueError):
+            raise VaultTampered(f"a data key under {key_id} does not open") from None
+
+    # What changes the file.
+
+    def add_kek(self) -> str:
+        """Make a new key the current one; the one before becomes old. The new key's id; durable on return."""
+        with self._changing() as file:
+            if len(file.keys) >= KEYS_MAX:
+                raise KeyRefused(f"The key file holds {KEYS_MAX} keys, which is the bound. Forget retired ones first.")
+            key = _new_key(self._clock)
+            demoted = tuple(_with_state(k, "old") if k.state == "current" else k for k in file.keys)
+            self._write(msgspec.structs.replace(file, keys=(*demoted, key)))
+        return key.id
+
+    def retire(self, key_id: str) -> None:
+        """Mark an old key as one under which a full pass found nothing. It still opens. Retired already: no change."""
+        with self._changing() as file:
+            if _state_of(file, key_id) == "current":
+                raise KeyRefused(f"{key_id} is the current key. Rotate first, then it retires by itself.")
+            keys = tuple(_with_state(k, "retired") if k.id == key_id else k for k in file.keys)
+            self._write(msgspec.structs.replace(file, keys=keys))
+
+    def forget(self, key_id: str) -> None:
+        """Destroy a retired key. Whatever is still sealed under it, in old backups too, never opens again."""
+        with self._changing() as file:
+            if _state_of(file, key_id) != "retired":
+                raise KeyRefused(f"{key_id} is in use. Only a retired key is forgotten; rotate first.")
+            self._write(msgspec.structs.replace(file, keys=tuple(k for k in file.keys if k.id != key_id)))
+
+    @contextmanager
+    def _changing(self) -> Iterator[_File]:
+        """The file as it stands on disk now, with every other writer held off."""
+        with _exclusive(self._path):
+            self._take_in(*_read(self._path))
+            yield self._file
+
+    def _write(self, file: _File) -> None:
+        _replace(self._path, file)
+        self._take_in(*_read(self._path))
+
+    def _look_now_and_then(self) -> None:
+        if self._monotonic() >= self._look_again_at:
+            self._look_at_file()
+
+    def _look_at_file(self) -> None:
+        """Re-read the file if it was replaced. A file that has become unfit leaves the keys as they are: a running
+        server keeps serving, and the next start says what is wrong."""
+        self._look_again_at = self._monotonic() + CHECK_EVERY_SECONDS
+        try:
+            if _stamp(os.stat(self._path)) != self._stamp:
+                self._take_in(*_read(self._path))
+        except (OSError, KeyFileUnfit):
+            return
+
+    def _take_in(self, file: _File, stamp: tuple[int, ...]) -> None:
+        self._file = file
+        self._stamp = stamp
+        self._ciphers = {key.id: AESGCM(key.key) for key in file.keys}
+        self._current_id = next(key.id for key in file.keys if key.state == "current")
+        self._look_again_at = self._monotonic() + CHECK_EVERY_SECONDS
+
+    def __repr__(self) -> str:
+        return f"Keyring({str(self._path)!r}, keys={len(self._file.keys)})"
+
+
+def _bound_to(key_id: str, context: bytes) -> bytes:
+    """Associated data of a wrapped data key. A key id has no colon, so the two parts cannot run into each other."""
+    return key_id.encode() + b":" + context
+
+
+def _new_key(clock: Callable[[], float]) -> _Key:
+    # The id is random, so that two files that grew apart from one backup never use one id for two keys.
+    return _Key(
+        id=f"kek_{secrets.token_hex(8)}", state="current", created=int(clock()), key=secrets.token_bytes(KEY_BYTES)
+    )
+
+
+def _with_state(key: _Key, state: KeyState) -> _Key:
+    return msgspec.structs.replace(key, state=state)
+
+
+def _state_of(file: _File, key_id: str) -> KeyState:
+    for key in file.keys:
+        if key.id == key_id:
+            return key.state
+    raise KeyRefused(f"There is no key {key_id!r} in the key file.")
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when the file is replaced."""
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def _read(path: Path) -> tuple[_File, tuple[int, ...]]:
+    """The file and its stamp, both of the one descriptor that was checked. Raises `KeyFileUnfit`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise KeyFileUnfit(f"{path} does not exist. Make one with `tillway init`, or restore it from backup.") from None
+    except OSError as error:
+        raise KeyFileUnfit(
+            f"{path} cannot be read: {error.strerror}. Run the server as the user that owns it."
+        ) from None
+    with os.fdopen(descriptor, "rb") as opened:
+        status = os.fstat(descriptor)
+        mode = stat.S_IMODE(status.st_mode)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFileUnfit(f"{path} is not a regular file.")
+        if status.st_uid != os.geteuid():
+            raise KeyFileUnfit(
+                f"{path} belongs to user {status.st_uid}, the server runs as {os.geteuid()}. "
+                f"Run: chown {os.geteuid()} {path}"
+            )
+        if mode & 0o077:
+            raise KeyFileUnfit(f"{path} has mode {mode:04o}, so others can read the keys. Run: chmod 600 {path}")
+        if status.st_size > FILE_BYTES_MAX:
+            raise KeyFileUnfit(f"{path} is larger than {FILE_BYTES_MAX} bytes: it is no key file.")
+        content = opened.read(FILE_BYTES_MAX + 1)
+    return _parse(path, content), _stamp(status)
+
+
+def _parse(path: Path, content: bytes) -> _File:
+    try:
+        file = msgspec.json.decode(content, type=_File)
+    except msgspec.MsgspecError:
+        # Not chained: the decoder's error could quote what stands in the file.
+        raise KeyFileUnfit(f"{path} is damaged or no key file. Restore it from backup.") from None
+    if file.format != _FORMAT:
+        raise KeyFileUnfit(f"{path} has format {file.format}, this version reads {_FORMAT}. Upgrade Tillway.")
+    lengths = {len(secret) for secret in (file.fingerprint_key, file.root_key, *(key.key for key in file.keys))}
+    ids = {key.id for key in file.keys}
+    currents = sum(key.state == "current" for key in file.keys)
+    if lengths != {KEY_BYTES} or len(ids) != len(file.keys) or currents != 1:
+        raise KeyFileUnfit(
+            f"{path} is damaged: keys of 32 bytes, each with its own id, one of them current. Restore it."
+        )
+    return file
+
+
+def _replace(path: Path, file: _File) -> None:
+    """Put `file` at `path`, durably, or leave everything as it was. The caller holds the lock."""
+    beside = path.with_name(path.name + ".new")
+    # What a killed writer left half done. Only the holder of the lock comes here.
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as opened:
+        # The umask may have taken bits away, never added any; this makes the mode exact.
+        os.fchmod(descriptor, 0o600)
+        opened.write(msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
+        opened.flush()
+        os.fsync(descriptor)
+    os.rename(beside, path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock on the key file's neighbour; waits for another writer, which holds it for milliseconds."""
+    try:
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise KeyFileUnfit(f"{path.parent} cannot be written: {error.strerror}. Make the directory first.") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,91 @@
+"""The vault port: what turns card data into sealed records and back.
+
+The vault encrypts and decrypts and does nothing else. The engine stores a sealed record in the same commit as the token
+or payment method it belongs to, so sealing and opening do no I/O.
+
+`scope` is the merchant and mode that a record lives under (`acct_1.t`), `owner_id` the id of the vault record itself.
+Both are authenticated with the ciphertext: a record copied to another merchant or another id does not open.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from tillway.domain.cards import Secret
+
+
+class CardContents(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sealed of a card. The vault does not judge it: whoever takes a card decides how strictly to check it."""
+
+    number: Secret[str]
+    exp_month: int
+    exp_year: int
+    name: str | None = None
+
+    def __repr__(self) -> str:
+        return "CardContents(****)"
+
+
+class Sealed(msgspec.Struct, frozen=True, kw_only=True):
+    """One ciphertext under its own data key, and that data key under a key-encryption key.
+
+    `version` is the form of the record, authenticated with it. `key_id` names the key-encryption key.
+    """
+
+    version: int
+    key_id: str
+    wrapped_key: bytes
+    nonce: bytes
+    ciphertext: bytes
+
+
+class SealedCard(Sealed, frozen=True, kw_only=True, tag_field="purpose", tag="card"):
+    """A sealed `CardContents`."""
+
+
+class SealedCvc(Sealed, frozen=True, kw_only=True, tag_field="purpose", tag="cvc"):
+    """A sealed card verification code: a record of its own, because it goes at the first attempt and the card stays."""
+
+
+class VaultTampered(Exception):
+    """A sealed record does not open: it was changed, cut short, or moved from where it was sealed."""
+
+
+class KeyMissing(VaultTampered):
+    """A sealed record names a key that the key file does not hold: another installation's record, or a lost key."""
+
+
+class KeyWrapper(Protocol):
+    """What holds the key-encryption keys: a key file (`keyring.Keyring`), or a key service behind the same calls.
+
+    `context` is authenticated with the wrapped key.
+    """
+
+    def current_id(self) -> str:
+        """The id of the key that `wrap` uses now."""
+
+    def wrap(self, data_key: bytes, context: bytes) -> tuple[str, bytes]:
+        """`data_key` (32 bytes) under the current key, as (key id, wrapped)."""
+
+    def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
+        """The data key. Raises `KeyMissing` for an unknown id and `VaultTampered` where the bytes do not open."""
+
+
+class Vault(Protocol):
+    def seal(self, scope: str, owner_id: str, card: CardContents) -> SealedCard:
+        """`card`, sealed for this owner. Two seals of one card share no bytes."""
+
+    def open(self, scope: str, owner_id: str, sealed: SealedCard) -> CardContents:
+        """The card. Raises `VaultTampered`."""
+
+    def seal_cvc(self, scope: str, owner_id: str, cvc: Secret[str]) -> SealedCvc:
+        """`cvc`, sealed for this owner."""
+
+    def open_cvc(self, scope: str, owner_id: str, sealed: SealedCvc) -> Secret[str]:
+        """The CVC. Raises `VaultTampered`."""
+
+    def rewrap(self, sealed: SealedCard | SealedCvc) -> SealedCard | SealedCvc:
+        """`sealed` with its data key under the current key; itself where that is so already. Raises `VaultTampered`."""
+
+    def fingerprint(self, scope: str, number: Secret[str]) -> str:
+        """16 base-62 characters that are the same for the same number within a scope, and tell nothing about it."""
