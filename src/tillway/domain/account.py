@@ -1,0 +1,68 @@
+"""Accounts, their keys, and the connectors of the installation: what exists before the first payment does."""
+
+import hashlib
+from typing import Literal
+
+from tillway.domain.record import Record, Value
+
+SYSTEM = "sys"
+"""The scope of records that belong to the installation and to no merchant."""
+
+Mode = Literal["test", "live"]
+
+
+class Account(Record):
+    name: str = ""
+    handle: str = ""
+    default_currency: str = "usd"
+
+
+class ApiKey(Record):
+    """An API key, known by a digest of its secret alone (`key_` and 24 hexadecimal characters of SHA-256)."""
+
+    account: str
+    mode: Mode
+    kind: Literal["secret", "publishable"]
+    hint: str
+    name: str = ""
+    expires_at: int | None = None
+    revoked_at: int | None = None
+
+
+class ConnectorConfig(Record):
+    """A configured connector: `id` is `con_<mode>_<name>`. `settings` may hold secrets and is never shown whole."""
+
+    name: str
+    kind: str
+    mode: Mode
+    settings: dict[str, str] = {}
+    default: bool = False
+
+
+class Scope(Value):
+    """One merchant in one mode: what every key begins with, and all that a caller can ever reach."""
+
+    account: str
+    mode: Mode
+
+    @property
+    def key(self) -> str:
+        """`<16 characters of the account id><t or l>`, 17 characters; also the head of every reference at a provider."""
+        return self.account.removeprefix("acct_") + self.mode[0]
+
+    @property
+    def livemode(self) -> bool:
+        return self.mode == "live"
+
+
+SCOPE_KEY_LENGTH = 17
+
+
+def scope_of(key: str) -> Scope:
+    """The scope behind its key, as `Scope.key` made it."""
+    assert len(key) == SCOPE_KEY_LENGTH and key[-1] in "tl", f"not a scope key: {key!r}"
+    return Scope(account=f"acct_{key[:-1]}", mode="live" if key[-1] == "l" else "test")
+
+
+def key_id(secret: str) -> str:
+    return "key_" + hashlib.sha256(secret.encode()).hexdigest()[:24]

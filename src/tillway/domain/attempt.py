@@ -1,0 +1,59 @@
+"""Attempts: one operation at a provider, at most once, and the task that sees it through.
+
+The attempt's row is committed before the provider hears of it and deleted in the commit that records the outcome. Its
+reference at the provider is the scope's key and the id's suffix, at most 35 characters: whoever holds the reference
+can find the attempt, and the charge or refund that has the same suffix, without an index.
+"""
+
+from typing import Literal
+
+from tillway.domain.record import Record
+
+SENDS_MAX = 6
+"""How often an attempt that surely was not performed is sent again before it is given up."""
+
+DOUBTFUL_AFTER_ASKS = 5
+"""After so many fruitless questions an attempt stands in the list of money in doubt, for a person to look at."""
+
+ASK_INTERVAL_MAX_SECONDS = 15 * 60
+
+
+class Attempt(Record):
+    """`subject` is the payment (`pi_`, `dpi_`) or refund (`re_`) that it belongs to, `method` what pays.
+
+    `parent` and `parent_bank_id` name the authorization that a capture, void, increment or refund is about. `idem` is
+    the idempotency record that gets its answer when the attempt settles.
+    """
+
+    kind: Literal["authorize", "capture", "void", "increment", "refund", "payout"]
+    subject: str
+    amount_minor: int
+    currency: str
+    connector: str
+    capture: bool = False
+    method: str | None = None
+    parent: str | None = None
+    parent_bank_id: str | None = None
+    due_at_ms: int = 0
+    sent: int = 0
+    asked: int = 0
+    state: Literal["new", "unknown", "pending"] = "new"
+    reason: str | None = None
+    idem: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        return self.id.removeprefix("att_")
+
+    @property
+    def doubtful(self) -> bool:
+        return self.state == "unknown" and self.asked >= DOUBTFUL_AFTER_ASKS
+
+
+def ask_delay_seconds(asked: int, first_seconds: float) -> float:
+    """How long to wait before the next question: doubling from `first_seconds`, at most 15 minutes."""
+    return min(first_seconds * 2 ** min(asked, 20), ASK_INTERVAL_MAX_SECONDS)
+
+
+def reference_of(scope_key: str, attempt: Attempt) -> str:
+    return scope_key + attempt.suffix

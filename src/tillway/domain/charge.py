@@ -1,0 +1,78 @@
+"""Charges: what was taken, or refused, once."""
+
+from typing import Any
+
+import msgspec
+
+from tillway.domain.payment_method import CardFacts
+from tillway.domain.record import Changes, EventDraft, Record, changed
+
+
+class Charge(Record):
+    """One authorization at a provider and what became of it. All amounts are minor units of `currency`.
+
+    `refunded_minor` counts refunds from their creation on (a failed one is taken off again), so that two that race
+    can never exceed what was captured. `released_minor` is authorized money that was never taken: it moves no account.
+    `reference` is our id of the authorization at the provider, `bank_id` the provider's.
+    """
+
+    amount_minor: int
+    currency: str
+    status: str
+    payment: str
+    """The payment this charge belongs to; one whose id begins with `dpi_` stays behind the scenes."""
+    captured: bool = False
+    captured_minor: int = 0
+    refunded_minor: int = 0
+    released_minor: int = 0
+    customer: str | None = None
+    method: str | None = None
+    card: CardFacts | None = None
+    method_type: str = "card"
+    billing_details: dict[str, Any] = {}
+    description: str | None = None
+    metadata: dict[str, str] = {}
+    entry: str | None = None
+    connector: str = ""
+    reference: str = ""
+    bank_id: str | None = None
+    failure_code: str | None = None
+    failure_message: str | None = None
+    decline_code: str | None = None
+    authenticated: bool = False
+    capture_before: int | None = None
+    disputed: bool = False
+    dispute: str | None = None
+    fraud_details: dict[str, str] = {}
+    receipt_email: str | None = None
+    shipping: dict[str, Any] | None = None
+    statement_descriptor: str | None = None
+    statement_descriptor_suffix: str | None = None
+    transfer_group: str | None = None
+    last_refund: str | None = None
+    door: str = "v1"
+
+    @property
+    def refundable_minor(self) -> int:
+        return self.captured_minor - self.refunded_minor
+
+    @property
+    def refunded(self) -> bool:
+        """Whether nothing of the charge is left with the merchant."""
+        return self.status == "succeeded" and self.refunded_minor + self.released_minor >= self.amount_minor
+
+
+def update(charge: Charge, fields: dict[str, Any]) -> Changes:
+    after = changed(charge, fields)
+    if after == charge:
+        return Changes(result=charge)
+    return Changes(
+        result=after,
+        records=(after,),
+        events=(EventDraft(type="charge.updated", record=after, previous=charge),),
+    )
+
+
+def released(charge: Charge) -> Charge:
+    """The charge once what was authorized and not captured has been given back."""
+    return msgspec.structs.replace(charge, released_minor=charge.amount_minor - charge.captured_minor)

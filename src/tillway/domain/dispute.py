@@ -1,0 +1,178 @@
+"""Disputes: a cardholder takes a payment back through the bank, and the merchant may answer."""
+
+from typing import Any
+
+import msgspec
+
+from tillway.domain.charge import Charge
+from tillway.domain.ledger import balance_entry, transfer_entry
+from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
+from tillway.domain.refusal import Refused
+
+EVIDENCE_DUE_SECONDS = 9 * 24 * 60 * 60
+FEE_MINOR = 1500
+"""What a dispute costs the merchant, in minor units; given back when the dispute is won."""
+
+WINNING_EVIDENCE = "winning_evidence"
+LOSING_EVIDENCE = "losing_evidence"
+"""In test mode these words as `uncategorized_text` decide a dispute (https://docs.stripe.com/testing)."""
+
+
+class Dispute(Record):
+    """`inquiry` disputes (status warning_…) withhold no money. `withdrawn` and `reinstated` are ledger entries."""
+
+    amount_minor: int
+    currency: str
+    charge: str
+    payment: str
+    reason: str
+    status: str = "needs_response"
+    inquiry: bool = False
+    connector: str = ""
+    brand: str = "visa"
+    evidence: dict[str, Any] = {}
+    submissions: int = 0
+    due_by: int = 0
+    metadata: dict[str, str] = {}
+    withdrawn: str | None = None
+    reinstated: str | None = None
+
+
+def open_dispute(charge: Charge, *, reason: str, inquiry: bool, amount_minor: int | None, at: Moment) -> Changes:
+    """A second notice of the same dispute changes nothing."""
+    if charge.dispute is not None or not charge.captured:
+        return Changes(result=charge)
+    amount = charge.refundable_minor if amount_minor is None else min(amount_minor, charge.refundable_minor)
+    dispute = Dispute(
+        id=at.new_id("du"),
+        created=at.now,
+        amount_minor=amount,
+        currency=charge.currency,
+        charge=charge.id,
+        payment=charge.payment,
+        reason=reason,
+        status="warning_needs_response" if inquiry else "needs_response",
+        inquiry=inquiry,
+        connector=charge.connector,
+        brand=charge.card.brand if charge.card is not None else "visa",
+        due_by=at.now + EVIDENCE_DUE_SECONDS,
+    )
+    disputed = msgspec.structs.replace(charge, disputed=True, dispute=dispute.id)
+    if inquiry:
+        return Changes(
+            result=dispute,
+            records=(dispute, disputed),
+            events=(EventDraft(type="charge.dispute.created", record=dispute),),
+        )
+    withdrawn = balance_entry(
+        type="adjustment",
+        source=dispute.id,
+        amount_minor=-amount,
+        currency=charge.currency,
+        against="disputes",
+        description=f"Chargeback withdrawal for {charge.id}",
+        reporting_category="dispute",
+        at=at,
+        fee_minor=FEE_MINOR,
+        fee_description="Dispute fee",
+    )
+    dispute = msgspec.structs.replace(dispute, withdrawn=withdrawn.id)
+    return Changes(
+        result=dispute,
+        records=(dispute, disputed, withdrawn),
+        events=(
+            EventDraft(type="charge.dispute.created", record=dispute),
+            EventDraft(type="charge.dispute.funds_withdrawn", record=dispute),
+        ),
+    )
+
+
+def respond(dispute: Dispute, charge: Charge, fields: dict[str, Any], at: Moment, *, submit: bool) -> Changes:
+    """Stage evidence, or with `submit` send it to the bank. The test words decide the dispute at once."""
+    if dispute.status not in ("needs_response", "warning_needs_response"):
+        raise Refused(
+            "dispute_unexpected_state", f"This dispute can no longer be changed: its status is {dispute.status}."
+        )
+    given = dict(fields)
+    evidence = {**dispute.evidence, **(given.pop("evidence", None) or {})}
+    after = msgspec.structs.replace(changed(dispute, given), evidence=evidence)
+    if not submit:
+        return _updated(dispute, after)
+    after = msgspec.structs.replace(after, submissions=dispute.submissions + 1)
+    match evidence.get("uncategorized_text"):
+        case "winning_evidence":
+            return _won(dispute, after, charge, at)
+        case "losing_evidence":
+            return _lost(dispute, after, charge, at)
+        case _:
+            review = "warning_under_review" if dispute.inquiry else "under_review"
+            return _updated(dispute, msgspec.structs.replace(after, status=review))
+
+
+def close(dispute: Dispute, charge: Charge, at: Moment) -> Changes:
+    """Give in: the money stays with the cardholder."""
+    if dispute.status not in ("needs_response", "warning_needs_response"):
+        raise Refused("dispute_unexpected_state", f"This dispute cannot be closed: its status is {dispute.status}.")
+    return _lost(dispute, dispute, charge, at)
+
+
+def _updated(before: Dispute, after: Dispute) -> Changes:
+    if after == before:
+        return Changes(result=before)
+    return Changes(
+        result=after,
+        records=(after,),
+        events=(EventDraft(type="charge.dispute.updated", record=after, previous=before),),
+    )
+
+
+def _won(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes:
+    undisputed = msgspec.structs.replace(charge, disputed=False)
+    if before.inquiry:
+        closed = msgspec.structs.replace(after, status="warning_closed")
+        return Changes(
+            result=closed,
+            records=(closed, undisputed),
+            events=(EventDraft(type="charge.dispute.closed", record=closed, previous=before),),
+        )
+    returned = balance_entry(
+        type="adjustment",
+        source=before.id,
+        amount_minor=before.amount_minor,
+        currency=before.currency,
+        against="disputes",
+        description=f"Chargeback reversal for {charge.id}",
+        reporting_category="dispute_reversal",
+        at=at,
+        fee_minor=-FEE_MINOR,
+        fee_description="Dispute fee refund",
+    )
+    closed = msgspec.structs.replace(after, status="won", reinstated=returned.id)
+    return Changes(
+        result=closed,
+        records=(closed, undisputed, returned),
+        events=(
+            EventDraft(type="charge.dispute.funds_reinstated", record=closed),
+            EventDraft(type="charge.dispute.closed", record=closed, previous=before),
+        ),
+    )
+
+
+def _lost(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes:
+    status = "warning_closed" if before.inquiry else "lost"
+    closed = msgspec.structs.replace(after, status=status)
+    settled = () if before.inquiry else (
+        transfer_entry(
+            source=before.id,
+            debit="disputes",
+            credit=f"receivable:{before.connector}",
+            amount_minor=before.amount_minor,
+            currency=before.currency,
+            at=at,
+        ),
+    )
+    return Changes(
+        result=closed,
+        records=(closed, *settled),
+        events=(EventDraft(type="charge.dispute.closed", record=closed, previous=before),),
+    )

@@ -1,0 +1,150 @@
+"""Double entry: every movement of money is an entry whose postings add up to nothing.
+
+An account belongs to a merchant's scope and holds one currency. Debits are positive, credits negative, so what a merchant
+is owed is the negated sum of its `merchant` postings. Entries are append only; balances are folded from them.
+
+| account | kind | what it holds |
+|---|---|---|
+| `merchant` | liability | what the merchant is owed; pending until `available_on`, available after |
+| `fees` | income | what the platform keeps of each charge |
+| `receivable:<connector>` | asset | what a provider has collected and not yet handed over |
+| `refunds` | clearing | refunds on their way: zero when none is under way |
+| `disputes` | clearing | what is withheld while a dispute is open |
+"""
+
+from typing import Literal
+
+from tillway.domain.record import Moment, Record, Value
+
+SECONDS_PER_DAY = 86_400
+
+
+class Posting(Value):
+    account: str
+    amount_minor: int
+
+
+class Fee(Value):
+    """How a charge is priced: `rate_bps` hundredths of a percent, plus `fixed_minor` minor units."""
+
+    rate_bps: int = 290
+    fixed_minor: int = 30
+
+
+class FeeDetail(Value):
+    amount_minor: int
+    description: str
+    type: str = "stripe_fee"
+
+
+EntryType = Literal["charge", "refund", "refund_failure", "adjustment", "payment", "payout", "payout_failure"]
+
+
+class Entry(Record):
+    """A journal entry. With a `type` it is also what the merchant sees as a balance transaction.
+
+    `amount_minor` is gross as the merchant sees it, signed; what reaches the balance is `amount_minor - fee_minor`.
+    """
+
+    currency: str
+    postings: tuple[Posting, ...]
+    type: EntryType | None = None
+    amount_minor: int = 0
+    fee_minor: int = 0
+    fee_details: tuple[FeeDetail, ...] = ()
+    available_on: int = 0
+    source: str | None = None
+    description: str | None = None
+    reporting_category: str | None = None
+
+    def __post_init__(self) -> None:
+        assert sum(posting.amount_minor for posting in self.postings) == 0, "an entry's postings must add up to nothing"
+
+    @property
+    def net_minor(self) -> int:
+        return self.amount_minor - self.fee_minor
+
+
+def charge_entry(
+    *,
+    source: str,
+    amount_minor: int,
+    fee_minor: int,
+    currency: str,
+    connector: str,
+    description: str | None,
+    available_on: int,
+    at: Moment,
+) -> Entry:
+    """The provider owes us the gross; the merchant is owed the net; the fee is ours."""
+    return Entry(
+        id=at.new_id("txn"),
+        created=at.now,
+        type="charge",
+        currency=currency,
+        amount_minor=amount_minor,
+        fee_minor=fee_minor,
+        fee_details=(FeeDetail(amount_minor=fee_minor, description="Tillway processing fees"),) if fee_minor else (),
+        available_on=available_on,
+        source=source,
+        description=description,
+        reporting_category="charge",
+        postings=(
+            Posting(account=f"receivable:{connector}", amount_minor=amount_minor),
+            Posting(account="merchant", amount_minor=fee_minor - amount_minor),
+            *((Posting(account="fees", amount_minor=-fee_minor),) if fee_minor else ()),
+        ),
+    )
+
+
+def balance_entry(
+    *,
+    type: EntryType,
+    source: str,
+    amount_minor: int,
+    currency: str,
+    against: str,
+    description: str | None,
+    reporting_category: str,
+    at: Moment,
+    fee_minor: int = 0,
+    fee_description: str = "",
+) -> Entry:
+    """Money that leaves (negative) or returns to (positive) the merchant's balance at once, against one clearing account."""
+    return Entry(
+        id=at.new_id("txn"),
+        created=at.now,
+        type=type,
+        currency=currency,
+        amount_minor=amount_minor,
+        fee_minor=fee_minor,
+        fee_details=(FeeDetail(amount_minor=fee_minor, description=fee_description),) if fee_minor else (),
+        available_on=at.now,
+        source=source,
+        description=description,
+        reporting_category=reporting_category,
+        postings=(
+            Posting(account="merchant", amount_minor=fee_minor - amount_minor),
+            Posting(account=against, amount_minor=amount_minor),
+            *((Posting(account="fees", amount_minor=-fee_minor),) if fee_minor else ()),
+        ),
+    )
+
+
+def transfer_entry(*, source: str, debit: str, credit: str, amount_minor: int, currency: str, at: Moment) -> Entry:
+    """Money that changes accounts without touching what the merchant sees."""
+    return Entry(
+        id=at.new_id("je"),
+        created=at.now,
+        currency=currency,
+        source=source,
+        postings=(
+            Posting(account=debit, amount_minor=amount_minor),
+            Posting(account=credit, amount_minor=-amount_minor),
+        ),
+    )
+
+
+def available_on(now: int, *, settlement_days: int) -> int:
+    """When a charge made `now` becomes available: the midnight (UTC) that follows `settlement_days` whole days."""
+    return (now // SECONDS_PER_DAY + settlement_days) * SECONDS_PER_DAY

@@ -1,0 +1,744 @@
+"""Payments: the state machine between what a merchant asks for and what a provider does.
+
+Everything that takes money by card goes through this file, whatever door it came in by: a payment whose id begins with
+`dpi_` serves a charge that was made directly and is not listed. A payment has at most one attempt under way
+(`attempt`), and while it has one, nothing else may touch its money.
+"""
+
+from typing import Any, assert_never
+
+import msgspec
+
+from tillway.domain.attempt import SENDS_MAX, Attempt, ask_delay_seconds
+from tillway.domain.charge import Charge
+from tillway.domain.ledger import Fee, available_on, charge_entry
+from tillway.domain.money import fee_minor
+from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
+from tillway.domain.payment_method import CardFacts, PaymentMethod, usable
+from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
+from tillway.domain.refusal import RULES, Refused
+
+AUTHORIZATION_LIFETIME_SECONDS = 7 * 24 * 60 * 60
+"""An authorization that is not captured within 7 days is released (Stripe's window for card payments online)."""
+
+CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
+UPDATABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
+
+
+class PaymentError(Value):
+    """Why the last attempt failed, as the caller is told."""
+
+    code: str
+    message: str
+    decline_code: str | None = None
+    charge: str | None = None
+    method: PaymentMethod | None = None
+
+
+class PaymentIntent(Record):
+    """A payment. Amounts are minor units of `currency`; statuses are Stripe's.
+
+    `authenticated` tells that the customer passed a 3-D Secure challenge for the payment method at hand; `challenge`
+    is the address of the one that waits.
+    """
+
+    amount_minor: int
+    currency: str
+    secret: str
+    status: str = "requires_payment_method"
+    capture_method: str = "automatic"
+    confirmation_method: str = "automatic"
+    customer: str | None = None
+    method: str | None = None
+    method_types: tuple[str, ...] = ("card",)
+    method_options: dict[str, Any] = {}
+    automatic_methods: dict[str, Any] | None = None
+    description: str | None = None
+    metadata: dict[str, str] = {}
+    receipt_email: str | None = None
+    shipping: dict[str, Any] | None = None
+    statement_descriptor: str | None = None
+    statement_descriptor_suffix: str | None = None
+    setup_future_usage: str | None = None
+    transfer_group: str | None = None
+    return_url: str | None = None
+    use_stripe_sdk: bool = False
+    off_session: bool = False
+    authenticated: bool = False
+    challenge: str | None = None
+    attempt: str | None = None
+    latest_charge: str | None = None
+    capturable_minor: int = 0
+    received_minor: int = 0
+    last_error: PaymentError | None = None
+    canceled_at: int | None = None
+    cancellation_reason: str | None = None
+    door: str = "v1"
+
+    @property
+    def client_secret(self) -> str:
+        return f"{self.id}_secret_{self.secret}"
+
+    @property
+    def listed(self) -> bool:
+        return self.id.startswith("pi_")
+
+
+class Terms(Value):
+    """How a confirmation is to be carried out: over which connector, at what price, settling when.
+
+    `challenge_url` is where the customer would be sent. `error_on_action` refuses a payment that needs one.
+    `cvc_check` is what the provider is assumed to say of a security code that was given.
+    """
+
+    connector: str
+    fee: Fee
+    settlement_days: int
+    challenge_url: str
+    error_on_action: bool = False
+
+
+def create(fields: dict[str, Any], at: Moment, *, secret: str, prefix: str = "pi") -> Changes:
+    payment = changed(
+        PaymentIntent(
+            id=at.new_id(prefix),
+            created=at.now,
+            amount_minor=fields["amount_minor"],
+            currency=fields["currency"],
+            secret=secret,
+        ),
+        fields,
+    )
+    if payment.method is not None:
+        payment = _with(payment, status="requires_confirmation")
+    return _saved(payment, *_events(payment, "payment_intent.created"))
+
+
+def update(payment: PaymentIntent, fields: dict[str, Any]) -> Changes:
+    """Amount, currency and means can change until a provider is asked; words and metadata at any time."""
+    frozen = {"amount_minor", "currency", "method", "customer", "capture_method", "setup_future_usage"} & fields.keys()
+    if frozen and (payment.attempt or payment.status not in UPDATABLE):
+        raise _unexpected(
+            payment,
+            f"This PaymentIntent's {' and '.join(sorted(_public(name) for name in frozen))} could not be updated "
+            f"because it has a status of {payment.status}. You may only update the "
+            f"{' and '.join(sorted(_public(name) for name in frozen))} of a PaymentIntent with one of the following "
+            f"statuses: {', '.join(UPDATABLE)}.",
+        )
+    after = changed(payment, fields)
+    if "method" in fields:
+        after = _with(after, authenticated=False)
+        if after.method is None:
+            after = _with(after, status="requires_payment_method", challenge=None)
+        elif after.status in ("requires_payment_method", "requires_action"):
+            after = _with(after, status="requires_confirmation", challenge=None)
+    if after == payment:
+        return Changes(result=payment)
+    return _saved(after)
+
+
+def confirm(
+    payment: PaymentIntent, method: PaymentMethod | None, terms: Terms, at: Moment, *, idem: str | None = None
+) -> Changes:
+    """Start taking the money, send the customer to a challenge, or refuse. The provider is not asked in here."""
+    _not_busy(payment)
+    if payment.status not in CONFIRMABLE:
+        raise _unexpected(payment, _already(payment))
+    if method is None:
+        raise Refused(
+            "payment_intent_unexpected_state",
+            "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update the "
+            "PaymentIntent with a payment method and then confirm it again, or confirm it again directly with a payment "
+            "method.",
+            param="payment_method",
+            payment_intent=payment,
+        )
+    if method.type not in payment.method_types:
+        raise Refused(
+            "payment_method_unexpected_state",
+            f"The PaymentMethod provided ({method.type}) is not allowed for this PaymentIntent. Please attach a "
+            f"PaymentMethod of one of the following types: {', '.join(payment.method_types)}.",
+            param="payment_method",
+            payment_intent=payment,
+        )
+    usable(method, customer=payment.customer)
+    payment = _with(payment, method=method.id, last_error=None, challenge=None)
+    if not payment.authenticated and _needs_authentication(payment, method):
+        assert method.card is not None, "only cards are authenticated"
+        if method.card.authentication == "frictionless":
+            return _begin(_with(payment, authenticated=True), method, terms, at, idem)
+        if method.card.authentication == "error":
+            return _declined(payment, method, _AUTHENTICATION_FAILED, None, at)
+        if payment.off_session:
+            return _declined(payment, method, _AUTHENTICATION_REQUIRED, None, at)
+        if terms.error_on_action:
+            return _declined(payment, method, _ACTION_REFUSED, None, at)
+        waiting = _with(payment, status="requires_action", challenge=terms.challenge_url)
+        return _saved(waiting, *_events(waiting, "payment_intent.requires_action"))
+    return _begin(payment, method, terms, at, idem)
+
+
+def challenged(
+    payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Moment, *, passed: bool, idem: str | None = None
+) -> Changes:
+    """The customer came back from the challenge: go on to the provider, or ask for another way to pay."""
+    _not_busy(payment)
+    if payment.status != "requires_action":
+        raise _unexpected(payment, "This PaymentIntent is not waiting for an authentication.")
+    if not passed:
+        return _declined(_with(payment, challenge=None), method, _AUTHENTICATION_FAILED, None, at)
+    return _begin(_with(payment, authenticated=True, challenge=None), method, terms, at, idem)
+
+
+def _begin(payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Moment, idem: str | None) -> Changes:
+    attempt = Attempt(
+        id=at.new_id("att"),
+        created=at.now,
+        kind="authorize",
+        subject=payment.id,
+        amount_minor=payment.amount_minor,
+        currency=payment.currency,
+        connector=terms.connector,
+        capture=payment.capture_method != "manual",
+        method=method.id,
+        idem=idem,
+    )
+    return Changes(
+        result=(started := _with(payment, status="processing", attempt=attempt.id)),
+        records=(started, *_without_cvc(method)),
+        tasks=(attempt,),
+        deletes=(method.card.cvc,) if method.card is not None and method.card.cvc else (),
+    )
+
+
+def _without_cvc(method: PaymentMethod) -> tuple[PaymentMethod, ...]:
+    """The security code goes in the commit that precedes its only use."""
+    if method.card is None or method.card.cvc is None:
+        return ()
+    return (msgspec.structs.replace(method, card=msgspec.structs.replace(method.card, cvc=None)),)
+
+
+# What came of it.
+
+
+def settle(
+    payment: PaymentIntent,
+    attempt: Attempt,
+    outcome: Outcome,
+    terms: Terms,
+    at: Moment,
+    *,
+    first_ask_seconds: float = 5.0,
+    charge: Charge | None = None,
+    method: PaymentMethod | None = None,
+) -> Changes:
+    """Bring an outcome home. Settling twice changes nothing: the second finds that the attempt is no longer this one.
+
+    `method` is needed to settle an authorization, `charge` for everything that follows one.
+    """
+    if payment.attempt != attempt.id:
+        return Changes(result=payment, deletes=(attempt.id,), refusal=_refusal_of(payment, attempt))
+    match outcome:
+        case Succeeded():
+            return _succeeded(payment, attempt, outcome, terms, at, charge, method)
+        case Declined():
+            return _refused_by_provider(payment, attempt, outcome, at, charge, method)
+        case ActionRequired(redirect_url=url):
+            assert attempt.kind == "authorize", f"{attempt.kind} cannot need an action"
+            waiting = _with(payment, status="requires_action", challenge=url, attempt=None)
+            changes = _saved(waiting, *_events(waiting, "payment_intent.requires_action"))
+            return msgspec.structs.replace(changes, deletes=(attempt.id,))
+        case NotSent(reason=reason):
+            if attempt.sent + 1 < SENDS_MAX:
+                return Changes(result=payment, tasks=(sent_again(attempt, outcome, at),))
+            gave_up = Declined(code="processing_error", decline_code="processing_error", alert=f"never sent: {reason}")
+            return _refused_by_provider(payment, attempt, gave_up, at, charge, method)
+        case Pending() | Unknown():
+            return Changes(result=payment, tasks=(asked_later(attempt, outcome, at, first_ask_seconds),))
+        case _:
+            assert_never(outcome)
+
+
+def _refusal_of(payment: PaymentIntent, attempt: Attempt) -> Refused | None:
+    """What the caller is told where somebody else, a notice for instance, settled this authorization with a decline."""
+    error = payment.last_error
+    if attempt.kind != "authorize" or error is None or error.charge != f"ch_{attempt.suffix}":
+        return None
+    return Refused(
+        error.code,
+        error.message,
+        decline_code=error.decline_code,
+        charge=error.charge,
+        payment_intent=payment,
+        payment_method=error.method,
+    )
+
+
+def sent_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
+    """Surely not performed: the same reference again, after 0.2, 0.4, 0.8 … seconds or as long as the provider asked."""
+    delay = outcome.retry_after_seconds or min(0.2 * 2**attempt.sent, 10.0)
+    return msgspec.structs.replace(
+        attempt, sent=attempt.sent + 1, state="new", reason=outcome.reason, due_at_ms=at.now_ms + int(delay * 1000)
+    )
+
+
+def asked_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first_seconds: float) -> Attempt:
+    """Nobody knows yet: the provider will be asked by our reference, ever more seldom, and never is an answer guessed."""
+    return msgspec.structs.replace(
+        attempt,
+        state="pending" if isinstance(outcome, Pending) else "unknown",
+        reason=None if isinstance(outcome, Pending) else outcome.reason,
+        asked=attempt.asked + 1,
+        due_at_ms=at.now_ms + int(ask_delay_seconds(attempt.asked, first_seconds) * 1000),
+    )
+
+
+def _succeeded(
+    payment: PaymentIntent,
+    attempt: Attempt,
+    outcome: Succeeded,
+    terms: Terms,
+    at: Moment,
+    charge: Charge | None,
+    method: PaymentMethod | None,
+) -> Changes:
+    match attempt.kind:
+        case "authorize":
+            assert method is not None, "an authorization is settled with its payment method"
+            return _authorized(payment, attempt, outcome, terms, at, method)
+        case "capture":
+            assert charge is not None, "a capture is settled with its charge"
+            return _captured(payment, attempt, terms, at, charge)
+        case "void":
+            assert charge is not None, "a void is settled with its charge"
+            return _voided(payment, attempt, at, charge)
+        case "increment":
+            assert charge is not None, "an increment is settled with its charge"
+            return _incremented(payment, attempt, charge)
+        case "refund" | "payout":
+            raise AssertionError(f"a payment has no {attempt.kind}")
+        case _:
+            assert_never(attempt.kind)
+
+
+def _authorized(
+    payment: PaymentIntent, attempt: Attempt, outcome: Succeeded, terms: Terms, at: Moment, method: PaymentMethod
+) -> Changes:
+    charge = msgspec.structs.replace(
+        _charge(payment, attempt.id, method, attempt.connector, at),
+        status="succeeded",
+        bank_id=outcome.bank_id,
+        authenticated=payment.authenticated,
+        capture_before=None if attempt.capture else at.now + AUTHORIZATION_LIFETIME_SECONDS,
+    )
+    kept = _kept(payment, method)
+    if not attempt.capture:
+        after = _with(
+            payment,
+            status="requires_capture",
+            attempt=None,
+            latest_charge=charge.id,
+            capturable_minor=attempt.amount_minor,
+        )
+        return Changes(
+            result=after,
+            records=(after, charge, *kept.records),
+            deletes=(attempt.id,),
+            events=(
+                EventDraft(type="charge.succeeded", record=charge),
+                *_events(after, "payment_intent.amount_capturable_updated"),
+                *kept.events,
+            ),
+        )
+    charge, entry = _taken(charge, charge.amount_minor, attempt.connector, terms, at)
+    after = _with(
+        payment, status="succeeded", attempt=None, latest_charge=charge.id, received_minor=charge.captured_minor
+    )
+    return Changes(
+        result=after,
+        records=(after, charge, entry, *kept.records),
+        deletes=(attempt.id,),
+        events=(
+            EventDraft(type="charge.succeeded", record=charge),
+            *_events(after, "payment_intent.succeeded"),
+            *kept.events,
+        ),
+    )
+
+
+def _kept(payment: PaymentIntent, method: PaymentMethod) -> Changes:
+    """What a success does to the payment method: kept for the customer where that was asked for, else used up."""
+    if method.customer is not None:
+        if payment.setup_future_usage is not None and not method.set_up:
+            return Changes(records=(msgspec.structs.replace(method, set_up=True),))
+        return Changes()
+    if payment.customer is not None and payment.setup_future_usage is not None:
+        attached = msgspec.structs.replace(method, customer=payment.customer, set_up=True)
+        return Changes(records=(attached,), events=(EventDraft(type="payment_method.attached", record=attached),))
+    return Changes(records=(msgspec.structs.replace(method, consumed=True),))
+
+
+def _taken(
+    charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment
+) -> tuple[Charge, Record]:
+    """The charge with its money taken, and the entry that says so."""
+    instant = charge.card is not None and charge.card.instant
+    entry = charge_entry(
+        source=charge.id,
+        amount_minor=captured_minor,
+        fee_minor=fee_minor(captured_minor, rate_bps=terms.fee.rate_bps, fixed_minor=terms.fee.fixed_minor),
+        currency=charge.currency,
+        connector=connector,
+        description=charge.description,
+        available_on=at.now if instant else available_on(at.now, settlement_days=terms.settlement_days),
+        at=at,
+    )
+    after = msgspec.structs.replace(
+        charge,
+        captured=True,
+        captured_minor=captured_minor,
+        released_minor=charge.amount_minor - captured_minor,
+        entry=entry.id,
+        capture_before=None,
+    )
+    return after, entry
+
+
+def _captured(payment: PaymentIntent, attempt: Attempt, terms: Terms, at: Moment, charge: Charge) -> Changes:
+    taken, entry = _taken(charge, attempt.amount_minor, attempt.connector, terms, at)
+    after = _with(
+        payment, status="succeeded", attempt=None, capturable_minor=0, received_minor=attempt.amount_minor
+    )
+    return Changes(
+        result=after,
+        records=(after, taken, entry),
+        deletes=(attempt.id,),
+        events=(
+            EventDraft(type="charge.captured", record=taken, previous=charge),
+            *_events(after, "payment_intent.succeeded"),
+        ),
+    )
+
+
+def _voided(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge) -> Changes:
+    released = msgspec.structs.replace(charge, released_minor=charge.amount_minor, capture_before=None)
+    after = _with(payment, status="canceled", attempt=None, capturable_minor=0, canceled_at=at.now)
+    expired = (EventDraft(type="charge.expired", record=released),) if after.cancellation_reason == "expired" else ()
+    return Changes(
+        result=after,
+        records=(after, released),
+        deletes=(attempt.id,),
+        events=(
+            *expired,
+            EventDraft(type="charge.refunded", record=released, previous=charge),
+            *_events(after, "payment_intent.canceled"),
+        ),
+    )
+
+
+def _incremented(payment: PaymentIntent, attempt: Attempt, charge: Charge) -> Changes:
+    larger = msgspec.structs.replace(charge, amount_minor=attempt.amount_minor)
+    after = _with(
+        payment,
+        status="requires_capture",
+        attempt=None,
+        amount_minor=attempt.amount_minor,
+        capturable_minor=attempt.amount_minor,
+    )
+    return Changes(
+        result=after,
+        records=(after, larger),
+        deletes=(attempt.id,),
+        events=(
+            EventDraft(type="charge.updated", record=larger, previous=charge),
+            *_events(after, "payment_intent.amount_capturable_updated"),
+        ),
+    )
+
+
+def _refused_by_provider(
+    payment: PaymentIntent,
+    attempt: Attempt,
+    outcome: Declined,
+    at: Moment,
+    charge: Charge | None,
+    method: PaymentMethod | None,
+) -> Changes:
+    if attempt.kind == "authorize":
+        assert method is not None, "an authorization is settled with its payment method"
+        changes = _declined(payment, method, outcome, attempt, at)
+        return msgspec.structs.replace(changes, deletes=(*changes.deletes, attempt.id))
+    # The authorization stands as it was: only what was asked of it has been refused.
+    message = outcome.message or f"The provider refused the {attempt.kind}. Retrieve the payment to see what still stands."
+    after = _with(payment, status="requires_capture", attempt=None, cancellation_reason=None)
+    error = PaymentError(code=outcome.code, decline_code=outcome.decline_code, message=message, charge=payment.latest_charge)
+    after = _with(after, last_error=error)
+    return Changes(
+        result=after,
+        records=(after,),
+        deletes=(attempt.id,),
+        refusal=Refused(
+            outcome.code,
+            message,
+            decline_code=outcome.decline_code,
+            charge=payment.latest_charge,
+            payment_intent=after,
+        ),
+    )
+
+
+_AUTHENTICATION_REQUIRED = Declined(
+    code="authentication_required",
+    decline_code="authentication_required",
+    message="Your card was declined. This transaction requires authentication.",
+)
+_AUTHENTICATION_FAILED = Declined(
+    code="payment_intent_authentication_failure",
+    decline_code=None,
+    message="The provided PaymentMethod has failed authentication. You can provide payment_method_data or a new "
+    "PaymentMethod to attempt to fulfill this PaymentIntent again.",
+)
+_ACTION_REFUSED = Declined(
+    code="payment_intent_action_required",
+    decline_code=None,
+    message="This payment required an authentication action to complete, but `error_on_requires_action` was set. When "
+    "you're ready, you can upgrade your integration to handle actions.",
+)
+
+
+def _declined(
+    payment: PaymentIntent, method: PaymentMethod, outcome: Declined, attempt: Attempt | None, at: Moment
+) -> Changes:
+    """A failed charge is kept, with its reason; the payment asks for another way to pay."""
+    assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
+    message = outcome.message or _decline_message(outcome)
+    charge = None
+    if attempt is not None or outcome.code == "authentication_required":
+        identity = attempt.id if attempt is not None else at.new_id("att")
+        charge = msgspec.structs.replace(
+            _charge(payment, identity, method, attempt.connector if attempt is not None else "", at),
+            status="failed",
+            bank_id=outcome.bank_id,
+            failure_code=outcome.code,
+            failure_message=message,
+            decline_code=outcome.decline_code,
+        )
+    error = PaymentError(
+        code=outcome.code,
+        decline_code=outcome.decline_code,
+        message=message,
+        charge=charge.id if charge is not None else None,
+        method=method,
+    )
+    after = _with(
+        payment,
+        status="requires_payment_method",
+        attempt=None,
+        method=None,
+        authenticated=False,
+        last_error=error,
+        latest_charge=charge.id if charge is not None else payment.latest_charge,
+    )
+    return Changes(
+        result=after,
+        records=(after, charge) if charge is not None else (after,),
+        events=(
+            *((EventDraft(type="charge.failed", record=charge),) if charge is not None else ()),
+            *_events(after, "payment_intent.payment_failed"),
+        ),
+        refusal=Refused(
+            outcome.code,
+            message,
+            decline_code=outcome.decline_code,
+            charge=charge.id if charge is not None else None,
+            payment_intent=after,
+            payment_method=method,
+        ),
+    )
+
+
+def _decline_message(outcome: Declined) -> str:
+    if outcome.code == "card_declined" and outcome.decline_code == "insufficient_funds":
+        return "Your card has insufficient funds."
+    return RULES[outcome.code].message
+
+
+def _charge(payment: PaymentIntent, attempt_id: str, method: PaymentMethod, connector: str, at: Moment) -> Charge:
+    return Charge(
+        id=f"ch_{attempt_id.removeprefix('att_')}",
+        created=at.now,
+        amount_minor=payment.amount_minor,
+        currency=payment.currency,
+        status="pending",
+        payment=payment.id,
+        customer=payment.customer,
+        method=method.id,
+        method_type=method.type,
+        card=_checked(method.card),
+        billing_details=method.billing_details,
+        description=payment.description,
+        metadata=payment.metadata,
+        connector=connector,
+        reference=attempt_id,
+        receipt_email=payment.receipt_email,
+        shipping=payment.shipping,
+        statement_descriptor=payment.statement_descriptor,
+        statement_descriptor_suffix=payment.statement_descriptor_suffix,
+        transfer_group=payment.transfer_group,
+        door=payment.door,
+    )
+
+
+def _checked(card: CardFacts | None) -> CardFacts | None:
+    """What a charge remembers of a card: not where the vault keeps it."""
+    if card is None or (card.vault is None and card.cvc is None):
+        return card
+    return msgspec.structs.replace(card, vault=None, cvc=None)
+
+
+# What may follow an authorization.
+
+
+def capture(
+    payment: PaymentIntent, charge: Charge, amount_minor: int | None, at: Moment, *, idem: str | None = None
+) -> Changes:
+    """Take what was authorized, or less (the rest is released). `amount_minor` None takes all."""
+    _not_busy(payment)
+    if payment.status != "requires_capture":
+        raise _unexpected(
+            payment,
+            f"This PaymentIntent could not be captured because it has a status of {payment.status}. Only a "
+            "PaymentIntent with one of the following statuses may be captured: requires_capture.",
+        )
+    amount = payment.capturable_minor if amount_minor is None else amount_minor
+    if amount > payment.capturable_minor:
+        raise Refused(
+            "capture_amount_too_large",
+            f"The amount to capture is greater than the amount capturable ({payment.capturable_minor}).",
+            param="amount_to_capture",
+            payment_intent=payment,
+        )
+    return _follow(payment, charge, "capture", amount, at, idem)
+
+
+def cancel(
+    payment: PaymentIntent, charge: Charge | None, reason: str | None, at: Moment, *, idem: str | None = None
+) -> Changes:
+    """Nothing more will be taken. What stands authorized is voided at the provider first."""
+    _not_busy(payment)
+    if payment.status in ("succeeded", "canceled", "processing"):
+        raise _unexpected(
+            payment,
+            f"You cannot cancel this PaymentIntent because it has a status of {payment.status}. Only a PaymentIntent "
+            "with one of the following statuses may be canceled: requires_payment_method, requires_capture, "
+            "requires_confirmation, requires_action, processing.",
+        )
+    given = _with(payment, cancellation_reason=reason)
+    if payment.status == "requires_capture":
+        assert charge is not None, "a payment to capture has a charge"
+        return _follow(given, charge, "void", payment.capturable_minor, at, idem)
+    after = _with(given, status="canceled", canceled_at=at.now, challenge=None)
+    return _saved(after, *_events(after, "payment_intent.canceled"))
+
+
+def increment(
+    payment: PaymentIntent, charge: Charge, amount_minor: int, at: Moment, *, idem: str | None = None
+) -> Changes:
+    """Authorize a larger total on the same card. The new total must be larger than the old."""
+    _not_busy(payment)
+    if payment.status != "requires_capture":
+        raise _unexpected(
+            payment,
+            f"This PaymentIntent's authorization could not be incremented because it has a status of {payment.status}.",
+        )
+    if amount_minor <= payment.amount_minor:
+        raise Refused(
+            "amount_too_small",
+            f"The new amount must be greater than the amount authorized ({payment.amount_minor}).",
+            param="amount",
+        )
+    return _follow(payment, charge, "increment", amount_minor, at, idem)
+
+
+def _follow(
+    payment: PaymentIntent, charge: Charge, kind: Any, amount_minor: int, at: Moment, idem: str | None
+) -> Changes:
+    attempt = Attempt(
+        id=at.new_id("att"),
+        created=at.now,
+        kind=kind,
+        subject=payment.id,
+        amount_minor=amount_minor,
+        currency=payment.currency,
+        connector=charge.connector,
+        parent=charge.reference,
+        parent_bank_id=charge.bank_id,
+        idem=idem,
+    )
+    after = _with(payment, status="processing", attempt=attempt.id)
+    return Changes(result=after, records=(after,), tasks=(attempt,))
+
+
+# Shared by all of them.
+
+
+def _needs_authentication(payment: PaymentIntent, method: PaymentMethod) -> bool:
+    """Whether the issuer wants to see the customer. Test cards say so; a merchant may ask for it of any card that can."""
+    card = method.card
+    if card is None:
+        return False
+    asked = (payment.method_options.get("card") or {}).get("request_three_d_secure") in ("any", "challenge")
+    match card.three_d_secure:
+        case "required":
+            return True
+        case "required_unless_set_up":
+            return not (method.set_up and payment.off_session)
+        case "required_on_session":
+            return not payment.off_session
+        case "optional":
+            return asked
+        case "unenrolled" | "not_supported":
+            return False
+        case other:
+            raise AssertionError(f"unknown 3-D Secure manner {other!r}")
+
+
+def _with(payment: PaymentIntent, **fields: Any) -> PaymentIntent:
+    return msgspec.structs.replace(payment, **fields)
+
+
+def _saved(payment: PaymentIntent, *events: EventDraft) -> Changes:
+    return Changes(result=payment, records=(payment,), events=events)
+
+
+def _events(payment: PaymentIntent, type: str) -> tuple[EventDraft, ...]:
+    return (EventDraft(type=type, record=payment),) if payment.listed else ()
+
+
+def _not_busy(payment: PaymentIntent) -> None:
+    if payment.attempt is not None:
+        raise Refused(
+            "lock_timeout",
+            "This PaymentIntent is being processed by another request at this moment. Retrieve it to see what came of "
+            "that one.",
+            payment_intent=payment,
+        )
+
+
+def _unexpected(payment: PaymentIntent, message: str) -> Refused:
+    return Refused("payment_intent_unexpected_state", message, payment_intent=payment)
+
+
+def _already(payment: PaymentIntent) -> str:
+    if payment.status == "succeeded":
+        return (
+            "You cannot confirm this PaymentIntent because it has already succeeded after being previously confirmed."
+        )
+    return (
+        f"This PaymentIntent could not be confirmed because it has a status of {payment.status}. Only a PaymentIntent "
+        f"with one of the following statuses may be confirmed: {', '.join(CONFIRMABLE)}."
+    )
+
+
+def _public(name: str) -> str:
+    return {"amount_minor": "amount", "method": "payment_method"}.get(name, name)

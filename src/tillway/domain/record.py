@@ -1,0 +1,106 @@
+"""What every noun of the domain is made of: records, events about them, and the changes that a decision asks for."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from tillway.domain.refusal import Refused
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of a record that has no life of its own."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A thing with an id, kept under `<scope>/<id>`. `created` is epoch seconds.
+
+    The scope, one merchant in one mode, stands in the key alone: a record cannot be read from another's scope.
+    """
+
+    id: str
+    created: int
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """When a decision is made, and where it takes its ids from. The domain has no clock and no randomness of its own."""
+
+    now_ms: int
+    new_suffix: Callable[[], str]
+
+    @property
+    def now(self) -> int:
+        """Epoch seconds."""
+        return self.now_ms // 1000
+
+    def new_id(self, prefix: str) -> str:
+        return f"{prefix}_{self.new_suffix()}"
+
+
+R = TypeVar("R", bound=Record)
+
+
+class EventDraft(Value):
+    """Something that happened to `record`; `previous` is the record as it was, where the event tells what changed."""
+
+    type: str
+    record: Record
+    previous: Record | None = None
+
+
+class Changes(Value):
+    """What a decision asks for: written in one commit, or not at all.
+
+    `result` is what the caller is shown. `refusal` is a "no" that has effects, a declined card for instance: its records
+    are committed, and then the caller gets the error. `tasks` are new or moved; `deletes` are ids of records or tasks.
+    """
+
+    result: Record | None = None
+    records: tuple[Record, ...] = ()
+    tasks: tuple[Record, ...] = ()
+    deletes: tuple[str, ...] = ()
+    events: tuple[EventDraft, ...] = ()
+    refusal: Refused | None = None
+
+    def then(self, later: "Changes") -> "Changes":
+        """Both, in order: a record that `later` writes again replaces the earlier one; results and refusals are later's."""
+        rewritten = {record.id for record in (*later.records, *later.tasks)} | set(later.deletes)
+        return Changes(
+            result=later.result or self.result,
+            records=(*(record for record in self.records if record.id not in rewritten), *later.records),
+            tasks=(*(task for task in self.tasks if task.id not in rewritten), *later.tasks),
+            deletes=(*self.deletes, *later.deletes),
+            events=(*self.events, *later.events),
+            refusal=later.refusal,
+        )
+
+
+def merged_metadata(old: dict[str, str], given: dict[str, str] | None) -> dict[str, str]:
+    """Stripe's rule: given keys replace, a key set to the empty string goes, None (the whole unset) empties all."""
+    if given is None:
+        return {}
+    return {key: value for key, value in {**old, **given}.items() if value != ""}
+
+
+def changed(record: R, fields: dict[str, Any]) -> R:
+    """`record` with `fields`, of which `metadata` is merged and a None puts the field back to its default."""
+    given = dict(fields)
+    if "metadata" in given:
+        given["metadata"] = merged_metadata(record.metadata, given["metadata"])  # type: ignore[attr-defined]
+    defaults = _defaults(type(record))
+    return msgspec.structs.replace(
+        record, **{name: defaults[name] if value is None else value for name, value in given.items()}
+    )
+
+
+def _defaults(kind: type[Record]) -> dict[str, Any]:
+    known = _DEFAULTS.get(kind)
+    if known is None:
+        known = _DEFAULTS[kind] = {
+            field.name: field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+            for field in msgspec.structs.fields(kind)
+        }
+    return known
+
+
+_DEFAULTS: dict[type[Record], dict[str, Any]] = {}

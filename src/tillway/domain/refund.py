@@ -1,0 +1,214 @@
+"""Refunds: money on its way back. Never more than was captured, also when two race for it."""
+
+from typing import Any, assert_never
+
+import msgspec
+
+from tillway.domain.attempt import SENDS_MAX, Attempt
+from tillway.domain.charge import Charge
+from tillway.domain.ledger import balance_entry, transfer_entry
+from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
+from tillway.domain.payment_intent import asked_later, sent_again
+from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
+from tillway.domain.refusal import Refused
+
+
+class Refund(Record):
+    """`status` is pending, succeeded, failed or canceled. Its attempt at the provider has the id's own suffix."""
+
+    amount_minor: int
+    currency: str
+    charge: str
+    payment: str
+    status: str = "pending"
+    reason: str | None = None
+    metadata: dict[str, str] = {}
+    customer: str | None = None
+    method: str | None = None
+    entry: str | None = None
+    failure_entry: str | None = None
+    failure_reason: str | None = None
+    attempt: str | None = None
+    connector: str = ""
+    instructions_email: str | None = None
+    door: str = "v1"
+
+
+def create(
+    charge: Charge, amount_minor: int | None, fields: dict[str, Any], at: Moment, *, idem: str | None = None
+) -> Changes:
+    """Take `amount_minor` (None: all that is left) off the charge and off the balance, and start sending it back."""
+    if charge.status != "succeeded" or not charge.captured:
+        raise Refused(
+            "charge_not_refundable",
+            f"Charge {charge.id} has not been captured, so there is nothing to refund. Cancel its payment instead."
+            if charge.status == "succeeded"
+            else f"Charge {charge.id} did not succeed, so there is nothing to refund.",
+            param="charge",
+        )
+    if charge.disputed:
+        raise Refused("charge_disputed", f"Charge {charge.id} has been charged back; cannot issue a refund.", param="charge")
+    if charge.refundable_minor == 0:
+        raise Refused("charge_already_refunded", f"Charge {charge.id} has already been refunded.", param="charge")
+    amount = charge.refundable_minor if amount_minor is None else amount_minor
+    if amount > charge.refundable_minor:
+        raise Refused(
+            "refund_amount_too_large",
+            f"Refund amount ({amount}) is greater than unrefunded amount on charge ({charge.refundable_minor}).",
+            param="amount",
+        )
+    # From here the refund must be tried.
+    suffix = at.new_suffix()
+    entry = balance_entry(
+        type="refund",
+        source=f"re_{suffix}",
+        amount_minor=-amount,
+        currency=charge.currency,
+        against="refunds",
+        description=f"REFUND FOR CHARGE ({charge.description})" if charge.description else "REFUND FOR CHARGE",
+        reporting_category="refund",
+        at=at,
+    )
+    attempt = Attempt(
+        id=f"att_{suffix}",
+        created=at.now,
+        kind="refund",
+        subject=f"re_{suffix}",
+        amount_minor=amount,
+        currency=charge.currency,
+        connector=charge.connector,
+        parent=charge.reference,
+        parent_bank_id=charge.bank_id,
+        idem=idem,
+    )
+    refund = changed(
+        Refund(
+            id=f"re_{suffix}",
+            created=at.now,
+            amount_minor=amount,
+            currency=charge.currency,
+            charge=charge.id,
+            payment=charge.payment,
+            customer=charge.customer,
+            method=charge.method,
+            entry=entry.id,
+            attempt=attempt.id,
+            connector=charge.connector,
+            door=charge.door,
+        ),
+        fields,
+    )
+    after = msgspec.structs.replace(charge, refunded_minor=charge.refunded_minor + amount, last_refund=refund.id)
+    return Changes(
+        result=refund,
+        records=(refund, after, entry),
+        tasks=(attempt,),
+        events=(
+            EventDraft(type="refund.created", record=refund),
+            EventDraft(type="charge.refunded", record=after, previous=charge),
+        ),
+    )
+
+
+def settle(refund: Refund, charge: Charge, attempt: Attempt, outcome: Outcome, at: Moment, *, first_ask_seconds: float = 5.0
+) -> Changes:
+    """Bring the provider's word home; a second time it changes nothing."""
+    if refund.attempt != attempt.id:
+        return Changes(result=refund, deletes=(attempt.id,))
+    match outcome:
+        case Succeeded():
+            after = msgspec.structs.replace(refund, status="succeeded", attempt=None)
+            paid = transfer_entry(
+                source=refund.id,
+                debit="refunds",
+                credit=f"receivable:{refund.connector}",
+                amount_minor=refund.amount_minor,
+                currency=refund.currency,
+                at=at,
+            )
+            return Changes(
+                result=after,
+                records=(after, paid),
+                deletes=(attempt.id,),
+                events=(EventDraft(type="refund.updated", record=after, previous=refund),),
+            )
+        case Declined():
+            changes = fail(refund, charge, outcome, at)
+            return msgspec.structs.replace(changes, deletes=(attempt.id,))
+        case NotSent(reason=reason):
+            if attempt.sent + 1 < SENDS_MAX:
+                return Changes(result=refund, tasks=(sent_again(attempt, outcome, at),))
+            gave_up = Declined(code="processing_error", decline_code="processing_error", alert=f"never sent: {reason}")
+            changes = fail(refund, charge, gave_up, at)
+            return msgspec.structs.replace(changes, deletes=(attempt.id,))
+        case Pending() | Unknown():
+            return Changes(result=refund, tasks=(asked_later(attempt, outcome, at, first_ask_seconds),))
+        case ActionRequired():
+            raise AssertionError("a refund cannot need an action of the customer")
+        case _:
+            assert_never(outcome)
+
+
+def fail(refund: Refund, charge: Charge, outcome: Declined, at: Moment) -> Changes:
+    """The money comes back to the balance and can be refunded again. Also for a refund that had succeeded before."""
+    if refund.status in ("failed", "canceled"):
+        return Changes(result=refund)
+    returned = balance_entry(
+        type="refund_failure",
+        source=refund.id,
+        amount_minor=refund.amount_minor,
+        currency=refund.currency,
+        against=f"receivable:{refund.connector}" if refund.status == "succeeded" else "refunds",
+        description="REFUND FAILURE",
+        reporting_category="refund_failure",
+        at=at,
+    )
+    after = msgspec.structs.replace(
+        refund,
+        status="failed",
+        attempt=None,
+        failure_reason=_failure_reason(outcome),
+        failure_entry=returned.id,
+    )
+    restored = msgspec.structs.replace(charge, refunded_minor=charge.refunded_minor - refund.amount_minor)
+    return Changes(
+        result=after,
+        records=(after, restored, returned),
+        events=(
+            EventDraft(type="refund.failed", record=after),
+            EventDraft(type="refund.updated", record=after, previous=refund),
+            EventDraft(type="charge.refund.updated", record=after, previous=refund),
+        ),
+    )
+
+
+def _failure_reason(outcome: Declined) -> str:
+    """Stripe's words for it: `expired_or_canceled_card`, `lost_or_stolen_card`, `declined` or `unknown`."""
+    if outcome.decline_code in ("lost_card", "stolen_card"):
+        return "lost_or_stolen_card"
+    if outcome.decline_code == "expired_card":
+        return "expired_or_canceled_card"
+    return "declined" if outcome.code == "card_declined" else "unknown"
+
+
+def update(refund: Refund, fields: dict[str, Any]) -> Changes:
+    after = changed(refund, fields)
+    if after == refund:
+        return Changes(result=refund)
+    return Changes(
+        result=after,
+        records=(after,),
+        events=(
+            EventDraft(type="refund.updated", record=after, previous=refund),
+            EventDraft(type="charge.refund.updated", record=after, previous=refund),
+        ),
+    )
+
+
+def cancel(refund: Refund) -> Changes:
+    """Only a refund that waits for the customer can be cancelled, and a card refund never does (Stripe's rule)."""
+    raise Refused(
+        "refund_unexpected_state",
+        f"Refund {refund.id} cannot be canceled because it has a status of {refund.status}. Only refunds that wait for "
+        "an action of the customer (requires_action) can be canceled; refunds to a card never do.",
+    )

@@ -1,0 +1,314 @@
+"""Attempts: seeing an operation through at its provider, whoever began it and whatever died in between.
+
+An attempt that this process has just committed is performed at once. One that it took over (its worker's lease ran out)
+may have been sent already, so the provider is asked first, by our reference; only where it has never seen that, it is
+sent again, under the same reference and without a security code. What nobody knows is never guessed: the attempt stays
+a task, is asked about ever more seldom, and stands in the list of money in doubt.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping
+from typing import Protocol, assert_never
+
+import msgspec
+
+from tillway.connectors.port import (
+    CardData,
+    Connector,
+    NeverSeen,
+    Notice,
+    Operation,
+    Outcome,
+    Succeeded,
+    Transport,
+    Unknown,
+)
+from tillway.connectors.transport import converse
+from tillway.domain import dispute, payment_intent, refund
+from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
+from tillway.domain.attempt import Attempt, reference_of
+from tillway.domain.charge import Charge
+from tillway.domain.event import NoticeTask
+from tillway.domain.idempotency import IdempotencyRecord
+from tillway.domain.outcome import Declined
+from tillway.domain.payment_intent import PaymentIntent, Terms
+from tillway.domain.payment_method import PaymentMethod
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refund import Refund
+from tillway.domain.refusal import Refused
+from tillway.domain.test_cards import ALIAS_CVC, by_alias
+from tillway.engine.cards import CardVault
+from tillway.engine.core import Caller, Done, Engine, Load, Work
+from tillway.store.port import Row
+from tillway.store.codec import decode
+
+log = logging.getLogger(__name__)
+
+ROUNDS_MAX = 4
+"""How often one request sends or asks before it is answered with "processing"."""
+
+PAUSE_MAX_SECONDS = 2.0
+"""The longest wait between two rounds that a caller is kept waiting for."""
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """A configured connector with what carries its requests."""
+
+    name: str
+    connector: Connector
+    transport: Transport
+
+
+class Connections(Protocol):
+    async def default(self, scope: Scope) -> Connection:
+        """The connector that takes new payments of that mode. Raises Refused `live_mode_not_configured`."""
+
+    async def named(self, name: str, scope: Scope) -> Connection | None:
+        """The connector of that name, whatever has become of the configuration since."""
+
+
+class Attempts:
+    def __init__(self, engine: Engine, connections: Connections, vault: CardVault) -> None:
+        self.engine = engine
+        self.connections = connections
+        self.vault = vault
+        self.held: dict[tuple[str, str], int] = {}
+        """The attempts this process is at, by (scope key, id), and until when they are leased to it."""
+
+    async def terms(self, scope: Scope, *, challenge: str = "", error_on_action: bool = False) -> Terms:
+        connection = await self.connections.default(scope)
+        settings = self.engine.settings
+        return Terms(
+            connector=connection.name,
+            fee=settings.fee,
+            settlement_days=settings.settlement_days,
+            challenge_url=challenge,
+            error_on_action=error_on_action,
+        )
+
+    async def operate(self, caller: Caller, begin: Work, cvc: "list[str] | None" = None) -> Done:
+        """Commit the intent, see the provider about it, commit the outcome, and answer.
+
+        `cvc`: a list that `begin` puts the security code in, when it opens one; it lives no longer than this call.
+        """
+        begun = await self.engine.run(caller, begin)
+        if not begun.attempts:
+            return begun
+        attempt = begun.attempts[0]
+        secret = cvc[0] if cvc else None
+        carrying = self.carry(caller, attempt, begun, cvc=secret)
+        patience = self.engine.settings.answer_within_seconds
+        task = asyncio.ensure_future(carrying)
+        try:
+            settled = await asyncio.wait_for(asyncio.shield(task), patience)
+        except TimeoutError:
+            settled = None
+        if settled is not None and settled.status:
+            return settled
+        return await self._answer_unfinished(caller, attempt)
+
+    async def _answer_unfinished(self, caller: Caller, attempt: Attempt) -> Done:
+        """Nobody knows yet: tell the caller so, and spend the idempotency key on that answer."""
+
+        async def as_it_stands(load: Load, at: Moment) -> Changes:
+            return Changes(result=await load.find(attempt.subject))
+
+        return await self.engine.run(caller, as_it_stands, completes=attempt.idem, final=True)
+
+    async def carry(
+        self, caller: Caller, attempt: Attempt, begun: Done | None = None, *, cvc: str | None = None, ask: bool = False
+    ) -> Done | None:
+        """Send or ask until the attempt is settled or a caller would wait too long. None where it is not settled."""
+        place = (caller.scope_key, attempt.id)
+        self.held[place] = attempt.due_at_ms
+        seen = begun.seen if begun is not None else None
+        done: Done | None = None
+        try:
+            for _ in range(ROUNDS_MAX):
+                outcome = await self._converse(caller.scope, attempt, cvc=cvc, ask=ask)
+                cvc = None
+                done = await self.settle(caller, attempt, outcome, seen=seen)
+                seen = None
+                if not done.attempts:
+                    return done
+                attempt = done.attempts[0]
+                ask = attempt.state != "new"
+                pause = (attempt.due_at_ms - self.engine.clock.now_ms()) / 1000
+                if attempt.state == "unknown" and attempt.asked == 1:
+                    pause = min(pause, 0.5)  # Ask once at once: most lost answers are found by the first question.
+                if pause > PAUSE_MAX_SECONDS or attempt.state == "pending":
+                    return None
+                await asyncio.sleep(max(pause, 0.0))
+            return None
+        finally:
+            self.held.pop(place, None)
+
+    async def _converse(self, scope: Scope, attempt: Attempt, *, cvc: str | None, ask: bool) -> Outcome:
+        connection = await self.connections.named(attempt.connector, scope)
+        if connection is None:
+            return Unknown(f"connector {attempt.connector!r} is not configured any more")
+        connector, transport = connection.connector, connection.transport
+        operation = await self._operation(scope, attempt, cvc)
+        capabilities = connector.capabilities
+        if ask:
+            if capabilities.looks_up:
+                answer = await converse(connector.look_up(operation), transport)
+                if not isinstance(answer, NeverSeen):
+                    return answer
+            if not capabilities.deduplicates:
+                return Unknown("the provider does not know it, and does not promise to perform a repeat only once")
+        outcome = await converse(connector.perform(operation), transport)
+        assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
+        return outcome
+
+    async def _operation(self, scope: Scope, attempt: Attempt, cvc: str | None) -> Operation:
+        card = None
+        if attempt.kind == "authorize" and attempt.method is not None:
+            method = await self.engine.load(scope.key).get(PaymentMethod, attempt.method)
+            card = await self._card(scope, method, cvc)
+        parent = f"{scope.key}{attempt.parent.removeprefix('att_')}" if attempt.parent is not None else None
+        return Operation(
+            reference=reference_of(scope.key, attempt),
+            kind=attempt.kind,
+            amount_minor=attempt.amount_minor,
+            currency=attempt.currency,
+            capture=attempt.capture,
+            card=card,
+            parent=parent,
+            parent_bank_id=attempt.parent_bank_id,
+            livemode=scope.livemode,
+        )
+
+    async def _card(self, scope: Scope, method: PaymentMethod, cvc: str | None) -> CardData | None:
+        facts = method.card
+        if facts is None:
+            return None
+        if facts.alias is not None:
+            known = by_alias(facts.alias)
+            assert known is not None, f"a payment method with the unknown alias {facts.alias}"
+            return CardData(known.number, facts.exp_month, facts.exp_year, ALIAS_CVC)
+        return await self.vault.open(scope.key, facts, cvc)
+
+    async def settle(
+        self,
+        caller: Caller,
+        attempt: Attempt,
+        outcome: Outcome,
+        *,
+        seen: dict[str, tuple[int, object]] | None = None,
+    ) -> Done:
+        """Bring an outcome home in one commit, together with the answer that an idempotency key waits for."""
+        if isinstance(outcome, Declined) and outcome.alert is not None:
+            log.error("a provider refused our request", extra={"attempt": attempt.id, "alert": outcome.alert})
+        connection = await self.connections.named(attempt.connector, caller.scope)
+        first_ask = connection.connector.capabilities.ask_after_seconds if connection is not None else 5.0
+
+        async def work(load: Load, at: Moment) -> Changes:
+            current = await load.maybe(Attempt, attempt.id) or attempt
+            if attempt.subject.startswith("re_"):
+                owed = await load.get(Refund, attempt.subject)
+                charge = await load.get(Charge, owed.charge)
+                changes = refund.settle(owed, charge, current, outcome, at, first_ask_seconds=first_ask)
+            else:
+                payment = await load.get(PaymentIntent, attempt.subject)
+                charge = await load.maybe(Charge, payment.latest_charge) if attempt.kind != "authorize" else None
+                method = await load.maybe(PaymentMethod, attempt.method)
+                terms = Terms(
+                    connector=attempt.connector,
+                    fee=self.engine.settings.fee,
+                    settlement_days=self.engine.settings.settlement_days,
+                    challenge_url="",
+                )
+                changes = payment_intent.settle(
+                    payment, current, outcome, terms, at, first_ask_seconds=first_ask, charge=charge, method=method
+                )
+            if isinstance(outcome, Succeeded) and outcome.notices and changes.records:
+                later = tuple(
+                    NoticeTask(
+                        id=at.new_id("ntc"),
+                        created=at.now,
+                        connector=attempt.connector,
+                        due_at_ms=at.now_ms + delay_ms,
+                        body=body,
+                    )
+                    for delay_ms, body in outcome.notices
+                )
+                changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *later))
+            return changes
+
+        return await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
+
+    # What other workers and providers bring.
+
+    async def take_over(self, row: Row) -> None:
+        """See an attempt through whose worker has gone. The caller of old is answered through its idempotency key."""
+        scope_key, _, id = row.key.partition("/")
+        attempt = decode(id, row.body)
+        assert isinstance(attempt, Attempt), f"{row.key} is not an attempt"
+        if (scope_key, id) in self.held:
+            return
+        caller = await self._caller_of_old(scope_of(scope_key), attempt)
+        await self.carry(caller, attempt, ask=True)
+
+    async def _caller_of_old(self, scope: Scope, attempt: Attempt) -> Caller:
+        caller = Caller.system(scope)
+        if attempt.idem is not None:
+            held = await self.engine.load(scope.key).maybe(IdempotencyRecord, attempt.idem)
+            if held is not None:
+                caller.api_version, caller.expand, caller.request_id = held.api_version, held.expand, held.request
+        return caller
+
+    async def notice(self, notice: Notice) -> None:
+        """Act on a provider's word. One that came before, or that nobody waits for, changes nothing."""
+        scope_key, suffix = notice.reference[:SCOPE_KEY_LENGTH], notice.reference[SCOPE_KEY_LENGTH:]
+        try:
+            scope = scope_of(scope_key)
+        except AssertionError:
+            log.warning("a notice about a reference that is not ours", extra={"reference": notice.reference[:40]})
+            return
+        match notice.kind:
+            case "operation":
+                assert notice.outcome is not None, "a notice of an operation carries its outcome"
+                await self._operation_notice(scope, suffix, notice.outcome)
+            case "dispute":
+                await self._dispute_notice(scope, suffix, notice)
+            case _:
+                assert_never(notice.kind)
+
+    async def _operation_notice(self, scope: Scope, suffix: str, outcome: Outcome) -> None:
+        load = self.engine.load(scope.key)
+        attempt = await load.maybe(Attempt, f"att_{suffix}")
+        if attempt is not None:
+            await self.settle(await self._caller_of_old(scope, attempt), attempt, outcome)
+            return
+        if not isinstance(outcome, Declined) or await load.maybe(Refund, f"re_{suffix}") is None:
+            return
+        declined = outcome
+
+        async def fail(load: Load, at: Moment) -> Changes:
+            owed = await load.get(Refund, f"re_{suffix}")
+            return refund.fail(owed, await load.get(Charge, owed.charge), declined, at)
+
+        await self.engine.run(Caller.system(scope), fail)
+
+    async def _dispute_notice(self, scope: Scope, suffix: str, notice: Notice) -> None:
+        async def work(load: Load, at: Moment) -> Changes:
+            charge = await load.get(Charge, f"ch_{suffix}")
+            reason = notice.reason or "general"
+            return dispute.open_dispute(
+                charge,
+                reason=reason.removeprefix("inquiry:"),
+                inquiry=reason.startswith("inquiry:"),
+                amount_minor=notice.amount_minor,
+                at=at,
+            )
+
+        try:
+            await self.engine.run(Caller.system(scope), work)
+        except Refused as refused:
+            log.warning("a dispute notice about no charge of ours", extra={"reference": notice.reference, "why": str(refused)})
+
+
+NO_KEY = "idem_none"
+"""Completes nothing: a settlement never spends the key of the request that happens to wait for it."""

@@ -1,0 +1,134 @@
+"""Cards on their way into the vault and out of it. Nothing else in the engine sees a number."""
+
+from typing import Any
+
+import msgspec
+
+from tillway.connectors.port import CardData
+from tillway.domain.cards import Secret, brand_of, check_card
+from tillway.domain.payment_method import CVC_LIFETIME_SECONDS, CardFacts, SealedRecord
+from tillway.domain.record import Moment, Record
+from tillway.domain.test_cards import TestCard, alias_expiry, by_alias, by_number
+from tillway.engine.core import Load
+from tillway.store.port import Store
+from tillway.vault.port import CardContents, SealedCard, SealedCvc, Vault
+
+SECONDS_PER_YEAR = 31_556_952
+
+_encode = msgspec.json.Encoder().encode
+_card = msgspec.json.Decoder(SealedCard)
+_cvc = msgspec.json.Decoder(SealedCvc)
+
+
+class CardVault:
+    def __init__(self, vault: Vault, store: Store) -> None:
+        self.vault = vault
+        self.store = store
+
+    def take_in(
+        self,
+        scope_key: str,
+        given: dict[str, Any],
+        address: dict[str, Any],
+        at: Moment,
+        *,
+        param: str = "card",
+        keep_until: int | None = None,
+    ) -> tuple[CardFacts, tuple[Record, ...]]:
+        """What may be known of the card in `given`, and the sealed records that go into the same commit.
+
+        Raises Refused with the parameter where the card cannot be one. `keep_until`: the epoch second at which a card
+        that nobody has used by then is gone.
+        """
+        checked = check_card(
+            given["number"], given["exp_month"], given["exp_year"], given.get("cvc"), now=at.now, param=param
+        )
+        number = checked.number
+        owner = at.new_id("vlt")
+        contents = CardContents(
+            number=number, exp_month=checked.exp_month, exp_year=checked.exp_year, name=given.get("name")
+        )
+        sealed = self.vault.seal(scope_key, owner, contents)
+        records = [
+            SealedRecord(id=owner, created=at.now, sealed=msgspec.Raw(_encode(sealed)), expires_at=keep_until)
+        ]
+        cvc_id = None
+        if checked.cvc is not None:
+            cvc_id = at.new_id("cvc")
+            sealed_cvc = self.vault.seal_cvc(scope_key, cvc_id, checked.cvc)
+            records.append(
+                SealedRecord(
+                    id=cvc_id,
+                    created=at.now,
+                    sealed=msgspec.Raw(_encode(sealed_cvc)),
+                    expires_at=keep_until or at.now + CVC_LIFETIME_SECONDS,
+                )
+            )
+        digits = number.reveal()
+        known = by_number(digits) if scope_key.endswith("t") else None
+        facts = CardFacts(
+            brand=known.brand if known is not None else brand_of(digits),
+            last4=digits[-4:],
+            exp_month=checked.exp_month,
+            exp_year=checked.exp_year,
+            fingerprint=self.vault.fingerprint(scope_key, number),
+            vault=owner,
+            cvc=cvc_id,
+        )
+        if known is not None:
+            facts = _mannered(facts, known, cvc=checked.cvc is not None, address=address)
+        return facts, tuple(records)
+
+    def of_alias(self, scope_key: str, alias: str, at: Moment) -> CardFacts | None:
+        """The public test card behind `pm_card_visa` or `tok_visa`; None in live mode and for any other id."""
+        known = by_alias(alias) if scope_key.endswith("t") else None
+        if known is None:
+            return None
+        month, year = alias_expiry(1970 + at.now // SECONDS_PER_YEAR)
+        facts = CardFacts(
+            brand=known.brand,
+            last4=known.last4,
+            exp_month=month,
+            exp_year=year,
+            fingerprint=self.vault.fingerprint(scope_key, Secret(known.number)),
+            alias=alias,
+        )
+        return _mannered(facts, known, cvc=True, address={})
+
+    async def open(self, scope_key: str, facts: CardFacts, cvc: str | None) -> CardData | None:
+        """The card for one call to a provider; None where it has been deleted since."""
+        row = await self.store.get(f"{scope_key}/{facts.vault}")
+        if row is None:
+            return None
+        record = msgspec.json.decode(row.body, type=SealedRecord)
+        assert facts.vault is not None
+        contents = self.vault.open(scope_key, facts.vault, _card.decode(record.sealed))
+        return CardData(contents.number.reveal(), facts.exp_month, facts.exp_year, cvc, contents.name)
+
+    async def take_cvc(self, load: Load, facts: CardFacts, now: int) -> str | None:
+        """The security code, to be sent once; the caller deletes its record in the commit that precedes the sending."""
+        if facts.cvc is None:
+            return None
+        record = await load.maybe(SealedRecord, facts.cvc)
+        if record is None or (record.expires_at is not None and record.expires_at <= now):
+            return None
+        return self.vault.open_cvc(load.scope_key, facts.cvc, _cvc.decode(record.sealed)).reveal()
+
+
+def _mannered(facts: CardFacts, known: TestCard, *, cvc: bool, address: dict[str, Any]) -> CardFacts:
+    """`facts` with the manners of the documented test card."""
+    decline = known.charge if known.attach == "decline" else None
+    return msgspec.structs.replace(
+        facts,
+        funding=known.funding,
+        country=known.country,
+        three_d_secure=known.three_d_secure,
+        authentication=known.authentication,
+        attach_decline=(decline.code, decline.decline_code) if decline is not None else None,
+        cvc_check=known.cvc_check if cvc else None,
+        address_line1_check=known.address_line1_check if address.get("line1") else None,
+        postal_code_check=known.postal_code_check if address.get("postal_code") else None,
+        risk_level=known.risk_level,
+        blocked=known.blocked,
+        instant=known.funds_available_at_once,
+    )

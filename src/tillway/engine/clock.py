@@ -1,0 +1,59 @@
+"""Where time and ids come from: the only place in the platform that reads the clock for a decision."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+
+from tillway.domain.record import Moment
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+"""Base 62 in byte order, so that ids sort as their numbers do."""
+
+SUFFIX_LENGTH = 17
+"""9 characters of microseconds since 1970 (enough until the year 2398), 6 of randomness, 2 that count within a batch."""
+
+BATCH_MAX = 62 * 62
+
+_PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
+
+
+def base62(number: int, width: int) -> str:
+    digits = []
+    for _ in range(width):
+        number, digit = divmod(number, 62)
+        digits.append(ALPHABET[digit])
+    return "".join(reversed(digits))
+
+
+def time_prefix(epoch_seconds: int) -> str:
+    """The first 9 characters of ids made at that second: where a listing by time begins or ends."""
+    return base62(epoch_seconds * 1_000_000, 9)
+
+
+class Clock:
+    """Wall time, and ids that sort by the time they were made, strictly so within a process."""
+
+    def __init__(self, time_ns: Callable[[], int] = time.time_ns, random_bits: Callable[[int], int] = secrets.randbits) -> None:
+        self._time_ns = time_ns
+        self._random_bits = random_bits
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def now_ms(self) -> int:
+        return self._time_ns() // 1_000_000
+
+    def moment(self) -> Moment:
+        """Now, and a fresh batch of ids: at most BATCH_MAX of them, each larger than every one before it."""
+        with self._lock:
+            now_ns = self._time_ns()
+            tick = max(now_ns // 1000, self._last + 1)
+            self._last = tick
+        head = base62(tick, 9) + base62(self._random_bits(35), 6)
+        count = iter(_PAIRS)
+        return Moment(now_ns // 1_000_000, lambda: head + next(count))
+
+
+def random_text(length: int) -> str:
+    """`length` characters of base 62 from the system's randomness: for secrets."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))

@@ -1,0 +1,336 @@
+"""The engine's heart: load what a decision needs, decide, commit all of it at once, and again if somebody was faster."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from tillway.domain.account import Scope
+from tillway.domain.attempt import Attempt
+from tillway.domain.event import Delivery, Event, WebhookEndpoint
+from tillway.domain.idempotency import LIFETIME_SECONDS, IdempotencyRecord
+from tillway.domain.ledger import Fee
+from tillway.domain.record import Changes, EventDraft, Moment, Record
+from tillway.domain.refusal import Refused
+from tillway.engine.clock import Clock
+from tillway.store.codec import QUEUES, TYPES, decode, encode, index_entries
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Write
+
+CONFLICTS_MAX = 16
+"""How often a decision is made again because a record had moved, before the caller is told to come back."""
+
+ENDPOINTS_CACHE_MS = 2000
+
+R = TypeVar("R", bound=Record)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the engine carries money and time. Durations are in the unit their names end with."""
+
+    fee: Fee = Fee()
+    settlement_days: int = 2
+    lease_ms: int = 12_000
+    """How long a task is its worker's; a dead process's attempts are taken over after that."""
+    answer_within_seconds: float = 40.0
+    """How long a request waits for a provider before it is answered with what is known."""
+    public_url: str = "http://127.0.0.1:8420"
+
+
+class Caller(msgspec.Struct, kw_only=True):
+    """On whose behalf something is done. `idempotency` is (record id, fingerprint) of a request that named a key."""
+
+    scope: Scope
+    scope_key: str
+    request_id: str | None = None
+    idempotency: tuple[str, str] | None = None
+    idempotency_key: str | None = None
+    api_version: str | None = None
+    expand: tuple[str, ...] = ()
+    client_ip: str | None = None
+    publishable: bool = False
+
+    @classmethod
+    def system(cls, scope: Scope) -> "Caller":
+        return cls(scope=scope, scope_key=scope.key)
+
+
+class Done(msgspec.Struct):
+    """What a commit came to: the record to show, the refusal that was committed with it, and the answer as bytes.
+
+    `seen` are the versions after the commit, so that a commit that follows at once need not read again.
+    """
+
+    record: Record | None
+    refusal: Refused | None
+    status: int
+    body: bytes
+    attempts: tuple[Attempt, ...]
+    seen: dict[str, tuple[int, Record | None]]
+
+
+class IdempotencyRace(Exception):
+    """Another request with the same Idempotency-Key was committed first."""
+
+
+class Render(Protocol):
+    async def __call__(
+        self, caller: Caller, load: "Load", record: Record | None, refusal: Refused | None
+    ) -> tuple[int, bytes]:
+        """HTTP status and JSON body for `record`, or for the refusal."""
+
+
+class Load:
+    """Reads records of one scope and remembers at which version, for the commit to check."""
+
+    def __init__(self, store: Store, scope_key: str, seen: dict[str, tuple[int, Record | None]] | None = None) -> None:
+        self.store = store
+        self.scope_key = scope_key
+        self.seen: dict[str, tuple[int, Record | None]] = seen if seen is not None else {}
+
+    async def find(self, id: str) -> Record | None:
+        """The record of that id, or None where this scope has none."""
+        known = self.seen.get(id)
+        if known is not None:
+            return known[1]
+        prefix, _, rest = id.partition("_")
+        if prefix not in TYPES or not rest or "/" in id:
+            return None
+        row = await self.store.get(f"{self.scope_key}/{id}")
+        found = (row.version, decode(id, row.body)) if row is not None else (ABSENT, None)
+        self.seen[id] = found
+        return found[1]
+
+    async def maybe(self, kind: type[R], id: str | None) -> R | None:
+        if id is None:
+            return None
+        record = await self.find(id)
+        return record if isinstance(record, kind) else None
+
+    async def get(self, kind: type[R], id: str, param: str = "id", noun: str | None = None) -> R:
+        """The record, or Refused `resource_missing`: the same words for another merchant's as for nobody's."""
+        record = await self.find(id)
+        if not isinstance(record, kind):
+            name = noun or NOUNS.get(kind.__name__, kind.__name__.lower())
+            raise Refused("resource_missing", f"No such {name}: '{id[:100]}'", param=param)
+        return record
+
+
+NOUNS = {
+    "PaymentIntent": "payment_intent",
+    "PaymentMethod": "PaymentMethod",
+    "SetupIntent": "setupintent",
+    "SetupAttempt": "setup_attempt",
+    "WebhookEndpoint": "webhook endpoint",
+    "Entry": "balance transaction",
+}
+
+Work = Callable[[Load, Moment], Awaitable[Changes]]
+
+
+class Engine:
+    """Runs decisions. Everything that changes anything goes through `run`."""
+
+    def __init__(self, store: Store, clock: Clock, settings: Settings, render: Render) -> None:
+        self.store = store
+        self.clock = clock
+        self.settings = settings
+        self.render = render
+        self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
+
+    def load(self, scope_key: str) -> Load:
+        return Load(self.store, scope_key)
+
+    async def run(
+        self,
+        caller: Caller,
+        work: Work,
+        *,
+        seen: dict[str, tuple[int, Record | None]] | None = None,
+        completes: str | None = None,
+        final: bool = False,
+    ) -> Done:
+        """Load, decide, commit. `seen` are versions known already; they are dropped at the first conflict.
+
+        `completes` is the idempotency record that this commit answers; otherwise the caller's own key, if it has one, is
+        spent in this commit: answered where the work is done, or held while an attempt is still under way. `final`: the
+        caller is answered now, whatever is still under way.
+        """
+        for _ in range(CONFLICTS_MAX):
+            load = Load(self.store, caller.scope_key, seen)
+            seen = None
+            at = self.clock.moment()
+            changes = await work(load, at)
+            attempts, writes = await self._writes(caller, load, changes, at)
+            under_way = bool(attempts) and not final
+            status, body = 0, b""
+            if not under_way:
+                view = Load(self.store, caller.scope_key, {**load.seen, **_fresh(changes)})
+                status, body = await self.render(caller, view, changes.result, changes.refusal)
+            held = await self._idempotency(caller, load, completes, status, body, at)
+            if held is not None:
+                version = load.seen[held.id][0] if held.id in load.seen else ABSENT
+                key = f"{caller.scope_key}/{held.id}"
+                writes.append(Write(key, version, encode(held), (), None, None, held.expires_at))
+            if writes and not await self._commit(caller, writes, completes):
+                continue
+            return Done(changes.result, changes.refusal, status, body, attempts, _after(load, writes, changes, held))
+        raise Refused("lock_timeout")
+
+    async def _commit(self, caller: Caller, writes: Sequence[Write], completes: str | None) -> bool:
+        """Whether the writes are durable. False where a record had moved: decide again."""
+        try:
+            await self.store.commit(writes)
+            return True
+        except Conflict as conflict:
+            if completes is None and caller.idempotency is not None and conflict.key.endswith(caller.idempotency[0]):
+                raise IdempotencyRace from None
+            return False
+        except CommitUnknown:
+            return await self._read_back(writes)
+
+    async def _read_back(self, writes: Sequence[Write]) -> bool:
+        """Whether a commit of unknown outcome happened, told by the records themselves."""
+        for _ in range(5):
+            rows = await self.store.get_many([write.key for write in writes])
+            found = [rows.get(write.key) for write in writes]
+            if any(
+                row is not None and row.version == write.version + 1 and row.body == write.body
+                for write, row in zip(writes, found, strict=True)
+            ):
+                return True
+            if all((row.version if row is not None else ABSENT) == write.version for write, row in zip(writes, found, strict=True)):
+                return False
+            await asyncio.sleep(0.05)
+        raise Refused("busy")
+
+    async def _writes(
+        self, caller: Caller, load: Load, changes: Changes, at: Moment
+    ) -> tuple[tuple[Attempt, ...], list[Write]]:
+        scope = caller.scope_key
+        seen = load.seen
+        writes = []
+        for record in changes.records:
+            writes.append(
+                Write(
+                    f"{scope}/{record.id}",
+                    seen[record.id][0] if record.id in seen else ABSENT,
+                    encode(record),
+                    index_entries(scope, record),
+                    None,
+                    None,
+                    getattr(record, "expires_at", None),
+                )
+            )
+        attempts = []
+        for task in changes.tasks:
+            if isinstance(task, Attempt):
+                # Born claimed: this process performs it at once, and others find it when the lease has run out.
+                if task.due_at_ms == 0:
+                    task = msgspec.structs.replace(task, due_at_ms=at.now_ms + self.settings.lease_ms)
+                attempts.append(task)
+            writes.append(task_write(scope, task, seen[task.id][0] if task.id in seen else ABSENT))
+        for id in dict.fromkeys(changes.deletes):
+            await load.find(id)
+            version = seen[id][0] if id in seen else ABSENT
+            if version != ABSENT:
+                writes.append(Write(f"{scope}/{id}", version, None))
+        if changes.events:
+            endpoints = await self.endpoints(scope)
+            for draft in changes.events:
+                writes += _event_writes(caller, draft, endpoints, at)
+        if any(isinstance(record, WebhookEndpoint) for record in changes.records) or any(
+            id.startswith("we_") for id in changes.deletes
+        ):
+            self._endpoints.pop(scope, None)
+        return tuple(attempts), writes
+
+    async def _idempotency(
+        self, caller: Caller, load: Load, completes: str | None, status: int, body: bytes, at: Moment
+    ) -> IdempotencyRecord | None:
+        answer = msgspec.Raw(body) if status else None
+        if completes is not None:
+            held = await load.maybe(IdempotencyRecord, completes)
+            if held is None or held.status != 0 or answer is None:
+                return None
+            return msgspec.structs.replace(held, status=status, body=answer)
+        if caller.idempotency is None:
+            return None
+        id, fingerprint = caller.idempotency
+        before = await load.maybe(IdempotencyRecord, id)
+        if before is not None and before.expires_at > at.now:
+            raise IdempotencyRace
+        return IdempotencyRecord(
+            id=id,
+            created=at.now,
+            fingerprint=fingerprint,
+            expires_at=at.now + LIFETIME_SECONDS,
+            request=caller.request_id or "",
+            status=status,
+            body=answer,
+            api_version=caller.api_version,
+            expand=caller.expand,
+        )
+
+    async def endpoints(self, scope_key: str) -> list[WebhookEndpoint]:
+        """The webhook endpoints of a scope, at most two seconds old where another process changed them."""
+        now_ms = self.clock.now_ms()
+        known = self._endpoints.get(scope_key)
+        if known is not None and known[0] > now_ms:
+            return known[1]
+        rows = await self.store.query(None, f"{scope_key}/we_", limit=100)
+        endpoints = [decode(row.key.partition("/")[2], row.body) for row in rows]
+        active = [endpoint for endpoint in endpoints if isinstance(endpoint, WebhookEndpoint) and not endpoint.disabled]
+        self._endpoints[scope_key] = (now_ms + ENDPOINTS_CACHE_MS, active)
+        return active
+
+
+def task_write(scope_key: str, task: Record, version: int) -> Write:
+    due_at_ms: int = getattr(task, "due_at_ms")  # noqa: B009 - tasks are the records of QUEUES, which all have it
+    return Write(f"{scope_key}/{task.id}", version, encode(task), (), QUEUES[type(task)], due_at_ms)
+
+
+def _event_writes(
+    caller: Caller, draft: EventDraft, endpoints: Iterable[WebhookEndpoint], at: Moment
+) -> list[Write]:
+    wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)] if endpoints else []
+    event = Event(
+        id=at.new_id("evt"),
+        created=at.now,
+        type=draft.type,
+        object=msgspec.Raw(encode(draft.record)),
+        previous=msgspec.Raw(encode(draft.previous)) if draft.previous is not None else None,
+        request=caller.request_id,
+        idempotency_key=caller.idempotency_key,
+        deliveries=len(wanting),
+    )
+    scope = caller.scope_key
+    writes = [Write(f"{scope}/{event.id}", ABSENT, encode(event), index_entries(scope, event))]
+    for endpoint in wanting:
+        delivery = Delivery(
+            id=at.new_id("whd"), created=at.now, event=event.id, endpoint=endpoint.id, due_at_ms=at.now_ms
+        )
+        writes.append(task_write(scope, delivery, ABSENT))
+    return writes
+
+
+def _fresh(changes: Changes) -> dict[str, tuple[int, Record | None]]:
+    """The records that a commit is about to write, for a renderer that must already see them."""
+    return {record.id: (ABSENT, record) for record in (*changes.records, *changes.tasks)}
+
+
+def _after(
+    load: Load, writes: Sequence[Write], changes: Changes, held: IdempotencyRecord | None
+) -> dict[str, tuple[int, Record | None]]:
+    """What is known of the scope's records once `writes` are durable."""
+    records: dict[str, Record] = {record.id: record for record in (*changes.records, *changes.tasks)}
+    if held is not None:
+        records[held.id] = held
+    after = dict(load.seen)
+    for write in writes:
+        id = write.key.partition("/")[2]
+        if write.body is None:
+            after[id] = (ABSENT, None)
+        elif id in records:
+            after[id] = (write.version + 1, records[id])
+    return after

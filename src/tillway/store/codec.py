@@ -1,0 +1,159 @@
+"""How records become rows: one encoding and one set of index entries for all stores.
+
+A record's type is known by the prefix of its id, so nothing about it is stored beside its fields. Fields at their default
+are left out; an unknown field in a row (written by a newer version) is ignored.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from tillway.domain.account import Account, ApiKey, ConnectorConfig
+from tillway.domain.attempt import Attempt
+from tillway.domain.charge import Charge
+from tillway.domain.customer import Customer
+from tillway.domain.dispute import Dispute
+from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
+from tillway.domain.idempotency import IdempotencyRecord
+from tillway.domain.ledger import Entry
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token
+from tillway.domain.record import Record
+from tillway.domain.refund import Refund
+from tillway.domain.setup_intent import SetupAttempt, SetupIntent
+
+TERMS_MAX = 64
+
+TYPES: dict[str, type[Record]] = {
+    "acct": Account,
+    "key": ApiKey,
+    "con": ConnectorConfig,
+    "att": Attempt,
+    "card": PaymentMethod,
+    "ch": Charge,
+    "cus": Customer,
+    "cvc": SealedRecord,
+    "dpi": PaymentIntent,
+    "du": Dispute,
+    "evt": Event,
+    "idem": IdempotencyRecord,
+    "je": Entry,
+    "ntc": NoticeTask,
+    "pi": PaymentIntent,
+    "pm": PaymentMethod,
+    "re": Refund,
+    "setatt": SetupAttempt,
+    "seti": SetupIntent,
+    "tok": Token,
+    "txn": Entry,
+    "vlt": SealedRecord,
+    "we": WebhookEndpoint,
+    "whd": Delivery,
+}
+"""Record types by id prefix."""
+
+QUEUES: dict[type[Record], str] = {Attempt: "attempts", Delivery: "deliveries", NoticeTask: "notices"}
+"""The record types that are tasks, and the queue that each stands in."""
+
+_DECODERS = {prefix: msgspec.json.Decoder(kind) for prefix, kind in TYPES.items()}
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(record: Record) -> bytes:
+    return _encode(record)
+
+
+def decode(id: str, body: bytes) -> Record:
+    """The record of `id` from its row's body."""
+    return _DECODERS[id[: id.index("_")]].decode(body)
+
+
+def index_entries(scope: str, record: Record) -> tuple[tuple[str, str], ...]:
+    """Where `record` stands beside its own key: (index, partition). Partitions begin with the scope."""
+    entries = _ENTRIES.get(type(record))
+    return entries(scope, record) if entries is not None else ()
+
+
+def by_customer(scope: str, prefix: str, customer: str) -> str:
+    return f"{scope}/{prefix}@{customer}"
+
+
+def by_parent(scope: str, prefix: str, parent: str) -> str:
+    return f"{scope}/{prefix}<{parent}"
+
+
+def by_kind(scope: str, prefix: str, kind: str) -> str:
+    return f"{scope}/{prefix}:{kind}"
+
+
+def by_term(scope: str, prefix: str, field: str, value: str) -> str:
+    return f"{scope}/{prefix}={field}={value}"
+
+
+def _metadata_terms(scope: str, prefix: str, metadata: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(("term", by_term(scope, prefix, f"metadata[{key}]", value)) for key, value in metadata.items())
+
+
+def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:
+    if not payment.listed:
+        return ()
+    terms = _metadata_terms(scope, "pi", payment.metadata) if payment.metadata else ()
+    if payment.customer is None:
+        return terms
+    return (("customer", by_customer(scope, "pi", payment.customer)), *terms)
+
+
+def _charge(scope: str, charge: Charge) -> tuple[tuple[str, str], ...]:
+    own = (
+        *_metadata_terms(scope, "ch", charge.metadata),
+        ("parent", by_parent(scope, "ch", charge.payment)),
+    )
+    if charge.customer is None:
+        return own
+    return (("customer", by_customer(scope, "ch", charge.customer)), *own)
+
+
+def _refund(scope: str, refund: Refund) -> tuple[tuple[str, str], ...]:
+    return (
+        ("parent", by_parent(scope, "re", refund.charge)),
+        ("kind", by_kind(scope, "re", refund.payment)),
+    )
+
+
+def _entry(scope: str, entry: Entry) -> tuple[tuple[str, str], ...]:
+    if entry.type is None:
+        return ()
+    return (
+        ("parent", by_parent(scope, "txn", entry.source or "")),
+        ("kind", by_kind(scope, "txn", entry.type)),
+    )
+
+
+def _customer(scope: str, customer: Customer) -> tuple[tuple[str, str], ...]:
+    email = (("term", by_term(scope, "cus", "email", customer.email.lower())),) if customer.email else ()
+    return (*email, *_metadata_terms(scope, "cus", customer.metadata))
+
+
+def _method(scope: str, method: PaymentMethod) -> tuple[tuple[str, str], ...]:
+    return (("customer", by_customer(scope, "pm", method.customer)),) if method.customer else ()
+
+
+def _key(scope: str, key: ApiKey) -> tuple[tuple[str, str], ...]:
+    return (("parent", by_parent(scope, "key", key.account)),)
+
+
+_ENTRIES: dict[type[Record], Callable[[str, object], tuple[tuple[str, str], ...]]] = {  # type: ignore[assignment]
+    PaymentIntent: _payment,
+    Charge: _charge,
+    Refund: _refund,
+    Entry: _entry,
+    Customer: _customer,
+    PaymentMethod: _method,
+    ApiKey: _key,
+    Event: lambda scope, event: (("kind", by_kind(scope, "evt", event.type)),),
+    Dispute: lambda scope, dispute: (("parent", by_parent(scope, "du", dispute.charge)),),
+    SetupIntent: lambda scope, setup: (
+        (("customer", by_customer(scope, "seti", setup.customer)),) if setup.customer else ()
+    ),
+    SetupAttempt: lambda scope, attempt: (("parent", by_parent(scope, "setatt", attempt.setup)),),
+}
