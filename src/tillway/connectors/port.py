@@ -57,9 +57,14 @@ class CardData(msgspec.Struct, frozen=True):
 
 
 class Recipient(msgspec.Struct, frozen=True):
+    """Who gets a payout. Its repr shows the type alone: the value may be a card number."""
+
     type: Literal["email", "bank_account", "card"]
     value: str
     name: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Recipient({self.type} ****)"
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,13 +88,18 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One HTTP request to the provider. `moves_money`: a lost answer to it leaves the outcome unknown."""
+    """One HTTP request to the provider. `moves_money`: a lost answer to it leaves the outcome unknown. Header names are
+    lower case."""
 
     method: Literal["GET", "POST"]
     path: str
     body: dict[str, Any] | None = None
     headers: Mapping[str, str] = {}
     moves_money: bool = True
+
+    def __repr__(self) -> str:
+        # The body may hold a card number and the headers a key: neither belongs in a traceback.
+        return f"Request({self.method} {self.path})"
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -103,7 +113,8 @@ class Response(msgspec.Struct, frozen=True):
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider says of its own accord. `id` makes us deaf to its repetition; `reference` names our operation.
 
-    kind `operation` carries the operation's `outcome`; `dispute` opens one over the charge behind `reference`.
+    kind `operation` carries the operation's `outcome`; `dispute` opens one over the charge behind `reference`, at
+    `stage`: a `chargeback` takes the money, an `inquiry` only asks, a `warning` (early fraud warning) only tells.
     """
 
     id: str
@@ -112,6 +123,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome | None = None
     amount_minor: int | None = None
     reason: str | None = None
+    stage: Literal["chargeback", "inquiry", "warning"] = "chargeback"
 
 
 class NeverSeen(msgspec.Struct, frozen=True, tag=True):

@@ -1,0 +1,345 @@
+"""Connector `http_bank`: the plainest bank, over the wire contract of docs/http-bank.md.
+
+Whoever has a bank without a public API puts a program behind that contract. What the bank answers becomes an outcome by
+one table (`_heard`); what the network does is the core's business (`transport.py`).
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tillway.connectors.port import (
+    REFERENCE_MAX,
+    Capabilities,
+    Conversation,
+    Declined,
+    LookUp,
+    NeverSeen,
+    Notice,
+    NoticeRejected,
+    NotSent,
+    Operation,
+    Outcome,
+    Pending,
+    Request,
+    Response,
+    Succeeded,
+    Unknown,
+)
+from tillway.connectors.settings import Setting, http_url, read_settings, seconds, text
+from tillway.connectors.transport import SocketTransport
+
+SETTINGS = (
+    Setting(name="base_url", read=http_url, required=True, description="where the bank answers: http://host:port"),
+    Setting(
+        name="notice_secret",
+        read=text(200),
+        secret=True,
+        description="what signs its notices; without it none is taken",
+    ),
+    Setting(name="api_key", read=text(500), secret=True, description="sent as `Authorization: Bearer`"),
+    Setting(
+        name="ask_after_seconds",
+        read=seconds(0.05, 3600),
+        default=5.0,
+        description="how long to wait before asking what became of an operation, first time",
+    ),
+    Setting(
+        name="timeout_seconds",
+        read=seconds(0.05, 300),
+        default=30.0,
+        description="how long to wait for an answer before its outcome is unknown",
+    ),
+)
+
+NOTICE_MAX = 64 * 1024
+"""Largest notice, in bytes."""
+
+RETRY_AFTER_MAX_SECONDS = 3600.0
+
+
+class HttpBank:
+    """One bank behind the contract. Make it with `from_settings`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        notice_secret: str | None = None,
+        api_key: str | None = None,
+        ask_after_seconds: float = 5.0,
+        timeout_seconds: float = 30.0,
+    ) -> None:
+        self._base_url = base_url
+        self._notice_secret = notice_secret
+        self._api_key = api_key
+        self.capabilities = Capabilities(
+            operations=frozenset(("authorize", "capture", "void", "refund", "payout")),
+            deduplicates=True,
+            looks_up=True,
+            livemode=True,
+            ask_after_seconds=ask_after_seconds,
+            timeout_seconds=timeout_seconds,
+        )
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, str]) -> "HttpBank":
+        """Raises `SettingInvalid`, which names the setting."""
+        return cls(**read_settings(settings, SETTINGS))
+
+    @staticmethod
+    def describe() -> tuple[Setting, ...]:
+        return SETTINGS
+
+    def transport(self) -> SocketTransport:
+        headers = {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        return SocketTransport(self._base_url, timeout_seconds=self.capabilities.timeout_seconds, headers=headers)
+
+    def perform(self, operation: Operation) -> Conversation:
+        assert operation.kind in self.capabilities.operations, f"http_bank cannot {operation.kind}"
+        return perform(operation)
+
+    def look_up(self, operation: Operation) -> LookUp:
+        return look_up(operation)
+
+    def notices(self, headers: Mapping[str, str], body: bytes) -> list[Notice]:
+        if self._notice_secret is None:
+            raise NoticeRejected("this connector has no notice_secret")
+        if len(body) > NOTICE_MAX:
+            raise NoticeRejected(f"a notice has at most {NOTICE_MAX} bytes")
+        signed = headers.get("x-bank-signature", "").strip().lower()
+        if not hmac.compare_digest(signed.encode(), signature(self._notice_secret, body).encode()):
+            raise NoticeRejected("X-Bank-Signature does not match the body")
+        return [read_notice(body)]
+
+
+def signature(secret: str, body: bytes) -> str:
+    """What stands in `X-Bank-Signature`: hex(HMAC-SHA256(secret, body))."""
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+# The conversation. The simulator speaks it too, without a socket.
+
+
+def perform(operation: Operation) -> Conversation:
+    """Send `operation`; one more question where the bank says that it knows the reference with other contents."""
+    reference = operation.reference
+    assert 0 < len(reference) <= REFERENCE_MAX, "a reference has 1 to 35 characters"
+    answer = yield Request("POST", _PATHS[operation.kind], _body(operation), {"idempotency-key": reference})
+    if answer.status != 409:
+        return _heard(operation, answer)
+    # After a crash an authorization is sent again without its CVC. If the first sending had arrived after all, the bank
+    # calls the second one another order; what it did with the first is then the answer, provided that it is ours.
+    found = yield Request("GET", f"/v1/operations/{reference}", moves_money=False)
+    if found.status == 404:
+        return _our_fault("the bank says that the reference was used with other contents, and then that it is unknown")
+    if found.status == 200 and found.body is not None and found.body.get("reference") == reference:
+        if _mismatch(operation, found.body) is None:
+            return _answered(operation, found.body)
+        return _our_fault("the reference was used before, for another operation")
+    return Unknown(f"the bank knows the reference, but answered {found.status} when asked about it")
+
+
+def look_up(operation: Operation) -> LookUp:
+    """Ask what became of `operation`. Whatever is neither its answer nor a 404 leaves that open."""
+    answer = yield Request("GET", f"/v1/operations/{operation.reference}", moves_money=False)
+    if answer.status == 404:
+        return NeverSeen()
+    if answer.status != 200 or answer.body is None:
+        return Unknown(f"the bank answered {answer.status} when asked")
+    return _answered(operation, answer.body)
+
+
+def read_notice(body: bytes) -> Notice:
+    """A notice whose signature has been checked. Raises `NoticeRejected` where it is not one."""
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise NoticeRejected("the body is not JSON") from None
+    if not isinstance(said, dict):
+        raise NoticeRejected("the body is not an object")
+    reference, status, kind = said.get("reference"), said.get("status"), said.get("kind")
+    if not isinstance(reference, str) or not reference or not isinstance(kind, str):
+        raise NoticeRejected("reference and kind must be texts")
+    amount = said.get("amount")
+    amount_minor = amount if type(amount) is int else None
+    if kind.lower() == "dispute":
+        parent = said.get("parent")
+        if not isinstance(parent, str) or not 0 < len(parent) <= REFERENCE_MAX:
+            raise NoticeRejected("parent must be the reference of the disputed authorization")
+        reason = said.get("reason")
+        return Notice(
+            id=reference[:255],
+            kind="dispute",
+            reference=parent,
+            amount_minor=amount_minor,
+            reason=reason[:100] if isinstance(reason, str) else "general",
+            stage=_STAGES.get(said.get("dispute"), "chargeback"),
+        )
+    if len(reference) > REFERENCE_MAX:
+        raise NoticeRejected(f"a reference has at most {REFERENCE_MAX} characters")
+    outcome = _status(said)
+    if outcome is None:
+        raise NoticeRejected(f"status {str(status)[:20]!r} is not one of {', '.join(_STATUSES)}")
+    # The same news twice has the same id, and a change of mind another.
+    return Notice(
+        id=f"{reference}:{status}", kind="operation", reference=reference, outcome=outcome, amount_minor=amount_minor
+    )
+
+
+_PATHS = {
+    "authorize": "/v1/authorizations",
+    "capture": "/v1/captures",
+    "void": "/v1/voids",
+    "increment": "/v1/increments",
+    "refund": "/v1/refunds",
+    "payout": "/v1/payouts",
+}
+
+_STATUSES = ("Accepted", "Declined", "InsufficientFunds", "Pending")
+_STAGES: dict[Any, Any] = {"chargeback": "chargeback", "inquiry": "inquiry", "warning": "warning"}
+
+
+def _body(operation: Operation) -> dict[str, Any]:
+    body: dict[str, Any] = {"reference": operation.reference}
+    if operation.kind != "void":
+        body["amount"] = operation.amount_minor
+        body["currency"] = operation.currency
+    match operation.kind:
+        case "authorize":
+            assert operation.card is not None, "an authorization needs a card"
+            card = operation.card
+            shown: dict[str, Any] = {"number": card.number, "exp_month": card.exp_month, "exp_year": card.exp_year}
+            if card.cvc is not None:
+                shown["cvc"] = card.cvc
+            if card.name is not None:
+                shown["name"] = card.name
+            body["capture"] = operation.capture
+            body["card"] = shown
+        case "capture" | "void" | "increment":
+            body["authorization"] = operation.parent
+        case "refund":
+            body["payment"] = operation.parent
+        case "payout":
+            assert operation.recipient is not None, "a payout needs a recipient"
+            recipient = operation.recipient
+            body["recipient"] = {"type": recipient.type, "value": recipient.value}
+            if recipient.name is not None:
+                body["recipient"]["name"] = recipient.name
+    return body
+
+
+def _heard(operation: Operation, answer: Response) -> Outcome:
+    """The outcome of an answer to an order: the contract's table."""
+    match answer.status:
+        case 200:
+            if answer.body is None:
+                return Unknown("the bank answered 200 without a JSON object")
+            return _answered(operation, answer.body)
+        case 400 | 401 | 403 | 422:
+            said = (answer.body or {}).get("message")
+            detail = f": {_safe(said)}" if isinstance(said, str) and said else ""
+            return _our_fault(f"the bank answered {answer.status}{detail}")
+        case 429:
+            return NotSent("the bank answered 429", _retry_after(answer))
+        case _:
+            # 5xx, redirects and whatever the contract does not name: it may have happened.
+            return Unknown(f"the bank answered {answer.status}")
+
+
+def _answered(operation: Operation, body: Mapping[str, Any]) -> Outcome:
+    """The outcome that an answer reports, once it is sure that it is the answer to `operation`."""
+    if body.get("reference") != operation.reference:
+        return Unknown("the answer names another reference")
+    mismatch = _mismatch(operation, body)
+    if mismatch is not None:
+        return Unknown(f"the answer names another {mismatch}")
+    outcome = _status(body)
+    return Unknown("the answer has no status that the contract knows") if outcome is None else outcome
+
+
+def _mismatch(operation: Operation, body: Mapping[str, Any]) -> str | None:
+    """The member of an answer that shows that it is about another operation, or None."""
+    kind = body.get("kind")
+    if not isinstance(kind, str) or kind.lower() not in _KINDS[operation.kind]:
+        return "kind"
+    if operation.kind == "void":
+        # A void is sent without an amount; what the bank writes there is its own affair.
+        return None
+    if type(body.get("amount")) is not int or body["amount"] != operation.amount_minor:
+        return "amount"
+    currency = body.get("currency")
+    if not isinstance(currency, str) or currency.lower() != operation.currency.lower():
+        return "currency"
+    return None
+
+
+# The contract does not spell the kinds. Banks write what they did, or the name of the call.
+_KINDS: dict[str, tuple[str, ...]] = {
+    "authorize": ("authorization", "authorize", "authorizations"),
+    "capture": ("capture", "captures"),
+    "void": ("void", "voids"),
+    "increment": ("increment", "increments"),
+    "refund": ("refund", "refunds"),
+    "payout": ("payout", "payouts"),
+}
+
+
+def _status(body: Mapping[str, Any]) -> Outcome | None:
+    bank_id = body.get("bank_id")
+    if not isinstance(bank_id, str):
+        bank_id = None
+    match body.get("status"):
+        case "Accepted":
+            return Succeeded(bank_id)
+        case "Pending":
+            return Pending(bank_id)
+        case "InsufficientFunds":
+            return Declined("card_declined", "insufficient_funds", _message(body), bank_id)
+        case "Declined":
+            said = body.get("decline_code")
+            decline_code = said if isinstance(said, str) and _CODE.fullmatch(said) else "generic_decline"
+            soft = decline_code in _SOFT
+            if decline_code in _CODES:
+                return Declined(decline_code, None, _message(body), bank_id, soft)
+            return Declined("card_declined", decline_code, _message(body), bank_id, soft)
+        case _:
+            return None
+
+
+_CODE = re.compile(r"[a-z0-9_]{1,60}")
+
+_CODES = frozenset(("expired_card", "incorrect_cvc", "incorrect_number", "incorrect_zip", "processing_error"))
+"""Decline codes that are error codes of their own (https://docs.stripe.com/error-codes); all others are a
+`card_declined` with that decline code."""
+
+_SOFT = frozenset(("issuer_not_available", "processing_error", "reenter_transaction", "try_again_later"))
+"""Refusals that say nothing about the card: another provider may say yes."""
+
+
+def _our_fault(alert: str) -> Declined:
+    return Declined("processing_error", None, alert=alert)
+
+
+def _message(body: Mapping[str, Any]) -> str | None:
+    said = body.get("message")
+    return _safe(said) if isinstance(said, str) and said else None
+
+
+_DIGITS = re.compile(r"\d(?:[ -]?\d){11,18}")
+
+
+def _safe(said: str) -> str:
+    """A bank's words, cut to 200 characters, and without what may be a card number."""
+    return _DIGITS.sub("****", said[:1000])[:200]
+
+
+def _retry_after(answer: Response) -> float | None:
+    said = answer.headers.get("retry-after", "")
+    if not (said.isascii() and said.isdigit() and len(said) <= 6):
+        return None
+    return min(float(said), RETRY_AFTER_MAX_SECONDS)

@@ -1,0 +1,94 @@
+"""What a connector can be set up with: one table a connector, read once, refused by name."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+
+class SettingInvalid(ValueError):
+    """A setting that is missing, unknown or impossible. The text names it and says what to do; values of secrets are
+    not repeated."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.name = name
+        self.problem = problem
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting. `read` takes the text that the operator wrote and raises ValueError with what is wrong with it.
+    `default` is None where it may be left out without one; `required` where it may not."""
+
+    name: str
+    read: Callable[[str], Any]
+    description: str
+    default: Any = None
+    required: bool = False
+    secret: bool = False
+
+
+def read_settings(settings: Mapping[str, str], table: Iterable[Setting]) -> dict[str, Any]:
+    """The value of every setting of `table`. Raises `SettingInvalid`: unknown names first, then missing, then wrong."""
+    rows = {row.name: row for row in table}
+    for name in settings:
+        if name not in rows:
+            raise SettingInvalid(name, f"unknown setting; known are {', '.join(rows) or 'none'}")
+    for row in rows.values():
+        if row.required and not settings.get(row.name):
+            raise SettingInvalid(row.name, f"missing; set it with `--set {row.name}=…` ({row.description})")
+    values: dict[str, Any] = {}
+    for name, row in rows.items():
+        text = settings.get(name)
+        if text is None or (text == "" and not row.required):
+            values[name] = row.default
+            continue
+        try:
+            values[name] = row.read(text)
+        except ValueError as problem:
+            raise SettingInvalid(name, str(problem)) from problem
+    return values
+
+
+def text(most: int) -> Callable[[str], str]:
+    """Printable ASCII of at most `most` characters: what may stand in a header."""
+
+    def read(value: str) -> str:
+        if not 0 < len(value) <= most or not (value.isascii() and value.isprintable()):
+            raise ValueError(f"not 1 to {most} printable ASCII characters")
+        return value
+
+    return read
+
+
+def seconds(least: float, most: float) -> Callable[[str], float]:
+    """A duration in seconds."""
+
+    def read(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise ValueError(f"not a number of seconds from {least:g} to {most:g}")
+        return number
+
+    return read
+
+
+def http_url(value: str) -> str:
+    """An absolute http or https URL without credentials, query or fragment, and without the slash at its end."""
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ValueError("not a URL") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http:// or https:// URL, such as http://127.0.0.1:4545")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("credentials do not belong in the URL; there is a setting for them")
+    if parts.query or parts.fragment or port == 0 or any(character.isspace() for character in value):
+        raise ValueError("only scheme, host, port and path may stand in it")
+    return value.rstrip("/")

@@ -1,0 +1,154 @@
+"""The only socket that goes out to a provider, and the only place that says what its failures mean.
+
+A request that surely was not seen (refused, no such host, TLS failed, no connection in time) is `spoken=False`; one
+that may have been seen (no answer in time, reset, half an answer) is `spoken=True`. `converse` turns that into an
+outcome.
+"""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from tillway.connectors.port import (
+    Conversation,
+    LookUp,
+    NeverSeen,
+    NotSent,
+    Outcome,
+    Request,
+    Response,
+    Transport,
+    TransportError,
+    Unknown,
+)
+
+REQUESTS_MAX = 20
+"""Most requests in one conversation."""
+
+BODY_MAX = 1 << 20
+"""Largest answer that is read, in bytes. What is larger is no answer."""
+
+CONNECTIONS_MAX = 100
+
+
+async def converse(conversation: Conversation | LookUp, transport: Transport) -> Outcome | NeverSeen:
+    """Carry a conversation to its end, in at most REQUESTS_MAX requests.
+
+    A request that moves money and surely was not seen makes `NotSent`, unless an earlier one of the same conversation
+    was sent: then, as with everything that may have been seen, nobody knows. A question that could not be asked answers
+    nothing, so that a failed look-up is `Unknown` whatever failed. An exception of the connector itself goes through.
+    """
+    money_sent = False
+    answer: Response | None = None
+    try:
+        for _ in range(REQUESTS_MAX):
+            try:
+                request = next(conversation) if answer is None else conversation.send(answer)
+            except StopIteration as end:
+                outcome: Outcome | NeverSeen = end.value
+                return outcome
+            try:
+                answer = await transport.send(request)
+            except TransportError as error:
+                if request.moves_money and not error.spoken and not money_sent:
+                    return NotSent(error.reason)
+                return Unknown(error.reason)
+            money_sent = money_sent or request.moves_money
+        return Unknown(f"the conversation did not end within {REQUESTS_MAX} requests")
+    finally:
+        conversation.close()
+
+
+class SocketTransport:
+    """HTTP to one provider. `timeout_seconds` bounds the whole exchange, `connect_seconds` the way to a connection.
+
+    Redirects are not followed: an answer that points elsewhere is not the provider's answer. `headers` go with every
+    request (credentials live here, not in the connector's requests). Opens nothing before the first `send`.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_seconds: float = 30.0,
+        connect_seconds: float = 5.0,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._headers = {"accept": "application/json", "user-agent": "Tillway", **(headers or {})}
+        # The way to a connection has its own, never longer bound: when the whole runs out, the request was on its way.
+        self._timeout = aiohttp.ClientTimeout(
+            total=timeout_seconds, connect=min(connect_seconds, timeout_seconds * 0.9)
+        )
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: Request) -> Response:
+        """One request, one whole answer, or `TransportError`. An answer that is larger than BODY_MAX or that is not a
+        JSON object comes with its status and no body."""
+        session = self._open()
+        body = None if request.body is None else msgspec.json.encode(request.body)
+        headers = dict(request.headers)
+        if body is not None:
+            headers["content-type"] = "application/json"
+        try:
+            async with session.request(
+                request.method, self._base_url + request.path, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                content = await _read(answer)
+                return Response(
+                    answer.status,
+                    _json_object(content),
+                    {name.lower(): value for name, value in answer.headers.items()},
+                )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise TransportError(_said(error), spoken=False) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise TransportError(_said(error), spoken=True) from error
+
+    async def close(self) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+            # TLS connections of aiohttp finish closing in the next turns of the loop.
+            await asyncio.sleep(0)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
+                timeout=self._timeout,
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes | None:
+    """The whole body, or None where it is larger than BODY_MAX; the connection is then not used again."""
+    pieces: list[bytes] = []
+    length = 0
+    while piece := await answer.content.readany():
+        length += len(piece)
+        if length > BODY_MAX:
+            answer.close()
+            return None
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _json_object(content: bytes | None) -> dict[str, Any] | None:
+    if not content:
+        return None
+    try:
+        value = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _said(error: BaseException) -> str:
+    """The kind of failure and the system's words: no URL, header or body, which may hold secrets."""
+    reason = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else None
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
