@@ -70,11 +70,11 @@ def shown(text: str, characters_max: int = 60) -> str:
     """`text` as an error message may repeat it: cut in the middle, and without its digits where these could be a card
     number (12 and more; the shortest card number of ISO/IEC 7812-1 in use has 12).
     """
-    if len(text) >= 12 and sum(map(str.isdecimal, text)) >= 12:
-        text = "".join("*" if character.isdecimal() else character for character in text[: characters_max + 1])
     if len(text) > characters_max:
         half = characters_max // 2
         text = f"{text[:half]}…{text[-half:]}"
+    if len(text) >= 12 and sum(map(str.isdigit, text)) >= 12:
+        text = "".join("*" if character.isdigit() else character for character in text)
     # What cannot be printed (control characters, lone surrogates) is escaped, so that the message is always UTF-8.
     return text if text.isprintable() else text.encode("ascii", "backslashreplace").decode()
 
