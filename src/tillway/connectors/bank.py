@@ -37,7 +37,7 @@ REFUND_FAILS_AFTER_MS = 1_000
 """When a notice says that a refund which had been accepted came back."""
 
 
-class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True):
+class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One operation as the bank remembers it, and one line of the journal. Of a card it keeps the last four digits and
     what its test card will do later; `contents` is a keyed hash of everything that was asked for.
 
@@ -175,10 +175,11 @@ class Bank:
         """What the bank will say about `operation` as it stands now. Cheap where the answer is nothing."""
         if operation.status == "Pending":
             return (Announcement("settles", operation.reference, SETTLES_AFTER_MS),)
+        if operation.kind == "refund" and operation.refund == "fails_later":
+            # Also once it has failed: that may not have been told yet.
+            return (Announcement("refund_fails", operation.reference, REFUND_FAILS_AFTER_MS),)
         if operation.status != "Accepted":
             return ()
-        if operation.kind == "refund" and operation.refund == "fails_later":
-            return (Announcement("refund_fails", operation.reference, REFUND_FAILS_AFTER_MS),)
         if operation.disputes and (operation.kind == "capture" or operation.capture):
             return tuple(
                 Announcement("dispute", operation.reference, DISPUTED_AFTER_MS * nth, nth)
@@ -445,7 +446,7 @@ def _refuse(operation: BankOperation, decline_code: str, message: str | None = N
     operation.decline_code = decline_code
     operation.message = message
     # Nothing comes after a refusal.
-    operation.disputes = 0
+    operation.disputes, operation.refund = 0, "succeeds"
     return operation
 
 

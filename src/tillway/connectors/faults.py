@@ -10,10 +10,12 @@ of the bank draw from one object: `/ops/v1/simulator` replaces it in the process
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+
+from tillway.connectors.bank import Announcement
 
 CALL_FAULTS = {
     "slow": "answer `ms` milliseconds late; other faults still apply",
@@ -40,6 +42,11 @@ OPERATIONS = ("authorize", "capture", "void", "increment", "refund", "payout", "
 
 RULES_MAX = 100
 MS_MAX = 600_000
+
+BEFORE_THE_ANSWER = -1
+"""As the time of a notice: before the answer to the call itself."""
+
+STALE_AFTER_MS = 5_000
 
 
 class FaultsInvalid(ValueError):
@@ -134,6 +141,29 @@ class Faults:
             else:
                 call = rule
         return Drawn(slow_ms, call, tuple(notices))
+
+
+def bend(announced: Sequence[Announcement], faults: Iterable[Fault]) -> list[tuple[int, Announcement | None]]:
+    """When which notice comes, by time: (milliseconds, what is announced, or None for the answer that the call got).
+
+    `announced` is what would come without faults. A fault that needs a notice where there is none makes one.
+    """
+    by_name = {fault.fault: fault for fault in faults}
+    if "lose_notice" in by_name:
+        return []
+    plan: list[tuple[int, Announcement | None]] = [(announcement.after_ms, announcement) for announcement in announced]
+    if not plan and ("late_notice" in by_name or "duplicate_notice" in by_name):
+        plan.append((0, None))
+    if "stale_notice" in by_name:
+        plan.append((STALE_AFTER_MS, None))
+    late = by_name.get("late_notice")
+    if late is not None:
+        plan = [(after_ms + late.ms, announcement) for after_ms, announcement in plan]
+    if "early_notice" in by_name:
+        plan.append((BEFORE_THE_ANSWER, None))
+    if "duplicate_notice" in by_name:
+        plan *= 2
+    return sorted(plan, key=lambda planned: planned[0])
 
 
 def _read(rules: Mapping[str, Any], not_here: frozenset[str]) -> tuple[int, list[Fault]]:

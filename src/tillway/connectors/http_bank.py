@@ -56,6 +56,18 @@ SETTINGS = (
     ),
 )
 
+PATHS = {
+    "authorize": "/v1/authorizations",
+    "capture": "/v1/captures",
+    "void": "/v1/voids",
+    "increment": "/v1/increments",
+    "refund": "/v1/refunds",
+    "payout": "/v1/payouts",
+}
+"""The call of each operation. `increment` is no part of the contract: the simulated bank has it on top."""
+
+OPERATIONS = {path: operation for operation, path in PATHS.items()}
+
 NOTICE_MAX = 64 * 1024
 """Largest notice, in bytes."""
 
@@ -129,7 +141,7 @@ def perform(operation: Operation) -> Conversation:
     """Send `operation`; one more question where the bank says that it knows the reference with other contents."""
     reference = operation.reference
     assert 0 < len(reference) <= REFERENCE_MAX, "a reference has 1 to 35 characters"
-    answer = yield Request("POST", _PATHS[operation.kind], _body(operation), {"idempotency-key": reference})
+    answer = yield Request("POST", PATHS[operation.kind], _body(operation), {"idempotency-key": reference})
     if answer.status != 409:
         return _heard(operation, answer)
     # After a crash an authorization is sent again without its CVC. If the first sending had arrived after all, the bank
@@ -190,15 +202,6 @@ def read_notice(body: bytes) -> Notice:
         id=f"{reference}:{status}", kind="operation", reference=reference, outcome=outcome, amount_minor=amount_minor
     )
 
-
-_PATHS = {
-    "authorize": "/v1/authorizations",
-    "capture": "/v1/captures",
-    "void": "/v1/voids",
-    "increment": "/v1/increments",
-    "refund": "/v1/refunds",
-    "payout": "/v1/payouts",
-}
 
 _STATUSES = ("Accepted", "Declined", "InsufficientFunds", "Pending")
 _STAGES: dict[Any, Any] = {"chargeback": "chargeback", "inquiry": "inquiry", "warning": "warning"}

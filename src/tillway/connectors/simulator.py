@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from tillway.connectors.bank import Announcement, Bank, BankOperation
-from tillway.connectors.faults import Drawn, Fault, Faults
-from tillway.connectors.http_bank import look_up, perform, read_notice
+from tillway.connectors.faults import Drawn, Fault, Faults, bend
+from tillway.connectors.http_bank import OPERATIONS, look_up, perform, read_notice
 from tillway.connectors.port import (
     Capabilities,
     Conversation,
@@ -37,9 +37,6 @@ SETTINGS = (
         description="how long to wait before asking what became of an operation, first time",
     ),
 )
-
-EARLY_MS = 0
-STALE_MS = 5_000
 
 
 class Simulator:
@@ -108,23 +105,10 @@ class Simulator:
 
 def foretold(bank: Bank, operation: BankOperation, faults: tuple[Fault, ...]) -> list[tuple[int, dict[str, Any]]]:
     """The notices about `operation` as (milliseconds from now, body), by time, as `faults` bend them."""
-    names = {fault.fault: fault for fault in faults}
-    if "lose_notice" in names:
-        return []
-    notices = [(told.after_ms, _body(bank, told)) for told in bank.forthcoming(operation)]
-    now = operation.answer()
-    if faults and not notices:
-        notices.append((EARLY_MS, now))
-    if "early_notice" in names:
-        notices.append((EARLY_MS, now))
-    if "stale_notice" in names:
-        notices.append((STALE_MS, now))
-    late = names.get("late_notice")
-    if late is not None:
-        notices = [(after_ms + late.ms, body) for after_ms, body in notices]
-    if "duplicate_notice" in names:
-        notices *= 2
-    return sorted(notices, key=lambda notice: notice[0])
+    return [
+        (max(after_ms, 0), operation.answer() if announcement is None else _body(bank, announcement))
+        for after_ms, announcement in bend(bank.forthcoming(operation), faults)
+    ]
 
 
 def _body(bank: Bank, announcement: Announcement) -> dict[str, Any]:
@@ -143,7 +127,7 @@ class CallTransport:
 
     async def send(self, request: Request) -> Response:
         body = request.body
-        operation = _OPERATIONS.get(request.path, "look_up")
+        operation = OPERATIONS.get(request.path, "look_up")
         drawn = self._faults.draw(operation, body.get("amount") if body is not None else None)
         if drawn.slow_ms:
             await asyncio.sleep(drawn.slow_ms / 1000)
@@ -184,13 +168,3 @@ class CallTransport:
                 return Response(fault.status, {"message": "simulated"})
             case _:
                 raise AssertionError(f"no such fault: {fault.fault}")
-
-
-_OPERATIONS = {
-    "/v1/authorizations": "authorize",
-    "/v1/captures": "capture",
-    "/v1/voids": "void",
-    "/v1/increments": "increment",
-    "/v1/refunds": "refund",
-    "/v1/payouts": "payout",
-}

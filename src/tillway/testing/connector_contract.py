@@ -1,0 +1,467 @@
+"""What every connector must keep to, as checks that run against the connector and a far side that can misbehave.
+
+For people who write a connector: give the suite a `FarSide` (your connector, what carries its requests, and a sandbox
+or an imposter of the provider that can be told to fail), and run the checks that its capabilities ask for:
+
+    @pytest.mark.parametrize("check", checks_for(capabilities), ids=lambda check: check.__name__)
+    async def test_contract(check):
+        async with my_far_side() as far:
+            await check(far)
+
+A check raises AssertionError. The far side answers by amount as the simulated bank does: 1 declined, 2 insufficient
+funds, 24 pending and then accepted, any other accepted.
+"""
+
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from tillway.connectors.port import (
+    REFERENCE_MAX,
+    Capabilities,
+    CardData,
+    Connector,
+    Declined,
+    NeverSeen,
+    NoticeRejected,
+    NotSent,
+    Operation,
+    Outcome,
+    Pending,
+    Recipient,
+    Request,
+    Response,
+    Succeeded,
+    Transport,
+    TransportError,
+    Unknown,
+)
+from tillway.connectors.transport import converse
+
+AMOUNT = 4200
+DECLINED, NO_FUNDS, PENDING = 1, 2, 24
+
+CARD = CardData("4242424242424242", 12, 2040, "123", "Ada Lovelace")
+
+
+class FarSide(Protocol):
+    """A connector with the provider that it talks to. Every check gets a fresh one."""
+
+    connector: Connector
+    transport: Transport
+
+    async def strike(self, *rules: Mapping[str, Any]) -> None:
+        """Make the provider misbehave from now on: rules of `tillway.connectors.faults`. None given: behave again."""
+
+    async def performed(self) -> int:
+        """How many operations the provider has accepted since the beginning."""
+
+    def nowhere(self) -> Transport:
+        """A transport to a place where nobody answers."""
+
+    async def notices(self, outcome: Outcome, count: int) -> list[tuple[Mapping[str, str], bytes]]:
+        """The first `count` notices that came, or come within some seconds: header names in lower case, and body."""
+
+
+Check = Callable[[FarSide], Awaitable[None]]
+
+
+def checks_for(capabilities: Capabilities) -> list[Check]:
+    """The checks that a connector with these capabilities has to pass."""
+    checks = [*_ALWAYS]
+    if capabilities.looks_up:
+        checks += _LOOKS_UP
+    if capabilities.deduplicates:
+        checks += _DEDUPLICATES
+    for operation, more in _BY_OPERATION.items():
+        if operation in capabilities.operations:
+            checks += more
+    return checks
+
+
+# What the provider decides.
+
+
+async def approves(far: FarSide) -> None:
+    outcome = await _do(far, authorization())
+    assert isinstance(outcome, Succeeded), outcome
+    assert await far.performed() == 1
+
+
+async def declines(far: FarSide) -> None:
+    outcome = await _do(far, authorization(amount_minor=DECLINED))
+    assert isinstance(outcome, Declined) and outcome.code == "card_declined", outcome
+    assert outcome.alert is None, "a decline is nobody's fault"
+    assert await far.performed() == 0
+
+
+async def says_that_funds_are_missing(far: FarSide) -> None:
+    outcome = await _do(far, authorization(amount_minor=NO_FUNDS))
+    assert isinstance(outcome, Declined), outcome
+    assert (outcome.code, outcome.decline_code) == ("card_declined", "insufficient_funds"), outcome
+
+
+async def waits_for_what_is_pending(far: FarSide) -> None:
+    operation = authorization(amount_minor=PENDING)
+    assert isinstance(await _do(far, operation), Pending)
+    settled = await _ask(far, operation) if far.connector.capabilities.looks_up else await _do(far, operation)
+    assert isinstance(settled, Succeeded), settled
+    assert await far.performed() == 1
+
+
+async def captures_once(far: FarSide) -> None:
+    held = authorization(capture=False)
+    assert isinstance(await _do(far, held), Succeeded)
+    assert isinstance(await _do(far, child("capture", held, 4000)), Succeeded)
+    assert isinstance(await _do(far, child("capture", held, 4000)), Declined), "more was captured than was authorized"
+    assert await far.performed() == 2
+
+
+async def voids(far: FarSide) -> None:
+    held = authorization(capture=False)
+    assert isinstance(await _do(far, held), Succeeded)
+    assert isinstance(await _do(far, child("void", held, AMOUNT)), Succeeded)
+    assert isinstance(await _do(far, child("capture", held, AMOUNT)), Declined), "a voided authorization was captured"
+
+
+async def increments(far: FarSide) -> None:
+    held = authorization(capture=False)
+    assert isinstance(await _do(far, held), Succeeded)
+    assert isinstance(await _do(far, child("increment", held, AMOUNT + 800)), Succeeded)
+    assert isinstance(await _do(far, child("capture", held, AMOUNT + 800)), Succeeded)
+
+
+async def refunds_no_more_than_was_paid(far: FarSide) -> None:
+    paid = authorization()
+    assert isinstance(await _do(far, paid), Succeeded)
+    assert isinstance(await _do(far, child("refund", paid, 4000)), Succeeded)
+    assert isinstance(await _do(far, child("refund", paid, 201)), Declined), "more was refunded than was paid"
+    assert isinstance(await _do(far, child("refund", paid, 200)), Succeeded)
+    assert await far.performed() == 3
+
+
+async def pays_out(far: FarSide) -> None:
+    outcome = await _do(far, payout())
+    assert isinstance(outcome, Succeeded), outcome
+    assert isinstance(await _do(far, payout(amount_minor=NO_FUNDS)), Declined)
+
+
+# References.
+
+
+async def sends_our_reference(far: FarSide) -> None:
+    """Every request that moves money carries the operation's reference, which is never too long."""
+    carried = _Recorder(far.transport)
+    operation = authorization()
+    assert len(operation.reference) == REFERENCE_MAX, "the suite means to use the longest reference"
+    outcome = await converse(far.connector.perform(operation), carried)
+    assert isinstance(outcome, Succeeded), outcome
+    moving = [request for request in carried.requests if request.moves_money]
+    assert moving, "no request says that it moves money"
+    for request in moving:
+        assert operation.reference in _spoken(request), f"{request!r} does not carry our reference"
+
+
+async def performs_a_reference_once(far: FarSide) -> None:
+    operation = authorization()
+    first = await _do(far, operation)
+    assert isinstance(first, Succeeded)
+    for _ in range(3):
+        again = await _do(far, operation)
+        assert isinstance(again, Succeeded) and again.bank_id == first.bank_id, again
+    assert await far.performed() == 1
+
+
+async def takes_the_first_answer_when_the_resend_lacks_the_cvc(far: FarSide) -> None:
+    """After a crash the card's CVC is gone: the resend is not the same order, but it is the same operation."""
+    operation = authorization()
+    assert isinstance(await _do(far, operation), Succeeded)
+    assert operation.card is not None
+    without = msgspec.structs.replace(operation, card=msgspec.structs.replace(operation.card, cvc=None))
+    assert isinstance(await _do(far, without), Succeeded)
+    assert await far.performed() == 1
+
+
+async def raises_an_alert_when_a_reference_is_used_for_something_else(far: FarSide) -> None:
+    operation = authorization()
+    assert isinstance(await _do(far, operation), Succeeded)
+    outcome = await _do(far, msgspec.structs.replace(operation, amount_minor=AMOUNT + 1))
+    assert isinstance(outcome, Declined) and outcome.alert, outcome
+    assert await far.performed() == 1
+
+
+# Looking up.
+
+
+async def finds_what_was_done(far: FarSide) -> None:
+    for amount, expected in ((AMOUNT, Succeeded), (DECLINED, Declined)):
+        operation = authorization(amount_minor=amount)
+        done = await _do(far, operation)
+        found = await _ask(far, operation)
+        assert isinstance(done, expected) and isinstance(found, expected), (done, found)
+
+
+async def knows_nothing_of_what_was_never_sent(far: FarSide) -> None:
+    assert isinstance(await _ask(far, authorization()), NeverSeen)
+
+
+async def finds_what_was_done_although_the_answer_was_lost(far: FarSide) -> None:
+    operation = authorization()
+    await far.strike({"fault": "lose_answer", "times": 1})
+    assert isinstance(await _do(far, operation), Unknown)
+    assert isinstance(await _ask(far, operation), Succeeded)
+    assert await far.performed() == 1
+
+
+async def sees_that_a_lost_request_never_came(far: FarSide) -> None:
+    operation = authorization()
+    await far.strike({"fault": "lose_request", "times": 1})
+    assert isinstance(await _do(far, operation), Unknown)
+    assert isinstance(await _ask(far, operation), NeverSeen)
+    assert isinstance(await _do(far, operation), Succeeded)
+    assert await far.performed() == 1
+
+
+async def a_failed_question_answers_nothing(far: FarSide) -> None:
+    """It leaves open what happened, unless the transport asked again, which questions allow, and got the answer."""
+    operation = authorization()
+    assert isinstance(await _do(far, operation), Succeeded)
+    for fault in ("lose_request", "reset_before", "half_body", "error_before", "throttle"):
+        await far.strike({"fault": fault, "operation": "look_up", "times": 1})
+        outcome = await _ask(far, operation)
+        assert isinstance(outcome, Unknown | Succeeded), f"{fault}: {outcome}"
+    outcome = await converse(far.connector.look_up(operation), far.nowhere())
+    assert isinstance(outcome, Unknown), f"a question that was refused says nothing of the operation: {outcome}"
+
+
+# When the network or the provider fails.
+
+
+async def a_refused_connection_was_not_sent(far: FarSide) -> None:
+    outcome = await converse(far.connector.perform(authorization()), far.nowhere())
+    assert isinstance(outcome, NotSent), outcome
+    assert await far.performed() == 0
+
+
+async def what_may_have_happened_is_unknown(far: FarSide) -> None:
+    done = 0
+    for fault, happens in (
+        ("lose_request", False),
+        ("lose_answer", True),
+        ("reset_before", False),
+        ("reset_after", True),
+        ("half_body", True),
+        ("error_before", False),
+        ("error_after", True),
+    ):
+        await far.strike({"fault": fault, "times": 1})
+        outcome = await _do(far, authorization())
+        assert isinstance(outcome, Unknown), f"{fault}: {outcome}"
+        done += happens
+        assert await far.performed() == done, fault
+
+
+async def a_throttled_request_was_not_sent(far: FarSide) -> None:
+    operation = authorization()
+    await far.strike({"fault": "throttle", "ms": 7000, "times": 1})
+    outcome = await _do(far, operation)
+    assert isinstance(outcome, NotSent) and outcome.retry_after_seconds == 7.0, outcome
+    assert isinstance(await _do(far, operation), Succeeded)
+
+
+async def nonsense_is_unknown(far: FarSide) -> None:
+    """An answer that is not the answer, whatever its status says."""
+    operation = authorization()
+    for answer in _nonsense(operation):
+        outcome = await converse(far.connector.perform(operation), _Says(answer))
+        assert isinstance(outcome, Unknown), f"{answer}: {outcome}"
+
+
+async def what_we_asked_wrongly_is_an_alert(far: FarSide) -> None:
+    for status in (400, 401, 403, 422):
+        spoken = {"message": "card 4242424242424242 is wrong"}
+        outcome = await converse(far.connector.perform(authorization()), _Says(Response(status, spoken)))
+        assert isinstance(outcome, Declined) and outcome.alert, outcome
+        assert "4242424242424242" not in outcome.alert, "an alert is no place for a card number"
+
+
+# Notices.
+
+
+async def notices_repeat_with_the_same_id(far: FarSide) -> None:
+    operation = authorization()
+    await far.strike({"fault": "duplicate_notice"})
+    outcome = await _do(far, operation)
+    assert isinstance(outcome, Succeeded), outcome
+    raw = await far.notices(outcome, 2)
+    assert len(raw) >= 2, "the far side did not repeat its notice"
+    told = [notice for headers, body in raw for notice in far.connector.notices(headers, body)]
+    assert {notice.reference for notice in told} == {operation.reference}
+    assert all(isinstance(notice.outcome, Succeeded) for notice in told), told
+    assert len({notice.id for notice in told}) == 1, "a repeated notice has another id"
+
+
+async def disputes_name_the_authorization(far: FarSide) -> None:
+    operation = authorization(card=CardData("4000000000000259", 12, 2040, "123"))
+    outcome = await _do(far, operation)
+    assert isinstance(outcome, Succeeded), outcome
+    raw = await far.notices(outcome, 1)
+    assert len(raw) == 1, "the far side did not tell of the dispute"
+    [notice] = far.connector.notices(*raw[0])
+    assert (notice.kind, notice.reference, notice.stage) == ("dispute", operation.reference, "chargeback"), notice
+    assert (notice.amount_minor, notice.reason) == (AMOUNT, "fraudulent"), notice
+
+
+async def a_forged_notice_is_rejected(far: FarSide) -> None:
+    body = msgspec.json.encode(
+        {"reference": "r", "kind": "authorization", "status": "Accepted", "amount": AMOUNT, "currency": "eur"}
+    )
+    for headers in ({"host": "tillway"}, {"host": "tillway", "x-bank-signature": "0" * 64}):
+        try:
+            told = far.connector.notices(headers, body)
+        except NoticeRejected:
+            continue
+        raise AssertionError(f"a notice that nobody signed was taken: {told}")
+
+
+_ALWAYS: tuple[Check, ...] = (
+    approves,
+    declines,
+    says_that_funds_are_missing,
+    waits_for_what_is_pending,
+    sends_our_reference,
+    a_refused_connection_was_not_sent,
+    what_may_have_happened_is_unknown,
+    a_throttled_request_was_not_sent,
+    nonsense_is_unknown,
+    what_we_asked_wrongly_is_an_alert,
+    notices_repeat_with_the_same_id,
+    disputes_name_the_authorization,
+    a_forged_notice_is_rejected,
+)
+_LOOKS_UP: tuple[Check, ...] = (
+    finds_what_was_done,
+    knows_nothing_of_what_was_never_sent,
+    finds_what_was_done_although_the_answer_was_lost,
+    sees_that_a_lost_request_never_came,
+    a_failed_question_answers_nothing,
+)
+_DEDUPLICATES: tuple[Check, ...] = (
+    performs_a_reference_once,
+    takes_the_first_answer_when_the_resend_lacks_the_cvc,
+    raises_an_alert_when_a_reference_is_used_for_something_else,
+)
+_BY_OPERATION: dict[str, tuple[Check, ...]] = {
+    "capture": (captures_once,),
+    "void": (voids,),
+    "increment": (increments,),
+    "refund": (refunds_no_more_than_was_paid,),
+    "payout": (pays_out,),
+}
+
+
+# What the checks send.
+
+_numbers = itertools.count(1)
+
+
+def _reference() -> str:
+    return f"{next(_numbers):x}".rjust(REFERENCE_MAX, "r")
+
+
+def authorization(**fields: Any) -> Operation:
+    """An authorization of 42.00 EUR that takes the money at once, under a new reference."""
+    return Operation(
+        **{
+            "reference": _reference(),
+            "kind": "authorize",
+            "amount_minor": AMOUNT,
+            "currency": "eur",
+            "card": CARD,
+            **fields,
+        }
+    )
+
+
+def child(kind: Any, parent: Operation, amount_minor: int) -> Operation:
+    """A capture, void, increment or refund of `parent`, under a new reference."""
+    return Operation(
+        reference=_reference(), kind=kind, amount_minor=amount_minor, currency=parent.currency, parent=parent.reference
+    )
+
+
+def payout(**fields: Any) -> Operation:
+    recipient = Recipient("email", "ada@example.com", "Ada Lovelace")
+    return authorization(**{"kind": "payout", "card": None, "recipient": recipient, **fields})
+
+
+async def _do(far: FarSide, operation: Operation) -> Outcome:
+    outcome = await converse(far.connector.perform(operation), far.transport)
+    assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
+    return outcome
+
+
+async def _ask(far: FarSide, operation: Operation) -> Outcome | NeverSeen:
+    return await converse(far.connector.look_up(operation), far.transport)
+
+
+def _nonsense(operation: Operation) -> list[Response]:
+    good = {
+        "reference": operation.reference,
+        "kind": "authorization",
+        "status": "Accepted",
+        "amount": operation.amount_minor,
+        "currency": operation.currency,
+        "bank_id": "b1",
+    }
+    bodies: list[dict[str, Any] | None] = [
+        None,
+        {},
+        {"status": "Accepted"},
+        {**good, "reference": "another"},
+        {**good, "status": "Fine"},
+        {**good, "status": None},
+        {**good, "amount": operation.amount_minor + 1},
+        {**good, "amount": "4200"},
+        {**good, "currency": "usd"},
+        {**good, "kind": "refund"},
+    ]
+    return [Response(200, body) for body in bodies] + [
+        Response(status, good) for status in (201, 204, 301, 404, 418, 500, 502, 503, 504)
+    ]
+
+
+def _spoken(request: Request) -> str:
+    return f"{request.path} {request.body} {dict(request.headers)}"
+
+
+class _Recorder:
+    """Carries requests and keeps them."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.requests: list[Request] = []
+
+    async def send(self, request: Request) -> Response:
+        self.requests.append(request)
+        return await self._transport.send(request)
+
+    async def close(self) -> None:
+        """The transport is somebody else's."""
+
+
+class _Says:
+    """Answers everything that moves money with one answer, and is silent about the rest."""
+
+    def __init__(self, answer: Response) -> None:
+        self._answer = answer
+
+    async def send(self, request: Request) -> Response:
+        if not request.moves_money:
+            raise TransportError("silent", spoken=True)
+        return self._answer
+
+    async def close(self) -> None:
+        """There is nothing to close."""
