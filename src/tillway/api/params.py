@@ -315,12 +315,15 @@ class Hidden(str):
 class CardField(Parameter):
     """Card data, such as a number or a security code: the only text in which a card number may stand.
 
-    Its value is `Hidden`, and no error repeats it. What the digits mean is for `domain.cards` to check.
+    Its value is `Hidden` text, also where JSON held an integer, and no error repeats it. What the digits mean is for
+    `domain.cards` to check.
     """
 
     def read(self, value: Any, name: str) -> Hidden | None:
         if value == "" or value is None:
             return self._unset(name)
+        if type(value) is int:
+            value = str(value)
         if type(value) is not str or len(value) > SECRET_MAX:
             raise Refused(
                 "parameter_invalid_string",
