@@ -88,7 +88,7 @@ def render_refusal(refused: Refused, *, request_id: str, base_url: str) -> tuple
 
 
 def internal_error(*, request_id: str, base_url: str) -> tuple[int, dict[str, Any]]:
-    """The answer where Tillway itself failed. It says nothing of the cause, which is in the log under the request id."""
+    """The answer where Tillway itself failed. The cause is not in it, but in the log under the request id."""
     return render_refusal(
         Refused("internal", f"{RULES['internal'].message} It is {request_id}."),
         request_id=request_id,

@@ -1,4 +1,4 @@
-"""Stripe's search query language (https://docs.stripe.com/search#search-query-language): text into clauses, and matching.
+"""Stripe's search query language: text into clauses, and matching (https://docs.stripe.com/search).
 
     status:'succeeded' AND metadata['order']:'6735'        amount>=1000 -currency:'jpy'        email~'rocket'
 
@@ -195,6 +195,7 @@ class _Scan:
 
 
 _BLANKS = re.compile(r"\s*")
+_LAST_BLANKS = re.compile(r"\s+\Z")
 _MINUS = re.compile(r"-")
 _NAME = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
 _OPENING = re.compile(r"\[\s*")
@@ -238,11 +239,7 @@ def _clause(scan: _Scan, resource: Resource) -> Clause:
     scan.skip_blanks()
     value_at = scan.position
     value = _value(scan, kind)
-    if not scan.at_end():
-        # Blanks at the very end separate nothing.
-        rest = scan.text[scan.position :]
-        if rest.isspace():
-            scan.skip_blanks()
+    scan.take(_LAST_BLANKS)
     match operator:
         case ":":
             return Clause(path, operator, value, negated)

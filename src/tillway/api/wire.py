@@ -75,8 +75,12 @@ def shown(text: str, characters_max: int = 60) -> str:
         text = f"{text[:half]}…{text[-half:]}"
     if len(text) >= 12 and sum(map(str.isdigit, text)) >= 12:
         text = "".join("*" if character.isdigit() else character for character in text)
-    # What cannot be printed (control characters, lone surrogates) is escaped, so that the message is always UTF-8.
-    return text if text.isprintable() else text.encode("ascii", "backslashreplace").decode()
+    if text.isprintable():
+        return text
+    # Control characters and lone surrogates are escaped, so that the message is one line of UTF-8.
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def _malformed(message: str, name: str | None = None) -> NoReturn:
@@ -268,8 +272,10 @@ class _Survey:
         self.colons += len(node)
         for key, value in node.items():
             self.colons += key.count(":")
-            if not key or len(key) > NAME_MAX or "\0" in key:
-                _malformed(f"A name in the body is empty, too long or holds a null byte: {shown(key)!r}.", name or key)
+            if not key:
+                _malformed(f"An object has a member without a name, in {shown(name) or 'the body'}.", name or None)
+            if len(key) > NAME_MAX or "\0" in key:
+                _malformed(f"The name {shown(key)} is longer than {NAME_MAX} characters or holds a null byte.", key)
             self._visit(value, name, key, depth)
 
     def _visit(self, value: Any, parent: str, key: str | int, depth: int) -> None:
