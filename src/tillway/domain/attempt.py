@@ -22,7 +22,7 @@ class Attempt(Record):
     """`subject` is the payment (`pi_`, `dpi_`) or refund (`re_`) that it belongs to, `method` what pays.
 
     `parent` and `parent_bank_id` name the authorization that a capture, void, increment or refund is about. `idem` is
-    the idempotency record that gets its answer when the attempt settles.
+    the idempotency record that gets its answer when the attempt settles, and `shows` which object that answer is.
     """
 
     kind: Literal["authorize", "capture", "void", "increment", "refund", "payout"]
@@ -40,6 +40,7 @@ class Attempt(Record):
     state: Literal["new", "unknown", "pending"] = "new"
     reason: str | None = None
     idem: str | None = None
+    shows: Literal["subject", "charge"] = "subject"
 
     @property
     def suffix(self) -> str:

@@ -76,3 +76,8 @@ def update(charge: Charge, fields: dict[str, Any]) -> Changes:
 def released(charge: Charge) -> Charge:
     """The charge once what was authorized and not captured has been given back."""
     return msgspec.structs.replace(charge, released_minor=charge.amount_minor - charge.captured_minor)
+
+
+def warned(charge: Charge) -> Changes:
+    """An early fraud warning: the issuer thinks the payment fraudulent, and no money moves."""
+    return update(charge, {"fraud_details": {**charge.fraud_details, "stripe_report": "fraudulent"}})

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from tillway.domain.record import Changes, Moment, Record, changed
+from tillway.domain.record import NOTHING, Changes, Moment, Record, changed
 from tillway.domain.refusal import Refused
 
 ENDPOINTS_MAX = 16
@@ -25,7 +25,7 @@ class Event(Record):
 
     type: str
     object: msgspec.Raw
-    previous: msgspec.Raw | None = None
+    previous: msgspec.Raw = NOTHING
     request: str | None = None
     idempotency_key: str | None = None
     deliveries: int = 0

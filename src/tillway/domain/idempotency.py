@@ -8,7 +8,7 @@ import hashlib
 
 import msgspec
 
-from tillway.domain.record import Record
+from tillway.domain.record import NOTHING, Record
 
 KEY_LENGTH_MAX = 255
 LIFETIME_SECONDS = 24 * 60 * 60
@@ -21,7 +21,7 @@ class IdempotencyRecord(Record):
     expires_at: int
     request: str
     status: int = 0
-    body: msgspec.Raw | None = None
+    body: msgspec.Raw = NOTHING
     api_version: str | None = None
     expand: tuple[str, ...] = ()
 

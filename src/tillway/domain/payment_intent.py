@@ -5,7 +5,7 @@ Everything that takes money by card goes through this file, whatever door it cam
 (`attempt`), and while it has one, nothing else may touch its money.
 """
 
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 import msgspec
 
@@ -88,14 +88,15 @@ class Terms(Value):
     """How a confirmation is to be carried out: over which connector, at what price, settling when.
 
     `challenge_url` is where the customer would be sent. `error_on_action` refuses a payment that needs one.
-    `cvc_check` is what the provider is assumed to say of a security code that was given.
+    A direct charge `shows` its charge, which exists from the first commit on.
     """
 
     connector: str
     fee: Fee
     settlement_days: int
-    challenge_url: str
+    challenge_url: str = ""
     error_on_action: bool = False
+    shows: Literal["subject", "charge"] = "subject"
 
 
 def create(fields: dict[str, Any], at: Moment, *, secret: str, prefix: str = "pi") -> Changes:
@@ -202,10 +203,13 @@ def _begin(payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Mome
         capture=payment.capture_method != "manual",
         method=method.id,
         idem=idem,
+        shows=terms.shows,
     )
+    started = _with(payment, status="processing", attempt=attempt.id)
+    pending = (_charge(started, attempt.id, method, terms.connector, at.now),) if terms.shows == "charge" else ()
     return Changes(
-        result=(started := _with(payment, status="processing", attempt=attempt.id)),
-        records=(started, *_without_cvc(method)),
+        result=pending[0] if pending else started,
+        records=(started, *pending, *_without_cvc(method)),
         tasks=(attempt,),
         deletes=(method.card.cvc,) if method.card is not None and method.card.cvc else (),
     )
@@ -325,7 +329,7 @@ def _authorized(
     payment: PaymentIntent, attempt: Attempt, outcome: Succeeded, terms: Terms, at: Moment, method: PaymentMethod
 ) -> Changes:
     charge = msgspec.structs.replace(
-        _charge(payment, attempt.id, method, attempt.connector, at),
+        _charge(payment, attempt.id, method, attempt.connector, attempt.created),
         status="succeeded",
         bank_id=outcome.bank_id,
         authenticated=payment.authenticated,
@@ -516,7 +520,13 @@ def _declined(
     if attempt is not None or outcome.code == "authentication_required":
         identity = attempt.id if attempt is not None else at.new_id("att")
         charge = msgspec.structs.replace(
-            _charge(payment, identity, method, attempt.connector if attempt is not None else "", at),
+            _charge(
+                payment,
+                identity,
+                method,
+                attempt.connector if attempt is not None else "",
+                attempt.created if attempt is not None else at.now,
+            ),
             status="failed",
             bank_id=outcome.bank_id,
             failure_code=outcome.code,
@@ -563,10 +573,11 @@ def _decline_message(outcome: Declined) -> str:
     return RULES[outcome.code].message
 
 
-def _charge(payment: PaymentIntent, attempt_id: str, method: PaymentMethod, connector: str, at: Moment) -> Charge:
+def _charge(payment: PaymentIntent, attempt_id: str, method: PaymentMethod, connector: str, created: int) -> Charge:
+    """Made when its attempt was: the id, which has the attempt's suffix, and `created` tell the same time."""
     return Charge(
         id=f"ch_{attempt_id.removeprefix('att_')}",
-        created=at.now,
+        created=created,
         amount_minor=payment.amount_minor,
         currency=payment.currency,
         status="pending",
@@ -600,7 +611,13 @@ def _checked(card: CardFacts | None) -> CardFacts | None:
 
 
 def capture(
-    payment: PaymentIntent, charge: Charge, amount_minor: int | None, at: Moment, *, idem: str | None = None
+    payment: PaymentIntent,
+    charge: Charge,
+    amount_minor: int | None,
+    at: Moment,
+    *,
+    idem: str | None = None,
+    shows: Literal["subject", "charge"] = "subject",
 ) -> Changes:
     """Take what was authorized, or less (the rest is released). `amount_minor` None takes all."""
     _not_busy(payment)
@@ -618,7 +635,7 @@ def capture(
             param="amount_to_capture",
             payment_intent=payment,
         )
-    return _follow(payment, charge, "capture", amount, at, idem)
+    return _follow(payment, charge, "capture", amount, at, idem, shows)
 
 
 def cancel(
@@ -661,7 +678,7 @@ def increment(
 
 
 def _follow(
-    payment: PaymentIntent, charge: Charge, kind: Any, amount_minor: int, at: Moment, idem: str | None
+    payment: PaymentIntent, charge: Charge, kind: Any, amount_minor: int, at: Moment, idem: str | None, shows: Any = "subject"
 ) -> Changes:
     attempt = Attempt(
         id=at.new_id("att"),
@@ -674,9 +691,21 @@ def _follow(
         parent=charge.reference,
         parent_bank_id=charge.bank_id,
         idem=idem,
+        shows=shows,
     )
     after = _with(payment, status="processing", attempt=attempt.id)
     return Changes(result=after, records=(after,), tasks=(attempt,))
+
+
+def as_charge(changes: Changes, charge: Charge | None) -> Changes:
+    """The same changes, shown as the charge they are about: `charge`, or the one they write."""
+    shown = next((record for record in changes.records if isinstance(record, Charge)), charge)
+    refusal = changes.refusal
+    if refusal is not None:
+        refusal = Refused(
+            refusal.code, refusal.message, decline_code=refusal.decline_code, charge=refusal.details.get("charge")
+        )
+    return msgspec.structs.replace(changes, result=shown, refusal=refusal)
 
 
 # Shared by all of them.

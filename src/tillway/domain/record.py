@@ -8,6 +8,10 @@ import msgspec
 from tillway.domain.refusal import Refused
 
 
+NOTHING = msgspec.Raw(b"null")
+"""No JSON value: the default of fields that hold one as it was encoded, since such a field cannot be None."""
+
+
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A part of a record that has no life of its own."""
 
@@ -38,6 +42,9 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 R = TypeVar("R", bound=Record)
+
+METADATA_KEYS_MAX = 50
+"""Stripe's bound, https://docs.stripe.com/api/metadata."""
 
 
 class EventDraft(Value):
@@ -75,11 +82,19 @@ class Changes(Value):
         )
 
 
-def merged_metadata(old: dict[str, str], given: dict[str, str] | None) -> dict[str, str]:
-    """Stripe's rule: given keys replace, a key set to the empty string goes, None (the whole unset) empties all."""
+def merged_metadata(old: dict[str, str], given: dict[str, str | None] | None) -> dict[str, str]:
+    """Stripe's rule: given keys replace, a key given as None goes, None for the whole empties all.
+
+    Refuses what would then have more than METADATA_KEYS_MAX keys.
+    """
     if given is None:
         return {}
-    return {key: value for key, value in {**old, **given}.items() if value != ""}
+    merged = {key: value for key, value in {**old, **given}.items() if value is not None}
+    if len(merged) > METADATA_KEYS_MAX:
+        raise Refused(
+            "parameter_invalid_object", f"Metadata holds at most {METADATA_KEYS_MAX} keys.", param="metadata"
+        )
+    return merged
 
 
 def changed(record: R, fields: dict[str, Any]) -> R:

@@ -28,7 +28,7 @@ from tillway.connectors.transport import converse
 from tillway.domain import dispute, payment_intent, refund
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.attempt import Attempt, reference_of
-from tillway.domain.charge import Charge
+from tillway.domain.charge import Charge, warned
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.outcome import Declined
@@ -112,7 +112,11 @@ class Attempts:
         """Nobody knows yet: tell the caller so, and spend the idempotency key on that answer."""
 
         async def as_it_stands(load: Load, at: Moment) -> Changes:
-            return Changes(result=await load.find(attempt.subject))
+            subject = await load.find(attempt.subject)
+            if attempt.shows == "charge":
+                assert isinstance(subject, PaymentIntent)
+                return Changes(result=await self._charge_of(load, subject, attempt))
+            return Changes(result=subject)
 
         return await self.engine.run(caller, as_it_stands, completes=attempt.idem, final=True)
 
@@ -212,7 +216,7 @@ class Attempts:
                 changes = refund.settle(owed, charge, current, outcome, at, first_ask_seconds=first_ask)
             else:
                 payment = await load.get(PaymentIntent, attempt.subject)
-                charge = await load.maybe(Charge, payment.latest_charge) if attempt.kind != "authorize" else None
+                charge = await self._charge_of(load, payment, attempt)
                 method = await load.maybe(PaymentMethod, attempt.method)
                 terms = Terms(
                     connector=attempt.connector,
@@ -223,6 +227,8 @@ class Attempts:
                 changes = payment_intent.settle(
                     payment, current, outcome, terms, at, first_ask_seconds=first_ask, charge=charge, method=method
                 )
+                if attempt.shows == "charge":
+                    changes = payment_intent.as_charge(changes, charge)
             if isinstance(outcome, Succeeded) and outcome.notices and changes.records:
                 later = tuple(
                     NoticeTask(
@@ -238,6 +244,12 @@ class Attempts:
             return changes
 
         return await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
+
+    async def _charge_of(self, load: Load, payment: PaymentIntent, attempt: Attempt) -> Charge | None:
+        """The charge that an attempt is about: its own, which a direct charge has from the start, or the authorized one."""
+        if attempt.kind != "authorize":
+            return await load.maybe(Charge, payment.latest_charge)
+        return await load.maybe(Charge, f"ch_{attempt.suffix}") if attempt.shows == "charge" else None
 
     # What other workers and providers bring.
 
@@ -295,11 +307,12 @@ class Attempts:
     async def _dispute_notice(self, scope: Scope, suffix: str, notice: Notice) -> None:
         async def work(load: Load, at: Moment) -> Changes:
             charge = await load.get(Charge, f"ch_{suffix}")
-            reason = notice.reason or "general"
+            if notice.stage == "warning":
+                return warned(charge)
             return dispute.open_dispute(
                 charge,
-                reason=reason.removeprefix("inquiry:"),
-                inquiry=reason.startswith("inquiry:"),
+                reason=notice.reason or "general",
+                inquiry=notice.stage == "inquiry",
                 amount_minor=notice.amount_minor,
                 at=at,
             )

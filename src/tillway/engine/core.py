@@ -11,7 +11,7 @@ from tillway.domain.attempt import Attempt
 from tillway.domain.event import Delivery, Event, WebhookEndpoint
 from tillway.domain.idempotency import LIFETIME_SECONDS, IdempotencyRecord
 from tillway.domain.ledger import Fee
-from tillway.domain.record import Changes, EventDraft, Moment, Record
+from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.clock import Clock
 from tillway.store.codec import QUEUES, TYPES, decode, encode, index_entries
@@ -164,9 +164,10 @@ class Engine:
             attempts, writes = await self._writes(caller, load, changes, at)
             under_way = bool(attempts) and not final
             status, body = 0, b""
-            if not under_way:
-                view = Load(self.store, caller.scope_key, {**load.seen, **_fresh(changes)})
-                status, body = await self.render(caller, view, changes.result, changes.refusal)
+            if not under_way or (caller.expand and completes is None):
+                status, body = await self._answer(caller, load, changes, forgiving=completes is not None)
+            if under_way:
+                status, body = 0, b""
             held = await self._idempotency(caller, load, completes, status, body, at)
             if held is not None:
                 version = load.seen[held.id][0] if held.id in load.seen else ABSENT
@@ -176,6 +177,19 @@ class Engine:
                 continue
             return Done(changes.result, changes.refusal, status, body, attempts, _after(load, writes, changes, held))
         raise Refused("lock_timeout")
+
+    async def _answer(self, caller: Caller, load: Load, changes: Changes, *, forgiving: bool) -> tuple[int, bytes]:
+        """The answer to be stored and sent. What cannot be expanded is refused before money moves (the first commit is
+        rendered for that alone) and left as an id after it (`forgiving`): an outcome is never lost to its presentation.
+        """
+        view = Load(self.store, caller.scope_key, {**load.seen, **_fresh(changes)})
+        try:
+            return await self.render(caller, view, changes.result, changes.refusal)
+        except Refused:
+            if not forgiving or not caller.expand:
+                raise
+            caller.expand = ()
+            return await self.render(caller, view, changes.result, changes.refusal)
 
     async def _commit(self, caller: Caller, writes: Sequence[Write], completes: str | None) -> bool:
         """Whether the writes are durable. False where a record had moved: decide again."""
@@ -248,10 +262,10 @@ class Engine:
     async def _idempotency(
         self, caller: Caller, load: Load, completes: str | None, status: int, body: bytes, at: Moment
     ) -> IdempotencyRecord | None:
-        answer = msgspec.Raw(body) if status else None
+        answer = msgspec.Raw(body) if status else NOTHING
         if completes is not None:
             held = await load.maybe(IdempotencyRecord, completes)
-            if held is None or held.status != 0 or answer is None:
+            if held is None or held.status != 0 or not status:
                 return None
             return msgspec.structs.replace(held, status=status, body=answer)
         if caller.idempotency is None:
@@ -299,7 +313,7 @@ def _event_writes(
         created=at.now,
         type=draft.type,
         object=msgspec.Raw(encode(draft.record)),
-        previous=msgspec.Raw(encode(draft.previous)) if draft.previous is not None else None,
+        previous=msgspec.Raw(encode(draft.previous)) if draft.previous is not None else NOTHING,
         request=caller.request_id,
         idempotency_key=caller.idempotency_key,
         deliveries=len(wanting),

@@ -1,0 +1,221 @@
+"""The API as one function from request to response on plain values; every server is a thin door to it."""
+
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tillway.api.access import Access
+from tillway.api.errors import internal_error
+from tillway.api.render import Renderer, encode, narrowed
+from tillway.api.routes import ROUTES, Answer, Call, Page, Plain, Route, Router
+from tillway.api.shapes import expand, shaped
+from tillway.api.versions import CURRENT, check_parameters, check_version
+from tillway.api.wire import parse_body, parse_query
+from tillway.domain.account import Scope
+from tillway.domain.idempotency import KEY_LENGTH_MAX, IdempotencyRecord, record_id
+from tillway.domain.record import Record
+from tillway.domain.refusal import Refused
+from tillway.engine.clock import random_text
+from tillway.engine.core import Caller, Done, IdempotencyRace
+from tillway.engine.platform import Platform
+
+log = logging.getLogger(__name__)
+
+NOBODY = Scope(account="acct_" + "0" * 16, mode="test")
+"""The scope of calls that need no key: nothing is ever kept in it."""
+
+_REPLAYED = ("idempotent-replayed", "true")
+
+
+class Request(msgspec.Struct):
+    """What a door hands in. Header names are lower case; `query` is without its question mark."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+    client_ip: str | None = None
+
+
+class Response(msgspec.Struct):
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class Api:
+    def __init__(self, platform: Platform, renderer: Renderer, access: Access) -> None:
+        self.platform = platform
+        self.renderer = renderer
+        self.access = access
+        self.router = Router(ROUTES)
+
+    async def handle(self, request: Request) -> Response:
+        """The answer to `request`. Never raises: what is ours to answer for is logged and becomes a 500."""
+        request_id = f"req_{random_text(14)}"
+        caller = Caller(scope=NOBODY, scope_key=NOBODY.key, request_id=request_id)
+        started = time.perf_counter()
+        headers: list[tuple[str, str]] = [("request-id", request_id)]
+        content_type = "application/json"
+        try:
+            route, ids = self._route(request)
+            await self._authenticate(request, route, caller)
+            answer = await self._answer(request, route, ids, caller, headers)
+            if isinstance(answer, Plain):
+                status, body, content_type = answer.status, answer.body, answer.content_type
+                headers += answer.headers
+            else:
+                status, body = await self._body(route, caller, answer)
+        except Refused as refused:
+            status, body = self.renderer.refusal(caller, refused)
+            if refused.code in ("lock_timeout", "idempotency_key_in_use", "rate_limit"):
+                headers.append(("stripe-should-retry", "true"))
+        except Exception:
+            log.exception("a request failed inside", extra={"request": request_id, "path": request.path})
+            status, document = internal_error(request_id=request_id, base_url=self.renderer.base_url)
+            body = encode(document)
+        headers.append(("content-type", content_type))
+        if caller.scope is not NOBODY:
+            headers.append(("stripe-version", caller.api_version or CURRENT))
+            if caller.idempotency_key is not None:
+                headers.append(("idempotency-key", caller.idempotency_key))
+        log.info(
+            "request",
+            extra={
+                "request": request_id,
+                "method": request.method,
+                "path": request.path,
+                "status": status,
+                "ms": round((time.perf_counter() - started) * 1000, 1),
+                "account": caller.scope.account,
+                "mode": caller.scope.mode,
+            },
+        ) if log.isEnabledFor(logging.INFO) else None
+        return Response(status, headers, body)
+
+    def _route(self, request: Request) -> tuple[Route, tuple[str, ...]]:
+        found = self.router.find(request.path)
+        if found is None:
+            raise Refused(
+                "route_unknown",
+                f"Unrecognized request URL ({request.method}: {request.path[:200]}). The routes are listed at /openapi.json.",
+            )
+        methods, ids = found
+        route = methods.get(request.method)
+        if route is None:
+            raise Refused("method_not_allowed", f"{request.path[:200]} answers {', '.join(sorted(methods))} only.")
+        return route, ids
+
+    async def _authenticate(self, request: Request, route: Route, caller: Caller) -> None:
+        if route.access == "anyone":
+            return
+        key, scope = await self.access.key(_authorization(request), now=time.time())
+        if key.kind == "publishable" and route.access != "publishable":
+            raise Refused("secret_key_required")
+        caller.scope, caller.scope_key = scope, scope.key
+        caller.publishable = key.kind == "publishable"
+        caller.client_ip = request.client_ip
+
+    async def _answer(
+        self,
+        request: Request,
+        route: Route,
+        ids: tuple[str, ...],
+        caller: Caller,
+        headers: list[tuple[str, str]],
+    ) -> Answer:
+        if route.access == "anyone":
+            params = route.params.validate(parse_query(request.query)) if request.query else {}
+            return await route.handler(Call(self.platform, caller, params, ids, dict(request.headers), request.body))
+        caller.api_version = check_version(request.headers.get("stripe-version"))
+        raw = self._raw(request)
+        check_parameters(raw, caller.api_version)
+        params = route.params.validate(raw)
+        caller.expand = tuple(params.get("expand") or ())
+        call = Call(self.platform, caller, params, ids, {}, request.body)
+        key = request.headers.get("idempotency-key")
+        if key is None or request.method != "POST":
+            return await route.handler(call)
+        return await self._once(request, route, call, key, raw, headers)
+
+    def _raw(self, request: Request) -> dict[str, Any]:
+        if request.method in ("GET", "DELETE") and not request.body:
+            return parse_query(request.query)
+        body = parse_body(request.headers.get("content-type"), request.body)
+        if request.query:
+            body = {**parse_query(request.query), **body}
+        return body
+
+    async def _once(
+        self, request: Request, route: Route, call: Call, key: str, raw: dict[str, Any], headers: list[tuple[str, str]]
+    ) -> Answer:
+        """Answer as before where the key was used before; else handle the request under that key."""
+        if len(key) > KEY_LENGTH_MAX:
+            raise Refused("idempotency_key_too_long")
+        caller = call.caller
+        id = record_id(key)
+        digest = hashlib.blake2b(encode_sorted([request.method, request.path, raw]), digest_size=16).hexdigest()
+        caller.idempotency, caller.idempotency_key = (id, digest), key
+        replay = await self._replayed(caller, id, digest, headers)
+        if replay is not None:
+            return replay
+        try:
+            return await route.handler(call)
+        except IdempotencyRace:
+            replay = await self._replayed(caller, id, digest, headers)
+            if replay is None:
+                raise Refused("idempotency_key_in_use") from None
+            return replay
+
+    async def _replayed(
+        self, caller: Caller, id: str, digest: str, headers: list[tuple[str, str]]
+    ) -> Plain | None:
+        held = await self.platform.engine.load(caller.scope_key).maybe(IdempotencyRecord, id)
+        if held is None or held.expires_at <= self.platform.engine.clock.now_ms() // 1000:
+            return None
+        if held.fingerprint != digest:
+            raise Refused("idempotency_key_reused")
+        if held.status == 0:
+            raise Refused("idempotency_key_in_use")
+        headers += (_REPLAYED, ("original-request", held.request))
+        return Plain(held.status, bytes(held.body))
+
+    async def _body(self, route: Route, caller: Caller, answer: Answer) -> tuple[int, bytes]:
+        if isinstance(answer, Done):
+            return answer.status, answer.body
+        if isinstance(answer, Record):
+            return await self.renderer(caller, self.platform.engine.load(caller.scope_key), answer, None)
+        view = self.renderer.view(caller)
+        if isinstance(answer, Page):
+            document: dict[str, Any] = {
+                "object": answer.object,
+                "data": [shaped(record, view) if isinstance(record, Record) else record for record in answer.records],
+                "has_more": answer.has_more,
+                "url": answer.url,
+            }
+            if answer.object == "search_result":
+                document["next_page"] = answer.next_page
+        else:
+            assert isinstance(answer, dict), f"{route.path} answered with {type(answer).__name__}"
+            document = answer
+        if caller.expand:
+            await expand(document, caller.expand, self.platform.engine.load(caller.scope_key), view)
+        return 200, encode(narrowed(document) if caller.publishable else document)
+
+
+encode_sorted = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
+
+
+def _authorization(request: Request) -> str | None:
+    header = request.headers.get("authorization")
+    if header:
+        return header
+    # Browsers send a publishable key as a parameter, because Stripe.js does.
+    found = re.search(r"(?:^|&)key=(pk_(?:test|live)_[0-9A-Za-z]+)", request.query or request.body[-4096:].decode("latin-1"))
+    return f"Bearer {found.group(1)}" if found else None

@@ -1,0 +1,137 @@
+"""Cards in requests and answers: what every resource that shows or takes a card has in common."""
+
+from typing import Any
+
+from tillway.api.params import Address, CardField, Email, Enum, Ignored, Object, Open, Text, Unsupported
+from tillway.domain.payment_method import CardFacts
+
+METHOD_TYPES = (
+    "card",
+    "us_bank_account",
+    "sepa_debit",
+    "customer_balance",
+    "link",
+    "paypal",
+    "bancontact",
+    "ideal",
+    "klarna",
+)
+"""Payment method types that can be named; those without a connector are refused when they are made."""
+
+BILLING = Object(
+    address=Address(unsettable=True),
+    email=Email(unsettable=True),
+    name=Text(unsettable=True),
+    phone=Text(unsettable=True),
+    tax_id=Text(unsettable=True),
+)
+
+CARD = Object(
+    number=CardField(required=True),
+    exp_month=CardField(required=True),
+    exp_year=CardField(required=True),
+    cvc=CardField(),
+    networks=Open(),
+    token=CardField(),
+)
+
+METHOD_DATA = Object(
+    type=Enum(*METHOD_TYPES, required=True),
+    card=Object(
+        number=CardField(),
+        exp_month=CardField(),
+        exp_year=CardField(),
+        cvc=CardField(),
+        token=Text(),
+        networks=Open(),
+    ),
+    billing_details=BILLING,
+    metadata=Open(),
+    allow_redisplay=Enum("always", "limited", "unspecified"),
+    radar_options=Open(),
+    link=Ignored(),
+    # Stripe.js reports on the browser it runs in; none of that decides anything here.
+    guid=Ignored(),
+    muid=Ignored(),
+    sid=Ignored(),
+    payment_user_agent=Ignored(),
+    referrer=Ignored(),
+    time_on_page=Ignored(),
+    client_attribution_metadata=Ignored(),
+    us_bank_account=Unsupported("bank debits"),
+    sepa_debit=Unsupported("bank debits"),
+)
+
+
+def billing(details: dict[str, Any] | None) -> dict[str, Any]:
+    """Billing details with every field present, as Stripe shows them."""
+    given = details or {}
+    address = given.get("address") or {}
+    return {
+        "address": {
+            "city": address.get("city"),
+            "country": address.get("country"),
+            "line1": address.get("line1"),
+            "line2": address.get("line2"),
+            "postal_code": address.get("postal_code"),
+            "state": address.get("state"),
+        },
+        "email": given.get("email"),
+        "name": given.get("name"),
+        "phone": given.get("phone"),
+        "tax_id": given.get("tax_id"),
+    }
+
+
+def checks(card: CardFacts) -> dict[str, Any]:
+    return {
+        "address_line1_check": card.address_line1_check,
+        "address_postal_code_check": card.postal_code_check,
+        "cvc_check": card.cvc_check,
+    }
+
+
+_BRANDS = {
+    "visa": "Visa",
+    "mastercard": "MasterCard",
+    "amex": "American Express",
+    "discover": "Discover",
+    "diners": "Diners Club",
+    "jcb": "JCB",
+    "unionpay": "UnionPay",
+}
+
+
+def card_object(
+    id: str, card: CardFacts, *, name: str | None, address: dict[str, Any], customer: str | None
+) -> dict[str, Any]:
+    """The `card` object of tokens and of customers' sources."""
+    return {
+        "id": id,
+        "object": "card",
+        "address_city": address.get("city"),
+        "address_country": address.get("country"),
+        "address_line1": address.get("line1"),
+        "address_line1_check": card.address_line1_check,
+        "address_line2": address.get("line2"),
+        "address_state": address.get("state"),
+        "address_zip": address.get("postal_code"),
+        "address_zip_check": card.postal_code_check,
+        "allow_redisplay": "unspecified",
+        "brand": _BRANDS.get(card.brand, "Unknown"),
+        "country": card.country,
+        "customer": customer,
+        "cvc_check": card.cvc_check,
+        "dynamic_last4": None,
+        "exp_month": card.exp_month,
+        "exp_year": card.exp_year,
+        "fingerprint": card.fingerprint,
+        "funding": card.funding,
+        "last4": card.last4,
+        "metadata": {},
+        "name": name,
+        "networks": {"preferred": None},
+        "regulated_status": "unregulated",
+        "tokenization_method": None,
+        "wallet": None,
+    }

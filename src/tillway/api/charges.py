@@ -1,0 +1,296 @@
+"""Charges: parameters, calls and shape, the direct charge of old among them."""
+
+from typing import Any
+
+from tillway.api.cards import CARD, billing, checks
+from tillway.api.lists import listed, searched
+from tillway.api.params import (
+    Amount,
+    AnyOf,
+    Boolean,
+    Created,
+    Currency,
+    Email,
+    Enum,
+    Expand,
+    Id,
+    Limit,
+    Metadata,
+    Object,
+    Open,
+    Params,
+    Shipping,
+    StatementDescriptor,
+    Text,
+    Unsupported,
+    list_params,
+)
+from tillway.api.routes import Answer, Call, route
+from tillway.api.shapes import View, includable, shape, shaped
+from tillway.domain import charge as domain
+from tillway.domain.charge import Charge
+from tillway.domain.payment_method import CardFacts
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refund import Refund
+from tillway.engine import charges
+from tillway.engine.core import Load
+from tillway.store.codec import by_customer, by_parent, decode
+
+_CONNECT = "Connect accounts"
+
+CREATE = Params(
+    amount=Amount(required=True),
+    currency=Currency(required=True),
+    application_fee=Unsupported(_CONNECT),
+    application_fee_amount=Unsupported(_CONNECT),
+    capture=Boolean(),
+    customer=Id(),
+    description=Text(maximum=40_000),
+    destination=Unsupported(_CONNECT),
+    expand=Expand(),
+    metadata=Metadata(),
+    on_behalf_of=Unsupported(_CONNECT),
+    radar_options=Open(),
+    receipt_email=Email(),
+    shipping=Shipping(),
+    source=AnyOf(Id(), Object(object=Enum("card"), name=Text(), **CARD.members)),
+    card=AnyOf(Id(), Object(object=Enum("card"), name=Text(), **CARD.members)),
+    statement_descriptor=StatementDescriptor(),
+    statement_descriptor_suffix=StatementDescriptor(),
+    transfer_data=Unsupported(_CONNECT),
+    transfer_group=Text(),
+)
+
+UPDATE = Params(
+    customer=Id(),
+    description=Text(maximum=40_000, unsettable=True),
+    expand=Expand(),
+    fraud_details=Object(user_report=Enum("fraudulent", "safe", unsettable=True)),
+    metadata=Metadata(),
+    receipt_email=Email(unsettable=True),
+    shipping=Shipping(),
+    transfer_group=Text(),
+)
+
+CAPTURE = Params(
+    amount=Amount(),
+    application_fee=Unsupported(_CONNECT),
+    application_fee_amount=Unsupported(_CONNECT),
+    expand=Expand(),
+    receipt_email=Email(),
+    statement_descriptor=StatementDescriptor(),
+    statement_descriptor_suffix=StatementDescriptor(),
+    transfer_data=Unsupported(_CONNECT),
+    transfer_group=Text(),
+)
+
+LIST = list_params(created=Created(), customer=Id(), payment_intent=Id(), transfer_group=Text())
+SEARCH = Params(query=Text(required=True), limit=Limit(), page=Id(), expand=Expand())
+RETRIEVE = Params(expand=Expand())
+
+
+@route("POST", "/v1/charges", CREATE, returns="charge")
+async def create(call: Call) -> Answer:
+    """Charge a token, a card or a customer's card directly."""
+    return await charges.create(call.platform, call.caller, call.params)
+
+
+@route("GET", "/v1/charges", LIST, returns="list")
+async def list_charges(call: Call) -> Answer:
+    """List charges, newest first."""
+    params, scope = call.params, call.caller.scope_key
+    group = params.get("transfer_group")
+    keep = (lambda charge: charge.transfer_group == group) if group else None
+    if "payment_intent" in params:
+        return await listed(
+            call, "ch", index="parent", partition=by_parent(scope, "ch", params["payment_intent"]), keep=keep, noun="charge"
+        )
+    if "customer" in params:
+        return await listed(
+            call, "ch", index="customer", partition=by_customer(scope, "ch", params["customer"]), keep=keep, noun="charge"
+        )
+    return await listed(call, "ch", keep=keep, noun="charge")
+
+
+@route("GET", "/v1/charges/search", SEARCH, returns="search_result")
+async def search(call: Call) -> Answer:
+    """Search charges."""
+    return await searched(call, "ch", "charge")
+
+
+@route("GET", "/v1/charges/{id}", RETRIEVE, returns="charge")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve a charge."""
+    return await call.platform.engine.load(call.caller.scope_key).get(Charge, call.id)
+
+
+@route("POST", "/v1/charges/{id}", UPDATE, returns="charge")
+async def update(call: Call) -> Answer:
+    """Change a charge's words and metadata."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        charge = await load.get(Charge, call.id)
+        fields = {name: value for name, value in call.params.items() if name != "expand"}
+        if "fraud_details" in fields:
+            fields["fraud_details"] = {**charge.fraud_details, **(fields["fraud_details"] or {})}
+        if charge.customer is not None and fields.get("customer") not in (None, charge.customer):
+            raise charges.customer_is_set(charge)
+        return domain.update(charge, fields)
+
+    return await call.platform.engine.run(call.caller, work)
+
+
+@route("POST", "/v1/charges/{id}/capture", CAPTURE, returns="charge")
+async def capture(call: Call) -> Answer:
+    """Capture an authorized charge, or less of it."""
+    return await charges.capture(call.platform, call.caller, call.id, call.params)
+
+
+@shape(
+    Charge, object="charge", expandable="balance_transaction customer payment_intent payment_method dispute failure_balance_transaction"
+)
+def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
+    return {
+        "id": charge.id,
+        "object": "charge",
+        "amount": charge.amount_minor,
+        "amount_captured": charge.captured_minor,
+        "amount_refunded": charge.refunded_minor + charge.released_minor,
+        "application": None,
+        "application_fee": None,
+        "application_fee_amount": None,
+        "balance_transaction": charge.entry,
+        "billing_details": billing(charge.billing_details),
+        "calculated_statement_descriptor": _descriptor(charge),
+        "captured": charge.captured,
+        "created": charge.created,
+        "currency": charge.currency,
+        "customer": charge.customer,
+        "description": charge.description,
+        "destination": None,
+        "dispute": charge.dispute,
+        "disputed": charge.disputed,
+        "failure_balance_transaction": None,
+        "failure_code": charge.failure_code,
+        "failure_message": charge.failure_message,
+        "fraud_details": charge.fraud_details,
+        "livemode": view.livemode,
+        "metadata": charge.metadata,
+        "on_behalf_of": None,
+        "outcome": _outcome(charge),
+        "paid": charge.status == "succeeded",
+        "payment_intent": charge.payment if charge.payment.startswith("pi_") else None,
+        "payment_method": charge.method,
+        "payment_method_details": _details(charge),
+        "radar_options": {},
+        "receipt_email": charge.receipt_email,
+        "receipt_number": None,
+        "receipt_url": f"{view.base_url}/receipts/{charge.id}" if charge.status == "succeeded" else None,
+        "refunded": charge.refunded,
+        "review": None,
+        "shipping": charge.shipping,
+        "source": None,
+        "source_transfer": None,
+        "statement_descriptor": charge.statement_descriptor,
+        "statement_descriptor_suffix": charge.statement_descriptor_suffix,
+        "status": charge.status,
+        "transfer_data": None,
+        "transfer_group": charge.transfer_group,
+    }
+
+
+@includable("charge", "refunds")
+async def refunds_of(load: Load, document: dict[str, Any], view: View) -> Any:
+    rows = await load.store.query("parent", by_parent(load.scope_key, "re", document["id"]), limit=11)
+    records = [decode(row.key.partition("/")[2], row.body) for row in rows]
+    return {
+        "object": "list",
+        "data": [shaped(record, view) for record in records[:10] if isinstance(record, Refund)],
+        "has_more": len(records) > 10,
+        "url": f"/v1/charges/{document['id']}/refunds",
+    }
+
+
+def _descriptor(charge: Charge) -> str | None:
+    words = [word for word in (charge.statement_descriptor, charge.statement_descriptor_suffix) if word]
+    return "* ".join(words)[:22].upper() if words else None
+
+
+def _outcome(charge: Charge) -> dict[str, Any] | None:
+    card = charge.card
+    risk = card.risk_level if card is not None else "normal"
+    base: dict[str, Any] = {
+        "advice_code": None,
+        "network_advice_code": None,
+        "network_decline_code": None,
+        "network_status": "approved_by_network",
+        "reason": None,
+        "risk_level": risk,
+        "risk_score": {"normal": 12, "elevated": 65, "highest": 92}.get(risk, 12),
+        "seller_message": "Payment complete.",
+        "type": "authorized",
+    }
+    if risk == "elevated":
+        base["reason"] = "elevated_risk_level"
+    if charge.status != "failed":
+        return base
+    if card is not None and card.blocked is not None:
+        return base | {
+            "network_status": "not_sent_to_network",
+            "reason": card.blocked,
+            "seller_message": "This payment was blocked as too risky.",
+            "type": "blocked",
+        }
+    reason = charge.decline_code or charge.failure_code
+    return base | {
+        "network_status": "declined_by_network",
+        "reason": reason,
+        "seller_message": f"The bank returned the decline code `{reason}`.",
+        "type": "issuer_declined",
+    }
+
+
+def _details(charge: Charge) -> dict[str, Any]:
+    if charge.card is None:
+        return {"type": charge.method_type}
+    return {"card": _card(charge, charge.card), "type": "card"}
+
+
+def _card(charge: Charge, card: CardFacts) -> dict[str, Any]:
+    secure = None
+    if charge.authenticated:
+        secure = {
+            "authentication_flow": "challenge",
+            "electronic_commerce_indicator": "05",
+            "exemption_indicator": None,
+            "result": "authenticated",
+            "result_reason": None,
+            "transaction_id": None,
+            "version": "2.2.0",
+        }
+    return {
+        "amount_authorized": charge.amount_minor if charge.status == "succeeded" else None,
+        "authorization_code": None,
+        "brand": card.brand,
+        "capture_before": charge.capture_before,
+        "checks": checks(card),
+        "country": card.country,
+        "exp_month": card.exp_month,
+        "exp_year": card.exp_year,
+        "extended_authorization": {"status": "disabled"},
+        "fingerprint": card.fingerprint,
+        "funding": card.funding,
+        "incremental_authorization": {"status": "available" if charge.capture_before else "unavailable"},
+        "installments": None,
+        "last4": card.last4,
+        "mandate": None,
+        "multicapture": {"status": "unavailable"},
+        "network": card.brand,
+        "network_token": {"used": False},
+        "network_transaction_id": charge.bank_id,
+        "overcapture": {"maximum_amount_capturable": charge.amount_minor, "status": "unavailable"},
+        "regulated_status": "unregulated",
+        "three_d_secure": secure,
+        "transaction_link_id": None,
+        "wallet": None,
+    }

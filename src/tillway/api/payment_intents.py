@@ -1,0 +1,308 @@
+"""Payment intents: parameters, calls and shape."""
+
+from typing import Any
+
+from tillway.api.cards import METHOD_DATA, METHOD_TYPES
+from tillway.api.params import (
+    Amount,
+    AnyOf,
+    Array,
+    Boolean,
+    Created,
+    Currency,
+    Email,
+    Enum,
+    Expand,
+    Id,
+    Ignored,
+    Metadata,
+    Object,
+    Open,
+    Params,
+    Shipping,
+    StatementDescriptor,
+    Text,
+    Unsupported,
+    Url,
+    list_params,
+)
+from tillway.api.routes import Answer, Call, Page, route
+from tillway.api.shapes import View, shape, shaped
+from tillway.domain import payment_intent
+from tillway.domain.payment_intent import PaymentError, PaymentIntent
+from tillway.engine import payments
+
+_CONNECT = "Connect accounts"
+
+_OPTIONS = Object(
+    card=Object(
+        request_three_d_secure=Enum("any", "automatic", "challenge"),
+        setup_future_usage=Enum("none", "off_session", "on_session", unsettable=True),
+        capture_method=Enum("manual", unsettable=True),
+        moto=Boolean(),
+        cvc_token=Unsupported("CVC tokens"),
+        network=Text(),
+        installments=Open(),
+        mandate_options=Open(),
+        statement_descriptor_suffix_kana=Text(unsettable=True),
+        statement_descriptor_suffix_kanji=Text(unsettable=True),
+        request_extended_authorization=Enum("if_available", "never"),
+        request_incremental_authorization=Enum("if_available", "never"),
+        request_multicapture=Enum("if_available", "never"),
+        request_overcapture=Enum("if_available", "never"),
+        require_cvc_recollection=Boolean(),
+        three_d_secure=Unsupported("authentication results from elsewhere"),
+        unsettable=True,
+    ),
+    us_bank_account=Open(),
+    sepa_debit=Open(),
+    customer_balance=Open(),
+    link=Open(),
+)
+
+_TYPES = Array(Enum(*METHOD_TYPES), maximum=20)
+
+_COMMON = Params(
+    amount_details=Open(),
+    application_fee_amount=Unsupported(_CONNECT),
+    capture_method=Enum("automatic", "automatic_async", "manual"),
+    customer_account=Unsupported(_CONNECT),
+    excluded_payment_method_types=Array(Enum(*METHOD_TYPES), maximum=20, unsettable=True),
+    expand=Expand(),
+    hooks=Unsupported("hooks"),
+    metadata=Metadata(),
+    payment_details=Open(),
+    payment_method=Id(),
+    payment_method_data=METHOD_DATA,
+    payment_method_options=_OPTIONS,
+    receipt_email=Email(unsettable=True),
+    setup_future_usage=Enum("off_session", "on_session", unsettable=True),
+    shipping=Shipping(unsettable=True),
+    allowed_payment_method_types=_TYPES,
+)
+
+_CONFIRMING = Params(
+    confirmation_token=Unsupported("confirmation tokens"),
+    error_on_requires_action=Boolean(),
+    mandate=Unsupported("mandates"),
+    mandate_data=Open(unsettable=True),
+    off_session=AnyOf(Boolean(), Enum("recurring", "one_off")),
+    radar_options=Open(),
+    return_url=Url(app_schemes=True),
+    use_stripe_sdk=Boolean(),
+)
+
+CREATE = _COMMON.extended(
+    **_CONFIRMING.members,
+    amount=Amount(required=True),
+    currency=Currency(required=True),
+    automatic_payment_methods=Object(enabled=Boolean(required=True), allow_redirects=Enum("always", "never")),
+    confirm=Boolean(),
+    confirmation_method=Enum("automatic", "manual"),
+    customer=Id(),
+    description=Text(maximum=1000),
+    on_behalf_of=Unsupported(_CONNECT),
+    payment_method_configuration=Ignored(),
+    statement_descriptor=StatementDescriptor(),
+    statement_descriptor_suffix=StatementDescriptor(),
+    transfer_data=Unsupported(_CONNECT),
+    transfer_group=Text(),
+    payment_method_types=_TYPES,
+)
+
+UPDATE = _COMMON.extended(
+    amount=Amount(),
+    currency=Currency(),
+    customer=Id(unsettable=True),
+    description=Text(maximum=1000, unsettable=True),
+    payment_method=Id(unsettable=True),
+    payment_method_configuration=Ignored(),
+    statement_descriptor=StatementDescriptor(unsettable=True),
+    statement_descriptor_suffix=StatementDescriptor(unsettable=True),
+    transfer_data=Unsupported(_CONNECT),
+    transfer_group=Text(unsettable=True),
+    payment_method_types=_TYPES,
+    client_secret=Text(),
+)
+
+CONFIRM = _COMMON.extended(
+    **_CONFIRMING.members,
+    amount_to_confirm=Amount(),
+    payment_method_types=_TYPES,
+    client_secret=Text(),
+    # What Stripe.js sends beside its confirmations.
+    expected_payment_method_type=Ignored(),
+    key=Ignored(),
+    client_attribution_metadata=Ignored(),
+)
+
+RETRIEVE = Params(client_secret=Text(), expand=Expand(), key=Ignored())
+
+CAPTURE = Params(
+    amount_details=Open(),
+    amount_to_capture=Amount(),
+    application_fee_amount=Unsupported(_CONNECT),
+    expand=Expand(),
+    final_capture=Boolean(),
+    hooks=Unsupported("hooks"),
+    metadata=Metadata(),
+    payment_details=Open(),
+    statement_descriptor=StatementDescriptor(unsettable=True),
+    statement_descriptor_suffix=StatementDescriptor(unsettable=True),
+    transfer_data=Unsupported(_CONNECT),
+)
+
+CANCEL = Params(
+    cancellation_reason=Enum("abandoned", "duplicate", "fraudulent", "requested_by_customer"), expand=Expand()
+)
+
+INCREMENT = Params(
+    amount=Amount(required=True),
+    amount_details=Open(),
+    application_fee_amount=Unsupported(_CONNECT),
+    description=Text(maximum=1000),
+    expand=Expand(),
+    hooks=Unsupported("hooks"),
+    metadata=Metadata(),
+    payment_details=Open(),
+    statement_descriptor=StatementDescriptor(),
+    transfer_data=Unsupported(_CONNECT),
+)
+
+
+@route("POST", "/v1/payment_intents", CREATE, returns="payment_intent")
+async def create(call: Call) -> Answer:
+    """Create a payment, and with `confirm` take it at once."""
+    return await payments.create(call.platform, call.caller, call.params)
+
+
+@route("GET", "/v1/payment_intents/{id}", RETRIEVE, returns="payment_intent", access="publishable")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve a payment; with a publishable key, by its client secret."""
+    return await payments.retrieve(call.platform, call.caller, call.id, call.params)
+
+
+@route("POST", "/v1/payment_intents/{id}", UPDATE, returns="payment_intent")
+async def update(call: Call) -> Answer:
+    """Change a payment that has not been taken yet."""
+    return await payments.update(call.platform, call.caller, call.id, call.params)
+
+
+@route("POST", "/v1/payment_intents/{id}/confirm", CONFIRM, returns="payment_intent", access="publishable")
+async def confirm(call: Call) -> Answer:
+    """Take the payment, or send the customer to authenticate it."""
+    return await payments.confirm(call.platform, call.caller, call.id, call.params)
+
+
+@route("POST", "/v1/payment_intents/{id}/capture", CAPTURE, returns="payment_intent")
+async def capture(call: Call) -> Answer:
+    """Capture what was authorized, or less of it."""
+    return await payments.capture(call.platform, call.caller, call.id, call.params)
+
+
+@route("POST", "/v1/payment_intents/{id}/cancel", CANCEL, returns="payment_intent")
+async def cancel(call: Call) -> Answer:
+    """Cancel a payment and release what is authorized."""
+    return await payments.cancel(call.platform, call.caller, call.id, call.params)
+
+
+@route("POST", "/v1/payment_intents/{id}/increment_authorization", INCREMENT, returns="payment_intent")
+async def increment_authorization(call: Call) -> Answer:
+    """Authorize a larger total on the same card."""
+    return await payments.increment(call.platform, call.caller, call.id, call.params)
+
+
+@shape(
+    PaymentIntent,
+    object="payment_intent",
+    expandable="customer latest_charge payment_method",
+)
+def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
+    types = list(payment.method_types)
+    return {
+        "id": payment.id,
+        "object": "payment_intent",
+        "allowed_payment_method_types": None if payment.automatic_methods is not None else types,
+        "amount": payment.amount_minor,
+        "amount_capturable": payment.capturable_minor,
+        "amount_details": {"tip": {}},
+        "amount_received": payment.received_minor,
+        "application": None,
+        "application_fee_amount": None,
+        "automatic_payment_methods": payment.automatic_methods,
+        "canceled_at": payment.canceled_at,
+        "cancellation_reason": payment.cancellation_reason,
+        "capture_method": payment.capture_method,
+        "client_secret": payment.client_secret,
+        "confirmation_method": payment.confirmation_method,
+        "created": payment.created,
+        "currency": payment.currency,
+        "customer": payment.customer,
+        "customer_account": None,
+        "description": payment.description,
+        "excluded_payment_method_types": None,
+        "last_payment_error": _error(payment.last_error, view) if payment.last_error is not None else None,
+        "latest_charge": payment.latest_charge,
+        "livemode": view.livemode,
+        "managed_payments": None,
+        "metadata": payment.metadata,
+        "next_action": _next_action(payment) if payment.status == "requires_action" else None,
+        "on_behalf_of": None,
+        "payment_method": payment.method,
+        "payment_method_configuration_details": None,
+        "payment_method_options": payment.method_options or _DEFAULT_OPTIONS,
+        "payment_method_types": types,
+        "payment_record": None,
+        "processing": {"type": "card"} if payment.status == "processing" else None,
+        "receipt_email": payment.receipt_email,
+        "review": None,
+        "setup_future_usage": payment.setup_future_usage,
+        "shipping": payment.shipping,
+        "source": None,
+        "statement_descriptor": payment.statement_descriptor,
+        "statement_descriptor_suffix": payment.statement_descriptor_suffix,
+        "status": payment.status,
+        "transfer_data": None,
+        "transfer_group": payment.transfer_group,
+    }
+
+
+_DEFAULT_OPTIONS = {
+    "card": {
+        "installments": None,
+        "mandate_options": None,
+        "network": None,
+        "request_three_d_secure": "automatic",
+    }
+}
+
+
+def _error(error: PaymentError, view: View) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "code": error.code,
+        "doc_url": f"https://docs.stripe.com/error-codes/{error.code.replace('_', '-')}",
+        "message": error.message,
+        "type": "card_error",
+    }
+    if error.decline_code is not None:
+        shown["decline_code"] = error.decline_code
+    if error.charge is not None:
+        shown["charge"] = error.charge
+    if error.method is not None:
+        shown["payment_method"] = shaped(error.method, view)
+        shown["payment_method_type"] = error.method.type
+    return shown
+
+
+def _next_action(payment: PaymentIntent) -> dict[str, Any] | None:
+    if payment.challenge is None:
+        return None
+    if payment.use_stripe_sdk:
+        return {
+            "type": "use_stripe_sdk",
+            "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": payment.challenge, "source": payment.id},
+        }
+    return {
+        "type": "redirect_to_url",
+        "redirect_to_url": {"return_url": payment.return_url, "url": payment.challenge},
+    }

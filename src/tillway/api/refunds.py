@@ -1,0 +1,134 @@
+"""Refunds: parameters, calls and shape."""
+
+from typing import Any
+
+from tillway.api.lists import listed
+from tillway.api.params import Amount, Boolean, Created, Email, Enum, Expand, Id, Metadata, Params, Unsupported, list_params
+from tillway.api.routes import Answer, Call, route
+from tillway.api.shapes import View, shape
+from tillway.domain import refund as domain
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refund import Refund
+from tillway.engine import refunds
+from tillway.engine.core import Load
+from tillway.store.codec import by_kind, by_parent
+
+_CONNECT = "Connect accounts"
+
+CREATE = Params(
+    amount=Amount(),
+    charge=Id(),
+    currency=Unsupported("refunds from a customer's cash balance"),
+    customer=Unsupported("refunds from a customer's cash balance"),
+    expand=Expand(),
+    instructions_email=Email(),
+    metadata=Metadata(),
+    origin=Unsupported("refunds from a customer's cash balance"),
+    payment_intent=Id(),
+    reason=Enum("duplicate", "fraudulent", "requested_by_customer"),
+    refund_application_fee=Boolean(),
+    reverse_transfer=Unsupported(_CONNECT),
+)
+ON_CHARGE = Params(**{name: member for name, member in CREATE.members.items() if name not in ("charge", "payment_intent")})
+UPDATE = Params(metadata=Metadata(), expand=Expand())
+LIST = list_params(charge=Id(), payment_intent=Id(), created=Created())
+LIST_OF_CHARGE = list_params(created=Created())
+EXPAND_ONLY = Params(expand=Expand())
+
+
+@route("POST", "/v1/refunds", CREATE, returns="refund")
+async def create(call: Call) -> Answer:
+    """Refund a charge or a payment, wholly or in part."""
+    return await refunds.create(call.platform, call.caller, call.params)
+
+
+@route("POST", "/v1/charges/{id}/refunds", ON_CHARGE, returns="refund")
+async def create_on_charge(call: Call) -> Answer:
+    """Refund a charge by its own address."""
+    return await refunds.create(call.platform, call.caller, {**call.params, "charge": call.id})
+
+
+@route("GET", "/v1/refunds", LIST, returns="list")
+async def list_refunds(call: Call) -> Answer:
+    """List refunds, newest first."""
+    scope = call.caller.scope_key
+    if "charge" in call.params:
+        partition = by_parent(scope, "re", call.params["charge"])
+        return await listed(call, "re", index="parent", partition=partition, noun="refund")
+    if "payment_intent" in call.params:
+        partition = by_kind(scope, "re", call.params["payment_intent"])
+        return await listed(call, "re", index="kind", partition=partition, noun="refund")
+    return await listed(call, "re", noun="refund")
+
+
+@route("GET", "/v1/charges/{id}/refunds", LIST_OF_CHARGE, returns="list")
+async def list_of_charge(call: Call) -> Answer:
+    """List a charge's refunds, newest first."""
+    partition = by_parent(call.caller.scope_key, "re", call.id)
+    return await listed(call, "re", index="parent", partition=partition, noun="refund")
+
+
+@route("GET", "/v1/refunds/{id}", EXPAND_ONLY, returns="refund")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve a refund."""
+    return await call.platform.engine.load(call.caller.scope_key).get(Refund, call.id)
+
+
+@route("POST", "/v1/refunds/{id}", UPDATE, returns="refund")
+async def update(call: Call) -> Answer:
+    """Change a refund's metadata."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        fields = {name: call.params[name] for name in ("metadata",) if name in call.params}
+        return domain.update(await load.get(Refund, call.id), fields)
+
+    return await call.platform.engine.run(call.caller, work)
+
+
+@route("POST", "/v1/refunds/{id}/cancel", EXPAND_ONLY, returns="refund")
+async def cancel(call: Call) -> Answer:
+    """Cancel a refund that waits for the customer."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        return domain.cancel(await load.get(Refund, call.id))
+
+    return await call.platform.engine.run(call.caller, work)
+
+
+@shape(Refund, object="refund", expandable="balance_transaction charge customer failure_balance_transaction payment_intent payment_method")
+def refund_shape(refund: Refund, view: View) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "id": refund.id,
+        "object": "refund",
+        "amount": refund.amount_minor,
+        "balance_transaction": refund.entry,
+        "charge": refund.charge,
+        "created": refund.created,
+        "currency": refund.currency,
+        "customer": refund.customer,
+        "customer_account": None,
+        "destination_details": {
+            "card": {
+                "reference_status": "pending" if refund.status == "pending" else "available",
+                "reference_type": "acquirer_reference_number",
+                "type": "refund",
+            },
+            "type": "card",
+        },
+        "metadata": refund.metadata,
+        "payment_intent": refund.payment if refund.payment.startswith("pi_") else None,
+        "payment_method": refund.method,
+        "reason": refund.reason,
+        "receipt_number": None,
+        "source_transfer_reversal": None,
+        "status": refund.status,
+        "transfer_reversal": None,
+    }
+    if refund.failure_entry is not None:
+        shown["failure_balance_transaction"] = refund.failure_entry
+        shown["failure_reason"] = refund.failure_reason
+    if refund.status == "pending":
+        shown["pending_reason"] = "processing"
+    if refund.instructions_email is not None:
+        shown["instructions_email"] = refund.instructions_email
+    return shown

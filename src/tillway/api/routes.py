@@ -1,0 +1,122 @@
+"""The route table: every call the API answers, its parameters, who may make it, and what it returns.
+
+A handlers file declares its routes with `@route(...)`; matching, authentication, parsing and the OpenAPI document all
+read this one table.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import msgspec
+
+from tillway.api.params import Params
+from tillway.domain.record import Record
+from tillway.engine.core import Caller, Done
+from tillway.engine.platform import Platform
+
+Access = Literal["secret", "publishable", "anyone"]
+
+
+class Call(msgspec.Struct):
+    """One request as a handler sees it: who calls, the typed parameters, and the ids from the path in their order."""
+
+    platform: Platform
+    caller: Caller
+    params: dict[str, Any]
+    ids: tuple[str, ...]
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+    @property
+    def id(self) -> str:
+        return self.ids[0]
+
+
+class Page(msgspec.Struct):
+    """A list answer: records in the order they are shown, and whether more follow."""
+
+    records: list[Any]
+    has_more: bool
+    url: str
+    object: Literal["list", "search_result"] = "list"
+    next_page: str | None = None
+
+
+class Plain(msgspec.Struct):
+    """An answer that is no record: a page of HTML, a document, a redirect."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Answer = Done | Record | Page | Plain | dict[str, Any]
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class Route(msgspec.Struct, frozen=True):
+    method: Literal["GET", "POST", "PUT", "DELETE"]
+    path: str
+    handler: Handler
+    params: Params
+    returns: str
+    access: Access
+    summary: str
+
+    @property
+    def group(self) -> str:
+        """The noun that the route belongs to, for the documents."""
+        return self.path.split("/")[2]
+
+
+ROUTES: list[Route] = []
+NO_PARAMS = Params()
+
+
+def route(
+    method: Literal["GET", "POST", "PUT", "DELETE"],
+    path: str,
+    params: Params = NO_PARAMS,
+    *,
+    returns: str,
+    access: Access = "secret",
+) -> Callable[[Handler], Handler]:
+    """Declare the decorated handler as the answer to `method path`; its docstring is the route's summary."""
+
+    def declare(handler: Handler) -> Handler:
+        summary = (handler.__doc__ or "").strip().split("\n")[0]
+        assert summary, f"{method} {path}: a handler's docstring is its summary in the documents"
+        ROUTES.append(Route(method, path, handler, params, returns, access, summary))
+        return handler
+
+    return declare
+
+
+class Router:
+    """Finds a path's routes by looking its segments up, ids standing as `*`."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        self._table: dict[tuple[str, ...], dict[str, Route]] = {}
+        for entry in routes:
+            segments = tuple("*" if part.startswith("{") else part for part in entry.path.strip("/").split("/"))
+            methods = self._table.setdefault(segments, {})
+            assert entry.method not in methods, f"{entry.method} {entry.path} is declared twice"
+            methods[entry.method] = entry
+        self._wild = sorted(
+            {tuple(i for i, part in enumerate(segments) if part == "*") for segments in self._table}, key=len
+        )
+
+    def find(self, path: str) -> tuple[dict[str, Route], tuple[str, ...]] | None:
+        """The routes of `path` by method, and the ids in it; None where no route has it."""
+        parts = path.strip("/").split("/")
+        for places in self._wild:
+            if places and places[-1] >= len(parts):
+                continue
+            segments = list(parts)
+            for place in places:
+                segments[place] = "*"
+            methods = self._table.get(tuple(segments))
+            if methods is not None:
+                return methods, tuple(parts[place] for place in places)
+        return None

@@ -1,0 +1,54 @@
+"""The server's thin door: granian's RSGI on one side, `Api.handle` on the other."""
+
+import asyncio
+from typing import Any
+
+from tillway.api.app import Api, Request
+
+BODY_BYTES_MAX = 1 << 20
+BODY_SECONDS_MAX = 30.0
+
+_TOO_LARGE = b'{"error":{"type":"invalid_request_error","code":"body_too_large","message":"The request body is larger than 1 MiB."}}'
+_TOO_SLOW = b'{"error":{"type":"invalid_request_error","code":"body_malformed","message":"The request body did not arrive within 30 seconds."}}'
+_JSON = [("content-type", "application/json")]
+
+
+class Door:
+    """An RSGI application. `start` builds the platform inside the worker's event loop, `stop` lets it finish."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+
+    async def __call__(self, scope: Any, protocol: Any) -> None:
+        headers = scope.headers
+        length = headers.get("content-length")
+        if length is not None and (not length.isdigit() or int(length) > BODY_BYTES_MAX):
+            protocol.response_bytes(413, _JSON, _TOO_LARGE)
+            return
+        body = b""
+        if scope.method != "GET" or length not in (None, "0"):
+            try:
+                body = await asyncio.wait_for(_body(protocol, length), BODY_SECONDS_MAX)
+            except TimeoutError:
+                protocol.response_bytes(408, _JSON, _TOO_SLOW)
+                return
+            if len(body) > BODY_BYTES_MAX:
+                protocol.response_bytes(413, _JSON, _TOO_LARGE)
+                return
+        response = await self.api.handle(
+            Request(scope.method, scope.path, scope.query_string, headers, body, scope.client.rpartition(":")[0])
+        )
+        protocol.response_bytes(response.status, response.headers, response.body)
+
+
+async def _body(protocol: Any, length: str | None) -> bytes:
+    if length is not None:
+        whole: bytes = await protocol()
+        return whole
+    pieces, size = [], 0
+    async for piece in protocol:
+        pieces.append(piece)
+        size += len(piece)
+        if size > BODY_BYTES_MAX:
+            break
+    return b"".join(pieces)

@@ -1,0 +1,103 @@
+"""How records look from outside: one shape a type, in Stripe's words, and what can be expanded in it.
+
+A shape is a function from a record and a `View` to a plain dict. Handlers files register theirs with `@shape`.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from tillway.domain.record import Record
+from tillway.domain.refusal import Refused
+from tillway.engine.core import Load
+
+Shape = Callable[[Any, "View"], dict[str, Any]]
+Include = Callable[[Load, dict[str, Any], "View"], Awaitable[Any]]
+R = TypeVar("R", bound=Record)
+
+EXPANSIONS_MAX = 1000
+"""Most objects that one answer has expanded in it."""
+
+
+class View(msgspec.Struct):
+    """From where a record is looked at."""
+
+    livemode: bool
+    base_url: str
+    api_version: str | None = None
+
+
+SHAPES: dict[type[Record], Shape] = {}
+EXPANDABLE: dict[str, frozenset[str]] = {}
+INCLUDABLE: dict[tuple[str, str], Include] = {}
+
+
+def shape(kind: type[R], *, object: str, expandable: str = "") -> Callable[[Shape], Shape]:
+    """Register the shape of `kind`. `expandable` names the fields that hold an id and can hold the object instead."""
+
+    def register(function: Shape) -> Shape:
+        SHAPES[kind] = function
+        EXPANDABLE[object] = frozenset(expandable.split())
+        return function
+
+    return register
+
+
+def includable(object: str, field: str) -> Callable[[Include], Include]:
+    """Register how `field` of `object`, left out unless it is asked for, is filled in."""
+
+    def register(function: Include) -> Include:
+        INCLUDABLE[object, field] = function
+        return function
+
+    return register
+
+
+def shaped(record: Record, view: View) -> dict[str, Any]:
+    return SHAPES[type(record)](record, view)
+
+
+async def expand(node: Any, paths: tuple[str, ...], load: Load, view: View, *, root: str = "") -> None:
+    """Replace ids in `node` by what they stand for, along `paths` such as `latest_charge.balance_transaction`."""
+    budget = [EXPANSIONS_MAX]
+    for path in paths:
+        await _expand(node, path.split("."), path, load, view, budget)
+
+
+async def _expand(node: Any, steps: list[str], path: str, load: Load, view: View, budget: list[int]) -> None:
+    if not steps or node is None:
+        return
+    if isinstance(node, list):
+        for element in node:
+            await _expand(element, steps, path, load, view, budget)
+        return
+    if not isinstance(node, dict):
+        raise _not_expandable(path)
+    step, rest = steps[0], steps[1:]
+    object = node.get("object")
+    if isinstance(object, str) and (include := INCLUDABLE.get((object, step))) is not None:
+        if not isinstance(node.get(step), dict):
+            node[step] = await include(load, node, view)
+    elif step not in node:
+        raise _not_expandable(path)
+    value = node[step]
+    if isinstance(value, str):
+        if not isinstance(object, str) or step not in EXPANDABLE.get(object, ()):
+            raise _not_expandable(path)
+        budget[0] -= 1
+        record = await load.find(value) if budget[0] >= 0 else None
+        if record is None:
+            return
+        value = node[step] = shaped(record, view)
+    elif not rest and not isinstance(value, dict | list) and value is not None:
+        raise _not_expandable(path)
+    await _expand(value, rest, path, load, view, budget)
+
+
+def _not_expandable(path: str) -> Refused:
+    return Refused(
+        "parameter_invalid_string",
+        f"This property cannot be expanded ({path[:100]}). You may want to try expanding one of the fields that hold an id.",
+        param="expand",
+    )

@@ -1,0 +1,101 @@
+"""Which connectors are configured, and the open connections to them."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from tillway.connectors.port import Connector, Transport
+from tillway.domain.account import SYSTEM, ConnectorConfig, Scope
+from tillway.domain.refusal import Refused
+from tillway.engine.attempts import Connection
+from tillway.engine.clock import Clock
+from tillway.store.codec import decode
+from tillway.store.port import Store
+
+log = logging.getLogger(__name__)
+
+REFRESH_MS = 2000
+"""How soon a running server notices a connector that another process has added."""
+
+SIMULATOR = "simulator"
+"""The connector of test mode where none is configured as its default."""
+
+Build = Callable[[str, Mapping[str, str]], tuple[Connector, Transport]]
+
+
+class ConfiguredConnections:
+    """Connections by (mode, name), built from the configuration in the store and rebuilt when that changes."""
+
+    def __init__(self, store: Store, clock: Clock, build: Build) -> None:
+        self._store = store
+        self._clock = clock
+        self._build = build
+        self._fresh_until_ms = 0
+        self._configs: dict[tuple[str, str], ConnectorConfig] = {}
+        self._open: dict[tuple[str, str], tuple[ConnectorConfig, Connection]] = {}
+
+    async def default(self, scope: Scope) -> Connection:
+        await self._refresh()
+        for (mode, name), config in self._configs.items():
+            if mode == scope.mode and config.default:
+                connection = await self.named(name, scope)
+                assert connection is not None
+                return connection
+        connection = await self.named(SIMULATOR, scope)
+        if connection is None:
+            raise Refused("live_mode_not_configured")
+        return connection
+
+    async def named(self, name: str, scope: Scope) -> Connection | None:
+        await self._refresh()
+        config = self._configs.get((scope.mode, name))
+        if config is None and name == SIMULATOR and scope.mode == "test":
+            config = _SIMULATOR_CONFIG
+        if config is None:
+            return None
+        known = self._open.get((scope.mode, name))
+        if known is not None and (known[0] is config or known[0] == config):
+            return known[1]
+        connector, transport = self._build(config.kind, config.settings)
+        connection = Connection(name, connector, transport)
+        self._open[scope.mode, name] = (config, connection)
+        return connection
+
+    async def _refresh(self) -> None:
+        now_ms = self._clock.now_ms()
+        if now_ms < self._fresh_until_ms:
+            return
+        self._fresh_until_ms = now_ms + REFRESH_MS
+        rows = await self._store.query(None, f"{SYSTEM}/con_", limit=1000, order="oldest")
+        configs: dict[tuple[str, str], ConnectorConfig] = {}
+        for row in rows:
+            config = decode(row.key.partition("/")[2], row.body)
+            if isinstance(config, ConnectorConfig):
+                configs[config.mode, config.name] = config
+        self._configs = configs
+
+    async def close(self) -> None:
+        for _, connection in self._open.values():
+            await connection.transport.close()
+        self._open.clear()
+
+
+_SIMULATOR_CONFIG = ConnectorConfig(id="con_test_simulator", created=0, name=SIMULATOR, kind=SIMULATOR, mode="test")
+
+
+def described(config: ConnectorConfig) -> dict[str, object]:
+    """A configuration as an operator may see it: without the values of its settings."""
+    return {
+        "id": config.id,
+        "name": config.name,
+        "kind": config.kind,
+        "mode": config.mode,
+        "default": config.default,
+        "settings": sorted(config.settings),
+        "created": config.created,
+    }
+
+
+def as_default(config: ConnectorConfig, default: bool) -> ConnectorConfig:
+    return msgspec.structs.replace(config, default=default)

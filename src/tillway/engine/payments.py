@@ -1,0 +1,364 @@
+"""What can be done with a payment: parameters in, one decision, one or two commits."""
+
+import hmac
+from typing import Any
+
+import msgspec
+
+from tillway.domain import payment_intent
+from tillway.domain.account import Scope
+from tillway.domain.charge import Charge
+from tillway.domain.customer import Customer
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token, new_method, redeem
+from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.refusal import Refused
+from tillway.engine.clock import random_text
+from tillway.engine.core import Caller, Done, Load
+from tillway.engine.platform import Platform
+
+_RENAMED = {
+    "amount": "amount_minor",
+    "payment_method": "method",
+    "payment_method_options": "method_options",
+    "payment_method_types": "method_types",
+    "allowed_payment_method_types": "method_types",
+    "automatic_payment_methods": "automatic_methods",
+}
+_KEPT = frozenset(
+    (
+        *_RENAMED,
+        "currency",
+        "capture_method",
+        "confirmation_method",
+        "customer",
+        "description",
+        "metadata",
+        "receipt_email",
+        "shipping",
+        "statement_descriptor",
+        "statement_descriptor_suffix",
+        "setup_future_usage",
+        "transfer_group",
+        "return_url",
+        "use_stripe_sdk",
+    )
+)
+
+
+def fields_of(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that are fields of the record, under the record's names."""
+    fields = {_RENAMED.get(name, name): value for name, value in params.items() if name in _KEPT}
+    if fields.get("method_types") is not None:
+        fields["method_types"] = tuple(fields["method_types"])
+    return fields
+
+
+async def create(platform: Platform, caller: Caller, params: dict[str, Any], *, prefix: str = "pi", door: str = "v1") -> Done:
+    _check_create(params)
+    secret = random_text(24)
+    cvc: list[str] = []
+    terms = await platform.attempts.terms(caller.scope) if params.get("confirm") else None
+
+    async def work(load: Load, at: Moment) -> Changes:
+        fields = fields_of(params)
+        method, made = await find_method(platform, load, params, at)
+        if method is not None:
+            fields["method"] = method.id
+        await _check_customer(load, fields.get("customer"))
+        fields["door"] = door
+        changes = made.then(payment_intent.create(fields, at, secret=secret, prefix=prefix))
+        if terms is None:
+            return changes
+        payment = changes.result
+        assert isinstance(payment, PaymentIntent)
+        begun = await _begin(platform, load, payment, method, params, terms, caller, at, cvc)
+        return changes.then(begun)
+
+    return await platform.attempts.operate(caller, work, cvc)
+
+
+def _check_create(params: dict[str, Any]) -> None:
+    if params.get("off_session") and not params.get("confirm"):
+        raise Refused(
+            "parameter_invalid_string",
+            "The parameter `off_session` cannot be passed when creating a PaymentIntent without `confirm` set to true.",
+            param="off_session",
+        )
+    for name in ("return_url", "error_on_requires_action", "mandate_data"):
+        if name in params and not params.get("confirm"):
+            raise Refused(
+                "parameter_invalid_string",
+                f"The parameter `{name}` cannot be passed when creating a PaymentIntent unless `confirm` is set to true.",
+                param=name,
+            )
+    if params.get("automatic_payment_methods") and (
+        "payment_method_types" in params or "allowed_payment_method_types" in params
+    ):
+        named = "payment_method_types" if "payment_method_types" in params else "allowed_payment_method_types"
+        raise Refused(
+            "parameters_exclusive",
+            f"You may only specify one of these parameters: automatic_payment_methods, {named}.",
+            param=named,
+        )
+
+
+async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+    terms = await platform.attempts.terms(caller.scope)
+    cvc: list[str] = []
+
+    async def work(load: Load, at: Moment) -> Changes:
+        payment = await load.get(PaymentIntent, id, "intent")
+        _check_access(caller, payment.client_secret, params)
+        if params.get("amount_to_confirm") not in (None, payment.amount_minor):
+            raise Refused(
+                "parameter_invalid_integer",
+                f"The amount to confirm is not the payment's amount ({payment.amount_minor}).",
+                param="amount_to_confirm",
+            )
+        method, made = await find_method(platform, load, params, at)
+        fields = fields_of(params)
+        if method is not None:
+            fields["method"] = method.id
+        if fields:
+            updated = payment_intent.update(payment, fields)
+            assert isinstance(updated.result, PaymentIntent)
+            payment, made = updated.result, made.then(updated)
+        if method is None:
+            method = await load.maybe(PaymentMethod, payment.method)
+        return made.then(await _begin(platform, load, payment, method, params, terms, caller, at, cvc))
+
+    return await platform.attempts.operate(caller, work, cvc)
+
+
+async def _begin(
+    platform: Platform,
+    load: Load,
+    payment: PaymentIntent,
+    method: PaymentMethod | None,
+    params: dict[str, Any],
+    terms: payment_intent.Terms,
+    caller: Caller,
+    at: Moment,
+    cvc: list[str],
+) -> Changes:
+    """Start the confirmation of a payment that is in `load` or about to be written."""
+    if "off_session" in params:
+        payment = msgspec.structs.replace(payment, off_session=bool(params["off_session"]))
+    terms = msgspec.structs.replace(
+        terms,
+        challenge_url=f"{platform.engine.settings.public_url}/3ds/{caller.scope_key}/{payment.id}?secret={payment.secret}",
+        error_on_action=bool(params.get("error_on_requires_action")),
+    )
+    idem = caller.idempotency[0] if caller.idempotency is not None else None
+    changes = payment_intent.confirm(payment, method, terms, at, idem=idem)
+    if changes.tasks and method is not None and method.card is not None and method.card.cvc is not None:
+        cvc.clear()
+        code = await platform.cards.take_cvc(load, method.card, at.now)
+        if code is not None:
+            cvc.append(code)
+    return changes
+
+
+async def retrieve(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Record:
+    payment = await platform.engine.load(caller.scope_key).get(PaymentIntent, id, "intent")
+    _check_access(caller, payment.client_secret, params)
+    return payment
+
+
+async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+    async def work(load: Load, at: Moment) -> Changes:
+        payment = await load.get(PaymentIntent, id, "intent")
+        fields = fields_of(params)
+        method, made = await find_method(platform, load, params, at)
+        if method is not None:
+            fields["method"] = method.id
+        await _check_customer(load, fields.get("customer"))
+        return made.then(payment_intent.update(payment, fields))
+
+    return await platform.engine.run(caller, work)
+
+
+async def capture(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+    if params.get("final_capture") is False:
+        raise Refused(
+            "connector_unsupported",
+            "This payment cannot be captured more than once. Leave final_capture out, or set it to true.",
+            param="final_capture",
+        )
+
+    async def work(load: Load, at: Moment) -> Changes:
+        payment = await load.get(PaymentIntent, id, "intent")
+        charge = await load.maybe(Charge, payment.latest_charge)
+        if charge is None:
+            charge = Charge(id="ch_none", created=0, amount_minor=0, currency=payment.currency, status="", payment=id)
+        idem = caller.idempotency[0] if caller.idempotency is not None else None
+        named = {
+            name: params[name]
+            for name in ("metadata", "statement_descriptor", "statement_descriptor_suffix")
+            if name in params
+        }
+        before = Changes()
+        if named and payment.status == "requires_capture":
+            before = payment_intent.update(payment, named)
+            assert isinstance(before.result, PaymentIntent)
+            payment = before.result
+        return before.then(payment_intent.capture(payment, charge, params.get("amount_to_capture"), at, idem=idem))
+
+    return await platform.attempts.operate(caller, work)
+
+
+async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+    async def work(load: Load, at: Moment) -> Changes:
+        payment = await load.get(PaymentIntent, id, "intent")
+        charge = await load.maybe(Charge, payment.latest_charge)
+        idem = caller.idempotency[0] if caller.idempotency is not None else None
+        return payment_intent.cancel(payment, charge, params.get("cancellation_reason"), at, idem=idem)
+
+    return await platform.attempts.operate(caller, work)
+
+
+async def increment(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+    async def work(load: Load, at: Moment) -> Changes:
+        payment = await load.get(PaymentIntent, id, "intent")
+        charge = await load.maybe(Charge, payment.latest_charge)
+        before = Changes()
+        named = {name: params[name] for name in ("metadata", "description", "statement_descriptor") if name in params}
+        if named:
+            before = payment_intent.update(payment, named)
+            assert isinstance(before.result, PaymentIntent)
+            payment = before.result
+        if charge is None:
+            charge = Charge(id="ch_none", created=0, amount_minor=0, currency=payment.currency, status="", payment=id)
+        connection = await platform.attempts.connections.named(charge.connector, caller.scope)
+        if connection is not None and "increment" not in connection.connector.capabilities.operations:
+            raise Refused(
+                "connector_unsupported", f"The connector {charge.connector!r} cannot increment an authorization."
+            )
+        idem = caller.idempotency[0] if caller.idempotency is not None else None
+        return before.then(payment_intent.increment(payment, charge, params["amount"], at, idem=idem))
+
+    return await platform.attempts.operate(caller, work)
+
+
+async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, passed: bool | None) -> PaymentIntent:
+    """The customer at the challenge page: look at the payment (`passed` None), or pass or fail it."""
+    load = platform.engine.load(scope.key)
+    payment = await load.get(PaymentIntent, id)
+    if not hmac.compare_digest(payment.secret, secret):
+        raise Refused("resource_missing", param="id")
+    if passed is None or payment.status != "requires_action":
+        return payment
+    caller = Caller.system(scope)
+    terms = await platform.attempts.terms(scope)
+
+    async def work(load: Load, at: Moment) -> Changes:
+        payment = await load.get(PaymentIntent, id)
+        method = await load.get(PaymentMethod, payment.method or "", "payment_method")
+        return payment_intent.challenged(payment, method, terms, at, passed=passed)
+
+    done = await platform.attempts.operate(caller, work)
+    assert isinstance(done.record, PaymentIntent)
+    return done.record
+
+
+async def find_method(
+    platform: Platform, load: Load, params: dict[str, Any], at: Moment
+) -> tuple[PaymentMethod | None, Changes]:
+    """The payment method that a request names or describes, and what has to be written for it to exist."""
+    data = params.get("payment_method_data")
+    named = params.get("payment_method")
+    if data is not None:
+        if named is not None:
+            raise Refused(
+                "parameters_exclusive",
+                "You may only specify one of these parameters: payment_method, payment_method_data.",
+                param="payment_method_data",
+            )
+        return await make_method(platform, load, data, at, param="payment_method_data")
+    if named is None:
+        return None, Changes()
+    return await existing_method(platform, load, named, at, param="payment_method")
+
+
+async def existing_method(
+    platform: Platform, load: Load, named: str, at: Moment, *, param: str
+) -> tuple[PaymentMethod, Changes]:
+    """The method of that id, or the one that a token or a public test card stands for."""
+    facts = platform.cards.of_alias(load.scope_key, named, at)
+    if facts is not None:
+        method = new_method(facts, {}, at)
+        return method, Changes(records=(method,))
+    if named.startswith("tok_"):
+        token = await load.get(Token, named, param, "token")
+        return await redeemed(load, token, at)
+    return await load.get(PaymentMethod, named, param), Changes()
+
+
+async def redeemed(load: Load, token: Token, at: Moment) -> tuple[PaymentMethod, Changes]:
+    """The payment method of a token; its sealed card is kept from now on."""
+    used, method = redeem(token, at)
+    kept = []
+    if method.card is not None and method.card.vault is not None:
+        sealed = await load.get(SealedRecord, method.card.vault, "source", "token")
+        kept.append(msgspec.structs.replace(sealed, expires_at=None))
+    return method, Changes(records=(used, method, *kept))
+
+
+async def make_method(
+    platform: Platform, load: Load, data: dict[str, Any], at: Moment, *, param: str = ""
+) -> tuple[PaymentMethod, Changes]:
+    """A new payment method from `payment_method_data` or the body of `POST /v1/payment_methods`."""
+    prefix = f"{param}[card]" if param else "card"
+    card = data.get("card")
+    if data["type"] != "card":
+        raise Refused(
+            "parameter_unsupported",
+            f"No connector takes payment methods of the type {data['type']} yet. Use card.",
+            param=f"{param}[type]" if param else "type",
+        )
+    if card is None:
+        raise Refused("parameter_missing", f"Missing required param: {prefix}.", param=prefix)
+    details = {name: value for name, value in (data.get("billing_details") or {}).items() if value is not None}
+    fields: dict[str, Any] = {"billing_details": details}
+    for name in ("metadata", "allow_redisplay"):
+        if name in data:
+            fields[name] = data[name]
+    if card.get("token"):
+        facts = platform.cards.of_alias(load.scope_key, card["token"], at)
+        if facts is not None:
+            method = new_method(facts, fields, at)
+            return method, Changes(records=(method,))
+        token = await load.get(Token, card["token"], f"{prefix}[token]", "token")
+        method, made = await redeemed(load, token, at)
+        moved = msgspec.structs.replace(
+            method, id=at.new_id("pm"), created=at.now, billing_details={**method.billing_details, **details}
+        )
+        return moved, Changes(records=(*(record for record in made.records if record.id != method.id), moved))
+    for name in ("number", "exp_month", "exp_year"):
+        if card.get(name) is None:
+            raise Refused("parameter_missing", f"Missing required param: {prefix}[{name}].", param=f"{prefix}[{name}]")
+    facts, sealed = platform.cards.take_in(
+        load.scope_key, {**card, "name": details.get("name")}, details.get("address") or {}, at, param=prefix
+    )
+    method = new_method(facts, fields, at)
+    return method, Changes(records=(method, *sealed))
+
+
+async def _check_customer(load: Load, id: str | None) -> None:
+    if id is None:
+        return
+    customer = await load.get(Customer, id, "customer")
+    if customer.deleted:
+        raise Refused("resource_missing", f"No such customer: '{id}'", param="customer")
+
+
+def _check_access(caller: Caller, client_secret: str, params: dict[str, Any]) -> None:
+    """A publishable key opens an object only together with the object's client secret."""
+    given = params.get("client_secret")
+    if given is not None and not hmac.compare_digest(given.encode(), client_secret.encode()):
+        raise Refused("client_secret_invalid", param="client_secret")
+    if caller.publishable and given is None:
+        raise Refused(
+            "parameter_missing", "Missing required param: client_secret. A publishable key needs it.", param="client_secret"
+        )

@@ -1,0 +1,26 @@
+"""The parts of a running platform, as its doors see them. `wiring.py` puts them together."""
+
+from typing import Protocol
+
+import msgspec
+
+from tillway.engine.attempts import Attempts, Connections
+from tillway.engine.cards import CardVault
+from tillway.engine.core import Engine
+from tillway.engine.webhooks import Webhooks
+from tillway.store.port import Store
+
+
+class KeyCache(Protocol):
+    def forget(self) -> None:
+        """Look every API key up anew."""
+
+
+class Platform(msgspec.Struct):
+    engine: Engine
+    attempts: Attempts
+    cards: CardVault
+    store: Store
+    connections: Connections
+    access: KeyCache
+    webhooks: Webhooks

@@ -1,0 +1,149 @@
+"""The task runner: finds tasks that are due and have no worker, and keeps the leases of those under way.
+
+Every process runs one. A task whose worker has died becomes due when its lease runs out, and the next runner that looks
+takes it over: nothing else has to notice the death.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from tillway.connectors.port import NoticeRejected
+from tillway.domain.account import scope_of
+from tillway.domain.attempt import Attempt
+from tillway.domain.event import NoticeTask
+from tillway.domain.record import Changes, Moment
+from tillway.engine.attempts import Attempts
+from tillway.engine.core import Caller, Engine, Load, task_write
+from tillway.store.codec import decode
+from tillway.store.port import CommitUnknown, Conflict, Row
+
+log = logging.getLogger(__name__)
+
+CLAIM_MAX = 32
+"""Tasks claimed at a time."""
+
+AT_ONCE_MAX = 64
+"""Tasks of a queue that one process works on at a time."""
+
+POLL_SECONDS = 0.5
+PURGE_EVERY_SECONDS = 60.0
+PURGE_MAX = 1000
+
+Work = Callable[[Row], Awaitable[None]]
+
+
+class Runner:
+    def __init__(self, engine: Engine, attempts: Attempts, deliver: Work) -> None:
+        self.engine = engine
+        self.attempts = attempts
+        self.queues: dict[str, Work] = {
+            "attempts": attempts.take_over,
+            "notices": self._hand_in,
+            "deliveries": deliver,
+        }
+        self._loops: list[asyncio.Task[None]] = []
+        self._busy: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def start(self) -> None:
+        for queue, work in self.queues.items():
+            self._loops.append(asyncio.create_task(self._poll(queue, work)))
+        self._loops.append(asyncio.create_task(self._keep_leases()))
+        self._loops.append(asyncio.create_task(self._purge()))
+
+    async def stop(self, *, within_seconds: float) -> None:
+        """Claim nothing more, and let what is under way finish for that long; the rest is found again by its lease."""
+        self._stopping = True
+        for loop in self._loops:
+            loop.cancel()
+        if self._busy:
+            await asyncio.wait(self._busy, timeout=within_seconds)
+
+    async def run_due(self, queue: str) -> int:
+        """Claim and start what is due in `queue`, at most CLAIM_MAX tasks; how many there were."""
+        now_ms = self.engine.clock.now_ms()
+        rows = await self.engine.store.claim(
+            queue, now_ms=now_ms, lease_ms=self.engine.settings.lease_ms, limit=CLAIM_MAX
+        )
+        for row in rows:
+            task = asyncio.create_task(self._work(queue, row))
+            self._busy.add(task)
+            task.add_done_callback(self._busy.discard)
+        return len(rows)
+
+    async def _work(self, queue: str, row: Row) -> None:
+        try:
+            await self.queues[queue](row)
+        except Exception:
+            # The task stays and comes back when its lease runs out; its failure must not take the others down.
+            log.exception("a task failed", extra={"queue": queue, "task": row.key})
+
+    async def _poll(self, queue: str, work: Work) -> None:
+        while not self._stopping:
+            found = 0
+            try:
+                if len(self._busy) < AT_ONCE_MAX:
+                    found = await self.run_due(queue)
+            except Exception:
+                log.exception("tasks could not be claimed", extra={"queue": queue})
+            if found < CLAIM_MAX:
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _keep_leases(self) -> None:
+        """Extend the leases of this process's own attempts that have used up half of theirs."""
+        lease_ms = self.engine.settings.lease_ms
+        while not self._stopping:
+            await asyncio.sleep(lease_ms / 4000)
+            now_ms = self.engine.clock.now_ms()
+            for place, due_at_ms in list(self.attempts.held.items()):
+                if due_at_ms - now_ms < lease_ms / 2:
+                    try:
+                        await self._extend(place, now_ms + lease_ms)
+                    except (Conflict, CommitUnknown):
+                        continue  # Its worker has just moved it; the next round looks again.
+                    except Exception:
+                        log.exception("a lease could not be extended", extra={"task": place[1]})
+
+    async def _extend(self, place: tuple[str, str], due_at_ms: int) -> None:
+        scope_key, id = place
+        row = await self.engine.store.get(f"{scope_key}/{id}")
+        if row is None or place not in self.attempts.held:
+            return
+        attempt = decode(id, row.body)
+        assert isinstance(attempt, Attempt)
+        await self.engine.store.commit(
+            [task_write(scope_key, msgspec.structs.replace(attempt, due_at_ms=due_at_ms), row.version)]
+        )
+        if place in self.attempts.held:
+            self.attempts.held[place] = due_at_ms
+
+    async def _hand_in(self, row: Row) -> None:
+        """Give a notice of a provider inside this process to the engine, then forget it."""
+        scope_key, _, id = row.key.partition("/")
+        task = decode(id, row.body)
+        assert isinstance(task, NoticeTask)
+        scope = scope_of(scope_key)
+        connection = await self.attempts.connections.named(task.connector, scope)
+        if connection is not None:
+            try:
+                for notice in connection.connector.notices({}, msgspec.json.encode(task.body)):
+                    await self.attempts.notice(notice)
+            except NoticeRejected as rejected:
+                log.warning("a notice was rejected", extra={"task": row.key, "why": str(rejected)})
+
+        async def forget(load: Load, at: Moment) -> Changes:
+            return Changes(deletes=(id,))
+
+        await self.engine.run(Caller.system(scope), forget)
+
+    async def _purge(self) -> None:
+        while not self._stopping:
+            await asyncio.sleep(PURGE_EVERY_SECONDS)
+            try:
+                while await self.engine.store.purge_expired(now=self.engine.clock.now_ms() // 1000, limit=PURGE_MAX) == PURGE_MAX:
+                    await asyncio.sleep(0)
+            except Exception:
+                log.exception("expired records could not be purged")

@@ -1,0 +1,59 @@
+"""The first things of an installation: an account and its keys."""
+
+import msgspec
+
+from tillway.domain.account import SYSTEM, Account, ApiKey, Mode, key_id
+from tillway.domain.record import Record
+from tillway.engine.clock import Clock, random_text
+from tillway.store.codec import decode, encode, index_entries
+from tillway.store.port import ABSENT, Store, Write
+
+SECRET_LENGTH = 40
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    """An API key as it is shown once: `secret` is not kept anywhere."""
+
+    record: ApiKey
+    secret: str
+
+
+def new_key(account: str, mode: Mode, kind: str, *, created: int, name: str = "", expires_at: int | None = None) -> NewKey:
+    prefix = "sk" if kind == "secret" else "pk"
+    secret = f"{prefix}_{mode}_{random_text(SECRET_LENGTH)}"
+    record = ApiKey(
+        id=key_id(secret),
+        created=created,
+        account=account,
+        mode=mode,
+        kind="secret" if kind == "secret" else "publishable",
+        hint=f"{secret[:8]}…{secret[-4:]}",
+        name=name,
+        expires_at=expires_at,
+    )
+    return NewKey(record, secret)
+
+
+async def create_account(store: Store, clock: Clock, *, name: str = "", handle: str = "") -> tuple[Account, list[NewKey]]:
+    """An account with a test and a live key pair, in one commit. The keys come in the order test secret, test
+    publishable, live secret, live publishable."""
+    created = clock.now_ms() // 1000
+    account = Account(id=f"acct_{random_text(16)}", created=created, name=name, handle=handle)
+    keys = [
+        new_key(account.id, mode, kind, created=created)
+        for mode in ("test", "live")
+        for kind in ("secret", "publishable")
+    ]
+    records: list[Record] = [account, *(key.record for key in keys)]
+    await store.commit([system_write(record) for record in records])
+    return account, keys
+
+
+def system_write(record: Record, version: int = ABSENT) -> Write:
+    return Write(f"{SYSTEM}/{record.id}", version, encode(record), index_entries(SYSTEM, record))
+
+
+async def system_records(store: Store, prefix: str) -> list[tuple[Record, int]]:
+    """All records of the installation whose ids begin with `prefix` (at most 1,000), oldest first, with their versions."""
+    rows = await store.query(None, f"{SYSTEM}/{prefix}_", limit=1000, order="oldest")
+    return [(decode(row.key.partition("/")[2], row.body), row.version) for row in rows]

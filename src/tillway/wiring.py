@@ -1,0 +1,92 @@
+"""Puts the platform together: the only file that constructs adapters."""
+
+from pathlib import Path
+
+import msgspec
+
+from tillway.api import handlers
+from tillway.api.access import Access
+from tillway.api.app import Api
+from tillway.api.render import Renderer
+from tillway.connectors import registry
+from tillway.domain.ledger import Fee
+from tillway.engine.attempts import Attempts
+from tillway.engine.cards import CardVault
+from tillway.engine.clock import Clock
+from tillway.engine.connections import ConfiguredConnections
+from tillway.engine.core import Engine
+from tillway.engine.core import Settings as EngineSettings
+from tillway.engine.platform import Platform
+from tillway.engine.runner import Runner
+from tillway.engine.webhooks import Webhooks
+from tillway.settings import Settings
+from tillway.store.port import Store
+from tillway.store.sqlite import SqliteStore
+from tillway.vault.envelope import EnvelopeVault
+from tillway.vault.keyring import Keyring
+
+DATABASE = "tillway.db"
+KEY_FILE = "keys.json"
+
+assert handlers.LOADED, "the handlers declare their routes when they are imported"
+
+
+class Running(msgspec.Struct):
+    """A platform with everything that has to be stopped again."""
+
+    platform: Platform
+    api: Api
+    runner: Runner
+    connections: ConfiguredConnections
+    webhooks: Webhooks
+    store: Store
+    keyring: Keyring
+
+    async def close(self, *, within_seconds: float = 10.0) -> None:
+        await self.runner.stop(within_seconds=within_seconds)
+        await self.webhooks.close()
+        await self.connections.close()
+        await self.store.close()
+
+
+async def open_store(settings: Settings, *, create: bool = False) -> SqliteStore:
+    """The store of an installation. Raises `StoreUnfit` with the remedy."""
+    return await SqliteStore.open(settings.data_dir / DATABASE, create=create)
+
+
+def key_file(settings: Settings) -> Path:
+    return settings.data_dir / KEY_FILE
+
+
+def public_url(settings: Settings) -> str:
+    scheme = "https" if settings.tls_cert else "http"
+    return (settings.public_url or f"{scheme}://{settings.host}:{settings.port}").rstrip("/")
+
+
+async def assemble(settings: Settings, store: Store | None = None, clock: Clock | None = None) -> Running:
+    """Everything but the server. Inside the event loop that will run it."""
+    clock = clock or Clock()
+    store = store or await open_store(settings)
+    keyring = Keyring.load(key_file(settings))
+    base_url = public_url(settings)
+    renderer = Renderer(base_url)
+    engine = Engine(
+        store,
+        clock,
+        EngineSettings(
+            fee=Fee(rate_bps=settings.fee_rate_bps, fixed_minor=settings.fee_fixed_minor),
+            settlement_days=settings.settlement_days,
+            lease_ms=settings.lease_seconds * 1000,
+            answer_within_seconds=float(settings.answer_within_seconds),
+            public_url=base_url,
+        ),
+        renderer,
+    )
+    cards = CardVault(EnvelopeVault(keyring, keyring.fingerprint_key), store)
+    connections = ConfiguredConnections(store, clock, registry.build)
+    attempts = Attempts(engine, connections, cards)
+    webhooks = Webhooks(engine, renderer)
+    runner = Runner(engine, attempts, webhooks.deliver)
+    access = Access(store)
+    platform = Platform(engine, attempts, cards, store, connections, access, webhooks)
+    return Running(platform, Api(platform, renderer, access), runner, connections, webhooks, store, keyring)
