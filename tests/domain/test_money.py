@@ -30,7 +30,26 @@ def test_currency_is_lower_case_with_its_minor_units(code: str, decimals: int) -
 
 
 @pytest.mark.parametrize(
-    "code", ["xxx", "XTS", "xau", "xag", "xdr", "xba", "usn", "clf", "uyw", "che", "xad", "euro", "", "€", "978", "zzz"]
+    "code",
+    [
+        "xxx",
+        "XTS",
+        "xau",
+        "xag",
+        "xdr",
+        "xba",
+        "usn",
+        "clf",
+        "uyw",
+        "che",
+        "xad",
+        "euro",
+        "",
+        "€",
+        "978",
+        "zzz",
+        "\u212arw",
+    ],
 )
 def test_codes_nobody_pays_with_are_refused(code: str) -> None:
     with pytest.raises(Refused) as refused:

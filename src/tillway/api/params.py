@@ -408,7 +408,7 @@ class Country(Parameter):
     """A country of ISO 3166-1 alpha-2, in any case; the value is in upper case."""
 
     def read(self, value: Any, name: str) -> str | None:
-        if type(value) is str and value.upper() in _COUNTRIES:
+        if type(value) is str and value.isascii() and value.upper() in _COUNTRIES:
             return value.upper()
         if value == "" or value is None:
             return self._unset(name)

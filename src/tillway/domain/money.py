@@ -42,10 +42,12 @@ def check_currency(code: str, param: str = "currency") -> str:
     if code in MINOR_UNITS:
         return code
     lower = code.lower()
-    if lower in MINOR_UNITS:
+    if code.isascii() and lower in MINOR_UNITS:
         return lower
     if len(code) == 3 and code.isascii() and code.isalpha():
-        raise Refused("invalid_currency", f"Invalid currency: {lower}. It is no ISO 4217 currency in use.", param=param)
+        raise Refused(
+            "invalid_currency", f"Invalid currency: {lower}. That is no ISO 4217 currency in use.", param=param
+        )
     raise Refused(
         "invalid_currency", "Invalid currency. Write a three-letter ISO 4217 code, such as eur or usd.", param=param
     )
