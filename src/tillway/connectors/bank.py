@@ -146,15 +146,16 @@ class Bank:
 
     def totals(self) -> dict[str, dict[str, dict[str, int]]]:
         """What was accepted, by currency and kind: how many, and their sum in minor units. `captured` counts captures
-        and authorizations that captured at once. It walks through every operation.
+        and authorizations that captured at once; a dispute stands under its stage, for only a `chargeback` takes money.
+        It walks through every operation.
         """
         totals: dict[str, dict[str, dict[str, int]]] = {}
         for operation in self._operations.values():
             if operation.status != "Accepted":
                 continue
-            kinds = (
-                [operation.kind, "captured"] if operation.capture or operation.kind == "capture" else [operation.kind]
-            )
+            kinds: list[str] = [operation.dispute or "chargeback" if operation.kind == "dispute" else operation.kind]
+            if operation.capture or operation.kind == "capture":
+                kinds.append("captured")
             for kind in kinds:
                 row = totals.setdefault(operation.currency, {}).setdefault(kind, {"count": 0, "amount": 0})
                 row["count"] += 1

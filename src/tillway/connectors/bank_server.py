@@ -166,7 +166,7 @@ class BankServer:
         app.router.add_get("/_faults", self._get_faults)
         app.router.add_get("/_journal", self._get_totals)
         app.router.add_route("*", "/{path:.*}", self._call)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handle_signals=False)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
         await site.start()
@@ -178,7 +178,7 @@ class BankServer:
         try:
             rules = msgspec.json.decode(await request.read(), type=dict[str, Any])
             self.faults.replace(rules)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return web.json_response({"message": "the body is not a JSON object"}, status=400)
         except FaultsInvalid as invalid:
             return web.json_response({"message": str(invalid), "field": invalid.field}, status=422)

@@ -102,7 +102,7 @@ class SocketTransport:
                     _json_object(content),
                     {name.lower(): value for name, value in answer.headers.items()},
                 )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             raise TransportError(_said(error), spoken=False) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TransportError(_said(error), spoken=True) from error

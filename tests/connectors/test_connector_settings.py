@@ -1,0 +1,60 @@
+"""Settings are refused by name, and connectors are found and built by name."""
+
+import pytest
+
+from tillway.connectors import registry
+from tillway.connectors.http_bank import HttpBank
+from tillway.connectors.settings import SettingInvalid
+from tillway.connectors.simulator import Simulator
+from tillway.connectors.transport import SocketTransport
+
+URL = {"base_url": "http://127.0.0.1:4545"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "says"),
+    [
+        ({}, "base_url", "missing"),
+        ({"base_url": ""}, "base_url", "missing"),
+        ({"base_url": "127.0.0.1:4545"}, "base_url", "http://"),
+        ({"base_url": "ftp://bank"}, "base_url", "http://"),
+        ({"base_url": "http://"}, "base_url", "http://"),
+        ({"base_url": "http://bank:99999"}, "base_url", "not a URL"),
+        ({"base_url": "http://me:secret@bank"}, "base_url", "credentials"),
+        ({"base_url": "http://bank?x=1"}, "base_url", "only scheme"),
+        ({"base_url": "http://ba nk"}, "base_url", "only scheme"),
+        ({**URL, "baseurl": "x"}, "baseurl", "base_url, notice_secret, api_key, ask_after_seconds, timeout_seconds"),
+        ({"port": "1"}, "port", "unknown"),
+        ({**URL, "ask_after_seconds": "soon"}, "ask_after_seconds", "seconds"),
+        ({**URL, "ask_after_seconds": "-1"}, "ask_after_seconds", "from 0.05"),
+        ({**URL, "timeout_seconds": "nan"}, "timeout_seconds", "seconds"),
+        ({**URL, "timeout_seconds": "inf"}, "timeout_seconds", "seconds"),
+        ({**URL, "api_key": "line\nbreak"}, "api_key", "printable"),
+    ],
+)
+def test_refused_by_name(settings, name, says):
+    with pytest.raises(SettingInvalid) as refused:
+        HttpBank.from_settings(settings)
+    assert refused.value.name == name
+    assert says in str(refused.value)
+    assert "secret@" not in str(refused.value) and "break" not in str(refused.value)
+
+
+def test_taken():
+    bank = HttpBank.from_settings({**URL, "ask_after_seconds": "2", "timeout_seconds": "1.5", "api_key": ""})
+    assert (bank.capabilities.ask_after_seconds, bank.capabilities.timeout_seconds) == (2.0, 1.5)
+    assert bank.capabilities.livemode
+    with pytest.raises(SettingInvalid, match="base_url: unknown setting; known are ask_after_seconds"):
+        Simulator.from_settings(URL)
+    assert not Simulator.from_settings({}).capabilities.livemode
+
+
+def test_registry():
+    assert set(registry.kinds()) >= {"http_bank", "simulator"}
+    connector, transport = registry.build("http_bank", URL)
+    assert isinstance(connector, HttpBank) and isinstance(transport, SocketTransport)
+    with pytest.raises(SettingInvalid, match="http_bank"):
+        registry.build("paypal", {})
+    described = {row.name: row for row in registry.kind("http_bank").describe()}
+    assert described["base_url"].required and described["notice_secret"].secret
+    assert all(row.description for row in described.values())

@@ -1,0 +1,267 @@
+"""What the failures of a socket mean, against servers that fail for real; and how a conversation is carried."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+
+import pytest
+
+from tillway.connectors.port import (
+    Declined,
+    NeverSeen,
+    NotSent,
+    Request,
+    Response,
+    Succeeded,
+    TransportError,
+    Unknown,
+)
+from tillway.connectors.transport import BODY_MAX, REQUESTS_MAX, SocketTransport, converse
+
+from .far_sides import free_port
+
+POST = Request("POST", "/v1/authorizations", {"reference": "r"}, {"idempotency-key": "r"})
+
+
+@contextlib.asynccontextmanager
+async def server(answer):
+    """A server that reads a request and then does `answer(reader, writer)`; yields its port."""
+    heard = []
+
+    async def serve(reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            heard.append(head)
+            await answer(reader, writer)
+            await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[1], heard
+    finally:
+        listening.close()
+
+
+def writes(content):
+    async def answer(reader, writer):
+        writer.write(content)
+
+    return answer
+
+
+async def resets(reader, writer):
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def closes(reader, writer):
+    writer.close()
+
+
+async def is_silent(reader, writer):
+    await asyncio.sleep(3)
+
+
+async def drips(reader, writer):
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+    for _ in range(30):
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.1)
+
+
+def response(body, status="200 OK", headers=""):
+    return f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n{headers}\r\n".encode() + body
+
+
+async def sent(port, request=POST, **options):
+    transport = SocketTransport(f"http://127.0.0.1:{port}", **{"timeout_seconds": 0.5, **options})
+    try:
+        return await transport.send(request)
+    finally:
+        await transport.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        resets,
+        closes,
+        is_silent,
+        drips,
+        writes(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"),
+        writes(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{}"),
+        writes(b"HTTP/1.1 2"),
+        writes(b"SSH-2.0-OpenSSH_9.6\r\n"),
+        writes(b""),
+    ],
+    ids=["resets", "closes", "silent", "drips", "half body", "half chunk", "half head", "not http", "nothing"],
+)
+async def test_may_have_been_seen(answer):
+    async with server(answer) as (port, heard):
+        with pytest.raises(TransportError) as failed:
+            await sent(port)
+        assert failed.value.spoken
+        assert len(heard) == 1, "a request that moves money was sent again"
+
+
+async def test_was_not_seen():
+    refused = f"http://127.0.0.1:{free_port()}"
+    unresolved = "http://no-such-host.invalid"
+    async with server(writes(b"no TLS here\r\n")) as (port, _):
+        for url in (refused, unresolved, f"https://127.0.0.1:{port}"):
+            transport = SocketTransport(url, timeout_seconds=1)
+            with pytest.raises(TransportError) as failed:
+                await transport.send(POST)
+            assert not failed.value.spoken, url
+            assert "reference" not in failed.value.reason
+            await transport.close()
+
+
+async def test_no_connection_in_time_was_not_seen():
+    # A queue of one that is full: the kernel lets further connections wait.
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        filling = [socket.socket() for _ in range(4)]
+        for one in filling:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+        with pytest.raises(TransportError) as failed:
+            await sent(port, connect_seconds=0.2)
+        assert not failed.value.spoken
+        for one in filling:
+            one.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (response(b'{"a": 1}'), Response(200, {"a": 1})),
+        (response(b"[1]"), Response(200, None)),
+        (response(b"{nope"), Response(200, None)),
+        (response(b""), Response(200, None)),
+        (response(b'{"a": "\xff"}'), Response(200, None)),
+        (response(b"[" * 100_000), Response(200, None)),
+        (response(b" " * BODY_MAX + b"{}"), Response(200, None)),
+        (response(b'{"a": 1}', "503 Busy"), Response(503, {"a": 1})),
+        (response(b"", "302 Found", "location: http://127.0.0.1:1/\r\n"), Response(302, None)),
+    ],
+    ids=["object", "list", "broken", "empty", "bad utf-8", "deep", "too large", "5xx", "redirect"],
+)
+async def test_answers(content, expected):
+    async with server(writes(content)) as (port, heard):
+        answer = await sent(port, timeout_seconds=5)
+        assert (answer.status, answer.body) == (expected.status, expected.body)
+        assert len(heard) == 1
+
+
+async def test_what_goes_out():
+    async with server(writes(response(b"{}", headers="Retry-After: 7\r\n"))) as (port, heard):
+        answer = await sent(port, headers={"authorization": "Bearer secret"})
+        assert answer.headers["retry-after"] == "7"
+        head = heard[0].decode().lower()
+        assert head.startswith("post /v1/authorizations http/1.1")
+        for line in ("idempotency-key: r", "authorization: bearer secret", "content-type: application/json"):
+            assert line in head
+        await sent(port, Request("GET", "/v1/operations/r", moves_money=False))
+        assert heard[1].startswith(b"GET /v1/operations/r ")
+
+
+# Conversations.
+
+
+class Script:
+    """Plays one answer a request: a Response, or a TransportError that is raised."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.sent = []
+
+    async def send(self, request):
+        self.sent.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def close(self):
+        """Nothing to close."""
+
+
+def talk(*requests):
+    yield from (request for request in requests)
+    return Succeeded("b")
+
+
+MOVES, ASKS = POST, Request("GET", "/", moves_money=False)
+SEEN, UNSEEN, OK = TransportError("lost", spoken=True), TransportError("refused", spoken=False), Response(200, {})
+
+
+@pytest.mark.parametrize(
+    ("requests", "answers", "expected"),
+    [
+        ([MOVES], [OK], Succeeded("b")),
+        ([], [OK], Succeeded("b")),
+        ([MOVES], [SEEN], Unknown("lost")),
+        ([MOVES], [UNSEEN], NotSent("refused")),
+        ([MOVES, MOVES], [OK, UNSEEN], Unknown("refused")),
+        ([MOVES, ASKS], [OK, UNSEEN], Unknown("refused")),
+        ([ASKS], [SEEN], Unknown("lost")),
+        # A question that was not asked says nothing about the operation.
+        ([ASKS], [UNSEEN], Unknown("refused")),
+        ([ASKS, MOVES], [OK, UNSEEN], NotSent("refused")),
+    ],
+)
+async def test_converse(requests, answers, expected):
+    assert await converse(talk(*requests), Script(*answers)) == expected
+
+
+async def test_a_conversation_ends():
+    def endless():
+        while True:
+            yield MOVES
+
+    script = Script(OK)
+    assert isinstance(await converse(endless(), script), Unknown)
+    assert len(script.sent) == REQUESTS_MAX
+
+
+async def test_a_failed_conversation_is_closed():
+    closed = []
+
+    def conversation():
+        try:
+            yield MOVES
+        finally:
+            closed.append(True)
+
+    await converse(conversation(), Script(SEEN))
+    assert closed == [True]
+
+
+async def test_a_connector_that_breaks_is_heard():
+    def conversation():
+        yield MOVES
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await converse(conversation(), Script(OK))
+
+
+def test_what_is_carried_is_not_shown():
+    request = Request("POST", "/v1/authorizations", {"card": "4242424242424242"}, {"authorization": "Bearer secret"})
+    assert repr(request) == "Request(POST /v1/authorizations)"
+
+
+async def test_outcomes_pass_through():
+    def decides(outcome):
+        yield MOVES
+        return outcome
+
+    for outcome in (Declined(), NeverSeen(), NotSent("429", 3.0)):
+        assert await converse(decides(outcome), Script(OK)) == outcome
