@@ -381,6 +381,10 @@ def test_a_listing_goes_one_way_at_a_time() -> None:
     assert listing.validate({"limit": "3", "starting_after": "pi_1"}) == {"limit": 3, "starting_after": "pi_1"}
     refused = refusal(b"starting_after=pi_1&ending_before=pi_2", listing)
     assert (refused.code, refused.param) == ("parameters_exclusive", "ending_before")
+    longer = listing.extended(status=Enum("open")).at_most_one("status", "customer")
+    assert refusal(b"starting_after=pi_1&ending_before=pi_2", longer).param == "ending_before"
+    assert refusal(b"status=open&customer=cus_1", longer).param == "customer"
+    assert listing.validate({"customer": "cus_1"}) == {"customer": "cus_1"}
 
 
 def test_span() -> None:

@@ -168,7 +168,7 @@ def test_the_tree() -> None:
 @pytest.mark.parametrize(
     ("text", "terms"),
     [
-        ("status:'Succeeded' AND metadata['Key']:'Value'", [("status", "succeeded"), ("metadata[Key]", "value")]),
+        ("status:'Succeeded' AND metadata['Key']:'Value'", [("status", "Succeeded"), ("metadata[Key]", "Value")]),
         ("customer:'cus_1'", [("customer", "cus_1")]),
         ("status:'a' OR customer:'b'", []),
         ("-status:'a'", []),

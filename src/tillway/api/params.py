@@ -763,17 +763,29 @@ class Created(Parameter):
 
 
 class Params(Object):
-    """The parameters of one route. Of the names in a tuple of `exclusive`, at most one may be sent with a value."""
+    """The parameters of one route."""
 
-    def __init__(self, *, exclusive: Sequence[tuple[str, ...]] = (), **members: Parameter) -> None:
+    def __init__(self, **members: Parameter) -> None:
         super().__init__(required=False, unsettable=False, **members)
-        self.exclusive = tuple(exclusive)
-        assert all(name in members for names in self.exclusive for name in names)
+        self._exclusive: tuple[tuple[str, ...], ...] = ()
+
+    def at_most_one(self, *names: str) -> "Params":
+        """These parameters, of which at most one of `names` may be sent with a value."""
+        assert self.members.keys() >= set(names)
+        params = Params(**self.members)
+        params._exclusive = (*self._exclusive, names)
+        return params
+
+    def extended(self, **members: Parameter) -> "Params":
+        """These parameters with others added or replaced: what a route has beyond another, or in an older version."""
+        params = Params(**{**self.members, **members})
+        params._exclusive = self._exclusive
+        return params
 
     def validate(self, raw: dict[str, Any]) -> dict[str, Any]:
         """The typed values of `raw`, which came out of `wire`. Raises `Refused`: unknown names first, missing last."""
         values = self._read_members(raw, "")
-        for names in self.exclusive:
+        for names in self._exclusive:
             sent = [name for name in names if values.get(name) is not None]
             if len(sent) > 1:
                 raise Refused(
@@ -782,10 +794,6 @@ class Params(Object):
                     param=sent[1],
                 )
         return values
-
-    def extended(self, **members: Parameter) -> "Params":
-        """These parameters with others added or replaced: what a route has beyond another, or in an older version."""
-        return Params(exclusive=self.exclusive, **{**self.members, **members})
 
     def openapi_query(self) -> list[dict[str, Any]]:
         """The parameters as OpenAPI parameter objects of a query string."""
@@ -804,13 +812,8 @@ class Params(Object):
 
 def list_params(**filters: Parameter) -> Params:
     """The parameters of a listing by id: pages, `expand`, and the given filters."""
-    return Params(
-        exclusive=[("starting_after", "ending_before")],
-        limit=Limit(),
-        starting_after=Id(),
-        ending_before=Id(),
-        expand=Expand(),
-        **filters,
+    return Params(limit=Limit(), starting_after=Id(), ending_before=Id(), expand=Expand(), **filters).at_most_one(
+        "starting_after", "ending_before"
     )
 
 

@@ -107,14 +107,16 @@ def matches(query: Query, document: Mapping[str, Any]) -> bool:
 
 
 def required_terms(query: Query) -> list[tuple[str, str]]:
-    """(field, text in lower case) pairs that every result must have, in the order of the query; for choosing an index.
+    """(field, text) pairs that every result must have, in the order of the query; for choosing an index.
 
-    A metadata field is written `metadata[key]`. The list is empty where no field is fixed to a text, as under OR.
+    Text is as the query has it, and is compared without regard to case: an index over it holds lower case and is asked
+    for lower case, or it loses results. A metadata field is written `metadata[key]`. The list is empty where no field is
+    fixed to a text, as under OR.
     """
     if query.join == "or" and len(query.clauses) > 1:
         return []
     return [
-        (_field(clause.path), clause.value.lower())
+        (_field(clause.path), clause.value)
         for clause in query.clauses
         if clause.operator == ":" and not clause.negated and isinstance(clause.value, str)
     ]
