@@ -68,7 +68,7 @@ async def test_every_effect_is_a_line(tmp_path):
         await post(http, "/v1/refunds", {"reference": "r", "payment": "a", "amount": 24, "currency": "eur"})
         assert (await get(http, "/v1/operations/r"))[1]["status"] == "Accepted"
         assert (await get(http, "/v1/operations/x"))[0] == 404
-        status, totals = await get(http, "/_journal")
+        _, totals = await get(http, "/_journal")
         assert totals["accepted"]["eur"]["refund"] == {"count": 1, "amount": 24}
     assert [(line["reference"], line["kind"], line["status"], line["amount"]) for line in lines(journal)] == [
         ("a", "authorization", "Accepted", 4200),
@@ -83,15 +83,15 @@ async def test_no_card_in_the_journal(tmp_path):
         await post(http, "/v1/authorizations", authorization("a", number=CARD["number"], amount=4300))
         await post(http, "/v1/authorizations", authorization("b", number="4000000000000259", amount=4300))
     for file in tmp_path.iterdir():
-        content = file.read_bytes()
-        for secret in (CARD["number"], "4000000000000259", CARD["cvc"]):
-            assert secret.encode() not in content.replace(b'"contents"', b"") or secret == CARD["cvc"]
         assert file.stat().st_mode & 0o077 == 0
-    assert all("card" not in line and "cvc" not in line for line in lines(journal))
+        for number in (CARD["number"], "4000000000000259"):
+            assert number.encode() not in file.read_bytes()
+    known = {"reference", "kind", "status", "amount", "currency", "bank_id", "contents", "last4", "decline_code"}
+    known |= {"capture", "authorized", "captured", "dispute", "disputes", "dispute_reason"}
+    assert all(line.keys() <= known for line in lines(journal))
     assert [line["last4"] for line in lines(journal)] == ["9987", "0259"]
-    # The hash of the contents is of no use without the key beside the journal.
-    plain = hashlib.blake2b(CARD["number"].encode(), digest_size=16).hexdigest()
-    assert plain not in journal.read_text()
+    # A hash of so few digits would be guessed, were it not keyed.
+    assert len((tmp_path / "journal.key").read_bytes()) == 32
 
 
 async def test_it_remembers_after_a_restart(tmp_path):

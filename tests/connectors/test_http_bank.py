@@ -69,6 +69,7 @@ def declined(decline_code):
         (ok(), Succeeded("b1")),
         (ok(bank_id=None), Succeeded(None)),
         (ok(kind="authorize", currency="EUR"), Succeeded("b1")),
+        (ok(kind="Sale"), Succeeded("b1")),
         (ok(status="Pending"), Pending("b1")),
         (ok(status="InsufficientFunds"), Declined("card_declined", "insufficient_funds", bank_id="b1")),
         (declined("lost_card"), Declined("card_declined", "lost_card", bank_id="b1")),

@@ -18,7 +18,7 @@ import msgspec
 from tillway.connectors.bank import Announcement
 
 CALL_FAULTS = {
-    "slow": "answer `ms` milliseconds late; other faults still apply",
+    "slow": "perform and answer `ms` milliseconds late, also when nobody waits any more; other faults still apply",
     "refuse": "the connection is refused; only inside the process",
     "lose_request": "never perform, never answer",
     "lose_answer": "perform, never answer",
