@@ -110,8 +110,8 @@ def required_terms(query: Query) -> list[tuple[str, str]]:
     """(field, text) pairs that every result must have, in the order of the query; for choosing an index.
 
     Text is as the query has it, and is compared without regard to case: an index over it holds lower case and is asked
-    for lower case, or it loses results. A metadata field is written `metadata[key]`. The list is empty where no field is
-    fixed to a text, as under OR.
+    for lower case, or it loses results. A metadata field is written `metadata[key]`. The list is empty where no field
+    is fixed to a text, as under OR.
     """
     if query.join == "or" and len(query.clauses) > 1:
         return []

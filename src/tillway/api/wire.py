@@ -149,7 +149,10 @@ def _refuse_without_value(text: str, pair: str) -> NoReturn:
 
 
 def _unescaped(text: str, name: str) -> str:
-    escaped = text.replace("+", " ").encode()
+    spaced = text.replace("+", " ")
+    if "%" not in spaced:
+        return spaced
+    escaped = spaced.encode()
     plain = unquote_to_bytes(escaped)
     # A whole escape is three bytes and becomes one; what is no escape is left as it was.
     if len(plain) != len(escaped) - 2 * escaped.count(b"%"):
@@ -313,10 +316,12 @@ def _member(parent: str, key: str | int) -> str:
 # Only refusals come to what follows: it finds the name for a position in the text.
 
 _TOKENS_MAX = 20_000
-_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)(?:"(\s*:)?|\\?\Z)|[{}\[\],]', re.DOTALL)
+_TOKEN = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)(?:"(\s*:)?|\\?\Z)|[{}\[\],]', re.DOTALL)
 _BYTE = re.compile(r" \(byte ([0-9]+)\)")
 _SILENT_FAULT = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]|[0-9]{99}"
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"
+    rb"|(?<![0-9])[0-9]{99}"
 )
 """What the decoder refuses without a position: lone surrogates, and integers beyond everything."""
 
