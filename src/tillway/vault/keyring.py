@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -72,6 +72,18 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return "_File(****)"
 
 
+class _Held(NamedTuple):
+    """The file as it was read, and what comes of it; exchanged whole, so that no thread sees half a change.
+
+    `stamp` is what `os.stat` says of the file that was read: it differs once the file is replaced.
+    """
+
+    file: _File
+    stamp: tuple[int, ...]
+    current_id: str
+    ciphers: dict[str, AESGCM]
+
+
 class KeyInfo(msgspec.Struct, frozen=True):
     """What may be shown of a key. `created` is epoch seconds."""
 
@@ -97,7 +109,8 @@ class Keyring:
         self._clock = clock
         self._monotonic = monotonic
         self._derived: dict[str, Secret[bytes]] = {}
-        self._take_in(*_read(path))
+        self._held = _read(path)
+        self._look_again_at = monotonic() + CHECK_EVERY_SECONDS
 
     @classmethod
     def create(cls, path: Path, *, clock: Callable[[], float] = time.time) -> "Keyring":
@@ -126,38 +139,39 @@ class Keyring:
     @property
     def fingerprint_key(self) -> Secret[bytes]:
         """Stays the same for the life of the installation: with another one, no card would match its older self."""
-        return Secret(self._file.fingerprint_key)
+        return Secret(self._held.file.fingerprint_key)
 
     def derive(self, purpose: str) -> Secret[bytes]:
         """32 bytes for one purpose (`pagination_cursor`), by HKDF-SHA256 (RFC 5869) from the root key; always the same
         for the same key file. Purposes are constants of the code, so the memory of them is bounded."""
         if purpose not in self._derived:
             hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=f"tillway.{purpose}".encode())
-            self._derived[purpose] = Secret(hkdf.derive(self._file.root_key))
+            self._derived[purpose] = Secret(hkdf.derive(self._held.file.root_key))
         return self._derived[purpose]
 
-    def keys(self) -> list[KeyInfo]:
+    def list_keys(self) -> list[KeyInfo]:
         """The key-encryption keys in the order they were made."""
         self._look_at_file()
-        return [KeyInfo(key.id, key.state, key.created) for key in self._file.keys]
+        return [KeyInfo(key.id, key.state, key.created) for key in self._held.file.keys]
 
     # What a `KeyWrapper` does.
 
     def current_id(self) -> str:
         self._look_now_and_then()
-        return self._current_id
+        return self._held.current_id
 
     def wrap(self, data_key: bytes, context: bytes) -> tuple[str, bytes]:
         self._look_now_and_then()
-        key_id = self._current_id
+        held = self._held
         nonce = os.urandom(_NONCE_BYTES)
-        return key_id, nonce + self._ciphers[key_id].encrypt(nonce, data_key, _bound_to(key_id, context))
+        cipher = held.ciphers[held.current_id]
+        return held.current_id, nonce + cipher.encrypt(nonce, data_key, _bound_to(held.current_id, context))
 
     def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
-        if key_id not in self._ciphers:
+        if key_id not in self._held.ciphers:
             # Another process may have added the key within the last second and sealed under it.
             self._look_at_file()
-        cipher = self._ciphers.get(key_id)
+        cipher = self._held.ciphers.get(key_id)
         if cipher is None:
             raise KeyMissing(f"key {key_id!r} is not in {self._path}; restore the key file that has it from its backup")
         try:
@@ -196,12 +210,12 @@ class Keyring:
     def _changing(self) -> Iterator[_File]:
         """The file as it stands on disk now, with every other writer held off."""
         with _exclusive(self._path):
-            self._take_in(*_read(self._path))
-            yield self._file
+            self._held = _read(self._path)
+            yield self._held.file
 
     def _write(self, file: _File) -> None:
         _replace(self._path, file)
-        self._take_in(*_read(self._path))
+        self._held = _read(self._path)
 
     def _look_now_and_then(self) -> None:
         if self._monotonic() >= self._look_again_at:
@@ -212,20 +226,13 @@ class Keyring:
         server keeps serving, and the next start says what is wrong."""
         self._look_again_at = self._monotonic() + CHECK_EVERY_SECONDS
         try:
-            if _stamp(os.stat(self._path)) != self._stamp:
-                self._take_in(*_read(self._path))
+            if _stamp(os.stat(self._path)) != self._held.stamp:
+                self._held = _read(self._path)
         except (OSError, KeyFileUnfit):
             return
 
-    def _take_in(self, file: _File, stamp: tuple[int, ...]) -> None:
-        self._file = file
-        self._stamp = stamp
-        self._ciphers = {key.id: AESGCM(key.key) for key in file.keys}
-        self._current_id = next(key.id for key in file.keys if key.state == "current")
-        self._look_again_at = self._monotonic() + CHECK_EVERY_SECONDS
-
     def __repr__(self) -> str:
-        return f"Keyring({str(self._path)!r}, keys={len(self._file.keys)})"
+        return f"Keyring({str(self._path)!r}, keys={len(self._held.file.keys)})"
 
 
 def _bound_to(key_id: str, context: bytes) -> bytes:
@@ -256,8 +263,8 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
-def _read(path: Path) -> tuple[_File, tuple[int, ...]]:
-    """The file and its stamp, both of the one descriptor that was checked. Raises `KeyFileUnfit`."""
+def _read(path: Path) -> _Held:
+    """The file, with the stamp of the very descriptor that was checked. Raises `KeyFileUnfit`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -281,7 +288,13 @@ def _read(path: Path) -> tuple[_File, tuple[int, ...]]:
         if status.st_size > FILE_BYTES_MAX:
             raise KeyFileUnfit(f"{path} is larger than {FILE_BYTES_MAX} bytes: it is no key file.")
         content = opened.read(FILE_BYTES_MAX + 1)
-    return _parse(path, content), _stamp(status)
+    file = _parse(path, content)
+    return _Held(
+        file=file,
+        stamp=_stamp(status),
+        current_id=next(key.id for key in file.keys if key.state == "current"),
+        ciphers={key.id: AESGCM(key.key) for key in file.keys},
+    )
 
 
 def _parse(path: Path, content: bytes) -> _File:
