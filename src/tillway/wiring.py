@@ -7,6 +7,7 @@ import msgspec
 from tillway.api import handlers
 from tillway.api.access import Access
 from tillway.api.app import Api
+from tillway.api.refusals import Refusals
 from tillway.api.render import Renderer
 from tillway.connectors import registry
 from tillway.domain.ledger import Fee
@@ -88,5 +89,6 @@ async def assemble(settings: Settings, store: Store | None = None, clock: Clock 
     webhooks = Webhooks(engine, renderer)
     runner = Runner(engine, attempts, webhooks.deliver)
     access = Access(store)
-    platform = Platform(engine, attempts, cards, store, connections, access, webhooks)
-    return Running(platform, Api(platform, renderer, access), runner, connections, webhooks, store, keyring)
+    refusals = Refusals()
+    platform = Platform(engine, attempts, cards, store, connections, access, webhooks, refusals)
+    return Running(platform, Api(platform, renderer, access, refusals), runner, connections, webhooks, store, keyring)

@@ -11,8 +11,9 @@ import msgspec
 
 from tillway.api.access import Access
 from tillway.api.errors import internal_error
+from tillway.api.refusals import Refusals
 from tillway.api.render import Renderer, encode, narrowed
-from tillway.api.routes import ROUTES, Answer, Call, Page, Plain, Route, Router
+from tillway.api.routes import NO_PARAMS, ROUTES, Answer, Call, Page, Plain, Route, Router
 from tillway.api.shapes import expand, shaped
 from tillway.api.versions import CURRENT, check_parameters, check_version
 from tillway.api.wire import parse_body, parse_query
@@ -50,10 +51,11 @@ class Response(msgspec.Struct):
 
 
 class Api:
-    def __init__(self, platform: Platform, renderer: Renderer, access: Access) -> None:
+    def __init__(self, platform: Platform, renderer: Renderer, access: Access, refusals: Refusals) -> None:
         self.platform = platform
         self.renderer = renderer
         self.access = access
+        self.refusals = refusals
         self.router = Router(ROUTES)
 
     async def handle(self, request: Request) -> Response:
@@ -74,6 +76,7 @@ class Api:
                 status, body = await self._body(route, caller, answer)
         except Refused as refused:
             status, body = self.renderer.refusal(caller, refused)
+            self._remember(request, caller, refused, status)
             if refused.code in ("lock_timeout", "idempotency_key_in_use", "rate_limit"):
                 headers.append(("stripe-should-retry", "true"))
         except Exception:
@@ -98,6 +101,25 @@ class Api:
             },
         ) if log.isEnabledFor(logging.INFO) else None
         return Response(status, headers, body)
+
+    def _remember(self, request: Request, caller: Caller, refused: Refused, status: int) -> None:
+        """Keep what `request_log_url` will be asked for: nothing of the parameters but the name of the wrong one."""
+        if caller.scope is not NOBODY and caller.request_id is not None:
+            self.refusals.keep(
+                caller.scope_key,
+                caller.request_id,
+                {
+                    "id": caller.request_id,
+                    "object": "request",
+                    "code": refused.code,
+                    "created": int(time.time()),
+                    "message": refused.message,
+                    "method": request.method,
+                    "param": refused.param,
+                    "path": request.path[:500],
+                    "status": status,
+                },
+            )
 
     def _route(self, request: Request) -> tuple[Route, tuple[str, ...]]:
         found = self.router.find(request.path)
@@ -131,7 +153,7 @@ class Api:
         headers: list[tuple[str, str]],
     ) -> Answer:
         if route.access == "anyone":
-            params = route.params.validate(parse_query(request.query)) if request.query else {}
+            params = route.params.validate(self._raw(request)) if route.params is not NO_PARAMS else {}
             return await route.handler(Call(self.platform, caller, params, ids, dict(request.headers), request.body))
         caller.api_version = check_version(request.headers.get("stripe-version"))
         raw = self._raw(request)
@@ -173,9 +195,7 @@ class Api:
                 raise Refused("idempotency_key_in_use") from None
             return replay
 
-    async def _replayed(
-        self, caller: Caller, id: str, digest: str, headers: list[tuple[str, str]]
-    ) -> Plain | None:
+    async def _replayed(self, caller: Caller, id: str, digest: str, headers: list[tuple[str, str]]) -> Plain | None:
         held = await self.platform.engine.load(caller.scope_key).maybe(IdempotencyRecord, id)
         if held is None or held.expires_at <= self.platform.engine.clock.now_ms() // 1000:
             return None
@@ -217,5 +237,7 @@ def _authorization(request: Request) -> str | None:
     if header:
         return header
     # Browsers send a publishable key as a parameter, because Stripe.js does.
-    found = re.search(r"(?:^|&)key=(pk_(?:test|live)_[0-9A-Za-z]+)", request.query or request.body[-4096:].decode("latin-1"))
+    found = re.search(
+        r"(?:^|&)key=(pk_(?:test|live)_[0-9A-Za-z]+)", request.query or request.body[-4096:].decode("latin-1")
+    )
     return f"Bearer {found.group(1)}" if found else None

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from tillway.api.cards import CARD, billing, checks
+from tillway.api.cards import billing, checks
 from tillway.api.lists import listed, searched
 from tillway.api.params import (
     Amount,
     AnyOf,
     Boolean,
+    CardField,
     Created,
     Currency,
     Email,
@@ -38,6 +39,10 @@ from tillway.store.codec import by_customer, by_parent, decode
 
 _CONNECT = "Connect accounts"
 
+_RAW_CARD = Object(
+    object=Enum("card"), name=Text(), number=CardField(), exp_month=CardField(), exp_year=CardField(), cvc=CardField()
+)
+
 CREATE = Params(
     amount=Amount(required=True),
     currency=Currency(required=True),
@@ -53,8 +58,8 @@ CREATE = Params(
     radar_options=Open(),
     receipt_email=Email(),
     shipping=Shipping(),
-    source=AnyOf(Id(), Object(object=Enum("card"), name=Text(), **CARD.members)),
-    card=AnyOf(Id(), Object(object=Enum("card"), name=Text(), **CARD.members)),
+    source=AnyOf(Id(), _RAW_CARD),
+    card=AnyOf(Id(), _RAW_CARD),
     statement_descriptor=StatementDescriptor(),
     statement_descriptor_suffix=StatementDescriptor(),
     transfer_data=Unsupported(_CONNECT),
@@ -103,11 +108,21 @@ async def list_charges(call: Call) -> Answer:
     keep = (lambda charge: charge.transfer_group == group) if group else None
     if "payment_intent" in params:
         return await listed(
-            call, "ch", index="parent", partition=by_parent(scope, "ch", params["payment_intent"]), keep=keep, noun="charge"
+            call,
+            "ch",
+            index="parent",
+            partition=by_parent(scope, "ch", params["payment_intent"]),
+            keep=keep,
+            noun="charge",
         )
     if "customer" in params:
         return await listed(
-            call, "ch", index="customer", partition=by_customer(scope, "ch", params["customer"]), keep=keep, noun="charge"
+            call,
+            "ch",
+            index="customer",
+            partition=by_customer(scope, "ch", params["customer"]),
+            keep=keep,
+            noun="charge",
         )
     return await listed(call, "ch", keep=keep, noun="charge")
 
@@ -115,7 +130,7 @@ async def list_charges(call: Call) -> Answer:
 @route("GET", "/v1/charges/search", SEARCH, returns="search_result")
 async def search(call: Call) -> Answer:
     """Search charges."""
-    return await searched(call, "ch", "charge")
+    return await searched(call, "ch", "charges")
 
 
 @route("GET", "/v1/charges/{id}", RETRIEVE, returns="charge")
@@ -147,7 +162,9 @@ async def capture(call: Call) -> Answer:
 
 
 @shape(
-    Charge, object="charge", expandable="balance_transaction customer payment_intent payment_method dispute failure_balance_transaction"
+    Charge,
+    object="charge",
+    expandable="balance_transaction customer payment_intent payment_method dispute failure_balance_transaction",
 )
 def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
     return {

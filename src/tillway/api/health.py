@@ -21,5 +21,7 @@ async def readyz(call: Call) -> Answer:
     try:
         await call.platform.store.get(f"{SYSTEM}/readyz")
     except Exception as error:
-        return Plain(503, _encode({"status": "unavailable", "reason": f"the store does not answer: {type(error).__name__}"}))
+        return Plain(
+            503, _encode({"status": "unavailable", "reason": f"the store does not answer: {type(error).__name__}"})
+        )
     return Plain(200, _encode({"status": "ready"}))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from tillway.api.params import LIMIT_DEFAULT, Span
 from tillway.api.routes import Call, Page
 from tillway.api.search import Resource, matches, parse, required_terms
-from tillway.api.shapes import shaped
+from tillway.api.shapes import View, shaped
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
 from tillway.engine.clock import time_prefix
@@ -139,10 +139,10 @@ async def searched(call: Call, prefix: str, resource: Resource) -> Page:
     for field, value in required_terms(query):
         if field.startswith("metadata[") or (field == "email" and prefix == "cus"):
             index = "term"
-            partition = by_term(scope, prefix, field, value.lower() if field == "email" else value)
+            partition = by_term(scope, prefix, field, value.lower())
             break
     cursor = call.params.get("page")
-    view = _view(call)
+    view = View(call.caller.scope.livemode, call.platform.engine.settings.public_url, call.caller.api_version)
     records = await collect(
         call,
         prefix,
@@ -158,9 +158,3 @@ async def searched(call: Call, prefix: str, resource: Resource) -> Page:
     has_more = len(records) > limit
     url = f"{LIST_URLS[prefix]}/search"
     return Page(page, has_more, url, object="search_result", next_page=page[-1].id if has_more else None)
-
-
-def _view(call: Call) -> Any:
-    from tillway.api.shapes import View
-
-    return View(call.caller.scope.livemode, call.platform.engine.settings.public_url, call.caller.api_version)

@@ -3,6 +3,8 @@
 from typing import Any
 
 from tillway.api.cards import METHOD_DATA, METHOD_TYPES
+from tillway.api.errors import doc_url
+from tillway.api.lists import listed, searched
 from tillway.api.params import (
     Amount,
     AnyOf,
@@ -15,6 +17,7 @@ from tillway.api.params import (
     Expand,
     Id,
     Ignored,
+    Limit,
     Metadata,
     Object,
     Open,
@@ -26,11 +29,11 @@ from tillway.api.params import (
     Url,
     list_params,
 )
-from tillway.api.routes import Answer, Call, Page, route
+from tillway.api.routes import Answer, Call, route
 from tillway.api.shapes import View, shape, shaped
-from tillway.domain import payment_intent
 from tillway.domain.payment_intent import PaymentError, PaymentIntent
 from tillway.engine import payments
+from tillway.store.codec import by_customer
 
 _CONNECT = "Connect accounts"
 
@@ -156,6 +159,9 @@ CANCEL = Params(
     cancellation_reason=Enum("abandoned", "duplicate", "fraudulent", "requested_by_customer"), expand=Expand()
 )
 
+LIST = list_params(created=Created(), customer=Id(), customer_account=Unsupported(_CONNECT))
+SEARCH = Params(query=Text(required=True), limit=Limit(), page=Id(), expand=Expand())
+
 INCREMENT = Params(
     amount=Amount(required=True),
     amount_details=Open(),
@@ -210,6 +216,21 @@ async def cancel(call: Call) -> Answer:
 async def increment_authorization(call: Call) -> Answer:
     """Authorize a larger total on the same card."""
     return await payments.increment(call.platform, call.caller, call.id, call.params)
+
+
+@route("GET", "/v1/payment_intents", LIST, returns="list")
+async def list_payment_intents(call: Call) -> Answer:
+    """List payments, newest first."""
+    if "customer" in call.params:
+        partition = by_customer(call.caller.scope_key, "pi", call.params["customer"])
+        return await listed(call, "pi", index="customer", partition=partition, noun="payment_intent")
+    return await listed(call, "pi", noun="payment_intent")
+
+
+@route("GET", "/v1/payment_intents/search", SEARCH, returns="search_result")
+async def search(call: Call) -> Answer:
+    """Search payments."""
+    return await searched(call, "pi", "payment_intents")
 
 
 @shape(
@@ -280,7 +301,7 @@ _DEFAULT_OPTIONS = {
 def _error(error: PaymentError, view: View) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "code": error.code,
-        "doc_url": f"https://docs.stripe.com/error-codes/{error.code.replace('_', '-')}",
+        "doc_url": doc_url(error.code),
         "message": error.message,
         "type": "card_error",
     }

@@ -3,10 +3,8 @@
 from typing import Any
 
 from tillway.api.cards import BILLING, METHOD_DATA, billing, checks
-from tillway.api.lists import listed
 from tillway.api.params import (
     CardField,
-    Created,
     Enum,
     Expand,
     Id,
@@ -20,14 +18,10 @@ from tillway.api.params import (
 )
 from tillway.api.routes import Answer, Call, route
 from tillway.api.shapes import View, shape
-from tillway.domain import payment_method as domain
-from tillway.domain.customer import Customer
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import Changes, Moment
-from tillway.domain.refusal import Refused
 from tillway.engine import payments
 from tillway.engine.core import Load
-from tillway.store.codec import by_customer
 
 _CONNECT = "Connect accounts"
 

@@ -3,7 +3,19 @@
 from typing import Any
 
 from tillway.api.lists import listed
-from tillway.api.params import Amount, Boolean, Created, Email, Enum, Expand, Id, Metadata, Params, Unsupported, list_params
+from tillway.api.params import (
+    Amount,
+    Boolean,
+    Created,
+    Email,
+    Enum,
+    Expand,
+    Id,
+    Metadata,
+    Params,
+    Unsupported,
+    list_params,
+)
 from tillway.api.routes import Answer, Call, route
 from tillway.api.shapes import View, shape
 from tillway.domain import refund as domain
@@ -29,7 +41,9 @@ CREATE = Params(
     refund_application_fee=Boolean(),
     reverse_transfer=Unsupported(_CONNECT),
 )
-ON_CHARGE = Params(**{name: member for name, member in CREATE.members.items() if name not in ("charge", "payment_intent")})
+ON_CHARGE = Params(
+    **{name: member for name, member in CREATE.members.items() if name not in ("charge", "payment_intent")}
+)
 UPDATE = Params(metadata=Metadata(), expand=Expand())
 LIST = list_params(charge=Id(), payment_intent=Id(), created=Created())
 LIST_OF_CHARGE = list_params(created=Created())
@@ -95,7 +109,11 @@ async def cancel(call: Call) -> Answer:
     return await call.platform.engine.run(call.caller, work)
 
 
-@shape(Refund, object="refund", expandable="balance_transaction charge customer failure_balance_transaction payment_intent payment_method")
+@shape(
+    Refund,
+    object="refund",
+    expandable="balance_transaction charge customer failure_balance_transaction payment_intent payment_method",
+)
 def refund_shape(refund: Refund, view: View) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "id": refund.id,

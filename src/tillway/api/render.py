@@ -1,6 +1,7 @@
 """From a record, or a refusal, to the bytes of an answer. The engine calls this before it commits, so that an answer and
 what it tells of are stored together."""
 
+import time
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ class Renderer:
         self.base_url = base_url
 
     def view(self, caller: Caller) -> View:
-        return View(caller.scope.livemode, self.base_url, caller.api_version)
+        return View(caller.scope.livemode, self.base_url, caller.api_version, int(time.time()))
 
     async def __call__(
         self, caller: Caller, load: Load, record: Record | None, refusal: Refused | None

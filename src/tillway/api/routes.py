@@ -67,7 +67,10 @@ class Route(msgspec.Struct, frozen=True):
     @property
     def group(self) -> str:
         """The noun that the route belongs to, for the documents."""
-        return self.path.split("/")[2]
+        parts = self.path.strip("/").split("/")
+        if parts[0] == "ops":
+            return "ops"
+        return parts[1] if parts[0] == "v1" else parts[0]
 
 
 ROUTES: list[Route] = []

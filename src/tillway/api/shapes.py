@@ -21,11 +21,12 @@ EXPANSIONS_MAX = 1000
 
 
 class View(msgspec.Struct):
-    """From where a record is looked at."""
+    """From where, and when (epoch seconds), a record is looked at."""
 
     livemode: bool
     base_url: str
     api_version: str | None = None
+    now: int = 0
 
 
 SHAPES: dict[type[Record], Shape] = {}
@@ -58,7 +59,7 @@ def shaped(record: Record, view: View) -> dict[str, Any]:
     return SHAPES[type(record)](record, view)
 
 
-async def expand(node: Any, paths: tuple[str, ...], load: Load, view: View, *, root: str = "") -> None:
+async def expand(node: Any, paths: tuple[str, ...], load: Load, view: View) -> None:
     """Replace ids in `node` by what they stand for, along `paths` such as `latest_charge.balance_transaction`."""
     budget = [EXPANSIONS_MAX]
     for path in paths:

@@ -34,9 +34,7 @@ def create(fields: dict[str, Any], at: Moment) -> Changes:
     """A new customer. The invoice prefix is taken from the id, so that it needs no randomness of its own."""
     suffix = at.new_suffix()
     customer = changed(Customer(id=f"cus_{suffix}", created=at.now, invoice_prefix=suffix[-8:].upper()), fields)
-    return Changes(
-        result=customer, records=(customer,), events=(EventDraft(type="customer.created", record=customer),)
-    )
+    return Changes(result=customer, records=(customer,), events=(EventDraft(type="customer.created", record=customer),))
 
 
 def update(customer: Customer, fields: dict[str, Any]) -> Changes:

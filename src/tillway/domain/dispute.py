@@ -161,15 +161,19 @@ def _won(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes
 def _lost(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes:
     status = "warning_closed" if before.inquiry else "lost"
     closed = msgspec.structs.replace(after, status=status)
-    settled = () if before.inquiry else (
-        transfer_entry(
-            source=before.id,
-            debit="disputes",
-            credit=f"receivable:{before.connector}",
-            amount_minor=before.amount_minor,
-            currency=before.currency,
-            at=at,
-        ),
+    settled = (
+        ()
+        if before.inquiry
+        else (
+            transfer_entry(
+                source=before.id,
+                debit="disputes",
+                credit=f"receivable:{before.connector}",
+                amount_minor=before.amount_minor,
+                currency=before.currency,
+                at=at,
+            ),
+        )
     )
     return Changes(
         result=closed,

@@ -60,9 +60,7 @@ class Delivery(Record):
         delay = DELIVERY_DELAYS_SECONDS[min(self.tries, len(DELIVERY_DELAYS_SECONDS) - 1)]
         if at.now + delay > self.created + DELIVERY_WINDOW_SECONDS:
             return None
-        return msgspec.structs.replace(
-            self, tries=self.tries + 1, last_status=why, due_at_ms=at.now_ms + delay * 1000
-        )
+        return msgspec.structs.replace(self, tries=self.tries + 1, last_status=why, due_at_ms=at.now_ms + delay * 1000)
 
 
 class NoticeTask(Record):
@@ -75,7 +73,9 @@ class NoticeTask(Record):
 
 def create_endpoint(fields: dict[str, Any], existing: int, at: Moment, *, secret: str) -> Changes:
     if existing >= ENDPOINTS_MAX:
-        raise Refused("webhook_endpoint_limit", f"An account has at most {ENDPOINTS_MAX} webhook endpoints in each mode.")
+        raise Refused(
+            "webhook_endpoint_limit", f"An account has at most {ENDPOINTS_MAX} webhook endpoints in each mode."
+        )
     endpoint = changed(
         WebhookEndpoint(
             id=at.new_id("we"),

@@ -65,6 +65,15 @@ class Entry(Record):
         return self.amount_minor - self.fee_minor
 
 
+class Balances(Record):
+    """A checkpoint of the fold over all entries whose ids' suffixes lie below `until`; see `engine/balance.py`."""
+
+    accounts: dict[str, int]
+    merchant: dict[str, int]
+    until: str
+    entries: int
+
+
 def charge_entry(
     *,
     source: str,

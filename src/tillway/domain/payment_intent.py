@@ -382,9 +382,7 @@ def _kept(payment: PaymentIntent, method: PaymentMethod) -> Changes:
     return Changes(records=(msgspec.structs.replace(method, consumed=True),))
 
 
-def _taken(
-    charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment
-) -> tuple[Charge, Record]:
+def _taken(charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment) -> tuple[Charge, Record]:
     """The charge with its money taken, and the entry that says so."""
     instant = charge.card is not None and charge.card.instant
     entry = charge_entry(
@@ -410,9 +408,7 @@ def _taken(
 
 def _captured(payment: PaymentIntent, attempt: Attempt, terms: Terms, at: Moment, charge: Charge) -> Changes:
     taken, entry = _taken(charge, attempt.amount_minor, attempt.connector, terms, at)
-    after = _with(
-        payment, status="succeeded", attempt=None, capturable_minor=0, received_minor=attempt.amount_minor
-    )
+    after = _with(payment, status="succeeded", attempt=None, capturable_minor=0, received_minor=attempt.amount_minor)
     return Changes(
         result=after,
         records=(after, taken, entry),
@@ -473,9 +469,13 @@ def _refused_by_provider(
         changes = _declined(payment, method, outcome, attempt, at)
         return msgspec.structs.replace(changes, deletes=(*changes.deletes, attempt.id))
     # The authorization stands as it was: only what was asked of it has been refused.
-    message = outcome.message or f"The provider refused the {attempt.kind}. Retrieve the payment to see what still stands."
+    message = (
+        outcome.message or f"The provider refused the {attempt.kind}. Retrieve the payment to see what still stands."
+    )
     after = _with(payment, status="requires_capture", attempt=None, cancellation_reason=None)
-    error = PaymentError(code=outcome.code, decline_code=outcome.decline_code, message=message, charge=payment.latest_charge)
+    error = PaymentError(
+        code=outcome.code, decline_code=outcome.decline_code, message=message, charge=payment.latest_charge
+    )
     after = _with(after, last_error=error)
     return Changes(
         result=after,
@@ -678,7 +678,13 @@ def increment(
 
 
 def _follow(
-    payment: PaymentIntent, charge: Charge, kind: Any, amount_minor: int, at: Moment, idem: str | None, shows: Any = "subject"
+    payment: PaymentIntent,
+    charge: Charge,
+    kind: Any,
+    amount_minor: int,
+    at: Moment,
+    idem: str | None,
+    shows: Any = "subject",
 ) -> Changes:
     attempt = Attempt(
         id=at.new_id("att"),

@@ -128,9 +128,7 @@ def attach(method: PaymentMethod, customer: Customer) -> Changes:
         code, decline_code = method.card.attach_decline
         raise Refused(code, decline_code=decline_code, payment_method=method)
     after = msgspec.structs.replace(method, customer=customer.id)
-    return Changes(
-        result=after, records=(after,), events=(EventDraft(type="payment_method.attached", record=after),)
-    )
+    return Changes(result=after, records=(after,), events=(EventDraft(type="payment_method.attached", record=after),))
 
 
 def detach(method: PaymentMethod) -> Changes:

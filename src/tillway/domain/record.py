@@ -91,9 +91,7 @@ def merged_metadata(old: dict[str, str], given: dict[str, str | None] | None) ->
         return {}
     merged = {key: value for key, value in {**old, **given}.items() if value is not None}
     if len(merged) > METADATA_KEYS_MAX:
-        raise Refused(
-            "parameter_invalid_object", f"Metadata holds at most {METADATA_KEYS_MAX} keys.", param="metadata"
-        )
+        raise Refused("parameter_invalid_object", f"Metadata holds at most {METADATA_KEYS_MAX} keys.", param="metadata")
     return merged
 
 

@@ -47,7 +47,9 @@ def create(
             param="charge",
         )
     if charge.disputed:
-        raise Refused("charge_disputed", f"Charge {charge.id} has been charged back; cannot issue a refund.", param="charge")
+        raise Refused(
+            "charge_disputed", f"Charge {charge.id} has been charged back; cannot issue a refund.", param="charge"
+        )
     if charge.refundable_minor == 0:
         raise Refused("charge_already_refunded", f"Charge {charge.id} has already been refunded.", param="charge")
     amount = charge.refundable_minor if amount_minor is None else amount_minor
@@ -110,7 +112,8 @@ def create(
     )
 
 
-def settle(refund: Refund, charge: Charge, attempt: Attempt, outcome: Outcome, at: Moment, *, first_ask_seconds: float = 5.0
+def settle(
+    refund: Refund, charge: Charge, attempt: Attempt, outcome: Outcome, at: Moment, *, first_ask_seconds: float = 5.0
 ) -> Changes:
     """Bring the provider's word home; a second time it changes nothing."""
     if refund.attempt != attempt.id:

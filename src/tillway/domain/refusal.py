@@ -85,7 +85,9 @@ RULES: dict[str, Rule] = {
     "incorrect_zip": Rule(402, "card_error", "Your card's postal code is incorrect."),
     "expired_card": Rule(402, "card_error", "Your card has expired."),
     "card_declined": Rule(402, "card_error", "Your card was declined."),
-    "processing_error": Rule(402, "card_error", "An error occurred while processing your card. Try again in a little bit."),
+    "processing_error": Rule(
+        402, "card_error", "An error occurred while processing your card. Try again in a little bit."
+    ),
     "authentication_required": Rule(402, "card_error", "This payment requires authentication."),
     "token_already_used": Rule(400, _INVALID, "You cannot use a token more than once."),
     "token_expired": Rule(400, _INVALID, "This token has expired. Make a new one."),

@@ -58,7 +58,9 @@ def create(fields: dict[str, Any], at: Moment, *, secret: str) -> Changes:
 
 def update(setup: SetupIntent, fields: dict[str, Any]) -> Changes:
     if setup.status in ("succeeded", "canceled") and set(fields) - {"metadata", "description"}:
-        raise _unexpected(setup, f"A SetupIntent with the status {setup.status} can only change description and metadata.")
+        raise _unexpected(
+            setup, f"A SetupIntent with the status {setup.status} can only change description and metadata."
+        )
     after = changed(setup, fields)
     if "method" in fields:
         status = "requires_confirmation" if after.method else "requires_payment_method"
@@ -68,12 +70,8 @@ def update(setup: SetupIntent, fields: dict[str, Any]) -> Changes:
 
 def cancel(setup: SetupIntent, reason: str | None) -> Changes:
     if setup.status not in CONFIRMABLE:
-        raise _unexpected(
-            setup, f"You cannot cancel this SetupIntent because it has a status of {setup.status}."
-        )
-    return _saved(
-        _with(setup, status="canceled", cancellation_reason=reason, challenge=None), "setup_intent.canceled"
-    )
+        raise _unexpected(setup, f"You cannot cancel this SetupIntent because it has a status of {setup.status}.")
+    return _saved(_with(setup, status="canceled", cancellation_reason=reason, challenge=None), "setup_intent.canceled")
 
 
 def confirm(
@@ -130,9 +128,7 @@ def _done(setup: SetupIntent, method: PaymentMethod, at: Moment) -> Changes:
     )
 
 
-def _failed(
-    setup: SetupIntent, method: PaymentMethod, code: str, decline_code: str | None, at: Moment
-) -> Changes:
+def _failed(setup: SetupIntent, method: PaymentMethod, code: str, decline_code: str | None, at: Moment) -> Changes:
     error = PaymentError(code=code, decline_code=decline_code, message=RULES[code].message, method=method)
     attempt = msgspec.structs.replace(_attempt(setup, method, "failed", at), error=error)
     after = _with(

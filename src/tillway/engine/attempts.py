@@ -8,7 +8,6 @@ a task, is asked about ever more seldom, and stands in the list of money in doub
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
 from typing import Protocol, assert_never
 
 import msgspec
@@ -40,13 +39,14 @@ from tillway.domain.refusal import Refused
 from tillway.domain.test_cards import ALIAS_CVC, by_alias
 from tillway.engine.cards import CardVault
 from tillway.engine.core import Caller, Done, Engine, Load, Work
-from tillway.store.port import Row
 from tillway.store.codec import decode
+from tillway.store.port import Row
 
 log = logging.getLogger(__name__)
 
 ROUNDS_MAX = 4
-"""How often one request sends or asks before it is answered with "processing"."""
+"""How often one request sends or asks before it is answered with "processing". Each round ends with the connector's own
+time-out, so that a request is never kept longer than `answer_within_seconds` and one time-out more."""
 
 PAUSE_MAX_SECONDS = 2.0
 """The longest wait between two rounds that a caller is kept waiting for."""
@@ -96,15 +96,8 @@ class Attempts:
         if not begun.attempts:
             return begun
         attempt = begun.attempts[0]
-        secret = cvc[0] if cvc else None
-        carrying = self.carry(caller, attempt, begun, cvc=secret)
-        patience = self.engine.settings.answer_within_seconds
-        task = asyncio.ensure_future(carrying)
-        try:
-            settled = await asyncio.wait_for(asyncio.shield(task), patience)
-        except TimeoutError:
-            settled = None
-        if settled is not None and settled.status:
+        settled = await self.carry(caller, attempt, begun, cvc=cvc[0] if cvc else None)
+        if settled is not None:
             return settled
         return await self._answer_unfinished(caller, attempt)
 
@@ -127,7 +120,7 @@ class Attempts:
         place = (caller.scope_key, attempt.id)
         self.held[place] = attempt.due_at_ms
         seen = begun.seen if begun is not None else None
-        done: Done | None = None
+        answer_by_ms = self.engine.clock.now_ms() + int(self.engine.settings.answer_within_seconds * 1000)
         try:
             for _ in range(ROUNDS_MAX):
                 outcome = await self._converse(caller.scope, attempt, cvc=cvc, ask=ask)
@@ -141,7 +134,8 @@ class Attempts:
                 pause = (attempt.due_at_ms - self.engine.clock.now_ms()) / 1000
                 if attempt.state == "unknown" and attempt.asked == 1:
                     pause = min(pause, 0.5)  # Ask once at once: most lost answers are found by the first question.
-                if pause > PAUSE_MAX_SECONDS or attempt.state == "pending":
+                late = self.engine.clock.now_ms() >= answer_by_ms
+                if late or pause > PAUSE_MAX_SECONDS or attempt.state == "pending":
                     return None
                 await asyncio.sleep(max(pause, 0.0))
             return None
@@ -320,7 +314,9 @@ class Attempts:
         try:
             await self.engine.run(Caller.system(scope), work)
         except Refused as refused:
-            log.warning("a dispute notice about no charge of ours", extra={"reference": notice.reference, "why": str(refused)})
+            log.warning(
+                "a dispute notice about no charge of ours", extra={"reference": notice.reference, "why": str(refused)}
+            )
 
 
 NO_KEY = "idem_none"

@@ -14,6 +14,8 @@ from tillway.store.port import Store
 from tillway.vault.port import CardContents, SealedCard, SealedCvc, Vault
 
 SECONDS_PER_YEAR = 31_556_952
+ALIASES_MAX = 10_000
+"""Public test cards whose facts are remembered, over all merchants."""
 
 _encode = msgspec.json.Encoder().encode
 _card = msgspec.json.Decoder(SealedCard)
@@ -24,6 +26,7 @@ class CardVault:
     def __init__(self, vault: Vault, store: Store) -> None:
         self.vault = vault
         self.store = store
+        self._aliases: dict[tuple[str, str], CardFacts] = {}
 
     def take_in(
         self,
@@ -49,9 +52,7 @@ class CardVault:
             number=number, exp_month=checked.exp_month, exp_year=checked.exp_year, name=given.get("name")
         )
         sealed = self.vault.seal(scope_key, owner, contents)
-        records = [
-            SealedRecord(id=owner, created=at.now, sealed=msgspec.Raw(_encode(sealed)), expires_at=keep_until)
-        ]
+        records = [SealedRecord(id=owner, created=at.now, sealed=msgspec.Raw(_encode(sealed)), expires_at=keep_until)]
         cvc_id = None
         if checked.cvc is not None:
             cvc_id = at.new_id("cvc")
@@ -85,6 +86,9 @@ class CardVault:
         if known is None:
             return None
         month, year = alias_expiry(1970 + at.now // SECONDS_PER_YEAR)
+        remembered = self._aliases.get((scope_key, alias))
+        if remembered is not None and remembered.exp_year == year:
+            return remembered
         facts = CardFacts(
             brand=known.brand,
             last4=known.last4,
@@ -93,7 +97,11 @@ class CardVault:
             fingerprint=self.vault.fingerprint(scope_key, Secret(known.number)),
             alias=alias,
         )
-        return _mannered(facts, known, cvc=True, address={})
+        facts = _mannered(facts, known, cvc=True, address={})
+        if len(self._aliases) >= ALIASES_MAX:
+            self._aliases.clear()
+        self._aliases[scope_key, alias] = facts
+        return facts
 
     async def open(self, scope_key: str, facts: CardFacts, cvc: str | None) -> CardData | None:
         """The card for one call to a provider; None where it has been deleted since."""

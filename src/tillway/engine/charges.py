@@ -50,9 +50,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any], *, 
     return await platform.attempts.operate(caller, work, cvc)
 
 
-async def _source(
-    platform: Platform, load: Load, params: dict[str, Any], at: Moment
-) -> tuple[PaymentMethod, Changes]:
+async def _source(platform: Platform, load: Load, params: dict[str, Any], at: Moment) -> tuple[PaymentMethod, Changes]:
     """What pays: a token, a test token, raw card data, one of the customer's cards, or the customer's default."""
     source = params.get("source") or params.get("card")
     owner = params.get("customer")
@@ -106,5 +104,7 @@ async def capture(platform: Platform, caller: Caller, id: str, params: dict[str,
 
 def customer_is_set(charge: Charge) -> Refused:
     return Refused(
-        "parameter_invalid_string", f"Charge {charge.id} already has a customer, which cannot be changed.", param="customer"
+        "parameter_invalid_string",
+        f"Charge {charge.id} already has a customer, which cannot be changed.",
+        param="customer",
     )

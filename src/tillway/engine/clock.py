@@ -1,5 +1,6 @@
 """Where time and ids come from: the only place in the platform that reads the clock for a decision."""
 
+import os
 import secrets
 import threading
 import time
@@ -16,14 +17,17 @@ SUFFIX_LENGTH = 17
 BATCH_MAX = 62 * 62
 
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
+_TO_BASE62 = bytes(ord(ALPHABET[i % 62]) for i in range(256))
+_UNFAIR = bytes(range(248, 256))
 
 
 def base62(number: int, width: int) -> str:
-    digits = []
-    for _ in range(width):
-        number, digit = divmod(number, 62)
-        digits.append(ALPHABET[digit])
-    return "".join(reversed(digits))
+    """`number` in `width` characters, two at a time; the larger ones fall off."""
+    text = ""
+    for _ in range(0, width, 2):
+        number, pair = divmod(number, BATCH_MAX)
+        text = _PAIRS[pair] + text
+    return text[-width:]
 
 
 def time_prefix(epoch_seconds: int) -> str:
@@ -34,7 +38,9 @@ def time_prefix(epoch_seconds: int) -> str:
 class Clock:
     """Wall time, and ids that sort by the time they were made, strictly so within a process."""
 
-    def __init__(self, time_ns: Callable[[], int] = time.time_ns, random_bits: Callable[[int], int] = secrets.randbits) -> None:
+    def __init__(
+        self, time_ns: Callable[[], int] = time.time_ns, random_bits: Callable[[int], int] = secrets.randbits
+    ) -> None:
         self._time_ns = time_ns
         self._random_bits = random_bits
         self._last = 0
@@ -55,5 +61,12 @@ class Clock:
 
 
 def random_text(length: int) -> str:
-    """`length` characters of base 62 from the system's randomness: for secrets."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+    """`length` (at most 128) characters of base 62 from the system's randomness: for secrets and request ids.
+
+    Bytes from 248 up are thrown away, so that each character is as likely as any other.
+    """
+    assert 0 < length <= 128
+    while True:
+        text = os.urandom(length + 16).translate(_TO_BASE62, _UNFAIR)
+        if len(text) >= length:
+            return text[:length].decode()

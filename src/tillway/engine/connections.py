@@ -34,6 +34,7 @@ class ConfiguredConnections:
         self._fresh_until_ms = 0
         self._configs: dict[tuple[str, str], ConnectorConfig] = {}
         self._open: dict[tuple[str, str], tuple[ConnectorConfig, Connection]] = {}
+        self._outdated: list[Connection] = []
 
     async def default(self, scope: Scope) -> Connection:
         await self._refresh()
@@ -57,6 +58,8 @@ class ConfiguredConnections:
         known = self._open.get((scope.mode, name))
         if known is not None and (known[0] is config or known[0] == config):
             return known[1]
+        if known is not None:
+            self._outdated.append(known[1])  # Closed with the rest: a conversation may still be using it.
         connector, transport = self._build(config.kind, config.settings)
         connection = Connection(name, connector, transport)
         self._open[scope.mode, name] = (config, connection)
@@ -76,8 +79,9 @@ class ConfiguredConnections:
         self._configs = configs
 
     async def close(self) -> None:
-        for _, connection in self._open.values():
+        for connection in (*self._outdated, *(connection for _, connection in self._open.values())):
             await connection.transport.close()
+        self._outdated.clear()
         self._open.clear()
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -19,6 +19,9 @@ from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Write
 
 CONFLICTS_MAX = 16
 """How often a decision is made again because a record had moved, before the caller is told to come back."""
+
+COMMIT_WITHIN_MS = 30_000
+"""A decision older than this is not committed any more: its ids would lie in a past that others hold to be complete."""
 
 ENDPOINTS_CACHE_MS = 2000
 
@@ -173,6 +176,8 @@ class Engine:
                 version = load.seen[held.id][0] if held.id in load.seen else ABSENT
                 key = f"{caller.scope_key}/{held.id}"
                 writes.append(Write(key, version, encode(held), (), None, None, held.expires_at))
+            if self.clock.now_ms() - at.now_ms > COMMIT_WITHIN_MS:
+                raise Refused("busy")
             if writes and not await self._commit(caller, writes, completes):
                 continue
             return Done(changes.result, changes.refusal, status, body, attempts, _after(load, writes, changes, held))
@@ -213,7 +218,10 @@ class Engine:
                 for write, row in zip(writes, found, strict=True)
             ):
                 return True
-            if all((row.version if row is not None else ABSENT) == write.version for write, row in zip(writes, found, strict=True)):
+            if all(
+                (row.version if row is not None else ABSENT) == write.version
+                for write, row in zip(writes, found, strict=True)
+            ):
                 return False
             await asyncio.sleep(0.05)
         raise Refused("busy")
@@ -224,12 +232,14 @@ class Engine:
         scope = caller.scope_key
         seen = load.seen
         writes = []
+        encoded: dict[int, bytes] = {}
         for record in changes.records:
+            body = encoded[id(record)] = encode(record)
             writes.append(
                 Write(
                     f"{scope}/{record.id}",
                     seen[record.id][0] if record.id in seen else ABSENT,
-                    encode(record),
+                    body,
                     index_entries(scope, record),
                     None,
                     None,
@@ -244,17 +254,18 @@ class Engine:
                     task = msgspec.structs.replace(task, due_at_ms=at.now_ms + self.settings.lease_ms)
                 attempts.append(task)
             writes.append(task_write(scope, task, seen[task.id][0] if task.id in seen else ABSENT))
-        for id in dict.fromkeys(changes.deletes):
-            await load.find(id)
-            version = seen[id][0] if id in seen else ABSENT
+        for gone in dict.fromkeys(changes.deletes):
+            await load.find(gone)
+            version = seen[gone][0] if gone in seen else ABSENT
             if version != ABSENT:
-                writes.append(Write(f"{scope}/{id}", version, None))
+                writes.append(Write(f"{scope}/{gone}", version, None))
         if changes.events:
             endpoints = await self.endpoints(scope)
             for draft in changes.events:
-                writes += _event_writes(caller, draft, endpoints, at)
+                body = encoded.get(id(draft.record)) or encode(draft.record)
+                writes += _event_writes(caller, draft, body, endpoints, at)
         if any(isinstance(record, WebhookEndpoint) for record in changes.records) or any(
-            id.startswith("we_") for id in changes.deletes
+            gone.startswith("we_") for gone in changes.deletes
         ):
             self._endpoints.pop(scope, None)
         return tuple(attempts), writes
@@ -305,14 +316,14 @@ def task_write(scope_key: str, task: Record, version: int) -> Write:
 
 
 def _event_writes(
-    caller: Caller, draft: EventDraft, endpoints: Iterable[WebhookEndpoint], at: Moment
+    caller: Caller, draft: EventDraft, body: bytes, endpoints: Iterable[WebhookEndpoint], at: Moment
 ) -> list[Write]:
     wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)] if endpoints else []
     event = Event(
         id=at.new_id("evt"),
         created=at.now,
         type=draft.type,
-        object=msgspec.Raw(encode(draft.record)),
+        object=msgspec.Raw(body),
         previous=msgspec.Raw(encode(draft.previous)) if draft.previous is not None else NOTHING,
         request=caller.request_id,
         idempotency_key=caller.idempotency_key,

@@ -54,7 +54,9 @@ def fields_of(params: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-async def create(platform: Platform, caller: Caller, params: dict[str, Any], *, prefix: str = "pi", door: str = "v1") -> Done:
+async def create(
+    platform: Platform, caller: Caller, params: dict[str, Any], *, prefix: str = "pi", door: str = "v1"
+) -> Done:
     _check_create(params)
     secret = random_text(24)
     cvc: list[str] = []
@@ -108,7 +110,7 @@ async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str,
     cvc: list[str] = []
 
     async def work(load: Load, at: Moment) -> Changes:
-        payment = await load.get(PaymentIntent, id, "intent")
+        payment = await _payment(load, id)
         _check_access(caller, payment.client_secret, params)
         if params.get("amount_to_confirm") not in (None, payment.amount_minor):
             raise Refused(
@@ -161,14 +163,21 @@ async def _begin(
 
 
 async def retrieve(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Record:
-    payment = await platform.engine.load(caller.scope_key).get(PaymentIntent, id, "intent")
+    payment = await _payment(platform.engine.load(caller.scope_key), id)
     _check_access(caller, payment.client_secret, params)
     return payment
 
 
+async def _payment(load: Load, id: str) -> PaymentIntent:
+    """The payment of that id, unless it is one that stays behind a direct charge."""
+    if not id.startswith("pi_"):
+        raise Refused("resource_missing", f"No such payment_intent: '{id[:100]}'", param="intent")
+    return await load.get(PaymentIntent, id, "intent")
+
+
 async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
     async def work(load: Load, at: Moment) -> Changes:
-        payment = await load.get(PaymentIntent, id, "intent")
+        payment = await _payment(load, id)
         fields = fields_of(params)
         method, made = await find_method(platform, load, params, at)
         if method is not None:
@@ -188,7 +197,7 @@ async def capture(platform: Platform, caller: Caller, id: str, params: dict[str,
         )
 
     async def work(load: Load, at: Moment) -> Changes:
-        payment = await load.get(PaymentIntent, id, "intent")
+        payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
         if charge is None:
             charge = Charge(id="ch_none", created=0, amount_minor=0, currency=payment.currency, status="", payment=id)
@@ -210,7 +219,7 @@ async def capture(platform: Platform, caller: Caller, id: str, params: dict[str,
 
 async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
     async def work(load: Load, at: Moment) -> Changes:
-        payment = await load.get(PaymentIntent, id, "intent")
+        payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
         idem = caller.idempotency[0] if caller.idempotency is not None else None
         return payment_intent.cancel(payment, charge, params.get("cancellation_reason"), at, idem=idem)
@@ -220,7 +229,7 @@ async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, 
 
 async def increment(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
     async def work(load: Load, at: Moment) -> Changes:
-        payment = await load.get(PaymentIntent, id, "intent")
+        payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
         before = Changes()
         named = {name: params[name] for name in ("metadata", "description", "statement_descriptor") if name in params}
@@ -360,5 +369,7 @@ def _check_access(caller: Caller, client_secret: str, params: dict[str, Any]) ->
         raise Refused("client_secret_invalid", param="client_secret")
     if caller.publishable and given is None:
         raise Refused(
-            "parameter_missing", "Missing required param: client_secret. A publishable key needs it.", param="client_secret"
+            "parameter_missing",
+            "Missing required param: client_secret. A publishable key needs it.",
+            param="client_secret",
         )

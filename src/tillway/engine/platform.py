@@ -1,6 +1,6 @@
 """The parts of a running platform, as its doors see them. `wiring.py` puts them together."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,6 +16,11 @@ class KeyCache(Protocol):
         """Look every API key up anew."""
 
 
+class RefusalLog(Protocol):
+    def find(self, scope_key: str, request_id: str) -> dict[str, Any] | None:
+        """What a recent refused request of that scope was."""
+
+
 class Platform(msgspec.Struct):
     engine: Engine
     attempts: Attempts
@@ -24,3 +29,4 @@ class Platform(msgspec.Struct):
     connections: Connections
     access: KeyCache
     webhooks: Webhooks
+    refusals: RefusalLog

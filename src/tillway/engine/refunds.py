@@ -14,7 +14,11 @@ from tillway.engine.platform import Platform
 async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done:
     """Refund a charge, or the charge of a payment, wholly or in part."""
     if params.get("charge") is None and params.get("payment_intent") is None:
-        raise Refused("parameter_missing", "One of the following params should be provided: payment_intent or charge.", param="charge")
+        raise Refused(
+            "parameter_missing",
+            "One of the following params should be provided: payment_intent or charge.",
+            param="charge",
+        )
 
     async def work(load: Load, at: Moment) -> Changes:
         charge = await _charge(load, params)

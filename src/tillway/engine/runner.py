@@ -143,7 +143,10 @@ class Runner:
         while not self._stopping:
             await asyncio.sleep(PURGE_EVERY_SECONDS)
             try:
-                while await self.engine.store.purge_expired(now=self.engine.clock.now_ms() // 1000, limit=PURGE_MAX) == PURGE_MAX:
+                while (
+                    await self.engine.store.purge_expired(now=self.engine.clock.now_ms() // 1000, limit=PURGE_MAX)
+                    == PURGE_MAX
+                ):
                     await asyncio.sleep(0)
             except Exception:
                 log.exception("expired records could not be purged")

@@ -18,7 +18,9 @@ class NewKey(msgspec.Struct, frozen=True):
     secret: str
 
 
-def new_key(account: str, mode: Mode, kind: str, *, created: int, name: str = "", expires_at: int | None = None) -> NewKey:
+def new_key(
+    account: str, mode: Mode, kind: str, *, created: int, name: str = "", expires_at: int | None = None
+) -> NewKey:
     prefix = "sk" if kind == "secret" else "pk"
     secret = f"{prefix}_{mode}_{random_text(SECRET_LENGTH)}"
     record = ApiKey(
@@ -34,7 +36,9 @@ def new_key(account: str, mode: Mode, kind: str, *, created: int, name: str = ""
     return NewKey(record, secret)
 
 
-async def create_account(store: Store, clock: Clock, *, name: str = "", handle: str = "") -> tuple[Account, list[NewKey]]:
+async def create_account(
+    store: Store, clock: Clock, *, name: str = "", handle: str = ""
+) -> tuple[Account, list[NewKey]]:
     """An account with a test and a live key pair, in one commit. The keys come in the order test secret, test
     publishable, live secret, live publishable."""
     created = clock.now_ms() // 1000

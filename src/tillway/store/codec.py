@@ -15,7 +15,7 @@ from tillway.domain.customer import Customer
 from tillway.domain.dispute import Dispute
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
 from tillway.domain.idempotency import IdempotencyRecord
-from tillway.domain.ledger import Entry
+from tillway.domain.ledger import Balances, Entry
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token
 from tillway.domain.record import Record
@@ -29,6 +29,7 @@ TYPES: dict[str, type[Record]] = {
     "key": ApiKey,
     "con": ConnectorConfig,
     "att": Attempt,
+    "bal": Balances,
     "card": PaymentMethod,
     "ch": Charge,
     "cus": Customer,
@@ -91,7 +92,7 @@ def by_term(scope: str, prefix: str, field: str, value: str) -> str:
 
 
 def _metadata_terms(scope: str, prefix: str, metadata: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(("term", by_term(scope, prefix, f"metadata[{key}]", value)) for key, value in metadata.items())
+    return tuple(("term", by_term(scope, prefix, f"metadata[{key}]", value.lower())) for key, value in metadata.items())
 
 
 def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,45 @@
+"""The challenge page's two calls: look, and decide."""
+
+from tillway.api.params import Enum, Params, Text
+from tillway.api.routes import Answer, Call, Plain, route
+from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.refusal import Refused
+from tillway.domain.setup_intent import SetupIntent
+from tillway.engine import payments, setups
+from tillway.web.challenge import HEADERS, back_to, page
+
+LOOK = Params(secret=Text(required=True))
+DECIDE = Params(secret=Text(required=True), outcome=Enum("pass", "fail", required=True))
+HTML = "text/html; charset=utf-8"
+
+
+@route("GET", "/3ds/{scope}/{id}", LOOK, returns="page", access="anyone")
+async def look(call: Call) -> Answer:
+    """Show the challenge of a payment or setup in test mode."""
+    return Plain(200, page(await _subject(call, None)), HTML, HEADERS)
+
+
+@route("POST", "/3ds/{scope}/{id}", DECIDE, returns="page", access="anyone")
+async def decide(call: Call) -> Answer:
+    """Complete or fail the challenge, and send the customer back to the merchant."""
+    subject = await _subject(call, call.params["outcome"] == "pass")
+    target = back_to(subject)
+    if target is None:
+        return Plain(200, page(subject), HTML, HEADERS)
+    return Plain(303, b"", HTML, (*HEADERS, ("location", target)))
+
+
+async def _subject(call: Call, passed: bool | None) -> PaymentIntent | SetupIntent:
+    scope, id = _test_scope(call.ids[0]), call.ids[1]
+    secret = call.params["secret"]
+    if id.startswith("seti_"):
+        return await setups.challenge(call.platform, scope, id, secret, passed=passed)
+    return await payments.challenge(call.platform, scope, id, secret, passed=passed)
+
+
+def _test_scope(key: str) -> Scope:
+    """Only test mode has this page: in live mode the provider names the issuer's own."""
+    if len(key) != SCOPE_KEY_LENGTH or key[-1] != "t" or not key.isalnum():
+        raise Refused("resource_missing", param="id")
+    return scope_of(key)

@@ -1,0 +1,144 @@
+"""Disputes: parameters, calls and shape."""
+
+from typing import Any
+
+from tillway.api.lists import listed
+from tillway.api.params import Boolean, Created, Enum, Expand, Id, Metadata, Object, Open, Params, Text, list_params
+from tillway.api.routes import Answer, Call, route
+from tillway.api.shapes import View, shape
+from tillway.domain import dispute as domain
+from tillway.domain.charge import Charge
+from tillway.domain.dispute import Dispute
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refusal import Refused
+from tillway.engine.core import Load
+from tillway.store.codec import by_parent
+
+EVIDENCE = (
+    "access_activity_log",
+    "appeal",
+    "billing_address",
+    "cancellation_policy",
+    "cancellation_policy_disclosure",
+    "cancellation_rebuttal",
+    "customer_communication",
+    "customer_email_address",
+    "customer_name",
+    "customer_purchase_ip",
+    "customer_signature",
+    "duplicate_charge_documentation",
+    "duplicate_charge_explanation",
+    "duplicate_charge_id",
+    "product_description",
+    "receipt",
+    "refund_policy",
+    "refund_policy_disclosure",
+    "refund_refusal_explanation",
+    "service_date",
+    "service_documentation",
+    "shipping_address",
+    "shipping_carrier",
+    "shipping_date",
+    "shipping_documentation",
+    "shipping_tracking_number",
+    "uncategorized_file",
+    "uncategorized_text",
+)
+EVIDENCE_TEXT_MAX = 20_000
+
+UPDATE = Params(
+    evidence=Object(
+        enhanced_evidence=Open(), **{name: Text(maximum=EVIDENCE_TEXT_MAX, unsettable=True) for name in EVIDENCE}
+    ),
+    expand=Expand(),
+    intended_submission_method=Enum("manual", "prefer_manual", "prefer_smart_disputes", "smart_disputes"),
+    metadata=Metadata(),
+    submit=Boolean(),
+)
+LIST = list_params(charge=Id(), payment_intent=Id(), created=Created())
+EXPAND_ONLY = Params(expand=Expand())
+
+
+@route("GET", "/v1/disputes", LIST, returns="list")
+async def list_disputes(call: Call) -> Answer:
+    """List disputes, newest first."""
+    params, scope = call.params, call.caller.scope_key
+    charge = params.get("charge")
+    if "payment_intent" in params:
+        payment = await call.platform.engine.load(scope).get(PaymentIntent, params["payment_intent"], "payment_intent")
+        charge = payment.latest_charge or "ch_none"
+    if charge is not None:
+        return await listed(call, "du", index="parent", partition=by_parent(scope, "du", charge), noun="dispute")
+    return await listed(call, "du", noun="dispute")
+
+
+@route("GET", "/v1/disputes/{id}", EXPAND_ONLY, returns="dispute")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve a dispute."""
+    return await call.platform.engine.load(call.caller.scope_key).get(Dispute, call.id)
+
+
+@route("POST", "/v1/disputes/{id}", UPDATE, returns="dispute")
+async def update(call: Call) -> Answer:
+    """Stage evidence against a dispute, and submit it unless `submit` is false."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        found = await load.get(Dispute, call.id)
+        fields = {name: call.params[name] for name in ("evidence", "metadata") if name in call.params}
+        submit = call.params.get("submit", "evidence" in fields)
+        if submit and not fields.get("evidence") and not found.evidence:
+            raise Refused("parameter_missing", "There is no evidence to submit. Send `evidence`.", param="evidence")
+        return domain.respond(found, await load.get(Charge, found.charge), fields, at, submit=submit)
+
+    return await call.platform.engine.run(call.caller, work)
+
+
+@route("POST", "/v1/disputes/{id}/close", EXPAND_ONLY, returns="dispute")
+async def close(call: Call) -> Answer:
+    """Give in to a dispute: it is lost."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        found = await load.get(Dispute, call.id)
+        return domain.close(found, await load.get(Charge, found.charge), at)
+
+    return await call.platform.engine.run(call.caller, work)
+
+
+@shape(Dispute, object="dispute", expandable="charge payment_intent")
+def dispute_shape(dispute: Dispute, view: View) -> dict[str, Any]:
+    return {
+        "id": dispute.id,
+        "object": "dispute",
+        "amount": dispute.amount_minor,
+        "balance_transaction": dispute.withdrawn,
+        "balance_transactions": [],
+        "charge": dispute.charge,
+        "created": dispute.created,
+        "currency": dispute.currency,
+        "enhanced_eligibility_types": [],
+        "evidence": {name: dispute.evidence.get(name) for name in EVIDENCE} | {"enhanced_evidence": {}},
+        "evidence_details": {
+            "due_by": dispute.due_by,
+            "enhanced_eligibility": {},
+            "has_evidence": bool(dispute.evidence),
+            "past_due": dispute.due_by < view.now,
+            "submission_count": dispute.submissions,
+            "submission_method": "manual" if dispute.submissions else None,
+        },
+        "intended_submission_method": None,
+        "is_charge_refundable": dispute.inquiry,
+        "livemode": view.livemode,
+        "metadata": dispute.metadata,
+        "payment_intent": dispute.payment if dispute.payment.startswith("pi_") else None,
+        "payment_method_details": {
+            "card": {
+                "brand": dispute.brand,
+                "case_type": "inquiry" if dispute.inquiry else "chargeback",
+                "network_reason_code": "10.4",
+            },
+            "type": "card",
+        },
+        "reason": dispute.reason,
+        "status": dispute.status,
+    }

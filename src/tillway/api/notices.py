@@ -1,0 +1,25 @@
+"""Where providers tell what they know: one address a connector and mode, authenticated by the connector itself."""
+
+from tillway.api.routes import Answer, Call, Plain, route
+from tillway.connectors.port import NoticeRejected
+from tillway.domain.account import Mode, Scope
+from tillway.domain.refusal import Refused
+
+
+@route("POST", "/connectors/{mode}/{name}/notices", returns="notice", access="anyone")
+async def receive(call: Call) -> Answer:
+    """Take in a provider's signed notice. It may come twice, late, or before the answer to the call itself."""
+    mode, name = call.ids
+    if mode not in ("test", "live"):
+        raise Refused("route_unknown", "The address of notices is /connectors/{test or live}/{name}/notices.")
+    known: Mode = "live" if mode == "live" else "test"
+    connection = await call.platform.attempts.connections.named(name, Scope(account="acct_" + "0" * 16, mode=known))
+    if connection is None:
+        raise Refused("resource_missing", f"No connector {name[:100]!r} is configured for {mode} mode.", param="name")
+    try:
+        notices = connection.connector.notices(call.headers, call.body)
+    except NoticeRejected as rejected:
+        raise Refused("body_malformed", f"The notice was not accepted: {rejected}") from None
+    for notice in notices:
+        await call.platform.attempts.notice(notice)
+    return Plain(200, b'{"received":true}')

@@ -1,0 +1,132 @@
+"""The OpenAPI document, made from the route table: what it says is what the API does."""
+
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from tillway import __version__
+from tillway.api.routes import ROUTES, Answer, Call, Plain, Route, route
+from tillway.domain.refusal import RULES
+
+
+@route("GET", "/openapi.json", returns="document", access="anyone")
+async def openapi(call: Call) -> Answer:
+    """This document."""
+    return Plain(200, _encoded())
+
+
+@cache
+def _encoded() -> bytes:
+    return msgspec.json.encode(document())
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI 3.1 document of every route."""
+    paths: dict[str, dict[str, Any]] = {}
+    for entry in sorted(ROUTES, key=lambda entry: (entry.path, entry.method)):
+        paths.setdefault(entry.path, {})[entry.method.lower()] = _operation(entry)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tillway",
+            "version": __version__,
+            "description": "Stripe's API for the payments domain (`/v1`) and what it has no word for (`/ops/v1`).",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}, {"basic": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "basic": {"type": "http", "scheme": "basic", "description": "The key as user name, no password."},
+            },
+            "schemas": {"error": _ERROR},
+        },
+    }
+
+
+def _operation(entry: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": operation_id(entry),
+        "summary": entry.summary,
+        "tags": [entry.group],
+        "responses": {
+            "200": {"description": entry.returns, "content": _content(entry)},
+            "default": {
+                "description": "A refusal, which names the parameter and the remedy.",
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/error"}}},
+            },
+        },
+    }
+    parameters = [
+        {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for part in entry.path.split("/")
+        if part.startswith("{")
+    ]
+    if entry.params.members:
+        if entry.method == "POST":
+            schema = entry.params.openapi()
+            operation["requestBody"] = {
+                "required": any(member.required for member in entry.params.members.values()),
+                "content": {
+                    "application/x-www-form-urlencoded": {"schema": schema},
+                    "application/json": {"schema": schema},
+                },
+            }
+        else:
+            parameters += entry.params.openapi_query()
+    if parameters:
+        operation["parameters"] = parameters
+    if entry.access == "anyone":
+        operation["security"] = []
+    return operation
+
+
+def operation_id(entry: Route) -> str:
+    """`POST /v1/payment_intents/{id}/confirm` as `post_v1_payment_intents_id_confirm`."""
+    words = [part.strip("{}").replace(".", "_").replace("-", "_") for part in entry.path.strip("/").split("/")]
+    return "_".join([entry.method.lower(), *words])
+
+
+def _content(entry: Route) -> dict[str, Any]:
+    if entry.returns == "page":
+        return {"text/html": {"schema": {"type": "string"}}}
+    if entry.returns in ("list", "search_result"):
+        schema: dict[str, Any] = {
+            "type": "object",
+            "required": ["object", "data", "has_more", "url"],
+            "properties": {
+                "object": {"const": entry.returns},
+                "data": {"type": "array", "items": {"type": "object"}},
+                "has_more": {"type": "boolean"},
+                "url": {"type": "string"},
+            },
+        }
+    else:
+        schema = {"type": "object"}
+    return {"application/json": {"schema": schema}}
+
+
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {
+                "type": {"enum": sorted({rule.type for rule in RULES.values()})},
+                "code": {"enum": sorted(RULES)},
+                "decline_code": {"type": "string"},
+                "message": {"type": "string"},
+                "param": {"type": "string"},
+                "doc_url": {"type": "string"},
+                "request_log_url": {"type": "string"},
+                "charge": {"type": "string"},
+                "payment_intent": {"type": "object"},
+            },
+        }
+    },
+}

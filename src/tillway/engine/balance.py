@@ -1,0 +1,112 @@
+"""Balances: folded from postings, and nowhere else kept.
+
+A checkpoint holds the fold of all entries that are older than FOLD_AFTER_SECONDS, so that reading a balance costs what
+has happened since. No entry can appear before a checkpoint any more: the engine gives up a decision that is older than
+COMMIT_WITHIN_MS before it commits it.
+"""
+
+from collections import defaultdict
+
+import msgspec
+
+from tillway.domain.ledger import Balances, Entry
+from tillway.engine.clock import time_prefix
+from tillway.engine.core import Engine
+from tillway.store.codec import decode, encode
+from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Write
+
+FOLD_AFTER_SECONDS = 180
+"""An entry this old has no elder that is still to be committed; six times what the engine lets a decision wait."""
+
+CHECKPOINT_EVERY = 500
+"""Entries folded anew before a checkpoint is worth a write."""
+
+BALANCES_ID = "bal_checkpoint"
+
+Totals = dict[str, int]
+
+
+class Fold(msgspec.Struct):
+    """Sums of a scope: `accounts` by `<account>/<currency>` (debits positive), `merchant` by `<currency>/<available_on>`."""
+
+    accounts: Totals
+    merchant: Totals
+    entries: int
+
+
+async def fold(engine: Engine, scope_key: str) -> Fold:
+    """Every account of the scope, as of now."""
+    now = engine.clock.now_ms() // 1000
+    row = await engine.store.get(f"{scope_key}/{BALANCES_ID}")
+    checkpoint = decode(BALANCES_ID, row.body) if row is not None else None
+    accounts: Totals = defaultdict(int)
+    merchant: Totals = defaultdict(int)
+    after, entries = "", 0
+    if isinstance(checkpoint, Balances):
+        accounts.update(checkpoint.accounts)
+        merchant.update(checkpoint.merchant)
+        after, entries = checkpoint.until, checkpoint.entries
+    horizon = time_prefix(now - FOLD_AFTER_SECONDS)
+    fresh = await _add(engine, scope_key, accounts, merchant, after, horizon)
+    entries += fresh
+    if fresh >= CHECKPOINT_EVERY:
+        settled = Balances(
+            id=BALANCES_ID,
+            created=now,
+            accounts=dict(accounts),
+            merchant=_matured(merchant, now),
+            until=horizon,
+            entries=entries,
+        )
+        try:
+            version = row.version if row is not None else ABSENT
+            await engine.store.commit([Write(f"{scope_key}/{BALANCES_ID}", version, encode(settled))])
+        except (Conflict, CommitUnknown):
+            pass  # Another reader was faster, or the next one will write it: a checkpoint only saves work.
+    entries += await _add(engine, scope_key, accounts, merchant, horizon, None)
+    return Fold(dict(accounts), dict(merchant), entries)
+
+
+async def _add(
+    engine: Engine, scope_key: str, accounts: Totals, merchant: Totals, first: str, beyond: str | None
+) -> int:
+    """Add the entries whose ids' suffixes lie from `first` up to, not including, `beyond`; how many there were."""
+    count = 0
+    for prefix in ("txn", "je"):
+        after = f"{scope_key}/{prefix}_{first}"
+        until = f"{scope_key}/{prefix}_{beyond}" if beyond is not None else None
+        while True:
+            rows = await engine.store.query(
+                None, f"{scope_key}/{prefix}_", after=after, until=until, limit=PAGE_MAX, order="oldest"
+            )
+            for row in rows:
+                entry = decode(row.key.partition("/")[2], row.body)
+                assert isinstance(entry, Entry)
+                for posting in entry.postings:
+                    accounts[f"{posting.account}/{entry.currency}"] += posting.amount_minor
+                    if posting.account == "merchant":
+                        merchant[f"{entry.currency}/{entry.available_on}"] -= posting.amount_minor
+            count += len(rows)
+            if len(rows) < PAGE_MAX:
+                break
+            after = rows[-1].key
+    return count
+
+
+def _matured(merchant: Totals, now: int) -> Totals:
+    """The same sums with everything that is available already under one time."""
+    matured: Totals = defaultdict(int)
+    for place, amount_minor in merchant.items():
+        currency, _, available_on = place.partition("/")
+        matured[place if int(available_on) > now else f"{currency}/0"] += amount_minor
+    return dict(matured)
+
+
+def available_and_pending(folded: Fold, now: int) -> tuple[Totals, Totals]:
+    """What the merchant can have now and what is still on its way, by currency, in minor units."""
+    available: Totals = defaultdict(int)
+    pending: Totals = defaultdict(int)
+    for place, amount_minor in folded.merchant.items():
+        currency, _, available_on = place.partition("/")
+        (available if int(available_on) <= now else pending)[currency] += amount_minor
+    return dict(available), dict(pending)

@@ -1,0 +1,88 @@
+"""The 3-D Secure challenge page of test mode: what an issuer would show, with its two ends as buttons."""
+
+from html import escape
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from tillway.domain.money import MINOR_UNITS
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.setup_intent import SetupIntent
+
+HEADERS = (
+    ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; form-action *; frame-ancestors *"),
+    ("cache-control", "no-store"),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
+)
+"""Merchants may show the page in a frame, as they do with issuers' pages; nothing in it runs or is loaded."""
+
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;background:#f2f4f7;color:#1a2233;margin:0;display:grid;min-height:100vh;
+place-items:center}
+main{background:#fff;border:1px solid #d8dee8;border-radius:12px;padding:2rem;max-width:26rem;width:calc(100% - 6rem)}
+h1{font-size:1.25rem;margin:0 0 .5rem}p{margin:.5rem 0}.amount{font-size:2rem;font-weight:600;margin:1rem 0}
+.note{color:#5a6478;font-size:.875rem}form{display:grid;gap:.75rem;margin-top:1.5rem}
+button{font:inherit;font-weight:600;padding:.75rem;border-radius:8px;border:1px solid #1f5fd0;cursor:pointer}
+.pass{background:#1f5fd0;color:#fff}.fail{background:#fff;color:#1f5fd0}
+"""
+
+
+def page(subject: PaymentIntent | SetupIntent) -> bytes:
+    """The question, while the challenge is open; else what became of it."""
+    if subject.status != "requires_action":
+        return _document("Nothing to do", f"<h1>This authentication is over</h1><p>{escape(_said(subject.status))}</p>")
+    what = (
+        f"<p class=amount>{escape(amount_text(subject.amount_minor, subject.currency))}</p>"
+        if isinstance(subject, PaymentIntent)
+        else "<p>A merchant wants to keep your card for later payments.</p>"
+    )
+    return _document(
+        "3-D Secure test page",
+        f"""<h1>Confirm it is you</h1>{what}
+<p class=note>This is Tillway's stand-in for the page of a card's bank. In test mode you decide how it ends.</p>
+<form method=post>
+<button class=pass name=outcome value=pass>Complete authentication</button>
+<button class=fail name=outcome value=fail>Fail authentication</button>
+</form>""",
+    )
+
+
+def back_to(subject: PaymentIntent | SetupIntent) -> str | None:
+    """Where the customer is sent on, with the parameters that Stripe adds; None where the merchant gave no return_url."""
+    if subject.return_url is None:
+        return None
+    noun = "payment_intent" if isinstance(subject, PaymentIntent) else "setup_intent"
+    status = "succeeded" if subject.status in ("succeeded", "requires_capture") else "failed"
+    if subject.status == "processing":
+        status = "pending"
+    parts = urlsplit(subject.return_url)
+    added = {noun: subject.id, f"{noun}_client_secret": subject.client_secret, "redirect_status": status}
+    return urlunsplit(
+        parts._replace(query=urlencode([*parse_qsl(parts.query, keep_blank_values=True), *added.items()]))
+    )
+
+
+def amount_text(amount_minor: int, currency: str) -> str:
+    """`4200` of `eur` as `42.00 EUR`, with as many decimals as the currency has."""
+    decimals = MINOR_UNITS[currency]
+    digits = str(amount_minor).rjust(decimals + 1, "0")
+    whole = f"{digits[:-decimals]}.{digits[-decimals:]}" if decimals else digits
+    return f"{whole} {currency.upper()}"
+
+
+def _said(status: str) -> str:
+    match status:
+        case "succeeded" | "requires_capture":
+            return "The payment went through. You can close this page."
+        case "processing":
+            return "The payment is being processed. You can close this page."
+        case "requires_payment_method":
+            return "The authentication failed. Go back to the shop and try another card."
+        case _:
+            return "There is nothing more to confirm. You can close this page."
+
+
+def _document(title: str, body: str) -> bytes:
+    return (
+        f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style><main>{body}</main></html>"
+    ).encode()
