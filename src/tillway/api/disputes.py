@@ -13,6 +13,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.core import Load
+from tillway.engine.payments import picked
 from tillway.store.codec import by_parent
 
 EVIDENCE = (
@@ -49,7 +50,10 @@ EVIDENCE_TEXT_MAX = 20_000
 
 UPDATE = Params(
     evidence=Object(
-        enhanced_evidence=Open(), **{name: Text(maximum=EVIDENCE_TEXT_MAX, unsettable=True) for name in EVIDENCE}
+        required=False,
+        unsettable=False,
+        enhanced_evidence=Open(),
+        **{name: Text(maximum=EVIDENCE_TEXT_MAX, unsettable=True) for name in EVIDENCE},
     ),
     expand=Expand(),
     intended_submission_method=Enum("manual", "prefer_manual", "prefer_smart_disputes", "smart_disputes"),
@@ -85,7 +89,7 @@ async def update(call: Call) -> Answer:
 
     async def work(load: Load, at: Moment) -> Changes:
         found = await load.get(Dispute, call.id)
-        fields = {name: call.params[name] for name in ("evidence", "metadata") if name in call.params}
+        fields = picked(call.params, "evidence", "metadata")
         submit = call.params.get("submit", "evidence" in fields)
         if submit and not fields.get("evidence") and not found.evidence:
             raise Refused("parameter_missing", "There is no evidence to submit. Send `evidence`.", param="evidence")

@@ -23,6 +23,7 @@ from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
 from tillway.engine import refunds
 from tillway.engine.core import Load
+from tillway.engine.payments import picked
 from tillway.store.codec import by_kind, by_parent
 
 _CONNECT = "Connect accounts"
@@ -93,8 +94,7 @@ async def update(call: Call) -> Answer:
     """Change a refund's metadata."""
 
     async def work(load: Load, at: Moment) -> Changes:
-        fields = {name: call.params[name] for name in ("metadata",) if name in call.params}
-        return domain.update(await load.get(Refund, call.id), fields)
+        return domain.update(await load.get(Refund, call.id), picked(call.params, "metadata"))
 
     return await call.platform.engine.run(call.caller, work)
 

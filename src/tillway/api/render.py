@@ -46,7 +46,7 @@ class Renderer:
         shown = Refused(
             refusal.code, refusal.message, param=refusal.param, decline_code=refusal.decline_code, **details
         )
-        status, body = render_refusal(shown, request_id=caller.request_id, base_url=self.base_url)
+        status, body = render_refusal(shown, request_id=caller.request_id or "", base_url=self.base_url)
         return status, encode(body)
 
 

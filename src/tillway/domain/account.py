@@ -11,13 +11,13 @@ SYSTEM = "sys"
 Mode = Literal["test", "live"]
 
 
-class Account(Record):
+class Account(Record, frozen=True, kw_only=True):
     name: str = ""
     handle: str = ""
     default_currency: str = "usd"
 
 
-class ApiKey(Record):
+class ApiKey(Record, frozen=True, kw_only=True):
     """An API key, known by a digest of its secret alone (`key_` and 24 hexadecimal characters of SHA-256)."""
 
     account: str
@@ -29,7 +29,7 @@ class ApiKey(Record):
     revoked_at: int | None = None
 
 
-class ConnectorConfig(Record):
+class ConnectorConfig(Record, frozen=True, kw_only=True):
     """A configured connector: `id` is `con_<mode>_<name>`. `settings` may hold secrets and is never shown whole."""
 
     name: str
@@ -39,7 +39,7 @@ class ConnectorConfig(Record):
     default: bool = False
 
 
-class Scope(Value):
+class Scope(Value, frozen=True, kw_only=True):
     """One merchant in one mode: what every key begins with, and all that a caller can ever reach."""
 
     account: str

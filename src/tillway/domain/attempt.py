@@ -18,7 +18,7 @@ DOUBTFUL_AFTER_ASKS = 5
 ASK_INTERVAL_MAX_SECONDS = 15 * 60
 
 
-class Attempt(Record):
+class Attempt(Record, frozen=True, kw_only=True):
     """`subject` is the payment (`pi_`, `dpi_`) or refund (`re_`) that it belongs to, `method` what pays.
 
     `parent` and `parent_bank_id` name the authorization that a capture, void, increment or refund is about. `idem` is

@@ -8,7 +8,7 @@ from tillway.domain.payment_method import CardFacts
 from tillway.domain.record import Changes, EventDraft, Record, changed
 
 
-class Charge(Record):
+class Charge(Record, frozen=True, kw_only=True):
     """One authorization at a provider and what became of it. All amounts are minor units of `currency`.
 
     `refunded_minor` counts refunds from their creation on (a failed one is taken off again), so that two that race

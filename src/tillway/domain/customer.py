@@ -8,7 +8,7 @@ from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import Refused
 
 
-class Customer(Record):
+class Customer(Record, frozen=True, kw_only=True):
     email: str | None = None
     name: str | None = None
     description: str | None = None

@@ -18,7 +18,7 @@ LOSING_EVIDENCE = "losing_evidence"
 """In test mode these words as `uncategorized_text` decide a dispute (https://docs.stripe.com/testing)."""
 
 
-class Dispute(Record):
+class Dispute(Record, frozen=True, kw_only=True):
     """`inquiry` disputes (status warning_…) withhold no money. `withdrawn` and `reinstated` are ledger entries."""
 
     amount_minor: int

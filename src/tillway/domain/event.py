@@ -17,7 +17,7 @@ DELIVERY_DELAYS_SECONDS = (5, 30, 120, 600, 1800, 3600, 7200, 10_800)
 """Waits between deliveries; the last one repeats until the window closes."""
 
 
-class Event(Record):
+class Event(Record, frozen=True, kw_only=True):
     """Something that happened, with the record as it then was (`object`) and as it had been (`previous`).
 
     Both are records in the store's encoding: they are rendered for whoever reads them, in that reader's API version.
@@ -31,7 +31,7 @@ class Event(Record):
     deliveries: int = 0
 
 
-class WebhookEndpoint(Record):
+class WebhookEndpoint(Record, frozen=True, kw_only=True):
     """Where events are sent. `secret` signs them and is shown once."""
 
     url: str
@@ -46,7 +46,7 @@ class WebhookEndpoint(Record):
         return not self.disabled and ("*" in self.enabled_events or type in self.enabled_events)
 
 
-class Delivery(Record):
+class Delivery(Record, frozen=True, kw_only=True):
     """A task: offer `event` to `endpoint`. It is deleted when the endpoint answers 2xx or the window closes."""
 
     event: str
@@ -63,7 +63,7 @@ class Delivery(Record):
         return msgspec.structs.replace(self, tries=self.tries + 1, last_status=why, due_at_ms=at.now_ms + delay * 1000)
 
 
-class NoticeTask(Record):
+class NoticeTask(Record, frozen=True, kw_only=True):
     """A task: hand a notice of a provider inside this process back to the engine when it is due."""
 
     connector: str
@@ -97,7 +97,7 @@ def update_endpoint(endpoint: WebhookEndpoint, fields: dict[str, Any]) -> Change
 DeletedKind = Literal["customer", "webhook_endpoint", "card"]
 
 
-class Deleted(Record):
+class Deleted(Record, frozen=True, kw_only=True):
     """What a caller is shown of a thing that is gone."""
 
     kind: DeletedKind

@@ -14,7 +14,7 @@ KEY_LENGTH_MAX = 255
 LIFETIME_SECONDS = 24 * 60 * 60
 
 
-class IdempotencyRecord(Record):
+class IdempotencyRecord(Record, frozen=True, kw_only=True):
     """`fingerprint` digests method, path and parameters. `status` is 0 while the request is under way."""
 
     fingerprint: str

@@ -19,19 +19,19 @@ from tillway.domain.record import Moment, Record, Value
 SECONDS_PER_DAY = 86_400
 
 
-class Posting(Value):
+class Posting(Value, frozen=True, kw_only=True):
     account: str
     amount_minor: int
 
 
-class Fee(Value):
+class Fee(Value, frozen=True, kw_only=True):
     """How a charge is priced: `rate_bps` hundredths of a percent, plus `fixed_minor` minor units."""
 
     rate_bps: int = 290
     fixed_minor: int = 30
 
 
-class FeeDetail(Value):
+class FeeDetail(Value, frozen=True, kw_only=True):
     amount_minor: int
     description: str
     type: str = "stripe_fee"
@@ -40,7 +40,7 @@ class FeeDetail(Value):
 EntryType = Literal["charge", "refund", "refund_failure", "adjustment", "payment", "payout", "payout_failure"]
 
 
-class Entry(Record):
+class Entry(Record, frozen=True, kw_only=True):
     """A journal entry. With a `type` it is also what the merchant sees as a balance transaction.
 
     `amount_minor` is gross as the merchant sees it, signed; what reaches the balance is `amount_minor - fee_minor`.
@@ -65,7 +65,7 @@ class Entry(Record):
         return self.amount_minor - self.fee_minor
 
 
-class Balances(Record):
+class Balances(Record, frozen=True, kw_only=True):
     """A checkpoint of the fold over all entries whose ids' suffixes lie below `until`; see `engine/balance.py`."""
 
     accounts: dict[str, int]

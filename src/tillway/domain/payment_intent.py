@@ -25,7 +25,7 @@ CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_act
 UPDATABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 
 
-class PaymentError(Value):
+class PaymentError(Value, frozen=True, kw_only=True):
     """Why the last attempt failed, as the caller is told."""
 
     code: str
@@ -35,7 +35,7 @@ class PaymentError(Value):
     method: PaymentMethod | None = None
 
 
-class PaymentIntent(Record):
+class PaymentIntent(Record, frozen=True, kw_only=True):
     """A payment. Amounts are minor units of `currency`; statuses are Stripe's.
 
     `authenticated` tells that the customer passed a 3-D Secure challenge for the payment method at hand; `challenge`
@@ -84,7 +84,7 @@ class PaymentIntent(Record):
         return self.id.startswith("pi_")
 
 
-class Terms(Value):
+class Terms(Value, frozen=True, kw_only=True):
     """How a confirmation is to be carried out: over which connector, at what price, settling when.
 
     `challenge_url` is where the customer would be sent. `error_on_action` refuses a payment that needs one.

@@ -13,7 +13,7 @@ CVC_LIFETIME_SECONDS = 24 * 60 * 60
 """A CVC that no attempt has used is gone after a day."""
 
 
-class CardFacts(Value):
+class CardFacts(Value, frozen=True, kw_only=True):
     """What may be known of a card outside the vault.
 
     `vault` names the sealed card, `cvc` the sealed security code while there is one. A public test card has neither:
@@ -42,7 +42,7 @@ class CardFacts(Value):
     instant: bool = False
 
 
-class PaymentMethod(Record):
+class PaymentMethod(Record, frozen=True, kw_only=True):
     """A way to pay. Its id begins with `card_` where it was made from a token the old way, else with `pm_`."""
 
     type: str = "card"
@@ -57,7 +57,7 @@ class PaymentMethod(Record):
     door: str = "v1"
 
 
-class Token(Record):
+class Token(Record, frozen=True, kw_only=True):
     """Stands once, and for 15 minutes, for a card."""
 
     card: CardFacts
@@ -73,7 +73,7 @@ class Token(Record):
         return self.created + TOKEN_LIFETIME_SECONDS
 
 
-class SealedRecord(Record):
+class SealedRecord(Record, frozen=True, kw_only=True):
     """A card (`vlt_`) or a security code (`cvc_`) as the vault sealed it: bytes that nothing but the vault can open."""
 
     sealed: msgspec.Raw

@@ -47,7 +47,7 @@ METADATA_KEYS_MAX = 50
 """Stripe's bound, https://docs.stripe.com/api/metadata."""
 
 
-class EventDraft(Value):
+class EventDraft(Value, frozen=True, kw_only=True):
     """Something that happened to `record`; `previous` is the record as it was, where the event tells what changed."""
 
     type: str
@@ -55,7 +55,7 @@ class EventDraft(Value):
     previous: Record | None = None
 
 
-class Changes(Value):
+class Changes(Value, frozen=True, kw_only=True):
     """What a decision asks for: written in one commit, or not at all.
 
     `result` is what the caller is shown. `refusal` is a "no" that has effects, a declined card for instance: its records

@@ -13,7 +13,7 @@ from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import Refused
 
 
-class Refund(Record):
+class Refund(Record, frozen=True, kw_only=True):
     """`status` is pending, succeeded, failed or canceled. Its attempt at the provider has the id's own suffix."""
 
     amount_minor: int

@@ -13,7 +13,7 @@ from tillway.domain.refusal import RULES, Refused
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 
 
-class SetupIntent(Record):
+class SetupIntent(Record, frozen=True, kw_only=True):
     secret: str
     status: str = "requires_payment_method"
     customer: str | None = None
@@ -37,7 +37,7 @@ class SetupIntent(Record):
         return f"{self.id}_secret_{self.secret}"
 
 
-class SetupAttempt(Record):
+class SetupAttempt(Record, frozen=True, kw_only=True):
     """One try to set a payment method up; `status` is requires_action, succeeded or failed."""
 
     setup: str

@@ -38,7 +38,7 @@ from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
 from tillway.domain.test_cards import ALIAS_CVC, by_alias
 from tillway.engine.cards import CardVault
-from tillway.engine.core import Caller, Done, Engine, Load, Work
+from tillway.engine.core import Caller, Done, Engine, Load, Seen, Work
 from tillway.store.codec import decode
 from tillway.store.port import Row
 
@@ -194,7 +194,7 @@ class Attempts:
         attempt: Attempt,
         outcome: Outcome,
         *,
-        seen: dict[str, tuple[int, object]] | None = None,
+        seen: Seen | None = None,
     ) -> Done:
         """Bring an outcome home in one commit, together with the answer that an idempotency key waits for."""
         if isinstance(outcome, Declined) and outcome.alert is not None:
@@ -206,8 +206,8 @@ class Attempts:
             current = await load.maybe(Attempt, attempt.id) or attempt
             if attempt.subject.startswith("re_"):
                 owed = await load.get(Refund, attempt.subject)
-                charge = await load.get(Charge, owed.charge)
-                changes = refund.settle(owed, charge, current, outcome, at, first_ask_seconds=first_ask)
+                refunded = await load.get(Charge, owed.charge)
+                changes = refund.settle(owed, refunded, current, outcome, at, first_ask_seconds=first_ask)
             else:
                 payment = await load.get(PaymentIntent, attempt.subject)
                 charge = await self._charge_of(load, payment, attempt)

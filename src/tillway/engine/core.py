@@ -28,6 +28,10 @@ ENDPOINTS_CACHE_MS = 2000
 R = TypeVar("R", bound=Record)
 
 
+Seen = dict[str, tuple[int, Record | None]]
+"""Records by id as they were last read or written, each with its version; version 0 and None: there is none."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How the engine carries money and time. Durations are in the unit their names end with."""
 
@@ -69,7 +73,7 @@ class Done(msgspec.Struct):
     status: int
     body: bytes
     attempts: tuple[Attempt, ...]
-    seen: dict[str, tuple[int, Record | None]]
+    seen: Seen
 
 
 class IdempotencyRace(Exception):
@@ -86,10 +90,10 @@ class Render(Protocol):
 class Load:
     """Reads records of one scope and remembers at which version, for the commit to check."""
 
-    def __init__(self, store: Store, scope_key: str, seen: dict[str, tuple[int, Record | None]] | None = None) -> None:
+    def __init__(self, store: Store, scope_key: str, seen: Seen | None = None) -> None:
         self.store = store
         self.scope_key = scope_key
-        self.seen: dict[str, tuple[int, Record | None]] = seen if seen is not None else {}
+        self.seen: Seen = seen if seen is not None else {}
 
     async def find(self, id: str) -> Record | None:
         """The record of that id, or None where this scope has none."""
@@ -149,7 +153,7 @@ class Engine:
         caller: Caller,
         work: Work,
         *,
-        seen: dict[str, tuple[int, Record | None]] | None = None,
+        seen: Seen | None = None,
         completes: str | None = None,
         final: bool = False,
     ) -> Done:
@@ -339,14 +343,14 @@ def _event_writes(
     return writes
 
 
-def _fresh(changes: Changes) -> dict[str, tuple[int, Record | None]]:
+def _fresh(changes: Changes) -> Seen:
     """The records that a commit is about to write, for a renderer that must already see them."""
     return {record.id: (ABSENT, record) for record in (*changes.records, *changes.tasks)}
 
 
 def _after(
     load: Load, writes: Sequence[Write], changes: Changes, held: IdempotencyRecord | None
-) -> dict[str, tuple[int, Record | None]]:
+) -> Seen:
     """What is known of the scope's records once `writes` are durable."""
     records: dict[str, Record] = {record.id: record for record in (*changes.records, *changes.tasks)}
     if held is not None:

@@ -54,6 +54,11 @@ def fields_of(params: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def picked(params: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the named parameters that were sent."""
+    return {name: params[name] for name in names if name in params}
+
+
 async def create(
     platform: Platform, caller: Caller, params: dict[str, Any], *, prefix: str = "pi", door: str = "v1"
 ) -> Done:
@@ -202,11 +207,7 @@ async def capture(platform: Platform, caller: Caller, id: str, params: dict[str,
         if charge is None:
             charge = Charge(id="ch_none", created=0, amount_minor=0, currency=payment.currency, status="", payment=id)
         idem = caller.idempotency[0] if caller.idempotency is not None else None
-        named = {
-            name: params[name]
-            for name in ("metadata", "statement_descriptor", "statement_descriptor_suffix")
-            if name in params
-        }
+        named = picked(params, "metadata", "statement_descriptor", "statement_descriptor_suffix")
         before = Changes()
         if named and payment.status == "requires_capture":
             before = payment_intent.update(payment, named)
@@ -232,7 +233,7 @@ async def increment(platform: Platform, caller: Caller, id: str, params: dict[st
         payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
         before = Changes()
-        named = {name: params[name] for name in ("metadata", "description", "statement_descriptor") if name in params}
+        named = picked(params, "metadata", "description", "statement_descriptor")
         if named:
             before = payment_intent.update(payment, named)
             assert isinstance(before.result, PaymentIntent)

@@ -8,6 +8,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.core import Caller, Done, Load
+from tillway.engine.payments import picked
 from tillway.engine.platform import Platform
 
 
@@ -23,7 +24,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
     async def work(load: Load, at: Moment) -> Changes:
         charge = await _charge(load, params)
         idem = caller.idempotency[0] if caller.idempotency is not None else None
-        fields = {name: params[name] for name in ("reason", "metadata", "instructions_email") if name in params}
+        fields = picked(params, "reason", "metadata", "instructions_email")
         return refund.create(charge, params.get("amount"), fields, at, idem=idem)
 
     return await platform.attempts.operate(caller, work)

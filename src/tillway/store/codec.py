@@ -5,6 +5,7 @@ are left out; an unknown field in a row (written by a newer version) is ignored.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -143,7 +144,7 @@ def _key(scope: str, key: ApiKey) -> tuple[tuple[str, str], ...]:
     return (("parent", by_parent(scope, "key", key.account)),)
 
 
-_ENTRIES: dict[type[Record], Callable[[str, object], tuple[tuple[str, str], ...]]] = {  # type: ignore[assignment]
+_ENTRIES: dict[type[Record], Callable[[str, Any], tuple[tuple[str, str], ...]]] = {
     PaymentIntent: _payment,
     Charge: _charge,
     Refund: _refund,
