@@ -4,8 +4,8 @@ A record is bytes under a key, with a version that starts at 1 and moves by 1 at
 writes that happens wholly or not at all, and is durable when `commit` returns. Nobody is ever handed a transaction, a
 session or a lock: whoever wants to change something says which version it saw.
 
-Keys are text, `<scope>/<id>`, and sort by their UTF-8 bytes. Ids sort by the time they were made, so a range of keys is a
-listing in time order, and needs no index of its own.
+Keys are text, `<scope>/<id>`, and sort by their UTF-8 bytes. Ids sort by the time they were made, so a range of keys is
+a listing in time order, and needs no index of its own.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class Write(msgspec.Struct, frozen=True):
     `index` holds (index name, partition) pairs and replaces the entries that the record had before; names are those of
     `INDEXES`. `queue` and `due_at_ms` make the record a task that `claim` finds; a record without them is none.
     `expires_at` (epoch seconds): from then on the record is as good as absent, though it may still lie in the store.
-    `get` and `query` do not know the time and still return it: whoever decodes the body leaves it out, and overwrites it
-    at the version it saw. `claim`, which knows the time, never hands it out.
+    `get` and `query` do not know the time and still return it: whoever decodes the body leaves it out, and overwrites
+    it at the version it saw. `claim`, which knows the time, never hands it out.
     """
 
     key: str
@@ -50,6 +50,16 @@ class Row(msgspec.Struct, frozen=True):
 
 INDEXES = ("customer", "parent", "kind", "term")
 """The secondary indexes. A record stands at most once in each of the first three, and in `term` up to 64 times."""
+
+
+def prefix_end(prefix: str) -> str | None:
+    """The first key, by UTF-8 bytes, after all that start with `prefix`; None where no key comes after them."""
+    for length in range(len(prefix), 0, -1):
+        last = ord(prefix[length - 1])
+        if last < 0x10FFFF:
+            # The surrogates D800 to DFFF are no characters.
+            return prefix[: length - 1] + chr(0xE000 if last == 0xD7FF else last + 1)
+    return None
 
 
 class Conflict(Exception):
@@ -106,8 +116,8 @@ class Store(Protocol):
     async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
         """Up to `limit` tasks of `queue` whose due time is at or before `now_ms`, earliest first, then by key.
 
-        Claiming moves each one's due time to `now_ms + lease_ms` and its version by one, durably, so that no two callers
-        get the same task within a lease. The rows carry the new version.
+        Claiming moves each one's due time to `now_ms + lease_ms` and its version by one, durably, so that no two
+        callers get the same task within a lease. The rows carry the new version.
         """
 
     async def purge_expired(self, *, now: int, limit: int) -> int:

@@ -1,0 +1,688 @@
+"""The embedded store: one SQLite file, durable at every commit, fast because commits that come together share a flush.
+
+A batch is one SQLite transaction. Its statements run in the event loop's thread; only COMMIT, which waits for the disk,
+runs in a helper thread, and what arrives meanwhile rides in the next batch. Reads go through a connection of their own:
+SQLite shows a commit to other connections only after it has flushed it, so nobody reads what is not durable.
+
+Several processes may open the same file. The write lock is taken with BEGIN IMMEDIATE, and a lock that is held
+elsewhere is asked for again without blocking the loop.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal, Self, cast
+
+import apsw
+import msgspec
+
+from tillway.store.port import (
+    ABSENT,
+    INDEXES,
+    PAGE_MAX,
+    WRITES_MAX,
+    CommitUnknown,
+    Conflict,
+    Row,
+    StoreUnfit,
+    Unavailable,
+    Write,
+    prefix_end,
+)
+
+APPLICATION_ID = 0x54494C57
+"""Stands in the file's header ("TILW"), so that another program's database is never taken for ours."""
+
+BATCH_MAX = 256
+"""Most commits in one batch: it bounds how long the loop is busy with statements before the next flush."""
+
+TERMS_MAX = 64
+KEYS_MAX = 100
+"""Most keys in one `get_many`."""
+
+BUSY_SECONDS_MAX = 10.0
+"""How long a batch asks for a write lock that another process holds, before its commits are `Unavailable`."""
+
+_BUSY_PAUSES = (0.001, 0.002, 0.005, 0.010, 0.025)
+_READ_BUSY_MS = 1_000
+_CACHE_KIB = 65_536
+_MMAP_BYTES = 1 << 30
+_STATEMENTS_MAX = 256
+_SYNCHRONOUS_FULL = 2
+_CHECKPOINT_PAGES = 4_000
+_LOG_BYTES_KEPT = 64 << 20
+
+_FILE_SYSTEMS_REMOTE = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs"))
+_FILE_SYSTEMS_IN_MEMORY = frozenset(("tmpfs", "ramfs"))
+
+# One script a version: script n brings a file from schema n to n + 1. Never edit one that was released; append.
+#
+# A record is a rowid table, so that rows lie in the order they were written. Index entries are native columns under
+# partial indexes: a record that does not use one pays nothing for it. A record has many terms, so these have a table of
+# their own, which triggers keep right: no statement, not even a purge, can leave one behind. `terms` is a JSON array.
+MIGRATIONS = (
+    """
+    CREATE TABLE record (
+        id INTEGER PRIMARY KEY,
+        key TEXT NOT NULL UNIQUE,
+        version INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        customer TEXT,
+        parent TEXT,
+        kind TEXT,
+        terms TEXT,
+        queue TEXT,
+        due_at_ms INTEGER,
+        expires_at INTEGER
+    ) STRICT;
+    CREATE INDEX record_customer ON record (customer, key) WHERE customer IS NOT NULL;
+    CREATE INDEX record_parent ON record (parent, key) WHERE parent IS NOT NULL;
+    CREATE INDEX record_kind ON record (kind, key) WHERE kind IS NOT NULL;
+    CREATE INDEX record_due ON record (queue, due_at_ms, key) WHERE queue IS NOT NULL;
+    CREATE INDEX record_expires ON record (expires_at) WHERE expires_at IS NOT NULL;
+
+    CREATE TABLE term (
+        partition TEXT NOT NULL,
+        key TEXT NOT NULL,
+        PRIMARY KEY (partition, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER term_insert AFTER INSERT ON record WHEN NEW.terms IS NOT NULL BEGIN
+        INSERT INTO term SELECT value, NEW.key FROM json_each(NEW.terms);
+    END;
+    CREATE TRIGGER term_update AFTER UPDATE OF terms ON record WHEN OLD.terms IS NOT NEW.terms BEGIN
+        DELETE FROM term WHERE key = OLD.key AND partition IN (
+            SELECT value FROM json_each(OLD.terms) EXCEPT SELECT value FROM json_each(NEW.terms));
+        INSERT INTO term SELECT value, NEW.key FROM (
+            SELECT value FROM json_each(NEW.terms) EXCEPT SELECT value FROM json_each(OLD.terms));
+    END;
+    CREATE TRIGGER term_delete AFTER DELETE ON record WHEN OLD.terms IS NOT NULL BEGIN
+        DELETE FROM term WHERE key = OLD.key AND partition IN (SELECT value FROM json_each(OLD.terms));
+    END;
+    """,
+)
+
+SCHEMA_VERSION = len(MIGRATIONS)
+
+_INSERT = """
+INSERT INTO record (key, body, version, customer, parent, kind, terms, queue, due_at_ms, expires_at)
+VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"""
+_UPDATE = """
+UPDATE record SET version = version + 1, body = ?,
+customer = ?, parent = ?, kind = ?, terms = ?, queue = ?, due_at_ms = ?, expires_at = ?
+WHERE key = ? AND version = ?"""
+_DELETE = "DELETE FROM record WHERE key = ? AND version = ?"
+_GET = "SELECT version, body FROM record WHERE key = ?"
+
+# `key >= ? AND key < ?` with both ends computed (see `_range`) serves every page of every index, both ways.
+_RANGE = "record.key >= ? AND record.key < ? ORDER BY record.key"
+_TERM_RANGE = "term.key >= ? AND term.key < ? ORDER BY term.key"
+_ROW = "SELECT record.key, record.version, record.body"
+_PAGES = {
+    None: f"{_ROW} FROM record WHERE {_RANGE}",
+    "customer": f"{_ROW} FROM record INDEXED BY record_customer WHERE customer = ? AND {_RANGE}",
+    "parent": f"{_ROW} FROM record INDEXED BY record_parent WHERE parent = ? AND {_RANGE}",
+    "kind": f"{_ROW} FROM record INDEXED BY record_kind WHERE kind = ? AND {_RANGE}",
+    "term": f"{_ROW} FROM term CROSS JOIN record USING (key) WHERE partition = ? AND {_TERM_RANGE}",
+}
+assert set(_PAGES) == {None, *INDEXES}
+
+_DUE = """
+FROM record INDEXED BY record_due WHERE queue = ? AND due_at_ms <= ? AND (expires_at IS NULL OR expires_at > ?)"""
+_ANY_DUE = f"SELECT 1 {_DUE} LIMIT 1"
+_ALL_DUE = f"SELECT id, key, version, body {_DUE} ORDER BY due_at_ms, key LIMIT ?"
+_LEASE = "UPDATE record SET version = version + 1, due_at_ms = ? WHERE id = ?"
+
+_EXPIRED = "FROM record INDEXED BY record_expires WHERE expires_at <= ?"
+_ANY_EXPIRED = f"SELECT 1 {_EXPIRED} LIMIT 1"
+_PURGE = f"DELETE FROM record WHERE id IN (SELECT id {_EXPIRED} ORDER BY expires_at LIMIT ?)"
+
+
+_FAULT_OF_ONE = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
+_INFINITY = b""
+"""As the upper end of a range of keys: in SQLite's order every blob comes after every text."""
+
+_Op = Callable[[], Any]
+_Batch = list[tuple[_Op, asyncio.Future[Any]]]
+_Answer = tuple[asyncio.Future[Any], Any, Exception | None]
+_Statement = tuple[str, str, tuple[Any, ...]]
+"""The key it writes, the SQL, its bindings."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that `inspect` looked at: whether it is as it must be and, where not, what to do."""
+
+    ok: bool
+    what: str
+    remedy: str = ""
+
+
+class Stats(msgspec.Struct, frozen=True):
+    rows: int
+    bytes: int
+    """The database file and its write-ahead log together."""
+
+
+class SqliteStore:
+    """The `Store` port on one SQLite file. Open it with `SqliteStore.open`; it belongs to the loop it was opened in.
+
+    `commits`, `batches` and `flush_seconds` (spent in COMMIT) count up from 0 and are there to be read.
+    """
+
+    def __init__(self, path: Path, writer: apsw.Connection, reader: apsw.Connection) -> None:
+        self.path = path
+        self.commits = 0
+        self.batches = 0
+        self.flush_seconds = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._reader = reader
+        self._read = reader.cursor().execute
+        self._use_writer(writer)
+        self._fence_due = False
+        self._waiting: _Batch = []
+        self._busy = False
+        self._guarded = False
+        self._lock_tries = 0
+        self._lock_deadline = 0.0
+        self._closed = False
+        self._to_disk: SimpleQueue[list[_Answer] | None] = SimpleQueue()
+        self._flusher = threading.Thread(target=self._flush_batches, name="tillway-flush", daemon=True)
+        self._flusher.start()
+
+    @classmethod
+    async def open(cls, path: Path, *, create: bool = False) -> Self:
+        """The store in the file `path`. With `create`, a missing file is made and an older schema migrated.
+
+        Raises `StoreUnfit`, saying the remedy, where the file is missing, foreign, of another schema or not durable.
+        """
+
+        def connect() -> tuple[apsw.Connection, apsw.Connection]:
+            if create:
+                migrate(path, create=True)
+            writer = _connect(path)
+            try:
+                for finding in _fitness(writer):
+                    if not finding.ok:
+                        raise StoreUnfit(f"{path}: {finding.what}. {finding.remedy}")
+                return writer, _connect(path, reads_only=True)
+            except BaseException:
+                writer.close()
+                raise
+
+        writer, reader = await asyncio.to_thread(connect)
+        return cls(path, writer, reader)
+
+    # Reading.
+
+    async def get(self, key: str) -> Row | None:
+        try:
+            found = self._read(_GET, (key,)).get
+        except apsw.Error as error:
+            raise Unavailable(f"cannot read: {error}") from error
+        return None if found is None else Row(key, *found)
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Row]:
+        assert len(keys) <= KEYS_MAX
+        marks = ",".join("?" * len(keys))
+        rows = self._rows(f"{_ROW} FROM record WHERE key IN ({marks})", tuple(keys))
+        return {key: Row(key, version, body) for key, version, body in rows}
+
+    async def query(
+        self,
+        index: str | None,
+        partition: str,
+        *,
+        after: str | None = None,
+        until: str | None = None,
+        limit: int = 100,
+        order: Literal["newest", "oldest"] = "newest",
+    ) -> list[Row]:
+        assert 1 <= limit <= PAGE_MAX
+        prefix = partition if index is None else ""
+        low, high = _range(prefix, *((until, after) if order == "newest" else (after, until)))
+        direction = "DESC" if order == "newest" else "ASC"
+        bindings = (low, high, limit) if index is None else (partition, low, high, limit)
+        return [Row(*row) for row in self._rows(f"{_PAGES[index]} {direction} LIMIT ?", bindings)]
+
+    async def stats(self) -> Stats:
+        """How much the store holds. It counts every row, in a thread of its own: ask seldom."""
+
+        def count() -> Stats:
+            connection = _connect(self.path, reads_only=True)
+            try:
+                rows = connection.execute("SELECT count(*) FROM record").get
+            finally:
+                connection.close()
+            files = (self.path, self.path.with_name(self.path.name + "-wal"))
+            return Stats(rows=rows, bytes=sum(file.stat().st_size for file in files if file.exists()))
+
+        return await asyncio.to_thread(count)
+
+    # Writing.
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        assert 1 <= len(writes) <= WRITES_MAX
+        assert len({write.key for write in writes}) == len(writes), "a key stands twice in one commit"
+        await self._submit(partial(self._apply, [_statement(write) for write in writes]))
+
+    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
+        assert 1 <= limit <= PAGE_MAX and lease_ms > 0
+        due = (queue, now_ms, now_ms // 1000)
+        if not self._rows(_ANY_DUE, due):
+            return []
+        return cast(list[Row], await self._submit(partial(self._lease, due, now_ms + lease_ms, limit)))
+
+    async def purge_expired(self, *, now: int, limit: int) -> int:
+        assert 1 <= limit <= PAGE_MAX
+        if not self._rows(_ANY_EXPIRED, (now,)):
+            return 0
+        return cast(int, await self._submit(partial(self._purge, now, limit)))
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        # Commits are answered in the order they came, so this empty one is answered last.
+        last = self._enqueue(lambda: None)
+        await asyncio.wait((last,))
+        last.exception()
+        self._to_disk.put(None)
+
+        def disconnect() -> None:
+            self._flusher.join()
+            # The last connection to close brings the write-ahead log into the database file.
+            self._drop_writer()
+            self._reader.close()
+
+        await asyncio.to_thread(disconnect)
+
+    # What a batch is made of. These run between BEGIN and COMMIT, on the writer connection.
+
+    def _apply(self, statements: list[_Statement]) -> None:
+        execute, changes = self._execute, self._changes
+        for key, sql, bindings in statements:
+            execute(sql, bindings)
+            if changes() != 1:
+                raise Conflict(key)
+
+    def _lease(self, due: tuple[str, int, int], until_ms: int, limit: int) -> list[Row]:
+        rows: list[Any] = self._execute(_ALL_DUE, (*due, limit)).fetchall()
+        for id, _key, _version, _body in rows:
+            self._execute(_LEASE, (until_ms, id))
+        return [Row(key, version + 1, body) for _id, key, version, body in rows]
+
+    def _purge(self, now: int, limit: int) -> int:
+        self._execute(_PURGE, (now, limit))
+        return self._changes()
+
+    # Group commit.
+
+    def _submit(self, op: _Op) -> asyncio.Future[Any]:
+        if self._closed:
+            raise Unavailable("the store is closed")
+        return self._enqueue(op)
+
+    def _enqueue(self, op: _Op) -> asyncio.Future[Any]:
+        future = self._loop.create_future()
+        self._waiting.append((op, future))
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._run_batch)
+        return future
+
+    def _run_batch(self) -> None:
+        try:
+            self._mend()
+            self._execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            self._ask_for_lock_again()
+            return
+        except (apsw.Error, OSError) as error:
+            self._abandon(self._take_batch(), f"cannot begin: {error}")
+            return
+        self._lock_tries = 0
+        batch = self._take_batch()
+        try:
+            answers = self._run(batch)
+        except apsw.Error as error:
+            self._abandon(batch, f"cannot write: {error}")
+            return
+        if answers is None:
+            # One of the batch failed half way and cannot be taken out any more. All again, now with savepoints.
+            self._execute("ROLLBACK")
+            self._waiting[:0] = batch
+            self._guarded = True
+            self._run_batch()
+            return
+        self._guarded = False
+        self._to_disk.put(answers)
+
+    def _take_batch(self) -> _Batch:
+        batch = self._waiting[:BATCH_MAX]
+        del self._waiting[:BATCH_MAX]
+        return batch
+
+    def _run(self, batch: _Batch) -> list[_Answer] | None:
+        """Run the statements of `batch`; None where one failed half way and, unguarded, cannot be undone alone.
+
+        A savepoint for each commit is not free: SQLite then copies every page before its first change. Most commits
+        succeed, and most that fail do so at their first write, so savepoints wait for the rare batch that needs them.
+        """
+        execute, guarded = self._execute, self._guarded
+        answers: list[_Answer] = []
+        for op, future in batch:
+            if future.done():
+                continue  # Cancelled before anything was written.
+            if guarded:
+                execute("SAVEPOINT op")
+            before = self._total_changes()
+            try:
+                answers.append((future, op(), None))
+            except Exception as refusal:
+                if isinstance(refusal, apsw.Error) and not isinstance(refusal, _FAULT_OF_ONE):
+                    raise  # The disk is full or broken: nobody's commit can be written.
+                if guarded:
+                    execute("ROLLBACK TO op")
+                elif self._total_changes() != before:
+                    return None
+                answers.append((future, None, refusal))
+            if guarded:
+                execute("RELEASE op")
+        return answers
+
+    def _ask_for_lock_again(self) -> None:
+        now = self._loop.time()
+        if self._lock_tries == 0:
+            self._lock_deadline = now + BUSY_SECONDS_MAX
+        elif now >= self._lock_deadline:
+            self._lock_tries = 0
+            self._abandon(self._take_batch(), "another process holds the write lock")
+            return
+        pause = _BUSY_PAUSES[min(self._lock_tries, len(_BUSY_PAUSES) - 1)]
+        self._lock_tries += 1
+        self._loop.call_later(pause, self._run_batch)
+
+    def _abandon(self, batch: _Batch, why: str) -> None:
+        """Answer that nothing of `batch` was written: it never came to COMMIT."""
+        self._guarded = False
+        self._drop_writer()
+        for _op, future in batch:
+            if not future.done():
+                future.set_exception(Unavailable(why))
+        self._go_on()
+
+    def _flush_batches(self) -> None:
+        """The helper thread: one COMMIT after another."""
+        while (answers := self._to_disk.get()) is not None:
+            began = time.perf_counter()
+            error = None
+            try:
+                self._flush()
+            except apsw.Error as failure:
+                error = failure
+                self._after_failed_flush()
+            self.flush_seconds += time.perf_counter() - began
+            self._loop.call_soon_threadsafe(self._answer, answers, error)
+
+    def _flush(self) -> None:
+        self._execute("COMMIT")
+
+    def _answer(self, answers: list[_Answer], error: apsw.Error | None) -> None:
+        self.batches += 1
+        for future, result, refusal in answers:
+            if future.done():
+                continue
+            if refusal is not None:
+                future.set_exception(refusal)
+            elif error is None:
+                self.commits += 1
+                future.set_result(result)
+            elif isinstance(error, apsw.BusyError):
+                # SQLite gives this answer before it writes the first byte.
+                future.set_exception(Unavailable(f"cannot commit: {error}"))
+            else:
+                future.set_exception(CommitUnknown(str(error)))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._waiting:
+            self._loop.call_soon(self._run_batch)
+        else:
+            self._busy = False
+
+    # The writer connection, and what becomes of it after a failure.
+
+    def _use_writer(self, writer: apsw.Connection) -> None:
+        self._writer: apsw.Connection | None = writer
+        self._execute = writer.cursor().execute
+        self._changes = writer.changes
+        self._total_changes = writer.total_changes
+
+    def _drop_writer(self) -> None:
+        """Close the writer connection, which rolls back what it had begun. The next batch opens another."""
+        if self._writer is not None:
+            self._writer.close(True)
+            self._writer = None
+
+    def _after_failed_flush(self) -> None:
+        self._drop_writer()
+        self._fence_due = True
+        try:
+            self._mend()
+        except (apsw.Error, OSError):
+            self._drop_writer()  # The next batch tries again, and is refused for as long as this fails.
+
+    def _mend(self) -> None:
+        """Open a writer connection and, after a failed COMMIT, write a fence.
+
+        A failed COMMIT may have left its last frame in the log without its flush. SQLite does not show it, but a crash
+        at this moment could bring it back at the next start. A commit of our own overwrites it, so that what a caller
+        reads back is what stays. Setting the schema version to itself is such a commit.
+        """
+        if self._writer is None:
+            self._use_writer(_connect(self.path))
+        if self._fence_due:
+            self._execute("BEGIN IMMEDIATE")
+            self._execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._execute("COMMIT")
+            self._fence_due = False
+
+    def _rows(self, sql: str, bindings: tuple[Any, ...]) -> list[Any]:
+        try:
+            return self._read(sql, bindings).fetchall()
+        except apsw.Error as error:
+            raise Unavailable(f"cannot read: {error}") from error
+
+
+def migrate(path: Path, *, create: bool = False) -> int:
+    """Bring the file `path` to this code's schema, in one transaction, and into WAL mode; returns the schema version.
+
+    With `create`, a missing or empty file becomes a new database (mode 0600). Raises `StoreUnfit` where it is missing,
+    another program's, or newer than this code.
+    """
+    if create:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    connection = _connect(path)
+    try:
+        connection.set_busy_timeout(round(BUSY_SECONDS_MAX * 1000))
+        _refuse_foreign(path, connection, empty="welcome" if create else "refused")
+        if connection.pragma("journal_mode") != "wal":
+            connection.pragma("journal_mode", "wal")
+        connection.execute("BEGIN IMMEDIATE")
+        found = connection.pragma("user_version")
+        if found > SCHEMA_VERSION:
+            raise StoreUnfit(f"{path}: schema {found} is newer than this Tillway ({SCHEMA_VERSION}). Upgrade Tillway.")
+        for script in MIGRATIONS[found:]:
+            connection.execute(script)
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", SCHEMA_VERSION)
+        connection.execute("COMMIT")
+    except apsw.Error as error:
+        raise StoreUnfit(
+            f"{path}: the schema cannot be brought up to date: {error}. Stop what holds the file."
+        ) from error
+    finally:
+        connection.close()
+    return SCHEMA_VERSION
+
+
+def inspect(path: Path) -> list[Finding]:
+    """What `tillway doctor` says of the database at `path`. It reads the header and the settings, not every page."""
+    if not path.exists():
+        return [Finding(ok=False, what=f"there is no database at {path}", remedy="Create it with `tillway init`.")]
+    findings = [_privacy(path), _file_system(path)]
+    try:
+        connection = _connect(path)
+    except apsw.Error as error:
+        remedy = "Restore a backup with `tillway restore`, or name the right file."
+        return [*findings, Finding(ok=False, what=f"the database cannot be opened: {error}", remedy=remedy)]
+    try:
+        return [*findings, *_fitness(connection)]
+    finally:
+        connection.close()
+
+
+def _refuse_foreign(path: Path, connection: apsw.Connection, *, empty: Literal["welcome", "refused"]) -> None:
+    """Raise `StoreUnfit` where the file is another program's; a file without anything in it is nobody's yet."""
+    application_id = connection.pragma("application_id")
+    if application_id == APPLICATION_ID:
+        return
+    if application_id or connection.pragma("user_version") or connection.execute("SELECT 1 FROM sqlite_schema").get:
+        raise StoreUnfit(f"{path} is another program's database. Name another file.")
+    if empty == "refused":
+        raise StoreUnfit(f"{path} is empty. Create the database with `tillway init`.")
+
+
+def _connect(path: Path, *, reads_only: bool = False) -> apsw.Connection:
+    """A connection to the existing file `path`, with every setting of ours; it raises `apsw.Error`."""
+    connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=_STATEMENTS_MAX)
+    try:
+        connection.set_busy_timeout(_READ_BUSY_MS)
+        connection.pragma("cache_size", -_CACHE_KIB)
+        connection.pragma("temp_store", "memory")
+        if reads_only:
+            # A commit throws a reader's page cache away; what it maps stays, so a row costs no system call.
+            connection.pragma("mmap_size", _MMAP_BYTES)
+            connection.pragma("query_only", True)
+            return connection
+        connection.pragma("synchronous", "FULL")
+        # On macOS a plain fsync does not empty the drive's cache. Elsewhere these two do nothing.
+        connection.pragma("fullfsync", True)
+        connection.pragma("checkpoint_fullfsync", True)
+        connection.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
+        connection.pragma("journal_size_limit", _LOG_BYTES_KEPT)
+        return connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _fitness(connection: apsw.Connection) -> list[Finding]:
+    """Whose file this is, of which schema, and whether a commit is on the disk when it says so."""
+    application_id = connection.pragma("application_id")
+    if application_id != APPLICATION_ID:
+        what = f"the file is not a Tillway database (application_id {application_id:#x})"
+        return [Finding(ok=False, what=what, remedy="Name another file, or create a new one with `tillway init`.")]
+    found = connection.pragma("user_version")
+    if found > SCHEMA_VERSION:
+        schema = Finding(
+            ok=False,
+            what=f"schema {found} is newer than this Tillway, which knows {SCHEMA_VERSION}",
+            remedy="Upgrade Tillway, or restore a backup made by this version.",
+        )
+    else:
+        schema = Finding(
+            ok=found == SCHEMA_VERSION,
+            what=f"schema {found} of {SCHEMA_VERSION}",
+            remedy="" if found == SCHEMA_VERSION else "Run `tillway migrate`.",
+        )
+    journal_mode = connection.pragma("journal_mode")
+    synchronous = connection.pragma("synchronous")
+    return [
+        schema,
+        Finding(
+            ok=journal_mode == "wal",
+            what=f"journal_mode is {journal_mode}",
+            remedy="" if journal_mode == "wal" else "Run `tillway migrate`, which sets it to wal.",
+        ),
+        Finding(
+            ok=synchronous >= _SYNCHRONOUS_FULL,
+            what=f"synchronous is {synchronous} (2 is FULL)",
+            remedy=""
+            if synchronous >= _SYNCHRONOUS_FULL
+            else "Use an SQLite that honours `PRAGMA synchronous = FULL`.",
+        ),
+    ]
+
+
+def _privacy(path: Path) -> Finding:
+    mode = path.stat().st_mode & 0o777
+    closed = mode & 0o077 == 0
+    remedy = "" if closed else f"Others can read it: `chmod 600 {path}`."
+    return Finding(ok=closed, what=f"the database's file mode is {mode:03o}", remedy=remedy)
+
+
+def _file_system(path: Path) -> Finding:
+    """Whether the file lies where SQLite's log works: on a disk of this host. Known only where Linux tells."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return Finding(ok=True, what="the kind of file system is not known on this platform")
+    # "36 35 98:0 /root /mount/point rw - ext4 /dev/sda1 rw"; the longest mount point above the file is the one.
+    kinds = {(parts := line.split())[4]: parts[parts.index("-") + 1] for line in mounts}
+    above = [str(folder) for folder in path.resolve().parents if str(folder) in kinds]
+    kind = kinds[above[0]] if above else "unknown"
+    if kind in _FILE_SYSTEMS_REMOTE:
+        remedy = "Move the data directory to a local disk: SQLite's write-ahead log does not work over a network."
+    elif kind in _FILE_SYSTEMS_IN_MEMORY:
+        remedy = "Move the data directory to a disk: this one is empty after a restart."
+    else:
+        remedy = ""
+    return Finding(ok=not remedy, what=f"the file system is {kind}", remedy=remedy)
+
+
+def _statement(write: Write) -> _Statement:
+    """The one statement that makes `write` if the version is right, and otherwise changes no row."""
+    key, version, body = write.key, write.version, write.body
+    if body is None:
+        assert version > ABSENT, "only what exists can be deleted"
+        return key, _DELETE, (key, version)
+    assert (write.queue is None) == (write.due_at_ms is None), "a task has a queue and a due time"
+    columns = (*_entries(write.index), write.queue, write.due_at_ms, write.expires_at)
+    if version == ABSENT:
+        return key, _INSERT, (key, body, *columns)
+    return key, _UPDATE, (body, *columns, key, version)
+
+
+def _entries(index: tuple[tuple[str, str], ...]) -> tuple[str | None, str | None, str | None, str | None]:
+    """The columns `customer`, `parent`, `kind` and `terms`."""
+    if not index:
+        return None, None, None, None
+    single: dict[str, str] = {}
+    terms: list[str] = []
+    for name, partition in index:
+        assert name in INDEXES and name not in single
+        if name == "term":
+            terms.append(partition)
+        else:
+            single[name] = partition
+    assert len(terms) <= TERMS_MAX
+    distinct = msgspec.json.encode(list(dict.fromkeys(terms))).decode() if terms else None
+    return single.get("customer"), single.get("parent"), single.get("kind"), distinct
+
+
+def _range(prefix: str, above: str | None, below: str | None) -> tuple[str, str | bytes]:
+    """The keys that start with `prefix` and lie strictly between `above` and `below`, as `low <= key < high`.
+
+    Python orders text by code point and SQLite by UTF-8 byte, which is the same order.
+    """
+    # Nothing lies between a text and the same text with a zero byte behind it.
+    low = prefix if above is None else max(prefix, above + "\0")
+    end = prefix_end(prefix)
+    if below is None:
+        return low, _INFINITY if end is None else end
+    return low, below if end is None else min(end, below)
