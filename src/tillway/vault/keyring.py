@@ -266,14 +266,15 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
 def _read(path: Path) -> _Held:
     """The file, with the stamp of the very descriptor that was checked. Raises `KeyFileUnfit`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Not blocking, so that a pipe in the file's place is refused below and not waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise KeyFileUnfit(f"{path} does not exist. Make one with `tillway init`, or restore it from backup.") from None
     except OSError as error:
         raise KeyFileUnfit(
             f"{path} cannot be read: {error.strerror}. Run the server as the user that owns it."
         ) from None
-    with os.fdopen(descriptor, "rb") as opened:
+    try:
         status = os.fstat(descriptor)
         mode = stat.S_IMODE(status.st_mode)
         if not stat.S_ISREG(status.st_mode):
@@ -287,7 +288,9 @@ def _read(path: Path) -> _Held:
             raise KeyFileUnfit(f"{path} has mode {mode:04o}, so others can read the keys. Run: chmod 600 {path}")
         if status.st_size > FILE_BYTES_MAX:
             raise KeyFileUnfit(f"{path} is larger than {FILE_BYTES_MAX} bytes: it is no key file.")
-        content = opened.read(FILE_BYTES_MAX + 1)
+        content = os.read(descriptor, FILE_BYTES_MAX)
+    finally:
+        os.close(descriptor)
     file = _parse(path, content)
     return _Held(
         file=file,
