@@ -123,7 +123,7 @@ class Attempts:
         answer_by_ms = self.engine.clock.now_ms() + int(self.engine.settings.answer_within_seconds * 1000)
         try:
             for _ in range(ROUNDS_MAX):
-                outcome = await self._converse(caller.scope, attempt, cvc=cvc, ask=ask)
+                outcome = await self._converse(caller.scope, attempt, seen, cvc=cvc, ask=ask)
                 cvc = None
                 done = await self.settle(caller, attempt, outcome, seen=seen)
                 seen = None
@@ -142,12 +142,14 @@ class Attempts:
         finally:
             self.held.pop(place, None)
 
-    async def _converse(self, scope: Scope, attempt: Attempt, *, cvc: str | None, ask: bool) -> Outcome:
+    async def _converse(
+        self, scope: Scope, attempt: Attempt, seen: Seen | None, *, cvc: str | None, ask: bool
+    ) -> Outcome:
         connection = await self.connections.named(attempt.connector, scope)
         if connection is None:
             return Unknown(f"connector {attempt.connector!r} is not configured any more")
         connector, transport = connection.connector, connection.transport
-        operation = await self._operation(scope, attempt, cvc)
+        operation = await self._operation(scope, attempt, seen, cvc)
         capabilities = connector.capabilities
         if ask:
             if capabilities.looks_up:
@@ -160,10 +162,10 @@ class Attempts:
         assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
         return outcome
 
-    async def _operation(self, scope: Scope, attempt: Attempt, cvc: str | None) -> Operation:
+    async def _operation(self, scope: Scope, attempt: Attempt, seen: Seen | None, cvc: str | None) -> Operation:
         card = None
         if attempt.kind == "authorize" and attempt.method is not None:
-            method = await self.engine.load(scope.key).get(PaymentMethod, attempt.method)
+            method = await Load(self.engine.store, scope.key, seen).get(PaymentMethod, attempt.method)
             card = await self._card(scope, method, cvc)
         parent = f"{scope.key}{attempt.parent.removeprefix('att_')}" if attempt.parent is not None else None
         return Operation(

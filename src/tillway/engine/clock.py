@@ -1,7 +1,6 @@
 """Where time and ids come from: the only place in the platform that reads the clock for a decision."""
 
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -35,15 +34,28 @@ def time_prefix(epoch_seconds: int) -> str:
     return base62(epoch_seconds * 1_000_000, 9)
 
 
+def random_text(length: int) -> str:
+    """`length` (at most 128) characters of base 62 from the system's randomness: for secrets and request ids.
+
+    Bytes from 248 up are thrown away, so that each character is as likely as any other.
+    """
+    assert 0 < length <= 128
+    while True:
+        text = os.urandom(length + 16).translate(_TO_BASE62, _UNFAIR)
+        if len(text) >= length:
+            return text[:length].decode()
+
+
 class Clock:
     """Wall time, and ids that sort by the time they were made, strictly so within a process."""
 
     def __init__(
-        self, time_ns: Callable[[], int] = time.time_ns, random_bits: Callable[[int], int] = secrets.randbits
+        self, time_ns: Callable[[], int] = time.time_ns, random_text: Callable[[int], str] = random_text
     ) -> None:
         self._time_ns = time_ns
-        self._random_bits = random_bits
+        self._random_text = random_text
         self._last = 0
+        self._high, self._high_text = -1, ""
         self._lock = threading.Lock()
 
     def now_ms(self) -> int:
@@ -55,18 +67,10 @@ class Clock:
             now_ns = self._time_ns()
             tick = max(now_ns // 1000, self._last + 1)
             self._last = tick
-        head = base62(tick, 9) + base62(self._random_bits(35), 6)
+        high, low = divmod(tick, BATCH_MAX * BATCH_MAX)
+        if high != self._high:
+            self._high, self._high_text = high, base62(high, 5)
+        low, last = divmod(low, BATCH_MAX)
+        head = self._high_text + _PAIRS[low] + _PAIRS[last] + self._random_text(6)
         count = iter(_PAIRS)
         return Moment(now_ns // 1_000_000, lambda: head + next(count))
-
-
-def random_text(length: int) -> str:
-    """`length` (at most 128) characters of base 62 from the system's randomness: for secrets and request ids.
-
-    Bytes from 248 up are thrown away, so that each character is as likely as any other.
-    """
-    assert 0 < length <= 128
-    while True:
-        text = os.urandom(length + 16).translate(_TO_BASE62, _UNFAIR)
-        if len(text) >= length:
-            return text[:length].decode()

@@ -1,6 +1,7 @@
 """The engine's heart: load what a decision needs, decide, commit all of it at once, and again if somebody was faster."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
@@ -15,7 +16,9 @@ from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.clock import Clock
 from tillway.store.codec import QUEUES, TYPES, decode, encode, index_entries
-from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Write
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Unavailable, Write
+
+log = logging.getLogger(__name__)
 
 CONFLICTS_MAX = 16
 """How often a decision is made again because a record had moved, before the caller is told to come back."""
@@ -184,14 +187,15 @@ class Engine:
                 raise Refused("busy")
             if writes and not await self._commit(caller, writes, completes):
                 continue
-            return Done(changes.result, changes.refusal, status, body, attempts, _after(load, writes, changes, held))
+            after = _after(load, writes, changes, held) if attempts else {}
+            return Done(changes.result, changes.refusal, status, body, attempts, after)
         raise Refused("lock_timeout")
 
     async def _answer(self, caller: Caller, load: Load, changes: Changes, *, forgiving: bool) -> tuple[int, bytes]:
         """The answer to be stored and sent. What cannot be expanded is refused before money moves (the first commit is
         rendered for that alone) and left as an id after it (`forgiving`): an outcome is never lost to its presentation.
         """
-        view = Load(self.store, caller.scope_key, {**load.seen, **_fresh(changes)})
+        view = Load(self.store, caller.scope_key, {**load.seen, **_fresh(changes)}) if caller.expand else load
         try:
             return await self.render(caller, view, changes.result, changes.refusal)
         except Refused:
@@ -211,6 +215,9 @@ class Engine:
             return False
         except CommitUnknown:
             return await self._read_back(writes)
+        except Unavailable as unavailable:
+            log.error("nothing could be committed", extra={"why": str(unavailable)})
+            raise Refused("busy") from None
 
     async def _read_back(self, writes: Sequence[Write]) -> bool:
         """Whether a commit of unknown outcome happened, told by the records themselves."""

@@ -1,0 +1,86 @@
+"""Where a live webhook may go: to hosts of the public internet, and nowhere into the network that Tillway runs in.
+
+An address is looked at when an endpoint is created and again for each socket that is opened. The second look is at the
+very address that the socket then connects to, so that a name which resolves differently a moment later gains nothing.
+"""
+
+import ipaddress
+import socket
+from typing import Any, Protocol
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
+_TEREDO = ipaddress.IPv6Network("2001::/32")
+
+_REFUSED: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = (
+    ipaddress.IPv4Network("0.0.0.0/8"),
+    ipaddress.IPv4Network("100.64.0.0/10"),  # Carrier-grade NAT (RFC 6598), and a cloud's metadata in it.
+    ipaddress.IPv4Network("168.63.129.16/32"),  # A public address by number, but a cloud's host agent by use.
+    ipaddress.IPv4Network("192.0.0.0/24"),
+    ipaddress.IPv4Network("192.88.99.0/24"),
+    ipaddress.IPv6Network("64:ff9b:1::/48"),
+    _TEREDO,
+)
+"""Beyond what the registries call private: https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-."""
+
+
+class HostRefused(OSError):
+    """A live webhook would have gone to an address that is not public."""
+
+
+class Resolver(Protocol):
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = ...) -> list[Any]:
+        """Mappings with the address under `host`. Raises OSError where there is none."""
+
+
+def is_public(text: str) -> bool:
+    """Whether `text`, an IPv4 or IPv6 address, belongs to the public internet. What is no address does not.
+
+    An IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4) is as public as that.
+    """
+    try:
+        address: Address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        elif address in _NAT64:
+            address = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+        elif address in _SIX_TO_FOUR and address.sixtofour is not None:
+            address = address.sixtofour
+    if address.is_multicast or address.is_reserved or getattr(address, "is_site_local", False):
+        return False
+    return address.is_global and not any(
+        address in network for network in _REFUSED if network.version == address.version
+    )
+
+
+def guarded_socket(info: tuple[Any, ...]) -> socket.socket:
+    """A socket for the address in `info` (as `getaddrinfo` gives it). Raises `HostRefused` where that is not public."""
+    family, kind, protocol, _, address = info
+    if not is_public(address[0]):
+        raise HostRefused(f"{address[0]} is not a public address")
+    return socket.socket(family, kind, protocol)
+
+
+async def check_host(host: str, port: int, resolver: Resolver) -> None:
+    """Raises `HostRefused` where `host`, an address or a name, is or resolves to anything that is not public.
+
+    A name that does not resolve at this moment passes: each delivery looks again.
+    """
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith((".localhost", ".local", ".internal")):
+        raise HostRefused(f"{name} is a name of this host or this network")
+    try:
+        addresses = [str(ipaddress.ip_address(name.partition("%")[0]))]
+    except ValueError:
+        try:
+            addresses = [entry["host"] for entry in await resolver.resolve(host, port, socket.AF_UNSPEC)]
+        except OSError:
+            return
+    for address in addresses:
+        if not is_public(address):
+            raise HostRefused(f"{host} is {address}, which is not a public address")
