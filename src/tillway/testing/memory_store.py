@@ -1,0 +1,135 @@
+"""A store in memory: what tests and simulators run on. It keeps the port's promises, except that it forgets at exit.
+
+It has no threads and never waits: a call is done when it is awaited, and calls happen in the order they are made. The
+same calls therefore always give the same answers.
+"""
+
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Literal
+
+from tillway.store.port import ABSENT, INDEXES, PAGE_MAX, WRITES_MAX, Conflict, Row, Write, prefix_end
+
+_KEYS_MAX = 100
+_TERMS_MAX = 64
+
+
+class MemoryStore:
+    """The `Store` port on dictionaries. `commits` counts the commits that were written."""
+
+    def __init__(self) -> None:
+        self.commits = 0
+        self._rows: dict[str, Row] = {}
+        self._writes: dict[str, Write] = {}
+        """The last write of each record, for what is not in its row: index entries, queue, due time, expiry."""
+        self._keys: list[str] = []
+        self._entries: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        """The keys of each index partition. These and `_keys` are sorted."""
+        self._due: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        """By queue: the due time of each task."""
+
+    async def get(self, key: str) -> Row | None:
+        return self._rows.get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Row]:
+        assert len(keys) <= _KEYS_MAX
+        return {key: self._rows[key] for key in keys if key in self._rows}
+
+    async def query(
+        self,
+        index: str | None,
+        partition: str,
+        *,
+        after: str | None = None,
+        until: str | None = None,
+        limit: int = 100,
+        order: Literal["newest", "oldest"] = "newest",
+    ) -> list[Row]:
+        assert 1 <= limit <= PAGE_MAX
+        if index is None:
+            keys = self._keys
+            low, end = bisect_left(keys, partition), prefix_end(partition)
+            high = len(keys) if end is None else bisect_left(keys, end)
+        else:
+            assert index in INDEXES
+            keys = self._entries.get((index, partition), [])
+            low, high = 0, len(keys)
+        above, below = (until, after) if order == "newest" else (after, until)
+        if above is not None:
+            # Nothing lies between a text and the same text with a zero byte behind it.
+            low = max(low, bisect_left(keys, above + "\0"))
+        if below is not None:
+            high = min(high, bisect_left(keys, below))
+        page = keys[low:high][:limit] if order == "oldest" else keys[low:high][::-1][:limit]
+        return [self._rows[key] for key in page]
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        assert 1 <= len(writes) <= WRITES_MAX
+        assert len({write.key for write in writes}) == len(writes), "a key stands twice in one commit"
+        for write in writes:
+            assert write.body is not None or write.version > ABSENT, "only what exists can be deleted"
+            assert (write.queue is None) == (write.due_at_ms is None), "a task has a queue and a due time"
+            _assert_index(write.index)
+        for write in writes:
+            found = self._rows.get(write.key)
+            if (found.version if found else ABSENT) != write.version:
+                raise Conflict(write.key)
+        # From here the commit must succeed.
+        for write in writes:
+            self._remove(write.key)
+            if write.body is not None:
+                self._put(write, write.body)
+        self.commits += 1
+
+    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
+        assert 1 <= limit <= PAGE_MAX and lease_ms > 0
+        due = sorted((at, key) for key, at in self._due[queue].items() if at <= now_ms)
+        keys = [key for _at, key in due if not _expired(self._writes[key], now_ms // 1000)][:limit]
+        for key in keys:
+            row = self._rows[key]
+            self._rows[key] = Row(key, row.version + 1, row.body)
+            self._due[queue][key] = now_ms + lease_ms
+        return [self._rows[key] for key in keys]
+
+    async def purge_expired(self, *, now: int, limit: int) -> int:
+        assert 1 <= limit <= PAGE_MAX
+        expired = [key for key in self._keys if _expired(self._writes[key], now)][:limit]
+        for key in expired:
+            self._remove(key)
+        return len(expired)
+
+    async def close(self) -> None:
+        """Nothing to let go of: the same object may be used on, as a file is after a restart."""
+
+    def _put(self, write: Write, body: bytes) -> None:
+        key = write.key
+        self._rows[key] = Row(key, write.version + 1, bytes(body))
+        self._writes[key] = write
+        insort(self._keys, key)
+        for entry in dict.fromkeys(write.index):
+            insort(self._entries[entry], key)
+        if write.queue is not None and write.due_at_ms is not None:
+            self._due[write.queue][key] = write.due_at_ms
+
+    def _remove(self, key: str) -> None:
+        if key not in self._rows:
+            return
+        write = self._writes.pop(key)
+        del self._rows[key]
+        del self._keys[bisect_left(self._keys, key)]
+        for entry in dict.fromkeys(write.index):
+            keys = self._entries[entry]
+            del keys[bisect_left(keys, key)]
+        if write.queue is not None:
+            del self._due[write.queue][key]
+
+
+def _expired(write: Write, now: int) -> bool:
+    return write.expires_at is not None and write.expires_at <= now
+
+
+def _assert_index(index: tuple[tuple[str, str], ...]) -> None:
+    names = [name for name, _partition in index]
+    assert set(names) <= set(INDEXES)
+    assert all(names.count(name) <= (_TERMS_MAX if name == "term" else 1) for name in set(names))

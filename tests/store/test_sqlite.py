@@ -1,0 +1,5 @@
+from .sqlite_stores import SqliteContract
+
+
+class TestSqliteStore(SqliteContract):
+    pass
