@@ -1,6 +1,7 @@
 """Rotation: killed at every step, raced by a server, and told apart from what it must not touch."""
 
 import asyncio
+import sys
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ from tillway.domain.cards import Secret
 from tillway.domain.payment_method import SealedRecord
 from tillway.store.codec import encode
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Unavailable, Write
+from tillway.store.sqlite import SqliteStore
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.keyring import CHECK_EVERY_SECONDS, KeyRefused, Keyring
 from tillway.vault.port import CardContents, KeyMissing, SealedCard, SealedCvc
@@ -326,3 +328,90 @@ async def test_two_rotations_at_once(world):
     assert world.key_ids() == {Keyring.load(world.path).current_id()}
     assert set(states(world)) == {"current", "retired"}
     world.check()
+
+
+ROTATOR = """
+import asyncio, sys
+from pathlib import Path
+from tillway.store.sqlite import SqliteStore
+from tillway.vault.keyring import Keyring
+from tillway.vault.rotation import rotate
+
+async def main():
+    store = await SqliteStore.open(Path(sys.argv[1]))
+    keyring = Keyring.load(Path(sys.argv[2]))
+    async def scopes():
+        return sys.argv[3:]
+    print("rotating", flush=True)
+    rotation = await rotate(store, keyring, scopes, sleep=lambda seconds: asyncio.sleep(0.05))
+    print(rotation.key_id, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_killed_for_real_while_a_server_writes(tmp_path):
+    """Processes that rotate one SQLite file are killed after a few milliseconds each, while this one, the server,
+    seals and deletes. Then one may finish."""
+    database, key_file = tmp_path / "tillway.db", tmp_path / "keys.json"
+    Keyring.create(key_file)
+    keyring = Keyring.load(key_file)
+    vault = EnvelopeVault(keyring, keyring.fingerprint_key)
+    store = await SqliteStore.open(database, create=True)
+    scope = SCOPES[0]
+    alive = set()
+
+    async def seal(n):
+        id = f"cvc_{n:05}"
+        sealed = vault.seal_cvc(scope, id, Secret(f"{n:04}"))
+        record = SealedRecord(
+            id=id, created=1, sealed=msgspec.Raw(msgspec.json.encode(sealed)), expires_at=1_900_000_000
+        )
+        await store.commit([Write(f"{scope}/{id}", ABSENT, encode(record), expires_at=record.expires_at)])
+        alive.add(id)
+
+    async def delete(id):
+        for _ in range(50):
+            row = await store.get(f"{scope}/{id}")
+            try:
+                await store.commit([Write(row.key, row.version, None)])
+                break
+            except Conflict:
+                continue
+        alive.remove(id)
+
+    async def start():
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", ROTATOR, str(database), str(key_file), scope), stdout=asyncio.subprocess.PIPE
+        )
+        assert await process.stdout.readline() == b"rotating\n"
+        return process
+
+    await asyncio.gather(*map(seal, range(1500)))
+    for first, milliseconds in ((2000, 52), (3000, 58), (4000, 70)):
+        rotator = await start()
+        ends = asyncio.get_running_loop().time() + milliseconds / 1000
+        n = first
+        while asyncio.get_running_loop().time() < ends:
+            await seal(n)
+            if (old := f"cvc_{n * 7 % 1500:05}") in alive:
+                await delete(old)
+            n += 1
+        if rotator.returncode is None:
+            rotator.kill()
+        await rotator.communicate()
+    rotator = await start()
+    key_id = (await rotator.communicate())[0].decode().strip()
+    assert rotator.returncode == 0
+
+    rows = await store.query(None, f"{scope}/cvc_", limit=1000, order="oldest")
+    while len(more := await store.query(None, f"{scope}/cvc_", after=rows[-1].key, limit=1000, order="oldest")):
+        rows += more
+    await store.close()
+    assert {row.key.partition("/")[2] for row in rows} == alive
+    for row in rows:
+        record = msgspec.json.decode(row.body, type=SealedRecord)
+        sealed = msgspec.json.decode(record.sealed, type=SealedCard | SealedCvc)
+        assert vault.open_cvc(scope, record.id, sealed).reveal() == f"{int(record.id[4:]):04}"
+        assert record.expires_at == 1_900_000_000 and sealed.key_id == key_id
+    assert [key.state for key in Keyring.load(key_file).list_keys()].count("old") == 0

@@ -224,8 +224,8 @@ def contains_card_number(text: str) -> bool:
     and 13 digits that are a valid GTIN or begin as a German or Austrian telephone number does (49, 43), because Visa no
     longer issues 13 digits.
 
-    False positives, held by tests: of random 16-digit strings 2.8 % are taken for a card (27 % begin in a range that has
-    this length, a tenth of them pass Luhn), of 13-digit ones 0.7 %. No epoch time in milliseconds, microseconds or
+    False positives, held by tests: of random 16-digit strings 2.8 % are taken for a card (27 % begin in a range of
+    this length, a tenth of those pass Luhn), of 13-digit ones 0.7 %. No epoch time in milliseconds, microseconds or
     nanoseconds is, until May 2040, when they reach Mastercard's range 2221. Time: linear; callers bound a field first.
     """
     if len(text) < 13:
