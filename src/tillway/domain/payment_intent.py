@@ -209,17 +209,26 @@ def _begin(payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Mome
     pending = (_charge(started, attempt.id, method, terms.connector, at.now),) if terms.shows == "charge" else ()
     return Changes(
         result=pending[0] if pending else started,
-        records=(started, *pending, *_without_cvc(method)),
+        records=(started, *pending, *_spent(payment, method)),
         tasks=(attempt,),
         deletes=(method.card.cvc,) if method.card is not None and method.card.cvc else (),
     )
 
 
-def _without_cvc(method: PaymentMethod) -> tuple[PaymentMethod, ...]:
-    """The security code goes in the commit that precedes its only use."""
-    if method.card is None or method.card.cvc is None:
-        return ()
-    return (msgspec.structs.replace(method, card=msgspec.structs.replace(method.card, cvc=None)),)
+def _spent(payment: PaymentIntent, method: PaymentMethod) -> tuple[PaymentMethod, ...]:
+    """The method as it is while the provider is asked: without its security code, which goes in the commit that
+    precedes its only use, and used up where nobody keeps it; a decline makes it usable again."""
+    spent = method
+    if method.customer is None and not _keeps(payment):
+        spent = msgspec.structs.replace(spent, consumed=True)
+    if spent.card is not None and spent.card.cvc is not None:
+        spent = msgspec.structs.replace(spent, card=msgspec.structs.replace(spent.card, cvc=None))
+    return (spent,) if spent is not method else ()
+
+
+def _keeps(payment: PaymentIntent) -> bool:
+    """Whether the payment asked for its method to be kept for the customer."""
+    return payment.customer is not None and payment.setup_future_usage is not None
 
 
 # What came of it.
@@ -251,7 +260,8 @@ def settle(
             assert attempt.kind == "authorize", f"{attempt.kind} cannot need an action"
             waiting = _with(payment, status="requires_action", challenge=url, attempt=None)
             changes = _saved(waiting, *_events(waiting, "payment_intent.requires_action"))
-            return msgspec.structs.replace(changes, deletes=(attempt.id,))
+            usable_again = (msgspec.structs.replace(method, consumed=False),) if method and method.consumed else ()
+            return msgspec.structs.replace(changes, records=(*changes.records, *usable_again), deletes=(attempt.id,))
         case NotSent(reason=reason):
             if attempt.sent + 1 < SENDS_MAX:
                 return Changes(result=payment, tasks=(sent_again(attempt, outcome, at),))
@@ -371,15 +381,15 @@ def _authorized(
 
 
 def _kept(payment: PaymentIntent, method: PaymentMethod) -> Changes:
-    """What a success does to the payment method: kept for the customer where that was asked for, else used up."""
-    if method.customer is not None:
-        if payment.setup_future_usage is not None and not method.set_up:
-            return Changes(records=(msgspec.structs.replace(method, set_up=True),))
+    """The method kept for the customer, where that was asked for."""
+    if payment.setup_future_usage is None or method.set_up:
         return Changes()
-    if payment.customer is not None and payment.setup_future_usage is not None:
-        attached = msgspec.structs.replace(method, customer=payment.customer, set_up=True)
-        return Changes(records=(attached,), events=(EventDraft(type="payment_method.attached", record=attached),))
-    return Changes(records=(msgspec.structs.replace(method, consumed=True),))
+    if method.customer is not None:
+        return Changes(records=(msgspec.structs.replace(method, set_up=True),))
+    if payment.customer is None:
+        return Changes()
+    attached = msgspec.structs.replace(method, customer=payment.customer, set_up=True)
+    return Changes(records=(attached,), events=(EventDraft(type="payment_method.attached", record=attached),))
 
 
 def _taken(charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment) -> tuple[Charge, Record]:
@@ -516,6 +526,7 @@ def _declined(
     """A failed charge is kept, with its reason; the payment asks for another way to pay."""
     assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
     message = outcome.message or _decline_message(outcome)
+    usable_again = msgspec.structs.replace(method, consumed=False) if method.consumed else method
     charge = None
     if attempt is not None or outcome.code == "authentication_required":
         identity = attempt.id if attempt is not None else at.new_id("att")
@@ -538,7 +549,7 @@ def _declined(
         decline_code=outcome.decline_code,
         message=message,
         charge=charge.id if charge is not None else None,
-        method=method,
+        method=usable_again,
     )
     after = _with(
         payment,
@@ -551,7 +562,11 @@ def _declined(
     )
     return Changes(
         result=after,
-        records=(after, charge) if charge is not None else (after,),
+        records=(
+            after,
+            *((charge,) if charge is not None else ()),
+            *((usable_again,) if usable_again is not method else ()),
+        ),
         events=(
             *((EventDraft(type="charge.failed", record=charge),) if charge is not None else ()),
             *_events(after, "payment_intent.payment_failed"),
@@ -562,7 +577,7 @@ def _declined(
             decline_code=outcome.decline_code,
             charge=charge.id if charge is not None else None,
             payment_intent=after,
-            payment_method=method,
+            payment_method=usable_again,
         ),
     )
 

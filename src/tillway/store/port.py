@@ -23,7 +23,7 @@ ABSENT = 0
 """As an expected version: the key must not exist."""
 
 
-class Write(msgspec.Struct, frozen=True):
+class Write(msgspec.Struct, frozen=True, gc=False):
     """One write: a record at `key` goes from `version` to `version + 1`, or is deleted where `body` is None.
 
     `index` holds (index name, partition) pairs and replaces the entries that the record had before; names are those of
@@ -42,7 +42,7 @@ class Write(msgspec.Struct, frozen=True):
     expires_at: int | None = None
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     key: str
     version: int
     body: bytes
