@@ -347,7 +347,13 @@ class StoreContract:
             await store.commit([Write(f"a/{n:03}", ABSENT, b"x", index=index) for n in range(1, 200, 4)])
 
             async def disturb(n: int) -> None:
-                await store.commit([Write(f"a/{n:03}", 1, None), Write(f"a/{n + 1:03}", ABSENT, b"new", index=index)])
+                # At the readers' first pages, or at their last: behind a reader, or ahead of it.
+                for _ in range(n * 7 % 13):
+                    await asyncio.sleep(0)
+                if n % 3 == 0:
+                    await store.commit([Write(f"a/{n:03}", 1, None)])
+                elif n % 3 == 1:
+                    await store.commit([Write(f"a/{n + 1:03}", ABSENT, b"new", index=index)])
                 await add_one(store, lasting[n // 4], f"by/{n}", index=index)
 
             async def read(at: tuple[str | None, str], order: Literal["newest", "oldest"]) -> None:
