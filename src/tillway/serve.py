@@ -1,42 +1,83 @@
 """The server: one process, one event loop, granian's embedded RSGI server around the API."""
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
 
+import msgspec
 import uvloop
-from granian.constants import HTTPModes
+from granian.constants import HTTPModes, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from tillway.api.rsgi import Door
+from tillway.data_directory import occupied
 from tillway.settings import Settings
 from tillway.wiring import assemble, public_url
 
 BACKLOG = 1024
+REACHABLE_WITHIN_SECONDS = 10.0
+
+
+class PortTaken(Exception):
+    """The address cannot be listened on. The text says why."""
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what is in flight and return."""
-    uvloop.run(_serve(settings))
+    """Serve until SIGTERM or SIGINT; then finish what is in flight and return.
+
+    Raises `PortTaken`, `DataDirectoryInUse`, and what `assemble` raises.
+    """
+    settings = _with_port(settings)
+    logging.basicConfig(
+        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
+        uvloop.run(_serve(settings))
+
+
+class CountingDoor:
+    """The door, and how many are inside: a server that stops waits for them."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._inside = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def __call__(self, scope: object, protocol: object) -> None:
+        self._inside += 1
+        self._empty.clear()
+        try:
+            await self._door(scope, protocol)
+        finally:
+            self._inside -= 1
+            if self._inside == 0:
+                self._empty.set()
+
+    async def emptied(self) -> None:
+        """Return when nobody is inside."""
+        await self._empty.wait()
 
 
 async def _serve(settings: Settings) -> None:
-    if settings.port == 0:
-        settings = _with_free_port(settings)
     running = await assemble(settings)
+    door = CountingDoor(Door(running.api))
     server = Server(
-        Door(running.api),
+        door,
         address=settings.host,
         port=settings.port,
-        http=HTTPModes.http1 if settings.tls_cert is None else HTTPModes.auto,
+        # HTTP/1.1 alone, under TLS too: its time-outs are the ones that hold here.
+        http=HTTPModes.http1,
         websockets=False,
         backlog=BACKLOG,
         http1_settings=HTTP1Settings(header_read_timeout=settings.header_seconds * 1000),
         log_enabled=False,
         ssl_cert=settings.tls_cert,
         ssl_key=settings.tls_key,
+        ssl_protocol_min=SSLProtocols.tls12,
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -46,15 +87,17 @@ async def _serve(settings: Settings) -> None:
     serving = asyncio.ensure_future(server.serve())
     await _reachable(settings, serving)
     print(f"Tillway serves {public_url(settings)}", file=sys.stderr, flush=True)
-    await asyncio.wait((asyncio.ensure_future(stopping.wait()), serving), return_when=asyncio.FIRST_COMPLETED)
+    stop = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((stop, serving), return_when=asyncio.FIRST_COMPLETED)
     server.stop()
-    await asyncio.wait((serving,), timeout=settings.shutdown_seconds)
+    await asyncio.wait((serving, asyncio.ensure_future(door.emptied())), timeout=settings.shutdown_seconds)
     await running.close(within_seconds=settings.shutdown_seconds)
 
 
 async def _reachable(settings: Settings, serving: "asyncio.Future[None]") -> None:
     """Wait until the port answers, so that the ready line is true."""
-    for _ in range(200):
+    deadline = asyncio.get_running_loop().time() + REACHABLE_WITHIN_SECONDS
+    while asyncio.get_running_loop().time() < deadline:
         if serving.done():
             await serving
             raise RuntimeError(f"the server on {settings.host}:{settings.port} ended as it began")
@@ -65,12 +108,20 @@ async def _reachable(settings: Settings, serving: "asyncio.Future[None]") -> Non
             continue
         writer.close()
         return
-    raise RuntimeError(f"nothing listens on {settings.host}:{settings.port} after 10 seconds; is the port taken?")
+    raise RuntimeError(f"nothing listens on {settings.host}:{settings.port} after {REACHABLE_WITHIN_SECONDS:g} seconds")
 
 
-def _with_free_port(settings: Settings) -> Settings:
-    import msgspec
+def _with_port(settings: Settings) -> Settings:
+    """The settings with a port that can be had: 0 becomes a free one. Raises `PortTaken`.
 
-    with socket.socket() as probe:
-        probe.bind((settings.host, 0))
+    The server shares its port with whoever asks (SO_REUSEPORT), so a second one on the same port would take half of the
+    first one's customers and none would be told: a plain bind refuses that.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise PortTaken(f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}") from None
         return msgspec.structs.replace(settings, port=probe.getsockname()[1])

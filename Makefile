@@ -1,0 +1,58 @@
+# Everything here works from a fresh checkout with nothing but Python 3.11 or newer: each target makes `.venv` first, and
+# again only when pyproject.toml or uv.lock have changed.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+DATA_DIR ?= data
+TEST_WORKERS ?= 2
+
+# The first interpreter that is new enough; `make PYTHON=…` chooses another.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
+
+.PHONY: help demo test check bench format clean
+
+help: ## Say what there is to make
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.installed ## Start a server with a demo shop on 127.0.0.1:8420
+	@$(BIN)/tillway demo --data-dir $(DATA_DIR)
+
+test: $(VENV)/.installed-dev ## Run all tests, the slow ones too
+	$(BIN)/pytest -q -n $(TEST_WORKERS) --dist loadfile
+
+check: $(VENV)/.installed-dev ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## Put the source into the house's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev ## Measure payments a second (docs/benchmarks.md)
+	$(BIN)/python -m bench
+
+clean: ## Remove the virtual environment (never a data directory)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Tillway needs Python 3.11 or newer on the PATH." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# uv installs exactly what uv.lock names, with its hashes. `--inexact` leaves uv itself where it is.
+$(VENV)/.uv-$(UV_VERSION): $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.uv-$(UV_VERSION) pyproject.toml uv.lock
+	$(BIN)/uv sync --quiet --locked --inexact --no-dev
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.uv-$(UV_VERSION) pyproject.toml uv.lock
+	$(BIN)/uv sync --quiet --locked --inexact --all-extras
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,32 @@
+"""`tillway serve`: the server in the foreground."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tillway.cli.terminal import DataDir, setting, settings_from
+
+
+def serve(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    host: Annotated[str | None, setting("host")] = None,
+    port: Annotated[int | None, setting("port")] = None,
+    public_url: Annotated[str | None, setting("public_url")] = None,
+    tls_cert: Annotated[Path | None, setting("tls_cert")] = None,
+    tls_key: Annotated[Path | None, setting("tls_key")] = None,
+    fee_rate_bps: Annotated[int | None, setting("fee_rate_bps")] = None,
+    fee_fixed_minor: Annotated[int | None, setting("fee_fixed_minor")] = None,
+    settlement_days: Annotated[int | None, setting("settlement_days")] = None,
+    lease_seconds: Annotated[int | None, setting("lease_seconds")] = None,
+    answer_within_seconds: Annotated[int | None, setting("answer_within_seconds")] = None,
+    header_seconds: Annotated[int | None, setting("header_seconds")] = None,
+    shutdown_seconds: Annotated[int | None, setting("shutdown_seconds")] = None,
+    log_level: Annotated[str | None, setting("log_level")] = None,
+) -> None:
+    """Serve the API until SIGTERM or Ctrl-C; what is in flight then finishes first."""
+    settings = settings_from(context.params)
+    from tillway.serve import run
+
+    run(settings)

@@ -1,0 +1,105 @@
+"""A server as an operator runs it: `tillway init` and `tillway serve` as processes of their own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import stripe
+
+READY_WITHIN_SECONDS = 30.0
+STOPPED_WITHIN_SECONDS = 40.0
+_READY = re.compile(r"Tillway serves (\S+)")
+
+# The environment without the settings of whoever runs the tests.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TILLWAY_")}
+
+
+def tillway(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one `tillway` command to its end, within 60 seconds."""
+    return subprocess.run(
+        [sys.executable, "-m", "tillway.cli.main", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=cwd,
+        env={**ENVIRONMENT, **environment},
+    )
+
+
+def tillway_json(*arguments: str | Path) -> Any:
+    """What a command prints under `--json`; it must succeed."""
+    done = tillway(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+class TillwayServer:
+    """A running `tillway serve`. `log` holds the lines of its standard error."""
+
+    def __init__(self, data_dir: Path, made: dict[str, str], arguments: Sequence[str] = ()) -> None:
+        self.data_dir = data_dir
+        self.account = made["account"]
+        self.secret_key = made["secret_key"]
+        self.publishable_key = made["publishable_key"]
+        self.live_secret_key = made["live_secret_key"]
+        self.live_publishable_key = made["live_publishable_key"]
+        self.base_url = ""
+        self.log: list[str] = []
+        self._ready = threading.Event()
+        given = () if "--port" in arguments else ("--port", "0")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tillway.cli.main", "serve", "--data-dir", str(data_dir), *given, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        if not self._ready.wait(READY_WITHIN_SECONDS) or not self.base_url:
+            self.process.kill()
+            raise AssertionError("the server did not start:\n" + "".join(self.log))
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+            found = _READY.search(line)
+            if found is not None:
+                self.base_url = found.group(1)
+                self._ready.set()
+        self._ready.set()
+
+    @property
+    def port(self) -> int:
+        return int(self.base_url.rpartition(":")[2])
+
+    @property
+    def client(self) -> stripe.StripeClient:
+        """The official SDK under the test secret key."""
+        return self.client_with(self.secret_key)
+
+    def client_with(self, key: str, **options: Any) -> stripe.StripeClient:
+        return stripe.StripeClient(key, base_addresses={"api": self.base_url}, **{"max_network_retries": 0, **options})
+
+    def new_account(self) -> dict[str, str]:
+        """Another merchant of this server: its `account` and keys, named as `tillway init` names them."""
+        made: dict[str, str] = tillway_json("accounts", "create", "--data-dir", self.data_dir)
+        return made
+
+    def stop(self, sign: int = signal.SIGTERM) -> int:
+        """Stop it, and its exit code. A second call tells the code again."""
+        if self.process.poll() is None:
+            self.process.send_signal(sign)
+        return self.process.wait(STOPPED_WITHIN_SECONDS)
+
+
+def init(data_dir: Path) -> dict[str, str]:
+    """A new installation: what `tillway init --json` says."""
+    made: dict[str, str] = tillway_json("init", "--data-dir", data_dir)
+    return made
