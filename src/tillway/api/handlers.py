@@ -4,6 +4,7 @@ from tillway.api import (
     balance,
     charges,
     disputes,
+    events,
     health,
     notices,
     openapi,
@@ -11,6 +12,20 @@ from tillway.api import (
     payment_intents,
     payment_methods,
     refunds,
+    webhook_endpoints,
 )
 
-LOADED = (balance, charges, disputes, health, notices, openapi, ops, payment_intents, payment_methods, refunds)
+LOADED = (
+    balance,
+    charges,
+    disputes,
+    events,
+    health,
+    notices,
+    openapi,
+    ops,
+    payment_intents,
+    payment_methods,
+    refunds,
+    webhook_endpoints,
+)

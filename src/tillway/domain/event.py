@@ -1,9 +1,11 @@
 """Events, who is told of them, and the tasks that tell."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
+from tillway.domain.event_types import EVERYTHING
 from tillway.domain.record import NOTHING, Changes, Moment, Record, changed
 from tillway.domain.refusal import Refused
 
@@ -21,6 +23,8 @@ class Event(Record, frozen=True, kw_only=True):
     """Something that happened, with the record as it then was (`object`) and as it had been (`previous`).
 
     Both are records in the store's encoding: they are rendered for whoever reads them, in that reader's API version.
+    `deliveries` counts the endpoints that were to be told when it happened; `undelivered` are the ids of those that did
+    not take it within three days.
     """
 
     type: str
@@ -29,6 +33,18 @@ class Event(Record, frozen=True, kw_only=True):
     request: str | None = None
     idempotency_key: str | None = None
     deliveries: int = 0
+    undelivered: tuple[str, ...] = ()
+
+
+class EventReading(Record, frozen=True, kw_only=True):
+    """An event as a reader is shown it: with the number of deliveries that are open at that moment."""
+
+    event: Event
+    pending: int
+
+    @classmethod
+    def of(cls, event: Event, pending: int) -> "EventReading":
+        return cls(id=event.id, created=event.created, event=event, pending=pending)
 
 
 class WebhookEndpoint(Record, frozen=True, kw_only=True):
@@ -42,8 +58,17 @@ class WebhookEndpoint(Record, frozen=True, kw_only=True):
     api_version: str | None = None
     disabled: bool = False
 
+    def __repr__(self) -> str:
+        return f"WebhookEndpoint({self.id} ****)"
+
     def wants(self, type: str) -> bool:
-        return not self.disabled and ("*" in self.enabled_events or type in self.enabled_events)
+        return not self.disabled and (EVERYTHING in self.enabled_events or type in self.enabled_events)
+
+
+class NewEndpoint(Record, frozen=True, kw_only=True):
+    """An endpoint as its maker is shown it, this once: with the secret."""
+
+    endpoint: WebhookEndpoint
 
 
 class Delivery(Record, frozen=True, kw_only=True):
@@ -62,6 +87,10 @@ class Delivery(Record, frozen=True, kw_only=True):
             return None
         return msgspec.structs.replace(self, tries=self.tries + 1, last_status=why, due_at_ms=at.now_ms + delay * 1000)
 
+    def put_off(self, seconds: float, at: Moment) -> "Delivery":
+        """The same try so much later, because its endpoint has its hands full. A try that fails ends the window."""
+        return msgspec.structs.replace(self, due_at_ms=at.now_ms + round(seconds * 1000))
+
 
 class NoticeTask(Record, frozen=True, kw_only=True):
     """A task: hand a notice of a provider inside this process back to the engine when it is due."""
@@ -71,8 +100,9 @@ class NoticeTask(Record, frozen=True, kw_only=True):
     body: dict[str, Any]
 
 
-def create_endpoint(fields: dict[str, Any], existing: int, at: Moment, *, secret: str) -> Changes:
-    if existing >= ENDPOINTS_MAX:
+def create_endpoint(fields: dict[str, Any], existing: Sequence[WebhookEndpoint], at: Moment, *, secret: str) -> Changes:
+    """A new endpoint beside the `existing` ones, of which there may be ENDPOINTS_MAX in all."""
+    if len(existing) >= ENDPOINTS_MAX:
         raise Refused(
             "webhook_endpoint_limit", f"An account has at most {ENDPOINTS_MAX} webhook endpoints in each mode."
         )
@@ -82,22 +112,55 @@ def create_endpoint(fields: dict[str, Any], existing: int, at: Moment, *, secret
             created=at.now,
             url=fields["url"],
             secret=secret,
-            enabled_events=tuple(fields["enabled_events"]),
+            enabled_events=_subscribed(fields["enabled_events"]),
         ),
         {name: value for name, value in fields.items() if name not in ("url", "enabled_events")},
     )
-    return Changes(result=endpoint, records=(endpoint,))
+    # One of the others is written again as it is: of two creations at once, the second then counts anew.
+    return Changes(
+        result=NewEndpoint(id=endpoint.id, created=endpoint.created, endpoint=endpoint),
+        records=(endpoint, *existing[:1]),
+    )
 
 
 def update_endpoint(endpoint: WebhookEndpoint, fields: dict[str, Any]) -> Changes:
-    after = changed(endpoint, fields)
+    given = dict(fields)
+    if "enabled_events" in given:
+        given["enabled_events"] = _subscribed(given["enabled_events"])
+    after = changed(endpoint, given)
     return Changes(result=after, records=(after,) if after != endpoint else ())
 
 
-DeletedKind = Literal["customer", "webhook_endpoint", "card"]
+def _subscribed(types: Sequence[str]) -> tuple[str, ...]:
+    """The types, each once. Refuses `*` beside others: whoever wrote that meant one of the two."""
+    distinct = tuple(dict.fromkeys(types))
+    if EVERYTHING in distinct and len(distinct) > 1:
+        raise Refused(
+            "parameter_invalid_array",
+            f"'{EVERYTHING}' stands for every event and cannot be combined with others.",
+            param="enabled_events",
+        )
+    return distinct
 
 
-class Deleted(Record, frozen=True, kw_only=True):
-    """What a caller is shown of a thing that is gone."""
+def resend(event: Event, endpoints: Sequence[WebhookEndpoint], ids: Sequence[str], pending: int, at: Moment) -> Changes:
+    """Offer `event` once more, now and again for three days, to `endpoints`. `pending` deliveries are open already."""
+    tasks = tuple(
+        Delivery(id=id, created=at.now, event=event.id, endpoint=endpoint.id, due_at_ms=at.now_ms)
+        for id, endpoint in zip(ids, endpoints, strict=True)
+    )
+    return Changes(result=EventReading.of(event, pending + len(tasks)), tasks=tasks)
 
-    kind: DeletedKind
+
+def delivered(event: Event, delivery: Delivery) -> Changes:
+    """The endpoint has it. If it had been given up there, that is forgotten."""
+    if delivery.endpoint not in event.undelivered:
+        return Changes(deletes=(delivery.id,))
+    left = tuple(endpoint for endpoint in event.undelivered if endpoint != delivery.endpoint)
+    return Changes(records=(msgspec.structs.replace(event, undelivered=left),), deletes=(delivery.id,))
+
+
+def given_up(event: Event, delivery: Delivery) -> Changes:
+    """The three days are over and the endpoint does not have it."""
+    missing = tuple(dict.fromkeys((*event.undelivered, delivery.endpoint)))
+    return Changes(records=(msgspec.structs.replace(event, undelivered=missing),), deletes=(delivery.id,))

@@ -146,6 +146,8 @@ class Engine:
         self.clock = clock
         self.settings = settings
         self.render = render
+        self.on_tasks: Callable[[set[str]], None] | None = None
+        """Called after a commit that made tasks which are due at once, with their queues. It must not raise."""
         self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
 
     def load(self, scope_key: str) -> Load:
@@ -187,9 +189,17 @@ class Engine:
                 raise Refused("busy")
             if writes and not await self._commit(caller, writes, completes):
                 continue
+            self._committed(caller.scope_key, writes, at)
             after = _after(load, writes, changes, held) if attempts else {}
             return Done(changes.result, changes.refusal, status, body, attempts, after)
         raise Refused("lock_timeout")
+
+    def _committed(self, scope: str, writes: Sequence[Write], at: Moment) -> None:
+        due = {write.queue for write in writes if write.due_at_ms is not None and write.due_at_ms <= at.now_ms}
+        if due and self.on_tasks is not None:
+            self.on_tasks({queue for queue in due if queue is not None})
+        if any(write.key.startswith("we_", len(scope) + 1) for write in writes):
+            self._endpoints.pop(scope, None)
 
     async def _answer(self, caller: Caller, load: Load, changes: Changes, *, forgiving: bool) -> tuple[int, bytes]:
         """The answer to be stored and sent. What cannot be expanded is refused before money moves (the first commit is
@@ -275,10 +285,6 @@ class Engine:
             for draft in changes.events:
                 body = encoded.get(id(draft.record)) or encode(draft.record)
                 writes += _event_writes(caller, draft, body, endpoints, at)
-        if any(isinstance(record, WebhookEndpoint) for record in changes.records) or any(
-            gone.startswith("we_") for gone in changes.deletes
-        ):
-            self._endpoints.pop(scope, None)
         return tuple(attempts), writes
 
     async def _idempotency(

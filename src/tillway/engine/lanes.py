@@ -64,7 +64,7 @@ class Lane:
             self._waiting.popleft().set_result(None)
 
     def come_back_seconds(self) -> float:
-        """How long somebody who found the lane full stays away: until its turn is to be expected, one after the other."""
+        """How long somebody who found the lane full stays away: until its turn comes, as far as one can tell."""
         now = self._now()
         turn = max(self._turn, now + WAIT_SECONDS) + self.pace_seconds / self.width
         self._turn = min(turn, now + COME_BACK_MAX_SECONDS)
@@ -86,5 +86,5 @@ class Lanes:
     def tidy(self, endpoint: str, *, gone: bool = False) -> None:
         """Drop an idle lane, if its endpoint answers quickly or is `gone`."""
         lane = self._lanes.get(endpoint)
-        if lane is not None and lane.idle and (gone or lane.pace_seconds < PACE_START_SECONDS and not lane.silent):
+        if lane is not None and lane.idle and (gone or (lane.pace_seconds < PACE_START_SECONDS and not lane.silent)):
             del self._lanes[endpoint]

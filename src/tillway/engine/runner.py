@@ -5,8 +5,10 @@ takes it over: nothing else has to notice the death.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 
@@ -45,22 +47,26 @@ class Runner:
             "deliveries": deliver,
         }
         self._loops: list[asyncio.Task[None]] = []
-        self._busy: set[asyncio.Task[None]] = set()
+        self._busy: dict[str, set[asyncio.Task[None]]] = {queue: set() for queue in self.queues}
+        self._wake: dict[str, asyncio.Event] = {queue: asyncio.Event() for queue in self.queues}
         self._stopping = False
 
     def start(self) -> None:
-        for queue, work in self.queues.items():
-            self._loops.append(asyncio.create_task(self._poll(queue, work)))
+        self.engine.on_tasks = self._wake_up
+        for queue in self.queues:
+            self._loops.append(asyncio.create_task(self._poll(queue)))
         self._loops.append(asyncio.create_task(self._keep_leases()))
         self._loops.append(asyncio.create_task(self._purge()))
 
     async def stop(self, *, within_seconds: float) -> None:
         """Claim nothing more, and let what is under way finish for that long; the rest is found again by its lease."""
         self._stopping = True
+        self.engine.on_tasks = None
         for loop in self._loops:
             loop.cancel()
-        if self._busy:
-            await asyncio.wait(self._busy, timeout=within_seconds)
+        busy = [task for tasks in self._busy.values() for task in tasks]
+        if busy:
+            await asyncio.wait(busy, timeout=within_seconds)
 
     async def run_due(self, queue: str) -> int:
         """Claim and start what is due in `queue`, at most CLAIM_MAX tasks; how many there were."""
@@ -70,9 +76,19 @@ class Runner:
         )
         for row in rows:
             task = asyncio.create_task(self._work(queue, row))
-            self._busy.add(task)
-            task.add_done_callback(self._busy.discard)
+            self._busy[queue].add(task)
+            task.add_done_callback(partial(self._done, queue))
         return len(rows)
+
+    def _done(self, queue: str, task: asyncio.Task[None]) -> None:
+        busy = self._busy[queue]
+        busy.discard(task)
+        if len(busy) == AT_ONCE_MAX - 1:
+            self._wake[queue].set()  # There was no room, and now there is.
+
+    def _wake_up(self, queues: set[str]) -> None:
+        for queue in queues:
+            self._wake[queue].set()
 
     async def _work(self, queue: str, row: Row) -> None:
         try:
@@ -81,16 +97,21 @@ class Runner:
             # The task stays and comes back when its lease runs out; its failure must not take the others down.
             log.exception("a task failed", extra={"queue": queue, "task": row.key})
 
-    async def _poll(self, queue: str, work: Work) -> None:
+    async def _poll(self, queue: str) -> None:
+        """Look for due tasks twice a second, and at once when this process has just committed some."""
+        busy, wake = self._busy[queue], self._wake[queue]
         while not self._stopping:
+            wake.clear()
             found = 0
             try:
-                if len(self._busy) < AT_ONCE_MAX:
+                if len(busy) < AT_ONCE_MAX:
                     found = await self.run_due(queue)
             except Exception:
                 log.exception("tasks could not be claimed", extra={"queue": queue})
             if found < CLAIM_MAX:
-                await asyncio.sleep(POLL_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await wake.wait()
 
     async def _keep_leases(self) -> None:
         """Extend the leases of this process's own attempts that have used up half of theirs."""

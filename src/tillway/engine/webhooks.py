@@ -20,7 +20,7 @@ from tillway.domain.event import Delivery, Event, EventReading, WebhookEndpoint
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.clock import SUFFIX_LENGTH
-from tillway.engine.core import Caller, Done, Engine, Load, Render
+from tillway.engine.core import Caller, Done, Engine, Load, Render, Work
 from tillway.engine.lanes import Lanes
 from tillway.engine.public_hosts import HostRefused, check_host, guarded_socket
 from tillway.engine.signing import new_secret, signature_header
@@ -41,6 +41,8 @@ ANSWER_MAX = 4096
 ANSWER_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 3.0
 """Shorter than servers keep idle connections open (Node.js: 5), so that few deliveries meet a closing one."""
+
+USER_AGENT = f"Tillway/{__version__} (webhooks)"
 
 OPEN_PAGES_MAX = 1000
 
@@ -139,9 +141,7 @@ class Webhooks:
         found: set[str] = set()
         after: str | None = None
         for _ in range(OPEN_PAGES_MAX):
-            rows = await self.engine.store.query(
-                None, f"{scope_key}/whd_", after=after, limit=PAGE_MAX, order="oldest"
-            )
+            rows = await self.engine.store.query(None, f"{scope_key}/whd_", after=after, limit=PAGE_MAX, order="oldest")
             found.update(_delivery(row).event for row in rows)
             if len(rows) < PAGE_MAX:
                 break
@@ -191,34 +191,28 @@ class Webhooks:
         endpoint = await self._endpoint(load, delivery.endpoint)
         if event is None or endpoint is None:
             self._lanes.tidy(delivery.endpoint, gone=True)
-            await self._commit(load, delivery, lambda at: Changes(deletes=(delivery.id,)))
+            await self._drop(load, delivery)
             return
         lane = self._lanes.of(endpoint.id)
         if not await lane.enter():
-            # Where nothing answers, what had to wait for that counts as tried, so that it comes back ever more seldom.
             if lane.silent:
-                why = "not sent: the endpoint does not answer"
-                await self._later(load, event, delivery, lambda at: delivery.failed(why, at), why)
+                # Where nothing answers, having waited for that counts as a try, so that it is made ever more seldom.
+                await self._failed(load, delivery, "not sent: the endpoint does not answer")
             else:
-                why = "not sent: the endpoint is too slow"
-                away = lane.come_back_seconds()
-                await self._later(load, event, delivery, lambda at: delivery.put_off(away, at), why)
+                await self._put_off(load, delivery, lane.come_back_seconds())
             return
         began = time.monotonic()
-        answered = False
+        within = self.engine.settings.lease_ms / 1000 - LEASE_MARGIN_SECONDS - (began - claimed)
+        answer: int | str = "given up"
         try:
-            within = self.engine.settings.lease_ms / 1000 - LEASE_MARGIN_SECONDS - (began - claimed)
-            status = await self._offer(scope_of(scope_key), event, endpoint, min(TIMEOUT_SECONDS, within))
-            answered = isinstance(status, int)
+            answer = await self._offer(scope_of(scope_key), event, endpoint, min(TIMEOUT_SECONDS, within))
         finally:
-            lane.leave(seconds=time.monotonic() - began, answered=answered)
+            lane.leave(seconds=time.monotonic() - began, answered=isinstance(answer, int))
             self._lanes.tidy(endpoint.id)
-        if isinstance(status, int) and 200 <= status < 300:
-            await self._commit(load, delivery, lambda at: domain.delivered(event, delivery))
-            return
-        why = f"HTTP {status}" if isinstance(status, int) else status
-        log.info("a webhook was not taken", extra=_named(scope_key, delivery, why))
-        await self._later(load, event, delivery, lambda at: delivery.failed(why, at), why)
+        if isinstance(answer, int) and 200 <= answer < 300:
+            await self._delivered(load, delivery)
+        else:
+            await self._failed(load, delivery, f"HTTP {answer}" if isinstance(answer, int) else answer)
 
     async def _endpoint(self, load: Load, id: str) -> WebhookEndpoint | None:
         """The endpoint, unless it is gone or disabled."""
@@ -228,3 +222,129 @@ class Webhooks:
         # Perhaps one that another process has made a moment ago.
         found = await load.maybe(WebhookEndpoint, id)
         return found if found is not None and not found.disabled else None
+
+    async def _offer(self, scope: Scope, event: Event, endpoint: WebhookEndpoint, within_seconds: float) -> int | str:
+        """POST the event: the status of the answer, or why there was none."""
+        caller = Caller(scope=scope, scope_key=scope.key, api_version=endpoint.api_version)
+        reading = EventReading.of(event, await self._pending(scope.key, event.id))
+        _, body = await self.render(caller, self.engine.load(scope.key), reading, None)
+        headers = {
+            "Content-Type": "application/json; charset=utf-8",
+            "Stripe-Signature": signature_header(body, endpoint.secret, now=self.engine.clock.now_ms() // 1000),
+        }
+        try:
+            async with (
+                asyncio.timeout(within_seconds),
+                self._session(scope.mode).post(
+                    endpoint.url, data=body, headers=headers, allow_redirects=False
+                ) as answer,
+            ):
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        await answer.content.read(ANSWER_MAX)
+                return answer.status
+        except TimeoutError:
+            return f"no answer within {within_seconds:.0f} s"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            refused = _refusal_in(error)
+            return f"not sent: {refused}" if refused is not None else f"no answer: {type(error).__name__}"
+
+    def _session(self, mode: Mode) -> aiohttp.ClientSession:
+        """One pool of connections a mode, so that none that was opened under test mode's rules serves a live event."""
+        session = self._sessions.get(mode)
+        if session is None:
+            session = self._sessions[mode] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=0,  # The lanes and the runner bound what is under way.
+                    keepalive_timeout=KEEP_ALIVE_SECONDS,
+                    resolver=self._resolver,
+                    socket_factory=guarded_socket if mode == "live" else None,
+                ),
+                timeout=aiohttp.ClientTimeout(total=None),
+                headers={"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT},
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=ANSWER_MAX,
+            )
+        return session
+
+    # What becomes of a task.
+
+    async def _delivered(self, load: Load, delivery: Delivery) -> None:
+        async def work(load: Load, at: Moment) -> Changes:
+            # Whoever else may have claimed it by now: the endpoint has the event, so nobody needs to send it.
+            if await load.maybe(Delivery, delivery.id) is None:
+                return Changes()
+            event = await load.maybe(Event, delivery.event)
+            return domain.delivered(event, delivery) if event is not None else Changes(deletes=(delivery.id,))
+
+        await self._commit(load, work)
+
+    async def _drop(self, load: Load, delivery: Delivery) -> None:
+        async def work(load: Load, at: Moment) -> Changes:
+            return Changes(deletes=(delivery.id,))
+
+        await self._commit(load, work)
+
+    async def _failed(self, load: Load, delivery: Delivery, why: str) -> None:
+        """The next try, or the end of all tries."""
+        log.info("a webhook was not delivered", extra=_named(load, delivery, why))
+        claimed = load.seen[delivery.id][0]
+
+        async def work(load: Load, at: Moment) -> Changes:
+            if await load.maybe(Delivery, delivery.id) is None or load.seen[delivery.id][0] != claimed:
+                return Changes()  # Another worker has it.
+            later = delivery.failed(why, at)
+            if later is not None:
+                return Changes(tasks=(later,))
+            log.warning("a webhook is given up after three days", extra=_named(load, delivery, why))
+            event = await load.maybe(Event, delivery.event)
+            return domain.given_up(event, delivery) if event is not None else Changes(deletes=(delivery.id,))
+
+        await self._commit(load, work)
+
+    async def _put_off(self, load: Load, delivery: Delivery, seconds: float) -> None:
+        claimed = load.seen[delivery.id][0]
+
+        async def work(load: Load, at: Moment) -> Changes:
+            if await load.maybe(Delivery, delivery.id) is None or load.seen[delivery.id][0] != claimed:
+                return Changes()  # Another worker has it.
+            return Changes(tasks=(delivery.put_off(seconds, at),))
+
+        await self._commit(load, work)
+
+    async def _commit(self, load: Load, work: Work) -> None:
+        await self.engine.run(Caller.system(scope_of(load.scope_key)), work, seen=load.seen)
+
+    async def close(self) -> None:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
+        # TLS connections of aiohttp finish closing in the next turns of the loop.
+        await asyncio.sleep(0)
+
+
+def _delivery(row: Row) -> Delivery:
+    record = decode(row.key.partition("/")[2], row.body)
+    assert isinstance(record, Delivery), f"{row.key} is not a delivery"
+    return record
+
+
+def _batch(event: str) -> str:
+    return event.partition("_")[2][:_BATCH_LENGTH]
+
+
+def _refusal_in(error: BaseException) -> HostRefused | None:
+    """The guard's word, where that is what an error of the connection goes back to."""
+    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return inner if isinstance(inner, HostRefused) else None
+
+
+def _named(load: Load, delivery: Delivery, why: str) -> dict[str, object]:
+    return {
+        "task": f"{load.scope_key}/{delivery.id}",
+        "event": delivery.event,
+        "endpoint": delivery.endpoint,
+        "tries": delivery.tries + 1,
+        "why": why,
+    }

@@ -1,0 +1,169 @@
+"""Events: parameters, calls and shape."""
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+
+from tillway.api.lists import listed
+from tillway.api.params import (
+    LIMIT_DEFAULT,
+    Array,
+    Boolean,
+    Created,
+    Expand,
+    Id,
+    Ignored,
+    Params,
+    Text,
+    Unsupported,
+    list_params,
+)
+from tillway.api.routes import Answer, Call, Page, route
+from tillway.api.shapes import View, shape, shaped
+from tillway.api.versions import CURRENT
+from tillway.domain.event import Event, EventReading
+from tillway.domain.event_types import EVENT_TYPES
+from tillway.domain.record import NOTHING, Record
+from tillway.domain.refusal import Refused
+from tillway.store.codec import by_kind, decode
+
+TYPES_MAX = 20
+"""Most types that one listing names (Stripe's bound); a pattern that stands for more is looked for event by event."""
+
+TYPE_LENGTH_MAX = 100
+
+LIST = list_params(
+    created=Created(),
+    delivery_success=Boolean(),
+    type=Text(maximum=TYPE_LENGTH_MAX),
+    types=Array(Text(maximum=TYPE_LENGTH_MAX), minimum=1, maximum=TYPES_MAX),
+).at_most_one("type", "types")
+EXPAND_ONLY = Params(expand=Expand())
+RESEND = Params(webhook_endpoint=Id(), expand=Expand())
+RETRY = RESEND.extended(account=Unsupported("Connect accounts"), for_stripecli=Ignored())
+
+
+@route("GET", "/v1/events", LIST, returns="list")
+async def list_events(call: Call) -> Answer:
+    """List events, newest first, of any age."""
+    types, pattern = _types(call.params)
+    keep = await _keep(call, pattern)
+    if types is None:
+        page = await listed(call, "evt", keep=keep, noun="event")
+    else:
+        page = await _merged(call, types, keep)
+    page.records = await call.platform.webhooks.readings(call.caller.scope_key, page.records)
+    return page
+
+
+@route("GET", "/v1/events/{id}", EXPAND_ONLY, returns="event")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve an event, rendered for the API version of the request."""
+    scope = call.caller.scope_key
+    event = await call.platform.engine.load(scope).get(Event, call.id)
+    (reading,) = await call.platform.webhooks.readings(scope, [event])
+    return reading
+
+
+@route("POST", "/v1/events/{id}/retry", RETRY, returns="event")
+async def retry(call: Call) -> Answer:
+    """Send an event again, as `stripe events resend` asks for it."""
+    return await call.platform.webhooks.resend(call.caller, call.id, call.params.get("webhook_endpoint"))
+
+
+@route("POST", "/ops/v1/events/{id}/resend", RESEND, returns="event")
+async def resend(call: Call) -> Answer:
+    """Send an event again: to one webhook endpoint, or to every one that wants its type."""
+    return await call.platform.webhooks.resend(call.caller, call.id, call.params.get("webhook_endpoint"))
+
+
+def _types(params: dict[str, Any]) -> tuple[list[str] | None, str | None]:
+    """The types to list by their index (None: all), and a pattern to look for instead where those would be too many."""
+    if "types" in params:
+        return list(dict.fromkeys(params["types"])), None
+    asked = params.get("type")
+    if asked is None:
+        return None, None
+    if "*" not in asked:
+        return [asked], None
+    if any(sign in asked for sign in "?[]"):
+        raise Refused("parameter_invalid_string", f"Invalid type: {asked}. Only * stands for others.", param="type")
+    meant = sorted(type for type in EVENT_TYPES if fnmatchcase(type, asked))
+    return (meant, None) if len(meant) <= TYPES_MAX else (None, asked)
+
+
+async def _keep(call: Call, pattern: str | None) -> Callable[[Event], bool] | None:
+    success = call.params.get("delivery_success")
+    if success is None:
+        return None if pattern is None else lambda event: fnmatchcase(event.type, pattern)
+    still_open = await call.platform.webhooks.open_events(call.caller.scope_key)
+
+    def keep(event: Event) -> bool:
+        taken = not event.undelivered and event.id not in still_open
+        return taken is success and (pattern is None or fnmatchcase(event.type, pattern))
+
+    return keep
+
+
+async def _merged(call: Call, types: list[str], keep: Callable[[Event], bool] | None) -> Page:
+    """One page out of the pages of several types: ids sort by time, whatever the type."""
+    scope = call.caller.scope_key
+    limit = call.params.get("limit", LIMIT_DEFAULT)
+    records: list[Event] = []
+    has_more = False
+    for type in types:
+        page = await listed(call, "evt", index="kind", partition=by_kind(scope, "evt", type), keep=keep, noun="event")
+        records += page.records
+        has_more = has_more or page.has_more
+    records.sort(key=lambda event: event.id, reverse=True)
+    nearest = records[-limit:] if "ending_before" in call.params else records[:limit]
+    return Page(nearest, has_more or len(records) > limit, "/v1/events")
+
+
+@shape(EventReading, object="event")
+def event_shape(reading: EventReading, view: View) -> dict[str, Any]:
+    event = reading.event
+    then = msgspec.structs.replace(view, now=event.created)
+    subject = shaped(_stored(event.object), then)
+    data: dict[str, Any] = {"object": subject}
+    if bytes(event.previous) != bytes(NOTHING):
+        data["previous_attributes"] = differences(shaped(_stored(event.previous), then), subject)
+    return {
+        "id": event.id,
+        "object": "event",
+        "api_version": view.api_version or CURRENT,
+        "created": event.created,
+        "data": data,
+        "livemode": view.livemode,
+        "pending_webhooks": reading.pending,
+        "request": {"id": event.request, "idempotency_key": event.idempotency_key},
+        "type": event.type,
+    }
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """What was otherwise in `before`, in Stripe's form: old values only; of an object, the members that changed; of an
+    array, the whole; None for what was not there."""
+    changed: dict[str, Any] = {}
+    for name, old in before.items():
+        new = after.get(name)
+        if old == new and name in after:
+            continue
+        changed[name] = differences(old, new) if isinstance(old, dict) and isinstance(new, dict) else old
+    for name in after.keys() - before.keys():
+        changed[name] = None
+    return changed
+
+
+class _Identified(msgspec.Struct):
+    id: str
+
+
+_identify = msgspec.json.Decoder(_Identified).decode
+
+
+def _stored(raw: msgspec.Raw) -> Record:
+    """The record that an event holds, in the store's encoding."""
+    return decode(_identify(raw).id, bytes(raw))
