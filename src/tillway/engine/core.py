@@ -146,7 +146,7 @@ class Engine:
         self.clock = clock
         self.settings = settings
         self.render = render
-        self.on_tasks: Callable[[set[str]], None] | None = None
+        self.on_tasks: Callable[[set[str | None]], None] | None = None
         """Called after a commit that made tasks which are due at once, with their queues. It must not raise."""
         self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
 
@@ -189,17 +189,13 @@ class Engine:
                 raise Refused("busy")
             if writes and not await self._commit(caller, writes, completes):
                 continue
-            self._committed(caller.scope_key, writes, at)
+            if self.on_tasks is not None:
+                due = {write.queue for write in writes if write.due_at_ms is not None and write.due_at_ms <= at.now_ms}
+                if due:
+                    self.on_tasks(due)
             after = _after(load, writes, changes, held) if attempts else {}
             return Done(changes.result, changes.refusal, status, body, attempts, after)
         raise Refused("lock_timeout")
-
-    def _committed(self, scope: str, writes: Sequence[Write], at: Moment) -> None:
-        due = {write.queue for write in writes if write.due_at_ms is not None and write.due_at_ms <= at.now_ms}
-        if due and self.on_tasks is not None:
-            self.on_tasks({queue for queue in due if queue is not None})
-        if any(write.key.startswith("we_", len(scope) + 1) for write in writes):
-            self._endpoints.pop(scope, None)
 
     async def _answer(self, caller: Caller, load: Load, changes: Changes, *, forgiving: bool) -> tuple[int, bytes]:
         """The answer to be stored and sent. What cannot be expanded is refused before money moves (the first commit is
@@ -326,6 +322,10 @@ class Engine:
         self._endpoints[scope_key] = (now_ms + ENDPOINTS_CACHE_MS, active)
         return active
 
+    def forget_endpoints(self, scope_key: str) -> None:
+        """Read the endpoints anew: after this process has changed one."""
+        self._endpoints.pop(scope_key, None)
+
 
 def task_write(scope_key: str, task: Record, version: int) -> Write:
     due_at_ms: int = getattr(task, "due_at_ms")  # noqa: B009 - tasks are the records of QUEUES, which all have it
@@ -361,9 +361,7 @@ def _fresh(changes: Changes) -> Seen:
     return {record.id: (ABSENT, record) for record in (*changes.records, *changes.tasks)}
 
 
-def _after(
-    load: Load, writes: Sequence[Write], changes: Changes, held: IdempotencyRecord | None
-) -> Seen:
+def _after(load: Load, writes: Sequence[Write], changes: Changes, held: IdempotencyRecord | None) -> Seen:
     """What is known of the scope's records once `writes` are durable."""
     records: dict[str, Record] = {record.id: record for record in (*changes.records, *changes.tasks)}
     if held is not None:

@@ -4,11 +4,17 @@ An address is looked at when an endpoint is created and again for each socket th
 very address that the socket then connects to, so that a name which resolves differently a moment later gains nothing.
 """
 
+import asyncio
 import ipaddress
 import socket
-from typing import Any, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+LOOK_UPS_MAX = 16
+"""Names that are looked up at a time."""
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
@@ -30,9 +36,32 @@ class HostRefused(OSError):
     """A live webhook would have gone to an address that is not public."""
 
 
-class Resolver(Protocol):
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = ...) -> list[Any]:
-        """Mappings with the address under `host`. Raises OSError where there is none."""
+class SystemResolver(AbstractResolver):
+    """The system's resolver in threads of its own: a name server that hangs over a merchant's host must not keep the
+    look-ups of providers waiting, which share the loop's threads."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(LOOK_UPS_MAX, thread_name_prefix="tillway-names")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def is_public(text: str) -> bool:
@@ -41,7 +70,7 @@ def is_public(text: str) -> bool:
     An IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4) is as public as that.
     """
     try:
-        address: Address = ipaddress.ip_address(text.partition("%")[0])
+        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
     if isinstance(address, ipaddress.IPv6Address):
@@ -66,7 +95,7 @@ def guarded_socket(info: tuple[Any, ...]) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
-async def check_host(host: str, port: int, resolver: Resolver) -> None:
+async def check_host(host: str, port: int, resolver: AbstractResolver) -> None:
     """Raises `HostRefused` where `host`, an address or a name, is or resolves to anything that is not public.
 
     A name that does not resolve at this moment passes: each delivery looks again.
@@ -79,7 +108,7 @@ async def check_host(host: str, port: int, resolver: Resolver) -> None:
     except ValueError:
         try:
             addresses = [entry["host"] for entry in await resolver.resolve(host, port, socket.AF_UNSPEC)]
-        except OSError:
+        except (OSError, UnicodeError):
             return
     for address in addresses:
         if not is_public(address):

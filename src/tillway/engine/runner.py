@@ -86,9 +86,10 @@ class Runner:
         if len(busy) == AT_ONCE_MAX - 1:
             self._wake[queue].set()  # There was no room, and now there is.
 
-    def _wake_up(self, queues: set[str]) -> None:
+    def _wake_up(self, queues: set[str | None]) -> None:
         for queue in queues:
-            self._wake[queue].set()
+            if queue is not None:
+                self._wake[queue].set()
 
     async def _work(self, queue: str, row: Row) -> None:
         try:

@@ -22,7 +22,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine.clock import SUFFIX_LENGTH
 from tillway.engine.core import Caller, Done, Engine, Load, Render, Work
 from tillway.engine.lanes import Lanes
-from tillway.engine.public_hosts import HostRefused, check_host, guarded_socket
+from tillway.engine.public_hosts import HostRefused, SystemResolver, check_host, guarded_socket
 from tillway.engine.signing import new_secret, signature_header
 from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX, Row
@@ -51,12 +51,19 @@ _BATCH_LENGTH = SUFFIX_LENGTH - 2
 
 
 class Webhooks:
-    """`resolver` finds the addresses of hosts; None is the system's."""
+    """`resolver` finds the addresses of hosts: the system's, where none is given. `timeout_seconds` bounds a POST."""
 
-    def __init__(self, engine: Engine, render: Render, resolver: AbstractResolver | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        render: Render,
+        resolver: AbstractResolver | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
         self.engine = engine
         self.render = render
-        self._resolver = resolver
+        self._resolver = resolver or SystemResolver()
+        self._timeout_seconds = timeout_seconds
         self._lanes = Lanes()
         self._sessions: dict[Mode, aiohttp.ClientSession] = {}
         self._under_way: set[str] = set()
@@ -70,7 +77,7 @@ class Webhooks:
         async def work(load: Load, at: Moment) -> Changes:
             return domain.create_endpoint(fields, await self._endpoints(load), at, secret=secret)
 
-        return await self.engine.run(caller, work)
+        return await self._changed(caller, work)
 
     async def update_endpoint(self, caller: Caller, id: str, fields: dict[str, object]) -> Done:
         if "url" in fields:
@@ -79,7 +86,7 @@ class Webhooks:
         async def work(load: Load, at: Moment) -> Changes:
             return domain.update_endpoint(await load.get(WebhookEndpoint, id), fields)
 
-        return await self.engine.run(caller, work)
+        return await self._changed(caller, work)
 
     async def delete_endpoint(self, caller: Caller, id: str) -> None:
         """Its open deliveries are dropped as they come due."""
@@ -88,7 +95,13 @@ class Webhooks:
             await load.get(WebhookEndpoint, id)
             return Changes(deletes=(id,))
 
-        await self.engine.run(caller, work)
+        await self._changed(caller, work)
+
+    async def _changed(self, caller: Caller, work: Work) -> Done:
+        try:
+            return await self.engine.run(caller, work)
+        finally:
+            self.engine.forget_endpoints(caller.scope_key)
 
     async def _endpoints(self, load: Load) -> list[WebhookEndpoint]:
         """All endpoints of the scope, the disabled ones too, each read so that a commit checks its version."""
@@ -110,8 +123,8 @@ class Webhooks:
         if url.scheme != "https":
             raise Refused("url_invalid", "Invalid URL: a live webhook endpoint must use https.", param="url")
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                await check_host(host, port, self._resolver or aiohttp.ThreadedResolver())
+            async with asyncio.timeout(self._timeout_seconds):
+                await check_host(host, port, self._resolver)
         except HostRefused as refused:
             raise Refused(
                 "url_invalid",
@@ -193,6 +206,10 @@ class Webhooks:
             self._lanes.tidy(delivery.endpoint, gone=True)
             await self._drop(load, delivery)
             return
+        body = await self._body(scope_of(scope_key), event, endpoint)
+        if body is None:
+            await self._failed(load, delivery, "not sent: the event cannot be rendered")
+            return
         lane = self._lanes.of(endpoint.id)
         if not await lane.enter():
             if lane.silent:
@@ -205,7 +222,7 @@ class Webhooks:
         within = self.engine.settings.lease_ms / 1000 - LEASE_MARGIN_SECONDS - (began - claimed)
         answer: int | str = "given up"
         try:
-            answer = await self._offer(scope_of(scope_key), event, endpoint, min(TIMEOUT_SECONDS, within))
+            answer = await self._offer(scope_of(scope_key), endpoint, body, min(self._timeout_seconds, within))
         finally:
             lane.leave(seconds=time.monotonic() - began, answered=isinstance(answer, int))
             self._lanes.tidy(endpoint.id)
@@ -223,11 +240,20 @@ class Webhooks:
         found = await load.maybe(WebhookEndpoint, id)
         return found if found is not None and not found.disabled else None
 
-    async def _offer(self, scope: Scope, event: Event, endpoint: WebhookEndpoint, within_seconds: float) -> int | str:
-        """POST the event: the status of the answer, or why there was none."""
+    async def _body(self, scope: Scope, event: Event, endpoint: WebhookEndpoint) -> bytes | None:
+        """The event as the endpoint's API version shows it. None, and the cause in the log, where that fails: one event
+        that cannot be shown must not come back for ever."""
         caller = Caller(scope=scope, scope_key=scope.key, api_version=endpoint.api_version)
         reading = EventReading.of(event, await self._pending(scope.key, event.id))
-        _, body = await self.render(caller, self.engine.load(scope.key), reading, None)
+        try:
+            _, body = await self.render(caller, self.engine.load(scope.key), reading, None)
+        except Exception:
+            log.exception("an event cannot be rendered", extra={"event": event.id, "endpoint": endpoint.id})
+            return None
+        return body
+
+    async def _offer(self, scope: Scope, endpoint: WebhookEndpoint, body: bytes, within_seconds: float) -> int | str:
+        """POST the event: the status of the answer, or why there was none."""
         headers = {
             "Content-Type": "application/json; charset=utf-8",
             "Stripe-Signature": signature_header(body, endpoint.secret, now=self.engine.clock.now_ms() // 1000),
@@ -320,6 +346,7 @@ class Webhooks:
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
+        await self._resolver.close()
         # TLS connections of aiohttp finish closing in the next turns of the loop.
         await asyncio.sleep(0)
 
