@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,20 @@ class TillwayServer:
 
     def client_with(self, key: str, **options: Any) -> stripe.StripeClient:
         return stripe.StripeClient(key, base_addresses={"api": self.base_url}, **{"max_network_retries": 0, **options})
+
+    def call(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> tuple[int, Any]:
+        """One request in JSON: the status and the document that came back. `key` is the test secret key if not given."""
+        request = urllib.request.Request(
+            self.base_url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {key or self.secret_key}", "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as refused:
+            return refused.code, json.load(refused)
 
     def new_account(self) -> dict[str, str]:
         """Another merchant of this server: its `account` and keys, named as `tillway init` names them."""

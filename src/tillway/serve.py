@@ -5,6 +5,8 @@ import logging
 import signal
 import socket
 import sys
+import time
+from typing import Any
 
 import msgspec
 import uvloop
@@ -19,6 +21,18 @@ from tillway.wiring import assemble, public_url
 
 BACKLOG = 1024
 REACHABLE_WITHIN_SECONDS = 10.0
+
+DISMISSED_WITHIN_SECONDS = 1.0
+"""How long the answers to those who are sent away may take to leave."""
+
+CLOSING_SECONDS = 1.0
+"""What background tasks get to finish at least. The rest of them is found again by the next start."""
+
+_STOPPING_HEADERS = [("content-type", "application/json"), ("retry-after", "1"), ("stripe-should-retry", "true")]
+_STOPPING = (
+    b'{"error":{"type":"api_error","code":"server_stopping","message":"The server is stopping and did not finish this '
+    b'request. Repeat it with the same Idempotency-Key; without one, ask for the object before you repeat it."}}'
+)
 
 
 class PortTaken(Exception):
@@ -38,60 +52,95 @@ def run(settings: Settings) -> None:
         uvloop.run(_serve(settings))
 
 
-class CountingDoor:
-    """The door, and how many are inside: a server that stops waits for them."""
+class Lobby:
+    """The door, and who is inside: a server that stops waits for them."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._inside = 0
+        self._inside: set[asyncio.Task[Any]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
 
-    async def __call__(self, scope: object, protocol: object) -> None:
-        self._inside += 1
+    async def __call__(self, scope: Any, protocol: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "granian runs every request as a task of its own"
+        self._inside.add(task)
         self._empty.clear()
         try:
             await self._door(scope, protocol)
+        except asyncio.CancelledError:
+            # What was begun is in the store: the same Idempotency-Key finds it, whoever serves then.
+            protocol.response_bytes(503, _STOPPING_HEADERS, _STOPPING)
         finally:
-            self._inside -= 1
-            if self._inside == 0:
+            self._inside.discard(task)
+            if not self._inside:
                 self._empty.set()
 
     async def emptied(self) -> None:
         """Return when nobody is inside."""
         await self._empty.wait()
 
+    async def dismiss(self) -> None:
+        """Answer everybody who is still inside that the server stops, at once."""
+        for task in list(self._inside):
+            task.cancel()
+        await asyncio.wait((asyncio.ensure_future(self.emptied()),), timeout=DISMISSED_WITHIN_SECONDS)
+
 
 async def _serve(settings: Settings) -> None:
     running = await assemble(settings)
-    door = CountingDoor(Door(running.api))
+    lobby = Lobby(Door(running.api))
     server = Server(
-        door,
+        lobby,
         address=settings.host,
         port=settings.port,
         # HTTP/1.1 alone, under TLS too: its time-outs are the ones that hold here.
         http=HTTPModes.http1,
         websockets=False,
         backlog=BACKLOG,
+        # The clock of a request's headers starts when the connection is made or the last answer is sent, so this is the
+        # idle time-out as well.
         http1_settings=HTTP1Settings(header_read_timeout=settings.header_seconds * 1000),
         log_enabled=False,
         ssl_cert=settings.tls_cert,
         ssl_key=settings.tls_key,
         ssl_protocol_min=SSLProtocols.tls12,
     )
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, stopping.set)
+    asked, urged = _signals()
     running.runner.start()
     serving = asyncio.ensure_future(server.serve())
     await _reachable(settings, serving)
-    print(f"Tillway serves {public_url(settings)}", file=sys.stderr, flush=True)
-    stop = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait((stop, serving), return_when=asyncio.FIRST_COMPLETED)
+    _say(f"Tillway serves {public_url(settings)}")
+    await asyncio.wait((asked, serving), return_when=asyncio.FIRST_COMPLETED)
     server.stop()
-    await asyncio.wait((serving, asyncio.ensure_future(door.emptied())), timeout=settings.shutdown_seconds)
-    await running.close(within_seconds=settings.shutdown_seconds)
+    _say("Tillway stops; what is in flight finishes first.")
+    deadline = time.monotonic() + settings.shutdown_seconds
+    emptied = asyncio.ensure_future(lobby.emptied())
+    await asyncio.wait((emptied, urged), timeout=settings.shutdown_seconds, return_when=asyncio.FIRST_COMPLETED)
+    await lobby.dismiss()
+    await asyncio.wait((serving,), timeout=DISMISSED_WITHIN_SECONDS)
+    left = 0.0 if urged.done() else deadline - time.monotonic()
+    await running.close(within_seconds=max(left, CLOSING_SECONDS))
+
+
+def _signals() -> "tuple[asyncio.Future[None], asyncio.Future[None]]":
+    """What the first SIGTERM or SIGINT completes, and what the second does: whoever asks twice will not wait."""
+    loop = asyncio.get_running_loop()
+    asked, urged = loop.create_future(), loop.create_future()
+
+    def received() -> None:
+        if not asked.done():
+            asked.set_result(None)
+        elif not urged.done():
+            urged.set_result(None)
+
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, received)
+    return asked, urged
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 async def _reachable(settings: Settings, serving: "asyncio.Future[None]") -> None:
