@@ -8,13 +8,19 @@ from tillway.api.app import Api, Request
 BODY_BYTES_MAX = 1 << 20
 BODY_SECONDS_MAX = 30.0
 
-_TOO_LARGE = b'{"error":{"type":"invalid_request_error","code":"body_too_large","message":"The request body is larger than 1 MiB."}}'
-_TOO_SLOW = b'{"error":{"type":"invalid_request_error","code":"body_malformed","message":"The request body did not arrive within 30 seconds."}}'
+_TOO_LARGE = (
+    b'{"error":{"type":"invalid_request_error","code":"body_too_large",'
+    b'"message":"The request body is larger than 1 MiB."}}'
+)
+_TOO_SLOW = (
+    b'{"error":{"type":"invalid_request_error","code":"body_malformed",'
+    b'"message":"The request body did not arrive within 30 seconds."}}'
+)
 _JSON = [("content-type", "application/json")]
 
 
 class Door:
-    """An RSGI application. `start` builds the platform inside the worker's event loop, `stop` lets it finish."""
+    """An RSGI application: what the server calls with each request."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
@@ -28,7 +34,8 @@ class Door:
         body = b""
         if scope.method != "GET" or length not in (None, "0"):
             try:
-                body = await asyncio.wait_for(_body(protocol, length), BODY_SECONDS_MAX)
+                async with asyncio.timeout(BODY_SECONDS_MAX):
+                    body = await _body(protocol, length)
             except TimeoutError:
                 protocol.response_bytes(408, _JSON, _TOO_SLOW)
                 return
