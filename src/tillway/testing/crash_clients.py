@@ -1,0 +1,366 @@
+"""The clients of the crash harness: shops that pay, capture, cancel and refund, and write down what they were told.
+
+A client names an Idempotency-Key with every order and, when the connection breaks, sends the same order under the same
+key until it is answered. Some orders are sent several times at once, some are given up unanswered, and refunds, captures
+and cancellations race. Everything is drawn from the seed, but for what the kills and the network do to it.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+
+ANSWER_SECONDS = 8.0
+"""How long a client waits for one answer before it takes the connection for broken."""
+
+RETRY_SECONDS = (0.02, 0.2)
+"""The pause after a broken connection, drawn between these."""
+
+BUSY_SECONDS = (0.3, 0.9)
+"""The pause after being told that the order, or another one about the same object, is still under way."""
+
+SEVERAL = 3
+"""Most copies of one order that are sent at the same time."""
+
+BUSY_CODES = ("idempotency_key_in_use", "lock_timeout", "busy", "rate_limit")
+CURRENCIES = ("usd", "eur", "jpy")
+DECLINED, NO_FUNDS, PENDING = 1, 2, 24
+"""Amounts that the bank answers in its own way."""
+
+CARD = {"number": "4242424242424242", "exp_month": "12", "exp_year": "2040", "cvc": "314"}
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a client asks for. `story` is the shopper it belongs to, `key` the Idempotency-Key."""
+
+    story: str
+    what: str
+    path: str
+    params: dict[str, Any]
+    key: str
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer, as it came. `at` is seconds since the harness began; `why` says what broke where `status` is 0.
+    `replayed`: the server says that it is the answer of before."""
+
+    at: float
+    order: Order
+    status: int
+    body: bytes = b""
+    replayed: bool = False
+    why: str = ""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return msgspec.json.decode(self.body) if self.body else {}
+
+    @property
+    def code(self) -> str:
+        """The code of the error that it is, or the empty text."""
+        if self.status == 200 or not self.body:
+            return ""
+        return self.document.get("error", {}).get("code") or ""
+
+    @property
+    def final(self) -> bool:
+        """Whether the key has its answer: a success or a decline."""
+        return self.status in (200, 402)
+
+
+class Shop:
+    """All clients of one merchant. `told` is what they heard, in order; `given_up` what they never heard about."""
+
+    def __init__(self, url: str, secret_key: str, seed: int, journal: Path, *, began: float) -> None:
+        self.told: list[Told] = []
+        self.given_up: dict[str, Order] = {}
+        self.unanswered: list[Order] = []
+        self.stories = 0
+        self._url = url
+        self._seed = seed
+        self._began = began
+        self._journal = journal.open("ab", buffering=1 << 16)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            headers={"authorization": f"Bearer {secret_key}"},
+            timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS),
+        )
+        self._closing = False
+        self._until: float | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._session.close()
+        self._journal.close()
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    async def trade(self, *, at_once: int, per_second: float) -> None:
+        """Begin new stories, at most `at_once` under way, until `wind_up`."""
+        while not self._closing:
+            if len(self._under_way) < at_once:
+                self.stories += 1
+                task = asyncio.create_task(self._live(self.stories))
+                self._under_way.add(task)
+                task.add_done_callback(self._under_way.discard)
+            await asyncio.sleep(1 / per_second)
+
+    async def wind_up(self, *, within_seconds: float) -> None:
+        """Order nothing new, and wait until every order that was not given up is answered."""
+        self._closing = True
+        self._until = time.monotonic() + within_seconds
+        if self._under_way:
+            await asyncio.wait(set(self._under_way))
+
+    async def come_back(self, orders: Sequence[Order], *, within_seconds: float) -> None:
+        """Send once more what was given up, under the same keys, as a client does that finds its own records later."""
+        self._until = time.monotonic() + within_seconds
+        await self._many([self.until_answered(order, random.Random(order.key)) for order in orders])
+
+    async def ask_again(self, orders: Sequence[Order], *, within_seconds: float) -> list[Told]:
+        """The answers that `orders`, which have been answered, get now."""
+        self._until = time.monotonic() + within_seconds
+        before = len(self.told)
+        await self._many([self.until_answered(order, random.Random(order.key)) for order in orders])
+        return self.told[before:]
+
+    async def _many(self, asking: list[Any]) -> None:
+        for first in range(0, len(asking), 16):
+            await asyncio.gather(*asking[first : first + 16])
+
+    # One order.
+
+    async def until_answered(self, order: Order, chance: random.Random) -> Told | None:
+        """Send `order` until there is an answer that says more than "not now"; None when the time is up."""
+        while self._until is None or time.monotonic() < self._until:
+            told = await self._send(order)
+            if told.status == 0:
+                await asyncio.sleep(chance.uniform(*RETRY_SECONDS))
+            elif told.code in BUSY_CODES:
+                await asyncio.sleep(chance.uniform(*BUSY_SECONDS))
+            else:
+                return told
+        self.unanswered.append(order)
+        return None
+
+    async def _send(self, order: Order) -> Told:
+        try:
+            async with self._session.post(
+                self._url + order.path,
+                data=urlencode(_flat(order.params)),
+                headers={"idempotency-key": order.key, "content-type": "application/x-www-form-urlencoded"},
+            ) as answer:
+                body = await answer.read()
+                replayed = answer.headers.get("idempotent-replayed") == "true"
+                return self._hear(order, answer.status, body, replayed=replayed)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return self._hear(order, 0, why=type(error).__name__)
+
+    def _hear(self, order: Order, status: int, body: bytes = b"", *, replayed: bool = False, why: str = "") -> Told:
+        told = Told(at=round(self.elapsed(), 4), order=order, status=status, body=body, replayed=replayed, why=why)
+        # That a connection broke, or that it is not yet the time, is told in the journal alone.
+        if status and told.code not in BUSY_CODES:
+            self.told.append(told)
+        self._journal.write(
+            msgspec.json.encode(
+                {
+                    "at": told.at,
+                    "story": order.story,
+                    "what": order.what,
+                    "path": order.path,
+                    "params": order.params,
+                    "key": order.key,
+                    "status": status,
+                    "body": body.decode(errors="replace"),
+                    "replayed": replayed,
+                    "why": why,
+                }
+            )
+            + b"\n"
+        )
+        return told
+
+    async def _order(self, story: "_Story", what: str, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
+        """Order something, in one of the ways in which clients do. The document that came; None where none did."""
+        story.orders += 1
+        order = Order(story=story.name, what=what, path=path, params=params, key=f"{story.name}-{story.orders}-{what}")
+        chance = story.chance
+        manner = chance.choices(("once", "several", "give up"), (80, 12, 8))[0]
+        match manner:
+            case "several":
+                copies = chance.randint(2, SEVERAL)
+                chances = [random.Random(chance.random()) for _ in range(copies)]
+                heard = await asyncio.gather(*(self.until_answered(order, own) for own in chances))
+                told = next((one for one in heard if one is not None and one.final), heard[0])
+            case "give up":
+                self.given_up[order.key] = order
+                try:
+                    async with asyncio.timeout(chance.choice((0.002, 0.005, 0.01, 0.03))):
+                        told = await self.until_answered(order, chance)
+                except TimeoutError:
+                    return None
+                del self.given_up[order.key]
+            case _:
+                told = await self.until_answered(order, chance)
+        return told.document if told is not None and told.status == 200 else None
+
+    # The stories.
+
+    async def _live(self, number: int) -> None:
+        name = f"{self._seed}-{number}"
+        story = _Story(name, random.Random(f"story {name}"))
+        plots = {
+            self._buys: 22,
+            self._buys_in_two_steps: 12,
+            self._reserves: 22,
+            self._is_declined_first: 8,
+            self._waits_for_the_bank: 8,
+            self._confirms_twice: 10,
+            self._pays_as_of_old: 12,
+            self._reserves_and_is_torn: 6,
+        }
+        plot = story.chance.choices(list(plots), list(plots.values()))[0]
+        await plot(story)
+
+    async def _buys(self, story: "_Story") -> None:
+        payment = await self._pay(story)
+        await self._refund(story, payment)
+
+    async def _buys_in_two_steps(self, story: "_Story") -> None:
+        created = await self._order(story, "create", "/v1/payment_intents", self._purchase(story) | story.means())
+        payment = await self._then(story, created, "confirm")
+        await self._refund(story, payment)
+
+    async def _reserves(self, story: "_Story") -> None:
+        payment = await self._pay(story, capture_method="manual")
+        if payment is None or payment["status"] != "requires_capture":
+            return
+        if story.chance.random() < 0.3:
+            await self._then(story, payment, "cancel")
+            return
+        captured = await self._then(story, payment, "capture", self._part(story, payment))
+        await self._refund(story, captured)
+
+    async def _reserves_and_is_torn(self, story: "_Story") -> None:
+        """Captures and cancels at the same time: one of them wins."""
+        payment = await self._pay(story, capture_method="manual")
+        if payment is None or payment["status"] != "requires_capture":
+            return
+        outcomes = await asyncio.gather(
+            self._then(story, payment, "capture", self._part(story, payment)), self._then(story, payment, "cancel")
+        )
+        for outcome in outcomes:
+            if outcome is not None and outcome["status"] == "succeeded":
+                await self._refund(story, outcome)
+
+    async def _is_declined_first(self, story: "_Story") -> None:
+        amount = story.amount
+        story.amount = story.chance.choice((DECLINED, NO_FUNDS))
+        created = await self._order(story, "create", "/v1/payment_intents", self._purchase(story) | story.means())
+        await self._then(story, created, "confirm")
+        await self._then(story, created, "update", {"amount": amount})
+        payment = await self._then(story, created, "confirm", {"payment_method": "pm_card_visa"})
+        await self._refund(story, payment)
+
+    async def _waits_for_the_bank(self, story: "_Story") -> None:
+        story.amount = PENDING
+        await self._pay(story)
+
+    async def _confirms_twice(self, story: "_Story") -> None:
+        """Two browser tabs: two keys, one payment."""
+        created = await self._order(story, "create", "/v1/payment_intents", self._purchase(story) | story.means())
+        first, second = await asyncio.gather(
+            self._then(story, created, "confirm"), self._then(story, created, "confirm")
+        )
+        await self._refund(story, first or second)
+
+    async def _pays_as_of_old(self, story: "_Story") -> None:
+        capture = story.chance.random() < 0.7
+        source = {"amount": story.amount, "currency": story.currency, "source": "tok_visa", "capture": capture}
+        charge = await self._order(story, "charge", "/v1/charges", source | {"metadata": {"story": story.name}})
+        if charge is None or self._closing:
+            return
+        if not capture and charge["status"] == "succeeded":
+            charge = await self._order(story, "capture", f"/v1/charges/{charge['id']}/capture", {})
+        await self._refund(story, charge)
+
+    async def _pay(self, story: "_Story", **more: str) -> dict[str, Any] | None:
+        params = self._purchase(story) | story.means() | {"confirm": True} | more
+        return await self._order(story, "pay", "/v1/payment_intents", params)
+
+    async def _then(
+        self, story: "_Story", payment: dict[str, Any] | None, what: str, params: dict[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """The next thing to do with `payment`, where there is one and the shop is still open."""
+        if payment is None or self._closing:
+            return None
+        path = f"/v1/payment_intents/{payment['id']}"
+        return await self._order(story, what, path if what == "update" else f"{path}/{what}", params or {})
+
+    async def _refund(self, story: "_Story", paid: dict[str, Any] | None) -> None:
+        """Give some of the money back: several refunds at once, which together may want more than there is."""
+        if paid is None or paid["status"] != "succeeded" or self._closing:
+            return
+        chance = story.chance
+        taken = paid["amount_received"] if paid["object"] == "payment_intent" else paid["amount_captured"]
+        wanted: list[dict[str, Any]] = []
+        match chance.choices(("none", "whole", "part", "race", "crowd"), (30, 15, 15, 25, 15))[0]:
+            case "whole":
+                wanted = [{}]
+            case "part":
+                wanted = [{"amount": chance.randint(3, taken)}] if taken > 3 else []
+            case "race":
+                wanted = [{}, {"amount": chance.randint(1, taken)}]
+            case "crowd":
+                wanted = [{"amount": max(3, taken * 2 // 5)} for _ in range(4)]
+        of = {"payment_intent" if paid["object"] == "payment_intent" else "charge": paid["id"]}
+        await asyncio.gather(*(self._order(story, "refund", "/v1/refunds", of | amount) for amount in wanted))
+
+    def _purchase(self, story: "_Story") -> dict[str, Any]:
+        return {"amount": story.amount, "currency": story.currency, "metadata": {"story": story.name}}
+
+    def _part(self, story: "_Story", payment: dict[str, Any]) -> dict[str, Any]:
+        if story.chance.random() < 0.5:
+            return {}
+        return {"amount_to_capture": story.chance.randint(100, payment["amount_capturable"])}
+
+
+class _Story:
+    """One shopper, and the chance that decides for them."""
+
+    def __init__(self, name: str, chance: random.Random) -> None:
+        self.name = name
+        self.chance = chance
+        self.orders = 0
+        self.amount = chance.randint(100, 99_999)
+        self.currency = chance.choice(CURRENCIES)
+
+    def means(self) -> dict[str, Any]:
+        """A test card by its name, or one by its number, with a CVC that the server may use once."""
+        if self.chance.random() < 0.6:
+            return {"payment_method": "pm_card_visa"}
+        return {"payment_method_data": {"type": "card", "card": CARD}}
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Parameters as a form has them: `metadata[story]=7-1`."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in params.items():
+        place = f"{prefix}[{name}]" if prefix else name
+        if isinstance(value, Mapping):
+            pairs += _flat(value, place)
+        elif isinstance(value, bool):
+            pairs.append((place, "true" if value else "false"))
+        else:
+            pairs.append((place, str(value)))
+    return pairs

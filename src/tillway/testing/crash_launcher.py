@@ -1,0 +1,95 @@
+"""Starts commands of Tillway as processes that are there at once: everything is loaded before, once, and then forked.
+
+`python -m tillway.testing.crash_launcher [--mutant FILE]` reads one JSON object a line and answers each with one:
+
+    {"start": ["serve", "--data-dir", "d"], "log": "server.log"}  ->  {"pid": 4711}
+    {"reap": 4711}                                                ->  {"status": -9}
+
+A child is a process like any other, with its own memory, event loop, sockets and locks; what it does not have is the
+half second that Python needs to import it. `status` is the exit code, or the negated signal. A child that has died is
+kept as a zombie until it is reaped, so that its number cannot become another process's before.
+
+`--mutant` runs a file of Python once everything is loaded: how the harness is tested on servers with seeded bugs. No
+production code knows of it. When its input ends, the launcher kills what it has started and ends.
+"""
+
+import argparse
+import gc
+import importlib
+import os
+import runpy
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+PRELOADED = ("tillway.cli.main", "tillway.serve", "tillway.connectors.bank_server", "tillway.connectors.simulator")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description="Forks commands of Tillway on request.")
+    options.add_argument("--mutant", help="a Python file that is run when everything is loaded")
+    mutant = options.parse_args().mutant
+    for name in PRELOADED:
+        importlib.import_module(name)
+    if mutant is not None:
+        runpy.run_path(mutant, run_name="mutant")
+    # What is loaded stays for ever, and should not be copied into each child by the collector's marks.
+    gc.collect()
+    gc.freeze()
+    running: set[int] = set()
+    try:
+        for line in sys.stdin:
+            print(msgspec.json.encode(_obey(msgspec.json.decode(line), running)).decode(), flush=True)
+    finally:
+        for child in running:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+
+def _obey(order: dict[str, Any], running: set[int]) -> dict[str, int]:
+    if "start" in order:
+        child = _fork(order["start"], order["log"])
+        running.add(child)
+        return {"pid": child}
+    _, status = os.waitpid(order["reap"], 0)
+    running.discard(order["reap"])
+    return {"status": os.waitstatus_to_exitcode(status)}
+
+
+def _fork(arguments: list[str], log: str) -> int:
+    child = os.fork()
+    if child:
+        return child
+    # From here on it is the child, which must never come back into the launcher's loop.
+    status = 70
+    try:
+        written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for mine, theirs in ((nothing, 0), (written, 1), (written, 2)):
+            os.dup2(mine, theirs)
+        from tillway.cli.main import app
+
+        if arguments[0] == "bank":
+            from tillway.connectors import bank_server
+
+            o = dict(zip(arguments[1::2], arguments[2::2]))
+            bank_server.main(int(o["--port"]), o["--journal"], o["--notice-url"], o["--notice-secret"], o["--faults"])
+            raise SystemExit(0)
+        app(args=arguments, prog_name="tillway")
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

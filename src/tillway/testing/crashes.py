@@ -1,0 +1,512 @@
+"""The kill -9 harness: a server and a bank that are killed over and over while clients pay, and the account of it after.
+
+    python -m tillway.testing.crashes --kills 3000 --seed 7 --dir /var/tmp/crashes
+
+`tillway serve` on an embedded store is killed at random moments, while it starts, right after the bank has written an
+effect down, and while the store writes its log; each time it is started again at once on the same data directory. The
+bank, `tillway bank` with faults, is the witness, and is killed now and then itself. Afterwards the faults are switched
+off, the server is killed and started a last time, and everything has to come to rest within SETTLE_SECONDS. Then the
+clients' answers, the API and the bank's journal are reconciled (`crash_reconcile`).
+
+docs/testing-crashes.md says what is checked and how to read a violation.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import aiohttp
+import msgspec
+
+from tillway.testing.crash_clients import Order, Shop
+from tillway.testing.crash_processes import Daemon, EndedAlone, Launcher
+from tillway.testing.crash_reconcile import Document, Performed, Platform, Violation, read_journal, reconcile
+
+SETTLE_SECONDS = 20.0
+"""How long after a restart everything that a dead process left must be settled, as long as the bank answers."""
+
+STOP_SECONDS = 30.0
+CONNECTOR = "bank"
+NOTICE_SECRET = "whsec_of_the_crash_harness"  # noqa: S105
+PAGE = 100
+LEASES_SECONDS = (3, 12)
+"""Leases that restarts draw from: the shortest, so that much is taken over while the kills go on, and the default."""
+
+REPLAYS_MAX = 2_000
+"""Most answered orders that are sent again in the end."""
+
+Point = Literal["any moment", "while it starts", "after an effect at the bank", "while it writes"]
+POINTS: dict[Point, int] = {
+    "any moment": 35,
+    "while it starts": 8,
+    "after an effect at the bank": 37,
+    "while it writes": 20,
+}
+WAIT_MAX_SECONDS = 0.8
+"""How long a kill waits for its moment to come."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. `at_once` and `per_second` bound the shoppers under way and those who come anew."""
+
+    directory: Path
+    kills: int = 300
+    seed: int = 1
+    mutant: Path | None = None
+    at_once: int = 150
+    per_second: float = 40.0
+    bank_killed_every: int = 12
+    real_start_every: int = 50
+    """How often the server is started by `tillway serve` itself, and not as a fork of the launcher."""
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What came of a run. Durations are seconds."""
+
+    seed: int
+    kills: Counter[str] = msgspec.field(default_factory=Counter)
+    bank_kills: int = 0
+    stories: int = 0
+    answers: Counter[str] = msgspec.field(default_factory=Counter)
+    operations: Counter[str] = msgspec.field(default_factory=Counter)
+    replays: int = 0
+    storm_seconds: float = 0.0
+    seconds: float = 0.0
+    settled_after: float = 0.0
+    start_median: float = 0.0
+    start_longest: float = 0.0
+    violations: list[Violation] = msgspec.field(default_factory=list)
+
+
+Say = Callable[[str], None]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description="Kill Tillway over and over, and reconcile what is left.")
+    options.add_argument("--kills", type=int, default=300, help="how often the server is killed (default 300)")
+    options.add_argument("--seed", type=int, default=None, help="what everything is drawn from (default: the time)")
+    options.add_argument("--dir", type=Path, default=None, help="where to work; kept (default: a new directory)")
+    options.add_argument("--mutant", type=Path, default=None, help="a file of Python with a seeded bug")
+    given = options.parse_args()
+    seed = given.seed if given.seed is not None else int(time.time())
+    directory = given.dir or Path(tempfile.mkdtemp(prefix="tillway-crashes-"))
+    plan = Plan(directory=directory, kills=given.kills, seed=seed, mutant=given.mutant)
+    report = asyncio.run(run(plan, say=lambda text: print(text, file=sys.stderr, flush=True)))
+    print(describe(report, plan))
+    sys.exit(1 if report.violations else 0)
+
+
+async def run(plan: Plan, *, say: Say = lambda text: None) -> Report:
+    """Carry out a plan. The directory is emptied first, and kept afterwards with journals and logs."""
+    report = Report(seed=plan.seed)
+    chance = random.Random(f"kills {plan.seed}")
+    began = time.monotonic()
+    async with _stage(plan, began) as stage:
+        try:
+            await _kill(plan, stage, report, chance, say)
+            report.storm_seconds = time.monotonic() - began
+            say("faults off, last kill; everything must come to rest")
+            await _come_to_rest(stage, report)
+            bank = await _account(plan, stage, report, chance, say)
+            report.operations.update(f"{one.kind} {one.status}" for one in bank.values())
+        except EndedAlone as ended:
+            report.violations.append(Violation("processes end only when they are killed", str(ended)))
+        report.stories = stage.shop.stories
+        report.answers.update(f"{told.order.what} {told.status} {told.code}".strip() for told in stage.shop.told)
+        starts = sorted(stage.server.ready_seconds) or [0.0]
+        report.start_median, report.start_longest = starts[len(starts) // 2], starts[-1]
+    report.seconds = time.monotonic() - began
+    return report
+
+
+# The stage.
+
+
+class Stage(msgspec.Struct, kw_only=True):
+    """Everything that runs, and how to start it."""
+
+    plan: Plan
+    server: Daemon
+    bank: Daemon
+    shop: Shop
+    secret_key: str
+    session: aiohttp.ClientSession
+    data: Path
+    journal: Path
+    deaths: list[tuple[float, str]] = msgspec.field(default_factory=list)
+
+    async def start_server(self, *, lease_seconds: int | None = None) -> None:
+        lease = [] if lease_seconds is None else ["--lease-seconds", str(lease_seconds)]
+        await self.server.start(["serve", "--data-dir", str(self.data), "--port", str(self.server.port), *lease])
+
+    async def start_bank(self, faults: Document) -> None:
+        await self.bank.start(
+            [
+                "bank",
+                *("--port", str(self.bank.port)),
+                *("--journal", str(self.journal)),
+                *("--notice-url", f"http://127.0.0.1:{self.server.port}/connectors/test/{CONNECTOR}/notices"),
+                *("--notice-secret", NOTICE_SECRET),
+                *("--faults", msgspec.json.encode(faults).decode()),
+            ]
+        )
+        await self.bank.ready()
+
+
+@asynccontextmanager
+async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
+    """Everything set up and stopped again, whatever happens in between."""
+    directory = plan.directory.absolute()
+    if directory.exists():
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True)
+    data, journal = directory / "data", directory / "bank.journal"
+    server_port, bank_port = _free_ports(2)
+    secret_key = _install(data, bank_port)
+    launcher = await Launcher.begin(mutant=plan.mutant)
+    server = Daemon(launcher, "the server", server_port, directory / "server.log")
+    bank = Daemon(launcher, "the bank", bank_port, directory / "bank.log")
+    url = f"http://127.0.0.1:{server_port}"
+    shop = Shop(url, secret_key, plan.seed, directory / "clients.jsonl", began=began)
+    session = aiohttp.ClientSession(
+        base_url=url,
+        headers={"authorization": f"Bearer {secret_key}"},
+        timeout=aiohttp.ClientTimeout(total=60),
+    )
+    try:
+        yield Stage(
+            plan=plan,
+            server=server,
+            bank=bank,
+            shop=shop,
+            secret_key=secret_key,
+            session=session,
+            data=data,
+            journal=journal,
+        )
+    finally:
+        await shop.close()
+        await session.close()
+        await launcher.end()
+
+
+def _install(data: Path, bank_port: int) -> str:
+    """A data directory whose test mode pays over the bank, made by the commands that everybody uses."""
+    made = _tillway("init", "--data-dir", str(data), "--json")
+    secret_key: str = msgspec.json.decode(made)["secret_key"]
+    settings = (f"base_url=http://127.0.0.1:{bank_port}", f"notice_secret={NOTICE_SECRET}")
+    chosen = [argument for setting in settings for argument in ("--set", setting)]
+    if "connectors" in _tillway("--help").decode():
+        _tillway("connectors", "add", CONNECTOR, "--kind", "http_bank", "--default", *chosen, "--data-dir", str(data))
+    else:
+        _TEMPORARY(data, dict(setting.split("=", 1) for setting in settings))
+    return secret_key
+
+
+def _TEMPORARY(data, settings):
+    import threading
+    from tillway.domain.account import ConnectorConfig
+    from tillway.engine.setup import system_write
+    from tillway.store.sqlite import SqliteStore
+
+    async def add():
+        store = await SqliteStore.open(data / "tillway.db")
+        c = ConnectorConfig(id="con_test_bank", created=0, name="bank", kind="http_bank", mode="test", settings=settings, default=True)
+        await store.commit([system_write(c)])
+        await store.close()
+
+    t = threading.Thread(target=lambda: asyncio.run(add()))
+    t.start()
+    t.join()
+
+
+def _tillway(*arguments: str) -> bytes:
+    return subprocess.run([*TILLWAY, *arguments], check=True, stdout=subprocess.PIPE).stdout
+
+
+TILLWAY = (sys.executable, "-m", "tillway.cli.main")
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+# The kills.
+
+
+def faults_for(chance: random.Random) -> Document:
+    """What goes wrong at the bank until its next death: a little of everything."""
+
+    def rule(fault: str, probability: float, **more: Any) -> Document:
+        return {"fault": fault, "probability": round(probability * chance.uniform(0.3, 1.7), 4), **more}
+
+    return {
+        "seed": chance.randrange(1 << 30),
+        "rules": [
+            rule("slow", 0.20, ms=chance.choice((20, 60))),
+            rule("slow", 0.02, ms=1_500),
+            rule("lose_request", 0.02),
+            rule("lose_answer", 0.03),
+            rule("reset_before", 0.02),
+            rule("reset_after", 0.03),
+            rule("half_body", 0.03),
+            rule("error_before", 0.02),
+            rule("error_after", 0.03),
+            rule("throttle", 0.04),
+            rule("slow", 0.05, ms=300, operation="look_up"),
+            rule("error_before", 0.06, operation="look_up"),
+            rule("half_body", 0.04, operation="look_up"),
+            rule("early_notice", 0.06),
+            rule("late_notice", 0.06, ms=chance.choice((150, 2_000))),
+            rule("duplicate_notice", 0.10),
+            rule("stale_notice", 0.04),
+            rule("lose_notice", 0.05),
+        ],
+    }
+
+
+async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random, say: Say) -> None:
+    """The stormy part: clients trade while the server dies `plan.kills` times."""
+    await stage.start_bank(faults_for(chance))
+    await stage.start_server()
+    await stage.server.ready()
+    trading = asyncio.create_task(stage.shop.trade(at_once=plan.at_once, per_second=plan.per_second))
+    try:
+        for number in range(1, plan.kills + 1):
+            point = chance.choices(list(POINTS), list(POINTS.values()))[0]
+            await _moment(point, stage, chance)
+            await stage.server.kill()
+            report.kills[point] += 1
+            stage.deaths.append((stage.shop.elapsed(), f"the server, {point}"))
+            if number % plan.bank_killed_every == 0:
+                await stage.bank.kill()
+                report.bank_kills += 1
+                stage.deaths.append((stage.shop.elapsed(), "the bank"))
+                await asyncio.sleep(chance.choice((0.0, 0.0, 0.5)))
+                await stage.start_bank(faults_for(chance))
+            await stage.start_server(lease_seconds=chance.choice(LEASES_SECONDS))
+            if trading.done():
+                await trading
+            if number % 50 == 0:
+                say(f"{number} kills, {stage.shop.stories} shoppers, {stage.shop.elapsed():.0f} s")
+        await stage.server.ready()
+    finally:
+        trading.cancel()
+
+
+async def _moment(point: Point, stage: Stage, chance: random.Random) -> None:
+    """Return when it is time to kill."""
+    if point == "while it starts":
+        await asyncio.sleep(chance.uniform(0.0, 0.03))
+        return
+    await stage.server.ready()
+    await asyncio.sleep(chance.uniform(0.05, 0.3))
+    match point:
+        case "any moment":
+            await asyncio.sleep(min(chance.expovariate(8.0), WAIT_MAX_SECONDS))
+        case "after an effect at the bank":
+            await _until_written(stage.journal, chance.randint(1, 6), chance)
+        case "while it writes":
+            await _until_written(stage.data / "tillway.db-wal", chance.randint(1, 12), chance)
+
+
+async def _until_written(file: Path, times: int, chance: random.Random) -> None:
+    """Wait for the `times`-th change of `file`, and 0 to 4 ms more. It looks every half millisecond."""
+    deadline = time.monotonic() + WAIT_MAX_SECONDS
+    seen = _changed(file)
+    while times > 0 and time.monotonic() < deadline:
+        await asyncio.sleep(0.0005)
+        now = _changed(file)
+        if now != seen:
+            seen, times = now, times - 1
+    await asyncio.sleep(chance.choice((0.0, 0.0, 0.001, 0.002, 0.004)))
+
+
+def _changed(file: Path) -> int:
+    try:
+        return os.stat(file).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+# Rest.
+
+
+async def _come_to_rest(stage: Stage, report: Report) -> None:
+    """Faults off, one more death, and then nothing may be left under way SETTLE_SECONDS after the start."""
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"http://127.0.0.1:{stage.bank.port}/_faults", json={"rules": []}) as answer:
+            answer.raise_for_status()
+    await stage.server.kill()
+    stage.deaths.append((stage.shop.elapsed(), "the server, for the last time"))
+    await stage.start_server()
+    await stage.server.ready()
+    restarted = time.monotonic()
+    await asyncio.gather(
+        stage.shop.wind_up(within_seconds=SETTLE_SECONDS + 10), _settled(stage, report, restarted, SETTLE_SECONDS)
+    )
+
+
+async def _settled(stage: Stage, report: Report, since: float, within_seconds: float) -> None:
+    """Note how long it takes until nothing is under way; what still is at the end of the time is a violation."""
+    left: list[str] = []
+    while time.monotonic() - since < within_seconds:
+        left = await _under_way(stage)
+        if not left:
+            report.settled_after = max(report.settled_after, time.monotonic() - since)
+            return
+        await asyncio.sleep(0.5)
+    for what in left[:20]:
+        report.violations.append(
+            Violation(
+                f"all is settled {within_seconds:.0f} seconds after a restart",
+                f"{what}, and {len(left) - 1} others",
+                (what.split()[0],),
+            )
+        )
+
+
+async def _under_way(stage: Stage) -> list[str]:
+    document = await _get(stage, "/ops/v1/doubts", limit=PAGE)
+    found = [f"{doubt['id']} of {doubt['subject']} is {doubt['state']}" for doubt in document["data"]]
+    for status in ("processing",):
+        page = await _get(stage, "/v1/payment_intents/search", query=f"status:'{status}'", limit=PAGE)
+        found += [f"{payment['id']} is {status}" for payment in page["data"]]
+    found += [f"{one['id']} is pending" for one in await _all(stage, "/v1/refunds") if one["status"] == "pending"]
+    return found
+
+
+async def _account(
+    plan: Plan, stage: Stage, report: Report, chance: random.Random, say: Say
+) -> dict[str, Performed]:
+    """Clients come back for what they gave up and for what they were told; then the books are opened."""
+    shop = stage.shop
+    for order in shop.unanswered:
+        report.violations.append(
+            Violation("who asks is answered", f"{order.what} was never answered", (order.story, order.key))
+        )
+    shop.unanswered.clear()
+    await shop.come_back(list(shop.given_up.values()), within_seconds=30)
+    await _settled(stage, report, time.monotonic(), SETTLE_SECONDS)
+    answered: dict[str, Order] = {told.order.key: told.order for told in shop.told if told.final}
+    again = chance.sample(sorted(answered), min(len(answered), REPLAYS_MAX))
+    say(f"at rest after {report.settled_after:.1f} s; asking {len(again)} orders again, then the books are opened")
+    for told in await shop.ask_again([answered[key] for key in again], within_seconds=60):
+        report.replays += 1
+        if not told.replayed:
+            report.violations.append(
+                Violation(
+                    "a key is never forgotten",
+                    f"{told.order.what} was answered anew with {told.status}: {told.body[:300]!r}",
+                    (told.order.story, told.order.key),
+                )
+            )
+    for order in shop.unanswered:
+        report.violations.append(
+            Violation("who asks is answered", f"{order.what} was not answered again", (order.story, order.key))
+        )
+    platform = Platform(
+        payments=await _all(stage, "/v1/payment_intents"),
+        charges=await _all(stage, "/v1/charges"),
+        refunds=await _all(stage, "/v1/refunds"),
+        entries=await _all(stage, "/v1/balance_transactions"),
+        events=await _all(stage, "/v1/events"),
+        ledger=await _get(stage, "/ops/v1/ledger"),
+        balance=await _get(stage, "/v1/balance"),
+        doubts=(await _get(stage, "/ops/v1/doubts", limit=PAGE))["data"],
+    )
+    await _stop(stage, report)
+    bank, violations = read_journal(stage.journal)
+    report.violations += violations
+    report.violations += reconcile(shop.told, platform, bank, connector=CONNECTOR)
+    report.violations += _integrity(stage.data / "tillway.db")
+    return bank
+
+
+async def _stop(stage: Stage, report: Report) -> None:
+    status = await asyncio.wait_for(stage.server.terminate(), STOP_SECONDS)
+    if status != 0:
+        report.violations.append(Violation("SIGTERM ends the server cleanly", f"its exit code was {status}"))
+    await stage.bank.kill()
+
+
+def _integrity(database: Path) -> list[Violation]:
+    """What SQLite says of its own file."""
+    connection = sqlite3.connect(database)
+    try:
+        said = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+    finally:
+        connection.close()
+    return [] if said == ["ok"] else [Violation("the database is whole", "; ".join(said))]
+
+
+async def _get(stage: Stage, path: str, **params: Any) -> Document:
+    async with stage.session.get(path, params=params) as answer:
+        document: Document = msgspec.json.decode(await answer.read())
+        assert answer.status == 200, f"GET {path} was answered {answer.status}: {document}"
+        return document
+
+
+async def _all(stage: Stage, path: str) -> list[Document]:
+    """Every object of a listing, newest first."""
+    found: list[Document] = []
+    more: dict[str, str] = {}
+    while True:
+        page = await _get(stage, path, limit=PAGE, **more)
+        found += page["data"]
+        if not page["has_more"]:
+            return found
+        more = {"starting_after": page["data"][-1]["id"]}
+
+
+# Words.
+
+
+def describe(report: Report, plan: Plan) -> str:
+    """The report as text; each violation with what is known about it."""
+    kills = sum(report.kills.values())
+    lines = [
+        f"seed {report.seed}: {kills} kills of the server, {report.bank_kills} of the bank in {report.storm_seconds:.0f} s, "
+        f"{report.seconds:.0f} s in all",
+        *(f"  {count:6} {point}" for point, count in report.kills.most_common()),
+        f"  started in {report.start_median * 1000:.0f} ms (median), {report.start_longest * 1000:.0f} ms (longest)",
+        f"  {report.stories} shoppers; at rest {report.settled_after:.1f} s after the last start; "
+        f"{report.replays} orders asked again",
+        "the bank:",
+        *(f"  {count:6} {what}" for what, count in sorted(report.operations.items())),
+        "the clients heard:",
+        *(f"  {count:6} {what}" for what, count in sorted(report.answers.items())),
+        f"{len(report.violations)} violations",
+    ]
+    for violation in report.violations[:STORIES_MAX]:
+        lines += ["", f"VIOLATED: {violation.rule}", f"    {violation.what}"]
+    if report.violations:
+        lines += ["", f"the same again, but for the chance of the moment: --kills {kills} --seed {plan.seed}"]
+    return "\n".join(lines)
+
+
+STORIES_MAX = 10
+
+
+if __name__ == "__main__":
+    main()
