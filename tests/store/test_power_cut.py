@@ -72,12 +72,10 @@ async def cuts_with_losses(kind: type[SqliteStore], folder: Path) -> int:
         for name, content in files.items():
             (place / name).write_bytes(content)
         store = await SqliteStore.open(place / "tillway.db")
-        left, right = (
-            {row.key.partition("/")[2] for row in await store.query(None, side, limit=1_000)}
-            for side in ("left", "right")
-        )
+        left, right = [await store.query(None, f"{side}/", limit=1_000) for side in ("left", "right")]
+        there = {row.key.removeprefix("left/") for row in left}
         await store.close()
-        lossy += left != right or not seen <= left
+        lossy += there != {row.key.removeprefix("right/") for row in right} or not seen <= there
     return lossy
 
 
