@@ -33,14 +33,17 @@ class FaultyStore(SqliteStore):
 
 
 class SqliteContract(StoreContract):
+    kind: type[FaultyStore] = FaultyStore
+    folder: Path
+
     async def make_store(self) -> Store:
-        return await FaultyStore.open(Path(tempfile.mkdtemp()) / "tillway.db", create=True)
+        return await self.kind.open(Path(tempfile.mkdtemp(dir=self.folder)) / "tillway.db", create=True)
 
     async def reopen(self, store: Store) -> Store:
-        return await FaultyStore.open(path_of(store))
+        return await self.kind.open(path_of(store))
 
     async def open_another(self, store: Store) -> Store:
-        return await FaultyStore.open(path_of(store))
+        return await self.kind.open(path_of(store))
 
     def lose_next_answer(self, store: Store, commit: Literal["written", "dropped"]) -> None:
         assert isinstance(store, FaultyStore)

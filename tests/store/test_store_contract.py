@@ -432,9 +432,7 @@ BROKEN_ON_DISK = [
 
 @pytest.mark.parametrize(("kind", "caught_by"), BROKEN_ON_DISK, ids=lambda value: getattr(value, "__name__", value))
 async def test_a_broken_store_on_disk_is_caught(kind: type[FaultyStore], caught_by: str, tmp_path: Path) -> None:
-    class Contract(SqliteContract):
-        async def make_store(self) -> Store:
-            return await kind.open(tmp_path / "tillway.db", create=True)
-
+    contract = SqliteContract()
+    contract.kind, contract.folder = kind, tmp_path
     with pytest.raises(CAUGHT):
-        await getattr(Contract(), caught_by)()
+        await getattr(contract, caught_by)()

@@ -203,7 +203,12 @@ class SqliteStore:
         def connect() -> tuple[apsw.Connection, apsw.Connection]:
             if create:
                 migrate(path, create=True)
-            writer = _connect(path)
+            elif not path.exists():
+                raise StoreUnfit(_missing(path))
+            try:
+                writer = _connect(path)
+            except apsw.Error as error:
+                raise StoreUnfit(_unreadable(path, error)) from error
             try:
                 for finding in _fitness(writer):
                     if not finding.ok:
@@ -457,6 +462,8 @@ class SqliteStore:
     # The writer connection, and what becomes of it after a failure.
 
     def _use_writer(self, writer: apsw.Connection) -> None:
+        # A lock that another process holds is asked for again by the loop; to wait here would stop everything.
+        writer.set_busy_timeout(0)
         self._writer: apsw.Connection | None = writer
         self._execute = writer.cursor().execute
         self._changes = writer.changes
@@ -506,7 +513,12 @@ def migrate(path: Path, *, create: bool = False) -> int:
     """
     if create:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    connection = _connect(path)
+    elif not path.exists():
+        raise StoreUnfit(_missing(path))
+    try:
+        connection = _connect(path)
+    except apsw.Error as error:
+        raise StoreUnfit(_unreadable(path, error)) from error
     try:
         connection.set_busy_timeout(round(BUSY_SECONDS_MAX * 1000))
         _refuse_foreign(path, connection, empty="welcome" if create else "refused")
@@ -533,17 +545,28 @@ def migrate(path: Path, *, create: bool = False) -> int:
 def inspect(path: Path) -> list[Finding]:
     """What `tillway doctor` says of the database at `path`. It reads the header and the settings, not every page."""
     if not path.exists():
-        return [Finding(ok=False, what=f"there is no database at {path}", remedy="Create it with `tillway init`.")]
+        return [Finding(ok=False, what=f"there is no database at {path}", remedy=_CREATE_IT)]
     findings = [_privacy(path), _file_system(path)]
     try:
         connection = _connect(path)
     except apsw.Error as error:
-        remedy = "Restore a backup with `tillway restore`, or name the right file."
-        return [*findings, Finding(ok=False, what=f"the database cannot be opened: {error}", remedy=remedy)]
+        return [*findings, Finding(ok=False, what=f"the database cannot be opened: {error}", remedy=_RESTORE_IT)]
     try:
         return [*findings, *_fitness(connection)]
     finally:
         connection.close()
+
+
+_CREATE_IT = "Create it with `tillway init`."
+_RESTORE_IT = "Restore a backup with `tillway restore`, or name the right file."
+
+
+def _missing(path: Path) -> str:
+    return f"There is no database at {path}. {_CREATE_IT}"
+
+
+def _unreadable(path: Path, error: apsw.Error) -> str:
+    return f"{path}: the database cannot be opened: {error}. {_RESTORE_IT}"
 
 
 def _refuse_foreign(path: Path, connection: apsw.Connection, *, empty: Literal["welcome", "refused"]) -> None:
