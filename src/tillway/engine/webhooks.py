@@ -42,6 +42,8 @@ ANSWER_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 3.0
 """Shorter than servers keep idle connections open (Node.js: 5), so that few deliveries meet a closing one."""
 
+DELIVERED_COMMITS_MAX = 3
+BUSY_PAUSE_SECONDS = 0.2
 USER_AGENT = f"Tillway/{__version__} (webhooks)"
 
 OPEN_PAGES_MAX = 1000
@@ -270,7 +272,7 @@ class Webhooks:
                         await answer.content.read(ANSWER_MAX)
                 return answer.status
         except TimeoutError:
-            return f"no answer within {within_seconds:.0f} s"
+            return f"no answer within {within_seconds:.3g} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             refused = _refusal_in(error)
             return f"not sent: {refused}" if refused is not None else f"no answer: {type(error).__name__}"
@@ -304,6 +306,12 @@ class Webhooks:
             event = await load.maybe(Event, delivery.event)
             return domain.delivered(event, delivery) if event is not None else Changes(deletes=(delivery.id,))
 
+        for _ in range(DELIVERED_COMMITS_MAX - 1):
+            try:
+                return await self._commit(load, work)
+            except Refused:
+                # The store is busy. If this cannot be written down, the endpoint gets the event a second time.
+                await asyncio.sleep(BUSY_PAUSE_SECONDS)
         await self._commit(load, work)
 
     async def _drop(self, load: Load, delivery: Delivery) -> None:
