@@ -58,11 +58,29 @@ def occupied(directory: Path, by: str) -> Iterator[None]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(held, HOLDER_LENGTH_MAX, 0).decode(errors="replace").strip() or "another process"
-            raise DataDirectoryInUse(f"{directory} is held by {holder}. Stop it first.") from None
+            raise DataDirectoryInUse(f"{directory} is held by {_note(held)}. Stop it first.") from None
         os.ftruncate(held, 0)
         os.pwrite(held, f"process {os.getpid()} ({by})\n".encode()[:HOLDER_LENGTH_MAX], 0)
         yield
     finally:
         # Not unlinked: a process that waits on the old file would then hold a lock that nobody else sees.
         os.close(held)
+
+
+def holder(directory: Path) -> str | None:
+    """Who holds `directory` at this moment, in words; None where nobody does."""
+    try:
+        seen = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(seen, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return _note(seen)
+    finally:
+        os.close(seen)
+
+
+def _note(descriptor: int) -> str:
+    return os.pread(descriptor, HOLDER_LENGTH_MAX, 0).decode(errors="replace").strip() or "another process"

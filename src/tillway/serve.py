@@ -7,7 +7,8 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
 
 import msgspec
 import uvloop
@@ -43,7 +44,11 @@ class PortTaken(Exception):
     """The address cannot be listened on. The text says why."""
 
 
-def run(settings: Settings) -> None:
+Visitor = Callable[[str], Awaitable[Literal["serve", "stop"]]]
+"""Gets the server's URL as soon as it answers, and says whether it goes on."""
+
+
+def run(settings: Settings, visitor: Visitor | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is in flight and return.
 
     Raises `PortTaken`, `DataDirectoryInUse`, and what `assemble` raises.
@@ -53,7 +58,7 @@ def run(settings: Settings) -> None:
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
-        uvloop.run(_serve(settings))
+        uvloop.run(_serve(settings, visitor))
 
 
 class Lobby:
@@ -99,7 +104,7 @@ def _calm_the_collector() -> None:
     gc.set_threshold(GC_THRESHOLD, 20, 50)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, visitor: Visitor | None) -> None:
     running = await assemble(settings)
     _calm_the_collector()
     lobby = Lobby(Door(running.api))
@@ -124,7 +129,11 @@ async def _serve(settings: Settings) -> None:
     serving = asyncio.ensure_future(server.serve())
     await _reachable(settings, serving)
     _say(f"Tillway serves {public_url(settings)}")
-    await asyncio.wait((asked, serving), return_when=asyncio.FIRST_COMPLETED)
+    visit = asyncio.ensure_future(visitor(public_url(settings))) if visitor is not None else None
+    waits = {asked, serving} if visit is None else {asked, serving, visit}
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    if visit is not None and visit.done() and not visit.exception() and visit.result() == "serve":
+        await asyncio.wait((asked, serving), return_when=asyncio.FIRST_COMPLETED)
     server.stop()
     _say("Tillway stops; what is in flight finishes first.")
     deadline = time.monotonic() + settings.shutdown_seconds
@@ -134,6 +143,11 @@ async def _serve(settings: Settings) -> None:
     await asyncio.wait((serving,), timeout=DISMISSED_WITHIN_SECONDS)
     left = 0.0 if urged.done() else deadline - time.monotonic()
     await running.close(within_seconds=max(left, CLOSING_SECONDS))
+    if visit is not None:
+        if not visit.done():
+            visit.cancel()
+            return
+        visit.result()
 
 
 def _signals() -> "tuple[asyncio.Future[None], asyncio.Future[None]]":

@@ -1,4 +1,4 @@
-"""`tillway init`: a data directory with its key file, its database, the first account and that account's keys."""
+"""The installation behind the commands: how it is made, and how a command gets at its store."""
 
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -10,12 +10,18 @@ from tillway.settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
     from tillway.domain.account import Account
+    from tillway.domain.record import Record
     from tillway.engine.setup import NewKey
     from tillway.store.port import Store
 
 T = TypeVar("T")
+R = TypeVar("R", bound="Record")
 
 Name = Annotated[str, typer.Option(help="What the account is called.")]
+
+DEMO_FILE = "demo.json"
+PAGE = 500
+PAGES_MAX = 10_000
 
 
 def init(
@@ -33,7 +39,7 @@ def init(
             f"make new ones with: tillway keys create --data-dir {settings.data_dir}"
         )
     say(f"Made {settings.data_dir}. These keys are shown once; keep them.")
-    show(made, "\n".join(f"{key:22} {value}" for key, value in made.items()), as_json=as_json)
+    show_once(made, as_json=as_json)
 
 
 def create(settings: Settings, *, name: str = "") -> Document | None:
@@ -44,13 +50,13 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     """
     from tillway.data_directory import LOCK_FILE, DataDirectoryUnfit, make_private, occupied
     from tillway.engine.clock import Clock
-    from tillway.engine.setup import create_account, system_records
+    from tillway.engine.setup import create_account
     from tillway.vault.keyring import Keyring
     from tillway.wiring import DATABASE, KEY_FILE, key_file, open_store
 
     directory = settings.data_dir
     if directory.is_dir():
-        ours = (LOCK_FILE, DATABASE, KEY_FILE, FILE_NAME)
+        ours = (LOCK_FILE, DATABASE, KEY_FILE, FILE_NAME, DEMO_FILE)
         foreign = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith(ours))
         if foreign:
             raise DataDirectoryUnfit(f"{directory} is not empty ({foreign[0]}). Name a new directory.")
@@ -59,12 +65,12 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     async def build() -> Document | None:
         store = await open_store(settings, create=True)
         try:
-            if await system_records(store, "acct"):
+            if await store.query(None, "sys/acct_", limit=1):
                 return None
-            if not key_file(settings).exists():
-                Keyring.create(key_file(settings))
-            else:
+            if key_file(settings).exists():
                 Keyring.load(key_file(settings))
+            else:
+                Keyring.create(key_file(settings))
             account, keys = await create_account(store, Clock(), name=name)
         finally:
             await store.close()
@@ -86,6 +92,10 @@ def first_use(account: "Account", keys: "list[NewKey]") -> Document:
     }
 
 
+def show_once(made: Document, *, as_json: bool) -> None:
+    show(made, "\n".join(f"{name:22} {value}" for name, value in made.items()), as_json=as_json)
+
+
 def with_store(settings: Settings, work: "Callable[[Store], Coroutine[Any, Any, T]]") -> T:
     """What `work` makes of the installation's store, which may be a running server's at the same time."""
     from tillway.wiring import open_store
@@ -98,3 +108,34 @@ def with_store(settings: Settings, work: "Callable[[Store], Coroutine[Any, Any, 
             await store.close()
 
     return run(opened)
+
+
+async def records(store: "Store", kind: type[R]) -> list[tuple[R, int]]:
+    """All records of the installation of that kind with their versions, by id (at most PAGE * PAGES_MAX)."""
+    from tillway.domain.account import SYSTEM
+    from tillway.store.codec import TYPES, decode
+
+    prefix = next(prefix for prefix, known in TYPES.items() if known is kind)
+    found: list[tuple[R, int]] = []
+    after = None
+    for _ in range(PAGES_MAX):
+        rows = await store.query(None, f"{SYSTEM}/{prefix}_", after=after, limit=PAGE, order="oldest")
+        for row in rows:
+            record = decode(row.key.partition("/")[2], row.body)
+            assert isinstance(record, kind)
+            found.append((record, row.version))
+        if len(rows) < PAGE:
+            break
+        after = rows[-1].key
+    return found
+
+
+async def scopes(store: "Store") -> list[str]:
+    """The key of every merchant's scope, test and live."""
+    from tillway.domain.account import Account, Scope
+
+    return [
+        Scope(account=account.id, mode=mode).key
+        for account, _ in await records(store, Account)
+        for mode in ("test", "live")
+    ]

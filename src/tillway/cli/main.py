@@ -2,7 +2,7 @@
 
 import typer
 
-from tillway.cli import accounts, installation, server
+from tillway.cli import accounts, backups, bank, connectors, demo, doctor, installation, keys, server, vault
 from tillway.cli.terminal import Commands, show
 
 app = typer.Typer(
@@ -15,7 +15,16 @@ app = typer.Typer(
 )
 app.command()(installation.init)
 app.command()(server.serve)
+app.command()(demo.demo)
+app.command()(doctor.doctor)
+app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(connectors.app, name="connectors")
+app.command()(bank.bank)
+app.add_typer(vault.app, name="vault")
+app.command()(backups.backup)
+app.command()(backups.restore)
+app.command()(backups.migrate)
 
 
 @app.command()

@@ -1,9 +1,10 @@
 """How commands speak: results on standard output, everything else on standard error, and failures as an exit code."""
 
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import typer
@@ -25,6 +26,7 @@ def setting(name: str) -> Any:
 
 
 DataDir = Annotated[Path | None, setting("data_dir")]
+Mode = Annotated[Literal["test", "live"], typer.Option(help="Test mode, or the one with real money.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for a program to read.")]
 
 
@@ -44,6 +46,18 @@ def show(document: Any, text: str, *, as_json: bool) -> None:
     print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() if as_json else text, flush=True)
 
 
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows under their heads, each column as wide as it must be."""
+    widths = [max(len(row[place]) for row in (heads, *rows)) for place in range(len(heads))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (heads, *rows)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def day(epoch_seconds: int) -> str:
+    """A date in UTC: 2026-11-21."""
+    return datetime.fromtimestamp(epoch_seconds, UTC).strftime("%Y-%m-%d")
+
+
 def fail(text: str, code: int = FAILED) -> typer.Exit:
     """To be raised: the command ends with `code`, and `text` says why."""
     say(f"tillway: {text}")
@@ -57,14 +71,18 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(work())
 
 
+class WrongUsage(Exception):
+    """What was typed cannot be meant. The text says why; the exit code is 2."""
+
+
 class Commands(TyperGroup):
     """The commands, with the failures that a person can mend said in a line and not as a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except SettingsInvalid as invalid:
-            raise fail(str(invalid), WRONG_USAGE) from None
+        except (SettingsInvalid, WrongUsage) as wrong:
+            raise fail(str(wrong), WRONG_USAGE) from None
         except Exception as error:
             if not _mendable(error):
                 raise
@@ -72,13 +90,22 @@ class Commands(TyperGroup):
 
 
 def _mendable(error: Exception) -> bool:
-    """Whether the error's text says the remedy. Imported here: no command pays for what another may raise."""
-    from tillway.data_directory import DataDirectoryUnfit
-    from tillway.store.port import StoreUnfit, Unavailable
-    from tillway.vault.keyring import KeyFileUnfit, KeyRefused
+    """Whether the error's text says the remedy. Only what was imported can have been raised, so nothing is imported to
+    find out."""
+    return any(
+        isinstance(error, getattr(sys.modules[module], name)) for module, name in _MENDABLE if module in sys.modules
+    )
 
-    # The server is imported where it is used; only then can it have raised.
-    serving = sys.modules.get("tillway.serve")
-    if serving is not None and isinstance(error, serving.PortTaken):
-        return True
-    return isinstance(error, DataDirectoryUnfit | KeyFileUnfit | KeyRefused | StoreUnfit | Unavailable)
+
+_MENDABLE = (
+    ("tillway.connectors.bank_server", "JournalUnfit"),
+    ("tillway.data_directory", "DataDirectoryUnfit"),
+    ("tillway.serve", "PortTaken"),
+    ("tillway.store.backup", "BackupUnfit"),
+    ("tillway.store.port", "StoreUnfit"),
+    ("tillway.store.port", "Unavailable"),
+    ("tillway.vault.keyring", "KeyFileUnfit"),
+    ("tillway.vault.keyring", "KeyRefused"),
+    ("tillway.vault.rotation", "RotationUnfinished"),
+)
+"""The failures whose texts are written for whoever runs the command."""

@@ -1,0 +1,78 @@
+"""`tillway backup`, `tillway restore` and `tillway migrate`: the database as a file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tillway.cli.terminal import AsJson, DataDir, Document, say, settings_from, show
+
+if TYPE_CHECKING:
+    from tillway.store.backup import Manifest
+
+Directory = Annotated[Path, typer.Argument(help="The directory of the backup.", show_default=False)]
+
+
+def backup(
+    context: typer.Context,
+    directory: Directory,
+    data_dir: DataDir = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check a backup that is there, and make none.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Back up database, key file and settings into a new directory, while the server runs."""
+    from tillway.settings import FILE_NAME
+    from tillway.store import backup as backups
+    from tillway.wiring import DATABASE, key_file
+
+    if verify:
+        manifest = backups.verify(directory)
+        show(_shown(manifest, directory), f"{directory} is whole, made {manifest.made_at}", as_json=as_json)
+        return
+    settings = settings_from(context.params)
+    database = settings.data_dir / DATABASE
+    extra = [path for path in (key_file(settings), settings.data_dir / FILE_NAME) if path.exists()]
+    manifest = backups.backup(database, directory, extra=extra)
+    say("It holds the key file beside what that opens: guard it like the data directory.")
+    size = sum(file.bytes for file in manifest.files)
+    show(_shown(manifest, directory), f"{directory}: {size} bytes, checked", as_json=as_json)
+
+
+def restore(
+    context: typer.Context,
+    directory: Directory,
+    data_dir: DataDir = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put what is there aside, as NAME.before-restore-TIME.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a backup and put it into a data directory that no server uses."""
+    from tillway.data_directory import make_private, occupied
+    from tillway.store import backup as backups
+
+    settings = settings_from(context.params)
+    backups.verify(directory)
+    make_private(settings.data_dir)
+    with occupied(settings.data_dir, "tillway restore"):
+        manifest = backups.restore(directory, settings.data_dir, existing="replace" if replace else "refuse")
+    shown = _shown(manifest, settings.data_dir)
+    show(shown, f"{settings.data_dir} is as it was at {manifest.made_at}", as_json=as_json)
+
+
+def migrate(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Bring the database to this version's schema. The server must be stopped; make a backup first."""
+    from tillway.data_directory import occupied
+    from tillway.store import sqlite
+    from tillway.wiring import DATABASE
+
+    settings = settings_from(context.params)
+    with occupied(settings.data_dir, "tillway migrate"):
+        version = sqlite.migrate(settings.data_dir / DATABASE)
+    show({"schema_version": version}, f"schema {version}", as_json=as_json)
+
+
+def _shown(manifest: "Manifest", directory: Path) -> Document:
+    import msgspec
+
+    return {"directory": str(directory.absolute()), **msgspec.to_builtins(manifest)}

@@ -1,0 +1,35 @@
+"""`tillway bank`: the simulated bank as a program of its own."""
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tillway.cli.terminal import WrongUsage, fail
+
+
+def bank(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")],
+    journal: Annotated[Path, typer.Option(help="File of every effect, flushed before any answer.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    notice_url: Annotated[
+        str | None, typer.Option(help="Where notices go: http://127.0.0.1:8420/connectors/test/NAME/notices.")
+    ] = None,
+    notice_secret: Annotated[str | None, typer.Option(help="What signs the notices.")] = None,
+    faults: Annotated[
+        str | None, typer.Option(help='Faults as JSON: {"rules": [{"fault": "slow", "ms": 250}]}.')
+    ] = None,
+) -> None:
+    """Run a simulated bank that serves the contract of docs/http-bank.md, with faults on demand."""
+    from tillway.connectors import bank_server
+    from tillway.connectors.faults import FaultsInvalid
+
+    # SIGTERM ends it as Ctrl-C does: in order, and with exit code 0.
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        bank_server.main(port, str(journal), notice_url, notice_secret, faults, host)
+    except FaultsInvalid as invalid:
+        raise WrongUsage(f"--faults: {invalid}") from None
+    except OSError as error:
+        raise fail(f"{host}:{port} or {journal} cannot be had: {error}") from None

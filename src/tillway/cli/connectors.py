@@ -1,0 +1,243 @@
+"""`tillway connectors`: which banks and providers an installation talks to."""
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tillway.cli.installation import records, scopes, with_store
+from tillway.cli.terminal import AsJson, DataDir, Document, Mode, WrongUsage, fail, run, say, settings_from, show, table
+
+if TYPE_CHECKING:
+    from tillway.domain.account import ConnectorConfig
+    from tillway.store.port import Store, Write
+
+app = typer.Typer(help="Banks and providers: add, list, remove, kinds.", no_args_is_help=True)
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+SETTING_BYTES_MAX = 16_384
+TRIES_MAX = 8
+
+Named = Annotated[str, typer.Argument(help="What the connector is called here.")]
+
+
+@app.command()
+def add(
+    context: typer.Context,
+    name: Named,
+    kind: Annotated[str, typer.Option(help="One of `tillway connectors kinds`.")],
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the kind; NAME=@FILE reads it from a file."),
+    ] = None,
+    default: Annotated[bool, typer.Option("--default", help="Payments of this mode go through it.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Give a connector that is there new settings.")] = False,
+    mode: Mode = "test",
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a connector. A running server takes it up within two seconds."""
+    import msgspec
+
+    from tillway.domain.account import ConnectorConfig
+    from tillway.engine.connections import described
+    from tillway.store.port import Conflict
+
+    if not NAME.fullmatch(name):
+        raise WrongUsage(f"{name!r} is no name for a connector: a letter, then at most 30 of a-z, 0-9, - and _")
+    wanted = ConnectorConfig(
+        id=f"con_{mode}_{name}",
+        created=int(time.time()),
+        name=name,
+        kind=kind,
+        mode=mode,
+        settings=_settings(given or []),
+        default=default,
+    )
+    _check(wanted)
+
+    async def work(store: "Store") -> "ConnectorConfig":
+        for _ in range(TRIES_MAX):
+            there = {config.id: (config, version) for config, version in await records(store, ConnectorConfig)}
+            before, version = there.get(wanted.id, (None, 0))
+            if before is not None and not replace:
+                raise fail(f"There is a connector {name!r} in {mode} mode. Use another name, or --replace.")
+            config = wanted
+            if before is not None:
+                config = msgspec.structs.replace(wanted, created=before.created, default=default or before.default)
+            try:
+                await store.commit([_write(config, version), *_dethroned(there, config)])
+                return config
+            except Conflict:
+                continue
+        raise fail("The connectors are being changed by others all the time. Try again.")
+
+    added = with_store(settings_from(context.params), work)
+    if mode == "live" and not added.default:
+        say("No payment goes through it until it is the default: add it with --default --replace.")
+    show(described(added), f"{added.id}  {added.kind}{'  default' if added.default else ''}", as_json=as_json)
+
+
+@app.command("list")
+def list_connectors(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the connectors, without the values of their settings."""
+    from tillway.domain.account import ConnectorConfig
+    from tillway.engine.connections import described
+
+    async def work(store: "Store") -> "list[ConnectorConfig]":
+        return [config for config, _ in await records(store, ConnectorConfig)]
+
+    found = with_store(settings_from(context.params), work)
+    if not any(config.mode == "test" and config.default for config in found):
+        say("Payments in test mode go through the built-in simulator.")
+    show(
+        [described(config) for config in found],
+        table(
+            ("name", "mode", "kind", "default", "settings"),
+            [(c.name, c.mode, c.kind, "yes" if c.default else "", " ".join(sorted(c.settings))) for c in found],
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def remove(
+    context: typer.Context,
+    name: Named,
+    mode: Mode = "test",
+    force: Annotated[bool, typer.Option("--force", help="Even where money is in doubt at it.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Remove a connector. Payments made through it can then be neither captured nor refunded."""
+    from tillway.domain.account import SYSTEM, ConnectorConfig
+    from tillway.store.port import Write
+
+    id = f"con_{mode}_{name}"
+
+    async def work(store: "Store") -> "ConnectorConfig":
+        there = {config.id: (config, version) for config, version in await records(store, ConnectorConfig)}
+        if id not in there:
+            raise fail(f"There is no connector {name!r} in {mode} mode. `tillway connectors list` shows them.")
+        waiting = None if force else await _open_attempt(store, name, mode)
+        if waiting is not None:
+            raise fail(
+                f"{waiting} still waits for an answer of {name!r}, and only {name!r} can give it. "
+                f"Wait until it has, settle it by hand (/ops/v1/doubts), or use --force."
+            )
+        config, version = there[id]
+        await store.commit([Write(f"{SYSTEM}/{id}", version, None)])
+        return config
+
+    removed = with_store(settings_from(context.params), work)
+    say(f"{name!r} is gone from {mode} mode. Add it again to capture or refund what was paid through it.")
+    if removed.default:
+        say("Payments go through the simulator now." if mode == "test" else "Payments in live mode are refused now.")
+
+
+@app.command()
+def kinds(as_json: AsJson = False) -> None:
+    """List the kinds of connector that are installed, and their settings."""
+    from tillway.connectors import registry
+
+    document: list[Document] = [
+        {
+            "kind": kind,
+            "settings": [
+                {
+                    "name": row.name,
+                    "required": row.required,
+                    "secret": row.secret,
+                    "default": row.default,
+                    "description": row.description,
+                }
+                for row in registry.kind(kind).describe()
+            ],
+        }
+        for kind in registry.kinds()
+    ]
+    rows = [
+        (entry["kind"], row["name"], _when(row), row["description"]) for entry in document for row in entry["settings"]
+    ]
+    show(document, table(("kind", "setting", "default", "what"), rows), as_json=as_json)
+
+
+def _when(row: Document) -> str:
+    if row["required"]:
+        return "required"
+    return "" if row["default"] is None else str(row["default"])
+
+
+def _settings(given: list[str]) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise WrongUsage(f"--set takes NAME=VALUE, not {text!r}")
+        if name in settings:
+            raise WrongUsage(f"--set {name} is given twice")
+        if value.startswith("@"):
+            try:
+                with Path(value[1:]).open("rb") as file:
+                    value = file.read(SETTING_BYTES_MAX).decode().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise WrongUsage(f"--set {name}: {value[1:]} cannot be read as text: {error}") from None
+        settings[name] = value
+    return settings
+
+
+def _check(config: "ConnectorConfig") -> None:
+    """Raise `WrongUsage` where the connector could not be built, or not serve its mode."""
+    from tillway.connectors import registry
+    from tillway.connectors.settings import SettingInvalid
+    from tillway.engine.connections import SIMULATOR
+
+    if (config.name == SIMULATOR) != (config.kind == SIMULATOR):
+        raise WrongUsage(f"the simulator, and nothing else, is called {SIMULATOR!r}")
+    try:
+        connector, transport = registry.build(config.kind, config.settings)
+    except SettingInvalid as invalid:
+        raise WrongUsage(str(invalid)) from None
+    run(transport.close)
+    if config.mode == "live" and not connector.capabilities.livemode:
+        raise WrongUsage(f"{config.kind} serves test mode only")
+
+
+def _write(config: "ConnectorConfig", version: int) -> "Write":
+    from tillway.engine.setup import system_write
+
+    return system_write(config, version)
+
+
+def _dethroned(there: "dict[str, tuple[ConnectorConfig, int]]", config: "ConnectorConfig") -> "list[Write]":
+    """The writes that take the default away from the others of the mode, where `config` has it now."""
+    from tillway.engine.connections import as_default
+
+    return [
+        _write(as_default(other, False), version)
+        for other, version in there.values()
+        if config.default and other.default and other.mode == config.mode and other.id != config.id
+    ]
+
+
+async def _open_attempt(store: "Store", name: str, mode: str) -> str | None:
+    """The id of an attempt that still waits for this connector, or None. Attempts that are settled are gone."""
+    from tillway.cli.installation import PAGE, PAGES_MAX
+    from tillway.domain.attempt import Attempt
+    from tillway.store.codec import decode
+
+    for scope in await scopes(store):
+        if scope[-1] != mode[0]:
+            continue
+        after = None
+        for _ in range(PAGES_MAX):
+            rows = await store.query(None, f"{scope}/att_", after=after, limit=PAGE, order="oldest")
+            for row in rows:
+                attempt = decode(row.key.partition("/")[2], row.body)
+                if isinstance(attempt, Attempt) and attempt.connector == name:
+                    return attempt.id
+            if len(rows) < PAGE:
+                break
+            after = rows[-1].key
+    return None

@@ -1,0 +1,243 @@
+"""`tillway demo`: a shop with customers and payments of every kind, made through the API, and the server it runs on."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+import typer
+
+from tillway.cli.installation import DEMO_FILE, create, records, with_store
+from tillway.cli.terminal import DataDir, fail, say, setting, settings_from
+from tillway.settings import Settings
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+    from tillway.store.port import Store
+
+RETURN_URL = "https://example.com/thank-you"
+
+CUSTOMERS = (
+    ("Ada Lovelace", "ada@example.com"),
+    ("Grace Hopper", "grace@example.com"),
+    ("Alan Turing", "alan@example.com"),
+    ("Katherine Johnson", "katherine@example.com"),
+    ("Edsger Dijkstra", "edsger@example.com"),
+)
+
+
+class Sale(msgspec.Struct, frozen=True):
+    """One payment of the demo shop. `then` are the calls that follow it: (path with {payment}, parameters)."""
+
+    what: str
+    customer: int
+    amount: int
+    currency: str
+    card: str
+    expect: str
+    parameters: dict[str, str] = {}
+    then: tuple[tuple[str, dict[str, Any]], ...] = ()
+
+
+_CAPTURE = "/v1/payment_intents/{payment}/capture"
+_CANCEL = "/v1/payment_intents/{payment}/cancel"
+_REFUND = "/v1/refunds"
+_KEPT = {"setup_future_usage": "off_session"}
+_MANUAL = {"capture_method": "manual"}
+_PART = {"amount_to_capture": 4000}
+_NO_FUNDS = "pm_card_visa_chargeDeclinedInsufficientFunds"
+_ANOTHER = "requires_payment_method"
+
+SALES = (
+    Sale("A teapot", 0, 4200, "eur", "pm_card_visa", "succeeded"),
+    Sale("A kettle, with the card kept", 1, 8900, "eur", "pm_card_mastercard", "succeeded", _KEPT),
+    Sale("A tea set from Kyoto", 2, 12500, "jpy", "pm_card_jcb", "succeeded"),
+    Sale("Two cups, one sent back", 0, 3000, "eur", "pm_card_visa", "succeeded", {}, ((_REFUND, {"amount": 1500}),)),
+    Sale("A tray, sent back", 3, 2650, "usd", "pm_card_amex", "succeeded", {}, ((_REFUND, {}),)),
+    Sale("A samovar, reserved", 3, 25900, "eur", "pm_card_visa", "requires_capture", _MANUAL),
+    Sale("Tea, partly in stock", 4, 6000, "eur", "pm_card_visa", "succeeded", _MANUAL, ((_CAPTURE, _PART),)),
+    Sale("A reservation, given up", 4, 5000, "eur", "pm_card_visa", "canceled", _MANUAL, ((_CANCEL, {}),)),
+    Sale("Tea for the office, 3-D Secure", 1, 7350, "eur", "pm_card_threeDSecure2Required", "requires_action"),
+    Sale("A card without money", 2, 9900, "eur", _NO_FUNDS, _ANOTHER),
+    Sale("A card that the bank refuses", 2, 1200, "usd", "pm_card_visa_chargeDeclined", _ANOTHER),
+)
+
+
+class Shop(msgspec.Struct):
+    """What `demo.json` keeps, so that a second run finds the shop of the first. Test keys only."""
+
+    account: str
+    secret_key: str
+    publishable_key: str
+    payments: list[dict[str, Any]] = []
+
+
+def demo(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    host: Annotated[str | None, setting("host")] = None,
+    port: Annotated[int | None, setting("port")] = None,
+    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Go on serving once the shop is there.")] = True,
+) -> None:
+    """Make a demo shop in the data directory (./data), serve it, and say what to try next. A second run reuses it."""
+    settings = settings_from(context.params)
+    from tillway.serve import run
+
+    shop = _shop(settings)
+    path = settings.data_dir / DEMO_FILE
+
+    async def visit(url: str) -> Literal["serve", "stop"]:
+        if not shop.payments:
+            shop.payments = await _trade(url, shop.secret_key)
+            _keep(path, shop)
+        print(_text(url, shop, settings), flush=True)
+        return "serve" if serve else "stop"
+
+    run(settings, visit)
+
+
+def _shop(settings: Settings) -> Shop:
+    """The demo's account and keys: the last run's, or those of a new installation, or new ones of the first account."""
+    path = settings.data_dir / DEMO_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Shop)
+    except FileNotFoundError:
+        pass
+    except msgspec.MsgspecError as error:
+        raise fail(f"{path} cannot be read: {error}. Delete it to make a new shop.") from None
+    made = create(settings, name="Tillway demo shop")
+    if made is not None:
+        say(f"Made {settings.data_dir}.")
+        shop = Shop(made["account"], made["secret_key"], made["publishable_key"])
+    else:
+        shop = with_store(settings, _with_new_keys)
+    _keep(path, shop)
+    return shop
+
+
+async def _with_new_keys(store: "Store") -> Shop:
+    import time
+
+    from tillway.domain.account import Account
+    from tillway.engine.setup import new_key, system_write
+
+    accounts = sorted((account for account, _ in await records(store, Account)), key=lambda account: account.created)
+    assert accounts, "an installation that is there has an account"
+    secret, publishable = (
+        new_key(accounts[0].id, "test", kind, created=int(time.time()), name="demo")
+        for kind in ("secret", "publishable")
+    )
+    await store.commit([system_write(secret.record), system_write(publishable.record)])
+    return Shop(accounts[0].id, secret.secret, publishable.secret)
+
+
+def _keep(path: Path, shop: Shop) -> None:
+    beside = path.with_name(path.name + ".new")
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(shop), indent=2))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+async def _trade(url: str, key: str) -> list[dict[str, Any]]:
+    """Make the customers and their payments through the API, as a shop would."""
+    import aiohttp
+
+    say("Making the demo shop …")
+    async with aiohttp.ClientSession(base_url=url, headers={"Authorization": f"Bearer {key}"}) as session:
+        customers = [
+            (await _post(session, "/v1/customers", {"name": name, "email": email}, f"demo-customer-{place}"))["id"]
+            for place, (name, email) in enumerate(CUSTOMERS)
+        ]
+        return [await _sell(session, sale, customers, place) for place, sale in enumerate(SALES)]
+
+
+async def _sell(session: "ClientSession", sale: Sale, customers: list[str], place: int) -> dict[str, Any]:
+    answer = await _post(
+        session,
+        "/v1/payment_intents",
+        {
+            "amount": sale.amount,
+            "currency": sale.currency,
+            "customer": customers[sale.customer],
+            "description": sale.what,
+            "payment_method": sale.card,
+            "confirm": "true",
+            "return_url": RETURN_URL,
+            **sale.parameters,
+        },
+        f"demo-sale-{place}",
+    )
+    payment = answer["error"]["payment_intent"] if "error" in answer else answer
+    for step, (path, parameters) in enumerate(sale.then):
+        about = {"payment_intent": payment["id"]} if path == _REFUND else {}
+        await _post(session, path.format(payment=payment["id"]), {**about, **parameters}, f"demo-sale-{place}-{step}")
+    async with session.get(f"/v1/payment_intents/{payment['id']}") as response:
+        payment = await response.json()
+    if payment["status"] != sale.expect:
+        raise fail(f"The demo's payment {payment['id']} is {payment['status']}, not {sale.expect}.")
+    page = ((payment.get("next_action") or {}).get("redirect_to_url") or {}).get("url")
+    return {
+        "id": payment["id"],
+        "amount": sale.amount,
+        "currency": sale.currency,
+        "status": sale.expect,
+        "what": sale.what,
+        "page": page,
+    }
+
+
+async def _post(session: "ClientSession", path: str, parameters: dict[str, Any], key: str) -> dict[str, Any]:
+    """What the API answers, a decline included. Repeated after a crash, the key makes it the same answer again."""
+    async with session.post(path, data=parameters, headers={"Idempotency-Key": key}) as response:
+        answer: dict[str, Any] = await response.json()
+    error = answer.get("error")
+    if error is not None and error.get("type") != "card_error":
+        raise fail(f"The demo was refused at {path}: {error.get('message')}")
+    return answer
+
+
+def _text(url: str, shop: Shop, settings: Settings) -> str:
+    from tillway.web.challenge import amount_text
+
+    sales = "\n".join(
+        f"  {amount_text(sale['amount'], sale['currency']):>12}  {sale['status']:23}  {sale['what']}"
+        for sale in shop.payments
+    )
+    page = next((sale["page"] for sale in shop.payments if sale["page"]), None)
+    challenge = (
+        f"\nComplete the 3-D Secure payment in a browser (one of its two buttons):\n\n  {page}\n" if page else ""
+    )
+    return f"""
+Tillway serves {url}, on the data in {settings.data_dir.absolute()}
+
+  secret key       {shop.secret_key}
+  publishable key  {shop.publishable_key}
+
+The demo shop has {len(CUSTOMERS)} customers and {len(shop.payments)} payments:
+
+{sales}
+
+Take a payment with curl:
+
+  curl {url}/v1/payment_intents -u {shop.secret_key}: \\
+    -d amount=4200 -d currency=eur -d payment_method=pm_card_visa \\
+    -d confirm=true -d return_url={RETURN_URL}
+
+or with Stripe's own Python SDK (pip install stripe):
+
+  import stripe
+  stripe.api_base = "{url}"
+  stripe.api_key = "{shop.secret_key}"
+  print(stripe.PaymentIntent.create(
+      amount=4200, currency="eur", payment_method="pm_card_visa",
+      confirm=True, return_url="{RETURN_URL}").status)
+{challenge}
+See what is there:
+
+  curl {url}/v1/charges -u {shop.secret_key}:
+  curl {url}/v1/balance -u {shop.secret_key}:
+  curl {url}/openapi.json
+"""

@@ -1,0 +1,236 @@
+"""`tillway doctor`: whether this installation can keep its promises, and for each thing that it cannot, the remedy."""
+
+import os
+import platform
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import typer
+
+from tillway.cli.installation import records, with_store
+from tillway.cli.terminal import FAILED, AsJson, DataDir, settings_from, show
+from tillway.settings import Settings
+
+if TYPE_CHECKING:
+    from tillway.domain.account import ConnectorConfig
+    from tillway.store.port import Store
+
+PYTHON_LEAST = (3, 11)
+SQLITE_LEAST = (3, 51, 3)
+"""Earlier ones can corrupt a database in WAL mode when two connections meet in a checkpoint: the WAL-reset bug,
+https://sqlite.org/wal.html#walresetbug."""
+
+DISK_BYTES_FAIL = 100 << 20
+DISK_BYTES_WARN = 1 << 30
+CLOCK_SKEW_SECONDS_MAX = 5
+FILES_LEAST = 1024
+RELEASED_AT = 1_767_225_600
+"""2026-01-01: no clock that is right shows less."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at. `fail` keeps payments from being safe or possible; `warn` does not yet."""
+
+    check: str
+    state: Literal["ok", "warn", "fail"]
+    what: str
+    remedy: str = ""
+
+
+def doctor(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Check durability, key file, clock, disk, versions and connectors. Exit code 1 where something fails."""
+    settings = settings_from(context.params)
+    findings = list(examined(settings))
+    failed = any(finding.state == "fail" for finding in findings)
+    show(
+        {"ok": not failed, "data_dir": str(settings.data_dir.absolute()), "findings": msgspec.to_builtins(findings)},
+        "\n".join(_line(finding) for finding in findings),
+        as_json=as_json,
+    )
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def examined(settings: Settings) -> Iterator[Finding]:
+    """Everything there is to say, in the order in which it would be mended."""
+    yield from _directory(settings)
+    yield from _key_file(settings)
+    yield from _store(settings)
+    yield from _clock(settings)
+    yield from _disk(settings)
+    yield from _versions()
+    yield from _limits()
+    yield from _tls(settings)
+
+
+def _line(finding: Finding) -> str:
+    line = f"{finding.state:4}  {finding.check}: {finding.what}"
+    return f"{line}\n      {finding.remedy}" if finding.remedy else line
+
+
+def _directory(settings: Settings) -> Iterator[Finding]:
+    from tillway.data_directory import holder
+
+    directory = settings.data_dir
+    if not directory.is_dir():
+        yield Finding("directory", "fail", f"{directory} is no directory", f"Run: tillway init --data-dir {directory}")
+        return
+    status = directory.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != os.geteuid():
+        remedy = f"Run as that user, or: chown -R {os.geteuid()} {directory}"
+        yield Finding("directory", "fail", f"{directory} belongs to user {status.st_uid}", remedy)
+    elif mode & 0o077:
+        yield Finding("directory", "fail", f"{directory} has mode {mode:04o}", f"Run: chmod 700 {directory}")
+    else:
+        yield Finding("directory", "ok", f"{directory}, mode {mode:04o}")
+    yield Finding("server", "ok", holder(directory) or "none runs on this directory")
+
+
+def _key_file(settings: Settings) -> Iterator[Finding]:
+    from tillway.vault.keyring import KeyFileUnfit, Keyring
+    from tillway.wiring import key_file
+
+    try:
+        keys = Keyring.load(key_file(settings)).list_keys()
+    except KeyFileUnfit as unfit:
+        what, _, remedy = str(unfit).rstrip(".").partition(". ")
+        yield Finding("key file", "fail", what, remedy)
+        return
+    old = [key.id for key in keys if key.state == "old"]
+    if old:
+        remedy = "Run: tillway vault rotate"
+        yield Finding("key file", "warn", f"a rotation was cut off; cards may remain under {old[0]}", remedy)
+    else:
+        yield Finding("key file", "ok", f"{key_file(settings)}, mode 0600, {len(keys)} keys")
+
+
+def _store(settings: Settings) -> Iterator[Finding]:
+    from tillway.store import sqlite
+    from tillway.store.port import StoreUnfit, Unavailable
+    from tillway.wiring import DATABASE
+
+    findings = sqlite.inspect(settings.data_dir / DATABASE)
+    for found in findings:
+        yield Finding("database", "ok" if found.ok else "fail", found.what, found.remedy)
+    if not all(found.ok for found in findings):
+        return
+    try:
+        accounts, configs = with_store(settings, _contents)
+    except (StoreUnfit, Unavailable) as unfit:
+        yield Finding("database", "fail", str(unfit), "Restore a backup, or mend what the text names.")
+        return
+    if accounts:
+        yield Finding("accounts", "ok", f"{accounts}")
+    else:
+        remedy = f"Run: tillway init --data-dir {settings.data_dir}"
+        yield Finding("accounts", "fail", "none: the installation was not finished", remedy)
+    yield from _connectors(configs)
+
+
+async def _contents(store: "Store") -> "tuple[int, list[ConnectorConfig]]":
+    from tillway.domain.account import Account, ConnectorConfig
+
+    return len(await records(store, Account)), [config for config, _ in await records(store, ConnectorConfig)]
+
+
+def _connectors(configs: "list[ConnectorConfig]") -> Iterator[Finding]:
+    import asyncio
+
+    from tillway.connectors import registry
+    from tillway.connectors.settings import SettingInvalid
+
+    for config in configs:
+        name = f"{config.name} ({config.kind}, {config.mode})"
+        try:
+            _, transport = registry.build(config.kind, config.settings)
+        except SettingInvalid as invalid:
+            remedy = f"Run: tillway connectors add {config.name} --kind … --set … --mode {config.mode} --replace"
+            yield Finding("connector", "fail", f"{name}: {invalid}", remedy)
+            continue
+        asyncio.run(transport.close())
+        yield Finding("connector", "ok", f"{name}{', default' if config.default else ''}")
+    if any(config.mode == "live" and config.default for config in configs):
+        yield Finding("live mode", "ok", "has a default connector")
+    else:
+        remedy = "Run: tillway connectors add NAME --kind KIND --set … --mode live --default"
+        yield Finding("live mode", "warn", "no connector is its default, so live payments are refused", remedy)
+
+
+def _clock(settings: Settings) -> Iterator[Finding]:
+    from tillway.wiring import DATABASE
+
+    remedy = "Set the clock, and keep it set with NTP (systemd-timesyncd, chrony)."
+    now = time.time()
+    if now < RELEASED_AT:
+        yield Finding("clock", "fail", f"it shows {_date(now)}", remedy)
+        return
+    files = [settings.data_dir / f"{DATABASE}{suffix}" for suffix in ("", "-wal")]
+    written = max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+    if written > now + CLOCK_SKEW_SECONDS_MAX:
+        yield Finding("clock", "fail", f"it shows {_date(now)}, and the database was written {_date(written)}", remedy)
+    else:
+        yield Finding("clock", "ok", _date(now))
+
+
+def _date(epoch_seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch_seconds))
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    if not settings.data_dir.is_dir():
+        return
+    free = shutil.disk_usage(settings.data_dir).free
+    what = f"{free / (1 << 30):.1f} GiB free"
+    remedy = "" if free >= DISK_BYTES_WARN else "Make room: without space no payment can be written, and none is taken."
+    state: Literal["ok", "warn", "fail"] = "ok" if free >= DISK_BYTES_WARN else "warn"
+    yield Finding("disk", "fail" if free < DISK_BYTES_FAIL else state, what, remedy)
+
+
+def _versions() -> Iterator[Finding]:
+    from importlib.metadata import version
+
+    import apsw
+
+    yield Finding("tillway", "ok", version("tillway"))
+    fit = sys.version_info >= PYTHON_LEAST
+    yield Finding(
+        "python", "ok" if fit else "fail", platform.python_version(), "" if fit else "Use Python 3.11 or newer."
+    )
+    sqlite = apsw.sqlite_lib_version()
+    fit = tuple(int(part) for part in sqlite.split(".")) >= SQLITE_LEAST
+    remedy = "" if fit else "Run: pip install --upgrade apsw. Older ones can corrupt a database in WAL mode."
+    yield Finding("sqlite", "ok" if fit else "fail", f"{sqlite} (apsw {apsw.apsw_version()})", remedy)
+    for package in ("granian", "uvloop", "msgspec", "cryptography", "aiohttp"):
+        yield Finding(package, "ok", version(package))
+
+
+def _limits() -> Iterator[Finding]:
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = soft != resource.RLIM_INFINITY and soft < FILES_LEAST
+    remedy = f"Each connection is an open file. Run: ulimit -n {FILES_LEAST * 16}" if few else ""
+    yield Finding("open files", "warn" if few else "ok", f"at most {soft}", remedy)
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    if settings.tls_cert is None or settings.tls_key is None:
+        local = settings.host in ("127.0.0.1", "::1", "localhost")
+        remedy = "" if local else "Set tls_cert and tls_key, or put a proxy that ends TLS in front."
+        yield Finding("tls", "ok" if local else "warn", f"none, listening on {settings.host}", remedy)
+        return
+    import ssl
+
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ValueError) as error:
+        remedy = "Name a PEM chain and the private key that belongs to it, both readable."
+        yield Finding("tls", "fail", f"{settings.tls_cert}, {settings.tls_key}: {error}", remedy)
+        return
+    yield Finding("tls", "ok", str(settings.tls_cert))

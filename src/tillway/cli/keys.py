@@ -1,0 +1,153 @@
+"""`tillway keys`: the API keys of an installation. A secret is shown when it is made, and never again."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tillway.cli.installation import records, with_store
+from tillway.cli.terminal import AsJson, DataDir, Document, Mode, WrongUsage, day, fail, say, settings_from, show, table
+
+if TYPE_CHECKING:
+    from tillway.domain.account import ApiKey
+    from tillway.store.port import Store
+
+app = typer.Typer(help="API keys: list, create, revoke.", no_args_is_help=True)
+
+TRIES_MAX = 8
+NOTICED_WITHIN_SECONDS = 2
+"""How soon a running server refuses a revoked key: it remembers keys for that long."""
+
+AccountOption = Annotated[str | None, typer.Option("--account", help="The merchant; needed where there are several.")]
+
+
+@app.command("list")
+def list_keys(
+    context: typer.Context, data_dir: DataDir = None, account: AccountOption = None, as_json: AsJson = False
+) -> None:
+    """List the keys, without their secrets."""
+    from tillway.domain.account import ApiKey
+
+    async def work(store: "Store") -> "list[ApiKey]":
+        return [key for key, _ in await records(store, ApiKey) if account in (None, key.account)]
+
+    keys = sorted(with_store(settings_from(context.params), work), key=lambda key: (key.account, key.created, key.id))
+    now = int(time.time())
+    show(
+        [_shown(key, now) for key in keys],
+        table(
+            ("id", "account", "key", "made", "state", "name"),
+            [(key.id, key.account, key.hint, day(key.created), _state(key, now), key.name) for key in keys],
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    account: AccountOption = None,
+    mode: Mode = "test",
+    kind: Annotated[str, typer.Option(help="secret or publishable.")] = "secret",
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    expires_in_days: Annotated[int | None, typer.Option(min=1, max=3650, help="When it ends by itself.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key. Its secret is shown once; a running server knows it at once."""
+    from tillway.domain.account import Account
+    from tillway.engine.setup import new_key, system_write
+
+    if kind not in ("secret", "publishable"):
+        raise WrongUsage(f"--kind is {kind!r}; it must be secret or publishable")
+
+    async def work(store: "Store") -> Document:
+        accounts = [found.id for found, _ in await records(store, Account)]
+        owner = _one_of(accounts, account)
+        now = int(time.time())
+        expires_at = now + expires_in_days * 86_400 if expires_in_days is not None else None
+        made = new_key(owner, mode, kind, created=now, name=name, expires_at=expires_at)
+        await store.commit([system_write(made.record)])
+        return _shown(made.record, now) | {"secret": made.secret}
+
+    made = with_store(settings_from(context.params), work)
+    say("This key is shown once; keep it.")
+    show(made, f"{made['id']}  {made['secret']}", as_json=as_json)
+
+
+@app.command()
+def revoke(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(help="The key's id (key_…), as `tillway keys list` shows it.")],
+    data_dir: DataDir = None,
+    after_seconds: Annotated[
+        int, typer.Option(min=0, max=30 * 86_400, help="Leave it that long, while its users change over.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke a key. A running server refuses it within two seconds."""
+    import msgspec
+
+    from tillway.domain.account import ApiKey
+    from tillway.engine.setup import system_write
+    from tillway.store.port import Conflict
+
+    async def work(store: "Store") -> "ApiKey | None":
+        for _ in range(TRIES_MAX):
+            found = next(
+                ((record, version) for record, version in await records(store, ApiKey) if record.id == key), None
+            )
+            if found is None:
+                return None
+            record, version = found
+            revoked_at = int(time.time()) + after_seconds
+            if record.revoked_at is not None and record.revoked_at <= revoked_at:
+                return record
+            record = msgspec.structs.replace(record, revoked_at=revoked_at)
+            try:
+                await store.commit([system_write(record, version)])
+                return record
+            except Conflict:
+                continue
+        raise fail(f"{key} is being changed by others all the time. Try again.")
+
+    revoked = with_store(settings_from(context.params), work)
+    if revoked is None:
+        raise fail(f"There is no key {key!r}. `tillway keys list` shows them.")
+    assert revoked.revoked_at is not None
+    ends = max(revoked.revoked_at - int(time.time()), 0)
+    say(f"{revoked.hint} ends in {ends} seconds." if ends else f"{revoked.hint} is refused from now on.")
+    show(_shown(revoked, int(time.time())), revoked.id, as_json=as_json)
+
+
+def _one_of(accounts: list[str], named: str | None) -> str:
+    if named is not None:
+        if named not in accounts:
+            raise fail(f"There is no account {named!r}. `tillway accounts list` shows them.")
+        return named
+    if len(accounts) != 1:
+        raise WrongUsage(f"there are {len(accounts)} accounts; name one with --account (`tillway accounts list`)")
+    return accounts[0]
+
+
+def _shown(key: "ApiKey", now: int) -> Document:
+    return {
+        "id": key.id,
+        "account": key.account,
+        "mode": key.mode,
+        "kind": key.kind,
+        "hint": key.hint,
+        "name": key.name,
+        "created": key.created,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+        "state": _state(key, now),
+    }
+
+
+def _state(key: "ApiKey", now: int) -> str:
+    if key.revoked_at is not None and key.revoked_at <= now:
+        return "revoked"
+    if key.expires_at is not None and key.expires_at <= now:
+        return "expired"
+    return "active"

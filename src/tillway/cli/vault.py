@@ -1,0 +1,73 @@
+"""`tillway vault`: the keys under which stored cards are sealed."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tillway.cli.installation import scopes, with_store
+from tillway.cli.terminal import AsJson, DataDir, day, fail, say, settings_from, show, table
+
+if TYPE_CHECKING:
+    from tillway.store.port import Store
+    from tillway.vault.rotation import Progress, Rotation
+
+app = typer.Typer(help="The keys of the card vault: rotate, keys, forget.", no_args_is_help=True)
+
+
+@app.command()
+def rotate(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Make a new key and move every stored card under it, while the server runs. Killed, it goes on when run again."""
+    import msgspec
+
+    from tillway.vault import rotation
+    from tillway.vault.keyring import Keyring
+    from tillway.wiring import key_file
+
+    settings = settings_from(context.params)
+    keyring = Keyring.load(key_file(settings))
+
+    def progress(done: "Progress") -> None:
+        say(f"pass {done.number}: {done.read} read, {done.moved} moved")
+
+    async def work(store: "Store") -> "Rotation":
+        return await rotation.rotate(store, keyring, lambda: scopes(store), progress=progress)
+
+    done = with_store(settings, work)
+    text = f"{done.moved} records moved under {done.key_id}; retired: {', '.join(done.retired) or 'none'}"
+    show(msgspec.to_builtins(done), text, as_json=as_json)
+    if done.damaged:
+        raise fail(f"{len(done.damaged)} records do not open and were left as they are: {', '.join(done.damaged[:10])}")
+
+
+@app.command()
+def keys(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the keys of the key file: current, old (cards may remain under it) and retired."""
+    import msgspec
+
+    from tillway.vault.keyring import Keyring
+    from tillway.wiring import key_file
+
+    found = Keyring.load(key_file(settings_from(context.params))).list_keys()
+    rows = [(key.id, key.state, day(key.created)) for key in found]
+    show(msgspec.to_builtins(found), table(("id", "state", "made"), rows), as_json=as_json)
+
+
+@app.command()
+def forget(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(help="A retired key (kek_…).")],
+    data_dir: DataDir = None,
+) -> None:
+    """Destroy a retired key. Backups made before the rotation can then never be opened again."""
+    from tillway.vault import rotation
+    from tillway.vault.keyring import Keyring
+    from tillway.wiring import key_file
+
+    settings = settings_from(context.params)
+    keyring = Keyring.load(key_file(settings))
+
+    async def work(store: "Store") -> None:
+        await rotation.forget_key(store, keyring, key, lambda: scopes(store))
+
+    with_store(settings, work)
+    say(f"{key} is destroyed.")
