@@ -1,0 +1,432 @@
+"""What must be true of every world, while it lives and when it has come to rest.
+
+Money is counted three times, by merchant and currency: what the bank performed, what the ledger's entries add up to, and
+what payments, charges and refunds say. All three must agree to the minor unit.
+"""
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from tillway.api.app import Response
+from tillway.connectors import port
+from tillway.connectors.bank import BankOperation
+from tillway.domain.account import SCOPE_KEY_LENGTH
+from tillway.domain.charge import Charge
+from tillway.domain.event import Event
+from tillway.domain.idempotency import IdempotencyRecord
+from tillway.domain.ledger import Entry, Fee
+from tillway.domain.money import fee_minor
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.record import Record
+from tillway.domain.refund import Refund
+from tillway.domain.refusal import Refused
+from tillway.store.codec import decode
+from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Write
+from tillway.testing.virtual_loop import LIFE
+
+if TYPE_CHECKING:
+    from tillway.testing.worlds import Process, World
+
+R = TypeVar("R", bound=Record)
+
+PAID = ("Accepted", "Pending")
+FINAL = {"succeeded", "canceled"}
+
+
+class Violation(AssertionError):
+    """Something that must be true of every world is not. `check` names what."""
+
+    def __init__(self, check: str, text: str) -> None:
+        super().__init__(f"{check}: {text}")
+        self.check = check
+        self.text = text
+
+
+class Watch:
+    """Looks at every commit, every request to the bank and every answer, as it happens."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._durable: set[str] = set()
+        """References whose attempts have been durable at some time."""
+        self._final: dict[str, str] = {}
+        self._cvcs_made = 0
+        self._cvcs_sent: set[str] = set()
+
+    def new_cvc(self) -> str:
+        """A security code that no other card of this world has."""
+        self._cvcs_made += 1
+        assert self._cvcs_made < 877
+        return str(123 + self._cvcs_made)
+
+    def committed(self, process: "Process", writes: Sequence[Write]) -> None:
+        world = self._world
+        world.tell(process.name, f"commits {' '.join(_briefly(write) for write in writes)}")
+        for write in writes:
+            scope, _, id = write.key.partition("/")
+            if write.body is None:
+                continue
+            match id.partition("_")[0]:
+                case "att":
+                    self._durable.add(scope + id.removeprefix("att_"))
+                case "pi" | "dpi":
+                    self._payment(write)
+                case "ch":
+                    self._charge(scope, decode(id, write.body))
+                case "re":
+                    self._refund(scope, decode(id, write.body))
+
+    def _payment(self, write: Write) -> None:
+        payment = decode(write.key.partition("/")[2], write.body or b"")
+        assert isinstance(payment, PaymentIntent)
+        before = self._final.get(write.key)
+        if before is not None and payment.status != before:
+            self._world.violate("final", f"{payment.id} was {before} and became {payment.status}")
+        if payment.status in FINAL:
+            self._final[write.key] = payment.status
+
+    def _charge(self, scope: str, charge: Record) -> None:
+        assert isinstance(charge, Charge)
+        if not 0 <= charge.refunded_minor <= charge.captured_minor <= charge.amount_minor:
+            self._world.violate(
+                "bounds",
+                f"{charge.id}: refunded {charge.refunded_minor}, captured {charge.captured_minor}, "
+                f"authorized {charge.amount_minor}",
+            )
+        if charge.status == "failed":
+            self._not_performed(scope + charge.id.removeprefix("ch_"), charge.id)
+
+    def _refund(self, scope: str, refund: Record) -> None:
+        assert isinstance(refund, Refund)
+        if refund.status == "failed":
+            self._not_performed(scope + refund.id.removeprefix("re_"), refund.id)
+
+    def _not_performed(self, reference: str, id: str) -> None:
+        operation = self._world.bank.find(reference)
+        if operation is not None and operation.status in PAID and operation.refund != "fails_later":
+            self._world.violate("declined", f"{id} failed, and the bank says {operation.status}")
+
+    def sends(self, process: "Process", request: port.Request) -> None:
+        """A process is about to talk to the bank."""
+        world = self._world
+        cvc = None
+        if request.body is None:
+            world.tell(process.name, f"asks the bank about {request.path.rpartition('/')[2][SCOPE_KEY_LENGTH:]}")
+        else:
+            reference, card = request.body["reference"], request.body.get("card") or {}
+            cvc = card.get("cvc")
+            world.tell(
+                process.name, f"sends {request.path} {request.body.get('amount', '')} {reference[SCOPE_KEY_LENGTH:]}"
+            )
+            if reference not in self._durable:
+                world.violate("durable first", f"{reference} was sent before its attempt was durable")
+        if cvc is not None and cvc != "123":
+            if cvc in self._cvcs_sent:
+                world.violate("cvc", f"{request.path}: a security code was sent twice")
+            self._cvcs_sent.add(cvc)
+
+    def answered(self, process: "Process", asked: Any, response: Response) -> None:
+        """A process has made up its answer, and it has not been sent yet."""
+        world = self._world
+        if response.status == 500 or (response.status > 500 and not self._store_is_poor()):
+            world.violate("5xx", f"{asked.who} {asked.path}: {response.status} {response.body[:300]!r}")
+        if asked.record is not None and response.status in (400, 404):
+            key = f"{asked.scope.key}/{asked.record}"
+            if key in getattr(world.store, "_rows", ()):
+                world.violate(
+                    "same answer",
+                    f"{asked.who} {asked.path}: refused with {response.body[:200]!r} although its key is spent",
+                )
+
+    def _store_is_poor(self) -> bool:
+        """Whether this world's store has failed: a 503 that asks to come back is then the honest answer."""
+        met = self._world.met
+        return any(met[fault] for fault in _POOR)
+
+    def logged(self, record: logging.LogRecord) -> None:
+        """The platform logged something: an error must be one that the world has made."""
+        life = LIFE.get()
+        if life is not None and life.ended:
+            return  # The last breath of a killed coroutine, when its memory is taken back.
+        world = self._world
+        alert = getattr(record, "alert", None)
+        error = record.exc_info[1] if record.exc_info else None
+        world.tell("log", f"{record.levelname} {record.getMessage()} {alert or ''} {error!r}")
+        if record.levelno < logging.ERROR:
+            return
+        if alert is not None and not alert.startswith("never sent"):
+            world.violate("alert", f"{record.getMessage()}: {alert}")
+        if error is not None and not _made_by_the_world(error):
+            world.violate("error inside", f"{record.getMessage()}: {error!r}")
+
+
+_POOR = (
+    "store unreadable",
+    "store unwritable",
+    "commit happened, nobody knows",
+    "commit did not happen, nobody knows",
+    "commit happens later, nobody knows",
+)
+
+
+def _made_by_the_world(error: BaseException) -> bool:
+    if isinstance(error, Refused):
+        return error.code in ("busy", "lock_timeout")
+    return isinstance(error, Conflict | CommitUnknown | Unavailable)
+
+
+def _briefly(write: Write) -> str:
+    id = write.key.partition("/")[2]
+    if write.body is None:
+        return f"-{id}"
+    status = msgspec.json.decode(write.body).get("status")
+    return f"{id}{f'={status}' if status is not None else ''}"
+
+
+# At the end.
+
+
+class Books:
+    """All records of one merchant, by kind."""
+
+    def __init__(self, scope_key: str, records: Iterable[Record]) -> None:
+        self.scope_key = scope_key
+        self._by_kind: dict[type[Record], dict[str, Record]] = defaultdict(dict)
+        for record in records:
+            self._by_kind[type(record)][record.id] = record
+
+    def of(self, kind: type[R]) -> dict[str, R]:
+        return self._by_kind[kind]  # type: ignore[return-value]
+
+
+async def books_of(world: "World", scope_key: str) -> Books:
+    rows: list[Row] = []
+    after: str | None = None
+    while True:
+        page = await world.store.query(None, f"{scope_key}/", after=after, limit=PAGE_MAX, order="oldest")
+        rows += page
+        if len(page) < PAGE_MAX:
+            break
+        after = page[-1].key
+    kept = ("pi_", "dpi_", "ch_", "re_", "txn_", "je_", "evt_", "att_", "ntc_", "idem_")
+    ids = ((row.key.partition("/")[2], row.body) for row in rows)
+    return Books(scope_key, [decode(id, body) for id, body in ids if id.startswith(kept)])
+
+
+async def work_left(world: "World") -> str:
+    """What is still to be done, in words; empty where nothing is."""
+    for merchant in world.merchants:
+        scope = merchant.scope.key
+        for prefix in ("att_", "ntc_"):
+            rows = await world.store.query(None, f"{scope}/{prefix}", limit=1)
+            if rows:
+                return f"{rows[0].key} {rows[0].body.decode()}"
+        for row in await world.store.query(None, f"{scope}/idem_", limit=PAGE_MAX):
+            held = decode(row.key.partition("/")[2], row.body)
+            assert isinstance(held, IdempotencyRecord)
+            if held.status == 0:
+                return f"the idempotency record of {held.request} was never completed"
+    return ""
+
+
+async def left_over(world: "World", clients: "list[asyncio.Task[None]]") -> str:
+    waiting = sum(not client.done() for client in clients)
+    notices = world.notices_under_way
+    return f"{waiting} clients and {notices} notices wait; {await work_left(world) or 'no work left'}"
+
+
+async def check(world: "World") -> None:
+    """Everything that must be true of a world at rest. Raises Violation."""
+    for merchant in world.merchants:
+        books = await books_of(world, merchant.scope.key)
+        operations = [
+            operation for operation in world.bank.operations() if operation.reference.startswith(books.scope_key)
+        ]
+        _check_statuses(books)
+        _check_references(books, operations)
+        _check_money(books, operations)
+        _check_events(books)
+        _check_answers(world, books)
+
+
+def fail(check: str, text: str) -> None:
+    raise Violation(check, text)
+
+
+def _check_statuses(books: Books) -> None:
+    for payment in books.of(PaymentIntent).values():
+        if payment.attempt is not None or payment.status == "processing":
+            fail("liveness", f"{payment.id} is {payment.status} with {payment.attempt}")
+        charges = [charge for charge in books.of(Charge).values() if charge.payment == payment.id]
+        taken = [charge for charge in charges if charge.status == "succeeded"]
+        if len(taken) > 1:
+            fail("one authorization", f"{payment.id} has {', '.join(charge.id for charge in taken)}")
+        if any(charge.status not in ("succeeded", "failed") for charge in charges):
+            fail("liveness", f"{payment.id} has a charge that is neither succeeded nor failed")
+        received = sum(charge.captured_minor for charge in charges)
+        if payment.received_minor != received or (received > 0) != (payment.status == "succeeded"):
+            fail(
+                "payments",
+                f"{payment.id} is {payment.status}, received {payment.received_minor}; charges say {received}",
+            )
+        if (payment.status == "requires_capture") != any(
+            not charge.captured and charge.released_minor == 0 for charge in taken
+        ):
+            fail("payments", f"{payment.id} is {payment.status}, and its authorization says otherwise")
+    for refund in books.of(Refund).values():
+        if refund.status not in ("succeeded", "failed") or refund.attempt is not None:
+            fail("liveness", f"{refund.id} is {refund.status}")
+
+
+def _check_references(books: Books, operations: list[BankOperation]) -> None:
+    """Each record has its operation at the bank, and each operation its record: nothing twice, nothing of its own."""
+    head = len(books.scope_key)
+    charges, refunds = books.of(Charge), books.of(Refund)
+    captures: Counter[str] = Counter()
+    for operation in operations:
+        suffix = operation.reference[head:]
+        performed = operation.status in PAID
+        parent = charges.get(f"ch_{(operation.parent or '')[head:]}")
+        match operation.kind:
+            case "authorization":
+                charge = charges.get(f"ch_{suffix}")
+                if charge is None:
+                    fail("performed once", f"the bank has the {operation.kind} {suffix}, and there is no such charge")
+                elif (charge.status == "succeeded") != performed:
+                    fail("declined", f"{charge.id} is {charge.status}, and the bank says {operation.status}")
+            case "refund":
+                refund = refunds.get(f"re_{suffix}")
+                if refund is None:
+                    fail("performed once", f"the bank has the refund {suffix}, and there is no such refund")
+                elif (refund.status == "succeeded") != performed:
+                    fail("declined", f"{refund.id} is {refund.status}, and the bank says {operation.status}")
+            case "capture" if performed:
+                captures[operation.parent or ""] += 1
+                if parent is None or captures[operation.parent or ""] > 1 or parent.captured_minor != operation.amount:
+                    fail("performed once", f"the bank has the capture {suffix}, and its charge does not")
+            case "void" if performed:
+                if parent is None or parent.released_minor != parent.amount_minor:
+                    fail("performed once", f"the bank has the void {suffix}, and its charge does not")
+            case _:
+                pass
+    known = {operation.reference: operation for operation in operations}
+    for charge in charges.values():
+        found = known.get(books.scope_key + charge.id.removeprefix("ch_"))
+        if charge.status == "succeeded" and (found is None or found.authorized != charge.amount_minor):
+            fail("bank", f"{charge.id} succeeded with {charge.amount_minor}; the bank says {found}")
+        if found is not None and (found.captured, found.refunded) != (charge.captured_minor, charge.refunded_minor):
+            if charge.status == "succeeded":
+                fail("bank", f"{charge.id}: {charge.captured_minor}, {charge.refunded_minor}; the bank says {found}")
+
+
+def _check_money(books: Books, operations: list[BankOperation]) -> None:
+    bank: Counter[str] = Counter()
+    for operation in operations:
+        if operation.status not in PAID:
+            continue
+        if operation.kind == "capture" or (operation.kind == "authorization" and operation.capture):
+            bank[operation.currency] += operation.amount
+        elif operation.kind == "refund":
+            bank[operation.currency] -= operation.amount
+    accounts: dict[str, Counter[str]] = defaultdict(Counter)
+    for entry in books.of(Entry).values():
+        if sum(posting.amount_minor for posting in entry.postings) != 0:
+            fail("ledger", f"{entry.id} does not add up to nothing")
+        for posting in entry.postings:
+            accounts[posting.account][entry.currency] += posting.amount_minor
+    taken: Counter[str] = Counter()
+    fees: Counter[str] = Counter()
+    for charge in books.of(Charge).values():
+        taken[charge.currency] += charge.captured_minor - charge.refunded_minor
+        if charge.captured:
+            fees[charge.currency] += fee_minor(
+                charge.captured_minor, rate_bps=_FEE.rate_bps, fixed_minor=_FEE.fixed_minor
+            )
+    refunded: Counter[str] = Counter()
+    for refund in books.of(Refund).values():
+        if refund.status == "succeeded":
+            refunded[refund.currency] += refund.amount_minor
+    received: Counter[str] = Counter()
+    for payment in books.of(PaymentIntent).values():
+        received[payment.currency] += payment.received_minor
+    for currency in {*bank, *taken, *received, *(place for account in accounts.values() for place in account)}:
+        three = {
+            "bank": bank[currency],
+            "ledger": accounts["receivable:simulator"][currency],
+            "charges": taken[currency],
+            "payments": received[currency] - refunded[currency],
+            "merchant and fees": -accounts["merchant"][currency] - accounts["fees"][currency],
+        }
+        if len(set(three.values())) != 1:
+            fail("money", f"{books.scope_key} {currency}: {three}")
+        if -accounts["fees"][currency] != fees[currency]:
+            fail("money", f"{books.scope_key} {currency}: fees {-accounts['fees'][currency]}, due {fees[currency]}")
+        if accounts["refunds"][currency] != 0:
+            fail(
+                "money",
+                f"{books.scope_key} {currency}: {accounts['refunds'][currency]} left in the clearing of refunds",
+            )
+
+
+_FEE = Fee()
+
+
+def _check_events(books: Books) -> None:
+    told: Counter[tuple[str, str]] = Counter()
+    for event in books.of(Event).values():
+        shown = msgspec.json.decode(event.object)
+        told[event.type, shown["id"]] += 1
+        if event.type == "refund.updated" and shown.get("status") == "succeeded":
+            told["refund succeeded", shown["id"]] += 1
+
+    def expect(type: str, id: str, times: int) -> None:
+        if told[type, id] != times:
+            fail("events", f"{type} of {id} was told {told[type, id]} times instead of {times}")
+
+    for payment in books.of(PaymentIntent).values():
+        listed = payment.listed
+        expect("payment_intent.created", payment.id, int(listed))
+        expect("payment_intent.succeeded", payment.id, int(listed and payment.status == "succeeded"))
+        expect("payment_intent.canceled", payment.id, int(listed and payment.status == "canceled"))
+    refunds = Counter(refund.charge for refund in books.of(Refund).values())
+    for charge in books.of(Charge).values():
+        expect("charge.succeeded", charge.id, int(charge.status == "succeeded"))
+        expect("charge.failed", charge.id, int(charge.status == "failed"))
+        voided = charge.status == "succeeded" and not charge.captured and charge.released_minor > 0
+        expect("charge.refunded", charge.id, refunds[charge.id] + voided)
+    for refund in books.of(Refund).values():
+        expect("refund.created", refund.id, 1)
+        expect("refund.failed", refund.id, int(refund.status == "failed"))
+
+
+def _check_answers(world: "World", books: Books) -> None:
+    made: Counter[str] = Counter()
+    for payment in books.of(PaymentIntent).values():
+        made[payment.metadata.get("request", "")] += 1
+    for asked in world.asked:
+        if asked.scope.key != books.scope_key:
+            continue
+        given = {answer.body for answer in asked.answers if answer.status in (200, 402)}
+        if len(given) > 1 and asked.key is not None:
+            fail("same answer", f"{asked.who} was told {' and then '.join(sorted(body.decode() for body in given))}")
+        if made[asked.who] > 1:
+            fail("one payment", f"{asked.who} made {made[asked.who]} payments")
+        for answer in asked.answers:
+            if answer.status == 200:
+                _check_promise(books, asked.who, answer.document)
+
+
+def _check_promise(books: Books, who: str, told: dict[str, Any]) -> None:
+    """What a client was told stands."""
+    id, status = told["id"], told.get("status")
+    kinds: dict[str, type[Record]] = {"payment_intent": PaymentIntent, "charge": Charge, "refund": Refund}
+    record: Any = books.of(kinds[told["object"]]).get(id)
+    if record is None:
+        fail("promise", f"{who} was told of {id}, and there is no such {told['object']}")
+    elif status in FINAL and record.status != status and told["object"] != "refund":
+        fail("promise", f"{who} was told that {id} is {status}, and it is {record.status}")

@@ -1,0 +1,241 @@
+"""The clients of a world: what they ask for, how patient they are, and what they do when no answer comes."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tillway.api.app import Request, Response
+from tillway.domain.account import Scope
+from tillway.domain.idempotency import record_id
+
+if TYPE_CHECKING:
+    from tillway.testing.worlds import Merchant, World
+
+ORDERS_MAX = 3
+TRIES_MAX = 200
+"""How often a client repeats a request before it counts as never answered."""
+
+BACKOFF_MAX_SECONDS = 60.0
+
+ALIASES = ("pm_card_visa",) * 6 + (
+    "pm_card_mastercard",
+    "pm_card_chargeDeclined",
+    "pm_card_visa_chargeDeclinedInsufficientFunds",
+    "pm_card_refundFail",
+    "pm_card_pendingRefund",
+)
+AMOUNTS = (1, 2, 24, 25, 60, 999, 4200, 4200, 4200, 77_000)
+PARTS = (1, 2, 24, 500, 2000, 4200)
+CURRENCIES = ("usd", "eur", "jpy")
+
+
+class Answer(msgspec.Struct):
+    """What a client was told."""
+
+    status: int
+    body: bytes
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found = msgspec.json.decode(self.body)
+        assert isinstance(found, dict)
+        return found
+
+
+class Asked(msgspec.Struct):
+    """One thing that a client wants once, however often it says so."""
+
+    who: str
+    scope: Scope
+    path: str
+    params: dict[str, Any]
+    key: str | None
+    answers: list[Answer]
+    given_up: bool = False
+
+    @property
+    def record(self) -> str | None:
+        """The id of the idempotency record, where there is a key."""
+        return record_id(self.key) if self.key is not None else None
+
+
+def clients_of(world: "World") -> Iterator[Coroutine[Any, Any, None]]:
+    """The orders of this world, each with a client of its own."""
+    for number in range(1, world.random.randint(1, ORDERS_MAX) + 1):
+        merchant = world.random.choice(world.merchants)
+        yield _Client(world, merchant, f"o{number}").live()
+
+
+class _Client:
+    """Somebody who pays, and perhaps captures, cancels or refunds, alone or at odds with a colleague."""
+
+    def __init__(self, world: "World", merchant: "Merchant", name: str) -> None:
+        self.world = world
+        self.random: Random = world.random
+        self.merchant = merchant
+        self.name = name
+        self.asked = 0
+
+    async def live(self) -> None:
+        random = self.random
+        await asyncio.sleep(random.choice((0.0, 0.0, 0.5, 3.0)))
+        paid = await self._pay()
+        for _ in range(2):
+            if paid is None or paid.get("status") != "requires_payment_method":
+                break
+            # Declined: another card, on the same payment.
+            paid = await self._one(f"/v1/payment_intents/{paid['id']}/confirm", self._means())
+        if paid is None:
+            return
+        for _ in range(random.choice((1, 1, 2))):
+            if random.random() < 0.3:
+                await asyncio.sleep(random.choice((0.1, 1.0, 5.0)))
+            follow_ups = [self._one(path, params) for path, params in self._follow_ups(paid)]
+            await asyncio.gather(*follow_ups)
+
+    async def _pay(self) -> dict[str, Any] | None:
+        random = self.random
+        params: dict[str, Any] = {
+            "amount": random.choice(AMOUNTS),
+            "currency": random.choice(CURRENCIES),
+            "metadata": {"request": f"{self.name}.{self.asked + 1}"},
+        }
+        match random.choice(("intent", "intent", "two steps", "charge")):
+            case "charge":
+                params["source"] = (
+                    random.choice(ALIASES).replace("pm_card", "tok") if random.random() < 0.6 else self._card()
+                )
+                if random.random() < 0.5:
+                    params["capture"] = False
+                return await self._one("/v1/charges", params)
+            case "intent":
+                if random.random() < 0.5:
+                    params["capture_method"] = "manual"
+                return await self._one("/v1/payment_intents", {**params, **self._means(), "confirm": True})
+            case _:
+                if random.random() < 0.5:
+                    params["capture_method"] = "manual"
+                made = await self._one("/v1/payment_intents", params)
+                if made is None:
+                    return None
+                racing = [
+                    self._one(f"/v1/payment_intents/{made['id']}/confirm", self._means())
+                    for _ in range(random.choice((1, 2)))
+                ]
+                paid = [answer for answer in await asyncio.gather(*racing) if answer is not None]
+                return paid[0] if paid else made
+
+    def _means(self) -> dict[str, Any]:
+        if self.random.random() < 0.6:
+            return {"payment_method": self.random.choice(ALIASES)}
+        return {"payment_method_data": {"type": "card", "card": self._card()}}
+
+    def _card(self) -> dict[str, Any]:
+        return {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": self.world.watch.new_cvc()}
+
+    def _follow_ups(self, paid: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """One to three things that are asked for at the same time. Some of them make no sense; that is for the engine to say."""
+        random, id = self.random, paid["id"]
+        direct = id.startswith("ch_")
+        captured = paid.get("captured") if direct else paid.get("status") == "succeeded"
+        for _ in range(random.choice((1, 1, 2, 3))):
+            part = random.choice((None, None, *PARTS))
+            if captured or random.random() < 0.1:
+                params: dict[str, Any] = {"charge" if direct else "payment_intent": id}
+                if part is not None:
+                    params["amount"] = part
+                yield "/v1/refunds", params
+                continue
+            match random.choice(("capture", "capture", "cancel", "increment")):
+                case "capture" if direct:
+                    yield f"/v1/charges/{id}/capture", {"amount": part} if part else {}
+                case "capture":
+                    yield f"/v1/payment_intents/{id}/capture", {"amount_to_capture": part} if part else {}
+                case "cancel" if not direct:
+                    yield f"/v1/payment_intents/{id}/cancel", {}
+                case "increment" if not direct:
+                    more = paid.get("amount", 0) + random.choice((1, 24, 700))
+                    yield f"/v1/payment_intents/{id}/increment_authorization", {"amount": more}
+                case _:
+                    yield f"/v1/charges/{id}/capture", {}
+
+    async def _one(self, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
+        """Ask for one thing, perhaps twice at the same time. The object that came of it, also in an error; or None."""
+        self.asked += 1
+        world, random = self.world, self.random
+        who = f"{self.name}.{self.asked}"
+        key = f"{who}" if random.random() < 0.85 else None
+        asked = Asked(who, self.merchant.scope, path, params, key, [])
+        world.asked.append(asked)
+        copies = random.choice((1, 1, 1, 1, 2, 3)) if key is not None else 1
+        leaves = random.random() < 0.1
+        answers = await asyncio.gather(*(self._insist(asked, leaves) for _ in range(copies)))
+        shown = [answer.document for answer in answers if answer is not None]
+        for document in shown:
+            document = document.get("error", {}).get("payment_intent") or document
+            if document.get("object") in ("payment_intent", "charge", "refund"):
+                return document
+        return None
+
+    async def _insist(self, asked: Asked, leaves: bool) -> Answer | None:
+        """Repeat under the same key until there is an answer. Who has no key, or `leaves`, asks once."""
+        world, random = self.world, self.random
+        headers = {"authorization": f"Bearer {self.merchant.secret}", "content-type": "application/json"}
+        if asked.key is not None:
+            headers["idempotency-key"] = asked.key
+        request = Request("POST", asked.path, "", headers, msgspec.json.encode(asked.params))
+        for tries in range(TRIES_MAX):
+            process = await world.reachable()
+            response = await self._send(asked, request, process)
+            if response is not None and response.status not in (409, 429, 503):
+                answer = Answer(response.status, response.body)
+                asked.answers.append(answer)
+                return answer
+            if leaves or asked.key is None:
+                asked.given_up = True
+                return None
+            await asyncio.sleep(random.random() * min(0.2 * 1.5 ** min(tries, 30), BACKOFF_MAX_SECONDS))
+        world.violate("liveness", f"{asked.who} got no answer in {TRIES_MAX} tries")
+        return None
+
+    async def _send(self, asked: Asked, request: Request, process: Any) -> Response | None:
+        """One request, one answer, or None where none came in time."""
+        world, random = self.world, self.random
+        patience = random.choice((0.05, 2.0, 5.0, 30.0, 80.0))
+        if world.strikes("client's request lost"):
+            await asyncio.sleep(patience)
+            return None
+        world.tell(asked.who, f"-> {process.name} {asked.path} {_short(asked.params)}")
+        answer: asyncio.Future[Response | None] = world.loop.create_future()
+        process.serve(asked, request, answer)
+        world.later(patience, _nothing_came, answer)
+        response = await answer
+        world.tell(asked.who, f"<- {_told(response)}")
+        return response
+
+
+def _nothing_came(answer: "asyncio.Future[Response | None]") -> None:
+    if not answer.done():
+        answer.set_result(None)
+
+
+def _short(params: dict[str, Any]) -> str:
+    shown = {
+        name: "a card" if name == "payment_method_data" or isinstance(value, dict) else value
+        for name, value in params.items()
+        if name != "metadata"
+    }
+    return " ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def _told(response: Response | None) -> str:
+    if response is None:
+        return "nothing"
+    document = msgspec.json.decode(response.body)
+    error = document.get("error")
+    if error is not None:
+        return f"{response.status} {error.get('code')}"
+    return f"{response.status} {document.get('id')} {document.get('status')}"
