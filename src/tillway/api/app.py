@@ -14,7 +14,7 @@ from tillway.api.errors import internal_error
 from tillway.api.refusals import Refusals
 from tillway.api.render import Renderer, encode, narrowed
 from tillway.api.routes import NO_PARAMS, ROUTES, Answer, Call, Page, Plain, Route, Router
-from tillway.api.shapes import expand, shaped
+from tillway.api.shapes import check_expansions, expand, shaped
 from tillway.api.versions import CURRENT, check_parameters, check_version
 from tillway.api.wire import parse_body, parse_query
 from tillway.domain.account import Scope
@@ -24,6 +24,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine.clock import random_text
 from tillway.engine.core import Caller, Done, IdempotencyRace
 from tillway.engine.platform import Platform
+from tillway.store.port import ABSENT
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,8 @@ class Api:
         if found is None:
             raise Refused(
                 "route_unknown",
-                f"Unrecognized request URL ({request.method}: {request.path[:200]}). The routes are listed at /openapi.json.",
+                f"Unrecognized request URL ({request.method}: {request.path[:200]}). The routes are listed at "
+                "/openapi.json.",
             )
         methods, ids = found
         route = methods.get(request.method)
@@ -160,6 +162,8 @@ class Api:
         check_parameters(raw, caller.api_version)
         params = route.params.validate(raw)
         caller.expand = tuple(params.get("expand") or ())
+        if caller.expand:
+            check_expansions(route.returns, caller.expand)
         call = Call(self.platform, caller, params, ids, {}, request.body)
         key = request.headers.get("idempotency-key")
         if key is None or request.method != "POST":
@@ -184,27 +188,30 @@ class Api:
         id = record_id(key)
         digest = hashlib.blake2b(encode_sorted([request.method, request.path, raw]), digest_size=16).hexdigest()
         caller.idempotency, caller.idempotency_key = (id, digest), key
-        replay = await self._replayed(caller, id, digest, headers)
-        if replay is not None:
-            return replay
+        try:
+            return await route.handler(call)
+        except (IdempotencyRace, Refused) as stopped:
+            # The key was used before, or the request cannot be granted, perhaps because it was granted before.
+            held, version = await self._held(caller, id)
+            if held is not None:
+                return _replay(held, digest, headers)
+            if isinstance(stopped, Refused):
+                raise
+            if version == ABSENT:
+                raise Refused("idempotency_key_in_use") from None
+            caller.replaces = version  # Its 24 hours are over, and the store has not forgotten it yet.
         try:
             return await route.handler(call)
         except IdempotencyRace:
-            replay = await self._replayed(caller, id, digest, headers)
-            if replay is None:
-                raise Refused("idempotency_key_in_use") from None
-            return replay
+            raise Refused("idempotency_key_in_use") from None
 
-    async def _replayed(self, caller: Caller, id: str, digest: str, headers: list[tuple[str, str]]) -> Plain | None:
-        held = await self.platform.engine.load(caller.scope_key).maybe(IdempotencyRecord, id)
-        if held is None or held.expires_at <= self.platform.engine.clock.now_ms() // 1000:
-            return None
-        if held.fingerprint != digest:
-            raise Refused("idempotency_key_reused")
-        if held.status == 0:
-            raise Refused("idempotency_key_in_use")
-        headers += (_REPLAYED, ("original-request", held.request))
-        return Plain(held.status, bytes(held.body))
+    async def _held(self, caller: Caller, id: str) -> tuple[IdempotencyRecord | None, int]:
+        """The record of a key, unless it has expired, and the version at which it lies in the store."""
+        load = self.platform.engine.load(caller.scope_key)
+        held = await load.maybe(IdempotencyRecord, id)
+        if held is None or held.expires_at > self.platform.engine.clock.now_ms() // 1000:
+            return held, ABSENT
+        return None, load.seen[id][0]
 
     async def _body(self, route: Route, caller: Caller, answer: Answer) -> tuple[int, bytes]:
         if isinstance(answer, Done):
@@ -227,6 +234,16 @@ class Api:
         if caller.expand:
             await expand(document, caller.expand, self.platform.engine.load(caller.scope_key), view)
         return 200, encode(narrowed(document) if caller.publishable else document)
+
+
+def _replay(held: IdempotencyRecord, digest: str, headers: list[tuple[str, str]]) -> Plain:
+    """The answer that a key got the first time. Refused where it was used for something else or has no answer yet."""
+    if held.fingerprint != digest:
+        raise Refused("idempotency_key_reused")
+    if held.status == 0:
+        raise Refused("idempotency_key_in_use")
+    headers += (_REPLAYED, ("original-request", held.request))
+    return Plain(held.status, bytes(held.body))
 
 
 encode_sorted = msgspec.json.Encoder(order="sorted", decimal_format="string").encode

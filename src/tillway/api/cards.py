@@ -66,21 +66,32 @@ METHOD_DATA = Object(
 def billing(details: dict[str, Any] | None) -> dict[str, Any]:
     """Billing details with every field present, as Stripe shows them."""
     given = details or {}
-    address = given.get("address") or {}
     return {
-        "address": {
-            "city": address.get("city"),
-            "country": address.get("country"),
-            "line1": address.get("line1"),
-            "line2": address.get("line2"),
-            "postal_code": address.get("postal_code"),
-            "state": address.get("state"),
-        },
+        "address": postal(given.get("address")),
         "email": given.get("email"),
         "name": given.get("name"),
         "phone": given.get("phone"),
         "tax_id": given.get("tax_id"),
     }
+
+
+def shipping(given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A shipping address with every field present."""
+    if given is None:
+        return None
+    return {
+        "address": postal(given.get("address")),
+        "carrier": given.get("carrier"),
+        "name": given.get("name"),
+        "phone": given.get("phone"),
+        "tracking_number": given.get("tracking_number"),
+    }
+
+
+def postal(address: dict[str, Any] | None) -> dict[str, Any]:
+    """A postal address with every field present."""
+    given = address or {}
+    return {name: given.get(name) for name in ("city", "country", "line1", "line2", "postal_code", "state")}
 
 
 def checks(card: CardFacts) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tillway.api.cards import billing, checks
+from tillway.api.cards import billing, checks, shipping
 from tillway.api.lists import listed, searched
 from tillway.api.params import (
     Amount,
@@ -164,7 +164,8 @@ async def capture(call: Call) -> Answer:
 @shape(
     Charge,
     object="charge",
-    expandable="balance_transaction customer payment_intent payment_method dispute failure_balance_transaction",
+    expandable="application application_fee balance_transaction customer dispute failure_balance_transaction "
+    "on_behalf_of payment_intent payment_method payment_method_details.card.mandate review source_transfer transfer",
 )
 def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
     return {
@@ -205,7 +206,7 @@ def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
         "receipt_url": f"{view.base_url}/receipts/{charge.id}" if charge.status == "succeeded" else None,
         "refunded": charge.refunded,
         "review": None,
-        "shipping": charge.shipping,
+        "shipping": shipping(charge.shipping),
         "source": None,
         "source_transfer": None,
         "statement_descriptor": charge.statement_descriptor,
@@ -285,13 +286,13 @@ def _card(charge: Charge, card: CardFacts) -> dict[str, Any]:
             "transaction_id": None,
             "version": "2.2.0",
         }
-    return {
+    shown = {
         "amount_authorized": charge.amount_minor if charge.status == "succeeded" else None,
         "authorization_code": None,
         "brand": card.brand,
-        "capture_before": charge.capture_before,
         "checks": checks(card),
         "country": card.country,
+        "electronic_commerce_indicator": "05" if charge.authenticated else None,
         "exp_month": card.exp_month,
         "exp_year": card.exp_year,
         "extended_authorization": {"status": "disabled"},
@@ -311,3 +312,6 @@ def _card(charge: Charge, card: CardFacts) -> dict[str, Any]:
         "transaction_link_id": None,
         "wallet": None,
     }
+    if charge.capture_before is not None:
+        shown["capture_before"] = charge.capture_before
+    return shown

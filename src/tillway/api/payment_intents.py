@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tillway.api.cards import METHOD_DATA, METHOD_TYPES
+from tillway.api.cards import METHOD_DATA, METHOD_TYPES, shipping
 from tillway.api.errors import doc_url
 from tillway.api.lists import listed, searched
 from tillway.api.params import (
@@ -236,7 +236,7 @@ async def search(call: Call) -> Answer:
 @shape(
     PaymentIntent,
     object="payment_intent",
-    expandable="customer latest_charge payment_method",
+    expandable="application customer latest_charge on_behalf_of payment_method payment_record review source",
 )
 def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
     types = list(payment.method_types)
@@ -278,7 +278,7 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
         "receipt_email": payment.receipt_email,
         "review": None,
         "setup_future_usage": payment.setup_future_usage,
-        "shipping": payment.shipping,
+        "shipping": shipping(payment.shipping),
         "source": None,
         "statement_descriptor": payment.statement_descriptor,
         "statement_descriptor_suffix": payment.statement_descriptor_suffix,

@@ -112,7 +112,8 @@ async def cancel(call: Call) -> Answer:
 @shape(
     Refund,
     object="refund",
-    expandable="balance_transaction charge customer failure_balance_transaction payment_intent payment_method",
+    expandable="balance_transaction charge customer failure_balance_transaction payment_intent payment_method "
+    "source_transfer_reversal transfer_reversal",
 )
 def refund_shape(refund: Refund, view: View) -> dict[str, Any]:
     shown: dict[str, Any] = {
