@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -16,7 +16,7 @@ from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.clock import Clock
 from tillway.store.codec import QUEUES, TYPES, decode, encode, index_entries
-from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Unavailable, Write
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Write
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,10 @@ CONFLICTS_MAX = 16
 
 COMMIT_WITHIN_MS = 30_000
 """A decision older than this is not committed any more: its ids would lie in a past that others hold to be complete."""
+
+COMMITS_MAX = 4
+READ_BACKS_MAX = 3
+"""How often a commit of unknown outcome is tried, and looked for each time, before the caller is told to come back."""
 
 ENDPOINTS_CACHE_MS = 2000
 
@@ -212,36 +216,53 @@ class Engine:
 
     async def _commit(self, caller: Caller, writes: Sequence[Write], completes: str | None) -> bool:
         """Whether the writes are durable. False where a record had moved: decide again."""
-        try:
-            await self.store.commit(writes)
-            return True
-        except Conflict as conflict:
-            if completes is None and caller.idempotency is not None and conflict.key.endswith(caller.idempotency[0]):
-                raise IdempotencyRace from None
-            return False
-        except CommitUnknown:
-            return await self._read_back(writes)
-        except Unavailable as unavailable:
-            log.error("nothing could be committed", extra={"why": str(unavailable)})
-            raise Refused("busy") from None
-
-    async def _read_back(self, writes: Sequence[Write]) -> bool:
-        """Whether a commit of unknown outcome happened, told by the records themselves."""
-        for _ in range(5):
-            rows = await self.store.get_many([write.key for write in writes])
-            found = [rows.get(write.key) for write in writes]
-            if any(
-                row is not None and row.version == write.version + 1 and row.body == write.body
-                for write, row in zip(writes, found, strict=True)
-            ):
+        doubted = False
+        for _ in range(COMMITS_MAX):
+            try:
+                await self.store.commit(writes)
                 return True
-            if all(
-                (row.version if row is not None else ABSENT) == write.version
-                for write, row in zip(writes, found, strict=True)
-            ):
+            except Conflict as conflict:
+                if doubted:
+                    return await self._read_back(writes) == "happened"
+                if (
+                    completes is None
+                    and caller.idempotency is not None
+                    and conflict.key.endswith(caller.idempotency[0])
+                ):
+                    raise IdempotencyRace from None
                 return False
-            await asyncio.sleep(0.05)
+            except CommitUnknown:
+                doubted = True
+                fate = await self._read_back(writes)
+                if fate != "open":
+                    return fate == "happened"
+                # It may still be on its way. The same writes again, and never a new decision: its new ids would let both
+                # happen, where the versions of these let only one.
+            except Unavailable as unavailable:
+                log.error("nothing could be committed", extra={"why": str(unavailable)})
+                raise Refused("busy") from None
         raise Refused("busy")
+
+    async def _read_back(self, writes: Sequence[Write]) -> Literal["happened", "beaten", "open"]:
+        """What became of a commit of unknown outcome, told by the records themselves: `open` while no record has moved,
+        `beaten` where somebody else was faster, so that it never can. Refused `busy` where they have moved on since.
+        """
+        for _ in range(READ_BACKS_MAX):
+            rows = await self.store.get_many([write.key for write in writes])
+            traces = {_trace(write, rows.get(write.key)) for write in writes}
+            if "theirs" in traces:
+                return "beaten"
+            if "untouched" not in traces:
+                if "ours" in traces or all(write.body is None for write in writes):
+                    return "happened"
+                if traces == {"gone"}:
+                    return "beaten"
+                raise Refused("busy")
+            if traces <= {"untouched", "gone"}:
+                return "open"
+            # Part of it: somebody wrote the same, or a store without snapshots was read while the commit came in.
+            await asyncio.sleep(0.05)
+        return "beaten"
 
     async def _writes(
         self, caller: Caller, load: Load, changes: Changes, at: Moment
@@ -325,6 +346,18 @@ class Engine:
     def forget_endpoints(self, scope_key: str) -> None:
         """Read the endpoints anew: after this process has changed one."""
         self._endpoints.pop(scope_key, None)
+
+
+def _trace(write: Write, row: Row | None) -> Literal["ours", "theirs", "untouched", "moved on", "gone"]:
+    """What a record tells of a write that may have reached it."""
+    version = row.version if row is not None else ABSENT
+    if row is None and (write.body is None or write.queue is not None):
+        return "gone"  # Deleted, or a task that somebody has done meanwhile, or never written: it tells nothing.
+    if version == write.version:
+        return "untouched"
+    if version > write.version + 1:
+        return "moved on"
+    return "ours" if row is not None and row.body == write.body else "theirs"
 
 
 def task_write(scope_key: str, task: Record, version: int) -> Write:
