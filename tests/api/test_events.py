@@ -276,6 +276,17 @@ async def test_what_the_command_line_of_stripe_sends(world: World) -> None:
     assert (status, body["error"]["code"]) == (400, "parameter_unsupported")
 
 
+async def test_an_event_that_nobody_was_told_of_can_be_sent_later(world: World, receiver: Receiver) -> None:
+    id = await world.happen()
+    await world.endpoint(receiver.url + "/hook")
+    assert (await world.ok("GET", f"/v1/events/{id}"))["pending_webhooks"] == 0
+    await world.ok("POST", f"/ops/v1/events/{id}/resend")
+    assert (await world.ok("GET", f"/v1/events/{id}"))["pending_webhooks"] == 1
+    await world.deliver()
+    assert (await world.ok("GET", f"/v1/events/{id}"))["pending_webhooks"] == 0
+    assert [event["id"] for event in receiver.events()] == [id]
+
+
 async def test_a_resend_under_an_idempotency_key_happens_once(world: World, receiver: Receiver) -> None:
     await world.endpoint(receiver.url + "/hook")
     id = await world.happen()

@@ -11,6 +11,7 @@ import pytest
 import stripe
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
+from tillway_server import TillwayServer, init
 from webhook_world import LEASE_MS, Receiver, World, opened, receiving
 
 from tillway.domain.event import DELIVERY_WINDOW_SECONDS, Event
@@ -240,6 +241,35 @@ async def test_deliveries_survive_a_restart(tmp_path: Path, receiver: Receiver) 
     assert sorted(event["id"] for event in receiver.events()) == sorted(ids)
     assert await world.tasks() == []
     await world.running.close()
+
+
+@pytest.mark.slow
+async def test_deliveries_survive_kill_9(tmp_path: Path, receiver: Receiver) -> None:
+    """Killed while the endpoint was being told: the next process tells it when the lease has run out."""
+    receiver.answers[HOOK] = _hang
+    made = await asyncio.to_thread(init, tmp_path / "data")
+    server = await asyncio.to_thread(TillwayServer, tmp_path / "data", made, ("--lease-seconds", "3"))
+    try:
+        client = stripe.StripeClient(made["secret_key"], base_addresses={"api": server.base_url})
+        await asyncio.to_thread(
+            client.v1.webhook_endpoints.create, {"url": receiver.url + HOOK, "enabled_events": ["*"]}
+        )
+        await asyncio.to_thread(client.v1.payment_intents.create, {"amount": 100, "currency": "eur"})
+        while not receiver.requests:
+            await asyncio.sleep(0.01)
+        server.process.kill()
+        await asyncio.to_thread(server.process.wait)
+        receiver.requests.clear()
+        receiver.status(HOOK, 200)
+        server = await asyncio.to_thread(TillwayServer, tmp_path / "data", made, ("--lease-seconds", "3"))
+        began = time.monotonic()
+        while not receiver.requests:
+            assert time.monotonic() - began < 20
+            await asyncio.sleep(0.05)
+        assert [event["type"] for event in receiver.events()] == ["payment_intent.created"]
+    finally:
+        server.process.terminate()
+        await asyncio.to_thread(server.process.wait, 40)
 
 
 @pytest.mark.parametrize("gone", ["deleted", "disabled", "event"])

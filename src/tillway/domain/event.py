@@ -23,8 +23,8 @@ class Event(Record, frozen=True, kw_only=True):
     """Something that happened, with the record as it then was (`object`) and as it had been (`previous`).
 
     Both are records in the store's encoding: they are rendered for whoever reads them, in that reader's API version.
-    `deliveries` counts the endpoints that were to be told when it happened; `undelivered` are the ids of those that did
-    not take it within three days.
+    `deliveries` counts those that were ever to be made of it; `undelivered` are the ids of the endpoints that did not
+    take it within three days.
     """
 
     type: str
@@ -149,7 +149,10 @@ def resend(event: Event, endpoints: Sequence[WebhookEndpoint], ids: Sequence[str
         Delivery(id=id, created=at.now, event=event.id, endpoint=endpoint.id, due_at_ms=at.now_ms)
         for id, endpoint in zip(ids, endpoints, strict=True)
     )
-    return Changes(result=EventReading.of(event, pending + len(tasks)), tasks=tasks)
+    told = msgspec.structs.replace(event, deliveries=event.deliveries + len(tasks))
+    return Changes(
+        result=EventReading.of(told, pending + len(tasks)), records=(told,) if told != event else (), tasks=tasks
+    )
 
 
 def delivered(event: Event, delivery: Delivery) -> Changes:

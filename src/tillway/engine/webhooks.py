@@ -140,16 +140,18 @@ class Webhooks:
 
     async def readings(self, scope_key: str, events: list[Event]) -> list[EventReading]:
         """The events with the number of their open deliveries."""
-        counts = await asyncio.gather(*(self._pending(scope_key, event.id) for event in events))
+        counts = await asyncio.gather(*(self._pending(scope_key, event) for event in events))
         return [EventReading.of(event, pending) for event, pending in zip(events, counts, strict=True)]
 
-    async def _pending(self, scope_key: str, id: str) -> int:
-        """How many deliveries of an event are open (at most PAGE_MAX)."""
-        batch = f"{scope_key}/whd_{_batch(id)}"
+    async def _pending(self, scope_key: str, event: Event) -> int:
+        """How many deliveries of an event are open (at most PAGE_MAX). Of one that nobody was to be told of, none."""
+        if event.deliveries == 0:
+            return 0
+        batch = f"{scope_key}/whd_{_batch(event.id)}"
         rows = await self.engine.store.query(
             None, f"{scope_key}/whd_", after=batch, until=f"{batch}~", limit=PAGE_MAX, order="oldest"
         )
-        return sum(_delivery(row).event == id for row in rows)
+        return sum(_delivery(row).event == event.id for row in rows)
 
     async def open_events(self, scope_key: str) -> frozenset[str]:
         """The ids of the events that have open deliveries."""
@@ -181,7 +183,7 @@ class Webhooks:
                     )
                 targets = [named]
             ids = [f"whd_{_batch(id)}{at.new_suffix()}" for _ in targets]
-            return domain.resend(event, targets, ids, await self._pending(load.scope_key, id), at)
+            return domain.resend(event, targets, ids, await self._pending(load.scope_key, event), at)
 
         return await self.engine.run(caller, work)
 
@@ -246,7 +248,7 @@ class Webhooks:
         """The event as the endpoint's API version shows it. None, and the cause in the log, where that fails: one event
         that cannot be shown must not come back for ever."""
         caller = Caller(scope=scope, scope_key=scope.key, api_version=endpoint.api_version)
-        reading = EventReading.of(event, await self._pending(scope.key, event.id))
+        reading = EventReading.of(event, await self._pending(scope.key, event))
         try:
             _, body = await self.render(caller, self.engine.load(scope.key), reading, None)
         except Exception:
