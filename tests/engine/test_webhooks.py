@@ -65,6 +65,15 @@ async def test_a_late_try_is_signed_with_the_time_it_is_sent_at(world: World, re
     assert abs(signed_at - (time.time() + 86_400)) < 60
 
 
+async def test_a_name_is_looked_up(world: World, receiver: Receiver) -> None:
+    await world.endpoint(receiver.url.replace("127.0.0.1", "localhost") + HOOK)
+    await world.endpoint("http://no-such-host.invalid/")
+    await world.happen()
+    await world.deliver()
+    assert len(receiver.events()) == 1
+    assert [task.last_status for task in await world.tasks()] == ["no answer: ClientConnectorDNSError"]
+
+
 def test_the_signature_is_stripes_scheme() -> None:
     header = signature_header(b'{"a":1}', "whsec_test", now=1_700_000_000)
     # printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac whsec_test
