@@ -185,6 +185,8 @@ class Engine:
             if under_way:
                 status, body = 0, b""
             held = await self._idempotency(caller, load, completes, status, body, at)
+            if completes and status and held is None:
+                status, body = _as_told(load, completes, status, body)
             if held is not None:
                 version = load.seen[held.id][0] if held.id in load.seen else ABSENT
                 key = f"{caller.scope_key}/{held.id}"
@@ -346,6 +348,14 @@ class Engine:
     def forget_endpoints(self, scope_key: str) -> None:
         """Read the endpoints anew: after this process has changed one."""
         self._endpoints.pop(scope_key, None)
+
+
+def _as_told(load: Load, completes: str, status: int, body: bytes) -> tuple[int, bytes]:
+    """What the key was answered with already, by a notice or by whoever took the attempt over; else this answer."""
+    told = load.seen.get(completes, (ABSENT, None))[1]
+    if isinstance(told, IdempotencyRecord) and told.status:
+        return told.status, bytes(told.body)
+    return status, body
 
 
 def _trace(write: Write, row: Row | None) -> Literal["ours", "theirs", "untouched", "moved on", "gone"]:
