@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -43,12 +44,20 @@ class Setting(msgspec.Struct, frozen=True):
     lowest: int | None = None
     highest: int | None = None
 
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
 
 TABLE = (
-    Setting("data_dir", "Directory of the key file, the database and tillway.toml."),
+    Setting("data_dir", "Directory of the key file, the database and `tillway.toml`."),
     Setting("host", "Address that the server listens on."),
     Setting("port", "Port that the server listens on; 0 takes a free one.", 0, 65_535),
-    Setting("public_url", "How browsers and providers reach the server; empty: http(s)://host:port."),
+    Setting("public_url", "How browsers and providers reach the server; if empty, http(s)://host:port."),
     Setting("tls_cert", "Certificate chain (PEM); needs tls_key."),
     Setting("tls_key", "Private key (PEM); needs tls_cert."),
     Setting("fee_rate_bps", "Fee on a charge, in hundredths of a percent.", 0, 10_000),
@@ -56,35 +65,38 @@ TABLE = (
     Setting("settlement_days", "Whole days until a charge becomes available.", 0, 365),
     Setting("lease_seconds", "How long a task is its worker's before another takes it over.", 3, 600),
     Setting("answer_within_seconds", "How long a request waits for a provider before it answers `processing`.", 1, 300),
-    Setting("header_seconds", "How long a connection may take to send a request's headers.", 1, 300),
+    Setting("header_seconds", "How long a connection may take to send a request's headers, or stay idle.", 1, 300),
     Setting("shutdown_seconds", "How long a stopping server lets requests finish.", 1, 600),
     Setting("log_level", "debug, info, warning or error."),
 )
 
 ENVIRONMENT_PREFIX = "TILLWAY_"
 FILE_NAME = "tillway.toml"
+FILE_BYTES_MAX = 1 << 20
 LOG_LEVELS = ("debug", "info", "warning", "error")
+
+_ROWS = {row.name: row for row in TABLE}
+_PATHS = ("data_dir", "tls_cert", "tls_key")
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
     """The settings in force. A flag of None was not given. Raises `SettingsInvalid`."""
     environment = os.environ if environment is None else environment
     given = {name: value for name, value in flags.items() if value is not None}
-    from_environment = {
-        row.name: environment[ENVIRONMENT_PREFIX + row.name.upper()]
-        for row in TABLE
-        if ENVIRONMENT_PREFIX + row.name.upper() in environment
-    }
-    data_dir = Path(given.get("data_dir") or from_environment.get("data_dir") or Settings().data_dir)
-    values: dict[str, Any] = {}
-    for source, layer in (
-        (FILE_NAME, _file(data_dir / FILE_NAME)),
-        ("the environment", from_environment),
-        ("a flag", given),
-    ):
+    from_environment = {row.name: environment[row.variable] for row in TABLE if row.variable in environment}
+    # Where the file lies must be known before it is read, so it has no say in that.
+    data_dir = Settings().data_dir
+    for source, layer in (("the environment", from_environment), ("a flag", given)):
+        if "data_dir" in layer:
+            data_dir = _checked("data_dir", layer["data_dir"], source)
+    in_file = _file(data_dir / FILE_NAME)
+    if "data_dir" in in_file:
+        raise SettingsInvalid(f"{FILE_NAME} sets 'data_dir', the directory that it lies in; use --data-dir")
+    values: dict[str, Any] = {"data_dir": data_dir}
+    for source, layer in ((FILE_NAME, in_file), ("the environment", from_environment), ("a flag", given)):
         for name, value in layer.items():
             values[name] = _checked(name, value, source)
-    settings = Settings(**{**values, "data_dir": data_dir})
+    settings = Settings(**values)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingsInvalid("tls_cert and tls_key go together; only one of them is set")
     return settings
@@ -92,28 +104,54 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
 
 def _file(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
+        with path.open("rb") as file:
+            return tomllib.loads(file.read(FILE_BYTES_MAX).decode())
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise SettingsInvalid(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsInvalid(f"{path} is not TOML: {error}") from None
 
 
 def _checked(name: str, value: Any, source: str) -> Any:
-    row = next((row for row in TABLE if row.name == name), None)
+    """`value` as the setting `name` has it. Numbers come from a file as integers and from the environment as text."""
+    row = _ROWS.get(name)
     if row is None:
-        known = ", ".join(row.name for row in TABLE)
-        raise SettingsInvalid(f"{source} sets {name!r}, which is no setting; there are {known}")
+        raise SettingsInvalid(f"{source} sets {name!r}, which is no setting; there are {', '.join(_ROWS)}")
     if row.lowest is not None and row.highest is not None:
-        try:
-            number = int(value)
-        except (TypeError, ValueError):
-            raise SettingsInvalid(f"{name} in {source} is {value!r}; it must be an integer") from None
-        if not row.lowest <= number <= row.highest:
-            raise SettingsInvalid(f"{name} in {source} is {number}; it must lie from {row.lowest} to {row.highest}")
-        return number
-    if name in ("data_dir", "tls_cert", "tls_key"):
+        return _number(row.name, value, source, row.lowest, row.highest)
+    if not isinstance(value, str | Path):
+        raise SettingsInvalid(f"{name} in {source} is {value!r}; it must be text")
+    if name in _PATHS:
+        if not str(value):
+            raise SettingsInvalid(f"{name} in {source} is empty; it must be a path")
         return Path(value)
+    if name == "host" and not value:
+        raise SettingsInvalid(f"host in {source} is empty; it must be an address, such as 127.0.0.1")
+    if name == "public_url" and value:
+        return _url(str(value), source)
     if name == "log_level" and value not in LOG_LEVELS:
         raise SettingsInvalid(f"log_level in {source} is {value!r}; it must be one of {', '.join(LOG_LEVELS)}")
     return str(value)
+
+
+def _number(name: str, value: Any, source: str, lowest: int, highest: int) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:
+        value = int(value)
+    if type(value) is not int:
+        raise SettingsInvalid(f"{name} in {source} is {value!r}; it must be an integer")
+    if not lowest <= value <= highest:
+        raise SettingsInvalid(f"{name} in {source} is {value}; it must lie from {lowest} to {highest}")
+    return value
+
+
+def _url(value: str, source: str) -> str:
+    try:
+        parts = urlsplit(value)
+        fit = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+    except ValueError:
+        fit = False
+    if not fit or any(character.isspace() for character in value):
+        raise SettingsInvalid(f"public_url in {source} is {value!r}; it must be such as https://pay.example.com")
+    return value.rstrip("/")

@@ -22,7 +22,7 @@ Document = dict[str, Any]
 def setting(name: str) -> Any:
     """The command-line option of a setting, with the words of the table."""
     row = next(row for row in TABLE if row.name == name)
-    return typer.Option(f"--{name.replace('_', '-')}", help=row.what, show_default=False)
+    return typer.Option(row.flag, help=row.what, show_default=False)
 
 
 DataDir = Annotated[Path | None, setting("data_dir")]

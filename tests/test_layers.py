@@ -1,0 +1,191 @@
+"""Imports point down only: which room of the house may import which, by a walk over the source."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "tillway"
+
+# What each room may import. `store.port` is that one file, `store` the whole room.
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "domain": frozenset(),
+    "store": frozenset(("domain",)),
+    # A rotation walks the sealed records, which it knows by the store's port and the one codec.
+    "vault": frozenset(("domain", "store.port", "store.codec")),
+    "connectors": frozenset(("domain",)),
+    # The transport is where a provider's silence gets its meaning, which is the core's to give.
+    "engine": frozenset(
+        ("domain", "store.port", "store.codec", "vault.port", "connectors.port", "connectors.transport")
+    ),
+    "web": frozenset(("domain", "engine")),
+    # /ops/v1/simulator sets the faults of the simulator, by name.
+    "api": frozenset(
+        (
+            "domain",
+            "engine",
+            "web",
+            "store.port",
+            "store.codec",
+            "connectors.port",
+            "connectors.faults",
+            "connectors.simulator",
+        )
+    ),
+    "settings": frozenset(),
+    "data_directory": frozenset(),
+    "wiring": frozenset(("domain", "store", "vault", "connectors", "engine", "web", "api", "settings")),
+    "serve": frozenset(("api", "wiring", "settings", "data_directory")),
+    "cli": frozenset(
+        (
+            "domain",
+            "store",
+            "vault",
+            "connectors",
+            "engine",
+            "web",
+            "settings",
+            "data_directory",
+            "wiring",
+            "serve",
+        )
+    ),
+    # For people who write a store or a connector, and for our own worlds and crashes: it may see everything.
+    "testing": frozenset(
+        (
+            "domain",
+            "store",
+            "vault",
+            "connectors",
+            "engine",
+            "web",
+            "api",
+            "settings",
+            "data_directory",
+            "wiring",
+            "serve",
+            "cli",
+        )
+    ),
+}
+
+# The domain has no clock, no randomness, no environment and no input or output.
+DOMAIN_PACKAGES = frozenset(("msgspec", "iso4217"))
+NOT_IN_DOMAIN = frozenset(
+    (
+        "asyncio",
+        "http",
+        "io",
+        "logging",
+        "os",
+        "pathlib",
+        "random",
+        "secrets",
+        "shutil",
+        "socket",
+        "sqlite3",
+        "subprocess",
+        "sys",
+        "threading",
+        "time",
+        "urllib",
+        "uuid",
+    )
+)
+NOT_CALLED_IN_DOMAIN = frozenset(("now", "today", "utcnow", "open", "print", "input"))
+
+
+def _files() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def _room(path: Path) -> str:
+    parts = path.relative_to(SOURCE).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def _imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import in a file, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            module = node.module or ""
+            yield node.lineno, module
+            # `from tillway.store import sqlite` is an import of `tillway.store.sqlite`.
+            for alias in node.names:
+                if (SOURCE.parent / module.replace(".", "/") / f"{alias.name}.py").exists():
+                    yield node.lineno, f"{module}.{alias.name}"
+
+
+def _allowed(room: str, target: str) -> bool:
+    """Whether a file of `room` may import `target`, a module's name without `tillway.` in front."""
+    parts = target.split(".")
+    allowed = MAY_IMPORT[room]
+    if parts[0] == room or parts[0] in allowed or ".".join(parts[:2]) in allowed:
+        return True
+    # The bare room, on the way to one of its files, which stands in an entry of its own.
+    return len(parts) == 1 and any(entry.startswith(f"{target}.") for entry in allowed)
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_down(path: Path) -> None:
+    room = _room(path)
+    if room in ("__init__", "__main__"):
+        return
+    assert room in MAY_IMPORT, f"{path} is in no room of the table"
+    wrong = [
+        f"{path.relative_to(SOURCE)}:{line} imports {module}"
+        for line, module in _imported(path)
+        if module.startswith("tillway.") and not _allowed(room, module.removeprefix("tillway."))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_table_has_no_circle() -> None:
+    graph = {room: {target.partition(".")[0] for target in allowed} for room, allowed in MAY_IMPORT.items()}
+    order = list(TopologicalSorter(graph).static_order())
+    assert order[0] in ("domain", "settings", "data_directory") and order[-1] == "testing"
+
+
+def test_every_entry_of_the_table_is_there() -> None:
+    for entry in {*MAY_IMPORT, *(target for allowed in MAY_IMPORT.values() for target in allowed)}:
+        place = SOURCE / entry.replace(".", "/")
+        assert place.is_dir() or place.with_suffix(".py").is_file(), entry
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "domain").glob("*.py")), ids=lambda path: path.name)
+def test_the_domain_is_pure(path: Path) -> None:
+    for line, module in _imported(path):
+        top = module.partition(".")[0]
+        assert top == "tillway" or top in DOMAIN_PACKAGES or top in sys.stdlib_module_names, f"{path}:{line} {module}"
+        assert top not in NOT_IN_DOMAIN, f"{path}:{line} {module}"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            assert name not in NOT_CALLED_IN_DOMAIN, f"{path}:{node.lineno} {name}()"
+
+
+@pytest.mark.parametrize(
+    ("room", "target", "allowed"),
+    [
+        ("domain", "store.port", False),
+        ("store", "engine.core", False),
+        ("engine", "store.sqlite", False),
+        ("engine", "store", True),
+        ("engine", "store.port", True),
+        ("engine", "api.app", False),
+        ("api", "wiring", False),
+        ("api", "connectors.http_bank", False),
+        ("connectors", "engine.core", False),
+        ("web", "api.render", False),
+        ("wiring", "store.sqlite", True),
+    ],
+)
+def test_the_walk_itself(room: str, target: str, allowed: bool) -> None:
+    assert _allowed(room, target) is allowed
