@@ -281,8 +281,10 @@ async def test_a_page_is_read_along_its_index(path: Path, index: str | None, dir
     [
         (sqlite._GET, ("k",)),
         (sqlite._ALL_DUE, ("q", 1, 1, 10)),
-        (sqlite._PURGE, (1, 10)),
-        (sqlite._UPDATE, (b"", *[None] * 7, "k", 1)),
+        (sqlite._ALL_EXPIRED, (1, 10)),
+        (sqlite._UPDATE, (b"", *[None] * 3, "k", 1, *[None] * 4)),
+        (sqlite._TERMS, ("k", 1)),
+        (sqlite._REMOVE_TERM, ("t", "k")),
         (sqlite._DELETE, ("k", 1)),
     ],
 )

@@ -64,7 +64,8 @@ _FILE_SYSTEMS_IN_MEMORY = frozenset(("tmpfs", "ramfs"))
 #
 # A record is a rowid table, so that rows lie in the order they were written. Index entries are native columns under
 # partial indexes: a record that does not use one pays nothing for it. A record has many terms, so these have a table of
-# their own, which triggers keep right: no statement, not even a purge, can leave one behind. `terms` is a JSON array.
+# their own; `record.terms` repeats them as a JSON array, so that a write knows at once whether they change. Triggers
+# could keep that table, but then SQLite journals every page of every statement: a tenth of the whole cost.
 MIGRATIONS = (
     """
     CREATE TABLE record (
@@ -91,31 +92,24 @@ MIGRATIONS = (
         key TEXT NOT NULL,
         PRIMARY KEY (partition, key)
     ) STRICT, WITHOUT ROWID;
-    CREATE TRIGGER term_insert AFTER INSERT ON record WHEN NEW.terms IS NOT NULL BEGIN
-        INSERT INTO term SELECT value, NEW.key FROM json_each(NEW.terms);
-    END;
-    CREATE TRIGGER term_update AFTER UPDATE OF terms ON record WHEN OLD.terms IS NOT NEW.terms BEGIN
-        DELETE FROM term WHERE key = OLD.key AND partition IN (
-            SELECT value FROM json_each(OLD.terms) EXCEPT SELECT value FROM json_each(NEW.terms));
-        INSERT INTO term SELECT value, NEW.key FROM (
-            SELECT value FROM json_each(NEW.terms) EXCEPT SELECT value FROM json_each(OLD.terms));
-    END;
-    CREATE TRIGGER term_delete AFTER DELETE ON record WHEN OLD.terms IS NOT NULL BEGIN
-        DELETE FROM term WHERE key = OLD.key AND partition IN (SELECT value FROM json_each(OLD.terms));
-    END;
     """,
 )
 
 SCHEMA_VERSION = len(MIGRATIONS)
 
 _INSERT = """
-INSERT INTO record (key, body, version, customer, parent, kind, terms, queue, due_at_ms, expires_at)
-VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"""
-_UPDATE = """
-UPDATE record SET version = version + 1, body = ?,
-customer = ?, parent = ?, kind = ?, terms = ?, queue = ?, due_at_ms = ?, expires_at = ?
-WHERE key = ? AND version = ?"""
-_DELETE = "DELETE FROM record WHERE key = ? AND version = ?"
+INSERT INTO record (key, version, body, queue, due_at_ms, expires_at, customer, parent, kind, terms)
+VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"""
+# These two change nothing where the version or an index entry differs: so the common write, which leaves the entries as
+# they are, is one statement that touches no index. Where nothing was changed, `_change_entries` finds out why.
+_SAME = "key = ? AND version = ? AND customer IS ? AND parent IS ? AND kind IS ? AND terms IS ?"
+_UPDATE = f"UPDATE record SET version = version + 1, body = ?, queue = ?, due_at_ms = ?, expires_at = ? WHERE {_SAME}"
+_DELETE = "DELETE FROM record WHERE key = ? AND version = ? AND terms IS NULL"
+
+_TERMS = "SELECT terms FROM record WHERE key = ? AND version = ?"
+_SET_ENTRIES = "UPDATE record SET customer = ?, parent = ?, kind = ?, terms = ? WHERE key = ?"
+_ADD_TERM = "INSERT INTO term (partition, key) VALUES (?, ?)"
+_REMOVE_TERM = "DELETE FROM term WHERE partition = ? AND key = ?"
 _GET = "SELECT version, body FROM record WHERE key = ?"
 
 # `key >= ? AND key < ?` with both ends computed (see `_range`) serves every page of every index, both ways.
@@ -139,18 +133,25 @@ _LEASE = "UPDATE record SET version = version + 1, due_at_ms = ? WHERE id = ?"
 
 _EXPIRED = "FROM record INDEXED BY record_expires WHERE expires_at <= ?"
 _ANY_EXPIRED = f"SELECT 1 {_EXPIRED} LIMIT 1"
-_PURGE = f"DELETE FROM record WHERE id IN (SELECT id {_EXPIRED} ORDER BY expires_at LIMIT ?)"
+_ALL_EXPIRED = f"SELECT id, key, terms {_EXPIRED} ORDER BY expires_at LIMIT ?"
+_PURGE = "DELETE FROM record WHERE id = ?"
 
 
 _FAULT_OF_ONE = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
 _INFINITY = b""
 """As the upper end of a range of keys: in SQLite's order every blob comes after every text."""
 
+_Entries = tuple[str | None, str | None, str | None, str | None]
+"""The columns `customer`, `parent`, `kind` and `terms`."""
+
+_NO_ENTRIES: _Entries = (None, None, None, None)
+_TERMS_DECODER = msgspec.json.Decoder(set[str])
+
 _Op = Callable[[], Any]
 _Batch = list[tuple[_Op, asyncio.Future[Any]]]
 _Answer = tuple[asyncio.Future[Any], Any, Exception | None]
-_Statement = tuple[str, str, tuple[Any, ...]]
-"""The key it writes, the SQL, its bindings."""
+_Statement = tuple[str, int, _Entries, str, tuple[Any, ...]]
+"""The key it writes, the version it expects, the index entries it leaves, the SQL, its bindings."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -309,10 +310,31 @@ class SqliteStore:
 
     def _apply(self, statements: list[_Statement]) -> None:
         execute, changes = self._execute, self._changes
-        for key, sql, bindings in statements:
+        for key, version, entries, sql, bindings in statements:
             execute(sql, bindings)
-            if changes() != 1:
+            if changes() == 1:
+                if version == ABSENT and entries[-1] is not None:
+                    self._replace_terms(key, None, entries[-1])
+            elif version == ABSENT:
                 raise Conflict(key)
+            else:
+                self._change_entries(key, version, entries)
+                execute(sql, bindings)
+
+    def _change_entries(self, key: str, version: int, entries: _Entries) -> None:
+        """Set the index entries of the record at `key`; raise `Conflict` where it is not there at `version`."""
+        found: list[Any] = self._execute(_TERMS, (key, version)).fetchall()
+        if not found:
+            raise Conflict(key)
+        self._replace_terms(key, found[0][0], entries[-1])
+        self._execute(_SET_ENTRIES, (*entries, key))
+
+    def _replace_terms(self, key: str, old: str | None, new: str | None) -> None:
+        before, after = _decode_terms(old), _decode_terms(new)
+        for partition in before - after:
+            self._execute(_REMOVE_TERM, (partition, key))
+        for partition in after - before:
+            self._execute(_ADD_TERM, (partition, key))
 
     def _lease(self, due: tuple[str, int, int], until_ms: int, limit: int) -> list[Row]:
         rows: list[Any] = self._execute(_ALL_DUE, (*due, limit)).fetchall()
@@ -321,8 +343,11 @@ class SqliteStore:
         return [Row(key, version + 1, body) for _id, key, version, body in rows]
 
     def _purge(self, now: int, limit: int) -> int:
-        self._execute(_PURGE, (now, limit))
-        return self._changes()
+        expired: list[Any] = self._execute(_ALL_EXPIRED, (now, limit)).fetchall()
+        for id, key, terms in expired:
+            self._replace_terms(key, terms, None)
+            self._execute(_PURGE, (id,))
+        return len(expired)
 
     # Group commit.
 
@@ -673,29 +698,40 @@ def _statement(write: Write) -> _Statement:
     key, version, body = write.key, write.version, write.body
     if body is None:
         assert version > ABSENT, "only what exists can be deleted"
-        return key, _DELETE, (key, version)
+        return key, version, _NO_ENTRIES, _DELETE, (key, version)
     assert (write.queue is None) == (write.due_at_ms is None), "a task has a queue and a due time"
-    columns = (*_entries(write.index), write.queue, write.due_at_ms, write.expires_at)
+    entries = _entries(write.index) if write.index else _NO_ENTRIES
     if version == ABSENT:
-        return key, _INSERT, (key, body, *columns)
-    return key, _UPDATE, (body, *columns, key, version)
+        return key, version, entries, _INSERT, (key, body, write.queue, write.due_at_ms, write.expires_at, *entries)
+    return (
+        key,
+        version,
+        entries,
+        _UPDATE,
+        (body, write.queue, write.due_at_ms, write.expires_at, key, version, *entries),
+    )
 
 
-def _entries(index: tuple[tuple[str, str], ...]) -> tuple[str | None, str | None, str | None, str | None]:
-    """The columns `customer`, `parent`, `kind` and `terms`."""
-    if not index:
-        return None, None, None, None
+def _entries(index: tuple[tuple[str, str], ...]) -> _Entries:
     single: dict[str, str] = {}
-    terms: list[str] = []
+    terms: set[str] = set()
     for name, partition in index:
         assert name in INDEXES and name not in single
         if name == "term":
-            terms.append(partition)
+            terms.add(partition)
         else:
             single[name] = partition
     assert len(terms) <= TERMS_MAX
-    distinct = msgspec.json.encode(list(dict.fromkeys(terms))).decode() if terms else None
-    return single.get("customer"), single.get("parent"), single.get("kind"), distinct
+    return single.get("customer"), single.get("parent"), single.get("kind"), _encode_terms(terms)
+
+
+def _encode_terms(terms: set[str]) -> str | None:
+    # Sorted, so that the same terms are the same text.
+    return msgspec.json.encode(sorted(terms)).decode() if terms else None
+
+
+def _decode_terms(terms: str | None) -> set[str]:
+    return _TERMS_DECODER.decode(terms) if terms is not None else set()
 
 
 def _range(prefix: str, above: str | None, below: str | None) -> tuple[str, str | bytes]:
