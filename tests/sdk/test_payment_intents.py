@@ -343,3 +343,38 @@ def test_expand_what_cannot_be_expanded(shop: Shop, path: str) -> None:
     with pytest.raises(stripe.InvalidRequestError, match="cannot be expanded"):
         shop.pay(expand=[path])
     assert shop.ledger() == before
+
+
+# Options of cards.
+
+
+def test_manual_capture_of_cards_only(shop: Shop) -> None:
+    held = shop.pay(payment_method_options={"card": {"capture_method": "manual"}})
+    assert (held.status, held.capture_method, held.amount_capturable) == ("requires_capture", "automatic", 4200)
+    assert shop.v1.payment_intents.capture(held.id).status == "succeeded"
+
+
+def test_future_usage_of_cards_only(shop: Shop) -> None:
+    customer = shop.v1.customers.create()
+    options = {"card": {"setup_future_usage": "off_session"}}
+    paid = shop.pay(customer=customer.id, payment_method_options=options, expand=["payment_method"])
+    assert isinstance(paid.payment_method, stripe.PaymentMethod) and paid.payment_method.customer == customer.id
+
+
+def test_no_future_usage_of_cards(shop: Shop) -> None:
+    customer = shop.v1.customers.create()
+    options = {"card": {"setup_future_usage": "none"}}
+    paid = shop.pay(
+        customer=customer.id,
+        setup_future_usage="off_session",
+        payment_method_options=options,
+        expand=["payment_method"],
+    )
+    assert isinstance(paid.payment_method, stripe.PaymentMethod) and paid.payment_method.customer is None
+
+
+@pytest.mark.parametrize("option", ["installments", "mandate_options", "cvc_token", "moto"])
+def test_an_option_that_would_change_nothing_is_refused(shop: Shop, option: str) -> None:
+    with pytest.raises(stripe.InvalidRequestError, match="does not support") as caught:
+        shop.pay(payment_method_options={"card": {option: {"enabled": "true"} if option == "installments" else "x"}})
+    assert caught.value.param == f"payment_method_options[card][{option}]"

@@ -278,7 +278,7 @@ def _card(charge: Charge, card: CardFacts) -> dict[str, Any]:
     secure = None
     if charge.authenticated:
         secure = {
-            "authentication_flow": "challenge",
+            "authentication_flow": card.authentication,
             "electronic_commerce_indicator": "05",
             "exemption_indicator": None,
             "result": "authenticated",

@@ -83,7 +83,8 @@ def render_refusal(refused: Refused, *, request_id: str, base_url: str) -> tuple
         error["param"] = refused.param
     for name, value in refused.details.items():
         assert name not in error, f"a detail of a refusal cannot replace {name!r}"
-        error[name] = value
+        if value is not None:
+            error[name] = value
     return rule.status, {"error": error}
 
 

@@ -42,11 +42,11 @@ _OPTIONS = Object(
         request_three_d_secure=Enum("any", "automatic", "challenge"),
         setup_future_usage=Enum("none", "off_session", "on_session", unsettable=True),
         capture_method=Enum("manual", unsettable=True),
-        moto=Boolean(),
+        moto=Unsupported("orders by mail and telephone"),
         cvc_token=Unsupported("CVC tokens"),
         network=Text(),
-        installments=Open(),
-        mandate_options=Open(),
+        installments=Unsupported("instalments"),
+        mandate_options=Unsupported("mandates"),
         statement_descriptor_suffix_kana=Text(unsettable=True),
         statement_descriptor_suffix_kanji=Text(unsettable=True),
         request_extended_authorization=Enum("if_available", "never"),
@@ -271,7 +271,7 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
         "on_behalf_of": None,
         "payment_method": payment.method,
         "payment_method_configuration_details": None,
-        "payment_method_options": payment.method_options or _DEFAULT_OPTIONS,
+        "payment_method_options": _options(payment),
         "payment_method_types": types,
         "payment_record": None,
         "processing": {"type": "card"} if payment.status == "processing" else None,
@@ -288,13 +288,18 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
     }
 
 
-_DEFAULT_OPTIONS = {
-    "card": {
-        "installments": None,
-        "mandate_options": None,
-        "network": None,
-        "request_three_d_secure": "automatic",
-    }
+def _options(payment: PaymentIntent) -> dict[str, Any]:
+    """What was asked for of each type, and of cards what holds where nothing was."""
+    given = payment.method_options
+    asked = {name: value for name, value in (given.get("card") or {}).items() if value is not None}
+    return {**given, "card": {**_CARD_OPTIONS, **asked}}
+
+
+_CARD_OPTIONS = {
+    "installments": None,
+    "mandate_options": None,
+    "network": None,
+    "request_three_d_secure": "automatic",
 }
 
 

@@ -70,7 +70,7 @@ async def expand(node: Any, paths: tuple[str, ...], load: Load, view: View) -> N
 def check_expansions(object: str, paths: tuple[str, ...]) -> None:
     """Refuse what can never be expanded in an `object`, before anything is done for its sake.
 
-    It follows a path as far as types are known; what lies behind a list, or an id of any kind, is seen once it is there.
+    It follows a path as far as types are known; what lies behind a list or an id of any kind, is seen once it is there.
     """
     for path in paths:
         steps, here = path.split("."), object

@@ -80,6 +80,20 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
         return f"{self.id}_secret_{self.secret}"
 
     @property
+    def captures_at_once(self) -> bool:
+        """What is asked for of cards goes before what is asked for of the payment, here and below."""
+        return (self.card_option("capture_method") or self.capture_method) != "manual"
+
+    @property
+    def future_usage(self) -> str | None:
+        """For which later payments the method is to be kept, None where it is not."""
+        usage = self.card_option("setup_future_usage") or self.setup_future_usage
+        return None if usage == "none" else usage
+
+    def card_option(self, option: str) -> Any:
+        return (self.method_options.get("card") or {}).get(option)
+
+    @property
     def listed(self) -> bool:
         return self.id.startswith("pi_")
 
@@ -200,7 +214,7 @@ def _begin(payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Mome
         amount_minor=payment.amount_minor,
         currency=payment.currency,
         connector=terms.connector,
-        capture=payment.capture_method != "manual",
+        capture=payment.captures_at_once,
         method=method.id,
         idem=idem,
         shows=terms.shows,
@@ -228,7 +242,7 @@ def _spent(payment: PaymentIntent, method: PaymentMethod) -> tuple[PaymentMethod
 
 def _keeps(payment: PaymentIntent) -> bool:
     """Whether the payment asked for its method to be kept for the customer."""
-    return payment.customer is not None and payment.setup_future_usage is not None
+    return payment.customer is not None and payment.future_usage is not None
 
 
 # What came of it.
@@ -382,7 +396,7 @@ def _authorized(
 
 def _kept(payment: PaymentIntent, method: PaymentMethod) -> Changes:
     """The method kept for the customer, where that was asked for."""
-    if payment.setup_future_usage is None or method.set_up:
+    if payment.future_usage is None or method.set_up:
         return Changes()
     if method.customer is not None:
         return Changes(records=(msgspec.structs.replace(method, set_up=True),))
@@ -737,7 +751,7 @@ def _needs_authentication(payment: PaymentIntent, method: PaymentMethod) -> bool
     card = method.card
     if card is None:
         return False
-    asked = (payment.method_options.get("card") or {}).get("request_three_d_secure") in ("any", "challenge")
+    asked = payment.card_option("request_three_d_secure") in ("any", "challenge")
     match card.three_d_secure:
         case "required":
             return True
