@@ -47,6 +47,14 @@ def document() -> dict[str, Any]:
     }
 
 
+def route_table() -> str:
+    """The route table in Markdown, as docs/api.md holds it between its markers."""
+    rows = ["| call | key | what it does |", "|---|---|---|"]
+    for entry in sorted(ROUTES, key=lambda entry: (entry.path, entry.method)):
+        rows.append(f"| `{entry.method} {entry.path}` | {entry.access} | {entry.summary} |")
+    return "\n".join(rows)
+
+
 def _operation(entry: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": operation_id(entry),
@@ -130,3 +138,9 @@ _ERROR = {
         }
     },
 }
+
+
+if __name__ == "__main__":
+    import tillway.api.handlers  # noqa: F401 - the routes are declared when it is imported
+
+    print(route_table())

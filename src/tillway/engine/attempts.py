@@ -48,6 +48,9 @@ ROUNDS_MAX = 4
 """How often one request sends or asks before it is answered with "processing". Each round ends with the connector's own
 time-out, so that a request is never kept longer than `answer_within_seconds` and one time-out more."""
 
+ASK_AFTER_SECONDS = 5.0
+"""How long to wait before the first question, where the connector is not at hand to say."""
+
 PAUSE_MAX_SECONDS = 2.0
 """The longest wait between two rounds that a caller is kept waiting for."""
 
@@ -123,9 +126,10 @@ class Attempts:
         answer_by_ms = self.engine.clock.now_ms() + int(self.engine.settings.answer_within_seconds * 1000)
         try:
             for _ in range(ROUNDS_MAX):
-                outcome = await self._converse(caller.scope, attempt, seen, cvc=cvc, ask=ask)
+                connection = await self.connections.named(attempt.connector, caller.scope)
+                outcome = await self._converse(connection, caller.scope, attempt, seen, cvc=cvc, ask=ask)
                 cvc = None
-                done = await self.settle(caller, attempt, outcome, seen=seen)
+                done = await self.settle(caller, attempt, outcome, connection=connection, seen=seen)
                 seen = None
                 if not done.attempts:
                     return done
@@ -143,9 +147,15 @@ class Attempts:
             self.held.pop(place, None)
 
     async def _converse(
-        self, scope: Scope, attempt: Attempt, seen: Seen | None, *, cvc: str | None, ask: bool
+        self,
+        connection: Connection | None,
+        scope: Scope,
+        attempt: Attempt,
+        seen: Seen | None,
+        *,
+        cvc: str | None,
+        ask: bool,
     ) -> Outcome:
-        connection = await self.connections.named(attempt.connector, scope)
         if connection is None:
             return Unknown(f"connector {attempt.connector!r} is not configured any more")
         connector, transport = connection.connector, connection.transport
@@ -196,13 +206,13 @@ class Attempts:
         attempt: Attempt,
         outcome: Outcome,
         *,
+        connection: Connection | None = None,
         seen: Seen | None = None,
     ) -> Done:
         """Bring an outcome home in one commit, together with the answer that an idempotency key waits for."""
         if isinstance(outcome, Declined) and outcome.alert is not None:
             log.error("a provider refused our request", extra={"attempt": attempt.id, "alert": outcome.alert})
-        connection = await self.connections.named(attempt.connector, caller.scope)
-        first_ask = connection.connector.capabilities.ask_after_seconds if connection is not None else 5.0
+        first_ask = ASK_AFTER_SECONDS if connection is None else connection.connector.capabilities.ask_after_seconds
 
         async def work(load: Load, at: Moment) -> Changes:
             current = await load.maybe(Attempt, attempt.id) or attempt
@@ -321,5 +331,5 @@ class Attempts:
             )
 
 
-NO_KEY = "idem_none"
+NO_KEY = ""
 """Completes nothing: a settlement never spends the key of the request that happens to wait for it."""

@@ -37,7 +37,8 @@ class ConfiguredConnections:
         self._outdated: list[Connection] = []
 
     async def default(self, scope: Scope) -> Connection:
-        await self._refresh()
+        if self._clock.now_ms() >= self._fresh_until_ms:
+            await self._refresh()
         for (mode, name), config in self._configs.items():
             if mode == scope.mode and config.default:
                 connection = await self.named(name, scope)
@@ -49,7 +50,8 @@ class ConfiguredConnections:
         return connection
 
     async def named(self, name: str, scope: Scope) -> Connection | None:
-        await self._refresh()
+        if self._clock.now_ms() >= self._fresh_until_ms:
+            await self._refresh()
         config = self._configs.get((scope.mode, name))
         if config is None and name == SIMULATOR and scope.mode == "test":
             config = _SIMULATOR_CONFIG
@@ -66,10 +68,7 @@ class ConfiguredConnections:
         return connection
 
     async def _refresh(self) -> None:
-        now_ms = self._clock.now_ms()
-        if now_ms < self._fresh_until_ms:
-            return
-        self._fresh_until_ms = now_ms + REFRESH_MS
+        self._fresh_until_ms = self._clock.now_ms() + REFRESH_MS
         rows = await self._store.query(None, f"{SYSTEM}/con_", limit=1000, order="oldest")
         configs: dict[tuple[str, str], ConnectorConfig] = {}
         for row in rows:

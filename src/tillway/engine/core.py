@@ -15,7 +15,7 @@ from tillway.domain.ledger import Fee
 from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.clock import Clock
-from tillway.store.codec import QUEUES, TYPES, decode, encode, index_entries
+from tillway.store.codec import QUEUES, TYPES, decode, encode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Write
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Caller(msgspec.Struct, kw_only=True):
-    """On whose behalf something is done. `idempotency` is (record id, fingerprint) of a request that named a key."""
+    """On whose behalf something is done.
+
+    `idempotency` is (record id, fingerprint) of a request that named a key; `replaces` the version of an expired record
+    of that key.
+    """
 
     scope: Scope
     scope_key: str
@@ -61,6 +65,7 @@ class Caller(msgspec.Struct, kw_only=True):
     idempotency_key: str | None = None
     api_version: str | None = None
     expand: tuple[str, ...] = ()
+    replaces: int = 0
     client_ip: str | None = None
     publishable: bool = False
 
@@ -150,7 +155,7 @@ class Engine:
         self.clock = clock
         self.settings = settings
         self.render = render
-        self.on_tasks: Callable[[set[str | None]], None] | None = None
+        self.on_tasks: Callable[[set[str]], None] | None = None
         """Called after a commit that made tasks which are due at once, with their queues. It must not raise."""
         self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
 
@@ -168,7 +173,7 @@ class Engine:
     ) -> Done:
         """Load, decide, commit. `seen` are versions known already; they are dropped at the first conflict.
 
-        `completes` is the idempotency record that this commit answers; otherwise the caller's own key, if it has one, is
+        `completes` is the idempotency record that this commit answers (empty: none); otherwise the caller's own key, if it has one, is
         spent in this commit: answered where the work is done, or held while an attempt is still under way. `final`: the
         caller is answered now, whatever is still under way.
         """
@@ -177,31 +182,36 @@ class Engine:
             seen = None
             at = self.clock.moment()
             changes = await work(load, at)
-            attempts, writes = await self._writes(caller, load, changes, at)
+            attempts = self._claimed(changes, at) if changes.tasks else ()
             under_way = bool(attempts) and not final
             status, body = 0, b""
-            if not under_way or (caller.expand and completes is None):
+            if not under_way:
                 status, body = await self._answer(caller, load, changes, forgiving=completes is not None)
-            if under_way:
-                status, body = 0, b""
+            elif caller.expand and completes is None:
+                await self._answer(caller, load, changes, forgiving=False)
             held = await self._idempotency(caller, load, completes, status, body, at)
             if completes and status and held is None:
                 status, body = _as_told(load, completes, status, body)
-            if held is not None:
-                version = load.seen[held.id][0] if held.id in load.seen else ABSENT
-                key = f"{caller.scope_key}/{held.id}"
-                writes.append(Write(key, version, encode(held), (), None, None, held.expires_at))
+            writes, queues = await self._writes(caller, load, changes, attempts, held, at)
             if self.clock.now_ms() - at.now_ms > COMMIT_WITHIN_MS:
                 raise Refused("busy")
             if writes and not await self._commit(caller, writes, completes):
                 continue
-            if self.on_tasks is not None:
-                due = {write.queue for write in writes if write.due_at_ms is not None and write.due_at_ms <= at.now_ms}
-                if due:
-                    self.on_tasks(due)
-            after = _after(load, writes, changes, held) if attempts else {}
+            if queues and self.on_tasks is not None:
+                self.on_tasks(queues)
+            after = _after(load, changes, attempts, held) if attempts else {}
             return Done(changes.result, changes.refusal, status, body, attempts, after)
         raise Refused("lock_timeout")
+
+    def _claimed(self, changes: Changes, at: Moment) -> tuple[Attempt, ...]:
+        """The attempts among the tasks. A new one is born claimed: this process performs it at once, and others find it
+        when the lease has run out."""
+        until_ms = at.now_ms + self.settings.lease_ms
+        return tuple(
+            msgspec.structs.replace(task, due_at_ms=until_ms) if task.due_at_ms == 0 else task
+            for task in changes.tasks
+            if isinstance(task, Attempt)
+        )
 
     async def _answer(self, caller: Caller, load: Load, changes: Changes, *, forgiving: bool) -> tuple[int, bytes]:
         """The answer to be stored and sent. What cannot be expanded is refused before money moves (the first commit is
@@ -267,60 +277,58 @@ class Engine:
         return "beaten"
 
     async def _writes(
-        self, caller: Caller, load: Load, changes: Changes, at: Moment
-    ) -> tuple[tuple[Attempt, ...], list[Write]]:
-        scope = caller.scope_key
-        seen = load.seen
-        writes = []
+        self,
+        caller: Caller,
+        load: Load,
+        changes: Changes,
+        attempts: tuple[Attempt, ...],
+        held: IdempotencyRecord | None,
+        at: Moment,
+    ) -> tuple[list[Write], set[str]]:
+        """Everything of one commit, and the queues in which it puts tasks that are due already."""
+        scope, seen = caller.scope_key, load.seen
+        writes: list[Write] = []
+        queues: set[str] = set()
         encoded: dict[int, bytes] = {}
         for record in changes.records:
             body = encoded[id(record)] = encode(record)
-            writes.append(
-                Write(
-                    f"{scope}/{record.id}",
-                    seen[record.id][0] if record.id in seen else ABSENT,
-                    body,
-                    index_entries(scope, record),
-                    None,
-                    None,
-                    getattr(record, "expires_at", None),
-                )
-            )
-        attempts = []
+            writes.append(write_of(scope, record, _version(seen, record.id), body))
+        for attempt in attempts:
+            writes.append(write_of(scope, attempt, _version(seen, attempt.id)))
         for task in changes.tasks:
-            if isinstance(task, Attempt):
-                # Born claimed: this process performs it at once, and others find it when the lease has run out.
-                if task.due_at_ms == 0:
-                    task = msgspec.structs.replace(task, due_at_ms=at.now_ms + self.settings.lease_ms)
-                attempts.append(task)
-            writes.append(task_write(scope, task, seen[task.id][0] if task.id in seen else ABSENT))
+            if not isinstance(task, Attempt):
+                writes.append(write_of(scope, task, _version(seen, task.id)))
         for gone in dict.fromkeys(changes.deletes):
             await load.find(gone)
-            version = seen[gone][0] if gone in seen else ABSENT
+            version = _version(seen, gone)
             if version != ABSENT:
                 writes.append(Write(f"{scope}/{gone}", version, None))
         if changes.events:
             endpoints = await self.endpoints(scope)
             for draft in changes.events:
-                body = encoded.get(id(draft.record)) or encode(draft.record)
-                writes += _event_writes(caller, draft, body, endpoints, at)
-        return tuple(attempts), writes
+                deliveries = _event_writes(caller, draft, encoded.get(id(draft.record)), endpoints, at)
+                writes += deliveries
+                if len(deliveries) > 1:
+                    queues.add(QUEUES[Delivery])
+        if held is not None:
+            writes.append(write_of(scope, held, _version(seen, held.id)))
+        return writes, queues
 
     async def _idempotency(
         self, caller: Caller, load: Load, completes: str | None, status: int, body: bytes, at: Moment
     ) -> IdempotencyRecord | None:
-        answer = msgspec.Raw(body) if status else NOTHING
+        """The idempotency record that this commit writes. That the caller's key is unused is not looked up but left to
+        the commit, which conflicts where it is not."""
         if completes is not None:
-            held = await load.maybe(IdempotencyRecord, completes)
+            held = await load.maybe(IdempotencyRecord, completes) if completes else None
             if held is None or held.status != 0 or not status:
                 return None
-            return msgspec.structs.replace(held, status=status, body=answer)
+            return msgspec.structs.replace(held, status=status, body=msgspec.Raw(body))
         if caller.idempotency is None:
             return None
         id, fingerprint = caller.idempotency
-        before = await load.maybe(IdempotencyRecord, id)
-        if before is not None and before.expires_at > at.now:
-            raise IdempotencyRace
+        if caller.replaces:
+            load.seen[id] = (caller.replaces, None)
         return IdempotencyRecord(
             id=id,
             created=at.now,
@@ -328,7 +336,7 @@ class Engine:
             expires_at=at.now + LIFETIME_SECONDS,
             request=caller.request_id or "",
             status=status,
-            body=answer,
+            body=msgspec.Raw(body) if status else NOTHING,
             api_version=caller.api_version,
             expand=caller.expand,
         )
@@ -370,32 +378,32 @@ def _trace(write: Write, row: Row | None) -> Literal["ours", "theirs", "untouche
     return "ours" if row is not None and row.body == write.body else "theirs"
 
 
-def task_write(scope_key: str, task: Record, version: int) -> Write:
-    due_at_ms: int = getattr(task, "due_at_ms")  # noqa: B009 - tasks are the records of QUEUES, which all have it
-    return Write(f"{scope_key}/{task.id}", version, encode(task), (), QUEUES[type(task)], due_at_ms)
+def _version(seen: Seen, id: str) -> int:
+    known = seen.get(id)
+    return known[0] if known is not None else ABSENT
 
 
 def _event_writes(
-    caller: Caller, draft: EventDraft, body: bytes, endpoints: Iterable[WebhookEndpoint], at: Moment
+    caller: Caller, draft: EventDraft, body: bytes | None, endpoints: Iterable[WebhookEndpoint], at: Moment
 ) -> list[Write]:
     wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)] if endpoints else []
     event = Event(
         id=at.new_id("evt"),
         created=at.now,
         type=draft.type,
-        object=msgspec.Raw(body),
+        object=msgspec.Raw(body if body is not None else encode(draft.record)),
         previous=msgspec.Raw(encode(draft.previous)) if draft.previous is not None else NOTHING,
         request=caller.request_id,
         idempotency_key=caller.idempotency_key,
         deliveries=len(wanting),
     )
     scope = caller.scope_key
-    writes = [Write(f"{scope}/{event.id}", ABSENT, encode(event), index_entries(scope, event))]
+    writes = [write_of(scope, event, ABSENT)]
     for endpoint in wanting:
         delivery = Delivery(
             id=at.new_id("whd"), created=at.now, event=event.id, endpoint=endpoint.id, due_at_ms=at.now_ms
         )
-        writes.append(task_write(scope, delivery, ABSENT))
+        writes.append(write_of(scope, delivery, ABSENT))
     return writes
 
 
@@ -404,16 +412,11 @@ def _fresh(changes: Changes) -> Seen:
     return {record.id: (ABSENT, record) for record in (*changes.records, *changes.tasks)}
 
 
-def _after(load: Load, writes: Sequence[Write], changes: Changes, held: IdempotencyRecord | None) -> Seen:
-    """What is known of the scope's records once `writes` are durable."""
-    records: dict[str, Record] = {record.id: record for record in (*changes.records, *changes.tasks)}
-    if held is not None:
-        records[held.id] = held
+def _after(load: Load, changes: Changes, attempts: tuple[Attempt, ...], held: IdempotencyRecord | None) -> Seen:
+    """What is known of the scope's records once the commit is durable."""
     after = dict(load.seen)
-    for write in writes:
-        id = write.key.partition("/")[2]
-        if write.body is None:
-            after[id] = (ABSENT, None)
-        elif id in records:
-            after[id] = (write.version + 1, records[id])
+    for record in (*changes.records, *attempts, *((held,) if held is not None else ())):
+        after[record.id] = (_version(after, record.id) + 1, record)
+    for gone in changes.deletes:
+        after[gone] = (ABSENT, None)
     return after

@@ -18,8 +18,8 @@ from tillway.domain.attempt import Attempt
 from tillway.domain.event import NoticeTask
 from tillway.domain.record import Changes, Moment
 from tillway.engine.attempts import Attempts
-from tillway.engine.core import Caller, Engine, Load, task_write
-from tillway.store.codec import decode
+from tillway.engine.core import Caller, Engine, Load
+from tillway.store.codec import decode, write_of
 from tillway.store.port import CommitUnknown, Conflict, Row
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Runner:
         if len(busy) == AT_ONCE_MAX - 1:
             self._wake[queue].set()  # There was no room, and now there is.
 
-    def _wake_up(self, queues: set[str | None]) -> None:
+    def _wake_up(self, queues: set[str]) -> None:
         for queue in queues:
             if queue is not None:
                 self._wake[queue].set()
@@ -137,7 +137,7 @@ class Runner:
         attempt = decode(id, row.body)
         assert isinstance(attempt, Attempt)
         await self.engine.store.commit(
-            [task_write(scope_key, msgspec.structs.replace(attempt, due_at_ms=due_at_ms), row.version)]
+            [write_of(scope_key, msgspec.structs.replace(attempt, due_at_ms=due_at_ms), row.version)]
         )
         if place in self.attempts.held:
             self.attempts.held[place] = due_at_ms

@@ -5,7 +5,7 @@ import msgspec
 from tillway.domain.account import SYSTEM, Account, ApiKey, Mode, key_id
 from tillway.domain.record import Record
 from tillway.engine.clock import Clock, random_text
-from tillway.store.codec import decode, encode, index_entries
+from tillway.store.codec import decode, write_of
 from tillway.store.port import ABSENT, Store, Write
 
 SECRET_LENGTH = 40
@@ -54,7 +54,7 @@ async def create_account(
 
 
 def system_write(record: Record, version: int = ABSENT) -> Write:
-    return Write(f"{SYSTEM}/{record.id}", version, encode(record), index_entries(SYSTEM, record))
+    return write_of(SYSTEM, record, version)
 
 
 async def system_records(store: Store, prefix: str) -> list[tuple[Record, int]]:

@@ -22,6 +22,7 @@ from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
+from tillway.store.port import Write
 
 TERMS_MAX = 64
 
@@ -70,10 +71,18 @@ def decode(id: str, body: bytes) -> Record:
     return _DECODERS[id[: id.index("_")]].decode(body)
 
 
-def index_entries(scope: str, record: Record) -> tuple[tuple[str, str], ...]:
-    """Where `record` stands beside its own key: (index, partition). Partitions begin with the scope."""
-    entries = _ENTRIES.get(type(record))
-    return entries(scope, record) if entries is not None else ()
+def write_of(scope: str, record: Record, version: int, body: bytes | None = None) -> Write:
+    """The write that brings `record` from `version` to the next; `body` is its encoding, where that is at hand."""
+    entries, queue, expires = _FORMS[type(record)]
+    return Write(
+        f"{scope}/{record.id}",
+        version,
+        body if body is not None else _encode(record),
+        entries(scope, record) if entries is not None else (),
+        queue,
+        record.due_at_ms if queue is not None else None,  # type: ignore[attr-defined]
+        record.expires_at if expires else None,  # type: ignore[attr-defined]
+    )
 
 
 def by_customer(scope: str, prefix: str, customer: str) -> str:
@@ -159,3 +168,11 @@ _ENTRIES: dict[type[Record], Callable[[str, Any], tuple[tuple[str, str], ...]]] 
     ),
     SetupAttempt: lambda scope, attempt: (("parent", by_parent(scope, "setatt", attempt.setup)),),
 }
+
+
+_FORMS = {
+    kind: (_ENTRIES.get(kind), QUEUES.get(kind), "expires_at" in kind.__struct_fields__ and kind not in QUEUES)
+    for kind in set(TYPES.values())
+}
+"""For each record type: its index entries, its queue, and whether the store may forget it at its `expires_at`."""
+assert all("due_at_ms" in kind.__struct_fields__ for kind in QUEUES)

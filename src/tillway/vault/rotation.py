@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import msgspec
 
 from tillway.domain.payment_method import SealedRecord
-from tillway.store.codec import encode, index_entries
+from tillway.store.codec import write_of
 from tillway.store.port import CommitUnknown, Conflict, Row, Store, Unavailable, Write
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.keyring import CHECK_EVERY_SECONDS, KeyRefused, Keyring
@@ -206,7 +206,7 @@ def _rewrapped(vault: Vault, row: Row) -> Write | None:
         return None
     record = msgspec.structs.replace(record, sealed=msgspec.Raw(msgspec.json.encode(again)))
     scope = row.key.partition("/")[0]
-    return Write(row.key, row.version, encode(record), index_entries(scope, record), expires_at=record.expires_at)
+    return write_of(scope, record, row.version)
 
 
 def _names_key(row: Row, key_id: str) -> bool:
