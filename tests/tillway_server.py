@@ -15,6 +15,9 @@ from typing import Any
 
 import stripe
 
+from tillway.cli.installation import create
+from tillway.settings import Settings
+
 READY_WITHIN_SECONDS = 30.0
 STOPPED_WITHIN_SECONDS = 40.0
 _READY = re.compile(r"Tillway serves (\S+)")
@@ -116,6 +119,7 @@ class TillwayServer:
 
 
 def init(data_dir: Path) -> dict[str, str]:
-    """A new installation: what `tillway init --json` says."""
-    made: dict[str, str] = tillway_json("init", "--data-dir", data_dir)
+    """A new installation, and what `tillway init --json` would say; made in this process, which is faster."""
+    made = create(Settings(data_dir=data_dir))
+    assert made is not None
     return made

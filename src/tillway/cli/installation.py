@@ -63,14 +63,13 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     make_private(directory)
 
     async def build() -> Document | None:
-        store = await open_store(settings, create=True)
+        # The key file comes after the database. Where it is, the database is whole, and not to be touched.
+        begun = key_file(settings).exists()
+        store = await open_store(settings, create=not begun)
         try:
             if await store.query(None, "sys/acct_", limit=1):
                 return None
-            if key_file(settings).exists():
-                Keyring.load(key_file(settings))
-            else:
-                Keyring.create(key_file(settings))
+            Keyring.load(key_file(settings)) if begun else Keyring.create(key_file(settings))
             account, keys = await create_account(store, Clock(), name=name)
         finally:
             await store.close()

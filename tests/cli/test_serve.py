@@ -1,0 +1,215 @@
+"""`tillway serve`: time-outs, a clean end, and one server a directory."""
+
+import datetime
+import ipaddress
+import re
+import signal
+import socket
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+import stripe
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from tillway_server import TillwayServer, init, tillway
+
+PAYMENT = {
+    "amount": 4200,
+    "currency": "eur",
+    "payment_method": "pm_card_visa",
+    "confirm": True,
+    "return_url": "https://example.com/back",
+}
+
+
+class Payer(threading.Thread):
+    """One payment in a thread: `paid`, or `refused` with the error."""
+
+    def __init__(self, server: TillwayServer) -> None:
+        super().__init__()
+        self.client = server.client
+        self.paid: stripe.PaymentIntent | None = None
+        self.refused: stripe.StripeError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.paid = self.client.v1.payment_intents.create(PAYMENT)
+        except stripe.StripeError as error:
+            self.refused = error
+
+
+def slow_bank(server: TillwayServer, ms: int) -> None:
+    status, _ = server.call("POST", "/ops/v1/simulator", {"faults": {"rules": [{"fault": "slow", "ms": ms}]}})
+    assert status == 200
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_in_flight_finishes_first(tmp_path: Path, sign: int) -> None:
+    made = init(tmp_path)
+    server = TillwayServer(tmp_path, made)
+    slow_bank(server, 1500)
+    payers = [Payer(server) for _ in range(5)]
+    time.sleep(0.5)
+    began = time.monotonic()
+    server.process.send_signal(sign)
+    time.sleep(0.3)
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{server.base_url}/healthz", timeout=5)
+    assert server.process.wait(10) == 0
+    assert time.monotonic() - began < 5
+    for payer in payers:
+        payer.join(10)
+        assert payer.paid is not None and payer.paid.status == "succeeded", payer.refused
+
+    server = TillwayServer(tmp_path, made)
+    assert [payment.status for payment in server.client.v1.payment_intents.list().data] == ["succeeded"] * 5
+    assert server.stop() == 0
+
+
+def test_after_the_bound_the_rest_is_told_to_come_back_and_nothing_is_lost(tmp_path: Path) -> None:
+    made = init(tmp_path)
+    server = TillwayServer(tmp_path, made, ["--shutdown-seconds", "1", "--lease-seconds", "3"])
+    slow_bank(server, 60_000)
+    payer = Payer(server)
+    time.sleep(0.5)
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 6
+    payer.join(10)
+    assert payer.refused is not None and payer.refused.http_status == 503
+    assert "same Idempotency-Key" in str(payer.refused)
+
+    # The bank of the simulator went with the process: it never saw the payment, and is asked again.
+    server = TillwayServer(tmp_path, made, ["--lease-seconds", "3"])
+    deadline = time.monotonic() + 20
+    while (payment := server.client.v1.payment_intents.list().data[0]).status == "processing":
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    assert payment.status in ("succeeded", "requires_payment_method")
+    assert server.stop() == 0
+
+
+def test_whoever_asks_twice_does_not_wait(tmp_path: Path) -> None:
+    server = TillwayServer(tmp_path, init(tmp_path))
+    slow_bank(server, 60_000)
+    payer = Payer(server)
+    time.sleep(0.5)
+    server.process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    began = time.monotonic()
+    assert server.stop(signal.SIGINT) == 0
+    assert time.monotonic() - began < 5
+    payer.join(10)
+    assert payer.refused is not None
+
+
+def test_a_connection_that_sends_no_headers_or_idles_is_closed(tmp_path: Path) -> None:
+    server = TillwayServer(tmp_path, init(tmp_path), ["--header-seconds", "1"])
+    request = b"GET /healthz HTTP/1.1\r\nHost: tillway\r\n"
+    for sent in (b"", request, request + b"\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            began = time.monotonic()
+            connection.sendall(sent)
+            answer = b""
+            while piece := connection.recv(65_536):
+                answer += piece
+            assert 0.5 < time.monotonic() - began < 5, sent
+            assert answer.startswith(b"HTTP/1.1 200") is (sent.endswith(b"\r\n\r\n"))
+    assert server.stop() == 0
+
+
+def test_one_server_a_directory_and_one_a_port(tmp_path: Path, tillway_server: TillwayServer) -> None:
+    again = tillway("serve", "--data-dir", tillway_server.data_dir, "--port", "0")
+    assert again.returncode == 1
+    assert f"process {tillway_server.process.pid} (tillway serve, {tillway_server.base_url})" in again.stderr
+
+    init(tmp_path)
+    taken = tillway("serve", "--data-dir", tmp_path, "--port", str(tillway_server.port))
+    assert taken.returncode == 1 and f"127.0.0.1:{tillway_server.port} cannot be listened on" in taken.stderr
+
+
+def test_a_directory_is_free_once_its_server_is_killed(tmp_path: Path) -> None:
+    made = init(tmp_path)
+    server = TillwayServer(tmp_path, made)
+    port = server.port
+    assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+    server = TillwayServer(tmp_path, made, ["--port", str(port)])
+    assert server.port == port
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--port", "eighty"), 2, "--port"),
+        (("--port", "99999"), 2, "from 0 to 65535"),
+        (("--colour", "blue"), 2, "--colour"),
+        (("--tls-cert", "x.pem"), 2, "go together"),
+        (("--log-level", "loud"), 2, "debug, info"),
+        ((), 1, "tillway init"),
+    ],
+)
+def test_wrong_usage_says_what_is_wrong(tmp_path: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
+    done = tillway("serve", "--data-dir", tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in re.sub(r"\x1b\[[0-9;]*m", "", done.stderr) and "Traceback" not in done.stderr
+
+
+def test_settings_come_from_the_file_and_the_environment(tmp_path: Path) -> None:
+    init(tmp_path)
+    (tmp_path / "tillway.toml").write_text("port = 70000\n")
+    done = tillway("serve", cwd=tmp_path, TILLWAY_DATA_DIR=".")
+    assert done.returncode == 2 and "port in tillway.toml is 70000" in done.stderr
+
+
+def test_tls(tmp_path: Path) -> None:
+    certificate, key = _certificate(tmp_path)
+    data_dir = tmp_path / "data"
+    server = TillwayServer(data_dir, init(data_dir), ["--tls-cert", str(certificate), "--tls-key", str(key)])
+    assert server.base_url.startswith("https://")
+    context = ssl.create_default_context(cafile=certificate)
+    with urllib.request.urlopen(f"{server.base_url}/healthz", context=context, timeout=10) as answer:
+        assert answer.status == 200
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
+    ):
+        assert secured.version() in ("TLSv1.2", "TLSv1.3")
+    with (
+        pytest.raises((OSError, HTTPException)),
+        urllib.request.urlopen(server.base_url.replace("https", "http"), timeout=10),
+    ):
+        pass
+    assert server.stop() == 0
+
+
+def _certificate(directory: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    chain, private = directory / "chain.pem", directory / "key.pem"
+    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return chain, private
