@@ -51,7 +51,6 @@ BUSY_SECONDS_MAX = 10.0
 _BUSY_PAUSES = (0.001, 0.002, 0.005, 0.010, 0.025)
 _READ_BUSY_MS = 1_000
 _CACHE_KIB = 65_536
-_MMAP_BYTES = 1 << 30
 _STATEMENTS_MAX = 256
 _SYNCHRONOUS_FULL = 2
 _CHECKPOINT_PAGES = 4_000
@@ -111,6 +110,7 @@ _SET_ENTRIES = "UPDATE record SET customer = ?, parent = ?, kind = ?, terms = ? 
 _ADD_TERM = "INSERT INTO term (partition, key) VALUES (?, ?)"
 _REMOVE_TERM = "DELETE FROM term WHERE partition = ? AND key = ?"
 _GET = "SELECT version, body FROM record WHERE key = ?"
+_GET_MANY = "SELECT record.key, version, body FROM json_each(?) CROSS JOIN record ON record.key = value"
 
 # `key >= ? AND key < ?` with both ends computed (see `_range`) serves every page of every index, both ways.
 _RANGE = "record.key >= ? AND record.key < ? ORDER BY record.key"
@@ -233,8 +233,7 @@ class SqliteStore:
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, Row]:
         assert len(keys) <= KEYS_MAX
-        marks = ",".join("?" * len(keys))
-        rows = self._rows(f"{_ROW} FROM record WHERE key IN ({marks})", tuple(keys))
+        rows = self._rows(_GET_MANY, (msgspec.json.encode(keys).decode(),))
         return {key: Row(key, version, body) for key, version, body in rows}
 
     async def query(
@@ -613,8 +612,6 @@ def _connect(path: Path, *, reads_only: bool = False) -> apsw.Connection:
         connection.pragma("cache_size", -_CACHE_KIB)
         connection.pragma("temp_store", "memory")
         if reads_only:
-            # A commit throws a reader's page cache away; what it maps stays, so a row costs no system call.
-            connection.pragma("mmap_size", _MMAP_BYTES)
             connection.pragma("query_only", True)
             return connection
         connection.pragma("synchronous", "FULL")
