@@ -15,7 +15,7 @@ def test_the_table_in_the_docs_is_the_route_table() -> None:
     text = (DOCS / "api.md").read_text()
     found = re.search(r"<!-- routes -->\n(.*)\n<!-- /routes -->", text, re.DOTALL)
     assert found is not None, "docs/api.md has lost its markers"
-    assert found.group(1) == route_table(), "put the output of `python -m tillway.api.openapi` between the markers"
+    assert found.group(1) == route_table(), f"the table should read:\n{route_table()}"
 
 
 def test_openapi_holds_every_route_and_no_other() -> None:

@@ -138,9 +138,3 @@ _ERROR = {
         }
     },
 }
-
-
-if __name__ == "__main__":
-    import tillway.api.handlers  # noqa: F401 - the routes are declared when it is imported
-
-    print(route_table())
