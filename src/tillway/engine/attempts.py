@@ -326,6 +326,8 @@ class Attempts:
         try:
             await self.engine.run(Caller.system(scope), work)
         except Refused as refused:
+            if refused.code != "resource_missing":
+                raise  # The store was busy, say: the notice has not been taken in, and must come again.
             log.warning(
                 "a dispute notice about no charge of ours", extra={"reference": notice.reference, "why": str(refused)}
             )
