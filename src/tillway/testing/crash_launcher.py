@@ -72,12 +72,6 @@ def _fork(arguments: list[str], log: str) -> int:
             os.dup2(mine, theirs)
         from tillway.cli.main import app
 
-        if arguments[0] == "bank":
-            from tillway.connectors import bank_server
-
-            o = dict(zip(arguments[1::2], arguments[2::2]))
-            bank_server.main(int(o["--port"]), o["--journal"], o["--notice-url"], o["--notice-secret"], o["--faults"])
-            raise SystemExit(0)
         app(args=arguments, prog_name="tillway")
         status = 0
     except SystemExit as end:
