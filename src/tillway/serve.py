@@ -22,6 +22,7 @@ from tillway.settings import Settings
 from tillway.wiring import assemble, public_url
 
 BACKLOG = 1024
+SWITCH_SECONDS = 0.0005
 GC_THRESHOLD = 50_000
 """New containers, beyond those freed, after which the youngest are searched for cycles."""
 
@@ -96,17 +97,19 @@ class Lobby:
         await asyncio.wait((asyncio.ensure_future(self.emptied()),), timeout=DISMISSED_WITHIN_SECONDS)
 
 
-def _calm_the_collector() -> None:
+def _tune_the_interpreter() -> None:
     """What was loaded stays for the life of the process, and a request's garbage is freed by counting references: the
     cycle collector need not look at either every few hundred objects."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)
+    # A thread that comes back from the disk asks for the interpreter and gets it after at most this long.
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 async def _serve(settings: Settings, visitor: Visitor | None) -> None:
     running = await assemble(settings)
-    _calm_the_collector()
+    _tune_the_interpreter()
     lobby = Lobby(Door(running.api))
     server = Server(
         lobby,

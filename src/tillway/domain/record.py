@@ -12,11 +12,11 @@ NOTHING = msgspec.Raw(b"null")
 """No JSON value: the default of fields that hold one as it was encoded, since such a field cannot be None."""
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A part of a record that has no life of its own."""
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A part of a record that has no life of its own. Records are trees, so the cycle collector need not follow them."""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A thing with an id, kept under `<scope>/<id>`. `created` is epoch seconds.
 
     The scope, one merchant in one mode, stands in the key alone: a record cannot be read from another's scope.
@@ -55,7 +55,7 @@ class EventDraft(Value, frozen=True, kw_only=True):
     previous: Record | None = None
 
 
-class Changes(Value, frozen=True, kw_only=True):
+class Changes(Value, frozen=True, kw_only=True, gc=True):
     """What a decision asks for: written in one commit, or not at all.
 
     `result` is what the caller is shown. `refusal` is a "no" that has effects, a declined card for instance: its records

@@ -17,6 +17,7 @@ BATCH_MAX = 62 * 62
 
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
 _TO_BASE62 = bytes(ord(ALPHABET[i % 62]) for i in range(256))
+POOL_BYTES = 4096
 _UNFAIR = bytes(range(248, 256))
 
 
@@ -34,16 +35,36 @@ def time_prefix(epoch_seconds: int) -> str:
     return base62(epoch_seconds * 1_000_000, 9)
 
 
-def random_text(length: int) -> str:
-    """`length` (at most 128) characters of base 62 from the system's randomness: for secrets and request ids.
+class _Pool:
+    """Randomness of the system, drawn a page at a time: a system call for each id would cost more than the id."""
 
-    Bytes from 248 up are thrown away, so that each character is as likely as any other.
-    """
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.empty()
+        os.register_at_fork(after_in_child=self.empty)
+
+    def empty(self) -> None:
+        """Forget what is left: no two processes may draw from the same page."""
+        self._text, self._next = "", 0
+
+    def take(self, length: int) -> str:
+        with self._lock:
+            start = self._next
+            if start + length > len(self._text):
+                # Bytes from 248 up are thrown away, so that each character is as likely as any other.
+                self._text = os.urandom(POOL_BYTES).translate(_TO_BASE62, _UNFAIR).decode()
+                start = 0
+            self._next = start + length
+            return self._text[start : start + length]
+
+
+_POOL = _Pool()
+
+
+def random_text(length: int) -> str:
+    """`length` (at most 128) characters of base 62 from the system's randomness: for secrets, ids and request ids."""
     assert 0 < length <= 128
-    while True:
-        text = os.urandom(length + 16).translate(_TO_BASE62, _UNFAIR)
-        if len(text) >= length:
-            return text[:length].decode()
+    return _POOL.take(length)
 
 
 class Clock:
