@@ -13,14 +13,14 @@ from functools import partial
 import msgspec
 
 from tillway.connectors.port import NoticeRejected
-from tillway.domain.account import scope_of
+from tillway.domain.account import SYSTEM, Scope, scope_of
 from tillway.domain.attempt import Attempt
 from tillway.domain.event import NoticeTask
 from tillway.domain.record import Changes, Moment
 from tillway.engine.attempts import Attempts
 from tillway.engine.core import Caller, Engine, Load
 from tillway.store.codec import decode, write_of
-from tillway.store.port import CommitUnknown, Conflict, Row
+from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class Runner:
             self._loops.append(asyncio.create_task(self._poll(queue)))
         self._loops.append(asyncio.create_task(self._keep_leases()))
         self._loops.append(asyncio.create_task(self._purge()))
+        self._loops.append(asyncio.create_task(self._ask_soon()))
 
     async def stop(self, *, within_seconds: float) -> None:
         """Claim nothing more, and let what is under way finish for that long; the rest is found again by its lease."""
@@ -141,6 +142,45 @@ class Runner:
         )
         if place in self.attempts.held:
             self.attempts.held[place] = due_at_ms
+
+    async def _ask_soon(self) -> None:
+        """At the start, bring forward the questions that wait: what kept a provider from answering may be over, and a
+        question that was put off again and again would otherwise come up to a quarter of an hour later."""
+        try:
+            after: str | None = None
+            while True:
+                rows = await self.engine.store.query(
+                    None, f"{SYSTEM}/acct_", after=after, limit=PAGE_MAX, order="oldest"
+                )
+                for row in rows:
+                    account = row.key.partition("/")[2]
+                    await self._bring_forward(Scope(account=account, mode="test").key)
+                    await self._bring_forward(Scope(account=account, mode="live").key)
+                    await asyncio.sleep(0)
+                if len(rows) < PAGE_MAX:
+                    return
+                after = rows[-1].key
+        except Exception:
+            log.exception("waiting questions could not be brought forward; they are asked when they are due")
+
+    async def _bring_forward(self, scope_key: str) -> None:
+        """Make due at once those attempts of the scope whose next question waits for longer than a lease."""
+        now_ms = self.engine.clock.now_ms()
+        after: str | None = None
+        while True:
+            rows = await self.engine.store.query(None, f"{scope_key}/att_", after=after, limit=PAGE_MAX, order="oldest")
+            for row in rows:
+                attempt = decode(row.key.partition("/")[2], row.body)
+                assert isinstance(attempt, Attempt)
+                # One that some process is at has a due time within its lease.
+                if attempt.state == "new" or attempt.due_at_ms <= now_ms + self.engine.settings.lease_ms:
+                    continue
+                sooner = msgspec.structs.replace(attempt, due_at_ms=now_ms)
+                with contextlib.suppress(Conflict, CommitUnknown):
+                    await self.engine.store.commit([write_of(scope_key, sooner, row.version)])
+            if len(rows) < PAGE_MAX:
+                return
+            after = rows[-1].key
 
     async def _hand_in(self, row: Row) -> None:
         """Give a notice of a provider inside this process to the engine, then forget it."""
