@@ -267,7 +267,9 @@ class Attempts:
         if (scope_key, id) in self.held:
             return
         caller = await self._caller_of_old(scope_of(scope_key), attempt)
-        await self.carry(caller, attempt, ask=True)
+        if await self.carry(caller, attempt, ask=True) is None and attempt.idem is not None:
+            # Whoever comes back for the answer is told what is known, as the first caller would have been.
+            await self._answer_unfinished(caller, attempt)
 
     async def _caller_of_old(self, scope: Scope, attempt: Attempt) -> Caller:
         caller = Caller.system(scope)
