@@ -1,170 +1,174 @@
-"""The load generator: a process of its own that keeps N connections busy and times every answer.
+"""The load generator: a process of its own that keeps connections busy and times every answer.
 
-It must never be what is measured, so it is a bare protocol under uvloop: requests are bytes with one hole for the
-Idempotency-Key, and of an answer it reads the status, the length and the first id. Each connection sends its next request
-when it has the answer to the last (a closed loop). One JSON document goes to standard output.
+It must never be what is measured, so it is a bare protocol under uvloop: a request is bytes with one hole for the
+Idempotency-Key, and of an answer it reads the status, the length and the payment's id. Each connection sends its next
+request when it has the answer to the last (a closed loop). The result goes to standard output as one JSON document.
 """
 
 import argparse
 import asyncio
-import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import uvloop
 
 DRAIN_SECONDS = 30.0
-"""How long requests under way at the end may still take to be answered: none may be left in doubt."""
+"""How long requests under way at the end may still take: every one is answered, so that none is left in doubt."""
 
-_HOLE = b"{key}"
-_SUCCEEDED = b'"status":"succeeded"'
+WRONG_MAX = 10
+"""After so many wrong answers a connection gives up: the figures would mean nothing."""
+
+HOLE = b"{key}"
+"""Where a request's Idempotency-Key goes."""
+
+
+class Pressed(msgspec.Struct, frozen=True):
+    """What came of it. Rates and latencies are of the timed seconds, counts and ids of the whole run."""
+
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    answered: int
+    wrong: list[str]
+    ids: list[str]
+    own_cpu: float
+    """The load generator's own share of its core: near 1.0, it would be what is measured."""
 
 
 class Tally:
-    """What the connections have seen. `seconds` of it count, after `warm_up`; the answers before count as made only."""
+    """What all connections have seen."""
 
-    def __init__(self, began: float, warm_up: float, seconds: float) -> None:
-        self.opens_at = began + warm_up
-        self.closes_at = self.opens_at + seconds
+    def __init__(self, opens_at: float, closes_at: float) -> None:
+        self.opens_at = opens_at
+        self.closes_at = closes_at
         self.latencies: list[float] = []
         self.ids: list[bytes] = []
         self.wrong: list[str] = []
-        self.open_connections = 0
-        self.idle = asyncio.get_running_loop().create_future()
-
-    def left(self) -> None:
-        self.open_connections -= 1
-        if self.open_connections == 0 and not self.idle.done():
-            self.idle.set_result(None)
+        self.answered = 0
+        self.open = 0
+        self.all_closed = asyncio.Event()
 
 
 class Connection(asyncio.Protocol):
-    """One connection, one request at a time."""
+    """One connection with one request at a time. `expect` stands in every good answer."""
 
-    def __init__(self, tally: Tally, before: bytes, after: bytes, name: str, expect: bytes) -> None:
+    def __init__(self, tally: Tally, request: bytes, name: str, expect: bytes) -> None:
         self._tally = tally
-        self._before, self._after, self._name = before, after, name
+        self._before, _, self._after = request.partition(HOLE)
+        self._name = name.encode()
         self._expect = expect
         self._count = 0
         self._sent_at = 0.0
         self._received = b""
-        self._write = lambda data: None
-        self._done = False
+        self._finished = False
+        tally.open += 1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports have its methods, not its name.
-        self._write = self._transport.write
-        self._tally.open_connections += 1
+        # A transport of uvloop has the methods of asyncio.Transport without being one.
+        self._transport = cast(asyncio.Transport, transport)
         self._send()
+
+    def data_received(self, data: bytes) -> None:
+        data = self._received + data
+        head = data.find(b"\r\n\r\n")
+        if head < 0 or len(data) < head + 4 + _content_length(data, head):
+            self._received = data
+            return
+        self._received = b""
+        self._answered(data, head, time.perf_counter())
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._finished:
+            self._tally.wrong.append(f"a connection was lost: {error!r}")
+        self._tally.open -= 1
+        if self._tally.open == 0:
+            self._tally.all_closed.set()
 
     def _send(self) -> None:
         self._count += 1
         self._sent_at = time.perf_counter()
-        self._write(b"%b%b-%d%b" % (self._before, self._name.encode(), self._count, self._after))
+        self._transport.write(b"%b%b-%d%b" % (self._before, self._name, self._count, self._after))
 
-    def data_received(self, data: bytes) -> None:
-        if self._received:
-            data = self._received + data
-        head = data.find(b"\r\n\r\n")
-        if head < 0:
-            self._received = data
-            return
-        if len(data) < head + 4 + _content_length(data, head):
-            self._received = data
-            return
-        self._received = b""
-        now = time.perf_counter()
+    def _answered(self, answer: bytes, head: int, now: float) -> None:
         tally = self._tally
-        if data[9:12] != b"200" or self._expect not in data:
-            tally.wrong.append(data[:2000].decode("latin-1"))
+        tally.answered += 1
+        if answer[9:12] != b"200" or self._expect not in answer:
+            tally.wrong.append(answer[:2000].decode("latin-1"))
         else:
-            start = data.find(b'"pi_', head)
-            if start >= 0:
-                tally.ids.append(data[start + 1 : data.index(b'"', start + 1)])
+            start = answer.find(b'"pi_', head) + 1
+            tally.ids.append(answer[start : answer.find(b'"', start)])
             if tally.opens_at <= now < tally.closes_at:
                 tally.latencies.append(now - self._sent_at)
-        if now >= tally.closes_at or len(tally.wrong) > 10:
-            self._done = True
-            self._transport.close()
-        else:
+        if now < tally.closes_at and len(tally.wrong) < WRONG_MAX:
             self._send()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self._done:
-            self._tally.wrong.append(f"the connection was lost: {error!r}")
-        self._tally.left()
+        else:
+            self._finished = True
+            self._transport.close()
 
 
-def _content_length(data: bytes, head: int) -> int:
-    start = data.find(b"content-length: ", 0, head)
-    if start < 0:
-        start = data.find(b"Content-Length: ", 0, head)
-    assert start >= 0, f"an answer without a length: {data[:head]!r}"
-    end = data.find(b"\r\n", start)
-    return int(data[start + 16 : end])
+def _content_length(answer: bytes, head: int) -> int:
+    start = answer.find(b"ontent-", 0, head)
+    while start >= 0 and answer[start + 7 : start + 14].lower() != b"length:":
+        start = answer.find(b"ontent-", start + 1, head)
+    assert start >= 0, f"an answer without a length: {answer[:head]!r}"
+    return int(answer[start + 14 : answer.index(b"\r\n", start)])
 
 
 async def press(
-    host: str, port: int, request: bytes, *, connections: int, warm_up: float, seconds: float, name: str, expect: bytes
-) -> dict[str, object]:
-    """Keep `connections` busy for `warm_up` and then `seconds`, and wait for the last answers."""
-    before, _, after = request.partition(_HOLE)
+    port: int, request: bytes, *, connections: int, warm_up: float, seconds: float, name: str, expect: bytes
+) -> Pressed:
+    """Keep `connections` busy for `warm_up` seconds and then `seconds`, which count, and wait for the last answers.
+
+    `name` begins every Idempotency-Key and must not have been used against the same server before.
+    """
     loop = asyncio.get_running_loop()
-    began = time.perf_counter()
-    tally = Tally(began, warm_up, seconds)
-    marks: list[tuple[float, float]] = []
-    for at in (warm_up, warm_up + seconds):
-        loop.call_later(at, lambda: marks.append((time.perf_counter(), time.process_time())))
+    opens_at = time.perf_counter() + warm_up
+    tally = Tally(opens_at, opens_at + seconds)
+    cpu: list[float] = []
+    for delay in (warm_up, warm_up + seconds):
+        loop.call_later(delay, lambda: cpu.append(time.process_time()))
     for i in range(connections):
-        await loop.create_connection(lambda i=i: Connection(tally, before, after, f"{name}-{i}", expect), host, port)  # type: ignore[misc]
-    await asyncio.wait_for(tally.idle, warm_up + seconds + DRAIN_SECONDS)
-    own_cpu = (marks[1][1] - marks[0][1]) / (marks[1][0] - marks[0][0]) if len(marks) == 2 else 0.0
+        await loop.create_connection(
+            lambda name=f"{name}-{i}": Connection(tally, request, name, expect),  # type: ignore[misc]
+            "127.0.0.1",
+            port,
+        )
+    await asyncio.wait_for(tally.all_closed.wait(), warm_up + seconds + DRAIN_SECONDS)
     latencies = sorted(tally.latencies)
-    return {
-        "connections": connections,
-        "answers": len(latencies),
-        "seconds": seconds,
-        "per_second": len(latencies) / seconds,
-        "p50_ms": 1000 * percentile(latencies, 0.50),
-        "p99_ms": 1000 * percentile(latencies, 0.99),
-        "max_ms": 1000 * (latencies[-1] if latencies else 0.0),
-        "wrong": tally.wrong[:3],
-        "wrong_count": len(tally.wrong),
-        "made": len(tally.ids),
-        "ids": [id.decode() for id in tally.ids],
-        "load_cpu": own_cpu,
-        "load_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+    return Pressed(
+        per_second=len(latencies) / seconds,
+        p50_ms=1000 * percentile(latencies, 50),
+        p99_ms=1000 * percentile(latencies, 99),
+        answered=tally.answered,
+        wrong=tally.wrong[:3],
+        ids=[id.decode() for id in tally.ids],
+        own_cpu=(cpu[1] - cpu[0]) / seconds if len(cpu) == 2 else 0.0,
+    )
 
 
-def percentile(ordered: list[float], share: float) -> float:
-    """The smallest of the `ordered` samples that at least `share` of them do not exceed; 0.0 where there are none."""
+def percentile(ordered: list[float], percent: int) -> float:
+    """The smallest sample that `percent` in a hundred of the `ordered` ones do not exceed; 0.0 where there are none."""
     if not ordered:
         return 0.0
-    return ordered[min(len(ordered) - 1, max(0, -(-int(share * 10_000) * len(ordered) // 10_000) - 1))]
+    return ordered[-(-percent * len(ordered) // 100) - 1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--request", type=Path, required=True, help="file with the bytes of one request")
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--warm-up", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--name", required=True, help="begins every Idempotency-Key")
-    parser.add_argument("--expect", default=_SUCCEEDED.decode(), help="text that every good answer holds")
-    parser.add_argument("--core", type=int)
+    parser.add_argument("--name", default=f"load-{os.getpid()}-{time.time_ns()}")
+    parser.add_argument("--expect", default='"status":"succeeded"')
     given = parser.parse_args()
-    if given.core is not None:
-        os.sched_setaffinity(0, {given.core})
-    found = uvloop.run(
+    pressed = uvloop.run(
         press(
-            given.host,
             given.port,
             given.request.read_bytes(),
             connections=given.connections,
@@ -174,7 +178,7 @@ def main() -> None:
             expect=given.expect.encode(),
         )
     )
-    json.dump(found, sys.stdout)
+    sys.stdout.buffer.write(msgspec.json.encode(pressed))
 
 
 if __name__ == "__main__":

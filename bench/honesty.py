@@ -1,0 +1,77 @@
+"""Whether the server told the truth: what it acknowledged, against what its database holds."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from bench.payment import AMOUNT_MINOR
+from tillway.domain.account import Scope
+from tillway.domain.ledger import Entry
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.record import Record
+from tillway.engine.clock import time_prefix
+from tillway.settings import Settings
+from tillway.store.codec import by_kind, decode
+from tillway.store.port import PAGE_MAX, Store
+from tillway.wiring import open_store
+
+PAGES_MAX = 10_000
+
+
+class Untruth(Exception):
+    """The database does not hold what the answers said."""
+
+
+def check(data_dir: Path, account: str, *, since: float, acknowledged: Sequence[str]) -> None:
+    """Every acknowledged id is a payment that succeeded, nothing else was made `since` (epoch seconds), and the ledger
+    has one charge of the right amount for each. Raises `Untruth`."""
+    asyncio.run(_check(data_dir, account, int(since), acknowledged))
+
+
+async def _check(data_dir: Path, account: str, since: int, acknowledged: Sequence[str]) -> None:
+    store = await open_store(Settings(data_dir=data_dir))
+    try:
+        scope = Scope(account=account, mode="test").key
+        start = time_prefix(since)
+        made = {
+            payment.id: payment.status
+            async for payment in _walk(store, None, f"{scope}/pi_", f"{scope}/pi_{start}")
+            if isinstance(payment, PaymentIntent)
+        }
+        charged = [
+            entry.amount_minor
+            async for entry in _walk(store, "kind", by_kind(scope, "txn", "charge"), f"{scope}/txn_{start}")
+            if isinstance(entry, Entry)
+        ]
+    finally:
+        await store.close()
+    if len(set(acknowledged)) != len(acknowledged):
+        raise Untruth("two answers named the same payment")
+    if set(made) != set(acknowledged):
+        raise Untruth(
+            f"{len(acknowledged)} payments were acknowledged and {len(made)} are there; "
+            f"{len(set(acknowledged) - set(made))} are missing"
+        )
+    if set(made.values()) - {"succeeded"}:
+        raise Untruth(f"acknowledged as succeeded, but in the database: {set(made.values())}")
+    if charged != [AMOUNT_MINOR] * len(made):
+        raise Untruth(f"{len(made)} payments, but the ledger has {len(charged)} charges over {sum(charged)}")
+
+
+async def _walk(store: Store, index: str | None, partition: str, after: str) -> AsyncIterator[Record]:
+    for _ in range(PAGES_MAX):
+        rows = await store.query(index, partition, after=after, limit=PAGE_MAX, order="oldest")
+        for row in rows:
+            yield decode(row.key.partition("/")[2], row.body)
+        if len(rows) < PAGE_MAX:
+            return
+        after = rows[-1].key
+    raise Untruth("more payments than this check can read")
+
+
+def next_second() -> float:
+    """Wait until a new second begins, and return it: ids tell the second they were made in."""
+    now = time.time()
+    time.sleep(1.0 - now % 1.0)
+    return float(int(now) + 1)

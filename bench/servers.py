@@ -1,0 +1,147 @@
+"""The servers that are measured, each a process of its own on a core of its own, and what the kernel says of them."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from bench.bare import Constant
+
+READY_WITHIN_SECONDS = 30.0
+STOPPED_WITHIN_SECONDS = 60.0
+
+LOCALSTRIPE = "localstripe==1.15.10"
+
+_CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """`cpu_seconds` since the process began, user and system, all threads. `memory_mb` is resident; `own_mb` is
+    the part of it that belongs to no file, as what SQLite maps of its database does."""
+
+    cpu_seconds: float
+    memory_mb: float
+    own_mb: float
+
+
+class Server(msgspec.Struct, frozen=True):
+    name: str
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def usage(self) -> Usage:
+        # The name, in brackets, may hold blanks: fields are counted from behind it (proc_pid_stat(5), utime is 14).
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        pages = {
+            name: int(value.split()[0]) / 1024
+            for name, _, value in (
+                line.partition(":") for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+            )
+            if name in ("VmRSS", "RssAnon")
+        }
+        return Usage((int(stat[11]) + int(stat[12])) / _TICKS, pages["VmRSS"], pages["RssAnon"])
+
+
+class Merchant(msgspec.Struct, frozen=True):
+    """What `tillway init` printed."""
+
+    account: str
+    secret_key: str
+
+
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """Processes that are started in here may run on `core` alone."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def running(name: str, port: int, *command: str | Path, log: Path) -> Iterator[Server]:
+    """A server from when it can be reached until the end of the block; what it says goes to `log`."""
+    with log.open("ab") as out, pinned(SERVER_CORE):
+        process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+    try:
+        _await_port(name, process, port, log)
+        yield Server(name, process, port)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOPPED_WITHIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await_port(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + READY_WITHIN_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"{name} does not listen on port {port}; it said:\n{log.read_text()[-2000:]}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def install(data_dir: Path) -> Merchant:
+    """A new, empty installation."""
+    command = (*_TILLWAY, "init", "--data-dir", data_dir, "--json")
+    printed = subprocess.run(command, check=True, capture_output=True).stdout
+    return msgspec.json.decode(printed, type=Merchant)
+
+
+@contextmanager
+def tillway(name: str, data_dir: Path) -> Iterator[Server]:
+    port = free_port()
+    command = (*_TILLWAY, "serve", "--data-dir", data_dir, "--port", str(port))
+    with running(name, port, *command, log=data_dir.with_suffix(".log")) as server:
+        yield server
+
+
+@contextmanager
+def bare(constant: Constant, directory: Path) -> Iterator[Server]:
+    port = free_port()
+    answer = directory / "bare.json"
+    answer.write_bytes(msgspec.json.encode(constant))
+    command = (sys.executable, "-m", "bench.bare", "--port", str(port), "--answer", answer)
+    with running("bare server", port, *command, log=directory / "bare.log") as server:
+        yield server
+
+
+@contextmanager
+def localstripe(environment: Path, log: Path) -> Iterator[Server]:
+    """localstripe with nothing in it, from a virtual environment of its own at `environment`, made if need be."""
+    program = environment / "bin" / "localstripe"
+    if not program.exists():
+        venv.create(environment, with_pip=True)
+        pip = (environment / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", LOCALSTRIPE)
+        subprocess.run(pip, check=True)
+    port = free_port()
+    with running("localstripe", port, program, "--from-scratch", "--port", str(port), log=log) as server:
+        yield server
+
+
+_TILLWAY = (sys.executable, "-m", "tillway.cli.main")

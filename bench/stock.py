@@ -1,0 +1,156 @@
+"""A database with many payments in it, made fast: copies of payments that a running server made.
+
+The server makes some thousands over HTTP. Then their rows are copied, with new ids, times and idempotency keys, until
+there are enough: through the store's own schema, with all its indexes in place. The times of the copies lie evenly over
+the last 12 hours, so that their idempotency records, which live for 24, are all still there. That is the worst case:
+these are the only rows whose keys come in no order.
+"""
+
+import os
+import random
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgspec
+
+from bench.load import press
+from bench.payment import SUCCEEDED, payment
+from bench.servers import Merchant, tillway
+from tillway.domain.idempotency import LIFETIME_SECONDS
+from tillway.engine.clock import base62
+from tillway.wiring import DATABASE
+
+TEMPLATES = 2000
+SPREAD_SECONDS = 12 * 3600
+TRANSACTION_PAYMENTS = 2000
+CACHE_KIB = 2_000_000
+LOG_PAGES = 100_000
+
+_HEAD = re.compile(r"_([0-9A-Za-z]{15})[0-9A-Za-z]{2}\Z")
+"""What all ids of one commit have in common: 9 characters of time and 6 of randomness (see `engine/clock.py`)."""
+
+_REQUEST = re.compile(rb'"request":"(req_\w+)"')
+_CREATED = re.compile(r'"created":\d+')
+
+
+class Template(msgspec.Struct):
+    """The rows of one payment as they stand in the database, and what is different in each copy: the heads of its ids
+    (one a commit), the times its records name, and the id of its idempotency record, which is a hash."""
+
+    rows: list[tuple[Any, ...]] = []
+    heads: list[str] = []
+    created: set[str] = set()
+    expires_at: int = 0
+    idempotency: str = ""
+    texts: str = ""
+    """All texts of all rows, with a zero byte between them: replacing in one text is faster than in fifty."""
+
+
+async def make_templates(data_dir: Path, merchant: Merchant) -> None:
+    """Let a server make at least TEMPLATES payments in the installation at `data_dir`."""
+    request = payment(merchant.secret_key, "pm_card_visa")
+    made = 0
+    with tillway("stock", data_dir) as server:
+        while made < TEMPLATES:
+            pressed = await press(
+                server.port, request, connections=16, warm_up=0, seconds=1, name=f"stock-{made}", expect=SUCCEEDED
+            )
+            if pressed.wrong:
+                raise RuntimeError(f"a payment for the stock failed: {pressed.wrong[0]}")
+            made += pressed.answered
+
+
+def multiply(data_dir: Path, scope: str, stored: int) -> int:
+    """Copy the payments in `scope` until there are `stored`, and bring them to the disk; how many rows they have. No
+    server may be running."""
+    connection = apsw.Connection(os.fspath(data_dir / DATABASE), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        # What is lost with the power here is made again; what is measured later is written by the server itself.
+        connection.pragma("synchronous", "OFF")
+        connection.pragma("cache_size", -CACHE_KIB)
+        connection.pragma("wal_autocheckpoint", LOG_PAGES)
+        columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(record)") if name != "id"]
+        templates = _templates(connection, scope, columns)
+        insert = f"INSERT INTO record ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        copies = stored - len(templates)
+        begun = time.time() - SPREAD_SECONDS
+        for first in range(0, copies, TRANSACTION_PAYMENTS):
+            with connection:
+                for i in range(first, min(first + TRANSACTION_PAYMENTS, copies)):
+                    at = begun + SPREAD_SECONDS * i / copies
+                    connection.executemany(insert, _copy(templates[i % len(templates)], at))
+        connection.pragma("wal_checkpoint(TRUNCATE)")
+        rows: int = connection.execute("SELECT count(*) FROM record").get
+    finally:
+        connection.close()
+    file = os.open(data_dir / DATABASE, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+    return rows
+
+
+def _templates(connection: apsw.Connection, scope: str, columns: list[str]) -> list[Template]:
+    """Every payment of `scope`. Its events and its idempotency record name the request that made it, and the ids of the
+    events show what else was written in the same commits."""
+    rows = list(
+        connection.execute(f"SELECT {', '.join(columns)} FROM record WHERE key GLOB ? ORDER BY id", (f"{scope}/*",))
+    )
+    key_at, body_at = columns.index("key"), columns.index("body")
+    templates: dict[bytes, Template] = {}
+    of_head: dict[str, Template] = {}
+    for row in rows:
+        request = _REQUEST.search(row[body_at])
+        if request is None:
+            continue
+        template = templates.setdefault(request[1], Template())
+        head = _HEAD.search(row[key_at])
+        if head is None:
+            template.idempotency = row[key_at].partition("/")[2]
+            template.expires_at = row[columns.index("expires_at")]
+            template.rows.append(row)
+        elif head[1] not in of_head:
+            of_head[head[1]] = template
+            template.heads.append(head[1])
+    for row in rows:
+        head = _HEAD.search(row[key_at])
+        if head is not None and head[1] in of_head:
+            of_head[head[1]].rows.append(row)
+    for template in templates.values():
+        assert len(template.heads) == 2 and template.idempotency, "a payment is two commits under one idempotency key"
+        template.texts = "\0".join(
+            value.decode() if isinstance(value, bytes) else value
+            for row in template.rows
+            for value in row
+            if isinstance(value, str | bytes)
+        )
+        template.created = set(_CREATED.findall(template.texts))
+    return list(templates.values())
+
+
+def _copy(template: Template, at: float) -> Iterator[tuple[Any, ...]]:
+    """The rows of `template` as if it had been made at `at` (epoch seconds)."""
+    texts = template.texts.replace(template.idempotency, f"idem_{random.randbytes(16).hex()}")
+    for i, head in enumerate(template.heads):
+        # The second commit of a payment comes some milliseconds after the first.
+        texts = texts.replace(head, base62(int(at * 1_000_000) + 5000 * i, 9) + base62(random.getrandbits(35), 6))
+    for created in template.created:
+        texts = texts.replace(created, f'"created":{int(at)}')
+    expires_at = int(at) + LIFETIME_SECONDS
+    fresh = iter(texts.replace(f'"expires_at":{template.expires_at}', f'"expires_at":{expires_at}').split("\0"))
+    for row in template.rows:
+        yield tuple(
+            next(fresh)
+            if type(value) is str
+            else next(fresh).encode()
+            if type(value) is bytes
+            else expires_at
+            if value == template.expires_at
+            else value
+            for value in row
+        )
