@@ -1,0 +1,150 @@
+"""What a restart promises, on real processes: what a dead server left is settled, and who comes back is answered."""
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tillway_server import ENVIRONMENT, TillwayServer, init, tillway
+
+SECRET = "whsec_of_the_bank"
+LOOK_UPS_FAIL = {"fault": "error_before", "operation": "look_up"}
+PAYMENT = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
+
+
+class FarBank:
+    """`tillway bank` as a process of its own."""
+
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tillway.cli.main", "bank", "--port", "0", "--journal", str(journal)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        assert self.process.stderr is not None
+        self.url = "http://" + self.process.stderr.readline().rpartition(" ")[2].strip()
+
+    def strike(self, *rules: dict[str, Any]) -> None:
+        body = json.dumps({"rules": rules}).encode()
+        request = urllib.request.Request(f"{self.url}/_faults", data=body, method="POST")
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def effects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.journal.read_text().splitlines()]
+
+
+@pytest.fixture
+def far_bank(tmp_path: Path) -> Iterator[FarBank]:
+    bank = FarBank(tmp_path / "bank.journal")
+    yield bank
+    bank.process.kill()
+    bank.process.wait()
+
+
+@pytest.fixture
+def serve(tmp_path: Path, far_bank: FarBank) -> Iterator[Callable[..., TillwayServer]]:
+    """Starts the server on one and the same data directory, which pays over the bank; ask_after_seconds is 15."""
+    data = tmp_path / "data"
+    made = init(data)
+    settings = {"base_url": far_bank.url, "notice_secret": SECRET, "ask_after_seconds": "15"}
+    chosen = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    added = tillway("connectors", "add", "bank", "--kind", "http_bank", "--default", *chosen, "--data-dir", data)
+    assert added.returncode == 0, added.stderr
+    started: list[TillwayServer] = []
+
+    def start(*arguments: str) -> TillwayServer:
+        started.append(TillwayServer(data, made, arguments))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_an_old_doubt_is_settled_soon_after_a_restart(far_bank: FarBank, serve: Callable[..., TillwayServer]) -> None:
+    """The bank has been of no use for a while, so the next question is half a minute away; then the server is killed.
+    The new one asks at once, and not only when the old one would have."""
+    far_bank.strike({"fault": "reset_after"}, LOOK_UPS_FAIL)
+    server = serve()
+    status, payment = server.call("POST", "/v1/payment_intents", PAYMENT)
+    assert (status, payment["status"]) == (200, "processing")
+    [doubt] = server.call("GET", "/ops/v1/doubts")[1]["data"]
+    assert doubt["next_question"] > time.time() + 20, "the question waits"
+    server.process.kill()
+    server.process.wait()
+    far_bank.strike()
+    server = serve()
+    after = _until(server, payment["id"], "succeeded", within_seconds=20)
+    assert after["amount_received"] == 4200
+    assert len(far_bank.effects()) == 1
+
+
+def test_who_comes_back_to_a_doubt_is_told_so(far_bank: FarBank, serve: Callable[..., TillwayServer]) -> None:
+    """The first caller of an undecided payment is told `processing`; so is the one whose server died meanwhile."""
+    far_bank.strike({"fault": "lose_answer"}, LOOK_UPS_FAIL)
+    server = serve("--lease-seconds", "3")
+    with pytest.raises(TimeoutError):
+        _order(server, PAYMENT, "one", seconds=1.0)
+    assert len(far_bank.effects()) == 1
+    server.process.kill()
+    server.process.wait()
+    server = serve()
+    first = _insist(server, PAYMENT, "one", within_seconds=20)
+    assert first["status"] == "processing"
+    far_bank.strike()
+    # The answer that a key got is its answer for ever; what came of the payment is told by the payment.
+    assert _insist(server, PAYMENT, "one", within_seconds=1) == first
+    server.process.kill()
+    server.process.wait()
+    server = serve()
+    assert _until(server, first["id"], "succeeded", within_seconds=20)["amount_received"] == 4200
+    assert _insist(server, PAYMENT, "one", within_seconds=1) == first
+    assert len(far_bank.effects()) == 1
+
+
+def _until(server: TillwayServer, payment: str, status: str, *, within_seconds: float) -> Any:
+    deadline = time.monotonic() + within_seconds
+    while True:
+        found = server.call("GET", f"/v1/payment_intents/{payment}")[1]
+        if found["status"] == status:
+            return found
+        assert time.monotonic() < deadline, f"after {within_seconds} s it is {found['status']}"
+        time.sleep(0.2)
+
+
+def _order(server: TillwayServer, params: dict[str, Any], key: str, *, seconds: float) -> tuple[int, Any]:
+    request = urllib.request.Request(
+        f"{server.base_url}/v1/payment_intents",
+        data=json.dumps(params).encode(),
+        headers={
+            "Authorization": f"Bearer {server.secret_key}",
+            "Content-Type": "application/json",
+            "Idempotency-Key": key,
+        },
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, json.load(refused)
+
+
+def _insist(server: TillwayServer, params: dict[str, Any], key: str, *, within_seconds: float) -> Any:
+    """The answer that is more than "not yet"."""
+    deadline = time.monotonic() + within_seconds
+    while True:
+        status, document = _order(server, params, key, seconds=10)
+        if status == 200:
+            return document
+        assert document["error"]["code"] == "idempotency_key_in_use", document
+        assert time.monotonic() < deadline, "the key is still in use"
+        time.sleep(0.2)
