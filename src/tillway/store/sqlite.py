@@ -53,11 +53,14 @@ _READ_BUSY_MS = 1_000
 _CACHE_KIB = 65_536
 _STATEMENTS_MAX = 256
 _SYNCHRONOUS_FULL = 2
-_CHECKPOINT_PAGES = 4_000
+_CHECKPOINT_PAGES = 2_000
 _LOG_BYTES_KEPT = 64 << 20
 
 _FILE_SYSTEMS_REMOTE = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs"))
 _FILE_SYSTEMS_IN_MEMORY = frozenset(("tmpfs", "ramfs"))
+
+_CREATE_IT = "Create it with `tillway init`."
+_RESTORE_IT = "Restore a backup with `tillway restore`, or name the right file."
 
 # One script a version: script n brings a file from schema n to n + 1. Never edit one that was released; append.
 #
@@ -136,8 +139,9 @@ _ANY_EXPIRED = f"SELECT 1 {_EXPIRED} LIMIT 1"
 _ALL_EXPIRED = f"SELECT id, key, terms {_EXPIRED} ORDER BY expires_at LIMIT ?"
 _PURGE = "DELETE FROM record WHERE id = ?"
 
-
 _FAULT_OF_ONE = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
+"""Errors of SQLite's that the values of one write make. Any other is everybody's."""
+
 _INFINITY = b""
 """As the upper end of a range of keys: in SQLite's order every blob comes after every text."""
 
@@ -155,11 +159,11 @@ _Statement = tuple[str, int, _Entries, str, tuple[Any, ...]]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that `inspect` looked at: whether it is as it must be and, where not, what to do."""
+    """One thing that `inspect` looked at: whether it is as it must be and, where not, what to do about it."""
 
     ok: bool
     what: str
-    remedy: str = ""
+    remedy: str
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -377,12 +381,13 @@ class SqliteStore:
         batch = self._take_batch()
         try:
             answers = self._run(batch)
+            if answers is None:
+                self._execute("ROLLBACK")
         except apsw.Error as error:
             self._abandon(batch, f"cannot write: {error}")
             return
         if answers is None:
             # One of the batch failed half way and cannot be taken out any more. All again, now with savepoints.
-            self._execute("ROLLBACK")
             self._waiting[:0] = batch
             self._guarded = True
             self._run_batch()
@@ -451,16 +456,19 @@ class SqliteStore:
             error = None
             try:
                 self._flush()
-            except apsw.Error as failure:
+            except Exception as failure:
                 error = failure
                 self._after_failed_flush()
             self.flush_seconds += time.perf_counter() - began
-            self._loop.call_soon_threadsafe(self._answer, answers, error)
+            try:
+                self._loop.call_soon_threadsafe(self._answer, answers, error)
+            except RuntimeError:
+                return  # The loop was closed before the store: nobody is left to hear the answer.
 
     def _flush(self) -> None:
         self._execute("COMMIT")
 
-    def _answer(self, answers: list[_Answer], error: apsw.Error | None) -> None:
+    def _answer(self, answers: list[_Answer], error: Exception | None) -> None:
         self.batches += 1
         for future, result, refusal in answers:
             if future.done():
@@ -518,7 +526,8 @@ class SqliteStore:
             self._use_writer(_connect(self.path))
         if self._fence_due:
             self._execute("BEGIN IMMEDIATE")
-            self._execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            found: list[Any] = self._execute("PRAGMA user_version").fetchall()
+            self._execute(f"PRAGMA user_version = {found[0][0]}")
             self._execute("COMMIT")
             self._fence_due = False
 
@@ -577,12 +586,10 @@ def inspect(path: Path) -> list[Finding]:
         return [*findings, Finding(ok=False, what=f"the database cannot be opened: {error}", remedy=_RESTORE_IT)]
     try:
         return [*findings, *_fitness(connection)]
+    except apsw.Error as error:
+        return [*findings, Finding(ok=False, what=f"the database cannot be read: {error}", remedy=_RESTORE_IT)]
     finally:
         connection.close()
-
-
-_CREATE_IT = "Create it with `tillway init`."
-_RESTORE_IT = "Restore a backup with `tillway restore`, or name the right file."
 
 
 def _missing(path: Path) -> str:
@@ -633,42 +640,39 @@ def _fitness(connection: apsw.Connection) -> list[Finding]:
         what = f"the file is not a Tillway database (application_id {application_id:#x})"
         return [Finding(ok=False, what=what, remedy="Name another file, or create a new one with `tillway init`.")]
     found = connection.pragma("user_version")
-    if found > SCHEMA_VERSION:
-        schema = Finding(
-            ok=False,
-            what=f"schema {found} is newer than this Tillway, which knows {SCHEMA_VERSION}",
-            remedy="Upgrade Tillway, or restore a backup made by this version.",
-        )
-    else:
-        schema = Finding(
-            ok=found == SCHEMA_VERSION,
-            what=f"schema {found} of {SCHEMA_VERSION}",
-            remedy="" if found == SCHEMA_VERSION else "Run `tillway migrate`.",
-        )
+    newer = found > SCHEMA_VERSION
     journal_mode = connection.pragma("journal_mode")
     synchronous = connection.pragma("synchronous")
     return [
-        schema,
-        Finding(
-            ok=journal_mode == "wal",
-            what=f"journal_mode is {journal_mode}",
-            remedy="" if journal_mode == "wal" else "Run `tillway migrate`, which sets it to wal.",
+        _finding(
+            found == SCHEMA_VERSION,
+            f"schema {found} is newer than this Tillway, which knows {SCHEMA_VERSION}"
+            if newer
+            else f"schema {found} of {SCHEMA_VERSION}",
+            "Upgrade Tillway, or restore a backup made by this version." if newer else "Run `tillway migrate`.",
         ),
-        Finding(
-            ok=synchronous >= _SYNCHRONOUS_FULL,
-            what=f"synchronous is {synchronous} (2 is FULL)",
-            remedy=""
-            if synchronous >= _SYNCHRONOUS_FULL
-            else "Use an SQLite that honours `PRAGMA synchronous = FULL`.",
+        _finding(
+            journal_mode == "wal",
+            f"journal_mode is {journal_mode}",
+            "Run `tillway migrate`, which sets it to wal.",
+        ),
+        _finding(
+            synchronous >= _SYNCHRONOUS_FULL,
+            f"synchronous is {synchronous} ({_SYNCHRONOUS_FULL} is FULL)",
+            "Use an SQLite that honours `PRAGMA synchronous = FULL`.",
         ),
     ]
 
 
 def _privacy(path: Path) -> Finding:
     mode = path.stat().st_mode & 0o777
-    closed = mode & 0o077 == 0
-    remedy = "" if closed else f"Others can read it: `chmod 600 {path}`."
-    return Finding(ok=closed, what=f"the database's file mode is {mode:03o}", remedy=remedy)
+    remedy = f"Others can read it: `chmod 600 {path}`."
+    return _finding(mode & 0o077 == 0, f"the database's file mode is {mode:03o}", remedy)
+
+
+def _finding(ok: bool, what: str, remedy: str) -> Finding:
+    """What stands well needs no remedy."""
+    return Finding(ok=ok, what=what, remedy="" if ok else remedy)
 
 
 def _file_system(path: Path) -> Finding:
@@ -676,7 +680,7 @@ def _file_system(path: Path) -> Finding:
     try:
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:
-        return Finding(ok=True, what="the kind of file system is not known on this platform")
+        return Finding(ok=True, what="the kind of file system is not known on this platform", remedy="")
     # "36 35 98:0 /root /mount/point rw - ext4 /dev/sda1 rw"; the longest mount point above the file is the one.
     kinds = {(parts := line.split())[4]: parts[parts.index("-") + 1] for line in mounts}
     above = [str(folder) for folder in path.resolve().parents if str(folder) in kinds]
