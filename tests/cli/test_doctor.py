@@ -1,0 +1,104 @@
+"""`tillway doctor`: what is wrong, and the remedy; each remedy is then followed."""
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from tillway_server import TillwayServer, init, tillway
+
+from tillway.cli.doctor import Finding, examined
+from tillway.settings import Settings
+
+
+def doctor(data_dir: Path) -> tuple[int, dict[str, list[dict[str, Any]]]]:
+    """The exit code, and the findings by their check."""
+    import json
+
+    done = tillway("doctor", "--data-dir", data_dir, "--json")
+    findings: dict[str, list[dict[str, Any]]] = {}
+    for finding in json.loads(done.stdout)["findings"]:
+        findings.setdefault(finding["check"], []).append(finding)
+    return done.returncode, findings
+
+
+def failures(data_dir: Path) -> list[Finding]:
+    return [finding for finding in examined(Settings(data_dir=data_dir)) if finding.state == "fail"]
+
+
+def test_a_new_installation_is_well(tmp_path: Path) -> None:
+    init(tmp_path / "data")
+    code, findings = doctor(tmp_path / "data")
+    assert code == 0
+    assert {"directory", "key file", "database", "clock", "disk", "python", "sqlite", "granian", "tls"} <= set(findings)
+    assert [finding["state"] for finding in findings["live mode"]] == ["warn"]
+    assert "tillway connectors add" in findings["live mode"][0]["remedy"]
+
+
+def test_it_looks_at_an_installation_that_serves(tillway_server: TillwayServer) -> None:
+    code, findings = doctor(tillway_server.data_dir)
+    assert code == 0
+    assert str(tillway_server.process.pid) in findings["server"][0]["what"]
+
+
+def test_a_key_file_that_others_can_read(tmp_path: Path) -> None:
+    init(tmp_path / "data")
+    key_file = tmp_path / "data" / "keys.json"
+    key_file.chmod(0o644)
+    code, findings = doctor(tmp_path / "data")
+    assert code == 1
+    assert findings["key file"][0]["state"] == "fail"
+    assert "0644" in findings["key file"][0]["what"]
+    assert findings["key file"][0]["remedy"] == f"Run: chmod 600 {key_file}"
+    key_file.chmod(0o600)
+    assert doctor(tmp_path / "data")[0] == 0
+
+
+def test_each_failure_is_found(tmp_path: Path) -> None:
+    assert [finding.check for finding in failures(tmp_path / "none")] == ["directory", "key file", "database"]
+
+    data_dir = tmp_path / "data"
+    init(data_dir)
+    assert failures(data_dir) == []
+
+    data_dir.chmod(0o755)
+    assert [finding.remedy for finding in failures(data_dir)] == [f"Run: chmod 700 {data_dir}"]
+    data_dir.chmod(0o700)
+
+    (data_dir / "tillway.db").chmod(0o644)
+    assert [finding.check for finding in failures(data_dir)] == ["database"]
+    (data_dir / "tillway.db").chmod(0o600)
+
+    key_file = (data_dir / "keys.json").read_bytes()
+    (data_dir / "keys.json").write_bytes(key_file[:50])
+    assert ["damaged" in finding.what for finding in failures(data_dir)] == [True]
+    (data_dir / "keys.json").write_bytes(key_file)
+
+    later = time.time() + 3600
+    os.utime(data_dir / "tillway.db", (later, later))
+    assert [finding.check for finding in failures(data_dir)] == ["clock"]
+    os.utime(data_dir / "tillway.db")
+
+    settings = Settings(data_dir=data_dir, tls_cert=data_dir / "none.pem", tls_key=data_dir / "none.pem")
+    assert [finding.check for finding in examined(settings) if finding.state == "fail"] == ["tls"]
+    assert failures(data_dir) == []
+
+
+def test_an_older_schema_is_sent_to_migrate(tmp_path: Path) -> None:
+    init(tmp_path)
+    connection = sqlite3.connect(tmp_path / "tillway.db")
+    connection.execute("PRAGMA journal_mode = delete")
+    connection.close()
+    wrong = failures(tmp_path)
+    assert [finding.check for finding in wrong] == ["database"] and "tillway migrate" in wrong[0].remedy
+    refused = tillway("serve", "--data-dir", tmp_path, "--port", "0")
+    assert refused.returncode == 1 and "tillway migrate" in refused.stderr
+    assert tillway("migrate", "--data-dir", tmp_path).returncode == 0
+    assert failures(tmp_path) == []
+
+
+def test_the_text_names_remedies(tmp_path: Path) -> None:
+    done = tillway("doctor", "--data-dir", tmp_path / "none")
+    assert done.returncode == 1
+    assert "fail  directory" in done.stdout and f"Run: tillway init --data-dir {tmp_path / 'none'}" in done.stdout
