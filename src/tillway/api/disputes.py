@@ -5,7 +5,7 @@ from typing import Any
 from tillway.api.lists import listed
 from tillway.api.params import Boolean, Created, Enum, Expand, Id, Metadata, Object, Open, Params, Text, list_params
 from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape
+from tillway.api.shapes import View, shape, shaped
 from tillway.domain import dispute as domain
 from tillway.domain.charge import Charge
 from tillway.domain.dispute import Dispute
@@ -56,7 +56,8 @@ UPDATE = Params(
         **{name: Text(maximum=EVIDENCE_TEXT_MAX, unsettable=True) for name in EVIDENCE},
     ),
     expand=Expand(),
-    intended_submission_method=Enum("manual", "prefer_manual", "prefer_smart_disputes", "smart_disputes"),
+    # Smart Disputes, which would answer in the merchant's stead, is a product of its own.
+    intended_submission_method=Enum("manual", "prefer_manual"),
     metadata=Metadata(),
     submit=Boolean(),
 )
@@ -89,7 +90,7 @@ async def update(call: Call) -> Answer:
 
     async def work(load: Load, at: Moment) -> Changes:
         found = await load.get(Dispute, call.id)
-        fields = picked(call.params, "evidence", "metadata")
+        fields = picked(call.params, "evidence", "intended_submission_method", "metadata")
         submit = call.params.get("submit", "evidence" in fields)
         if submit and not fields.get("evidence") and not found.evidence:
             raise Refused("parameter_missing", "There is no evidence to submit. Send `evidence`.", param="evidence")
@@ -115,8 +116,7 @@ def dispute_shape(dispute: Dispute, view: View) -> dict[str, Any]:
         "id": dispute.id,
         "object": "dispute",
         "amount": dispute.amount_minor,
-        "balance_transaction": dispute.withdrawn,
-        "balance_transactions": [],
+        "balance_transactions": [shaped(entry, view) for entry in dispute.entries],
         "charge": dispute.charge,
         "created": dispute.created,
         "currency": dispute.currency,
@@ -128,10 +128,10 @@ def dispute_shape(dispute: Dispute, view: View) -> dict[str, Any]:
             "has_evidence": bool(dispute.evidence),
             "past_due": dispute.due_by < view.now,
             "submission_count": dispute.submissions,
-            "submission_method": "manual" if dispute.submissions else None,
+            "submission_method": "manual" if dispute.submissions else "not_submitted",
         },
-        "intended_submission_method": None,
-        "is_charge_refundable": dispute.inquiry,
+        "intended_submission_method": dispute.intended_submission_method,
+        "is_charge_refundable": dispute.leaves_charge_refundable,
         "livemode": view.livemode,
         "metadata": dispute.metadata,
         "payment_intent": dispute.payment if dispute.payment.startswith("pi_") else None,
@@ -139,6 +139,7 @@ def dispute_shape(dispute: Dispute, view: View) -> dict[str, Any]:
             "card": {
                 "brand": dispute.brand,
                 "case_type": "inquiry" if dispute.inquiry else "chargeback",
+                "network": dispute.brand,
                 "network_reason_code": "10.4",
             },
             "type": "card",

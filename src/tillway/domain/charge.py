@@ -42,6 +42,9 @@ class Charge(Record, frozen=True, kw_only=True):
     authenticated: bool = False
     capture_before: int | None = None
     disputed: bool = False
+    """Whether it ever was, however that ended."""
+    charged_back: bool = False
+    """Whether a dispute has the money: as long as it is open, and for ever where it was lost."""
     dispute: str | None = None
     fraud_details: dict[str, str] = {}
     receipt_email: str | None = None

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from tillway.domain.charge import Charge
-from tillway.domain.ledger import balance_entry, transfer_entry
+from tillway.domain.ledger import Entry, balance_entry, transfer_entry
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import Refused
 
@@ -19,7 +19,8 @@ LOSING_EVIDENCE = "losing_evidence"
 
 
 class Dispute(Record, frozen=True, kw_only=True):
-    """`inquiry` disputes (status warning_…) withhold no money. `withdrawn` and `reinstated` are ledger entries."""
+    """`inquiry` disputes (status warning_…) withhold no money. `entries` are what it has moved of the balance: nothing,
+    or the withdrawal, and after it what came back."""
 
     amount_minor: int
     currency: str
@@ -34,8 +35,12 @@ class Dispute(Record, frozen=True, kw_only=True):
     submissions: int = 0
     due_by: int = 0
     metadata: dict[str, str] = {}
-    withdrawn: str | None = None
-    reinstated: str | None = None
+    intended_submission_method: str | None = None
+    entries: tuple[Entry, ...] = ()
+
+    @property
+    def leaves_charge_refundable(self) -> bool:
+        return self.inquiry or self.status == "won"
 
 
 def open_dispute(charge: Charge, *, reason: str, inquiry: bool, amount_minor: int | None, at: Moment) -> Changes:
@@ -57,7 +62,7 @@ def open_dispute(charge: Charge, *, reason: str, inquiry: bool, amount_minor: in
         brand=charge.card.brand if charge.card is not None else "visa",
         due_by=at.now + EVIDENCE_DUE_SECONDS,
     )
-    disputed = msgspec.structs.replace(charge, disputed=True, dispute=dispute.id)
+    disputed = msgspec.structs.replace(charge, disputed=True, charged_back=not inquiry, dispute=dispute.id)
     if inquiry:
         return Changes(
             result=dispute,
@@ -76,7 +81,7 @@ def open_dispute(charge: Charge, *, reason: str, inquiry: bool, amount_minor: in
         fee_minor=FEE_MINOR,
         fee_description="Dispute fee",
     )
-    dispute = msgspec.structs.replace(dispute, withdrawn=withdrawn.id)
+    dispute = msgspec.structs.replace(dispute, entries=(withdrawn,))
     return Changes(
         result=dispute,
         records=(dispute, disputed, withdrawn),
@@ -94,7 +99,8 @@ def respond(dispute: Dispute, charge: Charge, fields: dict[str, Any], at: Moment
             "dispute_unexpected_state", f"This dispute can no longer be changed: its status is {dispute.status}."
         )
     given = dict(fields)
-    evidence = {**dispute.evidence, **(given.pop("evidence", None) or {})}
+    merged = {**dispute.evidence, **(given.pop("evidence", None) or {})}
+    evidence = {name: value for name, value in merged.items() if value is not None}
     after = msgspec.structs.replace(changed(dispute, given), evidence=evidence)
     if not submit:
         return _updated(dispute, after)
@@ -127,12 +133,11 @@ def _updated(before: Dispute, after: Dispute) -> Changes:
 
 
 def _won(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes:
-    undisputed = msgspec.structs.replace(charge, disputed=False)
     if before.inquiry:
         closed = msgspec.structs.replace(after, status="warning_closed")
         return Changes(
             result=closed,
-            records=(closed, undisputed),
+            records=(closed,),
             events=(EventDraft(type="charge.dispute.closed", record=closed, previous=before),),
         )
     returned = balance_entry(
@@ -147,10 +152,11 @@ def _won(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes
         fee_minor=-FEE_MINOR,
         fee_description="Dispute fee refund",
     )
-    closed = msgspec.structs.replace(after, status="won", reinstated=returned.id)
+    closed = msgspec.structs.replace(after, status="won", entries=(*before.entries, returned))
+    restored = msgspec.structs.replace(charge, charged_back=False)
     return Changes(
         result=closed,
-        records=(closed, undisputed, returned),
+        records=(closed, restored, returned),
         events=(
             EventDraft(type="charge.dispute.funds_reinstated", record=closed),
             EventDraft(type="charge.dispute.closed", record=closed, previous=before),

@@ -46,7 +46,7 @@ def create(
             else f"Charge {charge.id} did not succeed, so there is nothing to refund.",
             param="charge",
         )
-    if charge.disputed:
+    if charge.charged_back:
         raise Refused(
             "charge_disputed", f"Charge {charge.id} has been charged back; cannot issue a refund.", param="charge"
         )

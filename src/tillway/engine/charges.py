@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from tillway.domain import payment_intent
+from tillway.domain import charge, payment_intent
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.payment_intent import PaymentIntent
@@ -13,7 +13,7 @@ from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.clock import random_text
 from tillway.engine.core import Caller, Done, Load
-from tillway.engine.payments import existing_method, fields_of, redeemed
+from tillway.engine.payments import existing_method, fields_of, picked, redeemed
 from tillway.engine.platform import Platform
 
 
@@ -90,21 +90,29 @@ def _named(source: dict[str, Any]) -> dict[str, Any]:
 
 async def capture(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
     async def work(load: Load, at: Moment) -> Changes:
-        charge = await load.get(Charge, id)
-        if charge.captured:
+        found = await load.get(Charge, id)
+        if found.captured:
             raise Refused("charge_already_captured", f"Charge {id} has already been captured.")
-        if charge.refunded:
+        if found.refunded:
             raise Refused("charge_already_refunded", f"Charge {id} has been released and cannot be captured.")
-        payment = await load.get(PaymentIntent, charge.payment)
+        amount = params.get("amount")
+        if amount is not None and amount > found.amount_minor:
+            raise Refused("capture_amount_too_large", param="amount")
+        payment = await load.get(PaymentIntent, found.payment)
         idem = caller.idempotency[0] if caller.idempotency is not None else None
-        return payment_intent.capture(payment, charge, params.get("amount"), at, idem=idem, shows="charge")
+        renamed = charge.update(found, picked(params, *_NAMED_AT_CAPTURE))
+        assert isinstance(renamed.result, Charge)
+        return renamed.then(payment_intent.capture(payment, renamed.result, amount, at, idem=idem, shows="charge"))
 
     return await platform.attempts.operate(caller, work)
 
 
-def customer_is_set(charge: Charge) -> Refused:
+_NAMED_AT_CAPTURE = ("receipt_email", "statement_descriptor", "statement_descriptor_suffix", "transfer_group")
+
+
+def customer_is_set(known: Charge) -> Refused:
     return Refused(
         "parameter_invalid_string",
-        f"Charge {charge.id} already has a customer, which cannot be changed.",
+        f"Charge {known.id} already has a customer, which cannot be changed.",
         param="customer",
     )
