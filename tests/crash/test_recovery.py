@@ -7,13 +7,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tillway_server import ENVIRONMENT, TillwayServer, init, tillway
 
-SECRET = "whsec_of_the_bank"
 LOOK_UPS_FAIL = {"fault": "error_before", "operation": "look_up"}
 PAYMENT = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
 
@@ -51,16 +51,19 @@ def far_bank(tmp_path: Path) -> Iterator[FarBank]:
 
 @pytest.fixture
 def serve(tmp_path: Path, far_bank: FarBank) -> Iterator[Callable[..., TillwayServer]]:
-    """Starts the server on one and the same data directory, which pays over the bank; ask_after_seconds is 15."""
+    """Starts the server on one and the same data directory, over the bank, as the settings say."""
     data = tmp_path / "data"
     made = init(data)
-    settings = {"base_url": far_bank.url, "notice_secret": SECRET, "ask_after_seconds": "15"}
-    chosen = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    added = tillway("connectors", "add", "bank", "--kind", "http_bank", "--default", *chosen, "--data-dir", data)
-    assert added.returncode == 0, added.stderr
     started: list[TillwayServer] = []
 
-    def start(*arguments: str) -> TillwayServer:
+    def start(*arguments: str, **settings: str) -> TillwayServer:
+        if not started:
+            settings = {"base_url": far_bank.url, "ask_after_seconds": "15", **settings}
+            chosen = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+            added = tillway(
+                "connectors", "add", "bank", "--kind", "http_bank", "--default", *chosen, "--data-dir", data
+            )
+            assert added.returncode == 0, added.stderr
         started.append(TillwayServer(data, made, arguments))
         return started[-1]
 
@@ -109,6 +112,25 @@ def test_who_comes_back_to_a_doubt_is_told_so(far_bank: FarBank, serve: Callable
     assert _until(server, first["id"], "succeeded", within_seconds=20)["amount_received"] == 4200
     assert _insist(server, PAYMENT, "one", within_seconds=1) == first
     assert len(far_bank.effects()) == 1
+
+
+def test_a_request_that_is_still_on_its_way_is_never_called_declined(
+    far_bank: FarBank, serve: Callable[..., TillwayServer]
+) -> None:
+    """The first request is stuck in the bank. The bank does not know of it yet when it is asked, and turns every
+    further request away; that those were surely not performed says nothing of the first."""
+    server = serve(timeout_seconds="1", ask_after_seconds="0.5")
+    far_bank.strike({"fault": "slow", "ms": 8000, "times": 1})
+    with ThreadPoolExecutor(1) as pool:
+        ordering = pool.submit(server.call, "POST", "/v1/payment_intents", PAYMENT)
+        time.sleep(0.5)
+        far_bank.strike({"fault": "throttle"})
+        status, payment = ordering.result(20)
+    assert (status, payment["status"]) == (200, "processing")
+    time.sleep(9)
+    far_bank.strike()
+    assert _until(server, payment["id"], "succeeded", within_seconds=20)["amount_received"] == 4200
+    assert [effect["status"] for effect in far_bank.effects()] == ["Accepted"]
 
 
 def _until(server: TillwayServer, payment: str, status: str, *, within_seconds: float) -> Any:

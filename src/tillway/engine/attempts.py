@@ -17,6 +17,7 @@ from tillway.connectors.port import (
     Connector,
     NeverSeen,
     Notice,
+    NotSent,
     Operation,
     Outcome,
     Succeeded,
@@ -31,7 +32,7 @@ from tillway.domain.charge import Charge, warned
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.outcome import Declined
-from tillway.domain.payment_intent import PaymentIntent, Terms
+from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Terms
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
@@ -44,7 +45,7 @@ from tillway.store.port import Row
 
 log = logging.getLogger(__name__)
 
-ROUNDS_MAX = 4
+ROUNDS_MAX = 8
 """How often one request sends or asks before it is answered with "processing". Each round ends with the connector's own
 time-out, so that a request is never kept longer than `answer_within_seconds` and one time-out more."""
 
@@ -170,6 +171,9 @@ class Attempts:
                 return Unknown("the provider does not know it, and does not promise to perform a repeat only once")
         outcome = await converse(connector.perform(operation), transport)
         assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
+        if ask and isinstance(outcome, NotSent):
+            # This request was not performed. The one before it, of which nobody heard, may be still on its way.
+            return Unknown(outcome.reason)
         return outcome
 
     async def _operation(self, scope: Scope, attempt: Attempt, seen: Seen | None, cvc: str | None) -> Operation:
@@ -267,9 +271,29 @@ class Attempts:
         if (scope_key, id) in self.held:
             return
         caller = await self._caller_of_old(scope_of(scope_key), attempt)
+        if attempt.state == "new":
+            doubted = await self._doubt(caller, attempt)
+            if doubted is None:
+                return
+            attempt = doubted
         if await self.carry(caller, attempt, ask=True) is None and attempt.idem is not None:
             # Whoever comes back for the answer is told what is known, as the first caller would have been.
             await self._answer_unfinished(caller, attempt)
+
+    async def _doubt(self, caller: Caller, attempt: Attempt) -> Attempt | None:
+        """The attempt, from now on one of which nobody can say that it was never sent: its first worker may only have
+        been slow, and send it yet. None where it has been settled or taken over meanwhile."""
+
+        async def doubt(load: Load, at: Moment) -> Changes:
+            current = await load.maybe(Attempt, attempt.id)
+            if current is None or current.state != "new":
+                return Changes()
+            until_ms = at.now_ms + self.engine.settings.lease_ms
+            doubted = msgspec.structs.replace(current, state="unknown", reason="taken over", due_at_ms=until_ms)
+            return Changes(tasks=(doubted,))
+
+        done = await self.engine.run(caller, doubt, completes=NO_KEY)
+        return done.attempts[0] if done.attempts else None
 
     async def _caller_of_old(self, scope: Scope, attempt: Attempt) -> Caller:
         caller = Caller.system(scope)
@@ -278,6 +302,21 @@ class Attempts:
             if held is not None:
                 caller.api_version, caller.expand, caller.request_id = held.api_version, held.expand, held.request
         return caller
+
+    async def expire(self, row: Row) -> None:
+        """Release an authorization whose days are over. While another operation holds the payment, the task waits."""
+        scope_key, _, id = row.key.partition("/")
+        expiry = decode(id, row.body)
+        assert isinstance(expiry, AuthorizationExpiry), f"{row.key} is not an expiry"
+
+        async def release(load: Load, at: Moment) -> Changes:
+            payment = await load.get(PaymentIntent, expiry.payment)
+            if payment.status != "requires_capture":
+                return Changes(deletes=(id,) if payment.attempt is None else ())
+            charge = await load.maybe(Charge, payment.latest_charge)
+            return payment_intent.cancel(payment, charge, "expired", at)
+
+        await self.operate(Caller.system(scope_of(scope_key)), release)
 
     async def notice(self, notice: Notice) -> None:
         """Act on a provider's word. One that came before, or that nobody waits for, changes nothing."""
