@@ -98,6 +98,13 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
         return self.id.startswith("pi_")
 
 
+class AuthorizationExpiry(Record, frozen=True, kw_only=True):
+    """A task: release the authorization of `payment` unless it has been captured or cancelled by then."""
+
+    payment: str
+    due_at_ms: int
+
+
 class Terms(Value, frozen=True, kw_only=True):
     """How a confirmation is to be carried out: over which connector, at what price, settling when.
 
@@ -276,11 +283,14 @@ def settle(
             changes = _saved(waiting, *_events(waiting, "payment_intent.requires_action"))
             usable_again = (msgspec.structs.replace(method, consumed=False),) if method and method.consumed else ()
             return msgspec.structs.replace(changes, records=(*changes.records, *usable_again), deletes=(attempt.id,))
-        case NotSent(reason=reason):
+        case NotSent(reason=reason) if attempt.state == "new":
             if attempt.sent + 1 < SENDS_MAX:
                 return Changes(result=payment, tasks=(sent_again(attempt, outcome, at),))
             gave_up = Declined(code="processing_error", decline_code="processing_error", alert=f"never sent: {reason}")
             return _refused_by_provider(payment, attempt, gave_up, at, charge, method)
+        case NotSent(reason=reason):
+            # Not this time; but an earlier sending, or another worker's, may still arrive.
+            return Changes(result=payment, tasks=(asked_later(attempt, Unknown(reason), at, first_ask_seconds),))
         case Pending() | Unknown():
             return Changes(result=payment, tasks=(asked_later(attempt, outcome, at, first_ask_seconds),))
         case _:
@@ -303,8 +313,8 @@ def _refusal_of(payment: PaymentIntent, attempt: Attempt) -> Refused | None:
 
 
 def sent_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
-    """Surely not performed: the same reference again, after 0.2, 0.4, 0.8 … seconds or as long as the provider asked."""
-    delay = outcome.retry_after_seconds or min(0.2 * 2**attempt.sent, 10.0)
+    """Surely not performed: the same reference again, after 0.2, 0.4, 0.8 … 2 seconds or as long as the provider asked."""
+    delay = outcome.retry_after_seconds or min(0.2 * 2**attempt.sent, 2.0)
     return msgspec.structs.replace(
         attempt, sent=attempt.sent + 1, state="new", reason=outcome.reason, due_at_ms=at.now_ms + int(delay * 1000)
     )
@@ -333,7 +343,7 @@ def _succeeded(
     match attempt.kind:
         case "authorize":
             assert method is not None, "an authorization is settled with its payment method"
-            return _authorized(payment, attempt, outcome, terms, at, method)
+            return _authorized(payment, attempt, outcome, terms, at, method, charge)
         case "capture":
             assert charge is not None, "a capture is settled with its charge"
             return _captured(payment, attempt, terms, at, charge)
@@ -350,10 +360,17 @@ def _succeeded(
 
 
 def _authorized(
-    payment: PaymentIntent, attempt: Attempt, outcome: Succeeded, terms: Terms, at: Moment, method: PaymentMethod
+    payment: PaymentIntent,
+    attempt: Attempt,
+    outcome: Succeeded,
+    terms: Terms,
+    at: Moment,
+    method: PaymentMethod,
+    pending: Charge | None,
 ) -> Changes:
+    """`pending` is a direct charge as it stands: its words may have been changed while the provider was asked."""
     charge = msgspec.structs.replace(
-        _charge(payment, attempt.id, method, attempt.connector, attempt.created),
+        pending or _charge(payment, attempt.id, method, attempt.connector, attempt.created),
         status="succeeded",
         bank_id=outcome.bank_id,
         authenticated=payment.authenticated,
@@ -371,6 +388,7 @@ def _authorized(
         return Changes(
             result=after,
             records=(after, charge, *kept.records),
+            tasks=(_expiry(charge),),
             deletes=(attempt.id,),
             events=(
                 EventDraft(type="charge.succeeded", record=charge),
@@ -392,6 +410,17 @@ def _authorized(
             *kept.events,
         ),
     )
+
+
+def _expiry(charge: Charge) -> AuthorizationExpiry:
+    assert charge.capture_before is not None, "an authorization that waits for its capture has an end"
+    return AuthorizationExpiry(
+        id=expiry_id(charge), created=charge.created, payment=charge.payment, due_at_ms=charge.capture_before * 1000
+    )
+
+
+def expiry_id(charge: Charge) -> str:
+    return f"exp_{charge.id.removeprefix('ch_')}"
 
 
 def _kept(payment: PaymentIntent, method: PaymentMethod) -> Changes:
@@ -436,7 +465,7 @@ def _captured(payment: PaymentIntent, attempt: Attempt, terms: Terms, at: Moment
     return Changes(
         result=after,
         records=(after, taken, entry),
-        deletes=(attempt.id,),
+        deletes=(attempt.id, expiry_id(charge)),
         events=(
             EventDraft(type="charge.captured", record=taken, previous=charge),
             *_events(after, "payment_intent.succeeded"),
@@ -451,7 +480,7 @@ def _voided(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge
     return Changes(
         result=after,
         records=(after, released),
-        deletes=(attempt.id,),
+        deletes=(attempt.id, expiry_id(charge)),
         events=(
             *expired,
             EventDraft(type="charge.refunded", record=released, previous=charge),
@@ -490,7 +519,7 @@ def _refused_by_provider(
 ) -> Changes:
     if attempt.kind == "authorize":
         assert method is not None, "an authorization is settled with its payment method"
-        changes = _declined(payment, method, outcome, attempt, at)
+        changes = _declined(payment, method, outcome, attempt, at, charge)
         return msgspec.structs.replace(changes, deletes=(*changes.deletes, attempt.id))
     # The authorization stands as it was: only what was asked of it has been refused.
     message = (
@@ -535,23 +564,23 @@ _ACTION_REFUSED = Declined(
 
 
 def _declined(
-    payment: PaymentIntent, method: PaymentMethod, outcome: Declined, attempt: Attempt | None, at: Moment
+    payment: PaymentIntent,
+    method: PaymentMethod,
+    outcome: Declined,
+    attempt: Attempt | None,
+    at: Moment,
+    pending: Charge | None = None,
 ) -> Changes:
-    """A failed charge is kept, with its reason; the payment asks for another way to pay."""
+    """A failed charge is kept, with its reason; the payment asks for another way to pay. `pending`: see `_authorized`."""
     assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
     message = outcome.message or _decline_message(outcome)
     usable_again = msgspec.structs.replace(method, consumed=False) if method.consumed else method
     charge = None
     if attempt is not None or outcome.code == "authentication_required":
         identity = attempt.id if attempt is not None else at.new_id("att")
+        connector, created = (attempt.connector, attempt.created) if attempt is not None else ("", at.now)
         charge = msgspec.structs.replace(
-            _charge(
-                payment,
-                identity,
-                method,
-                attempt.connector if attempt is not None else "",
-                attempt.created if attempt is not None else at.now,
-            ),
+            pending or _charge(payment, identity, method, connector, created),
             status="failed",
             bank_id=outcome.bank_id,
             failure_code=outcome.code,

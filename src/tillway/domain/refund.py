@@ -138,12 +138,15 @@ def settle(
         case Declined():
             changes = fail(refund, charge, outcome, at)
             return msgspec.structs.replace(changes, deletes=(attempt.id,))
-        case NotSent(reason=reason):
+        case NotSent(reason=reason) if attempt.state == "new":
             if attempt.sent + 1 < SENDS_MAX:
                 return Changes(result=refund, tasks=(sent_again(attempt, outcome, at),))
             gave_up = Declined(code="processing_error", decline_code="processing_error", alert=f"never sent: {reason}")
             changes = fail(refund, charge, gave_up, at)
             return msgspec.structs.replace(changes, deletes=(attempt.id,))
+        case NotSent(reason=reason):
+            # Not this time; but an earlier sending, or another worker's, may still arrive.
+            return Changes(result=refund, tasks=(asked_later(attempt, Unknown(reason), at, first_ask_seconds),))
         case Pending() | Unknown():
             return Changes(result=refund, tasks=(asked_later(attempt, outcome, at, first_ask_seconds),))
         case ActionRequired():

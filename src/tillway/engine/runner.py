@@ -43,6 +43,7 @@ class Runner:
         self.attempts = attempts
         self.queues: dict[str, Work] = {
             "attempts": attempts.take_over,
+            "expiries": attempts.expire,
             "notices": self._hand_in,
             "deliveries": deliver,
         }
@@ -89,8 +90,7 @@ class Runner:
 
     def _wake_up(self, queues: set[str]) -> None:
         for queue in queues:
-            if queue is not None:
-                self._wake[queue].set()
+            self._wake[queue].set()
 
     async def _work(self, queue: str, row: Row) -> None:
         try:

@@ -17,7 +17,7 @@ from tillway.domain.dispute import Dispute
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Balances, Entry
-from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
@@ -39,6 +39,7 @@ TYPES: dict[str, type[Record]] = {
     "dpi": PaymentIntent,
     "du": Dispute,
     "evt": Event,
+    "exp": AuthorizationExpiry,
     "idem": IdempotencyRecord,
     "je": Entry,
     "ntc": NoticeTask,
@@ -55,7 +56,12 @@ TYPES: dict[str, type[Record]] = {
 }
 """Record types by id prefix."""
 
-QUEUES: dict[type[Record], str] = {Attempt: "attempts", Delivery: "deliveries", NoticeTask: "notices"}
+QUEUES: dict[type[Record], str] = {
+    Attempt: "attempts",
+    AuthorizationExpiry: "expiries",
+    Delivery: "deliveries",
+    NoticeTask: "notices",
+}
 """The record types that are tasks, and the queue that each stands in."""
 
 _DECODERS = {prefix: msgspec.json.Decoder(kind) for prefix, kind in TYPES.items()}
