@@ -17,6 +17,8 @@ from tillway.connectors import port
 from tillway.connectors.bank import BankOperation
 from tillway.domain.account import SCOPE_KEY_LENGTH
 from tillway.domain.charge import Charge
+from tillway.domain.dispute import FEE_MINOR as DISPUTE_FEE_MINOR
+from tillway.domain.dispute import Dispute
 from tillway.domain.event import Event
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Entry, Fee
@@ -133,7 +135,7 @@ class Watch:
     def answered(self, process: "Process", asked: Any, response: Response) -> None:
         """A process has made up its answer, and it has not been sent yet."""
         world = self._world
-        if response.status == 500 or (response.status > 500 and not self._store_is_poor()):
+        if response.status >= 500 and not self._store_is_poor():
             world.violate("5xx", f"{asked.who} {asked.path}: {response.status} {response.body[:300]!r}")
         if asked.record is not None and response.status in (400, 404):
             key = f"{asked.scope.key}/{asked.record}"
@@ -213,7 +215,7 @@ async def books_of(world: "World", scope_key: str) -> Books:
         if len(page) < PAGE_MAX:
             break
         after = page[-1].key
-    kept = ("pi_", "dpi_", "ch_", "re_", "txn_", "je_", "evt_", "att_", "ntc_", "idem_")
+    kept = ("pi_", "dpi_", "ch_", "re_", "txn_", "je_", "evt_", "du_")
     ids = ((row.key.partition("/")[2], row.body) for row in rows)
     return Books(scope_key, [decode(id, body) for id, body in ids if id.startswith(kept)])
 
@@ -245,10 +247,13 @@ async def check(world: "World") -> None:
     for merchant in world.merchants:
         books = await books_of(world, merchant.scope.key)
         operations = [
-            operation for operation in world.bank.operations() if operation.reference.startswith(books.scope_key)
+            operation
+            for operation in world.bank.operations()
+            if (operation.parent or operation.reference).startswith(books.scope_key)
         ]
         _check_statuses(books)
         _check_references(books, operations)
+        _check_disputes(books, operations)
         _check_money(books, operations)
         _check_events(books)
         _check_answers(world, books)
@@ -281,6 +286,17 @@ def _check_statuses(books: Books) -> None:
     for refund in books.of(Refund).values():
         if refund.status not in ("succeeded", "failed") or refund.attempt is not None:
             fail("liveness", f"{refund.id} is {refund.status}")
+
+
+def _check_disputes(books: Books, operations: list[BankOperation]) -> None:
+    """One dispute for each that the bank has, over the charge that it is about."""
+    told = {operation.parent for operation in operations if operation.kind == "dispute"}
+    for charge in books.of(Charge).values():
+        disputes = [dispute.id for dispute in books.of(Dispute).values() if dispute.charge == charge.id]
+        if len(disputes) != (books.scope_key + charge.id.removeprefix("ch_") in told) or disputes != [
+            charge.dispute
+        ] * len(disputes):
+            fail("disputes", f"{charge.id} with {charge.dispute} has the disputes {disputes}")
 
 
 def _check_references(books: Books, operations: list[BankOperation]) -> None:
@@ -347,6 +363,11 @@ def _check_money(books: Books, operations: list[BankOperation]) -> None:
             fees[charge.currency] += fee_minor(
                 charge.captured_minor, rate_bps=_FEE.rate_bps, fixed_minor=_FEE.fixed_minor
             )
+    withheld: Counter[str] = Counter()
+    for dispute in books.of(Dispute).values():
+        if not dispute.inquiry:
+            withheld[dispute.currency] += dispute.amount_minor
+            fees[dispute.currency] += DISPUTE_FEE_MINOR
     refunded: Counter[str] = Counter()
     for refund in books.of(Refund).values():
         if refund.status == "succeeded":
@@ -360,12 +381,17 @@ def _check_money(books: Books, operations: list[BankOperation]) -> None:
             "ledger": accounts["receivable:simulator"][currency],
             "charges": taken[currency],
             "payments": received[currency] - refunded[currency],
-            "merchant and fees": -accounts["merchant"][currency] - accounts["fees"][currency],
+            "merchant, fees and disputes": -sum(
+                accounts[account][currency] for account in ("merchant", "fees", "disputes")
+            ),
         }
         if len(set(three.values())) != 1:
             fail("money", f"{books.scope_key} {currency}: {three}")
         if -accounts["fees"][currency] != fees[currency]:
             fail("money", f"{books.scope_key} {currency}: fees {-accounts['fees'][currency]}, due {fees[currency]}")
+        if -accounts["disputes"][currency] != withheld[currency]:
+            held = -accounts["disputes"][currency]
+            fail("money", f"{books.scope_key} {currency}: disputes withhold {withheld[currency]}, the ledger {held}")
         if accounts["refunds"][currency] != 0:
             fail(
                 "money",
@@ -399,6 +425,8 @@ def _check_events(books: Books) -> None:
         expect("charge.failed", charge.id, int(charge.status == "failed"))
         voided = charge.status == "succeeded" and not charge.captured and charge.released_minor > 0
         expect("charge.refunded", charge.id, refunds[charge.id] + voided)
+    for dispute in books.of(Dispute).values():
+        expect("charge.dispute.created", dispute.id, 1)
     for refund in books.of(Refund).values():
         expect("refund.created", refund.id, 1)
         expect("refund.failed", refund.id, int(refund.status == "failed"))
@@ -430,3 +458,5 @@ def _check_promise(books: Books, who: str, told: dict[str, Any]) -> None:
         fail("promise", f"{who} was told of {id}, and there is no such {told['object']}")
     elif status in FINAL and record.status != status and told["object"] != "refund":
         fail("promise", f"{who} was told that {id} is {status}, and it is {record.status}")
+    elif not told["metadata"].items() <= record.metadata.items():
+        fail("promise", f"{who} was told that {id} has {told['metadata']}, and it has {record.metadata}")

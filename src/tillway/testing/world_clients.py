@@ -18,7 +18,10 @@ ORDERS_MAX = 3
 TRIES_MAX = 200
 """How often a client repeats a request before it counts as never answered."""
 
-BACKOFF_MAX_SECONDS = 60.0
+BACKOFF_MAX_SECONDS = 10.0
+
+TRANSIENT = (409, 429, 500, 503)
+"""Answers that ask to come back: a client sends the same again."""
 
 ALIASES = ("pm_card_visa",) * 6 + (
     "pm_card_mastercard",
@@ -26,6 +29,9 @@ ALIASES = ("pm_card_visa",) * 6 + (
     "pm_card_visa_chargeDeclinedInsufficientFunds",
     "pm_card_refundFail",
     "pm_card_pendingRefund",
+    "pm_card_createDispute",
+    "pm_card_createDisputeInquiry",
+    "pm_card_threeDSecure2Required",
 )
 AMOUNTS = (1, 2, 24, 25, 60, 999, 4200, 4200, 4200, 77_000)
 PARTS = (1, 2, 24, 500, 2000, 4200)
@@ -83,11 +89,14 @@ class _Client:
         random = self.random
         await asyncio.sleep(random.choice((0.0, 0.0, 0.5, 3.0)))
         paid = await self._pay()
-        for _ in range(2):
-            if paid is None or paid.get("status") != "requires_payment_method":
+        for _ in range(3):
+            if paid is None or paid.get("status") not in ("requires_payment_method", "requires_action"):
                 break
-            # Declined: another card, on the same payment.
-            paid = await self._one(f"/v1/payment_intents/{paid['id']}/confirm", self._means())
+            if paid["status"] == "requires_action":
+                paid = await self._challenged(paid)
+            else:
+                # Declined: another card, on the same payment.
+                paid = await self._one(f"/v1/payment_intents/{paid['id']}/confirm", self._means())
         if paid is None:
             return
         for _ in range(random.choice((1, 1, 2))):
@@ -128,6 +137,20 @@ class _Client:
                 paid = [answer for answer in await asyncio.gather(*racing) if answer is not None]
                 return paid[0] if paid else made
 
+    async def _challenged(self, paid: dict[str, Any]) -> dict[str, Any] | None:
+        """The customer at the challenge page, perhaps in two windows; then a look at what came of it."""
+        url: str = paid["next_action"]["redirect_to_url"]["url"]
+        path, _, secret = url.removeprefix("http://world").partition("?secret=")
+        decisions = self.random.choice((("pass",), ("fail",), ("pass", "pass"), ("pass", "fail")))
+        asked = Asked(f"{self.name}.3ds", self.merchant.scope, path, {}, None, [])
+        requests = [
+            Request("POST", path, "", {}, msgspec.json.encode({"secret": secret, "outcome": decision}))
+            for decision in decisions
+        ]
+        process = await self.world.reachable()
+        await asyncio.gather(*(self._send(asked, request, process) for request in requests))
+        return await self._one(f"/v1/payment_intents/{paid['id']}", {"metadata": {f"{self.name}.challenge": "seen"}})
+
     def _means(self) -> dict[str, Any]:
         if self.random.random() < 0.6:
             return {"payment_method": self.random.choice(ALIASES)}
@@ -141,8 +164,12 @@ class _Client:
         random, id = self.random, paid["id"]
         direct = id.startswith("ch_")
         captured = paid.get("captured") if direct else paid.get("status") == "succeeded"
-        for _ in range(random.choice((1, 1, 2, 3))):
+        for nth in range(random.choice((1, 1, 2, 3))):
             part = random.choice((None, None, *PARTS))
+            if random.random() < 0.1:
+                noun = "charges" if direct else "payment_intents"
+                yield f"/v1/{noun}/{id}", {"metadata": {f"{self.name}.{self.asked}.{nth}": "seen"}}
+                continue
             if captured or random.random() < 0.1:
                 params: dict[str, Any] = {"charge" if direct else "payment_intent": id}
                 if part is not None:
@@ -190,7 +217,7 @@ class _Client:
         for tries in range(TRIES_MAX):
             process = await world.reachable()
             response = await self._send(asked, request, process)
-            if response is not None and response.status not in (409, 429, 503):
+            if response is not None and response.status not in TRANSIENT:
                 answer = Answer(response.status, response.body)
                 asked.answers.append(answer)
                 return answer
@@ -204,7 +231,7 @@ class _Client:
     async def _send(self, asked: Asked, request: Request, process: Any) -> Response | None:
         """One request, one answer, or None where none came in time."""
         world, random = self.world, self.random
-        patience = random.choice((0.05, 2.0, 5.0, 30.0, 80.0))
+        patience = random.choice((0.05, 2.0, 5.0, 25.0))
         if world.strikes("client's request lost"):
             await asyncio.sleep(patience)
             return None
@@ -234,6 +261,8 @@ def _short(params: dict[str, Any]) -> str:
 def _told(response: Response | None) -> str:
     if response is None:
         return "nothing"
+    if not response.body.startswith(b"{"):
+        return f"{response.status} a page"
     document = msgspec.json.decode(response.body)
     error = document.get("error")
     if error is not None:

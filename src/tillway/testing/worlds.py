@@ -78,7 +78,7 @@ FAULTS: dict[str, tuple[float, ...]] = {
     "commit happened, nobody knows": (0.0, 0.0, 0.03, 0.15),
     "commit did not happen, nobody knows": (0.0, 0.0, 0.03, 0.15),
     "commit happens later, nobody knows": (0.0, 0.0, 0.0, 0.05),
-    "store unreadable": (0.0,),
+    "store unreadable": (0.0, 0.0, 0.0, 0.03),
     "store unwritable": (0.0, 0.0, 0.0, 0.1),
     "slow store": (0.0, 0.1, 0.5),
     "refused": (0.0, 0.0, 0.1, 0.4),
@@ -95,6 +95,9 @@ FAULTS: dict[str, tuple[float, ...]] = {
 }
 """What can go wrong, and how probable it may be each time it could. Every world draws one of each row, so that some worlds
 know one fault only, and others all of them."""
+
+SKEWS_MS = (0, -1500, -100, 100, 1500)
+"""How far the clocks of processes are apart, in worlds where they are."""
 
 FROZEN_MAX_SECONDS = 10.0
 STORM_MAX_SECONDS = 30.0
@@ -137,6 +140,7 @@ class World:
         self.weather = {fault: self.random.choice(odds) for fault, odds in FAULTS.items()}
         self.crash_at = self.random.choice((0, self.random.randint(1, 80)))
         """Besides chance: the process that comes to this crash point, counted through the world, is killed."""
+        self.skews_ms = self.random.choice(((0,), (0,), SKEWS_MS))
         self.points = 0
         self.calm = False
         self.processes: list[Process] = []
@@ -293,7 +297,8 @@ class Process:
         self.waiting: list[asyncio.Future[Any]] = []
         """Who waits for an answer of this process, and hears of its end."""
         store: Store = _ProcessStore(self)
-        clock = Clock(world.time_ns, world.text_of)
+        skew_ns = world.random.choice(world.skews_ms) * 1_000_000
+        clock = Clock(lambda: world.time_ns() + skew_ns, world.text_of)
         renderer = Renderer("http://world")
         settings = Settings(lease_ms=LEASE_MS, answer_within_seconds=ANSWER_WITHIN_SECONDS, public_url="http://world")
         engine = Engine(store, clock, settings, renderer)
@@ -499,7 +504,8 @@ class _ProcessStore:
 
     async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
         process = self._process
-        await self._reach()
+        if self._world.strikes("store unreadable"):
+            raise Unavailable("simulated")
         rows = await self._store.claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit)
         if rows:
             self._world.tell(process.name, f"claims {', '.join(row.key.partition('/')[2] for row in rows)}")
@@ -545,7 +551,7 @@ class _ProcessTransport:
             raise self._failed("no answer, and the request was lost", spoken=True)
         if world.strikes("request late"):
             world.late_under_way += 1
-            world.later(world.random.choice((1.0, 3.0, 8.0)), self._perform_late, request)
+            world.later(world.random.choice((1.0, 3.0, 8.0, 30.0)), self._perform_late, request)
             await asyncio.sleep(0.5)
             raise self._failed("no answer, and the request is on its way", spoken=True)
         response = await self._perform(request)
