@@ -1,0 +1,228 @@
+/*
+ * A bank behind docs/http-bank.md, as the injected response of a mountebank imposter. It decides by amount (1 Declined,
+ * 2 InsufficientFunds, 24 Pending and Accepted on the next ask or resend, any other Accepted), keeps operations by
+ * reference in the imposter's state, and answers a repeat with the first answer.
+ *
+ * By hand:
+ *     npx @mbtest/mountebank start --allowInjection --localOnly --nologfile --configfile tests/bank/imposter.ejs
+ *
+ * What the contract does not have: POST /_bank/faults {"rules": […]} takes the rules of connectors/faults.py as far as
+ * an imposter can keep them, and GET /_bank/operations lists what came. It never sends a notice. Its state lives in
+ * memory alone and holds what it was sent, card numbers too, so it is a bank for tests.
+ */
+function bank (config) {
+    const HOLD_MS = 20000;
+    const PATHS = {
+        '/v1/authorizations': { kind: 'authorization', fields: ['amount', 'currency', 'capture', 'card'] },
+        '/v1/captures': { kind: 'capture', parent: 'authorization', fields: ['authorization', 'amount', 'currency'] },
+        '/v1/voids': { kind: 'void', parent: 'authorization', fields: ['authorization'] },
+        '/v1/refunds': { kind: 'refund', parent: 'payment', fields: ['payment', 'amount', 'currency'] },
+        '/v1/payouts': { kind: 'payout', fields: ['amount', 'currency', 'recipient'] }
+    };
+    const OPERATIONS = { authorization: 'authorize' };
+
+    const request = config.request;
+    const state = config.state;
+    state.operations = state.operations || {};
+    state.rules = state.rules || [];
+
+    const call = request.method === 'POST' ? PATHS[request.path] : undefined;
+    const body = request.method === 'POST' ? parsed(request.body) : undefined;
+    if (request.path === '/_bank/faults') {
+        state.rules = body.rules || [];
+        return answer(200, { rules: state.rules });
+    }
+    if (request.path === '/_bank/operations') {
+        return answer(200, { operations: Object.values(state.operations).map(shown) });
+    }
+    const operation = call ? OPERATIONS[call.kind] || call.kind : 'look_up';
+    const rule = struck(operation, body && body.amount);
+    if (!rule) {
+        return handle();
+    }
+    switch (rule.fault) {
+    case 'slow':
+        return later(handle(), rule.ms);
+    case 'lose_request':
+        return later({ fault: 'CONNECTION_RESET_BY_PEER' }, HOLD_MS);
+    case 'lose_answer':
+        handle();
+        return later({ fault: 'CONNECTION_RESET_BY_PEER' }, HOLD_MS);
+    case 'reset_before':
+        return { fault: 'CONNECTION_RESET_BY_PEER' };
+    case 'reset_after':
+        handle();
+        return { fault: 'CONNECTION_RESET_BY_PEER' };
+    case 'half_body': {
+        const whole = handle();
+        return Object.assign({}, whole, { body: whole.body.slice(0, whole.body.length / 2) });
+    }
+    case 'error_before':
+        return answer(rule.status || 503, { message: 'simulated' });
+    case 'error_after':
+        handle();
+        return answer(rule.status || 503, { message: 'simulated' });
+    case 'throttle': {
+        const throttled = answer(429, { message: 'simulated' });
+        throttled.headers['Retry-After'] = String(Math.ceil((rule.ms || 0) / 1000));
+        return throttled;
+    }
+    default:
+        return answer(500, { message: `an imposter has no fault ${rule.fault}` });
+    }
+
+    function handle () {
+        if (request.method === 'GET') {
+            const found = state.operations[request.path.replace('/v1/operations/', '')];
+            return found ? answer(200, shown(settled(found))) : answer(404, { message: 'no such operation' });
+        }
+        if (!call) {
+            return answer(404, { message: 'no such call' });
+        }
+        const wrong = problem();
+        if (wrong) {
+            return answer(wrong.startsWith('missing') ? 400 : 422, { message: wrong });
+        }
+        const contents = JSON.stringify([call.kind, call.fields.map(field => body[field])]);
+        const known = state.operations[body.reference];
+        if (known) {
+            if (known.contents !== contents) {
+                return answer(409, { message: 'this reference was used with other contents' });
+            }
+            return answer(200, shown(settled(known)));
+        }
+        const decided = decide(contents);
+        state.operations[body.reference] = decided;
+        return answer(200, shown(decided));
+    }
+
+    function problem () {
+        if (body === undefined || typeof body.reference !== 'string' || body.reference.length > 35) {
+            return 'missing: a reference of at most 35 characters';
+        }
+        const key = header('idempotency-key');
+        if (key !== body.reference) {
+            return 'the header Idempotency-Key is not the reference';
+        }
+        const missing = call.fields.find(field => body[field] === undefined);
+        if (missing) {
+            return `missing: ${missing}`;
+        }
+        if (call.kind !== 'void' && !(Number.isInteger(body.amount) && body.amount > 0)) {
+            return 'amount is not a positive integer';
+        }
+        return undefined;
+    }
+
+    function decide (contents) {
+        const parent = call.parent && state.operations[body[call.parent]];
+        const decided = {
+            reference: body.reference,
+            kind: call.kind,
+            status: 'Accepted',
+            amount: call.kind === 'void' ? (parent ? parent.amount : 0) : body.amount,
+            currency: call.kind === 'void' ? (parent ? parent.currency : 'xxx') : body.currency,
+            bank_id: `imposter-${body.reference}`,
+            contents
+        };
+        if (call.kind === 'authorization') {
+            decided.captures = body.capture === true;
+        }
+        if (call.parent) {
+            decided.parent = body[call.parent];
+            const refusal = against(parent);
+            if (refusal) {
+                return refuse(decided, 'Declined', refusal);
+            }
+        }
+        switch (decided.kind === 'void' ? 0 : decided.amount) {
+        case 1:
+            return refuse(decided, 'Declined', 'generic_decline');
+        case 2:
+            return refuse(decided, 'InsufficientFunds', 'insufficient_funds');
+        case 24:
+            decided.status = 'Pending';
+            return decided;
+        default:
+            return decided;
+        }
+    }
+
+    function against (parent) {
+        if (!parent || parent.kind !== 'authorization' || parent.status !== 'Accepted') {
+            return 'not_an_authorization';
+        }
+        const children = Object.values(state.operations).filter(
+            child => child.parent === parent.reference && (child.status === 'Accepted' || child.status === 'Pending'));
+        const sum = kind => children.filter(child => child.kind === kind).reduce((total, child) => total + child.amount, 0);
+        const captured = parent.captures ? parent.amount : sum('capture');
+        if (children.some(child => child.kind === 'void')) {
+            return 'authorization_voided';
+        }
+        if (call.kind === 'capture' && captured + body.amount > parent.amount) {
+            return 'capture_exceeds_authorization';
+        }
+        if (call.kind === 'void' && captured > 0) {
+            return 'authorization_captured';
+        }
+        if (call.kind === 'refund' && sum('refund') + body.amount > captured) {
+            return 'refund_exceeds_capture';
+        }
+        return undefined;
+    }
+
+    function refuse (decided, status, code) {
+        decided.status = status;
+        decided.decline_code = code;
+        return decided;
+    }
+
+    function settled (found) {
+        if (found.status === 'Pending') {
+            found.status = 'Accepted';
+        }
+        return found;
+    }
+
+    function shown (found) {
+        const copy = Object.assign({}, found);
+        delete copy.contents;
+        delete copy.captures;
+        return copy;
+    }
+
+    function struck (name, amount) {
+        const found = state.rules.find(rule =>
+            (rule.operation === name || (rule.operation === undefined && name !== 'look_up')) &&
+            (rule.amount === undefined || rule.amount === amount) &&
+            (rule.times === undefined || rule.times > 0));
+        if (found && found.times !== undefined) {
+            found.times -= 1;
+        }
+        return found;
+    }
+
+    function parsed (text) {
+        try {
+            const value = JSON.parse(text);
+            return value !== null && typeof value === 'object' && !Array.isArray(value) ? value : undefined;
+        }
+        catch (error) {
+            return undefined;
+        }
+    }
+
+    function header (name) {
+        const found = Object.keys(request.headers).find(key => key.toLowerCase() === name);
+        return found && request.headers[found];
+    }
+
+    function answer (status, document) {
+        return { statusCode: status, headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(document) };
+    }
+
+    function later (response, ms) {
+        setTimeout(() => config.callback(response), ms);
+        return undefined;
+    }
+}

@@ -1,0 +1,279 @@
+"""The connector `http_bank`, and a whole server, against a bank that is not ours: mountebank, with tests/bank in it.
+
+Mountebank comes from npm into build/, once. Where there is neither a copy nor a way to get one, these tests skip.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stripe
+from tillway_server import TillwayServer, init, tillway_json
+
+from tillway.connectors.http_bank import HttpBank
+from tillway.connectors.port import Connector, Outcome, Transport
+from tillway.connectors.transport import SocketTransport
+from tillway.domain.account import Scope
+from tillway.testing.connector_contract import Check, checks_for
+
+from .far_sides import free_port
+
+VERSION = "2.9.2"
+ROOT = Path(__file__).parents[2]
+IMPOSTER = ROOT / "tests" / "bank" / "imposter.ejs"
+INSTALLED = ROOT / "build" / f"mountebank-{VERSION}"
+
+INSTALL_SECONDS = 120
+READY_SECONDS = 30
+
+NOTICES = {"notices_repeat_with_the_same_id", "disputes_name_the_authorization"}
+"""An imposter answers and never calls, so what the contract asks of notices is left to the other bank."""
+
+CHECKS = [check for check in checks_for(HttpBank("http://127.0.0.1:1").capabilities) if check.__name__ not in NOTICES]
+
+
+class Imposter:
+    """A running mountebank with the bank of tests/bank. `url` is the bank's."""
+
+    def __init__(self, place: Path) -> None:
+        port, self._bank = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self._bank}"
+        self.process = subprocess.Popen(
+            [
+                *("node", INSTALLED / "node_modules" / ".bin" / "mb", "start"),
+                *("--allowInjection", "--localOnly", "--nologfile", "--loglevel", "error"),
+                *("--port", str(port), "--pidfile", place / "mb.pid", "--configfile", IMPOSTER),
+            ],
+            cwd=place,
+            env={**os.environ, "BANK_PORT": str(self._bank)},
+        )
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                self.operations()
+                return
+            time.sleep(0.1)
+        self.process.kill()
+        raise AssertionError("mountebank did not start; what it said stands above")
+
+    def operations(self) -> list[dict[str, Any]]:
+        """Everything that the bank was asked to do, once a reference."""
+        with urllib.request.urlopen(f"{self.url}/_bank/operations", timeout=10) as answer:
+            found: list[dict[str, Any]] = json.load(answer)["operations"]
+        return found
+
+    def strike(self, *rules: Mapping[str, Any]) -> None:
+        """Misbehave by these rules from now on; none given: behave."""
+        request = urllib.request.Request(f"{self.url}/_bank/faults", json.dumps({"rules": rules}).encode())
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+
+
+@pytest.fixture(scope="module")
+def imposter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Imposter]:
+    if not INSTALLED.exists():
+        _install()
+    running = Imposter(tmp_path_factory.mktemp("mountebank"))
+    yield running
+    running.stop()
+
+
+def _install() -> None:
+    """Fetch mountebank from npm, or skip."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("mountebank needs node and npm, which are not here")
+    partial = INSTALLED.with_name(f"{INSTALLED.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        done = subprocess.run(
+            [
+                *("npm", "install", "--prefix", partial, "--no-fund", "--no-audit", "--ignore-scripts"),
+                f"@mbtest/mountebank@{VERSION}",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_SECONDS,
+        )
+        if done.returncode != 0:
+            pytest.skip(f"npm could not fetch mountebank: {done.stderr.strip()[-300:]}")
+        with contextlib.suppress(OSError):
+            partial.rename(INSTALLED)  # Another worker may have been faster.
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"npm did not fetch mountebank within {INSTALL_SECONDS} seconds")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+# The connector.
+
+
+class ImposterFar:
+    def __init__(self, imposter: Imposter) -> None:
+        bank = HttpBank.from_settings(
+            {"base_url": imposter.url, "timeout_seconds": "0.4", "notice_secret": "notices-are-signed"}
+        )
+        self.connector: Connector = bank
+        self.transport: Transport = bank.transport()
+        self._imposter = imposter
+        self._before = self._accepted()
+
+    async def strike(self, *rules: Mapping[str, Any]) -> None:
+        self._imposter.strike(*rules)
+
+    async def performed(self) -> int:
+        return self._accepted() - self._before
+
+    def nowhere(self) -> Transport:
+        return SocketTransport(f"http://127.0.0.1:{free_port()}", timeout_seconds=1)
+
+    async def notices(self, outcome: Outcome, count: int) -> list[tuple[Mapping[str, str], bytes]]:
+        raise AssertionError("an imposter sends no notices")
+
+    def _accepted(self) -> int:
+        return sum(operation["status"] == "Accepted" for operation in self._imposter.operations())
+
+
+@contextlib.asynccontextmanager
+async def behind(imposter: Imposter) -> AsyncIterator[ImposterFar]:
+    far = ImposterFar(imposter)
+    try:
+        yield far
+    finally:
+        imposter.strike()
+        await far.transport.close()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_the_connector_keeps_the_contract(check: Check, imposter: Imposter) -> None:
+    async with behind(imposter) as far:
+        await check(far)
+
+
+# A whole server.
+
+
+@pytest.fixture(scope="module")
+def server(imposter: Imposter, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TillwayServer]:
+    data_dir = tmp_path_factory.mktemp("installation") / "data"
+    made = init(data_dir)
+    added = tillway_json(
+        *("connectors", "add", "bank", "--kind", "http_bank", "--set", f"base_url={imposter.url}"),
+        *("--set", "ask_after_seconds=1", "--set", "timeout_seconds=1", "--default", "--data-dir", data_dir),
+    )
+    assert added["default"] is True
+    running = TillwayServer(data_dir, made)
+    yield running
+    running.stop()
+
+
+def pay(server: TillwayServer, amount: int, **params: Any) -> stripe.PaymentIntent:
+    return server.client.v1.payment_intents.create(
+        {
+            "amount": amount,
+            "currency": "eur",
+            "payment_method": "pm_card_visa",
+            "confirm": True,
+            "return_url": "https://example.com/back",
+            **params,
+        }
+    )
+
+
+def test_taken_and_refunded(server: TillwayServer, imposter: Imposter) -> None:
+    paid = pay(server, 4201)
+    assert paid.status == "succeeded"
+    refunds = server.client.v1.refunds
+    assert refunds.create({"payment_intent": paid.id, "amount": 4000}).status == "succeeded"
+    assert refunds.create({"payment_intent": paid.id}).amount == 201
+    with pytest.raises(stripe.InvalidRequestError, match="already been refunded"):
+        refunds.create({"payment_intent": paid.id})
+    [taken] = [operation for operation in imposter.operations() if operation["amount"] == 4201]
+    children = [operation for operation in imposter.operations() if operation.get("parent") == taken["reference"]]
+    assert [(child["kind"], child["amount"]) for child in children] == [("refund", 4000), ("refund", 201)]
+
+
+def test_authorized_captured_and_voided(server: TillwayServer, imposter: Imposter) -> None:
+    intents = server.client.v1.payment_intents
+    first, second = (pay(server, amount, capture_method="manual") for amount in (4210, 4211))
+    assert intents.capture(first.id, {"amount_to_capture": 4000}).amount_received == 4000
+    assert intents.cancel(second.id).status == "canceled"
+    kinds = {
+        operation["reference"]: [
+            child["kind"] for child in imposter.operations() if child.get("parent") == operation["reference"]
+        ]
+        for operation in imposter.operations()
+        if operation["amount"] in (4210, 4211) and operation["kind"] == "authorization"
+    }
+    assert list(kinds.values()) == [["capture"], ["void"]]
+
+
+@pytest.mark.parametrize(("amount", "decline_code"), [(1, "generic_decline"), (2, "insufficient_funds")])
+def test_declined_by_amount(server: TillwayServer, amount: int, decline_code: str) -> None:
+    with pytest.raises(stripe.CardError) as declined:
+        pay(server, amount)
+    assert declined.value.code == "card_declined" and declined.value.error.decline_code == decline_code
+    assert server.client.v1.payment_intents.retrieve(declined.value.error.payment_intent.id).amount_received == 0
+
+
+def test_pending_is_settled_by_asking(server: TillwayServer) -> None:
+    paid = pay(server, 24)
+    assert paid.status == "processing"
+    deadline = time.monotonic() + 5
+    while paid.status == "processing" and time.monotonic() < deadline:
+        time.sleep(0.1)
+        paid = server.client.v1.payment_intents.retrieve(paid.id)
+    assert paid.status == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("fault", "amount"),
+    [
+        ("lose_answer", 4301),
+        ("reset_after", 4302),
+        ("half_body", 4303),
+        ("error_after", 4304),
+        ("error_before", 4305),
+        ("throttle", 4306),
+    ],
+)
+def test_paid_once_whatever_the_bank_does(server: TillwayServer, imposter: Imposter, fault: str, amount: int) -> None:
+    imposter.strike({"fault": fault, "operation": "authorize", "amount": amount, "times": 1})
+    assert pay(server, amount).status == "succeeded"
+    assert [operation["status"] for operation in imposter.operations() if operation["amount"] == amount] == ["Accepted"]
+
+
+def test_bank_money_is_the_ledgers_money(server: TillwayServer, imposter: Imposter) -> None:
+    """After everything above: what the bank took and gave back is what the ledger says that it owes."""
+    pay(server, 4400)
+    scope = Scope(account=server.account, mode="test").key
+    accepted = [
+        operation
+        for operation in imposter.operations()
+        if operation["reference"].startswith(scope) and operation["status"] == "Accepted"
+    ]
+    later = {operation["parent"] for operation in accepted if operation["kind"] in ("capture", "void")}
+    signs = {"authorization": 1, "capture": 1, "refund": -1, "void": 0}
+    moved = sum(
+        signs[operation["kind"]] * operation["amount"] for operation in accepted if operation["reference"] not in later
+    )
+    status, ledger = server.call("GET", "/ops/v1/ledger")
+    assert status == 200 and ledger["balanced"] is True
+    assert [row["balance"] for row in ledger["accounts"] if row["account"] == "receivable:bank"] == [moved]
+    assert moved > 0
