@@ -203,7 +203,7 @@ def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
         "radar_options": {},
         "receipt_email": charge.receipt_email,
         "receipt_number": None,
-        "receipt_url": f"{view.base_url}/receipts/{charge.id}" if charge.status == "succeeded" else None,
+        "receipt_url": None,
         "refunded": charge.refunded,
         "review": None,
         "shipping": shipping(charge.shipping),
