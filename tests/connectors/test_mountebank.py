@@ -88,6 +88,8 @@ class Imposter:
 
 @pytest.fixture(scope="module")
 def imposter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Imposter]:
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("mountebank needs node and npm, which are not here")
     if not INSTALLED.exists():
         _install()
     running = Imposter(tmp_path_factory.mktemp("mountebank"))
@@ -97,8 +99,6 @@ def imposter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Imposter]:
 
 def _install() -> None:
     """Fetch mountebank from npm, or skip."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("mountebank needs node and npm, which are not here")
     partial = INSTALLED.with_name(f"{INSTALLED.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
