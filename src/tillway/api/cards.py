@@ -2,7 +2,18 @@
 
 from typing import Any
 
-from tillway.api.params import Address, CardField, Email, Enum, Ignored, Object, Open, Text, Unsupported
+from tillway.api.params import (
+    Address,
+    CardField,
+    Email,
+    Enum,
+    Ignored,
+    Metadata,
+    Object,
+    Open,
+    Text,
+    Unsupported,
+)
 from tillway.domain.payment_method import CardFacts
 
 METHOD_TYPES = (
@@ -26,14 +37,43 @@ BILLING = Object(
     tax_id=Text(unsettable=True),
 )
 
+STRIPE_JS: dict[str, Any] = {
+    name: Ignored()
+    for name in (
+        "_stripe_account",
+        "_stripe_version",
+        "client_attribution_metadata",
+        "guid",
+        "key",
+        "muid",
+        "pasted_fields",
+        "payment_user_agent",
+        "referrer",
+        "sid",
+        "time_on_page",
+    )
+}
+"""What Stripe.js reports on the browser it runs in, or repeats from the headers; none of that decides anything here."""
+
+NETWORKS = Object(preferred=Enum("cartes_bancaires", "mastercard", "visa", unsettable=True))
+
 CARD = Object(
+    object=Enum("card"),
     number=CardField(required=True),
     exp_month=CardField(required=True),
     exp_year=CardField(required=True),
     cvc=CardField(),
-    networks=Open(),
-    token=CardField(),
+    name=Text(unsettable=True),
+    address_city=Text(unsettable=True),
+    address_country=Text(unsettable=True),
+    address_line1=Text(unsettable=True),
+    address_line2=Text(unsettable=True),
+    address_state=Text(unsettable=True),
+    address_zip=Text(unsettable=True),
+    currency=Ignored(),
+    networks=NETWORKS,
 )
+"""A card as the old API takes it, for a token or in the place of one."""
 
 METHOD_DATA = Object(
     type=Enum(*METHOD_TYPES, required=True),
@@ -43,23 +83,16 @@ METHOD_DATA = Object(
         exp_year=CardField(),
         cvc=CardField(),
         token=Text(),
-        networks=Open(),
+        networks=NETWORKS,
     ),
     billing_details=BILLING,
-    metadata=Open(),
+    metadata=Metadata(),
     allow_redisplay=Enum("always", "limited", "unspecified"),
     radar_options=Open(),
     link=Ignored(),
-    # Stripe.js reports on the browser it runs in; none of that decides anything here.
-    guid=Ignored(),
-    muid=Ignored(),
-    sid=Ignored(),
-    payment_user_agent=Ignored(),
-    referrer=Ignored(),
-    time_on_page=Ignored(),
-    client_attribution_metadata=Ignored(),
     us_bank_account=Unsupported("bank debits"),
     sepa_debit=Unsupported("bank debits"),
+    **STRIPE_JS,
 )
 
 
@@ -114,10 +147,17 @@ _BRANDS = {
 
 
 def card_object(
-    id: str, card: CardFacts, *, name: str | None, address: dict[str, Any], customer: str | None
+    id: str,
+    card: CardFacts,
+    *,
+    name: str | None,
+    address: dict[str, Any],
+    customer: str | None = None,
+    metadata: dict[str, str] | None = None,
+    allow_redisplay: str = "unspecified",
 ) -> dict[str, Any]:
-    """The `card` object of tokens and of customers' sources."""
-    return {
+    """The `card` object of tokens and of customers' sources. A token's has no customer at all."""
+    shown = {
         "id": id,
         "object": "card",
         "address_city": address.get("city"),
@@ -128,10 +168,9 @@ def card_object(
         "address_state": address.get("state"),
         "address_zip": address.get("postal_code"),
         "address_zip_check": card.postal_code_check,
-        "allow_redisplay": "unspecified",
+        "allow_redisplay": allow_redisplay,
         "brand": _BRANDS.get(card.brand, "Unknown"),
         "country": card.country,
-        "customer": customer,
         "cvc_check": card.cvc_check,
         "dynamic_last4": None,
         "exp_month": card.exp_month,
@@ -139,10 +178,12 @@ def card_object(
         "fingerprint": card.fingerprint,
         "funding": card.funding,
         "last4": card.last4,
-        "metadata": {},
+        "metadata": metadata or {},
         "name": name,
         "networks": {"preferred": None},
         "regulated_status": "unregulated",
         "tokenization_method": None,
-        "wallet": None,
     }
+    if customer is not None:
+        shown["customer"] = customer
+    return shown

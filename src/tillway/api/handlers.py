@@ -3,6 +3,7 @@
 from tillway.api import (
     balance,
     charges,
+    customers,
     disputes,
     events,
     health,
@@ -12,12 +13,16 @@ from tillway.api import (
     payment_intents,
     payment_methods,
     refunds,
+    setup_intents,
+    sources,
+    tokens,
     webhook_endpoints,
 )
 
 LOADED = (
     balance,
     charges,
+    customers,
     disputes,
     events,
     health,
@@ -27,5 +32,8 @@ LOADED = (
     payment_intents,
     payment_methods,
     refunds,
+    setup_intents,
+    sources,
+    tokens,
     webhook_endpoints,
 )

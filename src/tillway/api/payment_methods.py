@@ -2,50 +2,52 @@
 
 from typing import Any
 
-from tillway.api.cards import BILLING, METHOD_DATA, billing, checks
+from tillway.api.cards import BILLING, METHOD_DATA, NETWORKS, billing, card_object, checks
+from tillway.api.lists import listed
 from tillway.api.params import (
-    CardField,
     Enum,
     Expand,
     Id,
-    Ignored,
+    Integer,
     Metadata,
     Object,
-    Open,
     Params,
     Unsupported,
     list_params,
 )
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape
+from tillway.api.routes import Answer, Call, Page, route
+from tillway.api.shapes import EXPANDABLE, View, shape
+from tillway.domain import payment_method as domain
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import Changes, Moment
-from tillway.engine import payments
+from tillway.domain.refusal import Refused
+from tillway.engine import customers, payments
 from tillway.engine.core import Load
+from tillway.engine.payments import picked
+from tillway.store.codec import by_customer
 
 _CONNECT = "Connect accounts"
+_TYPE = Enum("card", "us_bank_account", "sepa_debit")
+_REDISPLAY = Enum("always", "limited", "unspecified")
 
 CREATE = Params(
-    **{name: member for name, member in METHOD_DATA.members.items() if name != "metadata"},
-    metadata=Metadata(),
+    **METHOD_DATA.members,
     customer=Unsupported(_CONNECT),
     payment_method=Unsupported(_CONNECT),
     expand=Expand(),
-    key=Ignored(),
 )
 UPDATE = Params(
-    allow_redisplay=Enum("always", "limited", "unspecified"),
+    allow_redisplay=_REDISPLAY,
     billing_details=BILLING,
-    card=Object(exp_month=CardField(), exp_year=CardField(), networks=Open()),
+    card=Object(exp_month=Integer(minimum=0), exp_year=Integer(minimum=0, maximum=9999), networks=NETWORKS),
     expand=Expand(),
     metadata=Metadata(),
     us_bank_account=Unsupported("bank debits"),
 )
 ATTACH = Params(customer=Id(required=True), customer_account=Unsupported(_CONNECT), expand=Expand())
 EXPAND_ONLY = Params(expand=Expand())
-LIST = list_params(
-    customer=Id(), customer_account=Unsupported(_CONNECT), type=Enum("card", "us_bank_account", "sepa_debit"), allow_redisplay=Enum("always", "limited", "unspecified")
-)
+LIST_OF_CUSTOMER = list_params(type=_TYPE, allow_redisplay=_REDISPLAY)
+LIST = LIST_OF_CUSTOMER.extended(customer=Id(), customer_account=Unsupported(_CONNECT))
 
 
 @route("POST", "/v1/payment_methods", CREATE, returns="payment_method", access="publishable")
@@ -59,8 +61,95 @@ async def create(call: Call) -> Answer:
     return await call.platform.engine.run(call.caller, work)
 
 
+@route("GET", "/v1/payment_methods", LIST, returns="list")
+async def list_payment_methods(call: Call) -> Answer:
+    """List payment methods, newest first; those of one customer with `customer`."""
+    return await _listed(call, call.params.get("customer"))
+
+
+@route("GET", "/v1/payment_methods/{id}", EXPAND_ONLY, returns="payment_method")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve a payment method."""
+    return await call.platform.engine.load(call.caller.scope_key).get(PaymentMethod, call.id, "payment_method")
+
+
+@route("POST", "/v1/payment_methods/{id}", UPDATE, returns="payment_method")
+async def update(call: Call) -> Answer:
+    """Change a payment method's billing details, expiry or metadata."""
+    fields = picked(call.params, "allow_redisplay", "billing_details", "metadata")
+    fields |= picked(call.params.get("card") or {}, "exp_month", "exp_year")
+
+    async def work(load: Load, at: Moment) -> Changes:
+        return domain.update(await load.get(PaymentMethod, call.id, "payment_method"), fields, at.now)
+
+    return await call.platform.engine.run(call.caller, work)
+
+
+@route("POST", "/v1/payment_methods/{id}/attach", ATTACH, returns="payment_method")
+async def attach(call: Call) -> Answer:
+    """Attach a payment method to a customer."""
+    return await customers.attach_method(call.platform, call.caller, call.id, call.params["customer"])
+
+
+@route("POST", "/v1/payment_methods/{id}/detach", EXPAND_ONLY, returns="payment_method")
+async def detach(call: Call) -> Answer:
+    """Detach a payment method from its customer, for good."""
+    return await customers.detach_method(call.platform, call.caller, call.id)
+
+
+@route("GET", "/v1/customers/{id}/payment_methods", LIST_OF_CUSTOMER, returns="list")
+async def list_of_customer(call: Call) -> Answer:
+    """List a customer's payment methods, newest first."""
+    page = await _listed(call, call.id)
+    page.url = f"/v1/customers/{call.id}/payment_methods"
+    return page
+
+
+@route("GET", "/v1/customers/{customer}/payment_methods/{id}", EXPAND_ONLY, returns="payment_method")
+async def retrieve_of_customer(call: Call) -> Answer:
+    """Retrieve a payment method of a customer."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    owner, id = call.ids
+    await customers.existing(load, owner, "customer")
+    method = await load.get(PaymentMethod, id, "payment_method")
+    if method.customer != owner:
+        raise Refused("resource_missing", f"No such PaymentMethod: '{id[:100]}'", param="payment_method")
+    return method
+
+
+async def _listed(call: Call, customer: str | None) -> Page:
+    scope = call.caller.scope_key
+    wanted = picked(call.params, "type", "allow_redisplay")
+
+    def keep(method: PaymentMethod) -> bool:
+        return all(getattr(method, name) == value for name, value in wanted.items())
+
+    if customer is None:
+        return await listed(call, "pm", keep=keep if wanted else None, noun="PaymentMethod")
+    await customers.existing(call.platform.engine.load(scope), customer, "customer")
+    partition = by_customer(scope, "pm", customer)
+    return await listed(
+        call, "pm", index="customer", partition=partition, keep=keep if wanted else None, noun="PaymentMethod"
+    )
+
+
+EXPANDABLE["card"] = frozenset(("customer",))
+
+
 @shape(PaymentMethod, object="payment_method", expandable="customer")
 def payment_method_shape(method: PaymentMethod, view: View) -> dict[str, Any]:
+    card = method.card
+    if method.shown_as == "card":
+        assert card is not None, "only a card is shown as one"
+        return card_object(
+            method.id,
+            card,
+            name=method.billing_details.get("name"),
+            address=method.billing_details.get("address") or {},
+            customer=method.customer,
+            metadata=method.metadata,
+            allow_redisplay=method.allow_redisplay,
+        )
     shown: dict[str, Any] = {
         "id": method.id,
         "object": "payment_method",
@@ -73,7 +162,6 @@ def payment_method_shape(method: PaymentMethod, view: View) -> dict[str, Any]:
         "metadata": method.metadata,
         "type": method.type,
     }
-    card = method.card
     if card is not None:
         shown["card"] = {
             "brand": card.brand,

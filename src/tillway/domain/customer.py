@@ -9,6 +9,9 @@ from tillway.domain.refusal import Refused
 
 
 class Customer(Record, frozen=True, kw_only=True):
+    """A person or firm. `default_source` is the card of the old API that a direct charge takes; of
+    `invoice_settings` only what was set is there."""
+
     email: str | None = None
     name: str | None = None
     description: str | None = None
@@ -29,17 +32,23 @@ class Customer(Record, frozen=True, kw_only=True):
     deleted: bool = False
     door: str = "v1"
 
+    @property
+    def default_method(self) -> str | None:
+        """The payment method that stands in `invoice_settings[default_payment_method]`."""
+        return self.invoice_settings.get("default_payment_method")
+
 
 def create(fields: dict[str, Any], at: Moment) -> Changes:
     """A new customer. The invoice prefix is taken from the id, so that it needs no randomness of its own."""
     suffix = at.new_suffix()
-    customer = changed(Customer(id=f"cus_{suffix}", created=at.now, invoice_prefix=suffix[-8:].upper()), fields)
+    bare = Customer(id=f"cus_{suffix}", created=at.now, invoice_prefix=suffix[-8:].upper())
+    customer = changed(bare, _settled(bare, fields))
     return Changes(result=customer, records=(customer,), events=(EventDraft(type="customer.created", record=customer),))
 
 
 def update(customer: Customer, fields: dict[str, Any]) -> Changes:
-    _must_exist(customer)
-    after = changed(customer, fields)
+    must_exist(customer)
+    after = changed(customer, _settled(customer, fields))
     if after == customer:
         return Changes(result=customer)
     return Changes(
@@ -49,17 +58,37 @@ def update(customer: Customer, fields: dict[str, Any]) -> Changes:
     )
 
 
+def _settled(customer: Customer, fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields` with the invoice settings merged into those that the customer has; one given as None goes."""
+    if fields.get("invoice_settings") is None:
+        return fields
+    merged = {**customer.invoice_settings, **fields["invoice_settings"]}
+    return {**fields, "invoice_settings": {name: value for name, value in merged.items() if value is not None}}
+
+
+def lose_method(customer: Customer, method: str, *, next_source: str | None) -> Changes:
+    """One of the customer's payment methods goes. `next_source` takes its place where it was the default source.
+
+    The customer is written in any case, so that two of its methods that go at once cannot each make the other default.
+    """
+    after = customer
+    if customer.default_source == method:
+        after = msgspec.structs.replace(after, default_source=next_source)
+    if customer.default_method == method:
+        left = {name: value for name, value in after.invoice_settings.items() if name != "default_payment_method"}
+        after = msgspec.structs.replace(after, invoice_settings=left)
+    events = (EventDraft(type="customer.updated", record=after, previous=customer),) if after != customer else ()
+    return Changes(result=after, records=(after,), events=events)
+
+
 def delete(customer: Customer) -> Changes:
     """What stays is a stub that says so: old charges keep pointing at it, and nothing about the person is left."""
-    _must_exist(customer)
+    must_exist(customer)
     stub = Customer(id=customer.id, created=customer.created, deleted=True)
     return Changes(result=stub, records=(stub,), events=(EventDraft(type="customer.deleted", record=customer),))
 
 
-def _must_exist(customer: Customer) -> None:
+def must_exist(customer: Customer, param: str = "id") -> None:
+    """Refused where the customer was deleted, in the words for one that never was."""
     if customer.deleted:
-        raise Refused("resource_missing", f"No such customer: '{customer.id}'", param="id")
-
-
-def with_default_source(customer: Customer, source: str | None) -> Customer:
-    return msgspec.structs.replace(customer, default_source=source)
+        raise Refused("resource_missing", f"No such customer: '{customer.id}'", param=param)

@@ -1,12 +1,14 @@
 """Payment methods, the tokens that become them, and where the card itself lies."""
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import msgspec
 
+from tillway.domain.cards import YEARS_AHEAD_MAX, expired
 from tillway.domain.customer import Customer
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
-from tillway.domain.refusal import Refused
+from tillway.domain.refusal import RULES, Refused
 
 TOKEN_LIFETIME_SECONDS = 15 * 60
 CVC_LIFETIME_SECONDS = 24 * 60 * 60
@@ -17,8 +19,8 @@ class CardFacts(Value, frozen=True, kw_only=True):
     """What may be known of a card outside the vault.
 
     `vault` names the sealed card, `cvc` the sealed security code while there is one. A public test card has neither:
-    `alias` names it in the table of test cards. `three_d_secure` to `instant` are a test card's manners, in the words of
-    `domain/test_cards.py`.
+    `alias` names it in the table of test cards. `three_d_secure` to `instant` are a test card's manners, in the words
+    of `domain/test_cards.py`.
     """
 
     brand: str
@@ -43,7 +45,10 @@ class CardFacts(Value, frozen=True, kw_only=True):
 
 
 class PaymentMethod(Record, frozen=True, kw_only=True):
-    """A way to pay. Its id begins with `card_` where it was made from a token the old way, else with `pm_`."""
+    """A way to pay. Its id begins with `card_` where it was made from a token the old way, else with `pm_`.
+
+    `shown_as` is "card" only in the copy that an answer or an event of the old API holds; it is never kept.
+    """
 
     type: str = "card"
     card: CardFacts | None = None
@@ -54,7 +59,13 @@ class PaymentMethod(Record, frozen=True, kw_only=True):
     consumed: bool = False
     set_up: bool = False
     detached: bool = False
+    shown_as: Literal["payment_method", "card"] = "payment_method"
     door: str = "v1"
+
+    @property
+    def is_source(self) -> bool:
+        """Whether it stands among its customer's `sources`, as cards of the old API do."""
+        return self.id.startswith("card_")
 
 
 class Token(Record, frozen=True, kw_only=True):
@@ -84,6 +95,20 @@ def new_method(card: CardFacts, fields: dict[str, Any], at: Moment, *, prefix: s
     return changed(PaymentMethod(id=at.new_id(prefix), created=at.now, card=card), fields)
 
 
+def new_token(
+    card: CardFacts, at: Moment, *, name: str | None, address: dict[str, str], client_ip: str | None
+) -> Token:
+    return Token(
+        id=at.new_id("tok"),
+        created=at.now,
+        card=card,
+        card_id=at.new_id("card"),
+        name=name,
+        address=address,
+        client_ip=client_ip,
+    )
+
+
 def redeem(token: Token, at: Moment) -> tuple[Token, PaymentMethod]:
     """The token used, and the payment method that it becomes."""
     if token.used:
@@ -94,19 +119,33 @@ def redeem(token: Token, at: Moment) -> tuple[Token, PaymentMethod]:
         )
     if token.valid_until <= at.now:
         raise Refused("token_expired", param="source")
-    billing = {"name": token.name, "address": token.address or None}
     method = PaymentMethod(
         id=token.card_id,
         created=token.created,
         card=token.card,
-        billing_details={key: value for key, value in billing.items() if value},
+        billing_details=holder(token.name, token.address),
         door=token.door,
     )
     return msgspec.structs.replace(token, used=True), method
 
 
+def holder(name: str | None, address: dict[str, str]) -> dict[str, Any]:
+    """The billing details that come with a card of the old API."""
+    return {key: value for key, value in (("name", name), ("address", address)) if value}
+
+
+def as_card(method: PaymentMethod) -> PaymentMethod:
+    """The copy that the old API shows."""
+    return msgspec.structs.replace(method, shown_as="card")
+
+
 def attach(method: PaymentMethod, customer: Customer) -> Changes:
-    """Refuses a card that the issuer does not let be kept, one that was used up, and one that is another's."""
+    """Keep `method` for `customer`. Refuses one that was used up and one that is another's; a card whose issuer does
+    not let it be kept is a decline, which writes nothing but spends an idempotency key.
+
+    The customer is written with it: whatever changes which methods a customer has moves its version, so that an
+    attachment and the deletion of the customer cannot both happen unseen by one another.
+    """
     if customer.deleted:
         raise Refused("resource_missing", f"No such customer: '{customer.id}'", param="customer")
     if method.customer == customer.id:
@@ -124,11 +163,25 @@ def attach(method: PaymentMethod, customer: Customer) -> Changes:
             "Customer, and may not be used again.",
             param="payment_method",
         )
-    if method.card is not None and method.card.attach_decline is not None:
-        code, decline_code = method.card.attach_decline
-        raise Refused(code, decline_code=decline_code, payment_method=method)
+    decline = issuer_objection(method)
+    if decline is not None:
+        return Changes(refusal=decline)
     after = msgspec.structs.replace(method, customer=customer.id)
-    return Changes(result=after, records=(after,), events=(EventDraft(type="payment_method.attached", record=after),))
+    event = (
+        EventDraft(type="customer.source.created", record=as_card(after))
+        if method.is_source
+        else EventDraft(type="payment_method.attached", record=after)
+    )
+    return Changes(result=after, records=(after, customer), events=(event,))
+
+
+def issuer_objection(method: PaymentMethod) -> Refused | None:
+    """The decline of a card that the issuer does not let be kept; None for any other."""
+    if method.card is None or method.card.attach_decline is None:
+        return None
+    code, decline_code = method.card.attach_decline
+    message = "Your card has insufficient funds." if decline_code == "insufficient_funds" else RULES[code].message
+    return Refused(code, message, decline_code=decline_code)
 
 
 def detach(method: PaymentMethod) -> Changes:
@@ -143,34 +196,62 @@ def detach(method: PaymentMethod) -> Changes:
     bare = msgspec.structs.replace(card, vault=None, cvc=None) if card is not None else None
     after = msgspec.structs.replace(method, customer=None, detached=True, card=bare)
     sealed = tuple(name for name in (card.vault, card.cvc) if name) if card is not None else ()
-    return Changes(
-        result=after,
-        records=(after,),
-        deletes=sealed,
-        events=(EventDraft(type="payment_method.detached", record=after, previous=method),),
+    event = (
+        EventDraft(type="customer.source.deleted", record=as_card(method))
+        if method.is_source
+        else EventDraft(type="payment_method.detached", record=after, previous=method)
     )
+    return Changes(result=after, records=(after,), deletes=sealed, events=(event,))
 
 
-def update(method: PaymentMethod, fields: dict[str, Any]) -> Changes:
-    """Expiry, billing details and metadata can change; the number never."""
-    if method.customer is None and method.detached:
-        raise Refused("payment_method_unexpected_state", "A detached payment method cannot be changed.")
+def without_cvc(method: PaymentMethod) -> Changes:
+    """`method` once its security code has served its only use."""
+    if method.card is None or method.card.cvc is None:
+        return Changes(result=method)
+    after = msgspec.structs.replace(method, card=msgspec.structs.replace(method.card, cvc=None))
+    return Changes(result=after, records=(after,), deletes=(method.card.cvc,))
+
+
+def update(method: PaymentMethod, fields: dict[str, Any], now: int) -> Changes:
+    """Expiry, billing details and metadata can change; the number never. `now` is epoch seconds."""
+    if method.detached:
+        raise Refused(
+            "payment_method_unexpected_state", "A detached payment method cannot be changed.", param="payment_method"
+        )
     given = dict(fields)
-    expiry = {name: given.pop(name) for name in ("exp_month", "exp_year") if name in given}
-    if "billing_details" in given and given["billing_details"] is not None:
-        given["billing_details"] = {**method.billing_details, **given["billing_details"]}
+    month, year = given.pop("exp_month", None), given.pop("exp_year", None)
+    if given.get("billing_details") is not None:
+        merged = {**method.billing_details, **given["billing_details"]}
+        given["billing_details"] = {name: value for name, value in merged.items() if value is not None}
     after = changed(method, given)
-    if expiry:
-        if after.card is None:
-            raise Refused("payment_method_unexpected_state", "This payment method has no card.", param="card")
-        after = msgspec.structs.replace(after, card=msgspec.structs.replace(after.card, **expiry))
+    if month is not None or year is not None:
+        after = msgspec.structs.replace(after, card=_with_expiry(method, month, year, now))
     if after == method:
         return Changes(result=method)
-    return Changes(
-        result=after,
-        records=(after,),
-        events=(EventDraft(type="payment_method.updated", record=after, previous=method),),
+    event = (
+        EventDraft(type="customer.source.updated", record=as_card(after), previous=as_card(method))
+        if method.is_source
+        else EventDraft(type="payment_method.updated", record=after, previous=method)
     )
+    return Changes(result=after, records=(after,), events=(event,))
+
+
+def _with_expiry(method: PaymentMethod, month: int | None, year: int | None, now: int) -> CardFacts:
+    """The card with another date. The bounds are those of `cards.check_card`; two digits are a year of this century."""
+    card = method.card
+    if card is None:
+        raise Refused("payment_method_unexpected_state", "This payment method has no card.", param="card")
+    month = card.exp_month if month is None else month
+    year = card.exp_year if year is None else year if year > 99 else 2000 + year
+    prefix = ("exp_month", "exp_year") if method.is_source else ("card[exp_month]", "card[exp_year]")
+    this_year = datetime.fromtimestamp(now, UTC).year
+    if not 1 <= month <= 12:
+        raise Refused("invalid_expiry_month", param=prefix[0])
+    if not this_year <= year <= this_year + YEARS_AHEAD_MAX:
+        raise Refused("invalid_expiry_year", param=prefix[1])
+    if expired(month, year, now):
+        raise Refused("invalid_expiry_month", param=prefix[0])
+    return msgspec.structs.replace(card, exp_month=month, exp_year=year)
 
 
 def usable(method: PaymentMethod, *, customer: str | None) -> None:

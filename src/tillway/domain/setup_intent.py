@@ -4,9 +4,9 @@ from typing import Any
 
 import msgspec
 
-from tillway.domain.customer import Customer
+from tillway.domain.customer import Customer, must_exist
 from tillway.domain.payment_intent import PaymentError
-from tillway.domain.payment_method import PaymentMethod, usable
+from tillway.domain.payment_method import CardFacts, PaymentMethod, attach, issuer_objection, usable, without_cvc
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import RULES, Refused
 
@@ -14,6 +14,9 @@ CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_act
 
 
 class SetupIntent(Record, frozen=True, kw_only=True):
+    """A setup; statuses are Stripe's. `authenticated` tells that the holder passed a challenge for the method at hand,
+    `challenge` is the address of the one that waits."""
+
     secret: str
     status: str = "requires_payment_method"
     customer: str | None = None
@@ -38,7 +41,8 @@ class SetupIntent(Record, frozen=True, kw_only=True):
 
 
 class SetupAttempt(Record, frozen=True, kw_only=True):
-    """One try to set a payment method up; `status` is requires_action, succeeded or failed."""
+    """One try to set a payment method up; `status` is requires_action, succeeded, failed or abandoned. `method` is the
+    payment method as it then was."""
 
     setup: str
     status: str
@@ -57,7 +61,8 @@ def create(fields: dict[str, Any], at: Moment, *, secret: str) -> Changes:
 
 
 def update(setup: SetupIntent, fields: dict[str, Any]) -> Changes:
-    if setup.status in ("succeeded", "canceled") and set(fields) - {"metadata", "description"}:
+    """Everything can change until the setup is over; words and metadata at any time."""
+    if setup.status not in CONFIRMABLE and set(fields) - {"metadata", "description"}:
         raise _unexpected(
             setup, f"A SetupIntent with the status {setup.status} can only change description and metadata."
         )
@@ -68,18 +73,36 @@ def update(setup: SetupIntent, fields: dict[str, Any]) -> Changes:
     return Changes(result=after, records=(after,) if after != setup else ())
 
 
-def cancel(setup: SetupIntent, reason: str | None) -> Changes:
+def cancel(setup: SetupIntent, reason: str | None, latest: SetupAttempt | None) -> Changes:
     if setup.status not in CONFIRMABLE:
-        raise _unexpected(setup, f"You cannot cancel this SetupIntent because it has a status of {setup.status}.")
-    return _saved(_with(setup, status="canceled", cancellation_reason=reason, challenge=None), "setup_intent.canceled")
+        raise _unexpected(
+            setup,
+            f"You cannot cancel this SetupIntent because it has a status of {setup.status}. Only a SetupIntent with "
+            f"one of the following statuses may be canceled: {', '.join(CONFIRMABLE)}.",
+        )
+    canceled = _with(setup, status="canceled", cancellation_reason=reason, challenge=None)
+    return _saved(canceled, "setup_intent.canceled").then(_abandoned(latest, canceled))
 
 
 def confirm(
-    setup: SetupIntent, method: PaymentMethod | None, customer: Customer | None, at: Moment, *, challenge_url: str
+    setup: SetupIntent,
+    method: PaymentMethod | None,
+    customer: Customer | None,
+    latest: SetupAttempt | None,
+    at: Moment,
+    *,
+    challenge_url: str,
 ) -> Changes:
-    """Keep the card, or send its holder to a challenge first. The provider is not asked: nothing is taken."""
+    """Keep the card, or send its holder to a challenge first. The provider is not asked: nothing is taken.
+
+    `customer` is the setup's, `latest` its latest attempt: one that still waits is given up for this one.
+    """
     if setup.status not in CONFIRMABLE:
-        raise _unexpected(setup, f"You cannot confirm this SetupIntent because it has a status of {setup.status}.")
+        raise _unexpected(
+            setup,
+            f"You cannot confirm this SetupIntent because it has a status of {setup.status}. Only a SetupIntent with "
+            f"one of the following statuses may be confirmed: {', '.join(CONFIRMABLE)}.",
+        )
     if method is None:
         raise Refused(
             "setup_intent_unexpected_state",
@@ -88,49 +111,96 @@ def confirm(
             param="payment_method",
             setup_intent=setup,
         )
-    if customer is not None and customer.deleted:
-        raise Refused("resource_missing", f"No such customer: '{customer.id}'", param="customer")
-    usable(method, customer=setup.customer)
-    setup = _with(setup, method=method.id, last_error=None, challenge=None)
-    card = method.card
-    if card is not None and card.attach_decline is not None:
-        code, decline_code = card.attach_decline
-        return _failed(setup, method, code, decline_code, at)
-    if card is not None and not setup.authenticated and card.three_d_secure in ("required", "required_unless_set_up"):
-        waiting = _with(setup, status="requires_action", challenge=challenge_url)
-        attempt = _attempt(waiting, method, "requires_action", at)
-        return _saved(_with(waiting, latest_attempt=attempt.id), "setup_intent.requires_action").then(
-            Changes(records=(attempt,))
+    if method.type not in setup.method_types:
+        raise Refused(
+            "payment_method_unexpected_state",
+            f"The PaymentMethod provided ({method.type}) is not allowed for this SetupIntent. Send one of the "
+            f"following types: {', '.join(setup.method_types)}.",
+            param="payment_method",
+            setup_intent=setup,
         )
-    return _done(setup, method, at)
+    if customer is not None:
+        must_exist(customer, "customer")
+    usable(method, customer=setup.customer)
+    # From here it is an attempt, and its outcome is kept.
+    setup = _with(setup, method=method.id, last_error=None, challenge=None)
+    before = _abandoned(latest, setup)
+    objection = issuer_objection(method)
+    if objection is not None:
+        return before.then(_failed(setup, method, objection, _attempt(setup, method, at)))
+    if method.card is None or setup.authenticated or not _needs_authentication(setup, method.card):
+        return before.then(_done(setup, method, customer, _attempt(setup, method, at)))
+    match method.card.authentication:
+        case "frictionless":
+            authenticated = _with(setup, authenticated=True)
+            return before.then(_done(authenticated, method, customer, _attempt(authenticated, method, at)))
+        case "error":
+            return before.then(_failed(setup, method, _unauthenticated(), _attempt(setup, method, at)))
+        case "challenge":
+            attempt = _attempt(setup, method, at)
+            waiting = _with(setup, status="requires_action", challenge=challenge_url, latest_attempt=attempt.id)
+            saved = _saved(waiting, "setup_intent.requires_action")
+            return before.then(msgspec.structs.replace(saved, records=(*saved.records, attempt)))
+        case other:
+            raise AssertionError(f"unknown way to authenticate {other!r}")
 
 
-def challenged(setup: SetupIntent, method: PaymentMethod, at: Moment, *, passed: bool) -> Changes:
+def challenged(
+    setup: SetupIntent,
+    method: PaymentMethod,
+    customer: Customer | None,
+    attempt: SetupAttempt,
+    *,
+    passed: bool,
+) -> Changes:
+    """The holder came back from the challenge that `attempt` waits for."""
     if setup.status != "requires_action":
         raise _unexpected(setup, "This SetupIntent is not waiting for an authentication.")
+    setup = _with(setup, challenge=None)
     if not passed:
-        return _failed(setup, method, "setup_intent_authentication_failure", None, at)
-    return _done(_with(setup, authenticated=True), method, at)
+        return _failed(setup, method, _unauthenticated(), attempt)
+    if customer is not None:
+        must_exist(customer, "customer")
+    usable(method, customer=setup.customer)
+    return _done(_with(setup, authenticated=True), method, customer, attempt)
 
 
-def _done(setup: SetupIntent, method: PaymentMethod, at: Moment) -> Changes:
-    kept = msgspec.structs.replace(method, set_up=True, customer=setup.customer or method.customer)
-    attempt = _attempt(setup, kept, "succeeded", at)
+def _needs_authentication(setup: SetupIntent, card: CardFacts) -> bool:
+    """Whether the issuer wants to see the holder before the card may be charged without them. Test cards say so; a
+    merchant may ask for it of any card that can."""
+    asked = (setup.method_options.get("card") or {}).get("request_three_d_secure") in ("any", "challenge")
+    match card.three_d_secure:
+        case "required" | "required_unless_set_up":
+            return True
+        case "required_on_session":
+            return setup.usage == "on_session"
+        case "optional":
+            return asked
+        case "unenrolled" | "not_supported":
+            return False
+        case other:
+            raise AssertionError(f"unknown 3-D Secure manner {other!r}")
+
+
+def _done(setup: SetupIntent, method: PaymentMethod, customer: Customer | None, attempt: SetupAttempt) -> Changes:
+    """The card is kept. Its security code is not: this was the attempt that it came for."""
+    kept = without_cvc(msgspec.structs.replace(method, set_up=True))
+    after_use = kept.result
+    assert isinstance(after_use, PaymentMethod)
+    changes = msgspec.structs.replace(kept, records=(after_use,))
+    if customer is not None and after_use.customer is None:
+        changes = changes.then(attach(after_use, customer))
     after = _with(setup, status="succeeded", challenge=None, latest_attempt=attempt.id)
-    attached = kept.customer is not None and method.customer is None
-    return Changes(
-        result=after,
-        records=(after, attempt, kept),
-        events=(
-            *((EventDraft(type="payment_method.attached", record=kept),) if attached else ()),
-            EventDraft(type="setup_intent.succeeded", record=after),
-        ),
-    )
+    told = msgspec.structs.replace(attempt, status="succeeded", authenticated=setup.authenticated)
+    saved = _saved(after, "setup_intent.succeeded")
+    return changes.then(msgspec.structs.replace(saved, records=(*saved.records, told)))
 
 
-def _failed(setup: SetupIntent, method: PaymentMethod, code: str, decline_code: str | None, at: Moment) -> Changes:
-    error = PaymentError(code=code, decline_code=decline_code, message=RULES[code].message, method=method)
-    attempt = msgspec.structs.replace(_attempt(setup, method, "failed", at), error=error)
+def _failed(setup: SetupIntent, method: PaymentMethod, why: Refused, attempt: SetupAttempt) -> Changes:
+    spent = without_cvc(method)
+    unused = spent.result
+    assert isinstance(unused, PaymentMethod)
+    error = PaymentError(code=why.code, decline_code=why.decline_code, message=why.message, method=_shown(unused))
     after = _with(
         setup,
         status="requires_payment_method",
@@ -140,22 +210,46 @@ def _failed(setup: SetupIntent, method: PaymentMethod, code: str, decline_code: 
         last_error=error,
         latest_attempt=attempt.id,
     )
-    refusal = Refused(code, decline_code=decline_code, setup_intent=after, payment_method=method)
-    failed = _saved(after, "setup_intent.setup_failed").then(Changes(records=(attempt,)))
-    return msgspec.structs.replace(failed, refusal=refusal)
+    saved = _saved(after, "setup_intent.setup_failed")
+    return spent.then(
+        msgspec.structs.replace(
+            saved,
+            records=(*saved.records, msgspec.structs.replace(attempt, status="failed", error=error)),
+            refusal=Refused(
+                why.code, why.message, decline_code=why.decline_code, setup_intent=after, payment_method=unused
+            ),
+        )
+    )
 
 
-def _attempt(setup: SetupIntent, method: PaymentMethod, status: str, at: Moment) -> SetupAttempt:
+def _unauthenticated() -> Refused:
+    return Refused("setup_intent_authentication_failure", RULES["setup_intent_authentication_failure"].message)
+
+
+def _attempt(setup: SetupIntent, method: PaymentMethod, at: Moment) -> SetupAttempt:
     return SetupAttempt(
         id=at.new_id("setatt"),
         created=at.now,
         setup=setup.id,
-        status=status,
-        method=method,
+        status="requires_action",
+        method=_shown(method),
         customer=setup.customer,
         usage=setup.usage,
         authenticated=setup.authenticated,
     )
+
+
+def _shown(method: PaymentMethod) -> PaymentMethod:
+    """What an attempt remembers of a method: not where the vault keeps its card."""
+    if method.card is None:
+        return method
+    return msgspec.structs.replace(method, card=msgspec.structs.replace(method.card, vault=None, cvc=None))
+
+
+def _abandoned(latest: SetupAttempt | None, setup: SetupIntent) -> Changes:
+    if latest is None or latest.status != "requires_action":
+        return Changes(result=setup)
+    return Changes(result=setup, records=(msgspec.structs.replace(latest, status="abandoned"),))
 
 
 def _with(setup: SetupIntent, **fields: Any) -> SetupIntent:

@@ -123,6 +123,22 @@ class CardVault:
         return self.vault.open_cvc(load.scope_key, facts.cvc, _cvc.decode(record.sealed)).reveal()
 
 
+ADDRESS_FIELDS = (
+    ("address_city", "city"),
+    ("address_country", "country"),
+    ("address_line1", "line1"),
+    ("address_line2", "line2"),
+    ("address_state", "state"),
+    ("address_zip", "postal_code"),
+)
+"""The address among the fields of a card of the old API, and today's names of its parts."""
+
+
+def postal(card: dict[str, Any]) -> dict[str, str]:
+    """The address that a card of the old API comes with."""
+    return {name: card[field] for field, name in ADDRESS_FIELDS if card.get(field) is not None}
+
+
 def _mannered(facts: CardFacts, known: TestCard, *, cvc: bool, address: dict[str, Any]) -> CardFacts:
     """`facts` with the manners of the documented test card."""
     decline = known.charge if known.attach == "decline" else None

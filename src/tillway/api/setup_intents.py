@@ -1,0 +1,292 @@
+"""Setup intents and their attempts: parameters, calls and shapes."""
+
+from typing import Any
+
+from tillway.api.cards import METHOD_DATA, METHOD_TYPES, STRIPE_JS, checks
+from tillway.api.errors import doc_url
+from tillway.api.lists import listed
+from tillway.api.params import (
+    Array,
+    Boolean,
+    Created,
+    Enum,
+    Expand,
+    Id,
+    Ignored,
+    Metadata,
+    Object,
+    Open,
+    Params,
+    Text,
+    Unsupported,
+    Url,
+    list_params,
+)
+from tillway.api.routes import Answer, Call, route
+from tillway.api.shapes import View, shape, shaped
+from tillway.domain.payment_intent import PaymentError
+from tillway.domain.payment_method import CardFacts
+from tillway.domain.refusal import RULES
+from tillway.domain.setup_intent import SetupAttempt, SetupIntent
+from tillway.engine import setups
+from tillway.store.codec import by_customer, by_parent
+
+_CONNECT = "Connect accounts"
+
+_OPTIONS = Object(
+    card=Object(
+        request_three_d_secure=Enum("any", "automatic", "challenge"),
+        moto=Boolean(),
+        network=Text(),
+        mandate_options=Open(),
+        setup_credential_usage=Enum("installment", "recurring", "unscheduled"),
+        three_d_secure=Unsupported("authentication results from elsewhere"),
+    ),
+    us_bank_account=Open(),
+    sepa_debit=Open(),
+    link=Open(),
+)
+_TYPES = Array(Enum(*METHOD_TYPES), maximum=20)
+
+_COMMON = Params(
+    allowed_payment_method_types=_TYPES,
+    expand=Expand(),
+    payment_method=Id(),
+    payment_method_data=METHOD_DATA,
+    payment_method_options=_OPTIONS,
+    payment_method_types=_TYPES,
+)
+_DESCRIBING = Params(
+    attach_to_self=Unsupported(_CONNECT),
+    customer=Id(),
+    customer_account=Unsupported(_CONNECT),
+    excluded_payment_method_types=Array(Enum(*METHOD_TYPES), maximum=20, unsettable=True),
+    flow_directions=Unsupported(_CONNECT),
+    metadata=Metadata(),
+    payment_method_configuration=Ignored(),
+)
+_CONFIRMING = Params(
+    confirmation_token=Unsupported("confirmation tokens"),
+    mandate_data=Open(unsettable=True),
+    return_url=Url(app_schemes=True),
+    use_stripe_sdk=Boolean(),
+)
+
+CREATE = _COMMON.extended(
+    **_DESCRIBING.members,
+    **_CONFIRMING.members,
+    automatic_payment_methods=Object(enabled=Boolean(required=True), allow_redirects=Enum("always", "never")),
+    confirm=Boolean(),
+    description=Text(maximum=1000),
+    on_behalf_of=Unsupported(_CONNECT),
+    single_use=Unsupported("mandates for a single use"),
+    usage=Enum("off_session", "on_session"),
+)
+UPDATE = _COMMON.extended(
+    **_DESCRIBING.members,
+    description=Text(maximum=1000, unsettable=True),
+)
+CONFIRM = _COMMON.extended(
+    **_CONFIRMING.members,
+    client_secret=Text(),
+    expected_payment_method_type=Ignored(),
+    radar_options=Open(),
+    **STRIPE_JS,
+)
+RETRIEVE = Params(client_secret=Text(), expand=Expand(), **STRIPE_JS)
+CANCEL = Params(cancellation_reason=Enum("abandoned", "duplicate", "requested_by_customer"), expand=Expand())
+LIST = list_params(
+    attach_to_self=Unsupported(_CONNECT),
+    created=Created(),
+    customer=Id(),
+    customer_account=Unsupported(_CONNECT),
+    payment_method=Id(),
+)
+LIST_ATTEMPTS = list_params(created=Created(), setup_intent=Id(required=True))
+
+
+@route("POST", "/v1/setup_intents", CREATE, returns="setup_intent")
+async def create(call: Call) -> Answer:
+    """Create a setup, and with `confirm` keep the card at once."""
+    return await setups.create(call.platform, call.caller, call.params)
+
+
+@route("GET", "/v1/setup_intents", LIST, returns="list")
+async def list_setup_intents(call: Call) -> Answer:
+    """List setups, newest first."""
+    index = partition = None
+    if "customer" in call.params:
+        index, partition = "customer", by_customer(call.caller.scope_key, "seti", call.params["customer"])
+    method = call.params.get("payment_method")
+    keep = (lambda setup: setup.method == method) if method is not None else None
+    return await listed(call, "seti", index=index, partition=partition, keep=keep, noun="setupintent")
+
+
+@route("GET", "/v1/setup_intents/{id}", RETRIEVE, returns="setup_intent", access="publishable")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve a setup; with a publishable key, by its client secret."""
+    return await setups.retrieve(call.platform, call.caller, call.id, call.params)
+
+
+@route("POST", "/v1/setup_intents/{id}", UPDATE, returns="setup_intent")
+async def update(call: Call) -> Answer:
+    """Change a setup that is not over."""
+    return await setups.update(call.platform, call.caller, call.id, call.params)
+
+
+@route("POST", "/v1/setup_intents/{id}/confirm", CONFIRM, returns="setup_intent", access="publishable")
+async def confirm(call: Call) -> Answer:
+    """Keep the card, or send its holder to authenticate it."""
+    return await setups.confirm(call.platform, call.caller, call.id, call.params)
+
+
+@route("POST", "/v1/setup_intents/{id}/cancel", CANCEL, returns="setup_intent")
+async def cancel(call: Call) -> Answer:
+    """Cancel a setup that is not over."""
+    return await setups.cancel(call.platform, call.caller, call.id, call.params)
+
+
+@route("GET", "/v1/setup_attempts", LIST_ATTEMPTS, returns="list")
+async def list_setup_attempts(call: Call) -> Answer:
+    """List the attempts of a setup, newest first."""
+    scope, setup = call.caller.scope_key, call.params["setup_intent"]
+    await call.platform.engine.load(scope).get(SetupIntent, setup, "setup_intent")
+    return await listed(
+        call, "setatt", index="parent", partition=by_parent(scope, "setatt", setup), noun="setup_attempt"
+    )
+
+
+@shape(
+    SetupIntent,
+    object="setup_intent",
+    expandable="application customer latest_attempt mandate on_behalf_of payment_method single_use_mandate",
+)
+def setup_intent_shape(setup: SetupIntent, view: View) -> dict[str, Any]:
+    types = list(setup.method_types)
+    return {
+        "id": setup.id,
+        "object": "setup_intent",
+        "allowed_payment_method_types": None if setup.automatic_methods is not None else types,
+        "application": None,
+        "automatic_payment_methods": setup.automatic_methods,
+        "cancellation_reason": setup.cancellation_reason,
+        "client_secret": setup.client_secret,
+        "created": setup.created,
+        "customer": setup.customer,
+        "customer_account": None,
+        "description": setup.description,
+        "excluded_payment_method_types": None,
+        "flow_directions": None,
+        "last_setup_error": _error(setup.last_error, view),
+        "latest_attempt": setup.latest_attempt,
+        "livemode": view.livemode,
+        "managed_payments": None,
+        "mandate": None,
+        "metadata": setup.metadata,
+        "next_action": _next_action(setup) if setup.status == "requires_action" else None,
+        "on_behalf_of": None,
+        "payment_method": setup.method,
+        "payment_method_configuration_details": None,
+        "payment_method_options": {"card": _card_options(setup.method_options.get("card") or {})},
+        "payment_method_types": types,
+        "single_use_mandate": None,
+        "status": setup.status,
+        "usage": setup.usage,
+    }
+
+
+def _card_options(given: dict[str, Any]) -> dict[str, Any]:
+    shown = {
+        "mandate_options": None,
+        "network": given.get("network"),
+        "request_three_d_secure": given.get("request_three_d_secure", "automatic"),
+    }
+    if "setup_credential_usage" in given:
+        shown["setup_credential_usage"] = given["setup_credential_usage"]
+    return shown
+
+
+def _error(error: PaymentError | None, view: View) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    shown: dict[str, Any] = {
+        "code": error.code,
+        "doc_url": doc_url(error.code),
+        "message": error.message,
+        "type": RULES[error.code].type,
+    }
+    if error.decline_code is not None:
+        shown["decline_code"] = error.decline_code
+    if error.method is not None:
+        shown["payment_method"] = shaped(error.method, view)
+        shown["payment_method_type"] = error.method.type
+    return shown
+
+
+def _next_action(setup: SetupIntent) -> dict[str, Any] | None:
+    if setup.challenge is None:
+        return None
+    if setup.use_stripe_sdk:
+        return {
+            "type": "use_stripe_sdk",
+            "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": setup.challenge, "source": setup.id},
+        }
+    return {
+        "type": "redirect_to_url",
+        "redirect_to_url": {"return_url": setup.return_url, "url": setup.challenge},
+    }
+
+
+@shape(
+    SetupAttempt,
+    object="setup_attempt",
+    expandable="application customer on_behalf_of payment_method setup_intent",
+)
+def setup_attempt_shape(attempt: SetupAttempt, view: View) -> dict[str, Any]:
+    card = attempt.method.card
+    details: dict[str, Any] = {"type": attempt.method.type}
+    if card is not None:
+        details["card"] = _card(attempt, card)
+    return {
+        "id": attempt.id,
+        "object": "setup_attempt",
+        "application": None,
+        "created": attempt.created,
+        "customer": attempt.customer,
+        "customer_account": None,
+        "flow_directions": None,
+        "livemode": view.livemode,
+        "on_behalf_of": None,
+        "payment_method": attempt.method.id,
+        "payment_method_details": details,
+        "setup_error": _error(attempt.error, view),
+        "setup_intent": attempt.setup,
+        "status": attempt.status,
+        "usage": attempt.usage,
+    }
+
+
+def _card(attempt: SetupAttempt, card: CardFacts) -> dict[str, Any]:
+    secure = None
+    if attempt.authenticated:
+        secure = {
+            "authentication_flow": "frictionless" if card.authentication == "frictionless" else "challenge",
+            "electronic_commerce_indicator": "05",
+            "result": "authenticated",
+            "result_reason": None,
+            "transaction_id": None,
+            "version": "2.2.0",
+        }
+    return {
+        "brand": card.brand,
+        "checks": checks(card),
+        "country": card.country,
+        "exp_month": card.exp_month,
+        "exp_year": card.exp_year,
+        "fingerprint": card.fingerprint,
+        "funding": card.funding,
+        "last4": card.last4,
+        "network": card.brand,
+        "three_d_secure": secure,
+        "wallet": None,
+    }

@@ -1,0 +1,121 @@
+"""Customers' sources, the cards of the old API: parameters and calls. Their shape is the payment method's `card`."""
+
+from typing import Any
+
+from tillway.api.cards import CARD
+from tillway.api.lists import listed
+from tillway.api.params import (
+    AnyOf,
+    Boolean,
+    Enum,
+    Expand,
+    Id,
+    Integer,
+    Metadata,
+    Params,
+    Text,
+    Unsupported,
+    list_params,
+)
+from tillway.api.routes import Answer, Call, route
+from tillway.api.shapes import View, includable, shaped
+from tillway.domain.payment_method import PaymentMethod, as_card
+from tillway.engine import customers
+from tillway.engine.core import Load
+from tillway.store.codec import by_customer
+
+INCLUDED_MAX = 10
+"""Most sources that an expanded customer holds; the rest are listed by their own address."""
+
+SOURCE = AnyOf(Id(), CARD)
+
+_BANK = "bank debits"
+
+CREATE = Params(source=AnyOf(Id(), CARD, required=True), expand=Expand(), metadata=Metadata(), validate=Boolean())
+UPDATE = Params(
+    account_holder_name=Unsupported(_BANK),
+    account_holder_type=Unsupported(_BANK),
+    address_city=Text(unsettable=True),
+    address_country=Text(unsettable=True),
+    address_line1=Text(unsettable=True),
+    address_line2=Text(unsettable=True),
+    address_state=Text(unsettable=True),
+    address_zip=Text(unsettable=True),
+    exp_month=Integer(minimum=0),
+    exp_year=Integer(minimum=0, maximum=9999),
+    expand=Expand(),
+    metadata=Metadata(),
+    name=Text(unsettable=True),
+    owner=Unsupported("Source objects"),
+)
+LIST = list_params(object=Enum("card", "bank_account", "source"))
+EXPAND_ONLY = Params(expand=Expand())
+
+
+@route("POST", "/v1/customers/{customer}/sources", CREATE, returns="card")
+async def create(call: Call) -> Answer:
+    """Attach a token's card to a customer."""
+    return await customers.add_source(call.platform, call.caller, call.id, call.params)
+
+
+@route("GET", "/v1/customers/{customer}/sources", LIST, returns="list")
+async def list_sources(call: Call) -> Answer:
+    """List a customer's cards, newest first."""
+    scope = call.caller.scope_key
+    await customers.existing(call.platform.engine.load(scope), call.id, "customer")
+    wanted = call.params.get("object", "card")
+    page = await listed(
+        call,
+        "card",
+        index="customer",
+        partition=by_customer(scope, "pm", call.id),
+        keep=lambda method: method.is_source and wanted == "card",
+        noun="source",
+    )
+    page.records = [as_card(method) for method in page.records]
+    page.url = _url(call.id)
+    return page
+
+
+@route("GET", "/v1/customers/{customer}/sources/{id}", EXPAND_ONLY, returns="card")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve a customer's card."""
+    owner, id = call.ids
+    load = call.platform.engine.load(call.caller.scope_key)
+    return as_card(await customers.source_of(load, await customers.existing(load, owner), id))
+
+
+@route("POST", "/v1/customers/{customer}/sources/{id}", UPDATE, returns="card")
+async def update(call: Call) -> Answer:
+    """Change a customer's card: its holder's name and address, its expiry and its metadata."""
+    owner, id = call.ids
+    return await customers.update_source(call.platform, call.caller, owner, id, call.params)
+
+
+@route("DELETE", "/v1/customers/{customer}/sources/{id}", EXPAND_ONLY, returns="deleted_card")
+async def delete(call: Call) -> Answer:
+    """Remove a customer's card, for good."""
+    owner, id = call.ids
+    await customers.delete_source(call.platform, call.caller, owner, id)
+    return {"id": id, "object": "card", "deleted": True}
+
+
+@includable("customer", "sources")
+async def sources(load: Load, document: dict[str, Any], view: View) -> Any:
+    found = await customers.sources_of(load, document["id"], INCLUDED_MAX + 1)
+    return {
+        "object": "list",
+        "data": [shaped(as_card(method), view) for method in found[:INCLUDED_MAX]],
+        "has_more": len(found) > INCLUDED_MAX,
+        "url": _url(document["id"]),
+    }
+
+
+@includable("customer", "default_source")
+async def default_source(load: Load, document: dict[str, Any], view: View) -> Any:
+    method = await load.maybe(PaymentMethod, document["default_source"])
+    return shaped(as_card(method), view) if method is not None else None
+
+
+def _url(customer: str) -> str:
+    return f"/v1/customers/{customer}/sources"
