@@ -2,6 +2,7 @@
 
 from tillway.api import (
     balance,
+    challenges,
     charges,
     customers,
     disputes,
@@ -21,6 +22,7 @@ from tillway.api import (
 
 LOADED = (
     balance,
+    challenges,
     charges,
     customers,
     disputes,
