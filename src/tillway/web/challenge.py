@@ -8,12 +8,13 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.setup_intent import SetupIntent
 
 HEADERS = (
-    ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; form-action *; frame-ancestors *"),
+    ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors *"),
     ("cache-control", "no-store"),
     ("referrer-policy", "no-referrer"),
     ("x-content-type-options", "nosniff"),
 )
-"""Merchants may show the page in a frame, as they do with issuers' pages; nothing in it runs or is loaded."""
+"""Merchants may show the page in a frame, as they do with issuers' pages; nothing in it runs or is loaded. Where its form
+leads is not restricted: browsers hold redirects to that too, and the way back may be an app's own scheme."""
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;background:#f2f4f7;color:#1a2233;margin:0;display:grid;min-height:100vh;
@@ -29,7 +30,8 @@ button{font:inherit;font-weight:600;padding:.75rem;border-radius:8px;border:1px 
 def page(subject: PaymentIntent | SetupIntent) -> bytes:
     """The question, while the challenge is open; else what became of it."""
     if subject.status != "requires_action":
-        return _document("Nothing to do", f"<h1>This authentication is over</h1><p>{escape(_said(subject.status))}</p>")
+        said = escape(_said(subject.status))
+        return _document("Nothing to do", f"<h1>This authentication is over</h1><p>{said}</p>")
     what = (
         f"<p class=amount>{escape(amount_text(subject.amount_minor, subject.currency))}</p>"
         if isinstance(subject, PaymentIntent)
@@ -47,7 +49,7 @@ def page(subject: PaymentIntent | SetupIntent) -> bytes:
 
 
 def back_to(subject: PaymentIntent | SetupIntent) -> str | None:
-    """Where the customer is sent on, with the parameters that Stripe adds; None where the merchant gave no return_url."""
+    """Where the customer is sent on, with the parameters that Stripe adds; None where there is no return_url."""
     if subject.return_url is None:
         return None
     noun = "payment_intent" if isinstance(subject, PaymentIntent) else "setup_intent"
