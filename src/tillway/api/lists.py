@@ -30,7 +30,7 @@ async def listed(
     keep: Keep | None = None,
     noun: str | None = None,
 ) -> Page:
-    """One page of the records with ids `<prefix>_…`, or of those in `partition` of `index`, that `keep` lets through."""
+    """One page of the records with ids `<prefix>_…`, or of those in `partition` of `index`, that `keep` keeps."""
     params, scope = call.params, call.caller.scope_key
     limit = params.get("limit", LIMIT_DEFAULT)
     forwards = params.get("ending_before")
@@ -130,7 +130,7 @@ LIST_URLS = {
 
 
 async def searched(call: Call, prefix: str, resource: Resource) -> Page:
-    """One page of the records that match `query`, newest first. An equality on metadata or e-mail is found by its index;
+    """One page of the records that match `query`, newest first. An equality on metadata or e-mail is found by index;
     everything else is looked for record by record."""
     query = parse(call.params["query"], resource)
     scope = call.caller.scope_key

@@ -1,5 +1,5 @@
-"""From a record, or a refusal, to the bytes of an answer. The engine calls this before it commits, so that an answer and
-what it tells of are stored together."""
+"""From a record, or a refusal, to the bytes of an answer. The engine calls this before it commits, so that an answer
+and what it tells of are stored together."""
 
 import time
 from typing import Any

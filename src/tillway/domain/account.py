@@ -47,7 +47,7 @@ class Scope(Value, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """`<16 characters of the account id><t or l>`, 17 characters; also the head of every reference at a provider."""
+        """`<16 characters of the account id><t or l>`, 17 characters; also the head of every provider's reference."""
         return self.account.removeprefix("acct_") + self.mode[0]
 
     @property

@@ -1,7 +1,7 @@
 """Idempotency records: what a key was used for, and what was answered.
 
-A record is written in the first commit of the request it protects and completed in the last one, so that a key can never
-be spent without its request, nor a request happen without its key.
+A record is written in the first commit of the request it protects and completed in the last one, so that a key can
+never be spent without its request, nor a request happen without its key.
 """
 
 import hashlib

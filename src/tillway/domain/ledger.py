@@ -1,7 +1,7 @@
 """Double entry: every movement of money is an entry whose postings add up to nothing.
 
-An account belongs to a merchant's scope and holds one currency. Debits are positive, credits negative, so what a merchant
-is owed is the negated sum of its `merchant` postings. Entries are append only; balances are folded from them.
+An account belongs to a merchant's scope and holds one currency. Debits are positive, credits negative, so what a
+merchant is owed is the negated sum of its `merchant` postings. Entries are append only; balances are folded from them.
 
 | account | kind | what it holds |
 |---|---|---|
@@ -119,7 +119,7 @@ def balance_entry(
     fee_minor: int = 0,
     fee_description: str = "",
 ) -> Entry:
-    """Money that leaves (negative) or returns to (positive) the merchant's balance at once, against one clearing account."""
+    """Money that leaves (negative) or returns to (positive) the merchant's balance at once, against a clearing account."""
     return Entry(
         id=at.new_id("txn"),
         created=at.now,

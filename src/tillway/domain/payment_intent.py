@@ -170,8 +170,8 @@ def confirm(
         raise Refused(
             "payment_intent_unexpected_state",
             "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update the "
-            "PaymentIntent with a payment method and then confirm it again, or confirm it again directly with a payment "
-            "method.",
+            "PaymentIntent with a payment method and then confirm it again, or confirm it again directly with a "
+            "payment method.",
             param="payment_method",
             payment_intent=payment,
         )
@@ -313,7 +313,7 @@ def _refusal_of(payment: PaymentIntent, attempt: Attempt) -> Refused | None:
 
 
 def sent_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
-    """Surely not performed: the same reference again, after 0.2, 0.4, 0.8 … 2 seconds or as long as the provider asked."""
+    """Surely not performed: the same reference again after 0.2, 0.4, 0.8 … 2 seconds, or when the provider said."""
     delay = outcome.retry_after_seconds or min(0.2 * 2**attempt.sent, 2.0)
     return msgspec.structs.replace(
         attempt, sent=attempt.sent + 1, state="new", reason=outcome.reason, due_at_ms=at.now_ms + int(delay * 1000)
@@ -321,7 +321,7 @@ def sent_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
 
 
 def asked_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first_seconds: float) -> Attempt:
-    """Nobody knows yet: the provider will be asked by our reference, ever more seldom, and never is an answer guessed."""
+    """Nobody knows yet: the provider is asked by our reference, ever more seldom, and no answer is ever guessed."""
     return msgspec.structs.replace(
         attempt,
         state="pending" if isinstance(outcome, Pending) else "unknown",
@@ -571,7 +571,7 @@ def _declined(
     at: Moment,
     pending: Charge | None = None,
 ) -> Changes:
-    """A failed charge is kept, with its reason; the payment asks for another way to pay. `pending`: see `_authorized`."""
+    """A failed charge is kept, with its reason; the payment asks for another means. `pending`: see `_authorized`."""
     assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
     message = outcome.message or _decline_message(outcome)
     usable_again = msgspec.structs.replace(method, consumed=False) if method.consumed else method
@@ -776,7 +776,7 @@ def as_charge(changes: Changes, charge: Charge | None) -> Changes:
 
 
 def _needs_authentication(payment: PaymentIntent, method: PaymentMethod) -> bool:
-    """Whether the issuer wants to see the customer. Test cards say so; a merchant may ask for it of any card that can."""
+    """Whether the issuer wants to see the customer. Test cards say so; a merchant may ask it of cards that can."""
     card = method.card
     if card is None:
         return False

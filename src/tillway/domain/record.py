@@ -7,13 +7,12 @@ import msgspec
 
 from tillway.domain.refusal import Refused
 
-
 NOTHING = msgspec.Raw(b"null")
 """No JSON value: the default of fields that hold one as it was encoded, since such a field cannot be None."""
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A part of a record that has no life of its own. Records are trees, so the cycle collector need not follow them."""
+    """A part of a record that has no life of its own. Records are trees, so the cycle collector may skip them."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -27,7 +26,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """When a decision is made, and where it takes its ids from. The domain has no clock and no randomness of its own."""
+    """When a decision is made, and where it takes its ids from. The domain has no clock and no randomness."""
 
     now_ms: int
     new_suffix: Callable[[], str]
@@ -58,8 +57,8 @@ class EventDraft(Value, frozen=True, kw_only=True):
 class Changes(Value, frozen=True, kw_only=True, gc=True):
     """What a decision asks for: written in one commit, or not at all.
 
-    `result` is what the caller is shown. `refusal` is a "no" that has effects, a declined card for instance: its records
-    are committed, and then the caller gets the error. `tasks` are new or moved; `deletes` are ids of records or tasks.
+    `result` is what the caller is shown. `refusal` is a "no" that has effects, a declined card for instance: its
+    records are committed, and then the caller gets the error. `tasks` are new or moved; `deletes` are ids of records or tasks.
     """
 
     result: Record | None = None
@@ -70,7 +69,7 @@ class Changes(Value, frozen=True, kw_only=True, gc=True):
     refusal: Refused | None = None
 
     def then(self, later: "Changes") -> "Changes":
-        """Both, in order: a record that `later` writes again replaces the earlier one; results and refusals are later's."""
+        """Both, in order: what `later` writes again replaces the earlier; results and refusals are later's."""
         rewritten = {record.id for record in (*later.records, *later.tasks)} | set(later.deletes)
         return Changes(
             result=later.result or self.result,

@@ -256,7 +256,7 @@ class Attempts:
         return await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
 
     async def _charge_of(self, load: Load, payment: PaymentIntent, attempt: Attempt) -> Charge | None:
-        """The charge that an attempt is about: its own, which a direct charge has from the start, or the authorized one."""
+        """The charge that an attempt is about: its own, which a direct charge has at once, or the authorized one."""
         if attempt.kind != "authorize":
             return await load.maybe(Charge, payment.latest_charge)
         return await load.maybe(Charge, f"ch_{attempt.suffix}") if attempt.shows == "charge" else None

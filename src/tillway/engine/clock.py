@@ -11,7 +11,7 @@ ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """Base 62 in byte order, so that ids sort as their numbers do."""
 
 SUFFIX_LENGTH = 17
-"""9 characters of microseconds since 1970 (enough until the year 2398), 6 of randomness, 2 that count within a batch."""
+"""9 characters of microseconds since 1970 (enough until 2398), 6 of randomness, 2 that count within a batch."""
 
 BATCH_MAX = 62 * 62
 

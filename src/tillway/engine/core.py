@@ -1,4 +1,4 @@
-"""The engine's heart: load what a decision needs, decide, commit all of it at once, and again if somebody was faster."""
+"""The engine's heart: load what a decision needs, decide, commit it all at once, and again if somebody was faster."""
 
 import asyncio
 import logging
@@ -173,8 +173,8 @@ class Engine:
     ) -> Done:
         """Load, decide, commit. `seen` are versions known already; they are dropped at the first conflict.
 
-        `completes` is the idempotency record that this commit answers (empty: none); otherwise the caller's own key, if it has one, is
-        spent in this commit: answered where the work is done, or held while an attempt is still under way. `final`: the
+        `completes` is the idempotency record that this commit answers (empty: none); otherwise the caller's own key, if
+        it has one, is spent in this commit: answered where the work is done, or held while an attempt is still under way. `final`: the
         caller is answered now, whatever is still under way.
         """
         for _ in range(CONFLICTS_MAX):
@@ -248,8 +248,8 @@ class Engine:
                 fate = await self._read_back(writes)
                 if fate != "open":
                     return fate == "happened"
-                # It may still be on its way. The same writes again, and never a new decision: its new ids would let both
-                # happen, where the versions of these let only one.
+                # It may still be on its way. The same writes again, and never a new decision: its new ids would let
+                # both happen, where the versions of these let only one.
             except Unavailable as unavailable:
                 log.error("nothing could be committed", extra={"why": str(unavailable)})
                 raise Refused("busy") from None

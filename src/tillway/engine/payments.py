@@ -96,7 +96,7 @@ def _check_create(params: dict[str, Any]) -> None:
         if name in params and not params.get("confirm"):
             raise Refused(
                 "parameter_invalid_string",
-                f"The parameter `{name}` cannot be passed when creating a PaymentIntent unless `confirm` is set to true.",
+                f"The parameter `{name}` cannot be passed when creating a PaymentIntent unless `confirm` is true.",
                 param=name,
             )
     if params.get("automatic_payment_methods") and (

@@ -58,6 +58,6 @@ def system_write(record: Record, version: int = ABSENT) -> Write:
 
 
 async def system_records(store: Store, prefix: str) -> list[tuple[Record, int]]:
-    """All records of the installation whose ids begin with `prefix` (at most 1,000), oldest first, with their versions."""
+    """The installation's records whose ids begin with `prefix` (1,000 at most), oldest first, with their versions."""
     rows = await store.query(None, f"{SYSTEM}/{prefix}_", limit=1000, order="oldest")
     return [(decode(row.key.partition("/")[2], row.body), row.version) for row in rows]

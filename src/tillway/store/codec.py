@@ -1,7 +1,7 @@
 """How records become rows: one encoding and one set of index entries for all stores.
 
-A record's type is known by the prefix of its id, so nothing about it is stored beside its fields. Fields at their default
-are left out; an unknown field in a row (written by a newer version) is ignored.
+A record's type is known by the prefix of its id, so nothing about it is stored beside its fields. Fields at their
+default are left out; an unknown field in a row (written by a newer version) is ignored.
 """
 
 from collections.abc import Callable

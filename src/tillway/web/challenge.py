@@ -13,8 +13,8 @@ HEADERS = (
     ("referrer-policy", "no-referrer"),
     ("x-content-type-options", "nosniff"),
 )
-"""Merchants may show the page in a frame, as they do with issuers' pages; nothing in it runs or is loaded. Where its form
-leads is not restricted: browsers hold redirects to that too, and the way back may be an app's own scheme."""
+"""Merchants may show the page in a frame, as they do with issuers' pages; nothing in it runs or is loaded. Where its
+form leads is not restricted: browsers hold redirects to that too, and the way back may be an app's own scheme."""
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;background:#f2f4f7;color:#1a2233;margin:0;display:grid;min-height:100vh;
