@@ -3,7 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tillway_server import TillwayServer, init
+
+# How fast examples are made says something about the machine and nothing about the code.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")
@@ -16,5 +21,4 @@ def tillway_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tillway
     try:
         yield server
     finally:
-        server.process.terminate()
-        server.process.wait(40)
+        server.stop()
