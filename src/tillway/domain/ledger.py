@@ -119,7 +119,7 @@ def balance_entry(
     fee_minor: int = 0,
     fee_description: str = "",
 ) -> Entry:
-    """Money that leaves (negative) or returns to (positive) the merchant's balance at once, against a clearing account."""
+    """Money that leaves (negative) or enters (positive) the merchant's balance at once, against a clearing account."""
     return Entry(
         id=at.new_id("txn"),
         created=at.now,

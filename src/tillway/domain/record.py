@@ -58,7 +58,8 @@ class Changes(Value, frozen=True, kw_only=True, gc=True):
     """What a decision asks for: written in one commit, or not at all.
 
     `result` is what the caller is shown. `refusal` is a "no" that has effects, a declined card for instance: its
-    records are committed, and then the caller gets the error. `tasks` are new or moved; `deletes` are ids of records or tasks.
+    records are committed, and then the caller gets the error. `tasks` are new or moved; `deletes` are
+    ids of records or tasks.
     """
 
     result: Record | None = None

@@ -27,7 +27,7 @@ Totals = dict[str, int]
 
 
 class Fold(msgspec.Struct):
-    """Sums of a scope: `accounts` by `<account>/<currency>`, debits positive; `merchant` by `<currency>/<available_on>`."""
+    """Sums: `accounts` by `<account>/<currency>`, debits positive; `merchant` by `<currency>/<available_on>`."""
 
     accounts: Totals
     merchant: Totals

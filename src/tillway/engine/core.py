@@ -174,8 +174,8 @@ class Engine:
         """Load, decide, commit. `seen` are versions known already; they are dropped at the first conflict.
 
         `completes` is the idempotency record that this commit answers (empty: none); otherwise the caller's own key, if
-        it has one, is spent in this commit: answered where the work is done, or held while an attempt is still under way. `final`: the
-        caller is answered now, whatever is still under way.
+        it has one, is spent in this commit: answered where the work is done, or held while an attempt is still under
+        way. `final`: the caller is answered now, whatever is still under way.
         """
         for _ in range(CONFLICTS_MAX):
             load = Load(self.store, caller.scope_key, seen)
