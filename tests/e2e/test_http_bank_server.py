@@ -1,0 +1,326 @@
+"""A server and a bank as two processes, and everything that can go wrong between them."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import stripe
+from connectors.far_sides import free_port
+from tillway_server import TillwayServer, init, tillway, tillway_json
+
+from e2e.bank_process import BankProcess
+from tillway.connectors.http_bank import signature
+
+T = TypeVar("T")
+
+SECRET = "the-bank-signs-with-this"
+TIMEOUT_SECONDS = 0.6
+ASK_AFTER_SECONDS = 2.0
+
+
+class Town:
+    """A server with the bank it is configured for."""
+
+    def __init__(self, place: Path, *, mode: str = "test", **settings: float) -> None:
+        port = free_port()
+        self.bank = BankProcess(
+            *(place / "journal", "--notice-secret", SECRET),
+            *("--notice-url", f"http://127.0.0.1:{port}/connectors/{mode}/bank/notices"),
+        )
+        data_dir = place / "data"
+        made = init(data_dir)
+        chosen = {"base_url": self.bank.url, "notice_secret": SECRET, **settings}
+        options = [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
+        tillway_json(
+            *("connectors", "add", "bank", "--kind", "http_bank", *options),
+            *("--mode", mode, "--default", "--data-dir", data_dir),
+        )
+        self.server = TillwayServer(data_dir, made, ["--port", str(port)])
+        self.key = made["live_secret_key"] if mode == "live" else made["secret_key"]
+        self.v1 = self.server.client_with(self.key).v1
+        self.notice_path = f"/connectors/{mode}/bank/notices"
+
+    def pay(self, amount: int, number: str | None = None, **params: Any) -> stripe.PaymentIntent:
+        how: dict[str, Any] = {"payment_method": "pm_card_visa"}
+        if number is not None:
+            card = {"number": number, "exp_month": 12, "exp_year": 2040, "cvc": "123"}
+            how = {"payment_method_data": {"type": "card", "card": card}}
+        return self.v1.payment_intents.create(
+            {
+                "amount": amount,
+                "currency": "eur",
+                "confirm": True,
+                "return_url": "https://example.com/back",
+                **how,
+                **params,
+            }
+        )
+
+    def settled(self, payment: stripe.PaymentIntent, within_seconds: float) -> stripe.PaymentIntent:
+        """The payment once it is no longer processing."""
+        return eventually(
+            lambda: self.v1.payment_intents.retrieve(payment.id),
+            lambda found: found.status != "processing",
+            within_seconds,
+        )
+
+    def notice(self, body: dict[str, Any], signed: str | None = None) -> tuple[int, Any]:
+        """What the server answers to a notice, signed as the bank signs it if no other signature is given."""
+        content = json.dumps(body).encode()
+        request = urllib.request.Request(self.server.base_url + self.notice_path, content)
+        request.add_header("X-Bank-Signature", signature(SECRET, content) if signed is None else signed)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as refused:
+            return refused.code, json.load(refused)
+
+    def ledger(self) -> dict[str, int]:
+        status, ledger = self.server.call("GET", "/ops/v1/ledger", key=self.key)
+        assert status == 200 and ledger["balanced"] is True
+        return {row["account"]: row["balance"] for row in ledger["accounts"]}
+
+    def close(self) -> None:
+        self.server.stop()
+        self.bank.stop()
+
+
+def eventually(look: Callable[[], T], good: Callable[[T], bool], within_seconds: float) -> T:
+    """What `look` finds as soon as it is good; AssertionError where it is not in time."""
+    deadline = time.monotonic() + within_seconds
+    found = look()
+    while not good(found):
+        assert time.monotonic() < deadline, f"after {within_seconds} seconds: {found}"
+        time.sleep(0.05)
+        found = look()
+    return found
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    place = tmp_path_factory.mktemp("town")
+    built = Town(place, timeout_seconds=TIMEOUT_SECONDS, ask_after_seconds=ASK_AFTER_SECONDS)
+    yield built
+    built.close()
+
+
+FAULTS = [
+    # fault, more of its rule, amount, what is answered at once
+    ("lose_request", {}, 5001, "succeeded"),
+    ("lose_answer", {}, 5002, "succeeded"),
+    ("reset_before", {}, 5003, "succeeded"),
+    ("reset_after", {}, 5004, "succeeded"),
+    ("half_body", {}, 5005, "succeeded"),
+    ("error_before", {}, 5006, "succeeded"),
+    ("error_after", {}, 5007, "succeeded"),
+    ("error_after", {"status": 504}, 5008, "succeeded"),
+    ("throttle", {"ms": 1000}, 5009, "succeeded"),
+    ("slow", {"ms": 300}, 5010, "succeeded"),
+    ("slow", {"ms": 900}, 5011, "succeeded"),
+    ("early_notice", {}, 5012, "succeeded"),
+    ("duplicate_notice", {}, 5013, "succeeded"),
+    # The answer is lost three times, and the bank says 429 and when to come back.
+    ("lose_answer", {"times": 3}, 5014, "succeeded"),
+    ("throttle", {"ms": 3000}, 5015, "processing"),
+]
+
+
+def test_one_failure_is_found_out_while_the_caller_waits(town: Town) -> None:
+    """Every fault strikes one payment, all at the same time: each is answered as the table says, settled within six
+    seconds, and known to the bank once."""
+    town.bank.strike(*({"fault": fault, "amount": amount, "times": 1, **more} for fault, more, amount, _ in FAULTS))
+    with ThreadPoolExecutor(len(FAULTS)) as at_once:
+        paid = list(at_once.map(lambda row: town.pay(row[2]), FAULTS))
+    assert [(row[0], payment.status) for row, payment in zip(FAULTS, paid, strict=True)] == [
+        (row[0], row[3]) for row in FAULTS
+    ]
+    for payment in paid:
+        assert town.settled(payment, 6).status == "succeeded"
+        [operation] = town.bank.operations(payment.amount).values()
+        assert operation["status"] == "Accepted"
+
+
+def test_captures_refunds_and_voids_suffer_the_same(town: Town) -> None:
+    amounts = {"capture": 5101, "refund": 5102, "void": 5103}
+    held = town.pay(amounts["capture"], capture_method="manual")
+    dropped = town.pay(amounts["void"], capture_method="manual")
+    paid = town.pay(amounts["refund"])
+    town.bank.strike(
+        {"fault": "lose_answer", "operation": "capture", "times": 1},
+        {"fault": "half_body", "operation": "void", "times": 1},
+        {"fault": "error_after", "operation": "refund", "times": 1},
+    )
+    with ThreadPoolExecutor(3) as at_once:
+        captured = at_once.submit(town.v1.payment_intents.capture, held.id)
+        refunded = at_once.submit(town.v1.refunds.create, {"payment_intent": paid.id})
+        canceled = at_once.submit(town.v1.payment_intents.cancel, dropped.id)
+        assert captured.result().status == "succeeded"
+        assert canceled.result().status == "canceled"
+        assert refunded.result().status == "succeeded"
+    for kind, amount in amounts.items():
+        operations = [row for row in town.bank.operations(amount).values() if row["kind"] == kind]
+        assert [row["status"] for row in operations] == ["Accepted"], kind
+
+
+def test_an_answer_that_stays_lost_is_asked_for_later(town: Town) -> None:
+    """Where the questions fail too, the caller is told `processing`, and the next question finds it."""
+    town.bank.strike(
+        {"fault": "lose_answer", "operation": "authorize", "times": 1},
+        {"fault": "lose_request", "operation": "look_up", "times": 1},
+    )
+    began = time.monotonic()
+    paid = town.pay(5201)
+    assert paid.status == "processing"
+    assert time.monotonic() - began < 2 * TIMEOUT_SECONDS + 1.5
+    [doubt] = [
+        row for row in town.server.call("GET", "/ops/v1/doubts?limit=100")[1]["data"] if row["subject"] == paid.id
+    ]
+    assert (doubt["state"], doubt["asked"], doubt["needs_attention"]) == ("unknown", 2, False)
+    assert town.settled(paid, 2 * ASK_AFTER_SECONDS + 2).status == "succeeded"
+    assert len(town.bank.operations(5201)) == 1
+
+
+def test_what_is_pending_is_asked_after_two_seconds(town: Town) -> None:
+    began = time.monotonic()
+    paid = town.pay(24)
+    assert paid.status == "processing" and time.monotonic() - began < 1
+    assert town.settled(paid, ASK_AFTER_SECONDS + 1.5).status == "succeeded"
+    assert time.monotonic() - began >= ASK_AFTER_SECONDS
+    [operation] = town.bank.operations(24).values()
+    assert operation["status"] == "Accepted"
+
+
+def test_a_signed_notice_settles_before_anybody_asks(town: Town) -> None:
+    town.bank.strike(
+        {"fault": "lose_answer", "operation": "authorize", "amount": 5301, "times": 1},
+        {"fault": "lose_request", "operation": "look_up", "times": 1},
+    )
+    paid = town.pay(5301)
+    assert paid.status == "processing"
+    [operation] = town.bank.operations(5301).values()
+    forged, body = town.notice({**operation, "status": "Declined"}, "0" * 64)
+    assert forged == 400 and "X-Bank-Signature" in body["error"]["message"]
+    assert town.notice({**operation, "status": "Declined"}, "")[0] == 400
+    assert town.notice({"kind": "authorization"})[0] == 400
+    assert town.v1.payment_intents.retrieve(paid.id).status == "processing"
+    for _ in range(2):
+        assert town.notice(operation) == (200, {"received": True})
+        assert town.v1.payment_intents.retrieve(paid.id).status == "succeeded"
+    assert town.notice({**operation, "reference": "nobody-of-ours"})[0] == 200
+    assert town.v1.balance_transactions.list({"limit": 100, "type": "charge"}).data[0].amount == 5301
+
+
+def test_a_dispute_is_opened_by_notice(town: Town) -> None:
+    paid = town.pay(5401, "4000000000000259")
+    disputes = eventually(
+        lambda: town.v1.disputes.list({"payment_intent": paid.id}).data, lambda found: len(found) == 1, 4
+    )
+    assert (disputes[0].amount, disputes[0].status, disputes[0].reason) == (5401, "needs_response", "fraudulent")
+    charge = town.v1.charges.retrieve(paid.latest_charge)
+    assert charge.disputed is True
+    [told] = [row for row in town.bank.effects() if row["kind"] == "dispute" and row["amount"] == 5401]
+    for _ in range(2):
+        assert town.notice(told)[0] == 200
+    assert len(town.v1.disputes.list({"payment_intent": paid.id}).data) == 1
+
+
+def test_a_refund_that_comes_back_is_told_by_notice(town: Town) -> None:
+    paid = town.pay(5501, "4000000000005126")
+    refund = town.v1.refunds.create({"payment_intent": paid.id})
+    assert refund.status == "succeeded"
+    failed = eventually(lambda: town.v1.refunds.retrieve(refund.id), lambda found: found.status == "failed", 4)
+    assert failed.failure_balance_transaction is not None
+    assert town.v1.charges.retrieve(paid.latest_charge).amount_refunded == 0
+
+
+@pytest.mark.parametrize(
+    ("amount", "decline_code"), [(1, "generic_decline"), (2, "insufficient_funds")], ids=["declined", "no funds"]
+)
+def test_declines_are_the_banks(town: Town, amount: int, decline_code: str) -> None:
+    with pytest.raises(stripe.CardError) as declined:
+        town.pay(amount)
+    assert (declined.value.code, declined.value.error.decline_code) == ("card_declined", decline_code)
+
+
+def test_what_it_cannot_do_is_said(town: Town) -> None:
+    held = town.pay(5601, capture_method="manual")
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        town.v1.payment_intents.increment_authorization(held.id, {"amount": 6000})
+    assert refused.value.code == "connector_unsupported"
+    assert town.v1.payment_intents.retrieve(held.id).status == "requires_capture"
+
+
+def test_a_bank_that_is_down_and_comes_back(town: Town) -> None:
+    """Down from the beginning: declined after a few tries, and no money moved. Down in the middle: found out later."""
+    before = town.ledger()
+    town.bank.strike({"fault": "lose_answer", "operation": "authorize", "amount": 5701, "times": 1})
+    with ThreadPoolExecutor(1) as aside:
+        paying = aside.submit(town.pay, 5701)
+        eventually(lambda: town.bank.operations(5701), bool, 3)
+        town.bank.stop(9)
+        began = time.monotonic()
+        with pytest.raises(stripe.CardError) as declined:
+            town.pay(5702)
+        interrupted = paying.result()
+    assert interrupted.status == "processing"
+    assert declined.value.code == "processing_error"
+    assert 0.5 < time.monotonic() - began < 10
+    refused = declined.value.error.payment_intent
+    assert (refused.status, refused.amount_received) == ("requires_payment_method", 0)
+    assert town.ledger() == before
+
+    town.bank.start()
+    assert town.settled(interrupted, 20).status == "succeeded"
+    assert town.v1.payment_intents.confirm(refused.id, {"payment_method": "pm_card_visa"}).status == "succeeded"
+    assert len(town.bank.operations(5701)) == 1
+    [second] = town.bank.operations(5702).values()
+    assert second["status"] == "Accepted"
+
+
+def test_what_the_bank_took_is_what_the_ledger_says(town: Town) -> None:
+    """After everything above: money at the bank, less refunds and chargebacks, is what the ledger expects of it."""
+    eventually(lambda: town.server.call("GET", "/ops/v1/doubts")[1]["data"], lambda found: not found, 10)
+    moved = charged_back = 0
+    for row in town.bank.operations().values():
+        if row["status"] != "Accepted":
+            continue
+        if row["kind"] == "capture" or row.get("capture", False):
+            moved += row["amount"]
+        if row["kind"] == "refund":
+            moved -= row["amount"]
+        if row["kind"] == "dispute" and row["dispute"] == "chargeback":
+            charged_back += row["amount"]
+    ledger = town.ledger()
+    assert (ledger["receivable:bank"], -ledger["disputes"]) == (moved, charged_back)
+    assert moved > charged_back > 0
+
+
+def test_live_mode(tmp_path: Path) -> None:
+    """Without a connector it says what to configure; with one it takes money, and test mode sees nothing of it."""
+    live = Town(tmp_path, mode="live")
+    try:
+        paid = live.pay(5801, "4242424242424242")
+        assert (paid.status, paid.livemode) == ("succeeded", True)
+        assert live.v1.refunds.create({"payment_intent": paid.id, "amount": 801}).status == "succeeded"
+        assert live.notice({}, "0" * 64)[0] == 400
+        with pytest.raises(stripe.InvalidRequestError, match="No such"):
+            live.pay(5802)  # pm_card_visa is of test mode
+        with pytest.raises(stripe.InvalidRequestError, match="No such"):
+            live.server.client.v1.payment_intents.retrieve(paid.id)
+        assert live.server.client.v1.payment_intents.list().data == []
+
+        done = tillway("connectors", "remove", "bank", "--mode", "live", "--data-dir", live.server.data_dir)
+        assert done.returncode == 0, done.stderr
+        time.sleep(2.1)
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            live.pay(5803, "4242424242424242")
+        assert refused.value.code == "live_mode_not_configured" and "tillway connectors add" in str(refused.value)
+        assert live.server.client.v1.payment_intents.list().data == []
+    finally:
+        live.close()
