@@ -110,7 +110,7 @@ RULES: dict[str, Rule] = {
     "refund_unexpected_state": Rule(400, _INVALID, "The refund's status does not allow this."),
     "refund_amount_too_large": Rule(400, _INVALID, "The refund is larger than what is left of the charge."),
     "dispute_unexpected_state": Rule(400, _INVALID, "The dispute's status does not allow this."),
-    "missing": Rule(400, _INVALID, "The customer has no such payment source."),
+    "missing": Rule(402, "card_error", "The customer has no such payment source."),
     "capture_amount_too_large": Rule(400, _INVALID, "The amount to capture is larger than what was authorized."),
     "connector_unsupported": Rule(400, _INVALID, "The connector of this payment cannot do this."),
     "connector_unavailable": Rule(503, "api_error", "The connector cannot be reached."),
