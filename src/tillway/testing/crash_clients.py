@@ -1,8 +1,8 @@
 """The clients of the crash harness: shops that pay, capture, cancel and refund, and write down what they were told.
 
 A client names an Idempotency-Key with every order and, when the connection breaks, sends the same order under the same
-key until it is answered. Some orders are sent several times at once, some are given up unanswered, and refunds, captures
-and cancellations race. Everything is drawn from the seed, but for what the kills and the network do to it.
+key until it is answered. Some orders are sent several times at once, some are given up unanswered, and refunds,
+captures and cancellations race. Everything is drawn from the seed, but for what kills and network do to it.
 """
 
 import asyncio

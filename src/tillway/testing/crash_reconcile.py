@@ -261,7 +261,9 @@ def _charges_are_authorizations(platform: Platform, bank: Mapping[str, Performed
         taken = performed.amount if performed.capture else sum(capture.amount for capture in captures)
         if len(captures) + len(voids) + performed.capture > 1:
             many = ", ".join(_plain(one) for one in (*captures, *voids))
-            yield Violation(rule, f"the bank captured and voided {id} {len(captures) + len(voids)} times: {many}", about)
+            yield Violation(
+                rule, f"the bank captured and voided {id} {len(captures) + len(voids)} times: {many}", about
+            )
         if (charge["captured"], charge["amount_captured"]) != (taken > 0, taken):
             yield Violation(rule, f"{charge['amount_captured']} of {id} is captured, at the bank {taken}", about)
         payment = payments.get(charge["payment_intent"] or "")
@@ -312,7 +314,9 @@ def _refunds_are_refunds(platform: Platform, bank: Mapping[str, Performed]) -> I
         released = charge["amount"] - charge["amount_captured"] if charge["captured"] else 0
         if returned[id] > charge["amount_captured"]:
             yield Violation(
-                "refunds never exceed captures", f"{returned[id]} of {charge['amount_captured']} of {id} went back", (id,)
+                "refunds never exceed captures",
+                f"{returned[id]} of {charge['amount_captured']} of {id} went back",
+                (id,),
             )
         if charge["captured"] and charge["amount_refunded"] != returned[id] + released:
             yield Violation(
@@ -330,11 +334,13 @@ def _nothing_else_was_done(platform: Platform, bank: Mapping[str, Performed]) ->
 
 
 def _the_sums_agree(platform: Platform, bank: Mapping[str, Performed], connector: str) -> Iterator[Violation]:
-    """What the bank holds for us = the ledger's receivable = captured minus refunded by the API; and all of it balances."""
+    """What the bank holds for us = the ledger's receivable = captured minus refunded by the API; and all balances."""
     rule = "the sums agree"
     at_bank: Counter[str] = Counter()
     for operation in bank.values():
-        if operation.accepted and (operation.kind == "capture" or (operation.kind == "authorization" and operation.capture)):
+        if operation.accepted and (
+            operation.kind == "capture" or (operation.kind == "authorization" and operation.capture)
+        ):
             at_bank[operation.currency] += operation.amount
         if operation.accepted and operation.kind == "refund":
             at_bank[operation.currency] -= operation.amount

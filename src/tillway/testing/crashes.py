@@ -1,4 +1,4 @@
-"""The kill -9 harness: a server and a bank that are killed over and over while clients pay, and the account of it after.
+"""The kill -9 harness: server and bank are killed over and over while clients pay; then the books are compared.
 
     python -m tillway.testing.crashes --kills 3000 --seed 7 --dir /var/tmp/crashes
 
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ import msgspec
 from tillway.testing.crash_clients import Order, Shop
 from tillway.testing.crash_processes import Daemon, EndedAlone, Launcher
 from tillway.testing.crash_reconcile import Document, Performed, Platform, Violation, read_journal, reconcile
+from tillway.testing.crash_story import story_of
 
 SETTLE_SECONDS = 20.0
 """How long after a restart everything that a dead process left must be settled, as long as the bank answers."""
@@ -41,9 +42,12 @@ SETTLE_SECONDS = 20.0
 STOP_SECONDS = 30.0
 COMMAND_SECONDS = 60.0
 CONNECTOR = "bank"
-NOTICE_SECRET = "whsec_of_the_crash_harness"  # noqa: S105
+CLIENTS, JOURNAL = "clients.jsonl", "bank.journal"
+"""What the clients and the bank wrote down, in the directory of the run."""
+
+NOTICE_SECRET = "whsec_of_the_crash_harness"
 PAGE = 100
-LEASES_SECONDS = (3, 12)
+LEASES_SECONDS = (3, 3, 12)
 """Leases that restarts draw from: the shortest, so that much is taken over while the kills go on, and the default."""
 
 REPLAYS_MAX = 2_000
@@ -67,8 +71,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     kills: int = 300
     seed: int = 1
     mutant: Path | None = None
-    at_once: int = 150
-    per_second: float = 40.0
+    at_once: int = 120
+    per_second: float = 30.0
     bank_killed_every: int = 12
     last_lease_seconds: int | None = None
     """The lease of the last start; None: the default, under which SETTLE_SECONDS is promised."""
@@ -89,6 +93,7 @@ class Report(msgspec.Struct, kw_only=True):
     settled_after: float = 0.0
     start_median: float = 0.0
     start_longest: float = 0.0
+    deaths: list[tuple[float, str]] = msgspec.field(default_factory=list)
     violations: list[Violation] = msgspec.field(default_factory=list)
 
 
@@ -147,7 +152,6 @@ class Stage(msgspec.Struct, kw_only=True):
     session: aiohttp.ClientSession
     data: Path
     journal: Path
-    deaths: list[tuple[float, str]] = msgspec.field(default_factory=list)
 
     async def start_server(self, *, lease_seconds: int | None = None) -> None:
         lease = [] if lease_seconds is None else ["--lease-seconds", str(lease_seconds)]
@@ -174,14 +178,14 @@ async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
     if directory.exists():
         shutil.rmtree(directory)
     directory.mkdir(parents=True)
-    data, journal = directory / "data", directory / "bank.journal"
+    data, journal = directory / "data", directory / JOURNAL
     server_port, bank_port = _free_ports(2)
     secret_key = _install(data, bank_port)
     launcher = await Launcher.begin(mutant=plan.mutant)
     server = Daemon(launcher, "the server", server_port, directory / "server.log")
     bank = Daemon(launcher, "the bank", bank_port, directory / "bank.log")
     url = f"http://127.0.0.1:{server_port}"
-    shop = Shop(url, secret_key, plan.seed, directory / "clients.jsonl", began=began)
+    shop = Shop(url, secret_key, plan.seed, directory / CLIENTS, began=began)
     session = aiohttp.ClientSession(
         base_url=url,
         headers={"authorization": f"Bearer {secret_key}"},
@@ -248,7 +252,7 @@ def faults_for(chance: random.Random) -> Document:
         "rules": [
             rule("slow", 0.20, ms=chance.choice((20, 60))),
             rule("slow", 0.02, ms=1_500),
-            rule("slow", 0.01, ms=5_000),
+            rule("slow", 0.05, ms=5_000),
             rule("lose_request", 0.02),
             rule("lose_answer", 0.03),
             rule("reset_before", 0.02),
@@ -281,11 +285,11 @@ async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random,
             await _moment(point, stage, chance)
             await stage.server.kill()
             report.kills[point] += 1
-            stage.deaths.append((stage.shop.elapsed(), f"the server, {point}"))
+            report.deaths.append((stage.shop.elapsed(), f"the server, {point}"))
             if number % plan.bank_killed_every == 0:
                 await stage.bank.kill()
                 report.bank_kills += 1
-                stage.deaths.append((stage.shop.elapsed(), "the bank"))
+                report.deaths.append((stage.shop.elapsed(), "the bank"))
                 await asyncio.sleep(chance.choice((0.0, 0.0, 0.5)))
                 await stage.start_bank(faults_for(chance))
             await stage.start_server(lease_seconds=chance.choice(LEASES_SECONDS))
@@ -338,11 +342,10 @@ def _changed(file: Path) -> int:
 
 async def _come_to_rest(stage: Stage, report: Report) -> None:
     """Faults off, one more death, and then nothing may be left under way SETTLE_SECONDS after the start."""
-    async with aiohttp.ClientSession() as session:
-        async with session.post(f"http://127.0.0.1:{stage.bank.port}/_faults", json={"rules": []}) as answer:
-            answer.raise_for_status()
+    async with stage.session.post(f"http://127.0.0.1:{stage.bank.port}/_faults", json={"rules": []}) as answer:
+        answer.raise_for_status()
     await stage.server.kill()
-    stage.deaths.append((stage.shop.elapsed(), "the server, for the last time"))
+    report.deaths.append((stage.shop.elapsed(), "the server, for the last time"))
     await stage.start_server(lease_seconds=stage.plan.last_lease_seconds)
     await stage.server.ready()
     restarted = time.monotonic()
@@ -380,9 +383,7 @@ async def _under_way(stage: Stage) -> list[str]:
     return found
 
 
-async def _account(
-    plan: Plan, stage: Stage, report: Report, chance: random.Random, say: Say
-) -> dict[str, Performed]:
+async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Random, say: Say) -> dict[str, Performed]:
     """Clients come back for what they gave up and for what they were told; then the books are opened."""
     shop = stage.shop
     for order in shop.unanswered:
@@ -391,7 +392,8 @@ async def _account(
         )
     shop.unanswered.clear()
     await shop.come_back(list(shop.given_up.values()), within_seconds=30)
-    await _settled(stage, report, time.monotonic(), SETTLE_SECONDS)
+    if not report.violations:
+        await _settled(stage, report, time.monotonic(), SETTLE_SECONDS)
     answered: dict[str, Order] = {told.order.key: told.order for told in shop.told if told.final}
     again = chance.sample(sorted(answered), min(len(answered), REPLAYS_MAX))
     say(f"at rest after {report.settled_after:.1f} s; asking {len(again)} orders again, then the books are opened")
@@ -470,8 +472,8 @@ def describe(report: Report, plan: Plan) -> str:
     """The report as text; each violation with what is known about it."""
     kills = sum(report.kills.values())
     lines = [
-        f"seed {report.seed}: {kills} kills of the server, {report.bank_kills} of the bank in {report.storm_seconds:.0f} s, "
-        f"{report.seconds:.0f} s in all",
+        f"seed {report.seed}: {kills} kills of the server and {report.bank_kills} of the bank in "
+        f"{report.storm_seconds:.0f} s, {report.seconds:.0f} s in all",
         *(f"  {count:6} {point}" for point, count in report.kills.most_common()),
         f"  started in {report.start_median * 1000:.0f} ms (median), {report.start_longest * 1000:.0f} ms (longest)",
         f"  {report.stories} shoppers; at rest {report.settled_after:.1f} s after the last start; "
@@ -484,6 +486,7 @@ def describe(report: Report, plan: Plan) -> str:
     ]
     for violation in report.violations[:STORIES_MAX]:
         lines += ["", f"VIOLATED: {violation.rule}", f"    {violation.what}"]
+        lines += story_of(violation, plan.directory / CLIENTS, plan.directory / JOURNAL, report.deaths)
     if report.violations:
         lines += ["", f"the same again, but for the chance of the moment: --kills {kills} --seed {plan.seed}"]
     return "\n".join(lines)

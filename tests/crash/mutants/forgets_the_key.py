@@ -1,16 +1,33 @@
-"""An engine that writes the idempotency record with the answer, and not already with the intent."""
+"""An Idempotency-Key that is kept in memory for as long as its request is under way, and written with the answer."""
 
-from typing import Any
+from collections.abc import Sequence
 
-from tillway.engine.core import Engine
+import msgspec
 
-idempotency = Engine._idempotency
+from tillway.domain.idempotency import IdempotencyRecord
+from tillway.store.port import ABSENT, Row, Write
+from tillway.store.sqlite import SqliteStore
+
+commit, get = SqliteStore.commit, SqliteStore.get
+open_keys: dict[str, Row] = {}
 
 
-async def late(self: Engine, caller: Any, load: Any, completes: Any, status: int, body: bytes, at: Any) -> Any:
-    if completes is None and status == 0:
-        return None
-    return await idempotency(self, caller, load, completes, status, body, at)
+async def commit_without_open_keys(store: SqliteStore, writes: Sequence[Write]) -> None:
+    kept = []
+    for write in writes:
+        if "/idem_" in write.key and write.body is not None:
+            if write.version == ABSENT and not msgspec.json.decode(write.body, type=IdempotencyRecord).status:
+                open_keys[write.key] = Row(write.key, 1, write.body)
+                continue
+            if open_keys.pop(write.key, None) is not None:
+                write = msgspec.structs.replace(write, version=ABSENT)
+        kept.append(write)
+    await commit(store, kept)
 
 
-Engine._idempotency = late  # type: ignore[method-assign]
+async def get_with_open_keys(store: SqliteStore, key: str) -> Row | None:
+    return open_keys.get(key) or await get(store, key)
+
+
+SqliteStore.commit = commit_without_open_keys  # type: ignore[method-assign]
+SqliteStore.get = get_with_open_keys  # type: ignore[method-assign]

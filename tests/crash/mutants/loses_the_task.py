@@ -1,20 +1,25 @@
-"""An engine that writes the attempt down, but not into the queue: nobody finds it once its worker has died."""
+"""A store that writes a new attempt down, but not into the queue: nobody finds it once its worker has died."""
+
+from collections.abc import Sequence
 
 import msgspec
 
-from tillway.domain.attempt import Attempt
-from tillway.domain.record import Record
-from tillway.engine import core
 from tillway.store.port import ABSENT, Write
+from tillway.store.sqlite import SqliteStore
 
-write_of = core.write_of
-
-
-def forgetful(scope_key: str, record: Record, version: int) -> Write:
-    write = write_of(scope_key, record, version)
-    if isinstance(record, Attempt) and version == ABSENT:
-        return msgspec.structs.replace(write, queue=None, due_at_ms=None)
-    return write
+commit = SqliteStore.commit
 
 
-core.write_of = forgetful
+async def forgetful(store: SqliteStore, writes: Sequence[Write]) -> None:
+    await commit(
+        store,
+        [
+            msgspec.structs.replace(write, queue=None, due_at_ms=None)
+            if write.queue == "attempts" and write.version == ABSENT
+            else write
+            for write in writes
+        ],
+    )
+
+
+SqliteStore.commit = forgetful  # type: ignore[method-assign]
