@@ -1,7 +1,9 @@
 """Imports point down only: which room of the house may import which, by a walk over the source."""
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -71,6 +73,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         )
     ),
 }
+
+# What only `testing` imports, and its users bring.
+TESTING_PACKAGES = frozenset(("hypothesis", "pytest"))
 
 # The domain has no clock, no randomness, no environment and no input or output.
 DOMAIN_PACKAGES = frozenset(("msgspec", "iso4217"))
@@ -169,6 +174,13 @@ def test_the_domain_is_pure(path: Path) -> None:
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             assert name not in NOT_CALLED_IN_DOMAIN, f"{path}:{node.lineno} {name}()"
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[\[>=<]", line)[0].strip() for line in project["dependencies"]}
+    imported = {module.partition(".")[0] for path in _files() for _, module in _imported(path)}
+    assert imported - set(sys.stdlib_module_names) - {"tillway", *TESTING_PACKAGES} == declared
 
 
 @pytest.mark.parametrize(

@@ -65,12 +65,12 @@ SALES = (
 
 
 class Shop(msgspec.Struct):
-    """What `demo.json` keeps, so that a second run finds the shop of the first. Test keys only."""
+    """What `demo.json` keeps, so that a second run finds the shop of the first. Test keys only; `payments` are ids."""
 
     account: str
     secret_key: str
     publishable_key: str
-    payments: list[dict[str, Any]] = []
+    payments: list[str] = []
 
 
 def demo(
@@ -88,10 +88,16 @@ def demo(
     path = settings.data_dir / DEMO_FILE
 
     async def visit(url: str) -> Literal["serve", "stop"]:
-        if not shop.payments:
-            shop.payments = await _trade(url, shop.secret_key)
-            _keep(path, shop)
-        print(_text(url, shop, settings), flush=True)
+        import aiohttp
+
+        headers = {"Authorization": f"Bearer {shop.secret_key}"}
+        async with aiohttp.ClientSession(base_url=url, headers=headers) as session:
+            if not shop.payments:
+                say("Making the demo shop …")
+                shop.payments = await _trade(session)
+                _keep(path, shop)
+            payments = [await _look(session, id) for id in shop.payments]
+        print(_text(url, shop, payments, settings), flush=True)
         return "serve" if serve else "stop"
 
     run(settings, visit)
@@ -141,27 +147,23 @@ def _keep(path: Path, shop: Shop) -> None:
     beside.replace(path)
 
 
-async def _trade(url: str, key: str) -> list[dict[str, Any]]:
-    """Make the customers and their payments through the API, as a shop would."""
-    import aiohttp
-
-    say("Making the demo shop …")
-    async with aiohttp.ClientSession(base_url=url, headers={"Authorization": f"Bearer {key}"}) as session:
-        customers = [
-            (await _post(session, "/v1/customers", {"name": name, "email": email}, f"demo-customer-{place}"))["id"]
-            for place, (name, email) in enumerate(CUSTOMERS)
-        ]
-        return [await _sell(session, sale, customers, place) for place, sale in enumerate(SALES)]
+async def _trade(session: "ClientSession") -> list[str]:
+    """Make the customers and their payments through the API, as a shop would. The ids of the payments."""
+    customers = [
+        (await _post(session, "/v1/customers", {"name": name, "email": email}, f"demo-customer-{place}"))["id"]
+        for place, (name, email) in enumerate(CUSTOMERS)
+    ]
+    return [await _sell(session, sale, customers[sale.customer], place) for place, sale in enumerate(SALES)]
 
 
-async def _sell(session: "ClientSession", sale: Sale, customers: list[str], place: int) -> dict[str, Any]:
+async def _sell(session: "ClientSession", sale: Sale, customer: str, place: int) -> str:
     answer = await _post(
         session,
         "/v1/payment_intents",
         {
             "amount": sale.amount,
             "currency": sale.currency,
-            "customer": customers[sale.customer],
+            "customer": customer,
             "description": sale.what,
             "payment_method": sale.card,
             "confirm": "true",
@@ -170,23 +172,22 @@ async def _sell(session: "ClientSession", sale: Sale, customers: list[str], plac
         },
         f"demo-sale-{place}",
     )
-    payment = answer["error"]["payment_intent"] if "error" in answer else answer
+    id: str = (answer["error"]["payment_intent"] if "error" in answer else answer)["id"]
     for step, (path, parameters) in enumerate(sale.then):
-        about = {"payment_intent": payment["id"]} if path == _REFUND else {}
-        await _post(session, path.format(payment=payment["id"]), {**about, **parameters}, f"demo-sale-{place}-{step}")
-    async with session.get(f"/v1/payment_intents/{payment['id']}") as response:
-        payment = await response.json()
+        about = {"payment_intent": id} if path == _REFUND else {}
+        await _post(session, path.format(payment=id), {**about, **parameters}, f"demo-sale-{place}-{step}")
+    payment = await _look(session, id)
     if payment["status"] != sale.expect:
-        raise fail(f"The demo's payment {payment['id']} is {payment['status']}, not {sale.expect}.")
-    page = ((payment.get("next_action") or {}).get("redirect_to_url") or {}).get("url")
-    return {
-        "id": payment["id"],
-        "amount": sale.amount,
-        "currency": sale.currency,
-        "status": sale.expect,
-        "what": sale.what,
-        "page": page,
-    }
+        raise fail(f"The demo's payment {id} is {payment['status']}, not {sale.expect}.")
+    return id
+
+
+async def _look(session: "ClientSession", id: str) -> dict[str, Any]:
+    async with session.get(f"/v1/payment_intents/{id}", params={"expand[]": "latest_charge"}) as response:
+        payment: dict[str, Any] = await response.json()
+    if "error" in payment:
+        raise fail(f"The demo's payment {id} cannot be read: {payment['error']['message']}")
+    return payment
 
 
 async def _post(session: "ClientSession", path: str, parameters: dict[str, Any], key: str) -> dict[str, Any]:
@@ -199,24 +200,24 @@ async def _post(session: "ClientSession", path: str, parameters: dict[str, Any],
     return answer
 
 
-def _text(url: str, shop: Shop, settings: Settings) -> str:
+def _text(url: str, shop: Shop, payments: list[dict[str, Any]], settings: Settings) -> str:
     from tillway.web.challenge import amount_text
 
+    amounts = [amount_text(payment["amount"], payment["currency"]) for payment in payments]
     sales = "\n".join(
-        f"  {amount_text(sale['amount'], sale['currency']):>12}  {sale['status']:23}  {sale['what']}"
-        for sale in shop.payments
+        f"  {amount:>12}  {_became(payment):44}  {payment['description']}"
+        for amount, payment in zip(amounts, payments, strict=True)
     )
-    page = next((sale["page"] for sale in shop.payments if sale["page"]), None)
-    challenge = (
-        f"\nComplete the 3-D Secure payment in a browser (one of its two buttons):\n\n  {page}\n" if page else ""
-    )
+    pages = [((payment["next_action"] or {}).get("redirect_to_url") or {}).get("url") for payment in payments]
+    page = next((page for page in pages if page), None)
+    challenge = f"\nComplete the 3-D Secure payment in a browser, or fail it:\n\n  {page}\n" if page else ""
     return f"""
 Tillway serves {url}, on the data in {settings.data_dir.absolute()}
 
   secret key       {shop.secret_key}
   publishable key  {shop.publishable_key}
 
-The demo shop has {len(CUSTOMERS)} customers and {len(shop.payments)} payments:
+The demo shop has {len(CUSTOMERS)} customers and {len(payments)} payments:
 
 {sales}
 
@@ -241,3 +242,18 @@ See what is there:
   curl {url}/v1/balance -u {shop.secret_key}:
   curl {url}/openapi.json
 """
+
+
+def _became(payment: dict[str, Any]) -> str:
+    """A payment's status, and what it does not say: why a card was declined, how much was captured or sent back."""
+    from tillway.web.challenge import amount_text
+
+    said: str = payment["status"]
+    error, charge = payment["last_payment_error"], payment["latest_charge"]
+    if error is not None:
+        return f"{said} ({error.get('decline_code') or error['code']})"
+    if said == "succeeded" and charge["amount_refunded"]:
+        # What a partial capture leaves goes back to the card, and Stripe counts it as refunded.
+        back = amount_text(charge["amount_refunded"], payment["currency"])
+        return f"{said}, {back} {'refunded' if payment['amount_received'] == payment['amount'] else 'not captured'}"
+    return said
