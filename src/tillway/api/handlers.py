@@ -1,41 +1,25 @@
 """Imports every handlers file, which puts its routes into the table and its shapes beside them."""
 
-from tillway.api import (
-    balance,
-    challenges,
-    charges,
-    customers,
-    disputes,
-    events,
-    health,
-    notices,
-    openapi,
-    ops,
-    payment_intents,
-    payment_methods,
-    refunds,
-    setup_intents,
-    sources,
-    tokens,
-    webhook_endpoints,
+import importlib
+
+NOUNS = (
+    "balance",
+    "challenges",
+    "charges",
+    "customers",
+    "disputes",
+    "events",
+    "health",
+    "notices",
+    "openapi",
+    "ops",
+    "payment_intents",
+    "payment_methods",
+    "refunds",
+    "setup_intents",
+    "sources",
+    "tokens",
+    "webhook_endpoints",
 )
 
-LOADED = (
-    balance,
-    challenges,
-    charges,
-    customers,
-    disputes,
-    events,
-    health,
-    notices,
-    openapi,
-    ops,
-    payment_intents,
-    payment_methods,
-    refunds,
-    setup_intents,
-    sources,
-    tokens,
-    webhook_endpoints,
-)
+LOADED = tuple(importlib.import_module(f"tillway.api.{noun}") for noun in NOUNS)
