@@ -35,6 +35,7 @@ from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
 from tillway.engine import charges
 from tillway.engine.core import Load
+from tillway.engine.customers import existing
 from tillway.store.codec import by_customer, by_parent, decode
 
 _CONNECT = "Connect accounts"
@@ -64,7 +65,7 @@ CREATE = Params(
     statement_descriptor_suffix=StatementDescriptor(),
     transfer_data=Unsupported(_CONNECT),
     transfer_group=Text(),
-)
+).at_most_one("card", "source")
 
 UPDATE = Params(
     customer=Id(),
@@ -148,8 +149,10 @@ async def update(call: Call) -> Answer:
         fields = {name: value for name, value in call.params.items() if name != "expand"}
         if "fraud_details" in fields:
             fields["fraud_details"] = {**charge.fraud_details, **(fields["fraud_details"] or {})}
-        if charge.customer is not None and fields.get("customer") not in (None, charge.customer):
-            raise charges.customer_is_set(charge)
+        if "customer" in fields:
+            if charge.customer not in (None, fields["customer"]):
+                raise charges.customer_is_set(charge)
+            await existing(load, fields["customer"], "customer")
         return domain.update(charge, fields)
 
     return await call.platform.engine.run(call.caller, work)

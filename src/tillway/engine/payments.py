@@ -13,6 +13,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token, new_method, redeem
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
+from tillway.engine import client_secret
 from tillway.engine.clock import random_text
 from tillway.engine.core import Caller, Done, Load
 from tillway.engine.platform import Platform
@@ -111,12 +112,11 @@ def _check_create(params: dict[str, Any]) -> None:
 
 
 async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
-    terms = await platform.attempts.terms(caller.scope)
     cvc: list[str] = []
 
     async def work(load: Load, at: Moment) -> Changes:
         payment = await _payment(load, id)
-        _check_access(caller, payment.client_secret, params)
+        client_secret.check(caller, payment.client_secret, params.get("client_secret"))
         if params.get("amount_to_confirm") not in (None, payment.amount_minor):
             raise Refused(
                 "parameter_invalid_integer",
@@ -133,6 +133,7 @@ async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str,
             payment, made = updated.result, made.then(updated)
         if method is None:
             method = await load.maybe(PaymentMethod, payment.method)
+        terms = await platform.attempts.terms(caller.scope)
         return made.then(await _begin(platform, load, payment, method, params, terms, caller, at, cvc))
 
     return await platform.attempts.operate(caller, work, cvc)
@@ -169,7 +170,7 @@ async def _begin(
 
 async def retrieve(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Record:
     payment = await _payment(platform.engine.load(caller.scope_key), id)
-    _check_access(caller, payment.client_secret, params)
+    client_secret.check(caller, payment.client_secret, params.get("client_secret"))
     return payment
 
 
@@ -254,8 +255,8 @@ async def increment(platform: Platform, caller: Caller, id: str, params: dict[st
 async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, passed: bool | None) -> PaymentIntent:
     """The customer at the challenge page: look at the payment (`passed` None), or pass or fail it."""
     load = platform.engine.load(scope.key)
-    payment = await load.get(PaymentIntent, id)
-    if not hmac.compare_digest(payment.secret, secret):
+    payment = await load.maybe(PaymentIntent, id)
+    if payment is None or not hmac.compare_digest(payment.secret.encode(), secret.encode()):
         raise Refused("resource_missing", param="id")
     if passed is None or payment.status != "requires_action":
         return payment
@@ -264,6 +265,8 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
 
     async def work(load: Load, at: Moment) -> Changes:
         payment = await load.get(PaymentIntent, id)
+        if payment.status != "requires_action":
+            return Changes(result=payment)  # Somebody pressed the other button at the same time.
         method = await load.get(PaymentMethod, payment.method or "", "payment_method")
         return payment_intent.challenged(payment, method, terms, at, passed=passed)
 
@@ -361,16 +364,3 @@ async def _check_customer(load: Load, id: str | None) -> None:
     customer = await load.get(Customer, id, "customer")
     if customer.deleted:
         raise Refused("resource_missing", f"No such customer: '{id}'", param="customer")
-
-
-def _check_access(caller: Caller, client_secret: str, params: dict[str, Any]) -> None:
-    """A publishable key opens an object only together with the object's client secret."""
-    given = params.get("client_secret")
-    if given is not None and not hmac.compare_digest(given.encode(), client_secret.encode()):
-        raise Refused("client_secret_invalid", param="client_secret")
-    if caller.publishable and given is None:
-        raise Refused(
-            "parameter_missing",
-            "Missing required param: client_secret. A publishable key needs it.",
-            param="client_secret",
-        )

@@ -149,8 +149,8 @@ async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, 
 async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, passed: bool | None) -> SetupIntent:
     """The holder at the challenge page: look at the setup (`passed` None), or pass or fail it."""
     load = platform.engine.load(scope.key)
-    setup = await load.get(SetupIntent, id)
-    if not hmac.compare_digest(setup.secret.encode(), secret.encode()):
+    setup = await load.maybe(SetupIntent, id)
+    if setup is None or not hmac.compare_digest(setup.secret.encode(), secret.encode()):
         raise Refused("resource_missing", param="id")
     if passed is None or setup.status != "requires_action":
         return setup

@@ -1,0 +1,292 @@
+"""One good call of every route: the ids in its path, made anew each time, and parameters that it takes.
+
+Tests that walk through the route table read this beside it, and `test_every_route.py` fails where a route is missing:
+whoever adds one says here how it is called well.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from inside import Inside, Merchant
+
+from tillway.api import handlers
+from tillway.api.params import AnyOf, Array, Id, Object, Parameter
+from tillway.api.routes import ROUTES, Route
+
+assert handlers.LOADED
+
+CARD = {"number": "4242424242424242", "exp_month": "12", "exp_year": "2034", "cvc": "123"}
+HOOK = "https://shop.example/hook"
+
+
+class Good(msgspec.Struct):
+    """`ids` go into the path in their order; `query` is sent beside the body. `statuses` are what may come of it."""
+
+    ids: tuple[str, ...] = ()
+    params: dict[str, Any] = {}
+    query: str = ""
+    statuses: tuple[int, ...] = (200,)
+
+
+class Stall:
+    """A merchant's things, made through the API as they are needed."""
+
+    def __init__(self, inside: Inside, merchant: Merchant) -> None:
+        self.inside = inside
+        self.merchant = merchant
+
+    async def post(self, path: str, **params: Any) -> Any:
+        return await self.inside.ok(self.merchant, "POST", path, params)
+
+    async def payment(self, **params: Any) -> Any:
+        return await self.post("/v1/payment_intents", **{"amount": 4200, "currency": "eur", **params})
+
+    async def paid(self, method: str = "pm_card_visa", **params: Any) -> Any:
+        return await self.payment(payment_method=method, confirm=True, **params)
+
+    async def held(self) -> Any:
+        return await self.paid(capture_method="manual")
+
+    async def charge(self, **params: Any) -> str:
+        return (await self.post("/v1/charges", amount=700, currency="eur", source="tok_visa", **params))["id"]
+
+    async def refund(self) -> str:
+        return (await self.post("/v1/refunds", charge=await self.charge()))["id"]
+
+    async def dispute(self) -> str:
+        charge = (await self.paid("pm_card_createDispute"))["latest_charge"]
+        await self.inside.wait(5)
+        found = await self.inside.ok(self.merchant, "GET", "/v1/disputes", {"charge": charge})
+        return found["data"][0]["id"]
+
+    async def customer(self, **params: Any) -> Any:
+        return await self.post("/v1/customers", **params)
+
+    async def card_of(self) -> tuple[str, str]:
+        customer = await self.customer(source="tok_visa")
+        return customer["id"], customer["default_source"]
+
+    async def method(self) -> str:
+        return (await self.post("/v1/payment_methods", type="card", card=CARD))["id"]
+
+    async def method_of(self) -> tuple[str, str]:
+        customer = (await self.customer())["id"]
+        attached = await self.post("/v1/payment_methods/pm_card_visa/attach", customer=customer)
+        return customer, attached["id"]
+
+    async def token(self) -> str:
+        return (await self.post("/v1/tokens", card=CARD))["id"]
+
+    async def setup(self, **params: Any) -> Any:
+        return await self.post("/v1/setup_intents", **params)
+
+    async def endpoint(self) -> str:
+        return (await self.post("/v1/webhook_endpoints", url=HOOK, enabled_events=["charge.failed"]))["id"]
+
+    async def event(self) -> str:
+        await self.payment()
+        return (await self.inside.ok(self.merchant, "GET", "/v1/events", {"limit": 1}))["data"][0]["id"]
+
+    async def movement(self) -> str:
+        await self.charge()
+        return (await self.inside.ok(self.merchant, "GET", "/v1/balance_transactions", {"limit": 1}))["data"][0]["id"]
+
+    async def doubt(self) -> str:
+        """The simulated bank's answer to 24 is that it does not know yet."""
+        assert (await self.paid(amount=24))["status"] == "processing"
+        listed = await self.inside.ok(self.merchant, "GET", "/ops/v1/doubts", {"limit": 100})
+        return listed["data"][-1]["id"]
+
+    async def refused(self) -> str:
+        answer = await self.inside.call(self.merchant, "POST", "/v1/payment_intents")
+        return answer.headers["request-id"]
+
+    async def challenge(self) -> tuple[tuple[str, str], str]:
+        waiting = await self.paid("pm_card_authenticationRequired", return_url="https://shop.example/back")
+        path, _, query = waiting["next_action"]["redirect_to_url"]["url"].partition("/3ds/")[2].partition("?")
+        scope, _, id = path.partition("/")
+        return (scope, id), query
+
+
+def _nothing(**params: Any) -> Callable[[Stall], Awaitable[Good]]:
+    async def make(stall: Stall) -> Good:
+        return Good(params=params)
+
+    return make
+
+
+def _on(make_id: Callable[[Stall], Awaitable[Any]], **params: Any) -> Callable[[Stall], Awaitable[Good]]:
+    """A call on what `make_id` makes: an id, a pair of ids, or a document."""
+
+    async def make(stall: Stall) -> Good:
+        made = await make_id(stall)
+        ids = made if isinstance(made, tuple) else (made["id"] if isinstance(made, dict) else made,)
+        return Good(ids, params)
+
+    return make
+
+
+async def _customers_method(stall: Stall) -> Good:
+    return Good((await stall.method(),), {"customer": (await stall.customer())["id"]})
+
+
+async def _attempts(stall: Stall) -> Good:
+    return Good(params={"setup_intent": (await stall.setup())["id"]})
+
+
+async def _refund(stall: Stall) -> Good:
+    return Good(params={"charge": await stall.charge()})
+
+
+async def _look(stall: Stall) -> Good:
+    ids, query = await stall.challenge()
+    return Good(ids, query=query)
+
+
+async def _decide(stall: Stall) -> Good:
+    ids, query = await stall.challenge()
+    return Good(ids, {"outcome": "pass"}, query, (303,))
+
+
+async def _notice(stall: Stall) -> Good:
+    # The simulator takes no notices from outside; its refusal is all that this address has without another bank.
+    return Good(("test", "simulator"), statuses=(400,))
+
+
+async def _refund_that_waits(stall: Stall) -> Good:
+    # No refund to a card ever waits for the customer.
+    return Good((await stall.refund(),), statuses=(400,))
+
+
+GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
+    "GET /3ds/{scope}/{id}": _look,
+    "POST /3ds/{scope}/{id}": _decide,
+    "POST /connectors/{mode}/{name}/notices": _notice,
+    "GET /healthz": _nothing(),
+    "GET /openapi.json": _nothing(),
+    "GET /readyz": _nothing(),
+    "GET /ops/v1/connectors": _nothing(),
+    "GET /ops/v1/doubts": _nothing(),
+    "POST /ops/v1/doubts/{id}/resolve": _on(Stall.doubt, outcome="declined"),
+    "POST /ops/v1/events/{id}/resend": _on(Stall.event),
+    "GET /ops/v1/ledger": _nothing(),
+    "GET /ops/v1/requests/{id}": _on(Stall.refused),
+    "GET /ops/v1/simulator": _nothing(),
+    "POST /ops/v1/simulator": _nothing(faults={"rules": [{"fault": "slow"}]}),
+    "GET /v1/balance": _nothing(),
+    "GET /v1/balance_transactions": _nothing(),
+    "GET /v1/balance_transactions/{id}": _on(Stall.movement),
+    "GET /v1/charges": _nothing(),
+    "POST /v1/charges": _nothing(amount=700, currency="eur", source="tok_visa"),
+    "GET /v1/charges/search": _nothing(query="amount>1"),
+    "GET /v1/charges/{id}": _on(Stall.charge),
+    "POST /v1/charges/{id}": _on(Stall.charge, description="Chair"),
+    "POST /v1/charges/{id}/capture": _on(lambda stall: stall.charge(capture=False)),
+    "GET /v1/charges/{id}/refunds": _on(Stall.charge),
+    "POST /v1/charges/{id}/refunds": _on(Stall.charge),
+    "GET /v1/customers": _nothing(),
+    "POST /v1/customers": _nothing(name="Anna"),
+    "GET /v1/customers/search": _nothing(query="name:'Anna'"),
+    "GET /v1/customers/{customer}/payment_methods/{id}": _on(Stall.method_of),
+    "GET /v1/customers/{customer}/sources": _on(Stall.customer),
+    "POST /v1/customers/{customer}/sources": _on(Stall.customer, source="tok_visa"),
+    "GET /v1/customers/{customer}/sources/{id}": _on(Stall.card_of),
+    "POST /v1/customers/{customer}/sources/{id}": _on(Stall.card_of, name="Anna"),
+    "DELETE /v1/customers/{customer}/sources/{id}": _on(Stall.card_of),
+    "GET /v1/customers/{id}": _on(Stall.customer),
+    "POST /v1/customers/{id}": _on(Stall.customer, name="Anna"),
+    "DELETE /v1/customers/{id}": _on(Stall.customer),
+    "GET /v1/customers/{id}/payment_methods": _on(Stall.customer),
+    "GET /v1/disputes": _nothing(),
+    "GET /v1/disputes/{id}": _on(Stall.dispute),
+    "POST /v1/disputes/{id}": _on(Stall.dispute, metadata={"case": "7"}),
+    "POST /v1/disputes/{id}/close": _on(Stall.dispute),
+    "GET /v1/events": _nothing(),
+    "GET /v1/events/{id}": _on(Stall.event),
+    "POST /v1/events/{id}/retry": _on(Stall.event),
+    "GET /v1/payment_intents": _nothing(),
+    "POST /v1/payment_intents": _nothing(amount=700, currency="eur"),
+    "GET /v1/payment_intents/search": _nothing(query="amount>1"),
+    "GET /v1/payment_intents/{id}": _on(Stall.payment),
+    "POST /v1/payment_intents/{id}": _on(Stall.payment, description="Chair"),
+    "POST /v1/payment_intents/{id}/cancel": _on(Stall.payment),
+    "POST /v1/payment_intents/{id}/capture": _on(Stall.held),
+    "POST /v1/payment_intents/{id}/confirm": _on(Stall.payment, payment_method="pm_card_visa"),
+    "POST /v1/payment_intents/{id}/increment_authorization": _on(Stall.held, amount=5000),
+    "GET /v1/payment_methods": _nothing(),
+    "POST /v1/payment_methods": _nothing(type="card", card=CARD),
+    "GET /v1/payment_methods/{id}": _on(Stall.method),
+    "POST /v1/payment_methods/{id}": _on(lambda stall: _second(stall.method_of()), metadata={"a": "1"}),
+    "POST /v1/payment_methods/{id}/attach": _customers_method,
+    "POST /v1/payment_methods/{id}/detach": _on(lambda stall: _second(stall.method_of())),
+    "GET /v1/refunds": _nothing(),
+    "POST /v1/refunds": _refund,
+    "GET /v1/refunds/{id}": _on(Stall.refund),
+    "POST /v1/refunds/{id}": _on(Stall.refund, metadata={"a": "1"}),
+    "POST /v1/refunds/{id}/cancel": _refund_that_waits,
+    "GET /v1/setup_attempts": _attempts,
+    "GET /v1/setup_intents": _nothing(),
+    "POST /v1/setup_intents": _nothing(usage="on_session"),
+    "GET /v1/setup_intents/{id}": _on(Stall.setup),
+    "POST /v1/setup_intents/{id}": _on(Stall.setup, description="Later"),
+    "POST /v1/setup_intents/{id}/cancel": _on(Stall.setup),
+    "POST /v1/setup_intents/{id}/confirm": _on(Stall.setup, payment_method="pm_card_visa"),
+    "POST /v1/tokens": _nothing(card=CARD),
+    "GET /v1/tokens/{id}": _on(Stall.token),
+    "GET /v1/webhook_endpoints": _nothing(),
+    "POST /v1/webhook_endpoints": _nothing(url=HOOK, enabled_events=["charge.failed"]),
+    "GET /v1/webhook_endpoints/{id}": _on(Stall.endpoint),
+    "POST /v1/webhook_endpoints/{id}": _on(Stall.endpoint, description="Hook"),
+    "DELETE /v1/webhook_endpoints/{id}": _on(Stall.endpoint),
+}
+
+
+async def _second(pair: Awaitable[tuple[str, str]]) -> str:
+    return (await pair)[1]
+
+
+def name_of(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+def routes(*methods: str) -> list[Route]:
+    """The routes of the table with one of `methods` (all, where none is named), in a fixed order."""
+    return sorted((entry for entry in ROUTES if not methods or entry.method in methods), key=name_of)
+
+
+def path_of(route: Route, ids: tuple[str, ...]) -> str:
+    """The route's path with `ids` in the places of its braces."""
+    left = list(ids)
+    path = "/".join(left.pop(0) if part.startswith("{") else part for part in route.path.split("/"))
+    assert not left, f"{name_of(route)} has fewer ids than {ids}"
+    return path
+
+
+def references(route: Route) -> list[tuple[str, ...]]:
+    """The parameters that name another object by its id, each as its path: `("invoice_settings",
+    "default_payment_method")`."""
+    return list(_references(route.params, ()))
+
+
+def _references(parameter: Parameter, path: tuple[str, ...]) -> Any:
+    match parameter:
+        case Id():
+            yield path
+        case Object(members=members):
+            for name, member in members.items():
+                yield from _references(member, (*path, name))
+        case AnyOf(definitions=definitions):
+            for definition in definitions:
+                yield from _references(definition, path)
+        case Array(of=of):
+            yield from _references(of, (*path, "0"))
+
+
+# Ids in parameters that are not typed as such: what they hold may also be a token's or an alias.
+LOOSE = {
+    "POST /v1/payment_methods": [("card", "token")],
+    "POST /v1/payment_intents": [("payment_method_data", "card", "token")],
+    "POST /v1/payment_intents/{id}/confirm": [("payment_method_data", "card", "token")],
+    "POST /v1/setup_intents/{id}/confirm": [("payment_method_data", "card", "token")],
+}
