@@ -8,10 +8,19 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillway.domain.cards import Secret, brand_of, check_card, contains_card_number, cvc_lengths, expired, luhn_valid
+from tillway.domain.cards import (
+    Secret,
+    brand_of,
+    check_card,
+    contains_card_number,
+    cvc_lengths,
+    expired,
+    luhn_valid,
+    without_card_numbers,
+)
 from tillway.domain.refusal import Refused
 
 NOW = int(datetime(2026, 6, 15, tzinfo=UTC).timestamp())
@@ -350,3 +359,25 @@ def test_no_text_stalls(text):
     began = time.perf_counter()
     contains_card_number(text)
     assert time.perf_counter() - began < 2
+
+
+@settings(max_examples=300)
+@given(st.uuids(version=4), st.binary(min_size=32, max_size=32))
+def test_random_identifiers_are_no_cards(uuid, digest):
+    assert not contains_card_number(f"order {uuid}, digest {digest.hex()}, part {digest[:16].hex().upper()}")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("No such charge: '4242424242424242'", "No such charge: '****'"),
+        ("4242 4242 4242 4242 and 5555-5555-5555-4444.", "**** and ****."),
+        ("４２４２４２４２４２４２４２４２", "****"),
+        ("No such charge: 'ch_1'", "No such charge: 'ch_1'"),
+        # An identifier with a card number beside it hides nothing.
+        ("c0ffee00-4319-4000-8000-000000000000 4242424242424242", "c0ffee****"),
+        ("cafe4242424242424242", "cafe****"),
+    ],
+)
+def test_what_is_shown_of_a_text(text, shown):
+    assert without_card_numbers(text) == shown
