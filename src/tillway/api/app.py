@@ -18,6 +18,7 @@ from tillway.api.shapes import check_expansions, expand, shaped
 from tillway.api.versions import CURRENT, check_parameters, check_version
 from tillway.api.wire import parse_body, parse_query
 from tillway.domain.account import Scope
+from tillway.domain.cards import Secret, without_card_numbers
 from tillway.domain.idempotency import KEY_LENGTH_MAX, IdempotencyRecord, record_id
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
@@ -114,10 +115,10 @@ class Api:
                     "object": "request",
                     "code": refused.code,
                     "created": int(time.time()),
-                    "message": refused.message,
+                    "message": without_card_numbers(refused.message),
                     "method": request.method,
-                    "param": refused.param,
-                    "path": request.path[:500],
+                    "param": without_card_numbers(refused.param) if refused.param is not None else None,
+                    "path": without_card_numbers(request.path[:500]),
                     "status": status,
                 },
             )
@@ -186,8 +187,13 @@ class Api:
             raise Refused("idempotency_key_too_long")
         caller = call.caller
         id = record_id(key)
-        digest = hashlib.blake2b(encode_sorted([request.method, request.path, raw]), digest_size=16).hexdigest()
-        caller.idempotency, caller.idempotency_key = (id, digest), key
+        digest = hashlib.blake2b(
+            encode_sorted([request.method, request.path, _lasting(raw)]), digest_size=16
+        ).hexdigest()
+        # Keyed, since the parameters may hold a card number, and whoever knows the rest of them could try all numbers.
+        digest = self.platform.cards.vault.fingerprint(caller.scope_key, Secret(digest))
+        # The key goes into events and headers, where a card number has no business.
+        caller.idempotency, caller.idempotency_key = (id, digest), without_card_numbers(key)
         try:
             return await route.handler(call)
         except (IdempotencyRace, Refused) as stopped:
@@ -247,6 +253,18 @@ def _replay(held: IdempotencyRecord, digest: str, headers: list[tuple[str, str]]
 
 
 encode_sorted = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
+
+
+def _lasting(value: Any) -> Any:
+    """Parameters without security codes: nothing that is made from one may outlive its first attempt. A repeat that
+    differs in its code alone is therefore answered as the same request."""
+    match value:
+        case dict():
+            return {name: _lasting(member) for name, member in value.items() if name != "cvc"}
+        case list():
+            return [_lasting(member) for member in value]
+        case _:
+            return value
 
 
 def _authorization(request: Request) -> str | None:

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from tillway.domain.cards import without_card_numbers
 from tillway.domain.refusal import RULES, Refused
 
 OWN_DOCS: Final = "https://github.com/tillway/tillway/blob/main/docs/errors.md"
@@ -68,19 +69,22 @@ def doc_url(code: str) -> str:
 
 
 def render_refusal(refused: Refused, *, request_id: str, base_url: str) -> tuple[int, dict[str, Any]]:
-    """The HTTP status and the body that answer `refused`. `details` of the refusal become members of the error."""
+    """The HTTP status and the body that answer `refused`. `details` of the refusal become members of the error.
+
+    What a caller wrote where no card number belongs is not repeated to it, for answers are kept and logged.
+    """
     rule = RULES[refused.code]
     error: dict[str, Any] = {
         "type": rule.type,
         "code": refused.code,
-        "message": refused.message,
+        "message": without_card_numbers(refused.message),
         "doc_url": doc_url(refused.code),
         "request_log_url": f"{base_url}/ops/v1/requests/{request_id}",
     }
     if refused.decline_code is not None:
         error["decline_code"] = refused.decline_code
     if refused.param is not None:
-        error["param"] = refused.param
+        error["param"] = without_card_numbers(refused.param)
     for name, value in refused.details.items():
         assert name not in error, f"a detail of a refusal cannot replace {name!r}"
         if value is not None:
