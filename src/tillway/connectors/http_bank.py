@@ -189,7 +189,7 @@ def read_notice(body: bytes) -> Notice:
             kind="dispute",
             reference=parent,
             amount_minor=amount_minor,
-            reason=reason[:100] if isinstance(reason, str) else "general",
+            reason=_safe(reason)[:100] if isinstance(reason, str) else "general",
             stage=_STAGES.get(said.get("dispute"), "chargeback"),
         )
     if len(reference) > REFERENCE_MAX:
