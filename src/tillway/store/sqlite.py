@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, Self, cast
@@ -275,8 +276,8 @@ class SqliteStore:
 
     async def commit(self, writes: Sequence[Write]) -> None:
         assert 1 <= len(writes) <= WRITES_MAX
-        assert len({write.key for write in writes}) == len(writes), "a key stands twice in one commit"
-        await self._submit(partial(self._apply, [_statement(write) for write in writes]))
+        assert len(set(map(_key, writes))) == len(writes), "a key stands twice in one commit"
+        await self._submit(partial(self._apply, list(map(_statement, writes))))
 
     async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
         assert 1 <= limit <= PAGE_MAX and lease_ms > 0
@@ -316,7 +317,7 @@ class SqliteStore:
         for key, version, entries, sql, bindings in statements:
             execute(sql, bindings)
             if changes() == 1:
-                if version == ABSENT and entries[-1] is not None:
+                if entries[-1] is not None and version == ABSENT:
                     self._replace_terms(key, None, entries[-1])
             elif version == ABSENT:
                 raise Conflict(key)
@@ -694,41 +695,45 @@ def _file_system(path: Path) -> Finding:
     return Finding(ok=not remedy, what=f"the file system is {kind}", remedy=remedy)
 
 
+_key = attrgetter("key")
+
+
 def _statement(write: Write) -> _Statement:
     """The one statement that makes `write` if the version is right, and otherwise changes no row."""
-    key, version, body = write.key, write.version, write.body
+    key, version, body, index, queue, due_at_ms, expires_at = msgspec.structs.astuple(write)
     if body is None:
         assert version > ABSENT, "only what exists can be deleted"
         return key, version, _NO_ENTRIES, _DELETE, (key, version)
-    assert (write.queue is None) == (write.due_at_ms is None), "a task has a queue and a due time"
-    entries = _entries(write.index) if write.index else _NO_ENTRIES
+    assert (queue is None) == (due_at_ms is None), "a task has a queue and a due time"
+    entries = _entries(index) if index else _NO_ENTRIES
     if version == ABSENT:
-        return key, version, entries, _INSERT, (key, body, write.queue, write.due_at_ms, write.expires_at, *entries)
-    return (
-        key,
-        version,
-        entries,
-        _UPDATE,
-        (body, write.queue, write.due_at_ms, write.expires_at, key, version, *entries),
-    )
+        return key, version, entries, _INSERT, (key, body, queue, due_at_ms, expires_at, *entries)
+    return key, version, entries, _UPDATE, (body, queue, due_at_ms, expires_at, key, version, *entries)
 
 
 def _entries(index: tuple[tuple[str, str], ...]) -> _Entries:
-    single: dict[str, str] = {}
-    terms: set[str] = set()
+    customer = parent = kind = None
+    terms: list[str] = []
     for name, partition in index:
-        assert name in INDEXES and name not in single
-        if name == "term":
-            terms.add(partition)
-        else:
-            single[name] = partition
-    assert len(terms) <= TERMS_MAX
-    return single.get("customer"), single.get("parent"), single.get("kind"), _encode_terms(terms)
+        match name:
+            case "kind" if kind is None:
+                kind = partition
+            case "parent" if parent is None:
+                parent = partition
+            case "customer" if customer is None:
+                customer = partition
+            case "term":
+                terms.append(partition)
+            case _:
+                raise AssertionError(f"no index, or one that stands here twice: {name}")
+    return customer, parent, kind, _encode_terms(terms) if terms else None
 
 
-def _encode_terms(terms: set[str]) -> str | None:
+def _encode_terms(terms: list[str]) -> str:
+    distinct = set(terms)
+    assert len(distinct) <= TERMS_MAX
     # Sorted, so that the same terms are the same text.
-    return msgspec.json.encode(sorted(terms)).decode() if terms else None
+    return msgspec.json.encode(sorted(distinct)).decode()
 
 
 def _decode_terms(terms: str | None) -> set[str]:
