@@ -11,6 +11,7 @@ import msgspec
 
 from tillway.domain.attempt import SENDS_MAX, Attempt, ask_delay_seconds
 from tillway.domain.charge import Charge
+from tillway.domain.customer import Customer
 from tillway.domain.ledger import Fee, available_on, charge_entry
 from tillway.domain.money import fee_minor
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
@@ -342,7 +343,7 @@ def _succeeded(
 ) -> Changes:
     match attempt.kind:
         case "authorize":
-            assert method is not None, "an authorization is settled with its payment method"
+            assert method is not None, "an authorization is settled with its payment method, or with a stand-in for it"
             return _authorized(payment, attempt, outcome, terms, at, method, charge)
         case "capture":
             assert charge is not None, "a capture is settled with its charge"
@@ -376,7 +377,6 @@ def _authorized(
         authenticated=payment.authenticated,
         capture_before=None if attempt.capture else at.now + AUTHORIZATION_LIFETIME_SECONDS,
     )
-    kept = _kept(payment, method)
     if not attempt.capture:
         after = _with(
             payment,
@@ -387,13 +387,12 @@ def _authorized(
         )
         return Changes(
             result=after,
-            records=(after, charge, *kept.records),
+            records=(after, charge),
             tasks=(_expiry(charge),),
             deletes=(attempt.id,),
             events=(
                 EventDraft(type="charge.succeeded", record=charge),
                 *_events(after, "payment_intent.amount_capturable_updated"),
-                *kept.events,
             ),
         )
     charge, entry = _taken(charge, charge.amount_minor, attempt.connector, terms, at)
@@ -402,12 +401,11 @@ def _authorized(
     )
     return Changes(
         result=after,
-        records=(after, charge, entry, *kept.records),
+        records=(after, charge, entry),
         deletes=(attempt.id,),
         events=(
             EventDraft(type="charge.succeeded", record=charge),
             *_events(after, "payment_intent.succeeded"),
-            *kept.events,
         ),
     )
 
@@ -423,16 +421,20 @@ def expiry_id(charge: Charge) -> str:
     return f"exp_{charge.id.removeprefix('ch_')}"
 
 
-def _kept(payment: PaymentIntent, method: PaymentMethod) -> Changes:
-    """The method kept for the customer, where that was asked for."""
-    if payment.future_usage is None or method.set_up:
+def kept(payment: PaymentIntent, method: PaymentMethod, customer: Customer | None) -> Changes:
+    """What a success does to its method beyond the payment: kept for the customer, where that was asked for and both
+    are still there.
+
+    The customer is written with it, as by every attachment, so that none slips in while the customer is being deleted.
+    """
+    if payment.future_usage is None or method.set_up or method.detached:
         return Changes()
     if method.customer is not None:
         return Changes(records=(msgspec.structs.replace(method, set_up=True),))
-    if payment.customer is None:
+    if customer is None or customer.deleted:
         return Changes()
-    attached = msgspec.structs.replace(method, customer=payment.customer, set_up=True)
-    return Changes(records=(attached,), events=(EventDraft(type="payment_method.attached", record=attached),))
+    attached = msgspec.structs.replace(method, customer=customer.id, set_up=True)
+    return Changes(records=(attached, customer), events=(EventDraft(type="payment_method.attached", record=attached),))
 
 
 def _taken(charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment) -> tuple[Charge, Record]:

@@ -139,6 +139,11 @@ def as_card(method: PaymentMethod) -> PaymentMethod:
     return msgspec.structs.replace(method, shown_as="card")
 
 
+def gone(id: str, created: int) -> PaymentMethod:
+    """Stands in for a method that was deleted, with its customer for instance, while an attempt was under way."""
+    return PaymentMethod(id=id, created=created, detached=True)
+
+
 def attach(method: PaymentMethod, customer: Customer) -> Changes:
     """Keep `method` for `customer`. Refuses one that was used up and one that is another's; a card whose issuer does
     not let it be kept is a decline, which writes nothing but spends an idempotency key.

@@ -29,11 +29,12 @@ from tillway.domain import dispute, payment_intent, refund
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.charge import Charge, warned
+from tillway.domain.customer import Customer
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.outcome import Declined
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Terms
-from tillway.domain.payment_method import PaymentMethod
+from tillway.domain.payment_method import PaymentMethod, gone
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
@@ -169,6 +170,8 @@ class Attempts:
                     return answer
             if not capabilities.deduplicates:
                 return Unknown("the provider does not know it, and does not promise to perform a repeat only once")
+            if attempt.kind == "authorize" and operation.card is None:
+                return Unknown("the provider does not know it, and the card to send again has been removed")
         outcome = await converse(connector.perform(operation), transport)
         assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
         if ask and isinstance(outcome, NotSent):
@@ -179,8 +182,8 @@ class Attempts:
     async def _operation(self, scope: Scope, attempt: Attempt, seen: Seen | None, cvc: str | None) -> Operation:
         card = None
         if attempt.kind == "authorize" and attempt.method is not None:
-            method = await Load(self.engine.store, scope.key, seen).get(PaymentMethod, attempt.method)
-            card = await self._card(scope, method, cvc)
+            method = await Load(self.engine.store, scope.key, seen).maybe(PaymentMethod, attempt.method)
+            card = await self._card(scope, method, cvc) if method is not None else None
         parent = f"{scope.key}{attempt.parent.removeprefix('att_')}" if attempt.parent is not None else None
         return Operation(
             reference=reference_of(scope.key, attempt),
@@ -228,6 +231,8 @@ class Attempts:
                 payment = await load.get(PaymentIntent, attempt.subject)
                 charge = await self._charge_of(load, payment, attempt)
                 method = await load.maybe(PaymentMethod, attempt.method)
+                if method is None and attempt.method is not None:
+                    method = gone(attempt.method, attempt.created)
                 terms = Terms(
                     connector=attempt.connector,
                     fee=self.engine.settings.fee,
@@ -237,6 +242,9 @@ class Attempts:
                 changes = payment_intent.settle(
                     payment, current, outcome, terms, at, first_ask_seconds=first_ask, charge=charge, method=method
                 )
+                if method is not None and isinstance(outcome, Succeeded) and payment.attempt == attempt.id:
+                    customer = await load.maybe(Customer, payment.customer) if payment.future_usage else None
+                    changes = changes.then(payment_intent.kept(payment, method, customer))
                 if attempt.shows == "charge":
                     changes = payment_intent.as_charge(changes, charge)
             if isinstance(outcome, Succeeded) and outcome.notices and changes.records:

@@ -105,11 +105,12 @@ class CardVault:
 
     async def open(self, scope_key: str, facts: CardFacts, cvc: str | None) -> CardData | None:
         """The card for one call to a provider; None where it has been deleted since."""
+        if facts.vault is None:
+            return None
         row = await self.store.get(f"{scope_key}/{facts.vault}")
         if row is None:
             return None
         record = msgspec.json.decode(row.body, type=SealedRecord)
-        assert facts.vault is not None
         contents = self.vault.open(scope_key, facts.vault, _card.decode(record.sealed))
         return CardData(contents.number.reveal(), facts.exp_month, facts.exp_year, cvc, contents.name)
 
