@@ -71,15 +71,19 @@ class Changes(Value, frozen=True, kw_only=True, gc=True):
 
     def then(self, later: "Changes") -> "Changes":
         """Both, in order: what `later` writes again replaces the earlier; results and refusals are later's."""
-        rewritten = {record.id for record in (*later.records, *later.tasks)} | set(later.deletes)
+        rewritten = {record.id for record in later.records + later.tasks}.union(later.deletes)
         return Changes(
             result=later.result or self.result,
-            records=(*(record for record in self.records if record.id not in rewritten), *later.records),
-            tasks=(*(task for task in self.tasks if task.id not in rewritten), *later.tasks),
-            deletes=(*self.deletes, *later.deletes),
-            events=(*self.events, *later.events),
+            records=_without(self.records, rewritten) + later.records,
+            tasks=_without(self.tasks, rewritten) + later.tasks,
+            deletes=self.deletes + later.deletes,
+            events=self.events + later.events,
             refusal=later.refusal,
         )
+
+
+def _without(records: tuple[Record, ...], ids: set[str]) -> tuple[Record, ...]:
+    return tuple([record for record in records if record.id not in ids]) if records else records
 
 
 def merged_metadata(old: dict[str, str], given: dict[str, str | None] | None) -> dict[str, str]:
@@ -97,6 +101,8 @@ def merged_metadata(old: dict[str, str], given: dict[str, str | None] | None) ->
 
 def changed(record: R, fields: dict[str, Any]) -> R:
     """`record` with `fields`, of which `metadata` is merged and a None puts the field back to its default."""
+    if not fields:
+        return record
     given = dict(fields)
     if "metadata" in given:
         given["metadata"] = merged_metadata(record.metadata, given["metadata"])  # type: ignore[attr-defined]

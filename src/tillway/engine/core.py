@@ -38,6 +38,8 @@ R = TypeVar("R", bound=Record)
 Seen = dict[str, tuple[int, Record | None]]
 """Records by id as they were last read or written, each with its version; version 0 and None: there is none."""
 
+NOWHERE: tuple[int, Record | None] = (ABSENT, None)
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How the engine carries money and time. Durations are in the unit their names end with."""
@@ -116,7 +118,7 @@ class Load:
         if prefix not in TYPES or not rest or "/" in id:
             return None
         row = await self.store.get(f"{self.scope_key}/{id}")
-        found = (row.version, decode(id, row.body)) if row is not None else (ABSENT, None)
+        found = (row.version, decode(id, row.body)) if row is not None else NOWHERE
         self.seen[id] = found
         return found[1]
 
@@ -287,31 +289,26 @@ class Engine:
     ) -> tuple[list[Write], set[str]]:
         """Everything of one commit, and the queues in which it puts tasks that are due already."""
         scope, seen = caller.scope_key, load.seen
-        writes: list[Write] = []
         queues: set[str] = set()
-        encoded: dict[int, bytes] = {}
-        for record in changes.records:
-            body = encoded[id(record)] = encode(record)
-            writes.append(write_of(scope, record, _version(seen, record.id), body))
-        for attempt in attempts:
-            writes.append(write_of(scope, attempt, _version(seen, attempt.id)))
-        for task in changes.tasks:
-            if not isinstance(task, Attempt):
-                writes.append(write_of(scope, task, _version(seen, task.id)))
+        records: list[Record] = [*changes.records, *attempts]
+        if len(changes.tasks) > len(attempts):
+            records += (task for task in changes.tasks if not isinstance(task, Attempt))
+        if held is not None:
+            records.append(held)
+        writes = [write_of(scope, record, seen.get(record.id, NOWHERE)[0]) for record in records]
         for gone in dict.fromkeys(changes.deletes):
             await load.find(gone)
-            version = _version(seen, gone)
+            version = seen.get(gone, NOWHERE)[0]
             if version != ABSENT:
                 writes.append(Write(f"{scope}/{gone}", version, None))
         if changes.events:
             endpoints = await self.endpoints(scope)
+            encoded = {id(record): write.body for record, write in zip(changes.records, writes, strict=False)}
             for draft in changes.events:
                 deliveries = _event_writes(caller, draft, encoded.get(id(draft.record)), endpoints, at)
                 writes += deliveries
                 if len(deliveries) > 1:
                     queues.add(QUEUES[Delivery])
-        if held is not None:
-            writes.append(write_of(scope, held, _version(seen, held.id)))
         return writes, queues
 
     async def _idempotency(
@@ -360,7 +357,7 @@ class Engine:
 
 def _as_told(load: Load, completes: str, status: int, body: bytes) -> tuple[int, bytes]:
     """What the key was answered with already, by a notice or by whoever took the attempt over; else this answer."""
-    told = load.seen.get(completes, (ABSENT, None))[1]
+    told = load.seen.get(completes, NOWHERE)[1]
     if isinstance(told, IdempotencyRecord) and told.status:
         return told.status, bytes(told.body)
     return status, body
@@ -376,11 +373,6 @@ def _trace(write: Write, row: Row | None) -> Literal["ours", "theirs", "untouche
     if version > write.version + 1:
         return "moved on"
     return "ours" if row is not None and row.body == write.body else "theirs"
-
-
-def _version(seen: Seen, id: str) -> int:
-    known = seen.get(id)
-    return known[0] if known is not None else ABSENT
 
 
 def _event_writes(
@@ -416,7 +408,7 @@ def _after(load: Load, changes: Changes, attempts: tuple[Attempt, ...], held: Id
     """What is known of the scope's records once the commit is durable."""
     after = dict(load.seen)
     for record in (*changes.records, *attempts, *((held,) if held is not None else ())):
-        after[record.id] = (_version(after, record.id) + 1, record)
+        after[record.id] = (after.get(record.id, NOWHERE)[0] + 1, record)
     for gone in changes.deletes:
-        after[gone] = (ABSENT, None)
+        after[gone] = NOWHERE
     return after

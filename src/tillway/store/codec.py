@@ -77,13 +77,13 @@ def decode(id: str, body: bytes) -> Record:
     return _DECODERS[id[: id.index("_")]].decode(body)
 
 
-def write_of(scope: str, record: Record, version: int, body: bytes | None = None) -> Write:
-    """The write that brings `record` from `version` to the next; `body` is its encoding, where that is at hand."""
+def write_of(scope: str, record: Record, version: int) -> Write:
+    """The write that brings `record` from `version` to the next."""
     entries, queue, expires = _FORMS[type(record)]
     return Write(
         f"{scope}/{record.id}",
         version,
-        body if body is not None else _encode(record),
+        _encode(record),
         entries(scope, record) if entries is not None else (),
         queue,
         record.due_at_ms if queue is not None else None,  # type: ignore[attr-defined]
