@@ -155,8 +155,8 @@ class Bench:
         )
         self._report.cells.append(cell)
         _say(
-            f"round {round}  {name:18} {connections:4} connections  {cell.per_second:8,.0f}/s  p50 {cell.p50_ms:7.2f} ms"
-            f"  p99 {cell.p99_ms:7.2f} ms  {cell.cpu_us:6,.0f} µs CPU  {cell.memory_mb:5,.0f} MB"
+            f"round {round}  {name:18} {connections:4} connections  {cell.per_second:8,.0f}/s  p50 {cell.p50_ms:7.2f}"
+            f" ms  p99 {cell.p99_ms:7.2f} ms  {cell.cpu_us:6,.0f} µs CPU  {cell.memory_mb:5,.0f} MB"
         )
         return pressed
 

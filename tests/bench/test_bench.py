@@ -1,0 +1,45 @@
+"""`python -m bench` works. It is not its figures that are tested, but that they come from answers that were true."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the benchmark reads /proc and pins processes to cores")
+def test_a_quick_run_measures_every_server_and_checks_every_payment() -> None:
+    command = (sys.executable, "-m", "bench", "--quick", "--stored", "3000", "--without-localstripe")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rates = re.findall(
+        r"^\| +(1|64) \| +([\d,]+) \| +([\d,]+) \| +(\d+) % \| +([\d,]+) \| +(\d+) % \| +- \|$", done.stdout, re.M
+    )
+    assert [row[0] for row in rates] == ["1", "64"], done.stdout
+    assert all(int(figure.replace(",", "")) > 0 for row in rates for figure in row), done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the benchmark runs on Linux")
+def test_the_load_generator_stops_at_wrong_answers(tmp_path: Path) -> None:
+    script = """
+import asyncio
+from bench.load import press
+
+async def answer(reader, writer):
+    while await reader.readuntil(b"END"):
+        writer.write(b"HTTP/1.1 402 No\\r\\nContent-Length: 2\\r\\n\\r\\nno")
+
+async def main():
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    pressed = await press(port, b"{key} END", connections=2, warm_up=0, seconds=20, name="n", expect=b"yes")
+    print(pressed.answered, len(pressed.ids), pressed.wrong[0])
+
+asyncio.run(main())
+"""
+    done = subprocess.run((sys.executable, "-c", script), cwd=ROOT, capture_output=True, text=True, timeout=15)
+    assert re.match(r"1\d 0 HTTP/1.1 402 No", done.stdout), done.stderr
