@@ -82,6 +82,8 @@ class Shop:
         self.given_up: dict[str, Order] = {}
         self.unanswered: list[Order] = []
         self.stories = 0
+        self.failure: BaseException | None = None
+        """A fault of the client itself, which makes the run worthless."""
         self._url = url
         self._seed = seed
         self._began = began
@@ -112,8 +114,13 @@ class Shop:
                 self.stories += 1
                 task = asyncio.create_task(self._live(self.stories))
                 self._under_way.add(task)
-                task.add_done_callback(self._under_way.discard)
+                task.add_done_callback(self._ended)
             await asyncio.sleep(1 / per_second)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.failure = self.failure or task.exception()
 
     async def wind_up(self, *, within_seconds: float) -> None:
         """Order nothing new, and wait until every order that was not given up is answered."""
@@ -121,6 +128,8 @@ class Shop:
         self._until = time.monotonic() + within_seconds
         if self._under_way:
             await asyncio.wait(set(self._under_way))
+        if self.failure is not None:
+            raise self.failure
 
     async def come_back(self, orders: Sequence[Order], *, within_seconds: float) -> None:
         """Send once more what was given up, under the same keys, as a client does that finds its own records later."""
@@ -313,6 +322,8 @@ class Shop:
             return
         chance = story.chance
         taken = paid["amount_received"] if paid["object"] == "payment_intent" else paid["amount_captured"]
+        if taken == 0:
+            return  # A direct charge that is only authorized has succeeded, too.
         wanted: list[dict[str, Any]] = []
         match chance.choices(("none", "whole", "part", "race", "crowd"), (30, 15, 15, 25, 15))[0]:
             case "whole":

@@ -42,8 +42,8 @@ SETTLE_SECONDS = 20.0
 STOP_SECONDS = 30.0
 COMMAND_SECONDS = 60.0
 CONNECTOR = "bank"
-CLIENTS, JOURNAL = "clients.jsonl", "bank.journal"
-"""What the clients and the bank wrote down, in the directory of the run."""
+CLIENTS, JOURNAL, REPORT = "clients.jsonl", "bank.journal", "report.txt"
+"""What the clients and the bank wrote down, and what came of it, in the directory of the run."""
 
 NOTICE_SECRET = "whsec_of_the_crash_harness"
 PAGE = 100
@@ -135,6 +135,7 @@ async def run(plan: Plan, *, say: Say = lambda text: None) -> Report:
         starts = sorted(stage.server.ready_seconds) or [0.0]
         report.start_median, report.start_longest = starts[len(starts) // 2], starts[-1]
     report.seconds = time.monotonic() - began
+    (plan.directory / REPORT).write_text(describe(report, plan) + "\n")
     return report
 
 
@@ -384,16 +385,39 @@ async def _under_way(stage: Stage) -> list[str]:
 
 
 async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Random, say: Say) -> dict[str, Performed]:
-    """Clients come back for what they gave up and for what they were told; then the books are opened."""
+    """Clients come back for what they gave up and for what they were told, unless something is wrong already; then the
+    books are opened and compared. What the bank performed, for the report."""
     shop = stage.shop
     for order in shop.unanswered:
         report.violations.append(
             Violation("who asks is answered", f"{order.what} was never answered", (order.story, order.key))
         )
     shop.unanswered.clear()
-    await shop.come_back(list(shop.given_up.values()), within_seconds=30)
     if not report.violations:
-        await _settled(stage, report, time.monotonic(), SETTLE_SECONDS)
+        await _ask_again(stage, report, chance, say)
+    platform = Platform(
+        payments=await _all(stage, "/v1/payment_intents"),
+        charges=await _all(stage, "/v1/charges"),
+        refunds=await _all(stage, "/v1/refunds"),
+        entries=await _all(stage, "/v1/balance_transactions"),
+        events=await _all(stage, "/v1/events"),
+        ledger=await _get(stage, "/ops/v1/ledger"),
+        balance=await _get(stage, "/v1/balance"),
+        doubts=(await _get(stage, "/ops/v1/doubts", limit=PAGE))["data"],
+    )
+    await _stop(stage, report)
+    bank, violations = read_journal(stage.journal)
+    report.violations += violations
+    report.violations += reconcile(shop.told, platform, bank, connector=CONNECTOR)
+    report.violations += _integrity(stage.data / "tillway.db")
+    return bank
+
+
+async def _ask_again(stage: Stage, report: Report, chance: random.Random, say: Say) -> None:
+    """What was given up is ordered once more, and what was answered must be answered as before."""
+    shop = stage.shop
+    await shop.come_back(list(shop.given_up.values()), within_seconds=30)
+    await _settled(stage, report, time.monotonic(), SETTLE_SECONDS)
     answered: dict[str, Order] = {told.order.key: told.order for told in shop.told if told.final}
     again = chance.sample(sorted(answered), min(len(answered), REPLAYS_MAX))
     say(f"at rest after {report.settled_after:.1f} s; asking {len(again)} orders again, then the books are opened")
@@ -411,22 +435,6 @@ async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Rand
         report.violations.append(
             Violation("who asks is answered", f"{order.what} was not answered again", (order.story, order.key))
         )
-    platform = Platform(
-        payments=await _all(stage, "/v1/payment_intents"),
-        charges=await _all(stage, "/v1/charges"),
-        refunds=await _all(stage, "/v1/refunds"),
-        entries=await _all(stage, "/v1/balance_transactions"),
-        events=await _all(stage, "/v1/events"),
-        ledger=await _get(stage, "/ops/v1/ledger"),
-        balance=await _get(stage, "/v1/balance"),
-        doubts=(await _get(stage, "/ops/v1/doubts", limit=PAGE))["data"],
-    )
-    await _stop(stage, report)
-    bank, violations = read_journal(stage.journal)
-    report.violations += violations
-    report.violations += reconcile(shop.told, platform, bank, connector=CONNECTOR)
-    report.violations += _integrity(stage.data / "tillway.db")
-    return bank
 
 
 async def _stop(stage: Stage, report: Report) -> None:

@@ -1,0 +1,56 @@
+"""The kill -9 harness over the real server, and over servers with seeded bugs, which it has to catch.
+
+TILLWAY_CRASH_KILLS and TILLWAY_CRASH_SEED change the number of kills (300) and what everything is drawn from.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from tillway.testing.crashes import Plan, describe, run
+
+pytestmark = pytest.mark.slow
+
+KILLS = int(os.environ.get("TILLWAY_CRASH_KILLS", "300"))
+SEED = int(os.environ.get("TILLWAY_CRASH_SEED", "2027"))
+
+MUTANTS = Path(__file__).parent / "mutants"
+
+
+def test_no_kill_costs_a_cent_or_an_answer(tmp_path: Path) -> None:
+    plan = Plan(directory=tmp_path / "run", kills=KILLS, seed=SEED)
+    report = asyncio.run(run(plan, say=print))
+    told = describe(report, plan)
+    print(told)
+    assert not report.violations, told
+    assert sum(report.kills.values()) == KILLS
+    assert report.operations["authorization Accepted"] > KILLS, "the clients did not get to trade"
+
+
+@pytest.mark.parametrize(
+    ("mutant", "kills", "rule"),
+    [
+        ("answers_before_it_commits", 20, "what was said is so"),
+        ("declines_on_timeout", 15, "charges are the bank's authorizations"),
+        ("forgets_the_key", 15, "one key, one payment"),
+        ("ignores_versions", 15, "refunds are the bank's refunds"),
+        ("loses_the_task", 15, "nothing is left under way"),
+        ("mints_a_new_reference", 20, "charges are the bank's authorizations"),
+        ("settles_twice", 20, "events are told once"),
+        ("takes_never_seen_for_no", 40, "the sums agree"),
+    ],
+)
+def test_a_seeded_bug_is_caught(tmp_path: Path, mutant: str, kills: int, rule: str) -> None:
+    """By the rule that it breaks, and not merely because something else falls over."""
+    plan = Plan(
+        directory=tmp_path / "run", kills=kills, seed=SEED, mutant=MUTANTS / f"{mutant}.py", last_lease_seconds=3
+    )
+    report = asyncio.run(run(plan))
+    assert rule in {violation.rule for violation in report.violations}, describe(report, plan)
+
+
+def test_every_mutant_is_run() -> None:
+    listed = {parameters[0] for parameters in test_a_seeded_bug_is_caught.pytestmark[0].args[1]}  # type: ignore[attr-defined]
+    assert listed == {file.stem for file in MUTANTS.glob("*.py")}

@@ -1,0 +1,200 @@
+"""The rules of the crash harness, each on a small world in which just that is wrong."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tillway.testing.crash_clients import Order, Told
+from tillway.testing.crash_reconcile import Performed, Platform, read_journal, reconcile
+from tillway.testing.crash_story import story_of
+
+SCOPE = "abcdefghijklmnopt"
+World = dict[str, Any]
+
+
+def world() -> World:
+    """One payment of 100.00, of which 30.00 went back, as everybody tells it."""
+    payment = {
+        "id": "pi_000000000000001",
+        "object": "payment_intent",
+        "status": "succeeded",
+        "amount": 10_000,
+        "amount_received": 10_000,
+        "currency": "usd",
+        "latest_charge": "ch_000000000000002",
+        "metadata": {"story": "7-1"},
+    }
+    charge = {
+        "id": "ch_000000000000002",
+        "object": "charge",
+        "status": "succeeded",
+        "amount": 10_000,
+        "amount_captured": 10_000,
+        "amount_refunded": 3_000,
+        "captured": True,
+        "currency": "usd",
+        "payment_intent": "pi_000000000000001",
+        "metadata": {},
+    }
+    refund = {
+        "id": "re_000000000000003",
+        "object": "refund",
+        "status": "succeeded",
+        "amount": 3_000,
+        "currency": "usd",
+        "charge": "ch_000000000000002",
+        "metadata": {},
+    }
+    happened = (
+        ("payment_intent.created", payment),
+        ("payment_intent.succeeded", payment),
+        ("charge.succeeded", charge),
+        ("refund.created", refund),
+    )
+    pay = Order(story="7-1", what="pay", path="/v1/payment_intents", params={"amount": 10_000}, key="7-1-1-pay")
+    said = msgspec.json.encode(payment)
+    return {
+        "told": [Told(at=1.0, order=pay, status=200, body=said), Told(at=2.0, order=pay, status=200, body=said)],
+        "payments": [payment],
+        "charges": [charge],
+        "refunds": [refund],
+        "entries": [{"currency": "usd", "net": 9_680}, {"currency": "usd", "net": -3_000}],
+        "events": [{"type": type, "data": {"object": {"id": thing["id"]}}} for type, thing in happened],
+        "ledger": {
+            "balanced": True,
+            "accounts": [
+                {"account": "receivable:bank", "currency": "usd", "balance": 7_000},
+                {"account": "merchant", "currency": "usd", "balance": -6_680},
+                {"account": "fees", "currency": "usd", "balance": -320},
+                {"account": "refunds", "currency": "usd", "balance": 0},
+            ],
+        },
+        "balance": {"available": [{"currency": "usd", "amount": 0}], "pending": [{"currency": "usd", "amount": 6_680}]},
+        "doubts": [],
+        "bank": {
+            f"{SCOPE}000000000000002": performed("000000000000002", "authorization", 10_000, capture=True),
+            f"{SCOPE}000000000000003": performed("000000000000003", "refund", 3_000, parent="000000000000002"),
+        },
+    }
+
+
+def performed(suffix: str, kind: str, amount: int, *, parent: str | None = None, **more: Any) -> Performed:
+    parent = None if parent is None else SCOPE + parent
+    fields = {"status": "Accepted", "currency": "usd", **more}
+    return Performed(reference=SCOPE + suffix, kind=kind, amount=amount, parent=parent, **fields)
+
+
+def rules_broken(world: World) -> set[str]:
+    platform = Platform(**{name: world[name] for name in Platform.__struct_fields__})
+    return {found.rule for found in reconcile(world["told"], platform, world["bank"], connector="bank")}
+
+
+def test_the_world_is_in_order() -> None:
+    assert rules_broken(world()) == set()
+
+
+def _told(world: World, **fields: Any) -> None:
+    world["told"][1] = msgspec.structs.replace(world["told"][1], **fields)
+
+
+def _second(world: World, name: str, **fields: Any) -> None:
+    world[name].append({**copy.deepcopy(world[name][0]), **fields})
+
+
+def _bank(world: World, suffix: str, kind: str, amount: int, **more: Any) -> None:
+    world["bank"][SCOPE + suffix] = performed(suffix, kind, amount, **more)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [
+        (lambda w: _told(w, status=500, body=b"{}"), "nothing the caller sends makes a 500"),
+        (lambda w: _told(w, status=400, body=b'{"error":{"code":"parameter_unknown"}}'), "a refusal is earned"),
+        (lambda w: _told(w, body=w["told"][1].body.replace(b"7-1", b"7-9")), "a key has one answer"),
+        (lambda w: w["payments"][0].update(status="canceled"), "what was said is so"),
+        (lambda w: w["payments"].clear(), "what was said is so"),
+        (lambda w: w["payments"][0].update(status="processing"), "nothing is left under way"),
+        (lambda w: w["refunds"][0].update(status="pending"), "nothing is left under way"),
+        (lambda w: w["doubts"].append({"id": "att_1", "subject": "pi_1"}), "nothing is left under way"),
+        (
+            lambda w: _bank(w, "4", "capture", 1, parent="000000000000002", status="Pending"),
+            "nothing is left under way",
+        ),
+        (lambda w: _second(w, "payments", id="pi_000000000000009"), "one key, one payment"),
+        (lambda w: _second(w, "charges", id="ch_000000000000009"), "a payment is taken once"),
+        (lambda w: w["charges"][0].update(amount=9_999), "charges are the bank's authorizations"),
+        (lambda w: w["charges"][0].update(amount_captured=9_999), "charges are the bank's authorizations"),
+        (lambda w: w["charges"][0].update(status="failed"), "charges are the bank's authorizations"),
+        (lambda w: w["bank"].pop(SCOPE + "000000000000002"), "charges are the bank's authorizations"),
+        (lambda w: _bank(w, "4", "authorization", 5), "charges are the bank's authorizations"),
+        (lambda w: _bank(w, "4", "void", 10_000, parent="000000000000002"), "charges are the bank's authorizations"),
+        (lambda w: w["refunds"][0].update(amount=2_999), "refunds are the bank's refunds"),
+        (lambda w: w["refunds"][0].update(status="failed"), "refunds are the bank's refunds"),
+        (lambda w: w["charges"][0].update(amount_refunded=2_999), "refunds are the bank's refunds"),
+        (lambda w: _bank(w, "4", "refund", 5, parent="000000000000002"), "refunds are the bank's refunds"),
+        (lambda w: _bank(w, "4", "capture", 5, parent="000000000000008"), "nothing else was done"),
+        (lambda w: w["ledger"]["accounts"][0].update(balance=6_999), "the sums agree"),
+        (lambda w: w["ledger"]["accounts"][3].update(balance=1), "the sums agree"),
+        (lambda w: w["balance"]["pending"][0].update(amount=1), "the sums agree"),
+        (lambda w: w["entries"].pop(), "the sums agree"),
+        (lambda w: w["ledger"].update(balanced=False), "the sums agree"),
+        (lambda w: w["events"].append(w["events"][1]), "events are told once"),
+        (lambda w: w["events"].pop(), "events are told once"),
+    ],
+)
+def test_what_is_wrong_is_seen(wrong: Callable[[World], None], rule: str) -> None:
+    broken = world()
+    wrong(broken)
+    assert rule in rules_broken(broken)
+
+
+def test_more_refunded_than_captured_is_seen() -> None:
+    broken = world()
+    _second(broken, "refunds", id="re_000000000000004", amount=8_000)
+    _bank(broken, "000000000000004", "refund", 8_000, parent="000000000000002")
+    assert "refunds never exceed captures" in rules_broken(broken)
+
+
+def test_a_reference_that_stands_for_two_things_is_seen(tmp_path: Path) -> None:
+    first = performed("2", "authorization", 100, status="Pending", contents="a")
+    journal = tmp_path / "bank.journal"
+    later = msgspec.structs.replace(first, status="Accepted")
+    lines = [first, later, {"noticed": "settles-1-x"}]
+    journal.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines) + b'{"torn')
+    operations, violations = read_journal(journal)
+    assert (operations, violations) == ({first.reference: later}, [])
+    other = msgspec.structs.replace(first, amount=101)
+    journal.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in (first, other)))
+    assert [found.rule for found in read_journal(journal)[1]] == ["a reference is one thing for ever"]
+
+
+def test_a_story_has_the_orders_the_deaths_between_them_and_the_bank(tmp_path: Path) -> None:
+    broken = world()
+    broken["charges"][0].update(status="failed")
+    clients, journal = tmp_path / "clients.jsonl", tmp_path / "bank.journal"
+    clients.write_bytes(
+        b"".join(
+            msgspec.json.encode(
+                {
+                    "at": told.at,
+                    **{name: getattr(told.order, name) for name in ("story", "what", "path", "params", "key")},
+                    "status": told.status,
+                    "body": told.body.decode(),
+                    "replayed": told.replayed,
+                    "why": told.why,
+                }
+            )
+            + b"\n"
+            for told in broken["told"]
+        )
+    )
+    journal.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in broken["bank"].values()))
+    platform = Platform(**{name: broken[name] for name in Platform.__struct_fields__})
+    [violation, *_] = reconcile(broken["told"], platform, broken["bank"], connector="bank")
+    story = story_of(violation, clients, journal, [(0.5, "the bank"), (1.5, "the server, any moment")])
+    assert [line.split()[0] for line in story] == ["1.000", "1.500", "2.000", "bank", "bank"]
+    assert "*** the server, any moment dies" in story[1]
