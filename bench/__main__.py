@@ -101,12 +101,14 @@ class Bench:
 
     def run(self, rounds: int, *, with_localstripe: bool) -> None:
         stock = self._stock() if self._report.stored else None
-        for round in range(1, rounds + 1):
-            self._report.loads.append(os.getloadavg()[0])
-            self._report.flushes.append(flush_rate(self._directory, seconds=min(self._seconds, 2.0)))
-            self._round(round, stock)
-        if stock is not None:
-            shutil.rmtree(stock[0])
+        try:
+            for round in range(1, rounds + 1):
+                self._report.loads.append(os.getloadavg()[0])
+                self._report.flushes.append(flush_rate(self._directory, seconds=min(self._seconds, 2.0)))
+                self._round(round, stock)
+        finally:
+            if stock is not None:
+                shutil.rmtree(stock[0])
         if with_localstripe:
             self._localstripe()
 
