@@ -5,6 +5,7 @@ import gc
 import logging
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from granian.server.embed import Server
 
 from tillway.api.rsgi import Door
 from tillway.data_directory import occupied
+from tillway.domain.cards import without_card_numbers
 from tillway.settings import Settings
 from tillway.wiring import assemble, public_url
 
@@ -41,8 +43,22 @@ _STOPPING = (
 )
 
 
-class PortTaken(Exception):
-    """The address cannot be listened on. The text says why."""
+class CannotListen(Exception):
+    """The address cannot be listened on, or not with these TLS files. The text says why."""
+
+
+class _Lines(logging.Formatter):
+    """A record as text, with what it was given as `extra` behind it, and without card numbers: paths are logged, and a
+    caller can write anything there."""
+
+    _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        more = (f" {name}={value!r}" for name, value in record.__dict__.items() if name not in self._PLAIN)
+        return super().formatMessage(record) + "".join(more)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_card_numbers(super().format(record))
 
 
 Visitor = Callable[[str], Awaitable[Literal["serve", "stop"]]]
@@ -52,14 +68,15 @@ Visitor = Callable[[str], Awaitable[Literal["serve", "stop"]]]
 def run(settings: Settings, visitor: Visitor | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is in flight and return.
 
-    Raises `PortTaken`, `DataDirectoryInUse`, and what `assemble` raises.
+    Raises `CannotListen`, `DataDirectoryInUse`, and what `assemble` raises.
     """
-    settings = _with_port(settings)
-    logging.basicConfig(
-        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    _check_tls(settings)
+    settings, address = _bound(settings)
+    to_stderr = logging.StreamHandler(sys.stderr)
+    to_stderr.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[to_stderr])
     with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
-        uvloop.run(_serve(settings, visitor))
+        uvloop.run(_serve(settings, address, visitor))
 
 
 class Lobby:
@@ -107,13 +124,13 @@ def _tune_the_interpreter() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
-async def _serve(settings: Settings, visitor: Visitor | None) -> None:
+async def _serve(settings: Settings, address: str, visitor: Visitor | None) -> None:
     running = await assemble(settings)
     _tune_the_interpreter()
     lobby = Lobby(Door(running.api))
     server = Server(
         lobby,
-        address=settings.host,
+        address=address,
         port=settings.port,
         # HTTP/1.1 alone, under TLS too: its time-outs are the ones that hold here.
         http=HTTPModes.http1,
@@ -130,13 +147,14 @@ async def _serve(settings: Settings, visitor: Visitor | None) -> None:
     asked, urged = _signals()
     running.runner.start()
     serving = asyncio.ensure_future(server.serve())
-    await _reachable(settings, serving)
+    await _reachable(address, settings.port, serving)
     _say(f"Tillway serves {public_url(settings)}")
     visit = asyncio.ensure_future(visitor(public_url(settings))) if visitor is not None else None
     waits = {asked, serving} if visit is None else {asked, serving, visit}
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     if visit is not None and visit.done() and not visit.exception() and visit.result() == "serve":
         await asyncio.wait((asked, serving), return_when=asyncio.FIRST_COMPLETED)
+    stopped_in_order = not serving.done()
     server.stop()
     _say("Tillway stops; what is in flight finishes first.")
     deadline = time.monotonic() + settings.shutdown_seconds
@@ -146,6 +164,8 @@ async def _serve(settings: Settings, visitor: Visitor | None) -> None:
     await asyncio.wait((serving,), timeout=DISMISSED_WITHIN_SECONDS)
     left = 0.0 if urged.done() else deadline - time.monotonic()
     await running.close(within_seconds=max(left, CLOSING_SECONDS))
+    if not stopped_in_order:
+        raise RuntimeError("the HTTP server ended by itself")
     if visit is not None:
         if not visit.done():
             visit.cancel()
@@ -173,34 +193,49 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-async def _reachable(settings: Settings, serving: "asyncio.Future[None]") -> None:
+async def _reachable(address: str, port: int, serving: "asyncio.Future[None]") -> None:
     """Wait until the port answers, so that the ready line is true."""
-    deadline = asyncio.get_running_loop().time() + REACHABLE_WITHIN_SECONDS
-    while asyncio.get_running_loop().time() < deadline:
+    deadline = time.monotonic() + REACHABLE_WITHIN_SECONDS
+    while time.monotonic() < deadline:
         if serving.done():
             await serving
-            raise RuntimeError(f"the server on {settings.host}:{settings.port} ended as it began")
+            raise RuntimeError(f"the server on {address}:{port} ended as it began")
         try:
-            _, writer = await asyncio.open_connection(settings.host, settings.port)
+            _, writer = await asyncio.open_connection(address, port)
         except OSError:
             await asyncio.sleep(0.05)
             continue
         writer.close()
         return
-    raise RuntimeError(f"nothing listens on {settings.host}:{settings.port} after {REACHABLE_WITHIN_SECONDS:g} seconds")
+    raise RuntimeError(f"nothing listens on {address}:{port} after {REACHABLE_WITHIN_SECONDS:g} seconds")
 
 
-def _with_port(settings: Settings) -> Settings:
-    """The settings with a port that can be had: 0 becomes a free one. Raises `PortTaken`.
+def _bound(settings: Settings) -> tuple[Settings, str]:
+    """The settings with a port that can be had (0 becomes a free one), and the address behind the name of the host.
 
     The server shares its port with whoever asks (SO_REUSEPORT), so a second one on the same port would take half of the
-    first one's customers and none would be told: a plain bind refuses that.
+    first one's customers and none would be told: a plain bind refuses that. Raises `CannotListen`.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise PortTaken(f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}") from None
-        return msgspec.structs.replace(settings, port=probe.getsockname()[1])
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # Where a name has addresses of both families, the older one is what everybody reaches.
+        family, _, _, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+            port = probe.getsockname()[1]
+    except OSError as error:
+        raise CannotListen(f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}") from None
+    return msgspec.structs.replace(settings, port=port), str(place[0])
+
+
+def _check_tls(settings: Settings) -> None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ValueError) as error:
+        raise CannotListen(
+            f"tls_cert {settings.tls_cert} and tls_key {settings.tls_key} cannot be used: {error}. "
+            f"Name a chain of certificates and the private key that belongs to it, both PEM."
+        ) from None
