@@ -5,11 +5,15 @@ every form in which software has been known to let it slip; compressed data has 
 """
 
 import base64
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-_SEPARATORS = rb"(?:[ ._+/-]|%20|\xc2\xa0)?"
+_SEPARATOR = re.compile(rb"(?<=[0-9])(?:[ ._+/-]|%20|\xc2\xa0)(?=[0-9])")
+_NAMED_CODE = re.compile(
+    rb"(?i)(?:cvc2?|cvv2?|cid|csc|security[ _-]?code)[^0-9a-zA-Z]{1,8}([0-9]{3,4})(?![0-9])",
+)
 
 
 def traces(data: bytes, number: str) -> list[str]:
@@ -19,7 +23,7 @@ def traces(data: bytes, number: str) -> list[str]:
     found = []
     if ascii_digits in data:
         found.append("plain")
-    elif re.search(_SEPARATORS.join(re.escape(digit.encode()) for digit in number), data):
+    elif ascii_digits in _squeezed(data):
         found.append("spaced")
     if number.encode("utf-16-le") in data or number.encode("utf-16-be") in data:
         found.append("utf-16")
@@ -40,10 +44,7 @@ def traces(data: bytes, number: str) -> list[str]:
 
 def cvc_traces(data: bytes, cvc: str) -> list[str]:
     """Where `cvc` stands next to a name for it. Three digits alone are everywhere and prove nothing."""
-    named = (
-        rb"(?i)(?:cvc2?|cvv2?|cid|csc|security[ _-]?code)[^0-9a-zA-Z]{1,8}" + re.escape(cvc.encode()) + rb"(?![0-9])"
-    )
-    return [match.group().decode("latin-1") for match in re.finditer(named, data)]
+    return [found for code, found in _named_codes(data) if code == cvc]
 
 
 def traces_in_files(paths: Iterable[Path], number: str) -> dict[Path, list[str]]:
@@ -51,6 +52,18 @@ def traces_in_files(paths: Iterable[Path], number: str) -> dict[Path, list[str]]
     files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     found = {file: traces(file.read_bytes(), number) for file in files if file.is_file()}
     return {file: forms for file, forms in found.items() if forms}
+
+
+@functools.lru_cache(maxsize=2)
+def _squeezed(data: bytes) -> bytes:
+    """`data` without the separators between digits: remembered, since one log is searched for many numbers."""
+    return _SEPARATOR.sub(b"", data)
+
+
+@functools.lru_cache(maxsize=2)
+def _named_codes(data: bytes) -> list[tuple[str, str]]:
+    """Every group of digits next to a name for a security code, and the place as it reads."""
+    return [(found.group(1).decode(), found.group().decode("latin-1")) for found in _NAMED_CODE.finditer(data)]
 
 
 def _base64_pieces(secret: bytes) -> set[bytes]:

@@ -456,7 +456,7 @@ def test_nothing_is_left_of_any_of_them(scene: Scene) -> None:
     leaks = {
         (sent_as, what, place, str(form))
         for number, (cvc, sent_as) in sender.cards.items()
-        if any(traces(everything, number)) or cvc_traces(everything, cvc) or _quoted(cvc) in everything
+        if traces(everything, number) or cvc_traces(everything, cvc) or _quoted(cvc) in everything
         for place, content in places.items()
         for what, form in (
             ("number", traces(content, number)),
