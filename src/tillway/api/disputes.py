@@ -4,7 +4,7 @@ from typing import Any
 
 from tillway.api.lists import listed
 from tillway.api.params import Boolean, Created, Enum, Expand, Id, Metadata, Object, Open, Params, Text, list_params
-from tillway.api.routes import Answer, Call, route
+from tillway.api.routes import Answer, Call, Page, route
 from tillway.api.shapes import View, shape, shaped
 from tillway.domain import dispute as domain
 from tillway.domain.charge import Charge
@@ -72,7 +72,9 @@ async def list_disputes(call: Call) -> Answer:
     charge = params.get("charge")
     if "payment_intent" in params:
         payment = await call.platform.engine.load(scope).get(PaymentIntent, params["payment_intent"], "payment_intent")
-        charge = payment.latest_charge or "ch_none"
+        if payment.latest_charge is None:
+            return Page([], False, "/v1/disputes")
+        charge = payment.latest_charge
     if charge is not None:
         return await listed(call, "du", index="parent", partition=by_parent(scope, "du", charge), noun="dispute")
     return await listed(call, "du", noun="dispute")

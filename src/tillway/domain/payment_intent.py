@@ -672,7 +672,7 @@ def _checked(card: CardFacts | None) -> CardFacts | None:
 
 def capture(
     payment: PaymentIntent,
-    charge: Charge,
+    charge: Charge | None,
     amount_minor: int | None,
     at: Moment,
     *,
@@ -695,6 +695,7 @@ def capture(
             param="amount_to_capture",
             payment_intent=payment,
         )
+    assert charge is not None, "a payment to capture has a charge"
     return _follow(payment, charge, "capture", amount, at, idem, shows)
 
 
@@ -719,7 +720,7 @@ def cancel(
 
 
 def increment(
-    payment: PaymentIntent, charge: Charge, amount_minor: int, at: Moment, *, idem: str | None = None
+    payment: PaymentIntent, charge: Charge | None, amount_minor: int, at: Moment, *, idem: str | None = None
 ) -> Changes:
     """Authorize a larger total on the same card. The new total must be larger than the old."""
     _not_busy(payment)
@@ -734,6 +735,7 @@ def increment(
             f"The new amount must be greater than the amount authorized ({payment.amount_minor}).",
             param="amount",
         )
+    assert charge is not None, "a payment to capture has a charge"
     return _follow(payment, charge, "increment", amount_minor, at, idem)
 
 

@@ -36,8 +36,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any], *, 
         created = payment_intent.create(fields, at, secret=secret, prefix="dpi")
         payment = created.result
         assert isinstance(payment, PaymentIntent)
-        idem = caller.idempotency[0] if caller.idempotency is not None else None
-        begun = payment_intent.confirm(payment, method, terms, at, idem=idem)
+        begun = payment_intent.confirm(payment, method, terms, at, idem=caller.idem)
         if begun.refusal is not None:
             begun = payment_intent.as_charge(begun, None)
         if begun.tasks and method.card is not None and method.card.cvc is not None:
@@ -99,10 +98,11 @@ async def capture(platform: Platform, caller: Caller, id: str, params: dict[str,
         if amount is not None and amount > found.amount_minor:
             raise Refused("capture_amount_too_large", param="amount")
         payment = await load.get(PaymentIntent, found.payment)
-        idem = caller.idempotency[0] if caller.idempotency is not None else None
         renamed = charge.update(found, picked(params, *_NAMED_AT_CAPTURE))
         assert isinstance(renamed.result, Charge)
-        return renamed.then(payment_intent.capture(payment, renamed.result, amount, at, idem=idem, shows="charge"))
+        return renamed.then(
+            payment_intent.capture(payment, renamed.result, amount, at, idem=caller.idem, shows="charge")
+        )
 
     return await platform.attempts.operate(caller, work)
 

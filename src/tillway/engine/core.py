@@ -71,6 +71,11 @@ class Caller(msgspec.Struct, kw_only=True):
     client_ip: str | None = None
     publishable: bool = False
 
+    @property
+    def idem(self) -> str | None:
+        """The id of the idempotency record that this request's key is kept in."""
+        return self.idempotency[0] if self.idempotency is not None else None
+
     @classmethod
     def system(cls, scope: Scope) -> "Caller":
         return cls(scope=scope, scope_key=scope.key)

@@ -158,8 +158,7 @@ async def _begin(
         challenge_url=f"{platform.engine.settings.public_url}/3ds/{caller.scope_key}/{payment.id}?secret={payment.secret}",
         error_on_action=bool(params.get("error_on_requires_action")),
     )
-    idem = caller.idempotency[0] if caller.idempotency is not None else None
-    changes = payment_intent.confirm(payment, method, terms, at, idem=idem)
+    changes = payment_intent.confirm(payment, method, terms, at, idem=caller.idem)
     if changes.tasks and method is not None and method.card is not None and method.card.cvc is not None:
         cvc.clear()
         code = await platform.cards.take_cvc(load, method.card, at.now)
@@ -205,16 +204,15 @@ async def capture(platform: Platform, caller: Caller, id: str, params: dict[str,
     async def work(load: Load, at: Moment) -> Changes:
         payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
-        if charge is None:
-            charge = Charge(id="ch_none", created=0, amount_minor=0, currency=payment.currency, status="", payment=id)
-        idem = caller.idempotency[0] if caller.idempotency is not None else None
         named = picked(params, "metadata", "statement_descriptor", "statement_descriptor_suffix")
         before = Changes()
         if named and payment.status == "requires_capture":
             before = payment_intent.update(payment, named)
             assert isinstance(before.result, PaymentIntent)
             payment = before.result
-        return before.then(payment_intent.capture(payment, charge, params.get("amount_to_capture"), at, idem=idem))
+        return before.then(
+            payment_intent.capture(payment, charge, params.get("amount_to_capture"), at, idem=caller.idem)
+        )
 
     return await platform.attempts.operate(caller, work)
 
@@ -223,8 +221,7 @@ async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, 
     async def work(load: Load, at: Moment) -> Changes:
         payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
-        idem = caller.idempotency[0] if caller.idempotency is not None else None
-        return payment_intent.cancel(payment, charge, params.get("cancellation_reason"), at, idem=idem)
+        return payment_intent.cancel(payment, charge, params.get("cancellation_reason"), at, idem=caller.idem)
 
     return await platform.attempts.operate(caller, work)
 
@@ -239,15 +236,11 @@ async def increment(platform: Platform, caller: Caller, id: str, params: dict[st
             before = payment_intent.update(payment, named)
             assert isinstance(before.result, PaymentIntent)
             payment = before.result
-        if charge is None:
-            charge = Charge(id="ch_none", created=0, amount_minor=0, currency=payment.currency, status="", payment=id)
-        connection = await platform.attempts.connections.named(charge.connector, caller.scope)
+        connector = charge.connector if charge is not None else ""
+        connection = await platform.attempts.connections.named(connector, caller.scope)
         if connection is not None and "increment" not in connection.connector.capabilities.operations:
-            raise Refused(
-                "connector_unsupported", f"The connector {charge.connector!r} cannot increment an authorization."
-            )
-        idem = caller.idempotency[0] if caller.idempotency is not None else None
-        return before.then(payment_intent.increment(payment, charge, params["amount"], at, idem=idem))
+            raise Refused("connector_unsupported", f"The connector {connector!r} cannot increment an authorization.")
+        return before.then(payment_intent.increment(payment, charge, params["amount"], at, idem=caller.idem))
 
     return await platform.attempts.operate(caller, work)
 

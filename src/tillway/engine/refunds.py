@@ -23,9 +23,8 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
 
     async def work(load: Load, at: Moment) -> Changes:
         charge = await _charge(load, params)
-        idem = caller.idempotency[0] if caller.idempotency is not None else None
         fields = picked(params, "reason", "metadata", "instructions_email")
-        return refund.create(charge, params.get("amount"), fields, at, idem=idem)
+        return refund.create(charge, params.get("amount"), fields, at, idem=caller.idem)
 
     return await platform.attempts.operate(caller, work)
 
