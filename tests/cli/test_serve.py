@@ -155,6 +155,8 @@ def test_a_directory_is_free_once_its_server_is_killed(tmp_path: Path) -> None:
         (("--colour", "blue"), 2, "--colour"),
         (("--tls-cert", "x.pem"), 2, "go together"),
         (("--log-level", "loud"), 2, "debug, info"),
+        (("--host", "no.such.host.invalid"), 1, "no.such.host.invalid:8420 cannot be listened on"),
+        (("--tls-cert", "/dev/null", "--tls-key", "/dev/null"), 1, "the private key that belongs to it"),
         ((), 1, "tillway init"),
     ],
 )
@@ -162,6 +164,17 @@ def test_wrong_usage_says_what_is_wrong(tmp_path: Path, arguments: tuple[str, ..
     done = tillway("serve", "--data-dir", tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert says in re.sub(r"\x1b\[[0-9;]*m", "", done.stderr) and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("host", ["localhost", "::1", "0.0.0.0"])
+def test_hosts(tmp_path: Path, host: str) -> None:
+    if host == "::1" and not _has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    server = TillwayServer(tmp_path, init(tmp_path), ["--host", host])
+    address = {"::1": "[::1]", "0.0.0.0": "127.0.0.1"}.get(host, host)
+    with urllib.request.urlopen(f"http://{address}:{server.port}/healthz", timeout=10) as answer:
+        assert answer.status == 200
+    assert server.stop() == 0
 
 
 def test_settings_come_from_the_file_and_the_environment(tmp_path: Path) -> None:
@@ -190,6 +203,15 @@ def test_tls(tmp_path: Path) -> None:
     ):
         pass
     assert server.stop() == 0
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
 
 
 def _certificate(directory: Path) -> tuple[Path, Path]:

@@ -100,7 +100,7 @@ def _mendable(error: Exception) -> bool:
 _MENDABLE = (
     ("tillway.connectors.bank_server", "JournalUnfit"),
     ("tillway.data_directory", "DataDirectoryUnfit"),
-    ("tillway.serve", "PortTaken"),
+    ("tillway.serve", "CannotListen"),
     ("tillway.store.backup", "BackupUnfit"),
     ("tillway.store.port", "StoreUnfit"),
     ("tillway.store.port", "Unavailable"),
