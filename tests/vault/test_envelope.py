@@ -171,6 +171,16 @@ def test_fingerprints(vault):
     assert vault.fingerprint(SCOPE, Secret("4242424242424259")) != mark
 
 
+def test_digests(vault, tmp_path):
+    mark = vault.digest(SCOPE, b"4242")
+    assert len(mark) == 32 and set(mark) <= set("0123456789abcdef")
+    assert vault.digest(SCOPE, b"4242") == mark
+    assert vault.digest("1234567890123456l", b"4242") != mark
+    assert vault.digest(SCOPE, b"4243") != mark
+    others = Keyring.create(tmp_path / "keys.json")
+    assert EnvelopeVault(others, others.fingerprint_key).digest(SCOPE, b"4242") != mark
+
+
 def test_a_rotation_leaves_fingerprints_as_they_are(tmp_path):
     keyring = Keyring.create(tmp_path / "keys.json")
     before = EnvelopeVault(keyring, keyring.fingerprint_key).fingerprint(SCOPE, Secret(NUMBER))

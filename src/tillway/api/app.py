@@ -1,6 +1,5 @@
 """The API as one function from request to response on plain values; every server is a thin door to it."""
 
-import hashlib
 import logging
 import re
 import time
@@ -18,7 +17,7 @@ from tillway.api.shapes import check_expansions, expand, shaped
 from tillway.api.versions import CURRENT, check_parameters, check_version
 from tillway.api.wire import parse_body, parse_query
 from tillway.domain.account import Scope
-from tillway.domain.cards import Secret, without_card_numbers
+from tillway.domain.cards import without_card_numbers
 from tillway.domain.idempotency import KEY_LENGTH_MAX, IdempotencyRecord, record_id
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
@@ -187,11 +186,9 @@ class Api:
             raise Refused("idempotency_key_too_long")
         caller = call.caller
         id = record_id(key)
-        digest = hashlib.blake2b(
-            encode_sorted([request.method, request.path, _lasting(raw)]), digest_size=16
-        ).hexdigest()
         # Keyed, since the parameters may hold a card number, and whoever knows the rest of them could try all numbers.
-        digest = self.platform.cards.vault.fingerprint(caller.scope_key, Secret(digest))
+        asked = encode_sorted([request.method, request.path, _lasting(raw)])
+        digest = self.platform.cards.vault.digest(caller.scope_key, asked)
         # The key goes into events and headers, where a card number has no business.
         caller.idempotency, caller.idempotency_key = (id, digest), without_card_numbers(key)
         try:
@@ -260,7 +257,11 @@ def _lasting(value: Any) -> Any:
     differs in its code alone is therefore answered as the same request."""
     match value:
         case dict():
-            return {name: _lasting(member) for name, member in value.items() if name != "cvc"}
+            return {
+                name: member if type(member) is str else _lasting(member)
+                for name, member in value.items()
+                if name != "cvc"
+            }
         case list():
             return [_lasting(member) for member in value]
         case _:

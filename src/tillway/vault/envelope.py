@@ -86,6 +86,10 @@ class EnvelopeVault:
             characters.append(_BASE62[place])
         return "".join(characters)
 
+    def digest(self, scope: str, message: bytes) -> str:
+        key = self._fingerprint_key.reveal()
+        return hashlib.blake2b(b"%b\0%b" % (scope.encode(), message), key=key, digest_size=16).hexdigest()
+
     def _seal(self, purpose: str, scope: str, owner_id: str, plain: bytes) -> tuple[str, bytes, bytes, bytes]:
         entropy = os.urandom(_DATA_KEY_BYTES + _NONCE_BYTES)
         data_key, nonce = entropy[:_DATA_KEY_BYTES], entropy[_DATA_KEY_BYTES:]

@@ -89,3 +89,6 @@ class Vault(Protocol):
 
     def fingerprint(self, scope: str, number: Secret[str]) -> str:
         """16 base-62 characters that are the same for the same number within a scope, and tell nothing about it."""
+
+    def digest(self, scope: str, message: bytes) -> str:
+        """32 hexadecimal characters, the same for the same bytes within a scope, that tell nothing about them."""
