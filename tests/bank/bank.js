@@ -127,6 +127,7 @@ function bank (config) {
         };
         if (call.kind === 'authorization') {
             decided.captures = body.capture === true;
+            decided.saw_cvc = body.card.cvc !== undefined;
         }
         if (call.parent) {
             decided.parent = body[call.parent];

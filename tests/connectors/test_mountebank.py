@@ -188,10 +188,9 @@ def pay(server: TillwayServer, amount: int, **params: Any) -> stripe.PaymentInte
         {
             "amount": amount,
             "currency": "eur",
-            "payment_method": "pm_card_visa",
             "confirm": True,
             "return_url": "https://example.com/back",
-            **params,
+            **(params if "payment_method_data" in params else {"payment_method": "pm_card_visa", **params}),
         }
     )
 
@@ -257,6 +256,19 @@ def test_paid_once_whatever_the_bank_does(server: TillwayServer, imposter: Impos
     imposter.strike({"fault": fault, "operation": "authorize", "amount": amount, "times": 1})
     assert pay(server, amount).status == "succeeded"
     assert [operation["status"] for operation in imposter.operations() if operation["amount"] == amount] == ["Accepted"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "amount", "saw_cvc"), [("throttle", 4311, False), ("error_before", 4312, False), ("slow", 4313, True)]
+)
+def test_a_security_code_is_sent_once(
+    server: TillwayServer, imposter: Imposter, fault: str, amount: int, saw_cvc: bool
+) -> None:
+    imposter.strike({"fault": fault, "operation": "authorize", "amount": amount, "times": 1, "ms": 100})
+    card = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}
+    paid = pay(server, amount, payment_method_data={"type": "card", "card": card})
+    assert paid.status == "succeeded"
+    assert [row["saw_cvc"] for row in imposter.operations() if row["amount"] == amount] == [saw_cvc]
 
 
 def test_bank_money_is_the_ledgers_money(server: TillwayServer, imposter: Imposter) -> None:
