@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Life:
-    """What a set of coroutines lives in. `ends` is final; while `frozen_until` (seconds) lies ahead, none of them runs."""
+    """What a set of coroutines lives in. Once it has `ended`, or until `frozen_until` (seconds), none of them runs."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -69,8 +69,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._tasks: list[asyncio.Task[Any]] = []
         self._closed = False
         self.steps = 0
-        self.failures: list[dict[str, Any]] = []
-        """What nobody caught: exceptions of callbacks, and of tasks that nobody asked for theirs."""
+        self._failures: list[BaseException] = []
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run until `main` is done. Raises `Stuck` where it never will be."""
@@ -82,6 +81,15 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             return task.result()
         finally:
             asyncio._set_running_loop(None)
+
+    def unheard(self) -> list[BaseException]:
+        """The exceptions of callbacks, and of tasks that have ended and that nobody has asked for theirs."""
+        of_tasks = [
+            task.exception()
+            for task in self._tasks
+            if task.done() and not task.cancelled() and getattr(task, "_log_traceback", False)
+        ]
+        return [*self._failures, *(exception for exception in of_tasks if exception is not None)]
 
     def _step(self) -> None:
         ready = self._ready
@@ -156,8 +164,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         # Tasks of an ended life are destroyed while pending: that is what its end is about.
-        if not self._closed and context.get("exception") is not None:
-            self.failures.append(context)
+        exception = context.get("exception")
+        if not self._closed and exception is not None:
+            self._failures.append(exception)
 
     def get_debug(self) -> bool:
         return False

@@ -1,7 +1,7 @@
 """What must be true of every world, while it lives and when it has come to rest.
 
-Money is counted three times, by merchant and currency: what the bank performed, what the ledger's entries add up to, and
-what payments, charges and refunds say. All three must agree to the minor unit.
+Money is counted three times, by merchant and currency: what the bank performed, what the ledger's entries add up to,
+and what payments, charges and refunds say. All three must agree to the minor unit.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
+from tillway.domain.test_cards import ALIAS_CVC
 from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Write
 from tillway.testing.virtual_loop import LIFE
@@ -58,13 +59,13 @@ class Watch:
         """References whose attempts have been durable at some time."""
         self._final: dict[str, str] = {}
         self._cvcs_made = 0
-        self._cvcs_sent: set[str] = set()
+        self._cvcs_spent: set[str] = set()
 
     def new_cvc(self) -> str:
         """A security code that no other card of this world has."""
         self._cvcs_made += 1
         assert self._cvcs_made < 877
-        return str(123 + self._cvcs_made)
+        return str(int(ALIAS_CVC) + self._cvcs_made)
 
     def committed(self, process: "Process", writes: Sequence[Write]) -> None:
         world = self._world
@@ -116,21 +117,22 @@ class Watch:
     def sends(self, process: "Process", request: port.Request) -> None:
         """A process is about to talk to the bank."""
         world = self._world
-        cvc = None
         if request.body is None:
             world.tell(process.name, f"asks the bank about {request.path.rpartition('/')[2][SCOPE_KEY_LENGTH:]}")
-        else:
-            reference, card = request.body["reference"], request.body.get("card") or {}
-            cvc = card.get("cvc")
-            world.tell(
-                process.name, f"sends {request.path} {request.body.get('amount', '')} {reference[SCOPE_KEY_LENGTH:]}"
-            )
-            if reference not in self._durable:
-                world.violate("durable first", f"{reference} was sent before its attempt was durable")
-        if cvc is not None and cvc != "123":
-            if cvc in self._cvcs_sent:
-                world.violate("cvc", f"{request.path}: a security code was sent twice")
-            self._cvcs_sent.add(cvc)
+            return
+        reference, amount = request.body["reference"], request.body.get("amount", "")
+        world.tell(process.name, f"sends {request.path} {amount} {reference[SCOPE_KEY_LENGTH:]}")
+        if reference not in self._durable:
+            world.violate("durable first", f"{reference} was sent before its attempt was durable")
+
+    def discloses(self, request: port.Request) -> None:
+        """The bank may have read the request, and may act on it: a security code in it is spent."""
+        cvc = (request.body or {}).get("card", {}).get("cvc")
+        if cvc is None or cvc == ALIAS_CVC:
+            return
+        if cvc in self._cvcs_spent:
+            self._world.violate("cvc", f"{request.path}: a security code was sent twice")
+        self._cvcs_spent.add(cvc)
 
     def answered(self, process: "Process", asked: Any, response: Response) -> None:
         """A process has made up its answer, and it has not been sent yet."""
@@ -224,7 +226,7 @@ async def work_left(world: "World") -> str:
     """What is still to be done, in words; empty where nothing is."""
     for merchant in world.merchants:
         scope = merchant.scope.key
-        for prefix in ("att_", "ntc_"):
+        for prefix in ("att_", "ntc_", "exp_") if world.week_passed else ("att_", "ntc_"):
             rows = await world.store.query(None, f"{scope}/{prefix}", limit=1)
             if rows:
                 return f"{rows[0].key} {rows[0].body.decode()}"
@@ -251,7 +253,7 @@ async def check(world: "World") -> None:
             for operation in world.bank.operations()
             if (operation.parent or operation.reference).startswith(books.scope_key)
         ]
-        _check_statuses(books)
+        _check_statuses(books, week_passed=world.week_passed)
         _check_references(books, operations)
         _check_disputes(books, operations)
         _check_money(books, operations)
@@ -263,8 +265,10 @@ def fail(check: str, text: str) -> None:
     raise Violation(check, text)
 
 
-def _check_statuses(books: Books) -> None:
+def _check_statuses(books: Books, *, week_passed: bool) -> None:
     for payment in books.of(PaymentIntent).values():
+        if week_passed and payment.status == "requires_capture":
+            fail("liveness", f"{payment.id} is still authorized after a week")
         if payment.attempt is not None or payment.status == "processing":
             fail("liveness", f"{payment.id} is {payment.status} with {payment.attempt}")
         charges = [charge for charge in books.of(Charge).values() if charge.payment == payment.id]
@@ -335,9 +339,9 @@ def _check_references(books: Books, operations: list[BankOperation]) -> None:
         found = known.get(books.scope_key + charge.id.removeprefix("ch_"))
         if charge.status == "succeeded" and (found is None or found.authorized != charge.amount_minor):
             fail("bank", f"{charge.id} succeeded with {charge.amount_minor}; the bank says {found}")
-        if found is not None and (found.captured, found.refunded) != (charge.captured_minor, charge.refunded_minor):
-            if charge.status == "succeeded":
-                fail("bank", f"{charge.id}: {charge.captured_minor}, {charge.refunded_minor}; the bank says {found}")
+        taken = (charge.captured_minor, charge.refunded_minor)
+        if charge.status == "succeeded" and found is not None and (found.captured, found.refunded) != taken:
+            fail("bank", f"{charge.id}: {charge.captured_minor}, {charge.refunded_minor}; the bank says {found}")
 
 
 def _check_money(books: Books, operations: list[BankOperation]) -> None:
@@ -424,6 +428,8 @@ def _check_events(books: Books) -> None:
         expect("charge.succeeded", charge.id, int(charge.status == "succeeded"))
         expect("charge.failed", charge.id, int(charge.status == "failed"))
         voided = charge.status == "succeeded" and not charge.captured and charge.released_minor > 0
+        reason = books.of(PaymentIntent)[charge.payment].cancellation_reason
+        expect("charge.expired", charge.id, int(voided and reason == "expired"))
         expect("charge.refunded", charge.id, refunds[charge.id] + voided)
     for dispute in books.of(Dispute).values():
         expect("charge.dispute.created", dispute.id, 1)
@@ -453,6 +459,8 @@ def _check_promise(books: Books, who: str, told: dict[str, Any]) -> None:
     """What a client was told stands."""
     id, status = told["id"], told.get("status")
     kinds: dict[str, type[Record]] = {"payment_intent": PaymentIntent, "charge": Charge, "refund": Refund}
+    if told["object"] not in kinds:
+        return
     record: Any = books.of(kinds[told["object"]]).get(id)
     if record is None:
         fail("promise", f"{who} was told of {id}, and there is no such {told['object']}")

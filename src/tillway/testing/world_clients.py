@@ -1,7 +1,7 @@
 """The clients of a world: what they ask for, how patient they are, and what they do when no answer comes."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -68,14 +68,13 @@ class Asked(msgspec.Struct):
         return record_id(self.key) if self.key is not None else None
 
 
-def clients_of(world: "World") -> Iterator[Coroutine[Any, Any, None]]:
-    """The orders of this world, each with a client of its own."""
-    for number in range(1, world.random.randint(1, ORDERS_MAX) + 1):
-        merchant = world.random.choice(world.merchants)
-        yield _Client(world, merchant, f"o{number}").live()
+def clients_of(world: "World") -> list["Client"]:
+    """Who wants something in this world, each an order of its own."""
+    names = [f"o{number}" for number in range(1, world.random.randint(1, ORDERS_MAX) + 1)]
+    return [Client(world, world.random.choice(world.merchants), name) for name in names]
 
 
-class _Client:
+class Client:
     """Somebody who pays, and perhaps captures, cancels or refunds, alone or at odds with a colleague."""
 
     def __init__(self, world: "World", merchant: "Merchant", name: str) -> None:
@@ -84,6 +83,7 @@ class _Client:
         self.merchant = merchant
         self.name = name
         self.asked = 0
+        self.paid: dict[str, Any] | None = None
 
     async def live(self) -> None:
         random = self.random
@@ -96,46 +96,48 @@ class _Client:
                 paid = await self._challenged(paid)
             else:
                 # Declined: another card, on the same payment.
-                paid = await self._one(f"/v1/payment_intents/{paid['id']}/confirm", self._means())
-        if paid is None:
-            return
+                paid = await self._confirm(paid["id"])
+        self.paid = paid
         for _ in range(random.choice((1, 1, 2))):
             if random.random() < 0.3:
                 await asyncio.sleep(random.choice((0.1, 1.0, 5.0)))
-            follow_ups = [self._one(path, params) for path, params in self._follow_ups(paid)]
-            await asyncio.gather(*follow_ups)
+            await self.come_back()
+
+    async def come_back(self) -> None:
+        """Ask for one to three things about the payment at the same time."""
+        if self.paid is not None:
+            await asyncio.gather(*[self._one(path, params) for path, params in self._follow_ups(self.paid)])
 
     async def _pay(self) -> dict[str, Any] | None:
         random = self.random
         params: dict[str, Any] = {
             "amount": random.choice(AMOUNTS),
             "currency": random.choice(CURRENCIES),
-            "metadata": {"request": f"{self.name}.{self.asked + 1}"},
+            "metadata": {},
         }
         match random.choice(("intent", "intent", "two steps", "charge")):
             case "charge":
-                params["source"] = (
-                    random.choice(ALIASES).replace("pm_card", "tok") if random.random() < 0.6 else self._card()
-                )
+                params["source"] = await self._source()
                 if random.random() < 0.5:
                     params["capture"] = False
                 return await self._one("/v1/charges", params)
             case "intent":
                 if random.random() < 0.5:
                     params["capture_method"] = "manual"
-                return await self._one("/v1/payment_intents", {**params, **self._means(), "confirm": True})
+                means = await self._means()
+                return await self._one("/v1/payment_intents", {**params, **means, "confirm": True})
             case _:
                 if random.random() < 0.5:
                     params["capture_method"] = "manual"
                 made = await self._one("/v1/payment_intents", params)
                 if made is None:
                     return None
-                racing = [
-                    self._one(f"/v1/payment_intents/{made['id']}/confirm", self._means())
-                    for _ in range(random.choice((1, 2)))
-                ]
+                racing = [self._confirm(made["id"]) for _ in range(random.choice((1, 2)))]
                 paid = [answer for answer in await asyncio.gather(*racing) if answer is not None]
                 return paid[0] if paid else made
+
+    async def _confirm(self, id: str) -> dict[str, Any] | None:
+        return await self._one(f"/v1/payment_intents/{id}/confirm", await self._means())
 
     async def _challenged(self, paid: dict[str, Any]) -> dict[str, Any] | None:
         """The customer at the challenge page, perhaps in two windows; then a look at what came of it."""
@@ -151,16 +153,33 @@ class _Client:
         await asyncio.gather(*(self._send(asked, request, process) for request in requests))
         return await self._one(f"/v1/payment_intents/{paid['id']}", {"metadata": {f"{self.name}.challenge": "seen"}})
 
-    def _means(self) -> dict[str, Any]:
-        if self.random.random() < 0.6:
-            return {"payment_method": self.random.choice(ALIASES)}
-        return {"payment_method_data": {"type": "card", "card": self._card()}}
+    async def _means(self) -> dict[str, Any]:
+        """What pays: a public test card, one that is told with the payment, or one that was told before."""
+        match self.random.choice(("alias", "alias", "alias", "told", "told before")):
+            case "alias":
+                return {"payment_method": self.random.choice(ALIASES)}
+            case "told":
+                return {"payment_method_data": {"type": "card", "card": self._card()}}
+            case _:
+                method = await self._one("/v1/payment_methods", {"type": "card", "card": self._card()})
+                return {"payment_method": method["id"] if method is not None else ALIASES[0]}
+
+    async def _source(self) -> Any:
+        """The same for a direct charge."""
+        match self.random.choice(("alias", "alias", "alias", "told", "told before")):
+            case "alias":
+                return self.random.choice(ALIASES).replace("pm_card", "tok")
+            case "told":
+                return self._card()
+            case _:
+                token = await self._one("/v1/tokens", {"card": self._card()})
+                return token["id"] if token is not None else "tok_visa"
 
     def _card(self) -> dict[str, Any]:
         return {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": self.world.watch.new_cvc()}
 
     def _follow_ups(self, paid: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """One to three things that are asked for at the same time. Some of them make no sense; that is for the engine to say."""
+        """Some of these make no sense: that is for the engine to say."""
         random, id = self.random, paid["id"]
         direct = id.startswith("ch_")
         captured = paid.get("captured") if direct else paid.get("status") == "succeeded"
@@ -194,16 +213,18 @@ class _Client:
         self.asked += 1
         world, random = self.world, self.random
         who = f"{self.name}.{self.asked}"
+        if params.get("metadata") == {}:
+            params["metadata"] = {"request": who}
         key = f"{who}" if random.random() < 0.85 else None
         asked = Asked(who, self.merchant.scope, path, params, key, [])
         world.asked.append(asked)
-        copies = random.choice((1, 1, 1, 1, 2, 3)) if key is not None else 1
+        copies = random.choice((1, 1, 1, 1, 1, 1, 2, 3)) if key is not None else 1
         leaves = random.random() < 0.1
         answers = await asyncio.gather(*(self._insist(asked, leaves) for _ in range(copies)))
         shown = [answer.document for answer in answers if answer is not None]
         for document in shown:
             document = document.get("error", {}).get("payment_intent") or document
-            if document.get("object") in ("payment_intent", "charge", "refund"):
+            if document.get("object") in ("payment_intent", "charge", "refund", "payment_method", "token"):
                 return document
         return None
 
@@ -224,14 +245,14 @@ class _Client:
             if leaves or asked.key is None:
                 asked.given_up = True
                 return None
-            await asyncio.sleep(random.random() * min(0.2 * 1.5 ** min(tries, 30), BACKOFF_MAX_SECONDS))
+            await asyncio.sleep(random.random() * min(0.5 * 1.6 ** min(tries, 30), BACKOFF_MAX_SECONDS))
         world.violate("liveness", f"{asked.who} got no answer in {TRIES_MAX} tries")
         return None
 
     async def _send(self, asked: Asked, request: Request, process: Any) -> Response | None:
         """One request, one answer, or None where none came in time."""
         world, random = self.world, self.random
-        patience = random.choice((0.05, 2.0, 5.0, 25.0))
+        patience = random.choice((0.05, 2.0, 5.0, 12.0))
         if world.strikes("client's request lost"):
             await asyncio.sleep(patience)
             return None

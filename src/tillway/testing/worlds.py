@@ -1,10 +1,11 @@
 """Worlds: the engine under everything that can go wrong, from one seed, in virtual time.
 
-A world is a few merchants' clients, one or two engine processes over one store, and one bank. Store and bank outlive the
-processes. Processes are killed before and after every commit, claim and send, and start again with nothing in memory;
-commits end unknown, both ways; requests and answers are lost, late or cut; processes freeze longer than their leases;
-the bank speaks early, late and twice; clients repeat themselves, in parallel and after a crash, race each other, and go
-away. Then the faults stop, and everything has to come to rest: see `world_checks` for what must be true.
+A world is a few merchants' clients, one to three engine processes over one store, and one bank. Store and bank outlive
+the processes. Processes are killed before and after every commit and send and after claims, and start again with
+nothing in memory; commits end unknown, both ways; requests and answers are lost or late; processes freeze longer than
+their leases, and their clocks differ; the bank speaks early, late and twice; clients repeat themselves, in parallel and
+after a crash, race each other, go away, and come back after a week. Whenever the faults stop, everything has to come to
+rest: see `world_checks` for what must then be true.
 
     python -m tillway.testing.worlds --worlds 30000 --seed 1
 
@@ -18,7 +19,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import Any, Literal, NamedTuple
@@ -61,7 +62,7 @@ assert handlers.LOADED, "the handlers declare their routes when they are importe
 EPOCH_SECONDS = 1_800_000_000
 """When every world begins."""
 
-REST_WITHIN_SECONDS = 4 * 3600
+REST_WITHIN_SECONDS = 1800
 """How long after the last fault everything has come to rest. Questions to the bank double their distance up to 15
 minutes, and a client that was told to come back does so ever more seldom."""
 
@@ -93,14 +94,19 @@ FAULTS: dict[str, tuple[float, ...]] = {
     "client's answer lost": (0.0, 0.05, 0.2),
     "notice": (0.0, 0.2, 0.8),
 }
-"""What can go wrong, and how probable it may be each time it could. Every world draws one of each row, so that some worlds
-know one fault only, and others all of them."""
+"""What can go wrong, and how probable it may be each time it could. Every world draws one of each row, so that some
+worlds know one fault only, and others all of them."""
 
 SKEWS_MS = (0, -1500, -100, 100, 1500)
 """How far the clocks of processes are apart, in worlds where they are."""
 
+A_WEEK_PASSES = 0.25
+WEEK_SECONDS = 7 * 86_400.0 + 60
+"""In this part of the worlds, some time after the first rest, the clients come back so much later."""
+
 FROZEN_MAX_SECONDS = 10.0
-STORM_MAX_SECONDS = 30.0
+RESTART_MAX_SECONDS = 5.0
+STORM_MAX_SECONDS = 20.0
 
 
 class Told(NamedTuple):
@@ -133,7 +139,7 @@ class World:
 
     def __init__(self, seed: int, store: Store) -> None:
         self.random = Random(seed)
-        self.loop = VirtualLoop(Random(seed + 1))
+        self.loop = VirtualLoop(Random(seed + 1))  # type: ignore[abstract]
         self.store = store
         self.bank = Bank(knows_all=True, operations_max=None, key=b"world")
         self.outside = contextvars.copy_context()
@@ -143,6 +149,7 @@ class World:
         self.skews_ms = self.random.choice(((0,), (0,), SKEWS_MS))
         self.points = 0
         self.calm = False
+        self.week_passed = False
         self.processes: list[Process] = []
         self.processes_wanted = self.random.choice((1, 1, 2, 2, 3))
         self.processes_made = 0
@@ -195,32 +202,47 @@ class World:
     # The world's way.
 
     async def live(self) -> None:
-        """From the first request to rest. Raises Violation."""
+        """From the first request to rest, and perhaps once more after a week. Raises Violation."""
         await self.store.commit([write for merchant in self.merchants for write in merchant.writes])
         for _ in range(self.processes_wanted):
             self.start_process()
-        clients = [self.loop.create_task(client) for client in clients_of(self)]
+        clients = clients_of(self)
+        await self._weather([client.live() for client in clients])
+        if self.random.random() < A_WEEK_PASSES:
+            await self._let_a_week_pass()
+            await self._weather([client.come_back() for client in clients])
+        await world_checks.check(self)
+
+    async def _weather(self, clients: "list[Coroutine[Any, Any, None]]") -> None:
+        """A storm of faults, during which the clients begin, and the calm in which all must end."""
+        self.calm = False
+        storm_ends = self.loop.time() + self.random.uniform(5.0, STORM_MAX_SECONDS)
+        under_way = [self.loop.create_task(client) for client in clients]
         freezer = self.loop.create_task(self._freeze_now_and_then())
-        await self._until(self.random.uniform(5.0, STORM_MAX_SECONDS), clients)
+        while self.loop.time() < storm_ends and not await self._at_rest(under_way):
+            self._look()
+            await asyncio.sleep(1.0)
+        freezer.cancel()
         self.calm = True
         self.tell("world", "the faults stop")
         rest_by = self.loop.time() + REST_WITHIN_SECONDS
-        while not await self._at_rest(clients):
+        while not await self._at_rest(under_way):
             self._look()
             if self.loop.time() > rest_by:
-                raise Violation("liveness", await world_checks.left_over(self, clients))
+                raise Violation("liveness", await world_checks.left_over(self, under_way))
             await asyncio.sleep(1.0)
         self._look()
-        for client in clients:
-            client.result()
-        freezer.cancel()
-        await world_checks.check(self)
+        for unheard in self.loop.unheard():
+            raise Violation("error inside", f"nobody caught {unheard!r}")
 
-    async def _until(self, storm_ends: float, clients: "list[asyncio.Task[None]]") -> None:
-        """Until the storm ends, or nobody is there any more to be struck by it."""
-        while self.loop.time() < storm_ends and not await self._at_rest(clients):
-            self._look()
-            await asyncio.sleep(1.0)
+    async def _let_a_week_pass(self) -> None:
+        """All processes sleep until no authorization stands any more and no key is remembered, and wake at once."""
+        await asyncio.sleep(RESTART_MAX_SECONDS + 1.0)
+        self.tell("world", "a week passes")
+        for process in self.processes:
+            process.life.frozen_until = self.loop.time() + WEEK_SECONDS
+        await asyncio.sleep(WEEK_SECONDS)
+        self.week_passed = True
 
     async def _at_rest(self, clients: "list[asyncio.Task[None]]") -> bool:
         if self.notices_under_way or self.late_under_way or not all(client.done() for client in clients):
@@ -239,9 +261,6 @@ class World:
     def _look(self) -> None:
         if self.violation is not None:
             raise self.violation
-        if self.loop.failures:
-            failure = self.loop.failures[0]
-            raise Violation("nobody caught", f"{failure.get('message')}: {failure.get('exception')!r}")
 
     # The bank's own voice.
 
@@ -334,7 +353,7 @@ class Process:
         for answer in self.waiting:
             world.later(world.random.uniform(0.0, 0.1), _give, answer, None)
         self.waiting.clear()
-        world.later(world.random.choice((0.0, 0.1, 1.0, 5.0)), world.start_process)
+        world.later(world.random.choice((0.0, 0.1, 1.0, RESTART_MAX_SECONDS)), world.start_process)
 
     async def point(self, where: str) -> None:
         """A place where a process may be killed: whoever comes here then never goes on."""
@@ -544,6 +563,7 @@ class _ProcessTransport:
             raise self._failed("connection refused", spoken=False)
         if world.strikes("throttled"):
             return port.Response(429, {"message": "simulated"}, {"retry-after": world.random.choice(("0", "1"))})
+        world.watch.discloses(request)
         if world.strikes("error before"):
             return port.Response(503, {"message": "simulated"})
         if world.strikes("request lost"):

@@ -1,0 +1,177 @@
+"""Bugs put into the engine on purpose, one at a time: what the worlds are worth is shown by their catching each.
+
+A mutant is a context manager that replaces one attribute of one seam, and the checks of which one must find it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tillway.connectors.transport import converse
+from tillway.domain import payment_intent, refund
+from tillway.domain.attempt import Attempt, reference_of
+from tillway.domain.outcome import Declined, Outcome, Unknown
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.record import Changes
+from tillway.engine import attempts
+from tillway.engine.attempts import Attempts
+from tillway.engine.core import Engine
+from tillway.store.port import Write
+from tillway.testing.memory_store import MemoryStore
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def a_new_reference_for_every_sending() -> AbstractContextManager[None]:
+    made: dict[str, int] = {}
+
+    def another(scope_key: str, attempt: Attempt) -> str:
+        made[attempt.id] = made.get(attempt.id, 0) + 1
+        return f"{reference_of(scope_key, attempt)[:-1]}{made[attempt.id] % 10}"
+
+    return replaced(attempts, "reference_of", another)
+
+
+def a_time_out_means_declined() -> AbstractContextManager[None]:
+    async def impatient(*arguments: Any) -> Any:
+        outcome = await converse(*arguments)
+        return Declined() if isinstance(outcome, Unknown) else outcome
+
+    return replaced(attempts, "converse", impatient)
+
+
+def _writes_without(dropped: Callable[[Write], bool]) -> AbstractContextManager[None]:
+    original = Engine._writes
+
+    async def fewer(self: Engine, *arguments: Any) -> tuple[list[Write], set[str]]:
+        writes, queues = await original(self, *arguments)
+        return [write for write in writes if not dropped(write)], queues
+
+    return replaced(Engine, "_writes", fewer)
+
+
+def the_attempt_is_never_written() -> AbstractContextManager[None]:
+    return _writes_without(lambda write: "/att_" in write.key and write.body is not None)
+
+
+def the_attempt_is_never_deleted() -> AbstractContextManager[None]:
+    return _writes_without(lambda write: "/att_" in write.key and write.body is None)
+
+
+def _in_a_commit_of_its_own(prefix: str) -> AbstractContextManager[None]:
+    original = Engine._commit
+
+    async def twice(self: Engine, caller: Any, writes: Sequence[Write], completes: Any) -> bool:
+        apart = [write for write in writes if f"/{prefix}_" in write.key]
+        rest = [write for write in writes if write not in apart]
+        if rest and not await original(self, caller, rest, completes):
+            return False
+        return not apart or await original(self, caller, apart, completes)
+
+    return replaced(Engine, "_commit", twice)
+
+
+def the_idempotency_record_has_a_commit_of_its_own() -> AbstractContextManager[None]:
+    return _in_a_commit_of_its_own("idem")
+
+
+def events_have_a_commit_of_their_own() -> AbstractContextManager[None]:
+    return _in_a_commit_of_its_own("evt")
+
+
+class CarelessStore(MemoryStore):
+    """Takes a charge at whatever version it comes."""
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        await super().commit([self._at_any_version(write) for write in writes])
+
+    def _at_any_version(self, write: Write) -> Write:
+        found = self._rows.get(write.key)
+        if "/ch_" not in write.key or found is None:
+            return write
+        return msgspec.structs.replace(write, version=found.version)
+
+
+def settling_twice_posts_twice() -> AbstractContextManager[None]:
+    original = payment_intent.settle
+
+    def forgetful(payment: PaymentIntent, attempt: Attempt, *arguments: Any, **named: Any) -> Changes:
+        payment = msgspec.structs.replace(payment, attempt=attempt.id)
+        return original(payment, attempt, *arguments, **named)
+
+    return replaced(payment_intent, "settle", forgetful)
+
+
+def the_security_code_is_kept_for_the_next_try() -> AbstractContextManager[None]:
+    original = Attempts._converse
+    kept: dict[str, str | None] = {}
+
+    async def again(self: Attempts, connection: Any, scope: Any, attempt: Attempt, *rest: Any, **named: Any) -> Outcome:
+        code = kept[attempt.id] = named["cvc"] or kept.get(attempt.id)
+        return await original(self, connection, scope, attempt, *rest, **(named | {"cvc": code}))
+
+    return replaced(Attempts, "_converse", again)
+
+
+def _read_back_as(fate: str) -> AbstractContextManager[None]:
+    async def guess(self: Engine, writes: Sequence[Write]) -> str:
+        return fate
+
+    return replaced(Engine, "_read_back", guess)
+
+
+def an_unknown_commit_counts_as_done() -> AbstractContextManager[None]:
+    return _read_back_as("happened")
+
+
+def an_unknown_commit_is_decided_anew() -> AbstractContextManager[None]:
+    return _read_back_as("beaten")
+
+
+def a_failed_refund_stays_on_the_charge() -> AbstractContextManager[None]:
+    original = refund.fail
+
+    def halfway(owed: Any, charge: Any, *arguments: Any) -> Changes:
+        changes = original(owed, charge, *arguments)
+        return msgspec.structs.replace(
+            changes, records=tuple(record for record in changes.records if record.id != charge.id)
+        )
+
+    return replaced(refund, "fail", halfway)
+
+
+class Mutant(NamedTuple):
+    """`checks`: those of the worlds' checks that may be the first to find it. `store`: for a bug in the store."""
+
+    bug: Callable[[], AbstractContextManager[None]] | None
+    checks: tuple[str, ...]
+    store: type[MemoryStore] = MemoryStore
+
+    def __str__(self) -> str:
+        return self.bug.__name__ if self.bug is not None else self.store.__name__
+
+
+MUTANTS = (
+    Mutant(a_new_reference_for_every_sending, ("durable first", "performed once")),
+    Mutant(a_time_out_means_declined, ("declined",)),
+    Mutant(the_attempt_is_never_written, ("durable first",)),
+    Mutant(the_attempt_is_never_deleted, ("liveness",)),
+    Mutant(the_idempotency_record_has_a_commit_of_its_own, ("one payment", "same answer")),
+    Mutant(events_have_a_commit_of_their_own, ("events",)),
+    Mutant(None, ("bounds", "bank", "money"), CarelessStore),
+    Mutant(settling_twice_posts_twice, ("events", "money", "final", "error inside")),
+    Mutant(the_security_code_is_kept_for_the_next_try, ("cvc",)),
+    Mutant(an_unknown_commit_counts_as_done, ("promise", "durable first", "error inside")),
+    Mutant(an_unknown_commit_is_decided_anew, ("one payment",)),
+    Mutant(a_failed_refund_stays_on_the_charge, ("bank", "money")),
+)
