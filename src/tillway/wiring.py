@@ -61,7 +61,8 @@ def key_file(settings: Settings) -> Path:
 
 def public_url(settings: Settings) -> str:
     scheme = "https" if settings.tls_cert else "http"
-    return (settings.public_url or f"{scheme}://{settings.host}:{settings.port}").rstrip("/")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return (settings.public_url or f"{scheme}://{host}:{settings.port}").rstrip("/")
 
 
 async def assemble(settings: Settings, store: Store | None = None, clock: Clock | None = None) -> Running:
