@@ -5,7 +5,7 @@ import msgspec
 from tillway.domain.account import SYSTEM, Account, ApiKey, Mode, key_id
 from tillway.domain.record import Record
 from tillway.engine.clock import Clock, random_text
-from tillway.store.codec import decode, write_of
+from tillway.store.codec import write_of
 from tillway.store.port import ABSENT, Store, Write
 
 SECRET_LENGTH = 40
@@ -55,9 +55,3 @@ async def create_account(
 
 def system_write(record: Record, version: int = ABSENT) -> Write:
     return write_of(SYSTEM, record, version)
-
-
-async def system_records(store: Store, prefix: str) -> list[tuple[Record, int]]:
-    """The installation's records whose ids begin with `prefix` (1,000 at most), oldest first, with their versions."""
-    rows = await store.query(None, f"{SYSTEM}/{prefix}_", limit=1000, order="oldest")
-    return [(decode(row.key.partition("/")[2], row.body), row.version) for row in rows]

@@ -1,0 +1,21 @@
+"""What the parts are told when they are put together."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tillway.settings import Settings
+from tillway.wiring import public_url
+
+URLS: list[tuple[dict[str, Any], str]] = [
+    ({}, "http://127.0.0.1:8420"),
+    ({"host": "::1", "port": 9000}, "http://[::1]:9000"),
+    ({"tls_cert": Path("cert.pem"), "tls_key": Path("key.pem")}, "https://127.0.0.1:8420"),
+    ({"public_url": "https://pay.example.com/"}, "https://pay.example.com"),
+]
+
+
+@pytest.mark.parametrize(("fields", "url"), URLS, ids=[url for _, url in URLS])
+def test_where_browsers_and_providers_find_us(fields: dict[str, Any], url: str) -> None:
+    assert public_url(Settings(**fields)) == url
