@@ -1,6 +1,7 @@
 """The API inside the test's process: requests as plain values, a store in memory, a clock that can be moved."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -13,6 +14,8 @@ from tillway.engine.clock import Clock
 from tillway.engine.connections import SIMULATOR
 from tillway.engine.setup import create_account
 from tillway.settings import Settings
+from tillway.store.codec import decode
+from tillway.store.port import Write
 from tillway.testing.memory_store import MemoryStore
 from tillway.vault.keyring import Keyring
 from tillway.wiring import KEY_FILE, Running, assemble
@@ -39,6 +42,16 @@ class Merchant(msgspec.Struct, frozen=True):
     live_public_key: str
 
 
+class ReadableStore(MemoryStore):
+    """A store in memory that takes nothing which could not be read again."""
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        for write in writes:
+            if write.body is not None:
+                decode(write.key.partition("/")[2], write.body)
+        await super().commit(writes)
+
+
 class Inside:
     """An installation without a server. `ahead_seconds` is how far its clock is ahead of the real one."""
 
@@ -52,7 +65,7 @@ class Inside:
         """`data_dir` holds nothing but the key file, which is made where there is none: many may share it."""
         if not (data_dir / KEY_FILE).exists():
             Keyring.create(data_dir / KEY_FILE)
-        store, clock = MemoryStore(), MovedClock()
+        store, clock = ReadableStore(), MovedClock()
         return cls(await assemble(Settings(data_dir=data_dir), store, clock), store, clock)
 
     async def close(self) -> None:

@@ -148,7 +148,8 @@ async def update(call: Call) -> Answer:
         charge = await load.get(Charge, call.id)
         fields = {name: value for name, value in call.params.items() if name != "expand"}
         if "fraud_details" in fields:
-            fields["fraud_details"] = {**charge.fraud_details, **(fields["fraud_details"] or {})}
+            reported = {**charge.fraud_details, **fields["fraud_details"]}
+            fields["fraud_details"] = {name: value for name, value in reported.items() if value is not None}
         if "customer" in fields:
             if charge.customer not in (None, fields["customer"]):
                 raise charges.customer_is_set(charge)

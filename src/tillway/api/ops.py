@@ -1,11 +1,13 @@
 """`/ops/v1`: what Stripe has no word for. The merchant's own secret key opens it."""
 
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from tillway.api.lists import SCAN_PAGE
-from tillway.api.params import Enum, Limit, Open, Params
+from tillway.api.params import Amount, Array, Enum, Integer, Limit, Object, Parameter, Params
 from tillway.api.routes import Answer, Call, route
-from tillway.connectors.faults import FaultsInvalid
+from tillway.api.wire import shown
+from tillway.connectors.faults import CALL_FAULTS, MS_MAX, NOTICE_FAULTS, OPERATIONS, RULES_MAX, FaultsInvalid
 from tillway.connectors.simulator import Simulator
 from tillway.domain.account import SYSTEM, ConnectorConfig
 from tillway.domain.attempt import Attempt
@@ -18,7 +20,36 @@ from tillway.store.codec import decode
 
 LIST = Params(limit=Limit())
 RESOLVE = Params(outcome=Enum("succeeded", "declined", required=True))
-SIMULATE = Params(faults=Open(required=True))
+
+
+class Probability(Parameter):
+    """A share of all cases, from 0 to 1."""
+
+    def read(self, value: Any, name: str) -> float | None:
+        if value == "" or value is None:
+            return self._unset(name)
+        try:
+            # What is no number, and NaN when it is compared, raise the same.
+            if isinstance(value, str | int | Decimal) and not isinstance(value, bool) and 0 <= Decimal(value) <= 1:
+                return float(value)
+        except InvalidOperation:
+            pass
+        raise Refused("parameter_invalid_string", f"Invalid {shown(name)}: a number from 0 to 1", param=shown(name))
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": 0, "maximum": 1}
+
+
+_RULE = Object(
+    fault=Enum(*CALL_FAULTS, *NOTICE_FAULTS, required=True),
+    operation=Enum(*OPERATIONS),
+    amount=Amount(),
+    probability=Probability(),
+    times=Integer(minimum=1, maximum=1_000_000),
+    ms=Integer(minimum=0, maximum=MS_MAX),
+    status=Integer(minimum=500, maximum=599),
+)
+SIMULATE = Params(faults=Object(seed=Integer(minimum=0), rules=Array(_RULE, maximum=RULES_MAX), required=True))
 
 DOUBTS_SCAN_MAX = 20_000
 

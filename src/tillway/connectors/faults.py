@@ -189,6 +189,8 @@ def _read_rule(where: str, rule: Any, not_here: frozenset[str]) -> Fault:
         known = ", ".join(Fault.__struct_fields__)
         raise FaultsInvalid(f"{where}.{min(map(str, unknown))}", f"unknown; known are {known}")
     name = rule.get("fault")
+    if not isinstance(name, str):
+        raise FaultsInvalid(f"{where}.fault", "not the name of a fault")
     if name in not_here:
         raise FaultsInvalid(f"{where}.fault", f"{name} cannot be made here")
     if name not in CALL_FAULTS and name not in NOTICE_FAULTS:
