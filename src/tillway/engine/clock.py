@@ -15,6 +15,9 @@ SUFFIX_LENGTH = 17
 
 BATCH_MAX = 62 * 62
 
+_SELDOM = BATCH_MAX * BATCH_MAX
+"""The microseconds after which the first five characters of an id move on: 14 seconds."""
+
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
 _TO_BASE62 = bytes(ord(ALPHABET[i % 62]) for i in range(256))
 POOL_BYTES = 4096
@@ -48,23 +51,19 @@ class _Pool:
         self._text, self._next = "", 0
 
     def take(self, length: int) -> str:
+        assert 0 < length <= 128
         with self._lock:
-            start = self._next
-            if start + length > len(self._text):
+            start, end = self._next, self._next + length
+            if end > len(self._text):
                 # Bytes from 248 up are thrown away, so that each character is as likely as any other.
                 self._text = os.urandom(POOL_BYTES).translate(_TO_BASE62, _UNFAIR).decode()
-                start = 0
-            self._next = start + length
-            return self._text[start : start + length]
+                start, end = 0, length
+            self._next = end
+            return self._text[start:end]
 
 
-_POOL = _Pool()
-
-
-def random_text(length: int) -> str:
-    """`length` (at most 128) characters of base 62 from the system's randomness: for secrets, ids and request ids."""
-    assert 0 < length <= 128
-    return _POOL.take(length)
+random_text = _Pool().take
+"""`random_text(length)`: at most 128 characters of base 62 from the system's randomness, for secrets and ids."""
 
 
 class Clock:
@@ -86,12 +85,11 @@ class Clock:
         """Now, and a fresh batch of ids: at most BATCH_MAX of them, each larger than every one before it."""
         with self._lock:
             now_ns = self._time_ns()
-            tick = max(now_ns // 1000, self._last + 1)
-            self._last = tick
-        high, low = divmod(tick, BATCH_MAX * BATCH_MAX)
-        if high != self._high:
-            self._high, self._high_text = high, base62(high, 5)
+            self._last = tick = max(now_ns // 1000, self._last + 1)
+            high, low = divmod(tick, _SELDOM)
+            if high != self._high:
+                self._high, self._high_text = high, base62(high, 5)
+            head = self._high_text
         low, last = divmod(low, BATCH_MAX)
-        head = self._high_text + _PAIRS[low] + _PAIRS[last] + self._random_text(6)
-        count = iter(_PAIRS)
-        return Moment(now_ns // 1_000_000, lambda: head + next(count))
+        head = f"{head}{_PAIRS[low]}{_PAIRS[last]}{self._random_text(6)}"
+        return Moment(now_ns // 1_000_000, map(head.__add__, _PAIRS).__next__)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from tillway.connectors.port import Connector, Transport
-from tillway.domain.account import SYSTEM, ConnectorConfig, Scope
+from tillway.domain.account import SYSTEM, ConnectorConfig, Mode, Scope
 from tillway.domain.refusal import Refused
 from tillway.engine.attempts import Connection
 from tillway.engine.clock import Clock
@@ -33,18 +33,14 @@ class ConfiguredConnections:
         self._build = build
         self._fresh_until_ms = 0
         self._configs: dict[tuple[str, str], ConnectorConfig] = {}
+        self._defaults: dict[str, str] = {}
         self._open: dict[tuple[str, str], tuple[ConnectorConfig, Connection]] = {}
         self._outdated: list[Connection] = []
 
     async def default(self, scope: Scope) -> Connection:
         if self._clock.now_ms() >= self._fresh_until_ms:
             await self._refresh()
-        for (mode, name), config in self._configs.items():
-            if mode == scope.mode and config.default:
-                connection = await self.named(name, scope)
-                assert connection is not None
-                return connection
-        connection = await self.named(SIMULATOR, scope)
+        connection = self._opened(scope.mode, self._defaults.get(scope.mode, SIMULATOR))
         if connection is None:
             raise Refused("live_mode_not_configured")
         return connection
@@ -52,19 +48,23 @@ class ConfiguredConnections:
     async def named(self, name: str, scope: Scope) -> Connection | None:
         if self._clock.now_ms() >= self._fresh_until_ms:
             await self._refresh()
-        config = self._configs.get((scope.mode, name))
-        if config is None and name == SIMULATOR and scope.mode == "test":
+        return self._opened(scope.mode, name)
+
+    def _opened(self, mode: Mode, name: str) -> Connection | None:
+        place = (mode, name)
+        config = self._configs.get(place)
+        if config is None and name == SIMULATOR and mode == "test":
             config = _SIMULATOR_CONFIG
         if config is None:
             return None
-        known = self._open.get((scope.mode, name))
+        known = self._open.get(place)
         if known is not None and (known[0] is config or known[0] == config):
             return known[1]
         if known is not None:
             self._outdated.append(known[1])  # Closed with the rest: a conversation may still be using it.
         connector, transport = self._build(config.kind, config.settings)
         connection = Connection(name, connector, transport)
-        self._open[scope.mode, name] = (config, connection)
+        self._open[place] = (config, connection)
         return connection
 
     async def _refresh(self) -> None:
@@ -76,6 +76,7 @@ class ConfiguredConnections:
             if isinstance(config, ConnectorConfig):
                 configs[config.mode, config.name] = config
         self._configs = configs
+        self._defaults = {mode: name for (mode, name), config in configs.items() if config.default}
 
     async def close(self) -> None:
         for connection in (*self._outdated, *(connection for _, connection in self._open.values())):

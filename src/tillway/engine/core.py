@@ -308,9 +308,11 @@ class Engine:
                 writes.append(Write(f"{scope}/{gone}", version, None))
         if changes.events:
             endpoints = await self.endpoints(scope)
-            encoded = {id(record): write.body for record, write in zip(changes.records, writes, strict=False)}
+            of_record = dict(zip(map(id, changes.records), writes, strict=False))
             for draft in changes.events:
-                deliveries = _event_writes(caller, draft, encoded.get(id(draft.record)), endpoints, at)
+                written = of_record.get(id(draft.record))
+                body = written.body if written is not None else None
+                deliveries = _event_writes(caller, draft, body, endpoints, at)
                 writes += deliveries
                 if len(deliveries) > 1:
                     queues.add(QUEUES[Delivery])
