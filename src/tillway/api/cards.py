@@ -29,6 +29,23 @@ METHOD_TYPES = (
 )
 """Payment method types that can be named; those without a connector are refused when they are made."""
 
+NETWORK_NAMES = (
+    "amex",
+    "cartes_bancaires",
+    "diners",
+    "discover",
+    "eftpos_au",
+    "girocard",
+    "interac",
+    "jcb",
+    "link",
+    "mastercard",
+    "unionpay",
+    "unknown",
+    "visa",
+)
+"""Networks that a co-branded card may be asked to go through."""
+
 BILLING = Object(
     address=Address(unsettable=True),
     email=Email(unsettable=True),

@@ -3,7 +3,19 @@
 from typing import Any
 
 from tillway.api.lists import listed
-from tillway.api.params import Boolean, Created, Enum, Expand, Id, Metadata, Object, Open, Params, Text, list_params
+from tillway.api.params import (
+    Boolean,
+    Created,
+    Enum,
+    Expand,
+    Id,
+    Metadata,
+    Object,
+    Params,
+    Text,
+    Unsupported,
+    list_params,
+)
 from tillway.api.routes import Answer, Call, Page, route
 from tillway.api.shapes import View, shape, shaped
 from tillway.domain import dispute as domain
@@ -18,7 +30,6 @@ from tillway.store.codec import by_parent
 
 EVIDENCE = (
     "access_activity_log",
-    "appeal",
     "billing_address",
     "cancellation_policy",
     "cancellation_policy_disclosure",
@@ -52,7 +63,8 @@ UPDATE = Params(
     evidence=Object(
         required=False,
         unsettable=False,
-        enhanced_evidence=Open(),
+        appeal=Unsupported("appeals"),
+        enhanced_evidence=Unsupported("evidence for compelling-evidence and compliance programmes"),
         **{name: Text(maximum=EVIDENCE_TEXT_MAX, unsettable=True) for name in EVIDENCE},
     ),
     expand=Expand(),
@@ -123,7 +135,7 @@ def dispute_shape(dispute: Dispute, view: View) -> dict[str, Any]:
         "created": dispute.created,
         "currency": dispute.currency,
         "enhanced_eligibility_types": [],
-        "evidence": {name: dispute.evidence.get(name) for name in EVIDENCE} | {"enhanced_evidence": {}},
+        "evidence": {name: dispute.evidence.get(name) for name in EVIDENCE} | {"appeal": None, "enhanced_evidence": {}},
         "evidence_details": {
             "due_by": dispute.due_by,
             "enhanced_eligibility": {},

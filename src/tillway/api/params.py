@@ -574,14 +574,16 @@ class Shipping(Object):
 
 
 class Open(Parameter):
-    """Anything, at any depth that `wire` lets through, as long as it holds no card number and no text too long."""
+    """An object of any members, as deep as `wire` lets through, that holds no card number and no text too long."""
 
-    shape = "any"
+    shape = "object"
 
     def read(self, value: Any, name: str) -> Any:
         if value == "" or value is None:
             return self._unset(name)
         self._scan(value, name)
+        if type(value) is not dict:
+            _refuse_object(name)
         return value
 
     def _scan(self, value: Any, name: str) -> None:
@@ -600,7 +602,7 @@ class Open(Parameter):
                 raise Refused("card_number_in_free_text", param=shown(name))
 
     def schema(self) -> dict[str, Any]:
-        return {}
+        return {"type": "object"}
 
 
 class Ignored(Parameter):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tillway.api.cards import METHOD_DATA, METHOD_TYPES, shipping
+from tillway.api.cards import METHOD_DATA, METHOD_TYPES, NETWORK_NAMES, shipping
 from tillway.api.errors import doc_url
 from tillway.api.lists import listed, searched
 from tillway.api.params import (
@@ -44,7 +44,7 @@ _OPTIONS = Object(
         capture_method=Enum("manual", unsettable=True),
         moto=Unsupported("orders by mail and telephone"),
         cvc_token=Unsupported("CVC tokens"),
-        network=Text(),
+        network=Enum(*NETWORK_NAMES),
         installments=Unsupported("instalments"),
         mandate_options=Unsupported("mandates"),
         statement_descriptor_suffix_kana=Text(unsettable=True),
@@ -60,7 +60,7 @@ _OPTIONS = Object(
     us_bank_account=Open(),
     sepa_debit=Open(),
     customer_balance=Open(),
-    link=Open(),
+    link=Ignored(),
 )
 
 _TYPES = Array(Enum(*METHOD_TYPES), maximum=20)
@@ -292,7 +292,8 @@ def _options(payment: PaymentIntent) -> dict[str, Any]:
     """What was asked for of each type, and of cards what holds where nothing was."""
     given = payment.method_options
     asked = {name: value for name, value in (given.get("card") or {}).items() if value is not None}
-    return {**given, "card": {**_CARD_OPTIONS, **asked}}
+    others = {type: given[type] for type in payment.method_types if given.get(type)}
+    return {**others, "card": {**_CARD_OPTIONS, **asked}}
 
 
 _CARD_OPTIONS = {

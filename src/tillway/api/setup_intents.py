@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tillway.api.cards import METHOD_DATA, METHOD_TYPES, STRIPE_JS, checks
+from tillway.api.cards import METHOD_DATA, METHOD_TYPES, NETWORK_NAMES, STRIPE_JS, checks
 from tillway.api.errors import doc_url
 from tillway.api.lists import listed
 from tillway.api.params import (
@@ -36,15 +36,15 @@ _CONNECT = "Connect accounts"
 _OPTIONS = Object(
     card=Object(
         request_three_d_secure=Enum("any", "automatic", "challenge"),
-        moto=Boolean(),
-        network=Text(),
-        mandate_options=Open(),
+        moto=Unsupported("orders by mail and telephone"),
+        network=Enum(*NETWORK_NAMES),
+        mandate_options=Unsupported("mandates"),
         setup_credential_usage=Enum("installment", "recurring", "unscheduled"),
         three_d_secure=Unsupported("authentication results from elsewhere"),
     ),
     us_bank_account=Open(),
     sepa_debit=Open(),
-    link=Open(),
+    link=Ignored(),
 )
 _TYPES = Array(Enum(*METHOD_TYPES), maximum=20)
 
