@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import stripe
 from tillway_server import TillwayServer, init, tillway_json
@@ -168,6 +169,8 @@ async def test_the_connector_keeps_the_contract(check: Check, imposter: Imposter
 
 # A whole server.
 
+CARD = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}
+
 
 @pytest.fixture(scope="module")
 def server(imposter: Imposter, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TillwayServer]:
@@ -265,10 +268,35 @@ def test_a_security_code_is_sent_once(
     server: TillwayServer, imposter: Imposter, fault: str, amount: int, saw_cvc: bool
 ) -> None:
     imposter.strike({"fault": fault, "operation": "authorize", "amount": amount, "times": 1, "ms": 100})
-    card = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}
-    paid = pay(server, amount, payment_method_data={"type": "card", "card": card})
+    paid = pay(server, amount, payment_method_data={"type": "card", "card": CARD})
     assert paid.status == "succeeded"
     assert [row["saw_cvc"] for row in imposter.operations() if row["amount"] == amount] == [saw_cvc]
+
+
+def test_the_bank_sees_the_code_whichever_way_the_card_comes(server: TillwayServer, imposter: Imposter) -> None:
+    v1 = server.client.v1
+    data = {"type": "card", "card": CARD}
+    method = v1.payment_methods.create(data)
+    pay(server, 4321, payment_method=method.id)
+    pay(server, 4322, payment_method_data=data)
+    waiting = v1.payment_intents.create({"amount": 4323, "currency": "eur"})
+    v1.payment_intents.confirm(waiting.id, {"payment_method_data": data, "return_url": "https://example.com/back"})
+    v1.charges.create({"amount": 4324, "currency": "eur", "source": v1.tokens.create({"card": CARD}).id})
+    v1.charges.create({"amount": 4325, "currency": "eur", "source": {"object": "card", **CARD}})
+    secure = {**CARD, "number": "4000000000003220"}
+    challenged = pay(server, 4326, payment_method_data={"type": "card", "card": secure})
+    page = str(challenged.next_action.redirect_to_url.url)
+    answer = httpx.post(page, data={"outcome": "pass"})
+    assert answer.status_code == 303
+    seen = {row["amount"]: row["saw_cvc"] for row in imposter.operations() if 4321 <= row["amount"] <= 4326}
+    assert seen == dict.fromkeys(range(4321, 4327), True)
+
+    kept = pay(
+        server, 4327, customer=v1.customers.create().id, setup_future_usage="off_session", payment_method_data=data
+    )
+    pay(server, 4328, customer=kept.customer, payment_method=kept.payment_method)
+    seen = {row["amount"]: row["saw_cvc"] for row in imposter.operations() if row["amount"] in (4327, 4328)}
+    assert seen == {4327: True, 4328: False}, "a code is gone after the first payment"
 
 
 def test_bank_money_is_the_ledgers_money(server: TillwayServer, imposter: Imposter) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from tillway.connectors.port import CardData
 from tillway.domain.cards import Secret, brand_of, check_card
 from tillway.domain.payment_method import CVC_LIFETIME_SECONDS, CardFacts, SealedRecord
-from tillway.domain.record import Moment, Record
+from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.test_cards import TestCard, alias_expiry, by_alias, by_number
 from tillway.engine.core import Load
 from tillway.store.port import Store
@@ -114,11 +114,15 @@ class CardVault:
         contents = self.vault.open(scope_key, facts.vault, _card.decode(record.sealed))
         return CardData(contents.number.reveal(), facts.exp_month, facts.exp_year, cvc, contents.name)
 
-    async def take_cvc(self, load: Load, facts: CardFacts, now: int) -> str | None:
-        """The security code, to be sent once; the caller deletes its record in the commit that precedes the sending."""
+    async def take_cvc(self, load: Load, facts: CardFacts, made: Changes, now: int) -> str | None:
+        """The security code, to be sent once; the caller deletes its record in the commit that precedes the sending.
+
+        `made` is what that commit writes besides: a card that comes with the payment is not in the store yet.
+        """
         if facts.cvc is None:
             return None
-        record = await load.maybe(SealedRecord, facts.cvc)
+        fresh = next((record for record in made.records if record.id == facts.cvc), None)
+        record = fresh if isinstance(fresh, SealedRecord) else await load.maybe(SealedRecord, facts.cvc)
         if record is None or (record.expires_at is not None and record.expires_at <= now):
             return None
         return self.vault.open_cvc(load.scope_key, facts.cvc, _cvc.decode(record.sealed)).reveal()

@@ -13,7 +13,7 @@ from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.clock import random_text
 from tillway.engine.core import Caller, Done, Load
-from tillway.engine.payments import existing_method, fields_of, picked, redeemed
+from tillway.engine.payments import existing_method, fields_of, picked, redeemed, take_code
 from tillway.engine.platform import Platform
 
 
@@ -39,11 +39,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any], *, 
         begun = payment_intent.confirm(payment, method, terms, at, idem=caller.idem)
         if begun.refusal is not None:
             begun = payment_intent.as_charge(begun, None)
-        if begun.tasks and method.card is not None and method.card.cvc is not None:
-            cvc.clear()
-            code = await platform.cards.take_cvc(load, method.card, at.now)
-            if code is not None:
-                cvc.append(code)
+        await take_code(platform, load, method, made, begun, at, cvc)
         return made.then(created).then(begun)
 
     return await platform.attempts.operate(caller, work, cvc)

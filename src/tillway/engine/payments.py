@@ -80,7 +80,7 @@ async def create(
             return changes
         payment = changes.result
         assert isinstance(payment, PaymentIntent)
-        begun = await _begin(platform, load, payment, method, params, terms, caller, at, cvc)
+        begun = await _begin(platform, load, payment, method, made, params, terms, caller, at, cvc)
         return changes.then(begun)
 
     return await platform.attempts.operate(caller, work, cvc)
@@ -134,7 +134,7 @@ async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str,
         if method is None:
             method = await load.maybe(PaymentMethod, payment.method)
         terms = await platform.attempts.terms(caller.scope)
-        return made.then(await _begin(platform, load, payment, method, params, terms, caller, at, cvc))
+        return made.then(await _begin(platform, load, payment, method, made, params, terms, caller, at, cvc))
 
     return await platform.attempts.operate(caller, work, cvc)
 
@@ -144,13 +144,14 @@ async def _begin(
     load: Load,
     payment: PaymentIntent,
     method: PaymentMethod | None,
+    made: Changes,
     params: dict[str, Any],
     terms: payment_intent.Terms,
     caller: Caller,
     at: Moment,
     cvc: list[str],
 ) -> Changes:
-    """Start the confirmation of a payment that is in `load` or about to be written."""
+    """Start the confirmation of a payment that is in `load` or about to be written; `made` is what else is."""
     if "off_session" in params:
         payment = msgspec.structs.replace(payment, off_session=bool(params["off_session"]))
     terms = msgspec.structs.replace(
@@ -159,12 +160,25 @@ async def _begin(
         error_on_action=bool(params.get("error_on_requires_action")),
     )
     changes = payment_intent.confirm(payment, method, terms, at, idem=caller.idem)
-    if changes.tasks and method is not None and method.card is not None and method.card.cvc is not None:
-        cvc.clear()
-        code = await platform.cards.take_cvc(load, method.card, at.now)
+    await take_code(platform, load, method, made, changes, at, cvc)
+    return changes
+
+
+async def take_code(
+    platform: Platform,
+    load: Load,
+    method: PaymentMethod | None,
+    made: Changes,
+    begun: Changes,
+    at: Moment,
+    cvc: list[str],
+) -> None:
+    """Put the method's security code into `cvc`, for the attempt that `begun` starts; nothing where it starts none."""
+    cvc.clear()  # A decision that is made again opens it again.
+    if begun.tasks and method is not None and method.card is not None and method.card.cvc is not None:
+        code = await platform.cards.take_cvc(load, method.card, made, at.now)
         if code is not None:
             cvc.append(code)
-    return changes
 
 
 async def retrieve(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Record:
@@ -255,15 +269,18 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
         return payment
     caller = Caller.system(scope)
     terms = await platform.attempts.terms(scope)
+    cvc: list[str] = []
 
     async def work(load: Load, at: Moment) -> Changes:
         payment = await load.get(PaymentIntent, id)
         if payment.status != "requires_action":
             return Changes(result=payment)  # Somebody pressed the other button at the same time.
         method = await load.get(PaymentMethod, payment.method or "", "payment_method")
-        return payment_intent.challenged(payment, method, terms, at, passed=passed)
+        begun = payment_intent.challenged(payment, method, terms, at, passed=passed)
+        await take_code(platform, load, method, Changes(), begun, at, cvc)
+        return begun
 
-    done = await platform.attempts.operate(caller, work)
+    done = await platform.attempts.operate(caller, work, cvc)
     assert isinstance(done.record, PaymentIntent)
     return done.record
 
