@@ -139,6 +139,8 @@ class Watch:
         world = self._world
         if response.status >= 500 and not self._store_is_poor():
             world.violate("5xx", f"{asked.who} {asked.path}: {response.status} {response.body[:300]!r}")
+        if response.status == 400 and (b'"code":"parameter' in response.body or b'"code":"body' in response.body):
+            world.violate("request", f"{asked.who} {asked.path}: this world cannot write: {response.body[:300]!r}")
         if asked.record is not None and response.status in (400, 404):
             key = f"{asked.scope.key}/{asked.record}"
             if key in getattr(world.store, "_rows", ()):

@@ -38,6 +38,9 @@ PARTS = (1, 2, 24, 500, 2000, 4200)
 CURRENCIES = ("usd", "eur", "jpy")
 
 
+_JSON = {"content-type": "application/json"}
+
+
 class Answer(msgspec.Struct):
     """What a client was told."""
 
@@ -115,7 +118,7 @@ class Client:
             "currency": random.choice(CURRENCIES),
             "metadata": {},
         }
-        match random.choice(("intent", "intent", "two steps", "charge")):
+        match random.choice(("intent", "intent", "customer", "two steps", "charge")):
             case "charge":
                 params["source"] = await self._source()
                 if random.random() < 0.5:
@@ -124,6 +127,13 @@ class Client:
             case "intent":
                 if random.random() < 0.5:
                     params["capture_method"] = "manual"
+                means = await self._means()
+                return await self._one("/v1/payment_intents", {**params, **means, "confirm": True})
+            case "customer":
+                # The card is kept for a customer; and perhaps removed while it pays.
+                customer = await self._one("/v1/customers", {})
+                if customer is not None:
+                    params |= {"customer": customer["id"], "setup_future_usage": "off_session"}
                 means = await self._means()
                 return await self._one("/v1/payment_intents", {**params, **means, "confirm": True})
             case _:
@@ -146,7 +156,7 @@ class Client:
         decisions = self.random.choice((("pass",), ("fail",), ("pass", "pass"), ("pass", "fail")))
         asked = Asked(f"{self.name}.3ds", self.merchant.scope, path, {}, None, [])
         requests = [
-            Request("POST", path, "", {}, msgspec.json.encode({"secret": secret, "outcome": decision}))
+            Request("POST", path, "", _JSON, msgspec.json.encode({"secret": secret, "outcome": decision}))
             for decision in decisions
         ]
         process = await self.world.reachable()
@@ -189,6 +199,9 @@ class Client:
                 noun = "charges" if direct else "payment_intents"
                 yield f"/v1/{noun}/{id}", {"metadata": {f"{self.name}.{self.asked}.{nth}": "seen"}}
                 continue
+            if paid.get("customer") and paid.get("payment_method") and random.random() < 0.3:
+                yield f"/v1/payment_methods/{paid['payment_method']}/detach", {}
+                continue
             if captured or random.random() < 0.1:
                 params: dict[str, Any] = {"charge" if direct else "payment_intent": id}
                 if part is not None:
@@ -224,14 +237,14 @@ class Client:
         shown = [answer.document for answer in answers if answer is not None]
         for document in shown:
             document = document.get("error", {}).get("payment_intent") or document
-            if document.get("object") in ("payment_intent", "charge", "refund", "payment_method", "token"):
+            if document.get("object") in ("payment_intent", "charge", "refund", "payment_method", "token", "customer"):
                 return document
         return None
 
     async def _insist(self, asked: Asked, leaves: bool) -> Answer | None:
         """Repeat under the same key until there is an answer. Who has no key, or `leaves`, asks once."""
         world, random = self.world, self.random
-        headers = {"authorization": f"Bearer {self.merchant.secret}", "content-type": "application/json"}
+        headers = {"authorization": f"Bearer {self.merchant.secret}", **_JSON}
         if asked.key is not None:
             headers["idempotency-key"] = asked.key
         request = Request("POST", asked.path, "", headers, msgspec.json.encode(asked.params))

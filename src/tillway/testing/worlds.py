@@ -529,6 +529,9 @@ class _ProcessStore:
         if rows:
             self._world.tell(process.name, f"claims {', '.join(row.key.partition('/')[2] for row in rows)}")
             await process.point("after a claim")
+            if self._world.strikes("commit happened, nobody knows"):
+                self._world.tell(process.name, "the claim's answer is lost")
+                raise CommitUnknown("simulated")
         return rows
 
     async def purge_expired(self, *, now: int, limit: int) -> int:
