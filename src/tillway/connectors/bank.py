@@ -11,6 +11,7 @@ then `Accepted` on the next question or resend, any other `Accepted`.
 
 import hashlib
 import secrets
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -126,7 +127,7 @@ class Bank:
         self._knows_all = knows_all
         self._operations_max = operations_max
         self._key = key or secrets.token_bytes(32)
-        self._operations: dict[str, BankOperation] = {}
+        self._operations: OrderedDict[str, BankOperation] = OrderedDict()
 
     def handle(self, request: Request) -> Handled:
         """Answer one request of the contract. Never raises for what a caller sent."""
@@ -352,22 +353,13 @@ class Bank:
         operations = self._operations
         operations[operation.reference] = operation
         if self._operations_max is not None and len(operations) > self._operations_max:
-            del operations[next(iter(operations))]
+            operations.popitem(last=False)
 
     def _contents(self, kind: Kind, body: Mapping[str, Any]) -> str:
-        card = body.get("card")
-        recipient = body.get("recipient")
-        said = (
-            kind,
-            body.get("amount"),
-            body.get("currency"),
-            body.get("capture"),
-            body.get("authorization"),
-            body.get("payment"),
-            card and (card["number"], card["exp_month"], card["exp_year"], card.get("cvc"), card.get("name")),
-            recipient and (recipient["type"], recipient["value"], recipient.get("name")),
-        )
-        return hashlib.blake2b(repr(said).encode(), key=self._key, digest_size=16).hexdigest()
+        return hashlib.blake2b(_encode_sorted((kind, body)), key=self._key, digest_size=16).hexdigest()
+
+
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 def dispute_reference(announcement: Announcement) -> str:
