@@ -106,12 +106,18 @@ class Router:
             methods = self._table.setdefault(segments, {})
             assert entry.method not in methods, f"{entry.method} {entry.path} is declared twice"
             methods[entry.method] = entry
+        self._plain = {
+            "/" + "/".join(segments): methods for segments, methods in self._table.items() if "*" not in segments
+        }
         self._wild = sorted(
             {tuple(i for i, part in enumerate(segments) if part == "*") for segments in self._table}, key=len
         )
 
     def find(self, path: str) -> tuple[dict[str, Route], tuple[str, ...]] | None:
         """The routes of `path` by method, and the ids in it; None where no route has it."""
+        methods = self._plain.get(path)
+        if methods is not None:
+            return methods, ()
         parts = path.strip("/").split("/")
         for places in self._wild:
             if places and places[-1] >= len(parts):

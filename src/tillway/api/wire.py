@@ -121,9 +121,8 @@ def _parse_form(text: str) -> dict[str, Any]:
             if not pair:
                 continue
             _refuse_without_value(text, pair)
-        if "%" in name or "+" in name:
+        if "%" in pair or "+" in pair:
             name = _unescaped(name, name)
-        if "%" in value or "+" in value:
             value = _unescaped(value, name)
         if len(name) > NAME_MAX:
             _malformed(f"The name of parameter {shown(name)} is longer than {NAME_MAX} characters.", name)

@@ -92,7 +92,7 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
         return None if usage == "none" else usage
 
     def card_option(self, option: str) -> Any:
-        return (self.method_options.get("card") or {}).get(option)
+        return (self.method_options.get("card") or {}).get(option) if self.method_options else None
 
     @property
     def listed(self) -> bool:
@@ -129,11 +129,10 @@ def create(fields: dict[str, Any], at: Moment, *, secret: str, prefix: str = "pi
             amount_minor=fields["amount_minor"],
             currency=fields["currency"],
             secret=secret,
+            status="requires_payment_method" if fields.get("method") is None else "requires_confirmation",
         ),
         fields,
     )
-    if payment.method is not None:
-        payment = _with(payment, status="requires_confirmation")
     return _saved(payment, *_events(payment, "payment_intent.created"))
 
 
@@ -784,7 +783,6 @@ def _needs_authentication(payment: PaymentIntent, method: PaymentMethod) -> bool
     card = method.card
     if card is None:
         return False
-    asked = payment.card_option("request_three_d_secure") in ("any", "challenge")
     match card.three_d_secure:
         case "required":
             return True
@@ -793,7 +791,7 @@ def _needs_authentication(payment: PaymentIntent, method: PaymentMethod) -> bool
         case "required_on_session":
             return not payment.off_session
         case "optional":
-            return asked
+            return payment.card_option("request_three_d_secure") in ("any", "challenge")
         case "unenrolled" | "not_supported":
             return False
         case other:

@@ -180,13 +180,13 @@ class Attempts:
         return outcome
 
     async def _operation(self, scope: Scope, attempt: Attempt, seen: Seen | None, cvc: str | None) -> Operation:
-        card = None
+        scope_key, card = scope.key, None
         if attempt.kind == "authorize" and attempt.method is not None:
-            method = await Load(self.engine.store, scope.key, seen).maybe(PaymentMethod, attempt.method)
+            method = await Load(self.engine.store, scope_key, seen).maybe(PaymentMethod, attempt.method)
             card = await self._card(scope, method, cvc) if method is not None else None
-        parent = f"{scope.key}{attempt.parent.removeprefix('att_')}" if attempt.parent is not None else None
+        parent = f"{scope_key}{attempt.parent.removeprefix('att_')}" if attempt.parent is not None else None
         return Operation(
-            reference=reference_of(scope.key, attempt),
+            reference=reference_of(scope_key, attempt),
             kind=attempt.kind,
             amount_minor=attempt.amount_minor,
             currency=attempt.currency,
