@@ -80,11 +80,15 @@ def decode(id: str, body: bytes) -> Record:
 def write_of(scope: str, record: Record, version: int) -> Write:
     """The write that brings `record` from `version` to the next."""
     entries, queue, expires = _FORMS[type(record)]
-    key, body = f"{scope}/{record.id}", _encode(record)
-    index = entries(scope, record) if entries is not None else ()
-    if queue is not None:
-        return Write(key, version, body, index, queue, record.due_at_ms)  # type: ignore[attr-defined]
-    return Write(key, version, body, index, None, None, record.expires_at if expires else None)  # type: ignore[attr-defined]
+    return Write(
+        f"{scope}/{record.id}",
+        version,
+        _encode(record),
+        entries(scope, record) if entries is not None else (),
+        queue,
+        record.due_at_ms if queue is not None else None,  # type: ignore[attr-defined]
+        record.expires_at if expires else None,  # type: ignore[attr-defined]
+    )
 
 
 def by_customer(scope: str, prefix: str, customer: str) -> str:
