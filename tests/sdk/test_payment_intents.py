@@ -378,3 +378,11 @@ def test_an_option_that_would_change_nothing_is_refused(shop: Shop, option: str)
     with pytest.raises(stripe.InvalidRequestError, match="does not support") as caught:
         shop.pay(payment_method_options={"card": {option: {"enabled": "true"} if option == "installments" else "x"}})
     assert caught.value.param == f"payment_method_options[card][{option}]"
+
+
+def test_excluded_types(shop: Shop) -> None:
+    made = shop.v1.payment_intents.create({"amount": 500, "currency": "eur", "excluded_payment_method_types": ["card"]})
+    assert made.excluded_payment_method_types == ["card"]
+    with pytest.raises(stripe.InvalidRequestError) as caught:
+        shop.v1.payment_intents.confirm(made.id, {"payment_method": "pm_card_visa"})
+    assert caught.value.param == "payment_method"

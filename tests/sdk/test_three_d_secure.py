@@ -168,3 +168,23 @@ def test_another_card_instead(shop: Shop) -> None:
     waiting = shop.pay("pm_card_authenticationRequired")
     paid = shop.v1.payment_intents.confirm(waiting.id, {"payment_method": "pm_card_visa", "return_url": RETURN_URL})
     assert paid.status == "succeeded"
+
+
+def test_the_merchant_confirms_each_step(shop: Shop) -> None:
+    waiting = shop.pay("pm_card_authenticationRequired", confirmation_method="manual")
+    assert challenge(shop, waiting, "pass")["redirect_status"] == "succeeded"
+    after = shop.v1.payment_intents.retrieve(waiting.id)
+    assert (after.status, after.amount_received) == ("requires_confirmation", 0)
+    with pytest.raises(stripe.InvalidRequestError, match="publishable key"):
+        shop.public.payment_intents.confirm(after.id, {"client_secret": after.client_secret})  # type: ignore[typeddict-unknown-key]
+    assert shop.v1.payment_intents.confirm(after.id).status == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "change", [{"amount": 9900}, {"currency": "usd"}, {"payment_method": "pm_card_threeDSecureRequired"}]
+)
+def test_another_payment_is_authenticated_anew(shop: Shop, change: dict[str, object]) -> None:
+    waiting = shop.pay("pm_card_authenticationRequired", confirmation_method="manual")
+    challenge(shop, waiting, "pass")
+    shop.v1.payment_intents.update(waiting.id, change)  # type: ignore[arg-type]
+    assert shop.v1.payment_intents.confirm(waiting.id, {"return_url": RETURN_URL}).status == "requires_action"

@@ -261,7 +261,7 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
         "customer": payment.customer,
         "customer_account": None,
         "description": payment.description,
-        "excluded_payment_method_types": None,
+        "excluded_payment_method_types": list(payment.excluded_types) or None,
         "last_payment_error": _error(payment.last_error, view) if payment.last_error is not None else None,
         "latest_charge": payment.latest_charge,
         "livemode": view.livemode,

@@ -25,6 +25,18 @@ AUTHORIZATION_LIFETIME_SECONDS = 7 * 24 * 60 * 60
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 UPDATABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 
+_UNTIL_ASKED = {
+    "amount_minor",
+    "capture_method",
+    "currency",
+    "customer",
+    "excluded_types",
+    "method",
+    "method_types",
+    "setup_future_usage",
+}
+"""What cannot change any more once a provider has been asked."""
+
 
 class PaymentError(Value, frozen=True, kw_only=True):
     """Why the last attempt failed, as the caller is told."""
@@ -52,6 +64,7 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     customer: str | None = None
     method: str | None = None
     method_types: tuple[str, ...] = ("card",)
+    excluded_types: tuple[str, ...] = ()
     method_options: dict[str, Any] = {}
     automatic_methods: dict[str, Any] | None = None
     description: str | None = None
@@ -138,7 +151,7 @@ def create(fields: dict[str, Any], at: Moment, *, secret: str, prefix: str = "pi
 
 def update(payment: PaymentIntent, fields: dict[str, Any]) -> Changes:
     """Amount, currency and means can change until a provider is asked; words and metadata at any time."""
-    frozen = {"amount_minor", "currency", "method", "customer", "capture_method", "setup_future_usage"} & fields.keys()
+    frozen = _UNTIL_ASKED & fields.keys()
     if frozen and (payment.attempt or payment.status not in UPDATABLE):
         raise _unexpected(
             payment,
@@ -148,8 +161,10 @@ def update(payment: PaymentIntent, fields: dict[str, Any]) -> Changes:
             f"statuses: {', '.join(UPDATABLE)}.",
         )
     after = changed(payment, fields)
-    if "method" in fields:
+    if (after.method, after.amount_minor, after.currency) != (payment.method, payment.amount_minor, payment.currency):
+        # What the customer has authenticated was that payment with that method.
         after = _with(after, authenticated=False)
+    if "method" in fields:
         if after.method is None:
             after = _with(after, status="requires_payment_method", challenge=None)
         elif after.status in ("requires_payment_method", "requires_action"):
@@ -175,11 +190,12 @@ def confirm(
             param="payment_method",
             payment_intent=payment,
         )
-    if method.type not in payment.method_types:
+    types = [type for type in payment.method_types if type not in payment.excluded_types]
+    if method.type not in types:
         raise Refused(
             "payment_method_unexpected_state",
             f"The PaymentMethod provided ({method.type}) is not allowed for this PaymentIntent. Please attach a "
-            f"PaymentMethod of one of the following types: {', '.join(payment.method_types)}.",
+            f"PaymentMethod of one of the following types: {', '.join(types)}.",
             param="payment_method",
             payment_intent=payment,
         )
@@ -203,12 +219,17 @@ def confirm(
 def challenged(
     payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Moment, *, passed: bool, idem: str | None = None
 ) -> Changes:
-    """The customer came back from the challenge: go on to the provider, or ask for another way to pay."""
+    """The customer came back from the challenge: go on to the provider, or ask for another way to pay.
+
+    Where the merchant confirms every step, going on waits for the next confirmation.
+    """
     _not_busy(payment)
     if payment.status != "requires_action":
         raise _unexpected(payment, "This PaymentIntent is not waiting for an authentication.")
     if not passed:
         return _declined(_with(payment, challenge=None), method, _AUTHENTICATION_FAILED, None, at)
+    if payment.confirmation_method == "manual":
+        return _saved(_with(payment, status="requires_confirmation", authenticated=True, challenge=None))
     return _begin(_with(payment, authenticated=True, challenge=None), method, terms, at, idem)
 
 
@@ -836,4 +857,9 @@ def _already(payment: PaymentIntent) -> str:
 
 
 def _public(name: str) -> str:
-    return {"amount_minor": "amount", "method": "payment_method"}.get(name, name)
+    return {
+        "amount_minor": "amount",
+        "excluded_types": "excluded_payment_method_types",
+        "method": "payment_method",
+        "method_types": "allowed_payment_method_types",
+    }.get(name, name)

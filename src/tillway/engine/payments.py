@@ -25,6 +25,7 @@ _RENAMED = {
     "payment_method_types": "method_types",
     "allowed_payment_method_types": "method_types",
     "automatic_payment_methods": "automatic_methods",
+    "excluded_payment_method_types": "excluded_types",
 }
 _KEPT = frozenset(
     (
@@ -50,8 +51,9 @@ _KEPT = frozenset(
 def fields_of(params: dict[str, Any]) -> dict[str, Any]:
     """The parameters that are fields of the record, under the record's names."""
     fields = {_RENAMED.get(name, name): value for name, value in params.items() if name in _KEPT}
-    if fields.get("method_types") is not None:
-        fields["method_types"] = tuple(fields["method_types"])
+    for name in ("method_types", "excluded_types"):
+        if fields.get(name) is not None:
+            fields[name] = tuple(fields[name])
     return fields
 
 
@@ -117,6 +119,12 @@ async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str,
     async def work(load: Load, at: Moment) -> Changes:
         payment = await _payment(load, id)
         client_secret.check(caller, payment.client_secret, params.get("client_secret"))
+        if caller.publishable and payment.confirmation_method == "manual":
+            raise Refused(
+                "payment_intent_unexpected_state",
+                f"This PaymentIntent {id} cannot be confirmed using your publishable key because its "
+                "`confirmation_method` is set to `manual`. Use your secret key.",
+            )
         if params.get("amount_to_confirm") not in (None, payment.amount_minor):
             raise Refused(
                 "parameter_invalid_integer",

@@ -53,7 +53,7 @@ def back_to(subject: PaymentIntent | SetupIntent) -> str | None:
     if subject.return_url is None:
         return None
     noun = "payment_intent" if isinstance(subject, PaymentIntent) else "setup_intent"
-    status = "succeeded" if subject.status in ("succeeded", "requires_capture") else "failed"
+    status = "succeeded" if subject.status in ("succeeded", "requires_capture", "requires_confirmation") else "failed"
     if subject.status == "processing":
         status = "pending"
     parts = urlsplit(subject.return_url)
