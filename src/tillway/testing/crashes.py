@@ -109,10 +109,17 @@ def main() -> None:
     given = options.parse_args()
     seed = given.seed if given.seed is not None else int(time.time())
     directory = given.dir or Path(tempfile.mkdtemp(prefix="tillway-crashes-"))
+    if not _ours(directory):
+        options.error(f"{directory} has files that are not of an earlier run. Name a new directory.")
     plan = Plan(directory=directory, kills=given.kills, seed=seed, mutant=given.mutant)
     report = asyncio.run(run(plan, say=lambda text: print(text, file=sys.stderr, flush=True)))
     print(describe(report, plan))
     sys.exit(1 if report.violations else 0)
+
+
+def _ours(directory: Path) -> bool:
+    """Whether the directory may be emptied: it is new, empty, or an earlier run's."""
+    return not directory.exists() or (directory / CLIENTS).exists() or not any(directory.iterdir())
 
 
 async def run(plan: Plan, *, say: Say = lambda text: None) -> Report:
@@ -176,8 +183,8 @@ class Stage(msgspec.Struct, kw_only=True):
 async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
     """Everything set up and stopped again, whatever happens in between."""
     directory = plan.directory.absolute()
-    if directory.exists():
-        shutil.rmtree(directory)
+    assert _ours(directory), f"{directory} is not of an earlier run"
+    shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     data, journal = directory / "data", directory / JOURNAL
     server_port, bank_port = _free_ports(2)
@@ -377,10 +384,10 @@ async def _settled(stage: Stage, report: Report, since: float, within_seconds: f
 async def _under_way(stage: Stage) -> list[str]:
     document = await _get(stage, "/ops/v1/doubts", limit=PAGE)
     found = [f"{doubt['id']} of {doubt['subject']} is {doubt['state']}" for doubt in document["data"]]
-    for status in ("processing",):
-        page = await _get(stage, "/v1/payment_intents/search", query=f"status:'{status}'", limit=PAGE)
-        found += [f"{payment['id']} is {status}" for payment in page["data"]]
-    found += [f"{one['id']} is pending" for one in await _all(stage, "/v1/refunds") if one["status"] == "pending"]
+    page = await _get(stage, "/v1/payment_intents/search", query="status:'processing'", limit=PAGE)
+    found += [f"{payment['id']} is processing" for payment in page["data"]]
+    refunds = await _all(stage, *LISTINGS["refunds"])
+    found += [f"{refund['id']} is pending" for refund in refunds if refund["status"] == "pending"]
     return found
 
 
@@ -396,11 +403,7 @@ async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Rand
     if not report.violations:
         await _ask_again(stage, report, chance, say)
     platform = Platform(
-        payments=await _all(stage, "/v1/payment_intents"),
-        charges=await _all(stage, "/v1/charges"),
-        refunds=await _all(stage, "/v1/refunds"),
-        entries=await _all(stage, "/v1/balance_transactions"),
-        events=await _all(stage, "/v1/events"),
+        **{name: await _all(stage, path, fields) for name, (path, fields) in LISTINGS.items()},
         ledger=await _get(stage, "/ops/v1/ledger"),
         balance=await _get(stage, "/v1/balance"),
         doubts=(await _get(stage, "/ops/v1/doubts", limit=PAGE))["data"],
@@ -461,13 +464,36 @@ async def _get(stage: Stage, path: str, **params: Any) -> Document:
         return document
 
 
-async def _all(stage: Stage, path: str) -> list[Document]:
-    """Every object of a listing, newest first."""
+LISTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "payments": (
+        "/v1/payment_intents",
+        ("id", "object", "status", "amount", "amount_received", "currency", "latest_charge", "metadata"),
+    ),
+    "charges": (
+        "/v1/charges",
+        (
+            *("id", "object", "status", "amount", "amount_captured", "amount_refunded", "captured", "currency"),
+            *("payment_intent", "metadata"),
+        ),
+    ),
+    "refunds": ("/v1/refunds", ("id", "object", "status", "amount", "currency", "charge")),
+    "entries": ("/v1/balance_transactions", ("currency", "net")),
+    "events": ("/v1/events", ("type", "data")),
+}
+"""The listings that are read in the end, and what is kept of each object: thousands of kills leave a lot of them."""
+
+
+async def _all(stage: Stage, path: str, fields: tuple[str, ...]) -> list[Document]:
+    """Those fields of every object of a listing, newest first; of an event's data only which object it is about."""
     found: list[Document] = []
     more: dict[str, str] = {}
     while True:
         page = await _get(stage, path, limit=PAGE, **more)
-        found += page["data"]
+        for document in page["data"]:
+            kept = {name: document[name] for name in fields}
+            if "data" in kept:
+                kept["data"] = {"object": {"id": kept["data"]["object"]["id"]}}
+            found.append(kept)
         if not page["has_more"]:
             return found
         more = {"starting_after": page["data"][-1]["id"]}
