@@ -24,7 +24,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine.clock import random_text
 from tillway.engine.core import Caller, Done, IdempotencyRace
 from tillway.engine.platform import Platform
-from tillway.store.port import ABSENT
+from tillway.store.port import ABSENT, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +75,13 @@ class Api:
                 headers += answer.headers
             else:
                 status, body = await self._body(route, caller, answer)
-        except Refused as refused:
+        except (Refused, Unavailable) as stopped:
+            refused = stopped if isinstance(stopped, Refused) else Refused("busy")
+            if isinstance(stopped, Unavailable):
+                log.error("the store cannot be read", extra={"request": request_id, "why": str(stopped)})
             status, body = self.renderer.refusal(caller, refused)
             self._remember(request, caller, refused, status)
-            if refused.code in ("lock_timeout", "idempotency_key_in_use", "rate_limit"):
+            if refused.code in ("busy", "lock_timeout", "idempotency_key_in_use", "rate_limit"):
                 headers.append(("stripe-should-retry", "true"))
         except Exception:
             log.exception("a request failed inside", extra={"request": request_id, "path": request.path})

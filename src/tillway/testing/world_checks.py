@@ -137,7 +137,7 @@ class Watch:
     def answered(self, process: "Process", asked: Any, response: Response) -> None:
         """A process has made up its answer, and it has not been sent yet."""
         world = self._world
-        if response.status >= 500 and not self._store_is_poor():
+        if response.status >= 500 and not (response.status == 503 and self._store_is_poor()):
             world.violate("5xx", f"{asked.who} {asked.path}: {response.status} {response.body[:300]!r}")
         if response.status == 400 and (b'"code":"parameter' in response.body or b'"code":"body' in response.body):
             world.violate("request", f"{asked.who} {asked.path}: this world cannot write: {response.body[:300]!r}")

@@ -20,7 +20,7 @@ TRIES_MAX = 200
 
 BACKOFF_MAX_SECONDS = 10.0
 
-TRANSIENT = (409, 429, 500, 503)
+TRANSIENT = (409, 429, 503)
 """Answers that ask to come back: a client sends the same again."""
 
 ALIASES = ("pm_card_visa",) * 6 + (
