@@ -18,7 +18,7 @@ import apsw
 import msgspec
 
 from bench import servers
-from bench.flush import flush_rate
+from bench.flush import WHERES, flush_rate
 from bench.honesty import check, next_second
 from bench.load import Pressed
 from bench.payment import LOCALSTRIPE_KEY, SUCCEEDED, one_answer, payment, test_card
@@ -104,7 +104,8 @@ class Bench:
         try:
             for round in range(1, rounds + 1):
                 self._report.loads.append(os.getloadavg()[0])
-                self._report.flushes.append(flush_rate(self._directory, seconds=min(self._seconds, 2.0)))
+                for where in WHERES:
+                    self._report.flushes.append(flush_rate(self._directory, where, seconds=min(self._seconds, 2.0)))
                 self._round(round, stock)
         finally:
             if stock is not None:
@@ -120,11 +121,16 @@ class Bench:
             constant = one_answer(empty.port, request, "the-first")
             bare = stack.enter_context(servers.bare(constant, self._directory))
             stocked = stack.enter_context(servers.tillway(STOCKED, stock[0])) if stock is not None else None
+            # Every other round the other way about: none of them is always the one after the busiest.
+            turns = (BARE, TILLWAY, STOCKED) if round % 2 else (STOCKED, TILLWAY, BARE)
             for connections in self._connections:
-                self._cell(round, connections, bare, BARE, request)
-                self._payments(round, connections, empty, TILLWAY, data_dir, merchant)
-                if stocked is not None and stock is not None:
-                    self._payments(round, connections, stocked, STOCKED, *stock)
+                for turn in turns:
+                    if turn == BARE:
+                        self._cell(round, connections, bare, BARE, request)
+                    elif turn == TILLWAY:
+                        self._payments(round, connections, empty, TILLWAY, data_dir, merchant)
+                    elif stocked is not None and stock is not None:
+                        self._payments(round, connections, stocked, STOCKED, *stock)
         shutil.rmtree(data_dir)
 
     def _payments(

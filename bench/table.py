@@ -5,7 +5,7 @@ from statistics import median
 
 import msgspec
 
-from bench.flush import Flushed
+from bench.flush import WHERES, Flushed
 
 BARE, TILLWAY, STOCKED, LOCALSTRIPE = "bare server", "Tillway", "Tillway, stocked", "localstripe"
 
@@ -81,13 +81,18 @@ def _rates(report: Report) -> str:
                 _rate(report, LOCALSTRIPE, connections),
             ]
         )
-    flushes = ", ".join(f"{flush.per_second:,.0f}" for flush in report.flushes)
-    p50 = median(flush.p50_ms for flush in report.flushes)
-    p99 = median(flush.p99_ms for flush in report.flushes)
-    return (
-        f"{_table(heads, rows)}\n\nFlushes a second of the same disk, one thread, 4 KiB each, by round: {flushes} "
-        f"(p50 {p50:.2f} ms, p99 {p99:.2f} ms). A payment has two flushed commits."
-    )
+    return f"{_table(heads, rows)}\n\n{_flushes(report)}"
+
+
+def _flushes(report: Report) -> str:
+    told = []
+    for where in WHERES:
+        flushes = [flush for flush in report.flushes if flush.where == where]
+        rates = ", ".join(f"{flush.per_second:,.0f}" for flush in flushes)
+        p50 = median(flush.p50_ms for flush in flushes)
+        p99 = median(flush.p99_ms for flush in flushes)
+        told.append(f"{where} {rates} (p50 {p50:.2f} ms, p99 {p99:.2f} ms)")
+    return f"Flushes a second of the same disk, one thread, 4 KiB each, by round: {'; '.join(told)}."
 
 
 def _details(report: Report) -> str:
