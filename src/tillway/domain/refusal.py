@@ -64,7 +64,6 @@ RULES: dict[str, Rule] = {
     "card_number_in_free_text": Rule(
         400, _INVALID, "This field holds what looks like a card number. Card numbers belong in card[number] only."
     ),
-    "secret_not_shown_again": Rule(400, _INVALID, "A secret is shown once, when it is made."),
     # Idempotency.
     "idempotency_key_reused": Rule(
         400,
@@ -113,7 +112,6 @@ RULES: dict[str, Rule] = {
     "missing": Rule(402, "card_error", "The customer has no such payment source."),
     "capture_amount_too_large": Rule(400, _INVALID, "The amount to capture is larger than what was authorized."),
     "connector_unsupported": Rule(400, _INVALID, "The connector of this payment cannot do this."),
-    "connector_unavailable": Rule(503, "api_error", "The connector cannot be reached."),
     "webhook_endpoint_limit": Rule(400, _INVALID, "An account has at most 16 webhook endpoints."),
     # Ours: nothing the caller sent makes these, and each is logged with its cause.
     "internal": Rule(500, "api_error", "Something went wrong inside Tillway. The request id finds it in the log."),

@@ -1,0 +1,110 @@
+"""Pages that tell what the code has: error codes and test cards. Each is held to its table.
+
+`python tests/test_docs.py` writes the table of test cards anew.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tillway.api.errors import OWN_DOCS, STRIPE_CODES, doc_url
+from tillway.domain.refusal import RULES
+from tillway.domain.test_cards import TestCard, all_cards
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def between(page: str, name: str) -> str:
+    found = re.search(rf"<!-- {name} -->\n(.*)\n<!-- /{name} -->", (DOCS / page).read_text(), re.DOTALL)
+    assert found is not None, f"docs/{page} has lost its markers"
+    return found.group(1)
+
+
+# Errors.
+
+
+def test_every_code_of_ours_has_its_row_and_no_other_has() -> None:
+    rows = re.findall(r'^\| <a id="([a-z0-9-]+)"></a>`(\w+)` \| (\d+) \|', between("errors.md", "codes"), re.MULTILINE)
+    assert [(code, int(status)) for _, code, status in rows] == [
+        (code, rule.status) for code, rule in RULES.items() if code not in STRIPE_CODES
+    ]
+    assert {f"{OWN_DOCS}#{anchor}" for anchor, _, _ in rows} == {doc_url(code) for _, code, _ in rows}
+    assert between("errors.md", "codes").count("\n") == len(rows) + 1, "a row that cannot be read"
+
+
+# Test cards.
+
+_SECURE = {
+    "not_supported": "has no 3-D Secure",
+    "unenrolled": "",
+    "optional": "3-D Secure where the merchant asks for it",
+    "required_on_session": "3-D Secure while the customer is there; counts as set up for payments without them",
+    "required_unless_set_up": "3-D Secure, but for payments without the customer once it was set up",
+    "required": "3-D Secure always",
+}
+_AUTHENTICATED = {"challenge": "", "frictionless": "without a challenge", "error": "which fails with an error"}
+_DISPUTED = {
+    "chargeback": "disputed after its capture",
+    "inquiry": "an inquiry after its capture",
+    "warning": "an early fraud warning after its capture",
+}
+_REFUNDED = {
+    "succeeds": "",
+    "fails_later": "a refund succeeds and fails later",
+    "succeeds_later": "a refund is pending and succeeds later",
+}
+
+
+def what_it_does(card: TestCard) -> str:
+    """One test card in words. What every card does without being asked is left out."""
+    words = [_SECURE[card.three_d_secure]]
+    if card.three_d_secure not in ("not_supported", "unenrolled"):
+        words.append(_AUTHENTICATED[card.authentication])
+    if card.charge is not None:
+        reason = f"`{card.charge.code}`" + (f", `{card.charge.decline_code}`" if card.charge.decline_code else "")
+        words.append(f"declined: {reason}")
+        if card.blocked is None and card.attach == "ok":
+            words.append("can be attached to a customer")
+    if card.blocked is not None:
+        words.append("blocked for its risk")
+    elif card.risk_level != "normal":
+        words.append(f"risk level {card.risk_level}")
+    checks = {"CVC": card.cvc_check, "postal code": card.postal_code_check, "address": card.address_line1_check}
+    words += [f"{name} check: {result}" for name, result in checks.items() if result != "pass"]
+    if card.dispute is not None:
+        reason = f" (`{card.dispute_reason}`)" if card.dispute != "warning" else ""
+        words.append(_DISPUTED[card.dispute] + reason + (" twice" if card.disputes > 1 else ""))
+    words.append(_REFUNDED[card.refund])
+    if card.funds_available_at_once:
+        words.append("its money is available at once")
+    return "; ".join(word for word in words if word) or "succeeds"
+
+
+def card_table() -> str:
+    rows = ["| number | brand | country | `pm_card_…` and `tok_…` | what it does |", "|---|---|---|---|---|"]
+    for card in all_cards():
+        brand = f"{card.brand} {card.funding}" if card.funding != "credit" else card.brand
+        names = " ".join(
+            f"`{alias.removeprefix('pm_card_')}`" for alias in card.aliases if alias.startswith("pm_card_")
+        )
+        rows.append(f"| `{card.number}` | {brand} | {card.country} | {names} | {what_it_does(card)} |")
+    return "\n".join(rows)
+
+
+def test_the_page_of_test_cards_is_the_table() -> None:
+    assert between("test-cards.md", "cards") == card_table(), "write it anew: python tests/test_docs.py"
+
+
+# Links.
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+\.md)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).is_file(), f"{page.name} links to {target}"
+
+
+if __name__ == "__main__":
+    text = (DOCS / "test-cards.md").read_text()
+    (DOCS / "test-cards.md").write_text(text.replace(between("test-cards.md", "cards"), card_table()))
