@@ -413,6 +413,7 @@ async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Rand
     report.violations += violations
     report.violations += reconcile(shop.told, platform, bank, connector=CONNECTOR)
     report.violations += _integrity(stage.data / "tillway.db")
+    report.violations += _unexpected(stage.server.log)
     return bank
 
 
@@ -455,6 +456,13 @@ def _integrity(database: Path) -> list[Violation]:
     finally:
         connection.close()
     return [] if said == ["ok"] else [Violation("the database is whole", "; ".join(said))]
+
+
+def _unexpected(log: Path) -> list[Violation]:
+    """The first exception that the server did not expect, if there was one."""
+    text = log.read_text(errors="replace")
+    place = text.find("Traceback (most recent call last)")
+    return [] if place < 0 else [Violation("the server is never surprised", text[max(place - 300, 0) : place + 3_000])]
 
 
 async def _get(stage: Stage, path: str, **params: Any) -> Document:
