@@ -291,6 +291,8 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
 def _options(payment: PaymentIntent) -> dict[str, Any]:
     """What was asked for of each type, and of cards what holds where nothing was."""
     given = payment.method_options
+    if not given:
+        return _DEFAULT_OPTIONS
     asked = {name: value for name, value in (given.get("card") or {}).items() if value is not None}
     others = {type: given[type] for type in payment.method_types if given.get(type)}
     return {**others, "card": {**_CARD_OPTIONS, **asked}}
@@ -302,6 +304,7 @@ _CARD_OPTIONS = {
     "network": None,
     "request_three_d_secure": "automatic",
 }
+_DEFAULT_OPTIONS = {"card": _CARD_OPTIONS}
 
 
 def _error(error: PaymentError, view: View) -> dict[str, Any]:
