@@ -18,7 +18,7 @@ from tillway.engine.clock import random_text
 from tillway.engine.core import Caller, Done, Load
 from tillway.engine.platform import Platform
 
-_RENAMED = {
+_FIELDS = {
     "amount": "amount_minor",
     "payment_method": "method",
     "payment_method_options": "method_options",
@@ -26,31 +26,27 @@ _RENAMED = {
     "allowed_payment_method_types": "method_types",
     "automatic_payment_methods": "automatic_methods",
     "excluded_payment_method_types": "excluded_types",
+    "currency": "currency",
+    "capture_method": "capture_method",
+    "confirmation_method": "confirmation_method",
+    "customer": "customer",
+    "description": "description",
+    "metadata": "metadata",
+    "receipt_email": "receipt_email",
+    "shipping": "shipping",
+    "statement_descriptor": "statement_descriptor",
+    "statement_descriptor_suffix": "statement_descriptor_suffix",
+    "setup_future_usage": "setup_future_usage",
+    "transfer_group": "transfer_group",
+    "return_url": "return_url",
+    "use_stripe_sdk": "use_stripe_sdk",
 }
-_KEPT = frozenset(
-    (
-        *_RENAMED,
-        "currency",
-        "capture_method",
-        "confirmation_method",
-        "customer",
-        "description",
-        "metadata",
-        "receipt_email",
-        "shipping",
-        "statement_descriptor",
-        "statement_descriptor_suffix",
-        "setup_future_usage",
-        "transfer_group",
-        "return_url",
-        "use_stripe_sdk",
-    )
-)
+"""The parameters that are fields of a payment, with the names that they have there."""
 
 
 def fields_of(params: dict[str, Any]) -> dict[str, Any]:
     """The parameters that are fields of the record, under the record's names."""
-    fields = {_RENAMED.get(name, name): value for name, value in params.items() if name in _KEPT}
+    fields = {_FIELDS[name]: value for name, value in params.items() if name in _FIELDS}
     for name in ("method_types", "excluded_types"):
         if fields.get(name) is not None:
             fields[name] = tuple(fields[name])

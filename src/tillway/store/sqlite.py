@@ -102,12 +102,12 @@ SCHEMA_VERSION = len(MIGRATIONS)
 
 _INSERT = """
 INSERT INTO record (key, version, body, queue, due_at_ms, expires_at, customer, parent, kind, terms)
-VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"""
+VALUES (?1, 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (key) DO NOTHING"""
 # These two change nothing where the version or an index entry differs: so the common write, which leaves the entries as
 # they are, is one statement that touches no index. Where nothing was changed, `_change_entries` finds out why.
-_SAME = "key = ? AND version = ? AND customer IS ? AND parent IS ? AND kind IS ? AND terms IS ?"
-_UPDATE = f"UPDATE record SET version = version + 1, body = ?, queue = ?, due_at_ms = ?, expires_at = ? WHERE {_SAME}"
-_DELETE = "DELETE FROM record WHERE key = ? AND version = ? AND terms IS NULL"
+_SAME = "key = ?1 AND version = ?2 AND customer IS ?7 AND parent IS ?8 AND kind IS ?9 AND terms IS ?10"
+_UPDATE = f"UPDATE record SET version = ?2 + 1, body = ?3, queue = ?4, due_at_ms = ?5, expires_at = ?6 WHERE {_SAME}"
+_DELETE = "DELETE FROM record WHERE key = ?1 AND version = ?2 AND terms IS NULL"
 
 _TERMS = "SELECT terms FROM record WHERE key = ? AND version = ?"
 _SET_ENTRIES = "UPDATE record SET customer = ?, parent = ?, kind = ?, terms = ? WHERE key = ?"
@@ -155,8 +155,9 @@ _TERMS_DECODER = msgspec.json.Decoder(set[str])
 _Op = Callable[[], Any]
 _Batch = list[tuple[_Op, asyncio.Future[Any]]]
 _Answer = tuple[asyncio.Future[Any], Any, Exception | None]
-_Statement = tuple[str, int, _Entries, str, tuple[Any, ...]]
-"""The key it writes, the version it expects, the index entries it leaves, the SQL, its bindings."""
+_Statement = tuple[str, tuple[Any, ...]]
+"""The SQL of a write and its bindings, of which the first is the key, the second the version that it expects, and the
+last four, of an insertion or an update, are the index entries."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -314,15 +315,16 @@ class SqliteStore:
 
     def _apply(self, statements: list[_Statement]) -> None:
         execute, changes = self._execute, self._changes
-        for key, version, entries, sql, bindings in statements:
+        for sql, bindings in statements:
             execute(sql, bindings)
             if changes() == 1:
-                if entries[-1] is not None and version == ABSENT:
-                    self._replace_terms(key, None, entries[-1])
-            elif version == ABSENT:
-                raise Conflict(key)
+                if sql is _INSERT and bindings[-1] is not None:
+                    self._replace_terms(bindings[0], None, bindings[-1])
+            elif sql is _INSERT:
+                raise Conflict(bindings[0])
             else:
-                self._change_entries(key, version, entries)
+                entries = bindings[-4:] if sql is _UPDATE else _NO_ENTRIES
+                self._change_entries(bindings[0], bindings[1], entries)
                 execute(sql, bindings)
 
     def _change_entries(self, key: str, version: int, entries: _Entries) -> None:
@@ -703,12 +705,11 @@ def _statement(write: Write) -> _Statement:
     key, version, body, index, queue, due_at_ms, expires_at = msgspec.structs.astuple(write)
     if body is None:
         assert version > ABSENT, "only what exists can be deleted"
-        return key, version, _NO_ENTRIES, _DELETE, (key, version)
+        return _DELETE, (key, version)
     assert (queue is None) == (due_at_ms is None), "a task has a queue and a due time"
     entries = _entries(index) if index else _NO_ENTRIES
-    if version == ABSENT:
-        return key, version, entries, _INSERT, (key, body, queue, due_at_ms, expires_at, *entries)
-    return key, version, entries, _UPDATE, (body, queue, due_at_ms, expires_at, key, version, *entries)
+    sql = _INSERT if version == ABSENT else _UPDATE
+    return sql, (key, version, body, queue, due_at_ms, expires_at, *entries)
 
 
 def _entries(index: tuple[tuple[str, str], ...]) -> _Entries:
