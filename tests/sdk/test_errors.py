@@ -109,6 +109,14 @@ def test_basic(shop: Shop) -> None:
         assert httpx.get(f"{shop.url}/v1/payment_intents", auth=auth).status_code == 200
 
 
+def test_no_key_acts_for_another_account(shop: Shop, own_shop: Shop) -> None:
+    for account in (own_shop.account, "acct_frobnicate"):
+        with pytest.raises(stripe.PermissionError) as caught:
+            shop.v1.payment_intents.create({"amount": 100, "currency": "eur"}, {"stripe_account": account})
+        assert caught.value.http_status == 403
+    assert shop.v1.payment_intents.list({"limit": 1}, {"stripe_account": shop.account}).data
+
+
 def test_live_mode_needs_a_connector(shop: Shop) -> None:
     live = shop.client_with(shop.live_key).v1
     assert live.payment_intents.create({"amount": 100, "currency": "eur"}).livemode

@@ -148,6 +148,9 @@ class Api:
         caller.scope, caller.scope_key = scope, scope.key
         caller.publishable = key.kind == "publishable"
         caller.client_ip = request.client_ip
+        # Done in this account, it would not be what was asked for: another account's money is meant.
+        if request.headers.get("stripe-account", scope.account) != scope.account:
+            raise Refused("account_invalid", param="Stripe-Account")
 
     async def _answer(
         self,

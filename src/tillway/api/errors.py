@@ -9,6 +9,7 @@ OWN_DOCS: Final = "https://github.com/tillway/tillway/blob/main/docs/errors.md"
 
 STRIPE_CODES: Final = frozenset(
     {
+        "account_invalid",
         "amount_too_large",
         "amount_too_small",
         "authentication_required",

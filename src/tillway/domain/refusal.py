@@ -24,6 +24,9 @@ RULES: dict[str, Rule] = {
         401, _INVALID, "This call needs a secret key (sk_…); a publishable key (pk_…) was sent."
     ),
     "client_secret_invalid": Rule(401, _INVALID, "The client_secret does not belong to this object."),
+    "account_invalid": Rule(
+        403, _INVALID, "This key reaches its own account alone: there are no connected accounts. Leave the header out."
+    ),
     "livemode_mismatch": Rule(401, _INVALID, "A test key cannot reach live objects, nor a live key test objects."),
     "live_mode_not_configured": Rule(
         400, _INVALID, "Live mode has no connector. Add one with `tillway connectors add NAME --kind KIND --mode live`."
