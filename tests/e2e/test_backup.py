@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from tillway_server import TillwayServer, init, tillway, tillway_json
 
+from e2e.conftest import StartServer
+
 PAYMENT = {"amount": 4200, "currency": "eur", "confirm": True, "return_url": "https://example.com/back"}
 CARD = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}
 
@@ -45,10 +47,10 @@ def everything(server: TillwayServer, path: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_backup_of_a_server_at_work_is_a_server_again(tmp_path: Path) -> None:
+def test_a_backup_of_a_server_at_work_is_a_server_again(tmp_path: Path, start_server: StartServer) -> None:
     data_dir = tmp_path / "data"
     made = init(data_dir)
-    server = TillwayServer(data_dir, made)
+    server = start_server(data_dir, made)
     customer = ok(server, "POST", "/v1/customers", {})["id"]
     method = ok(server, "POST", "/v1/payment_methods", {"type": "card", "card": CARD})["id"]
     ok(server, "POST", f"/v1/payment_methods/{method}/attach", {"customer": customer})
@@ -87,7 +89,7 @@ def test_a_backup_of_a_server_at_work_is_a_server_again(tmp_path: Path) -> None:
         place = tmp_path / f"{name}-restored"
         assert tillway("restore", tmp_path / name, "--data-dir", place).returncode == 0
         assert sorted(oct(path.stat().st_mode & 0o777) for path in place.iterdir() if path.is_file())[-1] == "0o600"
-        server = TillwayServer(place, made)
+        server = start_server(place, made)
         accounts = books(server)
         there = {payment["id"] for payment in everything(server, "/v1/payment_intents")}
         if name == "quiet":

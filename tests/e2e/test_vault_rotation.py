@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from tillway_server import ENVIRONMENT, TillwayServer, init, tillway, tillway_json
 
+from e2e.conftest import StartServer
+
 CARDS = 150
 KILLS = 4
 
@@ -68,9 +70,11 @@ def rotation(data_dir: Path) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.slow
-def test_rotations_that_are_killed_under_a_server_that_takes_payments(tmp_path: Path) -> None:
+def test_rotations_that_are_killed_under_a_server_that_takes_payments(
+    tmp_path: Path, start_server: StartServer
+) -> None:
     data_dir = tmp_path / "data"
-    server = TillwayServer(data_dir, init(data_dir))
+    server = start_server(data_dir, init(data_dir))
     shop = Shop(server)
     with ThreadPoolExecutor(8) as at_once:
         stored = list(at_once.map(shop.store, range(CARDS)))
@@ -124,7 +128,7 @@ def test_rotations_that_are_killed_under_a_server_that_takes_payments(tmp_path: 
             assert gone.returncode == 0, gone.stderr
     assert server.stop() == 0
 
-    server = TillwayServer(data_dir, _keys_of(server))
+    server = start_server(data_dir, _keys_of(server))
     shop.server = server
     with ThreadPoolExecutor(8) as at_once:
         assert set(at_once.map(shop.pay, stored + late)) == {"succeeded"}
@@ -132,10 +136,10 @@ def test_rotations_that_are_killed_under_a_server_that_takes_payments(tmp_path: 
     assert not [line for line in server.log if "Traceback" in line or "ERROR" in line]
 
 
-def test_a_code_that_waits_for_its_payment_is_moved_too(tmp_path: Path) -> None:
+def test_a_code_that_waits_for_its_payment_is_moved_too(tmp_path: Path, start_server: StartServer) -> None:
     """A card that was stored and not yet paid with has a sealed security code: it moves, and is used after it."""
     data_dir = tmp_path / "data"
-    server = TillwayServer(data_dir, init(data_dir))
+    server = start_server(data_dir, init(data_dir))
     shop = Shop(server)
     waiting = [shop.store() for _ in range(3)]
     token = shop.ok("POST", "/v1/tokens", {"card": card()})["id"]
