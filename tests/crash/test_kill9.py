@@ -45,8 +45,8 @@ def test_no_kill_costs_a_cent_or_an_answer(tmp_path: Path) -> None:
     ],
 )
 def test_a_seeded_bug_is_caught(tmp_path: Path, mutant: str, kills: int, rule: str) -> None:
-    """By the rule that it breaks, and not merely because something else falls over. Where a kill lands is chance, so a bug
-    has SEEDS_MAX runs to show itself in; one that shows in none of them is not caught."""
+    """By the rule that it breaks, and not merely because something else falls over. Where a kill lands is chance, so a
+    bug has SEEDS_MAX runs to show itself in; one that shows in none of them is not caught."""
     told = ""
     for nth in range(SEEDS_MAX):
         plan = Plan(
