@@ -1,7 +1,7 @@
 """What can be done with a payment: parameters in, one decision, one or two commits."""
 
 import hmac
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -332,31 +332,45 @@ async def redeemed(load: Load, token: Token, at: Moment) -> tuple[PaymentMethod,
     return method, Changes(records=(used, method, *kept))
 
 
+class MethodMaker(Protocol):
+    """Makes a new payment method of one type. `data` is a `payment_method_data` or the body of `POST
+    /v1/payment_methods`; `fields` are what all types have in common; `param` is what the caller calls the type's own
+    parameters, `payment_method_data[card]` for instance."""
+
+    async def __call__(
+        self, platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
+    ) -> tuple[PaymentMethod, Changes]: ...
+
+
 async def make_method(
     platform: Platform, load: Load, data: dict[str, Any], at: Moment, *, param: str = ""
 ) -> tuple[PaymentMethod, Changes]:
     """A new payment method from `payment_method_data` or the body of `POST /v1/payment_methods`."""
-    prefix = f"{param}[card]" if param else "card"
-    card = data.get("card")
-    if data["type"] != "card":
+    type = data["type"]
+    maker = METHOD_MAKERS.get(type)
+    if maker is None:
         raise Refused(
             "parameter_unsupported",
-            f"No connector takes payment methods of the type {data['type']} yet. Use card.",
+            f"No connector takes payment methods of the type {type} yet. Use one of: {', '.join(METHOD_MAKERS)}.",
             param=f"{param}[type]" if param else "type",
         )
-    if card is None:
-        raise Refused("parameter_missing", f"Missing required param: {prefix}.", param=prefix)
     details = {name: value for name, value in (data.get("billing_details") or {}).items() if value is not None}
-    fields: dict[str, Any] = {"billing_details": details}
-    for name in ("metadata", "allow_redisplay"):
-        if name in data:
-            fields[name] = data[name]
+    fields: dict[str, Any] = {"billing_details": details, **picked(data, "metadata", "allow_redisplay")}
+    return await maker(platform, load, data, fields, at, param=f"{param}[{type}]" if param else type)
+
+
+async def _make_card(
+    platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
+) -> tuple[PaymentMethod, Changes]:
+    card, details = data.get("card"), fields["billing_details"]
+    if card is None:
+        raise Refused("parameter_missing", f"Missing required param: {param}.", param=param)
     if card.get("token"):
         facts = platform.cards.of_alias(load.scope_key, card["token"], at)
         if facts is not None:
             method = new_method(facts, fields, at)
             return method, Changes(records=(method,))
-        token = await load.get(Token, card["token"], f"{prefix}[token]", "token")
+        token = await load.get(Token, card["token"], f"{param}[token]", "token")
         method, made = await redeemed(load, token, at)
         moved = msgspec.structs.replace(
             method, id=at.new_id("pm"), created=at.now, billing_details={**method.billing_details, **details}
@@ -364,12 +378,16 @@ async def make_method(
         return moved, Changes(records=(*(record for record in made.records if record.id != method.id), moved))
     for name in ("number", "exp_month", "exp_year"):
         if card.get(name) is None:
-            raise Refused("parameter_missing", f"Missing required param: {prefix}[{name}].", param=f"{prefix}[{name}]")
+            raise Refused("parameter_missing", f"Missing required param: {param}[{name}].", param=f"{param}[{name}]")
     facts, sealed = platform.cards.take_in(
-        load.scope_key, {**card, "name": details.get("name")}, details.get("address") or {}, at, param=prefix
+        load.scope_key, {**card, "name": details.get("name")}, details.get("address") or {}, at, param=param
     )
     method = new_method(facts, fields, at)
     return method, Changes(records=(method, *sealed))
+
+
+METHOD_MAKERS: dict[str, MethodMaker] = {"card": _make_card}
+"""The types of payment methods that can be made, and how."""
 
 
 async def _check_customer(load: Load, id: str | None) -> None:
