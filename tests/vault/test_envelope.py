@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from tillway.domain.cards import Secret
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.keyring import Keyring
-from tillway.vault.port import CardContents, KeyMissing, SealedCard, SealedCvc, VaultTampered
+from tillway.vault.port import (
+    AccountContents,
+    CardContents,
+    KeyMissing,
+    SealedAccount,
+    SealedCard,
+    SealedCvc,
+    VaultTampered,
+)
 
 NUMBER = "4242424242424242"
 SCOPE, OWNER = "1234567890123456t", "vlt_1"
@@ -44,6 +52,18 @@ def test_what_was_sealed_is_opened(vault, number, month, year, name, scope, owne
 def test_a_security_code_too(vault, cvc):
     stored = msgspec.json.encode(vault.seal_cvc(SCOPE, "cvc_1", Secret(cvc)))
     assert vault.open_cvc(SCOPE, "cvc_1", msgspec.json.decode(stored, type=SealedCvc)) == Secret(cvc)
+
+
+@pytest.mark.parametrize(("routing", "name"), [("110000000", "Zoë Ünal"), (None, None)])
+def test_a_bank_account_too(vault, routing, name):
+    account = AccountContents(number=Secret("DE89370400440532013000"), routing=routing, name=name)
+    stored = msgspec.json.encode(vault.seal_account(SCOPE, OWNER, account))
+    assert traces(stored, "370400440532013000") == []
+    sealed = msgspec.json.decode(stored, type=SealedAccount)
+    assert vault.open_account(SCOPE, OWNER, sealed) == account
+    with pytest.raises(VaultTampered):
+        vault.open_account(SCOPE, "vlt_2", sealed)
+    assert vault.rewrap(sealed) is sealed
 
 
 def test_two_seals_share_nothing_but_the_key_id(vault):

@@ -15,7 +15,17 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tillway.domain.cards import Secret
-from tillway.vault.port import CardContents, KeyWrapper, Sealed, SealedCard, SealedCvc, VaultTampered
+from tillway.vault.port import (
+    AccountContents,
+    CardContents,
+    KeyWrapper,
+    Sealed,
+    SealedAccount,
+    SealedCard,
+    SealedCvc,
+    SealedSecret,
+    VaultTampered,
+)
 
 RECORD_VERSION = 1
 
@@ -23,6 +33,7 @@ _DATA_KEY_BYTES = 32
 _NONCE_BYTES = 12
 _CARD = "card"
 _CVC = "cvc"
+_ACCOUNT = "account"
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _FINGERPRINT_CHARACTERS = 16
@@ -37,8 +48,17 @@ class _Plain(msgspec.Struct, frozen=True, array_like=True):
     name: str | None
 
 
+class _PlainAccount(msgspec.Struct, frozen=True, array_like=True):
+    """A bank account as it lies inside the ciphertext."""
+
+    number: str
+    routing: str | None
+    name: str | None
+
+
 _encode = msgspec.json.Encoder().encode
 _decode_plain = msgspec.json.Decoder(_Plain).decode
+_decode_account = msgspec.json.Decoder(_PlainAccount).decode
 
 
 class EnvelopeVault:
@@ -69,7 +89,18 @@ class EnvelopeVault:
     def open_cvc(self, scope: str, owner_id: str, sealed: SealedCvc) -> Secret[str]:
         return Secret(self._open(_CVC, scope, owner_id, sealed).decode())
 
-    def rewrap(self, sealed: SealedCard | SealedCvc) -> SealedCard | SealedCvc:
+    def seal_account(self, scope: str, owner_id: str, account: AccountContents) -> SealedAccount:
+        plain = _encode(_PlainAccount(account.number.reveal(), account.routing, account.name))
+        key_id, wrapped, nonce, ciphertext = self._seal(_ACCOUNT, scope, owner_id, plain)
+        return SealedAccount(
+            version=RECORD_VERSION, key_id=key_id, wrapped_key=wrapped, nonce=nonce, ciphertext=ciphertext
+        )
+
+    def open_account(self, scope: str, owner_id: str, sealed: SealedAccount) -> AccountContents:
+        plain = _decode_account(self._open(_ACCOUNT, scope, owner_id, sealed))
+        return AccountContents(number=Secret(plain.number), routing=plain.routing, name=plain.name)
+
+    def rewrap(self, sealed: SealedSecret) -> SealedSecret:
         if sealed.key_id == self._keys.current_id():
             return sealed
         context = _wrap_context(_purpose(sealed), sealed.version)
@@ -110,12 +141,14 @@ class EnvelopeVault:
             raise VaultTampered(f"{owner_id}: the sealed {purpose} does not open") from None
 
 
-def _purpose(sealed: SealedCard | SealedCvc) -> str:
+def _purpose(sealed: SealedSecret) -> str:
     match sealed:
         case SealedCard():
             return _CARD
         case SealedCvc():
             return _CVC
+        case SealedAccount():
+            return _ACCOUNT
 
 
 def _associated_data(purpose: str, version: int, scope: str, owner_id: str) -> bytes:

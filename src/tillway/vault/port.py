@@ -26,6 +26,18 @@ class CardContents(msgspec.Struct, frozen=True, kw_only=True):
         return "CardContents(****)"
 
 
+class AccountContents(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sealed of a bank account, or of a card that money goes to: its number, `routing` where the country has
+    such a thing, and the holder's name. The vault does not judge it."""
+
+    number: Secret[str]
+    routing: str | None = None
+    name: str | None = None
+
+    def __repr__(self) -> str:
+        return "AccountContents(****)"
+
+
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
     """One ciphertext under its own data key, and that data key under a key-encryption key.
 
@@ -45,6 +57,13 @@ class SealedCard(Sealed, frozen=True, kw_only=True, tag_field="purpose", tag="ca
 
 class SealedCvc(Sealed, frozen=True, kw_only=True, tag_field="purpose", tag="cvc"):
     """A sealed card verification code: a record of its own, because it goes at the first attempt and the card stays."""
+
+
+class SealedAccount(Sealed, frozen=True, kw_only=True, tag_field="purpose", tag="account"):
+    """A sealed `AccountContents`."""
+
+
+SealedSecret = SealedCard | SealedCvc | SealedAccount
 
 
 class VaultTampered(Exception):
@@ -84,7 +103,13 @@ class Vault(Protocol):
     def open_cvc(self, scope: str, owner_id: str, sealed: SealedCvc) -> Secret[str]:
         """The CVC. Raises `VaultTampered`."""
 
-    def rewrap(self, sealed: SealedCard | SealedCvc) -> SealedCard | SealedCvc:
+    def seal_account(self, scope: str, owner_id: str, account: AccountContents) -> SealedAccount:
+        """`account`, sealed for this owner."""
+
+    def open_account(self, scope: str, owner_id: str, sealed: SealedAccount) -> AccountContents:
+        """The account. Raises `VaultTampered`."""
+
+    def rewrap(self, sealed: SealedSecret) -> SealedSecret:
         """`sealed` with its data key under the current key; itself where that is so already. Raises `VaultTampered`."""
 
     def fingerprint(self, scope: str, number: Secret[str]) -> str:

@@ -16,7 +16,7 @@ from tillway.store.codec import write_of
 from tillway.store.port import CommitUnknown, Conflict, Row, Store, Unavailable, Write
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.keyring import CHECK_EVERY_SECONDS, KeyRefused, Keyring
-from tillway.vault.port import SealedCard, SealedCvc, Vault, VaultTampered
+from tillway.vault.port import SealedSecret, Vault, VaultTampered
 
 PREFIXES = ("vlt_", "cvc_")
 """What the ids of sealed records begin with."""
@@ -190,7 +190,7 @@ async def _pages(store: Store, scope: str) -> AsyncIterator[list[Row]]:
 
 
 _decode_record = msgspec.json.Decoder(SealedRecord).decode
-_decode_sealed = msgspec.json.Decoder(SealedCard | SealedCvc).decode
+_decode_sealed = msgspec.json.Decoder(SealedSecret).decode
 
 
 def _rewrapped(vault: Vault, row: Row) -> Write | None:
