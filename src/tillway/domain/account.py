@@ -18,13 +18,17 @@ class Account(Record, frozen=True, kw_only=True):
 
 
 class ApiKey(Record, frozen=True, kw_only=True):
-    """An API key, known by a digest of its secret alone (`key_` and 24 hexadecimal characters of SHA-256)."""
+    """An API key, known by a digest of its secret alone (`key_` and 24 hexadecimal characters of SHA-256).
+
+    A restricted key may do what its `scopes` say; one without them may do everything.
+    """
 
     account: str
     mode: Mode
     kind: Literal["secret", "publishable"]
     hint: str
     name: str = ""
+    scopes: tuple[str, ...] | None = None
     expires_at: int | None = None
     revoked_at: int | None = None
 

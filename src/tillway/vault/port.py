@@ -7,10 +7,11 @@ or payment method it belongs to, so sealing and opening do no I/O.
 Both are authenticated with the ciphertext: a record copied to another merchant or another id does not open.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
+from tillway.domain.access import SigningKey
 from tillway.domain.cards import Secret
 
 
@@ -117,3 +118,30 @@ class Vault(Protocol):
 
     def digest(self, scope: str, message: bytes) -> str:
         """32 hexadecimal characters, the same for the same bytes within a scope, that tell nothing about them."""
+
+
+class TokenUnfit(Exception):
+    """An access token that is not to be believed. The text says why; `expired` is the one harmless reason."""
+
+    def __init__(self, why: str, *, expired: bool = False) -> None:
+        super().__init__(why)
+        self.expired = expired
+
+
+class TokenSigner(Protocol):
+    """Makes and checks the signatures of access tokens (RFC 7519, RFC 9068)."""
+
+    def new_key(self, id: str, *, created: int) -> SigningKey:
+        """A fresh signing key with its private part sealed. It is not stored by this."""
+
+    def sign(self, key: SigningKey, claims: dict[str, Any]) -> str:
+        """A token with `claims`. Raises `VaultTampered` where the private part does not open."""
+
+    def key_id(self, token: str) -> str:
+        """Which key a token says it was signed with. Nothing is checked yet but its form. Raises `TokenUnfit`."""
+
+    def claims(self, token: str, key: SigningKey, *, issuer: str, audiences: list[str], now: int) -> dict[str, Any]:
+        """The claims of a token that `key` signed for one of `audiences`, and that is good at `now` (epoch seconds).
+
+        Issuer, audience, expiry, issue and start must be there. Raises `TokenUnfit`.
+        """

@@ -1,0 +1,159 @@
+"""Access tokens: short-lived JWTs for who has a key or is a client, and the keys they are signed with."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from tillway.domain.access import SCOPES, TOKEN_SECONDS, Audience, Grant, SigningKey
+from tillway.domain.account import SYSTEM
+from tillway.domain.refusal import Refused
+from tillway.engine.clock import random_text
+from tillway.store.codec import decode, write_of
+from tillway.store.port import ABSENT, Conflict, Store, Write
+from tillway.vault.port import TokenSigner, TokenUnfit
+
+TOKEN_LENGTH_MAX = 4096
+KEYS_CACHE_SECONDS = 2.0
+LOOK_AGAIN_SECONDS = 0.2
+"""How soon after one look another token of an unknown key makes this process look again: made-up keys cost no more."""
+
+SIGNING_KEYS_MAX = 100
+VERIFIES_SECONDS = TOKEN_SECONDS + 60
+"""How long a replaced key verifies: its last token's life, and the seconds in which a running server still signs."""
+
+ROTATIONS_MAX = 8
+_AUDIENCES: dict[Audience, str] = {"api": "", "platform": "/online-payment-platform"}
+
+
+class AccessTokens:
+    """`issuer` is the installation's public URL; what tokens are for stands in their audience."""
+
+    def __init__(self, store: Store, signer: TokenSigner, issuer: str) -> None:
+        self.issuer = issuer
+        self._store = store
+        self._signer = signer
+        self._keys: dict[str, tuple[SigningKey, int]] = {}
+        self._read_at = float("-inf")
+        self._making = asyncio.Lock()
+
+    async def issue(self, grant: Grant, *, now: float) -> str:
+        """A token for TOKEN_SECONDS that grants what `grant` does, as far as that has a customer, for it alone."""
+        issued_at = int(now)
+        claims: dict[str, Any] = {
+            "iss": self.issuer,
+            "aud": self.issuer + _AUDIENCES[grant.audience],
+            "sub": grant.id,
+            "client_id": grant.id,
+            "account": grant.account,
+            "mode": grant.mode,
+            "jti": random_text(22),
+            "iat": issued_at,
+            "nbf": issued_at,
+            "exp": issued_at + TOKEN_SECONDS,
+            "scope": " ".join(grant.scopes if grant.scopes is not None else SCOPES),
+        }
+        if grant.customer is not None:
+            claims |= {"merchant": grant.account, "customer": grant.customer}
+        return self._signer.sign(await self._current(now), claims)
+
+    async def read(self, token: str, *, now: float) -> Grant:
+        """What a token grants. Whoever it names must still be asked whether they are good.
+
+        Raises Refused `access_token_invalid` or `access_token_expired`.
+        """
+        if len(token) > TOKEN_LENGTH_MAX:
+            raise Refused("access_token_invalid", f"An access token has at most {TOKEN_LENGTH_MAX} characters.")
+        audiences: dict[str, Audience] = {self.issuer + path: name for name, path in _AUDIENCES.items()}
+        try:
+            key = await self._named(self._signer.key_id(token), now)
+            claims = self._signer.claims(token, key, issuer=self.issuer, audiences=list(audiences), now=int(now))
+        except TokenUnfit as unfit:
+            if unfit.expired:
+                raise Refused("access_token_expired") from None
+            raise Refused("access_token_invalid", f"The access token is refused: {unfit}.") from None
+        scope, customer, audience = claims.get("scope"), claims.get("customer"), claims["aud"]
+        if not isinstance(audience, str) or not isinstance(scope, str):
+            raise Refused("access_token_invalid", "The access token is refused: it has one audience, and a scope.")
+        return Grant(
+            id=str(claims["sub"]),
+            account=str(claims.get("account")),
+            mode="live" if claims.get("mode") == "live" else "test",
+            scopes=tuple(scope.split()),
+            customer=customer if isinstance(customer, str) else None,
+            audience=audiences[audience],
+            token=str(claims["jti"]),
+            expires_at=int(claims["exp"]),
+        )
+
+    async def published(self, *, now: float) -> list[dict[str, str]]:
+        """The public keys whose tokens are taken, newest first: a JWK set (RFC 7517)."""
+        keys = await self._live(now)
+        return [{**key.public, "kid": key.id, "alg": "ES256", "use": "sig"} for key in keys]
+
+    async def rotate(self, *, now: float) -> tuple[SigningKey, tuple[SigningKey, ...]]:
+        """Let a new key sign. The keys before it verify until the last token that they can have signed has expired.
+
+        The new key, and those that it replaces. Raises Refused `busy` where others rotate all the time.
+        """
+        for _ in range(ROTATIONS_MAX):
+            await self._look()
+            new = self._signer.new_key(f"jwk_{random_text(16)}", created=int(now))
+            replaced = [(_retired(key, int(now)), version) for key, version in self._signing()]
+            writes = [_write(new), *(_write(key, version) for key, version in replaced)]
+            try:
+                await self._store.commit(writes)
+            except Conflict:
+                continue
+            self.forget()
+            return new, tuple(key for key, _ in replaced)
+        raise Refused("busy")
+
+    def forget(self) -> None:
+        """Read the signing keys anew."""
+        self._read_at = float("-inf")
+
+    async def _current(self, now: float) -> SigningKey:
+        """The key that signs: made here where there is none yet."""
+        async with self._making:
+            await self._live(now)
+            if not self._signing():
+                await self.rotate(now=now)
+                await self._look()
+            return max(self._signing(), key=lambda held: (held[0].created, held[0].id))[0]
+
+    async def _named(self, id: str, now: float) -> SigningKey:
+        keys = {key.id: key for key in await self._live(now)}
+        if id not in keys and now - self._read_at >= LOOK_AGAIN_SECONDS:
+            self.forget()
+            keys = {key.id: key for key in await self._live(now)}
+        if id not in keys:
+            raise TokenUnfit("no key of this installation has its kid")
+        return keys[id]
+
+    async def _live(self, now: float) -> list[SigningKey]:
+        if not 0 <= now - self._read_at < KEYS_CACHE_SECONDS:
+            await self._look()
+            self._read_at = now
+        keys = [key for key, _ in self._keys.values() if key.expires_at is None or key.expires_at > now]
+        return sorted(keys, key=lambda key: (key.created, key.id), reverse=True)
+
+    async def _look(self) -> None:
+        rows = await self._store.query(None, f"{SYSTEM}/jwk_", limit=SIGNING_KEYS_MAX)
+        found = {}
+        for row in rows:
+            key = decode(row.key.partition("/")[2], row.body)
+            assert isinstance(key, SigningKey)
+            found[key.id] = (key, row.version)
+        self._keys = found
+
+    def _signing(self) -> list[tuple[SigningKey, int]]:
+        return [(key, version) for key, version in self._keys.values() if key.retired_at is None]
+
+
+def _retired(key: SigningKey, now: int) -> SigningKey:
+    return msgspec.structs.replace(key, retired_at=now, expires_at=now + VERIFIES_SECONDS)
+
+
+def _write(key: SigningKey, version: int = ABSENT) -> Write:
+    return write_of(SYSTEM, key, version)
