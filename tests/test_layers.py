@@ -37,9 +37,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "connectors.simulator",
         )
     ),
+    # Doors of other systems' contracts to the same engine.
+    "dialects": frozenset(("domain", "engine", "api", "store.port", "store.codec")),
     "settings": frozenset(),
     "data_directory": frozenset(),
-    "wiring": frozenset(("domain", "store", "vault", "connectors", "engine", "web", "api", "settings")),
+    "wiring": frozenset(("domain", "store", "vault", "connectors", "engine", "web", "api", "dialects", "settings")),
     # What a card number looks like is the domain's to say, and the log has to know.
     "serve": frozenset(("domain", "api", "wiring", "settings", "data_directory")),
     "cli": frozenset(
@@ -66,6 +68,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "engine",
             "web",
             "api",
+            "dialects",
             "settings",
             "data_directory",
             "wiring",

@@ -10,6 +10,7 @@ from tillway.api.app import Api
 from tillway.api.refusals import Refusals
 from tillway.api.render import Renderer
 from tillway.connectors import registry
+from tillway.dialects import doors
 from tillway.domain.ledger import Fee
 from tillway.engine.attempts import Attempts
 from tillway.engine.cards import CardVault
@@ -29,7 +30,7 @@ from tillway.vault.keyring import Keyring
 DATABASE = "tillway.db"
 KEY_FILE = "keys.json"
 
-assert handlers.LOADED, "the handlers declare their routes when they are imported"
+assert handlers.LOADED and doors.LOADED, "handlers and dialects declare their routes when they are imported"
 
 
 class Running(msgspec.Struct):

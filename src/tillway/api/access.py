@@ -1,56 +1,100 @@
-"""Who is calling: API keys from the Authorization header, by their digest, as fresh as two seconds."""
+"""Who is calling: API keys and access tokens from the Authorization header, as fresh as two seconds."""
 
 import base64
 import binascii
+import hashlib
 
-from tillway.domain.account import SYSTEM, ApiKey, Scope, key_id
+from tillway.domain.access import Grant, OAuthClient, grant_of, is_live
+from tillway.domain.account import SYSTEM, Account, ApiKey, Scope, key_id
 from tillway.domain.refusal import Refused
+from tillway.engine.access_tokens import AccessTokens
 from tillway.store.codec import decode
 from tillway.store.port import Store
 
 CACHE_SECONDS = 2.0
-"""How long a key that was just revoked may still be honoured by another process."""
+"""How long a key or a client that was just revoked may still be honoured by another process."""
 
 CACHE_MAX = 10_000
 KEY_LENGTH_MAX = 255
 
 
 class Access:
-    def __init__(self, store: Store) -> None:
+    """`tokens` is None where no access token is taken."""
+
+    def __init__(self, store: Store, tokens: AccessTokens | None = None) -> None:
         self._store = store
-        self._known: dict[str, tuple[float, ApiKey, Scope]] = {}
+        self._tokens = tokens
+        self._known: dict[bytes, tuple[float, Grant, Scope]] = {}
+        self._accounts: dict[str, tuple[float, Account | None]] = {}
 
-    async def key(self, header: str | None, *, now: float) -> tuple[ApiKey, Scope]:
-        """The key in an Authorization header (Bearer, or Basic with the key as user name) and what it reaches.
+    async def key(self, header: str | None, *, now: float) -> tuple[Grant, Scope]:
+        """What the credential in an Authorization header grants: a key (Bearer, or Basic with the key as user name) or
+        an access token (Bearer). And what it reaches.
 
-        Raises Refused `api_key_missing` or `api_key_invalid`. `now` is epoch seconds.
+        Raises Refused `api_key_missing`, `api_key_invalid`, `access_token_invalid` or `access_token_expired`. `now` is
+        epoch seconds.
         """
-        secret = secret_in(header)
-        known = self._known.get(secret)
+        return await self.credential(credential_in(header), now=now)
+
+    async def credential(self, secret: str, *, now: float) -> tuple[Grant, Scope]:
+        """As `key`, for a credential that came by another way."""
+        # By a digest: whoever reads this process's memory need not find keys in it.
+        digest = hashlib.sha256(secret.encode()).digest()
+        known = self._known.get(digest)
         if known is not None and known[0] > now:
             return known[1], known[2]
-        id = key_id(secret)
-        row = await self._store.get(f"{SYSTEM}/{id}")
-        key = decode(id, row.body) if row is not None else None
-        if (
-            not isinstance(key, ApiKey)
-            or (key.revoked_at is not None and key.revoked_at <= now)
-            or (key.expires_at is not None and key.expires_at <= now)
-        ):
-            self._known.pop(secret, None)
-            raise Refused("api_key_invalid", f"Invalid API Key provided: {masked(secret)}")
+        self._known.pop(digest, None)
+        grant = await (self._by_token if is_token(secret) else self._by_key)(secret, now)
         if len(self._known) >= CACHE_MAX:
             self._known.clear()
-        found = (now + CACHE_SECONDS, key, Scope(account=key.account, mode=key.mode))
-        self._known[secret] = found
-        return key, found[2]
+        until = now + CACHE_SECONDS if grant.expires_at is None else min(now + CACHE_SECONDS, grant.expires_at)
+        scope = Scope(account=grant.account, mode=grant.mode)
+        self._known[digest] = (until, grant, scope)
+        return grant, scope
+
+    async def issuer(self, id: str, *, now: float) -> ApiKey | OAuthClient | None:
+        """The key or client of that id, while it is good."""
+        if not id.startswith(("key_", "oac_")) or "/" in id:
+            return None
+        row = await self._store.get(f"{SYSTEM}/{id}")
+        issuer = decode(id, row.body) if row is not None else None
+        return issuer if isinstance(issuer, ApiKey | OAuthClient) and is_live(issuer, now) else None
+
+    async def _by_key(self, secret: str, now: float) -> Grant:
+        key = await self.issuer(key_id(secret), now=now)
+        if not isinstance(key, ApiKey):
+            raise Refused("api_key_invalid", f"Invalid API Key provided: {masked(secret)}")
+        return grant_of(key)
+
+    async def _by_token(self, token: str, now: float) -> Grant:
+        if self._tokens is None:
+            raise Refused("access_token_invalid")
+        grant = await self._tokens.read(token, now=now)
+        issuer = await self.issuer(grant.id, now=now)
+        if issuer is None or (issuer.account, issuer.mode) != (grant.account, grant.mode):
+            raise Refused("access_token_invalid", "The key or client that this access token was made for is revoked.")
+        return grant
+
+    async def account(self, id: str, *, now: float) -> Account | None:
+        """The account of that id, at most CACHE_SECONDS old."""
+        known = self._accounts.get(id)
+        if known is not None and known[0] > now:
+            return known[1]
+        row = await self._store.get(f"{SYSTEM}/{id}")
+        found = decode(id, row.body) if row is not None else None
+        account = found if isinstance(found, Account) else None
+        if len(self._accounts) >= CACHE_MAX:
+            self._accounts.clear()
+        self._accounts[id] = (now + CACHE_SECONDS, account)
+        return account
 
     def forget(self) -> None:
-        """Look every key up anew: after this process has changed one."""
+        """Look every credential and account up anew: after this process has changed one."""
         self._known.clear()
+        self._accounts.clear()
 
 
-def secret_in(header: str | None) -> str:
+def credential_in(header: str | None) -> str:
     if not header:
         raise Refused("api_key_missing")
     kind, _, value = header.partition(" ")
@@ -67,9 +111,16 @@ def secret_in(header: str | None) -> str:
             raise Refused("api_key_missing", "Use the Bearer or the Basic scheme in the Authorization header.")
     if not secret:
         raise Refused("api_key_missing")
+    if is_token(secret):
+        return secret
     if len(secret) > KEY_LENGTH_MAX or not secret.isascii() or not secret.isprintable():
         raise Refused("api_key_invalid", "Invalid API Key provided.")
     return secret
+
+
+def is_token(secret: str) -> bool:
+    """Whether a credential has the form of a JWT. No key has a full stop in it."""
+    return secret.count(".") == 2 and secret.isascii() and secret.isprintable()
 
 
 def masked(secret: str) -> str:

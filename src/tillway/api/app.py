@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 
 from tillway.api.access import Access
+from tillway.api.dialect import Dialect, is_named
 from tillway.api.errors import internal_error
 from tillway.api.refusals import Refusals
 from tillway.api.render import Renderer, encode, narrowed
-from tillway.api.routes import NO_PARAMS, ROUTES, Answer, Call, Page, Plain, Route, Router
+from tillway.api.routes import DIALECT_ROUTES, NO_PARAMS, ROUTES, Answer, Call, Page, Plain, Route, Router
 from tillway.api.shapes import check_expansions, expand, shaped
 from tillway.api.versions import CURRENT, check_parameters, check_version
-from tillway.api.wire import parse_body, parse_query
+from tillway.api.wire import parse_body, parse_json, parse_query
 from tillway.domain.account import Scope
 from tillway.domain.cards import without_card_numbers
 from tillway.domain.idempotency import KEY_LENGTH_MAX, IdempotencyRecord, record_id
@@ -57,7 +58,7 @@ class Api:
         self.renderer = renderer
         self.access = access
         self.refusals = refusals
-        self.router = Router(ROUTES)
+        self.router = Router(ROUTES + DIALECT_ROUTES)
 
     async def handle(self, request: Request) -> Response:
         """The answer to `request`. Never raises: what is ours to answer for is logged and becomes a 500."""
@@ -66,10 +67,17 @@ class Api:
         started = time.perf_counter()
         headers: list[tuple[str, str]] = [("request-id", request_id)]
         content_type = "application/json"
+        dialect: Dialect | None = None
         try:
-            route, ids = self._route(request)
-            await self._authenticate(request, route, caller)
-            answer = await self._answer(request, route, ids, caller, headers)
+            methods, ids = self._routes(request)
+            dialect = next(iter(methods.values())).dialect
+            route = _of_method(request, methods)
+            raw: dict[str, Any] | None = None
+            if dialect is not None:
+                caller.door, caller.presenter = dialect.name, route.presenter
+                raw = self._raw(request, dialect)
+            await self._authenticate(request, route, caller, raw)
+            answer = await self._answer(request, route, ids, caller, headers, raw)
             if isinstance(answer, Plain):
                 status, body, content_type = answer.status, answer.body, answer.content_type
                 headers += answer.headers
@@ -79,17 +87,21 @@ class Api:
             refused = stopped if isinstance(stopped, Refused) else Refused("busy")
             if isinstance(stopped, Unavailable):
                 log.error("the store cannot be read", extra={"request": request_id, "why": str(stopped)})
-            status, body = self.renderer.refusal(caller, refused)
+            status, body = self._refusal(caller, dialect, refused)
             self._remember(request, caller, refused, status)
             if refused.code in ("busy", "lock_timeout", "idempotency_key_in_use", "rate_limit"):
                 headers.append(("stripe-should-retry", "true"))
         except Exception:
             log.exception("a request failed inside", extra={"request": request_id, "path": request.path})
-            status, document = internal_error(request_id=request_id, base_url=self.renderer.base_url)
-            body = encode(document)
+            if dialect is not None:
+                status, body = self._refusal(caller, dialect, Refused("internal"))
+            else:
+                status, document = internal_error(request_id=request_id, base_url=self.renderer.base_url)
+                body = encode(document)
         headers.append(("content-type", content_type))
         if caller.scope is not NOBODY:
-            headers.append(("stripe-version", caller.api_version or CURRENT))
+            if dialect is None:
+                headers.append(("stripe-version", caller.api_version or CURRENT))
             if caller.idempotency_key is not None:
                 headers.append(("idempotency-key", caller.idempotency_key))
         log.info(
@@ -125,7 +137,13 @@ class Api:
                 },
             )
 
-    def _route(self, request: Request) -> tuple[Route, tuple[str, ...]]:
+    def _refusal(self, caller: Caller, dialect: Dialect | None, refused: Refused) -> tuple[int, bytes]:
+        if dialect is None:
+            return self.renderer.refusal(caller, refused)
+        status, answer = dialect.refused(refused, caller.request_id or "")
+        return status, encode(answer)
+
+    def _routes(self, request: Request) -> tuple[dict[str, Route], tuple[str, ...]]:
         found = self.router.find(request.path)
         if found is None:
             raise Refused(
@@ -133,21 +151,27 @@ class Api:
                 f"Unrecognized request URL ({request.method}: {request.path[:200]}). The routes are listed at "
                 "/openapi.json.",
             )
-        methods, ids = found
-        route = methods.get(request.method)
-        if route is None:
-            raise Refused("method_not_allowed", f"{request.path[:200]} answers {', '.join(sorted(methods))} only.")
-        return route, ids
+        return found
 
-    async def _authenticate(self, request: Request, route: Route, caller: Caller) -> None:
+    async def _authenticate(self, request: Request, route: Route, caller: Caller, raw: dict[str, Any] | None) -> None:
+        """Whose request it is. In a dialect (`raw` is given), the key may stand in the body, and a merchant who is
+        named there must be the key's."""
         if route.access == "anyone":
             return
-        key, scope = await self.access.key(_authorization(request), now=time.time())
+        dialect = route.dialect
+        header = _authorization(request)
+        if header is None and dialect is not None and raw is not None and dialect.key_field in raw:
+            header = f"Bearer {raw[dialect.key_field]}"
+        key, scope = await self.access.key(header, now=time.time())
         if key.kind == "publishable" and route.access != "publishable":
             raise Refused("secret_key_required")
         caller.scope, caller.scope_key = scope, scope.key
         caller.publishable = key.kind == "publishable"
-        caller.client_ip = request.client_ip
+        caller.client_ip, caller.actor = request.client_ip, key.id
+        if dialect is not None and raw is not None and dialect.merchant_field in raw:
+            account = await self.access.account(scope.account, now=time.time())
+            if account is None or not is_named(account, raw[dialect.merchant_field]):
+                raise Refused("merchant_mismatch", param=dialect.merchant_field)
         # Done in this account, it would not be what was asked for: another account's money is meant.
         if request.headers.get("stripe-account", scope.account) != scope.account:
             raise Refused("account_invalid", param="Stripe-Account")
@@ -159,26 +183,33 @@ class Api:
         ids: tuple[str, ...],
         caller: Caller,
         headers: list[tuple[str, str]],
+        raw: dict[str, Any] | None,
     ) -> Answer:
         if route.access == "anyone":
-            params = route.params.validate(self._raw(request)) if route.params is not NO_PARAMS else {}
+            if route.params is NO_PARAMS:
+                params = {}
+            else:
+                params = route.params.validate(raw if raw is not None else self._raw(request, None))
             return await route.handler(Call(self.platform, caller, params, ids, dict(request.headers), request.body))
-        caller.api_version = check_version(request.headers.get("stripe-version"))
-        raw = self._raw(request)
-        check_parameters(raw, caller.api_version)
+        if raw is None:
+            caller.api_version = check_version(request.headers.get("stripe-version"))
+            raw = self._raw(request, None)
+            check_parameters(raw, caller.api_version)
         params = route.params.validate(raw)
         caller.expand = tuple(params.get("expand") or ())
         if caller.expand:
             check_expansions(route.returns, caller.expand)
         call = Call(self.platform, caller, params, ids, {}, request.body)
         key = request.headers.get("idempotency-key")
-        if key is None or request.method != "POST":
+        if key is None or request.method not in ("POST", "PUT"):
             return await route.handler(call)
         return await self._once(request, route, call, key, raw, headers)
 
-    def _raw(self, request: Request) -> dict[str, Any]:
+    def _raw(self, request: Request, dialect: Dialect | None) -> dict[str, Any]:
         if request.method in ("GET", "DELETE") and not request.body:
             return parse_query(request.query)
+        if dialect is not None:
+            return parse_json(request.headers.get("content-type"), request.body)
         body = parse_body(request.headers.get("content-type"), request.body)
         if request.query:
             body = {**parse_query(request.query), **body}
@@ -245,6 +276,13 @@ class Api:
         return 200, encode(narrowed(document) if caller.publishable else document)
 
 
+def _of_method(request: Request, methods: dict[str, Route]) -> Route:
+    route = methods.get(request.method)
+    if route is None:
+        raise Refused("method_not_allowed", f"{request.path[:200]} answers {', '.join(sorted(methods))} only.")
+    return route
+
+
 def _replay(held: IdempotencyRecord, digest: str, headers: list[tuple[str, str]]) -> Plain:
     """The answer that a key got the first time. Refused where it was used for something else or has no answer yet."""
     if held.fingerprint != digest:
@@ -258,6 +296,9 @@ def _replay(held: IdempotencyRecord, digest: str, headers: list[tuple[str, str]]
 encode_sorted = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
 
 
+_CODES = ("cvc", "cvv")
+
+
 def _lasting(value: Any) -> Any:
     """Parameters without security codes: nothing that is made from one may outlive its first attempt. A repeat that
     differs in its code alone is therefore answered as the same request."""
@@ -266,7 +307,7 @@ def _lasting(value: Any) -> Any:
             return {
                 name: member if type(member) is str else _lasting(member)
                 for name, member in value.items()
-                if name != "cvc"
+                if name not in _CODES
             }
         case list():
             return [_lasting(member) for member in value]

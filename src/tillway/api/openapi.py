@@ -1,4 +1,5 @@
-"""The OpenAPI document, made from the route table: what it says is what the API does."""
+"""The OpenAPI documents, made from the route table: what they say is what the API does. Each dialect has its own, at
+`/openapi/<dialect>.json`."""
 
 from functools import cache
 from typing import Any
@@ -6,8 +7,9 @@ from typing import Any
 import msgspec
 
 from tillway import __version__
-from tillway.api.routes import ROUTES, Answer, Call, Plain, Route, route
-from tillway.domain.refusal import RULES
+from tillway.api.dialect import Dialect
+from tillway.api.routes import DIALECT_ROUTES, ROUTES, Answer, Call, Plain, Route, route
+from tillway.domain.refusal import RULES, Refused
 
 
 @route("GET", "/openapi.json", returns="document", access="anyone")
@@ -16,9 +18,54 @@ async def openapi(call: Call) -> Answer:
     return Plain(200, _encoded())
 
 
+@route("GET", "/openapi/{dialect}", returns="document", access="anyone")
+async def openapi_of(call: Call) -> Answer:
+    """The document of a dialect."""
+    name = call.id.removesuffix(".json")
+    found = next((entry.dialect for entry in DIALECT_ROUTES if entry.dialect and entry.dialect.name == name), None)
+    if found is None:
+        raise Refused("resource_missing", f"No such dialect: '{name[:100]}'", param="dialect")
+    return Plain(200, msgspec.json.encode(dialect_document(found)))
+
+
 @cache
 def _encoded() -> bytes:
     return msgspec.json.encode(document())
+
+
+def dialect_document(dialect: Dialect) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of one dialect, with the types of its answers."""
+    routes = [entry for entry in DIALECT_ROUTES if entry.dialect is dialect]
+    types = [entry.answer for entry in routes if entry.answer is not None]
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    of_type = dict(zip(types, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for entry in sorted(routes, key=lambda entry: (entry.path, entry.method)):
+        operation = _operation(entry)
+        answer = of_type[entry.answer] if entry.answer is not None else {"type": "object"}
+        operation["responses"] = {
+            "200": {"description": entry.returns, "content": {"application/json": {"schema": answer}}},
+            "default": {"description": "A refusal.", "content": {"application/json": {"schema": {"type": "object"}}}},
+        }
+        body = operation.get("requestBody")
+        if body is not None:
+            body["content"].pop("application/x-www-form-urlencoded", None)
+            schema = body["content"]["application/json"]["schema"]
+            if dialect.key_field in schema.get("properties", {}) and entry.access != "anyone":
+                operation["security"] = [{"bearer": []}, {"basic": []}, {}]
+        paths.setdefault(entry.path, {})[entry.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"Tillway: {dialect.title}",
+            "version": __version__,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}, {"basic": []}],
+        "paths": paths,
+        "components": {"securitySchemes": _SCHEMES, "schemas": components},
+    }
 
 
 def document() -> dict[str, Any]:
@@ -38,10 +85,7 @@ def document() -> dict[str, Any]:
         "security": [{"bearer": []}, {"basic": []}],
         "paths": paths,
         "components": {
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "basic": {"type": "http", "scheme": "basic", "description": "The key as user name, no password."},
-            },
+            "securitySchemes": _SCHEMES,
             "schemas": {"error": _ERROR},
         },
     }
@@ -74,7 +118,7 @@ def _operation(entry: Route) -> dict[str, Any]:
         if part.startswith("{")
     ]
     if entry.params.members:
-        if entry.method == "POST":
+        if entry.method in ("POST", "PUT"):
             schema = entry.params.openapi()
             operation["requestBody"] = {
                 "required": any(member.required for member in entry.params.members.values()),
@@ -117,6 +161,10 @@ def _content(entry: Route) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "basic": {"type": "http", "scheme": "basic", "description": "The key as user name, no password."},
+}
 _ERROR = {
     "type": "object",
     "required": ["error"],

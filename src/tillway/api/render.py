@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tillway.api.errors import render_refusal
+from tillway.api.routes import PRESENTERS
 from tillway.api.shapes import View, expand, shaped
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
@@ -25,6 +26,9 @@ class Renderer:
     async def __call__(
         self, caller: Caller, load: Load, record: Record | None, refusal: Refused | None
     ) -> tuple[int, bytes]:
+        if caller.presenter:
+            status, answer = await PRESENTERS[caller.presenter](load, record, refusal, caller)
+            return status, encode(answer)
         if refusal is not None:
             return self.refusal(caller, refusal)
         if record is None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from tillway.api.dialect import Dialect, Presenter
 from tillway.api.params import Params
 from tillway.domain.record import Record
 from tillway.engine.core import Caller, Done
@@ -63,6 +64,15 @@ class Route(msgspec.Struct, frozen=True):
     returns: str
     access: Access
     summary: str
+    dialect: Dialect | None = None
+    answer: type | None = None
+    """The type of what a dialect's call answers, for its document."""
+
+    @property
+    def presenter(self) -> str:
+        """The name that what this route answers with is presented under; empty where a record's shape does that."""
+        name = f"{self.method} {self.path}"
+        return name if name in PRESENTERS else ""
 
     @property
     def group(self) -> str:
@@ -74,6 +84,10 @@ class Route(msgspec.Struct, frozen=True):
 
 
 ROUTES: list[Route] = []
+DIALECT_ROUTES: list[Route] = []
+"""The calls of the dialects, which stand in documents of their own."""
+
+PRESENTERS: dict[str, Presenter] = {}
 NO_PARAMS = Params()
 
 
@@ -84,13 +98,23 @@ def route(
     *,
     returns: str,
     access: Access = "secret",
+    dialect: Dialect | None = None,
+    presents: Presenter | None = None,
+    answer: type | None = None,
 ) -> Callable[[Handler], Handler]:
-    """Declare the decorated handler as the answer to `method path`; its docstring is the route's summary."""
+    """Declare the decorated handler as the answer to `method path`; its docstring is the route's summary.
+
+    In a dialect, `presents` puts the record or refusal that the handler's work ends with into the dialect's words, and
+    `answer` is the type of that answer, for the dialect's document.
+    """
 
     def declare(handler: Handler) -> Handler:
         summary = (handler.__doc__ or "").strip().split("\n")[0]
         assert summary, f"{method} {path}: a handler's docstring is its summary in the documents"
-        ROUTES.append(Route(method, path, handler, params, returns, access, summary))
+        declared = Route(method, path, handler, params, returns, access, summary, dialect, answer)
+        (ROUTES if dialect is None else DIALECT_ROUTES).append(declared)
+        if presents is not None:
+            PRESENTERS[f"{method} {path}"] = presents
         return handler
 
     return declare

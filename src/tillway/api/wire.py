@@ -57,6 +57,16 @@ def parse_body(content_type: str | None, body: bytes) -> dict[str, Any]:
             raise Refused("content_type_unsupported", param="Content-Type")
 
 
+def parse_json(content_type: str | None, body: bytes) -> dict[str, Any]:
+    """The parameters in a body that is JSON, for the dialects: also where no type is named, and under the form type
+    that curl sends when it is told nothing. Any other type is refused."""
+    if len(body) > BODY_BYTES_MAX:
+        raise Refused("body_too_large")
+    if _media_type(content_type) is None:
+        raise Refused("content_type_unsupported", "Send the body as application/json.", param="Content-Type")
+    return _parse_json(body) if body else {}
+
+
 def parse_query(query: str | bytes) -> dict[str, Any]:
     """The parameters in a query string (without its `?`), under the rules of a form body."""
     if not query:

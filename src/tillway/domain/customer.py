@@ -10,7 +10,8 @@ from tillway.domain.refusal import Refused
 
 class Customer(Record, frozen=True, kw_only=True):
     """A person or firm. `default_source` is the card of the old API that a direct charge takes; of
-    `invoice_settings` only what was set is there."""
+    `invoice_settings` only what was set is there. `balance_minor` is stored credit, as a negative amount of `currency`;
+    see `domain/credit.py`."""
 
     email: str | None = None
     name: str | None = None
@@ -82,10 +83,23 @@ def lose_method(customer: Customer, method: str, *, next_source: str | None) -> 
 
 
 def delete(customer: Customer) -> Changes:
-    """What stays is a stub that says so: old charges keep pointing at it, and nothing about the person is left."""
+    """What stays is a stub that says so: old charges keep pointing at it, and nothing about the person is left.
+
+    Refused where they have stored credit: what is owed to somebody does not vanish by forgetting them.
+    """
     must_exist(customer)
+    must_have_no_credit(customer)
     stub = Customer(id=customer.id, created=customer.created, deleted=True)
     return Changes(result=stub, records=(stub,), events=(EventDraft(type="customer.deleted", record=customer),))
+
+
+def must_have_no_credit(customer: Customer) -> None:
+    if customer.balance_minor:
+        raise Refused(
+            "customer_has_credit",
+            f"Customer {customer.id} has a credit of {-customer.balance_minor} {customer.currency}. Take it back with a "
+            "balance transaction before you delete them.",
+        )
 
 
 def must_exist(customer: Customer, param: str = "id") -> None:

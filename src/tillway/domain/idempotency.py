@@ -24,6 +24,8 @@ class IdempotencyRecord(Record, frozen=True, kw_only=True):
     body: msgspec.Raw = NOTHING
     api_version: str | None = None
     expand: tuple[str, ...] = ()
+    presenter: str = ""
+    """The dialect's call whose words the answer is put into; empty for `/v1`."""
 
 
 def record_id(key: str) -> str:

@@ -10,6 +10,8 @@ merchant is owed is the negated sum of its `merchant` postings. Entries are appe
 | `receivable:<connector>` | asset | what a provider has collected and not yet handed over |
 | `refunds` | clearing | refunds on their way: zero when none is under way |
 | `disputes` | clearing | what is withheld while a dispute is open |
+| `credits` | liability | what customers have as stored credit |
+| `credit_funding` | asset | what the merchant put up for it |
 """
 
 from typing import Literal

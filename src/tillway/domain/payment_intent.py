@@ -9,6 +9,7 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
+from tillway.domain import credit
 from tillway.domain.attempt import SENDS_MAX, Attempt, ask_delay_seconds
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
@@ -175,9 +176,18 @@ def update(payment: PaymentIntent, fields: dict[str, Any]) -> Changes:
 
 
 def confirm(
-    payment: PaymentIntent, method: PaymentMethod | None, terms: Terms, at: Moment, *, idem: str | None = None
+    payment: PaymentIntent,
+    method: PaymentMethod | None,
+    terms: Terms,
+    at: Moment,
+    *,
+    idem: str | None = None,
+    customer: Customer | None = None,
 ) -> Changes:
-    """Start taking the money, send the customer to a challenge, or refuse. The provider is not asked in here."""
+    """Start taking the money, send the customer to a challenge, or refuse. The provider is not asked in here.
+
+    `customer` is needed where stored credit pays: that is over with this decision, because no provider is asked.
+    """
     _not_busy(payment)
     if payment.status not in CONFIRMABLE:
         raise _unexpected(payment, _already(payment))
@@ -201,6 +211,8 @@ def confirm(
         )
     usable(method, customer=payment.customer)
     payment = _with(payment, method=method.id, last_error=None, challenge=None)
+    if method.type == credit.METHOD_TYPE:
+        return _from_credit(payment, method, customer, at)
     if not payment.authenticated and _needs_authentication(payment, method):
         assert method.card is not None, "only cards are authenticated"
         if method.card.authentication == "frictionless":
@@ -255,6 +267,45 @@ def _begin(payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Mome
         tasks=(attempt,),
         deletes=(method.card.cvc,) if method.card is not None and method.card.cvc else (),
     )
+
+
+def _from_credit(payment: PaymentIntent, method: PaymentMethod, customer: Customer | None, at: Moment) -> Changes:
+    """Paid out of the customer's stored credit, or declined, in one commit. The platform earns nothing by it, and the
+    merchant is owed nothing: they have had the money since they gave the credit."""
+    if payment.customer is None or customer is None or customer.deleted:
+        raise _unfit(payment, "Stored credit needs to know whose it is. Send the `customer`.", "customer")
+    if not payment.captures_at_once:
+        raise _unfit(
+            payment, "Stored credit is taken at once: it cannot be captured later. Leave it out.", "capture_method"
+        )
+    if payment.future_usage is not None:
+        raise _unfit(payment, "Stored credit cannot be set up for later payments. Leave it out.", "setup_future_usage")
+    credit.check_currency_of(customer, payment.currency)
+    drawn = _charge(payment, at.new_id("att"), method, "", at.now)
+    drawn = msgspec.structs.replace(drawn, reference="")
+    if not credit.covers(customer, payment.amount_minor):
+        return _declined(payment, method, _CREDIT_INSUFFICIENT, None, at, drawn)
+    spent = credit.spend(customer, payment.amount_minor, payment.currency, source=drawn.id, at=at)
+    charge = msgspec.structs.replace(drawn, status="succeeded", captured=True, captured_minor=drawn.amount_minor)
+    after = _with(payment, status="succeeded", latest_charge=charge.id, received_minor=charge.captured_minor)
+    return spent.then(
+        Changes(
+            result=after,
+            records=(after, charge, *_spent(payment, method)),
+            events=(EventDraft(type="charge.succeeded", record=charge), *_events(after, "payment_intent.succeeded")),
+        )
+    )
+
+
+def _unfit(payment: PaymentIntent, message: str, param: str) -> Refused:
+    return Refused("payment_intent_incompatible_payment_method", message, param=param, payment_intent=payment)
+
+
+_CREDIT_INSUFFICIENT = Declined(
+    code="insufficient_funds",
+    decline_code="insufficient_funds",
+    message="The customer's stored credit is less than the amount. Use another payment method.",
+)
 
 
 def _spent(payment: PaymentIntent, method: PaymentMethod) -> tuple[PaymentMethod, ...]:
@@ -598,7 +649,7 @@ def _declined(
     message = outcome.message or _decline_message(outcome)
     usable_again = msgspec.structs.replace(method, consumed=False) if method.consumed else method
     charge = None
-    if attempt is not None or outcome.code == "authentication_required":
+    if attempt is not None or pending is not None or outcome.code == "authentication_required":
         identity = attempt.id if attempt is not None else at.new_id("att")
         connector, created = (attempt.connector, attempt.created) if attempt is not None else ("", at.now)
         charge = msgspec.structs.replace(

@@ -96,7 +96,13 @@ def new_method(card: CardFacts, fields: dict[str, Any], at: Moment, *, prefix: s
 
 
 def new_token(
-    card: CardFacts, at: Moment, *, name: str | None, address: dict[str, str], client_ip: str | None
+    card: CardFacts,
+    at: Moment,
+    *,
+    name: str | None,
+    address: dict[str, str],
+    client_ip: str | None,
+    door: str = "v1",
 ) -> Token:
     return Token(
         id=at.new_id("tok"),
@@ -106,6 +112,7 @@ def new_token(
         name=name,
         address=address,
         client_ip=client_ip,
+        door=door,
     )
 
 
@@ -166,6 +173,13 @@ def attach(method: PaymentMethod, customer: Customer) -> Changes:
             "payment_method_unexpected_state",
             "This PaymentMethod was previously used without being attached to a Customer or was detached from a "
             "Customer, and may not be used again.",
+            param="payment_method",
+        )
+    if method.type == "customer_balance":
+        raise Refused(
+            "payment_method_unexpected_state",
+            "A payment method of the type customer_balance cannot be attached: it stands for the stored credit of the "
+            "payment's customer. Make one for each payment.",
             param="payment_method",
         )
     decline = issuer_objection(method)

@@ -4,8 +4,10 @@ from typing import Any, assert_never
 
 import msgspec
 
+from tillway.domain import credit
 from tillway.domain.attempt import SENDS_MAX, Attempt
 from tillway.domain.charge import Charge
+from tillway.domain.customer import Customer
 from tillway.domain.ledger import balance_entry, transfer_entry
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import asked_later, sent_again
@@ -25,6 +27,7 @@ class Refund(Record, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     customer: str | None = None
     method: str | None = None
+    method_type: str = "card"
     entry: str | None = None
     failure_entry: str | None = None
     failure_reason: str | None = None
@@ -35,9 +38,18 @@ class Refund(Record, frozen=True, kw_only=True):
 
 
 def create(
-    charge: Charge, amount_minor: int | None, fields: dict[str, Any], at: Moment, *, idem: str | None = None
+    charge: Charge,
+    amount_minor: int | None,
+    fields: dict[str, Any],
+    at: Moment,
+    *,
+    idem: str | None = None,
+    customer: Customer | None = None,
 ) -> Changes:
-    """Take `amount_minor` (None: all that is left) off the charge and off the balance, and start sending it back."""
+    """Take `amount_minor` (None: all that is left) off the charge and off the balance, and start sending it back.
+
+    What was paid with the stored credit of `customer` is back there with this decision.
+    """
     if charge.status != "succeeded" or not charge.captured:
         raise Refused(
             "charge_not_refundable",
@@ -59,6 +71,8 @@ def create(
             f"Refund amount ({amount}) is greater than unrefunded amount on charge ({charge.refundable_minor}).",
             param="amount",
         )
+    if charge.method_type == credit.METHOD_TYPE:
+        return _to_credit(charge, customer, amount, fields, at)
     # From here the refund must be tried.
     suffix = at.new_suffix()
     entry = balance_entry(
@@ -96,7 +110,6 @@ def create(
             entry=entry.id,
             attempt=attempt.id,
             connector=charge.connector,
-            door=charge.door,
         ),
         fields,
     )
@@ -109,6 +122,39 @@ def create(
             EventDraft(type="refund.created", record=refund),
             EventDraft(type="charge.refunded", record=after, previous=charge),
         ),
+    )
+
+
+def _to_credit(
+    charge: Charge, customer: Customer | None, amount_minor: int, fields: dict[str, Any], at: Moment
+) -> Changes:
+    assert customer is not None, "a charge that stored credit paid has its customer, or the stub that is left of them"
+    refund = changed(
+        Refund(
+            id=at.new_id("re"),
+            created=at.now,
+            amount_minor=amount_minor,
+            currency=charge.currency,
+            charge=charge.id,
+            payment=charge.payment,
+            status="succeeded",
+            customer=charge.customer,
+            method=charge.method,
+            method_type=charge.method_type,
+        ),
+        fields,
+    )
+    returned = credit.return_to(customer, amount_minor, charge.currency, source=refund.id, at=at)
+    after = msgspec.structs.replace(charge, refunded_minor=charge.refunded_minor + amount_minor, last_refund=refund.id)
+    return returned.then(
+        Changes(
+            result=refund,
+            records=(refund, after),
+            events=(
+                EventDraft(type="refund.created", record=refund),
+                EventDraft(type="charge.refunded", record=after, previous=charge),
+            ),
+        )
     )
 
 

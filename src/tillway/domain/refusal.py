@@ -20,6 +20,9 @@ RULES: dict[str, Rule] = {
     # Who is asking.
     "api_key_missing": Rule(401, _INVALID, "No API key. Send it as `Authorization: Bearer sk_test_…`."),
     "api_key_invalid": Rule(401, _INVALID, "Invalid API key. List the keys with `tillway keys list`."),
+    "access_token_invalid": Rule(401, _INVALID, "The access token is refused. Ask for a new one at /oauth2/token."),
+    "access_token_expired": Rule(401, _INVALID, "The access token has expired. Ask for a new one at /oauth2/token."),
+    "insufficient_scope": Rule(403, _INVALID, "This credential does not have the scope that the call needs."),
     "secret_key_required": Rule(
         401, _INVALID, "This call needs a secret key (sk_…); a publishable key (pk_…) was sent."
     ),
@@ -27,6 +30,7 @@ RULES: dict[str, Rule] = {
     "account_invalid": Rule(
         403, _INVALID, "This key reaches its own account alone: there are no connected accounts. Leave the header out."
     ),
+    "merchant_mismatch": Rule(401, _INVALID, "The merchant named in the request is not the merchant of its key."),
     "livemode_mismatch": Rule(401, _INVALID, "A test key cannot reach live objects, nor a live key test objects."),
     "live_mode_not_configured": Rule(
         400, _INVALID, "Live mode has no connector. Add one with `tillway connectors add NAME --kind KIND --mode live`."
@@ -91,12 +95,16 @@ RULES: dict[str, Rule] = {
         402, "card_error", "An error occurred while processing your card. Try again in a little bit."
     ),
     "authentication_required": Rule(402, "card_error", "This payment requires authentication."),
+    "insufficient_funds": Rule(402, "card_error", "There is not enough money to pay with."),
     "token_already_used": Rule(400, _INVALID, "You cannot use a token more than once."),
     "token_expired": Rule(400, _INVALID, "This token has expired. Make a new one."),
     # The state of things.
     "payment_intent_unexpected_state": Rule(400, _INVALID, "The PaymentIntent's status does not allow this."),
     "payment_intent_authentication_failure": Rule(
         402, "card_error", "The provided payment method has failed authentication."
+    ),
+    "payment_intent_incompatible_payment_method": Rule(
+        400, _INVALID, "The payment method cannot do what this PaymentIntent asks for."
     ),
     "payment_intent_action_required": Rule(402, "card_error", "This payment requires an action of the customer."),
     "payment_method_unexpected_state": Rule(400, _INVALID, "The payment method's state does not allow this."),
@@ -113,6 +121,11 @@ RULES: dict[str, Rule] = {
     "refund_amount_too_large": Rule(400, _INVALID, "The refund is larger than what is left of the charge."),
     "dispute_unexpected_state": Rule(400, _INVALID, "The dispute's status does not allow this."),
     "missing": Rule(402, "card_error", "The customer has no such payment source."),
+    "customer_credit_insufficient": Rule(400, _INVALID, "The customer has less stored credit than that."),
+    "customer_currency_mismatch": Rule(400, _INVALID, "The customer's stored credit is in another currency."),
+    "customer_has_credit": Rule(
+        400, _INVALID, "The customer has stored credit. Take it back with a balance transaction before deleting them."
+    ),
     "capture_amount_too_large": Rule(400, _INVALID, "The amount to capture is larger than what was authorized."),
     "connector_unsupported": Rule(400, _INVALID, "The connector of this payment cannot do this."),
     "webhook_endpoint_limit": Rule(400, _INVALID, "An account has at most 16 webhook endpoints."),

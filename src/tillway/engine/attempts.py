@@ -309,6 +309,7 @@ class Attempts:
             held = await self.engine.load(scope.key).maybe(IdempotencyRecord, attempt.idem)
             if held is not None:
                 caller.api_version, caller.expand, caller.request_id = held.api_version, held.expand, held.request
+                caller.presenter = held.presenter
         return caller
 
     async def expire(self, row: Row) -> None:

@@ -17,7 +17,7 @@ from tillway.engine.payments import existing_method, fields_of, picked, redeemed
 from tillway.engine.platform import Platform
 
 
-async def create(platform: Platform, caller: Caller, params: dict[str, Any], *, door: str = "v1") -> Done:
+async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done:
     """A payment behind the scenes (`dpi_`), confirmed at once; the caller is shown its charge."""
     secret = random_text(24)
     cvc: list[str] = []
@@ -31,7 +31,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any], *, 
             "capture_method": "manual" if params.get("capture") is False else "automatic",
             "customer": method.customer or params.get("customer"),
             "off_session": True,
-            "door": door,
+            "door": caller.door,
         }
         created = payment_intent.create(fields, at, secret=secret, prefix="dpi")
         payment = created.result

@@ -57,7 +57,8 @@ class Caller(msgspec.Struct, kw_only=True):
     """On whose behalf something is done.
 
     `idempotency` is (record id, fingerprint) of a request that named a key; `replaces` the version of an expired record
-    of that key.
+    of that key. `door` is the contract the request came in by, `presenter` names whose words its answer is put into
+    (empty: `/v1`'s), and `actor` who asks: the id of an API key, or a part of the platform.
     """
 
     scope: Scope
@@ -70,6 +71,9 @@ class Caller(msgspec.Struct, kw_only=True):
     replaces: int = 0
     client_ip: str | None = None
     publishable: bool = False
+    door: str = "v1"
+    actor: str = "system"
+    presenter: str = ""
 
     @property
     def idem(self) -> str | None:
@@ -343,6 +347,7 @@ class Engine:
             body=msgspec.Raw(body) if status else NOTHING,
             api_version=caller.api_version,
             expand=caller.expand,
+            presenter=caller.presenter,
         )
 
     async def endpoints(self, scope_key: str) -> list[WebhookEndpoint]:

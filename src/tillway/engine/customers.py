@@ -66,7 +66,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
     """A customer, with the payment method or card given along attached to it. A card that is declined makes none."""
 
     async def work(load: Load, at: Moment) -> Changes:
-        fields = fields_of(params)
+        fields = fields_of(params) | {"door": caller.door}
         given: list[PaymentMethod] = []
         made = Changes()
         if params.get("payment_method") is not None:
@@ -152,6 +152,7 @@ async def delete(platform: Platform, caller: Caller, id: str) -> Done:
 
     async def work(load: Load, at: Moment) -> Changes:
         customer = await existing(load, id)
+        domain.must_have_no_credit(customer)
         partition = by_customer(load.scope_key, "pm", id)
         rows = await load.store.query("customer", partition, limit=METHODS_PER_COMMIT + 1)
         changes = Changes()

@@ -5,13 +5,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tillway.domain import payment_intent
+from tillway.domain import credit, payment_intent
 from tillway.domain.account import Scope
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token, new_method, redeem
-from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.record import Changes, Moment, Record, changed
 from tillway.domain.refusal import Refused
 from tillway.engine import client_secret
 from tillway.engine.clock import random_text
@@ -58,9 +58,7 @@ def picked(params: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: params[name] for name in names if name in params}
 
 
-async def create(
-    platform: Platform, caller: Caller, params: dict[str, Any], *, prefix: str = "pi", door: str = "v1"
-) -> Done:
+async def create(platform: Platform, caller: Caller, params: dict[str, Any], *, prefix: str = "pi") -> Done:
     _check_create(params)
     secret = random_text(24)
     cvc: list[str] = []
@@ -72,7 +70,7 @@ async def create(
         if method is not None:
             fields["method"] = method.id
         await _check_customer(load, fields.get("customer"))
-        fields["door"] = door
+        fields["door"] = caller.door
         changes = made.then(payment_intent.create(fields, at, secret=secret, prefix=prefix))
         if terms is None:
             return changes
@@ -163,7 +161,9 @@ async def _begin(
         challenge_url=f"{platform.engine.settings.public_url}/3ds/{caller.scope_key}/{payment.id}?secret={payment.secret}",
         error_on_action=bool(params.get("error_on_requires_action")),
     )
-    changes = payment_intent.confirm(payment, method, terms, at, idem=caller.idem)
+    pays_from_credit = method is not None and method.type == credit.METHOD_TYPE
+    customer = await load.maybe(Customer, payment.customer) if pays_from_credit else None
+    changes = payment_intent.confirm(payment, method, terms, at, idem=caller.idem, customer=customer)
     await take_code(platform, load, method, made, changes, at, cvc)
     return changes
 
@@ -386,7 +386,15 @@ async def _make_card(
     return method, Changes(records=(method, *sealed))
 
 
-METHOD_MAKERS: dict[str, MethodMaker] = {"card": _make_card}
+async def _make_credit(
+    platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
+) -> tuple[PaymentMethod, Changes]:
+    """Whose credit it is, the payment says."""
+    method = changed(PaymentMethod(id=at.new_id("pm"), created=at.now, type=credit.METHOD_TYPE), fields)
+    return method, Changes(records=(method,))
+
+
+METHOD_MAKERS: dict[str, MethodMaker] = {"card": _make_card, credit.METHOD_TYPE: _make_credit}
 """The types of payment methods that can be made, and how."""
 
 

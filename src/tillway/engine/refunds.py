@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from tillway.domain import refund
+from tillway.domain import credit, refund
 from tillway.domain.charge import Charge
+from tillway.domain.customer import Customer
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
@@ -24,7 +25,9 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
     async def work(load: Load, at: Moment) -> Changes:
         charge = await _charge(load, params)
         fields = picked(params, "reason", "metadata", "instructions_email")
-        return refund.create(charge, params.get("amount"), fields, at, idem=caller.idem)
+        fields["door"] = caller.door
+        customer = await load.maybe(Customer, charge.customer) if charge.method_type == credit.METHOD_TYPE else None
+        return refund.create(charge, params.get("amount"), fields, at, idem=caller.idem, customer=customer)
 
     return await platform.attempts.operate(caller, work)
 

@@ -17,7 +17,9 @@ async def create(platform: Platform, caller: Caller, card: dict[str, Any]) -> Do
         facts, sealed = platform.cards.take_in(
             load.scope_key, card, address, at, keep_until=at.now + TOKEN_LIFETIME_SECONDS
         )
-        token = new_token(facts, at, name=card.get("name"), address=address, client_ip=caller.client_ip)
+        token = new_token(
+            facts, at, name=card.get("name"), address=address, client_ip=caller.client_ip, door=caller.door
+        )
         return Changes(result=token, records=(token, *sealed))
 
     return await platform.engine.run(caller, work)

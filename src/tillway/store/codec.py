@@ -9,12 +9,16 @@ from typing import Any
 
 import msgspec
 
+from tillway.domain.access import OAuthClient, SigningKey
 from tillway.domain.account import Account, ApiKey, ConnectorConfig
+from tillway.domain.alias import Alias
 from tillway.domain.attempt import Attempt
 from tillway.domain.charge import Charge
+from tillway.domain.credit import CustomerBalanceTransaction
 from tillway.domain.customer import Customer
 from tillway.domain.dispute import Dispute
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
+from tillway.domain.gateway_payment import GatewayPayment
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Balances, Entry
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent
@@ -30,9 +34,13 @@ TYPES: dict[str, type[Record]] = {
     "acct": Account,
     "key": ApiKey,
     "con": ConnectorConfig,
+    "jwk": SigningKey,
+    "oac": OAuthClient,
+    "als": Alias,
     "att": Attempt,
     "bal": Balances,
     "card": PaymentMethod,
+    "cbtxn": CustomerBalanceTransaction,
     "ch": Charge,
     "cus": Customer,
     "cvc": SealedRecord,
@@ -40,6 +48,7 @@ TYPES: dict[str, type[Record]] = {
     "du": Dispute,
     "evt": Event,
     "exp": AuthorizationExpiry,
+    "gwp": GatewayPayment,
     "idem": IdempotencyRecord,
     "je": Entry,
     "ntc": NoticeTask,
@@ -172,6 +181,7 @@ _ENTRIES: dict[type[Record], Callable[[str, Any], tuple[tuple[str, str], ...]]] 
     SetupIntent: lambda scope, setup: (
         (("customer", by_customer(scope, "seti", setup.customer)),) if setup.customer else ()
     ),
+    CustomerBalanceTransaction: lambda scope, movement: (("parent", by_parent(scope, "cbtxn", movement.customer)),),
     SetupAttempt: lambda scope, attempt: (("parent", by_parent(scope, "setatt", attempt.setup)),),
 }
 

@@ -1,0 +1,7 @@
+"""Imports every dialect, which puts its routes into the table."""
+
+import importlib
+
+DIALECTS = ("gateway",)
+
+LOADED = tuple(importlib.import_module(f"tillway.dialects.{name}") for name in DIALECTS)

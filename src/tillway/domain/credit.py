@@ -1,0 +1,147 @@
+"""Stored credit: money that a merchant owes one of its customers, to be spent with that merchant.
+
+It is Stripe's customer balance, and written as there: `balance_minor` of a customer is negative where they have credit.
+It is never positive, since a customer's debts are nobody's business here. Every movement is a record of its own, made in
+the commit that moves the customer's version, so that no two that race can both take the last of it.
+
+In the ledger, credit is a liability (`credits`) against what the merchant put up for it (`credit_funding`). No movement
+touches what the merchant is owed: whoever could fund credit from nothing, pay with it and have the payment paid out would
+have made money.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from tillway.domain.customer import Customer, must_exist
+from tillway.domain.ledger import transfer_entry
+from tillway.domain.money import AMOUNT_MAX
+from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
+from tillway.domain.refusal import Refused
+
+METHOD_TYPE = "customer_balance"
+"""The type of the payment methods that pay with stored credit."""
+
+CREDIT_MAX = 99_999_999_999
+"""Most credit that a customer can have, in minor units."""
+
+Kind = Literal["adjustment", "applied_to_invoice", "unapplied_from_invoice"]
+"""Stripe's words. Tillway has no invoices: a payment is `applied_to_invoice`, its refund `unapplied_from_invoice`."""
+
+
+class CustomerBalanceTransaction(Record, frozen=True, kw_only=True):
+    """One movement of a customer's stored credit. A negative `amount_minor` is new credit, a positive one spends it.
+
+    `ending_balance_minor` is the customer's balance after it; `source` the charge or refund that it belongs to.
+    """
+
+    customer: str
+    amount_minor: int
+    currency: str
+    ending_balance_minor: int
+    type: Kind = "adjustment"
+    source: str | None = None
+    description: str | None = None
+    metadata: dict[str, str] = {}
+
+
+def adjust(customer: Customer, amount_minor: int, currency: str, fields: dict[str, Any], at: Moment) -> Changes:
+    """Give credit (a negative amount) or take it back, as the merchant says. The result is the movement.
+
+    Refused: no amount or more than AMOUNT_MAX, another currency than the customer's, more than there is.
+    """
+    must_exist(customer, "customer")
+    check_currency_of(customer, currency)
+    if amount_minor == 0:
+        raise Refused("amount_too_small", "An adjustment of 0 changes nothing. Send another amount.", param="amount")
+    if abs(amount_minor) > AMOUNT_MAX or -(customer.balance_minor + amount_minor) > CREDIT_MAX:
+        raise Refused("amount_too_large", param="amount")
+    if customer.balance_minor + amount_minor > 0:
+        raise Refused(
+            "customer_credit_insufficient",
+            f"The customer has a credit of {-customer.balance_minor}, and {amount_minor} cannot be taken from it. A "
+            "customer's balance is never above zero here.",
+            param="amount",
+        )
+    return _moved(customer, amount_minor, currency, "adjustment", at, fields=fields)
+
+
+def covers(customer: Customer, amount_minor: int) -> bool:
+    """Whether the customer's credit is enough for a payment of `amount_minor`."""
+    return customer.balance_minor + amount_minor <= 0
+
+
+def spend(customer: Customer, amount_minor: int, currency: str, *, source: str, at: Moment) -> Changes:
+    """Pay the charge `source` out of the credit, which covers it."""
+    assert customer.currency == currency and covers(customer, amount_minor) and amount_minor > 0
+    return _moved(customer, amount_minor, currency, "applied_to_invoice", at, source=source)
+
+
+def return_to(customer: Customer, amount_minor: int, currency: str, *, source: str, at: Moment) -> Changes:
+    """Put what was paid with credit back to it, for the refund `source`."""
+    if customer.deleted:
+        raise Refused(
+            "charge_not_refundable",
+            "This charge was paid with the stored credit of a customer who has been deleted. There is no credit to "
+            "refund it to.",
+            param="charge",
+        )
+    assert customer.currency == currency and amount_minor > 0
+    return _moved(customer, -amount_minor, currency, "unapplied_from_invoice", at, source=source)
+
+
+def check_currency_of(customer: Customer, currency: str) -> None:
+    """The first credit fixes its currency; Refused `customer_currency_mismatch` for any other."""
+    if customer.currency not in (None, currency):
+        raise Refused(
+            "customer_currency_mismatch",
+            f"The credit of this customer is in {customer.currency}. Send the amount in that currency, or use another "
+            "customer.",
+            param="currency",
+        )
+
+
+def update(movement: CustomerBalanceTransaction, fields: dict[str, Any]) -> Changes:
+    """Words and metadata alone: the money of a movement stands."""
+    after = changed(movement, fields)
+    return Changes(result=after, records=(after,) if after != movement else ())
+
+
+def _moved(
+    customer: Customer,
+    amount_minor: int,
+    currency: str,
+    kind: Kind,
+    at: Moment,
+    *,
+    source: str | None = None,
+    fields: dict[str, Any] | None = None,
+) -> Changes:
+    after = msgspec.structs.replace(customer, balance_minor=customer.balance_minor + amount_minor, currency=currency)
+    movement = changed(
+        CustomerBalanceTransaction(
+            id=at.new_id("cbtxn"),
+            created=at.now,
+            customer=customer.id,
+            amount_minor=amount_minor,
+            currency=currency,
+            ending_balance_minor=after.balance_minor,
+            type=kind,
+            source=source,
+        ),
+        fields or {},
+    )
+    spent = amount_minor > 0
+    entry = transfer_entry(
+        source=movement.id,
+        debit="credits" if spent else "credit_funding",
+        credit="credit_funding" if spent else "credits",
+        amount_minor=abs(amount_minor),
+        currency=currency,
+        at=at,
+    )
+    return Changes(
+        result=movement,
+        records=(after, movement, entry),
+        events=(EventDraft(type="customer.updated", record=after, previous=customer),),
+    )

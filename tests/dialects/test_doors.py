@@ -1,0 +1,93 @@
+"""What all dialects have in common: keys, merchants, content types, and that nothing a caller sends is our mistake."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from bad_bodies import BAD_BODIES
+from inside import Answer, Inside, Merchant
+
+from tillway.api.app import NOBODY
+from tillway.api.openapi import dialect_document
+from tillway.api.routes import DIALECT_ROUTES, Route
+from tillway.dialects import doors
+
+assert doors.LOADED
+
+WRITING = [entry for entry in DIALECT_ROUTES if entry.method in ("POST", "PUT")]
+DOCUMENTS = Path(__file__).parents[2] / "docs" / "openapi"
+
+
+def name_of(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+def path_of(route: Route) -> str:
+    return "/".join("x12345678" if part.startswith("{") else part for part in route.path.split("/"))
+
+
+@pytest.fixture
+async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
+    inside = await Inside.open(tmp_path)
+    yield inside
+    await inside.close()
+
+
+@pytest.fixture
+async def merchant(inside: Inside) -> Merchant:
+    return await inside.merchant()
+
+
+async def send(inside: Inside, route: Route, body: bytes, key: str | None, content_type: str | None) -> Answer:
+    return await inside.send(route.method, path_of(route), key=key, body=body, content_type=content_type)
+
+
+@pytest.mark.parametrize("route", WRITING, ids=name_of)
+async def test_bad_bodies_are_refused_and_write_nothing(inside: Inside, merchant: Merchant, route: Route) -> None:
+    for name, _, body in BAD_BODIES:
+        before = inside.store.commits
+        answer = await send(inside, route, body, merchant.key, "application/json")
+        assert answer.status < 500, f"{name}: {answer.status} {answer.body!r}"
+        assert inside.store.commits == before, f"{name}: a refused body wrote something: {answer.body!r}"
+        assert "4242424242424242" not in answer.body.decode(), name
+        assert isinstance(answer.json, dict), name
+
+
+@pytest.mark.parametrize("route", [entry for entry in DIALECT_ROUTES if entry.access != "anyone"], ids=name_of)
+async def test_without_a_key_nobody_is_served(inside: Inside, route: Route) -> None:
+    for key in (None, "sk_test_nobodys", "pk_test_public"):
+        answer = await send(inside, route, b"{}", key, "application/json")
+        assert answer.status == 401, answer.body
+        assert inside.store.commits == 0 or NOBODY.key not in str(inside.store)
+
+
+@pytest.mark.parametrize("route", WRITING, ids=name_of)
+async def test_content_types(inside: Inside, merchant: Merchant, route: Route) -> None:
+    """JSON under its own type, under none, and under the one that curl sends; the same refusal under all three."""
+    bodies = [
+        await send(inside, route, b'{"no_such_member": 1}', merchant.key, type)
+        for type in ("application/json", None, "application/x-www-form-urlencoded")
+    ]
+    assert len({answer.status for answer in bodies}) == 1 and bodies[0].status < 500
+    assert (await send(inside, route, b"{}", merchant.key, "text/xml")).status == 415
+
+
+def test_each_dialect_has_its_document() -> None:
+    """docs/openapi/<dialect>.json is what the routes say. `python tests/dialects/test_doors.py` writes them anew."""
+    for name, text in _documents().items():
+        assert (DOCUMENTS / f"{name}.json").read_text() == text, f"docs/openapi/{name}.json is out of date"
+
+
+def _documents() -> dict[str, str]:
+    dialects = {entry.dialect.name: entry.dialect for entry in DIALECT_ROUTES if entry.dialect is not None}
+    return {
+        name: msgspec.json.format(msgspec.json.encode(dialect_document(dialect)), indent=2).decode() + "\n"
+        for name, dialect in dialects.items()
+    }
+
+
+if __name__ == "__main__":
+    DOCUMENTS.mkdir(exist_ok=True)
+    for name, text in _documents().items():
+        (DOCUMENTS / f"{name}.json").write_text(text)
