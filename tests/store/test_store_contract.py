@@ -4,11 +4,11 @@ import asyncio
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from tillway.store.port import ABSENT, WRITES_MAX, CommitUnknown, Conflict, Row, Store, Unavailable, Write
+from tillway.store.port import ABSENT, WRITES_MAX, CommitUnknown, Conflict, Row, Store, Unavailable, Waiting, Write
 from tillway.testing.memory_store import MemoryStore
 from tillway.testing.store_contract import StoreContract, broken_promises
 
@@ -176,6 +176,21 @@ class ClaimsInAnyOrder(MemoryStore):
         return (await super().claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit))[::-1]
 
 
+class PeeksAtTheExpired(MemoryStore):
+    async def peek(
+        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+    ) -> list[Waiting]:
+        return await super().peek(queue, now_ms=0, limit=limit, order=order)
+
+
+class PeeksAtOneEnd(MemoryStore):
+    async def peek(
+        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+    ) -> list[Waiting]:
+        found = await super().peek(queue, now_ms=now_ms, limit=limit)
+        return found if order == "soonest" else found[::-1]
+
+
 class LeavesIndexEntriesBehind(MemoryStore):
     async def commit(self, writes: Sequence[Write]) -> None:
         old = {write.key: self._writes[write.key].index for write in writes if write.key in self._writes}
@@ -327,6 +342,8 @@ BROKEN_IN_MEMORY = [
     (ClaimsAtTheSameVersion, "test_claimers_whose_clocks_differ"),
     (ClaimsTooEarly, "test_a_task_is_claimed_when_it_is_due"),
     (ClaimsInAnyOrder, "test_a_task_is_claimed_when_it_is_due"),
+    (PeeksAtTheExpired, "test_a_peek_shows_tasks_by_due_time_and_leaves_them"),
+    (PeeksAtOneEnd, "test_a_peek_shows_tasks_by_due_time_and_leaves_them"),
     (LeavesIndexEntriesBehind, "test_a_write_replaces_the_index_entries"),
     (LeavesIndexEntriesOfTheDead, "test_a_write_replaces_the_index_entries"),
     (LeavesTermsBehind, "test_a_write_replaces_the_index_entries"),

@@ -62,6 +62,14 @@ def prefix_end(prefix: str) -> str | None:
     return None
 
 
+class Waiting(msgspec.Struct, frozen=True, gc=False):
+    """A task in its queue, due at `due_at_ms`: as it was written, or as the last lease has it."""
+
+    key: str
+    due_at_ms: int
+    body: bytes
+
+
 class Conflict(Exception):
     """A version had moved, or a key that should be absent was there: nothing of the commit was written."""
 
@@ -119,6 +127,12 @@ class Store(Protocol):
         Claiming moves each one's due time to `now_ms + lease_ms` and its version by one, durably, so that no two
         callers get the same task within a lease. The rows carry the new version.
         """
+
+    async def peek(
+        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+    ) -> list[Waiting]:
+        """Up to `limit` tasks of `queue` by due time and then key, due or not, claimed or not, without touching them:
+        for whoever watches. What has expired at `now_ms` is not among them."""
 
     async def purge_expired(self, *, now: int, limit: int) -> int:
         """Delete up to `limit` records whose `expires_at` is at or before `now` (epoch seconds); how many went."""

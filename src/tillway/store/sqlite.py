@@ -32,6 +32,7 @@ from tillway.store.port import (
     Row,
     StoreUnfit,
     Unavailable,
+    Waiting,
     Write,
     prefix_end,
 )
@@ -133,6 +134,9 @@ _DUE = """
 FROM record INDEXED BY record_due WHERE queue = ? AND due_at_ms <= ? AND (expires_at IS NULL OR expires_at > ?)"""
 _ANY_DUE = f"SELECT 1 {_DUE} LIMIT 1"
 _ALL_DUE = f"SELECT id, key, version, body {_DUE} ORDER BY due_at_ms, key LIMIT ?"
+_WAITING = """
+SELECT key, due_at_ms, body FROM record INDEXED BY record_due
+WHERE queue = ? AND (expires_at IS NULL OR expires_at > ?)"""
 _LEASE = "UPDATE record SET version = version + 1, due_at_ms = ? WHERE id = ?"
 
 _EXPIRED = "FROM record INDEXED BY record_expires WHERE expires_at <= ?"
@@ -185,6 +189,8 @@ class SqliteStore:
         self.commits = 0
         self.batches = 0
         self.flush_seconds = 0.0
+        self.on_batch: Callable[[int, float], None] | None = None
+        """Called in the loop after each flush, with the number of commits in it and its seconds. It must not raise."""
         self._loop = asyncio.get_running_loop()
         self._reader = reader
         self._read = reader.cursor().execute
@@ -286,6 +292,14 @@ class SqliteStore:
         if not self._rows(_ANY_DUE, due):
             return []
         return cast(list[Row], await self._submit(partial(self._lease, due, now_ms + lease_ms, limit)))
+
+    async def peek(
+        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+    ) -> list[Waiting]:
+        assert 1 <= limit <= PAGE_MAX
+        by = "due_at_ms, key" if order == "soonest" else "due_at_ms DESC, key DESC"
+        rows = self._rows(f"{_WAITING} ORDER BY {by} LIMIT ?", (queue, now_ms // 1000, limit))
+        return [Waiting(*row) for row in rows]
 
     async def purge_expired(self, *, now: int, limit: int) -> int:
         assert 1 <= limit <= PAGE_MAX
@@ -462,17 +476,20 @@ class SqliteStore:
             except Exception as failure:
                 error = failure
                 self._after_failed_flush()
-            self.flush_seconds += time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            self.flush_seconds += seconds
             try:
-                self._loop.call_soon_threadsafe(self._answer, answers, error)
+                self._loop.call_soon_threadsafe(self._answer, answers, error, seconds)
             except RuntimeError:
                 return  # The loop was closed before the store: nobody is left to hear the answer.
 
     def _flush(self) -> None:
         self._execute("COMMIT")
 
-    def _answer(self, answers: list[_Answer], error: Exception | None) -> None:
+    def _answer(self, answers: list[_Answer], error: Exception | None, seconds: float) -> None:
         self.batches += 1
+        if self.on_batch is not None:
+            self.on_batch(len(answers), seconds)
         for future, result, refusal in answers:
             if future.done():
                 continue

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
-from tillway.store.port import ABSENT, INDEXES, PAGE_MAX, WRITES_MAX, Conflict, Row, Write, prefix_end
+from tillway.store.port import ABSENT, INDEXES, PAGE_MAX, WRITES_MAX, Conflict, Row, Waiting, Write, prefix_end
 
 _KEYS_MAX = 100
 _TERMS_MAX = 64
@@ -91,6 +91,16 @@ class MemoryStore:
             self._rows[key] = Row(key, row.version + 1, row.body)
             self._due[queue][key] = now_ms + lease_ms
         return [self._rows[key] for key in keys]
+
+    async def peek(
+        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+    ) -> list[Waiting]:
+        assert 1 <= limit <= PAGE_MAX
+        found = sorted(
+            ((at, key) for key, at in self._due[queue].items() if not _expired(self._writes[key], now_ms // 1000)),
+            reverse=order == "latest",
+        )
+        return [Waiting(key, at, self._rows[key].body) for at, key in found[:limit]]
 
     async def purge_expired(self, *, now: int, limit: int) -> int:
         assert 1 <= limit <= PAGE_MAX

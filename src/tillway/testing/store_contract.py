@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 from unittest import SkipTest
 
-from tillway.store.port import ABSENT, INDEXES, PAGE_MAX, WRITES_MAX, CommitUnknown, Conflict, Row, Store, Write
+from tillway.store.port import ABSENT, INDEXES, PAGE_MAX, WRITES_MAX, CommitUnknown, Conflict, Row, Store, Waiting, Write
 
 ATTEMPTS_MAX = 1_000
 """How often a test decides again after a Conflict, before it says that the store makes no headway."""
@@ -466,6 +466,35 @@ class StoreContract:
             assert await claim(store, 1_001) == ["task/late"]
             assert await claim(store, 1_001, queue="nobody's") == []
             assert await claim(store, 1_001, queue="q2") == ["task/other"]
+
+    async def test_a_peek_shows_tasks_by_due_time_and_leaves_them(self) -> None:
+        async with self.opened() as store:
+            await store.commit(
+                [
+                    Write("task/b", ABSENT, b"B", (), "q", 2_000),
+                    Write("task/a", ABSENT, b"A", (), "q", 2_000),
+                    Write("task/late", ABSENT, b"L", (), "q", 9_000),
+                    Write("task/first", ABSENT, b"F", (), "q", 1_000),
+                    Write("task/old", ABSENT, b"O", (), "q", 500, 3),
+                    Write("task/other", ABSENT, b"x", (), "q2", 1),
+                    Write("no-task", ABSENT, b"y"),
+                ]
+            )
+            in_time = [
+                Waiting("task/first", 1_000, b"F"),
+                Waiting("task/a", 2_000, b"A"),
+                Waiting("task/b", 2_000, b"B"),
+                Waiting("task/late", 9_000, b"L"),
+            ]
+            for _ in range(2):
+                assert await store.peek("q", now_ms=4_000, limit=PAGE_MAX) == in_time
+                assert await store.peek("q", now_ms=4_000, limit=9, order="latest") == in_time[::-1]
+                assert await store.peek("q", now_ms=4_000, limit=2) == in_time[:2]
+                assert await store.peek("q", now_ms=4_000, limit=1, order="latest") == in_time[-1:]
+            assert await store.peek("q", now_ms=2_999, limit=1) == [Waiting("task/old", 500, b"O")]
+            assert await store.peek("nobody's", now_ms=4_000, limit=1) == []
+            assert len(await store.claim("q", now_ms=4_000, lease_ms=MINUTE_MS, limit=1)) == 1
+            assert await store.peek("q", now_ms=4_000, limit=9) == [*in_time[1:], Waiting("task/first", 64_000, b"F")]
 
     async def test_a_lease_keeps_others_away_until_it_runs_out(self) -> None:
         async with self.opened() as store:
