@@ -17,7 +17,18 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 from unittest import SkipTest
 
-from tillway.store.port import ABSENT, INDEXES, PAGE_MAX, WRITES_MAX, CommitUnknown, Conflict, Row, Store, Waiting, Write
+from tillway.store.port import (
+    ABSENT,
+    INDEXES,
+    PAGE_MAX,
+    WRITES_MAX,
+    CommitUnknown,
+    Conflict,
+    Row,
+    Store,
+    Waiting,
+    Write,
+)
 
 ATTEMPTS_MAX = 1_000
 """How often a test decides again after a Conflict, before it says that the store makes no headway."""
