@@ -9,11 +9,13 @@ import msgspec
 
 from tillway.domain.account import Scope
 from tillway.domain.attempt import Attempt
+from tillway.domain.audit import AuditEntry, Change
 from tillway.domain.event import Delivery, Event, WebhookEndpoint
 from tillway.domain.idempotency import LIFETIME_SECONDS, IdempotencyRecord
 from tillway.domain.ledger import Fee
 from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record
 from tillway.domain.refusal import Refused
+from tillway.engine import audit
 from tillway.engine.clock import Clock
 from tillway.store.codec import QUEUES, TYPES, decode, encode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Write
@@ -73,6 +75,10 @@ class Caller(msgspec.Struct, kw_only=True):
     publishable: bool = False
     door: str = "v1"
     actor: str = "system"
+    hint: str = ""
+    """Which key the actor is, as its owner knows it."""
+    operation: str = ""
+    """What is asked for, for the audit trail: a route, or what a task does."""
     presenter: str = ""
 
     @property
@@ -81,8 +87,8 @@ class Caller(msgspec.Struct, kw_only=True):
         return self.idempotency[0] if self.idempotency is not None else None
 
     @classmethod
-    def system(cls, scope: Scope) -> "Caller":
-        return cls(scope=scope, scope_key=scope.key)
+    def system(cls, scope: Scope, operation: str = "task", *, actor: str = "system") -> "Caller":
+        return cls(scope=scope, scope_key=scope.key, operation=operation, actor=actor)
 
 
 class Done(msgspec.Struct):
@@ -310,6 +316,9 @@ class Engine:
             version = seen.get(gone, NOWHERE)[0]
             if version != ABSENT:
                 writes.append(Write(f"{scope}/{gone}", version, None))
+        told = audit.changes_of(seen, records, writes)
+        if told:
+            writes.append(write_of(scope, _audit_entry(caller, told, at), ABSENT))
         if changes.events:
             endpoints = await self.endpoints(scope)
             of_record = dict(zip(map(id, changes.records), writes, strict=False))
@@ -385,6 +394,20 @@ def _trace(write: Write, row: Row | None) -> Literal["ours", "theirs", "untouche
     if version > write.version + 1:
         return "moved on"
     return "ours" if row is not None and row.body == write.body else "theirs"
+
+
+def _audit_entry(caller: Caller, told: Sequence[Change], at: Moment) -> AuditEntry:
+    return AuditEntry(
+        id=at.new_id("aud"),
+        created=at.now,
+        at_ms=at.now_ms,
+        actor=caller.actor,
+        operation=caller.operation,
+        changes=tuple(told),
+        hint=caller.hint,
+        ip=caller.client_ip,
+        request=caller.request_id,
+    )
 
 
 def _event_writes(

@@ -13,6 +13,7 @@ from tillway.domain.access import OAuthClient, SigningKey
 from tillway.domain.account import Account, ApiKey, ConnectorConfig
 from tillway.domain.alias import Alias
 from tillway.domain.attempt import Attempt
+from tillway.domain.audit import AuditBatch, AuditEntry, AuditTask
 from tillway.domain.charge import Charge
 from tillway.domain.credit import CustomerBalanceTransaction
 from tillway.domain.customer import Customer
@@ -37,6 +38,8 @@ TYPES: dict[str, type[Record]] = {
     "jwk": SigningKey,
     "oac": OAuthClient,
     "als": Alias,
+    "aud": AuditEntry,
+    "audt": AuditTask,
     "att": Attempt,
     "bal": Balances,
     "card": PaymentMethod,
@@ -52,6 +55,9 @@ TYPES: dict[str, type[Record]] = {
     "idem": IdempotencyRecord,
     "je": Entry,
     "ntc": NoticeTask,
+    "ord": Order,
+    "ordt": OrderTask,
+    "mrk": AuditBatch,
     "pi": PaymentIntent,
     "pm": PaymentMethod,
     "re": Refund,
@@ -67,6 +73,7 @@ TYPES: dict[str, type[Record]] = {
 
 QUEUES: dict[type[Record], str] = {
     Attempt: "attempts",
+    AuditTask: "audit",
     AuthorizationExpiry: "expiries",
     Delivery: "deliveries",
     NoticeTask: "notices",

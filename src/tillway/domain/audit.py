@@ -1,0 +1,186 @@
+"""The audit trail: who changed what, and the chain of batches that makes a change to the trail itself show.
+
+An entry is written in the commit that it tells of. Entries are linked into batches later, when none can appear before
+them any more: a batch holds the digest of each of its entries, the root of the Merkle tree over these (the tree of
+RFC 6962, section 2.1), and the head of the batch before it. Whoever knows a head knows all that lies before it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from tillway.domain.account import ConnectorConfig
+from tillway.domain.attempt import Attempt
+from tillway.domain.event import WebhookEndpoint
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import SealedRecord
+from tillway.domain.record import NOTHING, Record, Value
+from tillway.domain.setup_intent import SetupIntent
+
+BATCH_MAX = 500
+"""Most entries in one batch."""
+
+HIDDEN = "****"
+
+REDACTED: dict[type[Record], tuple[str, ...]] = {
+    # The address of a challenge has the secret in it.
+    PaymentIntent: ("secret", "challenge"),
+    SetupIntent: ("secret", "challenge"),
+    WebhookEndpoint: ("secret",),
+    ConnectorConfig: ("settings",),
+    SealedRecord: ("sealed",),
+}
+"""Fields whose values never enter the trail: HIDDEN stands for them, before and after."""
+
+UNREMARKABLE: dict[type[Record], frozenset[str]] = {
+    Attempt: frozenset(("asked", "due_at_ms", "reason", "sent")),
+}
+"""Fields that tell when a task is tried again, and nothing about money: a change of these alone is no entry."""
+
+DIGEST_BYTES = 32
+
+_LEAF, _NODE, _HEAD = b"\x00", b"\x01", b"\x02"
+"""What is hashed begins with what it is, so that no leaf can be passed off as a node, nor a node as a head."""
+
+
+class Change(Value, frozen=True, kw_only=True):
+    """What became of one record: `version` is the one it then had, or had last.
+
+    `new` holds the fields that it was made with, `gone` those it had when it was deleted, `changed` the value before
+    and after of each field that differs. With none of the three it was written as it was, to hold off whoever else
+    was about to change it.
+    """
+
+    id: str
+    version: int
+    new: msgspec.Raw = NOTHING
+    changed: dict[str, tuple[Any, Any]] = {}
+    gone: msgspec.Raw = NOTHING
+
+
+class AuditEntry(Record, frozen=True, kw_only=True):
+    """One commit. `actor` is a key's id (`hint` tells which key that is), `cli:<user>`, `system` or
+    `notice:<connector>`; `operation` a route, a command or a task. `detail` tells of what is no record."""
+
+    at_ms: int
+    actor: str
+    operation: str
+    changes: tuple[Change, ...] = ()
+    hint: str = ""
+    ip: str | None = None
+    request: str | None = None
+    detail: dict[str, Any] = {}
+
+
+class AuditBatch(Record, frozen=True, kw_only=True):
+    """A link of a scope's chain. `entries` are the suffixes of its entries' ids in their order, `leaves` their digests.
+
+    All entries whose suffixes are not above `until` are in this batch or an earlier one; `total` counts them.
+    """
+
+    sequence: int
+    entries: tuple[str, ...]
+    leaves: bytes
+    until: str
+    total: int
+    root: bytes
+    previous: bytes
+    head: bytes
+
+    def leaf(self, place: int) -> bytes:
+        return self.leaves[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
+
+
+class AuditTask(Record, frozen=True, kw_only=True):
+    """A task: link the entries of its scope that have come of age. `sequence` and `head` are the last batch's."""
+
+    due_at_ms: int
+    sequence: int = 0
+    head: bytes = b""
+    idle: int = 0
+    """How many times in a row there was nothing to link."""
+
+
+TASK_ID = "audt_chain"
+
+
+def batch_id(sequence: int) -> str:
+    return f"mrk_{sequence:012d}"
+
+
+def leaf_of(id: str, body: bytes) -> bytes:
+    """The digest of an entry as it is stored: its id and its bytes."""
+    return hashlib.sha256(b"%b%b\n%b" % (_LEAF, id.encode(), body)).digest()
+
+
+def root_of(leaves: bytes) -> bytes:
+    """The Merkle root over `leaves`, DIGEST_BYTES each: pairs are hashed level by level, and one that has no partner
+    moves up as it is, which is RFC 6962's tree."""
+    level = [leaves[place : place + DIGEST_BYTES] for place in range(0, len(leaves), DIGEST_BYTES)]
+    assert level, "a tree has a leaf"
+    while len(level) > 1:
+        above = [
+            hashlib.sha256(_NODE + level[place] + level[place + 1]).digest() for place in range(0, len(level) - 1, 2)
+        ]
+        level = above + level[len(above) * 2 :]
+    return level[0]
+
+
+def first_head(scope_key: str) -> bytes:
+    """What the first batch of a scope follows: no two scopes have the same chain."""
+    return hashlib.sha256(b"tillway audit trail of " + scope_key.encode()).digest()
+
+
+def head_of(batch: AuditBatch) -> bytes:
+    """The digest of everything in a batch but this digest itself."""
+    told = [batch.sequence, batch.created, batch.total, len(batch.entries), batch.until]
+    return hashlib.sha256(
+        _HEAD + batch.previous + batch.root + msgspec.json.encode(told) + "\n".join(batch.entries).encode()
+    ).digest()
+
+
+def next_batch(
+    scope_key: str, last: AuditBatch | None, entries: Sequence[tuple[str, bytes]], until: str, now: int
+) -> AuditBatch:
+    """The batch that follows `last`, of entries (suffix of the id, stored bytes) in their order."""
+    assert 0 < len(entries) <= BATCH_MAX
+    sequence = last.sequence + 1 if last is not None else 1
+    leaves = b"".join(leaf_of(f"aud_{suffix}", body) for suffix, body in entries)
+    batch = AuditBatch(
+        id=batch_id(sequence),
+        created=now,
+        sequence=sequence,
+        entries=tuple(suffix for suffix, _ in entries),
+        leaves=leaves,
+        until=until,
+        total=(last.total if last is not None else 0) + len(entries),
+        root=root_of(leaves),
+        previous=last.head if last is not None else first_head(scope_key),
+        head=b"",
+    )
+    return msgspec.structs.replace(batch, head=head_of(batch))
+
+
+def differences(before: Record, after: Record) -> dict[str, tuple[Any, Any]]:
+    """The fields that differ, each with its value before and after; HIDDEN where they are not to be seen."""
+    fields = after.__struct_fields__
+    found = {
+        field: (old, new)
+        for field, old, new in zip(
+            fields, msgspec.structs.astuple(before), msgspec.structs.astuple(after), strict=True
+        )
+        if old is not new and old != new
+    }
+    for field in REDACTED.get(type(after), ()):
+        if field in found:
+            old, new = found[field]
+            found[field] = (HIDDEN if old else old, HIDDEN if new else new)
+    return found
+
+
+def shown(record: Record) -> Record:
+    """The record with HIDDEN in the place of what is not to be seen: to be encoded, and for nothing else."""
+    hidden = {field: HIDDEN for field in REDACTED.get(type(record), ()) if getattr(record, field)}
+    return msgspec.structs.replace(record, **hidden) if hidden else record

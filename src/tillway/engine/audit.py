@@ -1,0 +1,117 @@
+"""What enters the audit trail: every commit that changes the state of a record, told in an entry of that same commit.
+
+State is what a merchant, a provider or an operator could ask about. What is derived from it or only carries it is left
+out: events and their deliveries repeat the change that they tell of, an idempotency record repeats an answer, a
+balance checkpoint repeats postings, and most tasks say when something is looked at again. An attempt is a task too, and
+stays in: that it was made and how it ended is money on its way.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from tillway.domain.attempt import Attempt
+from tillway.domain.audit import (
+    TASK_ID,
+    UNREMARKABLE,
+    AuditBatch,
+    AuditEntry,
+    AuditTask,
+    Change,
+    differences,
+    shown,
+)
+from tillway.domain.event import Event
+from tillway.domain.idempotency import IdempotencyRecord
+from tillway.domain.ledger import Balances
+from tillway.domain.record import Moment, Record
+from tillway.store.codec import QUEUES, encode, write_of
+from tillway.store.port import ABSENT, Write
+
+LEFT_OUT: frozenset[type[Record]] = frozenset(
+    (AuditBatch, AuditEntry, Balances, Event, IdempotencyRecord, *(set(QUEUES) - {Attempt}))
+)
+"""Record types whose changes are no entries."""
+
+Before = Mapping[str, tuple[int, Record | None]]
+"""Records by id as they were before, each with its version."""
+
+
+class Author(msgspec.Struct, frozen=True):
+    """Who does what, where no request of the API stands behind it."""
+
+    actor: str
+    operation: str
+
+
+def changes_of(before: Before, records: Sequence[Record], writes: Sequence[Write]) -> list[Change]:
+    """What `writes` do to the state. The first of them write `records`, in their order; the others are deletions."""
+    told: list[Change] = []
+    for record, write in zip(records, writes, strict=False):
+        kind = type(record)
+        if kind in LEFT_OUT:
+            continue
+        known = before.get(record.id)
+        old = known[1] if known is not None else None
+        if old is None:
+            seen = shown(record)
+            body = write.body if seen is record else encode(seen)
+            told.append(Change(id=record.id, version=write.version + 1, new=msgspec.Raw(body or b"")))
+            continue
+        fields = differences(old, record)
+        if kind in UNREMARKABLE and UNREMARKABLE[kind].issuperset(fields):
+            continue
+        told.append(Change(id=record.id, version=write.version + 1, changed=fields))
+    for write in writes[len(records) :]:
+        id = write.key.partition("/")[2]
+        old = before[id][1] if id in before else None
+        if old is not None and type(old) not in LEFT_OUT:
+            told.append(Change(id=id, version=write.version, gone=msgspec.Raw(encode(shown(old)))))
+    return told
+
+
+def audited(
+    scope_key: str,
+    by: Author,
+    at: Moment,
+    *alterations: tuple[int, Record | None, Record | None],
+    detail: dict[str, Any] | None = None,
+) -> list[Write]:
+    """The writes of a commit that does not go through the engine, the entry that tells of it among them.
+
+    An alteration is (version seen, record as it was, record as it shall be); None stands for no record.
+    """
+    before: dict[str, tuple[int, Record | None]] = {}
+    records, writes, deletions = [], [], []
+    for version, old, new in alterations:
+        if old is not None:
+            before[old.id] = (version, old)
+        if new is not None:
+            records.append(new)
+            writes.append(write_of(scope_key, new, version))
+        elif old is not None:
+            deletions.append(Write(f"{scope_key}/{old.id}", version, None))
+    writes += deletions
+    return [*writes, entry_write(scope_key, by, at, changes_of(before, records, writes), detail)]
+
+
+def entry_write(
+    scope_key: str, by: Author, at: Moment, changes: Sequence[Change], detail: dict[str, Any] | None = None
+) -> Write:
+    """The write of an entry, for a commit whose other writes are made already."""
+    entry = AuditEntry(
+        id=at.new_id("aud"),
+        created=at.now,
+        at_ms=at.now_ms,
+        actor=by.actor,
+        operation=by.operation,
+        changes=tuple(changes),
+        detail=detail or {},
+    )
+    return write_of(scope_key, entry, ABSENT)
+
+
+def task_write(scope_key: str, now_ms: int) -> Write:
+    """The write that gives a scope the task which links its entries."""
+    return write_of(scope_key, AuditTask(id=TASK_ID, created=now_ms // 1000, due_at_ms=now_ms), ABSENT)
