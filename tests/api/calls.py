@@ -63,6 +63,11 @@ class Stall:
     async def customer(self, **params: Any) -> Any:
         return await self.post("/v1/customers", **params)
 
+    async def movement_of(self) -> tuple[str, str]:
+        customer = (await self.customer())["id"]
+        path = f"/v1/customers/{customer}/balance_transactions"
+        return customer, (await self.post(path, amount=-500, currency="usd"))["id"]
+
     async def card_of(self) -> tuple[str, str]:
         customer = await self.customer(source="tok_visa")
         return customer["id"], customer["default_source"]
@@ -192,6 +197,10 @@ GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
     "GET /v1/customers": _nothing(),
     "POST /v1/customers": _nothing(name="Anna"),
     "GET /v1/customers/search": _nothing(query="name:'Anna'"),
+    "GET /v1/customers/{customer}/balance_transactions": _on(Stall.customer),
+    "POST /v1/customers/{customer}/balance_transactions": _on(Stall.customer, amount=-500, currency="usd"),
+    "GET /v1/customers/{customer}/balance_transactions/{id}": _on(Stall.movement_of),
+    "POST /v1/customers/{customer}/balance_transactions/{id}": _on(Stall.movement_of, description="A present"),
     "GET /v1/customers/{customer}/payment_methods/{id}": _on(Stall.method_of),
     "GET /v1/customers/{customer}/sources": _on(Stall.customer),
     "POST /v1/customers/{customer}/sources": _on(Stall.customer, source="tok_visa"),

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tillway.connectors.transport import converse
-from tillway.domain import payment_intent, refund
+from tillway.domain import credit, payment_intent, refund
 from tillway.domain.attempt import Attempt, reference_of
+from tillway.domain.ledger import Entry
 from tillway.domain.outcome import Declined, Outcome, Unknown
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes
@@ -92,14 +93,22 @@ def events_have_a_commit_of_their_own() -> AbstractContextManager[None]:
 class CarelessStore(MemoryStore):
     """Takes a charge at whatever version it comes."""
 
+    careless_of = "/ch_"
+
     async def commit(self, writes: Sequence[Write]) -> None:
         await super().commit([self._at_any_version(write) for write in writes])
 
     def _at_any_version(self, write: Write) -> Write:
         found = self._rows.get(write.key)
-        if "/ch_" not in write.key or found is None:
+        if self.careless_of not in write.key or found is None:
             return write
         return msgspec.structs.replace(write, version=found.version)
+
+
+class CarelessStoreOfCustomers(CarelessStore):
+    """Takes a customer at whatever version they come: two that race spend the same credit."""
+
+    careless_of = "/cus_"
 
 
 def settling_twice_posts_twice() -> AbstractContextManager[None]:
@@ -138,6 +147,18 @@ def an_unknown_commit_is_decided_anew() -> AbstractContextManager[None]:
     return _read_back_as("beaten")
 
 
+def credit_is_spent_without_an_entry() -> AbstractContextManager[None]:
+    original = credit.spend
+
+    def unbooked(*arguments: Any, **named: Any) -> Changes:
+        changes = original(*arguments, **named)
+        return msgspec.structs.replace(
+            changes, records=tuple(record for record in changes.records if not isinstance(record, Entry))
+        )
+
+    return replaced(credit, "spend", unbooked)
+
+
 def a_failed_refund_stays_on_the_charge() -> AbstractContextManager[None]:
     original = refund.fail
 
@@ -169,9 +190,11 @@ MUTANTS = (
     Mutant(the_idempotency_record_has_a_commit_of_its_own, ("one payment", "same answer")),
     Mutant(events_have_a_commit_of_their_own, ("events",)),
     Mutant(None, ("bounds", "bank", "money"), CarelessStore),
-    Mutant(settling_twice_posts_twice, ("events", "money", "final", "error inside")),
+    Mutant(settling_twice_posts_twice, ("events", "money", "final", "liveness", "error inside")),
     Mutant(the_security_code_is_kept_for_the_next_try, ("cvc",)),
     Mutant(an_unknown_commit_counts_as_done, ("promise", "durable first", "error inside")),
     Mutant(an_unknown_commit_is_decided_anew, ("one payment",)),
     Mutant(a_failed_refund_stays_on_the_charge, ("bank", "money")),
+    Mutant(None, ("credit",), CarelessStoreOfCustomers),
+    Mutant(credit_is_spent_without_an_entry, ("credit",)),
 )

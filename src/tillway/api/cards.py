@@ -109,6 +109,7 @@ METHOD_DATA = Object(
     link=Ignored(),
     us_bank_account=Unsupported("bank debits"),
     sepa_debit=Unsupported("bank debits"),
+    customer_balance=Object(),
     **STRIPE_JS,
 )
 

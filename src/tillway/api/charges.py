@@ -274,7 +274,7 @@ def _outcome(charge: Charge) -> dict[str, Any] | None:
 
 def _details(charge: Charge) -> dict[str, Any]:
     if charge.card is None:
-        return {"type": charge.method_type}
+        return {charge.method_type: {}, "type": charge.method_type}
     return {"card": _card(charge, charge.card), "type": "card"}
 
 

@@ -65,7 +65,7 @@ _INVOICES = Object(
 
 _COMMON = Params(
     address=Address(unsettable=True),
-    balance=Unsupported("customers' balances"),
+    balance=Unsupported("balances set outright; add a balance transaction"),
     business_name=Text(maximum=150, unsettable=True),
     cash_balance=Unsupported("cash balances"),
     description=Text(unsettable=True),

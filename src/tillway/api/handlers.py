@@ -4,6 +4,7 @@ import importlib
 
 NOUNS = (
     "balance",
+    "balance_transactions",
     "challenges",
     "charges",
     "customers",

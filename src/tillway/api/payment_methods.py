@@ -27,7 +27,7 @@ from tillway.engine.payments import picked
 from tillway.store.codec import by_customer
 
 _CONNECT = "Connect accounts"
-_TYPE = Enum("card", "us_bank_account", "sepa_debit")
+_TYPE = Enum("card", "customer_balance", "us_bank_account", "sepa_debit")
 _REDISPLAY = Enum("always", "limited", "unspecified")
 
 CREATE = Params(
@@ -162,6 +162,8 @@ def payment_method_shape(method: PaymentMethod, view: View) -> dict[str, Any]:
         "metadata": method.metadata,
         "type": method.type,
     }
+    if method.type == "customer_balance":
+        shown["customer_balance"] = {}
     if card is not None:
         shown["card"] = {
             "brand": card.brand,

@@ -126,14 +126,7 @@ def refund_shape(refund: Refund, view: View) -> dict[str, Any]:
         "currency": refund.currency,
         "customer": refund.customer,
         "customer_account": None,
-        "destination_details": {
-            "card": {
-                "reference_status": "pending" if refund.status == "pending" else "available",
-                "reference_type": "acquirer_reference_number",
-                "type": "refund",
-            },
-            "type": "card",
-        },
+        "destination_details": _destination(refund),
         "metadata": refund.metadata,
         "payment_intent": refund.payment if refund.payment.startswith("pi_") else None,
         "payment_method": refund.method,
@@ -151,3 +144,17 @@ def refund_shape(refund: Refund, view: View) -> dict[str, Any]:
     if refund.instructions_email is not None:
         shown["instructions_email"] = refund.instructions_email
     return shown
+
+
+def _destination(refund: Refund) -> dict[str, Any]:
+    """Where the money goes. Stored credit has no word of its own there; Stripe's cash balance is the nearest."""
+    if refund.method_type == "customer_balance":
+        return {"customer_cash_balance": {}, "type": "customer_cash_balance"}
+    return {
+        "card": {
+            "reference_status": "pending" if refund.status == "pending" else "available",
+            "reference_type": "acquirer_reference_number",
+            "type": "refund",
+        },
+        "type": "card",
+    }

@@ -1,12 +1,12 @@
 """Stored credit: money that a merchant owes one of its customers, to be spent with that merchant.
 
-It is Stripe's customer balance, and written as there: `balance_minor` of a customer is negative where they have credit.
-It is never positive, since a customer's debts are nobody's business here. Every movement is a record of its own, made in
+It is Stripe's customer balance, and written as there: `balance_minor` of a customer is negative where they have credit,
+and never positive, since a customer's debts are nobody's business here. Every movement is a record of its own, made in
 the commit that moves the customer's version, so that no two that race can both take the last of it.
 
 In the ledger, credit is a liability (`credits`) against what the merchant put up for it (`credit_funding`). No movement
-touches what the merchant is owed: whoever could fund credit from nothing, pay with it and have the payment paid out would
-have made money.
+touches what the merchant is owed: whoever could fund credit from nothing, pay with it and have the payment paid out
+would have made money.
 """
 
 from typing import Any, Literal

@@ -97,8 +97,8 @@ def must_have_no_credit(customer: Customer) -> None:
     if customer.balance_minor:
         raise Refused(
             "customer_has_credit",
-            f"Customer {customer.id} has a credit of {-customer.balance_minor} {customer.currency}. Take it back with a "
-            "balance transaction before you delete them.",
+            f"Customer {customer.id} has a credit of {-customer.balance_minor} {customer.currency}. Take it back with "
+            "a balance transaction before you delete them.",
         )
 
 

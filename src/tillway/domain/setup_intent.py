@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from tillway.domain import credit
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.payment_intent import PaymentError
 from tillway.domain.payment_method import CardFacts, PaymentMethod, attach, issuer_objection, usable, without_cvc
@@ -116,6 +117,13 @@ def confirm(
             "payment_method_unexpected_state",
             f"The PaymentMethod provided ({method.type}) is not allowed for this SetupIntent. Send one of the "
             f"following types: {', '.join(setup.method_types)}.",
+            param="payment_method",
+            setup_intent=setup,
+        )
+    if method.type == credit.METHOD_TYPE:
+        raise Refused(
+            "payment_method_unexpected_state",
+            "Stored credit needs no setup: pay with it by its type, customer_balance.",
             param="payment_method",
             setup_intent=setup,
         )

@@ -17,6 +17,9 @@ from tillway.connectors import port
 from tillway.connectors.bank import BankOperation
 from tillway.domain.account import SCOPE_KEY_LENGTH
 from tillway.domain.charge import Charge
+from tillway.domain.credit import METHOD_TYPE as CREDIT
+from tillway.domain.credit import CustomerBalanceTransaction
+from tillway.domain.customer import Customer
 from tillway.domain.dispute import FEE_MINOR as DISPUTE_FEE_MINOR
 from tillway.domain.dispute import Dispute
 from tillway.domain.event import Event
@@ -81,6 +84,8 @@ class Watch:
                     self._payment(write)
                 case "ch":
                     self._charge(scope, decode(id, write.body))
+                case "cus":
+                    self._customer(decode(id, write.body))
                 case "re":
                     self._refund(scope, decode(id, write.body))
 
@@ -103,6 +108,11 @@ class Watch:
             )
         if charge.status == "failed":
             self._not_performed(scope + charge.id.removeprefix("ch_"), charge.id)
+
+    def _customer(self, customer: Record) -> None:
+        assert isinstance(customer, Customer)
+        if customer.balance_minor > 0:
+            self._world.violate("credit", f"{customer.id} owes {customer.balance_minor}")
 
     def _refund(self, scope: str, refund: Record) -> None:
         assert isinstance(refund, Refund)
@@ -219,7 +229,7 @@ async def books_of(world: "World", scope_key: str) -> Books:
         if len(page) < PAGE_MAX:
             break
         after = page[-1].key
-    kept = ("pi_", "dpi_", "ch_", "re_", "txn_", "je_", "evt_", "du_")
+    kept = ("pi_", "dpi_", "ch_", "re_", "txn_", "je_", "evt_", "du_", "cus_", "cbtxn_")
     ids = ((row.key.partition("/")[2], row.body) for row in rows)
     return Books(scope_key, [decode(id, body) for id, body in ids if id.startswith(kept)])
 
@@ -259,6 +269,7 @@ async def check(world: "World") -> None:
         _check_references(books, operations)
         _check_disputes(books, operations)
         _check_money(books, operations)
+        _check_credit(books)
         _check_events(books)
         _check_answers(world, books)
 
@@ -339,6 +350,10 @@ def _check_references(books: Books, operations: list[BankOperation]) -> None:
     known = {operation.reference: operation for operation in operations}
     for charge in charges.values():
         found = known.get(books.scope_key + charge.id.removeprefix("ch_"))
+        if charge.method_type == CREDIT:
+            if found is not None:
+                fail("bank", f"{charge.id} was paid with credit, and the bank has it: {found}")
+            continue
         if charge.status == "succeeded" and (found is None or found.authorized != charge.amount_minor):
             fail("bank", f"{charge.id} succeeded with {charge.amount_minor}; the bank says {found}")
         taken = (charge.captured_minor, charge.refunded_minor)
@@ -355,15 +370,13 @@ def _check_money(books: Books, operations: list[BankOperation]) -> None:
             bank[operation.currency] += operation.amount
         elif operation.kind == "refund":
             bank[operation.currency] -= operation.amount
-    accounts: dict[str, Counter[str]] = defaultdict(Counter)
-    for entry in books.of(Entry).values():
-        if sum(posting.amount_minor for posting in entry.postings) != 0:
-            fail("ledger", f"{entry.id} does not add up to nothing")
-        for posting in entry.postings:
-            accounts[posting.account][entry.currency] += posting.amount_minor
+    accounts = _accounts(books)
     taken: Counter[str] = Counter()
     fees: Counter[str] = Counter()
+    by_credit = {charge.id for charge in books.of(Charge).values() if charge.method_type == CREDIT}
     for charge in books.of(Charge).values():
+        if charge.id in by_credit:
+            continue
         taken[charge.currency] += charge.captured_minor - charge.refunded_minor
         if charge.captured:
             fees[charge.currency] += fee_minor(
@@ -376,11 +389,12 @@ def _check_money(books: Books, operations: list[BankOperation]) -> None:
             fees[dispute.currency] += DISPUTE_FEE_MINOR
     refunded: Counter[str] = Counter()
     for refund in books.of(Refund).values():
-        if refund.status == "succeeded":
+        if refund.status == "succeeded" and refund.method_type != CREDIT:
             refunded[refund.currency] += refund.amount_minor
     received: Counter[str] = Counter()
     for payment in books.of(PaymentIntent).values():
-        received[payment.currency] += payment.received_minor
+        if payment.latest_charge not in by_credit:
+            received[payment.currency] += payment.received_minor
     for currency in {*bank, *taken, *received, *(place for account in accounts.values() for place in account)}:
         three = {
             "bank": bank[currency],
@@ -406,6 +420,44 @@ def _check_money(books: Books, operations: list[BankOperation]) -> None:
 
 
 _FEE = Fee()
+
+
+def _accounts(books: Books) -> dict[str, Counter[str]]:
+    """What each account of the ledger holds, by currency."""
+    accounts: dict[str, Counter[str]] = defaultdict(Counter)
+    for entry in books.of(Entry).values():
+        if sum(posting.amount_minor for posting in entry.postings) != 0:
+            fail("ledger", f"{entry.id} does not add up to nothing")
+        for posting in entry.postings:
+            accounts[posting.account][entry.currency] += posting.amount_minor
+    return accounts
+
+
+def _check_credit(books: Books) -> None:
+    """Stored credit three ways: customers' balances, their movements, and the ledger; and each movement its reason."""
+    balances: Counter[str] = Counter()
+    moved: Counter[str] = Counter()
+    sources: Counter[str] = Counter()
+    for movement in books.of(CustomerBalanceTransaction).values():
+        moved[movement.customer] += movement.amount_minor
+        if movement.source is not None:
+            sources[movement.source] += movement.amount_minor
+    for customer in books.of(Customer).values():
+        balances[customer.currency or ""] += customer.balance_minor
+        if moved[customer.id] != customer.balance_minor:
+            fail(
+                "credit", f"{customer.id} has {customer.balance_minor}, and its movements come to {moved[customer.id]}"
+            )
+    accounts = _accounts(books)
+    for currency in {*balances, *accounts["credits"]}:
+        three = (balances[currency], accounts["credits"][currency], -accounts["credit_funding"][currency])
+        if len(set(three)) != 1:
+            fail("credit", f"{books.scope_key} {currency}: customers have, the ledger owes, and was funded: {three}")
+    due = {charge.id: charge.captured_minor for charge in books.of(Charge).values() if charge.method_type == CREDIT}
+    due |= {refund.id: -refund.amount_minor for refund in books.of(Refund).values() if refund.method_type == CREDIT}
+    for id, amount_minor in due.items():
+        if sources[id] != amount_minor:
+            fail("credit", f"{id} is about {amount_minor}, and the credit moved by {sources[id]} for it")
 
 
 def _check_events(books: Books) -> None:
@@ -444,6 +496,9 @@ def _check_answers(world: "World", books: Books) -> None:
     made: Counter[str] = Counter()
     for payment in books.of(PaymentIntent).values():
         made[payment.metadata.get("request", "")] += 1
+    for movement in books.of(CustomerBalanceTransaction).values():
+        if movement.type == "adjustment":
+            made[movement.metadata.get("request", "")] += 1
     for asked in world.asked:
         if asked.scope.key != books.scope_key:
             continue
@@ -451,7 +506,7 @@ def _check_answers(world: "World", books: Books) -> None:
         if len(given) > 1 and asked.key is not None:
             fail("same answer", f"{asked.who} was told {' and then '.join(sorted(body.decode() for body in given))}")
         if made[asked.who] > 1:
-            fail("one payment", f"{asked.who} made {made[asked.who]} payments")
+            fail("one payment", f"{asked.who} made {made[asked.who]} payments or adjustments")
         for answer in asked.answers:
             if answer.status == 200:
                 _check_promise(books, asked.who, answer.document)

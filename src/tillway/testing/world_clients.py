@@ -118,7 +118,7 @@ class Client:
             "currency": random.choice(CURRENCIES),
             "metadata": {},
         }
-        match random.choice(("intent", "intent", "customer", "two steps", "charge")):
+        match random.choice(("intent", "intent", "customer", "credit", "two steps", "charge")):
             case "charge":
                 params["source"] = await self._source()
                 if random.random() < 0.5:
@@ -136,6 +136,8 @@ class Client:
                     params |= {"customer": customer["id"], "setup_future_usage": "off_session"}
                 means = await self._means()
                 return await self._one("/v1/payment_intents", {**params, **means, "confirm": True})
+            case "credit":
+                return await self._pay_with_credit(params)
             case _:
                 if random.random() < 0.5:
                     params["capture_method"] = "manual"
@@ -145,6 +147,28 @@ class Client:
                 racing = [self._confirm(made["id"]) for _ in range(random.choice((1, 2)))]
                 paid = [answer for answer in await asyncio.gather(*racing) if answer is not None]
                 return paid[0] if paid else made
+
+    async def _pay_with_credit(self, params: dict[str, Any]) -> dict[str, Any] | None:
+        """A customer is given credit, perhaps too little, and what is there is paid with and taken back at once."""
+        random = self.random
+        customer = await self._one("/v1/customers", {})
+        if customer is None:
+            return None
+        movements = f"/v1/customers/{customer['id']}/balance_transactions"
+        amount, currency = params["amount"], params["currency"]
+        for part in random.choice(((amount,), (amount * 2,), (amount, amount), (amount, 24), (24,))):
+            await self._one(movements, {"amount": -part, "currency": currency, "metadata": {}})
+        params |= {
+            "customer": customer["id"],
+            "payment_method_types": ["card", "customer_balance"],
+            "payment_method_data": {"type": "customer_balance"},
+            "confirm": True,
+        }
+        racing = [self._one("/v1/payment_intents", {**params}) for _ in range(random.choice((1, 2, 3)))]
+        if random.random() < 0.5:
+            racing.append(self._one(movements, {"amount": amount, "currency": currency, "metadata": {}}))
+        paid = [answer for answer in await asyncio.gather(*racing) if answer is not None]
+        return paid[0] if paid else None
 
     async def _confirm(self, id: str) -> dict[str, Any] | None:
         return await self._one(f"/v1/payment_intents/{id}/confirm", await self._means())
