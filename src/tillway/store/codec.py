@@ -55,7 +55,6 @@ TYPES: dict[str, type[Record]] = {
     "idem": IdempotencyRecord,
     "je": Entry,
     "ntc": NoticeTask,
-    "ord": Order,
     "ordt": OrderTask,
     "mrk": AuditBatch,
     "pi": PaymentIntent,
