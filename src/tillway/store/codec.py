@@ -55,7 +55,6 @@ TYPES: dict[str, type[Record]] = {
     "idem": IdempotencyRecord,
     "je": Entry,
     "ntc": NoticeTask,
-    "ordt": OrderTask,
     "mrk": AuditBatch,
     "pi": PaymentIntent,
     "pm": PaymentMethod,
