@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Literal, Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine import audit
 from tillway.engine.clock import Clock
+from tillway.engine.telemetry import SILENT, Telemetry
 from tillway.store.codec import QUEUES, TYPES, decode, encode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Write
 
@@ -52,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a task is its worker's; a dead process's attempts are taken over after that."""
     answer_within_seconds: float = 40.0
     """How long a request waits for a provider before it is answered with what is known."""
+    payout_delay_ms: int = 5_000
+    """How long a payout of `/v1` waits, and can be cancelled, before its provider is asked."""
     public_url: str = "http://127.0.0.1:8420"
 
 
@@ -60,7 +64,8 @@ class Caller(msgspec.Struct, kw_only=True):
 
     `idempotency` is (record id, fingerprint) of a request that named a key; `replaces` the version of an expired record
     of that key. `door` is the contract the request came in by, `presenter` names whose words its answer is put into
-    (empty: `/v1`'s), and `actor` who asks: the id of an API key, or a part of the platform.
+    (empty: `/v1`'s), and `actor` who asks: the id of an API key, or a part of the platform. `customer` is the merchant's
+    own id of the one customer that the request may be about; None: of every customer.
     """
 
     scope: Scope
@@ -80,6 +85,7 @@ class Caller(msgspec.Struct, kw_only=True):
     operation: str = ""
     """What is asked for, for the audit trail: a route, or what a task does."""
     presenter: str = ""
+    customer: str | None = None
 
     @property
     def idem(self) -> str | None:
@@ -174,6 +180,7 @@ class Engine:
         self.render = render
         self.on_tasks: Callable[[set[str]], None] | None = None
         """Called after a commit that made tasks which are due at once, with their queues. It must not raise."""
+        self.telemetry: Telemetry = SILENT
         self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
 
     def load(self, scope_key: str) -> Load:
@@ -198,9 +205,11 @@ class Engine:
             load = Load(self.store, caller.scope_key, seen)
             seen = None
             at = self.clock.moment()
-            changes = await work(load, at)
+            with self.telemetry.span("decision", "step"):
+                changes = await work(load, at)
             attempts = self._claimed(changes, at) if changes.tasks else ()
-            under_way = bool(attempts) and not final
+            # One that waits for its time is nobody's to wait for: the caller is answered now.
+            under_way = not final and any(attempt.state != "scheduled" for attempt in attempts)
             status, body = 0, b""
             if not under_way:
                 status, body = await self._answer(caller, load, changes, forgiving=completes is not None)
@@ -248,7 +257,7 @@ class Engine:
         doubted = False
         for _ in range(COMMITS_MAX):
             try:
-                await self.store.commit(writes)
+                await self._flushed(writes)
                 return True
             except Conflict as conflict:
                 if doubted:
@@ -271,6 +280,22 @@ class Engine:
                 log.error("nothing could be committed", extra={"why": str(unavailable)})
                 raise Refused("busy") from None
         raise Refused("busy")
+
+    async def _flushed(self, writes: Sequence[Write]) -> None:
+        """One commit at the store, and how it went."""
+        outcome, began = "unknown", time.perf_counter()
+        try:
+            with self.telemetry.span("commit", "step"):
+                await self.store.commit(writes)
+            outcome = "done"
+        except Conflict:
+            outcome = "conflict"
+            raise
+        except Unavailable:
+            outcome = "unavailable"
+            raise
+        finally:
+            self.telemetry.commit(outcome, time.perf_counter() - began)
 
     async def _read_back(self, writes: Sequence[Write]) -> Literal["happened", "beaten", "open"]:
         """What became of a commit of unknown outcome, told by the records themselves: `open` while no record has moved,
@@ -305,9 +330,13 @@ class Engine:
         """Everything of one commit, and the queues in which it puts tasks that are due already."""
         scope, seen = caller.scope_key, load.seen
         queues: set[str] = set()
+        if any(attempt.state == "scheduled" and attempt.due_at_ms <= at.now_ms for attempt in attempts):
+            queues.add(QUEUES[Attempt])
         records: list[Record] = [*changes.records, *attempts]
         if len(changes.tasks) > len(attempts):
-            records += (task for task in changes.tasks if not isinstance(task, Attempt))
+            others = [task for task in changes.tasks if not isinstance(task, Attempt)]
+            queues.update(QUEUES[type(task)] for task in others if task.due_at_ms <= at.now_ms)  # type: ignore[attr-defined]
+            records += others
         if held is not None:
             records.append(held)
         writes = [write_of(scope, record, seen.get(record.id, NOWHERE)[0]) for record in records]

@@ -24,6 +24,7 @@ from tillway.engine.core import Caller, Done, Engine, Load, Render, Work
 from tillway.engine.lanes import Lanes
 from tillway.engine.public_hosts import HostRefused, SystemResolver, check_host, guarded_socket
 from tillway.engine.signing import new_secret, signature_header
+from tillway.engine.telemetry import note, note_id
 from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX, Row
 
@@ -204,6 +205,9 @@ class Webhooks:
         claimed = time.monotonic()
         delivery = _delivery(row)
         load = Load(self.engine.store, scope_key, {delivery.id: (row.version, delivery)})
+        note_id(delivery.event)
+        note_id(delivery.endpoint)
+        note("tries", delivery.tries + 1)
         event = await load.maybe(Event, delivery.event)
         endpoint = await self._endpoint(load, delivery.endpoint)
         if event is None or endpoint is None:
@@ -226,12 +230,16 @@ class Webhooks:
         within = self.engine.settings.lease_ms / 1000 - LEASE_MARGIN_SECONDS - (began - claimed)
         answer: int | str = "given up"
         try:
-            answer = await self._offer(scope_of(scope_key), endpoint, body, min(self._timeout_seconds, within))
+            with self.engine.telemetry.span("webhook", "call"):
+                answer = await self._offer(scope_of(scope_key), endpoint, body, min(self._timeout_seconds, within))
         finally:
             lane.leave(seconds=time.monotonic() - began, answered=isinstance(answer, int))
             self._lanes.tidy(endpoint.id)
+        if isinstance(answer, int):
+            note("answer", answer)
         if isinstance(answer, int) and 200 <= answer < 300:
             await self._delivered(load, delivery)
+            self.engine.telemetry.delivery("delivered")
         else:
             await self._failed(load, delivery, f"HTTP {answer}" if isinstance(answer, int) else answer)
 
@@ -261,6 +269,7 @@ class Webhooks:
         headers = {
             "Content-Type": "application/json; charset=utf-8",
             "Stripe-Signature": signature_header(body, endpoint.secret, now=self.engine.clock.now_ms() // 1000),
+            **self.engine.telemetry.trace_headers(),
         }
         try:
             async with (
@@ -325,21 +334,28 @@ class Webhooks:
     async def _failed(self, load: Load, delivery: Delivery, why: str) -> None:
         """The next try, or the end of all tries."""
         log.info("a webhook was not delivered", extra=_named(load, delivery, why))
+        self.engine.telemetry.delivery("failed")
         claimed = load.seen[delivery.id][0]
+        given_up = False
 
         async def work(load: Load, at: Moment) -> Changes:
+            nonlocal given_up
             if await load.maybe(Delivery, delivery.id) is None or load.seen[delivery.id][0] != claimed:
                 return Changes()  # Another worker has it.
             later = delivery.failed(why, at)
             if later is not None:
                 return Changes(tasks=(later,))
-            log.warning("a webhook is given up after three days", extra=_named(load, delivery, why))
+            given_up = True
             event = await load.maybe(Event, delivery.event)
             return domain.given_up(event, delivery) if event is not None else Changes(deletes=(delivery.id,))
 
         await self._commit(load, work)
+        if given_up:
+            log.warning("a webhook is given up after three days", extra=_named(load, delivery, why))
+            self.engine.telemetry.delivery("given_up")
 
     async def _put_off(self, load: Load, delivery: Delivery, seconds: float) -> None:
+        self.engine.telemetry.delivery("put_off")
         claimed = load.seen[delivery.id][0]
 
         async def work(load: Load, at: Moment) -> Changes:
