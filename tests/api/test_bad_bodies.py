@@ -20,6 +20,8 @@ from tillway.api.routes import NO_PARAMS, Route
 POSTS = routes("POST")
 NAMED = {name for name, _, _ in MEANINGLESS}
 UNNAMED = {name for name, _, _ in UNREADABLE}
+GOOD_HERE = {("POST /v1/customers/{customer}/balance_transactions", "negative_amount")}
+"""Bad bodies that one route does well to take: a negative movement gives credit."""
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,8 @@ async def test_in_process(stall: Stall, route: Route) -> None:
     good = await GOOD[name_of(route)](stall)
     path = path_of(route, good.ids)
     for name, content_type, body in BAD_BODIES:
+        if (name_of(route), name) in GOOD_HERE:
+            continue
         before = inside.store.commits
         answer = await inside.send("POST", path, key=key, query=good.query, body=body, content_type=content_type)
         assert inside.store.commits == before, f"{name}: a refused body wrote something"
