@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     settlement_days: int = 2
     lease_seconds: int = 12
     answer_within_seconds: int = 40
+    payout_delay_seconds: int = 5
     header_seconds: int = 30
     shutdown_seconds: int = 30
     log_level: str = "warning"
@@ -65,6 +66,7 @@ TABLE = (
     Setting("settlement_days", "Whole days until a charge becomes available.", 0, 365),
     Setting("lease_seconds", "How long a task is its worker's before another takes it over.", 3, 600),
     Setting("answer_within_seconds", "How long a request waits for a provider before it answers `processing`.", 1, 300),
+    Setting("payout_delay_seconds", "How long a payout waits, and can be cancelled, before it is sent.", 0, 604_800),
     Setting("header_seconds", "How long a connection may take to send a request's headers, or stay idle.", 1, 300),
     Setting("shutdown_seconds", "How long a stopping server lets requests finish.", 1, 600),
     Setting("log_level", "debug, info, warning or error."),

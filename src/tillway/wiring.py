@@ -81,6 +81,7 @@ async def assemble(settings: Settings, store: Store | None = None, clock: Clock 
             settlement_days=settings.settlement_days,
             lease_ms=settings.lease_seconds * 1000,
             answer_within_seconds=float(settings.answer_within_seconds),
+            payout_delay_ms=settings.payout_delay_seconds * 1000,
             public_url=base_url,
         ),
         renderer,

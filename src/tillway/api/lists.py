@@ -117,6 +117,7 @@ def _url(call: Call, prefix: str) -> str:
 LIST_URLS = {
     "pi": "/v1/payment_intents",
     "ch": "/v1/charges",
+    "po": "/v1/payouts",
     "re": "/v1/refunds",
     "cus": "/v1/customers",
     "pm": "/v1/payment_methods",

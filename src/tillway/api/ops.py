@@ -64,7 +64,7 @@ async def doubts(call: Call) -> Answer:
         rows = await call.platform.store.query(None, f"{scope}/att_", after=after, limit=SCAN_PAGE, order="oldest")
         for row in rows:
             attempt = decode(row.key.partition("/")[2], row.body)
-            if isinstance(attempt, Attempt) and attempt.state != "new":
+            if isinstance(attempt, Attempt) and attempt.state not in ("scheduled", "new"):
                 found.append(_doubt(attempt))
         if len(rows) < SCAN_PAGE or len(found) > limit:
             break
@@ -76,7 +76,7 @@ async def doubts(call: Call) -> Answer:
 async def resolve(call: Call) -> Answer:
     """Settle an attempt by hand, once a person has asked the provider."""
     attempt = await call.platform.engine.load(call.caller.scope_key).get(Attempt, call.id)
-    if attempt.state == "new":
+    if attempt.state in ("scheduled", "new"):
         raise Refused(
             "lock_timeout", "This attempt is being carried out at this moment; nothing about it is in doubt yet."
         )

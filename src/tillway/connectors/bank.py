@@ -19,6 +19,7 @@ import msgspec
 
 from tillway.connectors.port import REFERENCE_MAX, Request, Response
 from tillway.domain import test_cards
+from tillway.domain.test_recipients import recipient_of
 
 Status = Literal["Accepted", "Declined", "InsufficientFunds", "Pending"]
 Kind = Literal["authorization", "capture", "void", "increment", "refund", "payout", "dispute"]
@@ -35,7 +36,7 @@ DISPUTED_AFTER_MS = 1_000
 """When a notice says that a captured payment of a dispute card is disputed."""
 
 REFUND_FAILS_AFTER_MS = 1_000
-"""When a notice says that a refund which had been accepted came back."""
+"""When a notice says that a refund or payout which had been accepted came back."""
 
 
 class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -177,7 +178,7 @@ class Bank:
         """What the bank will say about `operation` as it stands now. Cheap where the answer is nothing."""
         if operation.status == "Pending":
             return (Announcement("settles", operation.reference, SETTLES_AFTER_MS),)
-        if operation.kind == "refund" and operation.refund == "fails_later":
+        if operation.kind in ("refund", "payout") and operation.refund == "fails_later":
             # Also once it has failed: that may not have been told yet.
             return (Announcement("refund_fails", operation.reference, REFUND_FAILS_AFTER_MS),)
         if operation.status != "Accepted":
@@ -215,7 +216,7 @@ class Bank:
             case "settles":
                 return {**cause.answer(), "status": "Accepted"}
             case "refund_fails":
-                return {**cause.answer(), "status": "Declined", **_RETURNED}
+                return {**cause.answer(), "status": "Declined", **_RETURNED[cause.kind]}
             case "dispute":
                 return dispute_of(cause, announcement).answer()
 
@@ -293,6 +294,11 @@ class Bank:
                     operation.dispute_reason = card.dispute_reason
                     # Disputed is what was captured: at once here, or by the capture that comes later.
                     operation.disputes = card.disputes
+        elif kind == "payout":
+            to = recipient_of(body["recipient"]["type"], body["recipient"]["value"])
+            operation.refund = to.manner
+            if to.failure is not None:
+                return _refuse(operation, to.failure)
         elif parent_reference is not None:
             if parent is None:
                 if self._knows_all:
@@ -313,7 +319,9 @@ class Bank:
             return _refuse(operation, "generic_decline")
         if amount == INSUFFICIENT_AMOUNT:
             return _refuse(operation, "insufficient_funds")
-        if amount == PENDING_AMOUNT or (kind == "refund" and operation.refund == "succeeds_later"):
+        if amount == PENDING_AMOUNT or (
+            kind in ("refund", "payout") and operation.refund == "succeeds_later"
+        ):
             operation.status = "Pending"
         if kind == "authorization":
             operation.authorized = amount
@@ -345,8 +353,8 @@ class Bank:
             return None
         self._move(refund, -1)
         refund.status = "Declined"
-        refund.decline_code = _RETURNED["decline_code"]
-        refund.message = _RETURNED["message"]
+        refund.decline_code = _RETURNED[refund.kind]["decline_code"]
+        refund.message = _RETURNED[refund.kind]["message"]
         return refund
 
     def _keep(self, operation: BankOperation) -> None:
@@ -381,7 +389,10 @@ def dispute_of(cause: BankOperation, announcement: Announcement) -> BankOperatio
     )
 
 
-_RETURNED = {"decline_code": "expired_or_canceled_card", "message": "The refund was returned by the card's bank."}
+_RETURNED = {
+    "refund": {"decline_code": "expired_or_canceled_card", "message": "The refund was returned by the card's bank."},
+    "payout": {"decline_code": "account_closed", "message": "The payout was returned by the recipient's bank."},
+}
 
 _NO_CURRENCY = "xxx"
 """ISO 4217's code for "no currency": the void of an authorization that the bank has forgotten."""

@@ -19,7 +19,9 @@ ASK_INTERVAL_MAX_SECONDS = 15 * 60
 
 
 class Attempt(Record, frozen=True, kw_only=True):
-    """`subject` is the payment (`pi_`, `dpi_`) or refund (`re_`) that it belongs to, `method` what pays.
+    """`subject` is the payment (`pi_`, `dpi_`), refund (`re_`) or payout (`po_`) it belongs to, `method` what pays.
+
+    While it is `scheduled` it surely was never begun: nobody may ask the provider before a commit has made it `new`.
 
     `parent` and `parent_bank_id` name the authorization that a capture, void, increment or refund is about. `idem` is
     the idempotency record that gets its answer when the attempt settles, and `shows` which object that answer is.
@@ -37,7 +39,7 @@ class Attempt(Record, frozen=True, kw_only=True):
     due_at_ms: int = 0
     sent: int = 0
     asked: int = 0
-    state: Literal["new", "unknown", "pending"] = "new"
+    state: Literal["scheduled", "new", "unknown", "pending"] = "new"
     reason: str | None = None
     idem: str | None = None
     shows: Literal["subject", "charge"] = "subject"

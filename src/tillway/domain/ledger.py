@@ -10,6 +10,9 @@ merchant is owed is the negated sum of its `merchant` postings. Entries are appe
 | `receivable:<connector>` | asset | what a provider has collected and not yet handed over |
 | `refunds` | clearing | refunds on their way: zero when none is under way |
 | `disputes` | clearing | what is withheld while a dispute is open |
+| `payouts` | clearing | payouts on their way: zero when none is under way |
+| `provider:<connector>` | asset | the merchant's own money at a provider, less what disbursements took |
+| `disbursements` | expense | what the merchant has paid out of that |
 | `credits` | liability | what customers have as stored credit |
 | `credit_funding` | asset | what the merchant put up for it |
 """
@@ -39,7 +42,9 @@ class FeeDetail(Value, frozen=True, kw_only=True):
     type: str = "stripe_fee"
 
 
-EntryType = Literal["charge", "refund", "refund_failure", "adjustment", "payment", "payout", "payout_failure"]
+EntryType = Literal[
+    "charge", "refund", "refund_failure", "adjustment", "payment", "payout", "payout_failure", "payout_cancel"
+]
 
 
 class Entry(Record, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ from tillway.connectors.port import (
     Unknown,
 )
 from tillway.connectors.transport import converse
-from tillway.domain import dispute, payment_intent, refund
+from tillway.domain import dispute, payment_intent, payout, refund
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.charge import Charge, warned
@@ -35,12 +35,14 @@ from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.outcome import Declined
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Terms
 from tillway.domain.payment_method import PaymentMethod, gone
+from tillway.domain.payout import Payout
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
 from tillway.domain.test_cards import ALIAS_CVC, by_alias
 from tillway.engine.cards import CardVault
 from tillway.engine.core import Caller, Done, Engine, Load, Seen, Work
+from tillway.engine.recipients import revealed
 from tillway.store.codec import decode
 from tillway.store.port import Row
 
@@ -172,6 +174,8 @@ class Attempts:
                 return Unknown("the provider does not know it, and does not promise to perform a repeat only once")
             if attempt.kind == "authorize" and operation.card is None:
                 return Unknown("the provider does not know it, and the card to send again has been removed")
+        if attempt.kind == "payout" and operation.recipient is None:
+            return Unknown("its recipient has been forgotten, because it was settled meanwhile")
         outcome = await converse(connector.perform(operation), transport)
         assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
         if ask and isinstance(outcome, NotSent):
@@ -180,10 +184,13 @@ class Attempts:
         return outcome
 
     async def _operation(self, scope: Scope, attempt: Attempt, seen: Seen | None, cvc: str | None) -> Operation:
-        scope_key, card = scope.key, None
+        scope_key, card, recipient = scope.key, None, None
         if attempt.kind == "authorize" and attempt.method is not None:
             method = await Load(self.engine.store, scope_key, seen).maybe(PaymentMethod, attempt.method)
             card = await self._card(scope, method, cvc) if method is not None else None
+        if attempt.kind == "payout":
+            paid_out = await Load(self.engine.store, scope_key, seen).get(Payout, attempt.subject)
+            recipient = await revealed(self.vault, scope_key, paid_out.recipient)
         parent = f"{scope_key}{attempt.parent.removeprefix('att_')}" if attempt.parent is not None else None
         return Operation(
             reference=reference_of(scope_key, attempt),
@@ -192,6 +199,7 @@ class Attempts:
             currency=attempt.currency,
             capture=attempt.capture,
             card=card,
+            recipient=recipient,
             parent=parent,
             parent_bank_id=attempt.parent_bank_id,
             livemode=scope.livemode,
@@ -227,6 +235,10 @@ class Attempts:
                 owed = await load.get(Refund, attempt.subject)
                 refunded = await load.get(Charge, owed.charge)
                 changes = refund.settle(owed, refunded, current, outcome, at, first_ask_seconds=first_ask)
+            elif attempt.subject.startswith("po_"):
+                changes = payout.settle(
+                    await load.get(Payout, attempt.subject), current, outcome, at, first_ask_seconds=first_ask
+                )
             else:
                 payment = await load.get(PaymentIntent, attempt.subject)
                 charge = await self._charge_of(load, payment, attempt)
@@ -279,6 +291,11 @@ class Attempts:
         if (scope_key, id) in self.held:
             return
         caller = await self._caller_of_old(scope_of(scope_key), attempt)
+        if attempt.state == "scheduled":
+            begun = await self._begin(caller, attempt)
+            if begun is not None:
+                await self.carry(caller, begun)
+            return
         if attempt.state == "new":
             doubted = await self._doubt(caller, attempt)
             if doubted is None:
@@ -287,6 +304,20 @@ class Attempts:
         if await self.carry(caller, attempt, ask=True) is None and attempt.idem is not None:
             # Whoever comes back for the answer is told what is known, as the first caller would have been.
             await self._answer_unfinished(caller, attempt)
+
+    async def _begin(self, caller: Caller, attempt: Attempt) -> Attempt | None:
+        """The attempt, this worker's from now on and surely never sent before. None where it has been cancelled, or
+        begun by another: whoever takes it over from here has to ask."""
+
+        async def begin(load: Load, at: Moment) -> Changes:
+            current = await load.maybe(Attempt, attempt.id)
+            if current is None or current.state != "scheduled":
+                return Changes()
+            until_ms = at.now_ms + self.engine.settings.lease_ms
+            return Changes(tasks=(msgspec.structs.replace(current, state="new", due_at_ms=until_ms),))
+
+        done = await self.engine.run(caller, begin, completes=NO_KEY)
+        return done.attempts[0] if done.attempts else None
 
     async def _doubt(self, caller: Caller, attempt: Attempt) -> Attempt | None:
         """The attempt, from now on one of which nobody can say that it was never sent: its first worker may only have
@@ -350,11 +381,16 @@ class Attempts:
         if attempt is not None:
             await self.settle(await self._caller_of_old(scope, attempt), attempt, outcome)
             return
-        if not isinstance(outcome, Declined) or await load.maybe(Refund, f"re_{suffix}") is None:
+        if not isinstance(outcome, Declined):
+            return
+        if await load.maybe(Refund, f"re_{suffix}") is None and await load.maybe(Payout, f"po_{suffix}") is None:
             return
         declined = outcome
 
         async def fail(load: Load, at: Moment) -> Changes:
+            sent_out = await load.maybe(Payout, f"po_{suffix}")
+            if sent_out is not None:
+                return payout.fail(sent_out, declined, at)
             owed = await load.get(Refund, f"re_{suffix}")
             return refund.fail(owed, await load.get(Charge, owed.charge), declined, at)
 

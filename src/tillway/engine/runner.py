@@ -173,7 +173,7 @@ class Runner:
                 attempt = decode(row.key.partition("/")[2], row.body)
                 assert isinstance(attempt, Attempt)
                 # One that some process is at has a due time within its lease.
-                if attempt.state == "new" or attempt.due_at_ms <= now_ms + self.engine.settings.lease_ms:
+                if attempt.state in ("scheduled", "new") or attempt.due_at_ms <= now_ms + self.engine.settings.lease_ms:
                     continue
                 sooner = msgspec.structs.replace(attempt, due_at_ms=now_ms)
                 with contextlib.suppress(Conflict, CommitUnknown):

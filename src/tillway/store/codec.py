@@ -19,11 +19,13 @@ from tillway.domain.credit import CustomerBalanceTransaction
 from tillway.domain.customer import Customer
 from tillway.domain.dispute import Dispute
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
+from tillway.domain.external_account import ExternalAccount
 from tillway.domain.gateway_payment import GatewayPayment
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Balances, Entry
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token
+from tillway.domain.payout import Payout, PayoutGuard
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
@@ -41,6 +43,7 @@ TYPES: dict[str, type[Record]] = {
     "aud": AuditEntry,
     "audt": AuditTask,
     "att": Attempt,
+    "ba": ExternalAccount,
     "bal": Balances,
     "card": PaymentMethod,
     "cbtxn": CustomerBalanceTransaction,
@@ -58,6 +61,8 @@ TYPES: dict[str, type[Record]] = {
     "mrk": AuditBatch,
     "pi": PaymentIntent,
     "pm": PaymentMethod,
+    "po": Payout,
+    "pog": PayoutGuard,
     "re": Refund,
     "setatt": SetupAttempt,
     "seti": SetupIntent,
@@ -151,6 +156,15 @@ def _refund(scope: str, refund: Refund) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _payout(scope: str, payout: Payout) -> tuple[tuple[str, str], ...]:
+    own: tuple[tuple[str, str], ...] = ()
+    if payout.destination is not None:
+        own = (("parent", by_parent(scope, "po", payout.destination)),)
+    if payout.customer is not None:
+        own = (*own, ("customer", by_customer(scope, "po", payout.customer)))
+    return own
+
+
 def _entry(scope: str, entry: Entry) -> tuple[tuple[str, str], ...]:
     if entry.type is None:
         return ()
@@ -177,6 +191,7 @@ _ENTRIES: dict[type[Record], Callable[[str, Any], tuple[tuple[str, str], ...]]] 
     PaymentIntent: _payment,
     Charge: _charge,
     Refund: _refund,
+    Payout: _payout,
     Entry: _entry,
     Customer: _customer,
     PaymentMethod: _method,

@@ -1,0 +1,144 @@
+"""Payouts: parameters, calls and shape."""
+
+from typing import Any
+
+from tillway.api.lists import listed
+from tillway.api.params import (
+    Amount,
+    Created,
+    Currency,
+    Enum,
+    Expand,
+    Id,
+    Metadata,
+    Params,
+    StatementDescriptor,
+    Text,
+    Unsupported,
+    list_params,
+)
+from tillway.api.routes import Answer, Call, route
+from tillway.api.shapes import View, shape
+from tillway.domain.payout import Payout
+from tillway.engine import payouts
+from tillway.store.codec import by_customer, by_parent
+
+CREATE = Params(
+    amount=Amount(required=True),
+    currency=Currency(required=True),
+    description=Text(unsettable=True),
+    destination=Id(),
+    expand=Expand(),
+    metadata=Metadata(),
+    method=Enum("standard", "instant"),
+    payout_method=Unsupported("Global Payouts; name an external account as the destination"),
+    source_type=Enum("card"),
+    statement_descriptor=StatementDescriptor(),
+)
+UPDATE = Params(expand=Expand(), metadata=Metadata())
+EXPAND_ONLY = Params(expand=Expand())
+REVERSE = Params(expand=Expand(), metadata=Metadata())
+LIST = list_params(
+    arrival_date=Created(),
+    created=Created(),
+    customer=Id(),
+    destination=Id(),
+    status=Enum("pending", "in_transit", "paid", "failed", "canceled"),
+)
+
+
+@route("POST", "/v1/payouts", CREATE, returns="payout")
+async def create(call: Call) -> Answer:
+    """Pay available balance out to an external account."""
+    return await payouts.create(call.platform, call.caller, call.params)
+
+
+@route("GET", "/v1/payouts", LIST, returns="list")
+async def list_payouts(call: Call) -> Answer:
+    """List payouts, newest first."""
+    params, scope = call.params, call.caller.scope_key
+    wanted = {name: params[name] for name in ("customer", "destination", "status") if name in params}
+    arrival = params.get("arrival_date")
+
+    def keep(payout: Payout) -> bool:
+        return (arrival is None or payout.arrival_date in arrival) and all(
+            getattr(payout, name) == value for name, value in wanted.items()
+        )
+
+    index, partition = None, None
+    if "destination" in params:
+        index, partition = "parent", by_parent(scope, "po", params["destination"])
+    elif "customer" in params:
+        index, partition = "customer", by_customer(scope, "po", params["customer"])
+    filtered = bool(wanted) or arrival is not None
+    return await listed(call, "po", index=index, partition=partition, keep=keep if filtered else None, noun="payout")
+
+
+@route("GET", "/v1/payouts/{id}", EXPAND_ONLY, returns="payout")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve a payout."""
+    return await call.platform.engine.load(call.caller.scope_key).get(Payout, call.id)
+
+
+@route("POST", "/v1/payouts/{id}", UPDATE, returns="payout")
+async def update(call: Call) -> Answer:
+    """Change a payout's metadata."""
+    return await payouts.update(call.platform, call.caller, call.id, call.params)
+
+
+@route("POST", "/v1/payouts/{id}/cancel", EXPAND_ONLY, returns="payout")
+async def cancel(call: Call) -> Answer:
+    """Cancel a payout that nobody has begun to send."""
+    return await payouts.cancel(call.platform, call.caller, call.id)
+
+
+@route("POST", "/v1/payouts/{id}/reverse", REVERSE, returns="payout")
+async def reverse(call: Call) -> Answer:
+    """Refused with the reason: no connector can fetch back what it has sent."""
+    return await payouts.reverse(call.platform, call.caller, call.id)
+
+
+@shape(
+    Payout,
+    object="payout",
+    expandable="application_fee balance_transaction destination failure_balance_transaction original_payout "
+    "reversed_by",
+)
+def payout_shape(payout: Payout, view: View) -> dict[str, Any]:
+    """Stripe's payout. Of one to an e-mail address `type` is `email` and `destination` null, unless that is saved."""
+    return {
+        "id": payout.id,
+        "object": "payout",
+        "amount": payout.amount_minor,
+        "application_fee": None,
+        "application_fee_amount": None,
+        "arrival_date": payout.arrival_date,
+        "automatic": False,
+        "balance_transaction": payout.entry,
+        "created": payout.created,
+        "currency": payout.currency,
+        "description": payout.description,
+        "destination": payout.destination,
+        "failure_balance_transaction": payout.failure_entry,
+        "failure_code": payout.failure_code,
+        "failure_message": payout.failure_message,
+        "livemode": view.livemode,
+        "metadata": payout.metadata,
+        "method": payout.method,
+        "original_payout": None,
+        "payout_method": None,
+        "reconciliation_status": "not_applicable",
+        "reversed_by": None,
+        "source_type": "card",
+        "statement_descriptor": payout.statement_descriptor,
+        "status": payout.status,
+        "trace_id": _trace(payout),
+        "type": payout.recipient.type,
+    }
+
+
+def _trace(payout: Payout) -> dict[str, Any]:
+    """The provider's own id of it, by which its bank can be asked."""
+    if payout.bank_id is not None:
+        return {"status": "supported", "value": payout.bank_id}
+    return {"status": "pending" if payout.status in ("pending", "in_transit") else "unsupported", "value": None}

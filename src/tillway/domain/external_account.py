@@ -1,0 +1,157 @@
+"""External accounts: where a merchant's payouts go. A bank account, a card or an e-mail address, one of them the
+default of its currency.
+
+The number lies sealed in the vault; a record knows its last four characters and a fingerprint.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from tillway.domain.bank_account import iban_valid, routing_valid
+from tillway.domain.payment_method import CardFacts
+from tillway.domain.payout import RecipientType
+from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
+from tillway.domain.refusal import Refused
+
+ACCOUNTS_MAX = 50
+"""External accounts that a merchant may have in one mode."""
+
+
+class ExternalAccount(Record, frozen=True, kw_only=True):
+    """`bank_name` to `account_type` belong to bank accounts, `card` to cards, `email` to e-mail addresses. `vault`
+    names the sealed number; an e-mail address has none."""
+
+    type: RecipientType
+    currency: str
+    country: str = "US"
+    last4: str = ""
+    fingerprint: str = ""
+    routing_number: str | None = None
+    holder_name: str | None = None
+    holder_type: str | None = None
+    account_type: str | None = None
+    card: CardFacts | None = None
+    email: str | None = None
+    vault: str | None = None
+    default_for_currency: bool = False
+    metadata: dict[str, str] = {}
+
+
+class DeletedAccount(Record, frozen=True, kw_only=True):
+    """What is told of one that is gone."""
+
+    type: RecipientType
+    currency: str
+
+
+def default_of(accounts: Sequence[ExternalAccount], currency: str) -> ExternalAccount | None:
+    return next((one for one in accounts if one.currency == currency and one.default_for_currency), None)
+
+
+def create(account: ExternalAccount, others: Sequence[ExternalAccount], *, default: bool | None, at: Moment) -> Changes:
+    """Keep `account` beside the merchant's `others`. The first of its currency is the default, and so is one that asks
+    for it. The caller writes the currency's guard too, so that of two first ones only one is the first."""
+    if len(others) >= ACCOUNTS_MAX:
+        raise Refused(
+            "external_account_limit", f"An account has at most {ACCOUNTS_MAX} external accounts in each mode."
+        )
+    before = default_of(others, account.currency)
+    kept = msgspec.structs.replace(account, default_for_currency=before is None or bool(default))
+    return Changes(
+        result=kept,
+        records=(kept, *_deposed(before, kept)),
+        events=(EventDraft(type="account.external_account.created", record=kept),),
+    )
+
+
+def update(
+    account: ExternalAccount, others: Sequence[ExternalAccount], fields: dict[str, Any], *, default: bool | None
+) -> Changes:
+    """Change the holder and the metadata, or make it the default; its number never changes."""
+    if default is False and account.default_for_currency:
+        raise Refused(
+            "parameter_invalid_boolean",
+            "A currency needs a default. Make another external account the default instead.",
+            param="default_for_currency",
+        )
+    after = changed(account, fields)
+    if default:
+        after = msgspec.structs.replace(after, default_for_currency=True)
+    if after == account:
+        return Changes(result=account)
+    before = default_of([one for one in others if one.id != account.id], account.currency)
+    return Changes(
+        result=after,
+        records=(after, *_deposed(before, after)),
+        events=(EventDraft(type="account.external_account.updated", record=after, previous=account),),
+    )
+
+
+def delete(account: ExternalAccount, others: Sequence[ExternalAccount]) -> Changes:
+    """Forget it and its number; payouts that are on their way keep their own copy. The default is the last to go."""
+    if account.default_for_currency and any(
+        one.id != account.id and one.currency == account.currency for one in others
+    ):
+        raise Refused(
+            "external_account_default",
+            f"You cannot delete the default external account for {account.currency}. Make another one the default "
+            "first.",
+        )
+    return Changes(
+        result=DeletedAccount(id=account.id, created=account.created, type=account.type, currency=account.currency),
+        deletes=(account.id, *((account.vault,) if account.vault is not None else ())),
+        events=(EventDraft(type="account.external_account.deleted", record=account),),
+    )
+
+
+def _deposed(before: ExternalAccount | None, now: ExternalAccount) -> tuple[ExternalAccount, ...]:
+    """The default that `now` takes the place of."""
+    if before is None or not now.default_for_currency or before.id == now.id:
+        return ()
+    return (msgspec.structs.replace(before, default_for_currency=False),)
+
+
+# Account numbers. Errors name the field and never repeat its value.
+
+_IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
+_SEPARATORS = str.maketrans("", "", " -")
+
+
+def check_bank_account(
+    number: str, routing: str | None, country: str, *, param: str = "external_account"
+) -> tuple[str, str | None]:
+    """`number` and `routing` without separators, if such an account can be: an IBAN whose check digits are right (ISO
+    13616), a US account behind a routing number whose check digit is right (ABA), or what another country has.
+
+    Raises Refused `account_number_invalid` or `routing_number_invalid`.
+    """
+    number = number.translate(_SEPARATORS).upper()
+    routing = routing.translate(_SEPARATORS).upper() if routing is not None else None
+    where = f"{param}[account_number]"
+    if number[:2].isalpha():
+        if _IBAN.fullmatch(number) is None or not iban_valid(number):
+            raise Refused("account_number_invalid", "This is not an IBAN: its check digits are wrong.", param=where)
+        if number[:2] != country:
+            raise Refused("account_number_invalid", f"This IBAN is one of {number[:2]}, not of {country}.", param=where)
+        return number, None
+    if not (number.isascii() and number.isdigit() and 4 <= len(number) <= (17 if country == "US" else 34)):
+        raise Refused("account_number_invalid", "An account number has 4 to 17 digits.", param=where)
+    if routing is None:
+        raise Refused(
+            "parameter_missing",
+            "Missing required param: a bank account without an IBAN needs its routing number.",
+            param=f"{param}[routing_number]",
+        )
+    fit = routing_valid(routing) if country == "US" else routing.isascii() and routing.isalnum() and len(routing) <= 35
+    if not fit:
+        raise Refused(
+            "routing_number_invalid",
+            "This is not a US routing number: it has nine digits, the last of which checks the others."
+            if country == "US"
+            else "A routing number has letters and digits alone.",
+            param=f"{param}[routing_number]",
+        )
+    return number, routing

@@ -1,0 +1,334 @@
+"""Payouts: money out, to the merchant's own account or to a customer. Never more than is available, also when two race.
+
+| what happens | postings (`balance`) | postings (`provider`) |
+|---|---|---|
+| created | `merchant` → `payouts` | `disbursements` → `payouts` |
+| paid | `payouts` → `receivable:<connector>` | `payouts` → `provider:<connector>` |
+| failed before | `payouts` → `merchant` | `payouts` → `disbursements` |
+| returned after it was paid | `receivable:<connector>` → `merchant` | `provider:<connector>` → `disbursements` |
+
+`balance` takes what the merchant has earned and can have. `provider` takes the merchant's own money at the provider, so
+it needs no balance and shows in none.
+"""
+
+from typing import Any, Literal, assert_never
+
+import msgspec
+
+from tillway.domain.attempt import SENDS_MAX, Attempt
+from tillway.domain.ledger import SECONDS_PER_DAY, Entry, EntryType, balance_entry, transfer_entry
+from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
+from tillway.domain.payment_intent import asked_later, sent_again
+from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
+from tillway.domain.refusal import Refused
+
+Funding = Literal["balance", "provider"]
+RecipientType = Literal["bank_account", "card", "email"]
+Status = Literal["pending", "in_transit", "paid", "failed", "canceled"]
+
+FAILURES: dict[str, str] = {
+    "account_closed": "The bank account has been closed.",
+    "account_frozen": "The bank account has been frozen.",
+    "bank_account_restricted": "The bank account has restrictions on the kind or number of payouts it takes.",
+    "bank_ownership_changed": "The bank account has changed its owner.",
+    "could_not_process": "The provider could not process this payout.",
+    "debit_not_authorized": "The bank account does not allow this transaction.",
+    "declined": "The recipient's bank declined this payout. The recipient should ask the bank why.",
+    "incorrect_account_holder_name": "The account holder's name is not the one that the bank has on file.",
+    "insufficient_funds": "The account that pays at the provider does not hold enough money for this payout.",
+    "invalid_account_number": "The account number is not one of that bank.",
+    "invalid_currency": "The bank account does not take this currency.",
+    "no_account": "There is no account with these details at that bank.",
+    "unsupported_card": "The card does not take payouts.",
+}
+"""Why a payout failed, in the words of https://docs.stripe.com/api/payouts/failures as far as a provider uses them."""
+
+
+class Recipient(Value, frozen=True, kw_only=True):
+    """Who gets the money, as far as it may be known outside the vault: an `email`, or the sealed copy in `vault`, which
+    is this payout's own and goes when it settles."""
+
+    type: RecipientType
+    email: str | None = None
+    vault: str | None = None
+    name: str | None = None
+
+
+class Payout(Record, frozen=True, kw_only=True):
+    """Its attempt at the provider has the id's own suffix. `destination` is the external account it goes to, if saved.
+
+    `entry` and `failure_entry` are what it did to the merchant's balance; a payout funded at the provider has neither.
+    """
+
+    amount_minor: int
+    currency: str
+    recipient: Recipient
+    funding: Funding = "balance"
+    status: Status = "pending"
+    destination: str | None = None
+    customer: str | None = None
+    method: Literal["standard", "instant"] = "standard"
+    arrival_date: int = 0
+    description: str | None = None
+    statement_descriptor: str | None = None
+    metadata: dict[str, str] = {}
+    entry: str | None = None
+    failure_entry: str | None = None
+    failure_code: str | None = None
+    failure_message: str | None = None
+    attempt: str | None = None
+    connector: str = ""
+    bank_id: str | None = None
+    door: str = "v1"
+
+
+class PayoutGuard(Record, frozen=True, kw_only=True):
+    """Moves with whatever takes money out of a merchant's balance in one currency, so that two that would overdraw it
+    conflict; and with every change of which accounts payouts go to.
+
+    `latest` is the latest time of any payout, epoch seconds: a worker whose clock is behind counts what one whose clock
+    is ahead has taken.
+    """
+
+    latest: int = 0
+    last: str | None = None
+
+
+def guard_id(currency: str) -> str:
+    return f"pog_{currency}"
+
+
+def guarded(guard: PayoutGuard | None, currency: str, at: Moment, last: str | None = None) -> PayoutGuard:
+    """The guard of that currency, moved on."""
+    before = guard or PayoutGuard(id=guard_id(currency), created=at.now)
+    return msgspec.structs.replace(before, latest=max(before.latest, at.now), last=last or before.last)
+
+
+def arrival_date(now: int, method: str) -> int:
+    """When the money should be there: at once, or on the next weekday, at midnight (UTC)."""
+    if method == "instant":
+        return now
+    day = now // SECONDS_PER_DAY + 1
+    # The first of January 1970 was a Thursday: 5 and 6 are Saturday and Sunday.
+    while (day + 3) % 7 > 4:
+        day += 1
+    return day * SECONDS_PER_DAY
+
+
+def create(
+    *,
+    amount_minor: int,
+    currency: str,
+    recipient: Recipient,
+    connector: str,
+    funding: Funding,
+    available_minor: int,
+    guard: PayoutGuard | None,
+    delay_ms: int,
+    fields: dict[str, Any],
+    suffix: str,
+    at: Moment,
+) -> Changes:
+    """Take the money off the balance, and put the attempt down that is to send it `delay_ms` from now.
+
+    `available_minor` and `guard` are what the balance held and the guard as it stood before that was read; neither
+    counts where the money is the merchant's own at the provider.
+    """
+    if funding == "balance" and amount_minor > available_minor:
+        raise Refused(
+            "balance_insufficient",
+            f"You have insufficient available funds for this payout: {max(available_minor, 0)} of {amount_minor} "
+            f"{currency}, in minor units. GET /v1/balance shows what is available and what is still pending.",
+            param="amount",
+        )
+    # From here the payout must be tried.
+    id = f"po_{suffix}"
+    payout = changed(
+        Payout(
+            id=id,
+            created=at.now,
+            amount_minor=amount_minor,
+            currency=currency,
+            recipient=recipient,
+            funding=funding,
+            attempt=f"att_{suffix}",
+            connector=connector,
+        ),
+        fields,
+    )
+    payout = msgspec.structs.replace(payout, arrival_date=arrival_date(at.now, payout.method))
+    taken = _moved(payout, "payout", -amount_minor, "payouts", at)
+    if funding == "balance":
+        payout = msgspec.structs.replace(payout, entry=taken.id)
+    attempt = Attempt(
+        id=f"att_{suffix}",
+        created=at.now,
+        kind="payout",
+        subject=id,
+        amount_minor=amount_minor,
+        currency=currency,
+        connector=connector,
+        state="scheduled",
+        due_at_ms=at.now_ms + delay_ms,
+    )
+    return Changes(
+        result=payout,
+        records=(payout, taken, *((guarded(guard, currency, at, id),) if funding == "balance" else ())),
+        tasks=(attempt,),
+        events=(EventDraft(type="payout.created", record=payout),),
+    )
+
+
+def settle(
+    payout: Payout, attempt: Attempt, outcome: Outcome, at: Moment, *, first_ask_seconds: float = 5.0
+) -> Changes:
+    """Bring the provider's word home; a second time it changes nothing."""
+    if payout.attempt != attempt.id:
+        return Changes(result=payout, deletes=(attempt.id,))
+    match outcome:
+        case Succeeded():
+            return _paid(payout, attempt, outcome, at)
+        case Declined():
+            return fail(payout, outcome, at)
+        case NotSent(reason=reason) if attempt.state in ("scheduled", "new"):
+            if attempt.sent + 1 < SENDS_MAX:
+                return Changes(result=payout, tasks=(sent_again(attempt, outcome, at),))
+            return fail(payout, Declined("processing_error", None, alert=f"never sent: {reason}"), at)
+        case NotSent(reason=reason):
+            # Not this time; but an earlier sending, or another worker's, may still arrive.
+            return Changes(result=payout, tasks=(asked_later(attempt, Unknown(reason), at, first_ask_seconds),))
+        case Unknown():
+            return Changes(result=payout, tasks=(asked_later(attempt, outcome, at, first_ask_seconds),))
+        case Pending():
+            later = asked_later(attempt, outcome, at, first_ask_seconds)
+            if payout.status != "pending":
+                return Changes(result=payout, tasks=(later,))
+            after = msgspec.structs.replace(payout, status="in_transit", bank_id=outcome.bank_id or payout.bank_id)
+            return Changes(result=after, records=(after,), tasks=(later,), events=_told(payout, after))
+        case ActionRequired():
+            raise AssertionError("a payout cannot need an action of the customer")
+        case _:
+            assert_never(outcome)
+
+
+def _paid(payout: Payout, attempt: Attempt, outcome: Succeeded, at: Moment) -> Changes:
+    after = msgspec.structs.replace(
+        payout,
+        status="paid",
+        attempt=None,
+        bank_id=outcome.bank_id or payout.bank_id,
+        recipient=msgspec.structs.replace(payout.recipient, vault=None),
+    )
+    handed_over = transfer_entry(
+        source=payout.id,
+        debit="payouts",
+        credit=_source(payout),
+        amount_minor=payout.amount_minor,
+        currency=payout.currency,
+        at=at,
+    )
+    return Changes(
+        result=after,
+        records=(after, handed_over),
+        deletes=(attempt.id, *_sealed(payout)),
+        events=_told(payout, after, "payout.paid"),
+    )
+
+
+def fail(payout: Payout, outcome: Declined, at: Moment) -> Changes:
+    """The money comes back to where it was taken from. Also of a payout that was returned after it had been paid."""
+    if payout.status in ("failed", "canceled"):
+        return Changes(result=payout)
+    code = outcome.decline_code if outcome.decline_code in FAILURES else "could_not_process"
+    assert code is not None
+    returned = _moved(
+        payout, "payout_failure", payout.amount_minor, _source(payout) if payout.status == "paid" else "payouts", at
+    )
+    after = msgspec.structs.replace(
+        payout,
+        status="failed",
+        attempt=None,
+        failure_code=code,
+        failure_message=FAILURES[code],
+        failure_entry=returned.id if payout.funding == "balance" else None,
+        recipient=msgspec.structs.replace(payout.recipient, vault=None),
+    )
+    return Changes(
+        result=after,
+        records=(after, returned),
+        deletes=(*((payout.attempt,) if payout.attempt is not None else ()), *_sealed(payout)),
+        events=_told(payout, after, "payout.failed"),
+    )
+
+
+def cancel(payout: Payout, attempt: Attempt | None, at: Moment) -> Changes:
+    """Only while nobody has begun to send it. The attempt goes in the same commit, so that nobody can begin it then."""
+    if payout.status != "pending" or attempt is None or attempt.state != "scheduled":
+        raise Refused(
+            "payout_unexpected_state",
+            f"Payout {payout.id} cannot be canceled because it is already on its way to the provider."
+            if payout.status == "pending"
+            else f"Payout {payout.id} cannot be canceled because it has a status of {payout.status}.",
+        )
+    returned = _moved(payout, "payout_cancel", payout.amount_minor, "payouts", at)
+    after = msgspec.structs.replace(
+        payout,
+        status="canceled",
+        attempt=None,
+        failure_entry=returned.id if payout.funding == "balance" else None,
+        recipient=msgspec.structs.replace(payout.recipient, vault=None),
+    )
+    return Changes(
+        result=after,
+        records=(after, returned),
+        deletes=(attempt.id, *_sealed(payout)),
+        events=_told(payout, after, "payout.canceled"),
+    )
+
+
+def update(payout: Payout, fields: dict[str, Any]) -> Changes:
+    after = changed(payout, fields)
+    if after == payout:
+        return Changes(result=payout)
+    return Changes(result=after, records=(after,), events=_told(payout, after))
+
+
+def _moved(payout: Payout, type: EntryType, amount_minor: int, against: str, at: Moment) -> Entry:
+    """Money that leaves (negative) or comes back to (positive) where the payout takes it from."""
+    if payout.funding == "balance":
+        return balance_entry(
+            type=type,
+            source=payout.id,
+            amount_minor=amount_minor,
+            currency=payout.currency,
+            against=against,
+            description=payout.description or _DESCRIPTIONS[type],
+            reporting_category="payout" if type == "payout" else "payout_reversal",
+            at=at,
+        )
+    leaves = amount_minor < 0
+    return transfer_entry(
+        source=payout.id,
+        debit="disbursements" if leaves else against,
+        credit=against if leaves else "disbursements",
+        amount_minor=abs(amount_minor),
+        currency=payout.currency,
+        at=at,
+    )
+
+
+_DESCRIPTIONS = {"payout": "PAYOUT", "payout_failure": "PAYOUT FAILURE", "payout_cancel": "PAYOUT CANCELLATION"}
+
+
+def _source(payout: Payout) -> str:
+    """The account whose provider hands the money over."""
+    return f"{'receivable' if payout.funding == 'balance' else 'provider'}:{payout.connector}"
+
+
+def _sealed(payout: Payout) -> tuple[str, ...]:
+    return (payout.recipient.vault,) if payout.recipient.vault is not None else ()
+
+
+def _told(before: Payout, after: Payout, type: str | None = None) -> tuple[EventDraft, ...]:
+    updated = EventDraft(type="payout.updated", record=after, previous=before)
+    return (EventDraft(type=type, record=after), updated) if type is not None else (updated,)

@@ -1,0 +1,146 @@
+"""Who payouts go to, on the way into the vault and out of it. Nothing else in the engine sees an account number."""
+
+from typing import Any
+
+import msgspec
+
+from tillway.connectors import port
+from tillway.domain.cards import Secret, brand_of, check_card
+from tillway.domain.external_account import ExternalAccount, check_bank_account
+from tillway.domain.payment_method import CardFacts, SealedRecord, Token
+from tillway.domain.payout import Recipient
+from tillway.domain.record import Moment
+from tillway.domain.refusal import Refused
+from tillway.domain.test_cards import by_alias, by_number
+from tillway.engine.cards import CardVault
+from tillway.vault.port import AccountContents, SealedAccount
+
+_encode = msgspec.json.Encoder().encode
+_account = msgspec.json.Decoder(SealedAccount).decode
+
+
+def seal(vault: CardVault, scope_key: str, contents: AccountContents, at: Moment) -> SealedRecord:
+    """The sealed record of an account, for the commit that makes what it belongs to."""
+    owner = at.new_id("vlt")
+    sealed = vault.vault.seal_account(scope_key, owner, contents)
+    return SealedRecord(id=owner, created=at.now, sealed=msgspec.Raw(_encode(sealed)))
+
+
+async def unseal(vault: CardVault, scope_key: str, id: str | None) -> AccountContents | None:
+    """What the sealed record of that id holds; None where there is none any more."""
+    row = await vault.store.get(f"{scope_key}/{id}") if id is not None else None
+    if row is None or id is None:
+        return None
+    record = msgspec.json.decode(row.body, type=SealedRecord)
+    return vault.vault.open_account(scope_key, id, _account(record.sealed))
+
+
+async def revealed(vault: CardVault, scope_key: str, recipient: Recipient) -> port.Recipient | None:
+    """The recipient as the provider must see it, for one call; None where the payout has settled since.
+
+    A bank account is an IBAN, or `<routing number>/<account number>`.
+    """
+    if recipient.email is not None:
+        return port.Recipient(recipient.type, recipient.email, recipient.name)
+    contents = await unseal(vault, scope_key, recipient.vault)
+    if contents is None:
+        return None
+    number = contents.number.reveal()
+    value = number if contents.routing is None else f"{contents.routing}/{number}"
+    return port.Recipient(recipient.type, value, contents.name)
+
+
+def bank_account(
+    vault: CardVault, scope_key: str, given: dict[str, Any], currency: str, at: Moment
+) -> tuple[ExternalAccount, SealedRecord]:
+    """The account in `given` and its sealed number. Raises Refused with the parameter where there can be no such."""
+    number, routing = check_bank_account(given["account_number"], given.get("routing_number"), given["country"])
+    name = given.get("account_holder_name")
+    sealed = seal(vault, scope_key, AccountContents(number=Secret(number), routing=routing, name=name), at)
+    account = ExternalAccount(
+        id=at.new_id("ba"),
+        created=at.now,
+        type="bank_account",
+        currency=currency,
+        country=given["country"],
+        last4=number[-4:],
+        fingerprint=vault.vault.fingerprint(scope_key, Secret(f"{routing or ''}/{number}")),
+        routing_number=routing,
+        holder_name=name,
+        holder_type=given.get("account_holder_type"),
+        account_type=given.get("account_type"),
+        vault=sealed.id,
+    )
+    return account, sealed
+
+
+def card(
+    vault: CardVault, scope_key: str, given: dict[str, Any], currency: str, at: Moment
+) -> tuple[ExternalAccount, SealedRecord]:
+    """The card in `given`, as money can go to it: its security code is checked for its form and dropped."""
+    checked = check_card(
+        given["number"], given["exp_month"], given["exp_year"], given.get("cvc"), now=at.now, param="external_account"
+    )
+    digits = checked.number.reveal()
+    known = by_number(digits) if scope_key.endswith("t") else None
+    facts = CardFacts(
+        brand=known.brand if known is not None else brand_of(digits),
+        last4=digits[-4:],
+        exp_month=checked.exp_month,
+        exp_year=checked.exp_year,
+        funding=known.funding if known is not None else "debit",
+        country=known.country if known is not None else None,
+        fingerprint=vault.vault.fingerprint(scope_key, checked.number),
+    )
+    return _card(vault, scope_key, facts, checked.number, given.get("name"), currency, at)
+
+
+async def card_of_token(
+    vault: CardVault, scope_key: str, token: Token, currency: str, at: Moment
+) -> tuple[ExternalAccount, SealedRecord]:
+    """The card behind a token, sealed anew: what was sealed for the token goes with it."""
+    facts, name = token.card, token.name
+    if facts.alias is not None:
+        known = by_alias(facts.alias)
+        assert known is not None, f"a token with the unknown alias {facts.alias}"
+        number = known.number
+    else:
+        opened = await vault.open(scope_key, facts, None)
+        if opened is None:
+            raise Refused("token_expired", param="external_account")
+        number = opened.number
+    bare = CardFacts(
+        brand=facts.brand,
+        last4=facts.last4,
+        exp_month=facts.exp_month,
+        exp_year=facts.exp_year,
+        funding=facts.funding,
+        country=facts.country,
+        fingerprint=facts.fingerprint,
+    )
+    return _card(vault, scope_key, bare, Secret(number), name, currency, at)
+
+
+def _card(
+    vault: CardVault,
+    scope_key: str,
+    facts: CardFacts,
+    number: Secret[str],
+    name: str | None,
+    currency: str,
+    at: Moment,
+) -> tuple[ExternalAccount, SealedRecord]:
+    sealed = seal(vault, scope_key, AccountContents(number=number, name=name), at)
+    account = ExternalAccount(
+        id=at.new_id("ba"),
+        created=at.now,
+        type="card",
+        currency=currency,
+        country=facts.country or "US",
+        last4=facts.last4,
+        fingerprint=facts.fingerprint,
+        holder_name=name,
+        card=facts,
+        vault=sealed.id,
+    )
+    return account, sealed
