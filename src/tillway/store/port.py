@@ -90,6 +90,14 @@ class StoreUnfit(Exception):
     """The store cannot keep its promises as it is set up (durability off, schema too new). The text says the remedy."""
 
 
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that an adapter's inspection looked at: whether it is as it must be and, where not, what to do."""
+
+    ok: bool
+    what: str
+    remedy: str
+
+
 class Store(Protocol):
     async def get(self, key: str) -> Row | None:
         """The record at `key` as of the last durable commit, or None."""

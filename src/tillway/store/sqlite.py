@@ -22,6 +22,7 @@ from typing import Any, Literal, Self, cast
 import apsw
 import msgspec
 
+from tillway.store.columns import NO_ENTRIES, Entries, decode_terms, entries_of
 from tillway.store.port import (
     ABSENT,
     INDEXES,
@@ -29,6 +30,7 @@ from tillway.store.port import (
     WRITES_MAX,
     CommitUnknown,
     Conflict,
+    Finding,
     Row,
     StoreUnfit,
     Unavailable,
@@ -43,7 +45,6 @@ APPLICATION_ID = 0x54494C57
 BATCH_MAX = 256
 """Most commits in one batch: it bounds how long the loop is busy with statements before the next flush."""
 
-TERMS_MAX = 64
 KEYS_MAX = 100
 """Most keys in one `get_many`."""
 
@@ -150,26 +151,12 @@ _FAULT_OF_ONE = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
 _INFINITY = b""
 """As the upper end of a range of keys: in SQLite's order every blob comes after every text."""
 
-_Entries = tuple[str | None, str | None, str | None, str | None]
-"""The columns `customer`, `parent`, `kind` and `terms`."""
-
-_NO_ENTRIES: _Entries = (None, None, None, None)
-_TERMS_DECODER = msgspec.json.Decoder(set[str])
-
 _Op = Callable[[], Any]
 _Batch = list[tuple[_Op, asyncio.Future[Any]]]
 _Answer = tuple[asyncio.Future[Any], Any, Exception | None]
 _Statement = tuple[str, tuple[Any, ...]]
 """The SQL of a write and its bindings, of which the first is the key, the second the version that it expects, and the
 last four, of an insertion or an update, are the index entries."""
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that `inspect` looked at: whether it is as it must be and, where not, what to do about it."""
-
-    ok: bool
-    what: str
-    remedy: str
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -337,11 +324,11 @@ class SqliteStore:
             elif sql is _INSERT:
                 raise Conflict(bindings[0])
             else:
-                entries = bindings[-4:] if sql is _UPDATE else _NO_ENTRIES
+                entries = bindings[-4:] if sql is _UPDATE else NO_ENTRIES
                 self._change_entries(bindings[0], bindings[1], entries)
                 execute(sql, bindings)
 
-    def _change_entries(self, key: str, version: int, entries: _Entries) -> None:
+    def _change_entries(self, key: str, version: int, entries: Entries) -> None:
         """Set the index entries of the record at `key`; raise `Conflict` where it is not there at `version`."""
         found: list[Any] = self._execute(_TERMS, (key, version)).fetchall()
         if not found:
@@ -350,7 +337,7 @@ class SqliteStore:
         self._execute(_SET_ENTRIES, (*entries, key))
 
     def _replace_terms(self, key: str, old: str | None, new: str | None) -> None:
-        before, after = _decode_terms(old), _decode_terms(new)
+        before, after = decode_terms(old), decode_terms(new)
         for partition in before - after:
             self._execute(_REMOVE_TERM, (partition, key))
         for partition in after - before:
@@ -724,38 +711,9 @@ def _statement(write: Write) -> _Statement:
         assert version > ABSENT, "only what exists can be deleted"
         return _DELETE, (key, version)
     assert (queue is None) == (due_at_ms is None), "a task has a queue and a due time"
-    entries = _entries(index) if index else _NO_ENTRIES
+    entries = entries_of(index) if index else NO_ENTRIES
     sql = _INSERT if version == ABSENT else _UPDATE
     return sql, (key, version, body, queue, due_at_ms, expires_at, *entries)
-
-
-def _entries(index: tuple[tuple[str, str], ...]) -> _Entries:
-    customer = parent = kind = None
-    terms: list[str] = []
-    for name, partition in index:
-        match name:
-            case "kind" if kind is None:
-                kind = partition
-            case "parent" if parent is None:
-                parent = partition
-            case "customer" if customer is None:
-                customer = partition
-            case "term":
-                terms.append(partition)
-            case _:
-                raise AssertionError(f"no index, or one that stands here twice: {name}")
-    return customer, parent, kind, _encode_terms(terms) if terms else None
-
-
-def _encode_terms(terms: list[str]) -> str:
-    distinct = set(terms)
-    assert len(distinct) <= TERMS_MAX
-    # Sorted, so that the same terms are the same text.
-    return msgspec.json.encode(sorted(distinct)).decode()
-
-
-def _decode_terms(terms: str | None) -> set[str]:
-    return _TERMS_DECODER.decode(terms) if terms is not None else set()
 
 
 def _range(prefix: str, above: str | None, below: str | None) -> tuple[str, str | bytes]:
