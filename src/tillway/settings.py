@@ -34,7 +34,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     payout_delay_seconds: int = 5
     header_seconds: int = 30
     shutdown_seconds: int = 30
+    throttle_test_per_second: int = 1000
+    throttle_test_burst: int = 10_000
+    throttle_live_per_second: int = 1000
+    throttle_live_burst: int = 10_000
+    throttle_key_per_second: int = 500
+    throttle_key_burst: int = 5000
+    throttle_failures_per_second: int = 20
+    throttle_failures_burst: int = 1000
     log_level: str = "warning"
+    log_format: str = "text"
+    metrics_listen: str = ""
+    traces: str = "off"
+    trace_context: str = "accept"
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -69,13 +81,34 @@ TABLE = (
     Setting("payout_delay_seconds", "How long a payout waits, and can be cancelled, before it is sent.", 0, 604_800),
     Setting("header_seconds", "How long a connection may take to send a request's headers, or stay idle.", 1, 300),
     Setting("shutdown_seconds", "How long a stopping server lets requests finish.", 1, 600),
-    Setting("log_level", "debug, info, warning or error."),
+    Setting("throttle_test_per_second", "Requests a second of one merchant in test mode; 0: no limit.", 0, 1_000_000),
+    Setting("throttle_test_burst", "How many of them may come at once.", 1, 1_000_000),
+    Setting("throttle_live_per_second", "Requests a second of one merchant in live mode; 0: no limit.", 0, 1_000_000),
+    Setting("throttle_live_burst", "How many of them may come at once.", 1, 1_000_000),
+    Setting("throttle_key_per_second", "Requests a second with one API key; 0: no limit.", 0, 1_000_000),
+    Setting("throttle_key_burst", "How many of them may come at once.", 1, 1_000_000),
+    Setting(
+        "throttle_failures_per_second", "Requests a second with bad keys from one address; 0: no limit.", 0, 1_000_000
+    ),
+    Setting("throttle_failures_burst", "How many of them may come at once.", 1, 1_000_000),
+    Setting("log_level", "debug, info, warning or error; from info on, each request and each task is a line."),
+    Setting("log_format", "text or json: one JSON object a line."),
+    Setting("metrics_listen", "Address and port of `/metrics` for Prometheus, such as 127.0.0.1:9464; if empty, none."),
+    Setting("traces", "off or on: OpenTelemetry, as the OTEL_* variables say; needs tillway[otel]."),
+    Setting(
+        "trace_context", "ignore callers' `traceparent`, accept it, or pass ours to providers and webhooks as well."
+    ),
 )
 
 ENVIRONMENT_PREFIX = "TILLWAY_"
 FILE_NAME = "tillway.toml"
 FILE_BYTES_MAX = 1 << 20
-LOG_LEVELS = ("debug", "info", "warning", "error")
+CHOICES = {
+    "log_level": ("debug", "info", "warning", "error"),
+    "log_format": ("text", "json"),
+    "traces": ("off", "on"),
+    "trace_context": ("ignore", "accept", "pass"),
+}
 
 _ROWS = {row.name: row for row in TABLE}
 _PATHS = ("data_dir", "tls_cert", "tls_key")
@@ -133,9 +166,20 @@ def _checked(name: str, value: Any, source: str) -> Any:
         raise SettingsInvalid(f"host in {source} is empty; it must be an address, such as 127.0.0.1")
     if name == "public_url" and value:
         return _url(str(value), source)
-    if name == "log_level" and value not in LOG_LEVELS:
-        raise SettingsInvalid(f"log_level in {source} is {value!r}; it must be one of {', '.join(LOG_LEVELS)}")
+    if name == "metrics_listen" and value and address_of(str(value)) is None:
+        raise SettingsInvalid(f"metrics_listen in {source} is {value!r}; it must be such as 127.0.0.1:9464")
+    if name in CHOICES and value not in CHOICES[name]:
+        raise SettingsInvalid(f"{name} in {source} is {value!r}; it must be one of {', '.join(CHOICES[name])}")
     return str(value)
+
+
+def address_of(text: str) -> tuple[str, int] | None:
+    """Host and port of `127.0.0.1:9464` or `[::1]:9464`; None where it is no such thing."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        return None
+    return host, int(port)
 
 
 def _number(name: str, value: Any, source: str, lowest: int, highest: int) -> int:

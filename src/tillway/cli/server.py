@@ -23,7 +23,19 @@ def serve(
     answer_within_seconds: Annotated[int | None, setting("answer_within_seconds")] = None,
     header_seconds: Annotated[int | None, setting("header_seconds")] = None,
     shutdown_seconds: Annotated[int | None, setting("shutdown_seconds")] = None,
+    throttle_test_per_second: Annotated[int | None, setting("throttle_test_per_second")] = None,
+    throttle_test_burst: Annotated[int | None, setting("throttle_test_burst")] = None,
+    throttle_live_per_second: Annotated[int | None, setting("throttle_live_per_second")] = None,
+    throttle_live_burst: Annotated[int | None, setting("throttle_live_burst")] = None,
+    throttle_key_per_second: Annotated[int | None, setting("throttle_key_per_second")] = None,
+    throttle_key_burst: Annotated[int | None, setting("throttle_key_burst")] = None,
+    throttle_failures_per_second: Annotated[int | None, setting("throttle_failures_per_second")] = None,
+    throttle_failures_burst: Annotated[int | None, setting("throttle_failures_burst")] = None,
     log_level: Annotated[str | None, setting("log_level")] = None,
+    log_format: Annotated[str | None, setting("log_format")] = None,
+    metrics_listen: Annotated[str | None, setting("metrics_listen")] = None,
+    traces: Annotated[str | None, setting("traces")] = None,
+    trace_context: Annotated[str | None, setting("trace_context")] = None,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C; what is in flight then finishes first."""
     settings = settings_from(context.params)
