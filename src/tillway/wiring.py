@@ -1,5 +1,6 @@
 """Puts the platform together: the only file that constructs adapters."""
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,8 +11,11 @@ from tillway.api.app import Api
 from tillway.api.refusals import Refusals
 from tillway.api.render import Renderer
 from tillway.connectors import registry
+from tillway.connectors.courier import SimulatedCourier
+from tillway.connectors.port import Courier
 from tillway.dialects import doors
 from tillway.domain.ledger import Fee
+from tillway.engine import orders
 from tillway.engine.attempts import Attempts
 from tillway.engine.cards import CardVault
 from tillway.engine.clock import Clock
@@ -90,8 +94,9 @@ async def assemble(settings: Settings, store: Store | None = None, clock: Clock 
     connections = ConfiguredConnections(store, clock, registry.build)
     attempts = Attempts(engine, connections, cards)
     webhooks = Webhooks(engine, renderer)
-    runner = Runner(engine, attempts, webhooks.deliver)
     access = Access(store)
     refusals = Refusals()
-    platform = Platform(engine, attempts, cards, store, connections, access, webhooks, refusals)
+    couriers: dict[str, Courier] = {"test": SimulatedCourier()}
+    platform = Platform(engine, attempts, cards, store, connections, access, webhooks, refusals, couriers)
+    runner = Runner(engine, attempts, webhooks.deliver, partial(orders.carry, platform))
     return Running(platform, Api(platform, renderer, access, refusals), runner, connections, webhooks, store, keyring)

@@ -15,6 +15,7 @@ NOUNS = (
     "notices",
     "openapi",
     "ops",
+    "orders",
     "payment_intents",
     "payment_methods",
     "payouts",

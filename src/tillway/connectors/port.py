@@ -15,10 +15,13 @@ from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, P
 
 __all__ = [
     "ActionRequired",
+    "Arranged",
     "Capabilities",
     "CardData",
     "Connector",
+    "Consignment",
     "Conversation",
+    "Courier",
     "Declined",
     "LookUp",
     "NeverSeen",
@@ -34,7 +37,9 @@ __all__ = [
     "Succeeded",
     "Transport",
     "TransportError",
+    "Undeliverable",
     "Unknown",
+    "Unreachable",
 ]
 
 REFERENCE_MAX = 35
@@ -182,3 +187,45 @@ class Transport(Protocol):
         """Raises `TransportError`. A body that is cut short is a `TransportError` with `spoken`."""
 
     async def close(self) -> None: ...
+
+
+# Delivery services.
+
+
+class Consignment(msgspec.Struct, frozen=True, kw_only=True):
+    """So many of a product to one address, under `reference` (at most 40 characters)."""
+
+    reference: str
+    order_id: str
+    product_id: str
+    name: str
+    count: int
+    address: Any
+
+
+class Arranged(msgspec.Struct, frozen=True):
+    """The service will deliver; `id` is its own name for that."""
+
+    id: str
+
+
+class Undeliverable(msgspec.Struct, frozen=True):
+    """The service will not deliver this, however often it is asked."""
+
+    reason: str
+
+
+class Unreachable(msgspec.Struct, frozen=True):
+    """Nobody knows whether the service took it. The same reference again, and never another."""
+
+    reason: str
+
+
+class Courier(Protocol):
+    """A delivery service. It promises to deliver a reference once, however often it is asked to."""
+
+    async def arrange(self, consignment: Consignment) -> Arranged | Undeliverable | Unreachable: ...
+
+    async def cancel(self, reference: str) -> bool:
+        """Whether it is certain that nothing will be delivered under `reference`, also where a request to do so is
+        still on its way. False: ask again."""

@@ -113,4 +113,7 @@ _VERBS = {
     "treasury.received_debit": "created",
 }
 
-EVENT_TYPES = frozenset(f"{noun}.{verb}" for noun, verbs in _VERBS.items() for verb in verbs.split())
+OWN = frozenset(("order.payment_failed", "order.placed"))
+"""Types that Stripe has no word for."""
+
+EVENT_TYPES = OWN | {f"{noun}.{verb}" for noun, verbs in _VERBS.items() for verb in verbs.split()}

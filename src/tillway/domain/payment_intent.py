@@ -88,6 +88,8 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     last_error: PaymentError | None = None
     canceled_at: int | None = None
     cancellation_reason: str | None = None
+    order: str | None = None
+    """The order that this payment is for, whose task is woken when it settles."""
     door: str = "v1"
 
     @property

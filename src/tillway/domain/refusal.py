@@ -149,6 +149,9 @@ RULES: dict[str, Rule] = {
     ),
     "capture_amount_too_large": Rule(400, _INVALID, "The amount to capture is larger than what was authorized."),
     "connector_unsupported": Rule(400, _INVALID, "The connector of this payment cannot do this."),
+    "order_step_unexpected": Rule(400, _INVALID, "The order is not at this step."),
+    "order_step_failed": Rule(409, _INVALID, "This step of the order could not be done."),
+    "delivery_not_configured": Rule(400, _INVALID, "Live mode has no delivery service, so no orders are taken in it."),
     "webhook_endpoint_limit": Rule(400, _INVALID, "An account has at most 16 webhook endpoints."),
     # Ours: nothing the caller sent makes these, and each is logged with its cause.
     "internal": Rule(500, "api_error", "Something went wrong inside Tillway. The request id finds it in the log."),

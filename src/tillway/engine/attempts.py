@@ -32,6 +32,7 @@ from tillway.domain.charge import Charge, warned
 from tillway.domain.customer import Customer
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
+from tillway.domain.order import OrderTask, task_id, wake
 from tillway.domain.outcome import Declined
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Terms
 from tillway.domain.payment_method import PaymentMethod, gone
@@ -259,6 +260,10 @@ class Attempts:
                     changes = changes.then(payment_intent.kept(payment, method, customer))
                 if attempt.shows == "charge":
                     changes = payment_intent.as_charge(changes, charge)
+                if payment.order is not None and attempt.id in changes.deletes:
+                    waiting = await load.maybe(OrderTask, task_id(payment.order))
+                    woken = () if waiting is None else (wake(waiting, at, lease_ms=self.engine.settings.lease_ms),)
+                    changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *woken))
             if isinstance(outcome, Succeeded) and outcome.notices and changes.records:
                 later = tuple(
                     NoticeTask(

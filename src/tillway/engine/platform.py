@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from tillway.connectors.port import Courier
 from tillway.engine.attempts import Attempts, Connections
 from tillway.engine.cards import CardVault
 from tillway.engine.core import Engine
@@ -30,3 +31,5 @@ class Platform(msgspec.Struct):
     access: KeyCache
     webhooks: Webhooks
     refusals: RefusalLog
+    couriers: dict[str, Courier]
+    """The delivery service of each mode that has one."""

@@ -38,7 +38,7 @@ Work = Callable[[Row], Awaitable[None]]
 
 
 class Runner:
-    def __init__(self, engine: Engine, attempts: Attempts, deliver: Work) -> None:
+    def __init__(self, engine: Engine, attempts: Attempts, deliver: Work, carry_order: Work) -> None:
         self.engine = engine
         self.attempts = attempts
         self.queues: dict[str, Work] = {
@@ -46,6 +46,7 @@ class Runner:
             "expiries": attempts.expire,
             "notices": self._hand_in,
             "deliveries": deliver,
+            "orders": carry_order,
         }
         self._loops: list[asyncio.Task[None]] = []
         self._busy: dict[str, set[asyncio.Task[None]]] = {queue: set() for queue in self.queues}

@@ -23,9 +23,11 @@ from tillway.domain.external_account import ExternalAccount
 from tillway.domain.gateway_payment import GatewayPayment
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Balances, Entry
+from tillway.domain.order import Order, OrderTask
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token
 from tillway.domain.payout import Payout, PayoutGuard
+from tillway.domain.product import Product
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
@@ -58,11 +60,14 @@ TYPES: dict[str, type[Record]] = {
     "idem": IdempotencyRecord,
     "je": Entry,
     "ntc": NoticeTask,
+    "ord": Order,
+    "ordt": OrderTask,
     "mrk": AuditBatch,
     "pi": PaymentIntent,
     "pm": PaymentMethod,
     "po": Payout,
     "pog": PayoutGuard,
+    "prod": Product,
     "re": Refund,
     "setatt": SetupAttempt,
     "seti": SetupIntent,
@@ -80,6 +85,7 @@ QUEUES: dict[type[Record], str] = {
     AuthorizationExpiry: "expiries",
     Delivery: "deliveries",
     NoticeTask: "notices",
+    OrderTask: "orders",
 }
 """The record types that are tasks, and the queue that each stands in."""
 

@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from random import Random
 from typing import Any, Literal, NamedTuple
 
@@ -33,12 +34,14 @@ from tillway.api.refusals import Refusals
 from tillway.api.render import Renderer
 from tillway.connectors import port
 from tillway.connectors.bank import Bank
+from tillway.connectors.courier import SimulatedCourier
 from tillway.connectors.http_bank import OPERATIONS, read_notice
 from tillway.connectors.port import Connector, Transport, TransportError
 from tillway.connectors.simulator import Simulator
 from tillway.domain.account import SYSTEM, Account, ApiKey, Scope, key_id
 from tillway.domain.cards import Secret
 from tillway.domain.refusal import Refused
+from tillway.engine import orders
 from tillway.engine.attempts import Attempts
 from tillway.engine.cards import CardVault
 from tillway.engine.clock import ALPHABET, Clock
@@ -332,10 +335,11 @@ class Process:
         self.simulator = simulator
         self.attempts = Attempts(engine, connections, cards)
         webhooks = Webhooks(engine, renderer)
-        self.runner = Runner(engine, self.attempts, webhooks.deliver)
         access = _Access(store)
         refusals = Refusals()
-        platform = Platform(engine, self.attempts, cards, store, connections, access, webhooks, refusals)
+        couriers: dict[str, port.Courier] = {"test": SimulatedCourier()}
+        platform = Platform(engine, self.attempts, cards, store, connections, access, webhooks, refusals, couriers)
+        self.runner = Runner(engine, self.attempts, webhooks.deliver, partial(orders.carry, platform))
         self.api = Api(platform, renderer, access, refusals)
         world.tell(name, "starts")
         self.context.run(self.runner.start)

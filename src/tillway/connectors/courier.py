@@ -1,0 +1,67 @@
+"""The simulated delivery service of test mode: it delivers nothing, under any reference at most once.
+
+What it does is told by the address, as a test card tells what the simulated bank does:
+
+    "12 Undeliverable Road"        it never delivers there
+    "12 Courier Down 3 Road"       it cannot be reached the first 3 times (2 where no number is named)
+    "12 Courier Silent 3 Road"     it takes the consignment, and its first 3 answers are lost
+
+It forgets with its process. Its ids are made from the references, so that what it takes anew is the same delivery.
+"""
+
+import hashlib
+import re
+from collections import OrderedDict
+
+import msgspec
+
+from tillway.connectors.port import Arranged, Consignment, Undeliverable, Unreachable
+
+CONSIGNMENTS_MAX = 10_000
+"""Most references it remembers; the oldest go first."""
+
+_MANNER = re.compile(r"courier (down|silent)(?: (\d{1,3}))?\b", re.IGNORECASE)
+
+
+class Consigned(msgspec.Struct):
+    """What became of a reference: how often it was asked for, and whether it is arranged or cancelled."""
+
+    asked: int = 0
+    arranged: bool = False
+    cancelled: bool = False
+
+
+class SimulatedCourier:
+    def __init__(self) -> None:
+        self.known: OrderedDict[str, Consigned] = OrderedDict()
+
+    async def arrange(self, consignment: Consignment) -> Arranged | Undeliverable | Unreachable:
+        consigned = self._consigned(consignment.reference)
+        consigned.asked += 1
+        address = consignment.address if isinstance(consignment.address, str) else str(consignment.address)
+        if consigned.cancelled:
+            return Undeliverable("The delivery was cancelled.")
+        if "undeliverable" in address.lower():
+            return Undeliverable("No courier goes to this address.")
+        manner = _MANNER.search(address)
+        struck = manner is not None and consigned.asked <= int(manner[2] or 2)
+        if struck and manner is not None and manner[1].lower() == "down":
+            return Unreachable("The delivery service cannot be reached.")
+        consigned.arranged = True
+        if struck:
+            return Unreachable("The delivery service did not answer.")
+        return Arranged(delivery_id(consignment.reference))
+
+    async def cancel(self, reference: str) -> bool:
+        self._consigned(reference).cancelled = True
+        return True
+
+    def _consigned(self, reference: str) -> Consigned:
+        consigned = self.known.setdefault(reference, Consigned())
+        if len(self.known) > CONSIGNMENTS_MAX:
+            self.known.popitem(last=False)
+        return consigned
+
+
+def delivery_id(reference: str) -> str:
+    return "dlv_" + hashlib.blake2b(reference.encode(), digest_size=10).hexdigest()

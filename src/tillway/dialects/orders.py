@@ -1,0 +1,399 @@
+"""The order workflow: an order is accepted at once, and carried by a state machine; stock and credit are set.
+
+What an order goes through is written down in `domain/order.py`; this door reads it in and shows it.
+"""
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+
+from tillway.api.dialect import Dialect
+from tillway.api.params import AnyOf, Array, CardField, Currency, Enum, Integer, Object, Open, Parameter, Params, Text
+from tillway.api.routes import Answer, Call, route
+from tillway.api.wire import shown
+from tillway.domain.charge import Charge
+from tillway.domain.customer import Customer
+from tillway.domain.money import AMOUNT_MAX, major_to_minor, minor_to_major
+from tillway.domain.order import LINES_MAX, MEANS, Line, Order
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.product import COUNT_MAX, Product
+from tillway.domain.record import Record
+from tillway.domain.refusal import RULES, Refused
+from tillway.engine import orders
+from tillway.engine.core import Caller, Load
+
+DEFAULT_CURRENCY = "eur"
+
+ADDRESS_MAX = 2000
+"""Longest delivery address: characters of a text, bytes of an object in JSON."""
+
+REQUESTED_MAX = 1_000_000
+
+
+class Name(Text):
+    """A merchant's own id for a thing, which also has to stand in a path. A JSON integer is taken for its digits."""
+
+    _LENGTH_MAX = 255
+
+    def __init__(self, *, required: bool = False) -> None:
+        super().__init__(maximum=self._LENGTH_MAX, required=required)
+
+    def read(self, value: Any, name: str) -> str | None:
+        return super().read(str(value) if type(value) is int else value, name)
+
+    def _checked(self, text: str, name: str) -> str:
+        if not text.isascii() or not all(character.isalnum() or character in "_.:-" for character in text):
+            raise Refused(
+                "parameter_invalid_string",
+                f"Invalid {shown(name)}: Latin letters, digits and the signs _ . : - alone",
+                param=shown(name),
+            )
+        return text
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "maxLength": self.maximum, "pattern": "^[A-Za-z0-9_.:-]+$"}
+
+
+class MajorUnits(Parameter):
+    """An amount in major units, as a JSON number or as text. It stays text until its currency is known."""
+
+    _LENGTH_MAX = 40
+
+    def read(self, value: Any, name: str) -> str | None:
+        if value == "" or value is None:
+            return self._unset(name)
+        if isinstance(value, bool | list | dict):
+            raise Refused("parameter_invalid_string", "Write the amount as a number, such as 10.50.", param=shown(name))
+        if isinstance(value, Decimal) and value.adjusted() <= self._LENGTH_MAX:
+            value = format(value, "f")
+        text = str(value)
+        if len(text) > self._LENGTH_MAX:
+            raise Refused("amount_too_large", param=shown(name))
+        return text
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": 0, "description": "Major units: 12.50."}
+
+
+ORDER = Params(
+    order_id=Name(required=True),
+    user_id=Name(required=True),
+    currency=Currency(),
+    products=Array(
+        Object(
+            product_id=Name(required=True),
+            name=Text(maximum=500, required=True),
+            price=MajorUnits(required=True),
+            requested_count=Integer(minimum=1, maximum=REQUESTED_MAX, required=True),
+            type=Text(maximum=100, required=True),
+            delivery_address=AnyOf(Text(maximum=ADDRESS_MAX), Open(), required=True),
+        ),
+        minimum=1,
+        maximum=LINES_MAX,
+        required=True,
+    ),
+    payment=Object(
+        type=Enum(*MEANS, required=True),
+        token=Text(maximum=255),
+        # A long account number would pass for a card's in a text.
+        account_number=CardField(),
+        routing_number=Text(maximum=20),
+        required=True,
+    ),
+)
+PRODUCT = Params(
+    name=Text(maximum=500, required=True),
+    price=MajorUnits(required=True),
+    available_count=Integer(minimum=0, maximum=COUNT_MAX, required=True),
+    type=Text(maximum=100, required=True),
+    currency=Currency(),
+)
+CREDIT = Params(amount=MajorUnits(required=True), currency=Currency())
+_NAME = Name(required=True)
+
+Number = Annotated[Any, msgspec.Meta(extra_json_schema={"type": "number"}, description="Major units.")]
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    type: str
+    cause: str
+
+
+class ProductLine(msgspec.Struct, frozen=True):
+    product_id: str
+    name: str
+    price: Number
+    requested_count: int
+    type: str
+    delivery_address: Any
+
+
+class StepAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Times are epoch seconds. `failures` counts the step's failures by error, those that were tried again too."""
+
+    step: str
+    status: str
+    started_at: int
+    ended_at: int | None
+    failures: dict[str, int] = {}
+    error: ErrorAnswer | None = None
+
+
+class ChargeAnswer(msgspec.Struct, frozen=True):
+    id: str
+    payment_intent: str
+    amount: Number
+    status: str
+    refund: str | None
+
+
+class DeliveryAnswer(msgspec.Struct, frozen=True):
+    id: str
+    product_id: str
+    requested_count: int
+    delivery_address: Any
+    status: str
+
+
+class OrderAnswer(msgspec.Struct, frozen=True):
+    order_id: str
+    user_id: str
+    currency: str
+    products: list[ProductLine]
+    total: Number
+    payment: dict[str, str]
+    status: str
+    created: int
+    steps: list[StepAnswer]
+    charge: ChargeAnswer | None
+    deliveries: list[DeliveryAnswer]
+    error: ErrorAnswer | None
+
+
+class ProductAnswer(msgspec.Struct, frozen=True):
+    """`available_count` can be ordered; `reserved_count` is held for orders under way."""
+
+    product_id: str
+    name: str
+    price: Number
+    currency: str
+    type: str
+    available_count: int
+    reserved_count: int
+    sold_count: int
+
+
+class CreditAnswer(msgspec.Struct, frozen=True):
+    user_id: str
+    amount: Number
+    currency: str
+    customer: str
+
+
+def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
+    """As an order tells of its own: what kind of error, and its cause in words; and the field that is wrong."""
+    error = {"type": refusal.code, "cause": refusal.message, "request_id": request_id}
+    if refusal.param is not None:
+        error["param"] = refusal.param
+    return RULES[refusal.code].status, {"error": error}
+
+
+ORDERS = Dialect(name="orders", title="the order workflow", refused=refused)
+
+
+async def _order(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+    if refusal is not None:
+        return refused(refusal, caller.request_id or "")
+    assert isinstance(record, Order)
+    payment = await load.maybe(PaymentIntent, record.payment)
+    charge = await load.maybe(Charge, payment.latest_charge) if payment is not None else None
+    return 200, order_answer(record, charge)
+
+
+async def _accepted(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+    status, answer = await _order(load, record, refusal, caller)
+    return (202 if status == 200 else status), answer
+
+
+def order_answer(order: Order, charge: Charge | None) -> OrderAnswer:
+    return OrderAnswer(
+        order_id=order.order_id,
+        user_id=order.user_id,
+        currency=order.currency.upper(),
+        products=[
+            ProductLine(
+                line.product_id,
+                line.name,
+                _major(line.price_minor, order.currency),
+                line.requested_count,
+                line.type,
+                line.delivery_address,
+            )
+            for line in order.lines
+        ],
+        total=_major(order.total_minor, order.currency),
+        payment={"type": order.means},
+        status=order.status,
+        created=order.created,
+        steps=[
+            StepAnswer(
+                step.step,
+                step.status,
+                step.started_at,
+                step.ended_at,
+                step.failures,
+                ErrorAnswer(step.error.type, step.error.cause) if step.error is not None else None,
+            )
+            for step in order.steps
+        ],
+        charge=ChargeAnswer(
+            charge.id,
+            charge.payment,
+            _major(charge.amount_minor, charge.currency),
+            "refunded" if charge.refunded else charge.status,
+            order.refund,
+        )
+        if charge is not None
+        else None,
+        deliveries=[
+            DeliveryAnswer(
+                line.delivery,
+                line.product_id,
+                line.requested_count,
+                line.delivery_address,
+                "cancelled" if order.status == "payment_failed" else "arranged",
+            )
+            for line in order.lines
+            if line.delivery is not None
+        ],
+        error=ErrorAnswer(order.error.type, order.error.cause) if order.error is not None else None,
+    )
+
+
+@route("POST", "/orders", ORDER, returns="order", dialect=ORDERS, presents=_accepted, answer=OrderAnswer)
+async def create(call: Call) -> Answer:
+    """Take an order in. The same order_id again returns the order that exists."""
+    params = call.params
+    currency = params.get("currency", DEFAULT_CURRENCY)
+    _check_payment(params["payment"])
+    given = {
+        "order_id": params["order_id"],
+        "user_id": params["user_id"],
+        "currency": currency,
+        "payment": params["payment"],
+        "lines": tuple(_line(line, currency, f"products[{i}]") for i, line in enumerate(params["products"])),
+    }
+    return await orders.create(call.platform, call.caller, given)
+
+
+def _check_payment(payment: dict[str, Any]) -> None:
+    """Each way to pay has its own fields: all of them, and none of another's."""
+    wanted = MEANS[payment["type"]].fields
+    for name in payment:
+        if name != "type" and name not in wanted:
+            raise Refused(
+                "parameter_unknown",
+                f"A payment of the type {payment['type']} has no {name}. Its fields: {', '.join(('type', *wanted))}.",
+                param=f"payment[{name}]",
+            )
+    for name in wanted:
+        if name not in payment:
+            raise Refused("parameter_missing", f"Missing required param: payment[{name}].", param=f"payment[{name}]")
+
+
+def _line(line: dict[str, Any], currency: str, name: str) -> Line:
+    address = line["delivery_address"]
+    if len(msgspec.json.encode(address)) > ADDRESS_MAX * 4 or address == {}:
+        raise Refused(
+            "parameter_invalid_object",
+            f"Write the delivery address as text, or as an object of at most {ADDRESS_MAX} bytes that is not empty.",
+            param=f"{name}[delivery_address]",
+        )
+    return Line(
+        product_id=line["product_id"],
+        name=line["name"],
+        price_minor=_minor(line["price"], currency, f"{name}[price]"),
+        requested_count=line["requested_count"],
+        type=line["type"],
+        delivery_address=address,
+    )
+
+
+@route("GET", "/orders/{order_id}", returns="order", dialect=ORDERS, presents=_order, answer=OrderAnswer)
+async def retrieve(call: Call) -> Answer:
+    """An order as it stands: its status, its steps with their times, its charge and its deliveries."""
+    return await orders.find(call.platform.engine.load(call.caller.scope_key), call.id)
+
+
+async def _product(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+    if refusal is not None:
+        return refused(refusal, caller.request_id or "")
+    assert isinstance(record, Product)
+    return 200, ProductAnswer(
+        record.product_id,
+        record.name,
+        _major(record.price_minor, record.currency),
+        record.currency.upper(),
+        record.type,
+        record.available_count,
+        record.reserved_count,
+        record.sold_count,
+    )
+
+
+@route(
+    "PUT", "/products/{product_id}", PRODUCT, returns="product", dialect=ORDERS, presents=_product, answer=ProductAnswer
+)
+async def put_product(call: Call) -> Answer:
+    """Set a product and how many of it can be ordered. What orders hold or have bought stays theirs."""
+    product_id = _NAME.read(call.id, "product_id")
+    assert product_id is not None
+    currency = call.params.get("currency", DEFAULT_CURRENCY)
+    fields = {name: call.params[name] for name in ("name", "available_count", "type")}
+    fields |= {"price_minor": _minor(call.params["price"], currency, "price"), "currency": currency}
+    return await orders.put_product(call.platform, call.caller, product_id, fields)
+
+
+async def _credit(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+    if refusal is not None:
+        return refused(refusal, caller.request_id or "")
+    assert isinstance(record, Customer)
+    currency = record.currency or DEFAULT_CURRENCY
+    return 200, CreditAnswer(
+        record.metadata.get("user_id", record.id),
+        _major(-record.balance_minor, currency),
+        currency.upper(),
+        record.id,
+    )
+
+
+@route(
+    "PUT",
+    "/users/{user_id}/credit",
+    CREDIT,
+    returns="credit",
+    dialect=ORDERS,
+    presents=_credit,
+    answer=CreditAnswer,
+)
+async def put_credit(call: Call) -> Answer:
+    """Set a user's stored credit. The difference to what they had is a movement of its own."""
+    user_id = _NAME.read(call.id, "user_id")
+    assert user_id is not None
+    currency = call.params.get("currency", DEFAULT_CURRENCY)
+    amount_minor = _minor(call.params["amount"], currency, "amount")
+    return await orders.put_credit(call.platform, call.caller, user_id, amount_minor, currency)
+
+
+def _minor(amount_major: str, currency: str, name: str) -> int:
+    """Minor units of a price, which may be nothing, up to the largest amount there is."""
+    amount_minor = major_to_minor(amount_major, currency, name)
+    if amount_minor > AMOUNT_MAX:
+        raise Refused("amount_too_large", param=name)
+    return amount_minor
+
+
+def _major(amount_minor: int, currency: str) -> msgspec.Raw:
+    """A JSON number with all of the currency's decimals, which no float could promise."""
+    return msgspec.Raw(minor_to_major(amount_minor, currency).encode())

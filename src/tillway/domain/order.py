@@ -1,0 +1,332 @@
+"""Orders: products that are reserved, paid for and sent on their way, by a workflow that is data.
+
+Every step is decided here, purely, from the order and what it is about; `engine/orders.py` loads, asks providers and
+commits. A step that was done is done: its record holds what it came to, and whoever asks for it again gets that. An
+order ends as `placed`, with its payment taken and its stock sold, or as `payment_failed`, with both given back.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from tillway.domain.money import AMOUNT_MAX
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.record import Changes, EventDraft, Moment, Record, Value
+from tillway.domain.refusal import Refused
+from tillway.domain.workflow import ALL, WITHOUT_END, Again, Catch, Retry, State, StepFailed, Workflow, after_failure
+
+LINES_MAX = 40
+"""Most lines of an order: reserving them is one commit, which has at most 100 writes."""
+
+_CATCH = (Catch(errors=(ALL,), next="handle_failure"),)
+_CONTENDED = Retry(errors=("Busy",), interval_seconds=1, attempts_max=WITHOUT_END, backoff_rate=2, delay_max_seconds=30)
+"""What the order wants was being changed by others, or the store could take nothing: that is no reason to fail."""
+
+WORKFLOW = Workflow(
+    name="order",
+    what="Takes an order from its check to its delivery",
+    start="check_stock",
+    states=(
+        State(
+            name="check_stock",
+            what="Check that every product is available, and reserve it",
+            shows="checking",
+            next="take_payment",
+            retry=(_CONTENDED,),
+            catch=_CATCH,
+        ),
+        State(
+            name="take_payment",
+            what="Take the payment",
+            shows="paying",
+            next="arrange_delivery",
+            retry=(
+                # A bank debit takes days, and what nobody knows is never taken for a no.
+                Retry(errors=("PaymentProcessing",), interval_seconds=1, attempts_max=WITHOUT_END, backoff_rate=2),
+                Retry(errors=("ProviderUnavailable",), interval_seconds=2, attempts_max=3, backoff_rate=2),
+                _CONTENDED,
+            ),
+            catch=_CATCH,
+        ),
+        State(
+            name="arrange_delivery",
+            what="Arrange the delivery of each product to its address",
+            shows="arranging_delivery",
+            next="place_order",
+            retry=(
+                Retry(errors=("CourierUnavailable",), interval_seconds=1, attempts_max=5, backoff_rate=2),
+                _CONTENDED,
+            ),
+            catch=_CATCH,
+        ),
+        State(
+            name="place_order",
+            what="Place the order: its stock is sold",
+            next="placed",
+            retry=(_CONTENDED,),
+            catch=_CATCH,
+        ),
+        State(
+            name="handle_failure",
+            what="Record the error, cancel deliveries, release the stock, void or refund the payment",
+            next="payment_failed",
+            retry=(Retry(errors=(ALL,), interval_seconds=1, attempts_max=WITHOUT_END, backoff_rate=2),),
+        ),
+        State(name="placed", what="Order placed", kind="succeed", shows="placed"),
+        State(
+            name="payment_failed", what="Payment Failed", kind="fail", shows="payment_failed", error="Payment Failed"
+        ),
+    ),
+)
+
+HANDLER = "handle_failure"
+
+
+class Means(Value, frozen=True, kw_only=True):
+    """A way to pay as the contract has it, and what it is here: a payment method of `method_type`, whose parameters
+    are the contract's under the names that `fields` gives them."""
+
+    method_type: str
+    fields: dict[str, str] = {}
+
+
+MEANS: dict[str, Means] = {
+    "card": Means(method_type="card", fields={"token": "token"}),
+    "bank_account": Means(
+        method_type="us_bank_account",
+        fields={"account_number": "account_number", "routing_number": "routing_number"},
+    ),
+    "credit": Means(method_type="customer_balance"),
+}
+"""The ways to pay for an order, by the `type` of its `payment`."""
+
+
+class Failure(Value, frozen=True, kw_only=True):
+    """Why an order failed: the name of the error, and its cause in words."""
+
+    type: str
+    cause: str
+
+
+class Line(Value, frozen=True, kw_only=True):
+    """So many of a product to one address. `price_minor` is the order's own price of one item. `delivery` is the
+    delivery service's id, once it has taken the line."""
+
+    product_id: str
+    name: str
+    price_minor: int
+    requested_count: int
+    type: str
+    delivery_address: Any
+    delivery: str | None = None
+
+
+class StepRecord(Value, frozen=True, kw_only=True):
+    """A step of one order, from the moment it was entered. `failures` counts its failures by error; `result` is what
+    it came to."""
+
+    step: str
+    started_at: int
+    ended_at: int | None = None
+    status: Literal["running", "done", "failed"] = "running"
+    failures: dict[str, int] = {}
+    error: Failure | None = None
+    result: dict[str, Any] = {}
+
+
+class Order(Record, frozen=True, kw_only=True):
+    """`order_id` and `user_id` are the merchant's own names. `state` is the workflow's; `means` names the row of
+    MEANS that `method` was made by. `stock` tells what has become of the reservation."""
+
+    order_id: str
+    user_id: str
+    customer: str
+    currency: str
+    total_minor: int
+    lines: tuple[Line, ...]
+    means: str
+    method: str
+    state: str = WORKFLOW.start
+    stock: Literal["none", "reserved", "sold", "released"] = "none"
+    payment: str | None = None
+    refund: str | None = None
+    error: Failure | None = None
+    steps: tuple[StepRecord, ...] = ()
+    door: str = "orders"
+
+    @property
+    def status(self) -> str:
+        """What the contract calls its state. One that is being undone shows where it failed until that is over."""
+        for name in (self.state, *(step.step for step in reversed(self.steps))):
+            shows = WORKFLOW.state(name).shows
+            if shows is not None:
+                return shows
+        raise AssertionError(f"order {self.id} shows nothing")
+
+    @property
+    def ended(self) -> bool:
+        return WORKFLOW.state(self.state).kind != "task"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of each product the order wants, over all of its lines."""
+        counts: dict[str, int] = {}
+        for line in self.lines:
+            counts[line.product_id] = counts.get(line.product_id, 0) + line.requested_count
+        return counts
+
+    def step(self, name: str) -> StepRecord | None:
+        return next((step for step in self.steps if step.step == name), None)
+
+
+class OrderTask(Record, frozen=True, kw_only=True):
+    """A task: take `order` as far as it goes. It has the order's own suffix, and goes when the order has ended."""
+
+    order: str
+    due_at_ms: int
+
+
+def task_id(order: str) -> str:
+    return f"ordt_{order.removeprefix('ord_')}"
+
+
+def create(fields: dict[str, Any], at: Moment, *, tasked: bool = True) -> Changes:
+    """A new order, at the start of its workflow. `tasked` False leaves its steps to whoever calls them."""
+    suffix = at.new_suffix()
+    total = sum(line.price_minor * line.requested_count for line in fields["lines"])
+    if total < 1:
+        raise Refused("amount_too_small", "The products add up to nothing. An order costs something.", param="products")
+    if total > AMOUNT_MAX:
+        raise Refused(
+            "amount_too_large", f"The products add up to more than {AMOUNT_MAX:,} minor units.", param="products"
+        )
+    order = Order(
+        id=f"ord_{suffix}",
+        created=at.now,
+        total_minor=total,
+        steps=(StepRecord(step=WORKFLOW.start, started_at=at.now),),
+        **fields,
+    )
+    task = OrderTask(id=task_id(order.id), created=at.now, order=order.id, due_at_ms=at.now_ms)
+    return Changes(result=order, records=(order,), tasks=(task,) if tasked else ())
+
+
+# The way through the workflow.
+
+
+def to_do(order: Order, step: str) -> StepRecord | None:
+    """None where `step` is what the order waits for; its record where it was done. Refused for any other."""
+    record = order.step(step)
+    if record is not None and record.status == "done":
+        return record
+    if order.state != step:
+        raise Refused(
+            "order_step_unexpected",
+            f"Order {order.order_id} is at {order.state}: {step} cannot be done now."
+            if not order.ended
+            else f"Order {order.order_id} has ended as {order.state}, without {step}.",
+            param="step",
+        )
+    return None
+
+
+def done(order: Order, step: str, result: dict[str, Any], at: Moment, **fields: Any) -> Changes:
+    """The order with `step` done, at the next. Where that is an end, its task goes and the event tells of it."""
+    assert order.state == step, f"{order.id} is at {order.state}, not at {step}"
+    following = WORKFLOW.state(WORKFLOW.state(step).next or "")
+    record = order.step(step)
+    assert record is not None, "a state that was entered has a record"
+    steps = _with_step(order.steps, msgspec.structs.replace(record, status="done", ended_at=at.now, result=result))
+    if following.kind == "task":
+        steps = (*steps, StepRecord(step=following.name, started_at=at.now))
+    after = msgspec.structs.replace(order, state=following.name, steps=steps, **fields)
+    if not after.ended:
+        return Changes(result=after, records=(after,))
+    return Changes(
+        result=after,
+        records=(after,),
+        deletes=(task_id(order.id),),
+        events=(EventDraft(type=f"order.{after.status}", record=after),),
+    )
+
+
+def failed(order: Order, step: str, failure: Failure, at: Moment) -> tuple[Order, Again | None]:
+    """The order after `step` failed: waiting to try it again, or at the handler."""
+    record = order.step(step)
+    assert record is not None and order.state == step
+    failures = {**record.failures, failure.type: record.failures.get(failure.type, 0) + 1}
+    tried = msgspec.structs.replace(record, failures=failures, error=failure)
+    follows = after_failure(WORKFLOW.state(step), failure.type, failures)
+    if isinstance(follows, Again):
+        return msgspec.structs.replace(order, steps=_with_step(order.steps, tried)), follows
+    return caught(msgspec.structs.replace(order, steps=_with_step(order.steps, tried)), failure, at), None
+
+
+def caught(order: Order, failure: Failure, at: Moment) -> Order:
+    """The order at the handler, with the error that brought it there. Refused where it has ended."""
+    if order.state == HANDLER:
+        return order
+    record = order.step(order.state)
+    if record is None:
+        raise Refused(
+            "order_step_unexpected",
+            f"Order {order.order_id} has ended as {order.state}: it fails no more.",
+            param="step",
+        )
+    ended = msgspec.structs.replace(record, status="failed", ended_at=at.now, error=failure)
+    steps = (*_with_step(order.steps, ended), StepRecord(step=HANDLER, started_at=at.now))
+    return msgspec.structs.replace(order, state=HANDLER, error=failure, steps=steps)
+
+
+def _with_step(steps: Sequence[StepRecord], changed: StepRecord) -> tuple[StepRecord, ...]:
+    return tuple(changed if step.step == changed.step else step for step in steps)
+
+
+# The payment of an order.
+
+
+def check_paid(order: Order, payment: PaymentIntent) -> None:
+    """Raises StepFailed unless the order's payment has been taken."""
+    match payment.status:
+        case "succeeded":
+            if payment.received_minor != order.total_minor:
+                raise StepFailed("PaymentDeclined", f"The payment was changed: it took {payment.received_minor}.")
+        case "processing":
+            raise StepFailed("PaymentProcessing", "The provider has not said yet what came of the payment.")
+        case "requires_payment_method" if payment.last_error is not None:
+            error = payment.last_error
+            name = "ProviderUnavailable" if may_try_again(payment) else "PaymentDeclined"
+            reason = f"{error.code} ({error.decline_code})" if error.decline_code else error.code
+            raise StepFailed(name, f"{reason}: {error.message}")
+        case status:
+            raise StepFailed("PaymentDeclined", f"The payment was not taken: its status is {status}.")
+
+
+def may_try_again(payment: PaymentIntent) -> bool:
+    """Whether the last attempt failed for a reason that may have passed. It moved no money."""
+    error = payment.last_error
+    return payment.status == "requires_payment_method" and error is not None and error.code == "processing_error"
+
+
+def payment_fields(order: Order, method_type: str) -> dict[str, Any]:
+    """The payment of an order, to be taken at once and without the user, who has gone by then."""
+    return {
+        "amount_minor": order.total_minor,
+        "currency": order.currency,
+        "customer": order.customer,
+        "method": order.method,
+        "method_types": (method_type,),
+        "description": f"Order {order.order_id}",
+        "metadata": {"order_id": order.order_id},
+        "off_session": True,
+        "order": order.id,
+        "door": order.door,
+    }
+
+
+def wake(task: OrderTask, at: Moment, *, lease_ms: int) -> OrderTask:
+    """The task of an order whose payment has been settled: due now where it waits. Where somebody is at it, they see
+    for themselves; the task is written all the same, so that they cannot put it off without having seen."""
+    waits = task.due_at_ms > at.now_ms
+    return msgspec.structs.replace(task, due_at_ms=at.now_ms if waits else at.now_ms + lease_ms)
