@@ -168,6 +168,26 @@ async def _refund_that_waits(stall: Stall) -> Good:
     return Good((await stall.refund(),), statuses=(400,))
 
 
+async def _step(stall: Stall) -> Good:
+    """The first step of an order, done by hand."""
+    product = {"name": "Book", "price": "12.50", "available_count": 9, "type": "book"}
+    line = {"product_id": "book", "name": "Book", "price": "12.50", "requested_count": 1, "type": "book"}
+    order = {
+        "order_id": "order-1",
+        "user_id": "user-1",
+        "products": [{**line, "delivery_address": "1 Main Street"}],
+        "payment": {"type": "card", "token": "tok_visa"},
+    }
+    for method, path, body, status in (
+        ("PUT", "/products/book", product, 200),
+        ("POST", "/orders", order, 202),
+    ):
+        sent = msgspec.json.encode(body)
+        made = await stall.inside.send(method, path, key=stall.merchant.key, body=sent, content_type="application/json")
+        assert made.status == status, made.body
+    return Good(("order-1", "check_stock"))
+
+
 GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
     "GET /3ds/{scope}/{id}": _look,
     "POST /3ds/{scope}/{id}": _decide,
@@ -180,6 +200,8 @@ GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
     "POST /ops/v1/doubts/{id}/resolve": _on(Stall.doubt, outcome="declined"),
     "POST /ops/v1/events/{id}/resend": _on(Stall.event),
     "GET /ops/v1/ledger": _nothing(),
+    "GET /ops/v1/orders": _nothing(),
+    "POST /ops/v1/orders/{order_id}/steps/{step}": _step,
     "GET /ops/v1/requests/{id}": _on(Stall.refused),
     "GET /ops/v1/simulator": _nothing(),
     "POST /ops/v1/simulator": _nothing(faults={"rules": [{"fault": "slow"}]}),

@@ -124,6 +124,7 @@ LIST_URLS = {
     "seti": "/v1/setup_intents",
     "setatt": "/v1/setup_attempts",
     "du": "/v1/disputes",
+    "ord": "/ops/v1/orders",
     "txn": "/v1/balance_transactions",
     "evt": "/v1/events",
     "we": "/v1/webhook_endpoints",

@@ -82,6 +82,9 @@ WORKFLOW = Workflow(
 
 HANDLER = "handle_failure"
 
+_EVENTS = {"placed": "order.placed", "payment_failed": "order.payment_failed"}
+"""What the merchant is told at each end."""
+
 
 class Means(Value, frozen=True, kw_only=True):
     """A way to pay as the contract has it, and what it is here: a payment method of `method_type`, whose parameters
@@ -247,7 +250,7 @@ def done(order: Order, step: str, result: dict[str, Any], at: Moment, **fields: 
         result=after,
         records=(after,),
         deletes=(task_id(order.id),),
-        events=(EventDraft(type=f"order.{after.status}", record=after),),
+        events=(EventDraft(type=_EVENTS[after.state], record=after),),
     )
 
 
