@@ -7,7 +7,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -43,10 +43,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     throttle_failures_per_second: int = 20
     throttle_failures_burst: int = 1000
     log_level: str = "warning"
-    log_format: str = "text"
+    log_format: Literal["text", "json"] = "text"
     metrics_listen: str = ""
-    traces: str = "off"
-    trace_context: str = "accept"
+    traces: Literal["off", "on"] = "off"
+    trace_context: Literal["ignore", "accept", "pass"] = "accept"
 
 
 class Setting(msgspec.Struct, frozen=True):

@@ -1,0 +1,173 @@
+"""Log lines: one JSON object or one line of text each, without card numbers, account numbers and secrets, written by a
+thread of their own, so that a pipe that nobody reads never stops the event loop.
+
+A line about a request or a task is made of names, ids and numbers of our own (see `engine/telemetry.py`) and is written
+as it is. Every other line, of whatever library, may quote anything and is looked through.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from tillway.domain.cards import without_card_numbers
+
+Format = Literal["json", "text"]
+
+LINES_MAX = 20_000
+"""Lines that wait for the thread. What comes beyond is dropped and counted: a payment never waits for a log."""
+
+LINE_CHARACTERS_MAX = 32_768
+GATHER_SECONDS = 0.02
+"""How long the thread lets lines come together before it writes them in one go."""
+
+CLOSE_SECONDS = 2.0
+CHUNK_LINES = 1000
+
+_MASK = "****"
+_SECRETS = re.compile(
+    r"((?:sk|pk|rk)_(?:test|live)_|whsec_|_secret_|(?i:bearer|basic) +)[0-9A-Za-z._~+/=-]{4,}"
+    r"|()eyJ[0-9A-Za-z_-]+\.[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]*)?"
+)
+_IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){11,30}(?![0-9A-Za-z])")
+_IBAN_DIGITS_MIN = 10
+"""An identifier of ours may begin as an IBAN does, but seldom has as many digits."""
+_LONG_NUMBER = re.compile(r"(?<![0-9A-Za-z])[0-9](?: ?[0-9]){7,}(?![0-9A-Za-z])")
+
+
+def redacted(text: str) -> str:
+    """`text` as it may stand in a log: card numbers, numbers of eight digits and more (accounts, telephones), IBANs and
+    secrets are masked."""
+    text = without_card_numbers(text.encode(errors="backslashreplace").decode())
+    text = _IBAN.sub(lambda found: _MASK if sum(map(str.isdigit, found[0])) >= _IBAN_DIGITS_MIN else found[0], text)
+    text = _LONG_NUMBER.sub(_MASK, text)
+    return _SECRETS.sub(lambda found: f"{found[1] or ''}{_MASK}", text)
+
+
+class Writer:
+    """Bytes to a file descriptor, from any thread, without ever waiting. `dropped` counts lines that had no room."""
+
+    def __init__(self, descriptor: int, lines_max: int = LINES_MAX) -> None:
+        self.dropped = 0
+        self._descriptor = descriptor
+        self._lines_max = lines_max
+        self._waiting: deque[bytes] = deque()
+        self._some = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._write_all, name="tillway-log", daemon=True)
+        self._thread.start()
+
+    def write(self, line: bytes) -> None:
+        if len(self._waiting) >= self._lines_max:
+            self.dropped += 1
+            return
+        self._waiting.append(line)
+        if not self._some.is_set():
+            self._some.set()
+
+    def close(self, within_seconds: float = CLOSE_SECONDS) -> None:
+        """Write what waits, for at most so long: a pipe that nobody reads does not keep a server from ending."""
+        self._closing.set()
+        self._some.set()
+        self._thread.join(within_seconds)
+
+    def _write_all(self) -> None:
+        while True:
+            self._some.wait()
+            self._closing.wait(GATHER_SECONDS)
+            self._some.clear()
+            while self._waiting:
+                chunk = b"".join(self._waiting.popleft() for _ in range(min(len(self._waiting), CHUNK_LINES)))
+                if not self._written(chunk):
+                    self._waiting.clear()
+            if self._closing.is_set() and not self._waiting:
+                return
+
+    def _written(self, chunk: bytes) -> bool:
+        """Whether somebody took it. False where the other end is gone."""
+        rest = memoryview(chunk)
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:
+                time.sleep(GATHER_SECONDS)  # The other end of a pipe may have made it non-blocking.
+            except OSError:
+                return False
+        return True
+
+
+class Lines:
+    """Makes lines and hands them to the writer."""
+
+    def __init__(self, writer: Writer, form: Format) -> None:
+        self.writer = writer
+        self.form = form
+        self._second = 0
+        self._stamp = ""
+
+    def say(self, what: str, facts: Mapping[str, Any], level: str = "info") -> None:
+        """A line of our own facts: it is not looked through."""
+        self.writer.write(self._line(time.time(), level, what, facts))
+
+    def tell(self, text: str, **facts: str) -> None:
+        """A sentence for whoever has started the server: in text, it is the whole line."""
+        if self.form == "text":
+            self.writer.write(" ".join((text, *facts.values())).encode() + b"\n")
+        else:
+            self.say(text, facts)
+
+    def record(self, record: logging.LogRecord) -> None:
+        """A record of the standard library's logging: every text in it is looked through."""
+        facts: dict[str, Any] = {"logger": record.name}
+        for name, value in record.__dict__.items():
+            if name not in _PLAIN:
+                facts[name] = value if isinstance(value, int | float) else redacted(str(value)[:LINE_CHARACTERS_MAX])
+        if record.exc_info:
+            facts["exception"] = redacted(_FORMATTER.formatException(record.exc_info))
+        elif record.exc_text:
+            facts["exception"] = redacted(record.exc_text)
+        self.writer.write(
+            self._line(
+                record.created, record.levelname.lower(), redacted(record.getMessage()[:LINE_CHARACTERS_MAX]), facts
+            )
+        )
+
+    def _line(self, at: float, level: str, what: str, facts: Mapping[str, Any]) -> bytes:
+        second = int(at)
+        if second != self._second:
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = second
+        stamp = f"{self._stamp}.{int((at - second) * 1000):03}Z"
+        if self.form == "json":
+            return _encode({"time": stamp, "level": level, "message": what, **facts}) + b"\n"
+        more = " ".join(f"{name}={value}" for name, value in facts.items() if name != "exception")
+        trace = f"\n{facts['exception']}" if "exception" in facts else ""
+        line = f"{stamp} {level.upper()} {what} {more}"[:LINE_CHARACTERS_MAX]
+        return (line.replace("\n", "\\n") + trace[:LINE_CHARACTERS_MAX] + "\n").encode(errors="backslashreplace")
+
+
+class LineHandler(logging.Handler):
+    """Brings the standard library's log records to `Lines`."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.record(record)
+        except Exception:
+            with contextlib.suppress(Exception):  # A record that cannot be formatted must not stop who logged it.
+                self._lines.say("a log record could not be formatted", {"logger": record.name}, "error")
+
+
+_PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_FORMATTER = logging.Formatter()
+_encode = msgspec.json.Encoder().encode

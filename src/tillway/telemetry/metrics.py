@@ -1,0 +1,237 @@
+"""Counters and histograms in this process, and the text that Prometheus reads them in.
+
+There is one table of all metrics; docs/operations.md and the files in deploy/ are held to it by tests. Everything is
+counted in the event loop's thread, so that counting needs no lock: an addition to a dictionary, or a bisection and two
+additions. A label is a name that the code or the operator chose, never what a caller sent, so that the number of series
+is bounded; no metric tells one merchant from another.
+"""
+
+import math
+import os
+import platform
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tillway import __version__
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""The text format, https://prometheus.io/docs/instrumenting/exposition_formats/."""
+
+_HTTP_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_FLUSH_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_TASK_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
+_COMMITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+
+Labels = tuple[str, ...]
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One row of the table. `bounds` are the upper ends of a histogram's buckets."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: Labels
+    what: str
+    bounds: tuple[float, ...] = ()
+
+
+TABLE = (
+    Metric("tillway_payments_total", "counter", ("connector", "door", "outcome"), "Payments that were settled."),
+    Metric(
+        "tillway_operations_total",
+        "counter",
+        ("connector", "operation", "outcome"),
+        "Attempts of every kind that were settled: authorizations, captures, refunds, payouts.",
+    ),
+    Metric(
+        "tillway_connector_seconds",
+        "histogram",
+        ("connector", "operation"),
+        "Conversations with a provider, from the first request to the last answer.",
+        _HTTP_SECONDS,
+    ),
+    Metric(
+        "tillway_connector_outcomes_total",
+        "counter",
+        ("connector", "operation", "outcome"),
+        "What conversations with a provider ended with; `unknown` is a lost or unreadable answer.",
+    ),
+    Metric(
+        "tillway_doubts",
+        "gauge",
+        ("connector", "state"),
+        "Attempts whose outcome nobody knows yet: pending, unknown, or doubtful (many questions gave no answer).",
+    ),
+    Metric(
+        "tillway_commit_seconds", "histogram", (), "Commits, from the decision to the flushed answer.", _FLUSH_SECONDS
+    ),
+    Metric("tillway_commits_total", "counter", ("outcome",), "Commits: done, conflict, unknown or unavailable."),
+    Metric("tillway_flush_seconds", "histogram", (), "Flushes of a batch of commits to the disk.", _FLUSH_SECONDS),
+    Metric("tillway_batch_commits", "histogram", (), "Commits that shared one flush.", _COMMITS),
+    Metric(
+        "tillway_task_oldest_due_seconds",
+        "gauge",
+        ("queue",),
+        "How long the task that waits longest has been due; 0 where none is.",
+    ),
+    Metric("tillway_tasks_total", "counter", ("queue", "outcome"), "Tasks worked on: done, refused or failed."),
+    Metric("tillway_task_seconds", "histogram", ("queue",), "Work on one task.", _TASK_SECONDS),
+    Metric(
+        "tillway_webhook_deliveries_total",
+        "counter",
+        ("outcome",),
+        "Tries to deliver an event: delivered, failed (it comes again), put_off (the endpoint is busy) or given_up.",
+    ),
+    Metric(
+        "tillway_throttled_total",
+        "counter",
+        ("limit",),
+        "Requests refused with `rate_limit`, by the limit: account, key or address.",
+    ),
+    Metric(
+        "tillway_requests_total", "counter", ("method", "route", "status"), "Requests answered, by the route's pattern."
+    ),
+    Metric(
+        "tillway_request_seconds",
+        "histogram",
+        ("route",),
+        "Requests, from the read body to the whole answer.",
+        _HTTP_SECONDS,
+    ),
+    Metric("tillway_log_lines_dropped_total", "counter", (), "Log lines that nobody read in time."),
+    Metric("tillway_scrape_failures_total", "counter", (), "Looks at the store for a scrape that failed."),
+    Metric("tillway_info", "gauge", ("version", "python"), "1, with the versions that run."),
+    Metric("process_cpu_seconds_total", "counter", (), "Processor time of the server, user and system."),
+    Metric("process_resident_memory_bytes", "gauge", (), "Resident memory of the server."),
+    Metric("process_open_fds", "gauge", (), "Open file descriptors of the server."),
+    Metric("process_start_time_seconds", "gauge", (), "When the server was started, in seconds since 1970."),
+)
+
+
+class Counter:
+    """A number by labels, that goes up; or, set, a gauge."""
+
+    __slots__ = ("metric", "values")
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.values: dict[Labels, float] = {}
+
+    def add(self, labels: Labels = (), by: float = 1) -> None:
+        values = self.values
+        values[labels] = values.get(labels, 0) + by
+
+    def set(self, labels: Labels, value: float) -> None:
+        self.values[labels] = value
+
+    def lines(self) -> Iterable[str]:
+        for labels, value in self.values.items():
+            yield f"{_series(self.metric.name, self.metric.labels, labels)} {_number(value)}"
+
+
+class Histogram:
+    """How often a value fell into which bucket, and the sum of all values."""
+
+    __slots__ = ("bounds", "cells", "metric")
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.bounds = metric.bounds
+        self.cells: dict[Labels, list[float]] = {}
+        """By labels: a count for each bucket, one for what is above all of them, and the sum."""
+
+    def observe(self, value: float, labels: Labels = ()) -> None:
+        cell = self.cells.get(labels)
+        if cell is None:
+            cell = self.cells[labels] = [0] * (len(self.bounds) + 2)
+        cell[bisect_left(self.bounds, value)] += 1
+        cell[-1] += value
+
+    def lines(self) -> Iterable[str]:
+        name, names = self.metric.name, (*self.metric.labels, "le")
+        for labels, cell in self.cells.items():
+            below: float = 0
+            for bound, count in zip((*self.bounds, math.inf), cell, strict=False):
+                below += count
+                yield f"{_series(f'{name}_bucket', names, (*labels, _number(bound)))} {_number(below)}"
+            yield f"{_series(f'{name}_sum', self.metric.labels, labels)} {_number(cell[-1])}"
+            yield f"{_series(f'{name}_count', self.metric.labels, labels)} {_number(below)}"
+
+
+class Metrics:
+    """All metrics of the table, under their names."""
+
+    def __init__(self, table: Iterable[Metric] = TABLE) -> None:
+        self._counters: dict[str, Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for metric in table:
+            if metric.kind == "histogram":
+                self._histograms[metric.name] = Histogram(metric)
+            else:
+                self._counters[metric.name] = Counter(metric)
+        self._began = time.time()
+        # A series that first appears with its first failure has no rate to alert on: what has no labels starts at 0.
+        for counter in self._counters.values():
+            if counter.metric.kind == "counter" and not counter.metric.labels:
+                counter.add(by=0)
+
+    def counter(self, name: str) -> Counter:
+        return self._counters[name]
+
+    def histogram(self, name: str) -> Histogram:
+        return self._histograms[name]
+
+    def exposition(self) -> str:
+        """Everything, as Prometheus reads it."""
+        self._look_at_the_process()
+        lines: list[str] = []
+        everything: list[Counter | Histogram] = [*self._counters.values(), *self._histograms.values()]
+        for one in everything:
+            metric = one.metric
+            lines.append(f"# HELP {metric.name} {metric.what}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            lines += one.lines()
+        return "\n".join(lines) + "\n"
+
+    def _look_at_the_process(self) -> None:
+        self.counter("tillway_info").set((__version__, platform.python_version()), 1)
+        self.counter("process_cpu_seconds_total").set((), time.process_time())
+        self.counter("process_start_time_seconds").set((), self._began)
+        if sys.platform == "linux":
+            resident = int(Path("/proc/self/statm").read_text().split()[1])
+            self.counter("process_resident_memory_bytes").set((), resident * os.sysconf("SC_PAGE_SIZE"))
+            self.counter("process_open_fds").set((), len(os.listdir("/proc/self/fd")))
+
+
+def totals(metrics: Metrics, name: str, **labels: str) -> float:
+    """The sum over the series of a counter or gauge that have these labels."""
+    counter = metrics.counter(name)
+    places: Mapping[str, int] = {label: i for i, label in enumerate(counter.metric.labels)}
+    return sum(
+        value
+        for found, value in counter.values.items()
+        if all(found[places[label]] == wanted for label, wanted in labels.items())
+    )
+
+
+def _series(name: str, names: Labels, values: Labels) -> str:
+    if not names:
+        return name
+    pairs = [f'{label}="{_escaped(value)}"' for label, value in zip(names, values, strict=True)]
+    return f"{name}{{{','.join(pairs)}}}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _number(value: float) -> str:
+    if value == math.inf:
+        return "+Inf"
+    return str(int(value)) if value == int(value) else repr(float(value))

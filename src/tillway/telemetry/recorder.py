@@ -1,0 +1,78 @@
+"""The telemetry port with somebody who listens: every event is counted, and becomes a line and a span where those are
+on."""
+
+from collections.abc import Mapping
+
+from tillway.engine.telemetry import NO_HEADERS, NO_SPAN, Fact, Span, SpanKind
+from tillway.telemetry.lines import Lines
+from tillway.telemetry.metrics import Labels, Metrics
+from tillway.telemetry.traces import Traces
+
+
+class Recorder:
+    """`lines` is None where the log's level leaves requests and tasks out, `traces` where there are none."""
+
+    def __init__(self, metrics: Metrics, lines: Lines | None = None, traces: Traces | None = None) -> None:
+        self.metrics = metrics
+        self.telling = lines is not None or traces is not None
+        self._lines = lines
+        self._traces = traces
+        self._requests = metrics.counter("tillway_requests_total").add
+        self._request_seconds = metrics.histogram("tillway_request_seconds").observe
+        self._tasks = metrics.counter("tillway_tasks_total").add
+        self._task_seconds = metrics.histogram("tillway_task_seconds").observe
+        self._connector_seconds = metrics.histogram("tillway_connector_seconds").observe
+        self._connector_outcomes = metrics.counter("tillway_connector_outcomes_total").add
+        self._payments = metrics.counter("tillway_payments_total").add
+        self._operations = metrics.counter("tillway_operations_total").add
+        self._commits = metrics.counter("tillway_commits_total").add
+        self._commit_seconds = metrics.histogram("tillway_commit_seconds").observe
+        self._deliveries = metrics.counter("tillway_webhook_deliveries_total").add
+        self._throttled = metrics.counter("tillway_throttled_total").add
+        self._flush_seconds = metrics.histogram("tillway_flush_seconds").observe
+        self._batch_commits = metrics.histogram("tillway_batch_commits").observe
+
+    def request(self, method: str, route: str, status: int, seconds: float, facts: Mapping[str, Fact]) -> None:
+        self._requests((method, route, str(status)))
+        self._request_seconds(seconds, (route,))
+        if self._lines is not None:
+            ms = round(seconds * 1000, 1)
+            self._lines.say("request", {"method": method, "route": route, "status": status, "ms": ms, **facts})
+
+    def task(self, queue: str, outcome: str, seconds: float, facts: Mapping[str, Fact]) -> None:
+        self._tasks((queue, outcome))
+        self._task_seconds(seconds, (queue,))
+        if self._lines is not None:
+            ms = round(seconds * 1000, 1)
+            self._lines.say("task", {"queue": queue, "outcome": outcome, "ms": ms, **facts})
+
+    def exchange(self, connector: str, operation: str, outcome: str, seconds: float) -> None:
+        place: Labels = (connector, operation)
+        self._connector_seconds(seconds, place)
+        self._connector_outcomes((*place, outcome))
+
+    def settled(self, connector: str, operation: str, door: str, outcome: str) -> None:
+        self._operations((connector, operation, outcome))
+        if operation == "authorize":
+            self._payments((connector, door, outcome))
+
+    def commit(self, outcome: str, seconds: float) -> None:
+        self._commits((outcome,))
+        self._commit_seconds(seconds)
+
+    def batch(self, commits: int, seconds: float) -> None:
+        """So many commits were flushed to the disk together, in so long: what a store tells that knows of it."""
+        self._batch_commits(commits)
+        self._flush_seconds(seconds)
+
+    def delivery(self, outcome: str) -> None:
+        self._deliveries((outcome,))
+
+    def throttled(self, limit: str) -> None:
+        self._throttled((limit,))
+
+    def span(self, name: str, kind: SpanKind, caller: Mapping[str, str] | None = None) -> Span:
+        return NO_SPAN if self._traces is None else self._traces.span(name, kind, caller)
+
+    def trace_headers(self) -> Mapping[str, str]:
+        return NO_HEADERS if self._traces is None else self._traces.headers()

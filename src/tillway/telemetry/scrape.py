@@ -1,0 +1,82 @@
+"""`/metrics` on an address of its own, so that what only the operator should read is not served to everybody."""
+
+import asyncio
+import logging
+
+from aiohttp import web
+
+from tillway.domain.attempt import Attempt
+from tillway.engine.clock import Clock
+from tillway.store.codec import QUEUES, decode
+from tillway.store.port import PAGE_MAX, Store
+from tillway.telemetry.lines import Writer
+from tillway.telemetry.metrics import CONTENT_TYPE, Metrics
+
+log = logging.getLogger(__name__)
+
+FRESH_SECONDS = 1.0
+"""For how long what was read from the store is told again: whoever scrapes in a loop does not keep the store busy."""
+
+
+class Scrape:
+    def __init__(self, metrics: Metrics, store: Store, clock: Clock, writer: Writer | None = None) -> None:
+        self._metrics = metrics
+        self._store = store
+        self._clock = clock
+        self._writer = writer
+        self._fresh_until = 0.0
+        self._looking = asyncio.Lock()
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port, which was chosen where 0 was asked for. Raises OSError where the address cannot be had."""
+        app = web.Application(client_max_size=1024)
+        app.router.add_get("/metrics", self._answer)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handle_signals=False)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        await site.start()
+        bound: int = self._runner.addresses[0][1]
+        return bound
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def text(self) -> str:
+        """All metrics, after a look at the store."""
+        async with self._looking:
+            if asyncio.get_running_loop().time() >= self._fresh_until:
+                await self._look()
+                self._fresh_until = asyncio.get_running_loop().time() + FRESH_SECONDS
+        if self._writer is not None:
+            self._metrics.counter("tillway_log_lines_dropped_total").set((), self._writer.dropped)
+        return self._metrics.exposition()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        return web.Response(body=(await self.text()).encode(), headers={"content-type": CONTENT_TYPE})
+
+    async def _look(self) -> None:
+        """Read what only the store knows. Where it cannot be read, the last values are not told again: a gauge that
+        is missing is noticed, one that stands still is not."""
+        oldest, doubts = (self._metrics.counter(name) for name in ("tillway_task_oldest_due_seconds", "tillway_doubts"))
+        try:
+            now_ms = self._clock.now_ms()
+            ages: dict[tuple[str, ...], float] = {}
+            for queue in QUEUES.values():
+                first = await self._store.peek(queue, now_ms=now_ms, limit=1)
+                ages[queue,] = max(0, now_ms - first[0].due_at_ms) / 1000 if first else 0
+            counts: dict[tuple[str, ...], float] = {}
+            # Those under way come due before those that are asked about ever more seldom.
+            for task in await self._store.peek("attempts", now_ms=now_ms, limit=PAGE_MAX, order="latest"):
+                attempt = decode(task.key.partition("/")[2], task.body)
+                if isinstance(attempt, Attempt) and attempt.state != "new":
+                    place = (attempt.connector, "doubtful" if attempt.doubtful else attempt.state)
+                    counts[place] = counts.get(place, 0) + 1
+            oldest.values = ages
+            # A connector that has none any more says 0 and does not vanish.
+            doubts.values = {**dict.fromkeys(doubts.values, 0), **counts}
+        except Exception as error:
+            log.warning("the store cannot be looked at for metrics", extra={"why": type(error).__name__})
+            self._metrics.counter("tillway_scrape_failures_total").add()
+            oldest.values, doubts.values = {}, {}
