@@ -18,6 +18,7 @@ assert handlers.LOADED
 
 CARD = {"number": "4242424242424242", "exp_month": "12", "exp_year": "2034", "cvc": "123"}
 HOOK = "https://shop.example/hook"
+BANK = {"object": "bank_account", "country": "DE", "currency": "eur", "account_number": "DE89370400440532013000"}
 
 
 class Good(msgspec.Struct):
@@ -53,6 +54,21 @@ class Stall:
 
     async def refund(self) -> str:
         return (await self.post("/v1/refunds", charge=await self.charge()))["id"]
+
+    async def external(self) -> tuple[str, str]:
+        owner = self.merchant.account
+        path = f"/v1/accounts/{owner}/external_accounts"
+        listed = await self.inside.ok(self.merchant, "GET", path, {"limit": 100})
+        if len(listed["data"]) == 40:
+            # A merchant has at most 50, and the default goes last.
+            for account in listed["data"][:-1]:
+                await self.inside.ok(self.merchant, "DELETE", f"{path}/{account['id']}")
+        return owner, (await self.post(path, external_account=BANK))["id"]
+
+    async def payout(self) -> str:
+        await self.paid("pm_card_bypassPending")
+        _, destination = await self.external()
+        return (await self.post("/v1/payouts", amount=100, currency="eur", destination=destination))["id"]
 
     async def dispute(self) -> str:
         charge = (await self.paid("pm_card_createDispute"))["latest_charge"]
@@ -148,6 +164,17 @@ async def _refund(stall: Stall) -> Good:
     return Good(params={"charge": await stall.charge()})
 
 
+async def _payout(stall: Stall) -> Good:
+    await stall.paid("pm_card_bypassPending")
+    await stall.external()
+    return Good(params={"amount": 100, "currency": "eur"})
+
+
+async def _payout_that_is_pending(stall: Stall) -> Good:
+    # None can be fetched back, and this one need not be.
+    return Good((await stall.payout(),), statuses=(400,))
+
+
 async def _look(stall: Stall) -> Good:
     ids, query = await stall.challenge()
     return Good(ids, query=query)
@@ -161,6 +188,12 @@ async def _decide(stall: Stall) -> Good:
 async def _notice(stall: Stall) -> Good:
     # The simulator takes no notices from outside; its refusal is all that this address has without another bank.
     return Good(("test", "simulator"), statuses=(400,))
+
+
+async def _another_external(stall: Stall) -> Good:
+    # The first one is the currency's default, which is the last to go.
+    await stall.external()
+    return Good(await stall.external())
 
 
 async def _refund_that_waits(stall: Stall) -> Good:
@@ -205,6 +238,11 @@ GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
     "GET /ops/v1/requests/{id}": _on(Stall.refused),
     "GET /ops/v1/simulator": _nothing(),
     "POST /ops/v1/simulator": _nothing(faults={"rules": [{"fault": "slow"}]}),
+    "GET /v1/accounts/{account}/external_accounts": _on(lambda stall: _first(stall.external())),
+    "POST /v1/accounts/{account}/external_accounts": _on(lambda stall: _first(stall.external()), external_account=BANK),
+    "GET /v1/accounts/{account}/external_accounts/{id}": _on(Stall.external),
+    "POST /v1/accounts/{account}/external_accounts/{id}": _on(Stall.external, metadata={"a": "1"}),
+    "DELETE /v1/accounts/{account}/external_accounts/{id}": _another_external,
     "GET /v1/balance": _nothing(),
     "GET /v1/balance_transactions": _nothing(),
     "GET /v1/balance_transactions/{id}": _on(Stall.movement),
@@ -255,6 +293,12 @@ GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
     "POST /v1/payment_methods/{id}": _on(lambda stall: _second(stall.method_of()), metadata={"a": "1"}),
     "POST /v1/payment_methods/{id}/attach": _customers_method,
     "POST /v1/payment_methods/{id}/detach": _on(lambda stall: _second(stall.method_of())),
+    "GET /v1/payouts": _nothing(),
+    "POST /v1/payouts": _payout,
+    "GET /v1/payouts/{id}": _on(Stall.payout),
+    "POST /v1/payouts/{id}": _on(Stall.payout, metadata={"a": "1"}),
+    "POST /v1/payouts/{id}/cancel": _on(Stall.payout),
+    "POST /v1/payouts/{id}/reverse": _payout_that_is_pending,
     "GET /v1/refunds": _nothing(),
     "POST /v1/refunds": _refund,
     "GET /v1/refunds/{id}": _on(Stall.refund),
@@ -275,6 +319,10 @@ GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
     "POST /v1/webhook_endpoints/{id}": _on(Stall.endpoint, description="Hook"),
     "DELETE /v1/webhook_endpoints/{id}": _on(Stall.endpoint),
 }
+
+
+async def _first(pair: Awaitable[tuple[str, str]]) -> str:
+    return (await pair)[0]
 
 
 async def _second(pair: Awaitable[tuple[str, str]]) -> str:

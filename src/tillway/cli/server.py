@@ -21,6 +21,7 @@ def serve(
     settlement_days: Annotated[int | None, setting("settlement_days")] = None,
     lease_seconds: Annotated[int | None, setting("lease_seconds")] = None,
     answer_within_seconds: Annotated[int | None, setting("answer_within_seconds")] = None,
+    payout_delay_seconds: Annotated[int | None, setting("payout_delay_seconds")] = None,
     header_seconds: Annotated[int | None, setting("header_seconds")] = None,
     shutdown_seconds: Annotated[int | None, setting("shutdown_seconds")] = None,
     throttle_test_per_second: Annotated[int | None, setting("throttle_test_per_second")] = None,

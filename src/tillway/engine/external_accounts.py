@@ -134,4 +134,4 @@ async def _of_token(
 def refuse_other(caller: Caller, account: str) -> None:
     """A merchant reaches its own account alone."""
     if account != caller.scope.account:
-        raise Refused("account_invalid", f"No such account: '{account[:100]}'. Use your own: {caller.scope.account}.")
+        raise Refused("resource_missing", f"No such account: '{account[:100]}'", param="account")
