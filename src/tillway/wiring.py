@@ -16,6 +16,7 @@ from tillway.connectors.port import Courier
 from tillway.dialects import doors
 from tillway.domain.ledger import Fee
 from tillway.engine import orders
+from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
 from tillway.engine.cards import CardVault
 from tillway.engine.clock import Clock
@@ -30,6 +31,7 @@ from tillway.store.port import Store
 from tillway.store.sqlite import SqliteStore
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.keyring import Keyring
+from tillway.vault.tokens import SIGNING_PURPOSE, Es256Signer
 
 DATABASE = "tillway.db"
 KEY_FILE = "keys.json"
@@ -94,9 +96,10 @@ async def assemble(settings: Settings, store: Store | None = None, clock: Clock 
     connections = ConfiguredConnections(store, clock, registry.build)
     attempts = Attempts(engine, connections, cards)
     webhooks = Webhooks(engine, renderer)
-    access = Access(store)
+    tokens = AccessTokens(store, Es256Signer(keyring.derive(SIGNING_PURPOSE)), base_url)
+    access = Access(store, tokens)
     refusals = Refusals()
     couriers: dict[str, Courier] = {"test": SimulatedCourier()}
-    platform = Platform(engine, attempts, cards, store, connections, access, webhooks, refusals, couriers)
+    platform = Platform(engine, attempts, cards, store, connections, access, webhooks, refusals, tokens, couriers)
     runner = Runner(engine, attempts, webhooks.deliver, partial(orders.carry, platform))
     return Running(platform, Api(platform, renderer, access, refusals), runner, connections, webhooks, store, keyring)

@@ -13,6 +13,7 @@ from inside import Inside, Merchant
 from tillway.api import handlers
 from tillway.api.params import AnyOf, Array, Id, Object, Parameter
 from tillway.api.routes import ROUTES, Route
+from tillway.engine.setup import new_client, system_write
 
 assert handlers.LOADED
 
@@ -196,6 +197,13 @@ async def _another_external(stall: Stall) -> Good:
     return Good(await stall.external())
 
 
+async def _token(stall: Stall) -> Good:
+    made = new_client(stall.merchant.account, "test", ("payments:read",), created=1)
+    await stall.inside.store.commit([system_write(made.record)])
+    sent = {"grant_type": "client_credentials", "client_id": made.record.id, "client_secret": made.secret}
+    return Good(params=sent)
+
+
 async def _refund_that_waits(stall: Stall) -> Good:
     # No refund to a card ever waits for the customer.
     return Good((await stall.refund(),), statuses=(400,))
@@ -222,10 +230,13 @@ async def _step(stall: Stall) -> Good:
 
 
 GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
+    "GET /.well-known/jwks.json": _nothing(),
+    "GET /.well-known/oauth-authorization-server": _nothing(),
     "GET /3ds/{scope}/{id}": _look,
     "POST /3ds/{scope}/{id}": _decide,
     "POST /connectors/{mode}/{name}/notices": _notice,
     "GET /healthz": _nothing(),
+    "POST /oauth2/token": _token,
     "GET /openapi.json": _nothing(),
     "GET /readyz": _nothing(),
     "GET /ops/v1/connectors": _nothing(),

@@ -55,6 +55,10 @@ async def test_in_process(stall: Stall, route: Route) -> None:
         assert inside.store.commits == before, f"{name}: a refused body wrote something"
         assert 400 <= answer.status < 500 and answer.status != 404, f"{name}: {answer.status} {answer.body!r}"
         error = answer.json["error"]
+        if route.returns == "access_token":
+            # OAuth 2 has words of its own for what is wrong (RFC 6749, 5.2).
+            assert error in ("invalid_request", "invalid_client"), f"{name}: {error}"
+            continue
         assert error["type"] == "invalid_request_error" and error["message"], f"{name}: {error}"
         if route.params is not NO_PARAMS and name in NAMED:
             assert error.get("param"), f"{name}: the refusal names no parameter: {error}"

@@ -10,10 +10,11 @@ import msgspec
 
 from tillway.api.access import Access
 from tillway.api.dialect import Dialect, is_named
-from tillway.api.errors import internal_error
+from tillway.api.errors import challenge, internal_error
 from tillway.api.refusals import Refusals
 from tillway.api.render import Renderer, encode, narrowed
 from tillway.api.routes import DIALECT_ROUTES, NO_PARAMS, ROUTES, Answer, Call, Page, Plain, Route, Router
+from tillway.api.scopes import scope_of
 from tillway.api.shapes import check_expansions, expand, shaped
 from tillway.api.versions import CURRENT, check_parameters, check_version
 from tillway.api.wire import parse_body, parse_json, parse_query
@@ -91,6 +92,8 @@ class Api:
             self._remember(request, caller, refused, status)
             if refused.code in ("busy", "lock_timeout", "idempotency_key_in_use", "rate_limit"):
                 headers.append(("stripe-should-retry", "true"))
+            if (asks_for := challenge(refused)) is not None:
+                headers.append(("www-authenticate", asks_for))
         except Exception:
             log.exception("a request failed inside", extra={"request": request_id, "path": request.path})
             if dialect is not None:
@@ -166,8 +169,12 @@ class Api:
         if key.kind == "publishable" and route.access != "publishable":
             raise Refused("secret_key_required")
         caller.scope, caller.scope_key = scope, scope.key
-        caller.publishable = key.kind == "publishable"
+        caller.publishable, caller.customer = key.kind == "publishable", key.customer
         caller.client_ip, caller.actor = request.client_ip, key.id
+        if key.audience != "api" and (dialect is None or key.audience != dialect.audience):
+            raise Refused("access_token_invalid", "This access token is for the calls of another door.")
+        if key.scopes is not None:
+            key.needs(scope_of(route.method, route.path))
         if dialect is not None and raw is not None and dialect.merchant_field in raw:
             account = await self.access.account(scope.account, now=time.time())
             if account is None or not is_named(account, raw[dialect.merchant_field]):

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from tillway.domain.access import Audience
 from tillway.domain.account import Account
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
@@ -25,6 +26,7 @@ class Dialect(msgspec.Struct, frozen=True):
     """`name` is the `door` of everything made here. `refused` makes HTTP status and body of a refusal, given the
     request id. `key_field` is the member of the body in which a secret key may stand instead of in the header,
     `merchant_field` the one that names the merchant, by id or handle: it must be the merchant of the key.
+    `audience` is that of the access tokens which are taken at this door beside those of `/v1`.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Dialect(msgspec.Struct, frozen=True):
     refused: Callable[[Refused, str], tuple[int, Any]]
     key_field: str | None = None
     merchant_field: str | None = None
+    audience: Audience = "api"
 
 
 def is_named(account: Account, name: Any) -> bool:

@@ -101,6 +101,18 @@ def render_refusal(refused: Refused, *, request_id: str, base_url: str) -> tuple
     return rule.status, {"error": error}
 
 
+def challenge(refused: Refused) -> str | None:
+    """What the header `WWW-Authenticate` says beside a refusal (RFC 6750, 3); None where authentication is not the
+    matter."""
+    if refused.code == "insufficient_scope":
+        scope = refused.details.get("scope")
+        wanted = f', scope="{scope}"' if scope else ""
+        return f'Bearer realm="Tillway", error="insufficient_scope"{wanted}'
+    if refused.code in ("api_key_invalid", "access_token_invalid", "access_token_expired"):
+        return 'Bearer realm="Tillway", error="invalid_token"'
+    return 'Bearer realm="Tillway"' if RULES[refused.code].status == 401 else None
+
+
 def internal_error(*, request_id: str, base_url: str) -> tuple[int, dict[str, Any]]:
     """The answer where Tillway itself failed. The cause is not in it, but in the log under the request id."""
     return render_refusal(

@@ -13,6 +13,7 @@ NOUNS = (
     "external_accounts",
     "health",
     "notices",
+    "oauth",
     "openapi",
     "ops",
     "orders",

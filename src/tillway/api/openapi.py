@@ -129,6 +129,8 @@ def _operation(entry: Route) -> dict[str, Any]:
             }
         else:
             parameters += entry.params.openapi_query()
+    if entry.returns == "access_token":
+        operation |= _OF_TOKENS
     if parameters:
         operation["parameters"] = parameters
     if entry.access == "anyone":
@@ -186,3 +188,56 @@ _ERROR = {
         }
     },
 }
+
+_TEXT = {"type": "string", "maxLength": 2000}
+_OF_TOKENS = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/x-www-form-urlencoded": {
+                "schema": {
+                    "type": "object",
+                    "required": ["grant_type"],
+                    "properties": {
+                        "grant_type": {"const": "client_credentials"},
+                        "client_id": _TEXT,
+                        "client_secret": _TEXT,
+                        "scope": _TEXT,
+                    },
+                }
+            }
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "access_token",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["access_token", "token_type", "expires_in", "scope"],
+                        "properties": {
+                            "access_token": {"type": "string"},
+                            "token_type": {"const": "Bearer"},
+                            "expires_in": {"type": "integer"},
+                            "scope": {"type": "string"},
+                        },
+                    }
+                }
+            },
+        },
+        "default": {
+            "description": "An error of RFC 6749, 5.2.",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["error"],
+                        "properties": {"error": {"type": "string"}, "error_description": {"type": "string"}},
+                    }
+                }
+            },
+        },
+    },
+}
+"""The one call whose request and errors have the form of another standard."""

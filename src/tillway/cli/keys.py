@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tillway.domain.account import ApiKey
     from tillway.store.port import Store
 
-app = typer.Typer(help="API keys: list, create, revoke.", no_args_is_help=True)
+app = typer.Typer(help="API keys, and the keys that sign access tokens.", no_args_is_help=True)
 
 TRIES_MAX = 8
 NOTICED_WITHIN_SECONDS = 2
@@ -52,6 +52,9 @@ def create(
     kind: Annotated[str, typer.Option(help="secret or publishable.")] = "secret",
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
     expires_in_days: Annotated[int | None, typer.Option(min=1, max=3650, help="When it ends by itself.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What it may do, such as payments:write; if left out, everything.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key. Its secret is shown once; a running server knows it at once."""
@@ -60,13 +63,16 @@ def create(
 
     if kind not in ("secret", "publishable"):
         raise WrongUsage(f"--kind is {kind!r}; it must be secret or publishable")
+    scopes = checked_scopes(scope) if scope else None
+    if scopes is not None and kind != "secret":
+        raise WrongUsage("--scope is for secret keys; a publishable key can do the same few things everywhere")
 
     async def work(store: "Store") -> Document:
         accounts = [found.id for found, _ in await records(store, Account)]
-        owner = _one_of(accounts, account)
+        owner = one_of(accounts, account)
         now = int(time.time())
         expires_at = now + expires_in_days * 86_400 if expires_in_days is not None else None
-        made = new_key(owner, mode, kind, created=now, name=name, expires_at=expires_at)
+        made = new_key(owner, mode, kind, created=now, name=name, expires_at=expires_at, scopes=scopes)
         await store.commit([system_write(made.record)])
         return _shown(made.record, now) | {"secret": made.secret}
 
@@ -120,7 +126,88 @@ def revoke(
     show(_shown(revoked, int(time.time())), revoked.id, as_json=as_json)
 
 
-def _one_of(accounts: list[str], named: str | None) -> str:
+@app.command()
+def roll(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(help="The key's id (key_…), as `tillway keys list` shows it.")],
+    data_dir: DataDir = None,
+    overlap_seconds: Annotated[
+        int, typer.Option(min=0, max=30 * 86_400, help="How long the old key works beside the new one.")
+    ] = 86_400,
+    as_json: AsJson = False,
+) -> None:
+    """Replace a key by a new one that can do the same. The old one ends after the overlap."""
+    import msgspec
+
+    from tillway.domain.access import is_live
+    from tillway.domain.account import ApiKey
+    from tillway.engine.setup import NewKey, new_key, system_write
+    from tillway.store.port import Conflict
+
+    async def work(store: "Store") -> NewKey | None:
+        for _ in range(TRIES_MAX):
+            now = int(time.time())
+            found = next(((old, version) for old, version in await records(store, ApiKey) if old.id == key), None)
+            if found is None:
+                return None
+            old, version = found
+            if not is_live(old, now):
+                raise fail(f"{key} has ended already. Make a new one: tillway keys create")
+            made = new_key(old.account, old.mode, old.kind, created=now, name=old.name, scopes=old.scopes)
+            ends_at = min(now + overlap_seconds, old.revoked_at or now + overlap_seconds)
+            ending = msgspec.structs.replace(old, revoked_at=ends_at)
+            try:
+                # Both or neither: a new key whose old one never ends is what a rotation is there to prevent.
+                await store.commit([system_write(made.record), system_write(ending, version)])
+                return made
+            except Conflict:
+                continue
+        raise fail(f"{key} is being changed by others all the time. Try again.")
+
+    made = with_store(settings_from(context.params), work)
+    if made is None:
+        raise fail(f"There is no key {key!r}. `tillway keys list` shows them.")
+    say(f"This key is shown once; keep it. {key} ends in {overlap_seconds} seconds at the latest.")
+    shown = _shown(made.record, int(time.time())) | {"secret": made.secret, "replaces": key}
+    show(shown, f"{made.record.id}  {made.secret}", as_json=as_json)
+
+
+@app.command("rotate-signing")
+def rotate_signing(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Let a new key sign access tokens. The old one verifies until its last token has expired."""
+    from tillway.domain.access import SigningKey
+    from tillway.engine.access_tokens import AccessTokens
+    from tillway.vault.keyring import Keyring
+    from tillway.vault.tokens import SIGNING_PURPOSE, Es256Signer
+    from tillway.wiring import key_file, public_url
+
+    settings = settings_from(context.params)
+    signer = Es256Signer(Keyring.load(key_file(settings)).derive(SIGNING_PURPOSE))
+
+    async def work(store: "Store") -> "tuple[SigningKey, tuple[SigningKey, ...]]":
+        return await AccessTokens(store, signer, public_url(settings)).rotate(now=time.time())
+
+    new, replaced = with_store(settings, work)
+    say("A running server signs with it within two seconds; tokens made before stay good until they expire.")
+    document = {
+        "id": new.id,
+        "created": new.created,
+        "replaced": [{"id": key.id, "verifies_until": key.expires_at} for key in replaced],
+    }
+    show(document, new.id, as_json=as_json)
+
+
+def checked_scopes(named: list[str]) -> tuple[str, ...]:
+    """The scopes as they are kept: in the order of the list of all, each once."""
+    from tillway.domain.access import SCOPES
+
+    unknown = sorted(set(named) - set(SCOPES))
+    if unknown:
+        raise WrongUsage(f"there is no scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
+    return tuple(scope for scope in SCOPES if scope in named)
+
+
+def one_of(accounts: list[str], named: str | None) -> str:
     if named is not None:
         if named not in accounts:
             raise fail(f"There is no account {named!r}. `tillway accounts list` shows them.")
@@ -138,6 +225,7 @@ def _shown(key: "ApiKey", now: int) -> Document:
         "kind": key.kind,
         "hint": key.hint,
         "name": key.name,
+        "scopes": list(key.scopes) if key.scopes is not None else None,
         "created": key.created,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,

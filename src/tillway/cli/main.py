@@ -2,7 +2,7 @@
 
 import typer
 
-from tillway.cli import accounts, backups, bank, connectors, demo, doctor, installation, keys, server, vault
+from tillway.cli import accounts, backups, bank, connectors, demo, doctor, installation, keys, oauth, server, vault
 from tillway.cli.terminal import Commands, show
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app.command()(server.serve)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(keys.app, name="keys")
+app.add_typer(oauth.app, name="oauth")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(connectors.app, name="connectors")
 app.command()(bank.bank)

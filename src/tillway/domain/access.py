@@ -47,8 +47,8 @@ Audience = Literal["api", "platform"]
 class SigningKey(Record, frozen=True, kw_only=True):
     """A key that signs access tokens (`jwk_…`, which is also the token's `kid`).
 
-    `public` is the JWK as it is published, `sealed` the private part, encrypted. From `retired_at` on another key signs;
-    at `expires_at` the last token that this one can have signed has expired, and it is forgotten.
+    `public` is the JWK as it is published, `sealed` the private part, encrypted. From `retired_at` on another key
+    signs; at `expires_at` the last token that this one can have signed has expired, and it is forgotten.
     """
 
     public: dict[str, str]
@@ -80,11 +80,13 @@ class OAuthClient(Record, frozen=True, kw_only=True):
 class Grant(Value, frozen=True, kw_only=True):
     """What a credential lets its bearer do. `id` is the API key or the client behind it.
 
-    `scopes` is None where everything is allowed. `customer` is the merchant's own id of the one customer that a token is
-    for; `token` is its `jti`. A token of the audience `platform` is no good at any other door.
+    `hint` is what may be shown of it. `scopes` is None where everything is allowed. `customer` is the merchant's own id
+    of the one customer that a token is for; `token` is its `jti`. A token of the audience `platform` is no good at any
+    other door.
     """
 
     id: str
+    hint: str
     account: str
     mode: Mode
     kind: Literal["secret", "publishable"] = "secret"
@@ -99,12 +101,15 @@ class Grant(Value, frozen=True, kw_only=True):
         if self.scopes is not None and scope not in self.scopes:
             held = " ".join(self.scopes) or "none"
             wanted = f"the scope {scope}" if scope else "an unrestricted secret key"
-            raise Refused("insufficient_scope", f"This call needs {wanted}; this credential has {held}.")
+            raise Refused(
+                "insufficient_scope", f"This call needs {wanted}; this credential has {held}.", scope=scope or None
+            )
 
 
 def grant_of(key: ApiKey) -> Grant:
     return Grant(
         id=key.id,
+        hint=key.hint,
         account=key.account,
         mode=key.mode,
         kind=key.kind,
@@ -126,7 +131,3 @@ def secret_digest(secret: str) -> str:
 
 def live_secrets(client: OAuthClient, now: float) -> tuple[ClientSecret, ...]:
     return tuple(secret for secret in client.secrets if secret.ends_at is None or secret.ends_at > now)
-
-
-def unknown_scopes(named: tuple[str, ...]) -> list[str]:
-    return [scope for scope in named if scope not in SCOPES]

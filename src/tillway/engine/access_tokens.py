@@ -77,6 +77,7 @@ class AccessTokens:
             raise Refused("access_token_invalid", "The access token is refused: it has one audience, and a scope.")
         return Grant(
             id=str(claims["sub"]),
+            hint=str(claims["sub"]),
             account=str(claims.get("account")),
             mode="live" if claims.get("mode") == "live" else "test",
             scopes=tuple(scope.split()),

@@ -64,8 +64,8 @@ class Caller(msgspec.Struct, kw_only=True):
 
     `idempotency` is (record id, fingerprint) of a request that named a key; `replaces` the version of an expired record
     of that key. `door` is the contract the request came in by, `presenter` names whose words its answer is put into
-    (empty: `/v1`'s), and `actor` who asks: the id of an API key, or a part of the platform. `customer` is the merchant's
-    own id of the one customer that the request may be about; None: of every customer.
+    (empty: `/v1`'s), and `actor` who asks: the id of an API key, or a part of the platform. `customer` is the
+    merchant's own id of the one customer that the request may be about; None: of every customer.
     """
 
     scope: Scope

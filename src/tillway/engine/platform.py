@@ -5,6 +5,9 @@ from typing import Any, Protocol
 import msgspec
 
 from tillway.connectors.port import Courier
+from tillway.domain.access import OAuthClient
+from tillway.domain.account import ApiKey
+from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts, Connections
 from tillway.engine.cards import CardVault
 from tillway.engine.core import Engine
@@ -14,7 +17,10 @@ from tillway.store.port import Store
 
 class KeyCache(Protocol):
     def forget(self) -> None:
-        """Look every API key up anew."""
+        """Look every credential up anew."""
+
+    async def issuer(self, id: str, *, now: float) -> ApiKey | OAuthClient | None:
+        """The API key or client of that id, while it is good at `now` (epoch seconds)."""
 
 
 class RefusalLog(Protocol):
@@ -31,5 +37,6 @@ class Platform(msgspec.Struct):
     access: KeyCache
     webhooks: Webhooks
     refusals: RefusalLog
+    tokens: AccessTokens
     couriers: dict[str, Courier]
     """The delivery service of each mode that has one."""

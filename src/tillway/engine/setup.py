@@ -2,6 +2,7 @@
 
 import msgspec
 
+from tillway.domain.access import ClientSecret, OAuthClient, secret_digest
 from tillway.domain.account import SYSTEM, Account, ApiKey, Mode, key_id
 from tillway.domain.record import Record
 from tillway.engine.clock import Clock, random_text
@@ -19,9 +20,17 @@ class NewKey(msgspec.Struct, frozen=True):
 
 
 def new_key(
-    account: str, mode: Mode, kind: str, *, created: int, name: str = "", expires_at: int | None = None
+    account: str,
+    mode: Mode,
+    kind: str,
+    *,
+    created: int,
+    name: str = "",
+    expires_at: int | None = None,
+    scopes: tuple[str, ...] | None = None,
 ) -> NewKey:
-    prefix = "sk" if kind == "secret" else "pk"
+    """A key that does not exist yet. With `scopes` it is restricted to them, and begins with `rk_`."""
+    prefix = "pk" if kind != "secret" else "sk" if scopes is None else "rk"
     secret = f"{prefix}_{mode}_{random_text(SECRET_LENGTH)}"
     record = ApiKey(
         id=key_id(secret),
@@ -32,8 +41,36 @@ def new_key(
         hint=f"{secret[:8]}…{secret[-4:]}",
         name=name,
         expires_at=expires_at,
+        scopes=scopes,
     )
     return NewKey(record, secret)
+
+
+class NewClient(msgspec.Struct, frozen=True):
+    """A client of OAuth 2 as it is shown once: `secret` is not kept anywhere."""
+
+    record: OAuthClient
+    secret: str
+
+
+def new_client(account: str, mode: Mode, scopes: tuple[str, ...], *, created: int, name: str = "") -> NewClient:
+    kept, secret = new_client_secret(created)
+    record = OAuthClient(
+        id=f"oac_{random_text(20)}",
+        created=created,
+        account=account,
+        mode=mode,
+        scopes=scopes,
+        secrets=(kept,),
+        name=name,
+    )
+    return NewClient(record, secret)
+
+
+def new_client_secret(created: int) -> tuple[ClientSecret, str]:
+    """What is kept of a fresh secret, and the secret."""
+    secret = f"ocs_{random_text(SECRET_LENGTH)}"
+    return ClientSecret(digest=secret_digest(secret), hint=f"ocs_…{secret[-4:]}", created=created), secret
 
 
 async def create_account(

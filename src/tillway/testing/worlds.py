@@ -38,10 +38,12 @@ from tillway.connectors.courier import SimulatedCourier
 from tillway.connectors.http_bank import OPERATIONS, read_notice
 from tillway.connectors.port import Connector, Transport, TransportError
 from tillway.connectors.simulator import Simulator
+from tillway.domain.access import Grant
 from tillway.domain.account import SYSTEM, Account, ApiKey, Scope, key_id
 from tillway.domain.cards import Secret
 from tillway.domain.refusal import Refused
 from tillway.engine import orders
+from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
 from tillway.engine.cards import CardVault
 from tillway.engine.clock import ALPHABET, Clock
@@ -59,6 +61,7 @@ from tillway.testing.world_checks import Violation
 from tillway.testing.world_clients import Asked, clients_of
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.port import KeyMissing
+from tillway.vault.tokens import Es256Signer
 
 assert handlers.LOADED, "the handlers declare their routes when they are imported"
 
@@ -338,7 +341,10 @@ class Process:
         access = _Access(store)
         refusals = Refusals()
         couriers: dict[str, port.Courier] = {"test": SimulatedCourier()}
-        platform = Platform(engine, self.attempts, cards, store, connections, access, webhooks, refusals, couriers)
+        tokens = AccessTokens(store, Es256Signer(_FINGERPRINT_KEY), "http://world")
+        platform = Platform(
+            engine, self.attempts, cards, store, connections, access, webhooks, refusals, tokens, couriers
+        )
         self.runner = Runner(engine, self.attempts, webhooks.deliver, partial(orders.carry, platform))
         self.api = Api(platform, renderer, access, refusals)
         world.tell(name, "starts")
@@ -427,7 +433,7 @@ def _give(answer: "asyncio.Future[Any]", value: object) -> None:
 class _Access(Access):
     """Keys at a time that stands still, so that a slow machine looks no key up twice where a fast one does not."""
 
-    async def key(self, header: str | None, *, now: float) -> tuple[ApiKey, Scope]:
+    async def key(self, header: str | None, *, now: float) -> tuple[Grant, Scope]:
         return await super().key(header, now=EPOCH_SECONDS)
 
 

@@ -1,7 +1,7 @@
-"""Signatures of access tokens: ES256 by joserfc, the private key under a key that is derived from the key file's root.
+"""Signatures of access tokens: ES256 by joserfc, the private key under a key derived from the key file's root.
 
-A token is checked against the one key that its `kid` names, and against one algorithm, which is the code's and never the
-token's to choose: `alg: none` and a public key taken for an HMAC secret are refused by that alone.
+A token is checked against the one key that its `kid` names, and against one algorithm, which is the code's and never
+the token's to choose: `alg: none` and a public key taken for an HMAC secret are refused by that alone.
 """
 
 import os

@@ -1,0 +1,64 @@
+"""Which scope a call needs: told from its path and method by one table, which a test holds to the route table."""
+
+from functools import cache
+from typing import Final
+
+_NOUNS: Final[dict[str, str]] = {
+    "ops": "ops",
+    "orders": "orders",
+    "products": "orders",
+    "users": "customers",
+    "v1/accounts/*/external_accounts": "payouts",
+    "v1/balance": "balance",
+    "v1/balance_transactions": "balance",
+    "v1/charges": "payments",
+    "v1/charges/*/refunds": "refunds",
+    "v1/customers": "customers",
+    "v1/customers/*/payment_methods": "cards",
+    "v1/customers/*/sources": "cards",
+    "v1/disputes": "disputes",
+    "v1/events": "events",
+    "v1/payment_intents": "payments",
+    "v1/payment_methods": "cards",
+    "v1/payouts": "payouts",
+    "v1/refunds": "refunds",
+    "v1/setup_attempts": "cards",
+    "v1/setup_intents": "cards",
+    "v1/tokens": "cards",
+    "v1/webhook_endpoints": "webhooks",
+    # The dialects.
+    "create-payment": "payments",
+    "make-payment": "payments",
+    "get-payment": "payments",
+    "payments": "payments",
+    "token": "cards",
+    "charge": "payments",
+    "refund": "refunds",
+    "process-payments": "payments",
+    "process-refunds": "refunds",
+    "v1/api/customer": "customers",
+    "v1/api/payment": "payouts",
+    "v1/api/payments": "payouts",
+}
+"""The noun of everything below a path; the longest path counts. `*` stands for an id."""
+
+_EXACTLY: Final[dict[str, str]] = {
+    "POST /v1/events/{id}/retry": "webhooks:write",
+    "POST /get-token": "payments:read",
+    "POST /get-payment-details": "payments:read",
+}
+
+
+@cache
+def scope_of(method: str, path: str) -> str:
+    """The scope that `method` on the route `path` needs; empty where the table does not know the path, and no
+    restricted credential may call it."""
+    exactly = _EXACTLY.get(f"{method} {path}")
+    if exactly is not None:
+        return exactly
+    parts = ["*" if part.startswith("{") else part for part in path.strip("/").split("/")]
+    for length in range(len(parts), 0, -1):
+        noun = _NOUNS.get("/".join(parts[:length]))
+        if noun is not None:
+            return f"{noun}:{'read' if method == 'GET' else 'write'}"
+    return ""

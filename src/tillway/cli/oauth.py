@@ -1,0 +1,171 @@
+"""`tillway oauth clients`: who may ask for access tokens. A secret is shown when it is made, and never again."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tillway.cli.installation import records, with_store
+from tillway.cli.keys import TRIES_MAX, AccountOption, checked_scopes, one_of
+from tillway.cli.terminal import AsJson, DataDir, Document, Mode, WrongUsage, day, fail, say, settings_from, show, table
+
+if TYPE_CHECKING:
+    from tillway.domain.access import OAuthClient
+    from tillway.settings import Settings
+    from tillway.store.port import Store
+
+app = typer.Typer(help="OAuth 2: who may ask for access tokens.", no_args_is_help=True)
+clients = typer.Typer(help="Clients: add, list, rotate, revoke.", no_args_is_help=True)
+app.add_typer(clients, name="clients")
+
+ClientId = Annotated[str, typer.Argument(help="The client's id (oac_…), as `tillway oauth clients list` shows it.")]
+
+
+@clients.command()
+def add(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    account: AccountOption = None,
+    mode: Mode = "test",
+    scope: Annotated[list[str] | None, typer.Option(help="What its tokens may do; at least one.")] = None,
+    name: Annotated[str, typer.Option(help="Who the client is.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Add a client. Its secret is shown once; a running server knows it at once."""
+    from tillway.domain.access import SCOPES
+    from tillway.domain.account import Account
+    from tillway.engine.setup import new_client, system_write
+
+    if not scope:
+        raise WrongUsage(f"give the client at least one --scope; there are {', '.join(SCOPES)}")
+    scopes = checked_scopes(scope)
+
+    async def work(store: "Store") -> Document:
+        owner = one_of([found.id for found, _ in await records(store, Account)], account)
+        made = new_client(owner, mode, scopes, created=int(time.time()), name=name)
+        await store.commit([system_write(made.record)])
+        return _shown(made.record, int(time.time())) | {"client_secret": made.secret}
+
+    made = with_store(settings_from(context.params), work)
+    say("This secret is shown once; keep it.")
+    show(made, f"{made['client_id']}  {made['client_secret']}", as_json=as_json)
+
+
+@clients.command("list")
+def list_clients(
+    context: typer.Context, data_dir: DataDir = None, account: AccountOption = None, as_json: AsJson = False
+) -> None:
+    """List the clients, without their secrets."""
+    from tillway.domain.access import OAuthClient
+
+    async def work(store: "Store") -> "list[OAuthClient]":
+        return [client for client, _ in await records(store, OAuthClient) if account in (None, client.account)]
+
+    found = sorted(with_store(settings_from(context.params), work), key=lambda client: (client.account, client.created))
+    now = int(time.time())
+    show(
+        [_shown(client, now) for client in found],
+        table(
+            ("client_id", "account", "mode", "made", "state", "scopes", "name"),
+            [(c.id, c.account, c.mode, day(c.created), _state(c, now), " ".join(c.scopes), c.name) for c in found],
+        ),
+        as_json=as_json,
+    )
+
+
+@clients.command()
+def rotate(
+    context: typer.Context,
+    client: ClientId,
+    data_dir: DataDir = None,
+    overlap_seconds: Annotated[
+        int, typer.Option(min=0, max=30 * 86_400, help="How long the old secret works beside the new one.")
+    ] = 86_400,
+    as_json: AsJson = False,
+) -> None:
+    """Give a client a new secret. The old one ends after the overlap."""
+    import msgspec
+
+    from tillway.domain.access import SECRETS_MAX, live_secrets
+    from tillway.engine.setup import new_client_secret
+
+    now = int(time.time())
+    kept, secret = new_client_secret(now)
+
+    def change(found: "OAuthClient") -> "OAuthClient":
+        if found.revoked_at is not None:
+            raise fail(f"{client} is revoked. Add a new client: tillway oauth clients add")
+        live = live_secrets(found, now)
+        if len(live) >= SECRETS_MAX and overlap_seconds:
+            raise fail(f"{client} has {SECRETS_MAX} secrets that work. Rotate with --overlap-seconds 0 to end them.")
+        until = now + overlap_seconds
+        ending = tuple(msgspec.structs.replace(old, ends_at=min(old.ends_at or until, until)) for old in live)
+        return msgspec.structs.replace(found, secrets=(*(old for old in ending if (old.ends_at or 0) > now), kept))
+
+    changed = _change(settings_from(context.params), client, change)
+    say(f"This secret is shown once; keep it. The one before it ends in {overlap_seconds} seconds at the latest.")
+    show(_shown(changed, now) | {"client_secret": secret}, f"{changed.id}  {secret}", as_json=as_json)
+
+
+@clients.command()
+def revoke(context: typer.Context, client: ClientId, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Revoke a client and all tokens it has been given. A running server refuses them within two seconds."""
+    import msgspec
+
+    now = int(time.time())
+
+    def change(found: "OAuthClient") -> "OAuthClient":
+        return found if found.revoked_at is not None else msgspec.structs.replace(found, revoked_at=now)
+
+    revoked = _change(settings_from(context.params), client, change)
+    say(f"{client} and its tokens are refused from now on.")
+    show(_shown(revoked, now), revoked.id, as_json=as_json)
+
+
+def _change(settings: "Settings", id: str, change: "Callable[[OAuthClient], OAuthClient]") -> "OAuthClient":
+    from tillway.domain.access import OAuthClient
+    from tillway.engine.setup import system_write
+    from tillway.store.port import Conflict
+
+    async def work(store: "Store") -> OAuthClient:
+        for _ in range(TRIES_MAX):
+            found = next(
+                ((kept, version) for kept, version in await records(store, OAuthClient) if kept.id == id), None
+            )
+            if found is None:
+                raise fail(f"There is no client {id!r}. `tillway oauth clients list` shows them.")
+            changed = change(found[0])
+            if changed == found[0]:
+                return changed
+            try:
+                await store.commit([system_write(changed, found[1])])
+                return changed
+            except Conflict:
+                continue
+        raise fail(f"{id} is being changed by others all the time. Try again.")
+
+    return with_store(settings, work)
+
+
+def _shown(client: "OAuthClient", now: int) -> Document:
+    from tillway.domain.access import live_secrets
+
+    return {
+        "client_id": client.id,
+        "account": client.account,
+        "mode": client.mode,
+        "name": client.name,
+        "scopes": list(client.scopes),
+        "created": client.created,
+        "revoked_at": client.revoked_at,
+        "state": _state(client, now),
+        "secrets": [
+            {"hint": secret.hint, "created": secret.created, "ends_at": secret.ends_at}
+            for secret in live_secrets(client, now)
+        ],
+    }
+
+
+def _state(client: "OAuthClient", now: int) -> str:
+    return "revoked" if client.revoked_at is not None and client.revoked_at <= now else "active"
