@@ -1,6 +1,6 @@
-"""Pages that tell what the code has: error codes and test cards. Each is held to its table.
+"""Pages that tell what the code has: error codes, test cards and test accounts. Each is held to its table.
 
-`python tests/test_docs.py` writes the table of test cards anew.
+`python tests/test_docs.py` writes the tables of the latter two anew.
 """
 
 import re
@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tillway.api.errors import OWN_DOCS, STRIPE_CODES, doc_url
+from tillway.domain.bank_account import FAILURES
 from tillway.domain.refusal import RULES
+from tillway.domain.test_accounts import TestAccount, all_accounts
 from tillway.domain.test_cards import TestCard, all_cards
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -96,6 +98,35 @@ def test_the_page_of_test_cards_is_the_table() -> None:
     assert between("test-cards.md", "cards") == card_table(), "write it anew: python tests/test_docs.py"
 
 
+# Test accounts.
+
+
+def what_it_comes_to(account: TestAccount) -> str:
+    if account.failure is not None:
+        return f"comes back: `{account.failure}`"
+    if account.settles == "never":
+        return "stays `processing`"
+    return "settles, and is disputed" if account.dispute else "settles"
+
+
+def account_table() -> str:
+    rows = ["| type | number | payment method | what it does |", "|---|---|---|---|"]
+    for account in all_accounts():
+        names = " ".join(f"`{alias}`" for alias in account.aliases)
+        rows.append(f"| `{account.type}` | `{account.number}` | {names} | {what_it_comes_to(account)} |")
+    return "\n".join(rows)
+
+
+def failure_table() -> str:
+    rows = [f"| `{code}` | {message} |" for code, message in FAILURES.items()]
+    return "\n".join(["| code | what it means |", "|---|---|", *rows])
+
+
+def test_the_page_of_test_accounts_is_the_tables() -> None:
+    assert between("test-accounts.md", "accounts") == account_table(), "write it anew: python tests/test_docs.py"
+    assert between("test-accounts.md", "failures") == failure_table(), "write it anew: python tests/test_docs.py"
+
+
 # Links.
 
 
@@ -106,5 +137,11 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 if __name__ == "__main__":
-    text = (DOCS / "test-cards.md").read_text()
-    (DOCS / "test-cards.md").write_text(text.replace(between("test-cards.md", "cards"), card_table()))
+    tables = {
+        ("test-cards.md", "cards"): card_table(),
+        ("test-accounts.md", "accounts"): account_table(),
+        ("test-accounts.md", "failures"): failure_table(),
+    }
+    for (page, name), table in tables.items():
+        text = (DOCS / page).read_text()
+        (DOCS / page).write_text(text.replace(between(page, name), table))

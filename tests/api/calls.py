@@ -114,6 +114,16 @@ class Stall:
         await self.payment()
         return (await self.inside.ok(self.merchant, "GET", "/v1/events", {"limit": 1}))["data"][0]["id"]
 
+    async def mandate(self) -> str:
+        paid = await self.paid(
+            "pm_usBankAccount_success",
+            currency="usd",
+            payment_method_types=["us_bank_account"],
+            mandate_data={"customer_acceptance": {"type": "offline"}},
+            expand=["latest_charge"],
+        )
+        return paid["latest_charge"]["payment_method_details"]["us_bank_account"]["mandate"]
+
     async def movement(self) -> str:
         await self.charge()
         return (await self.inside.ok(self.merchant, "GET", "/v1/balance_transactions", {"limit": 1}))["data"][0]["id"]
@@ -289,6 +299,7 @@ GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
     "GET /v1/events": _nothing(),
     "GET /v1/events/{id}": _on(Stall.event),
     "POST /v1/events/{id}/retry": _on(Stall.event),
+    "GET /v1/mandates/{id}": _on(Stall.mandate),
     "GET /v1/payment_intents": _nothing(),
     "POST /v1/payment_intents": _nothing(amount=700, currency="eur"),
     "GET /v1/payment_intents/search": _nothing(query="amount>1"),

@@ -12,7 +12,17 @@ from tillway.domain.refusal import Refused
 from tillway.engine.balance import available_and_pending, fold
 from tillway.store.codec import by_kind, by_parent
 
-TYPES = ("adjustment", "charge", "payment", "payout", "payout_cancel", "payout_failure", "refund", "refund_failure")
+TYPES = (
+    "adjustment",
+    "charge",
+    "payment",
+    "payment_refund",
+    "payout",
+    "payout_cancel",
+    "payout_failure",
+    "refund",
+    "refund_failure",
+)
 
 EXPAND_ONLY = Params(expand=Expand())
 LIST = list_params(

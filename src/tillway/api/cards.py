@@ -4,10 +4,12 @@ from typing import Any
 
 from tillway.api.params import (
     Address,
+    Boolean,
     CardField,
     Email,
     Enum,
     Ignored,
+    Integer,
     Metadata,
     Object,
     Open,
@@ -92,6 +94,17 @@ CARD = Object(
 )
 """A card as the old API takes it, for a token or in the place of one."""
 
+MANDATE_DATA = Object(
+    customer_acceptance=Object(
+        accepted_at=Integer(minimum=0),
+        offline=Open(),
+        online=Object(ip_address=Text(maximum=100), user_agent=Text(maximum=500), infer_from_client=Boolean()),
+        type=Enum("offline", "online", required=True),
+    ),
+    unsettable=True,
+)
+"""How a customer accepted that their bank account is debited."""
+
 METHOD_DATA = Object(
     type=Enum(*METHOD_TYPES, required=True),
     card=Object(
@@ -107,8 +120,14 @@ METHOD_DATA = Object(
     allow_redisplay=Enum("always", "limited", "unspecified"),
     radar_options=Open(),
     link=Ignored(),
-    us_bank_account=Unsupported("bank debits"),
-    sepa_debit=Unsupported("bank debits"),
+    us_bank_account=Object(
+        account_holder_type=Enum("company", "individual"),
+        account_number=CardField(),
+        account_type=Enum("checking", "savings"),
+        financial_connections_account=Unsupported("Financial Connections"),
+        routing_number=Text(maximum=20),
+    ),
+    sepa_debit=Object(iban=CardField()),
     customer_balance=Object(),
     **STRIPE_JS,
 )

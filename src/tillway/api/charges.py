@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tillway.api.bank_accounts import bank_object
 from tillway.api.cards import billing, checks, shipping
 from tillway.api.lists import listed, searched
 from tillway.api.params import (
@@ -273,6 +274,9 @@ def _outcome(charge: Charge) -> dict[str, Any] | None:
 
 
 def _details(charge: Charge) -> dict[str, Any]:
+    if charge.bank is not None:
+        own = {"mandate": charge.mandate, "payment_reference": charge.bank_id}
+        return {charge.method_type: {**bank_object(charge.method_type, charge.bank), **own}, "type": charge.method_type}
     if charge.card is None:
         return {charge.method_type: {}, "type": charge.method_type}
     return {"card": _card(charge, charge.card), "type": "card"}

@@ -12,6 +12,7 @@ NOUNS = (
     "events",
     "external_accounts",
     "health",
+    "mandates",
     "notices",
     "oauth",
     "openapi",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tillway.api.cards import METHOD_DATA, METHOD_TYPES, NETWORK_NAMES, shipping
+from tillway.api.cards import MANDATE_DATA, METHOD_DATA, METHOD_TYPES, NETWORK_NAMES, shipping
 from tillway.api.errors import doc_url
 from tillway.api.lists import listed, searched
 from tillway.api.params import (
@@ -87,8 +87,8 @@ _COMMON = Params(
 _CONFIRMING = Params(
     confirmation_token=Unsupported("confirmation tokens"),
     error_on_requires_action=Boolean(),
-    mandate=Unsupported("mandates"),
-    mandate_data=Open(unsettable=True),
+    mandate=Id(),
+    mandate_data=MANDATE_DATA,
     off_session=AnyOf(Boolean(), Enum("recurring", "one_off")),
     radar_options=Open(),
     return_url=Url(app_schemes=True),
@@ -274,7 +274,7 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
         "payment_method_options": _options(payment),
         "payment_method_types": types,
         "payment_record": None,
-        "processing": {"type": "card"} if payment.status == "processing" else None,
+        "processing": {"type": "card"} if payment.status == "processing" and not payment.debiting else None,
         "receipt_email": payment.receipt_email,
         "review": None,
         "setup_future_usage": payment.setup_future_usage,

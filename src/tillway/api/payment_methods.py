@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tillway.api.bank_accounts import method_object
 from tillway.api.cards import BILLING, METHOD_DATA, NETWORKS, billing, card_object, checks
 from tillway.api.lists import listed
 from tillway.api.params import (
@@ -42,7 +43,7 @@ UPDATE = Params(
     card=Object(exp_month=Integer(minimum=0), exp_year=Integer(minimum=0, maximum=9999), networks=NETWORKS),
     expand=Expand(),
     metadata=Metadata(),
-    us_bank_account=Unsupported("bank debits"),
+    us_bank_account=Object(account_holder_type=Enum("company", "individual"), account_type=Enum("checking", "savings")),
 )
 ATTACH = Params(customer=Id(required=True), customer_account=Unsupported(_CONNECT), expand=Expand())
 EXPAND_ONLY = Params(expand=Expand())
@@ -78,6 +79,7 @@ async def update(call: Call) -> Answer:
     """Change a payment method's billing details, expiry or metadata."""
     fields = picked(call.params, "allow_redisplay", "billing_details", "metadata")
     fields |= picked(call.params.get("card") or {}, "exp_month", "exp_year")
+    fields |= picked(call.params.get("us_bank_account") or {}, "account_holder_type", "account_type")
 
     async def work(load: Load, at: Moment) -> Changes:
         return domain.update(await load.get(PaymentMethod, call.id, "payment_method"), fields, at.now)
@@ -181,4 +183,6 @@ def payment_method_shape(method: PaymentMethod, view: View) -> dict[str, Any]:
             "three_d_secure_usage": {"supported": card.three_d_secure != "not_supported"},
             "wallet": None,
         }
+    if method.bank is not None:
+        shown[method.type] = method_object(method.type, method.bank)
     return shown

@@ -146,10 +146,17 @@ def refund_shape(refund: Refund, view: View) -> dict[str, Any]:
     return shown
 
 
+_TRANSFERS = {"us_bank_account": "us_bank_transfer", "sepa_debit": "eu_bank_transfer"}
+
+
 def _destination(refund: Refund) -> dict[str, Any]:
     """Where the money goes. Stored credit has no word of its own there; Stripe's cash balance is the nearest."""
     if refund.method_type == "customer_balance":
         return {"customer_cash_balance": {}, "type": "customer_cash_balance"}
+    if refund.method_type in _TRANSFERS:
+        transfer = _TRANSFERS[refund.method_type]
+        reference_status = "pending" if refund.status == "pending" else "available"
+        return {transfer: {"reference": refund.id, "reference_status": reference_status}, "type": transfer}
     return {
         "card": {
             "reference_status": "pending" if refund.status == "pending" else "available",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tillway.api.cards import METHOD_DATA, METHOD_TYPES, NETWORK_NAMES, STRIPE_JS, checks
+from tillway.api.cards import MANDATE_DATA, METHOD_DATA, METHOD_TYPES, NETWORK_NAMES, STRIPE_JS, checks
 from tillway.api.errors import doc_url
 from tillway.api.lists import listed
 from tillway.api.params import (
@@ -67,7 +67,7 @@ _DESCRIBING = Params(
 )
 _CONFIRMING = Params(
     confirmation_token=Unsupported("confirmation tokens"),
-    mandate_data=Open(unsettable=True),
+    mandate_data=MANDATE_DATA,
     return_url=Url(app_schemes=True),
     use_stripe_sdk=Boolean(),
 )
@@ -181,7 +181,7 @@ def setup_intent_shape(setup: SetupIntent, view: View) -> dict[str, Any]:
         "latest_attempt": setup.latest_attempt,
         "livemode": view.livemode,
         "managed_payments": None,
-        "mandate": None,
+        "mandate": setup.mandate,
         "metadata": setup.metadata,
         "next_action": _next_action(setup) if setup.status == "requires_action" else None,
         "on_behalf_of": None,

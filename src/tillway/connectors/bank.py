@@ -5,8 +5,12 @@ journal. It performs an operation at most once per reference; a repeat gets the 
 `Pending` and has settled since, the settled one; a repeat with other contents is a 409. The wire contract is
 docs/http-bank.md, to which it adds `POST /v1/increments`.
 
-It answers by test card (`domain/test_cards.py`), then by amount: 1 `Declined`, 2 `InsufficientFunds`, 24 `Pending` and
-then `Accepted` on the next question or resend, any other `Accepted`.
+A bank account is debited by an authorization that names an `account` in the place of a `card`: it is `Pending`, and a
+question or a few seconds later settled or returned.
+
+It answers by test card (`domain/test_cards.py`) or test account (`domain/test_accounts.py`), then by amount: 1
+`Declined`, 2 `InsufficientFunds`, 24 `Pending` and then `Accepted` on the next question or resend, any other
+`Accepted`.
 """
 
 import hashlib
@@ -18,7 +22,8 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from tillway.connectors.port import REFERENCE_MAX, Request, Response
-from tillway.domain import test_cards
+from tillway.domain import test_accounts, test_cards
+from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.test_recipients import recipient_of
 
 Status = Literal["Accepted", "Declined", "InsufficientFunds", "Pending"]
@@ -43,6 +48,8 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One operation as the bank remembers it, and one line of the journal. Of a card it keeps the last four digits and
     what its test card will do later; `contents` is a keyed hash of everything that was asked for.
 
+    `returns` is why a debit will come back, `stuck` one that never settles.
+
     `authorized`, `captured`, `refunded` and `voided` belong to authorizations and follow from their children. What is
     pending counts as done until it is refused, so that nothing is promised twice.
     """
@@ -60,6 +67,8 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     last4: str | None = None
     capture: bool = False
     refund: str = "succeeds"
+    returns: str | None = None
+    stuck: bool = False
     dispute: str | None = None
     disputes: int = 0
     dispute_reason: str | None = None
@@ -177,6 +186,8 @@ class Bank:
     def forthcoming(self, operation: BankOperation) -> tuple[Announcement, ...]:
         """What the bank will say about `operation` as it stands now. Cheap where the answer is nothing."""
         if operation.status == "Pending":
+            if operation.stuck:
+                return ()
             return (Announcement("settles", operation.reference, SETTLES_AFTER_MS),)
         if operation.kind in ("refund", "payout") and operation.refund == "fails_later":
             # Also once it has failed: that may not have been told yet.
@@ -214,6 +225,8 @@ class Bank:
         cause = self._operations[announcement.reference]
         match announcement.what:
             case "settles":
+                if cause.returns is not None:
+                    return _refuse(msgspec.structs.replace(cause), cause.returns).answer()
                 return {**cause.answer(), "status": "Accepted"}
             case "refund_fails":
                 return {**cause.answer(), "status": "Declined", **_RETURNED[cause.kind]}
@@ -232,8 +245,11 @@ class Bank:
 
     def _settle(self, operation: BankOperation) -> BankOperation | None:
         """A pending operation settles as soon as somebody asks again."""
-        if operation.status != "Pending":
+        if operation.status != "Pending" or operation.stuck:
             return None
+        if operation.returns is not None:
+            operation.authorized = operation.captured = 0
+            return _refuse(operation, operation.returns)
         operation.status = "Accepted"
         return operation
 
@@ -281,7 +297,9 @@ class Bank:
             parent=parent_reference,
             contents=contents,
         )
-        if kind == "authorization":
+        if kind == "authorization" and "account" in body:
+            _debit(operation, body["account"])
+        elif kind == "authorization":
             number: str = body["card"]["number"]
             operation.last4 = number[-4:]
             card = test_cards.by_number(number)
@@ -319,9 +337,8 @@ class Bank:
             return _refuse(operation, "generic_decline")
         if amount == INSUFFICIENT_AMOUNT:
             return _refuse(operation, "insufficient_funds")
-        if amount == PENDING_AMOUNT or (
-            kind in ("refund", "payout") and operation.refund == "succeeds_later"
-        ):
+        takes_its_time = kind in ("refund", "payout") and operation.refund == "succeeds_later"
+        if amount == PENDING_AMOUNT or "account" in body or takes_its_time:
             operation.status = "Pending"
         if kind == "authorization":
             operation.authorized = amount
@@ -445,6 +462,18 @@ def _against(parent: BankOperation, child: BankOperation) -> str | None:
             return None
 
 
+def _debit(operation: BankOperation, account: Mapping[str, Any]) -> None:
+    """What will come of the debit of `account`. Its refunds go over the same rails, and take their time too."""
+    number: str = account["number"]
+    operation.last4, operation.refund = number[-4:], "succeeds_later"
+    known = test_accounts.by_account(number)
+    if known is None:
+        return
+    operation.returns, operation.stuck = known.failure, known.settles == "never"
+    if known.dispute:
+        operation.dispute, operation.dispute_reason, operation.disputes = "chargeback", "debit_not_authorized", 1
+
+
 def _refuse(operation: BankOperation, decline_code: str, message: str | None = None) -> BankOperation:
     operation.status = "InsufficientFunds" if decline_code == "insufficient_funds" else "Declined"
     operation.decline_code = decline_code
@@ -473,6 +502,9 @@ _RECIPIENT_FIELDS = _RECIPIENT_REQUIRED | {"name"}
 def _check(kind: Kind, body: Mapping[str, Any]) -> None:
     """Raise `_Invalid` unless `body` is as the contract says: 400 for a field too few or too many, 422 for a value."""
     fields = _FIELDS[kind]
+    debits = kind == "authorization" and "account" in body
+    if debits:
+        fields = fields - {"card"} | {"account"}
     _check_fields(body, fields, fields, "")
     _check_reference(body["reference"], "reference")
     parent = _PARENT_FIELD.get(kind)
@@ -489,7 +521,10 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
     if kind == "authorization":
         if type(body["capture"]) is not bool:
             raise _Invalid(422, "capture is not true or false")
-        _check_card(body["card"])
+        if debits:
+            _check_account(body["account"], capture=body["capture"])
+        else:
+            _check_card(body["card"])
     elif kind == "payout":
         _check_recipient(body["recipient"])
 
@@ -523,6 +558,25 @@ def _check_card(card: Any) -> None:
     name = card.get("name")
     if name is not None and (type(name) is not str or len(name) > 200):
         raise _Invalid(422, "card.name is not a text of at most 200 characters")
+
+
+_ACCOUNT_REQUIRED = frozenset(("type", "number"))
+_ACCOUNT_FIELDS = _ACCOUNT_REQUIRED | {"routing_number", "account_holder_type", "account_type", "name"}
+
+
+def _check_account(account: Any, *, capture: bool) -> None:
+    _check_fields(account, _ACCOUNT_REQUIRED, _ACCOUNT_FIELDS, "account.")
+    if account["type"] not in DEBIT_CURRENCIES:
+        raise _Invalid(422, f"account.type is not {' or '.join(DEBIT_CURRENCIES)}")
+    number = account["number"]
+    if type(number) is not str or not 4 <= len(number) <= 34 or not (number.isascii() and number.isalnum()):
+        raise _Invalid(422, "account.number is not 4 to 34 letters and digits")
+    for field in ("routing_number", "account_holder_type", "account_type", "name"):
+        value = account.get(field)
+        if value is not None and (type(value) is not str or not 0 < len(value) <= 200):
+            raise _Invalid(422, f"account.{field} is not a text of 1 to 200 characters")
+    if not capture:
+        raise _Invalid(422, "capture is not true, and a bank account is debited at once")
 
 
 def _check_recipient(recipient: Any) -> None:

@@ -277,6 +277,9 @@ class BankServer:
         if effect is not None:
             self._journal.append(_line(effect))
         await self._journal.durable()
+        if effect is not None and announcement.what == "settles":
+            # What has settled may have something following: a debit that is disputed, say.
+            self._owe(effect, ())
         await self._tell(body, 0.0)
         # Not worth a flush of its own: a notice too many is what receivers must bear.
         self._journal.append({"noticed": _noticed_as(announcement)})

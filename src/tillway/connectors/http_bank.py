@@ -14,7 +14,9 @@ import msgspec
 
 from tillway.connectors.port import (
     REFERENCE_MAX,
+    BankAccountData,
     Capabilities,
+    CardData,
     Conversation,
     Declined,
     LookUp,
@@ -30,7 +32,7 @@ from tillway.connectors.port import (
     Succeeded,
     Unknown,
 )
-from tillway.connectors.settings import Setting, http_url, read_settings, seconds, text
+from tillway.connectors.settings import Setting, debit_types, http_url, read_settings, seconds, text
 from tillway.connectors.transport import SocketTransport
 
 SETTINGS = (
@@ -53,6 +55,12 @@ SETTINGS = (
         read=seconds(0.05, 300),
         default=30.0,
         description="how long to wait for an answer before its outcome is unknown",
+    ),
+    Setting(
+        name="debits",
+        read=debit_types,
+        default=frozenset(),
+        description="the kinds of bank accounts that it debits: us_bank_account, sepa_debit, or both with a comma",
     ),
 )
 
@@ -83,6 +91,7 @@ class HttpBank:
         *,
         notice_secret: str | None = None,
         api_key: str | None = None,
+        debits: frozenset[str] = frozenset(),
         ask_after_seconds: float = 5.0,
         timeout_seconds: float = 30.0,
     ) -> None:
@@ -94,6 +103,7 @@ class HttpBank:
             deduplicates=True,
             looks_up=True,
             livemode=True,
+            debits=debits,
             ask_after_seconds=ask_after_seconds,
             timeout_seconds=timeout_seconds,
         )
@@ -214,15 +224,12 @@ def _body(operation: Operation) -> dict[str, Any]:
         body["currency"] = operation.currency
     match operation.kind:
         case "authorize":
-            assert operation.card is not None, "an authorization needs a card"
-            card = operation.card
-            shown: dict[str, Any] = {"number": card.number, "exp_month": card.exp_month, "exp_year": card.exp_year}
-            if card.cvc is not None:
-                shown["cvc"] = card.cvc
-            if card.name is not None:
-                shown["name"] = card.name
             body["capture"] = operation.capture
-            body["card"] = shown
+            if operation.account is not None:
+                body["account"] = _account(operation.account)
+            else:
+                assert operation.card is not None, "an authorization needs a card or a bank account"
+                body["card"] = _card(operation.card)
         case "capture" | "void" | "increment":
             body["authorization"] = operation.parent
         case "refund":
@@ -234,6 +241,27 @@ def _body(operation: Operation) -> dict[str, Any]:
             if recipient.name is not None:
                 body["recipient"]["name"] = recipient.name
     return body
+
+
+def _card(card: CardData) -> dict[str, Any]:
+    shown: dict[str, Any] = {"number": card.number, "exp_month": card.exp_month, "exp_year": card.exp_year}
+    if card.cvc is not None:
+        shown["cvc"] = card.cvc
+    if card.name is not None:
+        shown["name"] = card.name
+    return shown
+
+
+def _account(account: BankAccountData) -> dict[str, Any]:
+    shown = {
+        "type": account.type,
+        "number": account.number,
+        "routing_number": account.routing_number,
+        "account_holder_type": account.account_holder_type,
+        "account_type": account.account_type,
+        "name": account.name,
+    }
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def _heard(operation: Operation, answer: Response) -> Outcome:

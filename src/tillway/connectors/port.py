@@ -16,6 +16,7 @@ from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, P
 __all__ = [
     "ActionRequired",
     "Arranged",
+    "BankAccountData",
     "Capabilities",
     "CardData",
     "Connector",
@@ -61,6 +62,21 @@ class CardData(msgspec.Struct, frozen=True):
         return "CardData(****)"
 
 
+class BankAccountData(msgspec.Struct, frozen=True):
+    """A bank account to debit, as the provider must see it; opened from the vault for one call. `type` is the payment
+    method type, `number` an account number or an IBAN. Its repr shows nothing."""
+
+    type: str
+    number: str
+    routing_number: str | None = None
+    account_holder_type: str | None = None
+    account_type: str | None = None
+    name: str | None = None
+
+    def __repr__(self) -> str:
+        return "BankAccountData(****)"
+
+
 class Recipient(msgspec.Struct, frozen=True):
     """Who gets a payout. Its repr shows the type alone: the value may be a card number."""
 
@@ -75,6 +91,7 @@ class Recipient(msgspec.Struct, frozen=True):
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One thing to be done at the provider, at most once, under `reference` (the attempt's id, at most 35 characters).
 
+    An `authorize` takes from a `card` or, at once and for good, from a bank `account`.
     `parent` is the reference of the authorization that a capture, void, increment or refund is about; `parent_bank_id`
     the provider's own id of it. Amounts are minor units of `currency` (ISO 4217, lower case). `capture` is for
     `authorize`: take the money at once.
@@ -86,6 +103,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     capture: bool = True
     card: CardData | None = None
+    account: BankAccountData | None = None
     recipient: Recipient | None = None
     parent: str | None = None
     parent_bank_id: str | None = None
@@ -144,12 +162,14 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     `deduplicates`: a resend under the same reference is performed at most once. `looks_up`: it can be asked by our
     reference. `ask_after_seconds`: how long to wait before asking after an unknown or pending outcome, first time.
+    `debits`: the payment method types whose bank accounts it can take money from.
     """
 
     operations: frozenset[str]
     deduplicates: bool
     looks_up: bool
     livemode: bool
+    debits: frozenset[str] = frozenset()
     ask_after_seconds: float = 5.0
     timeout_seconds: float = 30.0
 

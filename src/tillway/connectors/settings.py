@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tillway.domain.bank_account import DEBIT_CURRENCIES
+
 
 class SettingInvalid(ValueError):
     """A setting that is missing, unknown or impossible. The text names it and says what to do; values of secrets are
@@ -76,6 +78,14 @@ def seconds(least: float, most: float) -> Callable[[str], float]:
         return number
 
     return read
+
+
+def debit_types(value: str) -> frozenset[str]:
+    """Payment method types that debit bank accounts, with commas between them."""
+    types = frozenset(name.strip() for name in value.split(","))
+    if not types <= DEBIT_CURRENCIES.keys():
+        raise ValueError(f"not one or more of {', '.join(DEBIT_CURRENCIES)}, with commas between them")
+    return types
 
 
 def http_url(value: str) -> str:

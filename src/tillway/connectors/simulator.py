@@ -22,12 +22,14 @@ from tillway.connectors.port import (
     NoticeRejected,
     Operation,
     Outcome,
+    Pending,
     Request,
     Response,
     Succeeded,
     TransportError,
 )
 from tillway.connectors.settings import Setting, read_settings, seconds
+from tillway.domain.bank_account import DEBIT_CURRENCIES
 
 SETTINGS = (
     Setting(
@@ -53,6 +55,7 @@ class Simulator:
             deduplicates=True,
             looks_up=True,
             livemode=False,
+            debits=frozenset(DEBIT_CURRENCIES),
             ask_after_seconds=ask_after_seconds,
         )
 
@@ -78,7 +81,7 @@ class Simulator:
         return outcome if isinstance(outcome, NeverSeen) else self._with_notices(operation.reference, outcome)
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> list[Notice]:
-        """What `Succeeded.notices` foretold, when its time has come; the bank then makes it true for itself.
+        """What the `notices` of an outcome foretold, when its time has come; the bank then makes it true for itself.
 
         Only for calls from inside this process, which have no headers: nobody outside can speak for this bank.
         """
@@ -90,17 +93,23 @@ class Simulator:
         for announcement in self.bank.forthcoming(cause) if cause is not None else ():
             if self.bank.foretell(announcement)["reference"] == said["reference"]:
                 self.bank.announce(announcement)
+        if notice.outcome is not None:
+            # What was pending until now may have something following: a debit that is disputed, say.
+            told = self._with_notices(notice.reference, notice.outcome)
+            notice = msgspec.structs.replace(notice, outcome=told)
         return [notice]
 
     def _with_notices(self, reference: str, outcome: Outcome) -> Outcome:
-        if not isinstance(outcome, Succeeded):
+        if not isinstance(outcome, Succeeded | Pending):
             return outcome
         operation = self.bank.find(reference)
         faults = self._notice_faults.pop(reference, ()) if self._notice_faults else ()
-        if operation is None or not (faults or operation.disputes or operation.refund != "succeeds"):
+        if operation is None:
+            return outcome
+        if not (faults or operation.disputes or operation.refund != "succeeds" or operation.status == "Pending"):
             return outcome
         notices = tuple(foretold(self.bank, operation, faults))
-        return Succeeded(outcome.bank_id, notices) if notices else outcome
+        return msgspec.structs.replace(outcome, notices=notices) if notices else outcome
 
 
 def foretold(bank: Bank, operation: BankOperation, faults: tuple[Fault, ...]) -> list[tuple[int, dict[str, Any]]]:

@@ -18,6 +18,9 @@ DEBIT_CURRENCIES: dict[str, str] = {"us_bank_account": "usd", "sepa_debit": "eur
 """The payment method types that debit a bank account, and the one currency that each of their rails carries."""
 
 TEST_ROUTING_NUMBER = "110000000"
+TEST_HOLDER = {"email": "jenny.rosen@example.com", "name": "Jenny Rosen"}
+"""Who holds the public test accounts."""
+
 _BANK_NAMES = {TEST_ROUTING_NUMBER: "STRIPE TEST BANK"}
 """Banks that a routing number is known to be. Nobody gives the whole directory away, so any other name stays open."""
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from tillway.domain.bank_account import BankAccountFacts
 from tillway.domain.payment_method import CardFacts
 from tillway.domain.record import Changes, EventDraft, Record, changed
 
@@ -28,6 +29,8 @@ class Charge(Record, frozen=True, kw_only=True):
     customer: str | None = None
     method: str | None = None
     card: CardFacts | None = None
+    bank: BankAccountFacts | None = None
+    mandate: str | None = None
     method_type: str = "card"
     billing_details: dict[str, Any] = {}
     description: str | None = None

@@ -43,7 +43,15 @@ class FeeDetail(Value, frozen=True, kw_only=True):
 
 
 EntryType = Literal[
-    "charge", "refund", "refund_failure", "adjustment", "payment", "payout", "payout_failure", "payout_cancel"
+    "charge",
+    "refund",
+    "refund_failure",
+    "adjustment",
+    "payment",
+    "payment_refund",
+    "payout",
+    "payout_failure",
+    "payout_cancel",
 ]
 
 
@@ -83,6 +91,7 @@ class Balances(Record, frozen=True, kw_only=True):
 
 def charge_entry(
     *,
+    type: EntryType = "charge",
     source: str,
     amount_minor: int,
     fee_minor: int,
@@ -96,7 +105,7 @@ def charge_entry(
     return Entry(
         id=at.new_id("txn"),
         created=at.now,
-        type="charge",
+        type=type,
         currency=currency,
         amount_minor=amount_minor,
         fee_minor=fee_minor,

@@ -13,9 +13,10 @@ class Succeeded(msgspec.Struct, frozen=True, tag=True):
 
 
 class Pending(msgspec.Struct, frozen=True, tag=True):
-    """The provider has it and will settle it later: ask by reference, or wait for its notice."""
+    """The provider has it and will settle it later: ask by reference, or wait for its notice. `notices` as above."""
 
     bank_id: str | None = None
+    notices: tuple[tuple[int, dict[str, Any]], ...] = ()
 
 
 class ActionRequired(msgspec.Struct, frozen=True, tag=True):

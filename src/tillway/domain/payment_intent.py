@@ -11,6 +11,7 @@ import msgspec
 
 from tillway.domain import credit
 from tillway.domain.attempt import SENDS_MAX, Attempt, ask_delay_seconds
+from tillway.domain.bank_account import DEBIT_CURRENCIES, check_payment, failure, without_number
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import Fee, available_on, charge_entry
@@ -111,6 +112,12 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
         return (self.method_options.get("card") or {}).get(option) if self.method_options else None
 
     @property
+    def debiting(self) -> bool:
+        """Whether a bank account is being debited: then the attempt's charge is shown, as pending, from the first
+        commit on, and for days perhaps."""
+        return self.attempt is not None and self.latest_charge == f"ch_{self.attempt.removeprefix('att_')}"
+
+    @property
     def listed(self) -> bool:
         return self.id.startswith("pi_")
 
@@ -126,7 +133,9 @@ class Terms(Value, frozen=True, kw_only=True):
     """How a confirmation is to be carried out: over which connector, at what price, settling when.
 
     `challenge_url` is where the customer would be sent. `error_on_action` refuses a payment that needs one.
-    A direct charge `shows` its charge, which exists from the first commit on.
+    A direct charge `shows` its charge, which exists from the first commit on. `debits` are the types of bank accounts
+    that the connector can take from, `mandate` the permission to do that; `any_currency` leaves it to the connector in
+    which currencies.
     """
 
     connector: str
@@ -135,6 +144,9 @@ class Terms(Value, frozen=True, kw_only=True):
     challenge_url: str = ""
     error_on_action: bool = False
     shows: Literal["subject", "charge"] = "subject"
+    debits: frozenset[str] = frozenset()
+    mandate: str | None = None
+    any_currency: bool = False
 
 
 def create(fields: dict[str, Any], at: Moment, *, secret: str, prefix: str = "pi") -> Changes:
@@ -212,6 +224,8 @@ def confirm(
             payment_intent=payment,
         )
     usable(method, customer=payment.customer)
+    if method.type in DEBIT_CURRENCIES:
+        _can_debit(payment, method, terms)
     payment = _with(payment, method=method.id, last_error=None, challenge=None)
     if method.type == credit.METHOD_TYPE:
         return _from_credit(payment, method, customer, at)
@@ -228,6 +242,28 @@ def confirm(
         waiting = _with(payment, status="requires_action", challenge=terms.challenge_url)
         return _saved(waiting, *_events(waiting, "payment_intent.requires_action"))
     return _begin(payment, method, terms, at, idem)
+
+
+def _can_debit(payment: PaymentIntent, method: PaymentMethod, terms: Terms) -> None:
+    """Refused unless this payment can be a debit of that bank account, by this connector, with the customer's leave."""
+    currency = DEBIT_CURRENCIES[method.type] if terms.any_currency else payment.currency
+    check_payment(method.type, currency, payment.capture_method)
+    if method.type not in terms.debits:
+        raise Refused(
+            "connector_unsupported",
+            f"The connector {terms.connector!r} cannot debit bank accounts of the type {method.type}. Pay with another "
+            "payment method type, or make a connector that can the default.",
+            param="payment_method",
+            payment_intent=payment,
+        )
+    if terms.mandate is None:
+        raise Refused(
+            "payment_intent_mandate_invalid",
+            "This PaymentIntent requires a mandate, and the payment method has none. Send with the confirmation how "
+            "the customer accepted it, as mandate_data[customer_acceptance].",
+            param="mandate_data",
+            payment_intent=payment,
+        )
 
 
 def challenged(
@@ -262,6 +298,8 @@ def _begin(payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Mome
         shows=terms.shows,
     )
     started = _with(payment, status="processing", attempt=attempt.id)
+    if method.type in DEBIT_CURRENCIES:
+        return _debiting(started, attempt, method, terms, at)
     pending = (_charge(started, attempt.id, method, terms.connector, at.now),) if terms.shows == "charge" else ()
     return Changes(
         result=pending[0] if pending else started,
@@ -308,6 +346,22 @@ _CREDIT_INSUFFICIENT = Declined(
     decline_code="insufficient_funds",
     message="The customer's stored credit is less than the amount. Use another payment method.",
 )
+
+
+def _debiting(started: PaymentIntent, attempt: Attempt, method: PaymentMethod, terms: Terms, at: Moment) -> Changes:
+    """A debit takes days: everybody is told from the first commit on that it is under way."""
+    charge = _charge(started, attempt.id, method, terms.connector, at.now)
+    charge = msgspec.structs.replace(charge, mandate=terms.mandate)
+    payment = _with(started, latest_charge=charge.id)
+    return Changes(
+        result=payment,
+        records=(payment, charge, *_spent(payment, method)),
+        tasks=(attempt,),
+        events=(
+            EventDraft(type="charge.pending", record=charge),
+            *_events(payment, "payment_intent.processing"),
+        ),
+    )
 
 
 def _spent(payment: PaymentIntent, method: PaymentMethod) -> tuple[PaymentMethod, ...]:
@@ -514,6 +568,7 @@ def _taken(charge: Charge, captured_minor: int, connector: str, terms: Terms, at
     """The charge with its money taken, and the entry that says so."""
     instant = charge.card is not None and charge.card.instant
     entry = charge_entry(
+        type="payment" if charge.method_type in DEBIT_CURRENCIES else "charge",
         source=charge.id,
         amount_minor=captured_minor,
         fee_minor=fee_minor(captured_minor, rate_bps=terms.fee.rate_bps, fixed_minor=terms.fee.fixed_minor),
@@ -594,6 +649,8 @@ def _refused_by_provider(
 ) -> Changes:
     if attempt.kind == "authorize":
         assert method is not None, "an authorization is settled with its payment method"
+        if charge is not None and charge.method_type in DEBIT_CURRENCIES:
+            outcome = failure(outcome)
         changes = _declined(payment, method, outcome, attempt, at, charge)
         return msgspec.structs.replace(changes, deletes=(*changes.deletes, attempt.id))
     # The authorization stands as it was: only what was asked of it has been refused.
@@ -719,6 +776,7 @@ def _charge(payment: PaymentIntent, attempt_id: str, method: PaymentMethod, conn
         method=method.id,
         method_type=method.type,
         card=_checked(method.card),
+        bank=without_number(method.bank),
         billing_details=method.billing_details,
         description=payment.description,
         metadata=payment.metadata,
@@ -885,7 +943,8 @@ def _events(payment: PaymentIntent, type: str) -> tuple[EventDraft, ...]:
 
 
 def _not_busy(payment: PaymentIntent) -> None:
-    if payment.attempt is not None:
+    """Refused while an attempt is under way, unless that is a debit: what cannot be done then, its status tells."""
+    if payment.attempt is not None and not payment.debiting:
         raise Refused(
             "lock_timeout",
             "This PaymentIntent is being processed by another request at this moment. Retrieve it to see what came of "

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from tillway.domain.bank_account import BankAccountFacts, without_number
 from tillway.domain.cards import YEARS_AHEAD_MAX, expired
 from tillway.domain.customer import Customer
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
@@ -45,13 +46,16 @@ class CardFacts(Value, frozen=True, kw_only=True):
 
 
 class PaymentMethod(Record, frozen=True, kw_only=True):
-    """A way to pay. Its id begins with `card_` where it was made from a token the old way, else with `pm_`.
+    """A way to pay: a `card`, a `bank` account, or what its `type` says alone. Its id begins with `card_` where it was
+    made from a token the old way, else with `pm_`. `mandate` is the permission to debit the account again and again.
 
     `shown_as` is "card" only in the copy that an answer or an event of the old API holds; it is never kept.
     """
 
     type: str = "card"
     card: CardFacts | None = None
+    bank: BankAccountFacts | None = None
+    mandate: str | None = None
     customer: str | None = None
     billing_details: dict[str, Any] = {}
     metadata: dict[str, str] = {}
@@ -85,7 +89,8 @@ class Token(Record, frozen=True, kw_only=True):
 
 
 class SealedRecord(Record, frozen=True, kw_only=True):
-    """A card (`vlt_`) or a security code (`cvc_`) as the vault sealed it: bytes that nothing but the vault can open."""
+    """A card or a bank account (`vlt_`), or a security code (`cvc_`), as the vault sealed it: bytes that nothing but
+    the vault can open."""
 
     sealed: msgspec.Raw
     expires_at: int | None = None
@@ -93,6 +98,10 @@ class SealedRecord(Record, frozen=True, kw_only=True):
 
 def new_method(card: CardFacts, fields: dict[str, Any], at: Moment, *, prefix: str = "pm") -> PaymentMethod:
     return changed(PaymentMethod(id=at.new_id(prefix), created=at.now, card=card), fields)
+
+
+def new_bank_method(type: str, bank: BankAccountFacts, fields: dict[str, Any], at: Moment) -> PaymentMethod:
+    return changed(PaymentMethod(id=at.new_id("pm"), created=at.now, type=type, bank=bank), fields)
 
 
 def new_token(
@@ -204,7 +213,8 @@ def issuer_objection(method: PaymentMethod) -> Refused | None:
 
 
 def detach(method: PaymentMethod) -> Changes:
-    """The card goes with it: a detached method can never be used again, so nothing may keep what it stood for."""
+    """The card or account goes with it: a detached method can never be used again, so nothing may keep what it stood
+    for."""
     if method.customer is None:
         raise Refused(
             "payment_method_unexpected_state",
@@ -213,8 +223,12 @@ def detach(method: PaymentMethod) -> Changes:
         )
     card = method.card
     bare = msgspec.structs.replace(card, vault=None, cvc=None) if card is not None else None
-    after = msgspec.structs.replace(method, customer=None, detached=True, card=bare)
+    after = msgspec.structs.replace(
+        method, customer=None, detached=True, card=bare, bank=without_number(method.bank), mandate=None
+    )
     sealed = tuple(name for name in (card.vault, card.cvc) if name) if card is not None else ()
+    if method.bank is not None and method.bank.vault is not None:
+        sealed = (method.bank.vault,)
     event = (
         EventDraft(type="customer.source.deleted", record=as_card(method))
         if method.is_source
@@ -239,12 +253,21 @@ def update(method: PaymentMethod, fields: dict[str, Any], now: int) -> Changes:
         )
     given = dict(fields)
     month, year = given.pop("exp_month", None), given.pop("exp_year", None)
+    holds = {name: given.pop(name) for name in ("account_holder_type", "account_type") if name in given}
     if given.get("billing_details") is not None:
         merged = {**method.billing_details, **given["billing_details"]}
         given["billing_details"] = {name: value for name, value in merged.items() if value is not None}
     after = changed(method, given)
     if month is not None or year is not None:
         after = msgspec.structs.replace(after, card=_with_expiry(method, month, year, now))
+    if holds:
+        if method.type != "us_bank_account" or method.bank is None:
+            raise Refused(
+                "payment_method_unexpected_state",
+                f"A payment method of the type {method.type} has no us_bank_account.",
+                param="us_bank_account",
+            )
+        after = msgspec.structs.replace(after, bank=msgspec.structs.replace(method.bank, **holds))
     if after == method:
         return Changes(result=method)
     event = (

@@ -6,6 +6,7 @@ import msgspec
 
 from tillway.domain import credit
 from tillway.domain.attempt import SENDS_MAX, Attempt
+from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import balance_entry, transfer_entry
@@ -76,7 +77,7 @@ def create(
     # From here the refund must be tried.
     suffix = at.new_suffix()
     entry = balance_entry(
-        type="refund",
+        type="payment_refund" if charge.method_type in DEBIT_CURRENCIES else "refund",
         source=f"re_{suffix}",
         amount_minor=-amount,
         currency=charge.currency,
@@ -107,6 +108,7 @@ def create(
             payment=charge.payment,
             customer=charge.customer,
             method=charge.method,
+            method_type=charge.method_type,
             entry=entry.id,
             attempt=attempt.id,
             connector=charge.connector,

@@ -101,6 +101,7 @@ RULES: dict[str, Rule] = {
     "routing_number_invalid": Rule(400, _INVALID, "The bank routing number you provided is invalid."),
     "invalid_bank_account_iban": Rule(400, _INVALID, "The IBAN you provided is invalid."),
     "payment_intent_mandate_invalid": Rule(400, _INVALID, "There is no mandate that allows this payment."),
+    "setup_intent_mandate_invalid": Rule(400, _INVALID, "There is no mandate that allows this setup."),
     "account_closed": Rule(402, "card_error", "The customer's bank account has been closed."),
     "bank_account_restricted": Rule(402, "card_error", "The bank account does not allow debits of this kind."),
     "bank_ownership_changed": Rule(402, "card_error", "The bank account has moved to another bank."),

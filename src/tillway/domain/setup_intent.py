@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from tillway.domain import credit
+from tillway.domain.bank_account import without_number
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.payment_intent import PaymentError
 from tillway.domain.payment_method import CardFacts, PaymentMethod, attach, issuer_objection, usable, without_cvc
@@ -32,6 +33,7 @@ class SetupIntent(Record, frozen=True, kw_only=True):
     use_stripe_sdk: bool = False
     challenge: str | None = None
     authenticated: bool = False
+    mandate: str | None = None
     latest_attempt: str | None = None
     last_error: PaymentError | None = None
     cancellation_reason: str | None = None
@@ -93,10 +95,12 @@ def confirm(
     at: Moment,
     *,
     challenge_url: str,
+    mandate: str | None = None,
 ) -> Changes:
     """Keep the card, or send its holder to a challenge first. The provider is not asked: nothing is taken.
 
-    `customer` is the setup's, `latest` its latest attempt: one that still waits is given up for this one.
+    `customer` is the setup's, `latest` its latest attempt: one that still waits is given up for this one. A bank
+    account needs a `mandate`.
     """
     if setup.status not in CONFIRMABLE:
         raise _unexpected(
@@ -130,8 +134,16 @@ def confirm(
     if customer is not None:
         must_exist(customer, "customer")
     usable(method, customer=setup.customer)
+    if method.bank is not None and mandate is None:
+        raise Refused(
+            "setup_intent_mandate_invalid",
+            "This SetupIntent requires a mandate. Send with the confirmation how the customer accepted it, as "
+            "mandate_data[customer_acceptance].",
+            param="mandate_data",
+            setup_intent=setup,
+        )
     # From here it is an attempt, and its outcome is kept.
-    setup = _with(setup, method=method.id, last_error=None, challenge=None)
+    setup = _with(setup, method=method.id, mandate=mandate, last_error=None, challenge=None)
     before = _abandoned(latest, setup)
     objection = issuer_objection(method)
     if objection is not None:
@@ -248,7 +260,9 @@ def _attempt(setup: SetupIntent, method: PaymentMethod, at: Moment) -> SetupAtte
 
 
 def _shown(method: PaymentMethod) -> PaymentMethod:
-    """What an attempt remembers of a method: not where the vault keeps its card."""
+    """What an attempt remembers of a method: not where the vault keeps its card or account."""
+    if method.bank is not None:
+        return msgspec.structs.replace(method, bank=without_number(method.bank))
     if method.card is None:
         return method
     return msgspec.structs.replace(method, card=msgspec.structs.replace(method.card, vault=None, cvc=None))

@@ -15,9 +15,9 @@ from tillway.domain.bank_account import TEST_ROUTING_NUMBER
 class TestAccount(msgspec.Struct, frozen=True, kw_only=True):
     """One documented test account. `number` is an account number or an IBAN.
 
-    `failure`: why a debit comes back; None settles it. `settles`: soon, late (after three minutes), or never, which is
-    for trying out what a payment looks like that stays `processing`. `dispute`: the debit settles, and then a dispute
-    takes the money back.
+    `failure`: why a debit comes back; None settles it. `settles`: soon, or never, which is for trying out what a
+    payment looks like that stays `processing`. Those that Stripe settles after three minutes settle soon, too.
+    `dispute`: the debit settles, and then a dispute takes the money back.
     """
 
     __test__ = False  # pytest would take the name for a test class.
@@ -27,7 +27,7 @@ class TestAccount(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     routing_number: str | None = None
     failure: str | None = None
-    settles: Literal["soon", "late", "never"] = "soon"
+    settles: Literal["soon", "never"] = "soon"
     dispute: bool = False
 
 
@@ -75,9 +75,9 @@ _US = (
 
 _SEPA_SCENARIOS: tuple[tuple[str, dict[str, object]], ...] = (
     ("success", {}),
-    ("successDelayed", {"settles": "late"}),
+    ("successDelayed", {}),
     ("failed", {"failure": "generic_could_not_process"}),
-    ("failedDelayed", {"failure": "generic_could_not_process", "settles": "late"}),
+    ("failedDelayed", {"failure": "generic_could_not_process"}),
     ("disputed", {"dispute": True}),
     ("exceedsWeeklyVolumeLimit", {"failure": "charge_exceeds_source_limit"}),
     ("exceedsWeeklyTransactionLimit", {"failure": "charge_exceeds_weekly_limit"}),

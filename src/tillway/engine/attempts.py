@@ -13,6 +13,7 @@ from typing import Protocol, assert_never
 import msgspec
 
 from tillway.connectors.port import (
+    BankAccountData,
     CardData,
     Connector,
     NeverSeen,
@@ -20,6 +21,7 @@ from tillway.connectors.port import (
     NotSent,
     Operation,
     Outcome,
+    Pending,
     Succeeded,
     Transport,
     Unknown,
@@ -93,6 +95,7 @@ class Attempts:
             settlement_days=settings.settlement_days,
             challenge_url=challenge,
             error_on_action=error_on_action,
+            debits=connection.connector.capabilities.debits,
         )
 
     async def operate(self, caller: Caller, begin: Work, cvc: "list[str] | None" = None) -> Done:
@@ -173,8 +176,8 @@ class Attempts:
                     return answer
             if not capabilities.deduplicates:
                 return Unknown("the provider does not know it, and does not promise to perform a repeat only once")
-            if attempt.kind == "authorize" and operation.card is None:
-                return Unknown("the provider does not know it, and the card to send again has been removed")
+            if attempt.kind == "authorize" and operation.card is None and operation.account is None:
+                return Unknown("the provider does not know it, and the card or account to send has been removed")
         if attempt.kind == "payout" and operation.recipient is None:
             return Unknown("its recipient has been forgotten, because it was settled meanwhile")
         outcome = await converse(connector.perform(operation), transport)
@@ -186,9 +189,11 @@ class Attempts:
 
     async def _operation(self, scope: Scope, attempt: Attempt, seen: Seen | None, cvc: str | None) -> Operation:
         scope_key, card, recipient = scope.key, None, None
+        account: BankAccountData | None = None
         if attempt.kind == "authorize" and attempt.method is not None:
             method = await Load(self.engine.store, scope_key, seen).maybe(PaymentMethod, attempt.method)
             card = await self._card(scope, method, cvc) if method is not None else None
+            account = await self.vault.open_account(scope_key, method) if method is not None else None
         if attempt.kind == "payout":
             paid_out = await Load(self.engine.store, scope_key, seen).get(Payout, attempt.subject)
             recipient = await revealed(self.vault, scope_key, paid_out.recipient)
@@ -200,6 +205,7 @@ class Attempts:
             currency=attempt.currency,
             capture=attempt.capture,
             card=card,
+            account=account,
             recipient=recipient,
             parent=parent,
             parent_bank_id=attempt.parent_bank_id,
@@ -264,7 +270,7 @@ class Attempts:
                     waiting = await load.maybe(OrderTask, task_id(payment.order))
                     woken = () if waiting is None else (wake(waiting, at, lease_ms=self.engine.settings.lease_ms),)
                     changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *woken))
-            if isinstance(outcome, Succeeded) and outcome.notices and changes.records:
+            if isinstance(outcome, Succeeded | Pending) and outcome.notices and (changes.records or changes.tasks):
                 later = tuple(
                     NoticeTask(
                         id=at.new_id("ntc"),
@@ -281,10 +287,12 @@ class Attempts:
         return await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
 
     async def _charge_of(self, load: Load, payment: PaymentIntent, attempt: Attempt) -> Charge | None:
-        """The charge that an attempt is about: its own, which a direct charge has at once, or the authorized one."""
+        """The charge that an attempt is about: its own, which a direct charge and a debit have at once, or the
+        authorized one."""
         if attempt.kind != "authorize":
             return await load.maybe(Charge, payment.latest_charge)
-        return await load.maybe(Charge, f"ch_{attempt.suffix}") if attempt.shows == "charge" else None
+        own = f"ch_{attempt.suffix}"
+        return await load.maybe(Charge, own) if attempt.shows == "charge" or payment.latest_charge == own else None
 
     # What other workers and providers bring.
 

@@ -1,17 +1,19 @@
-"""Cards on their way into the vault and out of it. Nothing else in the engine sees a number."""
+"""Cards and bank accounts on their way into the vault and out of it. Nothing else in the engine sees a number."""
 
 from typing import Any
 
 import msgspec
 
-from tillway.connectors.port import CardData
+from tillway.connectors.port import BankAccountData, CardData
+from tillway.domain.bank_account import BankAccountFacts, check_iban, check_us_account
 from tillway.domain.cards import Secret, brand_of, check_card
-from tillway.domain.payment_method import CVC_LIFETIME_SECONDS, CardFacts, SealedRecord
+from tillway.domain.payment_method import CVC_LIFETIME_SECONDS, CardFacts, PaymentMethod, SealedRecord
 from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.test_accounts import TestAccount, by_account_alias
 from tillway.domain.test_cards import TestCard, alias_expiry, by_alias, by_number
 from tillway.engine.core import Load
 from tillway.store.port import Store
-from tillway.vault.port import CardContents, SealedCard, SealedCvc, Vault
+from tillway.vault.port import AccountContents, CardContents, SealedAccount, SealedCard, SealedCvc, Vault
 
 SECONDS_PER_YEAR = 31_556_952
 ALIASES_MAX = 10_000
@@ -20,6 +22,7 @@ ALIASES_MAX = 10_000
 _encode = msgspec.json.Encoder().encode
 _card = msgspec.json.Decoder(SealedCard)
 _cvc = msgspec.json.Decoder(SealedCvc)
+_account = msgspec.json.Decoder(SealedAccount)
 
 
 class CardVault:
@@ -114,6 +117,58 @@ class CardVault:
         contents = self.vault.open(scope_key, facts.vault, _card.decode(record.sealed))
         return CardData(contents.number.reveal(), facts.exp_month, facts.exp_year, cvc, contents.name)
 
+    def take_in_account(
+        self, scope_key: str, type: str, given: dict[str, Any], at: Moment, *, param: str
+    ) -> tuple[BankAccountFacts, tuple[Record, ...]]:
+        """What may be known of the bank account in `given`, and the sealed record that goes into the same commit.
+
+        Raises Refused with the parameter where it cannot be an account of `type`.
+        """
+        number, facts = _checked_account(type, given, param)
+        owner = at.new_id("vlt")
+        contents = AccountContents(number=number, routing=facts.routing_number)
+        sealed = self.vault.seal_account(scope_key, owner, contents)
+        known = msgspec.structs.replace(facts, vault=owner, fingerprint=self._account_print(scope_key, number, facts))
+        return known, (SealedRecord(id=owner, created=at.now, sealed=msgspec.Raw(_encode(sealed))),)
+
+    def of_account_alias(self, scope_key: str, alias: str) -> tuple[str, BankAccountFacts] | None:
+        """Type and facts of the public test account behind `pm_usBankAccount_success`; None in live mode and for any
+        other id."""
+        known = by_account_alias(alias) if scope_key.endswith("t") else None
+        if known is None:
+            return None
+        number, facts = _checked_account(known.type, _given(known), known.type)
+        fingerprint = self._account_print(scope_key, number, facts)
+        return known.type, msgspec.structs.replace(facts, alias=alias, fingerprint=fingerprint)
+
+    def _account_print(self, scope_key: str, number: Secret[str], facts: BankAccountFacts) -> str:
+        # The same account number exists at many banks; an IBAN names its bank itself.
+        return self.vault.fingerprint(scope_key, Secret(f"{facts.routing_number or ''}/{number.reveal()}"))
+
+    async def open_account(self, scope_key: str, method: PaymentMethod) -> BankAccountData | None:
+        """The bank account for one call to a provider; None where it has been deleted since."""
+        facts = method.bank
+        if facts is None:
+            return None
+        if facts.alias is not None:
+            known = by_account_alias(facts.alias)
+            assert known is not None, f"a payment method with the unknown alias {facts.alias}"
+            number = known.number
+        else:
+            row = await self.store.get(f"{scope_key}/{facts.vault}") if facts.vault is not None else None
+            if row is None or facts.vault is None:
+                return None
+            record = msgspec.json.decode(row.body, type=SealedRecord)
+            number = self.vault.open_account(scope_key, facts.vault, _account.decode(record.sealed)).number.reveal()
+        return BankAccountData(
+            method.type,
+            number,
+            routing_number=facts.routing_number,
+            account_holder_type=facts.account_holder_type,
+            account_type=facts.account_type,
+            name=method.billing_details.get("name"),
+        )
+
     async def take_cvc(self, load: Load, facts: CardFacts, made: Changes, now: int) -> str | None:
         """The security code, to be sent once; the caller deletes its record in the commit that precedes the sending.
 
@@ -126,6 +181,24 @@ class CardVault:
         if record is None or (record.expires_at is not None and record.expires_at <= now):
             return None
         return self.vault.open_cvc(load.scope_key, facts.cvc, _cvc.decode(record.sealed)).reveal()
+
+
+def _checked_account(type: str, given: dict[str, Any], param: str) -> tuple[Secret[str], BankAccountFacts]:
+    if type == "sepa_debit":
+        return check_iban(given["iban"], param=param)
+    return check_us_account(
+        given["account_number"],
+        given["routing_number"],
+        given.get("account_holder_type"),
+        given.get("account_type"),
+        param=param,
+    )
+
+
+def _given(known: TestAccount) -> dict[str, Any]:
+    if known.type == "sepa_debit":
+        return {"iban": known.number}
+    return {"account_number": known.number, "routing_number": known.routing_number}
 
 
 ADDRESS_FIELDS = (

@@ -7,10 +7,12 @@ import msgspec
 
 from tillway.domain import credit, payment_intent
 from tillway.domain.account import Scope
+from tillway.domain.bank_account import DEBIT_CURRENCIES, TEST_HOLDER
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
+from tillway.domain.mandate import Mandate, accepted
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token, new_method, redeem
+from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token, new_bank_method, new_method, redeem
 from tillway.domain.record import Changes, Moment, Record, changed
 from tillway.domain.refusal import Refused
 from tillway.engine import client_secret
@@ -161,11 +163,42 @@ async def _begin(
         challenge_url=f"{platform.engine.settings.public_url}/3ds/{caller.scope_key}/{payment.id}?secret={payment.secret}",
         error_on_action=bool(params.get("error_on_requires_action")),
     )
+    permitted = Changes()
+    if method is not None and method.type in DEBIT_CURRENCIES:
+        once = None if payment.future_usage else (payment.amount_minor, payment.currency)
+        mandate, method, permitted = await permission(load, method, params, at, once=once)
+        terms = msgspec.structs.replace(terms, mandate=mandate)
     pays_from_credit = method is not None and method.type == credit.METHOD_TYPE
     customer = await load.maybe(Customer, payment.customer) if pays_from_credit else None
     changes = payment_intent.confirm(payment, method, terms, at, idem=caller.idem, customer=customer)
     await take_code(platform, load, method, made, changes, at, cvc)
-    return changes
+    return permitted.then(changes)
+
+
+async def permission(
+    load: Load, method: PaymentMethod, params: dict[str, Any], at: Moment, *, once: tuple[int, str] | None
+) -> tuple[str | None, PaymentMethod, Changes]:
+    """The customer's mandate to debit their account: the one that `params` names or tells of, or the one that came with
+    the method when it was set up. The method has it from now on, unless it is for this payment alone (`once`); the
+    changes are what has to be written for it to stand."""
+    named, given = params.get("mandate"), (params.get("mandate_data") or {}).get("customer_acceptance")
+    if named is not None:
+        known = await load.get(Mandate, named, "mandate")
+        if known.method != method.id or known.status != "active" or known.type != "multi_use":
+            raise Refused(
+                "payment_intent_mandate_invalid",
+                f"The mandate {named} is not one to debit this payment method with. Send one of its own, or "
+                "mandate_data.",
+                param="mandate",
+            )
+        return known.id, method, Changes()
+    if given is None:
+        return method.mandate, method, Changes()
+    new = accepted(method, given, at, once=once)
+    if once is not None:
+        return new.id, method, Changes(records=(new,))
+    method = msgspec.structs.replace(method, mandate=new.id)
+    return new.id, method, Changes(records=(new, method))
 
 
 async def take_code(
@@ -311,10 +344,14 @@ async def find_method(
 async def existing_method(
     platform: Platform, load: Load, named: str, at: Moment, *, param: str
 ) -> tuple[PaymentMethod, Changes]:
-    """The method of that id, or the one that a token or a public test card stands for."""
+    """The method of that id, or the one that a token, a public test card or a public test account stands for."""
     facts = platform.cards.of_alias(load.scope_key, named, at)
     if facts is not None:
         method = new_method(facts, {}, at)
+        return method, Changes(records=(method,))
+    account = platform.cards.of_account_alias(load.scope_key, named)
+    if account is not None:
+        method = new_bank_method(*account, {"billing_details": TEST_HOLDER}, at)
         return method, Changes(records=(method,))
     if named.startswith("tok_"):
         token = await load.get(Token, named, param, "token")
@@ -394,7 +431,37 @@ async def _make_credit(
     return method, Changes(records=(method,))
 
 
-METHOD_MAKERS: dict[str, MethodMaker] = {"card": _make_card, credit.METHOD_TYPE: _make_credit}
+async def _make_bank_account(
+    platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
+) -> tuple[PaymentMethod, Changes]:
+    type: str = data["type"]
+    needed, from_holder = _BANK_ACCOUNT[type]
+    account, details = data.get(type) or {}, fields["billing_details"]
+    for name in needed:
+        if account.get(name) is None:
+            raise Refused("parameter_missing", f"Missing required param: {param}[{name}].", param=f"{param}[{name}]")
+    holder = f"{param.removesuffix(type).removesuffix(f'[{type}]')}"
+    for name in from_holder:
+        if details.get(name) is None:
+            missing = f"{holder}[billing_details][{name}]" if holder else f"billing_details[{name}]"
+            raise Refused("parameter_missing", f"Missing required param: {missing}.", param=missing)
+    facts, sealed = platform.cards.take_in_account(load.scope_key, type, account, at, param=param)
+    method = new_bank_method(type, facts, fields, at)
+    return method, Changes(records=(method, *sealed))
+
+
+_BANK_ACCOUNT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "us_bank_account": (("account_number", "routing_number"), ("name",)),
+    "sepa_debit": (("iban",), ("name", "email")),
+}
+"""What each type of bank account has to say of itself, and of its holder."""
+
+
+METHOD_MAKERS: dict[str, MethodMaker] = {
+    **dict.fromkeys(_BANK_ACCOUNT, _make_bank_account),
+    "card": _make_card,
+    credit.METHOD_TYPE: _make_credit,
+}
 """The types of payment methods that can be made, and how."""
 
 

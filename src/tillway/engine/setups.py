@@ -5,6 +5,7 @@ from typing import Any
 
 from tillway.domain import setup_intent
 from tillway.domain.account import Scope
+from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.customer import Customer
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import Changes, Moment
@@ -14,7 +15,7 @@ from tillway.engine import client_secret
 from tillway.engine.clock import random_text
 from tillway.engine.core import Caller, Done, Load
 from tillway.engine.customers import existing
-from tillway.engine.payments import find_method
+from tillway.engine.payments import find_method, permission
 from tillway.engine.platform import Platform
 
 _NAMES = {
@@ -58,7 +59,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
             return changes
         setup = created.result
         assert isinstance(setup, SetupIntent)
-        return changes.then(_confirmed(platform, load, setup, method, customer, None, at))
+        return changes.then(await _confirmed(platform, load, params, setup, method, customer, None, at))
 
     return await platform.engine.run(caller, work)
 
@@ -112,14 +113,15 @@ async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str,
             method = await load.maybe(PaymentMethod, setup.method)
         customer = await load.maybe(Customer, setup.customer)
         latest = await load.maybe(SetupAttempt, setup.latest_attempt)
-        return changes.then(_confirmed(platform, load, setup, method, customer, latest, at))
+        return changes.then(await _confirmed(platform, load, params, setup, method, customer, latest, at))
 
     return await platform.engine.run(caller, work)
 
 
-def _confirmed(
+async def _confirmed(
     platform: Platform,
     load: Load,
+    params: dict[str, Any],
     setup: SetupIntent,
     method: PaymentMethod | None,
     customer: Customer | None,
@@ -127,14 +129,31 @@ def _confirmed(
     at: Moment,
 ) -> Changes:
     public_url = platform.engine.settings.public_url
-    return setup_intent.confirm(
+    mandate, permitted = None, Changes()
+    if method is not None and method.type in DEBIT_CURRENCIES:
+        _check_verification(params, method.type)
+        mandate, method, permitted = await permission(load, method, params, at, once=None)
+    confirmed = setup_intent.confirm(
         setup,
         method,
         customer,
         latest,
         at,
         challenge_url=f"{public_url}/3ds/{load.scope_key}/{setup.id}?secret={setup.secret}",
+        mandate=mandate,
     )
+    return permitted.then(confirmed)
+
+
+def _check_verification(params: dict[str, Any], type: str) -> None:
+    options = (params.get("payment_method_options") or {}).get(type) or {}
+    if options.get("verification_method") == "microdeposits":
+        raise Refused(
+            "parameter_unsupported",
+            "Tillway does not send microdeposits: a bank account is set up at once. Leave verification_method out, or "
+            "set it to automatic.",
+            param=f"payment_method_options[{type}][verification_method]",
+        )
 
 
 async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:

@@ -24,6 +24,7 @@ from tillway.domain.gateway_payment import GatewayPayment
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Balances, Entry
 from tillway.domain.order import Order, OrderTask
+from tillway.domain.mandate import Mandate
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token
 from tillway.domain.payout import Payout, PayoutGuard
@@ -59,6 +60,7 @@ TYPES: dict[str, type[Record]] = {
     "gwp": GatewayPayment,
     "idem": IdempotencyRecord,
     "je": Entry,
+    "mandate": Mandate,
     "ntc": NoticeTask,
     "ord": Order,
     "ordt": OrderTask,

@@ -1,0 +1,41 @@
+"""Mandates: call and shape."""
+
+from typing import Any
+
+from tillway.api.params import Expand, Params
+from tillway.api.routes import Answer, Call, route
+from tillway.api.shapes import View, shape
+from tillway.domain.mandate import Mandate
+
+
+@route("GET", "/v1/mandates/{id}", Params(expand=Expand()), returns="mandate")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve the mandate that a bank account was debited with."""
+    return await call.platform.engine.load(call.caller.scope_key).get(Mandate, call.id, "mandate")
+
+
+@shape(Mandate, object="mandate", expandable="payment_method")
+def mandate_shape(mandate: Mandate, view: View) -> dict[str, Any]:
+    acceptance = mandate.acceptance
+    told: dict[str, Any] = {"accepted_at": mandate.accepted_at, "type": acceptance["type"]}
+    if acceptance["type"] == "online":
+        online = acceptance.get("online") or {}
+        told["online"] = {"ip_address": online.get("ip_address"), "user_agent": online.get("user_agent")}
+    else:
+        told["offline"] = {}
+    own: dict[str, Any] = {"reference": mandate.reference, "url": None} if mandate.method_type == "sepa_debit" else {}
+    shown: dict[str, Any] = {
+        "id": mandate.id,
+        "object": "mandate",
+        "customer_acceptance": told,
+        "livemode": view.livemode,
+        "payment_method": mandate.method,
+        "payment_method_details": {mandate.method_type: own, "type": mandate.method_type},
+        "status": mandate.status,
+        "type": mandate.type,
+    }
+    if mandate.type == "single_use":
+        shown["single_use"] = {"amount": mandate.amount_minor, "currency": mandate.currency}
+    else:
+        shown["multi_use"] = {}
+    return shown
