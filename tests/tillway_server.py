@@ -22,7 +22,7 @@ from tillway.settings import Settings
 
 READY_WITHIN_SECONDS = 30.0
 STOPPED_WITHIN_SECONDS = 40.0
-_READY = re.compile(r"Tillway serves (\S+)")
+_READY = re.compile(r"Tillway serves(?:\",\"url\":\"| )([^\s\"]+)")
 
 # The environment without the settings of whoever runs the tests.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TILLWAY_")}

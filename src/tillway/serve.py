@@ -19,8 +19,12 @@ from granian.server.embed import Server
 
 from tillway.api.rsgi import Door
 from tillway.data_directory import occupied
-from tillway.domain.cards import without_card_numbers
-from tillway.settings import Settings
+from tillway.settings import Settings, address_of
+from tillway.telemetry.lines import LineHandler, Lines, Writer
+from tillway.telemetry.metrics import Metrics
+from tillway.telemetry.recorder import Recorder
+from tillway.telemetry.scrape import Scrape
+from tillway.telemetry.traces import Traces
 from tillway.wiring import assemble, public_url
 
 BACKLOG = 1024
@@ -47,20 +51,6 @@ class CannotListen(Exception):
     """The address cannot be listened on, or not with these TLS files. The text says why."""
 
 
-class _Lines(logging.Formatter):
-    """A record as text, with what it was given as `extra` behind it, and without card numbers: paths are logged, and a
-    caller can write anything there."""
-
-    _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        more = (f" {name}={value!r}" for name, value in record.__dict__.items() if name not in self._PLAIN)
-        return super().formatMessage(record) + "".join(more)
-
-    def format(self, record: logging.LogRecord) -> str:
-        return without_card_numbers(super().format(record))
-
-
 Visitor = Callable[[str], Awaitable[Literal["serve", "stop"]]]
 """Gets the server's URL as soon as it answers, and says whether it goes on."""
 
@@ -68,15 +58,26 @@ Visitor = Callable[[str], Awaitable[Literal["serve", "stop"]]]
 def run(settings: Settings, visitor: Visitor | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is in flight and return.
 
-    Raises `CannotListen`, `DataDirectoryInUse`, and what `assemble` raises.
+    Raises `CannotListen`, `DataDirectoryInUse`, `TracesUnavailable`, and what `assemble` raises.
     """
     _check_tls(settings)
     settings, address = _bound(settings)
-    to_stderr = logging.StreamHandler(sys.stderr)
-    to_stderr.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[to_stderr])
-    with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
-        uvloop.run(_serve(settings, address, visitor))
+    traces = Traces.from_environment(settings.trace_context) if settings.traces == "on" else None
+    writer = Writer(sys.stderr.fileno())
+    lines = Lines(writer, settings.log_format)
+    handler = LineHandler(lines)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(settings.log_level.upper())
+    recorder = Recorder(Metrics(), lines if root.isEnabledFor(logging.INFO) else None, traces)
+    try:
+        with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
+            uvloop.run(_serve(settings, address, visitor, recorder, lines))
+    finally:
+        root.removeHandler(handler)
+        if traces is not None:
+            traces.close()
+        writer.close()
 
 
 class Lobby:
@@ -124,8 +125,14 @@ def _tune_the_interpreter() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
-async def _serve(settings: Settings, address: str, visitor: Visitor | None) -> None:
-    running = await assemble(settings)
+async def _serve(settings: Settings, address: str, visitor: Visitor | None, recorder: Recorder, lines: Lines) -> None:
+    running = await assemble(settings, recorder=recorder)
+    scrape = Scrape(recorder.metrics, running.store, running.platform.engine.clock, lines.writer)
+    try:
+        await _offer_metrics(settings, scrape, lines)
+    except CannotListen:
+        await running.close()
+        raise
     _tune_the_interpreter()
     lobby = Lobby(Door(running.api))
     server = Server(
@@ -148,7 +155,7 @@ async def _serve(settings: Settings, address: str, visitor: Visitor | None) -> N
     running.runner.start()
     serving = asyncio.ensure_future(server.serve())
     await _reachable(address, settings.port, serving)
-    _say(f"Tillway serves {public_url(settings)}")
+    lines.tell("Tillway serves", url=public_url(settings))
     visit = asyncio.ensure_future(visitor(public_url(settings))) if visitor is not None else None
     waits = {asked, serving} if visit is None else {asked, serving, visit}
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -156,12 +163,13 @@ async def _serve(settings: Settings, address: str, visitor: Visitor | None) -> N
         await asyncio.wait((asked, serving), return_when=asyncio.FIRST_COMPLETED)
     stopped_in_order = not serving.done()
     server.stop()
-    _say("Tillway stops; what is in flight finishes first.")
+    lines.tell("Tillway stops; what is in flight finishes first.")
     deadline = time.monotonic() + settings.shutdown_seconds
     emptied = asyncio.ensure_future(lobby.emptied())
     await asyncio.wait((emptied, urged), timeout=settings.shutdown_seconds, return_when=asyncio.FIRST_COMPLETED)
     await lobby.dismiss()
     await asyncio.wait((serving,), timeout=DISMISSED_WITHIN_SECONDS)
+    await scrape.close()
     left = 0.0 if urged.done() else deadline - time.monotonic()
     await running.close(within_seconds=max(left, CLOSING_SECONDS))
     if not stopped_in_order:
@@ -189,8 +197,20 @@ def _signals() -> "tuple[asyncio.Future[None], asyncio.Future[None]]":
     return asked, urged
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+async def _offer_metrics(settings: Settings, scrape: Scrape, lines: Lines) -> None:
+    """`/metrics` on its own address, where the settings name one. Raises `CannotListen`."""
+    found = address_of(settings.metrics_listen)
+    if found is None:
+        return
+    host, port = found
+    try:
+        port = await scrape.start(host, port)
+    except OSError as error:
+        raise CannotListen(
+            f"metrics_listen {settings.metrics_listen} cannot be listened on: {error.strerror}"
+        ) from None
+    shown = f"[{host}]" if ":" in host else host
+    lines.tell("Metrics are at", url=f"http://{shown}:{port}/metrics")
 
 
 async def _reachable(address: str, port: int, serving: "asyncio.Future[None]") -> None:

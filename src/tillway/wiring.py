@@ -10,6 +10,7 @@ from tillway.api.access import Access
 from tillway.api.app import Api
 from tillway.api.refusals import Refusals
 from tillway.api.render import Renderer
+from tillway.api.throttle import Limits, Rate, Throttle
 from tillway.connectors import registry
 from tillway.connectors.courier import SimulatedCourier
 from tillway.connectors.port import Courier
@@ -29,6 +30,7 @@ from tillway.engine.webhooks import Webhooks
 from tillway.settings import Settings
 from tillway.store.port import Store
 from tillway.store.sqlite import SqliteStore
+from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.keyring import Keyring
 from tillway.vault.tokens import SIGNING_PURPOSE, Es256Signer
@@ -72,8 +74,19 @@ def public_url(settings: Settings) -> str:
     return (settings.public_url or f"{scheme}://{host}:{settings.port}").rstrip("/")
 
 
-async def assemble(settings: Settings, store: Store | None = None, clock: Clock | None = None) -> Running:
-    """Everything but the server. Inside the event loop that will run it."""
+def limits_of(settings: Settings) -> Limits:
+    return Limits(
+        test=Rate(settings.throttle_test_per_second, settings.throttle_test_burst),
+        live=Rate(settings.throttle_live_per_second, settings.throttle_live_burst),
+        key=Rate(settings.throttle_key_per_second, settings.throttle_key_burst),
+        failures=Rate(settings.throttle_failures_per_second, settings.throttle_failures_burst),
+    )
+
+
+async def assemble(
+    settings: Settings, store: Store | None = None, clock: Clock | None = None, recorder: Recorder | None = None
+) -> Running:
+    """Everything but the server. Inside the event loop that will run it. `recorder`: who is told of the work."""
     clock = clock or Clock()
     store = store or await open_store(settings)
     keyring = Keyring.load(key_file(settings))
@@ -92,6 +105,10 @@ async def assemble(settings: Settings, store: Store | None = None, clock: Clock 
         ),
         renderer,
     )
+    if recorder is not None:
+        engine.telemetry = recorder
+        if isinstance(store, SqliteStore):
+            store.on_batch = recorder.batch
     cards = CardVault(EnvelopeVault(keyring, keyring.fingerprint_key), store)
     connections = ConfiguredConnections(store, clock, registry.build)
     attempts = Attempts(engine, connections, cards)
@@ -102,4 +119,5 @@ async def assemble(settings: Settings, store: Store | None = None, clock: Clock 
     couriers: dict[str, Courier] = {"test": SimulatedCourier()}
     platform = Platform(engine, attempts, cards, store, connections, access, webhooks, refusals, tokens, couriers)
     runner = Runner(engine, attempts, webhooks.deliver, partial(orders.carry, platform))
-    return Running(platform, Api(platform, renderer, access, refusals), runner, connections, webhooks, store, keyring)
+    api = Api(platform, renderer, access, refusals, Throttle(limits_of(settings)))
+    return Running(platform, api, runner, connections, webhooks, store, keyring)

@@ -52,6 +52,13 @@ class Access:
         self._known[digest] = (until, grant, scope)
         return grant, scope
 
+    def knows(self, header: str | None) -> bool:
+        """Whether the credential in an Authorization header was good when it was last looked up, of late."""
+        try:
+            return hashlib.sha256(credential_in(header).encode()).digest() in self._known
+        except Refused:
+            return False
+
     async def issuer(self, id: str, *, now: float) -> ApiKey | OAuthClient | None:
         """The key or client of that id, while it is good."""
         if not id.startswith(("key_", "oac_")) or "/" in id:

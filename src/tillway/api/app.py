@@ -16,19 +16,26 @@ from tillway.api.render import Renderer, encode, narrowed
 from tillway.api.routes import DIALECT_ROUTES, NO_PARAMS, ROUTES, Answer, Call, Page, Plain, Route, Router
 from tillway.api.scopes import scope_of
 from tillway.api.shapes import check_expansions, expand, shaped
+from tillway.api.throttle import Limits, Rate, Throttle, Throttled
 from tillway.api.versions import CURRENT, check_parameters, check_version
 from tillway.api.wire import parse_body, parse_json, parse_query
-from tillway.domain.account import Scope
+from tillway.domain.account import Account, Scope
 from tillway.domain.cards import without_card_numbers
 from tillway.domain.idempotency import KEY_LENGTH_MAX, IdempotencyRecord, record_id
 from tillway.domain.record import Record
-from tillway.domain.refusal import Refused
+from tillway.domain.refusal import RULES, Refused
 from tillway.engine.clock import random_text
 from tillway.engine.core import Caller, Done, IdempotencyRace
 from tillway.engine.platform import Platform
+from tillway.engine.telemetry import Fact, begin_facts, end_facts, note, note_record
 from tillway.store.port import ABSENT, Unavailable
 
 log = logging.getLogger(__name__)
+
+UNMATCHED = "unmatched"
+"""Stands for the route in logs and metrics where no route has the path."""
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
 
 NOBODY = Scope(account="acct_" + "0" * 16, mode="test")
 """The scope of calls that need no key: nothing is ever kept in it."""
@@ -54,23 +61,51 @@ class Response(msgspec.Struct):
 
 
 class Api:
-    def __init__(self, platform: Platform, renderer: Renderer, access: Access, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        renderer: Renderer,
+        access: Access,
+        refusals: Refusals,
+        throttle: Throttle | None = None,
+    ) -> None:
         self.platform = platform
         self.renderer = renderer
         self.access = access
         self.refusals = refusals
+        self.throttle = throttle or Throttle(Limits())
         self.router = Router(ROUTES + DIALECT_ROUTES)
 
     async def handle(self, request: Request) -> Response:
         """The answer to `request`. Never raises: what is ours to answer for is logged and becomes a 500."""
+        telemetry, began = self.platform.engine.telemetry, time.perf_counter()
         request_id = f"req_{random_text(14)}"
         caller = Caller(scope=NOBODY, scope_key=NOBODY.key, request_id=request_id)
-        started = time.perf_counter()
+        # The method of a request that no route has may be any word.
+        method = request.method if request.method in _METHODS else "OTHER"
+        facts: dict[str, Fact] = {"request": request_id}
+        token = begin_facts(facts) if telemetry.telling else None
+        try:
+            with telemetry.span("request", "request", request.headers) as span:
+                response, route = await self._handled(request, request_id, caller)
+                if caller.scope is not NOBODY:
+                    facts |= {"account": caller.scope.account, "mode": caller.scope.mode, "door": caller.door}
+                span.tell(method=method, route=route, status=response.status, **facts)
+        finally:
+            if token is not None:
+                end_facts(token)
+        telemetry.request(method, route, response.status, time.perf_counter() - began, facts)
+        return response
+
+    async def _handled(self, request: Request, request_id: str, caller: Caller) -> tuple[Response, str]:
+        """The answer, and the pattern of the route that gave it."""
+        pattern = UNMATCHED
         headers: list[tuple[str, str]] = [("request-id", request_id)]
         content_type = "application/json"
         dialect: Dialect | None = None
         try:
             methods, ids = self._routes(request)
+            pattern = next(iter(methods.values())).path
             dialect = next(iter(methods.values())).dialect
             route = _of_method(request, methods)
             raw: dict[str, Any] | None = None
@@ -82,20 +117,33 @@ class Api:
             if isinstance(answer, Plain):
                 status, body, content_type = answer.status, answer.body, answer.content_type
                 headers += answer.headers
+                if status == 401:
+                    self.throttle.failed(request.client_ip)
             else:
                 status, body = await self._body(route, caller, answer)
+                if isinstance(answer, Done | Record):
+                    note_record(answer.record if isinstance(answer, Done) else answer)
+                if isinstance(answer, Done) and answer.refusal is not None:
+                    note("code", answer.refusal.code)
         except (Refused, Unavailable) as stopped:
             refused = stopped if isinstance(stopped, Refused) else Refused("busy")
             if isinstance(stopped, Unavailable):
                 log.error("the store cannot be read", extra={"request": request_id, "why": str(stopped)})
             status, body = self._refusal(caller, dialect, refused)
             self._remember(request, caller, refused, status)
+            note("code", refused.code)
+            if isinstance(refused, Throttled):
+                self.platform.engine.telemetry.throttled(refused.limit)
+                headers.append(("retry-after", str(refused.retry_after)))
+            elif RULES[refused.code].status == 401:
+                self.throttle.failed(request.client_ip)
             if refused.code in ("busy", "lock_timeout", "idempotency_key_in_use", "rate_limit"):
                 headers.append(("stripe-should-retry", "true"))
             if (asks_for := challenge(refused)) is not None:
                 headers.append(("www-authenticate", asks_for))
         except Exception:
-            log.exception("a request failed inside", extra={"request": request_id, "path": request.path})
+            log.exception("a request failed inside", extra={"request": request_id, "route": pattern})
+            note("code", "internal")
             if dialect is not None:
                 status, body = self._refusal(caller, dialect, Refused("internal"))
             else:
@@ -107,19 +155,7 @@ class Api:
                 headers.append(("stripe-version", caller.api_version or CURRENT))
             if caller.idempotency_key is not None:
                 headers.append(("idempotency-key", caller.idempotency_key))
-        log.info(
-            "request",
-            extra={
-                "request": request_id,
-                "method": request.method,
-                "path": request.path,
-                "status": status,
-                "ms": round((time.perf_counter() - started) * 1000, 1),
-                "account": caller.scope.account,
-                "mode": caller.scope.mode,
-            },
-        ) if log.isEnabledFor(logging.INFO) else None
-        return Response(status, headers, body)
+        return Response(status, headers, body), pattern
 
     def _remember(self, request: Request, caller: Caller, refused: Refused, status: int) -> None:
         """Keep what `request_log_url` will be asked for: nothing of the parameters but the name of the wrong one."""
@@ -160,24 +196,35 @@ class Api:
         """Whose request it is. In a dialect (`raw` is given), the key may stand in the body, and a merchant who is
         named there must be the key's."""
         if route.access == "anyone":
+            if request.method != "GET":
+                self.throttle.admit(request.client_ip)
             return
         dialect = route.dialect
         header = _authorization(request)
         if header is None and dialect is not None and raw is not None and dialect.key_field in raw:
             header = f"Bearer {raw[dialect.key_field]}"
+        try:
+            self.throttle.admit(request.client_ip)
+        except Throttled:
+            # Behind a proxy, everybody comes from one address: whose key was good before is not to suffer.
+            if not self.access.knows(header):
+                raise
         key, scope = await self.access.key(header, now=time.time())
+        account = await self.access.account(scope.account, now=time.time())
+        self.throttle.count(scope.key, scope.mode, key.id, _own_rate(account))
         if key.kind == "publishable" and route.access != "publishable":
             raise Refused("secret_key_required")
         caller.scope, caller.scope_key = scope, scope.key
         caller.publishable, caller.customer = key.kind == "publishable", key.customer
         caller.client_ip, caller.actor = request.client_ip, key.id
+        caller.hint, caller.operation = key.token or key.hint, f"{route.method} {route.path}"
         if key.audience != "api" and (dialect is None or key.audience != dialect.audience):
             raise Refused("access_token_invalid", "This access token is for the calls of another door.")
         if key.scopes is not None:
             key.needs(scope_of(route.method, route.path))
         if dialect is not None and raw is not None and dialect.merchant_field in raw:
-            account = await self.access.account(scope.account, now=time.time())
-            if account is None or not is_named(account, raw[dialect.merchant_field]):
+            named = raw[dialect.merchant_field]
+            if account is None or not is_named(account, named):
                 raise Refused("merchant_mismatch", param=dialect.merchant_field)
         # Done in this account, it would not be what was asked for: another account's money is meant.
         if request.headers.get("stripe-account", scope.account) != scope.account:
@@ -281,6 +328,13 @@ class Api:
         if caller.expand:
             await expand(document, caller.expand, self.platform.engine.load(caller.scope_key), view)
         return 200, encode(narrowed(document) if caller.publishable else document)
+
+
+def _own_rate(account: Account | None) -> Rate | None:
+    """The rate of an account that was given one of its own; 0 a second is no limit."""
+    if account is None or account.requests_per_second is None:
+        return None
+    return Rate(account.requests_per_second, account.requests_burst)
 
 
 def _of_method(request: Request, methods: dict[str, Route]) -> Route:

@@ -15,6 +15,9 @@ class Account(Record, frozen=True, kw_only=True):
     name: str = ""
     handle: str = ""
     default_currency: str = "usd"
+    requests_per_second: int | None = None
+    """How many requests it may make, and each of its keys; None: as the settings say; 0: any number."""
+    requests_burst: int = 1
 
 
 class ApiKey(Record, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from typing import Literal
 import msgspec
 
 from tillway import __version__
+from tillway.store.codec import QUEUES
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The text format, https://prometheus.io/docs/instrumenting/exposition_formats/."""
@@ -32,13 +33,15 @@ Labels = tuple[str, ...]
 
 
 class Metric(msgspec.Struct, frozen=True):
-    """One row of the table. `bounds` are the upper ends of a histogram's buckets."""
+    """One row of the table. `bounds` are the upper ends of a histogram's buckets. `starts` are series that are there
+    from the beginning, at 0: one that first appears with its first failure has no rate to alert on."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     labels: Labels
     what: str
     bounds: tuple[float, ...] = ()
+    starts: tuple[Labels, ...] = ()
 
 
 TABLE = (
@@ -71,7 +74,13 @@ TABLE = (
     Metric(
         "tillway_commit_seconds", "histogram", (), "Commits, from the decision to the flushed answer.", _FLUSH_SECONDS
     ),
-    Metric("tillway_commits_total", "counter", ("outcome",), "Commits: done, conflict, unknown or unavailable."),
+    Metric(
+        "tillway_commits_total",
+        "counter",
+        ("outcome",),
+        "Commits: done, conflict, unknown or unavailable.",
+        starts=(("done",), ("conflict",), ("unknown",), ("unavailable",)),
+    ),
     Metric("tillway_flush_seconds", "histogram", (), "Flushes of a batch of commits to the disk.", _FLUSH_SECONDS),
     Metric("tillway_batch_commits", "histogram", (), "Commits that shared one flush.", _COMMITS),
     Metric(
@@ -80,19 +89,27 @@ TABLE = (
         ("queue",),
         "How long the task that waits longest has been due; 0 where none is.",
     ),
-    Metric("tillway_tasks_total", "counter", ("queue", "outcome"), "Tasks worked on: done, refused or failed."),
+    Metric(
+        "tillway_tasks_total",
+        "counter",
+        ("queue", "outcome"),
+        "Tasks worked on: done, refused or failed.",
+        starts=tuple((queue, outcome) for queue in QUEUES.values() for outcome in ("done", "refused", "failed")),
+    ),
     Metric("tillway_task_seconds", "histogram", ("queue",), "Work on one task.", _TASK_SECONDS),
     Metric(
         "tillway_webhook_deliveries_total",
         "counter",
         ("outcome",),
         "Tries to deliver an event: delivered, failed (it comes again), put_off (the endpoint is busy) or given_up.",
+        starts=(("delivered",), ("failed",), ("put_off",), ("given_up",)),
     ),
     Metric(
         "tillway_throttled_total",
         "counter",
         ("limit",),
         "Requests refused with `rate_limit`, by the limit: account, key or address.",
+        starts=(("account",), ("key",), ("address",)),
     ),
     Metric(
         "tillway_requests_total", "counter", ("method", "route", "status"), "Requests answered, by the route's pattern."
@@ -104,8 +121,10 @@ TABLE = (
         "Requests, from the read body to the whole answer.",
         _HTTP_SECONDS,
     ),
-    Metric("tillway_log_lines_dropped_total", "counter", (), "Log lines that nobody read in time."),
-    Metric("tillway_scrape_failures_total", "counter", (), "Looks at the store for a scrape that failed."),
+    Metric("tillway_log_lines_dropped_total", "counter", (), "Log lines that nobody read in time.", starts=((),)),
+    Metric(
+        "tillway_scrape_failures_total", "counter", (), "Looks at the store for a scrape that failed.", starts=((),)
+    ),
     Metric("tillway_info", "gauge", ("version", "python"), "1, with the versions that run."),
     Metric("process_cpu_seconds_total", "counter", (), "Processor time of the server, user and system."),
     Metric("process_resident_memory_bytes", "gauge", (), "Resident memory of the server."),
@@ -176,10 +195,9 @@ class Metrics:
             else:
                 self._counters[metric.name] = Counter(metric)
         self._began = time.time()
-        # A series that first appears with its first failure has no rate to alert on: what has no labels starts at 0.
         for counter in self._counters.values():
-            if counter.metric.kind == "counter" and not counter.metric.labels:
-                counter.add(by=0)
+            for labels in counter.metric.starts:
+                counter.add(labels, 0)
 
     def counter(self, name: str) -> Counter:
         return self._counters[name]

@@ -53,7 +53,7 @@ from tillway.engine.platform import Platform
 from tillway.engine.runner import Runner
 from tillway.engine.webhooks import Webhooks
 from tillway.store.codec import encode
-from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Write
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Waiting, Write
 from tillway.testing import world_checks
 from tillway.testing.memory_store import MemoryStore
 from tillway.testing.virtual_loop import LIFE, Life, Stuck, VirtualLoop
@@ -436,6 +436,9 @@ class _Access(Access):
     async def key(self, header: str | None, *, now: float) -> tuple[Grant, Scope]:
         return await super().key(header, now=EPOCH_SECONDS)
 
+    async def account(self, id: str, *, now: float) -> Account | None:
+        return await super().account(id, now=EPOCH_SECONDS)
+
 
 _FINGERPRINT_KEY = Secret(b"a world." * 4)
 
@@ -543,6 +546,11 @@ class _ProcessStore:
                 self._world.tell(process.name, "the claim's answer is lost")
                 raise CommitUnknown("simulated")
         return rows
+
+    async def peek(
+        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+    ) -> list[Waiting]:
+        return await self._store.peek(queue, now_ms=now_ms, limit=limit, order=order)
 
     async def purge_expired(self, *, now: int, limit: int) -> int:
         await self._reach()
