@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: int = 12
     answer_within_seconds: int = 40
     payout_delay_seconds: int = 5
+    disbursement_connector: str = ""
     header_seconds: int = 30
     shutdown_seconds: int = 30
     throttle_test_per_second: int = 1000
@@ -79,6 +80,7 @@ TABLE = (
     Setting("lease_seconds", "How long a task is its worker's before another takes it over.", 3, 600),
     Setting("answer_within_seconds", "How long a request waits for a provider before it answers `processing`.", 1, 300),
     Setting("payout_delay_seconds", "How long a payout waits, and can be cancelled, before it is sent.", 0, 604_800),
+    Setting("disbursement_connector", "Name of the connector that disbursements go through; if empty, the default."),
     Setting("header_seconds", "How long a connection may take to send a request's headers, or stay idle.", 1, 300),
     Setting("shutdown_seconds", "How long a stopping server lets requests finish.", 1, 600),
     Setting("throttle_test_per_second", "Requests a second of one merchant in test mode; 0: no limit.", 0, 1_000_000),

@@ -101,6 +101,7 @@ async def assemble(
             lease_ms=settings.lease_seconds * 1000,
             answer_within_seconds=float(settings.answer_within_seconds),
             payout_delay_ms=settings.payout_delay_seconds * 1000,
+            disbursement_connector=settings.disbursement_connector,
             public_url=base_url,
         ),
         renderer,

@@ -61,12 +61,12 @@ class Inside:
         self.clock = clock
 
     @classmethod
-    async def open(cls, data_dir: Path) -> "Inside":
+    async def open(cls, data_dir: Path, **settings: Any) -> "Inside":
         """`data_dir` holds nothing but the key file, which is made where there is none: many may share it."""
         if not (data_dir / KEY_FILE).exists():
             Keyring.create(data_dir / KEY_FILE)
         store, clock = ReadableStore(), MovedClock()
-        return cls(await assemble(Settings(data_dir=data_dir), store, clock), store, clock)
+        return cls(await assemble(Settings(data_dir=data_dir, **settings), store, clock), store, clock)
 
     async def close(self) -> None:
         await self.running.close()

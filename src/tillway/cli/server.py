@@ -22,6 +22,7 @@ def serve(
     lease_seconds: Annotated[int | None, setting("lease_seconds")] = None,
     answer_within_seconds: Annotated[int | None, setting("answer_within_seconds")] = None,
     payout_delay_seconds: Annotated[int | None, setting("payout_delay_seconds")] = None,
+    disbursement_connector: Annotated[str | None, setting("disbursement_connector")] = None,
     header_seconds: Annotated[int | None, setting("header_seconds")] = None,
     shutdown_seconds: Annotated[int | None, setting("shutdown_seconds")] = None,
     throttle_test_per_second: Annotated[int | None, setting("throttle_test_per_second")] = None,

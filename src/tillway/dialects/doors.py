@@ -2,6 +2,6 @@
 
 import importlib
 
-DIALECTS = ("gateway", "orders")
+DIALECTS = ("disbursements", "gateway", "orders")
 
 LOADED = tuple(importlib.import_module(f"tillway.dialects.{name}") for name in DIALECTS)

@@ -79,6 +79,8 @@ class Payout(Record, frozen=True, kw_only=True):
     attempt: str | None = None
     connector: str = ""
     bank_id: str | None = None
+    payment_id: str | None = None
+    """What a disbursement is called at its own door: the instant at which it was asked for."""
     door: str = "v1"
 
 

@@ -143,6 +143,10 @@ RULES: dict[str, Rule] = {
     "external_account_limit": Rule(400, _INVALID, "An account has at most 50 external accounts in each mode."),
     "dispute_unexpected_state": Rule(400, _INVALID, "The dispute's status does not allow this."),
     "missing": Rule(402, "card_error", "The customer has no such payment source."),
+    "customer_id_taken": Rule(409, _INVALID, "There is another customer of that id."),
+    "email_not_the_customers": Rule(
+        400, _INVALID, "The e-mail address is not the customer's own. Money goes to nobody else."
+    ),
     "customer_credit_insufficient": Rule(400, _INVALID, "The customer has less stored credit than that."),
     "customer_currency_mismatch": Rule(400, _INVALID, "The customer's stored credit is in another currency."),
     "customer_has_credit": Rule(

@@ -56,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a request waits for a provider before it is answered with what is known."""
     payout_delay_ms: int = 5_000
     """How long a payout of `/v1` waits, and can be cancelled, before its provider is asked."""
+    disbursement_connector: str = ""
+    """The connector that disbursements go through; empty: the mode's default."""
     public_url: str = "http://127.0.0.1:8420"
 
 

@@ -1,0 +1,231 @@
+"""The customers and disbursements dialect: money goes out to a customer, by their e-mail address.
+
+A disbursement is accepted as pending at once and settles in the background: a slow provider keeps nobody waiting.
+"""
+
+import re
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from tillway.api.dialect import Dialect
+from tillway.api.params import Currency, Email, Parameter, Params, Text
+from tillway.api.render import encode
+from tillway.api.routes import Answer, Call, Plain, route
+from tillway.api.wire import shown
+from tillway.domain.disbursement import AMOUNT_MAJOR_MAX, AMOUNT_MAJOR_MIN, NamedCustomer, check_amount
+from tillway.domain.money import major_to_minor, minor_to_major
+from tillway.domain.payout import Payout
+from tillway.domain.record import Record
+from tillway.domain.refusal import RULES, Refused
+from tillway.engine import disbursements
+from tillway.engine.core import Caller, Load
+
+LIST_MAX = 1000
+"""Disbursements in one answer; `Link` leads to the next ones."""
+
+
+class CustomerId(Text):
+    """The merchant's own id of a customer: 8 to 20 letters and digits."""
+
+    _FORM = re.compile(r"[A-Za-z0-9]{8,20}")
+
+    def __init__(self, *, required: bool = False) -> None:
+        super().__init__(maximum=20, required=required)
+
+    def _checked(self, text: str, name: str) -> str:
+        if self._FORM.fullmatch(text) is None:
+            raise Refused(
+                "parameter_invalid_string", "A customer_id has 8 to 20 letters (A-Z, a-z) and digits.", param=name
+            )
+        return text
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": "^[A-Za-z0-9]{8,20}$"}
+
+
+class MajorUnits(Parameter):
+    """An amount in major units, as a JSON number. What it is in minor units, its currency says."""
+
+    def read(self, value: Any, name: str) -> int | Decimal:
+        if type(value) is not int and not isinstance(value, Decimal):
+            raise Refused(
+                "parameter_invalid_string", "Write the amount as a JSON number, such as 10.50.", param=shown(name)
+            )
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": AMOUNT_MAJOR_MIN, "maximum": AMOUNT_MAJOR_MAX}
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a request was refused: `field` is the one to change."""
+
+    code: str
+    message: str
+    request_id: str
+    field: str | None = None
+
+
+class CustomerAnswer(msgspec.Struct, frozen=True):
+    """`id` is what `/v1/customers` calls them."""
+
+    customer_id: str
+    email: str | None
+    id: str
+
+
+class Disbursement(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`amount` is in major units, `payment_method` the connector that pays. `status` is pending, paid, failed or
+    canceled; a paid one fails if the money comes back. `id` is what `/v1/payouts` calls it.
+    """
+
+    payment_id: str
+    status: str
+    amount: msgspec.Raw
+    currency: str
+    payment_method: str
+    email: str | None
+    id: str
+    failure_code: str | None = None
+    failure_message: str | None = None
+
+
+def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
+    return RULES[refusal.code].status, Problem(refusal.code, refusal.message, request_id, refusal.param)
+
+
+DISBURSEMENTS = Dialect(name="disbursement", title="the customers and disbursements dialect", refused=refused)
+
+CUSTOMER = Params(customer_id=CustomerId(required=True), email=Email(required=True))
+PAYMENT = Params(
+    customer_id=CustomerId(required=True),
+    email=Email(required=True),
+    amount=MajorUnits(required=True),
+    currency=Currency(required=True),
+)
+LIST = Params(starting_after=Text(maximum=40))
+
+
+async def _customer(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+    if refusal is not None:
+        return refused(refusal, caller.request_id or "")
+    assert isinstance(record, NamedCustomer)
+    return 200, CustomerAnswer(record.name, record.customer.email, record.id)
+
+
+async def _payment(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+    if refusal is not None:
+        return refused(refusal, caller.request_id or "")
+    assert isinstance(record, Payout)
+    return 200, _disbursement(record)
+
+
+def _disbursement(payout: Payout) -> Disbursement:
+    assert payout.payment_id is not None
+    return Disbursement(
+        payment_id=payout.payment_id,
+        # What the provider has and has not settled is pending to whoever waits for the money.
+        status="pending" if payout.status == "in_transit" else payout.status,
+        amount=msgspec.Raw(minor_to_major(payout.amount_minor, payout.currency).encode()),
+        currency=payout.currency.upper(),
+        payment_method=payout.connector,
+        email=payout.recipient.email,
+        id=payout.id,
+        failure_code=payout.failure_code,
+        failure_message=payout.failure_message,
+    )
+
+
+@route(
+    "POST",
+    "/v1/api/customer",
+    CUSTOMER,
+    returns="customer",
+    dialect=DISBURSEMENTS,
+    presents=_customer,
+    answer=CustomerAnswer,
+)
+async def create_customer(call: Call) -> Answer:
+    """Make a customer known; a repeat finds them."""
+    return await disbursements.create_customer(
+        call.platform, call.caller, call.params["customer_id"], call.params["email"]
+    )
+
+
+@route(
+    "GET",
+    "/v1/api/customer/{customer_id}",
+    returns="customer",
+    dialect=DISBURSEMENTS,
+    presents=_customer,
+    answer=CustomerAnswer,
+)
+async def get_customer(call: Call) -> Answer:
+    """Look a customer up."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    return NamedCustomer.of(call.id, await disbursements.find_customer(load, call.id))
+
+
+async def _create(call: Call) -> Answer:
+    currency = call.params["currency"]
+    amount_minor = check_amount(major_to_minor(call.params["amount"], currency), currency)
+    return await disbursements.create(
+        call.platform,
+        call.caller,
+        name=call.params["customer_id"],
+        email=call.params["email"],
+        amount_minor=amount_minor,
+        currency=currency,
+    )
+
+
+@route(
+    "POST",
+    "/v1/api/payment",
+    PAYMENT,
+    returns="disbursement",
+    dialect=DISBURSEMENTS,
+    presents=_payment,
+    answer=Disbursement,
+)
+async def create_payment(call: Call) -> Answer:
+    """Pay a customer: accepted as pending at once, and settled in the background."""
+    return await _create(call)
+
+
+@route(
+    "POST",
+    "/v1/api/payments",
+    PAYMENT,
+    returns="disbursement",
+    dialect=DISBURSEMENTS,
+    presents=_payment,
+    answer=Disbursement,
+)
+async def create_payments(call: Call) -> Answer:
+    """The same under the address that some clients use."""
+    return await _create(call)
+
+
+@route(
+    "GET",
+    "/v1/api/payment/{customer_id}",
+    LIST,
+    returns="disbursements",
+    dialect=DISBURSEMENTS,
+    answer=list[Disbursement],
+)
+async def list_payments(call: Call) -> Answer:
+    """All disbursements to a customer, oldest first; a thousand at a time."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    customer = await disbursements.find_customer(load, call.id)
+    found = await disbursements.list_of(load, customer, after=call.params.get("starting_after"), limit=LIST_MAX + 1)
+    page = found[:LIST_MAX]
+    headers: tuple[tuple[str, str], ...] = ()
+    if len(found) > LIST_MAX:
+        last = quote(page[-1].payment_id or "", safe="")
+        headers = (("link", f'</v1/api/payment/{call.id}?starting_after={last}>; rel="next"'),)
+    return Plain(200, encode([_disbursement(payout) for payout in page]), headers=headers)
