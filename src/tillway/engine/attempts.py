@@ -8,20 +8,27 @@ a task, is asked about ever more seldom, and stands in the list of money in doub
 
 import asyncio
 import logging
+import time
+from collections.abc import Mapping
 from typing import Protocol, assert_never
 
 import msgspec
 
 from tillway.connectors.port import (
+    ActionRequired,
     BankAccountData,
     CardData,
     Connector,
+    Conversation,
+    LookUp,
     NeverSeen,
     Notice,
     NotSent,
     Operation,
     Outcome,
     Pending,
+    Request,
+    Response,
     Succeeded,
     Transport,
     Unknown,
@@ -46,6 +53,7 @@ from tillway.domain.test_cards import ALIAS_CVC, by_alias
 from tillway.engine.cards import CardVault
 from tillway.engine.core import Caller, Done, Engine, Load, Seen, Work
 from tillway.engine.recipients import revealed
+from tillway.engine.telemetry import note, note_id
 from tillway.store.codec import decode
 from tillway.store.port import Row
 
@@ -76,6 +84,33 @@ class Connections(Protocol):
 
     async def named(self, name: str, scope: Scope) -> Connection | None:
         """The connector of that name, whatever has become of the configuration since."""
+
+
+class _Joined:
+    """A transport whose requests carry the headers that let the provider's work join our trace."""
+
+    def __init__(self, transport: Transport, headers: Mapping[str, str]) -> None:
+        self._transport = transport
+        self._headers = headers
+
+    async def send(self, request: Request) -> Response:
+        return await self._transport.send(
+            msgspec.structs.replace(request, headers={**request.headers, **self._headers})
+        )
+
+    async def close(self) -> None:
+        """The transport is another's to close."""
+
+
+_OUTCOMES: dict[type, str] = {
+    Succeeded: "succeeded",
+    Pending: "pending",
+    ActionRequired: "action_required",
+    Declined: "declined",
+    NotSent: "not_sent",
+    Unknown: "unknown",
+    NeverSeen: "never_seen",
+}
 
 
 class Attempts:
@@ -166,12 +201,12 @@ class Attempts:
     ) -> Outcome:
         if connection is None:
             return Unknown(f"connector {attempt.connector!r} is not configured any more")
-        connector, transport = connection.connector, connection.transport
+        connector = connection.connector
         operation = await self._operation(scope, attempt, seen, cvc)
         capabilities = connector.capabilities
         if ask:
             if capabilities.looks_up:
-                answer = await converse(connector.look_up(operation), transport)
+                answer = await self._exchange(connection, "look_up", connector.look_up(operation))
                 if not isinstance(answer, NeverSeen):
                     return answer
             if not capabilities.deduplicates:
@@ -180,12 +215,27 @@ class Attempts:
                 return Unknown("the provider does not know it, and the card or account to send has been removed")
         if attempt.kind == "payout" and operation.recipient is None:
             return Unknown("its recipient has been forgotten, because it was settled meanwhile")
-        outcome = await converse(connector.perform(operation), transport)
+        outcome = await self._exchange(connection, attempt.kind, connector.perform(operation))
         assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
         if ask and isinstance(outcome, NotSent):
             # This request was not performed. The one before it, of which nobody heard, may be still on its way.
             return Unknown(outcome.reason)
         return outcome
+
+    async def _exchange(
+        self, connection: Connection, operation: str, conversation: Conversation | LookUp
+    ) -> Outcome | NeverSeen:
+        """Carry a conversation to its end, and tell how it went."""
+        telemetry, began, outcome = self.engine.telemetry, time.perf_counter(), "raised"
+        try:
+            with telemetry.span(f"{connection.name} {operation}", "call"):
+                headers = telemetry.trace_headers()
+                transport = _Joined(connection.transport, headers) if headers else connection.transport
+                answer = await converse(conversation, transport)
+            outcome = _OUTCOMES[type(answer)]
+            return answer
+        finally:
+            telemetry.exchange(connection.name, operation, outcome, time.perf_counter() - began)
 
     async def _operation(self, scope: Scope, attempt: Attempt, seen: Seen | None, cvc: str | None) -> Operation:
         scope_key, card, recipient = scope.key, None, None
@@ -234,9 +284,11 @@ class Attempts:
         """Bring an outcome home in one commit, together with the answer that an idempotency key waits for."""
         if isinstance(outcome, Declined) and outcome.alert is not None:
             log.error("a provider refused our request", extra={"attempt": attempt.id, "alert": outcome.alert})
+        over = False
         first_ask = ASK_AFTER_SECONDS if connection is None else connection.connector.capabilities.ask_after_seconds
 
         async def work(load: Load, at: Moment) -> Changes:
+            nonlocal over
             current = await load.maybe(Attempt, attempt.id) or attempt
             if attempt.subject.startswith("re_"):
                 owed = await load.get(Refund, attempt.subject)
@@ -282,9 +334,16 @@ class Attempts:
                     for delay_ms, body in outcome.notices
                 )
                 changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *later))
+            over = attempt.id in changes.deletes
             return changes
 
-        return await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
+        done = await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
+        note("connector", attempt.connector)
+        note_id(attempt.subject)
+        if over:
+            door = getattr(done.record, "door", caller.door)
+            self.engine.telemetry.settled(attempt.connector, attempt.kind, door, _OUTCOMES[type(outcome)])
+        return done
 
     async def _charge_of(self, load: Load, payment: PaymentIntent, attempt: Attempt) -> Charge | None:
         """The charge that an attempt is about: its own, which a direct charge and a debit have at once, or the
