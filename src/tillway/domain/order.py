@@ -82,6 +82,9 @@ WORKFLOW = Workflow(
 
 HANDLER = "handle_failure"
 
+SEEN_WITHIN_MS = 1000
+"""How long whoever carries an order may take to see that its payment has been settled, before others look."""
+
 _EVENTS = {"placed": "order.placed", "payment_failed": "order.payment_failed"}
 """What the merchant is told at each end."""
 
@@ -328,8 +331,9 @@ def payment_fields(order: Order, method_type: str) -> dict[str, Any]:
     }
 
 
-def wake(task: OrderTask, at: Moment, *, lease_ms: int) -> OrderTask:
-    """The task of an order whose payment has been settled: due now where it waits. Where somebody is at it, they see
-    for themselves; the task is written all the same, so that they cannot put it off without having seen."""
+def wake(task: OrderTask, at: Moment) -> OrderTask:
+    """The task of an order whose payment has been settled: due now where it waits. Where it was due already, somebody
+    is at it most likely, and sees for themselves; the task is written all the same, so that they cannot put it off
+    without having seen."""
     waits = task.due_at_ms > at.now_ms
-    return msgspec.structs.replace(task, due_at_ms=at.now_ms if waits else at.now_ms + lease_ms)
+    return msgspec.structs.replace(task, due_at_ms=at.now_ms if waits else at.now_ms + SEEN_WITHIN_MS)

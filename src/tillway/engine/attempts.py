@@ -320,7 +320,7 @@ class Attempts:
                     changes = payment_intent.as_charge(changes, charge)
                 if payment.order is not None and attempt.id in changes.deletes:
                     waiting = await load.maybe(OrderTask, task_id(payment.order))
-                    woken = () if waiting is None else (wake(waiting, at, lease_ms=self.engine.settings.lease_ms),)
+                    woken = () if waiting is None else (wake(waiting, at),)
                     changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *woken))
             if isinstance(outcome, Succeeded | Pending) and outcome.notices and (changes.records or changes.tasks):
                 later = tuple(

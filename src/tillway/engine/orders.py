@@ -19,6 +19,7 @@ from tillway.domain import order as domain
 from tillway.domain import payment_intent, product, refund
 from tillway.domain.account import Scope, scope_of
 from tillway.domain.alias import Alias, alias_id, new_alias
+from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.order import HANDLER, MEANS, Failure, Line, Order, OrderTask, StepRecord
@@ -31,7 +32,7 @@ from tillway.domain.workflow import StepFailed
 from tillway.engine import credit
 from tillway.engine.clock import random_text
 from tillway.engine.core import Caller, Done, Load
-from tillway.engine.payments import make_method, take_code
+from tillway.engine.payments import make_method, permission, take_code
 from tillway.engine.platform import Platform
 from tillway.store.codec import decode
 from tillway.store.port import Row, Unavailable
@@ -48,6 +49,9 @@ COURIER_SECONDS = 10.0
 """How long the delivery service may take to answer."""
 
 TRANSIENT = ("busy", "lock_timeout")
+
+_ACCEPTED = {"mandate_data": {"customer_acceptance": {"type": "offline"}}}
+"""With the order, its user let the shop debit their account for it, this once; the shop has that on its own record."""
 
 R = TypeVar("R", bound=Record)
 
@@ -234,6 +238,12 @@ async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Or
             payment = await load.get(PaymentIntent, order.payment)
             if not domain.may_try_again(payment):
                 return Changes(result=order)
+        if method.type in DEBIT_CURRENCIES:
+            once = (order.total_minor, order.currency)
+            mandate, method, permitted = await permission(load, method, _ACCEPTED, at, once=once)
+            made = made.then(permitted)
+            # The contract's orders are in euro unless they say otherwise, whatever pays for them.
+            terms = msgspec.structs.replace(terms, mandate=mandate, any_currency=True)
         customer = await load.maybe(Customer, order.customer)
         begun = payment_intent.confirm(payment, method, terms, at, customer=customer)
         await take_code(platform, load, method, Changes(), begun, at, cvc)

@@ -1,0 +1,185 @@
+"""An order whose steps are called one by one, as a state machine outside would: each is done once, and in order."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from inside import LEASE_MS, Answer, Inside, Merchant
+
+STEPS = ["check_stock", "take_payment", "arrange_delivery", "place_order"]
+
+
+class Counter:
+    """A shop counter: one merchant, one product of which there are three, and no runner that would carry an order."""
+
+    def __init__(self, inside: Inside, merchant: Merchant) -> None:
+        self.inside = inside
+        self.merchant = merchant
+
+    async def send(self, method: str, path: str, body: Any = None) -> Answer:
+        sent = b"" if body is None else msgspec.json.encode(body)
+        return await self.inside.send(method, path, key=self.merchant.key, body=sent, content_type="application/json")
+
+    async def stock(self, available: int = 3) -> tuple[int, int, int]:
+        """Set what can be ordered; all three counts."""
+        body = {"name": "Book", "price": "12.50", "available_count": available, "type": "book"}
+        shown = (await self.send("PUT", "/products/book", body)).json
+        return shown["available_count"], shown["reserved_count"], shown["sold_count"]
+
+    async def order(self, id: str = "o-1", *, address: str = "1 Main Street", token: str = "tok_visa") -> None:
+        line = {"product_id": "book", "name": "Book", "price": "12.50", "requested_count": 2, "type": "book"}
+        order = {
+            "order_id": id,
+            "user_id": "user-1",
+            "products": [{**line, "delivery_address": address}],
+            "payment": {"type": "card", "token": token},
+        }
+        accepted = await self.send("POST", "/orders", order)
+        assert accepted.status == 202, accepted.body
+
+    async def step(self, name: str, id: str = "o-1", **body: Any) -> Answer:
+        return await self.send("POST", f"/ops/v1/orders/{id}/steps/{name}", body or None)
+
+    async def shown(self, id: str = "o-1") -> Any:
+        return (await self.send("GET", f"/orders/{id}")).json
+
+    async def payments(self) -> list[Any]:
+        return (await self.inside.ok(self.merchant, "GET", "/v1/payment_intents"))["data"]
+
+    async def carry(self) -> int:
+        """Let the engine's own task go as far as it can; how many tasks were due."""
+        now_ms = self.inside.clock.now_ms()
+        rows = await self.inside.store.claim("orders", now_ms=now_ms, lease_ms=LEASE_MS, limit=10)
+        for row in rows:
+            await self.inside.running.runner.queues["orders"](row)
+        return len(rows)
+
+
+@pytest.fixture
+async def counter(tmp_path: Path) -> AsyncIterator[Counter]:
+    inside = await Inside.open(tmp_path)
+    counter = Counter(inside, await inside.merchant())
+    await counter.stock()
+    yield counter
+    await inside.close()
+
+
+async def test_each_step_says_again_what_it_came_to(counter: Counter) -> None:
+    await counter.order()
+    for name in STEPS:
+        first = await counter.step(name)
+        assert (first.status, first.json["status"]) == (200, "done"), first.body
+        counter.inside.clock.ahead_seconds += 60
+        assert (await counter.step(name)).body == first.body
+    for name in STEPS:
+        assert (await counter.step(name)).status == 200, "also once the order has ended"
+    assert (await counter.shown())["status"] == "placed"
+    assert await counter.stock(1) == (1, 0, 2) and len(await counter.payments()) == 1
+
+
+async def test_a_step_out_of_order_is_refused(counter: Counter) -> None:
+    await counter.order()
+    for name in (*STEPS[1:], "handle_failure", "placed", "nonsense"):
+        refused = await counter.step(name)
+        assert (refused.status, refused.json["error"]["code"]) == (400, "order_step_unexpected"), name
+    assert (await counter.shown())["status"] == "checking" and await counter.payments() == []
+    assert (await counter.step("check_stock", "o-unknown")).status == 404
+
+
+async def test_a_step_that_fails_changes_nothing_until_it_is_handled(counter: Counter) -> None:
+    await counter.order(address="Undeliverable")
+    await counter.step("check_stock")
+    await counter.step("take_payment")
+    for _ in range(2):
+        failed = await counter.step("arrange_delivery")
+        assert (failed.status, failed.json["error"]["code"]) == (409, "order_step_failed")
+        error = failed.json["error"]["step_error"]
+        assert error["type"] == "DeliveryRefused"
+        assert (await counter.shown())["status"] == "arranging_delivery"
+    handled = await counter.step("handle_failure", error=error)
+    assert handled.status == 200 and handled.json["result"]["stock"] == "released"
+    assert (await counter.step("handle_failure", error=error)).body == handled.body
+    shown = await counter.shown()
+    assert (shown["status"], shown["error"]) == ("payment_failed", error)
+    assert shown["charge"]["status"] == "refunded" and await counter.stock() == (3, 0, 0)
+    assert (await counter.step("place_order")).status == 400
+
+
+async def test_a_declined_payment_stays_declined_however_often_the_step_is_called(counter: Counter) -> None:
+    await counter.order(token="tok_chargeDeclined")
+    await counter.step("check_stock")
+    for _ in range(3):
+        failed = await counter.step("take_payment")
+        assert failed.json["error"]["step_error"]["type"] == "PaymentDeclined"
+    (payment,) = await counter.payments()
+    charges = await counter.inside.ok(counter.merchant, "GET", "/v1/charges", {"payment_intent": payment["id"]})
+    assert len(charges["data"]) == 1, "one attempt, not three"
+    await counter.step("handle_failure", error={"type": "PaymentDeclined", "cause": "told by the state machine"})
+    (payment,) = await counter.payments()
+    assert payment["status"] == "canceled", "nobody can pay for an order that has failed"
+
+
+async def test_an_order_that_was_placed_does_not_fail_any_more(counter: Counter) -> None:
+    await counter.order()
+    assert await counter.carry() == 1
+    refused = await counter.step("handle_failure", error={"type": "Late", "cause": "a state machine that lost its way"})
+    assert refused.json["error"]["code"] == "order_step_unexpected"
+    assert (await counter.shown())["status"] == "placed" and await counter.stock(1) == (1, 0, 2)
+
+
+async def test_the_engine_goes_on_where_somebody_else_has_begun(counter: Counter) -> None:
+    await counter.order()
+    await counter.step("check_stock")
+    await counter.step("take_payment")
+    counter.inside.clock.ahead_seconds += 1
+    assert await counter.carry() == 1 and await counter.carry() == 0
+    assert (await counter.shown())["status"] == "placed" and len(await counter.payments()) == 1
+
+
+async def test_a_product_is_set_while_orders_hold_it(counter: Counter) -> None:
+    await counter.order("o-1", address="Undeliverable")
+    await counter.order("o-2")
+    await counter.step("check_stock", "o-1")
+    assert await counter.stock(10) == (10, 2, 0)
+    await counter.carry()
+    assert await counter.stock(10) == (10, 0, 2)
+
+
+async def test_a_bank_that_cannot_process_a_card_is_asked_again_ever_later_and_not_for_ever(counter: Counter) -> None:
+    """Each try is an attempt of its own on the one payment."""
+    await counter.order(token="tok_chargeDeclinedProcessingError")
+    for tries, seconds in enumerate((2, 4, 8), 1):
+        assert await counter.carry() == 1
+        shown = await counter.shown()
+        assert (shown["status"], shown["steps"][1]["failures"]) == ("paying", {"ProviderUnavailable": tries})
+        counter.inside.clock.ahead_seconds += seconds - 1
+        assert await counter.carry() == 0, "not before its time"
+        counter.inside.clock.ahead_seconds += 1
+    assert await counter.carry() == 1
+    shown = await counter.shown()
+    assert (shown["status"], shown["error"]["type"]) == ("payment_failed", "ProviderUnavailable")
+    (payment,) = await counter.payments()
+    charges = await counter.inside.ok(counter.merchant, "GET", "/v1/charges", {"payment_intent": payment["id"]})
+    assert [charge["status"] for charge in charges["data"]] == ["failed"] * 4
+
+
+async def test_a_payment_in_doubt_keeps_the_order_waiting_and_wakes_it(counter: Counter) -> None:
+    rules = {"rules": [{"fault": "lose_answer", "operation": "authorize", "times": 1}, {"fault": "refuse"}]}
+    answer = await counter.inside.call(counter.merchant, "POST", "/ops/v1/simulator", {"faults": rules})
+    assert answer.status == 200, answer.body
+    counter.inside.running.platform.engine.settings = msgspec.structs.replace(
+        counter.inside.running.platform.engine.settings, answer_within_seconds=0.0
+    )
+    await counter.order()
+    await counter.carry()
+    for seconds in (1, 2, 4):
+        assert (await counter.shown())["status"] == "paying"
+        counter.inside.clock.ahead_seconds += seconds
+        assert await counter.carry() == 1
+    await counter.inside.ok(counter.merchant, "POST", "/ops/v1/simulator", {"faults": {"seed": 1}})
+    (doubt,) = (await counter.inside.ok(counter.merchant, "GET", "/ops/v1/doubts"))["data"]
+    await counter.inside.ok(counter.merchant, "POST", f"/ops/v1/doubts/{doubt['id']}/resolve", {"outcome": "succeeded"})
+    assert await counter.carry() == 1, "settled, and so due at once"
+    assert (await counter.shown())["status"] == "placed"
