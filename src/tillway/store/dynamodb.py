@@ -1,0 +1,827 @@
+"""The DynamoDB store: one table, and nothing to run.
+
+A record is an item whose partition is its scope and type, spread over SHARDS by its key: a busy merchant's writes go to
+many partitions, and a listing reads them all and merges. Index entries are items of their own in the same table, read
+as consistently as records; they are written before the commit that needs them and only ever point the way: whoever
+follows one looks at the record, which says itself where it stands. So an entry that is left over misleads nobody.
+
+Tasks stand in a sparse global index by their due time, which may lag: a task found there is read again and claimed
+under its version.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import secrets
+import time
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from operator import attrgetter
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from tillway.store.columns import TERMS_MAX
+from tillway.store.dynamodb_client import AwsError, DynamoClient, Lost, NoCredentials, credentials_of_the_environment
+from tillway.store.port import (
+    ABSENT,
+    INDEXES,
+    PAGE_MAX,
+    WRITES_MAX,
+    CommitUnknown,
+    Conflict,
+    Finding,
+    Row,
+    StoreUnfit,
+    Unavailable,
+    Waiting,
+    Write,
+    prefix_end,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Item = dict[str, dict[str, Any]]
+
+SHARDS = 4
+"""Partitions that the records of one type of one scope are spread over. Fixed when the table is made."""
+
+QUEUE_SHARDS = 4
+SCHEMA_VERSION = 1
+KEYS_MAX = 100
+BATCH_PUTS_MAX = 25
+
+TRIES_MAX = 8
+BACKOFF_SECONDS = (0.02, 2.0)
+"""Waits after throttling or a transaction that met another: random up to the first, doubling up to the second."""
+
+COMPRESSED_FROM = 700
+"""Bodies this long, in bytes, are compressed: a write costs by the kilobyte."""
+
+PART_BYTES = 300_000
+"""A body longer than this lies in parts beside its item, which may have 400 KB in all."""
+
+REMEMBERED_MAX = 50_000
+_META = {"pk": {"S": "META"}, "sk": {"S": "schema"}}
+_DUE = "due"
+
+_AGAIN = frozenset(
+    {
+        "InternalServerError",
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "ThrottlingException",
+        "TransactionConflictException",
+        "TransactionInProgressException",
+    }
+)
+"""Refusals that the same request may not meet the next time. None of them has written anything."""
+
+_AGAIN_REASONS = frozenset(
+    {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"}
+)
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What was last seen of a record: its version, index entries and expiry, and where its parts lie."""
+
+    version: int
+    index: tuple[tuple[str, str], ...]
+    expires_at: int | None
+    parts: str | None
+
+
+class _Found(msgspec.Struct, frozen=True):
+    row: Row
+    index: tuple[tuple[str, str], ...]
+    queue: str | None
+    due_at_ms: int
+    expires_at: int | None
+
+
+class DynamoStore:
+    """The `Store` port on one DynamoDB table. Open it with `DynamoStore.open`; it belongs to that event loop.
+
+    `commits` counts up from 0; the client counts requests and write units. With `scans_for_expired`, `purge_expired`
+    looks through the whole table; else it leaves that to DynamoDB's own time to live.
+    """
+
+    def __init__(self, client: DynamoClient, table: str, shards: int, *, scans_for_expired: bool = False) -> None:
+        self.client = client
+        self.table = table
+        self.shards = shards
+        self.commits = 0
+        self.on_batch: Callable[[int, float], None] | None = None
+        """Called after each commit, with 1 and its seconds. It must not raise."""
+        self._scans_for_expired = scans_for_expired
+        self._known: dict[str, _Known] = {}
+        self._under_way: set[asyncio.Future[Any]] = set()
+        self._closed = False
+
+    @classmethod
+    async def open(cls, url: str, *, create: bool = False) -> Self:
+        """The store in the table of `url`: `dynamodb://table?region=…`, with `&endpoint=http://…` for an emulator.
+
+        With `create`, a missing table is made. Raises `StoreUnfit`, saying the remedy.
+        """
+        client, table, _ = _parted(url)
+        try:
+            if create:
+                await _migrate(client, table, url)
+            answer = await client.call("GetItem", {"TableName": table, "Key": _META, "ConsistentRead": True})
+        except (AwsError, Lost) as error:
+            await client.close()
+            raise StoreUnfit(_unusable(table, error)) from error
+        except BaseException:
+            await client.close()
+            raise
+        meta = answer.get("Item")
+        found = int(meta["version"]["N"]) if meta else 0
+        if meta is None or found != SCHEMA_VERSION:
+            await client.close()
+            if found > SCHEMA_VERSION:
+                raise StoreUnfit(f"The table {table} has schema {found}, newer than this Tillway's. Upgrade Tillway.")
+            raise StoreUnfit(f"The table {table} has schema {found} of {SCHEMA_VERSION}. Run `tillway migrate`.")
+        return cls(client, table, int(meta["shards"]["N"]))
+
+    # Reading.
+
+    async def get(self, key: str) -> Row | None:
+        found = await self._read(key)
+        return found.row if found is not None else None
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Row]:
+        assert len(keys) <= KEYS_MAX
+        return {key: found.row for key, found in (await self._read_many(keys)).items()}
+
+    async def query(
+        self,
+        index: str | None,
+        partition: str,
+        *,
+        after: str | None = None,
+        until: str | None = None,
+        limit: int = 100,
+        order: Literal["newest", "oldest"] = "newest",
+    ) -> list[Row]:
+        assert 1 <= limit <= PAGE_MAX
+        assert index is None or index in INDEXES
+        above, below = (until, after) if order == "newest" else (after, until)
+        span = _Span(partition if index is None else "", above, below)
+        if index is not None:
+            return await self._index_page(index, partition, span, limit, order)
+        place = _place(partition, whole=False)
+        if place is None:
+            return await self._scan_page(span, limit, order)
+        shards = [self._shard_page(f"R#{place}#{n}", span, limit, order) for n in range(self.shards)]
+        found = [row for page in await asyncio.gather(*shards) for row in page]
+        found.sort(key=_row_key, reverse=order == "newest")
+        return found[:limit]
+
+    async def _shard_page(self, pk: str, span: "_Span", limit: int, order: str) -> list[Row]:
+        items = await self._items(pk, span, limit, order)
+        return [(await self._whole(item)).row for item in items]
+
+    async def _index_page(self, index: str, partition: str, span: "_Span", limit: int, order: str) -> list[Row]:
+        rows: list[Row] = []
+        here = (index, partition)
+        while True:
+            pointers = await self._items(f"I#{index}#{partition}", span, min(limit + 20, PAGE_MAX), order)
+            keys = [pointer["sk"]["S"] for pointer in pointers]
+            for start in range(0, len(keys), KEYS_MAX):
+                some = keys[start : start + KEYS_MAX]
+                found = await self._read_many(some)
+                rows += [found[key].row for key in some if key in found and here in found[key].index]
+            if len(rows) >= limit or len(keys) < min(limit + 20, PAGE_MAX):
+                return rows[:limit]
+            span = span.beyond(keys[-1], order)
+
+    async def _scan_page(self, span: "_Span", limit: int, order: str) -> list[Row]:
+        """A listing over more than one type. It reads the whole table: for the tools of whoever runs the platform."""
+        found = [item async for item in self._scan() if span.holds(item["sk"]["S"])]
+        found.sort(key=lambda item: item["sk"]["S"], reverse=order == "newest")
+        return [(await self._whole(item)).row for item in found[:limit]]
+
+    async def _scan(self) -> Any:
+        start: Item | None = None
+        while True:
+            request: dict[str, Any] = {
+                "TableName": self.table,
+                "ConsistentRead": True,
+                "FilterExpression": "begins_with(pk, :r)",
+                "ExpressionAttributeValues": {":r": {"S": "R#"}},
+            }
+            if start is not None:
+                request["ExclusiveStartKey"] = start
+            answer = await self._ask("Scan", request)
+            for item in answer.get("Items", ()):
+                yield item
+            start = answer.get("LastEvaluatedKey")
+            if not start:
+                return
+
+    async def _items(self, pk: str, span: "_Span", limit: int, order: str) -> list[Item]:
+        """At most `limit` items of a partition whose sort keys lie in `span`."""
+        if span.low > span.high:
+            return []
+        items: list[Item] = []
+        start: Item | None = None
+        while True:
+            request: dict[str, Any] = {
+                "TableName": self.table,
+                "KeyConditionExpression": "pk = :p AND sk BETWEEN :low AND :high",
+                "ExpressionAttributeValues": {":p": {"S": pk}, ":low": {"S": span.low}, ":high": {"S": span.high}},
+                "ScanIndexForward": order == "oldest",
+                "ConsistentRead": True,
+                "Limit": limit - len(items) + 2,
+            }
+            if start is not None:
+                request["ExclusiveStartKey"] = start
+            answer = await self._ask("Query", request)
+            items += [item for item in answer.get("Items", ()) if span.holds(item["sk"]["S"])]
+            start = answer.get("LastEvaluatedKey")
+            if len(items) >= limit or not start:
+                return items[:limit]
+
+    async def _read(self, key: str) -> _Found | None:
+        request = {"TableName": self.table, "Key": self._key(key), "ConsistentRead": True}
+        item = (await self._ask("GetItem", request)).get("Item")
+        return await self._whole(item) if item else None
+
+    async def _read_many(self, keys: Sequence[str]) -> dict[str, _Found]:
+        wanted = [self._key(key) for key in dict.fromkeys(keys)]
+        found: dict[str, _Found] = {}
+        for turn in range(TRIES_MAX):
+            if not wanted:
+                return found
+            if turn:
+                await _pause(turn)
+            request = {"RequestItems": {self.table: {"Keys": wanted, "ConsistentRead": True}}}
+            answer = await self._ask("BatchGetItem", request)
+            for item in answer["Responses"].get(self.table, ()):
+                whole = await self._whole(item)
+                found[whole.row.key] = whole
+            wanted = answer.get("UnprocessedKeys", {}).get(self.table, {}).get("Keys", [])
+        raise Unavailable("DynamoDB is throttling reads")
+
+    async def _whole(self, item: Item) -> _Found:
+        """The record in `item`, with its parts where it has any."""
+        key, version = item["sk"]["S"], int(item["v"]["N"])
+        index = _decode_index(item["x"]["S"]) if "x" in item else ()
+        expires_at = int(item["e"]["N"]) if "e" in item else None
+        parts = item["o"]["S"] if "o" in item else None
+        if parts is not None:
+            body = await self._parts(parts)
+            if body is None:  # They went with their version: there is a newer one, or none.
+                again = await self._read(key)
+                if again is None:
+                    raise Unavailable(f"{key} was deleted while it was read")
+                return again
+        else:
+            body = b64decode(item["b"]["B"]) if "b" in item else b""
+        if "z" in item:
+            body = zlib.decompress(body)
+        self._remember(key, _Known(version, index, expires_at, parts))
+        queue = item["q"]["S"].rpartition("#")[0] if "q" in item else None
+        due_at_ms = int(item["d"]["N"]) if "d" in item else 0
+        return _Found(Row(key, version, body), index, queue, due_at_ms, expires_at)
+
+    async def _parts(self, place: str) -> bytes | None:
+        count = int(place.rpartition(":")[2])
+        items = await self._items(place, _Span("", None, None), count, "oldest")
+        return b"".join(b64decode(item["b"]["B"]) for item in items) if len(items) == count else None
+
+    # Writing.
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        assert 1 <= len(writes) <= WRITES_MAX
+        assert len(set(map(_write_key, writes))) == len(writes), "a key stands twice in one commit"
+        actions, before, after = [], [], []
+        for write in writes:
+            action, ahead, behind = self._action(write)
+            actions.append(action)
+            before += ahead
+            after += behind
+        await self._tracked(self._commit(writes, actions, before, after))
+
+    async def _commit(
+        self, writes: Sequence[Write], actions: list[dict[str, Any]], before: list[Item], after: list[str]
+    ) -> None:
+        began = time.perf_counter()
+        if before:
+            await self._put_all(before)
+        try:
+            if len(actions) == 1:
+                await self._commit_one(writes[0], actions[0])
+            else:
+                await self._transact(writes, actions)
+        except (Conflict, CommitUnknown):
+            for write in writes:
+                self._known.pop(write.key, None)
+            raise
+        for write in writes:
+            if write.body is None:
+                self._known.pop(write.key, None)
+                continue
+            place = actions[writes.index(write)]["Put"]["Item"].get("o")
+            parts = place["S"] if place else None
+            self._remember(write.key, _Known(write.version + 1, write.index, write.expires_at, parts))
+        self.commits += 1
+        if self.on_batch is not None:
+            self.on_batch(1, time.perf_counter() - began)
+        for place in after:
+            await self._drop_parts(place)
+
+    async def _commit_one(self, write: Write, action: dict[str, Any]) -> None:
+        """One item is written whole or not at all by itself, for half the price of a transaction."""
+        ((kind, request),) = action.items()
+        request["ReturnConsumedCapacity"] = "TOTAL"
+        for turn in range(TRIES_MAX):
+            try:
+                await self._send(f"{kind}Item", request)
+                return
+            except Lost as error:
+                # The same request again would find its own trace, and take it for another's.
+                raise CommitUnknown(str(error)) from error
+            except AwsError as error:
+                if error.code == "ConditionalCheckFailedException":
+                    raise Conflict(write.key) from None
+                self._sort_out(error)
+            await _pause(turn)
+        raise Unavailable("DynamoDB is throttling writes")
+
+    async def _transact(self, writes: Sequence[Write], actions: list[dict[str, Any]]) -> None:
+        # Under one token DynamoDB performs the transaction once, however often it is sent within ten minutes.
+        request = {
+            "TransactItems": actions,
+            "ClientRequestToken": secrets.token_hex(18),
+            "ReturnConsumedCapacity": "TOTAL",
+        }
+        lost: Lost | None = None
+        for turn in range(TRIES_MAX):
+            try:
+                await self._send("TransactWriteItems", request)
+                return
+            except Lost as error:
+                lost = error
+            except AwsError as error:
+                if error.code == "TransactionCanceledException":
+                    for write, reason in zip(writes, error.reasons, strict=False):
+                        if reason == "ConditionalCheckFailed":
+                            if lost is not None:
+                                # It may be our own doing, of which the answer was lost.
+                                raise CommitUnknown(f"{lost}, and then a version had moved") from None
+                            raise Conflict(write.key) from None
+                    if not _AGAIN_REASONS.intersection(error.reasons):
+                        raise Unavailable(str(error)) from error
+                elif lost is not None and error.code not in _AGAIN:
+                    raise CommitUnknown(f"{lost}, and then {error}") from error
+                else:
+                    self._sort_out(error)
+            await _pause(turn)
+        if lost is not None:
+            raise CommitUnknown(str(lost)) from lost
+        raise Unavailable("other transactions write the same records, or DynamoDB is throttling")
+
+    async def _send(self, operation: str, request: dict[str, Any]) -> None:
+        await self.client.call(operation, request)
+
+    def _sort_out(self, error: AwsError) -> None:
+        """Return where the same request may succeed the next time."""
+        if error.code == "ValidationException":
+            raise error  # What this one caller wrote cannot be kept: nobody's fault but its own.
+        if error.code not in _AGAIN:
+            raise Unavailable(str(error)) from error
+
+    def _action(self, write: Write) -> tuple[dict[str, Any], list[Item], list[str]]:
+        """The write as an action of a transaction, the items to be put before it, and the parts that go after it."""
+        assert (write.queue is None) == (write.due_at_ms is None), "a task has a queue and a due time"
+        known = self._known.get(write.key)
+        if known is not None and known.version != write.version:
+            known = None
+        behind = [known.parts] if known is not None and known.parts is not None else []
+        condition: dict[str, Any] = {"TableName": self.table}
+        if write.version == ABSENT:
+            condition["ConditionExpression"] = "attribute_not_exists(pk)"
+        else:
+            condition["ConditionExpression"] = "v = :v"
+            condition["ExpressionAttributeValues"] = {":v": {"N": str(write.version)}}
+        key = self._key(write.key)
+        if write.body is None:
+            assert write.version > ABSENT, "only what exists can be deleted"
+            return {"Delete": {"Key": key, **condition}}, [], behind
+        item: Item = {**key, "v": {"N": str(write.version + 1)}}
+        ahead: list[Item] = []
+        body = write.body
+        if len(body) >= COMPRESSED_FROM:
+            packed = zlib.compress(body, 1)
+            if len(packed) < len(body):
+                body = packed
+                item["z"] = {"N": "1"}
+        if len(body) > PART_BYTES:
+            pieces = [body[start : start + PART_BYTES] for start in range(0, len(body), PART_BYTES)]
+            place = f"O#{secrets.token_hex(12)}:{len(pieces)}"
+            item["o"] = {"S": place}
+            ahead += [
+                {"pk": {"S": place}, "sk": {"S": f"{number:04}"}, "b": _binary(piece)}
+                for number, piece in enumerate(pieces)
+            ]
+        elif body:
+            item["b"] = _binary(body)
+        if write.index:
+            _check_index(write.index)
+            item["x"] = {"S": json.dumps(write.index, ensure_ascii=False, separators=(",", ":"))}
+        if write.queue is not None:
+            item["q"] = {"S": f"{write.queue}#{zlib.crc32(write.key.encode()) % QUEUE_SHARDS}"}
+            item["d"] = {"N": str(write.due_at_ms)}
+        if write.expires_at is not None:
+            item["e"] = {"N": str(write.expires_at)}
+        there = set(known.index) if known is not None and known.expires_at == write.expires_at else set()
+        for name, partition in dict.fromkeys(write.index):
+            if (name, partition) not in there:
+                pointer: Item = {"pk": {"S": f"I#{name}#{partition}"}, "sk": {"S": write.key}}
+                if write.expires_at is not None:
+                    pointer["e"] = item["e"]
+                ahead.append(pointer)
+        return {"Put": {"Item": item, **condition}}, ahead, behind
+
+    async def _put_all(self, items: list[Item]) -> None:
+        """Put pointers and parts. They are harmless without the commit that follows, so a doubt is no matter."""
+        size = BATCH_PUTS_MAX
+        await asyncio.gather(*(self._put_batch(items[start : start + size]) for start in range(0, len(items), size)))
+
+    async def _put_batch(self, items: list[Item]) -> None:
+        left: list[Any] = [{"PutRequest": {"Item": item}} for item in items]
+        for turn in range(TRIES_MAX):
+            request = {"RequestItems": {self.table: left}, "ReturnConsumedCapacity": "TOTAL"}
+            left = (await self._ask("BatchWriteItem", request)).get("UnprocessedItems", {}).get(self.table, [])
+            if not left:
+                return
+            await _pause(turn)
+        raise Unavailable("DynamoDB is throttling writes")
+
+    async def _drop_parts(self, place: str) -> None:
+        count = int(place.rpartition(":")[2])
+        left: list[Any] = [
+            {"DeleteRequest": {"Key": {"pk": {"S": place}, "sk": {"S": f"{number:04}"}}}} for number in range(count)
+        ]
+        try:
+            for start in range(0, len(left), BATCH_PUTS_MAX):
+                some = left[start : start + BATCH_PUTS_MAX]
+                await self._ask("BatchWriteItem", {"RequestItems": {self.table: some}})
+        except (Unavailable, AwsError) as error:
+            log.warning("parts of a record that was replaced are left over", extra={"why": str(error)})
+
+    # Tasks.
+
+    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
+        assert 1 <= limit <= PAGE_MAX and lease_ms > 0
+        return await self._tracked(self._claim(queue, now_ms, lease_ms, limit))
+
+    async def _claim(self, queue: str, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
+        claimed: list[tuple[int, Row]] = []
+        tried: set[str] = set()
+        while len(claimed) < limit:
+            due = await self._due(queue, limit + len(tried), "soonest", until_ms=now_ms)
+            some = [key for _, key in due if key not in tried][: min(limit - len(claimed), KEYS_MAX)]
+            if not some:
+                break
+            tried.update(some)
+            found = await self._read_many(some)
+            leases = [self._lease(task, queue, now_ms, now_ms + lease_ms) for task in found.values()]
+            claimed += [won for won in await asyncio.gather(*leases) if won is not None]
+        claimed.sort(key=lambda won: (won[0], won[1].key))
+        return [row for _, row in claimed]
+
+    async def _lease(self, task: _Found, queue: str, now_ms: int, until_ms: int) -> tuple[int, Row] | None:
+        expired = task.expires_at is not None and task.expires_at <= now_ms // 1000
+        if task.queue != queue or task.due_at_ms > now_ms or expired:
+            return None
+        row = task.row
+        request = {
+            "TableName": self.table,
+            "Key": self._key(row.key),
+            "UpdateExpression": "SET v = :next, d = :until",
+            "ConditionExpression": "v = :v",
+            "ExpressionAttributeValues": {
+                ":v": {"N": str(row.version)},
+                ":next": {"N": str(row.version + 1)},
+                ":until": {"N": str(until_ms)},
+            },
+        }
+        try:
+            await self._ask("UpdateItem", request, repeats=False)
+        except AwsError as error:
+            if error.code == "ConditionalCheckFailedException":
+                return None
+            raise Unavailable(str(error)) from error
+        known = self._known.get(row.key)
+        if known is not None and known.version == row.version:
+            self._remember(row.key, msgspec.structs.replace(known, version=row.version + 1))
+        return task.due_at_ms, Row(row.key, row.version + 1, row.body)
+
+    async def _due(
+        self, queue: str, limit: int, order: Literal["soonest", "latest"], until_ms: int | None = None
+    ) -> list[tuple[int, str]]:
+        """(due time, key) of tasks as the index has them, which may lag behind the records."""
+        pages = [self._due_shard(f"{queue}#{n}", limit, order, until_ms) for n in range(QUEUE_SHARDS)]
+        found = [task for page in await asyncio.gather(*pages) for task in page]
+        return sorted(found, reverse=order == "latest")[:limit]
+
+    async def _due_shard(self, shard: str, limit: int, order: str, until_ms: int | None) -> list[tuple[int, str]]:
+        found: list[tuple[int, str]] = []
+        start: Item | None = None
+        while True:
+            request: dict[str, Any] = {
+                "TableName": self.table,
+                "IndexName": _DUE,
+                "KeyConditionExpression": "q = :q" if until_ms is None else "q = :q AND d <= :now",
+                "ExpressionAttributeValues": {":q": {"S": shard}}
+                | ({":now": {"N": str(until_ms)}} if until_ms is not None else {}),
+                "ScanIndexForward": order == "soonest",
+            }
+            if start is not None:
+                request["ExclusiveStartKey"] = start
+            answer = await self._ask("Query", request)
+            found += [(int(item["d"]["N"]), item["sk"]["S"]) for item in answer.get("Items", ())]
+            start = answer.get("LastEvaluatedKey")
+            # Tasks that are due at the same time stand in no order there: the last time is read to its end.
+            if not start or (len(found) >= limit and found[-1][0] != found[limit - 1][0]):
+                return found
+
+    async def peek(
+        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+    ) -> list[Waiting]:
+        assert 1 <= limit <= PAGE_MAX
+        waiting: list[Waiting] = []
+        due = await self._due(queue, PAGE_MAX, order)
+        for start in range(0, len(due), KEYS_MAX):
+            found = await self._read_many([key for _, key in due[start : start + KEYS_MAX]])
+            waiting += [
+                Waiting(task.row.key, task.due_at_ms, task.row.body)
+                for task in found.values()
+                if task.queue == queue and (task.expires_at is None or task.expires_at > now_ms // 1000)
+            ]
+            if len(waiting) >= limit:
+                break
+        waiting.sort(key=lambda task: (task.due_at_ms, task.key), reverse=order == "latest")
+        return waiting[:limit]
+
+    async def purge_expired(self, *, now: int, limit: int) -> int:
+        assert 1 <= limit <= PAGE_MAX
+        if not self._scans_for_expired:
+            return 0
+        purged = 0
+        async for item in self._scan():
+            if purged == limit:
+                break
+            if "e" in item and int(item["e"]["N"]) <= now:
+                condition = {
+                    "ConditionExpression": "e <= :now",
+                    "ExpressionAttributeValues": {":now": {"N": str(now)}},
+                }
+                key = {"pk": item["pk"], "sk": item["sk"]}
+                try:
+                    await self._ask("DeleteItem", {"TableName": self.table, "Key": key, **condition})
+                except AwsError as error:
+                    if error.code != "ConditionalCheckFailedException":
+                        raise Unavailable(str(error)) from error
+                    continue
+                self._known.pop(item["sk"]["S"], None)
+                purged += 1
+        return purged
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        await self.client.close()
+
+    # Shared by all of them.
+
+    async def _tracked(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `close` waits for, and what goes on where its caller is cancelled."""
+        if self._closed:
+            work.close()
+            raise Unavailable("the store is closed")
+        task = asyncio.ensure_future(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def _ask(self, operation: str, request: dict[str, Any], *, repeats: bool = True) -> dict[str, Any]:
+        """The answer to a request that may be repeated. Raises `Unavailable`, or `AwsError` for what is the caller's to
+        judge."""
+        why: Exception = Unavailable("never asked")
+        for turn in range(TRIES_MAX):
+            try:
+                return await self.client.call(operation, request)
+            except Lost as lost:
+                if not repeats:
+                    raise Unavailable(str(lost)) from lost
+                why = lost
+            except AwsError as error:
+                if error.code not in _AGAIN:
+                    raise _meant(error) from error
+                why = error
+            await _pause(turn)
+        raise Unavailable(str(why)) from why
+
+    def _key(self, key: str) -> Item:
+        shard = zlib.crc32(key.encode()) % self.shards
+        return {"pk": {"S": f"R#{_place(key, whole=True)}#{shard}"}, "sk": {"S": key}}
+
+    def _remember(self, key: str, known: _Known) -> None:
+        if len(self._known) >= REMEMBERED_MAX:
+            self._known.clear()
+        self._known[key] = known
+
+
+class _Span:
+    """The keys that start with a prefix and lie strictly between two others; `low` and `high` are its closed ends."""
+
+    def __init__(self, prefix: str, above: str | None, below: str | None) -> None:
+        self.prefix = prefix
+        self.above = above
+        self.below = below
+        end = prefix_end(prefix)
+        self.low = max(prefix, above or "") or "\0"
+        ends = [text for text in (end, below) if text is not None]
+        self.high = min(ends) if ends else "\U0010ffff" * 8
+
+    def holds(self, key: str) -> bool:
+        if not key.startswith(self.prefix):
+            return False
+        return (self.above is None or key > self.above) and (self.below is None or key < self.below)
+
+    def beyond(self, key: str, order: str) -> "_Span":
+        """What is left after `key`, in the direction of `order`."""
+        return _Span(self.prefix, key, self.below) if order == "oldest" else _Span(self.prefix, self.above, key)
+
+
+async def migrate(url: str) -> int:
+    """Make the table with its index, time to live and stream, or bring it up to date; the schema version."""
+    client, table, _ = _parted(url)
+    try:
+        await _migrate(client, table, url)
+    except (AwsError, Lost) as error:
+        raise StoreUnfit(_unusable(table, error)) from error
+    finally:
+        await client.close()
+    return SCHEMA_VERSION
+
+
+async def inspect(url: str) -> list[Finding]:
+    """What `tillway doctor` says of the table behind `url`."""
+    try:
+        client, table, _ = _parted(url)
+    except StoreUnfit as unfit:
+        return [Finding(ok=False, what=str(unfit), remedy="Name the table as dynamodb://table?region=….")]
+    try:
+        described = (await client.call("DescribeTable", {"TableName": table}))["Table"]
+        ttl = (await client.call("DescribeTimeToLive", {"TableName": table}))["TimeToLiveDescription"]
+        meta = (await client.call("GetItem", {"TableName": table, "Key": _META, "ConsistentRead": True})).get("Item")
+    except (AwsError, Lost) as error:
+        return [Finding(ok=False, what=_unusable(table, error), remedy="Make it with `tillway migrate`.")]
+    finally:
+        await client.close()
+    version = int(meta["version"]["N"]) if meta else 0
+    active = described.get("TableStatus") == "ACTIVE"
+    indexed = any(index["IndexName"] == _DUE for index in described.get("GlobalSecondaryIndexes", ()))
+    forgets = ttl.get("TimeToLiveStatus") in ("ENABLED", "ENABLING")
+    again = "Run `tillway migrate`."
+    looked_at = (
+        (active, f"the table {table} is {described.get('TableStatus')}", "Wait until it is ACTIVE."),
+        (indexed, "the index of due tasks is there" if indexed else "the index of due tasks is missing", again),
+        (forgets, f"time to live is {ttl.get('TimeToLiveStatus')}", again),
+        (version == SCHEMA_VERSION, f"schema {version} of {SCHEMA_VERSION}", again),
+    )
+    return [Finding(ok=ok, what=what, remedy="" if ok else remedy) for ok, what, remedy in looked_at]
+
+
+ACTIVE_WITHIN_SECONDS = 120.0
+
+
+async def _migrate(client: DynamoClient, table: str, url: str) -> None:
+    shards = int(dict(parse_qsl(urlsplit(url).query)).get("shards", SHARDS))
+    if not 1 <= shards <= 64:
+        raise StoreUnfit("The number of shards lies from 1 to 64.")
+    try:
+        await client.call(
+            "CreateTable",
+            {
+                "TableName": table,
+                "BillingMode": "PAY_PER_REQUEST",
+                "AttributeDefinitions": [
+                    {"AttributeName": "pk", "AttributeType": "S"},
+                    {"AttributeName": "sk", "AttributeType": "S"},
+                    {"AttributeName": "q", "AttributeType": "S"},
+                    {"AttributeName": "d", "AttributeType": "N"},
+                ],
+                "KeySchema": [
+                    {"AttributeName": "pk", "KeyType": "HASH"},
+                    {"AttributeName": "sk", "KeyType": "RANGE"},
+                ],
+                "GlobalSecondaryIndexes": [
+                    {
+                        "IndexName": _DUE,
+                        "KeySchema": [
+                            {"AttributeName": "q", "KeyType": "HASH"},
+                            {"AttributeName": "d", "KeyType": "RANGE"},
+                        ],
+                        "Projection": {"ProjectionType": "KEYS_ONLY"},
+                    }
+                ],
+                "StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
+            },
+        )
+    except AwsError as error:
+        if error.code != "ResourceInUseException":
+            raise
+    deadline = time.monotonic() + ACTIVE_WITHIN_SECONDS
+    while (await client.call("DescribeTable", {"TableName": table}))["Table"]["TableStatus"] != "ACTIVE":
+        if time.monotonic() > deadline:
+            raise StoreUnfit(f"The table {table} is still not active. Run `tillway migrate` again.")
+        await asyncio.sleep(0.5)
+    ttl = (await client.call("DescribeTimeToLive", {"TableName": table}))["TimeToLiveDescription"]
+    if ttl.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
+        specification = {"Enabled": True, "AttributeName": "e"}
+        await client.call("UpdateTimeToLive", {"TableName": table, "TimeToLiveSpecification": specification})
+    try:
+        meta = {**_META, "version": {"N": str(SCHEMA_VERSION)}, "shards": {"N": str(shards)}}
+        condition = "attribute_not_exists(pk)"
+        await client.call("PutItem", {"TableName": table, "Item": meta, "ConditionExpression": condition})
+    except AwsError as error:
+        if error.code != "ConditionalCheckFailedException":
+            raise
+
+
+def _parted(url: str) -> tuple[DynamoClient, str, dict[str, str]]:
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    table = parts.netloc or parts.path.strip("/")
+    region = options.get("region")
+    if not table or not region:
+        raise StoreUnfit("Name the table and its region: dynamodb://table?region=eu-central-1.")
+    try:
+        credentials = credentials_of_the_environment()
+    except NoCredentials as none:
+        raise StoreUnfit(str(none)) from none
+    return DynamoClient(region, options.get("endpoint"), credentials), table, options
+
+
+def _unusable(table: str, error: Exception) -> str:
+    if isinstance(error, AwsError) and error.code == "ResourceNotFoundException":
+        return f"There is no table {table}. Make it with `tillway init` or `tillway migrate`."
+    return f"The table {table} cannot be used: {error}"
+
+
+def _meant(error: AwsError) -> Exception:
+    """A refusal as the caller gets it: conditions and malformed requests are its own, the rest is everybody's."""
+    own = ("ConditionalCheckFailedException", "ValidationException")
+    return error if error.code in own else Unavailable(str(error))
+
+
+async def _pause(turn: int) -> None:
+    first, last = BACKOFF_SECONDS
+    await asyncio.sleep(random.uniform(0, min(first * 2**turn, last)))
+
+
+def _place(key: str, *, whole: bool) -> str | None:
+    """Scope and type of a key, `<scope>/<type>_`; of a prefix (not `whole`), None where it may hold several."""
+    scope, slash, id = key.partition("/")
+    type, underscore, _ = id.partition("_")
+    if slash and underscore:
+        return f"{scope}/{type}_"
+    return f"{scope}/" if whole else None
+
+
+def _binary(data: bytes) -> dict[str, str]:
+    return {"B": b64encode(data).decode()}
+
+
+def _check_index(index: Iterable[tuple[str, str]]) -> None:
+    seen: set[str] = set()
+    terms: set[str] = set()
+    for name, partition in index:
+        assert name in INDEXES and (name == "term" or name not in seen), f"no index, or one that stands twice: {name}"
+        seen.add(name)
+        if name == "term":
+            terms.add(partition)
+    assert len(terms) <= TERMS_MAX
+
+
+def _decode_index(text: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, partition) for name, partition in json.loads(text))
+
+
+_write_key = attrgetter("key")
+_row_key = attrgetter("key")

@@ -1,0 +1,103 @@
+"""DynamoDB for tests: MiniStack, in a virtual environment of its own, or the real table that the environment names."""
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+NAMED_BY = "TILLWAY_TEST_DYNAMODB"
+VERSION = "1.5.33"
+INSTALLS_WITHIN_SECONDS = 240
+STARTS_WITHIN_SECONDS = 60
+ACCOUNT = "000000000000"
+
+
+class MiniStack:
+    """An emulator on loopback and a free port."""
+
+    def __init__(self, python: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tillway-aws-"))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(self.port),
+            "MINISTACK_ACCOUNT_ID": ACCOUNT,
+            "AWS_ACCESS_KEY_ID": ACCOUNT,
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "HOME": str(self.folder),
+        }
+        self._log = (self.folder / "log").open("wb")
+        self._process = subprocess.Popen(
+            [python, "-m", "ministack"], cwd=self.folder, env=environment, stdout=self._log, stderr=self._log
+        )
+        deadline = time.monotonic() + STARTS_WITHIN_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"MiniStack did not start: {(self.folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.1)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def url(self, table: str) -> str:
+        return f"dynamodb://{table}?region=eu-central-1&endpoint={self.endpoint}"
+
+    def _answers(self) -> bool:
+        try:
+            urllib.request.urlopen(f"{self.endpoint}/_ministack/health", timeout=2).close()
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def start() -> MiniStack:
+    """An emulator, installed first where it is not yet. Skips the test, saying why, where it cannot be had."""
+    return MiniStack(_installed())
+
+
+def _installed() -> Path:
+    """The interpreter of MiniStack's own environment, which is made once beside ours and kept."""
+    home = Path(sys.prefix) / f"ministack-{VERSION}"
+    python = home / "bin" / "python"
+    done = home / ".installed"
+    with (Path(sys.prefix) / "ministack.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if done.exists():
+            return python
+        shutil.rmtree(home, ignore_errors=True)
+        try:
+            package = f"ministack[full]=={VERSION}"
+            commands: tuple[list[str | Path], ...] = (
+                [sys.executable, "-m", "venv", home],
+                [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", package],
+            )
+            for command in commands:
+                subprocess.run(command, check=True, timeout=INSTALLS_WITHIN_SECONDS, capture_output=True)
+        except (subprocess.SubprocessError, OSError) as error:
+            pytest.skip(f"MiniStack cannot be installed: {error}")
+        done.touch()
+    return python
