@@ -13,7 +13,7 @@ from tillway.connectors.transport import converse
 from tillway.domain import credit, payment_intent, refund
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.ledger import Entry
-from tillway.domain.outcome import Declined, Outcome, Unknown
+from tillway.domain.outcome import Declined, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes
 from tillway.engine import attempts
@@ -49,6 +49,14 @@ def a_time_out_means_declined() -> AbstractContextManager[None]:
         return Declined() if isinstance(outcome, Unknown) else outcome
 
     return replaced(attempts, "converse", impatient)
+
+
+def a_pending_debit_counts_as_paid() -> AbstractContextManager[None]:
+    async def hopeful(*arguments: Any) -> Any:
+        outcome = await converse(*arguments)
+        return Succeeded(outcome.bank_id, outcome.notices) if isinstance(outcome, Pending) else outcome
+
+    return replaced(attempts, "converse", hopeful)
 
 
 def _writes_without(dropped: Callable[[Write], bool]) -> AbstractContextManager[None]:
@@ -185,6 +193,7 @@ class Mutant(NamedTuple):
 MUTANTS = (
     Mutant(a_new_reference_for_every_sending, ("durable first", "performed once")),
     Mutant(a_time_out_means_declined, ("declined",)),
+    Mutant(a_pending_debit_counts_as_paid, ("declined", "bank", "money")),
     Mutant(the_attempt_is_never_written, ("durable first",)),
     Mutant(the_attempt_is_never_deleted, ("liveness",)),
     Mutant(the_idempotency_record_has_a_commit_of_its_own, ("one payment", "same answer")),

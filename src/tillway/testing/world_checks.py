@@ -16,6 +16,7 @@ from tillway.api.app import Response
 from tillway.connectors import port
 from tillway.connectors.bank import BankOperation
 from tillway.domain.account import SCOPE_KEY_LENGTH
+from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.charge import Charge
 from tillway.domain.credit import METHOD_TYPE as CREDIT
 from tillway.domain.credit import CustomerBalanceTransaction
@@ -477,8 +478,14 @@ def _check_events(books: Books) -> None:
         expect("payment_intent.created", payment.id, int(listed))
         expect("payment_intent.succeeded", payment.id, int(listed and payment.status == "succeeded"))
         expect("payment_intent.canceled", payment.id, int(listed and payment.status == "canceled"))
+        debits = sum(
+            charge.payment == payment.id and charge.method_type in DEBIT_CURRENCIES
+            for charge in books.of(Charge).values()
+        )
+        expect("payment_intent.processing", payment.id, debits)
     refunds = Counter(refund.charge for refund in books.of(Refund).values())
     for charge in books.of(Charge).values():
+        expect("charge.pending", charge.id, int(charge.method_type in DEBIT_CURRENCIES))
         expect("charge.succeeded", charge.id, int(charge.status == "succeeded"))
         expect("charge.failed", charge.id, int(charge.status == "failed"))
         voided = charge.status == "succeeded" and not charge.captured and charge.released_minor > 0

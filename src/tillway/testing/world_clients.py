@@ -33,6 +33,14 @@ ALIASES = ("pm_card_visa",) * 6 + (
     "pm_card_createDisputeInquiry",
     "pm_card_threeDSecure2Required",
 )
+DEBITS = {
+    "us_bank_account": ("000123456789", "000987654321", "000111111113", "000222222227", "000555555559"),
+    "sepa_debit": ("DE89370400440532013000", "AT611904300234573201", "DE65370400440002222227", "BE08510007547063"),
+}
+"""Bank accounts that pay: some settle, some come back, and one of each kind is disputed."""
+
+DEBIT_CURRENCY = {"us_bank_account": "usd", "sepa_debit": "eur"}
+
 AMOUNTS = (1, 2, 24, 25, 60, 999, 4200, 4200, 4200, 77_000)
 PARTS = (1, 2, 24, 500, 2000, 4200)
 CURRENCIES = ("usd", "eur", "jpy")
@@ -118,7 +126,7 @@ class Client:
             "currency": random.choice(CURRENCIES),
             "metadata": {},
         }
-        match random.choice(("intent", "intent", "customer", "credit", "two steps", "charge")):
+        match random.choice(("intent", "intent", "customer", "debit", "credit", "two steps", "charge")):
             case "charge":
                 params["source"] = await self._source()
                 if random.random() < 0.5:
@@ -138,6 +146,8 @@ class Client:
                 return await self._one("/v1/payment_intents", {**params, **means, "confirm": True})
             case "credit":
                 return await self._pay_with_credit(params)
+            case "debit":
+                return await self._debit(params)
             case _:
                 if random.random() < 0.5:
                     params["capture_method"] = "manual"
@@ -147,6 +157,28 @@ class Client:
                 racing = [self._confirm(made["id"]) for _ in range(random.choice((1, 2)))]
                 paid = [answer for answer in await asyncio.gather(*racing) if answer is not None]
                 return paid[0] if paid else made
+
+    async def _debit(self, params: dict[str, Any]) -> dict[str, Any] | None:
+        """A bank account pays: a public test account, one that is told with the payment, or one that is kept for a
+        customer, and perhaps removed while it pays."""
+        random = self.random
+        type = random.choice(tuple(DEBITS))
+        details = {"type": type, type: _account(type, random.choice(DEBITS[type])), "billing_details": HOLDER}
+        means: dict[str, Any] = {"payment_method_data": details}
+        match random.choice(("alias", "told", "kept")):
+            case "alias":
+                scenario = random.choice(("success", "insufficientFunds"))
+                alias = f"pm_usBankAccount_{scenario}" if type == "us_bank_account" else f"pm_sepaDebit_{scenario}_de"
+                means = {"payment_method": alias}
+            case "kept":
+                customer = await self._one("/v1/customers", {})
+                if customer is not None:
+                    means |= {"customer": customer["id"], "setup_future_usage": "off_session"}
+            case _:
+                pass
+        accepted = {"mandate_data": {"customer_acceptance": {"type": "offline"}}}
+        params |= {"currency": DEBIT_CURRENCY[type], "payment_method_types": ["card", type], "confirm": True}
+        return await self._one("/v1/payment_intents", {**params, **means, **accepted})
 
     async def _pay_with_credit(self, params: dict[str, Any]) -> dict[str, Any] | None:
         """A customer is given credit, perhaps too little, and what is there is paid with and taken back at once."""
@@ -300,6 +332,15 @@ class Client:
         response = await answer
         world.tell(asked.who, f"<- {_told(response)}")
         return response
+
+
+HOLDER = {"name": "Anna", "email": "anna@example.org"}
+
+
+def _account(type: str, number: str) -> dict[str, Any]:
+    if type == "sepa_debit":
+        return {"iban": number}
+    return {"account_number": number, "routing_number": "110000000"}
 
 
 def _nothing_came(answer: "asyncio.Future[Response | None]") -> None:
