@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tillway.connectors.transport import converse
-from tillway.domain import credit, payment_intent, refund
+from tillway.domain import credit, payment_intent, payout, refund
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.ledger import Entry
 from tillway.domain.outcome import Declined, Outcome, Pending, Succeeded, Unknown
@@ -179,6 +179,40 @@ def a_failed_refund_stays_on_the_charge() -> AbstractContextManager[None]:
     return replaced(refund, "fail", halfway)
 
 
+def payouts_move_no_guard() -> AbstractContextManager[None]:
+    return _writes_without(lambda write: "/pog_" in write.key)
+
+
+def a_payout_is_begun_without_a_commit() -> AbstractContextManager[None]:
+    async def at_once(self: Attempts, caller: Any, attempt: Attempt) -> Attempt:
+        return msgspec.structs.replace(attempt, state="new")
+
+    return replaced(Attempts, "_begin", at_once)
+
+
+def a_payout_under_way_can_be_cancelled() -> AbstractContextManager[None]:
+    original = payout.cancel
+
+    def late(paid_out: Any, attempt: Attempt | None, *arguments: Any) -> Changes:
+        if attempt is not None:
+            attempt = msgspec.structs.replace(attempt, state="scheduled")
+        return original(paid_out, attempt, *arguments)
+
+    return replaced(payout, "cancel", late)
+
+
+def a_failed_payout_keeps_the_money() -> AbstractContextManager[None]:
+    original = payout.fail
+
+    def unbooked(*arguments: Any) -> Changes:
+        changes = original(*arguments)
+        return msgspec.structs.replace(
+            changes, records=tuple(record for record in changes.records if not isinstance(record, Entry))
+        )
+
+    return replaced(payout, "fail", unbooked)
+
+
 class Mutant(NamedTuple):
     """`checks`: those of the worlds' checks that may be the first to find it. `store`: for a bug in the store."""
 
@@ -196,7 +230,7 @@ MUTANTS = (
     Mutant(a_pending_debit_counts_as_paid, ("declined", "bank", "money")),
     Mutant(the_attempt_is_never_written, ("durable first",)),
     Mutant(the_attempt_is_never_deleted, ("liveness",)),
-    Mutant(the_idempotency_record_has_a_commit_of_its_own, ("one payment", "same answer")),
+    Mutant(the_idempotency_record_has_a_commit_of_its_own, ("one payment", "same answer", "liveness")),
     Mutant(events_have_a_commit_of_their_own, ("events",)),
     Mutant(None, ("bounds", "bank", "money"), CarelessStore),
     Mutant(settling_twice_posts_twice, ("events", "money", "final", "liveness", "error inside")),
@@ -206,4 +240,8 @@ MUTANTS = (
     Mutant(a_failed_refund_stays_on_the_charge, ("bank", "money")),
     Mutant(None, ("credit",), CarelessStoreOfCustomers),
     Mutant(credit_is_spent_without_an_entry, ("credit",)),
+    Mutant(payouts_move_no_guard, ("overdrawn",)),
+    Mutant(a_payout_is_begun_without_a_commit, ("cancelled", "declined")),
+    Mutant(a_payout_under_way_can_be_cancelled, ("cancelled", "declined")),
+    Mutant(a_failed_payout_keeps_the_money, ("money",)),
 )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tillway.cli.installation import Name, first_use, records, show_once, with_store
+from tillway.cli.installation import Name, author, first_use, records, show_once, with_store
 from tillway.cli.terminal import AsJson, DataDir, Document, day, say, settings_from, show, table
 
 if TYPE_CHECKING:
@@ -15,13 +15,15 @@ app = typer.Typer(help="The merchants of an installation.", no_args_is_help=True
 
 
 @app.command()
-def create(context: typer.Context, data_dir: DataDir = None, name: Name = "", as_json: AsJson = False) -> None:
+def create(
+    context: typer.Context, data_dir: DataDir = None, name: Name = "", as_json: AsJson = False
+) -> None:
     """Add a merchant with its keys. The keys are shown once; a running server knows them at once."""
     from tillway.engine.clock import Clock
     from tillway.engine.setup import create_account
 
     async def work(store: "Store") -> Document:
-        return first_use(*await create_account(store, Clock(), name=name))
+        return first_use(*await create_account(store, Clock(), name=name, by=author("accounts create")))
 
     made = with_store(settings_from(context.params), work)
     say("These keys are shown once; keep them.")
@@ -29,7 +31,9 @@ def create(context: typer.Context, data_dir: DataDir = None, name: Name = "", as
 
 
 @app.command("list")
-def list_accounts(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def list_accounts(
+    context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False
+) -> None:
     """List the merchants."""
     from tillway.domain.account import Account
 

@@ -7,12 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import records, scopes, with_store
-from tillway.cli.terminal import AsJson, DataDir, Document, Mode, WrongUsage, fail, run, say, settings_from, show, table
+from tillway.cli.installation import records, scopes, told, with_store
+from tillway.cli.terminal import (
+    AsJson,
+    DataDir,
+    Document,
+    Mode,
+    WrongUsage,
+    fail,
+    run,
+    say,
+    settings_from,
+    show,
+    table,
+)
 
 if TYPE_CHECKING:
     from tillway.domain.account import ConnectorConfig
-    from tillway.store.port import Store, Write
+    from tillway.store.port import Store
 
 app = typer.Typer(help="Banks and providers: add, list, remove, kinds.", no_args_is_help=True)
 
@@ -68,7 +80,7 @@ def add(
             if before is not None:
                 config = msgspec.structs.replace(wanted, created=before.created, default=default or before.default)
             try:
-                await store.commit([_write(config, version), *_dethroned(there, config)])
+                await store.commit(told("connectors add", (version, before, config), *_dethroned(there, config)))
                 return config
             except Conflict:
                 continue
@@ -81,7 +93,9 @@ def add(
 
 
 @app.command("list")
-def list_connectors(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def list_connectors(
+    context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False
+) -> None:
     """List the connectors, without the values of their settings."""
     from tillway.domain.account import ConnectorConfig
     from tillway.engine.connections import described
@@ -111,8 +125,7 @@ def remove(
     data_dir: DataDir = None,
 ) -> None:
     """Remove a connector. Payments made through it can then be neither captured nor refunded."""
-    from tillway.domain.account import SYSTEM, ConnectorConfig
-    from tillway.store.port import Write
+    from tillway.domain.account import ConnectorConfig
 
     id = f"con_{mode}_{name}"
 
@@ -127,7 +140,7 @@ def remove(
                 f"Wait until it has, settle it by hand (/ops/v1/doubts), or use --force."
             )
         config, version = there[id]
-        await store.commit([Write(f"{SYSTEM}/{id}", version, None)])
+        await store.commit(told("connectors remove", (version, config, None)))
         return config
 
     removed = with_store(settings_from(context.params), work)
@@ -204,18 +217,14 @@ def _check(config: "ConnectorConfig") -> None:
         raise WrongUsage(f"{config.kind} serves test mode only")
 
 
-def _write(config: "ConnectorConfig", version: int) -> "Write":
-    from tillway.engine.setup import system_write
-
-    return system_write(config, version)
-
-
-def _dethroned(there: "dict[str, tuple[ConnectorConfig, int]]", config: "ConnectorConfig") -> "list[Write]":
-    """The writes that take the default away from the others of the mode, where `config` has it now."""
+def _dethroned(
+    there: "dict[str, tuple[ConnectorConfig, int]]", config: "ConnectorConfig"
+) -> "list[tuple[int, ConnectorConfig, ConnectorConfig]]":
+    """The alterations that take the default away from the others of the mode, where `config` has it now."""
     from tillway.engine.connections import as_default
 
     return [
-        _write(as_default(other, False), version)
+        (version, other, as_default(other, False))
         for other, version in there.values()
         if config.default and other.default and other.mode == config.mode and other.id != config.id
     ]

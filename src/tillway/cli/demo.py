@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 
-from tillway.cli.installation import DEMO_FILE, create, records, with_store
+from tillway.cli.installation import DEMO_FILE, create, records, told, with_store
 from tillway.cli.terminal import DataDir, fail, say, setting, settings_from
 from tillway.settings import Settings
 
@@ -126,7 +126,8 @@ async def _with_new_keys(store: "Store") -> Shop:
     import time
 
     from tillway.domain.account import Account
-    from tillway.engine.setup import new_key, system_write
+    from tillway.engine.setup import new_key
+    from tillway.store.port import ABSENT
 
     accounts = sorted((account for account, _ in await records(store, Account)), key=lambda account: account.created)
     assert accounts, "an installation that is there has an account"
@@ -134,7 +135,7 @@ async def _with_new_keys(store: "Store") -> Shop:
         new_key(accounts[0].id, "test", kind, created=int(time.time()), name="demo")
         for kind in ("secret", "publishable")
     )
-    await store.commit([system_write(secret.record), system_write(publishable.record)])
+    await store.commit(told("demo", (ABSENT, None, secret.record), (ABSENT, None, publishable.record)))
     return Shop(accounts[0].id, secret.secret, publishable.secret)
 
 

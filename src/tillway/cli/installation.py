@@ -11,8 +11,9 @@ from tillway.settings import FILE_NAME, Settings
 if TYPE_CHECKING:
     from tillway.domain.account import Account
     from tillway.domain.record import Record
+    from tillway.engine.audit import Author
     from tillway.engine.setup import NewKey
-    from tillway.store.port import Store
+    from tillway.store.port import Store, Write
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Record")
@@ -70,7 +71,7 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
             if await store.query(None, "sys/acct_", limit=1):
                 return None
             Keyring.load(key_file(settings)) if begun else Keyring.create(key_file(settings))
-            account, keys = await create_account(store, Clock(), name=name)
+            account, keys = await create_account(store, Clock(), name=name, by=author("init"))
         finally:
             await store.close()
         return first_use(account, keys) | {"data_dir": str(directory.absolute())}
@@ -107,6 +108,34 @@ def with_store(settings: Settings, work: "Callable[[Store], Coroutine[Any, Any, 
             await store.close()
 
     return run(opened)
+
+
+def author(command: str) -> "Author":
+    """Who runs a command, for the audit trail: the user of the operating system."""
+    import getpass
+    import os
+
+    from tillway.engine.audit import Author
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())  # A container's user need not have a name.
+    return Author(f"cli:{user}", f"tillway {command}")
+
+
+def told(
+    command: str, *alterations: "tuple[int, Record | None, Record | None]", detail: dict[str, Any] | None = None
+) -> "list[Write]":
+    """The writes of an administrative action, with the entry of the audit trail that tells of it.
+
+    An alteration is (version seen, record as it was, record as it shall be); None stands for no record.
+    """
+    from tillway.domain.account import SYSTEM
+    from tillway.engine.audit import audited
+    from tillway.engine.clock import Clock
+
+    return audited(SYSTEM, author(command), Clock().moment(), *alterations, detail=detail)
 
 
 async def records(store: "Store", kind: type[R]) -> list[tuple[R, int]]:

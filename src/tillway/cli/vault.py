@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import scopes, with_store
+from tillway.cli.installation import author, scopes, told, with_store
 from tillway.cli.terminal import AsJson, DataDir, day, fail, say, settings_from, show, table
 
 if TYPE_CHECKING:
-    from tillway.store.port import Store
+    from collections.abc import Sequence
+
+    from tillway.store.port import Store, Write
     from tillway.vault.rotation import Progress, Rotation
 
 app = typer.Typer(help="The keys of the card vault: rotate, keys, forget.", no_args_is_help=True)
@@ -19,6 +21,8 @@ def rotate(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = F
     """Make a new key and move every stored card under it, while the server runs. Killed, it goes on when run again."""
     import msgspec
 
+    from tillway.engine.audit import rewrapped
+    from tillway.engine.clock import Clock
     from tillway.vault import rotation
     from tillway.vault.keyring import Keyring
     from tillway.wiring import key_file
@@ -29,8 +33,17 @@ def rotate(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = F
     def progress(done: "Progress") -> None:
         say(f"pass {done.number}: {done.read} read, {done.moved} moved")
 
+    by, clock = author("vault rotate"), Clock()
+
+    def tell(scope_key: str, writes: "Sequence[Write]") -> "list[Write]":
+        return [rewrapped(scope_key, by, clock.moment(), writes)]
+
     async def work(store: "Store") -> "Rotation":
-        return await rotation.rotate(store, keyring, lambda: scopes(store), progress=progress)
+        await store.commit(told("vault rotate", detail={"state": "begun", "key": keyring.current_id()}))
+        done = await rotation.rotate(store, keyring, lambda: scopes(store), tell=tell, progress=progress)
+        outcome = {"state": "done", "key": done.key_id, "moved": done.moved, "retired": done.retired}
+        await store.commit(told("vault rotate", detail=outcome))
+        return done
 
     done = with_store(settings, work)
     text = f"{done.moved} records moved under {done.key_id}; retired: {', '.join(done.retired) or 'none'}"
@@ -67,7 +80,10 @@ def forget(
     keyring = Keyring.load(key_file(settings))
 
     async def work(store: "Store") -> None:
-        await rotation.forget_key(store, keyring, key, lambda: scopes(store))
+        async def tell() -> None:
+            await store.commit(told("vault forget", detail={"key": key}))
+
+        await rotation.forget_key(store, keyring, key, lambda: scopes(store), tell=tell)
 
     with_store(settings, work)
     say(f"{key} is destroyed.")

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from tillway.domain.account import ConnectorConfig
 from tillway.domain.attempt import Attempt
 from tillway.domain.event import WebhookEndpoint
+from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import SealedRecord
 from tillway.domain.record import NOTHING, Record, Value
@@ -37,7 +39,11 @@ REDACTED: dict[type[Record], tuple[str, ...]] = {
 UNREMARKABLE: dict[type[Record], frozenset[str]] = {
     Attempt: frozenset(("asked", "due_at_ms", "reason", "sent")),
 }
-"""Fields that tell when a task is tried again, and nothing about money: a change of these alone is no entry."""
+"""Fields that tell when a task is tried again, and nothing about money: a change of these alone is no entry. That such
+a task is made, and that it ends, its subject tells: the payment, refund or payout whose `attempt` it is."""
+
+UNCHANGING: frozenset[type[Record]] = frozenset((Entry,))
+"""Records that are written once and stay: the trail holds the digest of their bytes, and the bytes are the record."""
 
 DIGEST_BYTES = 32
 
@@ -49,13 +55,14 @@ class Change(Value, frozen=True, kw_only=True):
     """What became of one record: `version` is the one it then had, or had last.
 
     `new` holds the fields that it was made with, `gone` those it had when it was deleted, `changed` the value before
-    and after of each field that differs. With none of the three it was written as it was, to hold off whoever else
-    was about to change it.
+    and after of each field that differs. `digest` stands in the place of `new` for a record that never changes. With
+    none of the four it was written as it was, to hold off whoever else was about to change it.
     """
 
     id: str
     version: int
     new: msgspec.Raw = NOTHING
+    digest: bytes = b""
     changed: dict[str, tuple[Any, Any]] = {}
     gone: msgspec.Raw = NOTHING
 
@@ -115,6 +122,11 @@ def leaf_of(id: str, body: bytes) -> bytes:
     return hashlib.sha256(b"%b%b\n%b" % (_LEAF, id.encode(), body)).digest()
 
 
+def digest_of(body: bytes) -> bytes:
+    """The digest of a record that never changes."""
+    return hashlib.sha256(body).digest()
+
+
 def root_of(leaves: bytes) -> bytes:
     """The Merkle root over `leaves`, DIGEST_BYTES each: pairs are hashed level by level, and one that has no partner
     moves up as it is, which is RFC 6962's tree."""
@@ -165,18 +177,16 @@ def next_batch(
 
 def differences(before: Record, after: Record) -> dict[str, tuple[Any, Any]]:
     """The fields that differ, each with its value before and after; HIDDEN where they are not to be seen."""
-    fields = after.__struct_fields__
+    kind = type(after)
     found = {
         field: (old, new)
-        for field, old, new in zip(
-            fields, msgspec.structs.astuple(before), msgspec.structs.astuple(after), strict=True
-        )
+        for field, old, new in zip(kind.__struct_fields__, astuple(before), astuple(after), strict=True)
         if old is not new and old != new
     }
-    for field in REDACTED.get(type(after), ()):
+    for field in REDACTED.get(kind, ()):
         if field in found:
             old, new = found[field]
-            found[field] = (HIDDEN if old else old, HIDDEN if new else new)
+            found[field] = (old and HIDDEN, new and HIDDEN)
     return found
 
 

@@ -2,8 +2,8 @@
 
 State is what a merchant, a provider or an operator could ask about. What is derived from it or only carries it is left
 out: events and their deliveries repeat the change that they tell of, an idempotency record repeats an answer, a
-balance checkpoint repeats postings, and most tasks say when something is looked at again. An attempt is a task too, and
-stays in: that it was made and how it ended is money on its way.
+balance checkpoint repeats postings, and most tasks say when something is looked at again. Of an attempt, a task too,
+the trail has what money hangs on: that its outcome is unknown or pending.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,17 @@ import msgspec
 
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import (
+    HIDDEN,
+    REDACTED,
     TASK_ID,
+    UNCHANGING,
     UNREMARKABLE,
     AuditBatch,
     AuditEntry,
     AuditTask,
     Change,
     differences,
+    digest_of,
     shown,
 )
 from tillway.domain.event import Event
@@ -52,21 +56,22 @@ def changes_of(before: Before, records: Sequence[Record], writes: Sequence[Write
         kind = type(record)
         if kind in LEFT_OUT:
             continue
+        assert write.body is not None
         known = before.get(record.id)
         old = known[1] if known is not None else None
-        if old is None:
-            seen = shown(record)
-            body = write.body if seen is record else encode(seen)
-            told.append(Change(id=record.id, version=write.version + 1, new=msgspec.Raw(body or b"")))
-            continue
-        fields = differences(old, record)
-        if kind in UNREMARKABLE and UNREMARKABLE[kind].issuperset(fields):
-            continue
-        told.append(Change(id=record.id, version=write.version + 1, changed=fields))
+        if old is not None:
+            fields = differences(old, record)
+            if kind not in UNREMARKABLE or not UNREMARKABLE[kind].issuperset(fields):
+                told.append(Change(id=record.id, version=write.version + 1, changed=fields))
+        elif kind in UNCHANGING:
+            told.append(Change(id=record.id, version=1, digest=digest_of(write.body)))
+        elif kind not in UNREMARKABLE:
+            body = encode(shown(record)) if kind in REDACTED else write.body
+            told.append(Change(id=record.id, version=1, new=msgspec.Raw(body)))
     for write in writes[len(records) :]:
         id = write.key.partition("/")[2]
         old = before[id][1] if id in before else None
-        if old is not None and type(old) not in LEFT_OUT:
+        if old is not None and type(old) not in LEFT_OUT and type(old) not in UNREMARKABLE:
             told.append(Change(id=id, version=write.version, gone=msgspec.Raw(encode(shown(old)))))
     return told
 
@@ -110,6 +115,15 @@ def entry_write(
         detail=detail or {},
     )
     return write_of(scope_key, entry, ABSENT)
+
+
+def rewrapped(scope_key: str, by: Author, at: Moment, writes: Sequence[Write]) -> Write:
+    """The entry of a commit that puts sealed records under another key: named, and nothing of them shown."""
+    changes = [
+        Change(id=write.key.partition("/")[2], version=write.version + 1, changed={"sealed": (HIDDEN, HIDDEN)})
+        for write in writes
+    ]
+    return entry_write(scope_key, by, at, changes)
 
 
 def task_write(scope_key: str, now_ms: int) -> Write:

@@ -18,6 +18,7 @@ from tillway.domain.attempt import Attempt
 from tillway.domain.event import NoticeTask
 from tillway.domain.record import Changes, Moment
 from tillway.engine.attempts import Attempts
+from tillway.engine.audit_chain import AuditChain
 from tillway.engine.core import Caller, Engine, Load
 from tillway.store.codec import decode, write_of
 from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row
@@ -31,6 +32,10 @@ AT_ONCE_MAX = 64
 """Tasks of a queue that one process works on at a time."""
 
 POLL_SECONDS = 0.5
+SLOW = ("audit",)
+SLOW_POLL_SECONDS = 5.0
+"""The queues whose tasks nobody waits for, and how often these are looked at."""
+
 PURGE_EVERY_SECONDS = 60.0
 PURGE_MAX = 1000
 
@@ -41,11 +46,13 @@ class Runner:
     def __init__(self, engine: Engine, attempts: Attempts, deliver: Work, carry_order: Work) -> None:
         self.engine = engine
         self.attempts = attempts
+        self.audit = AuditChain(engine.store, engine.clock)
         self.queues: dict[str, Work] = {
             "attempts": attempts.take_over,
             "expiries": attempts.expire,
             "notices": self._hand_in,
             "deliveries": deliver,
+            "audit": self.audit.run,
             "orders": carry_order,
         }
         self._loops: list[asyncio.Task[None]] = []
@@ -60,6 +67,7 @@ class Runner:
         self._loops.append(asyncio.create_task(self._keep_leases()))
         self._loops.append(asyncio.create_task(self._purge()))
         self._loops.append(asyncio.create_task(self._ask_soon()))
+        self._loops.append(asyncio.create_task(self._ensure_audit()))
 
     async def stop(self, *, within_seconds: float) -> None:
         """Claim nothing more, and let what is under way finish for that long; the rest is found again by its lease."""
@@ -113,7 +121,7 @@ class Runner:
                 log.exception("tasks could not be claimed", extra={"queue": queue})
             if found < CLAIM_MAX:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_SECONDS):
+                    async with asyncio.timeout(SLOW_POLL_SECONDS if queue in SLOW else POLL_SECONDS):
                         await wake.wait()
 
     async def _keep_leases(self) -> None:
@@ -163,6 +171,12 @@ class Runner:
                 after = rows[-1].key
         except Exception:
             log.exception("waiting questions could not be brought forward; they are asked when they are due")
+
+    async def _ensure_audit(self) -> None:
+        try:
+            await self.audit.ensure()
+        except Exception:
+            log.exception("the tasks of the audit trail could not be looked for; the next start does it")
 
     async def _bring_forward(self, scope_key: str) -> None:
         """Make due at once those attempts of the scope whose next question waits for longer than a lease."""

@@ -3,13 +3,16 @@
 import msgspec
 
 from tillway.domain.access import ClientSecret, OAuthClient, secret_digest
-from tillway.domain.account import SYSTEM, Account, ApiKey, Mode, key_id
+from tillway.domain.account import SYSTEM, Account, ApiKey, Mode, Scope, key_id
 from tillway.domain.record import Record
+from tillway.engine.audit import Author, audited, task_write
 from tillway.engine.clock import Clock, random_text
 from tillway.store.codec import write_of
 from tillway.store.port import ABSENT, Store, Write
 
 SECRET_LENGTH = 40
+MODES: tuple[Mode, ...] = ("test", "live")
+BY_ITSELF = Author("system", "create account")
 
 
 class NewKey(msgspec.Struct, frozen=True):
@@ -74,19 +77,21 @@ def new_client_secret(created: int) -> tuple[ClientSecret, str]:
 
 
 async def create_account(
-    store: Store, clock: Clock, *, name: str = "", handle: str = ""
+    store: Store, clock: Clock, *, name: str = "", handle: str = "", by: Author = BY_ITSELF
 ) -> tuple[Account, list[NewKey]]:
     """An account with a test and a live key pair, in one commit. The keys come in the order test secret, test
     publishable, live secret, live publishable."""
     created = clock.now_ms() // 1000
     account = Account(id=f"acct_{random_text(16)}", created=created, name=name, handle=handle)
-    keys = [
-        new_key(account.id, mode, kind, created=created)
-        for mode in ("test", "live")
-        for kind in ("secret", "publishable")
-    ]
+    keys = [new_key(account.id, mode, kind, created=created) for mode in MODES for kind in ("secret", "publishable")]
     records: list[Record] = [account, *(key.record for key in keys)]
-    await store.commit([system_write(record) for record in records])
+    at = clock.moment()
+    await store.commit(
+        [
+            *audited(SYSTEM, by, at, *((ABSENT, None, record) for record in records)),
+            *(task_write(Scope(account=account.id, mode=mode).key, at.now_ms) for mode in MODES),
+        ]
+    )
     return account, keys
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from tillway.domain.payment_method import SealedRecord
 from tillway.store.codec import write_of
-from tillway.store.port import CommitUnknown, Conflict, Row, Store, Unavailable, Write
+from tillway.store.port import WRITES_MAX, CommitUnknown, Conflict, Row, Store, Unavailable, Write
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.keyring import CHECK_EVERY_SECONDS, KeyRefused, Keyring
 from tillway.vault.port import SealedSecret, Vault, VaultTampered
@@ -25,13 +25,19 @@ NOTICE_SECONDS = 2 * CHECK_EVERY_SECONDS
 """How long after a key is added the first pass begins. By then every server seals under the new one."""
 
 PASSES_MAX = 10
-PAGE_ROWS = 100
+PAGE_ROWS = WRITES_MAX - 1
+"""Records moved in one commit; the last write is the audit trail's."""
+
 PAGES_MAX = 100_000_000
 TRIES_MAX = 10
 _PAUSE_SECONDS = 0.02
 
 Scopes = Callable[[], Awaitable[Sequence[str]]]
 """Every scope that there is now; asked anew for each pass, since merchants come while it runs."""
+
+
+Tell = Callable[[str, Sequence[Write]], Sequence[Write]]
+"""What the audit trail adds to a commit of these writes to that scope: one write at most."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +70,7 @@ async def rotate(
     keyring: Keyring,
     scopes: Scopes,
     *,
+    tell: Tell,
     progress: Callable[[Progress], None] = lambda progress: None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Rotation:
@@ -78,7 +85,7 @@ async def rotate(
     moved = 0
     for number in range(1, PASSES_MAX + 1):
         old = _old(keyring)
-        passed = await _pass(store, vault, await scopes(), number, progress, sleep)
+        passed = await _pass(store, vault, await scopes(), number, tell, progress, sleep)
         moved += passed.moved
         if passed.moved == 0:
             break
@@ -99,16 +106,20 @@ async def rotate(
     )
 
 
-async def forget_key(store: Store, keyring: Keyring, key_id: str, scopes: Scopes) -> None:
+async def forget_key(
+    store: Store, keyring: Keyring, key_id: str, scopes: Scopes, *, tell: Callable[[], Awaitable[None]]
+) -> None:
     """Destroy a retired key, after a full pass that found no record under it. Raises `KeyRefused`.
 
-    Backups made before the rotation can then no longer be opened.
+    Backups made before the rotation can then no longer be opened. `tell` is awaited before it: the audit trail has it
+    first.
     """
     for scope in await scopes():
         async for rows in _pages(store, scope):
             for row in rows:
                 if _names_key(row, key_id):
                     raise KeyRefused(f"{row.key} is still sealed under {key_id}. Run `tillway vault rotate` first.")
+    await tell()
     await asyncio.to_thread(keyring.forget, key_id)
 
 
@@ -123,6 +134,7 @@ async def _pass(
     vault: Vault,
     scopes: Sequence[str],
     number: int,
+    tell: Tell,
     progress: Callable[[Progress], None],
     sleep: Callable[[float], Awaitable[None]],
 ) -> _Passed:
@@ -140,7 +152,7 @@ async def _pass(
                     continue
                 if write is not None:
                     writes.append(write)
-            await _commit(store, vault, writes, sleep)
+            await _commit(store, vault, writes, tell, sleep)
             read += len(rows)
             moved += len(writes)
             progress(Progress(number=number, scope=scope, read=read, moved=moved))
@@ -148,19 +160,21 @@ async def _pass(
 
 
 async def _commit(
-    store: Store, vault: Vault, writes: Sequence[Write], sleep: Callable[[float], Awaitable[None]]
+    store: Store, vault: Vault, writes: Sequence[Write], tell: Tell, sleep: Callable[[float], Awaitable[None]]
 ) -> None:
     """All of `writes` in one commit; where that does not go, each for itself, read anew."""
     if not writes:
         return
     try:
-        await store.commit(writes)
+        await store.commit([*writes, *tell(_scope(writes[0].key), writes)])
     except (Conflict, CommitUnknown, Unavailable):
         for write in writes:
-            await _commit_one(store, vault, write.key, sleep)
+            await _commit_one(store, vault, write.key, tell, sleep)
 
 
-async def _commit_one(store: Store, vault: Vault, key: str, sleep: Callable[[float], Awaitable[None]]) -> None:
+async def _commit_one(
+    store: Store, vault: Vault, key: str, tell: Tell, sleep: Callable[[float], Awaitable[None]]
+) -> None:
     for tried in range(TRIES_MAX):
         row = await store.get(key)
         # Deleted meanwhile: a security code goes at the first attempt. Or moved already, by the commit whose answer was
@@ -169,7 +183,7 @@ async def _commit_one(store: Store, vault: Vault, key: str, sleep: Callable[[flo
         if write is None:
             return
         try:
-            await store.commit([write])
+            await store.commit([write, *tell(_scope(key), [write])])
             return
         except (Conflict, CommitUnknown, Unavailable):
             await sleep(_PAUSE_SECONDS * 2**tried)
@@ -205,8 +219,11 @@ def _rewrapped(vault: Vault, row: Row) -> Write | None:
     if again is sealed:
         return None
     record = msgspec.structs.replace(record, sealed=msgspec.Raw(msgspec.json.encode(again)))
-    scope = row.key.partition("/")[0]
-    return write_of(scope, record, row.version)
+    return write_of(_scope(row.key), record, row.version)
+
+
+def _scope(key: str) -> str:
+    return key.partition("/")[0]
 
 
 def _names_key(row: Row, key_id: str) -> bool:
