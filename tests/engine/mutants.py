@@ -213,6 +213,40 @@ def a_failed_payout_keeps_the_money() -> AbstractContextManager[None]:
     return replaced(payout, "fail", unbooked)
 
 
+def payouts_move_no_guard() -> AbstractContextManager[None]:
+    return _writes_without(lambda write: "/pog_" in write.key)
+
+
+def a_payout_is_begun_without_a_commit() -> AbstractContextManager[None]:
+    async def at_once(self: Attempts, caller: Any, attempt: Attempt) -> Attempt:
+        return msgspec.structs.replace(attempt, state="new")
+
+    return replaced(Attempts, "_begin", at_once)
+
+
+def a_payout_under_way_can_be_cancelled() -> AbstractContextManager[None]:
+    original = payout.cancel
+
+    def late(paid_out: Any, attempt: Attempt | None, *arguments: Any) -> Changes:
+        if attempt is not None:
+            attempt = msgspec.structs.replace(attempt, state="scheduled")
+        return original(paid_out, attempt, *arguments)
+
+    return replaced(payout, "cancel", late)
+
+
+def a_failed_payout_keeps_the_money() -> AbstractContextManager[None]:
+    original = payout.fail
+
+    def unbooked(*arguments: Any) -> Changes:
+        changes = original(*arguments)
+        return msgspec.structs.replace(
+            changes, records=tuple(record for record in changes.records if not isinstance(record, Entry))
+        )
+
+    return replaced(payout, "fail", unbooked)
+
+
 class Mutant(NamedTuple):
     """`checks`: those of the worlds' checks that may be the first to find it. `store`: for a bug in the store."""
 

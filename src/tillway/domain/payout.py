@@ -192,7 +192,7 @@ def settle(
             return _paid(payout, attempt, outcome, at)
         case Declined():
             return fail(payout, outcome, at)
-        case NotSent(reason=reason) if attempt.state in ("scheduled", "new"):
+        case NotSent(reason=reason) if attempt.state == "new":
             if attempt.sent + 1 < SENDS_MAX:
                 return Changes(result=payout, tasks=(sent_again(attempt, outcome, at),))
             return fail(payout, Declined("processing_error", None, alert=f"never sent: {reason}"), at)

@@ -5,7 +5,9 @@ that stays under way and one that comes back after it was paid, and all e-mail a
 is not here is paid at once.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 from tillway.domain.test_accounts import by_account
 
@@ -13,7 +15,7 @@ Manner = Literal["succeeds", "succeeds_later", "fails_later"]
 """`succeeds_later` is first pending; `fails_later` is paid, and returned soon after."""
 
 
-class TestRecipient(NamedTuple):
+class TestRecipient(msgspec.Struct, frozen=True, kw_only=True):
     """`failure` is the code that it is refused with at once; None: it is paid, in its `manner`."""
 
     __test__ = False  # pytest would take the name for a test class.

@@ -24,10 +24,13 @@ from tillway.domain.customer import Customer
 from tillway.domain.dispute import FEE_MINOR as DISPUTE_FEE_MINOR
 from tillway.domain.dispute import Dispute
 from tillway.domain.event import Event
+from tillway.domain.external_account import ExternalAccount
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Entry, Fee
 from tillway.domain.money import fee_minor
 from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import SealedRecord
+from tillway.domain.payout import Payout
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
@@ -89,6 +92,8 @@ class Watch:
                     self._customer(decode(id, write.body))
                 case "re":
                     self._refund(scope, decode(id, write.body))
+                case "po":
+                    self._payout(scope, decode(id, write.body))
 
     def _payment(self, write: Write) -> None:
         payment = decode(write.key.partition("/")[2], write.body or b"")
@@ -119,6 +124,16 @@ class Watch:
         assert isinstance(refund, Refund)
         if refund.status == "failed":
             self._not_performed(scope + refund.id.removeprefix("re_"), refund.id)
+
+    def _payout(self, scope: str, payout: Record) -> None:
+        assert isinstance(payout, Payout)
+        key, reference = f"{scope}/{payout.id}", scope + payout.id.removeprefix("po_")
+        before = self._final.get(key)
+        if before is not None and payout.status != before:
+            self._world.violate("final", f"{payout.id} was {before} and became {payout.status}")
+        if payout.status in ("failed", "canceled"):
+            self._final[key] = payout.status
+            self._not_performed(reference, payout.id)
 
     def _not_performed(self, reference: str, id: str) -> None:
         operation = self._world.bank.find(reference)
@@ -230,7 +245,7 @@ async def books_of(world: "World", scope_key: str) -> Books:
         if len(page) < PAGE_MAX:
             break
         after = page[-1].key
-    kept = ("pi_", "dpi_", "ch_", "re_", "txn_", "je_", "evt_", "du_", "cus_", "cbtxn_")
+    kept = ("pi_", "dpi_", "ch_", "re_", "po_", "vlt_", "ba_", "txn_", "je_", "evt_", "du_", "cus_", "cbtxn_")
     ids = ((row.key.partition("/")[2], row.body) for row in rows)
     return Books(scope_key, [decode(id, body) for id, body in ids if id.startswith(kept)])
 
@@ -270,6 +285,7 @@ async def check(world: "World") -> None:
         _check_references(books, operations)
         _check_disputes(books, operations)
         _check_money(books, operations)
+        _check_payouts(books, operations, world.time_ns() // 1_000_000_000)
         _check_credit(books)
         _check_events(books)
         _check_answers(world, books)
@@ -363,13 +379,19 @@ def _check_references(books: Books, operations: list[BankOperation]) -> None:
 
 
 def _check_money(books: Books, operations: list[BankOperation]) -> None:
+    paid_out: Counter[str] = Counter()
+    from_balance = set()
+    for payout in books.of(Payout).values():
+        if payout.funding == "balance":
+            from_balance.add(books.scope_key + payout.id.removeprefix("po_"))
+            paid_out[payout.currency] += payout.amount_minor if payout.status == "paid" else 0
     bank: Counter[str] = Counter()
     for operation in operations:
         if operation.status not in PAID:
             continue
         if operation.kind == "capture" or (operation.kind == "authorization" and operation.capture):
             bank[operation.currency] += operation.amount
-        elif operation.kind == "refund":
+        elif operation.kind == "refund" or (operation.kind == "payout" and operation.reference in from_balance):
             bank[operation.currency] -= operation.amount
     accounts = _accounts(books)
     taken: Counter[str] = Counter()
@@ -400,8 +422,8 @@ def _check_money(books: Books, operations: list[BankOperation]) -> None:
         three = {
             "bank": bank[currency],
             "ledger": accounts["receivable:simulator"][currency],
-            "charges": taken[currency],
-            "payments": received[currency] - refunded[currency],
+            "charges": taken[currency] - paid_out[currency],
+            "payments": received[currency] - refunded[currency] - paid_out[currency],
             "merchant, fees and disputes": -sum(
                 accounts[account][currency] for account in ("merchant", "fees", "disputes")
             ),
@@ -432,6 +454,52 @@ def _accounts(books: Books) -> dict[str, Counter[str]]:
         for posting in entry.postings:
             accounts[posting.account][entry.currency] += posting.amount_minor
     return accounts
+
+
+def _check_payouts(books: Books, operations: list[BankOperation], now: int) -> None:
+    """Payouts, the bank and the ledger tell the same; and no more went out than had come in."""
+    known = {operation.reference: operation for operation in operations if operation.kind == "payout"}
+    out: Counter[str] = Counter()
+    from_provider: Counter[str] = Counter()
+    for payout in books.of(Payout).values():
+        if payout.status not in ("paid", "failed", "canceled") or payout.attempt is not None:
+            fail("liveness", f"{payout.id} is {payout.status} with {payout.attempt}")
+        operation = known.pop(books.scope_key + payout.id.removeprefix("po_"), None)
+        if payout.status == "canceled" and operation is not None:
+            fail("cancelled", f"{payout.id} was cancelled, and the bank has it: {operation.status}")
+        performed = operation is not None and operation.status in PAID
+        if (payout.status == "paid") != performed:
+            fail("payouts", f"{payout.id} is {payout.status}, and the bank says {operation and operation.status}")
+        if performed and operation is not None and operation.amount != payout.amount_minor:
+            fail("payouts", f"{payout.id} is about {payout.amount_minor}, and the bank paid {operation.amount}")
+        if payout.status == "paid":
+            (out if payout.funding == "balance" else from_provider)[payout.currency] += payout.amount_minor
+    for reference in known:
+        fail("performed once", f"the bank has the payout {reference}, and there is no such payout")
+    accounts = _accounts(books)
+    came_in: Counter[str] = Counter()
+    for entry in books.of(Entry).values():
+        if entry.type == "charge" and entry.available_on <= now:
+            came_in[entry.currency] += entry.net_minor
+    for currency in {*out, *from_provider, *accounts["payouts"], *accounts["disbursements"]}:
+        if out[currency] > came_in[currency]:
+            fail("overdrawn", f"{books.scope_key} {currency}: {out[currency]} paid out of {came_in[currency]}")
+        if accounts["payouts"][currency] != 0:
+            left = accounts["payouts"][currency]
+            fail("money", f"{books.scope_key} {currency}: {left} left in the clearing of payouts")
+        three = (
+            from_provider[currency],
+            accounts["disbursements"][currency],
+            -accounts["provider:simulator"][currency],
+        )
+        if len(set(three)) != 1:
+            fail("money", f"{books.scope_key} {currency}: disbursed, in the ledger, taken from the bank: {three}")
+    kept = {account.vault for account in books.of(ExternalAccount).values() if account.vault is not None}
+    for payout in books.of(Payout).values():
+        if payout.recipient.vault is not None:
+            fail("sealed", f"{payout.id} is {payout.status} and still has its recipient's number")
+    if not kept <= books.of(SealedRecord).keys():
+        fail("sealed", f"{books.scope_key}: an external account has lost its number")
 
 
 def _check_credit(books: Books) -> None:
@@ -492,6 +560,12 @@ def _check_events(books: Books) -> None:
         reason = books.of(PaymentIntent)[charge.payment].cancellation_reason
         expect("charge.expired", charge.id, int(voided and reason == "expired"))
         expect("charge.refunded", charge.id, refunds[charge.id] + voided)
+    for payout in books.of(Payout).values():
+        expect("payout.created", payout.id, 1)
+        expect("payout.failed", payout.id, int(payout.status == "failed"))
+        expect("payout.canceled", payout.id, int(payout.status == "canceled"))
+        if payout.status == "paid":
+            expect("payout.paid", payout.id, 1)
     for dispute in books.of(Dispute).values():
         expect("charge.dispute.created", dispute.id, 1)
     for refund in books.of(Refund).values():
@@ -503,6 +577,8 @@ def _check_answers(world: "World", books: Books) -> None:
     made: Counter[str] = Counter()
     for payment in books.of(PaymentIntent).values():
         made[payment.metadata.get("request", "")] += 1
+    for payout in books.of(Payout).values():
+        made[payout.metadata.get("request", "")] += 1
     for movement in books.of(CustomerBalanceTransaction).values():
         if movement.type == "adjustment":
             made[movement.metadata.get("request", "")] += 1
@@ -513,7 +589,7 @@ def _check_answers(world: "World", books: Books) -> None:
         if len(given) > 1 and asked.key is not None:
             fail("same answer", f"{asked.who} was told {' and then '.join(sorted(body.decode() for body in given))}")
         if made[asked.who] > 1:
-            fail("one payment", f"{asked.who} made {made[asked.who]} payments or adjustments")
+            fail("one payment", f"{asked.who} made {made[asked.who]} payments, payouts or adjustments")
         for answer in asked.answers:
             if answer.status == 200:
                 _check_promise(books, asked.who, answer.document)
@@ -522,7 +598,12 @@ def _check_answers(world: "World", books: Books) -> None:
 def _check_promise(books: Books, who: str, told: dict[str, Any]) -> None:
     """What a client was told stands."""
     id, status = told["id"], told.get("status")
-    kinds: dict[str, type[Record]] = {"payment_intent": PaymentIntent, "charge": Charge, "refund": Refund}
+    kinds: dict[str, type[Record]] = {
+        "payment_intent": PaymentIntent,
+        "charge": Charge,
+        "refund": Refund,
+        "payout": Payout,
+    }
     if told["object"] not in kinds:
         return
     record: Any = books.of(kinds[told["object"]]).get(id)

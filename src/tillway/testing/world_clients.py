@@ -46,6 +46,11 @@ PARTS = (1, 2, 24, 500, 2000, 4200)
 CURRENCIES = ("usd", "eur", "jpy")
 
 
+RECIPIENTS = ("000123456789", "000123456780", "000111111116", "000888888883", "000999999991")
+"""Bank accounts: two that are paid, one that is not there, one that takes its time, one that sends the money back."""
+
+ADDRESSES = ("anna@example.org", "pending@example.com", "no_account@example.com", "returned@example.com")
+
 _JSON = {"content-type": "application/json"}
 
 
@@ -82,7 +87,8 @@ class Asked(msgspec.Struct):
 def clients_of(world: "World") -> list["Client"]:
     """Who wants something in this world, each an order of its own."""
     names = [f"o{number}" for number in range(1, world.random.randint(1, ORDERS_MAX) + 1)]
-    return [Client(world, world.random.choice(world.merchants), name) for name in names]
+    kinds = (Client, Client, Client, Treasurer)
+    return [world.random.choice(kinds)(world, world.random.choice(world.merchants), name) for name in names]
 
 
 class Client:
@@ -293,7 +299,7 @@ class Client:
         shown = [answer.document for answer in answers if answer is not None]
         for document in shown:
             document = document.get("error", {}).get("payment_intent") or document
-            if document.get("object") in ("payment_intent", "charge", "refund", "payment_method", "token", "customer"):
+            if document.get("object") in _OBJECTS:
                 return document
         return None
 
@@ -341,6 +347,62 @@ def _account(type: str, number: str) -> dict[str, Any]:
     if type == "sepa_debit":
         return {"iban": number}
     return {"account_number": number, "routing_number": "110000000"}
+
+
+_OBJECTS = (
+    "payment_intent",
+    "charge",
+    "refund",
+    "payment_method",
+    "token",
+    "customer",
+    "bank_account",
+    "payout",
+)
+
+
+class Treasurer(Client):
+    """Somebody who takes in money that is available at once, and pays it out again: more than there is, in parallel,
+    calling it back; and who pays customers from the merchant's own money at the bank."""
+
+    async def live(self) -> None:
+        random = self.random
+        self.currency = random.choice(CURRENCIES)
+        await asyncio.sleep(random.choice((0.0, 0.0, 0.5, 3.0)))
+        for number in random.choice((RECIPIENTS[:1], random.sample(RECIPIENTS, 2))):
+            account = {"object": "bank_account", "country": "US", "currency": self.currency, "account_number": number}
+            path = f"/v1/accounts/{self.merchant.scope.account}/external_accounts"
+            await self._one(path, {"external_account": {**account, "routing_number": "110000000"}})
+        for _ in range(random.choice((1, 1, 2))):
+            paid = {"amount": 4200, "currency": self.currency, "payment_method": "pm_card_bypassPending"}
+            await self._one("/v1/payment_intents", {**paid, "confirm": True, "metadata": {}})
+        for _ in range(random.choice((1, 1, 2))):
+            await self.come_back()
+
+    async def come_back(self) -> None:
+        """One to four payouts at once."""
+        ways = [self.random.choice((self._pay_out, self._pay_out, self._disburse)) for _ in range(4)]
+        await asyncio.gather(*[way() for way in ways[: self.random.choice((1, 2, 3, 4))]])
+
+    async def _pay_out(self) -> None:
+        random = self.random
+        amount = random.choice((1, 2, 24, 900, 3000, 3000, 3000, 3000, 3000))
+        made = await self._one("/v1/payouts", {"amount": amount, "currency": self.currency, "metadata": {}})
+        if made is None or made["object"] != "payout" or random.random() < 0.4:
+            return
+        await asyncio.sleep(random.choice((0.0, 0.0, 0.4, 1.0, 3.0)))
+        await self._one(f"/v1/payouts/{made['id']}/cancel", {})
+
+    async def _disburse(self) -> None:
+        """Asked for once: this door has no key, so nobody knows whether to repeat it."""
+        self.asked += 1
+        amount = self.random.choice((1, 24, 500, 3000))
+        params = {"amount": amount, "currency": self.currency, "metadata": {"request": f"{self.name}.{self.asked}"}}
+        done: asyncio.Future[None] = self.world.loop.create_future()
+        process = await self.world.reachable()
+        self.world.tell(f"{self.name}.{self.asked}", f"-> {process.name} pays a customer {amount}")
+        process.disburse(self.merchant.scope, params, self.random.choice(ADDRESSES), done)
+        await done
 
 
 def _nothing_came(answer: "asyncio.Future[Response | None]") -> None:

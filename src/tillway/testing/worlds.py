@@ -41,14 +41,15 @@ from tillway.connectors.simulator import Simulator
 from tillway.domain.access import Grant
 from tillway.domain.account import SYSTEM, Account, ApiKey, Scope, key_id
 from tillway.domain.cards import Secret
+from tillway.domain.payout import Recipient
 from tillway.domain.refusal import Refused
-from tillway.engine import orders
+from tillway.engine import orders, payouts
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
 from tillway.engine.cards import CardVault
 from tillway.engine.clock import ALPHABET, Clock
 from tillway.engine.connections import ConfiguredConnections
-from tillway.engine.core import Engine, Settings
+from tillway.engine.core import Caller, Engine, Settings
 from tillway.engine.platform import Platform
 from tillway.engine.runner import Runner
 from tillway.engine.webhooks import Webhooks
@@ -71,6 +72,9 @@ EPOCH_SECONDS = 1_800_000_000
 REST_WITHIN_SECONDS = 1800
 """How long after the last fault everything has come to rest. Questions to the bank double their distance up to 15
 minutes, and a client that was told to come back does so ever more seldom."""
+
+PAYOUT_DELAYS_MS = (0, 500, 3000)
+"""How long payouts can be cancelled, in one world or another."""
 
 LEASE_MS = 3000
 ANSWER_WITHIN_SECONDS = 10.0
@@ -153,6 +157,7 @@ class World:
         self.crash_at = self.random.choice((0, self.random.randint(1, 80)))
         """Besides chance: the process that comes to this crash point, counted through the world, is killed."""
         self.skews_ms = self.random.choice(((0,), (0,), SKEWS_MS))
+        self.payout_delay_ms = self.random.choice(PAYOUT_DELAYS_MS)
         self.points = 0
         self.calm = False
         self.week_passed = False
@@ -325,7 +330,12 @@ class Process:
         skew_ns = world.random.choice(world.skews_ms) * 1_000_000
         clock = Clock(lambda: world.time_ns() + skew_ns, world.text_of)
         renderer = Renderer("http://world")
-        settings = Settings(lease_ms=LEASE_MS, answer_within_seconds=ANSWER_WITHIN_SECONDS, public_url="http://world")
+        settings = Settings(
+            lease_ms=LEASE_MS,
+            answer_within_seconds=ANSWER_WITHIN_SECONDS,
+            payout_delay_ms=world.payout_delay_ms,
+            public_url="http://world",
+        )
         engine = Engine(store, clock, settings, renderer)
         cards = CardVault(EnvelopeVault(_OneKey(), _FINGERPRINT_KEY), store)
         simulator = Simulator(bank=world.bank, ask_after_seconds=ASK_AFTER_SECONDS)
@@ -346,6 +356,7 @@ class Process:
             engine, self.attempts, cards, store, connections, access, webhooks, refusals, tokens, couriers
         )
         self.runner = Runner(engine, self.attempts, webhooks.deliver, partial(orders.carry, platform))
+        self.platform = platform
         self.api = Api(platform, renderer, access, refusals)
         world.tell(name, "starts")
         self.context.run(self.runner.start)
@@ -387,6 +398,10 @@ class Process:
     def serve(self, asked: Asked, request: Request, answer: "asyncio.Future[Response | None]") -> None:
         self._carry_out(self._serve(asked, request, answer), answer)
 
+    def disburse(self, scope: Scope, params: dict[str, Any], email: str, done: "asyncio.Future[None]") -> None:
+        """Pay a customer from the merchant's own money at the bank, as a dialect does."""
+        self._carry_out(self._disburse(scope, params, email, done), done)
+
     def hear(self, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
         self._carry_out(self._hear(body, heard), heard)
 
@@ -406,6 +421,19 @@ class Process:
             self.waiting.remove(answer)
             return
         self._answered(answer, response)
+
+    async def _disburse(self, scope: Scope, params: dict[str, Any], email: str, done: "asyncio.Future[None]") -> None:
+        to = Recipient(type="email", email=email)
+        try:
+            await payouts.create(
+                self.platform, Caller.system(scope), params, door="disbursement", funding="provider", recipient=to
+            )
+        except Refused as refused:
+            if refused.code not in TRANSIENT:
+                raise
+        except Unavailable:
+            pass
+        self._answered(done, None)
 
     async def _hear(self, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
         taken = True
