@@ -14,7 +14,7 @@ from tillway.connectors import bank_server
 from tillway.connectors.bank_server import BankServer
 from tillway.connectors.faults import Faults
 from tillway.connectors.http_bank import HttpBank
-from tillway.connectors.port import Connector, Outcome, Succeeded, Transport
+from tillway.connectors.port import Connector, Outcome, Pending, Succeeded, Transport
 from tillway.connectors.simulator import Simulator
 from tillway.connectors.transport import SocketTransport
 
@@ -44,7 +44,7 @@ class InProcess:
         return Simulator(bank=self.bank, faults=refusing).transport()
 
     async def notices(self, outcome: Outcome, count: int) -> list[tuple[Mapping[str, str], bytes]]:
-        assert isinstance(outcome, Succeeded)
+        assert isinstance(outcome, Succeeded | Pending)
         return [({}, msgspec.json.encode(body)) for _, body in outcome.notices[:count]]
 
 
@@ -101,7 +101,12 @@ async def behind_http(journal: Path, kind: type[HttpBank] = HttpBank) -> AsyncIt
     async with mailbox() as (notice_url, mail):
         server = await bank_server.start(0, journal, notice_url=notice_url, notice_secret=SECRET)
         connector = kind.from_settings(
-            {"base_url": f"http://127.0.0.1:{server.port}", "notice_secret": SECRET, "timeout_seconds": "0.4"}
+            {
+                "base_url": f"http://127.0.0.1:{server.port}",
+                "notice_secret": SECRET,
+                "timeout_seconds": "0.4",
+                "debits": "us_bank_account, sepa_debit",
+            }
         )
         far = BehindHttp(server, connector, mail)
         try:

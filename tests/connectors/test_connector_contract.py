@@ -15,8 +15,10 @@ from tillway.connectors.port import (
     NeverSeen,
     Notice,
     Operation,
+    Pending,
     Request,
     Response,
+    Succeeded,
     TransportError,
     Unknown,
 )
@@ -26,7 +28,7 @@ from tillway.testing.connector_contract import Check, checks_for
 from .far_sides import InProcess, behind_http
 
 SIMULATOR = Simulator().capabilities
-HTTP_BANK = HttpBank("http://127.0.0.1:1").capabilities
+HTTP_BANK = HttpBank("http://127.0.0.1:1", debits=SIMULATOR.debits).capabilities
 
 
 def name(check: Check) -> str:
@@ -73,6 +75,12 @@ class BelievesEveryNotice(Simulator):
         return [read_notice(body)]
 
 
+class CallsPendingPaid(Simulator):
+    def perform(self, operation: Operation) -> Conversation:
+        outcome = yield from perform(operation)
+        return Succeeded(outcome.bank_id) if isinstance(outcome, Pending) else outcome
+
+
 class GivesUpOn409(Simulator):
     def perform(self, operation: Operation) -> Conversation:
         conversation = perform(operation)
@@ -111,6 +119,7 @@ class Hasty(CallTransport):
         ),
         (TakesSilenceForNever, {"a_failed_question_answers_nothing"}),
         (BelievesEveryNotice, {"a_forged_notice_is_rejected"}),
+        (CallsPendingPaid, {"says_why_a_debit_came_back", "waits_for_what_is_pending"}),
         (GivesUpOn409, {"takes_the_first_answer_when_the_resend_lacks_the_cvc"}),
         (CallsATimeoutUnsent, {"what_may_have_happened_is_unknown"}),
     ],

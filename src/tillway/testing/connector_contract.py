@@ -9,7 +9,8 @@ or an imposter of the provider that can be told to fail), and run the checks tha
             await check(far)
 
 A check raises AssertionError. The far side answers by amount as the simulated bank does: 1 declined, 2 insufficient
-funds, 24 pending and then accepted, any other accepted.
+funds, 24 pending and then accepted, any other accepted. Where it debits bank accounts, it knows the test accounts of
+`ACCOUNTS`.
 """
 
 import itertools
@@ -20,6 +21,7 @@ import msgspec
 
 from tillway.connectors.port import (
     REFERENCE_MAX,
+    BankAccountData,
     Capabilities,
     CardData,
     Connector,
@@ -39,11 +41,23 @@ from tillway.connectors.port import (
     Unknown,
 )
 from tillway.connectors.transport import converse
+from tillway.domain.bank_account import DEBIT_CURRENCIES, failure
 
 AMOUNT = 4200
 DECLINED, NO_FUNDS, PENDING = 1, 2, 24
 
 CARD = CardData("4242424242424242", 12, 2040, "123", "Ada Lovelace")
+
+
+ACCOUNTS = {
+    "us_bank_account": {"good": "000123456789", "insufficient_funds": "000222222227", "no_account": "000111111116"},
+    "sepa_debit": {
+        "good": "DE89370400440532013000",
+        "insufficient_funds": "DE65370400440002222227",
+        "generic_could_not_process": "DE62370400440532013001",
+    },
+}
+"""For each kind of bank account: one whose debit settles, and others by why it comes back."""
 
 
 class FarSide(Protocol):
@@ -78,7 +92,7 @@ def checks_for(capabilities: Capabilities) -> list[Check]:
     for operation, more in _BY_OPERATION.items():
         if operation in capabilities.operations:
             checks += more
-    return checks
+    return [*checks, *_DEBITS] if capabilities.debits else checks
 
 
 # What the provider decides.
@@ -287,6 +301,56 @@ async def what_we_asked_wrongly_is_an_alert(far: FarSide) -> None:
         assert "4242424242424242" not in outcome.alert, "an alert is no place for a card number"
 
 
+# Bank accounts.
+
+
+async def debits_bank_accounts(far: FarSide) -> None:
+    """Each kind that it says it can, in the currency of its rail; what comes of it later can be asked for."""
+    for type in far.connector.capabilities.debits:
+        operation = debit(type)
+        begun = await _do(far, operation)
+        assert isinstance(begun, Pending | Succeeded), begun
+        settled = await _ask(far, operation) if far.connector.capabilities.looks_up else begun
+        assert isinstance(settled, Pending | Succeeded), settled
+    assert await far.performed() == len(far.connector.capabilities.debits)
+
+
+async def says_why_a_debit_came_back(far: FarSide) -> None:
+    for type in far.connector.capabilities.debits:
+        for reason in ACCOUNTS[type].keys() - {"good"}:
+            operation = debit(type, reason)
+            outcome = await _do(far, operation)
+            if isinstance(outcome, Pending):
+                asked = await _ask(far, operation)
+                assert not isinstance(asked, NeverSeen), "a debit that was taken is not known any more"
+                outcome = asked
+            assert isinstance(outcome, Declined), outcome
+            assert outcome.alert is None and failure(outcome).code == reason, outcome
+    assert await far.performed() == 0
+
+
+async def tells_what_became_of_a_debit(far: FarSide) -> None:
+    """The last notice about one that came back; nobody has asked."""
+    operation = debit(min(far.connector.capabilities.debits), "insufficient_funds")
+    outcome = await _do(far, operation)
+    assert isinstance(outcome, Pending), outcome
+    raw = await far.notices(outcome, 1)
+    assert len(raw) == 1, "the far side did not tell what became of the debit"
+    [notice] = far.connector.notices(*raw[0])
+    assert (notice.kind, notice.reference) == ("operation", operation.reference), notice
+    assert isinstance(notice.outcome, Declined) and failure(notice.outcome).code == "insufficient_funds", notice
+
+
+async def refunds_a_debit(far: FarSide) -> None:
+    paid = debit(min(far.connector.capabilities.debits))
+    assert isinstance(await _do(far, paid), Pending | Succeeded)
+    assert isinstance(await _ask(far, paid), Succeeded)
+    refund = child("refund", paid, 4000)
+    assert isinstance(await _do(far, refund), Pending | Succeeded)
+    assert isinstance(await _ask(far, refund), Succeeded)
+    assert isinstance(await _do(far, child("refund", paid, 201)), Declined), "more was refunded than was debited"
+
+
 # Notices.
 
 
@@ -362,6 +426,14 @@ _BY_OPERATION: dict[str, tuple[Check, ...]] = {
 }
 
 
+_DEBITS: tuple[Check, ...] = (
+    debits_bank_accounts,
+    says_why_a_debit_came_back,
+    tells_what_became_of_a_debit,
+    refunds_a_debit,
+)
+
+
 # What the checks send.
 
 _numbers = itertools.count(1)
@@ -390,6 +462,13 @@ def child(kind: Any, parent: Operation, amount_minor: int) -> Operation:
     return Operation(
         reference=_reference(), kind=kind, amount_minor=amount_minor, currency=parent.currency, parent=parent.reference
     )
+
+
+def debit(type: str, account: str = "good") -> Operation:
+    """A debit of 42.00 from one of `ACCOUNTS`, under a new reference."""
+    routing_number = "110000000" if type == "us_bank_account" else None
+    data = BankAccountData(type, ACCOUNTS[type][account], routing_number, name="Ada Lovelace")
+    return authorization(card=None, account=data, currency=DEBIT_CURRENCIES[type])
 
 
 def payout(**fields: Any) -> Operation:
