@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from aiohttp import web
 
 from tillway.domain.attempt import Attempt
 from tillway.engine.clock import Clock
 from tillway.store.codec import QUEUES, decode
-from tillway.store.port import PAGE_MAX, Store
+from tillway.store.port import PAGE_MAX, Store, Waiting
 from tillway.telemetry.lines import Writer
 from tillway.telemetry.metrics import CONTENT_TYPE, Metrics
 
@@ -56,6 +57,14 @@ class Scrape:
     async def _answer(self, request: web.Request) -> web.Response:
         return web.Response(body=(await self.text()).encode(), headers={"content-type": CONTENT_TYPE})
 
+    async def _open_attempts(self, now_ms: int) -> Iterable[Waiting]:
+        """All attempts; of more than two pages, those that are due first and last. One that is asked about at least
+        every quarter of an hour is among the first at least as often."""
+        found = await self._store.peek("attempts", now_ms=now_ms, limit=PAGE_MAX)
+        if len(found) == PAGE_MAX:
+            found += await self._store.peek("attempts", now_ms=now_ms, limit=PAGE_MAX, order="latest")
+        return {task.key: task for task in found}.values()
+
     async def _look(self) -> None:
         """Read what only the store knows. Where it cannot be read, the last values are not told again: a gauge that
         is missing is noticed, one that stands still is not."""
@@ -67,10 +76,9 @@ class Scrape:
                 first = await self._store.peek(queue, now_ms=now_ms, limit=1)
                 ages[queue,] = max(0, now_ms - first[0].due_at_ms) / 1000 if first else 0
             counts: dict[tuple[str, ...], float] = {}
-            # Those under way come due before those that are asked about ever more seldom.
-            for task in await self._store.peek("attempts", now_ms=now_ms, limit=PAGE_MAX, order="latest"):
+            for task in await self._open_attempts(now_ms):
                 attempt = decode(task.key.partition("/")[2], task.body)
-                if isinstance(attempt, Attempt) and attempt.state != "new":
+                if isinstance(attempt, Attempt) and attempt.state in ("pending", "unknown"):
                     place = (attempt.connector, "doubtful" if attempt.doubtful else attempt.state)
                     counts[place] = counts.get(place, 0) + 1
             oldest.values = ages

@@ -1,0 +1,100 @@
+"""Counting, and the text that Prometheus reads, held to Prometheus' own reader."""
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tillway.telemetry.metrics import TABLE, Metric, Metrics
+from tillway.telemetry.recorder import Recorder
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+def read(metrics: Metrics) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """The samples by name and sorted labels, as Prometheus reads them."""
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in text_string_to_metric_families(metrics.exposition()):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+def test_the_document_has_every_metric_as_it_is() -> None:
+    text = DOCUMENT.read_text().partition("<!-- metrics -->")[2].partition("<!-- /metrics -->")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "| `" in line]
+    assert rows == [
+        [f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.what]
+        for metric in TABLE
+    ]
+
+
+@pytest.mark.parametrize("metric", TABLE, ids=lambda metric: metric.name)
+def test_names_are_as_prometheus_wants_them(metric: Metric) -> None:
+    assert re.fullmatch(r"(tillway|process)_[a-z_]+", metric.name)
+    assert metric.name.endswith("_total") is (metric.kind == "counter")
+    assert (metric.kind == "histogram") is bool(metric.bounds)
+    assert list(metric.bounds) == sorted(metric.bounds)
+    assert not {"account", "merchant", "key", "customer"}.intersection(metric.labels), "merchants are nobody else's"
+
+
+def test_a_histogram_counts_what_is_at_most_each_bound() -> None:
+    metrics = Metrics((Metric("tillway_x_seconds", "histogram", ("queue",), "X.", (0.1, 1.0)),))
+    for value in (0.05, 0.1, 0.2, 1.0, 7.0):
+        metrics.histogram("tillway_x_seconds").observe(value, ("q",))
+    buckets = {dict(labels)["le"]: value for labels, value in _own(metrics, "tillway_x_seconds_bucket").items()}
+    assert buckets == {"0.1": 2, "1": 4, "+Inf": 5}
+    assert _own(metrics, "tillway_x_seconds_count") == {(("queue", "q"),): 5}
+    assert _own(metrics, "tillway_x_seconds_sum") == {(("queue", "q"),): pytest.approx(8.35)}
+
+
+def _own(metrics: Metrics, name: str) -> dict[tuple[tuple[str, str], ...], float]:
+    histogram = metrics.histogram("tillway_x_seconds")
+    text = "# TYPE tillway_x_seconds histogram\n" + "\n".join(histogram.lines()) + "\n"
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {tuple(sorted(sample.labels.items())): sample.value for sample in samples if sample.name == name}
+
+
+def test_labels_are_escaped() -> None:
+    metrics = Metrics()
+    odd = 'a"b\\c\nd'
+    metrics.counter("tillway_payments_total").add((odd, "v1", "succeeded"))
+    assert read(metrics)["tillway_payments_total"] == {
+        (("connector", odd), ("door", "v1"), ("outcome", "succeeded")): 1
+    }
+
+
+def test_what_is_told_is_counted() -> None:
+    metrics = Metrics()
+    recorder = Recorder(metrics)
+    recorder.request("POST", "/v1/charges/{id}", 200, 0.004, {})
+    recorder.task("deliveries", "failed", 0.2, {})
+    recorder.exchange("bank", "authorize", "unknown", 3.0)
+    recorder.settled("bank", "authorize", "gateway", "succeeded")
+    recorder.settled("bank", "refund", "v1", "succeeded")
+    recorder.commit("conflict", 0.001)
+    recorder.batch(5, 0.002)
+    recorder.delivery("given_up")
+    recorder.throttled("key")
+    found = read(metrics)
+    assert found["tillway_requests_total"] == {
+        (("method", "POST"), ("route", "/v1/charges/{id}"), ("status", "200")): 1
+    }
+    assert found["tillway_request_seconds_count"] == {(("route", "/v1/charges/{id}"),): 1}
+    assert found["tillway_tasks_total"][("outcome", "failed"), ("queue", "deliveries")] == 1
+    assert found["tillway_connector_outcomes_total"] == {
+        (("connector", "bank"), ("operation", "authorize"), ("outcome", "unknown")): 1
+    }
+    assert found["tillway_payments_total"] == {
+        (("connector", "bank"), ("door", "gateway"), ("outcome", "succeeded")): 1
+    }
+    assert sum(found["tillway_operations_total"].values()) == 2
+    assert found["tillway_commits_total"][("outcome", "conflict"),] == 1
+    assert found["tillway_batch_commits_sum"] == {(): 5} and found["tillway_flush_seconds_count"] == {(): 1}
+    assert found["tillway_webhook_deliveries_total"][("outcome", "given_up"),] == 1
+    assert found["tillway_throttled_total"][("limit", "key"),] == 1
+    # There from the beginning, so that the first failure is an increase.
+    assert found["tillway_webhook_deliveries_total"][("outcome", "failed"),] == 0
+    assert found["tillway_log_lines_dropped_total"] == {(): 0}
+    assert found["process_resident_memory_bytes"][()] > 1 << 20
