@@ -27,7 +27,7 @@ ASK_AFTER_SECONDS = 2.0
 class Town:
     """A server with the bank it is configured for."""
 
-    def __init__(self, place: Path, *, mode: str = "test", **settings: float) -> None:
+    def __init__(self, place: Path, *, mode: str = "test", **settings: float | str) -> None:
         port = free_port()
         self.bank = BankProcess(
             *(place / "journal", "--notice-secret", SECRET),
@@ -59,6 +59,23 @@ class Town:
                 "return_url": "https://example.com/back",
                 **how,
                 **params,
+            }
+        )
+
+    def debit(self, amount: int, iban: str) -> stripe.PaymentIntent:
+        holder = {"name": "Ada Lovelace", "email": "ada@example.com"}
+        return self.v1.payment_intents.create(
+            {
+                "amount": amount,
+                "currency": "eur",
+                "confirm": True,
+                "allowed_payment_method_types": ["sepa_debit"],
+                "payment_method_data": {
+                    "type": "sepa_debit",
+                    "sepa_debit": {"iban": iban},
+                    "billing_details": holder,
+                },
+                "mandate_data": {"customer_acceptance": {"type": "offline"}},
             }
         )
 
@@ -105,7 +122,9 @@ def eventually(look: Callable[[], T], good: Callable[[T], bool], within_seconds:
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     place = tmp_path_factory.mktemp("town")
-    built = Town(place, timeout_seconds=TIMEOUT_SECONDS, ask_after_seconds=ASK_AFTER_SECONDS)
+    built = Town(
+        place, timeout_seconds=TIMEOUT_SECONDS, ask_after_seconds=ASK_AFTER_SECONDS, debits="us_bank_account,sepa_debit"
+    )
     yield built
     built.close()
 
@@ -216,6 +235,30 @@ def test_a_signed_notice_settles_before_anybody_asks(town: Town) -> None:
     assert town.v1.balance_transactions.list({"limit": 100, "type": "charge"}).data[0].amount == 5301
 
 
+def test_a_debit_is_settled_when_it_is_asked_after(town: Town) -> None:
+    """Its first answer was lost: the same debit again, and never another."""
+    town.bank.strike({"fault": "lose_answer", "operation": "authorize", "amount": 5351, "times": 1})
+    paid = town.debit(5351, "DE89370400440532013000")
+    assert town.settled(paid, ASK_AFTER_SECONDS + 1.5).status == "succeeded"
+    [operation] = town.bank.operations(5351).values()
+    assert (operation["kind"], operation["status"], operation["last4"]) == ("authorization", "Accepted", "3000")
+    refund = town.v1.refunds.create({"payment_intent": paid.id, "amount": 351})
+    assert refund.status == "pending"
+    eventually(lambda: town.v1.refunds.retrieve(refund.id).status, lambda found: found == "succeeded", 5)
+
+
+def test_a_debit_comes_back_by_a_signed_notice(town: Town) -> None:
+    town.bank.strike({"fault": "lose_request", "operation": "look_up", "times": 1})
+    paid = town.debit(5352, "AT981904300002222227")
+    assert paid.status == "processing"
+    failed = town.settled(paid, 5)
+    assert failed.status == "requires_payment_method" and failed.last_payment_error is not None
+    assert failed.last_payment_error.code == "insufficient_funds"
+    [operation] = town.bank.operations(5352).values()
+    assert operation["status"] == "InsufficientFunds"
+    assert "AT981904300002222227" not in str(town.bank.effects())
+
+
 def test_a_dispute_is_opened_by_notice(town: Town) -> None:
     paid = town.pay(5401, "4000000000000259")
     disputes = eventually(
@@ -310,6 +353,9 @@ def test_live_mode(tmp_path: Path) -> None:
         assert (paid.status, paid.livemode) == ("succeeded", True)
         assert live.v1.refunds.create({"payment_intent": paid.id, "amount": 801}).status == "succeeded"
         assert live.notice({}, "0" * 64)[0] == 400
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            live.debit(5804, "DE89370400440532013000")
+        assert refused.value.code == "connector_unsupported" and not live.bank.operations(5804)
         with pytest.raises(stripe.InvalidRequestError, match="No such"):
             live.pay(5802)  # pm_card_visa is of test mode
         with pytest.raises(stripe.InvalidRequestError, match="No such"):
