@@ -7,19 +7,22 @@ takes it over: nothing else has to notice the death.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 import msgspec
 
 from tillway.connectors.port import NoticeRejected
-from tillway.domain.account import SYSTEM, Scope, scope_of
+from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, Scope, scope_of
 from tillway.domain.attempt import Attempt
 from tillway.domain.event import NoticeTask
 from tillway.domain.record import Changes, Moment
+from tillway.domain.refusal import Refused
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit_chain import AuditChain
 from tillway.engine.core import Caller, Engine, Load
+from tillway.engine.telemetry import Fact, begin_facts, end_facts
 from tillway.store.codec import decode, write_of
 from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row
 
@@ -102,11 +105,25 @@ class Runner:
             self._wake[queue].set()
 
     async def _work(self, queue: str, row: Row) -> None:
+        telemetry, began, outcome = self.engine.telemetry, time.perf_counter(), "failed"
+        facts = _facts_of(row)
+        token = begin_facts(facts) if telemetry.telling else None
         try:
-            await self.queues[queue](row)
+            with telemetry.span(f"task {queue}", "task") as span:
+                await self.queues[queue](row)
+                outcome = "done"
+                span.tell(**facts)
+        except Refused as refused:
+            outcome = "refused"
+            facts["code"] = refused.code
+            log.exception("a task failed", extra={"queue": queue, "task": row.key})
         except Exception:
             # The task stays and comes back when its lease runs out; its failure must not take the others down.
             log.exception("a task failed", extra={"queue": queue, "task": row.key})
+        finally:
+            if token is not None:
+                end_facts(token)
+            telemetry.task(queue, outcome, time.perf_counter() - began, facts)
 
     async def _poll(self, queue: str) -> None:
         """Look for due tasks twice a second, and at once when this process has just committed some."""
@@ -227,3 +244,12 @@ class Runner:
                     await asyncio.sleep(0)
             except Exception:
                 log.exception("expired records could not be purged")
+
+
+def _facts_of(row: Row) -> dict[str, Fact]:
+    """What the log line of a task begins with: which it is, and whose."""
+    scope_key, _, id = row.key.partition("/")
+    if len(scope_key) != SCOPE_KEY_LENGTH:
+        return {"task": id}
+    scope = scope_of(scope_key)
+    return {"task": id, "account": scope.account, "mode": scope.mode}
