@@ -12,7 +12,7 @@ from inside import Inside
 
 from tillway import wiring
 from tillway.api.routes import DIALECT_ROUTES, ROUTES
-from tillway.api.scopes import scope_of
+from tillway.api.scopes import EXACTLY, NOUNS, scope_of
 from tillway.domain.access import SCOPES
 from tillway.engine.setup import new_key, system_write
 
@@ -24,10 +24,13 @@ LOCKED = [entry for entry in ROUTES + DIALECT_ROUTES if entry.access != "anyone"
 
 
 def scope_table() -> str:
-    rows = ["| scope | calls |", "|---|---|"]
-    for scope in SCOPES:
-        calls = sorted(f"`{name_of(entry)}`" for entry in LOCKED if scope_of(entry.method, entry.path) == scope)
-        rows.append(f"| `{scope}` | {', '.join(calls)} |")
+    rows = ["| scopes | calls below |", "|---|---|"]
+    for noun in sorted({scope.partition(":")[0] for scope in SCOPES}):
+        scopes = ", ".join(f"`{scope}`" for scope in SCOPES if scope.startswith(f"{noun}:"))
+        paths = ", ".join(f"`/{path.replace('*', '{id}')}`" for path in sorted(NOUNS) if NOUNS[path] == noun)
+        rows.append(f"| {scopes} | {paths} |")
+    rows += ["", "Elsewhere than its method says:", ""]
+    rows += [f"- `{call}` needs `{scope}`." for call, scope in sorted(EXACTLY.items())]
     return "\n".join(rows) + "\n"
 
 

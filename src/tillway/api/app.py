@@ -215,7 +215,7 @@ class Api:
         if key.kind == "publishable" and route.access != "publishable":
             raise Refused("secret_key_required")
         caller.scope, caller.scope_key = scope, scope.key
-        caller.publishable, caller.customer = key.kind == "publishable", key.customer
+        caller.publishable, caller.customer, caller.scopes = key.kind == "publishable", key.customer, key.scopes
         caller.client_ip, caller.actor = request.client_ip, key.id
         caller.hint, caller.operation = key.token or key.hint, f"{route.method} {route.path}"
         if key.audience != "api" and (dialect is None or key.audience != dialect.audience):
@@ -226,6 +226,10 @@ class Api:
             named = raw[dialect.merchant_field]
             if account is None or not is_named(account, named):
                 raise Refused("merchant_mismatch", param=dialect.merchant_field)
+        # Here and not in a handler: what a key or token may not see is not replayed to it either.
+        only = key.customer
+        if only is not None and dialect is not None and (raw or {}).get(dialect.customer_field or "", only) != only:
+            raise Refused("customer_mismatch", param=dialect.customer_field)
         # Done in this account, it would not be what was asked for: another account's money is meant.
         if request.headers.get("stripe-account", scope.account) != scope.account:
             raise Refused("account_invalid", param="Stripe-Account")

@@ -26,6 +26,7 @@ class Dialect(msgspec.Struct, frozen=True):
     """`name` is the `door` of everything made here. `refused` makes HTTP status and body of a refusal, given the
     request id. `key_field` is the member of the body in which a secret key may stand instead of in the header,
     `merchant_field` the one that names the merchant, by id or handle: it must be the merchant of the key.
+    `customer_field` is the one that names a customer, who must be the one of a token that is for one customer.
     `audience` is that of the access tokens which are taken at this door beside those of `/v1`.
     """
 
@@ -34,6 +35,7 @@ class Dialect(msgspec.Struct, frozen=True):
     refused: Callable[[Refused, str], tuple[int, Any]]
     key_field: str | None = None
     merchant_field: str | None = None
+    customer_field: str | None = None
     audience: Audience = "api"
 
 

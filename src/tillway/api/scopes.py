@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Final
 
-_NOUNS: Final[dict[str, str]] = {
+NOUNS: Final[dict[str, str]] = {
     "ops": "ops",
     "orders": "orders",
     "products": "orders",
@@ -18,6 +18,7 @@ _NOUNS: Final[dict[str, str]] = {
     "v1/customers/*/sources": "cards",
     "v1/disputes": "disputes",
     "v1/events": "events",
+    "v1/mandates": "payments",
     "v1/payment_intents": "payments",
     "v1/payment_methods": "cards",
     "v1/payouts": "payouts",
@@ -42,23 +43,24 @@ _NOUNS: Final[dict[str, str]] = {
 }
 """The noun of everything below a path; the longest path counts. `*` stands for an id."""
 
-_EXACTLY: Final[dict[str, str]] = {
+EXACTLY: Final[dict[str, str]] = {
     "POST /v1/events/{id}/retry": "webhooks:write",
     "POST /get-token": "payments:read",
     "POST /get-payment-details": "payments:read",
 }
+"""Calls whose method does not tell whether they read or write."""
 
 
 @cache
 def scope_of(method: str, path: str) -> str:
     """The scope that `method` on the route `path` needs; empty where the table does not know the path, and no
     restricted credential may call it."""
-    exactly = _EXACTLY.get(f"{method} {path}")
+    exactly = EXACTLY.get(f"{method} {path}")
     if exactly is not None:
         return exactly
     parts = ["*" if part.startswith("{") else part for part in path.strip("/").split("/")]
     for length in range(len(parts), 0, -1):
-        noun = _NOUNS.get("/".join(parts[:length]))
+        noun = NOUNS.get("/".join(parts[:length]))
         if noun is not None:
             return f"{noun}:{'read' if method == 'GET' else 'write'}"
     return ""

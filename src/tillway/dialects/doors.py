@@ -2,6 +2,6 @@
 
 import importlib
 
-DIALECTS = ("disbursements", "gateway", "orders")
+DIALECTS = ("disbursements", "gateway", "online_platform", "orders")
 
 LOADED = tuple(importlib.import_module(f"tillway.dialects.{name}") for name in DIALECTS)

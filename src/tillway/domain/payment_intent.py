@@ -89,6 +89,8 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     last_error: PaymentError | None = None
     canceled_at: int | None = None
     cancellation_reason: str | None = None
+    transaction: str | None = None
+    """The id by which the online payment platform's door knows it: a ULID."""
     order: str | None = None
     """The order that this payment is for, whose task is woken when it settles."""
     door: str = "v1"
@@ -362,6 +364,13 @@ def _debiting(started: PaymentIntent, attempt: Attempt, method: PaymentMethod, t
             *_events(payment, "payment_intent.processing"),
         ),
     )
+
+
+def refuse(payment: PaymentIntent, method: PaymentMethod, outcome: Declined, at: Moment) -> Changes:
+    """Refused by the platform itself, before any provider: a failed charge is kept all the same, without a connector
+    and a reference there."""
+    unsent = msgspec.structs.replace(_charge(payment, at.new_id("att"), method, "", at.now), reference="")
+    return _declined(payment, method, outcome, None, at, unsent)
 
 
 def _spent(payment: PaymentIntent, method: PaymentMethod) -> tuple[PaymentMethod, ...]:

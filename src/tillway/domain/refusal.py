@@ -31,6 +31,7 @@ RULES: dict[str, Rule] = {
         403, _INVALID, "This key reaches its own account alone: there are no connected accounts. Leave the header out."
     ),
     "merchant_mismatch": Rule(401, _INVALID, "The merchant named in the request is not the merchant of its key."),
+    "customer_mismatch": Rule(401, _INVALID, "The customer named in the request is not the one of its access token."),
     "livemode_mismatch": Rule(401, _INVALID, "A test key cannot reach live objects, nor a live key test objects."),
     "live_mode_not_configured": Rule(
         400, _INVALID, "Live mode has no connector. Add one with `tillway connectors add NAME --kind KIND --mode live`."

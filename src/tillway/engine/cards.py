@@ -1,12 +1,12 @@
 """Cards and bank accounts on their way into the vault and out of it. Nothing else in the engine sees a number."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from tillway.connectors.port import BankAccountData, CardData
 from tillway.domain.bank_account import BankAccountFacts, check_iban, check_us_account
-from tillway.domain.cards import Secret, brand_of, check_card
+from tillway.domain.cards import FORM_DIGITS, CheckedCard, Secret, brand_of, check_card
 from tillway.domain.payment_method import CVC_LIFETIME_SECONDS, CardFacts, PaymentMethod, SealedRecord
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.test_accounts import TestAccount, by_account_alias
@@ -18,6 +18,15 @@ from tillway.vault.port import AccountContents, CardContents, SealedAccount, Sea
 SECONDS_PER_YEAR = 31_556_952
 ALIASES_MAX = 10_000
 """Public test cards whose facts are remembered, over all merchants."""
+
+
+class CardCheck(Protocol):
+    """`cards.check_card`, or what a contract has in its place."""
+
+    def __call__(
+        self, number: str, exp_month: int | str, exp_year: int | str, cvc: str | None, *, now: int, param: str = "card"
+    ) -> CheckedCard: ...
+
 
 _encode = msgspec.json.Encoder().encode
 _card = msgspec.json.Decoder(SealedCard)
@@ -40,13 +49,14 @@ class CardVault:
         *,
         param: str = "card",
         keep_until: int | None = None,
+        check: CardCheck = check_card,
     ) -> tuple[CardFacts, tuple[Record, ...]]:
         """What may be known of the card in `given`, and the sealed records that go into the same commit.
 
-        Raises Refused with the parameter where the card cannot be one. `keep_until`: the epoch second at which a card
-        that nobody has used by then is gone.
+        Raises Refused with the parameter where the card cannot be one, which `check` decides. `keep_until`: the epoch
+        second at which a card that nobody has used by then is gone.
         """
-        checked = check_card(
+        checked = check(
             given["number"], given["exp_month"], given["exp_year"], given.get("cvc"), now=at.now, param=param
         )
         number = checked.number
@@ -82,6 +92,18 @@ class CardVault:
         if known is not None:
             facts = _mannered(facts, known, cvc=checked.cvc is not None, address=address)
         return facts, tuple(records)
+
+    def seen(self, scope_key: str, number: str, exp_month: int, exp_year: int) -> CardFacts:
+        """What may be known of a card that is not taken in, because it is refused. No number is kept, and of what is
+        none not even its end."""
+        is_number = len(number) in FORM_DIGITS and number.isascii() and number.isdigit()
+        return CardFacts(
+            brand=brand_of(number) if is_number else "unknown",
+            last4=number[-4:] if is_number else "",
+            exp_month=exp_month,
+            exp_year=exp_year,
+            fingerprint=self.vault.fingerprint(scope_key, Secret(number)),
+        )
 
     def of_alias(self, scope_key: str, alias: str, at: Moment) -> CardFacts | None:
         """The public test card behind `pm_card_visa` or `tok_visa`; None in live mode and for any other id."""

@@ -88,6 +88,8 @@ class Caller(msgspec.Struct, kw_only=True):
     """What is asked for, for the audit trail: a route, or what a task does."""
     presenter: str = ""
     customer: str | None = None
+    scopes: tuple[str, ...] | None = None
+    """What the caller is restricted to; None: to nothing."""
 
     @property
     def idem(self) -> str | None:

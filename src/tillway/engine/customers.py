@@ -10,6 +10,7 @@ import msgspec
 
 from tillway.domain import customer as domain
 from tillway.domain import payment_method
+from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.payment_method import PaymentMethod, Token, as_card, attach, holder, new_method
 from tillway.domain.record import Changes, Moment, Record
@@ -60,6 +61,18 @@ async def existing(load: Load, id: str, param: str = "id") -> Customer:
     customer = await load.get(Customer, id, param)
     must_exist(customer, param)
     return customer
+
+
+async def named(load: Load, caller: Caller, name: str, at: Moment) -> tuple[Customer, Changes]:
+    """The customer whom the merchant calls `name`, made here where there is none, or none any more."""
+    alias = await load.maybe(Alias, alias_id("customer", name))
+    known = await load.maybe(Customer, alias.target) if alias is not None else None
+    if known is not None and not known.deleted:
+        return known, Changes()
+    created = domain.create({"metadata": {"customer_id": name}, "door": caller.door}, at)
+    assert isinstance(created.result, Customer)
+    found = new_alias("customer", name, created.result.id, at)
+    return created.result, created.then(Changes(records=(found,), result=created.result))
 
 
 async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done:

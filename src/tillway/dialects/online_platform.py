@@ -1,0 +1,225 @@
+"""The online payment platform's contract: payments and refunds for a customer, in major units, by key or by token.
+
+A payment that a bank refuses is an answer (HTTP 200, `Failed`), not an error.
+"""
+
+import time
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+
+from tillway.api.dialect import Dialect
+from tillway.api.params import CardField, Currency, Integer, Parameter, Params, Text
+from tillway.api.routes import Answer, Call, route
+from tillway.api.wire import shown
+from tillway.domain.access import Grant
+from tillway.domain.charge import Charge
+from tillway.domain.money import check_amount, major_to_minor, minor_to_major
+from tillway.domain.online_platform import TRANSACTION_LENGTH
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.record import Record
+from tillway.domain.refund import Refund
+from tillway.domain.refusal import RULES, Refused
+from tillway.engine import online_platform, refunds
+from tillway.engine.core import Caller, Load
+
+DEFAULT_CURRENCY = "usd"
+TOKEN_SCOPES: tuple[str, ...] = ("payments:read", "payments:write", "refunds:write")
+"""What a token of `/get-token` may do, for its customer alone."""
+
+
+class MajorUnits(Parameter):
+    """An amount in major units, as a JSON number. What it is in minor units, its currency says."""
+
+    def read(self, value: Any, name: str) -> int | Decimal:
+        if type(value) is not int and not isinstance(value, Decimal):
+            raise Refused(
+                "parameter_invalid_string", "Write the amount as a JSON number, such as 12.50.", param=shown(name)
+            )
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "exclusiveMinimum": 0}
+
+
+class Token(msgspec.Struct, frozen=True):
+    token: str
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """`status` is Success or Failed; Pending as long as nobody knows, which the original had no word for."""
+
+    transactionId: str
+    status: str
+    message: str
+
+
+class Details(msgspec.Struct, frozen=True):
+    transactionId: str
+    merchantId: str
+    customerId: str
+    amount: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "number"}, description="Major units.")]
+    status: str
+    cardNumber: str
+    message: str
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """`code` is the HTTP status."""
+
+    code: int
+    message: str
+
+
+def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
+    """What is wrong with a card's form is a 400 here: 402 is no status of this contract."""
+    status = RULES[refusal.code].status
+    status = 400 if status == 402 else status
+    return status, Problem(status, refusal.message)
+
+
+PLATFORM = Dialect(
+    name="platform",
+    title="the online payment platform dialect",
+    refused=refused,
+    key_field="apiKey",
+    merchant_field="merchantId",
+    customer_field="customerId",
+    audience="platform",
+)
+
+_WHO = {"merchantId": Text(maximum=255, required=True), "apiKey": Text(maximum=255)}
+_CUSTOMER = Text(maximum=255, required=True)
+_TRANSACTION = Text(maximum=TRANSACTION_LENGTH, required=True)
+
+TOKEN = Params(**_WHO, customerId=_CUSTOMER)
+PAYMENT = Params(
+    **_WHO,
+    customerId=_CUSTOMER,
+    amount=MajorUnits(required=True),
+    number=CardField(required=True),
+    expiryMonth=Integer(minimum=1, maximum=12, required=True),
+    expiryYear=Integer(minimum=0, maximum=9999, required=True),
+    cvv=CardField(required=True),
+    currency=Currency(),
+)
+REFUND = Params(**_WHO, customerId=_CUSTOMER, transactionId=_TRANSACTION, amount=MajorUnits())
+DETAILS = Params(**_WHO, customerId=_CUSTOMER, transactionId=_TRANSACTION)
+
+
+@route("POST", "/get-token", TOKEN, returns="token", dialect=PLATFORM, answer=Token)
+async def get_token(call: Call) -> Answer:
+    """Exchange a key for a token that is good for one customer, and for 15 minutes."""
+    caller = call.caller
+    if caller.customer is not None:
+        # Else a token could be made to last for ever.
+        raise Refused("secret_key_required", "A token is made with an API key, and not with another token.")
+    scopes = TOKEN_SCOPES
+    if caller.scopes is not None:
+        scopes = tuple(scope for scope in TOKEN_SCOPES if scope in caller.scopes)
+    grant = Grant(
+        id=caller.actor,
+        hint=caller.hint,
+        account=caller.scope.account,
+        mode=caller.scope.mode,
+        scopes=scopes,
+        customer=call.params["customerId"],
+        audience="platform",
+    )
+    return {"token": await call.platform.tokens.issue(grant, now=time.time())}
+
+
+async def _paid(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+    """A decline comes as a refusal, with the payment that it was of."""
+    payment = record if refusal is None else refusal.details.get("payment_intent")
+    if not isinstance(payment, PaymentIntent):
+        assert refusal is not None, "a payment ends as a payment or as a refusal"
+        return refused(refusal, caller.request_id or "")
+    status, message = _told(payment)
+    return 200, Outcome(payment.transaction or "", status, message)
+
+
+@route("POST", "/process-payments", PAYMENT, returns="outcome", dialect=PLATFORM, presents=_paid, answer=Outcome)
+async def process_payment(call: Call) -> Answer:
+    """Take a payment by card."""
+    given = call.params
+    currency = given.get("currency") or DEFAULT_CURRENCY
+    card = {
+        "number": given["number"],
+        "exp_month": given["expiryMonth"],
+        "exp_year": given["expiryYear"],
+        "cvc": given["cvv"],
+    }
+    if not (len(card["cvc"]) in (3, 4) and card["cvc"].isascii() and card["cvc"].isdigit()):
+        raise Refused("invalid_cvc", "The cvv has three or four digits.", param="cvv")
+    return await online_platform.pay(
+        call.platform,
+        call.caller,
+        customer=given["customerId"],
+        card=card,
+        amount_minor=check_amount(major_to_minor(given["amount"], currency)),
+        currency=currency,
+    )
+
+
+async def _refunded(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+    if refusal is not None:
+        return refused(refusal, caller.request_id or "")
+    assert isinstance(record, Refund)
+    payment = await load.get(PaymentIntent, record.payment)
+    amount = f"{minor_to_major(record.amount_minor, record.currency)} {record.currency.upper()}"
+    match record.status:
+        case "succeeded":
+            status, message = "Success", f"Refunded {amount}"
+        case "failed" | "canceled":
+            status, message = "Failed", f"The refund of {amount} failed: {record.failure_reason or record.status}"
+        case _:
+            status, message = "Pending", f"The refund of {amount} is on its way"
+    return 200, Outcome(payment.transaction or "", status, message)
+
+
+@route("POST", "/process-refunds", REFUND, returns="outcome", dialect=PLATFORM, presents=_refunded, answer=Outcome)
+async def process_refund(call: Call) -> Answer:
+    """Refund a payment, wholly or in part."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    payment = await online_platform.find(load, call.params["transactionId"], call.params["customerId"])
+    wanted: dict[str, Any] = {"payment_intent": payment.id}
+    if call.params.get("amount") is not None:
+        wanted["amount"] = check_amount(major_to_minor(call.params["amount"], payment.currency))
+    return await refunds.create(call.platform, call.caller, wanted)
+
+
+@route("POST", "/get-payment-details", DETAILS, returns="payment", dialect=PLATFORM, answer=Details)
+async def get_payment_details(call: Call) -> Answer:
+    """What became of a payment."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    payment = await online_platform.find(load, call.params["transactionId"], call.params["customerId"])
+    charge = await load.maybe(Charge, payment.latest_charge)
+    status, message = _told(payment, charge)
+    card = charge.card if charge is not None else None
+    details = Details(
+        transactionId=payment.transaction or "",
+        merchantId=call.params["merchantId"],
+        customerId=call.params["customerId"],
+        amount=msgspec.Raw(minor_to_major(payment.amount_minor, payment.currency).encode()),
+        status=status,
+        cardNumber=f"{'*' * 12}{card.last4 if card is not None and card.last4 else '****'}",
+        message=message,
+    )
+    return {name: getattr(details, name) for name in Details.__struct_fields__}
+
+
+def _told(payment: PaymentIntent, charge: Charge | None = None) -> tuple[str, str]:
+    """Status and message. A payment that was refused stays so until it is paid by another way, in `/v1`."""
+    match payment.status:
+        case "succeeded" | "requires_capture":
+            if charge is not None and charge.refunded_minor:
+                refunded = minor_to_major(charge.refunded_minor, payment.currency)
+                whole = minor_to_major(payment.amount_minor, payment.currency)
+                return "Success", f"Refunded {refunded} of {whole} {payment.currency.upper()}"
+            return "Success", "Payment successful"
+        case "requires_payment_method" | "requires_confirmation" | "canceled":
+            return "Failed", payment.last_error.message if payment.last_error is not None else "Payment failed"
+        case _:
+            return "Pending", "The payment is being processed. Ask /get-payment-details for its outcome."

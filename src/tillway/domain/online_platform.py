@@ -1,0 +1,29 @@
+"""What the online payment platform's contract decides by itself: the ids of its transactions, and which cards its bank
+refuses without a look."""
+
+from tillway.domain.cards import expired
+from tillway.domain.outcome import Declined
+
+CARD_DIGITS = 16
+RANDOM_BYTES = 10
+TRANSACTION_LENGTH = 26
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def transaction_id(now_ms: int, randomness: bytes) -> str:
+    """A ULID (https://github.com/ulid/spec): 48 bits of epoch milliseconds and RANDOM_BYTES of randomness, in 26
+    characters of Crockford's base 32."""
+    assert 0 <= now_ms < 1 << 48 and len(randomness) == RANDOM_BYTES
+    bits = now_ms << 80 | int.from_bytes(randomness, "big")
+    return "".join(_CROCKFORD[bits >> place & 31] for place in range(125, -1, -5))
+
+
+def objection(number: str, exp_month: int, exp_year: int, now: int) -> Declined | None:
+    """Why the contract's bank refuses this card, in its words; None where it goes on to the provider. `exp_year` has
+    four digits, `now` is epoch seconds."""
+    if not (len(number) == CARD_DIGITS and number.isascii() and number.isdigit()):
+        return Declined(code="incorrect_number", decline_code="incorrect_number", message="Invalid card number length")
+    if expired(exp_month, exp_year, now):
+        return Declined(code="expired_card", decline_code="expired_card", message="Card has expired")
+    return None
