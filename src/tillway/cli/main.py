@@ -2,7 +2,20 @@
 
 import typer
 
-from tillway.cli import accounts, backups, bank, connectors, demo, doctor, installation, keys, oauth, server, vault
+from tillway.cli import (
+    accounts,
+    audit,
+    backups,
+    bank,
+    connectors,
+    demo,
+    doctor,
+    installation,
+    keys,
+    oauth,
+    server,
+    vault,
+)
 from tillway.cli.terminal import Commands, show
 
 app = typer.Typer(
@@ -23,6 +36,7 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(connectors.app, name="connectors")
 app.command()(bank.bank)
 app.add_typer(vault.app, name="vault")
+app.add_typer(audit.app, name="audit")
 app.command()(backups.backup)
 app.command()(backups.restore)
 app.command()(backups.migrate)

@@ -58,6 +58,16 @@ def day(epoch_seconds: int) -> str:
     return datetime.fromtimestamp(epoch_seconds, UTC).strftime("%Y-%m-%d")
 
 
+def moment(text: str, option: str) -> int:
+    """Epoch seconds of a day (its beginning) or time such as 2026-11-21T08:00; UTC unless it says another zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise WrongUsage(f"{option} is {text!r}; it must be a day or time such as 2026-11-21T08:00") from None
+    found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return max(int(found.timestamp()), 0)
+
+
 def fail(text: str, code: int = FAILED) -> typer.Exit:
     """To be raised: the command ends with `code`, and `text` says why."""
     say(f"tillway: {text}")

@@ -7,6 +7,7 @@ the trail has what money hangs on: that its outcome is unknown or pending.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ from tillway.domain.audit import (
 from tillway.domain.event import Event
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Balances
-from tillway.domain.record import Moment, Record
+from tillway.domain.record import NOTHING, Moment, Record
 from tillway.store.codec import QUEUES, encode, write_of
 from tillway.store.port import ABSENT, Write
 
@@ -115,6 +116,39 @@ def entry_write(
         detail=detail or {},
     )
     return write_of(scope_key, entry, ABSENT)
+
+
+def as_told(entry: AuditEntry) -> dict[str, Any]:
+    """An entry as people and programs read it: each change with the fields before it and after it."""
+    at = datetime.fromtimestamp(entry.at_ms // 1000, UTC)
+    return {
+        "id": entry.id,
+        "object": "audit_entry",
+        "actor": entry.actor,
+        "at": f"{at:%Y-%m-%dT%H:%M:%S}.{entry.at_ms % 1000:03}Z",
+        "changes": [_change_as_told(change) for change in entry.changes],
+        "created": entry.created,
+        "detail": entry.detail,
+        "hint": entry.hint,
+        "ip": entry.ip,
+        "operation": entry.operation,
+        "request": entry.request,
+    }
+
+
+def _change_as_told(change: Change) -> dict[str, Any]:
+    what, before, after = "held", None, None
+    if change.new != NOTHING:
+        what, after = "made", msgspec.json.decode(change.new)
+    elif change.digest:
+        what, after = "made", {"sha256": change.digest.hex()}
+    elif change.gone != NOTHING:
+        what, before = "deleted", msgspec.json.decode(change.gone)
+    elif change.changed:
+        what = "changed"
+        before = {field: old for field, (old, _) in change.changed.items()}
+        after = {field: new for field, (_, new) in change.changed.items()}
+    return {"record": change.id, "version": change.version, "what": what, "before": before, "after": after}
 
 
 def rewrapped(scope_key: str, by: Author, at: Moment, writes: Sequence[Write]) -> Write:

@@ -1,0 +1,181 @@
+"""`tillway audit`: read the audit trail, carry its heads away, and find out whether anybody has touched it."""
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tillway.cli.installation import with_store
+from tillway.cli.terminal import AsJson, DataDir, WrongUsage, fail, moment, settings_from, show, table
+
+if TYPE_CHECKING:
+    from tillway.engine.audit_chain import Head, Walked
+    from tillway.store.port import Store
+
+app = typer.Typer(help="The audit trail: verify, heads, export.", no_args_is_help=True)
+
+HEADS_BYTES_MAX = 64 << 20
+
+AccountOption = Annotated[str | None, typer.Option("--account", help="Only this merchant's, test and live.")]
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    heads: Annotated[
+        Path | None, typer.Option(help="Heads exported earlier with `tillway audit heads --json`.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Walk the whole trail and name the first entry that was edited, deleted or put in. The server may run."""
+    import msgspec
+
+    from tillway.engine import audit_chain
+
+    known = _known(heads) if heads is not None else {}
+
+    async def work(store: "Store") -> "list[Walked]":
+        scopes = await audit_chain.scopes_of(store)
+        gone = sorted(set(known) - set(scopes))
+        return [await audit_chain.walk(store, scope, known.get(scope)) for scope in [*scopes, *gone]]
+
+    walked = with_store(settings_from(context.params), work)
+    torn = [(found.scope, found.damage) for found in walked if found.damage is not None]
+    rows = [
+        (
+            _named(found.scope),
+            str(found.batches),
+            str(found.entries),
+            str(found.waiting),
+            found.damage.text if found.damage is not None else "whole",
+        )
+        for found in walked
+    ]
+    show(
+        [{**_owner(found.scope), **msgspec.to_builtins(found)} for found in walked],
+        table(("account", "batches", "entries", "waiting", "trail"), rows),
+        as_json=as_json,
+    )
+    if torn:
+        raise fail(f"The audit trail is not what it was: {_named(torn[0][0])}: {torn[0][1].text}.")
+
+
+@app.command()
+def heads(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show the last head of every trail. Kept elsewhere, they show later whether a trail was cut off or rewritten."""
+    import msgspec
+
+    from tillway.engine import audit_chain
+
+    found = with_store(settings_from(context.params), audit_chain.heads)
+    rows = [(_named(head.scope), str(head.sequence), str(head.entries), head.head) for head in found]
+    show(
+        [{**_owner(head.scope), **msgspec.to_builtins(head)} for head in found],
+        table(("account", "batch", "entries", "head"), rows),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    form: Annotated[
+        Literal["ndjson", "csv"], typer.Option("--format", help="ndjson, an entry a line, or csv, a change a row.")
+    ] = "ndjson",
+    account: AccountOption = None,
+    since: Annotated[str | None, typer.Option("--from", help="From this day or time on (UTC).")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Before this day or time (UTC).")] = None,
+) -> None:
+    """Write the entries to standard output, scope by scope, oldest first, as they are read."""
+    import csv
+
+    import msgspec
+
+    from tillway.domain.audit import AuditEntry
+    from tillway.engine import audit_chain
+    from tillway.engine.audit import as_told
+    from tillway.engine.clock import time_prefix
+    from tillway.store.codec import decode
+
+    begin = time_prefix(moment(since, "--from")) if since is not None else ""
+    end = time_prefix(moment(to, "--to")) if to is not None else None
+
+    async def entries(store: "Store") -> AsyncIterator[tuple[str, AuditEntry]]:
+        for scope in await audit_chain.scopes_of(store):
+            if account is not None and account != _owner(scope)["account"]:
+                continue
+            head = f"{scope}/aud_"
+            until = f"{head}{end}" if end is not None else None
+            async for row in audit_chain.rows_of(store, head, after=f"{head}{begin}", until=until):
+                entry = decode(row.key.partition("/")[2], row.body)
+                assert isinstance(entry, AuditEntry)
+                yield scope, entry
+
+    async def as_lines(store: "Store") -> None:
+        async for scope, entry in entries(store):
+            print(msgspec.json.encode({**_owner(scope), **as_told(entry)}).decode())
+
+    async def as_rows(store: "Store") -> None:
+        sheet = csv.writer(sys.stdout, lineterminator="\n")
+        sheet.writerow(CSV_HEADS)
+        async for scope, entry in entries(store):
+            told = as_told(entry)
+            common = (told["at"], *_owner(scope).values(), *(told[name] for name in CSV_HEADS[3:9]))
+            action = {"record": "", "version": "", "what": "action", "before": None, "after": told["detail"]}
+            for change in told["changes"] or [action]:
+                before, after = (msgspec.json.encode(change[side]).decode() for side in ("before", "after"))
+                sheet.writerow((*common, change["record"], change["version"], change["what"], before, after))
+
+    with_store(settings_from(context.params), as_rows if form == "csv" else as_lines)
+
+
+CSV_HEADS = (
+    "at",
+    "account",
+    "mode",
+    "id",
+    "actor",
+    "hint",
+    "operation",
+    "request",
+    "ip",
+    "record",
+    "version",
+    "what",
+    "before",
+    "after",
+)
+
+
+def _owner(scope: str) -> dict[str, str]:
+    """Whose trail that is: a merchant's in a mode, or the installation's own."""
+    from tillway.domain.account import SYSTEM, scope_of
+
+    if scope == SYSTEM:
+        return {"account": SYSTEM, "mode": ""}
+    found = scope_of(scope)
+    return {"account": found.account, "mode": found.mode}
+
+
+def _named(scope: str) -> str:
+    return " ".join(_owner(scope).values()).strip()
+
+
+def _known(path: Path) -> "dict[str, Head]":
+    """The heads in a file that `tillway audit heads --json` wrote, by scope."""
+    import msgspec
+
+    from tillway.engine.audit_chain import Head
+
+    try:
+        with path.open("rb") as file:
+            found = msgspec.json.decode(file.read(HEADS_BYTES_MAX), type=list[Head])
+    except OSError as error:
+        raise WrongUsage(f"--heads {path} cannot be read: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise WrongUsage(f"--heads {path} holds no heads: {error}. Export them: tillway audit heads --json") from None
+    return {head.scope: head for head in found}

@@ -1,0 +1,302 @@
+"""`tillway audit` on an installation whose database somebody has changed by hand."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+import msgspec
+import pytest
+from tillway_server import init, invoked, invoked_json
+
+from tillway.api.app import Request
+from tillway.domain.account import Scope
+from tillway.engine.clock import Clock
+from tillway.settings import Settings
+from tillway.store.sqlite import SqliteStore
+from tillway.wiring import DATABASE, assemble
+
+PAYMENT = b"amount=2000&currency=eur&payment_method=pm_card_visa&confirm=true&return_url=https://example.com"
+BATCHES = 3
+
+
+class Trail(NamedTuple):
+    """An installation at rest with BATCHES batches of a merchant's, and one payment that is too young to be linked."""
+
+    data_dir: Path
+    scope: str
+    account: str
+    key: str
+    batches: list[list[str]]
+    """The ids of the entries in each."""
+
+
+@pytest.fixture(scope="module")
+def trail(tmp_path_factory: pytest.TempPathFactory) -> Trail:
+    data_dir = tmp_path_factory.mktemp("audit") / "data"
+    made = init(data_dir)
+    ahead = 0
+
+    async def trade() -> list[list[str]]:
+        nonlocal ahead
+        store = await SqliteStore.open(data_dir / DATABASE)
+        clock = Clock(lambda: time.time_ns() + ahead * 1_000_000_000)
+        running = await assemble(Settings(data_dir=data_dir), store, clock)
+        headers = {"authorization": f"Bearer {made['secret_key']}", "content-type": "application/x-www-form-urlencoded"}
+        scope = Scope(account=made["account"], mode="test").key
+        await running.runner.audit.ensure()
+
+        async def pay() -> None:
+            answer = await running.api.handle(
+                Request("POST", "/v1/payment_intents", headers=headers, body=PAYMENT, client_ip="192.0.2.7")
+            )
+            assert b'"succeeded"' in answer.body
+
+        for _ in range(BATCHES):
+            await pay()
+            await pay()
+            ahead += 300
+            for row in await store.claim("audit", now_ms=clock.now_ms(), lease_ms=1000, limit=10):
+                await running.runner.audit.run(row)
+        await pay()
+        rows = await store.query(None, f"{scope}/mrk_", limit=10, order="oldest")
+        await running.close()
+        return [[f"aud_{suffix}" for suffix in msgspec.json.decode(row.body)["entries"]] for row in rows]
+
+    batches = asyncio.run(trade())
+    scope = Scope(account=made["account"], mode="test").key
+    assert [len(batch) for batch in batches] == [4] * BATCHES
+    return Trail(data_dir, scope, made["account"], made["secret_key"], batches)
+
+
+def test_a_trail_that_nobody_touched(trail: Trail) -> None:
+    done = invoked("audit", "verify", "--data-dir", trail.data_dir)
+    assert done.returncode == 0, done.stderr
+    walked = {
+        (one["account"], one["mode"]): one for one in invoked_json("audit", "verify", "--data-dir", trail.data_dir)
+    }
+    merchant = walked[trail.account, "test"]
+    assert (merchant["batches"], merchant["entries"], merchant["waiting"]) == (BATCHES, 4 * BATCHES, 2)
+    assert walked["sys", ""]["batches"] == 1, "the account that was made is told of too"
+
+
+class Damage(NamedTuple):
+    """`do` changes the database of a copy; `says` is what verify then says, {…} being filled from the trail."""
+
+    name: str
+    do: Callable[[apsw.Connection, Trail], Any]
+    says: str
+
+
+def _sql(sql: str, *bindings: Any) -> Callable[[apsw.Connection, Trail], Any]:
+    return lambda db, trail: db.execute(sql, [b(trail) if callable(b) else b for b in bindings])
+
+
+def _entry(batch: int, place: int) -> Callable[[Trail], str]:
+    return lambda trail: f"{trail.scope}/{trail.batches[batch][place]}"
+
+
+def _batch(number: int) -> Callable[[Trail], str]:
+    return lambda trail: f"{trail.scope}/mrk_{number:012d}"
+
+
+def _swap(db: apsw.Connection, trail: Trail) -> None:
+    one, other = _entry(1, 1)(trail), _entry(1, 2)(trail)
+    db.execute("UPDATE record SET key = 'between' WHERE key = ?", (one,))
+    db.execute("UPDATE record SET key = ? WHERE key = ?", (one, other))
+    db.execute("UPDATE record SET key = ? WHERE key = 'between'", (other,))
+
+
+def _forge(db: apsw.Connection, trail: Trail) -> None:
+    """The entry and its digest in the batch, by somebody who knows how these are made, but not how roots are."""
+    from tillway.domain.audit import leaf_of
+
+    id = trail.batches[0][2]
+    _body("2000", "9000", _entry(0, 2))(db, trail)
+    body = bytes(db.execute("SELECT body FROM record WHERE key = ?", (_entry(0, 2)(trail),)).get)
+    batch = msgspec.json.decode(bytes(db.execute("SELECT body FROM record WHERE key = ?", (_batch(1)(trail),)).get))
+    leaves = bytearray(msgspec.json.decode(msgspec.json.encode(batch["leaves"]), type=bytes))
+    leaves[64:96] = leaf_of(id, body)
+    batch["leaves"] = bytes(leaves)
+    db.execute("UPDATE record SET body = ? WHERE key = ?", (msgspec.json.encode(batch), _batch(1)(trail)))
+
+
+def _body(old: str, new: str, key: Callable[[Trail], str]) -> Callable[[apsw.Connection, Trail], Any]:
+    """One word in a stored record."""
+
+    def edit(db: apsw.Connection, trail: Trail) -> None:
+        db.execute(
+            "UPDATE record SET body = CAST(replace(CAST(body AS TEXT), ?, ?) AS BLOB) WHERE key = ?",
+            (old, new, key(trail)),
+        )
+        assert db.changes() == 1
+
+    return edit
+
+
+_PUT_IN = """
+INSERT INTO record (key, version, body)
+SELECT substr(key, 1, length(key) - 1) || '~', 1, body FROM record WHERE key = ?"""
+_DELETE = "DELETE FROM record WHERE key = ?"
+
+DAMAGES = (
+    Damage("an entry edited", _body("POST", "EDIT", _entry(1, 2)), r"{1.2} was edited \(batch 2, position 3\)"),
+    Damage("its amount", _body('"amount_minor":2000', '"amount_minor":9000', _entry(0, 0)), r"{0.0} was edited"),
+    Damage("an entry deleted", _sql(_DELETE, _entry(0, 3)), r"{0.3} is missing \(batch 1, position 4\)"),
+    Damage("the first deleted", _sql(_DELETE, _entry(0, 0)), r"{0.0} is missing \(batch 1, position 1\)"),
+    Damage("the last deleted", _sql(_DELETE, _entry(2, 3)), r"{2.3} is missing \(batch 3, position 4\)"),
+    Damage(
+        "an entry put in", _sql(_PUT_IN, _entry(1, 0)), r"aud_\w+~ was put in: no batch has it \(batch 2, position 2\)"
+    ),
+    Damage(
+        "put in at the end",
+        _sql(_PUT_IN, _entry(2, 3)),
+        r"aud_\w+~ was put in: no batch has it \(batch 3, position 5\)",
+    ),
+    Damage("two exchanged", _swap, r"{1.1} was edited \(batch 2, position 2\)"),
+    Damage("entry and digest", _forge, "batch 1 was edited: it does not agree with its own head"),
+    Damage("a batch edited", _body('"total":8', '"total":7', _batch(2)), "batch 2 was edited"),
+    Damage("a batch deleted", _sql(_DELETE, _batch(2)), "batch 2 is missing"),
+    Damage("the last batch deleted", _sql(_DELETE, _batch(3)), "the chain ends before batch 3, which was linked"),
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
+def test_the_first_difference_is_named(trail: Trail, damage: Damage, tmp_path: Path) -> None:
+    copy = _changed(trail, tmp_path, damage.do)
+    done = invoked("audit", "verify", "--data-dir", copy)
+    says = re.sub(r"\{(\d)\.(\d)\}", lambda found: trail.batches[int(found[1])][int(found[2])], damage.says)
+    assert done.returncode == 1
+    assert re.search(says, done.stderr), done.stderr
+    assert f"{trail.account} test" in done.stderr
+
+
+def _changed(trail: Trail, tmp_path: Path, change: Callable[[apsw.Connection, Trail], Any]) -> Path:
+    copy = tmp_path / "data"
+    shutil.copytree(trail.data_dir, copy)
+    database = apsw.Connection(os.fspath(copy / DATABASE))
+    change(database, trail)
+    database.close()
+    return copy
+
+
+def _cut_off(db: apsw.Connection, trail: Trail) -> None:
+    """The last batch and its entries go, and the task is made to agree: nothing inside can tell."""
+    for entry in trail.batches[2]:
+        db.execute(_DELETE, (f"{trail.scope}/{entry}",))
+    db.execute(_DELETE, (_batch(3)(trail),))
+    head = msgspec.json.decode(bytes(db.execute("SELECT body FROM record WHERE key = ?", (_batch(2)(trail),)).get))
+    task = {"id": "audt_chain", "created": 1, "due_at_ms": 1, "sequence": 2, "head": head["head"]}
+    db.execute("UPDATE record SET body = ? WHERE key = ?", (msgspec.json.encode(task), f"{trail.scope}/audt_chain"))
+
+
+def _rewritten(db: apsw.Connection, trail: Trail) -> None:
+    """An entry is edited and the whole chain made anew from there, with the platform's own code."""
+    from tillway.domain.audit import AuditBatch, next_batch
+
+    _body("POST", "EDIT", _entry(1, 0))(db, trail)
+    last: AuditBatch | None = None
+    for number, ids in enumerate(trail.batches, 1):
+        entries = [
+            (
+                id.removeprefix("aud_"),
+                bytes(db.execute("SELECT body FROM record WHERE key = ?", (f"{trail.scope}/{id}",)).get),
+            )
+            for id in ids
+        ]
+        old = msgspec.json.decode(
+            bytes(db.execute("SELECT body FROM record WHERE key = ?", (_batch(number)(trail),)).get)
+        )
+        last = next_batch(trail.scope, last, entries, old["until"], old["created"])
+        db.execute("UPDATE record SET body = ? WHERE key = ?", (msgspec.json.encode(last), _batch(number)(trail)))
+    assert last is not None
+    task = {"id": "audt_chain", "created": 1, "due_at_ms": 1, "sequence": 3, "head": last.head}
+    db.execute("UPDATE record SET body = ? WHERE key = ?", (msgspec.json.encode(task), f"{trail.scope}/audt_chain"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_cut_off, "the chain ends before batch 3, whose head was exported"),
+        (_rewritten, "batch 3 is not the one whose head was exported"),
+    ],
+)
+def test_what_only_an_exported_head_shows(trail: Trail, change: Any, says: str, tmp_path: Path) -> None:
+    heads = tmp_path / "heads.json"
+    heads.write_text(invoked("audit", "heads", "--data-dir", trail.data_dir, "--json").stdout)
+    assert invoked("audit", "verify", "--data-dir", trail.data_dir, "--heads", heads).returncode == 0
+    copy = _changed(trail, tmp_path, change)
+    assert invoked("audit", "verify", "--data-dir", copy).returncode == 0
+    done = invoked("audit", "verify", "--data-dir", copy, "--heads", heads)
+    assert done.returncode == 1 and says in done.stderr
+
+
+def test_heads_that_are_none(trail: Trail, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text("{}")
+    done = invoked("audit", "verify", "--data-dir", trail.data_dir, "--heads", wrong)
+    assert done.returncode == 2 and "tillway audit heads --json" in done.stderr
+    gone = tmp_path / "gone.json"
+    gone.write_text('[{"scope":"0000000000000000t","sequence":1,"entries":1,"head":"00"}]')
+    done = invoked("audit", "verify", "--data-dir", trail.data_dir, "--heads", gone)
+    assert done.returncode == 1 and "acct_0000000000000000 test: the chain ends before batch 1" in done.stderr
+
+
+def test_a_chain_that_was_cut_off_is_not_continued(trail: Trail, tmp_path: Path) -> None:
+    """To link on would put a new batch in the place of the one that is missing."""
+    copy = _changed(trail, tmp_path, _sql(_DELETE, _batch(3)))
+
+    async def link() -> None:
+        store = await SqliteStore.open(copy / DATABASE)
+        clock = Clock(lambda: time.time_ns() + 10_000 * 1_000_000_000)
+        running = await assemble(Settings(data_dir=copy), store, clock)
+        for row in await store.claim("audit", now_ms=clock.now_ms(), lease_ms=1000, limit=10):
+            await running.runner.audit.run(row)
+        await running.close()
+
+    asyncio.run(link())
+    done = invoked("audit", "verify", "--data-dir", copy)
+    assert done.returncode == 1 and "the chain ends before batch 3, which was linked" in done.stderr
+
+
+def test_the_trail_as_lines(trail: Trail) -> None:
+    out = invoked("audit", "export", "--data-dir", trail.data_dir, "--account", trail.account).stdout
+    entries = [json.loads(line) for line in out.splitlines()]
+    assert len(entries) == 4 * BATCHES + 2
+    first, second = entries[:2]
+    assert [entry["operation"] for entry in (first, second)] == ["POST /v1/payment_intents"] * 2
+    assert first["ip"] == "192.0.2.7" and first["hint"].endswith(trail.key[-4:])
+    made, changed = first["changes"][0], second["changes"][0]
+    assert (made["what"], made["before"], made["after"]["status"]) == ("made", None, "processing")
+    assert (changed["record"], changed["before"]["status"], changed["after"]["status"]) == (
+        made["record"],
+        "processing",
+        "succeeded",
+    )
+    assert made["after"]["secret"] == "****"
+
+
+def test_the_trail_as_a_sheet(trail: Trail) -> None:
+    out = invoked("audit", "export", "--data-dir", trail.data_dir, "--format", "csv", "--to", "2100-01-01").stdout
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert {row["account"] for row in rows} == {"sys", trail.account}
+    [account] = [row for row in rows if row["record"] == trail.account]
+    assert account["operation"] == "tillway init" and account["actor"].startswith("cli:")
+    assert json.loads(account["after"])["id"] == trail.account
+
+
+def test_a_stretch_of_time(trail: Trail) -> None:
+    def lines(*options: str) -> list[str]:
+        return invoked("audit", "export", "--data-dir", trail.data_dir, *options).stdout.splitlines()
+
+    assert lines("--to", "2020-01-01") == [] == lines("--from", "2100-01-01")
+    assert len(lines("--from", "2020-01-01")) == len(lines())
+    assert invoked("audit", "export", "--data-dir", trail.data_dir, "--from", "yesterday").returncode == 2
