@@ -83,6 +83,17 @@ class Sender:
         self.cards[number] = (cvc, sent_as)
         return {"number": number, "exp_month": 12, "exp_year": 2040, "cvc": cvc}
 
+    def account(self, sent_as: str, length: int = 17) -> str:
+        """The number of a bank account, of no documented one: looked for like a card's."""
+        number = "9" + "".join(self._random.choices("0123456789", k=length - 1))
+        self.cards[number] = (f"{900 - len(self.cards)}", sent_as)
+        return number
+
+    def iban(self, sent_as: str) -> str:
+        """An IBAN whose last eighteen digits are looked for."""
+        bban = self.account(sent_as, 18)
+        return f"DE{98 - int(bban + '131400') % 97:02}{bban}"
+
     def number(self, sent_as: str) -> str:
         found: str = self.card(sent_as)["number"]
         return found
@@ -136,6 +147,7 @@ class Scene:
             *("connectors", "add", "bank", "--kind", "http_bank", "--default", "--data-dir", self.data_dir),
             *("--set", f"base_url={self.bank.url}", "--set", f"notice_secret={SECRET}"),
             *("--set", "timeout_seconds=0.5", "--set", "ask_after_seconds=1"),
+            *("--set", "debits=us_bank_account,sepa_debit"),
         )
         self.server = TillwayServer(self.data_dir, made, ["--port", str(port), "--log-level", "debug"])
         self.sender = Sender(self.server)
@@ -244,6 +256,42 @@ def test_cards_that_are_declined_challenged_or_in_doubt(scene: Scene) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("no dispute came")
+
+
+def test_bank_accounts_that_are_taken_and_refused(scene: Scene) -> None:
+    sender = scene.sender
+    ada = {"name": "Ada Lovelace", "email": "ada@example.com"}
+    us: dict[str, Any] = {"type": "us_bank_account", "billing_details": ada}
+    sepa: dict[str, Any] = {"type": "sepa_debit", "billing_details": ada}
+    accepted = {"customer_acceptance": {"type": "offline"}}
+    account = {"account_number": sender.account("bank account"), "routing_number": "110000000"}
+    customer = sender.post("/v1/customers", {"name": "Ada Lovelace"})["id"]
+    held = sender.post("/v1/payment_methods", {**us, "us_bank_account": account})
+    kept = {"customer": customer, "payment_method": held["id"], "confirm": "true", "mandate_data": accepted}
+    sender.post("/v1/setup_intents", {**kept, "allowed_payment_method_types[0]": "us_bank_account"})
+    inline = {**sepa, "sepa_debit": {"iban": sender.iban("IBAN in payment_method_data")}}
+    paid = sender.post(
+        "/v1/payment_intents",
+        {
+            "amount": 4200,
+            "currency": "eur",
+            "confirm": "true",
+            "allowed_payment_method_types[0]": "sepa_debit",
+            "payment_method_data": inline,
+            "mandate_data": accepted,
+        },
+    )
+    assert paid["status"] == "processing"
+    number = sender.account("account of a bank that is none")
+    sender.refused("/v1/payment_methods", {**us, "us_bank_account": {**account, "account_number": f"{number}x"}})
+    wrong = {"account_number": sender.account("account beside a wrong routing number"), "routing_number": "110000001"}
+    sender.refused("/v1/payment_methods", {**us, "us_bank_account": wrong})
+    iban = sender.iban("IBAN with wrong check digits")
+    sender.refused("/v1/payment_methods", {**sepa, "sepa_debit": {"iban": f"DE00{iban[4:]}"}})
+    sender.refused("/v1/payment_methods", {**sepa, "sepa_debit": {"iban": f"{iban}00"}})
+    integer = int(sender.account("account as an integer", 15))
+    in_json = {**us, "us_bank_account": {**account, "account_number": integer}}
+    assert sender.send("POST", "/v1/payment_methods", json=in_json).status_code == 400
 
 
 FREE_FIELDS = [

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tillway.api.params import (
+    AccountField,
     Address,
     Boolean,
     CardField,
@@ -122,7 +123,7 @@ METHOD_DATA = Object(
     link=Ignored(),
     us_bank_account=Object(
         account_holder_type=Enum("company", "individual"),
-        account_number=CardField(),
+        account_number=AccountField(),
         account_type=Enum("checking", "savings"),
         financial_connections_account=Unsupported("Financial Connections"),
         routing_number=Text(maximum=20),

@@ -336,6 +336,19 @@ class CardField(Parameter):
         return {"type": "string", "maxLength": SECRET_MAX, "writeOnly": True}
 
 
+class AccountField(CardField):
+    """The number of a bank account: text alone, since an integer has lost its leading zeros and is another account."""
+
+    def read(self, value: Any, name: str) -> Hidden | None:
+        if type(value) is int:
+            raise Refused(
+                "parameter_invalid_string",
+                "Invalid string; send it as text, because an integer has no leading zeros",
+                param=shown(name),
+            )
+        return super().read(value, name)
+
+
 class Enum(Parameter):
     """One of the given words."""
 
