@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     answer_within_seconds: int = 40
     payout_delay_seconds: int = 5
     disbursement_connector: str = ""
+    smtp_url: str = ""
+    smtp_from: str = ""
+    smtp_password_file: Path | None = None
     header_seconds: int = 30
     shutdown_seconds: int = 30
     throttle_test_per_second: int = 1000
@@ -81,6 +85,9 @@ TABLE = (
     Setting("answer_within_seconds", "How long a request waits for a provider before it answers `processing`.", 1, 300),
     Setting("payout_delay_seconds", "How long a payout waits, and can be cancelled, before it is sent.", 0, 604_800),
     Setting("disbursement_connector", "Name of the connector that disbursements go through; if empty, the default."),
+    Setting("smtp_url", "Mail server that customers are told by, smtps://user@host:465; if empty, they are not told."),
+    Setting("smtp_from", "Address that e-mail comes from; needs smtp_url."),
+    Setting("smtp_password_file", "File with the password of smtp_url's user."),
     Setting("header_seconds", "How long a connection may take to send a request's headers, or stay idle.", 1, 300),
     Setting("shutdown_seconds", "How long a stopping server lets requests finish.", 1, 600),
     Setting("throttle_test_per_second", "Requests a second of one merchant in test mode; 0: no limit.", 0, 1_000_000),
@@ -113,7 +120,7 @@ CHOICES = {
 }
 
 _ROWS = {row.name: row for row in TABLE}
-_PATHS = ("data_dir", "tls_cert", "tls_key")
+_PATHS = ("data_dir", "tls_cert", "tls_key", "smtp_password_file")
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
@@ -136,6 +143,8 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
     settings = Settings(**values)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingsInvalid("tls_cert and tls_key go together; only one of them is set")
+    if bool(settings.smtp_url) != bool(settings.smtp_from):
+        raise SettingsInvalid("smtp_url and smtp_from go together; only one of them is set")
     return settings
 
 
@@ -168,11 +177,36 @@ def _checked(name: str, value: Any, source: str) -> Any:
         raise SettingsInvalid(f"host in {source} is empty; it must be an address, such as 127.0.0.1")
     if name == "public_url" and value:
         return _url(str(value), source)
+    if name == "smtp_url" and value and not _is_mail_server(str(value)):
+        # Not repeated: there may be a password in it.
+        raise SettingsInvalid(
+            f"smtp_url in {source} must be such as smtps://user@mail.example.com:465; the password goes into "
+            "smtp_password_file"
+        )
+    if name == "smtp_from" and value and not _ADDRESS.fullmatch(str(value)):
+        raise SettingsInvalid(f"smtp_from in {source} is {value!r}; it must be such as pay@example.com")
     if name == "metrics_listen" and value and address_of(str(value)) is None:
         raise SettingsInvalid(f"metrics_listen in {source} is {value!r}; it must be such as 127.0.0.1:9464")
     if name in CHOICES and value not in CHOICES[name]:
         raise SettingsInvalid(f"{name} in {source} is {value!r}; it must be one of {', '.join(CHOICES[name])}")
     return str(value)
+
+
+_ADDRESS = re.compile(r"[^@\s<>\"(),:;\[\]\\]{1,64}@[A-Za-z0-9.-]{1,190}", re.ASCII)
+
+
+def _is_mail_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("smtp", "smtps")
+            and bool(parts.hostname)
+            and parts.password is None
+            and parts.port != 0
+            and not (parts.path.strip("/") or parts.query or parts.fragment or any(map(str.isspace, url)))
+        )
+    except ValueError:
+        return False
 
 
 def address_of(text: str) -> tuple[str, int] | None:

@@ -14,7 +14,9 @@ from tillway.api.throttle import Limits, Rate, Throttle
 from tillway.connectors import registry
 from tillway.connectors.courier import SimulatedCourier
 from tillway.connectors.port import Courier
+from tillway.connectors.smtp import MailServer
 from tillway.dialects import doors
+from tillway.domain.cards import Secret
 from tillway.domain.ledger import Fee
 from tillway.engine import orders
 from tillway.engine.access_tokens import AccessTokens
@@ -24,10 +26,11 @@ from tillway.engine.clock import Clock
 from tillway.engine.connections import ConfiguredConnections
 from tillway.engine.core import Engine
 from tillway.engine.core import Settings as EngineSettings
+from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
 from tillway.engine.runner import Runner
 from tillway.engine.webhooks import Webhooks
-from tillway.settings import Settings
+from tillway.settings import Settings, SettingsInvalid
 from tillway.store.port import Store
 from tillway.store.sqlite import SqliteStore
 from tillway.telemetry.recorder import Recorder
@@ -83,6 +86,18 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
+def _mail_server(settings: Settings) -> MailServer | None:
+    if not settings.smtp_url:
+        return None
+    if settings.smtp_password_file is None:
+        return MailServer(settings.smtp_url)
+    try:
+        password = settings.smtp_password_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"smtp_password_file {settings.smtp_password_file} cannot be read: {error}") from None
+    return MailServer(settings.smtp_url, Secret(password))
+
+
 async def assemble(
     settings: Settings, store: Store | None = None, clock: Clock | None = None, recorder: Recorder | None = None
 ) -> Running:
@@ -102,6 +117,7 @@ async def assemble(
             answer_within_seconds=float(settings.answer_within_seconds),
             payout_delay_ms=settings.payout_delay_seconds * 1000,
             disbursement_connector=settings.disbursement_connector,
+            mails_customers=bool(settings.smtp_url),
             public_url=base_url,
         ),
         renderer,
@@ -119,6 +135,7 @@ async def assemble(
     refusals = Refusals()
     couriers: dict[str, Courier] = {"test": SimulatedCourier()}
     platform = Platform(engine, attempts, cards, store, connections, access, webhooks, refusals, tokens, couriers)
-    runner = Runner(engine, attempts, webhooks.deliver, partial(orders.carry, platform))
+    mail = Mail(engine, _mail_server(settings), settings.smtp_from)
+    runner = Runner(engine, attempts, webhooks.deliver, partial(orders.carry, platform), mail.send)
     api = Api(platform, renderer, access, refusals, Throttle(limits_of(settings)))
     return Running(platform, api, runner, connections, webhooks, store, keyring)

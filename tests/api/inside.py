@@ -125,7 +125,7 @@ class Inside:
         self.clock.ahead_seconds += seconds
         for _ in range(1000):
             found = 0
-            for queue in ("attempts", "notices"):
+            for queue in ("attempts", "notices", "mail"):
                 rows = await self.store.claim(queue, now_ms=self.clock.now_ms(), lease_ms=LEASE_MS, limit=10)
                 for row in rows:
                     await self.running.runner.queues[queue](row)

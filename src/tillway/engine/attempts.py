@@ -41,6 +41,7 @@ from tillway.domain.charge import Charge, warned
 from tillway.domain.customer import Customer
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
+from tillway.domain.mail import announced
 from tillway.domain.order import OrderTask, task_id, wake
 from tillway.domain.outcome import Declined
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Terms
@@ -298,6 +299,7 @@ class Attempts:
                 changes = payout.settle(
                     await load.get(Payout, attempt.subject), current, outcome, at, first_ask_seconds=first_ask
                 )
+                changes = self._announced(changes, at)
             else:
                 payment = await load.get(PaymentIntent, attempt.subject)
                 charge = await self._charge_of(load, payment, attempt)
@@ -462,11 +464,15 @@ class Attempts:
         async def fail(load: Load, at: Moment) -> Changes:
             sent_out = await load.maybe(Payout, f"po_{suffix}")
             if sent_out is not None:
-                return payout.fail(sent_out, declined, at)
+                return self._announced(payout.fail(sent_out, declined, at), at)
             owed = await load.get(Refund, f"re_{suffix}")
             return refund.fail(owed, await load.get(Charge, owed.charge), declined, at)
 
         await self.engine.run(Caller.system(scope), fail)
+
+    def _announced(self, changes: Changes, at: Moment) -> Changes:
+        """Customers are told of their disbursements in the commit that settles these, where there is a mail server."""
+        return announced(changes, at) if self.engine.settings.mails_customers else changes
 
     async def _dispute_notice(self, scope: Scope, suffix: str, notice: Notice) -> None:
         async def work(load: Load, at: Moment) -> Changes:

@@ -58,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a payout of `/v1` waits, and can be cancelled, before its provider is asked."""
     disbursement_connector: str = ""
     """The connector that disbursements go through; empty: the mode's default."""
+    mails_customers: bool = False
+    """Whether customers are told by e-mail what became of their disbursements."""
     public_url: str = "http://127.0.0.1:8420"
 
 

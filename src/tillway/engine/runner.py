@@ -46,7 +46,7 @@ Work = Callable[[Row], Awaitable[None]]
 
 
 class Runner:
-    def __init__(self, engine: Engine, attempts: Attempts, deliver: Work, carry_order: Work) -> None:
+    def __init__(self, engine: Engine, attempts: Attempts, deliver: Work, carry_order: Work, send_mail: Work) -> None:
         self.engine = engine
         self.attempts = attempts
         self.audit = AuditChain(engine.store, engine.clock)
@@ -57,6 +57,7 @@ class Runner:
             "deliveries": deliver,
             "audit": self.audit.run,
             "orders": carry_order,
+            "mail": send_mail,
         }
         self._loops: list[asyncio.Task[None]] = []
         self._busy: dict[str, set[asyncio.Task[None]]] = {queue: set() for queue in self.queues}

@@ -23,8 +23,9 @@ from tillway.domain.external_account import ExternalAccount
 from tillway.domain.gateway_payment import GatewayPayment
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Balances, Entry
-from tillway.domain.order import Order, OrderTask
+from tillway.domain.mail import EmailTask
 from tillway.domain.mandate import Mandate
+from tillway.domain.order import Order, OrderTask
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token
 from tillway.domain.payout import Payout, PayoutGuard
@@ -55,6 +56,7 @@ TYPES: dict[str, type[Record]] = {
     "cvc": SealedRecord,
     "dpi": PaymentIntent,
     "du": Dispute,
+    "eml": EmailTask,
     "evt": Event,
     "exp": AuthorizationExpiry,
     "gwp": GatewayPayment,
@@ -86,6 +88,7 @@ QUEUES: dict[type[Record], str] = {
     AuditTask: "audit",
     AuthorizationExpiry: "expiries",
     Delivery: "deliveries",
+    EmailTask: "mail",
     NoticeTask: "notices",
     OrderTask: "orders",
 }

@@ -50,6 +50,7 @@ from tillway.engine.cards import CardVault
 from tillway.engine.clock import ALPHABET, Clock
 from tillway.engine.connections import ConfiguredConnections
 from tillway.engine.core import Caller, Engine, Settings
+from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
 from tillway.engine.runner import Runner
 from tillway.engine.webhooks import Webhooks
@@ -355,7 +356,9 @@ class Process:
         platform = Platform(
             engine, self.attempts, cards, store, connections, access, webhooks, refusals, tokens, couriers
         )
-        self.runner = Runner(engine, self.attempts, webhooks.deliver, partial(orders.carry, platform))
+        self.runner = Runner(
+            engine, self.attempts, webhooks.deliver, partial(orders.carry, platform), Mail(engine, None, "").send
+        )
         self.platform = platform
         self.api = Api(platform, renderer, access, refusals)
         world.tell(name, "starts")

@@ -1,0 +1,83 @@
+"""A mail server, as SMTP reaches it: the one socket that e-mail leaves by."""
+
+import asyncio
+import re
+import ssl
+from email.message import EmailMessage
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import aiosmtplib
+
+from tillway.domain.cards import Secret
+from tillway.domain.mail import Delayed, Handed, Posted, Rejected
+
+SECONDS_MAX: Final = 30.0
+"""How long one message may take, from the connection to the server's word."""
+
+_PORTS = {"smtp": 587, "smtps": 465}
+_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
+
+
+class MailServer:
+    """`smtps://[user@]host[:465]` speaks TLS from the first byte; `smtp://[user@]host[:587]` turns to TLS by STARTTLS,
+    and hands nothing over where the server cannot, except to this machine's own (127.0.0.1, ::1, localhost).
+    """
+
+    def __init__(self, url: str, password: Secret[str] | None = None, *, tls: ssl.SSLContext | None = None) -> None:
+        parts = urlsplit(url)
+        assert parts.scheme in _PORTS and parts.hostname, "the settings were checked"
+        self.host = parts.hostname
+        self.port = parts.port or _PORTS[parts.scheme]
+        self.user = unquote(parts.username) if parts.username else None
+        self._password = password
+        self._tls_at_once = parts.scheme == "smtps"
+        self._must_turn_to_tls = not self._tls_at_once and not _is_this_machine(self.host)
+        self._tls = tls
+
+    async def send(self, message: EmailMessage) -> Posted:
+        """Hand one message over. What the server says about the message or its recipient for good is a rejection;
+        whatever else goes wrong may be over tomorrow, our own mistakes in the settings included."""
+        try:
+            async with asyncio.timeout(SECONDS_MAX):
+                await aiosmtplib.send(
+                    message,
+                    hostname=self.host,
+                    port=self.port,
+                    username=self.user,
+                    password=self._password.reveal() if self._password is not None and self.user else None,
+                    use_tls=self._tls_at_once,
+                    start_tls=None if self._tls_at_once or not self._must_turn_to_tls else True,
+                    tls_context=self._tls,
+                    timeout=SECONDS_MAX,
+                )
+        except aiosmtplib.SMTPRecipientsRefused as refused:
+            return _said(refused.recipients[0])
+        except aiosmtplib.SMTPDataError as refused:
+            return _said(refused)
+        except aiosmtplib.SMTPResponseException as refused:
+            return Delayed(_code(refused))
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as failed:
+            return Delayed(f"{type(failed).__name__}: {str(failed)[:200]}")
+        return Handed()
+
+
+def _said(refused: aiosmtplib.SMTPResponseException) -> Posted:
+    """A reply of the fives is for good (RFC 5321, 4.2.1)."""
+    return Rejected(_code(refused)) if 500 <= refused.code < 600 else Delayed(_code(refused))
+
+
+def _code(refused: aiosmtplib.SMTPResponseException) -> str:
+    """The codes of a reply. Its text may repeat the customer's address, which has no business in a log."""
+    enhanced = refused.message.partition(" ")[0]
+    return f"{refused.code} {enhanced}" if _ENHANCED.fullmatch(enhanced) else str(refused.code)
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

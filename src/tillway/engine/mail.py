@@ -1,0 +1,114 @@
+"""E-mail to customers, from task rows: written when its turn comes, and handed to a mail server until that takes it."""
+
+import logging
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from typing import Protocol, assert_never
+
+from tillway.domain.account import SYSTEM, Account, scope_of
+from tillway.domain.customer import Customer
+from tillway.domain.mail import Delayed, EmailTask, Handed, Posted, Rejected, tried
+from tillway.domain.money import minor_to_major
+from tillway.domain.payout import Payout
+from tillway.domain.record import Changes, Moment
+from tillway.engine.core import Caller, Engine, Load
+from tillway.store.port import Row
+
+log = logging.getLogger(__name__)
+
+
+class Mailer(Protocol):
+    async def send(self, message: EmailMessage) -> Posted:
+        """Hand one message to the mail server, within a time of its own. Never raises for what that server does."""
+
+
+class Mail:
+    """`mailer` is None where no mail server is configured any more: tasks of before then wait, and are given up."""
+
+    def __init__(self, engine: Engine, mailer: Mailer | None, sender: str) -> None:
+        self.engine = engine
+        self.mailer = mailer
+        self.sender = sender
+
+    async def send(self, row: Row) -> None:
+        """See one claimed task through: one commit that uses a try up, one message at most, and one commit more."""
+        scope_key, _, id = row.key.partition("/")
+        caller = Caller.system(scope_of(scope_key), "send an e-mail")
+        message: EmailMessage | None = None
+
+        async def begin(load: Load, at: Moment) -> Changes:
+            nonlocal message
+            message = None
+            task = await load.maybe(EmailTask, id)
+            if task is None:
+                return Changes()
+            moved = tried(task, at)
+            if moved is None:
+                log.error("an e-mail was given up: no mail server took it", extra={"task": id, "payout": task.payout})
+                return Changes(deletes=(id,))
+            message = await self._message(load, task)
+            return Changes(tasks=(moved,)) if message is not None else Changes(deletes=(id,))
+
+        await self.engine.run(caller, begin)
+        if message is None:
+            return
+        posted: Posted = Delayed("no mail server is configured") if self.mailer is None else await self._hand(message)
+        match posted:
+            case Handed():
+                pass
+            case Rejected(reason=reason):
+                log.warning("a mail server refused an e-mail for good", extra={"task": id, "why": reason})
+            case Delayed(reason=reason):
+                log.warning("an e-mail waits for its next try", extra={"task": id, "why": reason})
+                return
+            case _:
+                assert_never(posted)
+
+        async def forget(load: Load, at: Moment) -> Changes:
+            return Changes(deletes=(id,))
+
+        await self.engine.run(caller, forget)
+
+    async def _hand(self, message: EmailMessage) -> Posted:
+        assert self.mailer is not None
+        return await self.mailer.send(message)
+
+    async def _message(self, load: Load, task: EmailTask) -> EmailMessage | None:
+        """The message, or None where there is nobody to send it to any more."""
+        payout = await load.maybe(Payout, task.payout)
+        customer = await load.maybe(Customer, payout.customer) if payout is not None else None
+        if payout is None or payout.recipient.email is None or customer is None or customer.deleted:
+            return None
+        scope = scope_of(load.scope_key)
+        account = await self.engine.load(SYSTEM).maybe(Account, scope.account)
+        return written(task, payout, sender=self.sender, merchant=account.name if account is not None else "")
+
+
+def written(task: EmailTask, payout: Payout, *, sender: str, merchant: str) -> EmailMessage:
+    """The message that tells of `payout`. A repeat of it is the same to the byte, with the same Message-ID."""
+    name = "".join(filter(str.isprintable, " ".join(merchant.split())))[:100]
+    amount = f"{minor_to_major(payout.amount_minor, payout.currency)} {payout.currency.upper()}"
+    who = name or "The merchant"
+    local, _, domain = sender.rpartition("@")
+    message = EmailMessage(policy=SMTP)
+    message["From"] = Address(name, local, domain)
+    message["To"] = payout.recipient.email
+    message["Date"] = format_datetime(datetime.fromtimestamp(task.created, UTC))
+    message["Message-ID"] = f"<{task.id}@{domain}>"
+    message["Auto-Submitted"] = "auto-generated"
+    message["X-Auto-Response-Suppress"] = "All"
+    if task.about == "paid":
+        message["Subject"] = f"{who} has sent you {amount}"
+        text = f"{who} has sent you {amount}, to this e-mail address."
+    else:
+        message["Subject"] = f"A payment of {amount} to you did not go through"
+        text = (
+            f"{who} wanted to send you {amount}, to this e-mail address, and it did not go through or came back. "
+            "Nothing is asked of you; the merchant knows."
+        )
+    number = payout.payment_id or payout.id
+    message.set_content(f"{text}\n\nPayment: {number}\n", cte="quoted-printable")
+    return message
