@@ -31,7 +31,7 @@ from tillway.domain.refusal import Refused
 from tillway.domain.workflow import StepFailed
 from tillway.engine import credit
 from tillway.engine.clock import random_text
-from tillway.engine.core import Caller, Done, Load
+from tillway.engine.core import Caller, Done, Load, Work
 from tillway.engine.payments import make_method, permission, take_code
 from tillway.engine.platform import Platform
 from tillway.store.codec import decode
@@ -199,12 +199,13 @@ async def _catch(platform: Platform, caller: Caller, order_id: str, failure: Fai
 
 async def _check_stock(platform: Platform, caller: Caller, order_id: str) -> Order:
     """All products or none, in one commit: whoever is slower finds what is left."""
+    counts = await _counts(platform, caller, order_id)
 
     async def work(load: Load, at: Moment) -> Changes:
+        products = await _products(load, counts)
         order = await load.get(Order, order_id)
         if domain.to_do(order, "check_stock") is not None:
             return Changes(result=order)
-        products = await _products(load, order.counts)
         unknown, short = product.lacking(products, order.counts)
         if unknown:
             raise StepFailed("ProductUnknown", f"No such product: {', '.join(unknown)}")
@@ -316,11 +317,14 @@ async def _arranged(courier: Courier, consignment: Consignment) -> Arranged | Un
 
 
 async def _place_order(platform: Platform, caller: Caller, order_id: str) -> Order:
+    counts = await _counts(platform, caller, order_id)
+
     async def work(load: Load, at: Moment) -> Changes:
+        products = await _products(load, counts)
         order = await load.get(Order, order_id)
         if domain.to_do(order, "place_order") is not None:
             return Changes(result=order)
-        sold = product.sell(_existing(await _products(load, order.counts)), order.counts)
+        sold = product.sell(_existing(products), counts)
         done = domain.done(
             order, "place_order", {"total": order.total_minor, "currency": order.currency}, at, stock="sold"
         )
@@ -334,7 +338,7 @@ async def _handle_failure(platform: Platform, caller: Caller, order_id: str) -> 
     order = await platform.engine.load(caller.scope_key).get(Order, order_id)
     if order.step("arrange_delivery") is not None:
         await _cancel_deliveries(_courier(platform, caller.scope), caller.scope_key, order)
-    await platform.engine.run(caller, _releasing(order_id))
+    await platform.engine.run(caller, _releasing(order_id, order.counts))
 
     async def end(load: Load, at: Moment) -> Changes:
         order = await load.get(Order, order_id)
@@ -359,12 +363,13 @@ async def _handle_failure(platform: Platform, caller: Caller, order_id: str) -> 
     return await platform.engine.load(caller.scope_key).get(Order, order_id)
 
 
-def _releasing(order_id: str) -> Any:
+def _releasing(order_id: str, counts: dict[str, int]) -> Work:
     async def work(load: Load, at: Moment) -> Changes:
+        products = await _products(load, counts)
         order = await load.get(Order, order_id)
         if order.state != HANDLER or order.stock != "reserved":
             return Changes()
-        freed = product.release(_existing(await _products(load, order.counts)), order.counts)
+        freed = product.release(_existing(products), counts)
         return Changes(records=(msgspec.structs.replace(order, stock="released"), *freed))
 
     return work
@@ -416,6 +421,12 @@ _STEPS = {
     HANDLER: _handle_failure,
 }
 assert _STEPS.keys() == {state.name for state in domain.WORKFLOW.states if state.kind == "task"}
+
+
+async def _counts(platform: Platform, caller: Caller, order_id: str) -> dict[str, int]:
+    """What the order wants, which never changes. Its products are read before it is: read after it, they could be
+    those that somebody has taken for this very order meanwhile."""
+    return (await platform.engine.load(caller.scope_key).get(Order, order_id)).counts
 
 
 async def _products(load: Load, ids: Iterable[str]) -> dict[str, Product | None]:
@@ -511,7 +522,7 @@ async def _waits(platform: Platform, caller: Caller, order_id: str, step: str, p
     return done.record is None
 
 
-def _forgetting(task: str) -> Any:
+def _forgetting(task: str) -> Work:
     async def work(load: Load, at: Moment) -> Changes:
         return Changes(deletes=(task,))
 

@@ -165,6 +165,8 @@ class Watch:
         world = self._world
         if response.status >= 500 and not (response.status == 503 and self._store_is_poor()):
             world.violate("5xx", f"{asked.who} {asked.path}: {response.status} {response.body[:300]!r}")
+        if response.status == 404 and b"route_unknown" in response.body:
+            world.violate("request", f"{asked.who} {asked.path}: nobody answers there")
         if response.status == 400 and (b'"code":"parameter' in response.body or b'"code":"body' in response.body):
             world.violate("request", f"{asked.who} {asked.path}: this world cannot write: {response.body[:300]!r}")
         if asked.record is not None and response.status in (400, 404):
@@ -245,7 +247,7 @@ async def books_of(world: "World", scope_key: str) -> Books:
         if len(page) < PAGE_MAX:
             break
         after = page[-1].key
-    kept = ("pi_", "dpi_", "ch_", "re_", "po_", "vlt_", "ba_", "txn_", "je_", "evt_", "du_", "cus_", "cbtxn_")
+    kept = ("ord_", "prod_", "pi_", "dpi_", "ch_", "re_", "po_", "vlt_", "ba_", "txn_", "je_", "evt_", "du_", "cus_", "cbtxn_")
     ids = ((row.key.partition("/")[2], row.body) for row in rows)
     return Books(scope_key, [decode(id, body) for id, body in ids if id.startswith(kept)])
 
@@ -254,7 +256,7 @@ async def work_left(world: "World") -> str:
     """What is still to be done, in words; empty where nothing is."""
     for merchant in world.merchants:
         scope = merchant.scope.key
-        for prefix in ("att_", "ntc_", "exp_") if world.week_passed else ("att_", "ntc_"):
+        for prefix in ("att_", "ntc_", "ordt_", "exp_") if world.week_passed else ("att_", "ntc_", "ordt_"):
             rows = await world.store.query(None, f"{scope}/{prefix}", limit=1)
             if rows:
                 return f"{rows[0].key} {rows[0].body.decode()}"
@@ -597,14 +599,14 @@ def _check_answers(world: "World", books: Books) -> None:
 
 def _check_promise(books: Books, who: str, told: dict[str, Any]) -> None:
     """What a client was told stands."""
-    id, status = told["id"], told.get("status")
+    id, status = told.get("id", ""), told.get("status")
     kinds: dict[str, type[Record]] = {
         "payment_intent": PaymentIntent,
         "charge": Charge,
         "refund": Refund,
         "payout": Payout,
     }
-    if told["object"] not in kinds:
+    if told.get("object") not in kinds:
         return
     record: Any = books.of(kinds[told["object"]]).get(id)
     if record is None:

@@ -77,6 +77,7 @@ class Asked(msgspec.Struct):
     key: str | None
     answers: list[Answer]
     given_up: bool = False
+    method: str = "POST"
 
     @property
     def record(self) -> str | None:
@@ -309,7 +310,7 @@ class Client:
         headers = {"authorization": f"Bearer {self.merchant.secret}", **_JSON}
         if asked.key is not None:
             headers["idempotency-key"] = asked.key
-        request = Request("POST", asked.path, "", headers, msgspec.json.encode(asked.params))
+        request = Request(asked.method, asked.path, "", headers, msgspec.json.encode(asked.params))
         for tries in range(TRIES_MAX):
             process = await world.reachable()
             response = await self._send(asked, request, process)

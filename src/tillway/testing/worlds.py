@@ -39,6 +39,7 @@ from tillway.connectors.http_bank import OPERATIONS, read_notice
 from tillway.connectors.port import Connector, Transport, TransportError
 from tillway.connectors.simulator import Simulator
 from tillway.domain.access import Grant
+from tillway.dialects import doors
 from tillway.domain.account import SYSTEM, Account, ApiKey, Scope, key_id
 from tillway.domain.cards import Secret
 from tillway.domain.payout import Recipient
@@ -61,11 +62,12 @@ from tillway.testing.memory_store import MemoryStore
 from tillway.testing.virtual_loop import LIFE, Life, Stuck, VirtualLoop
 from tillway.testing.world_checks import Violation
 from tillway.testing.world_clients import Asked, clients_of
+from tillway.testing.world_orders import ProcessCourier, buyers_of, check_orders
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.port import KeyMissing
 from tillway.vault.tokens import Es256Signer
 
-assert handlers.LOADED, "the handlers declare their routes when they are imported"
+assert handlers.LOADED and doors.LOADED, "the handlers declare their routes when they are imported"
 
 EPOCH_SECONDS = 1_800_000_000
 """When every world begins."""
@@ -169,6 +171,9 @@ class World:
         self.late_under_way = 0
         self.asked: list[Asked] = []
         self.merchants = [_merchant(i) for i in range(MERCHANTS)]
+        self.courier = SimulatedCourier()
+        self.stocked: dict[tuple[str, str], int] = {}
+        """How many of each product, by merchant, were there to be ordered."""
         self.trace: list[Told] = []
         self.met: Counter[str] = Counter()
         self.violation: Violation | None = None
@@ -218,12 +223,14 @@ class World:
         await self.store.commit([write for merchant in self.merchants for write in merchant.writes])
         for _ in range(self.processes_wanted):
             self.start_process()
-        clients = clients_of(self)
+        clients = [*clients_of(self), *buyers_of(self)]
         await self._weather([client.live() for client in clients])
         if self.random.random() < A_WEEK_PASSES:
             await self._let_a_week_pass()
             await self._weather([client.come_back() for client in clients])
         await world_checks.check(self)
+        for merchant in self.merchants:
+            check_orders(self, await world_checks.books_of(self, merchant.scope.key))
 
     async def _weather(self, clients: "list[Coroutine[Any, Any, None]]") -> None:
         """A storm of faults, during which the clients begin, and the calm in which all must end."""
@@ -351,7 +358,7 @@ class Process:
         webhooks = Webhooks(engine, renderer)
         access = _Access(store)
         refusals = Refusals()
-        couriers: dict[str, port.Courier] = {"test": SimulatedCourier()}
+        couriers: dict[str, port.Courier] = {"test": ProcessCourier(self)}
         tokens = AccessTokens(store, Es256Signer(_FINGERPRINT_KEY), "http://world")
         platform = Platform(
             engine, self.attempts, cards, store, connections, access, webhooks, refusals, tokens, couriers
