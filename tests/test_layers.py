@@ -46,7 +46,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "wiring": frozenset(
         ("domain", "store", "vault", "connectors", "engine", "web", "api", "dialects", "settings", "telemetry")
     ),
-    "serve": frozenset(("api", "wiring", "settings", "telemetry", "data_directory")),
+    "workers": frozenset(),
+    "serve": frozenset(("api", "wiring", "workers", "settings", "telemetry", "data_directory")),
     "cli": frozenset(
         (
             "domain",

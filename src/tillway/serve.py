@@ -1,4 +1,4 @@
-"""The server: one process, one event loop, granian's embedded RSGI server around the API."""
+"""The server: an event loop and granian's embedded RSGI server around the API, in one process or in several."""
 
 import asyncio
 import gc
@@ -17,6 +17,7 @@ from granian.constants import HTTPModes, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from tillway import workers
 from tillway.api.rsgi import Door
 from tillway.data_directory import occupied
 from tillway.settings import Settings, address_of
@@ -62,6 +63,25 @@ def run(settings: Settings, visitor: Visitor | None = None) -> None:
     """
     _check_tls(settings)
     settings, address = _bound(settings)
+    with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
+        if settings.workers > 1:
+            workers.supervise(settings.workers, lambda number: _work(_of_worker(settings, number), address, None))
+        else:
+            _work(settings, address, visitor)
+
+
+def _of_worker(settings: Settings, number: int) -> Settings:
+    """The settings of one process of several: they share the port, and each has a port of its own for its metrics."""
+    listen = address_of(settings.metrics_listen)
+    if listen is None or number == 0:
+        return settings
+    host, port = listen
+    shown = f"[{host}]" if ":" in host else host
+    return msgspec.structs.replace(settings, metrics_listen=f"{shown}:{port + number if port else 0}")
+
+
+def _work(settings: Settings, address: str, visitor: Visitor | None) -> None:
+    """Serve in this process."""
     traces = Traces.from_environment(settings.trace_context) if settings.traces == "on" else None
     writer = Writer(sys.stderr.fileno())
     lines = Lines(writer, settings.log_format)
@@ -71,8 +91,7 @@ def run(settings: Settings, visitor: Visitor | None = None) -> None:
     root.setLevel(settings.log_level.upper())
     recorder = Recorder(Metrics(), lines if root.isEnabledFor(logging.INFO) else None, traces)
     try:
-        with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
-            uvloop.run(_serve(settings, address, visitor, recorder, lines))
+        uvloop.run(_serve(settings, address, visitor, recorder, lines))
     finally:
         root.removeHandler(handler)
         if traces is not None:

@@ -22,6 +22,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an installation can be told. Durations and amounts are in the unit that the name ends with."""
 
     data_dir: Path = Path("data")
+    store: str = ""
     host: str = "127.0.0.1"
     port: int = 8420
     public_url: str = ""
@@ -34,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     answer_within_seconds: int = 40
     payout_delay_seconds: int = 5
     disbursement_connector: str = ""
+    workers: int = 1
     smtp_url: str = ""
     smtp_from: str = ""
     smtp_password_file: Path | None = None
@@ -72,7 +74,8 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 TABLE = (
-    Setting("data_dir", "Directory of the key file, the database and `tillway.toml`."),
+    Setting("data_dir", "Directory of the key file, `tillway.toml` and, where `store` is empty, the database."),
+    Setting("store", "Where records are kept: `postgresql://…` or `dynamodb://table?region=…`; if empty, a file."),
     Setting("host", "Address that the server listens on."),
     Setting("port", "Port that the server listens on; 0 takes a free one.", 0, 65_535),
     Setting("public_url", "How browsers and providers reach the server; if empty, http(s)://host:port."),
@@ -85,6 +88,7 @@ TABLE = (
     Setting("answer_within_seconds", "How long a request waits for a provider before it answers `processing`.", 1, 300),
     Setting("payout_delay_seconds", "How long a payout waits, and can be cancelled, before it is sent.", 0, 604_800),
     Setting("disbursement_connector", "Name of the connector that disbursements go through; if empty, the default."),
+    Setting("workers", "Server processes on this host; more than one needs a store that is no file.", 1, 64),
     Setting("smtp_url", "Mail server that customers are told by, smtps://user@host:465; if empty, they are not told."),
     Setting("smtp_from", "Address that e-mail comes from; needs smtp_url."),
     Setting("smtp_password_file", "File with the password of smtp_url's user."),
@@ -112,6 +116,7 @@ TABLE = (
 ENVIRONMENT_PREFIX = "TILLWAY_"
 FILE_NAME = "tillway.toml"
 FILE_BYTES_MAX = 1 << 20
+STORES = ("postgresql://", "postgres://", "dynamodb://")
 CHOICES = {
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("text", "json"),
@@ -143,6 +148,8 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
     settings = Settings(**values)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingsInvalid("tls_cert and tls_key go together; only one of them is set")
+    if settings.workers > 1 and not settings.store:
+        raise SettingsInvalid(f"workers is {settings.workers}, and a database in a file has one; name a store")
     if bool(settings.smtp_url) != bool(settings.smtp_from):
         raise SettingsInvalid("smtp_url and smtp_from go together; only one of them is set")
     return settings
@@ -177,6 +184,8 @@ def _checked(name: str, value: Any, source: str) -> Any:
         raise SettingsInvalid(f"host in {source} is empty; it must be an address, such as 127.0.0.1")
     if name == "public_url" and value:
         return _url(str(value), source)
+    if name == "store" and value and not str(value).startswith(STORES):
+        raise SettingsInvalid(f"store in {source} is no URL that is known; it must begin with {' or '.join(STORES)}")
     if name == "smtp_url" and value and not _is_mail_server(str(value)):
         # Not repeated: there may be a password in it.
         raise SettingsInvalid(

@@ -1,5 +1,7 @@
 """Puts the platform together: the only file that constructs adapters."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +33,8 @@ from tillway.engine.platform import Platform
 from tillway.engine.runner import Runner
 from tillway.engine.webhooks import Webhooks
 from tillway.settings import Settings, SettingsInvalid
-from tillway.store.port import Store
+from tillway.store import sqlite
+from tillway.store.port import Finding, Store, StoreUnfit
 from tillway.store.sqlite import SqliteStore
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
@@ -62,9 +65,52 @@ class Running(msgspec.Struct):
         await self.store.close()
 
 
-async def open_store(settings: Settings, *, create: bool = False) -> SqliteStore:
+async def open_store(settings: Settings, *, create: bool = False) -> Store:
     """The store of an installation. Raises `StoreUnfit` with the remedy."""
+    if settings.store:
+        return await _adapter(settings.store).open(settings.store, create=create)
     return await SqliteStore.open(settings.data_dir / DATABASE, create=create)
+
+
+async def migrate_store(settings: Settings) -> int:
+    """Bring the store to this code's schema; its version. Raises `StoreUnfit` with the remedy."""
+    if settings.store:
+        return await _adapter(settings.store).migrate(settings.store)
+    return await asyncio.to_thread(sqlite.migrate, settings.data_dir / DATABASE)
+
+
+async def inspect_store(settings: Settings) -> list[Finding]:
+    """What there is to say of the store's durability and schema."""
+    if settings.store:
+        return await _adapter(settings.store).inspect(settings.store)
+    return await asyncio.to_thread(sqlite.inspect, settings.data_dir / DATABASE)
+
+
+class _Adapter(msgspec.Struct, frozen=True):
+    open: Callable[..., Awaitable[Store]]
+    migrate: Callable[[str], Awaitable[int]]
+    inspect: Callable[[str], Awaitable[list[Finding]]]
+
+
+def _adapter(url: str) -> _Adapter:
+    """The adapter that a store's URL names. It is imported only here, since its driver need not be installed."""
+    scheme = url.partition(":")[0]
+    try:
+        match scheme:
+            case "postgresql" | "postgres":
+                from tillway.store import postgres
+
+                return _Adapter(postgres.PostgresStore.open, postgres.migrate, postgres.inspect)
+            case "dynamodb":
+                from tillway.store import dynamodb
+
+                return _Adapter(dynamodb.DynamoStore.open, dynamodb.migrate, dynamodb.inspect)
+            case _:
+                raise StoreUnfit(
+                    f"There is no store of the kind {scheme[:20]!r}. Name postgresql://… or dynamodb://table?region=…."
+                )
+    except ImportError as missing:
+        raise StoreUnfit(f"The driver is not installed ({missing}): pip install 'tillway[postgres]'.") from None
 
 
 def key_file(settings: Settings) -> Path:
@@ -124,8 +170,7 @@ async def assemble(
     )
     if recorder is not None:
         engine.telemetry = recorder
-        if isinstance(store, SqliteStore):
-            store.on_batch = recorder.batch
+        store.on_batch = recorder.batch
     cards = CardVault(EnvelopeVault(keyring, keyring.fingerprint_key), store)
     connections = ConfiguredConnections(store, clock, registry.build)
     attempts = Attempts(engine, connections, cards)

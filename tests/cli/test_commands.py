@@ -64,7 +64,8 @@ def test_the_document_has_every_option_and_no_other(name: str) -> None:
         assert options == {row.flag for row in TABLE} and "settings.md" in section
         return
     listed = set(re.findall(r"^\| `(--[a-z-]+)", section, flags=re.MULTILINE))
-    assert listed == options - {"--data-dir", "--json"}
+    assert listed == options - {"--data-dir", "--store", "--json"}
+    assert ("--store" in options) is ("--data-dir" in options), "whoever has a directory may have a store elsewhere"
 
 
 def test_every_command_has_a_help_of_its_own() -> None:

@@ -1,22 +1,36 @@
 """`tillway accounts`: the merchants of an installation."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import Name, author, first_use, records, show_once, with_store
-from tillway.cli.terminal import AsJson, DataDir, Document, day, say, settings_from, show, table
+from tillway.cli.installation import Name, author, first_use, records, show_once, told, with_store
+from tillway.cli.terminal import (
+    AsJson,
+    DataDir,
+    Document,
+    StoreUrl,
+    WrongUsage,
+    day,
+    fail,
+    say,
+    settings_from,
+    show,
+    table,
+)
 
 if TYPE_CHECKING:
     from tillway.domain.account import Account
     from tillway.store.port import Store
+
+TRIES_MAX = 8
 
 app = typer.Typer(help="The merchants of an installation.", no_args_is_help=True)
 
 
 @app.command()
 def create(
-    context: typer.Context, data_dir: DataDir = None, name: Name = "", as_json: AsJson = False
+    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, name: Name = "", as_json: AsJson = False
 ) -> None:
     """Add a merchant with its keys. The keys are shown once; a running server knows them at once."""
     from tillway.engine.clock import Clock
@@ -32,7 +46,7 @@ def create(
 
 @app.command("list")
 def list_accounts(
-    context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False
+    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
 ) -> None:
     """List the merchants."""
     from tillway.domain.account import Account
@@ -44,5 +58,55 @@ def list_accounts(
     show(
         [{"account": account.id, "name": account.name, "created": account.created} for account in accounts],
         table(("account", "created", "name"), [(a.id, day(a.created), a.name) for a in accounts]),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def throttle(
+    context: typer.Context,
+    account: Annotated[str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.")],
+    per_second: Annotated[
+        int | None, typer.Option(min=0, max=1_000_000, help="Requests a second; 0: no limit.")
+    ] = None,
+    burst: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="How many of them may come at once.")] = None,
+    default: Annotated[bool, typer.Option("--default", help="As the settings say, from now on.")] = False,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a merchant and each of its keys a rate of their own. A running server knows within two seconds."""
+    import msgspec
+
+    from tillway.domain.account import Account
+    from tillway.store.port import Conflict
+
+    if default is not (per_second is None) or (burst is not None and per_second is None):
+        raise WrongUsage("name --per-second, with --burst or without, or --default")
+
+    async def work(store: "Store") -> "Account | None":
+        for _ in range(TRIES_MAX):
+            found = next(((one, version) for one, version in await records(store, Account) if one.id == account), None)
+            if found is None:
+                return None
+            before, version = found
+            after = msgspec.structs.replace(
+                before, requests_per_second=per_second, requests_burst=burst or max(per_second or 1, 1)
+            )
+            try:
+                await store.commit(told("accounts throttle", (version, before, after)))
+                return after
+            except Conflict:
+                continue
+        raise fail(f"{account} is being changed by others all the time. Try again.")
+
+    changed = with_store(settings_from(context.params), work)
+    if changed is None:
+        raise fail(f"There is no account {account!r}. `tillway accounts list` shows them.")
+    rate = changed.requests_per_second
+    show(
+        {"account": changed.id, "per_second": rate, "burst": changed.requests_burst if rate else None},
+        f"{changed.id} has {'the rate of the settings' if rate is None else 'no limit' if rate == 0 else ''}"
+        + (f"{rate} requests a second, {changed.requests_burst} at once" if rate else ""),
         as_json=as_json,
     )

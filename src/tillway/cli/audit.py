@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tillway.cli.installation import with_store
-from tillway.cli.terminal import AsJson, DataDir, WrongUsage, fail, moment, settings_from, show, table
+from tillway.cli.terminal import AsJson, DataDir, StoreUrl, WrongUsage, fail, moment, settings_from, show, table
 
 if TYPE_CHECKING:
     from tillway.engine.audit_chain import Head, Walked
@@ -25,6 +25,7 @@ AccountOption = Annotated[str | None, typer.Option("--account", help="Only this 
 def verify(
     context: typer.Context,
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     heads: Annotated[
         Path | None, typer.Option(help="Heads exported earlier with `tillway audit heads --json`.")
     ] = None,
@@ -64,7 +65,7 @@ def verify(
 
 
 @app.command()
-def heads(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def heads(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Show the last head of every trail. Kept elsewhere, they show later whether a trail was cut off or rewritten."""
     import msgspec
 
@@ -83,6 +84,7 @@ def heads(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = Fa
 def export(
     context: typer.Context,
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     form: Annotated[
         Literal["ndjson", "csv"], typer.Option("--format", help="ndjson, an entry a line, or csv, a change a row.")
     ] = "ndjson",

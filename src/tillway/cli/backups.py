@@ -1,11 +1,13 @@
 """`tillway backup`, `tillway restore` and `tillway migrate`: the database as a file."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.terminal import AsJson, DataDir, Document, say, settings_from, show
+from tillway.cli.terminal import AsJson, DataDir, Document, StoreUrl, WrongUsage, run, say, settings_from, show
+from tillway.settings import Settings
 
 if TYPE_CHECKING:
     from tillway.store.backup import Manifest
@@ -17,6 +19,7 @@ def backup(
     context: typer.Context,
     directory: Directory,
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check a backup that is there, and make none.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -30,6 +33,7 @@ def backup(
         show(_shown(manifest, directory), f"{directory} is whole, made {manifest.made_at}", as_json=as_json)
         return
     settings = settings_from(context.params)
+    _refuse_without_file(settings)
     database = settings.data_dir / DATABASE
     extra = [path for path in (key_file(settings), settings.data_dir / FILE_NAME) if path.exists()]
     manifest = backups.backup(database, directory, extra=extra)
@@ -42,6 +46,7 @@ def restore(
     context: typer.Context,
     directory: Directory,
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Put what is there aside, as NAME.before-restore-TIME.")
     ] = False,
@@ -52,6 +57,7 @@ def restore(
     from tillway.store import backup as backups
 
     settings = settings_from(context.params)
+    _refuse_without_file(settings)
     backups.verify(directory)
     make_private(settings.data_dir)
     with occupied(settings.data_dir, "tillway restore"):
@@ -60,16 +66,24 @@ def restore(
     show(shown, f"{settings.data_dir} is as it was at {manifest.made_at}", as_json=as_json)
 
 
-def migrate(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Bring the database to this version's schema. The server must be stopped; make a backup first."""
+def migrate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+    """Bring the store to this version's schema. An embedded database must not be in use; make a backup first."""
     from tillway.data_directory import occupied
-    from tillway.store import sqlite
-    from tillway.wiring import DATABASE
+    from tillway.wiring import migrate_store
 
     settings = settings_from(context.params)
-    with occupied(settings.data_dir, "tillway migrate"):
-        version = sqlite.migrate(settings.data_dir / DATABASE)
+    # Other stores are migrated while processes of the version before go on working.
+    with nullcontext() if settings.store else occupied(settings.data_dir, "tillway migrate"):
+        version = run(lambda: migrate_store(settings))
     show({"schema_version": version}, f"schema {version}", as_json=as_json)
+
+
+def _refuse_without_file(settings: Settings) -> None:
+    if settings.store:
+        raise WrongUsage(
+            "backup and restore are for the database in the data directory. Back this store up with its own tools, and "
+            "keep the key file with it (docs/stores.md)."
+        )
 
 
 def _shown(manifest: "Manifest", directory: Path) -> Document:

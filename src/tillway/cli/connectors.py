@@ -13,6 +13,7 @@ from tillway.cli.terminal import (
     DataDir,
     Document,
     Mode,
+    StoreUrl,
     WrongUsage,
     fail,
     run,
@@ -48,6 +49,7 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="Give a connector that is there new settings.")] = False,
     mode: Mode = "test",
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a connector. A running server takes it up within two seconds."""
@@ -94,7 +96,7 @@ def add(
 
 @app.command("list")
 def list_connectors(
-    context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False
+    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
 ) -> None:
     """List the connectors, without the values of their settings."""
     from tillway.domain.account import ConnectorConfig
@@ -123,6 +125,7 @@ def remove(
     mode: Mode = "test",
     force: Annotated[bool, typer.Option("--force", help="Even where money is in doubt at it.")] = False,
     data_dir: DataDir = None,
+    store: StoreUrl = None,
 ) -> None:
     """Remove a connector. Payments made through it can then be neither captured nor refunded."""
     from tillway.domain.account import ConnectorConfig

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from tillway.cli.installation import DEMO_FILE, create, records, told, with_store
-from tillway.cli.terminal import DataDir, fail, say, setting, settings_from
+from tillway.cli.terminal import DataDir, StoreUrl, fail, say, setting, settings_from
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Shop(msgspec.Struct):
 def demo(
     context: typer.Context,
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     host: Annotated[str | None, setting("host")] = None,
     port: Annotated[int | None, setting("port")] = None,
     serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Go on serving once the shop is there.")] = True,

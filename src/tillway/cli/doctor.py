@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from tillway.cli.installation import records, with_store
-from tillway.cli.terminal import FAILED, AsJson, DataDir, settings_from, show
+from tillway.cli.terminal import FAILED, AsJson, DataDir, StoreUrl, run, settings_from, show
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
-def doctor(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def doctor(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Check durability, key file, clock, disk, versions and connectors. Exit code 1 where something fails."""
     settings = settings_from(context.params)
     findings = list(examined(settings))
@@ -111,11 +111,14 @@ def _key_file(settings: Settings) -> Iterator[Finding]:
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
-    from tillway.store import sqlite
     from tillway.store.port import StoreUnfit, Unavailable
-    from tillway.wiring import DATABASE
+    from tillway.wiring import inspect_store
 
-    findings = sqlite.inspect(settings.data_dir / DATABASE)
+    try:
+        findings = run(lambda: inspect_store(settings))
+    except StoreUnfit as unfit:
+        yield Finding("database", "fail", str(unfit), "Name another store, or mend what the text names.")
+        return
     for found in findings:
         yield Finding("database", "ok" if found.ok else "fail", found.what, found.remedy)
     if not all(found.ok for found in findings):
@@ -170,7 +173,7 @@ def _clock(settings: Settings) -> Iterator[Finding]:
     if now < RELEASED_AT:
         yield Finding("clock", "fail", f"it shows {_date(now)}", remedy)
         return
-    files = [settings.data_dir / f"{DATABASE}{suffix}" for suffix in ("", "-wal")]
+    files = [] if settings.store else [settings.data_dir / f"{DATABASE}{suffix}" for suffix in ("", "-wal")]
     written = max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
     if written > now + CLOCK_SKEW_SECONDS_MAX:
         yield Finding("clock", "fail", f"it shows {_date(now)}, and the database was written {_date(written)}", remedy)

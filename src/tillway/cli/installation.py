@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from tillway.cli.terminal import AsJson, DataDir, Document, fail, run, say, settings_from, show
+from tillway.cli.terminal import AsJson, DataDir, Document, StoreUrl, fail, run, say, settings_from, show
 from tillway.settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
@@ -28,12 +28,18 @@ PAGES_MAX = 10_000
 def init(
     context: typer.Context,
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     name: Name = "",
     as_json: AsJson = False,
 ) -> None:
     """Make a data directory, the first account and its keys. The keys are shown once."""
     settings = settings_from(context.params)
     made = create(settings, name=name)
+    if made is None and settings.store:
+        raise fail(
+            "The store has an installation already. To serve it from this host as well, copy its keys.json to "
+            f"{settings.data_dir}; for a new account: tillway accounts create."
+        )
     if made is None:
         raise fail(
             f"{settings.data_dir} has an installation already. Its keys are not shown again; "

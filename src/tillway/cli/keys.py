@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tillway.cli.installation import records, with_store
-from tillway.cli.terminal import AsJson, DataDir, Document, Mode, WrongUsage, day, fail, say, settings_from, show, table
+from tillway.cli.terminal import (
+    AsJson,
+    DataDir,
+    Document,
+    Mode,
+    StoreUrl,
+    WrongUsage,
+    day,
+    fail,
+    say,
+    settings_from,
+    show,
+    table,
+)
 
 if TYPE_CHECKING:
     from tillway.domain.account import ApiKey
@@ -23,7 +36,11 @@ AccountOption = Annotated[str | None, typer.Option("--account", help="The mercha
 
 @app.command("list")
 def list_keys(
-    context: typer.Context, data_dir: DataDir = None, account: AccountOption = None, as_json: AsJson = False
+    context: typer.Context,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    account: AccountOption = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the keys, without their secrets."""
     from tillway.domain.account import ApiKey
@@ -47,6 +64,7 @@ def list_keys(
 def create(
     context: typer.Context,
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     account: AccountOption = None,
     mode: Mode = "test",
     kind: Annotated[str, typer.Option(help="secret or publishable.")] = "secret",
@@ -86,6 +104,7 @@ def revoke(
     context: typer.Context,
     key: Annotated[str, typer.Argument(help="The key's id (key_…), as `tillway keys list` shows it.")],
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     after_seconds: Annotated[
         int, typer.Option(min=0, max=30 * 86_400, help="Leave it that long, while its users change over.")
     ] = 0,
@@ -131,6 +150,7 @@ def roll(
     context: typer.Context,
     key: Annotated[str, typer.Argument(help="The key's id (key_…), as `tillway keys list` shows it.")],
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     overlap_seconds: Annotated[
         int, typer.Option(min=0, max=30 * 86_400, help="How long the old key works beside the new one.")
     ] = 86_400,
@@ -173,7 +193,9 @@ def roll(
 
 
 @app.command("rotate-signing")
-def rotate_signing(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def rotate_signing(
+    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
+) -> None:
     """Let a new key sign access tokens. The old one verifies until its last token has expired."""
     from tillway.domain.access import SigningKey
     from tillway.engine.access_tokens import AccessTokens

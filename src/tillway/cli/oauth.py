@@ -8,7 +8,20 @@ import typer
 
 from tillway.cli.installation import records, with_store
 from tillway.cli.keys import TRIES_MAX, AccountOption, checked_scopes, one_of
-from tillway.cli.terminal import AsJson, DataDir, Document, Mode, WrongUsage, day, fail, say, settings_from, show, table
+from tillway.cli.terminal import (
+    AsJson,
+    DataDir,
+    Document,
+    Mode,
+    StoreUrl,
+    WrongUsage,
+    day,
+    fail,
+    say,
+    settings_from,
+    show,
+    table,
+)
 
 if TYPE_CHECKING:
     from tillway.domain.access import OAuthClient
@@ -26,6 +39,7 @@ ClientId = Annotated[str, typer.Argument(help="The client's id (oac_…), as `ti
 def add(
     context: typer.Context,
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     account: AccountOption = None,
     mode: Mode = "test",
     scope: Annotated[list[str] | None, typer.Option(help="What its tokens may do; at least one.")] = None,
@@ -54,7 +68,11 @@ def add(
 
 @clients.command("list")
 def list_clients(
-    context: typer.Context, data_dir: DataDir = None, account: AccountOption = None, as_json: AsJson = False
+    context: typer.Context,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    account: AccountOption = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the clients, without their secrets."""
     from tillway.domain.access import OAuthClient
@@ -79,6 +97,7 @@ def rotate(
     context: typer.Context,
     client: ClientId,
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     overlap_seconds: Annotated[
         int, typer.Option(min=0, max=30 * 86_400, help="How long the old secret works beside the new one.")
     ] = 86_400,
@@ -109,7 +128,9 @@ def rotate(
 
 
 @clients.command()
-def revoke(context: typer.Context, client: ClientId, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def revoke(
+    context: typer.Context, client: ClientId, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
+) -> None:
     """Revoke a client and all tokens it has been given. A running server refuses them within two seconds."""
     import msgspec
 

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from tillway.cli.terminal import DataDir, setting, settings_from
+from tillway.cli.terminal import DataDir, StoreUrl, setting, settings_from
 
 
 def serve(
     context: typer.Context,
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     host: Annotated[str | None, setting("host")] = None,
     port: Annotated[int | None, setting("port")] = None,
     public_url: Annotated[str | None, setting("public_url")] = None,
@@ -23,6 +24,7 @@ def serve(
     answer_within_seconds: Annotated[int | None, setting("answer_within_seconds")] = None,
     payout_delay_seconds: Annotated[int | None, setting("payout_delay_seconds")] = None,
     disbursement_connector: Annotated[str | None, setting("disbursement_connector")] = None,
+    workers: Annotated[int | None, setting("workers")] = None,
     smtp_url: Annotated[str | None, setting("smtp_url")] = None,
     smtp_from: Annotated[str | None, setting("smtp_from")] = None,
     smtp_password_file: Annotated[Path | None, setting("smtp_password_file")] = None,

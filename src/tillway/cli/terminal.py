@@ -26,6 +26,7 @@ def setting(name: str) -> Any:
 
 
 DataDir = Annotated[Path | None, setting("data_dir")]
+StoreUrl = Annotated[str | None, setting("store")]
 Mode = Annotated[Literal["test", "live"], typer.Option(help="Test mode, or the one with real money.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for a program to read.")]
 
@@ -117,5 +118,6 @@ _MENDABLE = (
     ("tillway.vault.keyring", "KeyFileUnfit"),
     ("tillway.vault.keyring", "KeyRefused"),
     ("tillway.vault.rotation", "RotationUnfinished"),
+    ("tillway.workers", "WorkersFailed"),
 )
 """The failures whose texts are written for whoever runs the command."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tillway.cli.installation import author, scopes, told, with_store
-from tillway.cli.terminal import AsJson, DataDir, day, fail, say, settings_from, show, table
+from tillway.cli.terminal import AsJson, DataDir, StoreUrl, day, fail, say, settings_from, show, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ app = typer.Typer(help="The keys of the card vault: rotate, keys, forget.", no_a
 
 
 @app.command()
-def rotate(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Make a new key and move every stored card under it, while the server runs. Killed, it goes on when run again."""
     import msgspec
 
@@ -53,7 +53,7 @@ def rotate(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = F
 
 
 @app.command()
-def keys(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def keys(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """List the keys of the key file: current, old (cards may remain under it) and retired."""
     import msgspec
 
@@ -70,6 +70,7 @@ def forget(
     context: typer.Context,
     key: Annotated[str, typer.Argument(help="A retired key (kek_…).")],
     data_dir: DataDir = None,
+    store: StoreUrl = None,
 ) -> None:
     """Destroy a retired key. Backups made before the rotation can then never be opened again."""
     from tillway.vault import rotation

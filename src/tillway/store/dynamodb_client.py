@@ -1,7 +1,7 @@
 """A client for DynamoDB's JSON protocol: aiohttp carries its requests, signed here with AWS Signature Version 4.
 
-botocore, where it is installed, finds the credentials (environment, profile, instance or task role) and renews them.
-Its own request machinery is left out: it costs many times the CPU of everything else that a commit does
+boto3, where it is installed, finds the credentials (environment, profile, instance or task role) and renews them. Its
+own request machinery is left out: it costs many times the CPU of everything else that a commit does
 (docs/decisions/0009).
 """
 
@@ -148,15 +148,15 @@ class DynamoClient:
 
 
 def credentials_of_the_environment() -> Callable[[], Credentials]:
-    """Who we are: through botocore's chain where it is installed, else from AWS_ACCESS_KEY_ID and its kin.
+    """Who we are: through boto3's chain where it is installed, else from AWS_ACCESS_KEY_ID and its kin.
 
     Raises `NoCredentials`.
     """
     try:
-        from botocore.session import get_session
+        from boto3 import Session
     except ImportError:
         return _from_variables()
-    found = get_session().get_credentials()
+    found = Session().get_credentials()
     if found is None:
         raise NoCredentials("There are no AWS credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role.")
     return found.get_frozen_credentials

@@ -8,7 +8,7 @@ Keys are text, `<scope>/<id>`, and sort by their UTF-8 bytes. Ids sort by the ti
 a listing in time order, and needs no index of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -99,6 +99,9 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Store(Protocol):
+    on_batch: Callable[[int, float], None] | None
+    """Called after each flush, with the number of commits in it and its seconds. It must not raise."""
+
     async def get(self, key: str) -> Row | None:
         """The record at `key` as of the last durable commit, or None."""
 

@@ -6,7 +6,7 @@ same calls therefore always give the same answers.
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from tillway.store.port import ABSENT, INDEXES, PAGE_MAX, WRITES_MAX, Conflict, Row, Waiting, Write, prefix_end
@@ -17,6 +17,8 @@ _TERMS_MAX = 64
 
 class MemoryStore:
     """The `Store` port on dictionaries. `commits` counts the commits that were written."""
+
+    on_batch: Callable[[int, float], None] | None = None
 
     def __init__(self) -> None:
         self.commits = 0

@@ -1,0 +1,222 @@
+"""The same server on every store: what a merchant does, and what happens when a process, or the database, dies."""
+
+import concurrent.futures
+import itertools
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ministack
+import pytest
+import stripe
+from postgres_server import PostgresServer, fresh, own_server
+from tillway_server import ENVIRONMENT, TillwayServer, tillway, tillway_json
+
+from tillway.cli.installation import create
+from tillway.settings import Settings
+
+PAYMENT: dict[str, Any] = {
+    "amount": 4200,
+    "currency": "eur",
+    "payment_method": "pm_card_visa",
+    "confirm": True,
+    "return_url": "https://example.com/back",
+    "metadata": {"order": "6735"},
+}
+
+
+def init(data_dir: Path, url: str) -> dict[str, str]:
+    made = create(Settings(data_dir=data_dir, store=url))
+    assert made is not None
+    return made
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    server = own_server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module", params=["postgresql", "dynamodb"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TillwayServer]:
+    data_dir = tmp_path_factory.mktemp("installation") / "data"
+    if request.param == "postgresql":
+        url, workers = fresh(request.getfixturevalue("postgres").url), "2"
+    else:
+        stack = ministack.start()
+        request.addfinalizer(stack.close)
+        credentials = {"AWS_ACCESS_KEY_ID": ministack.ACCOUNT, "AWS_SECRET_ACCESS_KEY": "test"}
+        os.environ.update(credentials)
+        ENVIRONMENT.update(credentials)
+        url, workers = stack.url("tillway"), "1"
+    made = init(data_dir, url)
+    server = TillwayServer(data_dir, made, ["--store", url, "--workers", workers])
+    yield server
+    assert server.stop() == 0, "".join(server.log)
+
+
+def test_the_data_directory_holds_keys_alone(server: TillwayServer) -> None:
+    assert {path.name for path in server.data_dir.iterdir()} == {"keys.json", "keys.json.lock", "serve.lock"}
+
+
+def test_a_merchants_day(server: TillwayServer) -> None:
+    v1 = server.client.v1
+    customer = v1.customers.create({"email": "ada@example.com", "name": "Ada"})
+    paid = v1.payment_intents.create({**PAYMENT, "customer": customer.id})
+    assert paid.status == "succeeded"
+    refund = v1.refunds.create({"payment_intent": paid.id, "amount": 1200})
+    assert refund.status == "succeeded"
+    held = v1.payment_intents.create({**PAYMENT, "capture_method": "manual"})
+    assert v1.payment_intents.capture(held.id, {"amount_to_capture": 1000}).amount_received == 1000
+    with pytest.raises(stripe.CardError):
+        v1.payment_intents.create({**PAYMENT, "payment_method": "pm_card_visa_chargeDeclined"})
+    assert [payment.id for payment in v1.payment_intents.list({"customer": customer.id}).data] == [paid.id]
+    assert [payment.id for payment in v1.payment_intents.list({"limit": 3}).data][1:] == [held.id, paid.id]
+    charge = v1.charges.retrieve(str(paid.latest_charge))
+    assert charge.amount_refunded == 1200
+    types = {event.type for event in v1.events.list({"limit": 50}).data}
+    assert {"payment_intent.succeeded", "charge.refunded", "charge.failed", "customer.created"} <= types
+    assert {event.type for event in v1.events.list({"type": "charge.refunded"}).data} == {"charge.refunded"}
+    found = v1.payment_intents.search({"query": "metadata['order']:'6735'"})
+    assert {paid.id, held.id} <= {payment.id for payment in found.data}
+    pending = {money.currency: money.amount for money in v1.balance.retrieve().pending}
+    transactions = v1.balance_transactions.list({"limit": 50}).data
+    assert pending["eur"] + v1.balance.retrieve().available[0].amount == sum(txn.net for txn in transactions)
+
+
+def test_twenty_of_one_key_are_one_payment(server: TillwayServer) -> None:
+    client = server.client_with(server.secret_key, max_network_retries=8)
+
+    def pay(_: int) -> str:
+        return client.v1.payment_intents.create(PAYMENT, {"idempotency_key": "twenty"}).id
+
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        assert len(set(pool.map(pay, range(20)))) == 1
+
+
+def test_an_idempotency_key_is_good_at_every_process(server: TillwayServer) -> None:
+    """Each connection may reach another process."""
+    ids = {
+        server.client.v1.payment_intents.create(PAYMENT, {"idempotency_key": f"every-{turn % 3}"}).id
+        for turn in range(12)
+    }
+    assert len(ids) == 3
+
+
+def test_commands_reach_the_store_too(server: TillwayServer) -> None:
+    url = server.process.args[server.process.args.index("--store") + 1]  # type: ignore[union-attr,index]
+    listed = tillway_json("accounts", "list", "--data-dir", server.data_dir, "--store", url)
+    assert [account["account"] for account in listed] == [server.account]
+    assert tillway_json("migrate", "--data-dir", server.data_dir, "--store", url) == {"schema_version": 1}
+    doctor = tillway_json("doctor", "--data-dir", server.data_dir, "--store", url)
+    assert doctor["ok"], doctor
+    refused = tillway("backup", server.data_dir / "backup", "--data-dir", server.data_dir, "--store", url)
+    assert refused.returncode == 2 and "its own tools" in refused.stderr
+    again = tillway("init", "--data-dir", server.data_dir.with_name("another"), "--store", url)
+    assert again.returncode == 1 and "copy its keys.json" in again.stderr
+    assert not (server.data_dir.with_name("another") / "keys.json").exists(), "a second key could open nothing"
+
+
+# PostgreSQL alone.
+
+
+def children_of(process: int) -> list[int]:
+    with open(f"/proc/{process}/task/{process}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def test_a_killed_worker_is_replaced_and_its_tasks_are_taken_over(tmp_path: Path, postgres: PostgresServer) -> None:
+    url = fresh(postgres.url)
+    made = init(tmp_path / "data", url)
+    server = TillwayServer(tmp_path / "data", made, ["--store", url, "--workers", "2", "--lease-seconds", "3"])
+    try:
+        for _ in range(2):  # Faults are each process's own.
+            server.call("POST", "/ops/v1/simulator", {"faults": {"rules": [{"fault": "slow", "ms": 1500}]}})
+        first = set(children_of(server.process.pid))
+        assert len(first) == 2
+        ids: list[str] = []
+
+        def pay(n: int) -> None:
+            client = server.client_with(server.secret_key, max_network_retries=6)
+            options: Any = {"idempotency_key": f"killed-{n}"}
+            ids.append(client.v1.payment_intents.create(PAYMENT, options).id)
+
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:
+            waiting = [pool.submit(pay, n) for n in range(10)]
+            time.sleep(0.7)
+            for child in first:
+                os.kill(child, signal.SIGKILL)
+            for future in waiting:
+                future.exception()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            payments = server.client.v1.payment_intents.list({"limit": 100}).data
+            if len(payments) >= 1 and all(payment.status == "succeeded" for payment in payments):
+                break
+            time.sleep(0.2)
+        assert {payment.status for payment in payments} == {"succeeded"} and set(ids) <= {p.id for p in payments}
+        assert len(payments) == 10, "a key of a killed request paid twice, or a payment was lost"
+        assert not first & set(children_of(server.process.pid)) and len(children_of(server.process.pid)) == 2
+    finally:
+        assert server.stop() == 0
+
+
+def test_the_database_restarts_under_the_server(tmp_path: Path) -> None:
+    database = own_server()
+    try:
+        url = fresh(database.url)
+        server = TillwayServer(tmp_path / "data", init(tmp_path / "data", url), ["--store", url])
+        try:
+            before = server.client.v1.payment_intents.create(PAYMENT).id
+            database.stop(signal.SIGQUIT)
+            with pytest.raises(stripe.APIError) as refused:
+                server.client.v1.payment_intents.create(PAYMENT)
+            assert refused.value.http_status == 503
+            database.start()
+            assert server.client.v1.payment_intents.retrieve(before).status == "succeeded"
+            assert server.client.v1.payment_intents.create(PAYMENT).status == "succeeded"
+        finally:
+            server.stop()
+    finally:
+        database.close()
+
+
+def test_two_hosts_share_a_database(tmp_path: Path, postgres: PostgresServer) -> None:
+    """Each with a directory of its own that holds the same key file."""
+    url = fresh(postgres.url)
+    made = init(tmp_path / "one", url)
+    (tmp_path / "two").mkdir(mode=0o700)
+    (tmp_path / "two" / "keys.json").write_bytes((tmp_path / "one" / "keys.json").read_bytes())
+    (tmp_path / "two" / "keys.json").chmod(0o600)
+    servers = [TillwayServer(tmp_path / name, made, ["--store", url]) for name in ("one", "two")]
+    try:
+        one, two = (server.client.v1 for server in servers)
+        turns = itertools.cycle((one, two))
+        ids = [next(turns).payment_intents.create(PAYMENT).id for _ in range(6)]
+        for v1 in (one, two):
+            assert {payment.id for payment in v1.payment_intents.list().data} == set(ids)
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def test_workers_that_cannot_start_are_given_up(tmp_path: Path, postgres: PostgresServer) -> None:
+    url = fresh(postgres.url)
+    init(tmp_path / "data", url)
+    (tmp_path / "data" / "keys.json").chmod(0o644)
+    done = tillway("serve", "--data-dir", tmp_path / "data", "--store", url, "--workers", "2", "--port", "0")
+    assert done.returncode == 1 and "ended within" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_file_has_one_process(tmp_path: Path) -> None:
+    done = tillway("serve", "--data-dir", tmp_path, "--workers", "2")
+    assert done.returncode == 2 and "name a store" in done.stderr
+
+
+def test_a_store_of_no_known_kind_is_named_without_its_secrets(tmp_path: Path) -> None:
+    done = tillway("init", "--data-dir", tmp_path / "data", "--store", "mysql://joe:very-secret@db/shop")
+    assert done.returncode == 2 and "postgresql://" in done.stderr and "very-secret" not in done.stderr
