@@ -1,10 +1,17 @@
 """What tests of every room may use."""
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import ministack
+import postgres_server
 import pytest
 from hypothesis import HealthCheck, settings
-from tillway_server import TillwayServer, init
+from tillway_server import ENVIRONMENT, TillwayServer, init
+
+STORE = os.environ.get("TILLWAY_TEST_STORE", "sqlite")
+"""`sqlite`, `postgresql` or `dynamodb`: what the server that tests share runs on."""
 
 # How fast examples are made says something about the machine and nothing about the code.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -17,8 +24,33 @@ def tillway_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tillway
     official SDK) and `new_account()`. Tests share it, so they look at their own objects, or take an account of their
     own."""
     data_dir = tmp_path_factory.mktemp("installation") / "data"
-    server = TillwayServer(data_dir, init(data_dir))
-    try:
-        yield server
-    finally:
-        server.stop()
+    with store_url() as url:
+        server = TillwayServer(data_dir, init(data_dir, url), ["--store", url] if url else [])
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def store_url() -> Iterator[str]:
+    match STORE:
+        case "postgresql":
+            database = postgres_server.own_server()
+            try:
+                yield postgres_server.fresh(database.url)
+            finally:
+                database.close()
+        case "dynamodb":
+            stack = ministack.start()
+            credentials = {"AWS_ACCESS_KEY_ID": ministack.ACCOUNT, "AWS_SECRET_ACCESS_KEY": "test"}
+            os.environ.update(credentials)
+            ENVIRONMENT.update(credentials)
+            try:
+                yield stack.url("tillway")
+            finally:
+                stack.close()
+        case "sqlite":
+            yield ""
+        case other:
+            raise AssertionError(f"TILLWAY_TEST_STORE is {other!r}, not sqlite, postgresql or dynamodb")

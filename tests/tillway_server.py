@@ -76,6 +76,8 @@ class TillwayServer:
         self.log: list[str] = []
         self._ready = threading.Event()
         given = () if "--port" in arguments else ("--port", "0")
+        at = arguments.index("--store") if "--store" in arguments else len(arguments)
+        self.store_arguments = tuple(arguments[at : at + 2])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tillway.cli.main", "serve", "--data-dir", str(data_dir), *given, *arguments],
             stderr=subprocess.PIPE,
@@ -125,7 +127,9 @@ class TillwayServer:
 
     def new_account(self) -> dict[str, str]:
         """Another merchant of this server: its `account` and keys, named as `tillway init` names them."""
-        made: dict[str, str] = tillway_json("accounts", "create", "--data-dir", self.data_dir)
+        made: dict[str, str] = tillway_json(
+            "accounts", "create", "--data-dir", self.data_dir, *self.store_arguments
+        )
         return made
 
     def stop(self, sign: int = signal.SIGTERM) -> int:
@@ -135,8 +139,8 @@ class TillwayServer:
         return self.process.wait(STOPPED_WITHIN_SECONDS)
 
 
-def init(data_dir: Path) -> dict[str, str]:
+def init(data_dir: Path, store: str = "") -> dict[str, str]:
     """A new installation, and what `tillway init --json` would say; made in this process, which is faster."""
-    made = create(Settings(data_dir=data_dir))
+    made = create(Settings(data_dir=data_dir, store=store))
     assert made is not None
     return made
