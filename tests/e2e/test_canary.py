@@ -149,7 +149,8 @@ class Scene:
             *("--set", "timeout_seconds=0.5", "--set", "ask_after_seconds=1"),
             *("--set", "debits=us_bank_account,sepa_debit"),
         )
-        self.server = TillwayServer(self.data_dir, made, ["--port", str(port), "--log-level", "debug"])
+        told = ("--log-level", "debug", "--log-format", "json", "--metrics-listen", "127.0.0.1:0")
+        self.server = TillwayServer(self.data_dir, made, ["--port", str(port), *told])
         self.sender = Sender(self.server)
 
     def close(self) -> None:
@@ -416,12 +417,15 @@ def test_numbers_in_addresses_and_headers(scene: Scene) -> None:
         "Stripe-Account",
         "User-Agent",
         "X-Request-Id",
+        "Traceparent",
     ):
         number = sender.number(f"header {header}")
         value = f"Bearer {number}" if header == "Authorization" else number
         sender.send("POST", "/v1/customers", data={"name": "Ada"}, headers={header: value})
     number = sender.number("user of basic authentication")
     assert sender.send("GET", "/v1/charges", auth=(number, "")).status_code == 401
+    for path in ("/v1/charges", "/nowhere"):
+        assert sender.send(sender.number(f"method for {path}"), path).status_code in (404, 405)
 
 
 def test_numbers_in_what_the_bank_says(scene: Scene) -> None:
@@ -485,6 +489,8 @@ def test_nothing_is_left_of_any_of_them(scene: Scene) -> None:
         sender.send("GET", f"/ops/v1/requests/{request_id.decode()}")
 
     assert tillway("backup", scene.place / "backup", "--data-dir", scene.data_dir).returncode == 0
+    metrics = re.findall(r"http://\S+/metrics", "".join(scene.server.log))[0]
+    sender.heard.append(("metrics", httpx.get(metrics).content))
     scene.server.stop(signal.SIGKILL)
     assert (scene.data_dir / "tillway.db-wal").stat().st_size > 0
 
@@ -497,7 +503,10 @@ def test_nothing_is_left_of_any_of_them(scene: Scene) -> None:
         if file.is_file():
             places[str(file.relative_to(scene.place))] = file.read_bytes()
     assert {f"{name}/tillway.db" for name in ("data", "backup")} | {"data/keys.json", "bank/journal"} <= set(places)
-    assert b"INFO" in places["log"] and len(scene.hook.bodies) > 10, "there was nothing to leak into"
+    lines = [json.loads(line) for line in places["log"].splitlines()]
+    assert {"request", "task"} <= {line["message"] for line in lines}
+    assert b"tillway_requests" in places["answer to metrics"]
+    assert len(scene.hook.bodies) > 10, "there was nothing to leak into"
     everything = b"".join(places.values())
     assert sum(number[-4:].encode() in everything for number in sender.cards) > 10, "no card came through at all"
 
