@@ -7,6 +7,7 @@ import pytest
 
 from tillway.connectors.faults import Faults
 from tillway.connectors.port import (
+    BankAccountData,
     CardData,
     Declined,
     NeverSeen,
@@ -55,6 +56,41 @@ async def test_faults_are_set_at_run_time():
     assert time.monotonic() - began >= 0.03
     simulator.faults.replace({})
     assert isinstance(await converse(simulator.look_up(operation("a")), transport), Succeeded)
+
+
+async def test_what_is_pending_settles_by_notice():
+    simulator = Simulator()
+    outcome = await do(simulator, operation("a", amount_minor=24))
+    assert isinstance(outcome, Pending)
+    [(after_ms, body)] = outcome.notices
+    assert (after_ms, body["status"]) == (3000, "Accepted")
+    assert simulator.bank.find("a").status == "Pending", "a promise is not its keeping"
+    [notice] = simulator.notices({}, msgspec.json.encode(body))
+    assert isinstance(notice.outcome, Succeeded) and notice.reference == "a"
+    assert simulator.bank.find("a").status == "Accepted"
+
+
+async def test_a_debit_that_settles_by_notice_is_disputed_after_that():
+    simulator = Simulator()
+    account = BankAccountData("us_bank_account", "000555555559", "110000000")
+    asked = msgspec.structs.replace(operation("a"), card=None, account=account, currency="usd")
+    outcome = await do(simulator, asked)
+    assert isinstance(outcome, Pending)
+    [(_, settles)] = outcome.notices
+    [notice] = simulator.notices({}, msgspec.json.encode(settles))
+    assert isinstance(notice.outcome, Succeeded)
+    [(_, dispute)] = notice.outcome.notices
+    [told] = simulator.notices({}, msgspec.json.encode(dispute))
+    assert (told.kind, told.reference, told.reason) == ("dispute", "a", "debit_not_authorized")
+
+
+async def test_a_debit_that_never_settles_announces_nothing():
+    simulator = Simulator()
+    account = BankAccountData("us_bank_account", "000000000009", "110000000")
+    asked = msgspec.structs.replace(operation("a"), card=None, account=account, currency="usd")
+    assert await do(simulator, asked) == Pending("bank-a")
+    assert await converse(simulator.look_up(asked), simulator.transport()) == Pending("bank-a")
+    assert "000000000009" not in f"{asked!r} {account!r}"
 
 
 async def test_ordinary_payments_announce_nothing():

@@ -114,6 +114,11 @@ def test_what_cannot_be_done_while_a_debit_is_under_way(shop: Shop) -> None:
         ({"currency": "eur"}, "parameter_invalid_string", "currency"),
         ({"capture_method": "manual"}, "parameter_invalid_enum", "capture_method"),
         ({"mandate_data": None}, "payment_intent_mandate_invalid", "mandate_data"),
+        (
+            {"payment_method_options": {"us_bank_account": {"verification_method": "microdeposits"}}},
+            "parameter_unsupported",
+            "payment_method_options[us_bank_account][verification_method]",
+        ),
         ({"allowed_payment_method_types": ["card"]}, "payment_method_unexpected_state", "payment_method"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

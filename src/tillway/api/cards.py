@@ -106,6 +106,22 @@ MANDATE_DATA = Object(
 )
 """How a customer accepted that their bank account is debited."""
 
+_SETUP = Unsupported("setups by payment method type; say it of the whole payment")
+_DATE = Unsupported("debits on a chosen date")
+US_BANK_OPTIONS = Object(
+    financial_connections=Open(),
+    mandate_options=Open(),
+    networks=Open(),
+    preferred_settlement_speed=Enum("fastest", "standard", unsettable=True),
+    setup_future_usage=_SETUP,
+    target_date=_DATE,
+    transaction_purpose=Open(),
+    verification_method=Enum("automatic", "instant", "microdeposits"),
+    unsettable=True,
+)
+SEPA_OPTIONS = Object(mandate_options=Open(), setup_future_usage=_SETUP, target_date=_DATE, unsettable=True)
+"""What can be said of a bank account in `payment_method_options`."""
+
 METHOD_DATA = Object(
     type=Enum(*METHOD_TYPES, required=True),
     card=Object(

@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from tillway.api.cards import MANDATE_DATA, METHOD_DATA, METHOD_TYPES, NETWORK_NAMES, shipping
+from tillway.api.cards import (
+    MANDATE_DATA,
+    METHOD_DATA,
+    METHOD_TYPES,
+    NETWORK_NAMES,
+    SEPA_OPTIONS,
+    US_BANK_OPTIONS,
+    shipping,
+)
 from tillway.api.errors import doc_url
 from tillway.api.lists import listed, searched
 from tillway.api.params import (
@@ -57,8 +65,8 @@ _OPTIONS = Object(
         three_d_secure=Unsupported("authentication results from elsewhere"),
         unsettable=True,
     ),
-    us_bank_account=Open(),
-    sepa_debit=Open(),
+    us_bank_account=US_BANK_OPTIONS,
+    sepa_debit=SEPA_OPTIONS,
     customer_balance=Open(),
     link=Ignored(),
 )
@@ -292,10 +300,10 @@ def _options(payment: PaymentIntent) -> dict[str, Any]:
     """What was asked for of each type, and of cards what holds where nothing was."""
     given = payment.method_options
     if not given:
-        return _DEFAULT_OPTIONS
+        return _DEFAULT_OPTIONS if "card" in payment.method_types else {}
     asked = {name: value for name, value in (given.get("card") or {}).items() if value is not None}
     others = {type: given[type] for type in payment.method_types if given.get(type)}
-    return {**others, "card": {**_CARD_OPTIONS, **asked}}
+    return {**others, "card": {**_CARD_OPTIONS, **asked}} if "card" in payment.method_types else others
 
 
 _CARD_OPTIONS = {

@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from tillway.api.cards import MANDATE_DATA, METHOD_DATA, METHOD_TYPES, NETWORK_NAMES, STRIPE_JS, checks
+from tillway.api.cards import (
+    MANDATE_DATA,
+    METHOD_DATA,
+    METHOD_TYPES,
+    NETWORK_NAMES,
+    SEPA_OPTIONS,
+    STRIPE_JS,
+    US_BANK_OPTIONS,
+    checks,
+)
 from tillway.api.errors import doc_url
 from tillway.api.lists import listed
 from tillway.api.params import (
@@ -42,8 +51,8 @@ _OPTIONS = Object(
         setup_credential_usage=Enum("installment", "recurring", "unscheduled"),
         three_d_secure=Unsupported("authentication results from elsewhere"),
     ),
-    us_bank_account=Open(),
-    sepa_debit=Open(),
+    us_bank_account=US_BANK_OPTIONS,
+    sepa_debit=SEPA_OPTIONS,
     link=Ignored(),
 )
 _TYPES = Array(Enum(*METHOD_TYPES), maximum=20)

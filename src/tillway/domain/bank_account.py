@@ -212,6 +212,19 @@ def failure(outcome: Declined) -> Declined:
     return msgspec.structs.replace(outcome, code=code, decline_code=None, message=outcome.message or FAILURES[code])
 
 
+def check_verification(type: str, options: dict[str, Any]) -> None:
+    """Refused where `options`, the `payment_method_options` of a payment or setup, ask for the account to be verified:
+    an account is taken as it is told."""
+    wanted = (options.get(type) or {}).get("verification_method")
+    if wanted in ("instant", "microdeposits"):
+        raise Refused(
+            "parameter_unsupported",
+            "Tillway neither sends microdeposits nor connects to the customer's bank: an account is used without being "
+            "verified. Leave verification_method out, or set it to automatic.",
+            param=f"payment_method_options[{type}][verification_method]",
+        )
+
+
 def check_payment(type: str, currency: str, capture_method: Any) -> None:
     """What a bank debit cannot do: another currency than its rail's, and be authorized now and captured later."""
     only = DEBIT_CURRENCIES[type]

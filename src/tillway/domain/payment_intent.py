@@ -11,7 +11,7 @@ import msgspec
 
 from tillway.domain import credit
 from tillway.domain.attempt import SENDS_MAX, Attempt, ask_delay_seconds
-from tillway.domain.bank_account import DEBIT_CURRENCIES, check_payment, failure, without_number
+from tillway.domain.bank_account import DEBIT_CURRENCIES, check_payment, check_verification, failure, without_number
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import Fee, available_on, charge_entry
@@ -250,6 +250,7 @@ def _can_debit(payment: PaymentIntent, method: PaymentMethod, terms: Terms) -> N
     """Refused unless this payment can be a debit of that bank account, by this connector, with the customer's leave."""
     currency = DEBIT_CURRENCIES[method.type] if terms.any_currency else payment.currency
     check_payment(method.type, currency, payment.capture_method)
+    check_verification(method.type, payment.method_options)
     if method.type not in terms.debits:
         raise Refused(
             "connector_unsupported",

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from tillway.domain import credit
-from tillway.domain.bank_account import without_number
+from tillway.domain.bank_account import check_verification, without_number
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.payment_intent import PaymentError
 from tillway.domain.payment_method import CardFacts, PaymentMethod, attach, issuer_objection, usable, without_cvc
@@ -134,6 +134,8 @@ def confirm(
     if customer is not None:
         must_exist(customer, "customer")
     usable(method, customer=setup.customer)
+    if method.bank is not None:
+        check_verification(method.type, setup.method_options)
     if method.bank is not None and mandate is None:
         raise Refused(
             "setup_intent_mandate_invalid",

@@ -131,7 +131,6 @@ async def _confirmed(
     public_url = platform.engine.settings.public_url
     mandate, permitted = None, Changes()
     if method is not None and method.type in DEBIT_CURRENCIES:
-        _check_verification(params, method.type)
         mandate, method, permitted = await permission(load, method, params, at, once=None)
     confirmed = setup_intent.confirm(
         setup,
@@ -143,17 +142,6 @@ async def _confirmed(
         mandate=mandate,
     )
     return permitted.then(confirmed)
-
-
-def _check_verification(params: dict[str, Any], type: str) -> None:
-    options = (params.get("payment_method_options") or {}).get(type) or {}
-    if options.get("verification_method") == "microdeposits":
-        raise Refused(
-            "parameter_unsupported",
-            "Tillway does not send microdeposits: a bank account is set up at once. Leave verification_method out, or "
-            "set it to automatic.",
-            param=f"payment_method_options[{type}][verification_method]",
-        )
 
 
 async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
