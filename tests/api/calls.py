@@ -255,6 +255,7 @@ GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
     "POST /ops/v1/events/{id}/resend": _on(Stall.event),
     "GET /ops/v1/ledger": _nothing(),
     "GET /ops/v1/orders": _nothing(),
+    "GET /ops/v1/products": _nothing(),
     "POST /ops/v1/orders/{order_id}/steps/{step}": _step,
     "GET /ops/v1/requests/{id}": _on(Stall.refused),
     "GET /ops/v1/simulator": _nothing(),

@@ -125,6 +125,7 @@ LIST_URLS = {
     "setatt": "/v1/setup_attempts",
     "du": "/v1/disputes",
     "ord": "/ops/v1/orders",
+    "prod": "/ops/v1/products",
     "txn": "/v1/balance_transactions",
     "evt": "/v1/events",
     "we": "/v1/webhook_endpoints",

@@ -7,6 +7,7 @@ from tillway.api.params import Created, Enum, Object, Params, Text, list_params
 from tillway.api.routes import Answer, Call, route
 from tillway.api.shapes import View, shape
 from tillway.domain.order import WORKFLOW, Failure, Order, StepRecord
+from tillway.domain.product import Product
 from tillway.domain.refusal import Refused
 from tillway.domain.workflow import StepFailed
 from tillway.engine import orders
@@ -14,6 +15,7 @@ from tillway.engine import orders
 _STATUSES = tuple(dict.fromkeys(state.shows for state in WORKFLOW.states if state.shows is not None))
 
 STEP = Params(error=Object(type=Text(maximum=100, required=True), cause=Text(maximum=1000, required=True)))
+PRODUCTS = list_params(created=Created())
 LIST = list_params(created=Created(), status=Enum(*_STATUSES))
 
 
@@ -22,6 +24,12 @@ async def list_orders(call: Call) -> Answer:
     """List orders, newest first."""
     status = call.params.get("status")
     return await listed(call, "ord", keep=None if status is None else lambda order: order.status == status)
+
+
+@route("GET", "/ops/v1/products", PRODUCTS, returns="list")
+async def list_products(call: Call) -> Answer:
+    """List products and their stock, newest first."""
+    return await listed(call, "prod")
 
 
 @route("POST", "/ops/v1/orders/{order_id}/steps/{step}", STEP, returns="order_step")
@@ -73,4 +81,22 @@ def order_shape(order: Order, view: View) -> dict[str, Any]:
         "state": order.state,
         "status": order.status,
         "user_id": order.user_id,
+    }
+
+
+@shape(Product, object="product")
+def product_shape(product: Product, view: View) -> dict[str, Any]:
+    return {
+        "id": product.id,
+        "object": "product",
+        "available_count": product.available_count,
+        "created": product.created,
+        "currency": product.currency,
+        "livemode": view.livemode,
+        "name": product.name,
+        "price": product.price_minor,
+        "product_id": product.product_id,
+        "reserved_count": product.reserved_count,
+        "sold_count": product.sold_count,
+        "type": product.type,
     }
