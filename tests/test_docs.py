@@ -132,8 +132,14 @@ def test_the_page_of_test_accounts_is_the_tables() -> None:
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+\.md)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / target).is_file(), f"{page.name} links to {target}"
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
+def test_a_test_that_is_named_is_there(page: Path) -> None:
+    for name, target in re.findall(r"\[`(test_\w+)`\]\(([^)#:]+\.py)\)", page.read_text()):
+        assert f"def {name}(" in (page.parent / target).read_text(), f"{page.name} names {name}"
 
 
 if __name__ == "__main__":
