@@ -12,11 +12,14 @@ import msgspec
 from tillway.connectors.transport import converse
 from tillway.domain import credit, payment_intent, payout, refund
 from tillway.domain.attempt import Attempt, reference_of
+from tillway.domain.audit import AuditBatch, Change
 from tillway.domain.ledger import Entry
 from tillway.domain.outcome import Declined, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes
-from tillway.engine import attempts
+from tillway.engine import attempts, orders
+from tillway.engine import audit as trail
+from tillway.engine import audit_chain as chain
 from tillway.engine.attempts import Attempts
 from tillway.engine.core import Engine
 from tillway.store.port import Write
@@ -213,38 +216,74 @@ def a_failed_payout_keeps_the_money() -> AbstractContextManager[None]:
     return replaced(payout, "fail", unbooked)
 
 
-def payouts_move_no_guard() -> AbstractContextManager[None]:
-    return _writes_without(lambda write: "/pog_" in write.key)
+class CarelessStoreOfProducts(CarelessStore):
+    """Takes a product at whatever version it comes: two orders that race get the same item."""
+
+    careless_of = "/prod_"
 
 
-def a_payout_is_begun_without_a_commit() -> AbstractContextManager[None]:
-    async def at_once(self: Attempts, caller: Any, attempt: Attempt) -> Attempt:
-        return msgspec.structs.replace(attempt, state="new")
-
-    return replaced(Attempts, "_begin", at_once)
+def an_order_is_noted_after_its_payment() -> AbstractContextManager[None]:
+    return _in_a_commit_of_its_own("ord")
 
 
-def a_payout_under_way_can_be_cancelled() -> AbstractContextManager[None]:
-    original = payout.cancel
+def a_failed_order_keeps_its_payment() -> AbstractContextManager[None]:
+    async def keep(*arguments: Any) -> Changes:
+        return Changes()
 
-    def late(paid_out: Any, attempt: Attempt | None, *arguments: Any) -> Changes:
-        if attempt is not None:
-            attempt = msgspec.structs.replace(attempt, state="scheduled")
-        return original(paid_out, attempt, *arguments)
-
-    return replaced(payout, "cancel", late)
+    return replaced(orders, "_given_back", keep)
 
 
-def a_failed_payout_keeps_the_money() -> AbstractContextManager[None]:
-    original = payout.fail
+def each_request_for_a_delivery_has_a_reference_of_its_own() -> AbstractContextManager[None]:
+    original = orders._reference
+    asked: dict[str, int] = {}
 
-    def unbooked(*arguments: Any) -> Changes:
-        changes = original(*arguments)
-        return msgspec.structs.replace(
-            changes, records=tuple(record for record in changes.records if not isinstance(record, Entry))
-        )
+    def another(*arguments: Any) -> str:
+        reference = original(*arguments)
+        asked[reference] = asked.get(reference, 0) + 1
+        return f"{reference}{asked[reference]}"
 
-    return replaced(payout, "fail", unbooked)
+    return replaced(orders, "_reference", another)
+
+
+def stock_is_released_whether_or_not_it_was_held() -> AbstractContextManager[None]:
+    original = orders._releasing
+
+    def always(order_id: str, counts: dict[str, int]) -> Any:
+        work = original(order_id, counts)
+
+        async def release(load: Any, at: Any) -> Changes:
+            changes = await work(load, at)
+            if changes.records:
+                return changes
+            products = await orders._products(load, counts)
+            freed = [
+                msgspec.structs.replace(found, available_count=found.available_count + counts[found.product_id])
+                for found in products.values()
+                if found is not None
+            ]
+            return Changes(records=tuple(freed))
+
+        return release
+
+    return replaced(orders, "_releasing", always)
+
+
+def a_write_that_the_audit_trail_does_not_tell() -> AbstractContextManager[None]:
+    original = trail.changes_of
+
+    def silent(*arguments: Any) -> list[Change]:
+        return [change for change in original(*arguments) if not change.id.startswith("re_")]
+
+    return replaced(trail, "changes_of", silent)
+
+
+def an_entry_is_lost_from_its_batch() -> AbstractContextManager[None]:
+    original = chain.next_batch
+
+    def fewer(scope_key: str, last: Any, entries: Any, *rest: Any) -> AuditBatch:
+        return original(scope_key, last, entries[1:] if len(entries) > 1 else entries, *rest)
+
+    return replaced(chain, "next_batch", fewer)
 
 
 class Mutant(NamedTuple):
@@ -272,10 +311,17 @@ MUTANTS = (
     Mutant(an_unknown_commit_counts_as_done, ("promise", "durable first", "error inside")),
     Mutant(an_unknown_commit_is_decided_anew, ("one payment",)),
     Mutant(a_failed_refund_stays_on_the_charge, ("bank", "money")),
+    Mutant(a_write_that_the_audit_trail_does_not_tell, ("audit",)),
+    Mutant(an_entry_is_lost_from_its_batch, ("audit",)),
     Mutant(None, ("credit",), CarelessStoreOfCustomers),
     Mutant(credit_is_spent_without_an_entry, ("credit",)),
     Mutant(payouts_move_no_guard, ("overdrawn",)),
     Mutant(a_payout_is_begun_without_a_commit, ("cancelled", "declined")),
     Mutant(a_payout_under_way_can_be_cancelled, ("cancelled", "declined")),
     Mutant(a_failed_payout_keeps_the_money, ("money",)),
+    Mutant(None, ("stock", "audit", "error inside"), CarelessStoreOfProducts),
+    Mutant(an_order_is_noted_after_its_payment, ("one payment", "one order", "error inside")),
+    Mutant(a_failed_order_keeps_its_payment, ("placed",)),
+    Mutant(each_request_for_a_delivery_has_a_reference_of_its_own, ("deliveries",)),
+    Mutant(stock_is_released_whether_or_not_it_was_held, ("stock",)),
 )
