@@ -35,14 +35,18 @@ from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
 from tillway.domain.test_cards import ALIAS_CVC
+from tillway.engine.clock import Clock
 from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Write
+from tillway.testing.audit_check import audit_damage
 from tillway.testing.virtual_loop import LIFE
 
 if TYPE_CHECKING:
     from tillway.testing.worlds import Process, World
 
 R = TypeVar("R", bound=Record)
+
+AHEAD_SECONDS = 600
 
 PAID = ("Accepted", "Pending")
 FINAL = {"succeeded", "canceled"}
@@ -291,6 +295,16 @@ async def check(world: "World") -> None:
         _check_credit(books)
         _check_events(books)
         _check_answers(world, books)
+        damage = await audit_damage(world.store, books.scope_key, _AheadOf(world))
+        if damage:
+            fail("audit", damage)
+
+
+class _AheadOf(Clock):
+    """So far ahead of a world that every entry of its audit trail has come of age."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(lambda: world.time_ns() + AHEAD_SECONDS * 1_000_000_000, world.text_of)
 
 
 def fail(check: str, text: str) -> None:
