@@ -35,6 +35,7 @@ def test_no_kill_costs_a_cent_or_an_answer(tmp_path: Path) -> None:
     ("mutant", "kills", "rule"),
     [
         ("answers_before_it_commits", 20, "what was said is so"),
+        ("cancels_too_late", 30, "payouts are the bank's payouts"),
         ("declines_on_timeout", 15, "charges are the bank's authorizations"),
         ("forgets_the_key", 15, "one key, one payment"),
         ("ignores_versions", 15, "the sums agree"),

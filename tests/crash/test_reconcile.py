@@ -17,7 +17,8 @@ World = dict[str, Any]
 
 
 def world() -> World:
-    """One payment of 100.00, of which 30.00 went back, as everybody tells it."""
+    """One payment of 100.00, of which 30.00 went back and 10.00 were paid out, and a disbursement of 5.00, as everybody
+    tells it."""
     payment = {
         "id": "pi_000000000000001",
         "object": "payment_intent",
@@ -49,11 +50,21 @@ def world() -> World:
         "charge": "ch_000000000000002",
         "metadata": {},
     }
+    payout = {
+        "id": "po_000000000000005",
+        "object": "payout",
+        "status": "paid",
+        "amount": 1_000,
+        "currency": "usd",
+        "balance_transaction": "txn_1",
+    }
+    disbursed = {**payout, "id": "po_000000000000006", "amount": 500, "balance_transaction": None}
     happened = (
         ("payment_intent.created", payment),
         ("payment_intent.succeeded", payment),
         ("charge.succeeded", charge),
         ("refund.created", refund),
+        *((f"payout.{word}", one) for one in (payout, disbursed) for word in ("created", "paid")),
     )
     pay = Order(story="7-1", what="pay", path="/v1/payment_intents", params={"amount": 10_000}, key="7-1-1-pay")
     said = msgspec.json.encode(payment)
@@ -62,22 +73,31 @@ def world() -> World:
         "payments": [payment],
         "charges": [charge],
         "refunds": [refund],
-        "entries": [{"currency": "usd", "net": 9_680}, {"currency": "usd", "net": -3_000}],
+        "payouts": [payout, disbursed],
+        "entries": [{"currency": "usd", "net": net} for net in (9_680, -3_000, -1_000)],
         "events": [{"type": type, "data": {"object": {"id": thing["id"]}}} for type, thing in happened],
         "ledger": {
             "balanced": True,
             "accounts": [
-                {"account": "receivable:bank", "currency": "usd", "balance": 7_000},
-                {"account": "merchant", "currency": "usd", "balance": -6_680},
+                {"account": "receivable:bank", "currency": "usd", "balance": 6_000},
+                {"account": "merchant", "currency": "usd", "balance": -5_680},
                 {"account": "fees", "currency": "usd", "balance": -320},
                 {"account": "refunds", "currency": "usd", "balance": 0},
+                {"account": "payouts", "currency": "usd", "balance": 0},
+                {"account": "disbursements", "currency": "usd", "balance": 500},
+                {"account": "provider:bank", "currency": "usd", "balance": -500},
             ],
         },
-        "balance": {"available": [{"currency": "usd", "amount": 0}], "pending": [{"currency": "usd", "amount": 6_680}]},
+        "balance": {
+            "available": [{"currency": "usd", "amount": -1_000}],
+            "pending": [{"currency": "usd", "amount": 6_680}],
+        },
         "doubts": [],
         "bank": {
             f"{SCOPE}000000000000002": performed("000000000000002", "authorization", 10_000, capture=True),
             f"{SCOPE}000000000000003": performed("000000000000003", "refund", 3_000, parent="000000000000002"),
+            f"{SCOPE}000000000000005": performed("000000000000005", "payout", 1_000),
+            f"{SCOPE}000000000000006": performed("000000000000006", "payout", 500),
         },
     }
 
@@ -136,6 +156,17 @@ def _bank(world: World, suffix: str, kind: str, amount: int, **more: Any) -> Non
         (lambda w: w["refunds"][0].update(status="failed"), "refunds are the bank's refunds"),
         (lambda w: w["charges"][0].update(amount_refunded=2_999), "refunds are the bank's refunds"),
         (lambda w: _bank(w, "4", "refund", 5, parent="000000000000002"), "refunds are the bank's refunds"),
+        (lambda w: w["payouts"][0].update(status="pending"), "nothing is left under way"),
+        (lambda w: w["payouts"][0].update(status="failed"), "payouts are the bank's payouts"),
+        (lambda w: w["payouts"][0].update(amount=999), "payouts are the bank's payouts"),
+        (lambda w: w["payouts"].pop(), "payouts are the bank's payouts"),
+        (
+            lambda w: (w["payouts"][0].update(status="canceled"), _bank(w, "000000000000005", "payout", 1_000)),
+            "payouts are the bank's payouts",
+        ),
+        (lambda w: w["bank"].pop(SCOPE + "000000000000006"), "payouts are the bank's payouts"),
+        (lambda w: w["ledger"]["accounts"][4].update(balance=1), "the sums agree"),
+        (lambda w: w["ledger"]["accounts"][6].update(balance=-499), "the sums agree"),
         (lambda w: _bank(w, "4", "capture", 5, parent="000000000000008"), "nothing else was done"),
         (lambda w: w["ledger"]["accounts"][0].update(balance=6_999), "the sums agree"),
         (lambda w: w["ledger"]["accounts"][3].update(balance=1), "the sums agree"),

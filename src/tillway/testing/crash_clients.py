@@ -33,6 +33,11 @@ CURRENCIES = ("usd", "eur", "jpy")
 DECLINED, NO_FUNDS, PENDING = 1, 2, 24
 """Amounts that the bank answers in its own way."""
 
+DISBURSEMENTS = "/v1/api/"
+"""Where the paths of the dialect begin by which customers are paid."""
+
+IBAN = "DE89370400440532013000"
+
 CARD = {"number": "4242424242424242", "exp_month": "12", "exp_year": "2040", "cvc": "314"}
 
 
@@ -66,7 +71,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         """The code of the error that it is, or the empty text."""
         if self.status == 200 or not self.body:
             return ""
-        return self.document.get("error", {}).get("code") or ""
+        return _refusal(self.document).get("code") or ""
 
     @property
     def final(self) -> bool:
@@ -77,7 +82,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 class Shop:
     """All clients of one merchant. `told` is what they heard, in order; `given_up` what they never heard about."""
 
-    def __init__(self, url: str, secret_key: str, seed: int, journal: Path, *, began: float) -> None:
+    def __init__(self, url: str, secret_key: str, seed: int, journal: Path, *, account: str, began: float) -> None:
         self.told: list[Told] = []
         self.given_up: dict[str, Order] = {}
         self.unanswered: list[Order] = []
@@ -86,6 +91,7 @@ class Shop:
         """A fault of the client itself, which makes the run worthless."""
         self._url = url
         self._seed = seed
+        self._account = account
         self._began = began
         self._journal = journal.open("ab", buffering=1 << 16)
         self._session = aiohttp.ClientSession(
@@ -164,10 +170,11 @@ class Shop:
 
     async def _send(self, order: Order) -> Told:
         try:
+            in_json = order.path.startswith(DISBURSEMENTS)
+            body = msgspec.json.encode(order.params) if in_json else urlencode(_flat(order.params)).encode()
+            kind = "application/json" if in_json else "application/x-www-form-urlencoded"
             async with self._session.post(
-                self._url + order.path,
-                data=urlencode(_flat(order.params)),
-                headers={"idempotency-key": order.key, "content-type": "application/x-www-form-urlencoded"},
+                self._url + order.path, data=body, headers={"idempotency-key": order.key, "content-type": kind}
             ) as answer:
                 body = await answer.read()
                 replayed = answer.headers.get("idempotent-replayed") == "true"
@@ -237,6 +244,8 @@ class Shop:
             self._confirms_twice: 10,
             self._pays_as_of_old: 12,
             self._reserves_and_is_torn: 6,
+            self._pays_out: 14,
+            self._pays_a_customer: 8,
         }
         plot = story.chance.choices(list(plots), list(plots.values()))[0]
         await plot(story)
@@ -303,8 +312,41 @@ class Shop:
             charge = await self._order(story, "capture", f"/v1/charges/{charge['id']}/capture", {})
         await self._refund(story, charge)
 
+    async def _pays_out(self, story: "_Story") -> None:
+        """Money that is available at once goes out again, in parts that together want more; some are called back."""
+        bank = {"object": "bank_account", "country": "DE", "currency": story.currency, "account_number": IBAN}
+        path = f"/v1/accounts/{self._account}/external_accounts"
+        key = f"{self._seed}-account-{story.currency}"
+        account = Order(story=story.name, what="account", path=path, params={"external_account": bank}, key=key)
+        if await self.until_answered(account, story.chance) is None:
+            return
+        paid = await self._pay(story, payment_method="pm_card_bypassPending")
+        if paid is None or paid["status"] != "succeeded" or self._closing:
+            return
+        part = max(3, story.amount * story.chance.choice((2, 4)) // 5)
+        await asyncio.gather(*(self._pay_out(story, part) for _ in range(story.chance.choice((1, 2, 3)))))
+
+    async def _pay_out(self, story: "_Story", amount: int) -> None:
+        chance = random.Random(story.chance.random())
+        params = {"amount": amount, "currency": story.currency, "metadata": {"story": story.name}}
+        made = await self._order(story, "payout", "/v1/payouts", params)
+        if made is not None and chance.random() < 0.4:
+            await asyncio.sleep(chance.choice((0.0, 0.5, 1.0, 1.5, 2.5)))
+            if not self._closing:
+                await self._order(story, "cancel payout", f"/v1/payouts/{made['id']}/cancel", {})
+
+    async def _pays_a_customer(self, story: "_Story") -> None:
+        """By the dialect of disbursements, which needs no balance."""
+        person = {"customer_id": f"C{story.name.replace('-', 'n'):0>8}", "email": "anna@example.org"}
+        known = await self._order(story, "customer", f"{DISBURSEMENTS}customer", person)
+        if known is None or self._closing:
+            return
+        money = {"amount": story.chance.choice((1, 24, 500)), "currency": story.currency.upper()}
+        await self._order(story, "disburse", f"{DISBURSEMENTS}payment", person | money)
+
     async def _pay(self, story: "_Story", **more: str) -> dict[str, Any] | None:
-        params = self._purchase(story) | story.means() | {"confirm": True} | more
+        means = {} if "payment_method" in more else story.means()
+        params = self._purchase(story) | means | {"confirm": True} | more
         return await self._order(story, "pay", "/v1/payment_intents", params)
 
     async def _then(
@@ -361,6 +403,12 @@ class _Story:
         if self.chance.random() < 0.6:
             return {"payment_method": "pm_card_visa"}
         return {"payment_method_data": {"type": "card", "card": CARD}}
+
+
+def _refusal(document: dict[str, Any]) -> dict[str, Any]:
+    """The error object; the door of disbursements has it without a cover."""
+    found: dict[str, Any] = document.get("error", document)
+    return found
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

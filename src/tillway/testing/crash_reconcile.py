@@ -31,6 +31,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     payments: list[Document]
     charges: list[Document]
     refunds: list[Document]
+    payouts: list[Document]
     entries: list[Document]
     events: list[Document]
     ledger: Document
@@ -99,6 +100,7 @@ def reconcile(
         *_an_order_is_one_payment(platform),
         *_charges_are_authorizations(platform, bank),
         *_refunds_are_refunds(platform, bank),
+        *_payouts_are_payouts(platform, bank),
         *_nothing_else_was_done(platform, bank),
         *_the_sums_agree(platform, bank, connector),
         *_events_are_told_once(platform),
@@ -132,6 +134,8 @@ EARNED = (
     "charge_not_refundable",
     "refund_amount_too_large",
     "payment_method_unexpected_state",
+    "balance_insufficient",
+    "payout_unexpected_state",
 )
 
 
@@ -155,11 +159,17 @@ def _a_key_has_one_answer(told: list[Told]) -> Iterator[Violation]:
 
 def _what_was_said_is_so(told: list[Told], platform: Platform) -> Iterator[Violation]:
     """An answer that says something final is true for ever."""
-    by_id = {document["id"]: document for document in (*platform.payments, *platform.charges, *platform.refunds)}
+    kinds = (platform.payments, platform.charges, platform.refunds, platform.payouts)
+    by_id = {document["id"]: document for documents in kinds for document in documents}
     for one in told:
         if not one.final:
             continue
         said = one.document
+        if one.order.what in ("account", "customer"):
+            continue
+        if one.order.what == "disburse":
+            # Said in major units and words of its own: who it went to, and that it is so, is checked with the payouts.
+            said = {**by_id.get(said["id"], {}), "id": said["id"]}
         if one.status == 402:
             said = said["error"].get("payment_intent") or {"id": said["error"].get("charge"), "object": "charge"}
         now = by_id.get(said.get("id") or "")
@@ -196,6 +206,10 @@ def _contradictions(said: Document, now: Document) -> Iterator[str]:
             same = ["currency"]  # Once it has been declined, its amount may change.
         case "charge" | "refund", "pending":
             pass
+        case "payout", "paid" | "failed" | "canceled":
+            same += ["status"]
+        case "payout", "pending" | "in_transit":
+            pass
         case kind, status:
             yield f"a {kind} that is {status} was not to be expected"
     for name in same:
@@ -214,6 +228,9 @@ def _all_is_settled(platform: Platform, bank: Mapping[str, Performed]) -> Iterat
     for document in (*platform.charges, *platform.refunds):
         if document["status"] == "pending":
             yield Violation(rule, f"{document['id']} is pending", (document["id"],))
+    for payout in platform.payouts:
+        if payout["status"] in ("pending", "in_transit"):
+            yield Violation(rule, f"{payout['id']} is {payout['status']}", (payout["id"],))
     for doubt in platform.doubts:
         yield Violation(rule, f"{doubt['id']} is in doubt: {doubt}", (doubt["id"], doubt["subject"]))
     for operation in bank.values():
@@ -326,6 +343,29 @@ def _refunds_are_refunds(platform: Platform, bank: Mapping[str, Performed]) -> I
             )
 
 
+def _payouts_are_payouts(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
+    """Each payout is one of the bank's, with the same amount; one that was cancelled never reached it."""
+    rule = "payouts are the bank's payouts"
+    by_suffix = {one.suffix: one for one in bank.values() if one.kind == "payout"}
+    for payout in platform.payouts:
+        id = payout["id"]
+        performed = by_suffix.pop(id.removeprefix("po_"), None)
+        about = (id, performed.reference if performed is not None else "")
+        if (payout["status"] == "paid") != (performed is not None and performed.accepted) or (
+            payout["status"] == "canceled" and performed is not None
+        ):
+            yield Violation(rule, f"{id} is {payout['status']}, but the bank has {_plain(performed)}", about)
+        elif performed is not None and (payout["amount"], payout["currency"]) != (
+            performed.amount,
+            performed.currency,
+        ):
+            yield Violation(
+                rule, f"{id} is {payout['amount']} {payout['currency']}, the bank has {_plain(performed)}", about
+            )
+    for performed in by_suffix.values():
+        yield Violation(rule, f"no payout belongs to {_plain(performed)}", (performed.reference,))
+
+
 def _nothing_else_was_done(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
     known = {charge["id"].removeprefix("ch_") for charge in platform.charges}
     for operation in bank.values():
@@ -338,6 +378,10 @@ def _nothing_else_was_done(platform: Platform, bank: Mapping[str, Performed]) ->
 def _the_sums_agree(platform: Platform, bank: Mapping[str, Performed], connector: str) -> Iterator[Violation]:
     """What the bank holds for us = the ledger's receivable = captured minus refunded by the API; and all balances."""
     rule = "the sums agree"
+    # A disbursement is the merchant's own money at the bank: it moves no balance, and has its own accounts.
+    disbursed = {
+        payout["id"].removeprefix("po_") for payout in platform.payouts if payout["balance_transaction"] is None
+    }
     at_bank: Counter[str] = Counter()
     for operation in bank.values():
         if operation.accepted and (
@@ -346,12 +390,20 @@ def _the_sums_agree(platform: Platform, bank: Mapping[str, Performed], connector
             at_bank[operation.currency] += operation.amount
         if operation.accepted and operation.kind == "refund":
             at_bank[operation.currency] -= operation.amount
+        if operation.accepted and operation.kind == "payout" and operation.suffix not in disbursed:
+            at_bank[operation.currency] -= operation.amount
     by_api: Counter[str] = Counter()
     for charge in platform.charges:
         by_api[charge["currency"]] += charge["amount_captured"]
     for refund in platform.refunds:
         if refund["status"] == "succeeded":
             by_api[refund["currency"]] -= refund["amount"]
+    given: Counter[str] = Counter()
+    for payout in platform.payouts:
+        if payout["status"] == "paid" and payout["balance_transaction"] is not None:
+            by_api[payout["currency"]] -= payout["amount"]
+        elif payout["status"] == "paid":
+            given[payout["currency"]] += payout["amount"]
     accounts = {(row["account"], row["currency"]): row["balance"] for row in platform.ledger["accounts"]}
     net: Counter[str] = Counter()
     for entry in platform.entries:
@@ -362,7 +414,7 @@ def _the_sums_agree(platform: Platform, bank: Mapping[str, Performed], connector
             funds[row["currency"]] += row["amount"]
     if not platform.ledger["balanced"]:
         yield Violation(rule, f"the ledger does not balance: {platform.ledger['accounts']}")
-    for currency in sorted({*at_bank, *by_api}):
+    for currency in sorted({*at_bank, *by_api, *given}):
         receivable = accounts.get((f"receivable:{connector}", currency), 0)
         if not at_bank[currency] == receivable == by_api[currency]:
             yield Violation(
@@ -373,6 +425,12 @@ def _the_sums_agree(platform: Platform, bank: Mapping[str, Performed], connector
         clearing = accounts.get(("refunds", currency), 0)
         if clearing:
             yield Violation(rule, f"{currency}: {clearing} of refunds is under way, though none is")
+        under_way = accounts.get(("payouts", currency), 0)
+        if under_way:
+            yield Violation(rule, f"{currency}: {under_way} of payouts is under way, though none is")
+        from_bank = -accounts.get((f"provider:{connector}", currency), 0)
+        if not given[currency] == from_bank == accounts.get(("disbursements", currency), 0):
+            yield Violation(rule, f"{currency}: {given[currency]} was disbursed by the API, {from_bank} by the ledger")
         owed = -accounts.get(("merchant", currency), 0)
         if not owed == net[currency] == funds[currency]:
             yield Violation(
@@ -396,6 +454,10 @@ def _events_are_told_once(platform: Platform) -> Iterator[Violation]:
         expected["refund.created", refund["id"]] = 1
         if refund["status"] == "failed":
             expected["refund.failed", refund["id"]] = 1
+    for payout in platform.payouts:
+        expected["payout.created", payout["id"]] = 1
+        if payout["status"] in ("paid", "failed", "canceled"):
+            expected[f"payout.{payout['status']}", payout["id"]] = 1
     watched = {type for type, _ in expected}
     for place in expected.keys() | {place for place in events if place[0] in watched}:
         if events[place] != expected[place]:

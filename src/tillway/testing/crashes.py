@@ -163,7 +163,10 @@ class Stage(msgspec.Struct, kw_only=True):
 
     async def start_server(self, *, lease_seconds: int | None = None) -> None:
         lease = [] if lease_seconds is None else ["--lease-seconds", str(lease_seconds)]
-        await self.server.start(["serve", "--data-dir", str(self.data), "--port", str(self.server.port), *lease])
+        where = ["--data-dir", str(self.data), "--port", str(self.server.port)]
+        # Charges are available at once, so that there is something to pay out.
+        rules = ["--settlement-days", "0", "--payout-delay-seconds", "1"]
+        await self.server.start(["serve", *where, *rules, *lease])
 
     async def start_bank(self, faults: Document) -> None:
         await self.bank.start(
@@ -188,12 +191,12 @@ async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
     directory.mkdir(parents=True)
     data, journal = directory / "data", directory / JOURNAL
     server_port, bank_port = _free_ports(2)
-    secret_key = _install(data, bank_port)
+    account, secret_key = _install(data, bank_port)
     launcher = await Launcher.begin(mutant=plan.mutant)
     server = Daemon(launcher, "the server", server_port, directory / "server.log")
     bank = Daemon(launcher, "the bank", bank_port, directory / "bank.log")
     url = f"http://127.0.0.1:{server_port}"
-    shop = Shop(url, secret_key, plan.seed, directory / CLIENTS, began=began)
+    shop = Shop(url, secret_key, plan.seed, directory / CLIENTS, account=account, began=began)
     session = aiohttp.ClientSession(
         base_url=url,
         headers={"authorization": f"Bearer {secret_key}"},
@@ -216,14 +219,13 @@ async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
         await launcher.end()
 
 
-def _install(data: Path, bank_port: int) -> str:
+def _install(data: Path, bank_port: int) -> tuple[str, str]:
     """A data directory whose test mode pays over the bank, made by the commands that everybody uses."""
-    made = _tillway("init", "--data-dir", str(data), "--json")
-    secret_key: str = msgspec.json.decode(made)["secret_key"]
+    made = msgspec.json.decode(_tillway("init", "--data-dir", str(data), "--json"))
     settings = (f"base_url=http://127.0.0.1:{bank_port}", f"notice_secret={NOTICE_SECRET}")
     chosen = [argument for setting in settings for argument in ("--set", setting)]
     _tillway("connectors", "add", CONNECTOR, "--kind", "http_bank", "--default", *chosen, "--data-dir", str(data))
-    return secret_key
+    return made["account"], made["secret_key"]
 
 
 def _tillway(*arguments: str) -> bytes:
@@ -388,6 +390,9 @@ async def _under_way(stage: Stage) -> list[str]:
     found += [f"{payment['id']} is processing" for payment in page["data"]]
     refunds = await _all(stage, *LISTINGS["refunds"])
     found += [f"{refund['id']} is pending" for refund in refunds if refund["status"] == "pending"]
+    for status in ("pending", "in_transit"):
+        page = await _get(stage, "/v1/payouts", status=status, limit=PAGE)
+        found += [f"{payout['id']} is {status}" for payout in page["data"]]
     return found
 
 
@@ -473,6 +478,7 @@ async def _get(stage: Stage, path: str, **params: Any) -> Document:
 
 
 LISTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "payouts": ("/v1/payouts", ("id", "object", "status", "amount", "currency", "balance_transaction")),
     "payments": (
         "/v1/payment_intents",
         ("id", "object", "status", "amount", "amount_received", "currency", "latest_charge", "metadata"),
