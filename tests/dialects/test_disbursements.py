@@ -5,34 +5,78 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import httpx
 import msgspec
 import pytest
-from inside import Answer, Inside, Merchant
+from inside import Answer, Inside
+from tillway_server import TillwayServer, invoked_json
 
 ANNA = {"customer_id": "anna0001", "email": "anna@example.com"}
+
+
+class Door(Protocol):
+    """Where requests go: into this process, or over a socket to a server."""
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = None,
+        query: str = "",
+        body: bytes = b"",
+        content_type: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer: ...
+
+
+class Http:
+    def __init__(self, base_url: str) -> None:
+        self.client = httpx.AsyncClient(base_url=base_url, timeout=30)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = None,
+        query: str = "",
+        body: bytes = b"",
+        content_type: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        sent = dict(headers or {})
+        if key is not None:
+            sent["authorization"] = f"Bearer {key}"
+        if content_type is not None:
+            sent["content-type"] = content_type
+        answer = await self.client.request(method, f"{path}?{query}" if query else path, content=body, headers=sent)
+        return Answer(answer.status_code, dict(answer.headers), answer.content)
 
 
 class Payer:
     """A merchant who pays customers through the dialect."""
 
-    def __init__(self, inside: Inside, merchant: Merchant) -> None:
-        self.inside = inside
-        self.merchant = merchant
+    def __init__(self, door: Door, key: str) -> None:
+        self.door = door
+        self.key = key
 
     async def post(self, path: str, body: Any, **headers: str) -> Answer:
         encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self.inside.send(
-            "POST", path, key=self.merchant.key, body=encoded, content_type="application/json", headers=named
+        return await self.door.send(
+            "POST", path, key=self.key, body=encoded, content_type="application/json", headers=named
         )
 
     async def get(self, path: str, query: str = "") -> Answer:
-        return await self.inside.send("GET", path, key=self.merchant.key, query=query)
+        return await self.door.send("GET", path, key=self.key, query=query)
 
-    async def v1(self, path: str, **params: Any) -> Any:
-        return await self.inside.ok(self.merchant, "GET", path, params)
+    async def v1(self, path: str, method: str = "GET") -> Any:
+        answer = await self.door.send(method, path, key=self.key)
+        assert answer.status == 200, answer.body
+        return answer.json
 
     async def pay(self, amount: str = "12.50", currency: str = "USD", **fields: Any) -> Answer:
         body = msgspec.json.encode({**ANNA, "amount": msgspec.Raw(amount.encode()), "currency": currency, **fields})
@@ -55,59 +99,82 @@ class Payer:
 
 
 @pytest.fixture
-async def payer(tmp_path: Path) -> AsyncIterator[Payer]:
+def key(tillway_server: TillwayServer) -> str:
+    """The secret key of a merchant of the test's own, at a running server."""
+    return str(invoked_json("accounts", "create", "--data-dir", tillway_server.data_dir)["secret_key"])
+
+
+@pytest.fixture
+async def shop(tillway_server: TillwayServer, key: str) -> AsyncIterator[Payer]:
+    """That merchant, who knows Anna."""
+    door = Http(tillway_server.base_url)
+    shop = Payer(door, key)
+    assert (await shop.post("/v1/api/customer", ANNA)).status == 200
+    yield shop
+    await door.client.aclose()
+
+
+@pytest.fixture
+async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
+    """An installation in this process, whose clock can be moved."""
     inside = await Inside.open(tmp_path)
-    payer = Payer(inside, await inside.merchant())
-    assert (await payer.post("/v1/api/customer", ANNA)).status == 200
-    yield payer
+    yield inside
     await inside.close()
+
+
+@pytest.fixture
+async def payer(inside: Inside) -> Payer:
+    """A merchant of that one, who knows Anna."""
+    payer = Payer(inside, (await inside.merchant()).key)
+    assert (await payer.post("/v1/api/customer", ANNA)).status == 200
+    return payer
 
 
 # Customers.
 
 
-async def test_a_customer_is_made_found_and_shown_in_v1(payer: Payer) -> None:
-    found = (await payer.get("/v1/api/customer/anna0001")).json
+async def test_a_customer_is_made_found_and_shown_in_v1(shop: Payer) -> None:
+    found = (await shop.get("/v1/api/customer/anna0001")).json
     assert found == {**ANNA, "id": found["id"]}
-    customer = await payer.v1(f"/v1/customers/{found['id']}")
+    customer = await shop.v1(f"/v1/customers/{found['id']}")
     assert (customer["email"], customer["metadata"]) == (ANNA["email"], {"customer_id": "anna0001"})
-    assert [event["type"] for event in (await payer.v1("/v1/events"))["data"]] == ["customer.created"]
+    assert [event["type"] for event in (await shop.v1("/v1/events"))["data"]] == ["customer.created"]
 
 
-async def test_an_unknown_customer_is_not_found(payer: Payer) -> None:
+async def test_an_unknown_customer_is_not_found(shop: Payer) -> None:
     for path in ("/v1/api/customer/nobody01", "/v1/api/payment/nobody01", "/v1/api/customer/a", "/v1/api/payment/%20"):
-        answer = await payer.get(path)
+        answer = await shop.get(path)
         assert answer.status == 404, path
         assert answer.json["code"] == "resource_missing" and answer.json["request_id"].startswith("req_")
 
 
-async def test_a_deleted_customer_is_not_found_and_can_come_again(payer: Payer) -> None:
-    id = (await payer.get("/v1/api/customer/anna0001")).json["id"]
-    await payer.inside.ok(payer.merchant, "DELETE", f"/v1/customers/{id}")
-    assert (await payer.get("/v1/api/customer/anna0001")).status == 404
-    assert (await payer.pay()).status == 404
-    again = await payer.post("/v1/api/customer", {**ANNA, "email": "new@example.com"})
+async def test_a_deleted_customer_is_not_found_and_can_come_again(shop: Payer) -> None:
+    id = (await shop.get("/v1/api/customer/anna0001")).json["id"]
+    assert (await shop.v1(f"/v1/customers/{id}", "DELETE"))["deleted"]
+    assert (await shop.get("/v1/api/customer/anna0001")).status == 404
+    assert (await shop.pay()).status == 404
+    again = await shop.post("/v1/api/customer", {**ANNA, "email": "new@example.com"})
     assert again.status == 200 and again.json["id"] != id
 
 
-async def test_a_customer_twice_is_one(payer: Payer) -> None:
-    again = await payer.post("/v1/api/customer", {**ANNA, "email": "Anna@Example.com"})
+async def test_a_customer_twice_is_one(shop: Payer) -> None:
+    again = await shop.post("/v1/api/customer", {**ANNA, "email": "Anna@Example.com"})
     assert again.status == 200
-    assert again.json == (await payer.get("/v1/api/customer/anna0001")).json
-    assert len((await payer.v1("/v1/customers"))["data"]) == 1
+    assert again.json == (await shop.get("/v1/api/customer/anna0001")).json
+    assert len((await shop.v1("/v1/customers"))["data"]) == 1
 
 
-async def test_a_repeat_does_not_move_the_address_that_money_goes_to(payer: Payer) -> None:
-    answer = await payer.post("/v1/api/customer", {**ANNA, "email": "mallory@example.com"})
+async def test_a_repeat_does_not_move_the_address_that_money_goes_to(shop: Payer) -> None:
+    answer = await shop.post("/v1/api/customer", {**ANNA, "email": "mallory@example.com"})
     assert (answer.status, answer.json["code"], answer.json["field"]) == (409, "customer_id_taken", "customer_id")
-    assert (await payer.get("/v1/api/customer/anna0001")).json["email"] == ANNA["email"]
+    assert (await shop.get("/v1/api/customer/anna0001")).json["email"] == ANNA["email"]
 
 
-async def test_customers_of_two_merchants_are_two(payer: Payer) -> None:
-    other = Payer(payer.inside, await payer.inside.merchant())
+async def test_customers_of_two_merchants_are_two(shop: Payer, tillway_server: TillwayServer) -> None:
+    other = Payer(shop.door, tillway_server.secret_key)
     assert (await other.get("/v1/api/customer/anna0001")).status == 404
     assert (await other.post("/v1/api/customer", {**ANNA, "email": "other@example.com"})).status == 200
-    assert (await payer.get("/v1/api/customer/anna0001")).json["email"] == ANNA["email"]
+    assert (await shop.get("/v1/api/customer/anna0001")).json["email"] == ANNA["email"]
 
 
 @pytest.mark.parametrize(
@@ -126,25 +193,25 @@ async def test_customers_of_two_merchants_are_two(payer: Payer) -> None:
         ({"customer_id": "anna0002", "email": "a@example.com", "age": 7}, "age"),
     ],
 )
-async def test_customers_that_cannot_be(payer: Payer, body: dict[str, Any], field: str) -> None:
-    answer = await payer.post("/v1/api/customer", body)
+async def test_customers_that_cannot_be(shop: Payer, body: dict[str, Any], field: str) -> None:
+    answer = await shop.post("/v1/api/customer", body)
     assert (answer.status, answer.json["field"]) == (400, field), answer.body
 
 
-async def test_the_longest_address_is_254_characters(payer: Payer) -> None:
+async def test_the_longest_address_is_254_characters(shop: Payer) -> None:
     domain = ".".join(["d" * 63, "d" * 63, "d" * 57, "com"])
     email = "a" * 64 + "@" + domain
     assert len(email) == 254
-    answer = await payer.post("/v1/api/customer", {"customer_id": "longest01", "email": email})
+    answer = await shop.post("/v1/api/customer", {"customer_id": "longest01", "email": email})
     assert answer.status == 200 and answer.json["email"] == email
-    answer = await payer.post("/v1/api/customer", {"customer_id": "longest02", "email": f"{email}m"})
+    answer = await shop.post("/v1/api/customer", {"customer_id": "longest02", "email": f"{email}m"})
     assert (answer.status, answer.json["field"]) == (400, "email")
 
 
 # Disbursements.
 
 
-async def test_a_disbursement_is_pending_at_once_and_settles_in_the_background(payer: Payer) -> None:
+async def test_a_disbursement_is_pending_at_once_and_settles_in_the_background(payer: Payer, inside: Inside) -> None:
     made = await payer.paid()
     assert made == {
         "payment_id": made["payment_id"],
@@ -156,15 +223,15 @@ async def test_a_disbursement_is_pending_at_once_and_settles_in_the_background(p
         "id": made["id"],
     }
     assert (await payer.listed()) == [made]
-    await payer.inside.wait(5)
+    await inside.wait(5)
     assert (await payer.listed()) == [{**made, "status": "paid"}]
 
 
-async def test_the_amount_is_a_number_with_all_its_decimals(payer: Payer) -> None:
-    assert b'"amount":12.50,' in (await payer.pay("12.5")).body
-    assert b'"amount":1000000.00,' in (await payer.pay("1000000")).body
-    assert b'"amount":1000000,' in (await payer.pay("1000000", "jpy")).body
-    assert b'"amount":1.000,' in (await payer.pay("1", "KWD")).body
+async def test_the_amount_is_a_number_with_all_its_decimals(shop: Payer) -> None:
+    assert b'"amount":12.50,' in (await shop.pay("12.5")).body
+    assert b'"amount":1000000.00,' in (await shop.pay("1000000")).body
+    assert b'"amount":1000000,' in (await shop.pay("1000000", "jpy")).body
+    assert b'"amount":1.000,' in (await shop.pay("1", "KWD")).body
 
 
 @pytest.mark.parametrize(
@@ -185,33 +252,35 @@ async def test_the_amount_is_a_number_with_all_its_decimals(payer: Payer) -> Non
         ("12", "dollars", "invalid_currency", "currency"),
     ],
 )
-async def test_amounts_that_cannot_be(payer: Payer, amount: str, currency: str, code: str, field: str) -> None:
-    before = payer.inside.store.commits
+async def test_amounts_that_cannot_be(
+    payer: Payer, inside: Inside, amount: str, currency: str, code: str, field: str
+) -> None:
+    before = inside.store.commits
     answer = await payer.pay(amount, currency)
     assert (answer.status, answer.json["code"], answer.json["field"]) == (400, code, field), answer.body
-    assert payer.inside.store.commits == before
+    assert inside.store.commits == before
 
 
-async def test_money_goes_to_the_customers_own_address_alone(payer: Payer) -> None:
-    answer = await payer.pay(email="mallory@example.com")
+async def test_money_goes_to_the_customers_own_address_alone(shop: Payer) -> None:
+    answer = await shop.pay(email="mallory@example.com")
     assert (answer.status, answer.json["code"], answer.json["field"]) == (400, "email_not_the_customers", "email")
-    made = (await payer.pay(email="ANNA@example.com")).json
+    made = (await shop.pay(email="ANNA@example.com")).json
     assert made["email"] == ANNA["email"]
-    assert (await payer.pay(customer_id="nobody01")).status == 404
+    assert (await shop.pay(customer_id="nobody01")).status == 404
 
 
-async def test_both_addresses_of_the_call(payer: Payer) -> None:
+async def test_both_addresses_of_the_call(shop: Payer) -> None:
     body = {**ANNA, "amount": 3, "currency": "EUR"}
-    one = await payer.post("/v1/api/payment", body)
-    two = await payer.post("/v1/api/payments", body)
+    one = await shop.post("/v1/api/payment", body)
+    two = await shop.post("/v1/api/payments", body)
     assert one.status == two.status == 200
-    assert [payment["id"] for payment in await payer.listed()] == [one.json["id"], two.json["id"]]
+    assert [payment["id"] for payment in await shop.listed()] == [one.json["id"], two.json["id"]]
 
 
-async def test_instants_are_unique_for_a_customer(payer: Payer) -> None:
+async def test_instants_are_unique_for_a_customer(payer: Payer, inside: Inside) -> None:
     """Also where the clock stands still."""
     stopped = time.time_ns()
-    payer.inside.clock._time_ns = lambda: stopped
+    inside.clock._time_ns = lambda: stopped  # As it would on a machine that is fast enough.
     made = [await payer.paid() for _ in range(5)]
     names = [payment["payment_id"] for payment in made]
     assert names == sorted(set(names)) and names[0][10] == "T" and names[0].endswith("Z") and len(names[0]) == 24
@@ -220,12 +289,12 @@ async def test_instants_are_unique_for_a_customer(payer: Payer) -> None:
     assert other.json["payment_id"] == names[0]
 
 
-async def test_disbursements_are_listed_oldest_first(payer: Payer) -> None:
-    made = [(await payer.paid(str(amount)))["payment_id"] for amount in range(1, 8)]
-    assert [payment["payment_id"] for payment in await payer.listed()] == made
-    later = await payer.get("/v1/api/payment/anna0001", f"starting_after={made[4]}")
+async def test_disbursements_are_listed_oldest_first(shop: Payer) -> None:
+    made = [(await shop.paid(str(amount)))["payment_id"] for amount in range(1, 8)]
+    assert [payment["payment_id"] for payment in await shop.listed()] == made
+    later = await shop.get("/v1/api/payment/anna0001", f"starting_after={made[4]}")
     assert [payment["payment_id"] for payment in later.json] == made[5:]
-    assert (await payer.get("/v1/api/payment/anna0001", "starting_after=yesterday")).status == 404
+    assert (await shop.get("/v1/api/payment/anna0001", "starting_after=yesterday")).status == 404
 
 
 async def test_more_than_an_answer_holds(payer: Payer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +312,7 @@ async def test_more_than_an_answer_holds(payer: Payer, monkeypatch: pytest.Monke
     assert found == made
 
 
-async def test_a_disbursement_shows_in_v1_in_events_and_in_the_ledger(payer: Payer) -> None:
+async def test_a_disbursement_shows_in_v1_in_events_and_in_the_ledger(payer: Payer, inside: Inside) -> None:
     made = await payer.paid()
     payout = (await payer.v1("/v1/payouts"))["data"][0]
     assert (payout["id"], payout["amount"], payout["currency"], payout["status"]) == (
@@ -254,7 +323,7 @@ async def test_a_disbursement_shows_in_v1_in_events_and_in_the_ledger(payer: Pay
     )
     assert payout["metadata"] == {"customer_id": "anna0001", "payment_id": made["payment_id"]}
     assert await payer.ledger() == {"disbursements/usd": 1250, "payouts/usd": -1250}
-    await payer.inside.wait(5)
+    await inside.wait(5)
     assert (await payer.v1(f"/v1/payouts/{made['id']}"))["status"] == "paid"
     types = [event["type"] for event in (await payer.v1("/v1/events"))["data"]]
     assert {"payout.created", "payout.paid"} <= set(types)
@@ -265,30 +334,30 @@ async def test_a_disbursement_shows_in_v1_in_events_and_in_the_ledger(payer: Pay
 
 
 @pytest.mark.parametrize("fault", ["lose_answer", "lose_request", "error_after", "throttle"])
-async def test_a_provider_that_does_not_answer_does_not_keep_the_merchant_waiting(payer: Payer, fault: str) -> None:
-    simulator = await payer.inside.simulator(payer.merchant)
+async def test_a_provider_that_does_not_answer_keeps_nobody_waiting(payer: Payer, inside: Inside, fault: str) -> None:
+    simulator = await inside.simulator(await inside.merchant())
     simulator.faults.replace({"rules": [{"fault": fault, "operation": "payout", "times": 2}]})
     made = await payer.paid()
     assert made["status"] == "pending"
-    await payer.inside.wait(60)
-    await payer.inside.wait(900)
+    await inside.wait(60)
+    await inside.wait(900)
     assert [payment["status"] for payment in await payer.listed()] == ["paid"]
     assert (await payer.ledger())["provider:simulator/usd"] == -1250
 
 
-async def test_a_repeat_under_the_same_key_pays_once(payer: Payer) -> None:
+async def test_a_repeat_under_the_same_key_pays_once(shop: Payer) -> None:
     body = {**ANNA, "amount": 3, "currency": "EUR"}
-    answers = [await payer.post("/v1/api/payment", body, idempotency_key="one") for _ in range(3)]
+    answers = [await shop.post("/v1/api/payment", body, idempotency_key="one") for _ in range(3)]
     assert len({answer.body for answer in answers}) == 1 and answers[0].status == 200
-    assert len(await payer.listed()) == 1
-    other = await payer.post("/v1/api/payment", {**body, "amount": 4}, idempotency_key="one")
+    assert len(await shop.listed()) == 1
+    other = await shop.post("/v1/api/payment", {**body, "amount": 4}, idempotency_key="one")
     assert (other.status, other.json["code"]) == (400, "idempotency_key_reused")
 
 
-async def test_disbursements_that_race_are_all_made_and_called_apart(payer: Payer) -> None:
-    made = await asyncio.gather(*(payer.paid(str(amount)) for amount in range(1, 13)))
+async def test_disbursements_that_race_are_all_made_and_called_apart(shop: Payer) -> None:
+    made = await asyncio.gather(*(shop.paid(str(amount)) for amount in range(1, 13)))
     assert len({payment["payment_id"] for payment in made}) == 12
-    listed = await payer.listed()
+    listed = await shop.listed()
     assert {payment["id"] for payment in listed} == {payment["id"] for payment in made}
     assert [payment["payment_id"] for payment in listed] == sorted(payment["payment_id"] for payment in listed)
 
@@ -302,7 +371,7 @@ async def test_disbursements_that_race_are_all_made_and_called_apart(payer: Paye
     ],
 )
 async def test_what_becomes_of_it_is_told(
-    payer: Payer, recipient: str, statuses: list[str], failure: str | None
+    payer: Payer, inside: Inside, recipient: str, statuses: list[str], failure: str | None
 ) -> None:
     """The test recipients of docs/payouts.md: one that takes its time, one that is refused, one that comes back."""
     email = f"{recipient}@example.com"
@@ -310,7 +379,7 @@ async def test_what_becomes_of_it_is_told(
     assert (await payer.pay(customer_id="bert00001", email=email)).json["status"] == "pending"
     seen = []
     for seconds in (1, 900):
-        await payer.inside.wait(seconds)
+        await inside.wait(seconds)
         seen.append((await payer.listed("bert00001"))[0])
     assert [payment["status"] for payment in seen] == statuses
     assert seen[1].get("failure_code") == failure
@@ -321,7 +390,7 @@ async def test_what_becomes_of_it_is_told(
 
 async def test_the_connector_is_a_setting(tmp_path: Path) -> None:
     inside = await Inside.open(tmp_path, disbursement_connector="paypal")
-    payer = Payer(inside, await inside.merchant())
+    payer = Payer(inside, (await inside.merchant()).key)
     await payer.post("/v1/api/customer", ANNA)
     answer = await payer.pay()
     assert (answer.status, answer.json["code"]) == (400, "connector_unsupported") and "paypal" in answer.json["message"]
@@ -330,7 +399,7 @@ async def test_the_connector_is_a_setting(tmp_path: Path) -> None:
 
 async def test_a_connector_that_is_named(tmp_path: Path) -> None:
     inside = await Inside.open(tmp_path, disbursement_connector="simulator")
-    payer = Payer(inside, await inside.merchant())
+    payer = Payer(inside, (await inside.merchant()).key)
     await payer.post("/v1/api/customer", ANNA)
     assert (await payer.pay()).json["payment_method"] == "simulator"
     await inside.close()
