@@ -1,0 +1,153 @@
+"""Disbursements on real processes: a bank that takes its time, a mail server, and a server that is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mail_server import MailServerHere
+from tillway_server import TillwayServer, init, invoked, invoked_json
+
+from e2e.bank_process import BankProcess
+from e2e.conftest import StartServer
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+COUNT = 12
+LEASE_SECONDS = 3
+
+
+class Office:
+    """A merchant who pays out through a connector of its own, and the customers that they pay."""
+
+    def __init__(self, place: Path, start: StartServer) -> None:
+        self.mail = MailServerHere()
+        self.bank = BankProcess(place / "journal")
+        self.data_dir = place / "data"
+        self.made = init(self.data_dir)
+        (place / "secret").write_text("the-bank-signs-with-this\n")
+        added = invoked(
+            *("connectors", "add", "paypal", "--kind", "http_bank", "--data-dir", self.data_dir),
+            *("--set", f"base_url={self.bank.url}", "--set", f"notice_secret=@{place / 'secret'}"),
+            *("--set", "timeout_seconds=1"),
+        )
+        assert added.returncode == 0, added.stderr
+        self.start = start
+        self.server = self.started()
+
+    def started(self) -> TillwayServer:
+        return self.start(
+            self.data_dir,
+            self.made,
+            [
+                *("--disbursement-connector", "paypal", "--lease-seconds", str(LEASE_SECONDS)),
+                *("--smtp-url", f"smtp://127.0.0.1:{self.mail.port}", "--smtp-from", "pay@shop.example"),
+            ],
+        )
+
+    def pay(self, number: int) -> tuple[dict[str, Any], float]:
+        """A disbursement to a customer of its own, and how long the answer took."""
+        name = f"customer{number:04d}"
+        body = {"customer_id": name, "email": f"{name}@example.com"}
+        assert self.server.call("POST", "/v1/api/customer", body)[0] == 200
+        began = time.monotonic()
+        status, made = self.server.call("POST", "/v1/api/payment", {**body, "amount": 10 + number, "currency": "USD"})
+        assert status == 200, made
+        return made, time.monotonic() - began
+
+    def statuses(self) -> list[str]:
+        listed = [self.server.call("GET", f"/v1/api/payment/customer{number:04d}")[1] for number in range(COUNT)]
+        assert all(len(payments) == 1 for payments in listed), listed
+        return [payments[0]["status"] for payments in listed]
+
+
+@pytest.fixture
+def office(tmp_path: Path, start_server: StartServer) -> Iterator[Office]:
+    office = Office(tmp_path, start_server)
+    yield office
+    office.server.stop()
+    office.bank.stop()
+    office.mail.stop()
+
+
+def test_a_server_that_is_killed_pays_everybody_once_and_tells_them(office: Office) -> None:
+    # The bank takes its time, and some of its answers never arrive.
+    office.bank.strike(
+        {"fault": "lose_answer", "operation": "payout", "probability": 0.4},
+        {"fault": "slow", "operation": "payout", "ms": 3500},
+    )
+    with ThreadPoolExecutor(COUNT) as pool:
+        made = list(pool.map(office.pay, range(COUNT)))
+    assert all(payment["status"] == "pending" for payment, _ in made)
+    assert max(seconds for _, seconds in made) < 2.5, "a slow bank kept somebody waiting"
+    time.sleep(0.7)
+    office.server.stop(signal.SIGKILL)
+    office.bank.strike()
+    office.server = office.started()
+    ends = time.monotonic() + 40
+    while office.statuses() != ["paid"] * COUNT and time.monotonic() < ends:
+        time.sleep(0.3)
+    assert office.statuses() == ["paid"] * COUNT
+    # `operations` fails where the bank's journal has an effect twice.
+    performed = office.bank.operations()
+    assert sorted(operation["amount"] for operation in performed.values()) == [(10 + n) * 100 for n in range(COUNT)]
+    _, ledger = office.server.call("GET", "/ops/v1/ledger")
+    total = sum((10 + number) * 100 for number in range(COUNT))
+    assert ledger["balanced"] and {row["account"]: row["balance"] for row in ledger["accounts"] if row["balance"]} == {
+        "disbursements": total,
+        "provider:paypal": -total,
+    }
+    while len({message["To"] for message in office.mail.messages}) < COUNT and time.monotonic() < ends:
+        time.sleep(0.2)
+    told = {message["To"]: message["Message-ID"] for message in office.mail.messages}
+    assert len(told) == COUNT and len({message["Message-ID"] for message in office.mail.messages}) == COUNT
+    assert not [line for line in office.server.log if "@example.com" in line]
+
+
+# Examples.
+
+
+def run(server: TillwayServer, *command: str, customer: str) -> list[str]:
+    made = invoked_json("accounts", "create", "--data-dir", server.data_dir)
+    environment = {"PATH": os.environ["PATH"], "TILLWAY_URL": server.base_url, "TILLWAY_KEY": made["secret_key"]}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={**environment, "CUSTOMER": customer}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_example_in_python_runs(tillway_server: TillwayServer) -> None:
+    assert run(tillway_server, sys.executable, str(EXAMPLES / "disbursements.py"), customer="anna0001") == [
+        "customer: anna0001 anna0001@example.com",
+        "accepted: pending 12.50 USD",
+        "settled: paid 12.50 USD",
+    ]
+
+
+def test_the_example_in_curl_runs(tillway_server: TillwayServer) -> None:
+    answers = [
+        json.loads(line) for line in run(tillway_server, "sh", str(EXAMPLES / "disbursements.sh"), customer="bert0001")
+    ]
+    assert answers[0]["customer_id"] == "bert0001"
+    assert (answers[1]["status"], answers[1]["amount"]) == ("pending", 12.5)
+    assert [payment["id"] for payment in answers[2]] == [answers[1]["id"]]
+
+
+def test_the_document_is_served(tillway_server: TillwayServer) -> None:
+    with urllib.request.urlopen(f"{tillway_server.base_url}/openapi/disbursement.json", timeout=10) as answer:
+        paths = json.load(answer)["paths"]
+    assert set(paths) == {
+        "/v1/api/customer",
+        "/v1/api/customer/{customer_id}",
+        "/v1/api/payment",
+        "/v1/api/payments",
+        "/v1/api/payment/{customer_id}",
+    }
