@@ -149,5 +149,7 @@ if __name__ == "__main__":
         ("test-accounts.md", "failures"): failure_table(),
     }
     for (page, name), table in tables.items():
-        text = (DOCS / page).read_text()
-        (DOCS / page).write_text(text.replace(between(page, name), table))
+        head, rest = (DOCS / page).read_text().split(f"<!-- {name} -->\n")
+        (DOCS / page).write_text(
+            f"{head}<!-- {name} -->\n{table}\n<!-- /{name} -->{rest.partition(f'<!-- /{name} -->')[2]}"
+        )
