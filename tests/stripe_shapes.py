@@ -14,6 +14,9 @@ FILE = Path(__file__).parents[2] / "shared" / "stripe" / "stripe-payments-subset
 _UNDOCUMENTED = {("charge", "destination"), ("charge", "dispute")}
 """What Stripe sends and has no type for."""
 
+EXTENSIONS = {(object, "door") for object in ("charge", "customer", "payment_intent", "payout", "refund")}
+"""What Tillway has beyond Stripe (docs/stripe-compatibility.md)."""
+
 _REF = "#/components/schemas/"
 _KINDS: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -99,7 +102,7 @@ def _members(schema: dict[str, Any], value: dict[str, Any], path: str) -> list[s
     for name, member in value.items():
         if name in properties:
             found += _against(properties[name], member, f"{path}.{name}")
-        elif (value.get("object"), name) not in _UNDOCUMENTED:
+        elif (value.get("object"), name) not in _UNDOCUMENTED | EXTENSIONS:
             found.append(f"{path}: has {name!r}, which Stripe does not have")
     return found
 

@@ -1,12 +1,92 @@
-"""The gateway dialect: create, make and get a payment."""
+"""The gateway dialect, call by call: what stands in its contract, and that all of it shows in `/v1`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 from inside import Answer, Inside, Merchant
+
+from tillway.domain.gateway_payment import LIFETIME_SECONDS
+from tillway.store.port import Row
+
+EXAMPLE = {
+    "cardNumber": "1234432198761543",
+    "expiryYear": 2000,
+    "expiryMonth": 12,
+    "currency": "GBP",
+    "amount": 100,
+    "cardName": "Ada Lovelace",
+    "billingAddress": "12 St James's Square, London",
+    "cvv": "123",
+}
+"""The original's own example: a card that no check digit and no date would let pass."""
+
+NOT_FOUND = {"status": "NotFound", "failCode": 404, "failReason": "PaymentId is expired or not found"}
+NOT_AUTHORISED = {
+    "status": "NotAuthorised",
+    "failCode": 401,
+    "failReason": "This merchant doesn't have access to this payment",
+}
+
+
+class Till:
+    """A merchant who takes payments through the dialect."""
+
+    def __init__(self, inside: Inside, merchant: Merchant) -> None:
+        self.inside = inside
+        self.merchant = merchant
+
+    async def post(self, path: str, body: dict[str, Any], **headers: str) -> Answer:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.inside.send(
+            "POST",
+            path,
+            key=self.merchant.key,
+            body=msgspec.json.encode(body),
+            content_type="application/json",
+            headers=named,
+        )
+
+    async def created(self) -> str:
+        answer = await self.post("/create-payment", {"merchantId": self.merchant.account})
+        assert answer.status == 200, answer.body
+        number: str = answer.json["paymentId"]
+        return number
+
+    async def make(self, number: str, **fields: Any) -> Answer:
+        body = {"paymentId": number, "merchantId": self.merchant.account, **EXAMPLE, **fields}
+        return await self.post("/make-payment", {name: value for name, value in body.items() if value is not None})
+
+    async def made(self, amount: int = 100) -> tuple[str, Any]:
+        number = await self.created()
+        answer = await self.make(number, amount=amount)
+        assert answer.status == 200, answer.body
+        return number, answer.json
+
+    async def get(self, number: str) -> Any:
+        query = f"merchantId={self.merchant.account}&paymentId={number}"
+        answer = await self.inside.send("GET", "/get-payment", key=self.merchant.key, query=query)
+        assert answer.status == 200, answer.body
+        return answer.json
+
+    async def v1(self, path: str, **params: Any) -> Any:
+        return await self.inside.ok(self.merchant, "GET", path, params)
+
+    async def bank_calls(self) -> int:
+        """How many authorizations the bank has had from this merchant."""
+        bank = (await self.inside.simulator(self.merchant)).bank
+        scope = self.merchant.account.removeprefix("acct_")
+        ours = [one for one in bank.operations() if one.reference.startswith(scope)]
+        return sum(one.kind == "authorization" for one in ours)
+
+
+def rows_of(till: Till) -> dict[str, Row]:
+    """Everything that the store holds."""
+    return till.inside.store._rows
 
 
 @pytest.fixture
@@ -16,38 +96,302 @@ async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
     await inside.close()
 
 
-async def post(inside: Inside, merchant: Merchant, path: str, body: dict[str, object]) -> Answer:
-    encoded = msgspec.json.encode(body)
-    return await inside.send("POST", path, key=merchant.key, body=encoded, content_type="application/json")
+@pytest.fixture
+async def till(inside: Inside) -> Till:
+    return Till(inside, await inside.merchant())
 
 
-async def test_a_payment_is_created(inside: Inside) -> None:
-    merchant = await inside.merchant()
-    answer = await post(inside, merchant, "/create-payment", {"merchantId": merchant.account})
-    assert answer.status == 200 and answer.json["status"] == "Created"
+# Created.
+
+
+async def test_a_payment_is_created(till: Till) -> None:
+    answer = await till.post("/create-payment", {"merchantId": till.merchant.account})
+    assert answer.status == 200
+    assert answer.json == {
+        "paymentId": answer.json["paymentId"],
+        "status": "Created",
+        "creationTimestampSeconds": till.inside.clock.now_ms() // 1000,
+    }
     assert UUID(answer.json["paymentId"]).version == 4
-    assert answer.json["creationTimestampSeconds"] == inside.clock.now_ms() // 1000
+    # Before it is made there is nothing else to tell.
+    found = await till.get(answer.json["paymentId"])
+    assert found == {"status": "Created", "creationTimestampSeconds": answer.json["creationTimestampSeconds"]}
+    assert (await till.v1("/v1/payment_intents"))["data"] == [], "nothing is to be paid yet"
 
 
-async def test_another_merchants_name_is_not_authorised(inside: Inside) -> None:
-    merchant, other = await inside.merchant(), await inside.merchant()
-    answer = await post(inside, merchant, "/create-payment", {"merchantId": other.account})
-    assert answer.json["status"] == "NotAuthorised" and answer.json["failCode"] == 401
+async def test_a_created_payment_expires_after_ten_minutes(till: Till) -> None:
+    in_time, late = await till.created(), await till.created()
+    till.inside.clock.ahead_seconds += LIFETIME_SECONDS - 2
+    assert (await till.make(in_time)).json == {"status": "Accepted"}
+    till.inside.clock.ahead_seconds += 2
+    # The store has not deleted it: nobody has asked it to.
+    assert any("/gwp_" + late.replace("-", "") in key for key in rows_of(till))
+    assert await till.get(late) == NOT_FOUND
+    assert (await till.make(late)).json == NOT_FOUND
+    till.inside.clock.ahead_seconds += 10 * LIFETIME_SECONDS
+    await till.inside.store.purge_expired(now=till.inside.clock.now_ms() // 1000, limit=100)
+    assert await till.get(late) == NOT_FOUND
+    assert (await till.get(in_time))["status"] == "Accepted", "what was made stays"
 
 
-async def test_an_idempotency_key_holds_here_too(inside: Inside) -> None:
-    merchant = await inside.merchant()
-    body = msgspec.json.encode({"merchantId": merchant.account})
-    answers = [
-        await inside.send(
-            "POST",
-            "/create-payment",
-            key=merchant.key,
-            body=body,
-            content_type=None,
-            headers={"idempotency-key": "one"},
-        )
-        for _ in range(2)
-    ]
+# Made.
+
+
+async def test_a_card_is_checked_for_its_form_alone_and_shown_masked(till: Till) -> None:
+    number, outcome = await till.made()
+    assert outcome == {"status": "Accepted"}
+    created = (await till.get(number))["creationTimestampSeconds"]
+    assert await till.get(number) == {
+        "status": "Accepted",
+        "creationTimestampSeconds": created,
+        "cardNumber": "************1543",
+        **{name: EXAMPLE[name] for name in EXAMPLE if name not in ("cardNumber", "cvv")},
+    }
+
+
+@pytest.mark.parametrize(
+    ("amount", "outcome"),
+    [
+        (1, {"status": "Declined", "failCode": 402, "failReason": "Your card was declined."}),
+        (2, {"status": "InsufficientFunds", "failCode": 402, "failReason": "Your card has insufficient funds."}),
+        (24, {"status": "Pending"}),
+        (3, {"status": "Accepted"}),
+        (99_999_999, {"status": "Accepted"}),
+    ],
+)
+async def test_the_bank_answers_by_amount(till: Till, amount: int, outcome: dict[str, Any]) -> None:
+    number, told = await till.made(amount)
+    assert told == outcome
+    found = await till.get(number)
+    assert {name: found[name] for name in outcome} == outcome
+    assert (found["cardNumber"], found["amount"]) == ("************1543", amount)
+
+
+@pytest.mark.parametrize("amount", [1, 2, 100])
+async def test_once_settled_the_bank_is_never_called_again(till: Till, amount: int) -> None:
+    number, first = await till.made(amount)
+    assert [(await till.make(number, amount=amount)).json for _ in range(3)] == [first] * 3
+    # Whatever else they send with it: the payment is what was made first.
+    assert (await till.make(number, amount=777, cardNumber="4242424242424242")).json == first
+    assert await till.bank_calls() == 1
+    assert (await till.get(number))["amount"] == amount
+
+
+async def test_what_is_pending_is_accepted_when_it_is_made_again(till: Till) -> None:
+    number, first = await till.made(24)
+    assert first == {"status": "Pending"} and (await till.get(number))["status"] == "Pending"
+    assert (await till.make(number, amount=24)).json == {"status": "Accepted"}
+    assert (await till.make(number, amount=24)).json == {"status": "Accepted"}
+    assert await till.bank_calls() == 1, "it was asked, and not ordered again"
+
+
+async def test_what_is_pending_settles_without_being_asked_for(till: Till) -> None:
+    number, _ = await till.made(24)
+    await till.inside.wait(60)
+    assert (await till.get(number))["status"] == "Accepted"
+    assert (await till.make(number, amount=24)).json == {"status": "Accepted"}
+
+
+async def test_parallel_retries_call_the_bank_once(till: Till) -> None:
+    number = await till.created()
+    (await till.inside.simulator(till.merchant)).faults.replace({"rules": [{"fault": "slow", "ms": 200}]})
+    answers = await asyncio.gather(*(till.make(number) for _ in range(20)))
+    assert [answer.json for answer in answers] == [{"status": "Accepted"}] * 20
+    assert await till.bank_calls() == 1
+    assert len((await till.v1("/v1/payment_intents"))["data"]) == 1
+
+
+async def test_a_lost_answer_is_found_out(till: Till) -> None:
+    faults = (await till.inside.simulator(till.merchant)).faults
+    faults.replace({"rules": [{"fault": "lose_answer"}, {"fault": "error_before", "operation": "look_up"}]})
+    number = await till.created()
+    # Nobody knows what became of it, so it is neither accepted nor declined.
+    assert (await till.make(number)).json == {"status": "Pending"}
+    faults.replace({"rules": []})
+    assert (await till.make(number)).json == {"status": "Accepted"}
+    assert await till.bank_calls() == 1
+
+
+async def test_a_card_that_needs_its_holder_is_declined(till: Till) -> None:
+    """The contract has no way to send the customer to a challenge."""
+    number = await till.created()
+    answer = await till.make(number, cardNumber="4000000000003220", expiryYear=2040)
+    assert answer.json["status"] == "Declined" and "authentication" in answer.json["failReason"]
+
+
+# Not found, not authorised.
+
+
+@pytest.mark.parametrize("number", [str(uuid4()), "7", "gwp_1/../x", "{" + str(uuid4()) + "}", "ü" * 36])
+async def test_an_unknown_payment_is_not_found(till: Till, number: str) -> None:
+    assert (await till.make(number)).json == NOT_FOUND
+    query = {"merchantId": till.merchant.account, "paymentId": number}
+    assert (await till.inside.call(till.merchant, "GET", "/get-payment", query)).json == NOT_FOUND
+
+
+async def test_another_merchants_payment_is_not_authorised(till: Till) -> None:
+    other = Till(till.inside, await till.inside.merchant())
+    made, created = (await till.made())[0], await till.created()
+    for number in (made, created):
+        assert await other.get(number) == NOT_AUTHORISED
+        assert (await other.make(number)).json == NOT_AUTHORISED
+    assert await other.bank_calls() == 0
+    # Naming the other merchant does not help.
+    for merchant in (other.merchant.account, "test-merchant", 7):
+        assert (await till.make(created, merchantId=merchant)).json == NOT_AUTHORISED, merchant
+    till.inside.clock.ahead_seconds += LIFETIME_SECONDS
+    assert await other.get(created) == NOT_FOUND, "what has expired is nobody's"
+    assert await other.get(made) == NOT_AUTHORISED
+
+
+async def test_live_payments_are_not_found_in_test_mode(till: Till) -> None:
+    live = msgspec.structs.replace(till.merchant, key=till.merchant.live_key)
+    number = await Till(till.inside, live).created()
+    assert await till.get(number) == NOT_FOUND
+
+
+async def test_without_a_key_nobody_is_authorised(till: Till) -> None:
+    answer = await till.inside.send("GET", "/get-payment", key=None, query="merchantId=a&paymentId=b")
+    assert answer.status == 401
+    assert (answer.json["status"], answer.json["failCode"]) == ("NotAuthorised", 401)
+
+
+# Input.
+
+
+@pytest.mark.parametrize("field", ["paymentId", "merchantId", *EXAMPLE])
+async def test_every_field_is_required(till: Till, field: str) -> None:
+    number = await till.created()
+    answer = await till.make(number, **{field: None})
+    assert (answer.status, answer.json) == (
+        400,
+        {"failCode": 400, "failReason": f"Missing required param: {field}."},
+    )
+    answer = await till.make(number, **{field: ""})
+    assert answer.status == 400 and field in answer.json["failReason"]
+    assert (await till.get(number))["status"] == "Created"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/create-payment", {"amount": 100}),
+        ("/make-payment", {"paymentId": "x", **EXAMPLE, "currency_code": "GBP"}),
+    ],
+)
+async def test_no_other_fields_are_allowed(till: Till, path: str, body: dict[str, Any]) -> None:
+    answer = await till.post(path, {"merchantId": till.merchant.account, **body})
+    assert answer.status == 400 and answer.json["failReason"].startswith("Received unknown parameter")
+
+
+BAD = [
+    ("cardNumber", "12344321987", "cardNumber"),
+    ("cardNumber", "12344321987615431234", "cardNumber"),
+    ("cardNumber", "1234-4321-9876-1543", "cardNumber"),
+    ("expiryMonth", 13, "expiryMonth"),
+    ("expiryMonth", 0, "expiryMonth"),
+    ("expiryYear", 20000, "expiryYear"),
+    ("expiryYear", "next", "expiryYear"),
+    ("cvv", "12", "cvv"),
+    ("cvv", "12a", "cvv"),
+    ("cvv", "12345", "cvv"),
+    ("amount", 0, "amount"),
+    ("amount", -5, "amount"),
+    ("amount", 12.5, "amount"),
+    ("amount", 100_000_000, "amount"),
+    ("currency", "pounds", "currency"),
+    ("cardName", "x" * 201, "cardName"),
+    ("cardName", "4242424242424242", "cardName"),
+    ("billingAddress", ["Street"], "billingAddress"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "named"), BAD, ids=lambda value: str(value)[:20])
+async def test_each_field_is_validated(till: Till, field: str, value: object, named: str) -> None:
+    number = await till.created()
+    answer = await till.make(number, **{field: value})
+    assert answer.status == 400 and answer.json["failCode"] == 400, answer.body
+    assert named in answer.json["failReason"] and "1234432198761543" not in answer.json["failReason"]
+    assert (await till.get(number))["status"] == "Created"
+    assert await till.bank_calls() == 0
+
+
+async def test_an_idempotency_key_holds_here_too(till: Till) -> None:
+    body = {"merchantId": till.merchant.account}
+    answers = [await till.post("/create-payment", body, idempotency_key="one") for _ in range(2)]
     assert answers[0].body == answers[1].body
     assert answers[1].headers["idempotent-replayed"] == "true"
+    payment = {"paymentId": answers[0].json["paymentId"], **body, **EXAMPLE}
+    made = [await till.post("/make-payment", payment, idempotency_key="two") for _ in range(2)]
+    assert made[0].body == made[1].body == b'{"status":"Accepted"}'
+    assert made[1].headers["idempotent-replayed"] == "true"
+
+
+# Both doors.
+
+
+async def test_a_payment_is_one_of_v1s(till: Till) -> None:
+    accepted, _ = await till.made(4200)
+    declined, _ = await till.made(1)
+    [refused, paid] = (await till.v1("/v1/payment_intents", door="gateway"))["data"]
+    assert (paid["status"], paid["amount"], paid["currency"]) == ("succeeded", 4200, "gbp")
+    assert (refused["status"], refused["last_payment_error"]["code"]) == ("requires_payment_method", "card_declined")
+    charge = await till.v1(f"/v1/charges/{paid['latest_charge']}")
+    assert charge["billing_details"]["name"] == EXAMPLE["cardName"]
+    assert charge["billing_details"]["address"]["line1"] == EXAMPLE["billingAddress"]
+    card = charge["payment_method_details"]["card"]
+    assert (card["last4"], card["exp_month"], card["exp_year"]) == ("1543", 12, 2000)
+    types = [event["type"] for event in (await till.v1("/v1/events"))["data"]]
+    assert types[::-1] == [
+        *("payment_intent.created", "charge.succeeded", "payment_intent.succeeded"),
+        *("payment_intent.created", "charge.failed", "payment_intent.payment_failed"),
+    ]
+    ledger = await till.v1("/ops/v1/ledger")
+    rows = {row["account"]: row["balance"] for row in ledger["accounts"]}
+    assert ledger["balanced"] and rows["receivable:simulator"] == 4200
+    # And what /v1 does with it, the dialect bears.
+    await till.inside.ok(till.merchant, "POST", "/v1/refunds", {"payment_intent": paid["id"]})
+    assert (await till.get(accepted))["status"] == "Accepted"
+    assert (await till.get(declined))["status"] == "Declined"
+
+
+async def test_payments_of_a_time_window_are_listed(till: Till) -> None:
+    """The list that the original's author missed."""
+    await till.made(500)
+    begin = till.inside.clock.now_ms() // 1000 + 3600
+    till.inside.clock.ahead_seconds += 3600
+    await till.made(600)
+    await till.inside.ok(
+        till.merchant,
+        "POST",
+        "/v1/payment_intents",
+        {"amount": 700, "currency": "gbp", "payment_method": "pm_card_visa", "confirm": True},
+    )
+    window = {"gte": begin - 5, "lt": begin + 3600}
+    for path in ("/v1/payment_intents", "/v1/charges"):
+        assert [one["amount"] for one in (await till.v1(path, created=window))["data"]] == [700, 600]
+        assert [one["amount"] for one in (await till.v1(path, created=window, door="gateway"))["data"]] == [600]
+        assert [one["amount"] for one in (await till.v1(path, door="gateway", limit=1))["data"]] == [600]
+        assert [one["amount"] for one in (await till.v1(path, door="v1"))["data"]] == [700]
+
+
+async def test_v1_payments_of_those_amounts_are_as_before(till: Till) -> None:
+    """The bank's table of amounts is the bank's, and not the dialect's."""
+    statuses = []
+    for amount in (1, 2, 24):
+        answer = await till.inside.call(
+            till.merchant,
+            "POST",
+            "/v1/payment_intents",
+            {"amount": amount, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True},
+        )
+        statuses.append((answer.json.get("status"), answer.json.get("error", {}).get("decline_code")))
+    assert statuses == [(None, "generic_decline"), (None, "insufficient_funds"), ("processing", None)]
+
+
+async def test_a_security_code_is_used_once_and_kept_nowhere(till: Till) -> None:
+    number = await till.created()
+    await till.make(number, cvv="9573", cardNumber="1234432198761543")
+    for key, row in rows_of(till).items():
+        assert "/cvc_" not in key, key
+        assert b"1234432198761543" not in row.body, key

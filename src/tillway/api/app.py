@@ -224,7 +224,8 @@ class Api:
             key.needs(scope_of(route.method, route.path))
         if dialect is not None and raw is not None and dialect.merchant_field in raw:
             named = raw[dialect.merchant_field]
-            if account is None or not is_named(account, named):
+            # An empty name names nobody: the parameters say that it is missing.
+            if named not in (None, "") and (account is None or not is_named(account, named)):
                 raise Refused("merchant_mismatch", param=dialect.merchant_field)
         # Here and not in a handler: what a key or token may not see is not replayed to it either.
         only = key.customer

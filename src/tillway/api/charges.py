@@ -4,6 +4,7 @@ from typing import Any
 
 from tillway.api.bank_accounts import bank_object
 from tillway.api.cards import billing, checks, shipping
+from tillway.api.dialect import DOORS
 from tillway.api.lists import listed, searched
 from tillway.api.params import (
     Amount,
@@ -91,7 +92,7 @@ CAPTURE = Params(
     transfer_group=Text(),
 )
 
-LIST = list_params(created=Created(), customer=Id(), payment_intent=Id(), transfer_group=Text())
+LIST = list_params(created=Created(), customer=Id(), payment_intent=Id(), transfer_group=Text(), door=Enum(*DOORS))
 SEARCH = Params(query=Text(required=True), limit=Limit(), page=Id(), expand=Expand())
 RETRIEVE = Params(expand=Expand())
 
@@ -193,6 +194,7 @@ def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
         "destination": None,
         "dispute": charge.dispute,
         "disputed": charge.disputed,
+        "door": charge.door,
         "failure_balance_transaction": None,
         "failure_code": charge.failure_code,
         "failure_message": charge.failure_message,

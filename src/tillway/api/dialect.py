@@ -17,6 +17,9 @@ from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
 from tillway.engine.core import Caller, Load
 
+DOORS = ("v1", "gateway", "charge", "platform", "disbursement", "orders")
+"""The contracts that something can have been made by: `/v1`'s own, and the names of the dialects."""
+
 Presenter = Callable[[Load, Record | None, Refused | None, Caller], Awaitable[tuple[int, Any]]]
 """(load, record, refusal, caller) → HTTP status and a value to be encoded as JSON. A refusal it has no words of its own
 for, it hands to the dialect's `refused`."""

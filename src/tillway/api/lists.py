@@ -11,7 +11,7 @@ from tillway.api.shapes import View, shaped
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
 from tillway.engine.clock import time_prefix
-from tillway.store.codec import by_term, decode
+from tillway.store.codec import by_door, by_term, decode
 from tillway.store.port import Row
 
 SCAN_PAGE = 200
@@ -30,8 +30,11 @@ async def listed(
     keep: Keep | None = None,
     noun: str | None = None,
 ) -> Page:
-    """One page of the records with ids `<prefix>_…`, or of those in `partition` of `index`, that `keep` keeps."""
+    """One page of the records with ids `<prefix>_…`, or of those in `partition` of `index`, that `keep` keeps; where
+    the call names a `door`, of those that came by it."""
     params, scope = call.params, call.caller.scope_key
+    if "door" in params:
+        index, partition, keep = _by_door(scope, prefix, params["door"], index, partition, keep)
     limit = params.get("limit", LIMIT_DEFAULT)
     forwards = params.get("ending_before")
     cursor = params.get("starting_after") or forwards
@@ -56,6 +59,16 @@ async def listed(
     if forwards:
         page.reverse()
     return Page(page, len(records) > limit, _url(call, prefix))
+
+
+def _by_door(
+    scope: str, prefix: str, door: str, index: str | None, partition: str | None, keep: Keep | None
+) -> tuple[str | None, str | None, Keep | None]:
+    """Found by an index where no other is in use. What came by `/v1` has no entry there and is looked for record by
+    record, as what another index has found."""
+    if index is None and door != "v1":
+        return "term", by_door(scope, prefix, door), keep
+    return index, partition, lambda record: record.door == door and (keep is None or keep(record))
 
 
 async def collect(

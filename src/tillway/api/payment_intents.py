@@ -11,6 +11,7 @@ from tillway.api.cards import (
     US_BANK_OPTIONS,
     shipping,
 )
+from tillway.api.dialect import DOORS
 from tillway.api.errors import doc_url
 from tillway.api.lists import listed, searched
 from tillway.api.params import (
@@ -167,7 +168,7 @@ CANCEL = Params(
     cancellation_reason=Enum("abandoned", "duplicate", "fraudulent", "requested_by_customer"), expand=Expand()
 )
 
-LIST = list_params(created=Created(), customer=Id(), customer_account=Unsupported(_CONNECT))
+LIST = list_params(created=Created(), customer=Id(), customer_account=Unsupported(_CONNECT), door=Enum(*DOORS))
 SEARCH = Params(query=Text(required=True), limit=Limit(), page=Id(), expand=Expand())
 
 INCREMENT = Params(
@@ -269,6 +270,7 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
         "customer": payment.customer,
         "customer_account": None,
         "description": payment.description,
+        "door": payment.door,
         "excluded_payment_method_types": list(payment.excluded_types) or None,
         "last_payment_error": _error(payment.last_error, view) if payment.last_error is not None else None,
         "latest_charge": payment.latest_charge,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tillway.api.dialect import DOORS
 from tillway.api.lists import listed
 from tillway.api.params import (
     Amount,
@@ -46,7 +47,7 @@ ON_CHARGE = Params(
     **{name: member for name, member in CREATE.members.items() if name not in ("charge", "payment_intent")}
 )
 UPDATE = Params(metadata=Metadata(), expand=Expand())
-LIST = list_params(charge=Id(), payment_intent=Id(), created=Created())
+LIST = list_params(charge=Id(), payment_intent=Id(), created=Created(), door=Enum(*DOORS))
 LIST_OF_CHARGE = list_params(created=Created())
 EXPAND_ONLY = Params(expand=Expand())
 
@@ -127,6 +128,7 @@ def refund_shape(refund: Refund, view: View) -> dict[str, Any]:
         "customer": refund.customer,
         "customer_account": None,
         "destination_details": _destination(refund),
+        "door": refund.door,
         "metadata": refund.metadata,
         "payment_intent": refund.payment if refund.payment.startswith("pi_") else None,
         "payment_method": refund.method,

@@ -54,7 +54,7 @@ class Renderer:
         return status, encode(body)
 
 
-_PRIVATE = ("metadata", "customer", "transfer_data", "review", "on_behalf_of")
+_PRIVATE = ("metadata", "customer", "transfer_data", "review", "on_behalf_of", "door")
 
 
 def narrowed(document: dict[str, Any]) -> dict[str, Any]:

@@ -550,7 +550,7 @@ def _check_card(card: Any) -> None:
         raise _Invalid(422, "card.number is not 12 to 19 digits")
     if type(card["exp_month"]) is not int or not 1 <= card["exp_month"] <= 12:
         raise _Invalid(422, "card.exp_month is not 1 to 12")
-    if type(card["exp_year"]) is not int or not 2000 <= card["exp_year"] <= 2199:
+    if type(card["exp_year"]) is not int or not 1000 <= card["exp_year"] <= 9999:
         raise _Invalid(422, "card.exp_year is not a year of four digits")
     cvc = card.get("cvc")
     if cvc is not None and (type(cvc) is not str or len(cvc) not in (3, 4) or not (cvc.isascii() and cvc.isdigit())):

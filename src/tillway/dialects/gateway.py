@@ -1,6 +1,7 @@
 """The gateway dialect: a payment is created, made, and looked at.
 
-Failures of a payment are told in band, in an HTTP 200; only what cannot be read as a request is an HTTP error.
+Failures of a payment are told in band, in an HTTP 200; only what cannot be read as a request, and who has no key, gets
+an HTTP error.
 """
 
 from typing import Any
@@ -9,27 +10,51 @@ from uuid import uuid4
 import msgspec
 
 from tillway.api.dialect import Dialect
-from tillway.api.params import Params, Text
+from tillway.api.params import Amount, CardField, Currency, Integer, Params, Text
 from tillway.api.routes import Answer, Call, route
 from tillway.domain import gateway_payment
+from tillway.domain.cards import check_form
+from tillway.domain.charge import Charge
 from tillway.domain.gateway_payment import GatewayPayment
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import CardFacts, PaymentMethod
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import RULES, Refused
+from tillway.engine import gateway_payments
 from tillway.engine.core import Caller, Load
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`failCode` is an HTTP status in the body of an answer whose own status may be 200."""
+    """`failCode` is an HTTP status in the body of an answer whose own status may be 200. An answer that is no payment's
+    has no `status`."""
 
-    status: str
+    status: str | None = None
     failCode: int | None = None
     failReason: str | None = None
 
 
+NOT_FOUND = Failure("NotFound", 404, "PaymentId is expired or not found")
+NOT_AUTHORISED = Failure("NotAuthorised", 401, "This merchant doesn't have access to this payment")
+
+_IN_BAND = {"resource_missing": NOT_FOUND, "merchant_mismatch": NOT_AUTHORISED}
+_FIELDS = {
+    "card[number]": "cardNumber",
+    "card[exp_month]": "expiryMonth",
+    "card[exp_year]": "expiryYear",
+    "card[cvc]": "cvv",
+}
+
+
 def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
-    """Missing, unknown and malformed input is HTTP 400; who may not ask gets an answer in band, as in the original."""
+    """What is wrong with a card's form is a 400 here, as everything that is missing, unknown or malformed."""
+    told = _IN_BAND.get(refusal.code)
+    if told is not None:
+        return 200, told
     status = RULES[refusal.code].status
-    return status, Failure("NotAuthorised" if status in (401, 403) else "Failed", status, refusal.message)
+    status = 400 if status == 402 else status
+    field = _FIELDS.get(refusal.param or "", refusal.param)
+    reason = refusal.message if field is None or field in refusal.message else f"{field}: {refusal.message}"
+    return status, Failure("NotAuthorised" if status in (401, 403) else None, status, reason)
 
 
 GATEWAY = Dialect(name="gateway", title="the gateway dialect", refused=refused, merchant_field="merchantId")
@@ -41,6 +66,49 @@ class Created(msgspec.Struct, frozen=True):
     creationTimestampSeconds: int
 
 
+class Made(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`status` is Pending, Accepted, Declined, InsufficientFunds, NotFound or NotAuthorised."""
+
+    status: str
+    failCode: int | None = None
+    failReason: str | None = None
+
+
+class Payment(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`cardNumber` is masked, `amount` in minor units. Before a payment is made, it has a status and a time only."""
+
+    status: str
+    creationTimestampSeconds: int | None = None
+    cardNumber: str | None = None
+    expiryYear: int | None = None
+    expiryMonth: int | None = None
+    currency: str | None = None
+    amount: int | None = None
+    cardName: str | None = None
+    billingAddress: str | None = None
+    failCode: int | None = None
+    failReason: str | None = None
+
+
+_MERCHANT = Text(maximum=255, required=True)
+_NUMBER = Text(maximum=255, required=True)
+
+CREATE = Params(merchantId=_MERCHANT)
+MAKE = Params(
+    paymentId=_NUMBER,
+    merchantId=_MERCHANT,
+    cardNumber=CardField(required=True),
+    expiryYear=Integer(minimum=0, maximum=9999, required=True),
+    expiryMonth=Integer(minimum=1, maximum=12, required=True),
+    currency=Currency(required=True),
+    amount=Amount(required=True),
+    cardName=Text(maximum=200, required=True),
+    billingAddress=Text(maximum=1000, required=True),
+    cvv=CardField(required=True),
+)
+GET = Params(merchantId=_MERCHANT, paymentId=_NUMBER)
+
+
 async def _created(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
     if refusal is not None:
         return refused(refusal, caller.request_id or "")
@@ -48,15 +116,7 @@ async def _created(load: Load, record: Record | None, refusal: Refused | None, c
     return 200, Created(record.number, "Created", record.created)
 
 
-@route(
-    "POST",
-    "/create-payment",
-    Params(merchantId=Text(required=True)),
-    returns="created payment",
-    dialect=GATEWAY,
-    presents=_created,
-    answer=Created,
-)
+@route("POST", "/create-payment", CREATE, returns="created payment", dialect=GATEWAY, presents=_created, answer=Created)
 async def create_payment(call: Call) -> Answer:
     """Create a payment, to be made within ten minutes."""
     number = str(uuid4())
@@ -65,3 +125,92 @@ async def create_payment(call: Call) -> Answer:
         return gateway_payment.create(number, at)
 
     return await call.platform.engine.run(call.caller, work)
+
+
+async def _made(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+    """A decline comes as a refusal, with the payment that it was of."""
+    payment = record if refusal is None else refusal.details.get("payment_intent")
+    if not isinstance(payment, PaymentIntent):
+        assert refusal is not None, "a payment ends as a payment or as a refusal"
+        return refused(refusal, caller.request_id or "")
+    told = _told(payment)
+    return 200, Made(told.status or "", told.failCode, told.failReason)
+
+
+@route("POST", "/make-payment", MAKE, returns="outcome", dialect=GATEWAY, presents=_made, answer=Made)
+async def make_payment(call: Call) -> Answer:
+    """Take a payment that was created; one that was made already is answered with what became of it."""
+    given, now = call.params, call.platform.engine.clock.now_ms() // 1000
+    # Before the payment is looked for, so that what is wrong with a request does not depend on it.
+    check_form(given["cardNumber"], given["expiryMonth"], given["expiryYear"], given["cvv"], now=now)
+    card = {
+        "number": given["cardNumber"],
+        "exp_month": given["expiryMonth"],
+        "exp_year": given["expiryYear"],
+        "cvc": given["cvv"],
+        "name": given["cardName"],
+        "address": given["billingAddress"],
+    }
+    return await gateway_payments.make(
+        call.platform,
+        call.caller,
+        given["paymentId"],
+        card=card,
+        amount_minor=given["amount"],
+        currency=given["currency"],
+    )
+
+
+@route("GET", "/get-payment", GET, returns="payment", dialect=GATEWAY, answer=Payment)
+async def get_payment(call: Call) -> Answer:
+    """What became of a payment."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    now = call.platform.engine.clock.now_ms() // 1000
+    created = await gateway_payments.find(load, call.params["paymentId"], now)
+    payment = await load.maybe(PaymentIntent, created.payment)
+    shown = Payment("Created", created.created) if payment is None else await _shown(load, created, payment)
+    found: dict[str, Any] = msgspec.to_builtins(shown)
+    return found
+
+
+async def _shown(load: Load, created: GatewayPayment, payment: PaymentIntent) -> Payment:
+    told = _told(payment)
+    card, holder = await _paid_with(load, payment)
+    return Payment(
+        status=told.status or "",
+        creationTimestampSeconds=created.created,
+        cardNumber=f"{'*' * 12}{card.last4}" if card is not None else None,
+        expiryYear=card.exp_year if card is not None else None,
+        expiryMonth=card.exp_month if card is not None else None,
+        currency=payment.currency.upper(),
+        amount=payment.amount_minor,
+        cardName=holder.get("name"),
+        billingAddress=(holder.get("address") or {}).get("line1"),
+        failCode=told.failCode,
+        failReason=told.failReason,
+    )
+
+
+async def _paid_with(load: Load, payment: PaymentIntent) -> tuple[CardFacts | None, dict[str, Any]]:
+    """The card and its holder: of the charge, and where there is none, of the method or of the one that was refused."""
+    charge = await load.maybe(Charge, payment.latest_charge)
+    if charge is not None:
+        return charge.card, charge.billing_details
+    method = await load.maybe(PaymentMethod, payment.method)
+    if method is None and payment.last_error is not None:
+        method = payment.last_error.method
+    return (method.card, method.billing_details) if method is not None else (None, {})
+
+
+def _told(payment: PaymentIntent) -> Failure:
+    """Status and reason. A payment that was declined stays so until it is paid by another way, in `/v1`."""
+    match payment.status:
+        case "succeeded" | "requires_capture":
+            return Failure("Accepted")
+        case "requires_payment_method" | "requires_confirmation" | "requires_action" | "canceled":
+            error = payment.last_error
+            poor = error is not None and error.decline_code == "insufficient_funds"
+            reason = error.message if error is not None else "The payment was canceled."
+            return Failure("InsufficientFunds" if poor else "Declined", 402, reason)
+        case _:
+            return Failure("Pending")

@@ -355,6 +355,11 @@ class Attempts:
         own = f"ch_{attempt.suffix}"
         return await load.maybe(Charge, own) if attempt.shows == "charge" or payment.latest_charge == own else None
 
+    async def ask(self, caller: Caller, attempt: Attempt) -> None:
+        """Ask the provider now about an attempt that may have been sent, and would be asked about later."""
+        assert attempt.state in ("unknown", "pending"), f"{attempt.id} is its worker's"
+        await self.carry(caller, attempt, ask=True)
+
     # What other workers and providers bring.
 
     async def take_over(self, row: Row) -> None:

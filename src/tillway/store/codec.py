@@ -137,6 +137,20 @@ def by_term(scope: str, prefix: str, field: str, value: str) -> str:
     return f"{scope}/{prefix}={field}={value}"
 
 
+def by_number(id: str) -> str:
+    """The one partition that no scope stands before: of which merchant a gateway payment is."""
+    return f"number/{id}"
+
+
+def by_door(scope: str, prefix: str, door: str) -> str:
+    return by_term(scope, prefix, "door", door)
+
+
+def _door_terms(scope: str, prefix: str, door: str) -> tuple[tuple[str, str], ...]:
+    """What came by `/v1` itself has no entry: it is most of what there is, and found without."""
+    return (("term", by_door(scope, prefix, door)),) if door != "v1" else ()
+
+
 def _metadata_terms(scope: str, prefix: str, metadata: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(("term", by_term(scope, prefix, f"metadata[{key}]", value.lower())) for key, value in metadata.items())
 
@@ -144,7 +158,9 @@ def _metadata_terms(scope: str, prefix: str, metadata: dict[str, str]) -> tuple[
 def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:
     if not payment.listed:
         return ()
-    terms = _metadata_terms(scope, "pi", payment.metadata) if payment.metadata else ()
+    terms = _door_terms(scope, "pi", payment.door)
+    if payment.metadata:
+        terms = (*terms, *_metadata_terms(scope, "pi", payment.metadata))
     if payment.customer is None:
         return terms
     return (("customer", by_customer(scope, "pi", payment.customer)), *terms)
@@ -153,6 +169,7 @@ def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:
 def _charge(scope: str, charge: Charge) -> tuple[tuple[str, str], ...]:
     own = (
         *_metadata_terms(scope, "ch", charge.metadata),
+        *_door_terms(scope, "ch", charge.door),
         ("parent", by_parent(scope, "ch", charge.payment)),
     )
     if charge.customer is None:
@@ -164,6 +181,7 @@ def _refund(scope: str, refund: Refund) -> tuple[tuple[str, str], ...]:
     return (
         ("parent", by_parent(scope, "re", refund.charge)),
         ("kind", by_kind(scope, "re", refund.payment)),
+        *_door_terms(scope, "re", refund.door),
     )
 
 
@@ -198,6 +216,10 @@ def _key(scope: str, key: ApiKey) -> tuple[tuple[str, str], ...]:
     return (("parent", by_parent(scope, "key", key.account)),)
 
 
+def _gateway_payment(scope: str, created: GatewayPayment) -> tuple[tuple[str, str], ...]:
+    return (("kind", by_number(created.id)),)
+
+
 _ENTRIES: dict[type[Record], Callable[[str, Any], tuple[tuple[str, str], ...]]] = {
     PaymentIntent: _payment,
     Charge: _charge,
@@ -207,6 +229,7 @@ _ENTRIES: dict[type[Record], Callable[[str, Any], tuple[tuple[str, str], ...]]] 
     Customer: _customer,
     PaymentMethod: _method,
     ApiKey: _key,
+    GatewayPayment: _gateway_payment,
     Event: lambda scope, event: (("kind", by_kind(scope, "evt", event.type)),),
     Dispute: lambda scope, dispute: (("parent", by_parent(scope, "du", dispute.charge)),),
     SetupIntent: lambda scope, setup: (
