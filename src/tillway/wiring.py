@@ -175,7 +175,7 @@ async def assemble(
     connections = ConfiguredConnections(store, clock, registry.build)
     attempts = Attempts(engine, connections, cards)
     webhooks = Webhooks(engine, renderer)
-    tokens = AccessTokens(store, Es256Signer(keyring.derive(SIGNING_PURPOSE)), base_url)
+    tokens = AccessTokens(store, Es256Signer(keyring.derive(SIGNING_PURPOSE)), clock, base_url)
     access = Access(store, tokens)
     refusals = Refusals()
     couriers: dict[str, Courier] = {"test": SimulatedCourier()}

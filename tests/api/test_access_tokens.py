@@ -18,7 +18,7 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from tillway_server import TillwayServer, invoked, invoked_json
 
 from tillway.cli.installation import records
-from tillway.domain.access import LEEWAY_SECONDS, TOKEN_SECONDS, SigningKey
+from tillway.domain.access import LEEWAY_SECONDS, TOKEN_SECONDS, SigningKey, secret_digest
 from tillway.engine.access_tokens import LOOK_AGAIN_SECONDS, TOKEN_LENGTH_MAX, VERIFIES_SECONDS
 from tillway.engine.setup import system_write
 from tillway.settings import Settings
@@ -359,6 +359,11 @@ def test_what_was_taken_back_is_refused_and_what_overlaps_is_not(desk: Desk) -> 
     listed = invoked_json("oauth", "clients", "list", "--account", desk.account, *place)
     assert {client["client_id"]: client["state"] for client in listed}[gone["client_id"]] == "revoked"
     assert gone["client_secret"] not in json.dumps(listed) and not server.log[1:], server.log
+    # Who did all that is on record, and nothing that could be used.
+    trail = invoked("audit", "export", *place).stdout
+    for command in ("keys create", "keys roll", "keys rotate-signing", "oauth clients add", "oauth clients rotate"):
+        assert f'"tillway {command}"' in trail, command
+    assert secret_digest(gone["client_secret"]) not in trail
 
 
 def test_a_replaced_key_verifies_no_longer_than_its_tokens_live(desk: Desk) -> None:

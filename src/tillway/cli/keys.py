@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import records, with_store
+from tillway.cli.installation import author, records, told, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -77,7 +77,8 @@ def create(
 ) -> None:
     """Make a key. Its secret is shown once; a running server knows it at once."""
     from tillway.domain.account import Account
-    from tillway.engine.setup import new_key, system_write
+    from tillway.engine.setup import new_key
+    from tillway.store.port import ABSENT
 
     if kind not in ("secret", "publishable"):
         raise WrongUsage(f"--kind is {kind!r}; it must be secret or publishable")
@@ -91,7 +92,7 @@ def create(
         now = int(time.time())
         expires_at = now + expires_in_days * 86_400 if expires_in_days is not None else None
         made = new_key(owner, mode, kind, created=now, name=name, expires_at=expires_at, scopes=scopes)
-        await store.commit([system_write(made.record)])
+        await store.commit(told("keys create", (ABSENT, None, made.record)))
         return _shown(made.record, now) | {"secret": made.secret}
 
     made = with_store(settings_from(context.params), work)
@@ -114,7 +115,6 @@ def revoke(
     import msgspec
 
     from tillway.domain.account import ApiKey
-    from tillway.engine.setup import system_write
     from tillway.store.port import Conflict
 
     async def work(store: "Store") -> "ApiKey | None":
@@ -128,10 +128,10 @@ def revoke(
             revoked_at = int(time.time()) + after_seconds
             if record.revoked_at is not None and record.revoked_at <= revoked_at:
                 return record
-            record = msgspec.structs.replace(record, revoked_at=revoked_at)
+            revoked = msgspec.structs.replace(record, revoked_at=revoked_at)
             try:
-                await store.commit([system_write(record, version)])
-                return record
+                await store.commit(told("keys revoke", (version, record, revoked)))
+                return revoked
             except Conflict:
                 continue
         raise fail(f"{key} is being changed by others all the time. Try again.")
@@ -161,8 +161,8 @@ def roll(
 
     from tillway.domain.access import is_live
     from tillway.domain.account import ApiKey
-    from tillway.engine.setup import NewKey, new_key, system_write
-    from tillway.store.port import Conflict
+    from tillway.engine.setup import NewKey, new_key
+    from tillway.store.port import ABSENT, Conflict
 
     async def work(store: "Store") -> NewKey | None:
         for _ in range(TRIES_MAX):
@@ -178,7 +178,7 @@ def roll(
             ending = msgspec.structs.replace(old, revoked_at=ends_at)
             try:
                 # Both or neither: a new key whose old one never ends is what a rotation is there to prevent.
-                await store.commit([system_write(made.record), system_write(ending, version)])
+                await store.commit(told("keys roll", (ABSENT, None, made.record), (version, old, ending)))
                 return made
             except Conflict:
                 continue
@@ -199,6 +199,7 @@ def rotate_signing(
     """Let a new key sign access tokens. The old one verifies until its last token has expired."""
     from tillway.domain.access import SigningKey
     from tillway.engine.access_tokens import AccessTokens
+    from tillway.engine.clock import Clock
     from tillway.vault.keyring import Keyring
     from tillway.vault.tokens import SIGNING_PURPOSE, Es256Signer
     from tillway.wiring import key_file, public_url
@@ -207,7 +208,8 @@ def rotate_signing(
     signer = Es256Signer(Keyring.load(key_file(settings)).derive(SIGNING_PURPOSE))
 
     async def work(store: "Store") -> "tuple[SigningKey, tuple[SigningKey, ...]]":
-        return await AccessTokens(store, signer, public_url(settings)).rotate(now=time.time())
+        tokens = AccessTokens(store, signer, Clock(), public_url(settings))
+        return await tokens.rotate(author("keys rotate-signing"), now=time.time())
 
     new, replaced = with_store(settings, work)
     say("A running server signs with it within two seconds; tokens made before stay good until they expire.")

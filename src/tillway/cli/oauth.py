@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import records, with_store
+from tillway.cli.installation import records, told, with_store
 from tillway.cli.keys import TRIES_MAX, AccountOption, checked_scopes, one_of
 from tillway.cli.terminal import (
     AsJson,
@@ -49,7 +49,8 @@ def add(
     """Add a client. Its secret is shown once; a running server knows it at once."""
     from tillway.domain.access import SCOPES
     from tillway.domain.account import Account
-    from tillway.engine.setup import new_client, system_write
+    from tillway.engine.setup import new_client
+    from tillway.store.port import ABSENT
 
     if not scope:
         raise WrongUsage(f"give the client at least one --scope; there are {', '.join(SCOPES)}")
@@ -58,7 +59,7 @@ def add(
     async def work(store: "Store") -> Document:
         owner = one_of([found.id for found, _ in await records(store, Account)], account)
         made = new_client(owner, mode, scopes, created=int(time.time()), name=name)
-        await store.commit([system_write(made.record)])
+        await store.commit(told("oauth clients add", (ABSENT, None, made.record)))
         return _shown(made.record, int(time.time())) | {"client_secret": made.secret}
 
     made = with_store(settings_from(context.params), work)
@@ -122,7 +123,7 @@ def rotate(
         ending = tuple(msgspec.structs.replace(old, ends_at=min(old.ends_at or until, until)) for old in live)
         return msgspec.structs.replace(found, secrets=(*(old for old in ending if (old.ends_at or 0) > now), kept))
 
-    changed = _change(settings_from(context.params), client, change)
+    changed = _change(settings_from(context.params), "oauth clients rotate", client, change)
     say(f"This secret is shown once; keep it. The one before it ends in {overlap_seconds} seconds at the latest.")
     show(_shown(changed, now) | {"client_secret": secret}, f"{changed.id}  {secret}", as_json=as_json)
 
@@ -139,14 +140,15 @@ def revoke(
     def change(found: "OAuthClient") -> "OAuthClient":
         return found if found.revoked_at is not None else msgspec.structs.replace(found, revoked_at=now)
 
-    revoked = _change(settings_from(context.params), client, change)
+    revoked = _change(settings_from(context.params), "oauth clients revoke", client, change)
     say(f"{client} and its tokens are refused from now on.")
     show(_shown(revoked, now), revoked.id, as_json=as_json)
 
 
-def _change(settings: "Settings", id: str, change: "Callable[[OAuthClient], OAuthClient]") -> "OAuthClient":
+def _change(
+    settings: "Settings", command: str, id: str, change: "Callable[[OAuthClient], OAuthClient]"
+) -> "OAuthClient":
     from tillway.domain.access import OAuthClient
-    from tillway.engine.setup import system_write
     from tillway.store.port import Conflict
 
     async def work(store: "Store") -> OAuthClient:
@@ -160,7 +162,7 @@ def _change(settings: "Settings", id: str, change: "Callable[[OAuthClient], OAut
             if changed == found[0]:
                 return changed
             try:
-                await store.commit([system_write(changed, found[1])])
+                await store.commit(told(command, (found[1], found[0], changed)))
                 return changed
             except Conflict:
                 continue

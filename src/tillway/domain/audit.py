@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import astuple
 
+from tillway.domain.access import OAuthClient, SigningKey
 from tillway.domain.account import ConnectorConfig
 from tillway.domain.attempt import Attempt
 from tillway.domain.event import WebhookEndpoint
@@ -33,6 +34,8 @@ REDACTED: dict[type[Record], tuple[str, ...]] = {
     WebhookEndpoint: ("secret",),
     ConnectorConfig: ("settings",),
     SealedRecord: ("sealed",),
+    SigningKey: ("sealed",),
+    OAuthClient: ("secrets",),
 }
 """Fields whose values never enter the trail: HIDDEN stands for them, before and after."""
 

@@ -8,9 +8,10 @@ import msgspec
 from tillway.domain.access import SCOPES, TOKEN_SECONDS, Audience, Grant, SigningKey
 from tillway.domain.account import SYSTEM
 from tillway.domain.refusal import Refused
-from tillway.engine.clock import random_text
-from tillway.store.codec import decode, write_of
-from tillway.store.port import ABSENT, Conflict, Store, Write
+from tillway.engine.audit import Author, audited
+from tillway.engine.clock import Clock, random_text
+from tillway.store.codec import decode
+from tillway.store.port import ABSENT, Conflict, Store
 from tillway.vault.port import TokenSigner, TokenUnfit
 
 TOKEN_LENGTH_MAX = 4096
@@ -23,14 +24,16 @@ VERIFIES_SECONDS = TOKEN_SECONDS + 60
 """How long a replaced key verifies: its last token's life, and the seconds in which a running server still signs."""
 
 ROTATIONS_MAX = 8
+_FIRST = Author("system", "sign access tokens")
 _AUDIENCES: dict[Audience, str] = {"api": "", "platform": "/online-payment-platform"}
 
 
 class AccessTokens:
     """`issuer` is the installation's public URL; what tokens are for stands in their audience."""
 
-    def __init__(self, store: Store, signer: TokenSigner, issuer: str) -> None:
+    def __init__(self, store: Store, signer: TokenSigner, clock: Clock, issuer: str) -> None:
         self.issuer = issuer
+        self._clock = clock
         self._store = store
         self._signer = signer
         self._keys: dict[str, tuple[SigningKey, int]] = {}
@@ -92,7 +95,7 @@ class AccessTokens:
         keys = await self._live(now)
         return [{**key.public, "kid": key.id, "alg": "ES256", "use": "sig"} for key in keys]
 
-    async def rotate(self, *, now: float) -> tuple[SigningKey, tuple[SigningKey, ...]]:
+    async def rotate(self, by: Author, *, now: float) -> tuple[SigningKey, tuple[SigningKey, ...]]:
         """Let a new key sign. The keys before it verify until the last token that they can have signed has expired.
 
         The new key, and those that it replaces. Raises Refused `busy` where others rotate all the time.
@@ -100,14 +103,14 @@ class AccessTokens:
         for _ in range(ROTATIONS_MAX):
             await self._look()
             new = self._signer.new_key(f"jwk_{random_text(16)}", created=int(now))
-            replaced = [(_retired(key, int(now)), version) for key, version in self._signing()]
-            writes = [_write(new), *(_write(key, version) for key, version in replaced)]
+            replaced = [(version, key, _retired(key, int(now))) for key, version in self._signing()]
+            writes = audited(SYSTEM, by, self._clock.moment(), (ABSENT, None, new), *replaced)
             try:
                 await self._store.commit(writes)
             except Conflict:
                 continue
             self.forget()
-            return new, tuple(key for key, _ in replaced)
+            return new, tuple(key for _, _, key in replaced)
         raise Refused("busy")
 
     def forget(self) -> None:
@@ -119,7 +122,7 @@ class AccessTokens:
         async with self._making:
             await self._live(now)
             if not self._signing():
-                await self.rotate(now=now)
+                await self.rotate(_FIRST, now=now)
                 await self._look()
             return max(self._signing(), key=lambda held: (held[0].created, held[0].id))[0]
 
@@ -154,7 +157,3 @@ class AccessTokens:
 
 def _retired(key: SigningKey, now: int) -> SigningKey:
     return msgspec.structs.replace(key, retired_at=now, expires_at=now + VERIFIES_SECONDS)
-
-
-def _write(key: SigningKey, version: int = ABSENT) -> Write:
-    return write_of(SYSTEM, key, version)

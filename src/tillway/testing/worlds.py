@@ -359,7 +359,7 @@ class Process:
         access = _Access(store)
         refusals = Refusals()
         couriers: dict[str, port.Courier] = {"test": ProcessCourier(self)}
-        tokens = AccessTokens(store, Es256Signer(_FINGERPRINT_KEY), "http://world")
+        tokens = AccessTokens(store, Es256Signer(_FINGERPRINT_KEY), clock, "http://world")
         platform = Platform(
             engine, self.attempts, cards, store, connections, access, webhooks, refusals, tokens, couriers
         )
