@@ -12,6 +12,7 @@ from tillway.cli import (
     doctor,
     installation,
     keys,
+    moving,
     oauth,
     server,
     vault,
@@ -40,6 +41,8 @@ app.add_typer(audit.app, name="audit")
 app.command()(backups.backup)
 app.command()(backups.restore)
 app.command()(backups.migrate)
+app.command()(moving.export)
+app.command("import")(moving.bring_in)
 
 
 @app.command()

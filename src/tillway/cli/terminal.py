@@ -113,6 +113,8 @@ _MENDABLE = (
     ("tillway.data_directory", "DataDirectoryUnfit"),
     ("tillway.serve", "CannotListen"),
     ("tillway.store.backup", "BackupUnfit"),
+    ("tillway.store.moving", "ExportUnfit"),
+    ("tillway.store.moving", "NotWhole"),
     ("tillway.store.port", "StoreUnfit"),
     ("tillway.store.port", "Unavailable"),
     ("tillway.vault.keyring", "KeyFileUnfit"),
