@@ -114,7 +114,7 @@ def test_its_payment_is_one_like_any_other(shop: Shop) -> None:
     payment = client.v1.payment_intents.retrieve(placed["charge"]["payment_intent"], {"expand": ["customer"]})
     assert (payment.amount, payment.currency, payment.status) == (1250, "eur", "succeeded")
     assert payment.metadata["order_id"] == placed["order_id"] and payment.latest_charge == placed["charge"]["id"]
-    assert payment.customer.metadata["user_id"] == placed["user_id"]
+    assert payment.customer.metadata["customer_id"] == placed["user_id"]
     again = shop.through(shop.order(line(shop.product("pen", 1))))
     assert client.v1.payment_intents.retrieve(again["charge"]["payment_intent"]).customer == payment.customer.id
     told = client.v1.events.list({"type": "order.placed", "limit": 20}).data

@@ -13,7 +13,7 @@ from tillway.api.params import AnyOf, Array, CardField, Currency, Enum, Integer,
 from tillway.api.routes import Answer, Call, route
 from tillway.api.wire import shown
 from tillway.domain.charge import Charge
-from tillway.domain.customer import Customer
+from tillway.domain.disbursement import NamedCustomer
 from tillway.domain.money import AMOUNT_MAX, major_to_minor, minor_to_major
 from tillway.domain.order import LINES_MAX, MEANS, Line, Order
 from tillway.domain.payment_intent import PaymentIntent
@@ -358,14 +358,10 @@ async def put_product(call: Call) -> Answer:
 async def _credit(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
     if refusal is not None:
         return refused(refusal, caller.request_id or "")
-    assert isinstance(record, Customer)
-    currency = record.currency or DEFAULT_CURRENCY
-    return 200, CreditAnswer(
-        record.metadata.get("user_id", record.id),
-        _major(-record.balance_minor, currency),
-        currency.upper(),
-        record.id,
-    )
+    assert isinstance(record, NamedCustomer)
+    customer = record.customer
+    currency = customer.currency or DEFAULT_CURRENCY
+    return 200, CreditAnswer(record.name, _major(-customer.balance_minor, currency), currency.upper(), customer.id)
 
 
 @route(

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from tillway.connectors.port import Arranged, Consignment, Courier, Undeliverable, Unreachable
-from tillway.domain import customer as customers
 from tillway.domain import order as domain
 from tillway.domain import payment_intent, product, refund
 from tillway.domain.account import Scope, scope_of
@@ -22,6 +21,7 @@ from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
+from tillway.domain.disbursement import NamedCustomer
 from tillway.domain.order import HANDLER, MEANS, Failure, Line, Order, OrderTask, StepRecord
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
@@ -29,7 +29,7 @@ from tillway.domain.product import Product
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.domain.workflow import StepFailed
-from tillway.engine import credit
+from tillway.engine import credit, customers
 from tillway.engine.clock import random_text
 from tillway.engine.core import Caller, Done, Load, Work
 from tillway.engine.payments import make_method, permission, take_code
@@ -71,7 +71,7 @@ async def create(platform: Platform, caller: Caller, given: dict[str, Any], *, t
         existing = await _named(load, Order, "order", given["order_id"])
         if existing is not None:
             return Changes(result=existing)
-        customer, made = await user(load, caller, given["user_id"], at)
+        customer, made = await customers.named(load, caller, given["user_id"], at)
         means, method_made = await _means(platform, load, given, at)
         fields = {
             "order_id": given["order_id"],
@@ -131,21 +131,12 @@ async def put_credit(platform: Platform, caller: Caller, user_id: str, amount_mi
     """The user with that much stored credit. The difference to what they had is a movement of its own."""
 
     async def work(load: Load, at: Moment) -> Changes:
-        customer, made = await user(load, caller, user_id, at)
-        return made.then(credit.set_in(customer, amount_minor, currency, at))
+        customer, made = await customers.named(load, caller, user_id, at)
+        changes = made.then(credit.set_in(customer, amount_minor, currency, at))
+        assert isinstance(changes.result, Customer)
+        return changes.then(Changes(result=NamedCustomer.of(user_id, changes.result)))
 
     return await platform.engine.run(caller, work)
-
-
-async def user(load: Load, caller: Caller, user_id: str, at: Moment) -> tuple[Customer, Changes]:
-    """The customer that the merchant calls `user_id`, made where there is none (or none any more)."""
-    existing = await _named(load, Customer, "customer", user_id)
-    if existing is not None and not existing.deleted:
-        return existing, Changes()
-    created = customers.create({"metadata": {"user_id": user_id}, "door": caller.door}, at)
-    assert isinstance(created.result, Customer)
-    alias = new_alias("customer", user_id, created.result.id, at)
-    return created.result, created.then(Changes(records=(alias,), result=created.result))
 
 
 async def _named(load: Load, kind: type[R], noun: str, name: str) -> R | None:
