@@ -167,7 +167,7 @@ class ProcessCourier:
         row = await self._world.store.get(f"{scope}/ord_{suffix}")
         order = decode(f"ord_{suffix}", row.body) if row is not None else None
         if not isinstance(order, Order) or order.step("arrange_delivery") is None:
-            self._world.violate("durable first", f"{reference} was sent, and its order is at {order and order.state}")
+            self._world.violate("durable first", f"{reference} was sent before its order had come to it")
 
 
 def check_orders(world: "World", books: Books) -> None:
@@ -232,6 +232,6 @@ def _check_end(world: "World", books: Books, order: Order) -> None:
                 fail("deliveries", f"{order.id} has failed, and the service delivers {delivered}")
         case _:
             fail("liveness", f"{order.id} is {order.status}")
-    known = {reference for reference in world.courier.known if reference.startswith(references[0][:-1])}
-    if not known <= set(references):
-        fail("deliveries", f"{order.id}: the service knows {sorted(known)}, where {references} were to be asked for")
+    heard = {reference for reference in world.courier.known if reference.startswith(references[0][:-1])}
+    if not heard <= set(references):
+        fail("deliveries", f"{order.id}: the service knows {sorted(heard)}, where {references} were to be asked for")
