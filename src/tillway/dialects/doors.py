@@ -2,6 +2,6 @@
 
 import importlib
 
-DIALECTS = ("disbursements", "gateway", "online_platform", "orders")
+DIALECTS = ("disbursements", "gateway", "online_platform", "orders", "token_charge")
 
 LOADED = tuple(importlib.import_module(f"tillway.dialects.{name}") for name in DIALECTS)

@@ -136,6 +136,7 @@ RULES: dict[str, Rule] = {
     "charge_expired_for_capture": Rule(400, _INVALID, "The authorization of this charge has expired."),
     "refund_unexpected_state": Rule(400, _INVALID, "The refund's status does not allow this."),
     "refund_amount_too_large": Rule(400, _INVALID, "The refund is larger than what is left of the charge."),
+    "refund_failed": Rule(402, "card_error", "The bank refused the refund. What it was of can be refunded again."),
     "payout_unexpected_state": Rule(400, _INVALID, "The payout's status does not allow this."),
     "balance_insufficient": Rule(400, _INVALID, "There is not enough available balance for this payout."),
     "payouts_not_allowed": Rule(400, _INVALID, "There is no external account in this currency to pay out to."),

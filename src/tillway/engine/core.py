@@ -249,7 +249,8 @@ class Engine:
         """The answer to be stored and sent. What cannot be expanded is refused before money moves (the first commit is
         rendered for that alone) and left as an id after it (`forgiving`): an outcome is never lost to its presentation.
         """
-        view = Load(self.store, caller.scope_key, {**load.seen, **_fresh(changes)}) if caller.expand else load
+        looks_around = caller.expand or caller.presenter
+        view = Load(self.store, caller.scope_key, {**load.seen, **_fresh(changes)}) if looks_around else load
         try:
             return await self.render(caller, view, changes.result, changes.refusal)
         except Refused:

@@ -42,10 +42,10 @@ async def make(
     async def begin(load: Load, at: Moment) -> Changes:
         created = await find(load, number, at.now)
         if created.payment is not None:
-            payment = await load.get(PaymentIntent, created.payment)
-            if payment.attempt is not None:
+            known = await load.get(PaymentIntent, created.payment)
+            if known.attempt is not None:
                 raise _UnderWay
-            return Changes(result=payment)
+            return Changes(result=known)
         facts, sealed = platform.cards.take_in(load.scope_key, card, {}, at, check=check_form)
         holder = {"name": card["name"], "address": {"line1": card["address"]}}
         method = new_method(facts, {"billing_details": holder, "door": caller.door}, at)

@@ -1,0 +1,259 @@
+"""The token and charge dialect: a card becomes a token, the token is charged once, the charge is refunded.
+
+Everything is answered in one envelope, errors too. A decline is an error with data: the charge that failed.
+"""
+
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from tillway.api.dialect import Dialect
+from tillway.api.params import Amount, CardField, Currency, Id, Integer, Params, Text
+from tillway.api.routes import Answer, Call, route
+from tillway.domain.charge import Charge
+from tillway.domain.payment_method import Token
+from tillway.domain.record import Record
+from tillway.domain.refund import Refund
+from tillway.domain.refusal import RULES, Refused
+from tillway.engine import charges, refunds, tokens
+from tillway.engine.core import Caller, Load
+from tillway.store.codec import by_parent, decode
+
+REFUNDS_MAX = 100
+"""Most refunds that are shown with their charge, the oldest ones. `/v1/refunds?charge=…` lists all."""
+
+T = TypeVar("T")
+
+
+class Error(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`field` is the one to change; `code` one of docs/errors.md, or why the bank said no."""
+
+    code: str
+    message: str
+    field: str | None = None
+
+
+class Envelope(msgspec.Struct, Generic[T], frozen=True):
+    """What every call answers with."""
+
+    success: bool
+    data: T | None
+    error: Error | None
+    request_id: str
+
+
+class TokenData(msgspec.Struct, frozen=True):
+    """`expires` is epoch seconds, `card_number` masked."""
+
+    token: str
+    expires: int
+    card_number: str
+
+
+class RefundData(msgspec.Struct, frozen=True):
+    """`status` is succeeded, pending or failed; `refundable` what is left of the charge after it."""
+
+    id: str
+    charge_id: str
+    status: str
+    amount: int
+    currency: str
+    created: int
+    refundable: int
+
+
+class RefundOfCharge(msgspec.Struct, frozen=True):
+    id: str
+    status: str
+    amount: int
+    created: int
+
+
+class ChargeData(msgspec.Struct, frozen=True):
+    """`status` is succeeded, pending or failed. Amounts are minor units, `created` is epoch seconds. `card_number` is
+    masked, and null where no card paid."""
+
+    id: str
+    status: str
+    amount: int
+    currency: str
+    card_number: str | None
+    created: int
+    description: str | None
+    reference: str | None
+    refunded: int
+    refundable: int
+
+
+class ChargeWithRefunds(ChargeData, frozen=True):
+    """With its refunds, oldest first; `more_refunds` where there are more than 100."""
+
+    refunds: list[RefundOfCharge]
+    more_refunds: bool
+
+
+_FIELDS = {
+    "card[number]": "card_number",
+    "card[exp_month]": "exp_month",
+    "card[exp_year]": "exp_year",
+    "card[cvc]": "cvv",
+    "source": "token",
+    "charge": "charge_id",
+}
+
+
+def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
+    return RULES[refusal.code].status, Envelope(False, None, _error(refusal), request_id)
+
+
+def _error(refusal: Refused) -> Error:
+    """The most exact code that there is: `insufficient_funds` before `card_declined`."""
+    code = refusal.code
+    if code == "card_declined" and refusal.decline_code not in (None, "generic_decline"):
+        code = refusal.decline_code or code
+    return Error(code, refusal.message, _FIELDS.get(refusal.param or "", refusal.param))
+
+
+TOKEN_CHARGE = Dialect(name="charge", title="the token and charge dialect", refused=refused)
+
+TOKEN = Params(
+    card_number=CardField(required=True),
+    exp_month=Integer(minimum=1, maximum=12, required=True),
+    exp_year=Integer(minimum=0, maximum=9999, required=True),
+    cvv=CardField(required=True),
+    card_holder=Text(maximum=200, required=True),
+)
+CHARGE = Params(
+    token=Id(required=True),
+    amount=Amount(required=True),
+    currency=Currency(required=True),
+    description=Text(maximum=1000),
+    reference=Text(maximum=500),
+)
+REFUND = Params(charge_id=Id(), id=Id(), amount=Amount()).at_most_one("charge_id", "id")
+
+
+async def _token(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+    if refusal is not None:
+        return refused(refusal, caller.request_id or "")
+    assert isinstance(record, Token)
+    return 200, _good(TokenData(record.id, record.valid_until, _masked(record.card.last4)), caller)
+
+
+@route("POST", "/token", TOKEN, returns="token", dialect=TOKEN_CHARGE, presents=_token, answer=Envelope[TokenData])
+async def create_token(call: Call) -> Answer:
+    """Put a card into the vault and get a token for it, good for one charge within 15 minutes."""
+    given = call.params
+    card = {
+        "number": given["card_number"],
+        "exp_month": given["exp_month"],
+        "exp_year": given["exp_year"],
+        "cvc": given["cvv"],
+        "name": given["card_holder"],
+    }
+    return await tokens.create(call.platform, call.caller, card)
+
+
+async def _charge(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+    if refusal is None:
+        assert isinstance(record, Charge)
+        return 200, _good(_shown(record), caller)
+    status, answer = refused(refusal, caller.request_id or "")
+    failed = await load.maybe(Charge, refusal.details.get("charge"))
+    return status, msgspec.structs.replace(answer, data=_shown(failed)) if failed is not None else answer
+
+
+@route("POST", "/charge", CHARGE, returns="charge", dialect=TOKEN_CHARGE, presents=_charge, answer=Envelope[ChargeData])
+async def create_charge(call: Call) -> Answer:
+    """Charge a token."""
+    given = call.params
+    if not given["token"].startswith("tok_"):
+        raise Refused("resource_missing", f"No such token: '{given['token'][:100]}'", param="token")
+    wanted = {"source": given["token"], "amount": given["amount"], "currency": given["currency"]}
+    if "description" in given:
+        wanted["description"] = given["description"]
+    if "reference" in given:
+        wanted["metadata"] = {"reference": given["reference"]}
+    return await charges.create(call.platform, call.caller, wanted)
+
+
+async def _refund(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+    if refusal is not None:
+        return refused(refusal, caller.request_id or "")
+    assert isinstance(record, Refund)
+    of = await load.get(Charge, record.charge)
+    data = RefundData(
+        record.id,
+        record.charge,
+        _status(record),
+        record.amount_minor,
+        record.currency,
+        record.created,
+        of.refundable_minor,
+    )
+    if record.status != "failed":
+        return 200, _good(data, caller)
+    status, answer = refused(Refused("refund_failed"), caller.request_id or "")
+    return status, msgspec.structs.replace(answer, data=data)
+
+
+@route("POST", "/refund", REFUND, returns="refund", dialect=TOKEN_CHARGE, presents=_refund, answer=Envelope[RefundData])
+async def create_refund(call: Call) -> Answer:
+    """Refund a charge, wholly or in part."""
+    given = call.params
+    id = given.get("charge_id") or given.get("id")
+    if id is None:
+        raise Refused("parameter_missing", "Missing required param: charge_id.", param="charge_id")
+    wanted = {"charge": id}
+    if "amount" in given:
+        wanted["amount"] = given["amount"]
+    return await refunds.create(call.platform, call.caller, wanted)
+
+
+@route("GET", "/charge/{id}", returns="charge", dialect=TOKEN_CHARGE, answer=Envelope[ChargeWithRefunds])
+async def get_charge(call: Call) -> Answer:
+    """A charge with its refunds."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    charge = await load.get(Charge, call.id)
+    rows = await load.store.query(
+        "parent", by_parent(load.scope_key, "re", charge.id), limit=REFUNDS_MAX + 1, order="oldest"
+    )
+    found = [decode(row.key.partition("/")[2], row.body) for row in rows]
+    given_back = [
+        RefundOfCharge(one.id, _status(one), one.amount_minor, one.created) for one in found if isinstance(one, Refund)
+    ]
+    shown = ChargeWithRefunds(
+        **msgspec.structs.asdict(_shown(charge)),
+        refunds=given_back[:REFUNDS_MAX],
+        more_refunds=len(given_back) > REFUNDS_MAX,
+    )
+    answer: dict[str, Any] = msgspec.to_builtins(_good(shown, call.caller))
+    return answer
+
+
+def _good(data: T, caller: Caller) -> Envelope[T]:
+    return Envelope(True, data, None, caller.request_id or "")
+
+
+def _masked(last4: str) -> str:
+    return f"{'*' * 12}{last4}"
+
+
+def _shown(charge: Charge) -> ChargeData:
+    return ChargeData(
+        id=charge.id,
+        status=charge.status,
+        amount=charge.amount_minor,
+        currency=charge.currency,
+        card_number=_masked(charge.card.last4) if charge.card is not None else None,
+        created=charge.created,
+        description=charge.description,
+        reference=charge.metadata.get("reference"),
+        refunded=charge.refunded_minor,
+        refundable=charge.refundable_minor,
+    )
+
+
+def _status(refund: Refund) -> str:
+    """A card refund is never cancelled, and one of a bank debit that was counts as not made."""
+    return "failed" if refund.status == "canceled" else refund.status
