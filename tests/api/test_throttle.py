@@ -22,37 +22,37 @@ class Now:
         return self.at
 
 
-def taken(buckets: Buckets, rate: Rate, times: int) -> int:
-    return sum(buckets.take("x", rate) == 0.0 for _ in range(times))
+def taken(buckets: Buckets, rate: Rate, times: int, now: Now) -> int:
+    return sum(buckets.take("x", rate, now()) == 0.0 for _ in range(times))
 
 
 def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     now = Now()
-    buckets = Buckets(now)
+    buckets = Buckets()
     rate = Rate(per_second=10, burst=5)
-    assert taken(buckets, rate, 50) == 5
-    assert buckets.take("x", rate) == pytest.approx(0.1)
+    assert taken(buckets, rate, 50, now) == 5
+    assert buckets.take("x", rate, now()) == pytest.approx(0.1)
     for _ in range(20):
         now.at += 0.1
-        assert taken(buckets, rate, 3) == 1
+        assert taken(buckets, rate, 3, now) == 1
     now.at += 3600
-    assert taken(buckets, rate, 50) == 5, "a full bucket is full, however long it stood"
-    assert buckets.take("another", rate) == 0.0
+    assert taken(buckets, rate, 50, now) == 5, "a full bucket is full, however long it stood"
+    assert buckets.take("another", rate, now()) == 0.0
 
 
 def test_buckets_are_bounded_and_full_ones_go_first() -> None:
     now = Now()
-    buckets = Buckets(now)
+    buckets = Buckets()
     rate = Rate(per_second=1, burst=2)
     for number in range(BUCKETS_MAX):
-        buckets.take(f"idle {number}", rate)
+        buckets.take(f"idle {number}", rate, now())
     now.at += 10
-    assert taken(buckets, rate, 5) == 2
+    assert taken(buckets, rate, 5, now) == 2
     assert len(buckets) == 1, "whoever has been idle is forgotten"
     for number in range(3 * BUCKETS_MAX):
-        assert buckets.take(f"busy {number}", rate) == 0.0
+        assert buckets.take(f"busy {number}", rate, now()) == 0.0
         assert len(buckets) <= BUCKETS_MAX
-    assert buckets.take("busy 1", rate) == 0.0
+    assert buckets.take("busy 1", rate, now()) == 0.0
 
 
 def test_of_a_network_of_ipv6_all_addresses_are_one() -> None:

@@ -83,19 +83,29 @@ class Api:
         caller = Caller(scope=NOBODY, scope_key=NOBODY.key, request_id=request_id)
         # The method of a request that no route has may be any word.
         method = request.method if request.method in _METHODS else "OTHER"
-        facts: dict[str, Fact] = {"request": request_id}
-        token = begin_facts(facts) if telemetry.telling else None
+        facts: dict[str, Fact] = {}
+        if telemetry.telling:
+            response, route = await self._told(request, request_id, caller, method, facts)
+        else:
+            response, route = await self._handled(request, request_id, caller)
+        telemetry.request(method, route, response.status, time.perf_counter() - began, facts)
+        return response
+
+    async def _told(
+        self, request: Request, request_id: str, caller: Caller, method: str, facts: dict[str, Fact]
+    ) -> tuple[Response, str]:
+        """As `_handled`, in a span, with the facts that are noted meanwhile in `facts`."""
+        facts["request"] = request_id
+        token = begin_facts(facts)
         try:
-            with telemetry.span("request", "request", request.headers) as span:
+            with self.platform.engine.telemetry.span("request", "request", request.headers) as span:
                 response, route = await self._handled(request, request_id, caller)
                 if caller.scope is not NOBODY:
                     facts |= {"account": caller.scope.account, "mode": caller.scope.mode, "door": caller.door}
                 span.tell(method=method, route=route, status=response.status, **facts)
         finally:
-            if token is not None:
-                end_facts(token)
-        telemetry.request(method, route, response.status, time.perf_counter() - began, facts)
-        return response
+            end_facts(token)
+        return response, route
 
     async def _handled(self, request: Request, request_id: str, caller: Caller) -> tuple[Response, str]:
         """The answer, and the pattern of the route that gave it."""

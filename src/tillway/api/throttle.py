@@ -27,6 +27,16 @@ class Rate(msgspec.Struct, frozen=True):
 
     per_second: int
     burst: int
+    interval: float = 0.0
+    """Seconds between two, and how far ahead the last of a burst may lie: worked out once."""
+    slack: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.per_second:
+            interval = 1 / self.per_second
+            msgspec.structs.force_setattr(self, "interval", interval)
+            # What adding up makes of whole intervals must not count as a request more.
+            msgspec.structs.force_setattr(self, "slack", interval * (self.burst - 1) + interval * 1e-6)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,28 +56,28 @@ class Throttled(Refused):
 
 
 class Buckets:
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
+    """When each bucket will be full again, in seconds of the clock that `now` is of."""
+
+    def __init__(self) -> None:
         self._full_at: dict[str, float] = {}
 
-    def take(self, name: str, rate: Rate) -> float:
+    def take(self, name: str, rate: Rate, now: float) -> float:
         """Take one from the bucket: 0.0 where there was one, else the seconds until there is."""
-        now = self._now()
-        interval = 1 / rate.per_second
         full_at = self._full_at.get(name, now)
-        if full_at < now:
-            full_at = now
-        wait = full_at - now - interval * (rate.burst - 1)
-        if wait > 1e-9:
+        if full_at <= now:
+            if len(self._full_at) >= BUCKETS_MAX and name not in self._full_at:
+                self._make_room(now)
+            self._full_at[name] = now + rate.interval
+            return 0.0
+        wait = full_at - now - rate.slack
+        if wait > 0:
             return wait
-        if name not in self._full_at and len(self._full_at) >= BUCKETS_MAX:
-            self._make_room(now)
-        self._full_at[name] = full_at + interval
+        self._full_at[name] = full_at + rate.interval
         return 0.0
 
-    def empty(self, name: str, rate: Rate) -> float:
+    def empty(self, name: str, rate: Rate, now: float) -> float:
         """The seconds until `take` would get one, without taking it."""
-        return max(0.0, self._full_at.get(name, 0.0) - self._now() - (rate.burst - 1) / rate.per_second)
+        return max(0.0, self._full_at.get(name, now) - now - rate.slack)
 
     def _make_room(self, now: float) -> None:
         kept = {name: at for name, at in self._full_at.items() if at > now}
@@ -85,35 +95,37 @@ class Buckets:
 class Throttle:
     def __init__(self, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
-        self._accounts = Buckets(now)
-        self._keys = Buckets(now)
-        self._addresses = Buckets(now)
+        self._now = now
+        self._accounts = Buckets()
+        self._keys = Buckets()
+        self._addresses = Buckets()
 
     def count(self, scope_key: str, mode: Mode, key_id: str, own: Rate | None = None) -> None:
         """Count a request of a merchant, made with that key. Raises `Throttled`.
 
         `own` is the rate of this account where it has one: it holds for the account and for each of its keys.
         """
-        limits = self._limits
-        rate = own or (limits.live if mode == "live" else limits.test)
-        each = own or limits.key
+        limits, now = self._limits, self._now()
         # A key beyond its limit takes nothing from the account's other keys.
-        if each.per_second and (wait := self._keys.take(key_id, each)):
+        rate = own or limits.key
+        if rate.per_second and (wait := self._keys.take(key_id, rate, now)):
             raise Throttled("key", wait)
-        if rate.per_second and (wait := self._accounts.take(scope_key, rate)):
+        rate = own or (limits.live if mode == "live" else limits.test)
+        if rate.per_second and (wait := self._accounts.take(scope_key, rate, now)):
             raise Throttled("account", wait)
 
     def admit(self, address: str | None) -> None:
         """Raises `Throttled` where too many keys of that address have failed of late."""
-        rate = self._limits.failures
-        if rate.per_second and address and (wait := self._addresses.empty(_network(address), rate)):
+        if not self._addresses or not address:
+            return
+        if wait := self._addresses.empty(_network(address), self._limits.failures, self._now()):
             raise Throttled("address", wait)
 
     def failed(self, address: str | None) -> None:
         """A key from that address was no good."""
         rate = self._limits.failures
         if rate.per_second and address:
-            self._addresses.take(_network(address), rate)
+            self._addresses.take(_network(address), rate, self._now())
 
 
 def _network(address: str) -> str:
