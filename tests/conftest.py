@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import ministack
-import postgres_server
 import pytest
 from hypothesis import HealthCheck, settings
 from tillway_server import ENVIRONMENT, TillwayServer, init
+
+from tillway.testing import ministack, postgres_server
 
 STORE = os.environ.get("TILLWAY_TEST_STORE", "sqlite")
 """`sqlite`, `postgresql` or `dynamodb`: what the server that tests share runs on."""

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ministack
 import pytest
-from postgres_server import PostgresServer, fresh, own_server
 from tillway_server import ENVIRONMENT, TillwayServer, init, tillway, tillway_json
 
 from tillway.store import moving
 from tillway.store.moving import ExportUnfit, NotWhole
 from tillway.store.port import ABSENT, Write
+from tillway.testing import ministack
 from tillway.testing.memory_store import MemoryStore
+from tillway.testing.postgres_server import PostgresServer, fresh, own_server
 
 PAYMENT: dict[str, Any] = {
     "amount": 4200,

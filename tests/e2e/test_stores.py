@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ministack
 import pytest
 import stripe
-from postgres_server import PostgresServer, fresh, own_server
 from tillway_server import ENVIRONMENT, TillwayServer, tillway, tillway_json
 
 from tillway.cli.installation import create
 from tillway.settings import Settings
+from tillway.testing import ministack
+from tillway.testing.postgres_server import PostgresServer, fresh, own_server
 
-PAYMENT: dict[str, Any] = {
+PAYMENT: Any = {
     "amount": 4200,
     "currency": "eur",
     "payment_method": "pm_card_visa",

@@ -2,10 +2,9 @@
 
 from typing import Any, Literal
 
-from postgres_server import fresh
-
 from tillway.store.port import CommitUnknown, Store
 from tillway.store.postgres import PostgresStore
+from tillway.testing.postgres_server import fresh
 from tillway.testing.store_contract import StoreContract
 
 

@@ -2,28 +2,26 @@
 
 import asyncio
 import itertools
-import os
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Literal
 
-import ministack
 import pytest
-from ministack import MiniStack
 
 from tillway.store import dynamodb
 from tillway.store.dynamodb import QUEUE_SHARDS, SHARDS, TRIES_MAX, DynamoStore, inspect, migrate
 from tillway.store.dynamodb_client import AwsError, DynamoClient, Frozen, Lost
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, StoreUnfit, Unavailable, Write
+from tillway.testing import ministack
+from tillway.testing.ministack import MiniStack, RealRegion
 from tillway.testing.store_contract import StoreContract
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[MiniStack]:
-    stack = ministack.start()
-    os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = ministack.ACCOUNT, "test"
+def stack() -> Iterator[MiniStack | RealRegion]:
+    stack = ministack.start_any()
     yield stack
     stack.close()
 
@@ -68,7 +66,7 @@ async def opened(url: str) -> FaultyDynamo:
 
 class TestDynamoStore(StoreContract):
     @pytest.fixture(autouse=True)
-    def use_stack(self, stack: MiniStack) -> None:
+    def use_stack(self, stack: MiniStack | RealRegion) -> None:
         self.stack = stack
 
     async def make_store(self) -> Store:
@@ -87,7 +85,7 @@ class TestDynamoStore(StoreContract):
 
 
 @pytest.fixture
-async def store(stack: MiniStack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultyDynamo]:
+async def store(stack: MiniStack | RealRegion, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultyDynamo]:
     monkeypatch.setattr(dynamodb, "BACKOFF_SECONDS", (0.001, 0.01))
     store = await opened(stack.url(f"tillway-{next(_numbers)}"))
     yield store
@@ -100,7 +98,7 @@ PAIR = [Write("m/a_1", ABSENT, b"one"), Write("m/b_1", ABSENT, b"two")]
 # Opening.
 
 
-async def test_a_missing_table_is_refused_with_the_remedy(stack: MiniStack) -> None:
+async def test_a_missing_table_is_refused_with_the_remedy(stack: MiniStack | RealRegion) -> None:
     url = stack.url(f"tillway-{next(_numbers)}")
     with pytest.raises(StoreUnfit, match="tillway migrate"):
         await DynamoStore.open(url)
@@ -120,7 +118,7 @@ async def test_the_table_has_its_index_its_time_to_live_and_its_stream(store: Fa
 
 
 @pytest.mark.parametrize("url", ["dynamodb://?region=eu-central-1", "dynamodb://table", "dynamodb:"])
-async def test_a_url_names_table_and_region(url: str, stack: MiniStack) -> None:
+async def test_a_url_names_table_and_region(url: str, stack: MiniStack | RealRegion) -> None:
     with pytest.raises(StoreUnfit, match="region"):
         await DynamoStore.open(url)
 
@@ -240,7 +238,7 @@ async def test_other_refusals_say_that_nothing_was_written(store: FaultyDynamo) 
     await store.commit(PAIR)
 
 
-async def test_nobody_there(stack: MiniStack) -> None:
+async def test_nobody_there(stack: MiniStack | RealRegion) -> None:
     with pytest.raises(StoreUnfit, match="cannot be used"):
         await DynamoStore.open("dynamodb://table?region=eu-central-1&endpoint=http://127.0.0.1:1")
 

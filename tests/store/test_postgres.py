@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import asyncpg
 import pytest
-from postgres_server import NamedServer, PostgresServer, any_server, fresh, own_server
 
 from tillway.store.port import (
     ABSENT,
@@ -22,6 +21,7 @@ from tillway.store.port import (
     Write,
 )
 from tillway.store.postgres import SCHEMA_VERSION, PostgresStore, inspect, migrate, shown
+from tillway.testing.postgres_server import NamedServer, PostgresServer, any_server, fresh, own_server
 
 from .postgres_stores import PostgresContract
 

