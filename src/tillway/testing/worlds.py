@@ -38,8 +38,8 @@ from tillway.connectors.courier import SimulatedCourier
 from tillway.connectors.http_bank import OPERATIONS, read_notice
 from tillway.connectors.port import Connector, Transport, TransportError
 from tillway.connectors.simulator import Simulator
-from tillway.domain.access import Grant
 from tillway.dialects import doors
+from tillway.domain.access import Grant
 from tillway.domain.account import SYSTEM, Account, ApiKey, Scope, key_id
 from tillway.domain.cards import Secret
 from tillway.domain.payout import Recipient
@@ -498,6 +498,8 @@ class _OneKey:
 
 class _ProcessStore:
     """The world's store as one process reaches it: slowly, sometimes not at all, and with a crash on either side."""
+
+    on_batch: Callable[[int, float], None] | None = None
 
     def __init__(self, process: Process) -> None:
         self._process = process
