@@ -1,10 +1,13 @@
 """Settings are refused by name, and connectors are found and built by name."""
 
+from pathlib import Path
+
 import pytest
 
 from tillway.connectors import registry
-from tillway.connectors.http_bank import HttpBank
-from tillway.connectors.settings import SettingInvalid
+from tillway.connectors.http_bank import HttpBank, signature
+from tillway.connectors.port import NoticeRejected
+from tillway.connectors.settings import SettingInvalid, resolved
 from tillway.connectors.simulator import Simulator
 from tillway.connectors.transport import SocketTransport
 
@@ -58,3 +61,36 @@ def test_registry():
     described = {row.name: row for row in registry.kind("http_bank").describe()}
     assert described["base_url"].required and described["notice_secret"].secret
     assert all(row.description for row in described.values())
+
+
+def test_a_secret_stays_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept names its place; what the connector gets is what lies there when it is set up."""
+    (tmp_path / "secret").write_text("first\n")
+    monkeypatch.setenv("BANK_KEY", "from the environment")
+    kept = {**URL, "notice_secret": f"file:{tmp_path}/secret", "api_key": "env:BANK_KEY"}
+    table = registry.kind("http_bank").describe()
+    assert resolved(kept, table) == {**URL, "notice_secret": "first", "api_key": "from the environment"}
+    (tmp_path / "secret").write_text("second")
+    assert resolved(kept, table)["notice_secret"] == "second"
+    body = b'{"reference": "x"}'
+    connector, _ = registry.build("http_bank", kept)
+    with pytest.raises(NoticeRejected, match="X-Bank-Signature"):
+        connector.notices({"x-bank-signature": signature("first", body)}, body)
+    with pytest.raises(NoticeRejected) as rejected:
+        connector.notices({"x-bank-signature": signature("second", body)}, body)
+    assert "Signature" not in str(rejected.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"api_key": "file:secret"}, "whole path"),
+        ({"api_key": "file:/nowhere/secret"}, "/nowhere/secret cannot be read"),
+        ({"api_key": "env:NO_SUCH_VARIABLE"}, "the environment has no NO_SUCH_VARIABLE"),
+        ({"base_url": "file:/etc/hostname"}, "http://"),
+    ],
+)
+def test_places_that_hold_no_secret(setting: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingInvalid, match=says) as refused:
+        registry.build("http_bank", {**URL, **setting})
+    assert refused.value.name in setting

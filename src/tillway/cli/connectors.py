@@ -43,7 +43,11 @@ def add(
     kind: Annotated[str, typer.Option(help="One of `tillway connectors kinds`.")],
     given: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the kind; NAME=@FILE reads it from a file."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of the kind. NAME=@FILE reads it now; a secret can be file:/PATH or env:NAME.",
+        ),
     ] = None,
     default: Annotated[bool, typer.Option("--default", help="Payments of this mode go through it.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Give a connector that is there new settings.")] = False,

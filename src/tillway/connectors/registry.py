@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from typing import Protocol, cast
 
 from tillway.connectors.port import Connector, Transport
-from tillway.connectors.settings import Setting, SettingInvalid
+from tillway.connectors.settings import Setting, SettingInvalid, resolved
 
 GROUP = "tillway.connectors"
 
@@ -44,6 +44,10 @@ def kind(name: str) -> Kind:
 
 
 def build(name: str, settings: Mapping[str, str]) -> tuple[Connector, Transport]:
-    """A connector of kind `name` and its transport. Opens no connection. Raises `SettingInvalid`."""
-    connector = kind(name).from_settings(settings)
+    """A connector of kind `name` and its transport. Opens no connection. Raises `SettingInvalid`.
+
+    A secret among the settings may be the place where it lies: see `settings.resolved`.
+    """
+    found = kind(name)
+    connector = found.from_settings(resolved(settings, found.describe()))
     return connector, connector.transport()

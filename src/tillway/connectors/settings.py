@@ -1,13 +1,17 @@
 """What a connector can be set up with: one table a connector, read once, refused by name."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from tillway.domain.bank_account import DEBIT_CURRENCIES
+
+SECRET_BYTES_MAX = 16_384
 
 
 class SettingInvalid(ValueError):
@@ -52,6 +56,31 @@ def read_settings(settings: Mapping[str, str], table: Iterable[Setting]) -> dict
         except ValueError as problem:
             raise SettingInvalid(name, str(problem)) from problem
     return values
+
+
+def resolved(settings: Mapping[str, str], table: Iterable[Setting]) -> dict[str, str]:
+    """`settings`, with each secret that is written `file:/PATH` or `env:NAME` as it stands there now: so a secret can
+    stay where the machine keeps its secrets, and only its place is kept here. Raises `SettingInvalid`."""
+    secrets = {row.name for row in table if row.secret}
+    return {name: _looked_up(name, value) if name in secrets else value for name, value in settings.items()}
+
+
+def _looked_up(name: str, value: str) -> str:
+    where, _, place = value.partition(":")
+    if where == "file":
+        if not Path(place).is_absolute():
+            raise SettingInvalid(name, "name the file by its whole path, such as file:/run/secrets/bank")
+        try:
+            with Path(place).open("rb") as file:
+                return file.read(SECRET_BYTES_MAX).decode().strip()
+        except (OSError, ValueError) as error:
+            raise SettingInvalid(name, f"{place} cannot be read: {error}") from None
+    if where == "env":
+        found = os.environ.get(place)
+        if not found:
+            raise SettingInvalid(name, f"the environment has no {place}")
+        return found
+    return value
 
 
 def text(most: int) -> Callable[[str], str]:

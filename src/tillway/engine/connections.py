@@ -40,7 +40,10 @@ class ConfiguredConnections:
     async def default(self, scope: Scope) -> Connection:
         if self._clock.now_ms() >= self._fresh_until_ms:
             await self._refresh()
-        connection = self._opened(scope.mode, self._defaults.get(scope.mode, SIMULATOR))
+        name = self._defaults.get(scope.mode, SIMULATOR)
+        connection = self._opened(scope.mode, name)
+        if connection is None and (scope.mode, name) in self._configs:
+            raise Refused("busy", f"The connector {name!r} cannot be set up now; the server's log says why.")
         if connection is None:
             raise Refused("live_mode_not_configured")
         return connection
@@ -62,7 +65,12 @@ class ConfiguredConnections:
             return known[1]
         if known is not None:
             self._outdated.append(known[1])  # Closed with the rest: a conversation may still be using it.
-        connector, transport = self._build(config.kind, config.settings)
+        try:
+            connector, transport = self._build(config.kind, config.settings)
+        except ValueError as wrong:
+            # A secret that is not where it was, for instance. What waits for this connector waits until it is back.
+            log.error("a connector cannot be set up", extra={"connector": name, "why": str(wrong)})
+            return None
         connection = Connection(name, connector, transport)
         self._open[place] = (config, connection)
         return connection
