@@ -53,6 +53,10 @@ class Stall:
     async def charge(self, **params: Any) -> str:
         return (await self.post("/v1/charges", amount=700, currency="eur", source="tok_visa", **params))["id"]
 
+    async def told(self) -> str:
+        await self.paid()
+        return (await self.inside.ok(self.merchant, "GET", "/ops/v1/audit", {"limit": 1}))["data"][0]["id"]
+
     async def refund(self) -> str:
         return (await self.post("/v1/refunds", charge=await self.charge()))["id"]
 
@@ -249,6 +253,8 @@ GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
     "POST /oauth2/token": _token,
     "GET /openapi.json": _nothing(),
     "GET /readyz": _nothing(),
+    "GET /ops/v1/audit": _nothing(),
+    "GET /ops/v1/audit/{id}": _on(Stall.told),
     "GET /ops/v1/connectors": _nothing(),
     "GET /ops/v1/doubts": _nothing(),
     "POST /ops/v1/doubts/{id}/resolve": _on(Stall.doubt, outcome="declined"),
@@ -257,6 +263,7 @@ GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
     "GET /ops/v1/orders": _nothing(),
     "GET /ops/v1/products": _nothing(),
     "POST /ops/v1/orders/{order_id}/steps/{step}": _step,
+    "GET /ops/v1/reports/transactions": _nothing(),
     "GET /ops/v1/requests/{id}": _on(Stall.refused),
     "GET /ops/v1/simulator": _nothing(),
     "POST /ops/v1/simulator": _nothing(faults={"rules": [{"fault": "slow"}]}),

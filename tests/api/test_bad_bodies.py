@@ -140,7 +140,7 @@ async def test_internal_records_have_no_address(stall: Stall) -> None:
     ids = [row.key.partition("/")[2] for row in rows]
     kinds = {id.partition("_")[0] for id in ids}
     assert {"pi", "ch", "vlt", "cvc", "idem", "evt", "txn"} <= kinds
-    shown = {"pi", "ch", "cus", "evt", "txn", "pm", "att"}
+    shown = {"pi", "ch", "cus", "evt", "txn", "pm", "att", "aud"}
     for route in routes("GET"):
         if route.path.count("{") == 1 and route.path.endswith("{id}") and route.access != "anyone":
             for id in ids:

@@ -162,6 +162,8 @@ async def listed(stall: Stall, route: Route) -> str:
     """One of the owner's objects that this listing would show."""
     parts = route.path.split("/")
     match parts[2], parts[-1]:
+        case _, "audit":
+            return await stall.told()
         case _, "sources":
             return (await stall.card_of())[1]
         case _, "refunds":

@@ -3,6 +3,7 @@
 import importlib
 
 NOUNS = (
+    "audit",
     "balance",
     "balance_transactions",
     "challenges",
@@ -22,6 +23,7 @@ NOUNS = (
     "payment_methods",
     "payouts",
     "refunds",
+    "reports",
     "setup_intents",
     "sources",
     "tokens",

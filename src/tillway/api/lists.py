@@ -128,6 +128,7 @@ def _url(call: Call, prefix: str) -> str:
 
 
 LIST_URLS = {
+    "aud": "/ops/v1/audit",
     "pi": "/v1/payment_intents",
     "ch": "/v1/charges",
     "po": "/v1/payouts",

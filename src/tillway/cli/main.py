@@ -14,6 +14,7 @@ from tillway.cli import (
     keys,
     moving,
     oauth,
+    reports,
     server,
     vault,
 )
@@ -38,6 +39,7 @@ app.add_typer(connectors.app, name="connectors")
 app.command()(bank.bank)
 app.add_typer(vault.app, name="vault")
 app.add_typer(audit.app, name="audit")
+app.add_typer(reports.app, name="reports")
 app.command()(backups.backup)
 app.command()(backups.restore)
 app.command()(backups.migrate)

@@ -15,6 +15,9 @@ SUFFIX_LENGTH = 17
 
 BATCH_MAX = 62 * 62
 
+SKEW_SECONDS = 300
+"""By how much the clocks of two processes may differ at the very most."""
+
 _SELDOM = BATCH_MAX * BATCH_MAX
 """The microseconds after which the first five characters of an id move on: 14 seconds."""
 
@@ -36,6 +39,17 @@ def base62(number: int, width: int) -> str:
 def time_prefix(epoch_seconds: int) -> str:
     """The first 9 characters of ids made at that second: where a listing by time begins or ends."""
     return base62(epoch_seconds * 1_000_000, 9)
+
+
+def made_at(id: str) -> int | None:
+    """The epoch second that an id tells, less a few minutes for clocks that differ; None where it does not tell any."""
+    suffix = id.rpartition("_")[2]
+    if len(suffix) != SUFFIX_LENGTH or not suffix.isalnum() or not suffix.isascii():
+        return None
+    microseconds = 0
+    for character in suffix[:9]:
+        microseconds = microseconds * 62 + ALPHABET.index(character)
+    return max(microseconds // 1_000_000 - SKEW_SECONDS, 0)
 
 
 class _Pool:

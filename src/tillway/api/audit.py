@@ -1,0 +1,44 @@
+"""`/ops/v1/audit`: the audit trail of the key's own merchant and mode."""
+
+from typing import Any
+
+from tillway.api.lists import listed
+from tillway.api.params import Created, Params, Span, Text, list_params
+from tillway.api.routes import Answer, Call, route
+from tillway.api.shapes import View, shape
+from tillway.domain.audit import AuditEntry
+from tillway.engine.audit import as_told
+from tillway.engine.clock import made_at
+
+LIST = list_params(actor=Text(maximum=200), created=Created(), record=Text(maximum=200))
+
+
+@route("GET", "/ops/v1/audit", LIST, returns="list")
+async def list_entries(call: Call) -> Answer:
+    """List who changed what, newest first; `record` and `actor` keep those about one record or by one actor."""
+    params = call.params
+    actor, record = params.get("actor"), params.get("record")
+
+    def keep(entry: AuditEntry) -> bool:
+        return (actor is None or entry.actor == actor) and (
+            record is None or any(change.id == record for change in entry.changes)
+        )
+
+    since = made_at(record) if record is not None else None
+    if since is not None:
+        # Nothing can be told of a record before it was made.
+        span: Span = params.get("created") or Span()
+        params["created"] = Span(max(span.first, since), span.last)
+    filtered = actor is not None or record is not None
+    return await listed(call, "aud", keep=keep if filtered else None, noun="audit entry")
+
+
+@route("GET", "/ops/v1/audit/{id}", Params(), returns="audit_entry")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve one entry of the audit trail."""
+    return await call.platform.engine.load(call.caller.scope_key).get(AuditEntry, call.id, noun="audit entry")
+
+
+@shape(AuditEntry, object="audit_entry")
+def entry_shape(entry: AuditEntry, view: View) -> dict[str, Any]:
+    return as_told(entry)

@@ -1,0 +1,43 @@
+"""`/ops/v1/reports`: transactions added up, as `tillway reports` does it, for the key's own merchant and mode."""
+
+from tillway.api.params import TIME_MAX, Array, Created, Enum, Params, Span
+from tillway.api.routes import Answer, Call, route
+from tillway.domain.ledger import SECONDS_PER_DAY
+from tillway.domain.refusal import Refused
+from tillway.engine import reports
+
+TRANSACTIONS = Params(created=Created(), by=Array(Enum(*reports.COLUMNS), maximum=len(reports.COLUMNS)))
+
+DAYS_DEFAULT = 30
+
+
+@route("GET", "/ops/v1/reports/transactions", TRANSACTIONS, returns="report")
+async def transactions(call: Call) -> Answer:
+    """Transactions by day, type, status, connector and currency: count, gross, fee, refunded, net, within `created`."""
+    now = call.platform.engine.clock.now_ms() // 1000
+    span: Span = call.params.get("created") or Span(now - DAYS_DEFAULT * SECONDS_PER_DAY, now)
+    last = now if span.last == TIME_MAX else span.last
+    first = span.first or max(last - DAYS_DEFAULT * SECONDS_PER_DAY, 0)
+    if last - first > reports.DAYS_MAX * SECONDS_PER_DAY:
+        raise Refused(
+            "parameter_invalid_integer",
+            f"A report covers at most {reports.DAYS_MAX} days. Ask for shorter ones with created[gte] and created[lt].",
+            param="created",
+        )
+    by = tuple(dict.fromkeys(call.params.get("by") or reports.COLUMNS))
+    try:
+        lines = await reports.transactions(call.platform.store, call.caller.scope_key, first, last, by)
+    except reports.TooManyGroups:
+        raise Refused(
+            "parameter_invalid_array",
+            f"This report would have more than {reports.GROUPS_MAX} rows. Name fewer columns, or shorten the time.",
+            param="by",
+        ) from None
+    return {
+        "object": "report",
+        "by": list(by),
+        "data": [line.told(by) for line in lines],
+        "from": first,
+        "to": last,
+        "url": "/ops/v1/reports/transactions",
+    }

@@ -1,0 +1,79 @@
+"""`tillway reports`: transactions added up, from the ledger."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tillway.cli.installation import scopes, with_store
+from tillway.cli.terminal import DataDir, WrongUsage, fail, moment, settings_from, show, table
+
+if TYPE_CHECKING:
+    from tillway.engine.reports import Line
+    from tillway.store.port import Store
+
+app = typer.Typer(help="Reports: transactions.", no_args_is_help=True)
+
+SECONDS_PER_DAY = 86_400
+DAYS_DEFAULT = 30
+
+
+@app.callback()
+def main() -> None:
+    """Reports: transactions."""
+
+
+@app.command()
+def transactions(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    since: Annotated[str | None, typer.Option("--from", help="From this day or time on (UTC).")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Before this day or time (UTC); now if left out.")] = None,
+    account: Annotated[str | None, typer.Option("--account", help="Only this merchant's.")] = None,
+    by: Annotated[str, typer.Option(help="Columns, such as day,status; if left out, all.")] = "",
+    form: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="table, csv or json.")] = "table",
+) -> None:
+    """Add transactions up by merchant, day, type, status, connector and currency. The sums are the ledger's."""
+    from tillway.engine import reports
+
+    columns = tuple(dict.fromkeys(part.strip() for part in by.split(",") if part.strip())) or reports.COLUMNS
+    wrong = [column for column in columns if column not in reports.COLUMNS]
+    if wrong:
+        raise WrongUsage(f"--by has {wrong[0]!r}; there are {', '.join(reports.COLUMNS)}")
+    last = (moment(to, "--to") if to is not None else int(time.time()) + 1) - 1
+    first = moment(since, "--from") if since is not None else max(last - DAYS_DEFAULT * SECONDS_PER_DAY, 0)
+    if last - first > reports.DAYS_MAX * SECONDS_PER_DAY:
+        raise WrongUsage(f"a report covers at most {reports.DAYS_MAX} days; ask for shorter ones with --from and --to")
+
+    async def work(store: "Store") -> "list[Line]":
+        found: list[Line] = []
+        for scope in await scopes(store):
+            if account is None or scope[:-1] == account.removeprefix("acct_"):
+                found += await reports.transactions(store, scope, first, last, columns)
+        return found
+
+    try:
+        lines = with_store(settings_from(context.params), work)
+    except reports.TooManyGroups:
+        text = f"The report would have more than {reports.GROUPS_MAX} rows. Name fewer columns, or shorten the time."
+        raise fail(text) from None
+    told = [line.told(columns) for line in lines]
+    if form == "csv":
+        _sheet(told, columns)
+        return
+    heads = ("account", "mode", *columns, "currency", "count", *SUMS)
+    rows = [tuple(str(row[f"{head}_decimal" if head in SUMS else head]) for head in heads) for row in told]
+    show(told, table(heads, rows), as_json=form == "json")
+
+
+SUMS = ("gross", "fee", "refunded", "net")
+
+
+def _sheet(told: "list[dict[str, object]]", columns: tuple[str, ...]) -> None:
+    import csv
+
+    heads = ("account", "mode", *columns, "currency", "count", *SUMS, *(f"{name}_decimal" for name in SUMS))
+    sheet = csv.DictWriter(sys.stdout, heads, lineterminator="\n")
+    sheet.writeheader()
+    sheet.writerows(told)

@@ -1,0 +1,145 @@
+"""`/ops/v1/audit` and `/ops/v1/reports`: what a merchant reads of its trail, and that reports are the ledger."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calls import Stall
+from inside import Inside
+
+from tillway.domain.account import Scope
+from tillway.engine import reports
+from tillway.engine.balance import fold
+from tillway.engine.reports import COLUMNS, transactions
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("keys")
+
+
+@pytest.fixture
+async def stall(data_dir: Path) -> AsyncIterator[Stall]:
+    inside = await Inside.open(data_dir)
+    yield Stall(inside, await inside.merchant())
+    await inside.close()
+
+
+async def _get(stall: Stall, path: str, **params: Any) -> Any:
+    return await stall.inside.ok(stall.merchant, "GET", path, params)
+
+
+async def test_who_changed_what(stall: Stall) -> None:
+    payment = await stall.paid()
+    [settled, begun] = (await _get(stall, "/ops/v1/audit", record=payment["id"]))["data"]
+    for entry in (settled, begun):
+        assert entry["operation"] == "POST /v1/payment_intents" and entry["ip"] == "127.0.0.1"
+        assert entry["actor"].startswith("key_") and entry["hint"].endswith(stall.merchant.key[-4:])
+        assert entry["request"].startswith("req_")
+    assert begun["changes"][0]["after"]["secret"] == "****"
+    assert settled["changes"][0]["after"]["status"] == "succeeded"
+    assert await _get(stall, f"/ops/v1/audit/{begun['id']}") == begun
+
+
+async def test_filters(stall: Stall) -> None:
+    customer = (await stall.customer())["id"]
+    await stall.post(f"/v1/customers/{customer}", name="Ada")
+    listed = (await _get(stall, "/ops/v1/audit", record=customer))["data"]
+    assert [entry["changes"][0]["what"] for entry in listed] == ["changed", "made"]
+    actor = listed[0]["actor"]
+    assert (await _get(stall, "/ops/v1/audit", actor=actor))["data"] == listed
+    assert (await _get(stall, "/ops/v1/audit", actor="key_nobody"))["data"] == []
+    assert (await _get(stall, "/ops/v1/audit", created={"gt": 4_000_000_000}))["data"] == []
+    first = await _get(stall, "/ops/v1/audit", limit=1)
+    assert first["has_more"] and first["data"] == listed[:1]
+    assert (await _get(stall, "/ops/v1/audit", starting_after=listed[0]["id"]))["data"] == listed[1:]
+
+
+async def test_what_changed_nothing_is_no_entry(stall: Stall) -> None:
+    payment = await stall.payment()
+    before = (await _get(stall, "/ops/v1/audit"))["data"]
+    await stall.inside.call(stall.merchant, "POST", f"/v1/payment_intents/{payment['id']}/capture")
+    await _get(stall, "/v1/payment_intents")
+    assert (await _get(stall, "/ops/v1/audit"))["data"] == before
+
+
+async def test_a_deletion_keeps_what_was(stall: Stall) -> None:
+    endpoint = await stall.post("/v1/webhook_endpoints", url="https://shop.example/hook", enabled_events=["*"])
+    await stall.inside.ok(stall.merchant, "DELETE", f"/v1/webhook_endpoints/{endpoint['id']}")
+    [deleted, made] = (await _get(stall, "/ops/v1/audit", record=endpoint["id"]))["data"]
+    assert deleted["changes"][0]["what"] == "deleted"
+    assert deleted["changes"][0]["before"] == made["changes"][0]["after"]
+    assert endpoint["secret"] not in str(made) and made["changes"][0]["after"]["secret"] == "****"
+
+
+# Reports.
+
+
+async def _trade(stall: Stall) -> None:
+    """Payments, refunds, a decline, an authorization, a dispute, in two currencies."""
+    for currency in ("eur", "jpy"):
+        paid = await stall.paid(currency=currency)
+        await stall.post("/v1/refunds", payment_intent=paid["id"], amount=1000)
+    held = await stall.held()
+    await stall.post(f"/v1/payment_intents/{held['id']}/capture", amount_to_capture=500)
+    await stall.held()
+    await stall.paid("pm_card_createDispute")
+    await stall.inside.wait(60)
+    declined = {"amount": 900, "currency": "eur", "payment_method": "pm_card_visa_chargeDeclined", "confirm": True}
+    assert (await stall.inside.call(stall.merchant, "POST", "/v1/payment_intents", declined)).status == 402
+
+
+async def test_sums_are_the_ledger(stall: Stall) -> None:
+    await _trade(stall)
+    scope = Scope(account=stall.merchant.account, mode="test").key
+    folded = await fold(stall.inside.running.platform.engine, scope)
+    owed: Counter[str] = Counter()
+    for place, amount in folded.merchant.items():
+        owed[place.partition("/")[0]] += amount
+    now = stall.inside.clock.now_ms() // 1000
+    for by in (COLUMNS, ("status",), ("day", "connector"), ()):
+        lines = await transactions(stall.inside.store, scope, now - 86_400, now, by)
+        net: Counter[str] = Counter()
+        for line in lines:
+            net[line.currency] += line.net_minor
+        assert net == owed and set(owed) == {"eur", "jpy"}, by
+    told = [line.told(COLUMNS) for line in await transactions(stall.inside.store, scope, now - 86_400, now)]
+    seen = {(row["type"], row["status"], row["currency"]): row for row in told}
+    assert seen["charge", "failed", "eur"]["count"] == 1 == seen["charge", "uncaptured", "eur"]["count"]
+    assert seen["charge", "succeeded", "jpy"]["gross"] == 4200 and seen["charge", "succeeded", "jpy"]["count"] == 1
+    assert seen["charge", "succeeded", "jpy"]["gross_decimal"] == "4200"
+    assert seen["refund", "succeeded", "eur"]["refunded_decimal"] == "10.00"
+    assert seen["refund", "succeeded", "eur"]["connector"] == "simulator"
+    assert ("adjustment", "needs_response", "eur") in seen
+
+
+async def test_the_same_through_the_api(stall: Stall) -> None:
+    await _trade(stall)
+    report = await _get(stall, "/ops/v1/reports/transactions", by=["type"])
+    assert {(row["type"], row["currency"]) for row in report["data"]} == {
+        ("adjustment", "eur"),
+        ("charge", "eur"),
+        ("charge", "jpy"),
+        ("refund", "eur"),
+        ("refund", "jpy"),
+    }
+    balance = await _get(stall, "/v1/balance")
+    for side in ("eur", "jpy"):
+        owed = sum(
+            funds["amount"] for part in ("available", "pending") for funds in balance[part] if funds["currency"] == side
+        )
+        assert sum(row["net"] for row in report["data"] if row["currency"] == side) == owed
+    long_ago = await _get(stall, "/ops/v1/reports/transactions", created={"gte": 0, "lt": 86_400})
+    assert long_ago["data"] == [] and long_ago["by"] == list(COLUMNS)
+
+
+async def test_bounds(stall: Stall, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = {"created": {"gte": 1, "lt": 367 * 86_400}}
+    answer = await stall.inside.call(stall.merchant, "GET", "/ops/v1/reports/transactions", params)
+    assert (answer.status, answer.json["error"]["param"]) == (400, "created")
+    await _trade(stall)
+    monkeypatch.setattr(reports, "GROUPS_MAX", 2)
+    answer = await stall.inside.call(stall.merchant, "GET", "/ops/v1/reports/transactions")
+    assert (answer.status, answer.json["error"]["param"]) == (400, "by")
