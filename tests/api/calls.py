@@ -156,6 +156,10 @@ def _nothing(**params: Any) -> Callable[[Stall], Awaitable[Good]]:
     return make
 
 
+async def _document(stall: Stall) -> Good:
+    return Good(("gateway.json",))
+
+
 def _on(make_id: Callable[[Stall], Awaitable[Any]], **params: Any) -> Callable[[Stall], Awaitable[Good]]:
     """A call on what `make_id` makes: an id, a pair of ids, or a document."""
 
@@ -252,6 +256,7 @@ GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
     "GET /healthz": _nothing(),
     "POST /oauth2/token": _token,
     "GET /openapi.json": _nothing(),
+    "GET /openapi/{dialect}": _document,
     "GET /readyz": _nothing(),
     "GET /ops/v1/audit": _nothing(),
     "GET /ops/v1/audit/{id}": _on(Stall.told),

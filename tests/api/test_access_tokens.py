@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hmac
 import json
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import stripe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jws, jwt
-from joserfc.jwk import ECKey, OctKey, RSAKey
+from joserfc.jwk import ECKey, RSAKey
 from tillway_server import TillwayServer, invoked, invoked_json
 
 from tillway.cli.installation import records
@@ -88,7 +89,7 @@ class Desk:
             full,
             claims or self.claims(),
             key or self.private,
-            algorithms=["ES256", "HS256", "RS256"],
+            algorithms=["ES256", "RS256"],
             default_type=None,
         )
 
@@ -147,11 +148,16 @@ def test_others_can_check_a_token_with_what_is_published(desk: Desk) -> None:
 # What is not.
 
 
-def _unsigned(desk: Desk, **header: Any) -> str:
-    def part(value: Any) -> str:
-        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+def _unsigned(desk: Desk, *, with_hmac_of: bytes | None = None, **header: Any) -> str:
+    """Good claims without a signature, or with an HMAC in its place."""
 
-    return f"{part({'typ': 'at+jwt', 'alg': 'none', 'kid': desk.kid, **header})}.{part(desk.claims())}."
+    def part(value: bytes) -> str:
+        return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+    full = {"typ": "at+jwt", "alg": "none", "kid": desk.kid, **header}
+    text = f"{part(json.dumps(full).encode())}.{part(json.dumps(desk.claims()).encode())}"
+    mac = hmac.digest(with_hmac_of, text.encode(), "sha256") if with_hmac_of is not None else b""
+    return f"{text}.{part(mac)}"
 
 
 def _resigned(desk: Desk, token: str) -> str:
@@ -164,11 +170,15 @@ FORGED: dict[str, tuple[Callable[[Desk], str], str]] = {
     "no algorithm, other letters": (lambda d: _unsigned(d, alg="nOnE"), "access_token_invalid"),
     "no signature": (lambda d: d.sign().rpartition(".")[0] + ".", "access_token_invalid"),
     "HMAC with the public key as PEM": (
-        lambda d: d.sign(key=OctKey.import_key(d.public.as_pem(private=False).hex()), alg="HS256"),
+        lambda d: _unsigned(d, with_hmac_of=d.public.as_pem(private=False), alg="HS256"),
         "access_token_invalid",
     ),
     "HMAC with the public key as JWK": (
-        lambda d: d.sign(key=OctKey.import_key(json.dumps(d.public.as_dict(private=False))), alg="HS256"),
+        lambda d: _unsigned(d, with_hmac_of=json.dumps(d.public.as_dict(private=False)).encode(), alg="HS256"),
+        "access_token_invalid",
+    ),
+    "HMAC that says it is ours": (
+        lambda d: _unsigned(d, with_hmac_of=d.public.as_pem(private=False), alg="ES256"),
         "access_token_invalid",
     ),
     "RSA": (lambda d: d.sign(key=RSAKey.generate_key(2048), alg="RS256"), "access_token_invalid"),
