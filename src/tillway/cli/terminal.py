@@ -112,6 +112,7 @@ _MENDABLE = (
     ("tillway.connectors.bank_server", "JournalUnfit"),
     ("tillway.data_directory", "DataDirectoryUnfit"),
     ("tillway.serve", "CannotListen"),
+    ("tillway.telemetry.traces", "TracesUnavailable"),
     ("tillway.store.backup", "BackupUnfit"),
     ("tillway.store.moving", "ExportUnfit"),
     ("tillway.store.moving", "NotWhole"),
