@@ -93,9 +93,9 @@ def _work(settings: Settings, address: str, visitor: Visitor | None) -> None:
     try:
         uvloop.run(_serve(settings, address, visitor, recorder, lines))
     finally:
-        root.removeHandler(handler)
         if traces is not None:
             traces.close()
+        root.removeHandler(handler)
         writer.close()
 
 

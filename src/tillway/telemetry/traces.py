@@ -6,6 +6,7 @@ A span has the names, ids and numbers that a log line has, and of an exception i
 """
 
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 TraceContext = Literal["ignore", "accept", "pass"]
 
 SERVICE = "tillway"
+CLOSE_SECONDS = 3.0
 
 
 class TracesUnavailable(Exception):
@@ -84,8 +86,10 @@ class Traces:
         return carrier
 
     def close(self) -> None:
-        """Send what has not been sent; blocks for as long as the exporter takes."""
-        self._provider.shutdown()
+        """Send what has not been sent, for CLOSE_SECONDS at most: where nobody collects, a server ends all the same."""
+        sending = threading.Thread(target=self._provider.shutdown, name="tillway-traces", daemon=True)
+        sending.start()
+        sending.join(CLOSE_SECONDS)
 
 
 class _Span:
