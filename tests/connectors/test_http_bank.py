@@ -8,6 +8,7 @@ import pytest
 
 from tillway.connectors.http_bank import HttpBank, signature
 from tillway.connectors.port import (
+    BankAccountData,
     CardData,
     Declined,
     NeverSeen,
@@ -194,6 +195,23 @@ def test_requests(fields, path, body):
     assert (request.method, request.path, request.moves_money) == ("POST", path, True)
     assert request.body == {"reference": "att_1", **body}
     assert request.headers == {"idempotency-key": "att_1"}
+
+
+def test_a_bank_account_stands_in_the_place_of_the_card():
+    account = BankAccountData("sepa_debit", "DE89370400440532013000", name="Ada", mandate="M1")
+    debit = msgspec.structs.replace(OPERATION, card=None, account=account)
+    request = next(BANK.perform(debit))
+    assert (request.path, request.body) == (
+        "/v1/authorizations",
+        {
+            "reference": "att_1",
+            "amount": 4200,
+            "currency": "eur",
+            "capture": True,
+            "account": {"type": "sepa_debit", "number": "DE89370400440532013000", "name": "Ada", "mandate": "M1"},
+        },
+    )
+    assert "DE89" not in f"{request!r} {debit!r}"
 
 
 def test_what_it_cannot_do():

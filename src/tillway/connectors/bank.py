@@ -561,7 +561,7 @@ def _check_card(card: Any) -> None:
 
 
 _ACCOUNT_REQUIRED = frozenset(("type", "number"))
-_ACCOUNT_FIELDS = _ACCOUNT_REQUIRED | {"routing_number", "account_holder_type", "account_type", "name"}
+_ACCOUNT_FIELDS = _ACCOUNT_REQUIRED | {"routing_number", "account_holder_type", "account_type", "name", "mandate"}
 
 
 def _check_account(account: Any, *, capture: bool) -> None:
@@ -571,7 +571,7 @@ def _check_account(account: Any, *, capture: bool) -> None:
     number = account["number"]
     if type(number) is not str or not 4 <= len(number) <= 34 or not (number.isascii() and number.isalnum()):
         raise _Invalid(422, "account.number is not 4 to 34 letters and digits")
-    for field in ("routing_number", "account_holder_type", "account_type", "name"):
+    for field in _ACCOUNT_FIELDS - _ACCOUNT_REQUIRED:
         value = account.get(field)
         if value is not None and (type(value) is not str or not 0 < len(value) <= 200):
             raise _Invalid(422, f"account.{field} is not a text of 1 to 200 characters")

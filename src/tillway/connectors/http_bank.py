@@ -260,6 +260,7 @@ def _account(account: BankAccountData) -> dict[str, Any]:
         "account_holder_type": account.account_holder_type,
         "account_type": account.account_type,
         "name": account.name,
+        "mandate": account.mandate,
     }
     return {name: value for name, value in shown.items() if value is not None}
 

@@ -64,7 +64,8 @@ class CardData(msgspec.Struct, frozen=True):
 
 class BankAccountData(msgspec.Struct, frozen=True):
     """A bank account to debit, as the provider must see it; opened from the vault for one call. `type` is the payment
-    method type, `number` an account number or an IBAN. Its repr shows nothing."""
+    method type, `number` an account number or an IBAN, `mandate` the reference (at most 35 characters) of the
+    customer's permission. Its repr shows nothing."""
 
     type: str
     number: str
@@ -72,6 +73,7 @@ class BankAccountData(msgspec.Struct, frozen=True):
     account_holder_type: str | None = None
     account_type: str | None = None
     name: str | None = None
+    mandate: str | None = None
 
     def __repr__(self) -> str:
         return "BankAccountData(****)"

@@ -91,7 +91,10 @@ class Simulator:
         said: dict[str, Any] = msgspec.json.decode(body)
         cause = self.bank.find(said.get("cause", notice.reference))
         for announcement in self.bank.forthcoming(cause) if cause is not None else ():
-            if self.bank.foretell(announcement)["reference"] == said["reference"]:
+            expected = self.bank.foretell(announcement)
+            # By its status too: a payout that was asked about has settled before the notice of that, and what the bank
+            # would say next is that it came back.
+            if (expected["reference"], expected["status"]) == (said["reference"], said["status"]):
                 self.bank.announce(announcement)
         if notice.outcome is not None:
             # What was pending until now may have something following: a debit that is disputed, say.

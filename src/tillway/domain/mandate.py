@@ -22,7 +22,12 @@ class Mandate(Record, frozen=True, kw_only=True):
     @property
     def reference(self) -> str:
         """What the customer sees on a statement: at most 35 characters, as SEPA allows."""
-        return self.id.removeprefix("mandate_")[-35:].upper()
+        return reference_of(self.id)
+
+
+def reference_of(id: str) -> str:
+    """The reference of the mandate of that id."""
+    return id.removeprefix("mandate_")[-35:].upper()
 
 
 def accepted(method: PaymentMethod, given: dict[str, Any], at: Moment, *, once: tuple[int, str] | None) -> Mandate:

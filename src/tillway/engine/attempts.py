@@ -42,6 +42,7 @@ from tillway.domain.customer import Customer
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.mail import announced
+from tillway.domain.mandate import reference_of as reference_of_mandate
 from tillway.domain.order import OrderTask, task_id, wake
 from tillway.domain.outcome import Declined
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Terms
@@ -244,7 +245,11 @@ class Attempts:
         if attempt.kind == "authorize" and attempt.method is not None:
             method = await Load(self.engine.store, scope_key, seen).maybe(PaymentMethod, attempt.method)
             card = await self._card(scope, method, cvc) if method is not None else None
-            account = await self.vault.open_account(scope_key, method) if method is not None else None
+            if method is not None and method.bank is not None:
+                account = await self.vault.open_account(scope_key, method)
+                debit = await Load(self.engine.store, scope_key, seen).maybe(Charge, f"ch_{attempt.suffix}")
+                if account is not None and debit is not None and debit.mandate is not None:
+                    account = msgspec.structs.replace(account, mandate=reference_of_mandate(debit.mandate))
         if attempt.kind == "payout":
             paid_out = await Load(self.engine.store, scope_key, seen).get(Payout, attempt.subject)
             recipient = await revealed(self.vault, scope_key, paid_out.recipient)

@@ -154,6 +154,8 @@ class Watch:
         world.tell(process.name, f"sends {request.path} {amount} {reference[SCOPE_KEY_LENGTH:]}")
         if reference not in self._durable:
             world.violate("durable first", f"{reference} was sent before its attempt was durable")
+        if "account" in request.body and not request.body["account"].get("mandate"):
+            world.violate("mandate", f"{reference} debits a bank account without a mandate")
 
     def discloses(self, request: port.Request) -> None:
         """The bank may have read the request, and may act on it: a security code in it is spent."""
