@@ -299,6 +299,31 @@ def test_the_bank_sees_the_code_whichever_way_the_card_comes(server: TillwayServ
     assert seen == {4327: True, 4328: False}, "a code is gone after the first payment"
 
 
+def test_a_token_is_charged_and_refunded_at_it(server: TillwayServer, imposter: Imposter) -> None:
+    """The token and charge dialect, whose original had its bank in mountebank too."""
+    holder = {"card_number": CARD["number"], "exp_month": 12, "exp_year": 2040, "cvv": "123", "card_holder": "Ada"}
+
+    def called(path: str, body: dict[str, Any]) -> Any:
+        return server.call("POST", path, body)[1]
+
+    def charged(amount: int) -> Any:
+        token = called("/token", holder)["data"]["token"]
+        return called("/charge", {"token": token, "amount": amount, "currency": "eur"})
+
+    paid = charged(4350)
+    assert paid["success"] is True and paid["data"]["status"] == "succeeded"
+    refund = called("/refund", {"charge_id": paid["data"]["id"], "amount": 350})
+    assert (refund["data"]["status"], refund["data"]["refundable"]) == ("succeeded", 4000)
+    shown = server.call("GET", f"/charge/{paid['data']['id']}")[1]["data"]
+    assert (shown["card_number"], shown["refunded"], len(shown["refunds"])) == ("************4242", 350, 1)
+    [taken] = [row for row in imposter.operations() if row["amount"] == 4350]
+    assert taken["saw_cvc"] is True
+    children = [row for row in imposter.operations() if row.get("parent") == taken["reference"]]
+    assert [(child["kind"], child["amount"]) for child in children] == [("refund", 350)]
+    assert [charged(amount)["error"]["code"] for amount in (1, 2)] == ["card_declined", "insufficient_funds"]
+    assert charged(24)["data"]["status"] == "pending"
+
+
 def test_bank_money_is_the_ledgers_money(server: TillwayServer, imposter: Imposter) -> None:
     """After everything above: what the bank took and gave back is what the ledger says that it owes."""
     pay(server, 4400)
