@@ -1,6 +1,5 @@
 """Payouts inside: what is committed before the bank hears of one, and what becomes of it when something goes wrong."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -215,14 +214,6 @@ async def test_a_disbursement_needs_no_balance(inside: Inside) -> None:
     assert [one["id"] for one in listed] == list(reversed(ids.values()))
     rows = await inside.store.query("customer", by_customer(caller.scope_key, "po", customer), limit=10)
     assert len(rows) == 3
-
-
-async def test_of_two_first_accounts_one_is_the_default(inside: Inside) -> None:
-    shop = await inside.merchant()
-    made = await asyncio.gather(*(account(inside, shop) for _ in range(6)))
-    listed = await inside.ok(shop, "GET", f"/v1/accounts/{shop.account}/external_accounts")
-    assert len(listed["data"]) == len(made) == 6
-    assert sum(one["default_for_currency"] for one in listed["data"]) == 1
 
 
 async def test_there_is_a_bound(inside: Inside) -> None:

@@ -140,6 +140,17 @@ def test_of_many_at_once_none_overdraws(tillway_server: TillwayServer) -> None:
     shop.http.close()
 
 
+def test_many_at_once_that_are_all_affordable(tillway_server: TillwayServer) -> None:
+    shop = Shop(tillway_server, tillway_server.new_account())
+    bank(shop, IBAN)
+    shop.pay("pm_card_bypassPending", amount=10_000)
+    with ThreadPoolExecutor(32) as pool:
+        made = list(pool.map(lambda _: pay_out(shop, 100).id, range(64)))
+    assert len(set(made)) == 64
+    assert balance(shop) == 9680 - 6400
+    shop.http.close()
+
+
 def test_a_key_pays_out_once(rich: Shop) -> None:
     before = balance(rich)
     options: stripe.RequestOptions = {"idempotency_key": "payout-1"}

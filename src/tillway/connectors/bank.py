@@ -585,5 +585,6 @@ def _check_recipient(recipient: Any) -> None:
         raise _Invalid(422, "recipient.type is not email, bank_account or card")
     for field in ("value", "name"):
         value = recipient.get(field)
-        if value is not None and (type(value) is not str or not 0 < len(value) <= 200):
-            raise _Invalid(422, f"recipient.{field} is not a text of 1 to 200 characters")
+        # The longest is an e-mail address (RFC 5321).
+        if value is not None and (type(value) is not str or not 0 < len(value) <= 254):
+            raise _Invalid(422, f"recipient.{field} is not a text of 1 to 254 characters")

@@ -2,8 +2,8 @@
 
 State is what a merchant, a provider or an operator could ask about. What is derived from it or only carries it is left
 out: events and their deliveries repeat the change that they tell of, an idempotency record repeats an answer, a
-balance checkpoint repeats postings, and most tasks say when something is looked at again. Of an attempt, a task too,
-the trail has what money hangs on: that its outcome is unknown or pending.
+balance checkpoint repeats postings, the guard of payouts only moves with them, and most tasks say when something is
+looked at again. Of an attempt, a task too, the trail has what money hangs on: that its outcome is unknown or pending.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,12 +30,13 @@ from tillway.domain.audit import (
 from tillway.domain.event import Event
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Balances
+from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
 from tillway.store.codec import QUEUES, encode, write_of
 from tillway.store.port import ABSENT, Write
 
 LEFT_OUT: frozenset[type[Record]] = frozenset(
-    (AuditBatch, AuditEntry, Balances, Event, IdempotencyRecord, *(set(QUEUES) - {Attempt}))
+    (AuditBatch, AuditEntry, Balances, Event, IdempotencyRecord, PayoutGuard, *(set(QUEUES) - {Attempt}))
 )
 """Record types whose changes are no entries."""
 

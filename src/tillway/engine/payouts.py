@@ -75,7 +75,10 @@ async def create(
         )
         return msgspec.structs.replace(changes, records=(*changes.records, *sealed))
 
-    return await platform.engine.run(caller, work)
+    if funding == "provider":
+        return await platform.engine.run(caller, work)
+    async with platform.turns.at(f"{caller.scope_key}/{payout.guard_id(currency)}"):
+        return await platform.engine.run(caller, work)
 
 
 async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:

@@ -11,6 +11,7 @@ from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts, Connections
 from tillway.engine.cards import CardVault
 from tillway.engine.core import Engine
+from tillway.engine.turns import Turns
 from tillway.engine.webhooks import Webhooks
 from tillway.store.port import Store
 
@@ -40,3 +41,4 @@ class Platform(msgspec.Struct):
     tokens: AccessTokens
     couriers: dict[str, Courier]
     """The delivery service of each mode that has one."""
+    turns: Turns = msgspec.field(default_factory=Turns)

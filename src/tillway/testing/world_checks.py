@@ -253,7 +253,8 @@ async def books_of(world: "World", scope_key: str) -> Books:
         if len(page) < PAGE_MAX:
             break
         after = page[-1].key
-    kept = ("ord_", "prod_", "pi_", "dpi_", "ch_", "re_", "po_", "vlt_", "ba_", "txn_", "je_", "evt_", "du_", "cus_", "cbtxn_")
+    prefixes = "ord prod pi dpi ch re po vlt ba txn je evt du cus cbtxn"
+    kept = tuple(f"{prefix}_" for prefix in prefixes.split())
     ids = ((row.key.partition("/")[2], row.body) for row in rows)
     return Books(scope_key, [decode(id, body) for id, body in ids if id.startswith(kept)])
 
@@ -293,7 +294,8 @@ async def check(world: "World") -> None:
         _check_references(books, operations)
         _check_disputes(books, operations)
         _check_money(books, operations)
-        _check_payouts(books, operations, world.time_ns() // 1_000_000_000)
+        # By the clock that is furthest ahead.
+        _check_payouts(books, operations, world.time_ns() // 1_000_000_000 + max(world.skews_ms) // 1000 + 1)
         _check_credit(books)
         _check_events(books)
         _check_answers(world, books)
@@ -497,10 +499,10 @@ def _check_payouts(books: Books, operations: list[BankOperation], now: int) -> N
     accounts = _accounts(books)
     came_in: Counter[str] = Counter()
     for entry in books.of(Entry).values():
-        if entry.type == "charge" and entry.available_on <= now:
+        if entry.type in ("charge", "payment") and entry.available_on <= now:
             came_in[entry.currency] += entry.net_minor
     for currency in {*out, *from_provider, *accounts["payouts"], *accounts["disbursements"]}:
-        if out[currency] > came_in[currency]:
+        if out[currency] > max(came_in[currency], 0):
             fail("overdrawn", f"{books.scope_key} {currency}: {out[currency]} paid out of {came_in[currency]}")
         if accounts["payouts"][currency] != 0:
             left = accounts["payouts"][currency]
@@ -513,6 +515,10 @@ def _check_payouts(books: Books, operations: list[BankOperation], now: int) -> N
         if len(set(three)) != 1:
             fail("money", f"{books.scope_key} {currency}: disbursed, in the ledger, taken from the bank: {three}")
     kept = {account.vault for account in books.of(ExternalAccount).values() if account.vault is not None}
+    accounts_of = Counter(account.currency for account in books.of(ExternalAccount).values())
+    defaults = Counter(one.currency for one in books.of(ExternalAccount).values() if one.default_for_currency)
+    if defaults != Counter(dict.fromkeys(accounts_of, 1)):
+        fail("one default", f"{books.scope_key}: of {dict(accounts_of)} accounts the defaults are {dict(defaults)}")
     for payout in books.of(Payout).values():
         if payout.recipient.vault is not None:
             fail("sealed", f"{payout.id} is {payout.status} and still has its recipient's number")

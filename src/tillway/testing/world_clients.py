@@ -370,10 +370,8 @@ class Treasurer(Client):
         random = self.random
         self.currency = random.choice(CURRENCIES)
         await asyncio.sleep(random.choice((0.0, 0.0, 0.5, 3.0)))
-        for number in random.choice((RECIPIENTS[:1], random.sample(RECIPIENTS, 2))):
-            account = {"object": "bank_account", "country": "US", "currency": self.currency, "account_number": number}
-            path = f"/v1/accounts/{self.merchant.scope.account}/external_accounts"
-            await self._one(path, {"external_account": {**account, "routing_number": "110000000"}})
+        numbers = random.choice((RECIPIENTS[:1], random.sample(RECIPIENTS, 2)))
+        await asyncio.gather(*[self._add_account(number) for number in numbers])
         for _ in range(random.choice((1, 1, 2))):
             paid = {"amount": 4200, "currency": self.currency, "payment_method": "pm_card_bypassPending"}
             await self._one("/v1/payment_intents", {**paid, "confirm": True, "metadata": {}})
@@ -384,6 +382,11 @@ class Treasurer(Client):
         """One to four payouts at once."""
         ways = [self.random.choice((self._pay_out, self._pay_out, self._disburse)) for _ in range(4)]
         await asyncio.gather(*[way() for way in ways[: self.random.choice((1, 2, 3, 4))]])
+
+    async def _add_account(self, number: str) -> None:
+        account = {"object": "bank_account", "country": "US", "currency": self.currency, "account_number": number}
+        path = f"/v1/accounts/{self.merchant.scope.account}/external_accounts"
+        await self._one(path, {"external_account": {**account, "routing_number": "110000000"}})
 
     async def _pay_out(self) -> None:
         random = self.random
