@@ -366,6 +366,10 @@ def test_v1_the_events_and_the_ledger_tell_the_same(tillway_server: TillwayServe
     assert (charge.amount_refunded, charge.metadata["transaction_id"]) == (3000, paid)
     customer = shop.sdk.v1.customers.retrieve(payment.customer)
     assert customer.metadata["customer_id"] == "dora"
+    refund = shop.sdk.v1.refunds.list({"charge": charge.id}).data[0]
+    assert payment.door == charge.door == customer.door == refund.door == "platform"
+    by_door = shop.http.get("/v1/charges?door=platform", headers={"authorization": f"Bearer {shop.key}"}).json()
+    assert [listed["id"] for listed in by_door["data"]] == [charge.id]
     movements = shop.sdk.v1.balance_transactions.list()
     assert [(moved.type, moved.amount) for moved in movements] == [("refund", -3000), ("charge", 8000)]
     told = [event.type for event in shop.sdk.v1.events.list({"limit": 20})][::-1]

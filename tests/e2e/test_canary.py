@@ -295,6 +295,39 @@ def test_bank_accounts_that_are_taken_and_refused(scene: Scene) -> None:
     assert sender.send("POST", "/v1/payment_methods", json=in_json).status_code == 400
 
 
+def test_cards_by_the_online_payment_platforms_door(scene: Scene) -> None:
+    sender = scene.sender
+    who = {"merchantId": scene.server.account, "customerId": "ada"}
+
+    def pay(sent_as: str, number: str | None = None, **fields: Any) -> dict[str, Any]:
+        card = sender.card(f"platform: {sent_as}", number)
+        given = {"number": card["number"], "expiryMonth": 12, "expiryYear": 2040, "cvv": card["cvc"]}
+        answer = sender.send(
+            "POST",
+            "/process-payments",
+            json={**who, **given, "amount": 42, **fields},
+            headers={"Idempotency-Key": f"platform {sent_as}"},
+        )
+        found: dict[str, Any] = answer.json()
+        return found
+
+    paid = pay("taken")
+    assert paid["status"] == "Success"
+    assert sender.send("POST", "/get-payment-details", json={**who, **_transaction(paid)}).status_code == 200
+    assert pay("no check digit", "4319400000000001")["status"] == "Success"
+    assert pay("expired", expiryYear=2020)["message"] == "Card has expired"
+    assert pay("too long", "43194011112222333")["message"] == "Invalid card number length"
+    for field in ("customerId", "cvv", "frobnicate"):
+        number = sender.number(f"platform: {field}")
+        assert pay(f"another number in {field}", number, **{field: number})["code"] == 400
+    number = sender.number("platform: transactionId")
+    assert sender.send("POST", "/process-refunds", json={**who, "transactionId": number}).status_code == 400
+
+
+def _transaction(answer: dict[str, Any]) -> dict[str, str]:
+    return {"transactionId": answer["transactionId"]}
+
+
 FREE_FIELDS = [
     ("/v1/payment_intents", {"amount": 100, "currency": "eur"}, field)
     for field in (
