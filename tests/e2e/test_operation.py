@@ -133,17 +133,21 @@ def test_doubts_are_counted_until_they_are_settled(server: TillwayServer) -> Non
     }
     status, answer = server.call("POST", "/ops/v1/simulator", lost)
     assert status == 200, answer
+    settled = sum(metrics(server)["tillway_payments_total"].values())
     paid = server.client.v1.payment_intents.create(PAYMENT)
     assert paid.status == "processing"
     time.sleep(1.0)
     found = metrics(server)
     assert found["tillway_doubts"]["simulator", "unknown"] == 1
+    assert sum(found["tillway_payments_total"].values()) == settled, "nobody knows yet"
     assert found["tillway_connector_outcomes_total"]["simulator", "authorize", "unknown"] == 1
     server.call("POST", "/ops/v1/simulator", {"faults": {}})
     [doubt] = server.call("GET", "/ops/v1/doubts")[1]["data"]
     assert server.call("POST", f"/ops/v1/doubts/{doubt['id']}/resolve", {"outcome": "succeeded"})[0] == 200
     time.sleep(1.0)
-    assert metrics(server)["tillway_doubts"]["simulator", "unknown"] == 0
+    found = metrics(server)
+    assert found["tillway_doubts"]["simulator", "unknown"] == 0
+    assert sum(found["tillway_payments_total"].values()) == settled + 1
 
 
 def test_the_official_sdk_waits_and_repeats_by_itself(server: TillwayServer) -> None:
