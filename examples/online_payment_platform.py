@@ -35,7 +35,7 @@ def post(path, body, *, token=None, once=None):
         raise SystemExit(f"{path}: {problem['code']} {problem['message']}") from None
 
 
-# The API key stays on the server. What the customer's own requests need is a token for that customer, for 15 minutes.
+# The API key is sent once. What follows needs only a token, which is good for this customer and for 15 minutes.
 token = post("/get-token", {"merchantId": MERCHANT, "apiKey": KEY, "customerId": CUSTOMER})["token"]
 who = {"merchantId": MERCHANT, "customerId": CUSTOMER}
 card = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2034, "cvv": "123"}

@@ -402,6 +402,12 @@ def test_a_customer_is_made_once_and_again_after_being_deleted(shop: Shop) -> No
     assert shop.details(first, "erin")["status"] == "Success"
 
 
+def test_payments_at_once_of_a_new_customer_make_one_customer(shop: Shop) -> None:
+    with ThreadPoolExecutor(6) as threads:
+        paid = list(threads.map(lambda _: shop.pay(1, "hugo")["transactionId"], range(6)))
+    assert len(set(paid)) == 6 and len({shop.payment(transaction).customer for transaction in paid}) == 1
+
+
 def test_no_card_number_is_kept_or_logged(shop: Shop, tillway_server: TillwayServer) -> None:
     number = "5200828282828210"
     for digits in (number, number[:-1]):
