@@ -15,6 +15,7 @@ from tillway.connectors.port import (
     NotSent,
     Operation,
     Pending,
+    Recipient,
     Succeeded,
     Unknown,
 )
@@ -38,6 +39,24 @@ async def test_a_bank_can_outlive_its_connector():
     assert isinstance(await converse(second.look_up(operation("a")), second.transport()), Succeeded)
     another = Simulator()
     assert await converse(another.look_up(operation("a")), another.transport()) == NeverSeen()
+
+
+async def test_that_a_payout_has_settled_is_not_that_it_came_back():
+    """It was asked about before the notice that it has settled came; that it comes back is told by the next one."""
+    simulator = Simulator()
+    to = Recipient("bank_account", "110000000/000999999991")
+    payout = operation("a", "payout", 24, recipient=to)
+    pending = await do(simulator, payout)
+    assert isinstance(pending, Pending) and [body["status"] for _, body in pending.notices] == ["Accepted"]
+    asked = await converse(simulator.look_up(payout), simulator.transport())
+    assert isinstance(asked, Succeeded) and [body["status"] for _, body in asked.notices] == ["Declined"]
+
+    def status_after(notices):
+        simulator.notices({}, msgspec.json.encode(notices[0][1]))
+        return simulator.bank.find("a").status
+
+    assert status_after(pending.notices) == "Accepted"
+    assert status_after(asked.notices) == "Declined"
 
 
 async def test_test_mode_only():

@@ -13,7 +13,7 @@ from tillway.store.port import ABSENT, CommitUnknown, Conflict, Unavailable, Wri
 from tillway.store.sqlite import SqliteStore
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.keyring import CHECK_EVERY_SECONDS, KeyRefused, Keyring
-from tillway.vault.port import CardContents, KeyMissing, SealedCard, SealedCvc
+from tillway.vault.port import AccountContents, CardContents, KeyMissing, SealedAccount, SealedCard, SealedCvc
 from tillway.vault.rotation import NOTICE_SECONDS, RotationUnfinished, forget_key, rotate
 
 from .far_side import Interruption, Killed, MemoryStore
@@ -95,6 +95,22 @@ class World:
             )
             assert opened == what
             assert record.expires_at == self.store.writes[key].expires_at == expires_at
+
+
+async def test_bank_accounts_move_too(tmp_path):
+    world = World(tmp_path / "keys.json", cards=1)
+    account = AccountContents(number=Secret("DE89370400440532013000"), name="Zoë Ünal")
+    sealed = world.vault.seal_account(SCOPES[0], "vlt_account", account)
+    record = SealedRecord(id="vlt_account", created=1, sealed=msgspec.Raw(msgspec.json.encode(sealed)))
+    key = f"{SCOPES[0]}/vlt_account"
+    world.store.apply([Write(key, ABSENT, encode(record))])
+    rotated = await world.rotate()
+    keyring = Keyring.load(world.path)
+    moved = msgspec.json.decode(
+        msgspec.json.decode(world.store.rows[key].body, type=SealedRecord).sealed, type=SealedAccount
+    )
+    assert moved.key_id == rotated.key_id != sealed.key_id
+    assert EnvelopeVault(keyring, keyring.fingerprint_key).open_account(SCOPES[0], "vlt_account", moved) == account
 
 
 @pytest.fixture
