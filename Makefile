@@ -36,6 +36,7 @@ format: $(VENV)/.installed-dev ## Put the source into the house's form
 
 bench: $(VENV)/.installed-dev ## Measure payments a second (docs/benchmarks.md)
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.stores
 
 clean: ## Remove the virtual environment (never a data directory)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
