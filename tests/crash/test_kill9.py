@@ -41,6 +41,7 @@ def test_no_kill_costs_a_cent_or_an_answer(tmp_path: Path) -> None:
         ("ignores_versions", 15, "the sums agree"),
         ("loses_the_task", 15, "nothing is left under way"),
         ("mints_a_new_reference", 20, "charges are the bank's authorizations"),
+        ("notes_the_payment_later", 40, "orders end well"),
         ("settles_twice", 20, "events are told once"),
         ("takes_never_seen_for_no", 40, "the sums agree"),
     ],

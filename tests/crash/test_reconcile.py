@@ -17,8 +17,8 @@ World = dict[str, Any]
 
 
 def world() -> World:
-    """One payment of 100.00, of which 30.00 went back and 10.00 were paid out, and a disbursement of 5.00, as everybody
-    tells it."""
+    """One payment of 100.00, for two books of three, of which 30.00 went back and 10.00 were paid out; and a
+    disbursement of 5.00, as everybody tells it."""
     payment = {
         "id": "pi_000000000000001",
         "object": "payment_intent",
@@ -68,8 +68,27 @@ def world() -> World:
     )
     pay = Order(story="7-1", what="pay", path="/v1/payment_intents", params={"amount": 10_000}, key="7-1-1-pay")
     said = msgspec.json.encode(payment)
+    put = Order(story="7-2", what="stock", path="/products/book", params={"available_count": 3}, key="7-2-stock")
+    buy = Order(story="7-2", what="order", path="/orders", params={}, key="7-2-1-order")
+    accepted = {"order_id": "7-2-0", "products": [{"product_id": "book", "requested_count": 2}]}
     return {
-        "told": [Told(at=1.0, order=pay, status=200, body=said), Told(at=2.0, order=pay, status=200, body=said)],
+        "told": [
+            Told(at=1.0, order=pay, status=200, body=said),
+            Told(at=2.0, order=pay, status=200, body=said),
+            Told(at=0.1, order=put, status=200, body=b'{"product_id":"book"}'),
+            Told(at=0.2, order=buy, status=202, body=msgspec.json.encode(accepted)),
+        ],
+        "orders": [
+            {
+                "id": "ord_000000000000007",
+                "order_id": "7-2-0",
+                "status": "placed",
+                "amount_total": 10_000,
+                "payment_intent": "pi_000000000000001",
+                "refund": None,
+            }
+        ],
+        "products": [{"product_id": "book", "available_count": 1, "reserved_count": 0, "sold_count": 2}],
         "payments": [payment],
         "charges": [charge],
         "refunds": [refund],
@@ -175,6 +194,16 @@ def _bank(world: World, suffix: str, kind: str, amount: int, **more: Any) -> Non
         (lambda w: w["ledger"].update(balanced=False), "the sums agree"),
         (lambda w: w["events"].append(w["events"][1]), "events are told once"),
         (lambda w: w["events"].pop(), "events are told once"),
+        (lambda w: w["orders"][0].update(status="paying"), "nothing is left under way"),
+        (lambda w: w["orders"][0].update(status="payment_failed"), "orders end well"),
+        (lambda w: w["orders"][0].update(payment_intent=None), "orders end well"),
+        (lambda w: w["orders"][0].update(amount_total=9_999), "orders end well"),
+        (lambda w: w["orders"][0].update(refund="re_000000000000003"), "orders end well"),
+        (lambda w: _second(w, "orders", id="ord_000000000000008"), "orders end well"),
+        (lambda w: w["orders"].clear(), "orders end well"),
+        (lambda w: w["payments"][0]["metadata"].update(order_id="7-9-0") or w["orders"].clear(), "orders end well"),
+        (lambda w: w["products"][0].update(available_count=2), "orders end well"),
+        (lambda w: w["products"][0].update(reserved_count=1), "orders end well"),
     ],
 )
 def test_what_is_wrong_is_seen(wrong: Callable[[World], None], rule: str) -> None:

@@ -1,8 +1,12 @@
 """The order workflow through HTTP on a real server: its contract, its races, its failures and what they undo."""
 
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +15,7 @@ from tillway_server import TillwayServer
 
 ENDED = ("placed", "payment_failed")
 WITHIN_SECONDS = 30.0
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Shop:
@@ -235,7 +240,7 @@ def test_stored_credit_is_set_spent_and_given_back(shop: Shop) -> None:
     failed = shop.through(shop.order(line(book, 1, 4, "Undeliverable"), payment=CREDIT, user_id=user))
     assert failed["charge"]["status"] == "refunded"
     assert client.v1.customers.retrieve(shown["customer"]).balance == -500
-    status, shown = shop.call("PUT", f"/users/{user}/credit", {"amount": 0.5})
+    status, shown = shop.call("PUT", f"/users/{user}/credit", {"amount": 0.5, "currency": "EUR"})
     assert shown["amount"] == 0.5
 
 
@@ -300,3 +305,20 @@ def test_another_merchant_sees_none_of_it(shop: Shop) -> None:
     assert shop.server.call("GET", f"/orders/{placed['order_id']}", key="sk_test_" + "0" * 40)[0] == 401
     status, shown = shop.server.call("POST", "/orders", shop.order(line("book")), key=shop.server.live_secret_key)
     assert (status, shown["error"]["type"]) == (400, "delivery_not_configured")
+
+
+def test_the_examples_run(shop: Shop) -> None:
+    known = {"TILLWAY_URL": shop.server.base_url, "TILLWAY_KEY": shop.server.secret_key, "PATH": os.environ["PATH"]}
+    for command in ((sys.executable, "order_workflow.py"), ("sh", "order_workflow.sh")):
+        done = subprocess.run(command, cwd=EXAMPLES, env=known, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        if command[0] == "sh":
+            assert '"available_count":10' in lines[0] and '"status":"checking"' in lines[1]
+            continue
+        assert lines == [
+            "accepted: checking 25.00 EUR",
+            "by card: placed succeeded 1 delivery",
+            "too many: payment_failed OutOfStock",
+            "with credit: placed 12.50",
+        ]

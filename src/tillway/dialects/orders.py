@@ -109,7 +109,7 @@ PRODUCT = Params(
     type=Text(maximum=100, required=True),
     currency=Currency(),
 )
-CREDIT = Params(amount=MajorUnits(required=True), currency=Currency())
+CREDIT = Params(amount=MajorUnits(required=True), currency=Currency(required=True))
 _NAME = Name(required=True)
 
 Number = Annotated[Any, msgspec.Meta(extra_json_schema={"type": "number"}, description="Major units.")]
@@ -377,7 +377,7 @@ async def put_credit(call: Call) -> Answer:
     """Set a user's stored credit. The difference to what they had is a movement of its own."""
     user_id = _NAME.read(call.id, "user_id")
     assert user_id is not None
-    currency = call.params.get("currency", DEFAULT_CURRENCY)
+    currency = call.params["currency"]
     amount_minor = _minor(call.params["amount"], currency, "amount")
     return await orders.put_credit(call.platform, call.caller, user_id, amount_minor, currency)
 

@@ -37,6 +37,8 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Document
     balance: Document
     doubts: list[Document]
+    orders: list[Document]
+    products: list[Document]
 
 
 class Performed(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +106,7 @@ def reconcile(
         *_nothing_else_was_done(platform, bank),
         *_the_sums_agree(platform, bank, connector),
         *_events_are_told_once(platform),
+        *_orders_end_well(told, platform),
     ]
 
 
@@ -165,7 +168,7 @@ def _what_was_said_is_so(told: list[Told], platform: Platform) -> Iterator[Viola
         if not one.final:
             continue
         said = one.document
-        if one.order.what in ("account", "customer"):
+        if one.order.what in ("account", "customer", "stock"):
             continue
         if one.order.what == "disburse":
             # Said in major units and words of its own: who it went to, and that it is so, is checked with the payouts.
@@ -243,7 +246,7 @@ def _an_order_is_one_payment(platform: Platform) -> Iterator[Violation]:
     direct = [charge for charge in platform.charges if charge["payment_intent"] is None]
     count = Counter(document["metadata"].get("story") for document in (*platform.payments, *direct))
     for story, number in count.items():
-        if number > 1:
+        if story is not None and number > 1:
             yield Violation("one key, one payment", f"story {story} has {number} payments", (str(story),))
     paid = Counter(charge["payment_intent"] for charge in platform.charges if charge["status"] == "succeeded")
     for payment, number in paid.items():
@@ -465,6 +468,58 @@ def _events_are_told_once(platform: Platform) -> Iterator[Violation]:
             yield Violation(
                 "events are told once", f"{type} of {id}: {events[place]} events, {expected[place]} expected", (id,)
             )
+
+
+def _orders_end_well(told: list[Told], platform: Platform) -> Iterator[Violation]:
+    """An order is placed where its payment was taken and stays, and its stock is sold; else both are given back. Its
+    payment has no story: it is known by the order."""
+    rule = "orders end well"
+    payments = {payment["id"]: payment for payment in platform.payments}
+    refunds = {refund["id"] for refund in platform.refunds}
+    names = Counter(order["order_id"] for order in platform.orders)
+    stocked: dict[str, int] = {}
+    wanted: dict[str, tuple[str, int]] = {}
+    for one in told:
+        if one.order.what == "stock" and one.status == 200:
+            stocked[one.document["product_id"]] = one.order.params["available_count"]
+        if one.order.what == "order" and one.status == 202:
+            name, line = one.document["order_id"], one.document["products"][0]
+            wanted[name] = (line["product_id"], line["requested_count"])
+            if name not in names:
+                yield Violation(rule, f"order {name} was accepted, and does not exist", (one.order.story, name))
+    own = {order["payment_intent"] for order in platform.orders}
+    for id, payment in payments.items():
+        name = payment["metadata"].get("order_id")
+        if name is not None and id not in own:
+            yield Violation(rule, f"{id} is for {name}, which knows nothing of it", (id, name, name.rpartition("-")[0]))
+    sold: Counter[str] = Counter()
+    for order in platform.orders:
+        name, paid = order["order_id"], payments.get(order["payment_intent"] or "")
+        about = (order["id"], order["payment_intent"] or "", name.rpartition("-")[0])
+        taken = paid is not None and paid["status"] == "succeeded"
+        if names[name] > 1:
+            yield Violation(rule, f"{name} is {names[name]} orders", about)
+        match order["status"]:
+            case "placed":
+                if paid is None or not taken or paid["amount_received"] != order["amount_total"]:
+                    yield Violation(rule, f"{name} is placed, and its payment is {paid}", about)
+                if order["refund"] is not None:
+                    yield Violation(rule, f"{name} is placed, and refunded by {order['refund']}", about)
+                product, count = wanted.get(name, ("", 0))
+                sold[product] += count
+            case "payment_failed":
+                if taken and order["refund"] not in refunds:
+                    yield Violation(rule, f"{name} has failed, and {paid} was not given back", about)
+                if paid is not None and paid["status"] not in ("succeeded", "canceled"):
+                    yield Violation(rule, f"{name} has failed, and {paid['id']} is {paid['status']}", about)
+            case status:
+                yield Violation("nothing is left under way", f"order {name} is {status}", about)
+    for stock in platform.products:
+        id = stock["product_id"]
+        counts = (stock["available_count"], stock["reserved_count"], stock["sold_count"])
+        if id in stocked and counts != (stocked[id] - sold[id], 0, sold[id]):
+            what = f"of {stocked[id]} {id} {sold[id]} went with orders; available, reserved, sold are {counts}"
+            yield Violation(rule, what, (id.removeprefix("book-"),))
 
 
 def _plain(operation: Performed | None) -> str:

@@ -393,6 +393,9 @@ async def _under_way(stage: Stage) -> list[str]:
     for status in ("pending", "in_transit"):
         page = await _get(stage, "/v1/payouts", status=status, limit=PAGE)
         found += [f"{payout['id']} is {status}" for payout in page["data"]]
+    for status in ("checking", "paying", "arranging_delivery"):
+        page = await _get(stage, "/ops/v1/orders", status=status, limit=PAGE)
+        found += [f"{order['id']} is {status}" for order in page["data"]]
     return found
 
 
@@ -493,6 +496,8 @@ LISTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "refunds": ("/v1/refunds", ("id", "object", "status", "amount", "currency", "charge")),
     "entries": ("/v1/balance_transactions", ("currency", "net")),
     "events": ("/v1/events", ("type", "data")),
+    "orders": ("/ops/v1/orders", ("id", "order_id", "status", "amount_total", "payment_intent", "refund")),
+    "products": ("/ops/v1/products", ("id", "product_id", "available_count", "reserved_count", "sold_count")),
 }
 """The listings that are read in the end, and what is kept of each object: thousands of kills leave a lot of them."""
 

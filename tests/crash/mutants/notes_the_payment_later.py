@@ -1,0 +1,22 @@
+"""An engine that notes on an order which payment is its own in a commit of its own, after that of the payment."""
+
+import asyncio
+from typing import Any
+
+from tillway.engine.core import Engine
+
+commit = Engine._commit
+
+
+async def commit_apart(self: Any, caller: Any, writes: Any, completes: Any) -> bool:
+    orders = [write for write in writes if "/ord_" in write.key]
+    if not orders or not any("/pi_" in write.key for write in writes):
+        return await commit(self, caller, writes, completes)
+    rest = [write for write in writes if write not in orders]
+    if not await commit(self, caller, rest, completes):
+        return False
+    await asyncio.sleep(0.1)
+    return await commit(self, caller, orders, completes)
+
+
+Engine._commit = commit_apart
