@@ -143,3 +143,34 @@ async def test_bounds(stall: Stall, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "GROUPS_MAX", 2)
     answer = await stall.inside.call(stall.merchant, "GET", "/ops/v1/reports/transactions")
     assert (answer.status, answer.json["error"]["param"]) == (400, "by")
+
+
+# Who it was.
+
+
+async def test_faults_are_told_though_no_record_changes(stall: Stall) -> None:
+    await stall.post("/ops/v1/simulator", faults={"rules": [{"fault": "slow", "ms": 20}]})
+    [entry] = (await _get(stall, "/ops/v1/audit", limit=1))["data"]
+    assert entry["operation"] == "POST /ops/v1/simulator" and entry["actor"].startswith("key_")
+    assert entry["detail"]["before"] == {"seed": 0, "rules": []}
+    assert [rule["ms"] for rule in entry["detail"]["after"]["rules"]] == [20]
+
+
+async def test_a_provider_speaks_and_a_person_decides(stall: Stall) -> None:
+    await stall.paid("pm_card_createDispute")
+    await stall.inside.wait(60)
+    newest = (await _get(stall, "/ops/v1/audit", limit=1))["data"][0]
+    assert (newest["actor"], newest["operation"]) == ("notice:simulator", "notice")
+    assert newest["changes"][0]["record"].startswith(("du_", "ch_"))
+    doubt = await stall.doubt()
+    await stall.post(f"/ops/v1/doubts/{doubt}/resolve", outcome="succeeded")
+    newest = (await _get(stall, "/ops/v1/audit", limit=1))["data"][0]
+    assert newest["operation"] == "POST /ops/v1/doubts/{id}/resolve"
+    assert newest["actor"].startswith("key_") and newest["hint"].endswith(stall.merchant.key[-4:])
+
+
+async def test_a_customer_passes_a_challenge(stall: Stall) -> None:
+    ids, query = await stall.challenge()
+    await stall.inside.send("POST", f"/3ds/{'/'.join(ids)}", body=f"{query}&outcome=pass".encode())
+    newest = (await _get(stall, "/ops/v1/audit", limit=1))["data"][0]
+    assert (newest["actor"], newest["operation"]) == ("customer", "challenge")

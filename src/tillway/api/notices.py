@@ -21,5 +21,5 @@ async def receive(call: Call) -> Answer:
     except NoticeRejected as rejected:
         raise Refused("body_malformed", f"The notice was not accepted: {rejected}") from None
     for notice in notices:
-        await call.platform.attempts.notice(notice)
+        await call.platform.attempts.notice(notice, name)
     return Plain(200, b'{"received":true}')

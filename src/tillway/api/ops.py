@@ -81,7 +81,11 @@ async def resolve(call: Call) -> Answer:
             "lock_timeout", "This attempt is being carried out at this moment; nothing about it is in doubt yet."
         )
     outcome = Succeeded() if call.params["outcome"] == "succeeded" else Declined(message="Settled by hand as declined.")
-    await call.platform.attempts.settle(Caller.system(call.caller.scope), attempt, outcome)
+    # Not the request's own caller: its key is not spent on what another request's key waits for.
+    asked = call.caller
+    caller = Caller.system(asked.scope, asked.operation, actor=asked.actor)
+    caller.hint, caller.request_id, caller.client_ip = asked.hint, asked.request_id, asked.client_ip
+    await call.platform.attempts.settle(caller, attempt, outcome)
     return _doubt(attempt) | {"resolved": call.params["outcome"]}
 
 
@@ -142,12 +146,18 @@ async def simulator(call: Call) -> Answer:
 async def set_simulator(call: Call) -> Answer:
     """Set the bank simulator's faults; an empty object clears them. They hold for the whole installation."""
     found = await _simulator(call)
+    before = found.faults.as_dict()
     try:
         found.faults.replace(call.params["faults"])
     except FaultsInvalid as invalid:
         raise Refused(
             "parameter_invalid_object", f"These faults cannot be set: {invalid}", param=f"faults.{invalid.field}"
         ) from None
+    try:
+        await call.platform.engine.note(call.caller, {"before": before, "after": found.faults.as_dict()})
+    except Refused:
+        found.faults.replace(before)  # What the audit trail cannot tell is not done.
+        raise
     return {"object": "simulator", "faults": found.faults.as_dict()}
 
 

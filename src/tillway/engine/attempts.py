@@ -419,7 +419,7 @@ class Attempts:
         return done.attempts[0] if done.attempts else None
 
     async def _caller_of_old(self, scope: Scope, attempt: Attempt) -> Caller:
-        caller = Caller.system(scope)
+        caller = Caller.system(scope, "carry an attempt through")
         if attempt.idem is not None:
             held = await self.engine.load(scope.key).maybe(IdempotencyRecord, attempt.idem)
             if held is not None:
@@ -440,10 +440,11 @@ class Attempts:
             charge = await load.maybe(Charge, payment.latest_charge)
             return payment_intent.cancel(payment, charge, "expired", at)
 
-        await self.operate(Caller.system(scope_of(scope_key)), release)
+        await self.operate(Caller.system(scope_of(scope_key), "release an expired authorization"), release)
 
-    async def notice(self, notice: Notice) -> None:
-        """Act on a provider's word. One that came before, or that nobody waits for, changes nothing."""
+    async def notice(self, notice: Notice, connector: str) -> None:
+        """Act on a provider's word. One that came before, or that nobody waits for, changes nothing. `connector` is
+        whose word it is."""
         scope_key, suffix = notice.reference[:SCOPE_KEY_LENGTH], notice.reference[SCOPE_KEY_LENGTH:]
         try:
             scope = scope_of(scope_key)
@@ -453,17 +454,19 @@ class Attempts:
         match notice.kind:
             case "operation":
                 assert notice.outcome is not None, "a notice of an operation carries its outcome"
-                await self._operation_notice(scope, suffix, notice.outcome)
+                await self._operation_notice(scope, suffix, notice.outcome, f"notice:{connector}")
             case "dispute":
-                await self._dispute_notice(scope, suffix, notice)
+                await self._dispute_notice(scope, suffix, notice, f"notice:{connector}")
             case _:
                 assert_never(notice.kind)
 
-    async def _operation_notice(self, scope: Scope, suffix: str, outcome: Outcome) -> None:
+    async def _operation_notice(self, scope: Scope, suffix: str, outcome: Outcome, actor: str) -> None:
         load = self.engine.load(scope.key)
         attempt = await load.maybe(Attempt, f"att_{suffix}")
         if attempt is not None:
-            await self.settle(await self._caller_of_old(scope, attempt), attempt, outcome)
+            caller = await self._caller_of_old(scope, attempt)
+            caller.actor, caller.operation = actor, "notice"
+            await self.settle(caller, attempt, outcome)
             return
         if not isinstance(outcome, Declined):
             return
@@ -478,13 +481,13 @@ class Attempts:
             owed = await load.get(Refund, f"re_{suffix}")
             return refund.fail(owed, await load.get(Charge, owed.charge), declined, at)
 
-        await self.engine.run(Caller.system(scope), fail)
+        await self.engine.run(Caller.system(scope, "notice", actor=actor), fail)
 
     def _announced(self, changes: Changes, at: Moment) -> Changes:
         """Customers are told of their disbursements in the commit that settles these, where there is a mail server."""
         return announced(changes, at) if self.engine.settings.mails_customers else changes
 
-    async def _dispute_notice(self, scope: Scope, suffix: str, notice: Notice) -> None:
+    async def _dispute_notice(self, scope: Scope, suffix: str, notice: Notice, actor: str) -> None:
         async def work(load: Load, at: Moment) -> Changes:
             charge = await load.get(Charge, f"ch_{suffix}")
             if notice.stage == "warning":
@@ -498,7 +501,7 @@ class Attempts:
             )
 
         try:
-            await self.engine.run(Caller.system(scope), work)
+            await self.engine.run(Caller.system(scope, "notice", actor=actor), work)
         except Refused as refused:
             if refused.code != "resource_missing":
                 raise  # The store was busy, say: the notice has not been taken in, and must come again.

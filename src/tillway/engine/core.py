@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -234,6 +234,11 @@ class Engine:
             after = _after(load, changes, attempts, held) if attempts else {}
             return Done(changes.result, changes.refusal, status, body, attempts, after)
         raise Refused("lock_timeout")
+
+    async def note(self, caller: Caller, detail: dict[str, Any]) -> None:
+        """Enter into the audit trail what changes no record. Refused `busy` where that cannot be written."""
+        entry = msgspec.structs.replace(_audit_entry(caller, (), self.clock.moment()), detail=detail)
+        await self._commit(caller, [write_of(caller.scope_key, entry, ABSENT)], "")
 
     def _claimed(self, changes: Changes, at: Moment) -> tuple[Attempt, ...]:
         """The attempts among the tasks. A new one is born claimed: this process performs it at once, and others find it

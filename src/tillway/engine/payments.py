@@ -304,7 +304,7 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
         raise Refused("resource_missing", param="id")
     if passed is None or payment.status != "requires_action":
         return payment
-    caller = Caller.system(scope)
+    caller = Caller.system(scope, "challenge", actor="customer")
     terms = await platform.attempts.terms(scope)
     cvc: list[str] = []
 

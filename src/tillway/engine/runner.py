@@ -225,7 +225,7 @@ class Runner:
         if connection is not None:
             try:
                 for notice in connection.connector.notices({}, msgspec.json.encode(task.body)):
-                    await self.attempts.notice(notice)
+                    await self.attempts.notice(notice, task.connector)
             except NoticeRejected as rejected:
                 log.warning("a notice was rejected", extra={"task": row.key, "why": str(rejected)})
 

@@ -171,6 +171,6 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
         customer = await load.maybe(Customer, setup.customer)
         return setup_intent.challenged(setup, method, customer, attempt, passed=passed)
 
-    done = await platform.engine.run(Caller.system(scope), work)
+    done = await platform.engine.run(Caller.system(scope, "challenge", actor="customer"), work)
     assert isinstance(done.record, SetupIntent)
     return done.record

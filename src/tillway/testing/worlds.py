@@ -450,7 +450,7 @@ class Process:
         notice = read_notice(body)
         self.world.tell(self.name, f"hears {notice.id}")
         try:
-            await self.attempts.notice(notice)
+            await self.attempts.notice(notice, "simulator")
         except Unavailable:
             taken = False
         except Refused as refused:
