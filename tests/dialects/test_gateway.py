@@ -1,14 +1,22 @@
 """The gateway dialect, call by call: what stands in its contract, and that all of it shows in `/v1`."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import msgspec
 import pytest
 from inside import Answer, Inside, Merchant
+from tillway_server import TillwayServer, invoked, invoked_json
 
 from tillway.domain.gateway_payment import LIFETIME_SECONDS
 from tillway.store.port import Row
@@ -395,3 +403,114 @@ async def test_a_security_code_is_used_once_and_kept_nowhere(till: Till) -> None
     for key, row in rows_of(till).items():
         assert "/cvc_" not in key, key
         assert b"1234432198761543" not in row.body, key
+
+
+# On a server.
+
+
+class Far:
+    """The dialect over HTTP, as the original's clients use it."""
+
+    def __init__(self, server: TillwayServer) -> None:
+        made = server.new_account()
+        self.server, self.account, self.key = server, made["account"], made["secret_key"]
+        self.http = httpx.Client(base_url=server.base_url, timeout=60, headers={"authorization": f"Bearer {self.key}"})
+
+    def post(self, path: str, **body: Any) -> tuple[int, Any]:
+        # No content type is named, as in the original's own examples.
+        answer = self.http.post(path, content=json.dumps({"merchantId": self.account, **body}))
+        return answer.status_code, answer.json()
+
+    def create(self) -> str:
+        number: str = self.post("/create-payment")[1]["paymentId"]
+        return number
+
+    def get(self, number: str, **query: str) -> tuple[int, Any]:
+        answer = self.http.get("/get-payment", params={"merchantId": self.account, "paymentId": number, **query})
+        return answer.status_code, answer.json()
+
+
+@pytest.fixture(scope="module")
+def far(tillway_server: TillwayServer) -> Iterator[Far]:
+    made = Far(tillway_server)
+    yield made
+    made.http.close()
+
+
+def test_every_status_word_over_http(far: Far) -> None:
+    declined = {"status": "Declined", "failCode": 402, "failReason": "Your card was declined."}
+    poor = {"status": "InsufficientFunds", "failCode": 402, "failReason": "Your card has insufficient funds."}
+    pending, accepted = {"status": "Pending"}, {"status": "Accepted"}
+    for amount, first, again in (
+        (1, declined, declined),
+        (2, poor, poor),
+        (24, pending, accepted),
+        (100, accepted, accepted),
+    ):
+        number = far.create()
+        assert far.get(number)[1]["status"] == "Created"
+        for told in (first, again):
+            assert far.post("/make-payment", paymentId=number, **{**EXAMPLE, "amount": amount}) == (200, told)
+            status, found = far.get(number)
+            assert (status, {name: found[name] for name in told}) == (200, told)
+    stranger = Far(far.server)
+    assert stranger.get(number) == (200, NOT_AUTHORISED)
+    assert stranger.post("/make-payment", paymentId=number, **EXAMPLE) == (200, NOT_AUTHORISED)
+    assert far.get(number, merchantId=stranger.account) == (200, NOT_AUTHORISED)
+    assert far.get(str(uuid4())) == (200, NOT_FOUND)
+    stranger.http.close()
+
+
+def test_every_error_over_http(far: Far) -> None:
+    number = far.create()
+    body = {"paymentId": number, **EXAMPLE}
+    for wrong, reason in (
+        ({**body, "extra": 1}, "Received unknown parameter: extra"),
+        ({name: body[name] for name in body if name != "cvv"}, "Missing required param: cvv."),
+        ({**body, "amount": "much"}, "amount: Invalid integer: much"),
+        ({**body, "cardNumber": "12"}, "cardNumber: The card number is not a valid credit card number."),
+    ):
+        assert far.post("/make-payment", **wrong) == (400, {"failCode": 400, "failReason": reason})
+    answer = far.http.get("/get-payment", params={"merchantId": far.account})
+    assert (answer.status_code, answer.json()["failReason"]) == (400, "Missing required param: paymentId.")
+    for header, status in (("Bearer sk_test_nobodys", 401), ("", 401)):
+        answer = far.http.post("/create-payment", headers={"authorization": header}, content=b"{}")
+        assert (answer.status_code, answer.json()["status"]) == (status, "NotAuthorised")
+    assert far.http.post("/create-payment", headers={"content-type": "text/xml"}, content=b"{}").status_code == 415
+    assert far.http.post("/create-payment", content=b"{").json()["failCode"] == 400
+    assert far.http.get("/make-payment").status_code == 405
+
+
+def test_a_merchant_goes_by_its_handle_too(far: Far) -> None:
+    place = ("--data-dir", far.server.data_dir)
+    assert invoked("accounts", "handle", far.account, "Test Merchant", *place).returncode == 2
+    assert invoked("accounts", "handle", "acct_nobody", "test-merchant", *place).returncode == 1
+    made = invoked_json("accounts", "handle", far.account, "test-merchant", *place)
+    assert made == {"account": far.account, "handle": "test-merchant"}
+    deadline = time.monotonic() + 5
+    while far.post("/create-payment", merchantId="test-merchant")[1]["status"] != "Created":
+        assert time.monotonic() < deadline, "a running server knows within two seconds"
+        time.sleep(0.1)
+    assert far.get(far.create(), merchantId="test-merchant")[1]["status"] == "Created"
+    # It is a name and no key: another merchant may choose the same and reaches nothing by it.
+    stranger = Far(far.server)
+    invoked_json("accounts", "handle", stranger.account, "test-merchant", *place)
+    assert stranger.get(far.create())[1] == NOT_AUTHORISED
+    stranger.http.close()
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_the_examples_run(far: Far) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "TILLWAY_URL": far.server.base_url,
+        "TILLWAY_MERCHANT": far.account,
+        "TILLWAY_KEY": far.key,
+    }
+    for command in ([sys.executable, str(EXAMPLES / "gateway.py")], ["sh", str(EXAMPLES / "gateway.sh")]):
+        if shutil.which(command[0]) is None or (command[0] == "sh" and shutil.which("curl") is None):
+            pytest.skip("curl is not installed")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
+        assert done.stdout.splitlines()[-1] == "Accepted ************1543 100 GBP", done.stdout

@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +21,7 @@ from tillway_server import TillwayServer
 from tillway.dialects.token_charge import REFUNDS_MAX
 from tillway.domain.payment_method import TOKEN_LIFETIME_SECONDS
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 CARD = {
     "card_number": "4242424242424242",
     "exp_month": 12,
@@ -292,6 +297,28 @@ def test_no_card_number_is_kept_or_logged(shop: Shop) -> None:
         if file.is_file():
             assert number.encode() not in file.read_bytes(), file
     assert number not in "".join(shop.server.log)
+
+
+# The examples.
+
+
+def test_the_examples_run(shop: Shop) -> None:
+    environment = {"PATH": os.environ["PATH"], "TILLWAY_URL": shop.server.base_url, "TILLWAY_KEY": shop.key}
+
+    def run(*command: str) -> list[str]:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
+        return done.stdout.splitlines()
+
+    said = run(sys.executable, str(EXAMPLES / "token_charge.py"))
+    assert said[0] == "charged: succeeded 4200 ************4242"
+    assert said[1].startswith("a token is good for one charge: token_already_used (token)")
+    assert said[2] == "the bank says no: insufficient_funds: Your card has insufficient funds. [failed]"
+    assert said[3:] == ["refunded: 1200 and left: 3000", "now: succeeded 3000 [1200]"]
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    refund, charge = (json.loads(line)["data"] for line in run("sh", str(EXAMPLES / "token_charge.sh")))
+    assert (refund["amount"], refund["refundable"], charge["reference"]) == (1200, 3000, "order-7")
+    assert [one["id"] for one in charge["refunds"]] == [refund["id"]]
 
 
 # With a clock that can be moved.

@@ -1,6 +1,6 @@
 """`tillway accounts`: the merchants of an installation."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,8 +56,8 @@ def list_accounts(
 
     accounts = sorted(with_store(settings_from(context.params), work), key=lambda account: account.created)
     show(
-        [{"account": account.id, "name": account.name, "created": account.created} for account in accounts],
-        table(("account", "created", "name"), [(a.id, day(a.created), a.name) for a in accounts]),
+        [{"account": one.id, "name": one.name, "handle": one.handle, "created": one.created} for one in accounts],
+        table(("account", "created", "handle", "name"), [(a.id, day(a.created), a.handle, a.name) for a in accounts]),
         as_json=as_json,
     )
 
@@ -76,13 +76,47 @@ def throttle(
     as_json: AsJson = False,
 ) -> None:
     """Give a merchant and each of its keys a rate of their own. A running server knows within two seconds."""
+    if default is not (per_second is None) or (burst is not None and per_second is None):
+        raise WrongUsage("name --per-second, with --burst or without, or --default")
+    rates = {"requests_per_second": per_second, "requests_burst": burst or max(per_second or 1, 1)}
+    changed = _changed(context, account, "accounts throttle", rates)
+    rate = changed.requests_per_second
+    show(
+        {"account": changed.id, "per_second": rate, "burst": changed.requests_burst if rate else None},
+        f"{changed.id} has {'the rate of the settings' if rate is None else 'no limit' if rate == 0 else ''}"
+        + (f"{rate} requests a second, {changed.requests_burst} at once" if rate else ""),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def handle(
+    context: typer.Context,
+    account: Annotated[str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.")],
+    handle: Annotated[str, typer.Argument(help="Small letters, digits and dashes, at most 64; empty: none.")],
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose the name by which a dialect's requests may call a merchant. A running server knows within two seconds."""
+    from tillway.domain.account import is_handle
+
+    if handle and not is_handle(handle):
+        raise WrongUsage(f"{handle!r} is no handle: use 1 to 64 small letters, digits and dashes, a letter first")
+    changed = _changed(context, account, "accounts handle", {"handle": handle})
+    show(
+        {"account": changed.id, "handle": changed.handle},
+        f"{changed.id} goes by the name {changed.handle!r}" if changed.handle else f"{changed.id} has no handle",
+        as_json=as_json,
+    )
+
+
+def _changed(context: typer.Context, account: str, operation: str, fields: dict[str, Any]) -> "Account":
+    """The account with those fields changed, told in the audit trail; ends the command where there is none."""
     import msgspec
 
     from tillway.domain.account import Account
     from tillway.store.port import Conflict
-
-    if default is not (per_second is None) or (burst is not None and per_second is None):
-        raise WrongUsage("name --per-second, with --burst or without, or --default")
 
     async def work(store: "Store") -> "Account | None":
         for _ in range(TRIES_MAX):
@@ -90,11 +124,9 @@ def throttle(
             if found is None:
                 return None
             before, version = found
-            after = msgspec.structs.replace(
-                before, requests_per_second=per_second, requests_burst=burst or max(per_second or 1, 1)
-            )
+            after = msgspec.structs.replace(before, **fields)
             try:
-                await store.commit(told("accounts throttle", (version, before, after)))
+                await store.commit(told(operation, (version, before, after)))
                 return after
             except Conflict:
                 continue
@@ -103,10 +135,4 @@ def throttle(
     changed = with_store(settings_from(context.params), work)
     if changed is None:
         raise fail(f"There is no account {account!r}. `tillway accounts list` shows them.")
-    rate = changed.requests_per_second
-    show(
-        {"account": changed.id, "per_second": rate, "burst": changed.requests_burst if rate else None},
-        f"{changed.id} has {'the rate of the settings' if rate is None else 'no limit' if rate == 0 else ''}"
-        + (f"{rate} requests a second, {changed.requests_burst} at once" if rate else ""),
-        as_json=as_json,
-    )
+    return changed

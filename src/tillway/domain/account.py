@@ -1,6 +1,7 @@
 """Accounts, their keys, and the connectors of the installation: what exists before the first payment does."""
 
 import hashlib
+import re
 from typing import Literal
 
 from tillway.domain.record import Record, Value
@@ -12,12 +13,20 @@ Mode = Literal["test", "live"]
 
 
 class Account(Record, frozen=True, kw_only=True):
+    """A merchant. `handle` is the name by which requests of the dialects may call it; it identifies nobody, for that is
+    what keys are for."""
+
     name: str = ""
     handle: str = ""
     default_currency: str = "usd"
     requests_per_second: int | None = None
     """How many requests it may make, and each of its keys; None: as the settings say; 0: any number."""
     requests_burst: int = 1
+
+
+def is_handle(text: str) -> bool:
+    """Whether `text` can be a handle: 1 to 64 small letters, digits and dashes, a letter first."""
+    return re.fullmatch(r"[a-z][a-z0-9-]{0,63}", text) is not None
 
 
 class ApiKey(Record, frozen=True, kw_only=True):
