@@ -150,6 +150,8 @@ async def referred(stall: Stall, route: Route, path: tuple[str, ...]) -> str:
             return await stall.endpoint()
         case "destination":
             return (await stall.external())[1]
+        case "mandate":
+            return await stall.mandate()
         case "external_account":
             return await stall.token()
         case "starting_after" | "ending_before" | "page":

@@ -91,7 +91,7 @@ def _check_create(params: dict[str, Any]) -> None:
             "The parameter `off_session` cannot be passed when creating a PaymentIntent without `confirm` set to true.",
             param="off_session",
         )
-    for name in ("return_url", "error_on_requires_action", "mandate_data"):
+    for name in ("return_url", "error_on_requires_action", "mandate", "mandate_data"):
         if name in params and not params.get("confirm"):
             raise Refused(
                 "parameter_invalid_string",
@@ -164,7 +164,7 @@ async def _begin(
         error_on_action=bool(params.get("error_on_requires_action")),
     )
     permitted = Changes()
-    if method is not None and method.type in DEBIT_CURRENCIES:
+    if method is not None and (method.type in DEBIT_CURRENCIES or params.get("mandate")):
         once = None if payment.future_usage else (payment.amount_minor, payment.currency)
         mandate, method, permitted = await permission(load, method, params, at, once=once)
         terms = msgspec.structs.replace(terms, mandate=mandate)
