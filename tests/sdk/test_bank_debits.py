@@ -144,7 +144,7 @@ def test_what_a_debit_cannot_be(shop: Shop, params: dict[str, Any], code: str, p
 def test_an_account_that_cannot_be_one(shop: Shop, data: dict[str, Any], code: str, param: str) -> None:
     holder = {"name": "Jenny Rosen", "email": "jenny@shop.example"}
     with pytest.raises(stripe.InvalidRequestError) as refused:
-        shop.v1.payment_methods.create({"type": "us_bank_account", "billing_details": holder, **data})  # type: ignore[typeddict-item]
+        shop.v1.payment_methods.create({"type": "us_bank_account", "billing_details": holder, **data})
     assert refused.value.code == code
     assert str(refused.value.param).endswith(f"[{param}]")
     assert "89370400440532013" not in str(refused.value.json_body)
@@ -166,7 +166,7 @@ def test_an_account_is_kept_for_a_customer_with_its_mandate(shop: Shop) -> None:
             "payment_method": made.id,
             "allowed_payment_method_types": ["sepa_debit"],
             "confirm": True,
-            "mandate_data": ACCEPTED,  # type: ignore[typeddict-item]
+            "mandate_data": ACCEPTED,
         }
     )
     assert setup.status == "succeeded"
@@ -215,7 +215,7 @@ def test_an_account_in_payment_method_data_and_its_holder(shop: Shop) -> None:
     assert changed.us_bank_account.account_holder_type == "individual"
     confirmed: Any = shop.v1.payment_intents.confirm(
         payment.id,
-        {"mandate_data": ACCEPTED, "expand": ["latest_charge"]},  # type: ignore[typeddict-item]
+        {"mandate_data": ACCEPTED, "expand": ["latest_charge"]},
     )
     mandate: Any = shop.v1.mandates.retrieve(
         confirmed.latest_charge.payment_method_details.us_bank_account.mandate, {"expand": ["payment_method"]}
