@@ -132,7 +132,8 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def _mail_server(settings: Settings) -> MailServer | None:
+def mail_server(settings: Settings) -> MailServer | None:
+    """The mail server of the settings, if there is one. Raises `SettingsInvalid` where its password cannot be read."""
     if not settings.smtp_url:
         return None
     if settings.smtp_password_file is None:
@@ -180,7 +181,7 @@ async def assemble(
     refusals = Refusals()
     couriers: dict[str, Courier] = {"test": SimulatedCourier()}
     platform = Platform(engine, attempts, cards, store, connections, access, webhooks, refusals, tokens, couriers)
-    mail = Mail(engine, _mail_server(settings), settings.smtp_from)
+    mail = Mail(engine, mail_server(settings), settings.smtp_from)
     runner = Runner(engine, attempts, webhooks.deliver, partial(orders.carry, platform), mail.send)
     api = Api(platform, renderer, access, refusals, Throttle(limits_of(settings)))
     return Running(platform, api, runner, connections, webhooks, store, keyring)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mail_server import MailServerHere
 from tillway_server import TillwayServer, init, tillway
 
 from tillway.cli.doctor import Finding, examined
@@ -102,3 +103,20 @@ def test_the_text_names_remedies(tmp_path: Path) -> None:
     done = tillway("doctor", "--data-dir", tmp_path / "none")
     assert done.returncode == 1
     assert "fail  directory" in done.stdout and f"Run: tillway init --data-dir {tmp_path / 'none'}" in done.stdout
+
+
+def test_a_mail_server_that_is_not_there(tmp_path: Path) -> None:
+    mail = MailServerHere()
+    there: dict[str, Any] = {"data_dir": tmp_path / "data", "smtp_from": "pay@shop.example"}
+    init(tmp_path / "data")
+    url = f"smtp://127.0.0.1:{mail.port}"
+    found = [finding for finding in examined(Settings(smtp_url=url, **there)) if finding.check == "mail"]
+    assert [finding.state for finding in found] == ["ok"]
+    mail.stop()
+    for settings in (
+        Settings(smtp_url="smtp://127.0.0.1:1", **there),
+        Settings(smtp_url=url, smtp_password_file=tmp_path / "nowhere", **there),
+    ):
+        (finding,) = [finding for finding in examined(settings) if finding.check == "mail"]
+        assert finding.state == "warn" and "smtp_password_file" in finding.remedy
+    assert "nowhere cannot be read" in finding.what

@@ -117,8 +117,10 @@ async def test_password_and_tls(start_mail: StartMail, certificate: Path, scheme
     ours = ssl.create_default_context(cafile=str(certificate))
     assert await MailServer(url, Secret("right"), tls=ours).send(message()) == Handed()
     assert mail.encrypted == [True]
-    wrong = await MailServer(url, Secret("wrong"), tls=ours).send(message())
-    assert wrong in (Delayed("535 5.7.8"), Delayed("535"))
+    assert await MailServer(url, Secret("right"), tls=ours).greet() is None
+    wrong = MailServer(url, Secret("wrong"), tls=ours)
+    assert await wrong.send(message()) == Delayed("535 5.7.8")
+    assert await wrong.greet() == "it answered 535 5.7.8"
     # Who nobody vouches for is nobody to give the password to.
     assert isinstance(await MailServer(url, Secret("right")).send(message()), Delayed)
     assert len(mail.messages) == 1

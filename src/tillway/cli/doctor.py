@@ -66,6 +66,7 @@ def examined(settings: Settings) -> Iterator[Finding]:
     yield from _versions()
     yield from _limits()
     yield from _tls(settings)
+    yield from _mail(settings)
 
 
 def _line(finding: Finding) -> str:
@@ -237,3 +238,24 @@ def _tls(settings: Settings) -> Iterator[Finding]:
         yield Finding("tls", "fail", f"{settings.tls_cert}, {settings.tls_key}: {error}", remedy)
         return
     yield Finding("tls", "ok", str(settings.tls_cert))
+
+
+def _mail(settings: Settings) -> Iterator[Finding]:
+    if not settings.smtp_url:
+        return
+    import asyncio
+
+    from tillway.settings import SettingsInvalid
+    from tillway.wiring import mail_server
+
+    try:
+        server = mail_server(settings)
+        assert server is not None, "there is a mail server in the settings"
+        wrong = asyncio.run(server.greet())
+    except SettingsInvalid as invalid:
+        wrong = str(invalid)
+    if wrong is None:
+        yield Finding("mail", "ok", f"{settings.smtp_url} takes e-mail from here")
+    else:
+        remedy = "Set smtp_url and smtp_password_file right. What customers are to be told waits, for a day at most."
+        yield Finding("mail", "warn", f"{settings.smtp_url}: {wrong}", remedy)

@@ -16,6 +16,8 @@ from tillway.domain.mail import Delayed, Handed, Posted, Rejected
 SECONDS_MAX: Final = 30.0
 """How long one message may take, from the connection to the server's word."""
 
+GREETING_SECONDS_MAX: Final = 10.0
+
 _PORTS = {"smtp": 587, "smtps": 465}
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 
@@ -40,18 +42,8 @@ class MailServer:
         """Hand one message over. What the server says about the message or its recipient for good is a rejection;
         whatever else goes wrong may be over tomorrow, our own mistakes in the settings included."""
         try:
-            async with asyncio.timeout(SECONDS_MAX):
-                await aiosmtplib.send(
-                    message,
-                    hostname=self.host,
-                    port=self.port,
-                    username=self.user,
-                    password=self._password.reveal() if self._password is not None and self.user else None,
-                    use_tls=self._tls_at_once,
-                    start_tls=None if self._tls_at_once or not self._must_turn_to_tls else True,
-                    tls_context=self._tls,
-                    timeout=SECONDS_MAX,
-                )
+            async with asyncio.timeout(SECONDS_MAX), self._client() as client:
+                await client.send_message(message)
         except aiosmtplib.SMTPRecipientsRefused as refused:
             return _said(refused.recipients[0])
         except aiosmtplib.SMTPDataError as refused:
@@ -61,6 +53,28 @@ class MailServer:
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as failed:
             return Delayed(f"{type(failed).__name__}: {str(failed)[:200]}")
         return Handed()
+
+    async def greet(self) -> str | None:
+        """Connect, turn to TLS, give the password, and leave. None where all that went well, else why it did not."""
+        try:
+            async with asyncio.timeout(GREETING_SECONDS_MAX), self._client():
+                return None
+        except aiosmtplib.SMTPResponseException as refused:
+            return f"it answered {_code(refused)}"
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as failed:
+            return f"{type(failed).__name__}: {str(failed)[:200]}"
+
+    def _client(self) -> aiosmtplib.SMTP:
+        return aiosmtplib.SMTP(
+            hostname=self.host,
+            port=self.port,
+            username=self.user,
+            password=self._password.reveal() if self._password is not None and self.user else None,
+            use_tls=self._tls_at_once,
+            start_tls=True if self._must_turn_to_tls else None,
+            tls_context=self._tls,
+            timeout=SECONDS_MAX,
+        )
 
 
 def _said(refused: aiosmtplib.SMTPResponseException) -> Posted:
