@@ -9,8 +9,10 @@ from bad_bodies import BAD_BODIES
 from inside import Answer, Inside, Merchant
 
 from tillway.api.app import NOBODY
+from tillway.api.dialect import DOORS
 from tillway.api.openapi import dialect_document
 from tillway.api.routes import DIALECT_ROUTES, Route
+from tillway.api.throttle import Limits, Rate, Throttle
 from tillway.dialects import doors
 
 assert doors.LOADED
@@ -76,6 +78,21 @@ async def test_content_types(inside: Inside, merchant: Merchant, route: Route) -
     ]
     assert len({answer.status for answer in bodies}) == 1 and bodies[0].status < 500
     assert (await send(inside, route, b"{}", merchant.key, "text/xml")).status == 415
+
+
+@pytest.mark.parametrize("dialect", sorted({entry.dialect.name for entry in DIALECT_ROUTES if entry.dialect}))
+async def test_who_is_throttled_is_told_when_to_come_back(inside: Inside, merchant: Merchant, dialect: str) -> None:
+    """In the dialect's own words, and with the header that its clients can wait by."""
+    inside.running.api.throttle = Throttle(Limits(test=Rate(1, 1)))
+    route = next(entry for entry in WRITING if entry.dialect is not None and entry.dialect.name == dialect)
+    first, second = [await send(inside, route, b"{}", merchant.key, None) for _ in range(2)]
+    assert first.status == 400 and second.status == 429, (first.body, second.body)
+    assert int(second.headers["retry-after"]) >= 1 and "stripe-should-retry" in second.headers
+    assert "object" not in second.json and "Too many requests" in second.body.decode()
+
+
+def test_every_door_has_a_name_that_can_be_asked_for() -> None:
+    assert {"v1", *(entry.dialect.name for entry in DIALECT_ROUTES if entry.dialect)} == set(DOORS)
 
 
 def test_each_dialect_has_its_document() -> None:
