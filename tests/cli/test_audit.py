@@ -300,3 +300,41 @@ def test_a_stretch_of_time(trail: Trail) -> None:
     assert lines("--to", "2020-01-01") == [] == lines("--from", "2100-01-01")
     assert len(lines("--from", "2020-01-01")) == len(lines())
     assert invoked("audit", "export", "--data-dir", trail.data_dir, "--from", "yesterday").returncode == 2
+
+
+def test_a_restored_installation_says_so(trail: Trail, tmp_path: Path) -> None:
+    copy = tmp_path / "backup"
+    assert invoked("backup", copy, "--data-dir", trail.data_dir).returncode == 0
+    elsewhere = tmp_path / "elsewhere"
+    assert invoked("restore", copy, "--data-dir", elsewhere).returncode == 0
+    assert invoked("migrate", "--data-dir", elsewhere).returncode == 0
+    lines = invoked("audit", "export", "--data-dir", elsewhere, "--account", "sys").stdout.splitlines()
+    restored, migrated = (json.loads(line) for line in lines[-2:])
+    assert restored["operation"] == "tillway restore" and "made_at" in restored["detail"]
+    assert migrated["operation"] == "tillway migrate" and migrated["detail"]["schema_version"] >= 1
+
+
+# Reports, of the same installation.
+
+
+def test_a_report_as_table_csv_and_json(trail: Trail) -> None:
+    place = ("--data-dir", trail.data_dir, "--to", "2100-01-01", "--from", "2099-06-01")
+    assert json.loads(invoked("reports", "transactions", *place, "--format", "json").stdout) == []
+    place = ("--data-dir", trail.data_dir)  # The last 30 days; the clock of this trade ran ahead by minutes.
+    ahead = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 3600))
+    place = (*place, "--to", ahead, "--by", "type,status")
+    [row] = json.loads(invoked("reports", "transactions", *place, "--format", "json").stdout)
+    count = 2 * BATCHES + 1
+    assert (row["account"], row["type"], row["status"], row["count"]) == (trail.account, "charge", "succeeded", count)
+    assert (row["gross"], row["net"]) == (2000 * count, (2000 - 58 - 30) * count)
+    assert row["gross_decimal"] == f"{20 * count}.00"
+    [sheet] = csv.DictReader(io.StringIO(invoked("reports", "transactions", *place, "--format", "csv").stdout))
+    assert {name: str(value) for name, value in row.items()} == sheet
+    assert f"{20 * count}.00" in invoked("reports", "transactions", *place).stdout
+    other = invoked("reports", "transactions", *place, "--account", "acct_0000000000000000", "--format", "json")
+    assert json.loads(other.stdout) == []
+
+
+@pytest.mark.parametrize("wrong", [("--by", "mood"), ("--from", "2020-01-01", "--to", "2022-01-01"), ("--to", "soon")])
+def test_reports_that_cannot_be(trail: Trail, wrong: tuple[str, ...]) -> None:
+    assert invoked("reports", "transactions", "--data-dir", trail.data_dir, *wrong).returncode == 2

@@ -1,16 +1,18 @@
 """`tillway backup`, `tillway restore` and `tillway migrate`: the database as a file."""
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tillway.cli.installation import told, with_store
 from tillway.cli.terminal import AsJson, DataDir, Document, StoreUrl, WrongUsage, run, say, settings_from, show
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
     from tillway.store.backup import Manifest
+    from tillway.store.port import Store
 
 Directory = Annotated[Path, typer.Argument(help="The directory of the backup.", show_default=False)]
 
@@ -62,6 +64,7 @@ def restore(
     make_private(settings.data_dir)
     with occupied(settings.data_dir, "tillway restore"):
         manifest = backups.restore(directory, settings.data_dir, existing="replace" if replace else "refuse")
+        _tell(settings, "restore", {"made_at": manifest.made_at})
     shown = _shown(manifest, settings.data_dir)
     show(shown, f"{settings.data_dir} is as it was at {manifest.made_at}", as_json=as_json)
 
@@ -75,6 +78,7 @@ def migrate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = 
     # Other stores are migrated while processes of the version before go on working.
     with nullcontext() if settings.store else occupied(settings.data_dir, "tillway migrate"):
         version = run(lambda: migrate_store(settings))
+        _tell(settings, "migrate", {"schema_version": version})
     show({"schema_version": version}, f"schema {version}", as_json=as_json)
 
 
@@ -84,6 +88,19 @@ def _refuse_without_file(settings: Settings) -> None:
             "backup and restore are for the database in the data directory. Back this store up with its own tools, and "
             "keep the key file with it (docs/stores.md)."
         )
+
+
+def _tell(settings: Settings, command: str, detail: Document) -> None:
+    """Enter into the audit trail what a command did to the whole store."""
+
+    async def work(store: "Store") -> None:
+        await store.commit(told(command, detail=detail))
+
+    from tillway.store.port import StoreUnfit
+
+    # A backup of an older schema is told of when it is migrated.
+    with suppress(StoreUnfit):
+        with_store(settings, work)
 
 
 def _shown(manifest: "Manifest", directory: Path) -> Document:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tillway.cli.installation import scopes, with_store
-from tillway.cli.terminal import DataDir, WrongUsage, fail, moment, settings_from, show, table
+from tillway.cli.terminal import DataDir, StoreUrl, WrongUsage, fail, moment, settings_from, show, table
 
 if TYPE_CHECKING:
     from tillway.engine.reports import Line
@@ -28,6 +28,7 @@ def main() -> None:
 def transactions(
     context: typer.Context,
     data_dir: DataDir = None,
+    store: StoreUrl = None,
     since: Annotated[str | None, typer.Option("--from", help="From this day or time on (UTC).")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Before this day or time (UTC); now if left out.")] = None,
     account: Annotated[str | None, typer.Option("--account", help="Only this merchant's.")] = None,
