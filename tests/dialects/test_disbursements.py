@@ -225,6 +225,9 @@ async def test_a_disbursement_is_pending_at_once_and_settles_in_the_background(p
     assert (await payer.listed()) == [made]
     await inside.wait(5)
     assert (await payer.listed()) == [{**made, "status": "paid"}]
+    await payer.paid("1000000", "KWD")
+    await inside.wait(5)
+    assert [payment["status"] for payment in await payer.listed()] == ["paid", "paid"], "a million is not too much"
 
 
 async def test_the_amount_is_a_number_with_all_its_decimals(shop: Payer) -> None:
