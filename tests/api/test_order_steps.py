@@ -165,6 +165,32 @@ async def test_a_bank_that_cannot_process_a_card_is_asked_again_ever_later_and_n
     assert [charge["status"] for charge in charges["data"]] == ["failed"] * 4
 
 
+async def test_an_account_number_is_kept_by_the_vault_alone(counter: Counter, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    number = "000123456789"
+    line = {"product_id": "book", "name": "Book", "price": "1", "requested_count": 1, "type": "book"}
+    order = {
+        "order_id": "o-1",
+        "user_id": "user-1",
+        "products": [{**line, "delivery_address": "1 Main Street"}],
+        "payment": {"type": "bank_account", "account_number": number, "routing_number": "110000000"},
+    }
+    told = [await counter.send("POST", "/orders", order)]
+    await counter.carry()
+    await counter.inside.wait(60)
+    counter.inside.clock.ahead_seconds += 1
+    await counter.carry()
+    told += [await counter.send("GET", "/orders/o-1"), await counter.send("GET", "/v1/events")]
+    assert (await counter.shown())["status"] == "placed"
+    order["payment"]["routing_number"] = "1"
+    told.append(await counter.send("POST", "/orders", {**order, "order_id": "o-2"}))
+    assert told[-1].status == 400
+    assert not [answer.body for answer in told if number in answer.body.decode()]
+    rows = await counter.inside.store.query(None, "", limit=1000)
+    assert len(rows) > 20 and not [row.key for row in rows if number.encode() in row.body]
+    assert number not in caplog.text
+
+
 async def test_a_payment_in_doubt_keeps_the_order_waiting_and_wakes_it(counter: Counter) -> None:
     rules = {"rules": [{"fault": "lose_answer", "operation": "authorize", "times": 1}, {"fault": "refuse"}]}
     answer = await counter.inside.call(counter.merchant, "POST", "/ops/v1/simulator", {"faults": rules})
