@@ -129,6 +129,19 @@ async def test_an_order_that_was_placed_does_not_fail_any_more(counter: Counter)
     assert (await counter.shown())["status"] == "placed" and await counter.stock(1) == (1, 0, 2)
 
 
+async def test_an_order_whose_payment_was_refunded_meanwhile_is_not_placed(counter: Counter) -> None:
+    await counter.order()
+    for name in STEPS[:3]:
+        assert (await counter.step(name)).status == 200
+    charge = (await counter.shown())["charge"]["id"]
+    await counter.inside.ok(counter.merchant, "POST", "/v1/refunds", {"charge": charge})
+    counter.inside.clock.ahead_seconds += 1
+    assert await counter.carry() == 1
+    shown = await counter.shown()
+    assert (shown["status"], shown["error"]["type"]) == ("payment_failed", "PaymentRefunded")
+    assert [made["status"] for made in shown["deliveries"]] == ["cancelled"] and await counter.stock() == (3, 0, 0)
+
+
 async def test_the_engine_goes_on_where_somebody_else_has_begun(counter: Counter) -> None:
     await counter.order()
     await counter.step("check_stock")

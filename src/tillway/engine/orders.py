@@ -315,6 +315,10 @@ async def _place_order(platform: Platform, caller: Caller, order_id: str) -> Ord
         order = await load.get(Order, order_id)
         if domain.to_do(order, "place_order") is not None:
             return Changes(result=order)
+        payment = await load.get(PaymentIntent, order.payment or "")
+        charge = await load.maybe(Charge, payment.latest_charge)
+        if charge is not None and charge.refunded:
+            raise StepFailed("PaymentRefunded", f"{charge.id} was refunded before the order was placed.")
         sold = product.sell(_existing(products), counts)
         done = domain.done(
             order, "place_order", {"total": order.total_minor, "currency": order.currency}, at, stock="sold"
