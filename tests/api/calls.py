@@ -146,6 +146,21 @@ class Stall:
         answer = await self.inside.call(self.merchant, "POST", "/v1/payment_intents")
         return answer.headers["request-id"]
 
+    async def order(self) -> None:
+        """The order `order-1` for the product `book`."""
+        product = {"name": "Book", "price": "12.50", "available_count": 9, "type": "book"}
+        line = {"product_id": "book", "name": "Book", "price": "12.50", "requested_count": 1, "type": "book"}
+        order = {
+            "order_id": "order-1",
+            "user_id": "user-1",
+            "products": [{**line, "delivery_address": "1 Main Street"}],
+            "payment": {"type": "card", "token": "tok_visa"},
+        }
+        for method, path, body in (("PUT", "/products/book", product), ("POST", "/orders", order)):
+            sent, key = msgspec.json.encode(body), self.merchant.key
+            made = await self.inside.send(method, path, key=key, body=sent, content_type="application/json")
+            assert made.status in (200, 202), made.body
+
     async def challenge(self) -> tuple[tuple[str, str], str]:
         waiting = await self.paid("pm_card_authenticationRequired", return_url="https://shop.example/back")
         path, _, query = waiting["next_action"]["redirect_to_url"]["url"].partition("/3ds/")[2].partition("?")
@@ -233,21 +248,7 @@ async def _refund_that_waits(stall: Stall) -> Good:
 
 async def _step(stall: Stall) -> Good:
     """The first step of an order, done by hand."""
-    product = {"name": "Book", "price": "12.50", "available_count": 9, "type": "book"}
-    line = {"product_id": "book", "name": "Book", "price": "12.50", "requested_count": 1, "type": "book"}
-    order = {
-        "order_id": "order-1",
-        "user_id": "user-1",
-        "products": [{**line, "delivery_address": "1 Main Street"}],
-        "payment": {"type": "card", "token": "tok_visa"},
-    }
-    for method, path, body, status in (
-        ("PUT", "/products/book", product, 200),
-        ("POST", "/orders", order, 202),
-    ):
-        sent = msgspec.json.encode(body)
-        made = await stall.inside.send(method, path, key=stall.merchant.key, body=sent, content_type="application/json")
-        assert made.status == status, made.body
+    await stall.order()
     return Good(("order-1", "check_stock"))
 
 
