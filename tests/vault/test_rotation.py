@@ -368,7 +368,9 @@ async def main():
     async def scopes():
         return sys.argv[3:]
     print("rotating", flush=True)
-    rotation = await rotate(store, keyring, scopes, tell=lambda scope, writes: (), sleep=lambda seconds: asyncio.sleep(0.05))
+    rotation = await rotate(
+        store, keyring, scopes, tell=lambda scope, writes: (), sleep=lambda seconds: asyncio.sleep(0.05)
+    )
     print(rotation.key_id, flush=True)
 
 asyncio.run(main())

@@ -24,7 +24,8 @@ from tillway.store.port import prefix_end
 
 METHODS_PER_COMMIT = 4
 """Each method that goes with its customer is up to 20 writes: itself, its card, its security code, and an event with a
-delivery to each of 16 webhook endpoints. Four of them, the customer's own 18, the key's record and the audit trail's entry are a commit's 100."""
+delivery to each of 16 webhook endpoints. Four of them, the customer's own 18, the key's record and the audit trail's
+entry are a commit's 100."""
 
 DELETE_ROUNDS_MAX = 1000
 """Commits that one deletion makes before it is left to the next request."""

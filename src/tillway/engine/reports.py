@@ -77,9 +77,7 @@ class Line(msgspec.Struct, kw_only=True):
         }
 
 
-async def transactions(
-    store: Store, scope_key: str, first: int, last: int, by: Sequence[str] = COLUMNS
-) -> list[Line]:
+async def transactions(store: Store, scope_key: str, first: int, last: int, by: Sequence[str] = COLUMNS) -> list[Line]:
     """The transactions of a scope from second `first` to second `last`, added up, in the order of their columns.
 
     Records are read by the page, within the time alone. Raises `TooManyGroups`.
