@@ -249,7 +249,7 @@ async def _refund_that_waits(stall: Stall) -> Good:
 async def _step(stall: Stall) -> Good:
     """The first step of an order, done by hand."""
     await stall.order()
-    return Good(("order-1", "check_stock"))
+    return Good(("order-1", "check_stock"), {"error": {"type": "Late", "cause": "of no concern to a step that is due"}})
 
 
 GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {

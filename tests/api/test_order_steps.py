@@ -204,6 +204,28 @@ async def test_an_account_number_is_kept_by_the_vault_alone(counter: Counter, ca
     assert number not in caplog.text
 
 
+@pytest.mark.parametrize("address", ["1 Main Street", "Undeliverable"])
+@pytest.mark.parametrize("payment", [{"type": "card", "token": "tok_visa"}, {"type": "credit"}], ids=["card", "credit"])
+async def test_the_largest_order_that_everybody_is_told_of_fits_into_its_commits(
+    counter: Counter, payment: dict[str, str], address: str
+) -> None:
+    for _ in range(16):
+        hook = {"url": "http://127.0.0.1:9/hook", "enabled_events": ["*"]}
+        await counter.inside.ok(counter.merchant, "POST", "/v1/webhook_endpoints", hook)
+    credit = {"amount": 100, "currency": "eur"}
+    assert (await counter.send("PUT", "/users/user-1/credit", credit)).status == 200
+    lines = []
+    for number in range(40):
+        named = {"product_id": f"book-{number}", "name": "Book", "type": "book", "price": 1}
+        body = {name: named[name] for name in ("name", "type", "price")} | {"available_count": 1}
+        assert (await counter.send("PUT", f"/products/book-{number}", body)).status == 200
+        lines.append({**named, "requested_count": 1, "delivery_address": address})
+    order = {"order_id": "o-1", "user_id": "user-1", "products": lines, "payment": payment}
+    assert (await counter.send("POST", "/orders", order)).status == 202
+    await counter.carry()
+    assert (await counter.shown())["status"] == ("placed" if address == "1 Main Street" else "payment_failed")
+
+
 async def test_a_payment_in_doubt_keeps_the_order_waiting_and_wakes_it(counter: Counter) -> None:
     rules = {"rules": [{"fault": "lose_answer", "operation": "authorize", "times": 1}, {"fault": "refuse"}]}
     answer = await counter.inside.call(counter.merchant, "POST", "/ops/v1/simulator", {"faults": rules})
