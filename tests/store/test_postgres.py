@@ -10,6 +10,7 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
+from tillway.store import postgres
 from tillway.store.port import (
     ABSENT,
     PAGE_MAX,
@@ -120,6 +121,48 @@ async def test_a_newer_schema_is_refused_unless_it_can_be_worked_on(server: Post
 async def test_migrations_at_the_same_time(server: PostgresServer | NamedServer) -> None:
     url = fresh(server.url)
     assert await asyncio.gather(*(migrate(url) for _ in range(6))) == [SCHEMA_VERSION] * 6
+
+
+async def test_processes_of_the_version_before_work_through_a_migration_and_after_it(
+    server: PostgresServer | NamedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next version adds a column and an index: the running processes go on, and their rows are whole for both."""
+    url = fresh(server.url)
+    old = await PostgresStore.open(url, create=True)
+    await old.commit([Write(f"a/{n}", ABSENT, b"x") for n in range(50)])
+    step = """
+        ALTER TABLE record ADD COLUMN colour text COLLATE "C";
+        CREATE INDEX record_colour ON record (colour, key) WHERE colour IS NOT NULL;
+    """
+    going_on, written = True, 0
+
+    async def work() -> None:
+        nonlocal written
+        while going_on:
+            await old.commit([Write(f"b/{written}", ABSENT, b"x"), Write("a/0", written + 1, b"x")])
+            written += 1
+
+    working = asyncio.ensure_future(work())
+    await asyncio.sleep(0.05)
+    with monkeypatch.context() as next_version:
+        next_version.setattr(postgres, "MIGRATIONS", (*postgres.MIGRATIONS, step))
+        next_version.setattr(postgres, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        with pytest.raises(StoreUnfit, match="tillway migrate"):
+            await PostgresStore.open(url)
+        before = written
+        assert await migrate(url) == SCHEMA_VERSION + 1
+        new = await PostgresStore.open(url)
+        await new.commit([Write("c/1", ABSENT, b"new")])
+        await asyncio.sleep(0.05)
+    going_on = False
+    await working
+    assert written > before
+    assert await old.get("c/1") == Row("c/1", 1, b"new")
+    assert len(await new.query(None, "b/", limit=PAGE_MAX)) == min(written, PAGE_MAX)
+    # One that starts anew finds that it can work on the newer schema.
+    await (await PostgresStore.open(url)).close()
+    await old.close()
+    await new.close()
 
 
 async def sql(server: PostgresServer | NamedServer, statement: str) -> list[Any]:
