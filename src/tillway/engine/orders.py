@@ -8,8 +8,10 @@ So it makes no difference who carries an order, nor where they died: the runner'
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 
@@ -31,7 +33,7 @@ from tillway.domain.refusal import Refused
 from tillway.domain.workflow import StepFailed
 from tillway.engine import credit, customers
 from tillway.engine.clock import random_text
-from tillway.engine.core import Caller, Done, Load, Work
+from tillway.engine.core import Caller, Done, Engine, Load, Work
 from tillway.engine.payments import make_method, permission, take_code
 from tillway.engine.platform import Platform
 from tillway.store.codec import decode
@@ -206,7 +208,8 @@ async def _check_stock(platform: Platform, caller: Caller, order_id: str) -> Ord
         done = domain.done(order, "check_stock", {"reserved": order.counts}, at, stock="reserved")
         return done.then(Changes(records=held))
 
-    return _order(await platform.engine.run(caller, work))
+    async with _turn(platform.engine, caller.scope_key, counts):
+        return _order(await platform.engine.run(caller, work))
 
 
 async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Order:
@@ -325,7 +328,8 @@ async def _place_order(platform: Platform, caller: Caller, order_id: str) -> Ord
         )
         return done.then(Changes(records=sold))
 
-    return _order(await platform.engine.run(caller, work))
+    async with _turn(platform.engine, caller.scope_key, counts):
+        return _order(await platform.engine.run(caller, work))
 
 
 async def _handle_failure(platform: Platform, caller: Caller, order_id: str) -> Order:
@@ -333,7 +337,8 @@ async def _handle_failure(platform: Platform, caller: Caller, order_id: str) -> 
     order = await platform.engine.load(caller.scope_key).get(Order, order_id)
     if order.step("arrange_delivery") is not None:
         await _cancel_deliveries(_courier(platform, caller.scope), caller.scope_key, order)
-    await platform.engine.run(caller, _releasing(order_id, order.counts))
+    async with _turn(platform.engine, caller.scope_key, order.counts):
+        await platform.engine.run(caller, _releasing(order_id, order.counts))
 
     async def end(load: Load, at: Moment) -> Changes:
         order = await load.get(Order, order_id)
@@ -422,6 +427,21 @@ async def _counts(platform: Platform, caller: Caller, order_id: str) -> dict[str
     """What the order wants, which never changes. Its products are read before it is: read after it, they could be
     those that somebody has taken for this very order meanwhile."""
     return (await platform.engine.load(caller.scope_key).get(Order, order_id)).counts
+
+
+@asynccontextmanager
+async def _turn(engine: Engine, scope_key: str, ids: Iterable[str]) -> AsyncIterator[None]:
+    """Wait until nobody else in this process is about to change one of these products. Versions keep stock right
+    without it; but of many who want the same product at once, all but one would decide in vain, over and over."""
+    locks = _TURNS.setdefault(engine, WeakValueDictionary())
+    async with AsyncExitStack() as held:
+        # In one order for all, so that no two wait for each other.
+        for id in sorted(ids):
+            await held.enter_async_context(locks.setdefault(f"{scope_key}/{id}", asyncio.Lock()))
+        yield
+
+
+_TURNS: WeakKeyDictionary[Engine, WeakValueDictionary[str, asyncio.Lock]] = WeakKeyDictionary()
 
 
 async def _products(load: Load, ids: Iterable[str]) -> dict[str, Product | None]:
