@@ -266,6 +266,9 @@ class World:
     async def _at_rest(self, clients: "list[asyncio.Task[None]]") -> bool:
         if self.notices_under_way or self.late_under_way or not all(client.done() for client in clients):
             return False
+        # Who has left may have asked for something that is being done still.
+        if any(process.waiting for process in self.processes):
+            return False
         return not await world_checks.work_left(self)
 
     async def _freeze_now_and_then(self) -> None:
