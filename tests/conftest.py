@@ -10,12 +10,22 @@ from tillway_server import ENVIRONMENT, TillwayServer, init
 
 from tillway.testing import ministack, postgres_server
 
+LONGEST_FIRST = ("tests/crash/", "tests/engine/test_worlds", "tests/store/", "tests/e2e/", "tests/bench/")
+"""Files that take longest are handed out first, so that no worker is left alone with one at the end."""
+
 STORE = os.environ.get("TILLWAY_TEST_STORE", "sqlite")
 """`sqlite`, `postgresql` or `dynamodb`: what the server that tests share runs on."""
 
 # How fast examples are made says something about the machine and nothing about the code.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((n for n, start in enumerate(LONGEST_FIRST) if item.nodeid.startswith(start)), len(LONGEST_FIRST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
