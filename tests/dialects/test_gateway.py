@@ -502,6 +502,17 @@ def test_a_merchant_goes_by_its_handle_too(far: Far) -> None:
     stranger.http.close()
 
 
+def test_no_card_number_is_kept_or_logged(far: Far) -> None:
+    number = "1234432198761550"
+    for amount in (100, 1):
+        far.post("/make-payment", paymentId=far.create(), **{**EXAMPLE, "cardNumber": number, "amount": amount})
+    far.post("/make-payment", paymentId=number, **{**EXAMPLE, "cardNumber": f"{number} "})
+    for file in far.server.data_dir.iterdir():
+        if file.is_file():
+            assert number.encode() not in file.read_bytes(), file
+    assert number not in "".join(far.server.log)
+
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
