@@ -64,13 +64,21 @@ async def existing(load: Load, id: str, param: str = "id") -> Customer:
     return customer
 
 
-async def named(load: Load, caller: Caller, name: str, at: Moment) -> tuple[Customer, Changes]:
-    """The customer whom the merchant calls `name`, made here where there is none, or none any more."""
+async def known_as(load: Load, name: str) -> Customer | None:
+    """The customer whom the merchant calls `name`; None where there is none, or none any more."""
     alias = await load.maybe(Alias, alias_id("customer", name))
     known = await load.maybe(Customer, alias.target) if alias is not None else None
-    if known is not None and not known.deleted:
+    return known if known is not None and not known.deleted else None
+
+
+async def named(
+    load: Load, caller: Caller, name: str, at: Moment, email: str | None = None
+) -> tuple[Customer, Changes]:
+    """The customer whom the merchant calls `name`, made here where there is none: `email` is theirs then."""
+    known = await known_as(load, name)
+    if known is not None:
         return known, Changes()
-    created = domain.create({"metadata": {"customer_id": name}, "door": caller.door}, at)
+    created = domain.create({"email": email, "metadata": {"customer_id": name}, "door": caller.door}, at)
     assert isinstance(created.result, Customer)
     found = new_alias("customer", name, created.result.id, at)
     return created.result, created.then(Changes(records=(found,), result=created.result))

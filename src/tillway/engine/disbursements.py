@@ -1,6 +1,6 @@
 """Disbursements: who the merchant's customer is, and a payout to them that the runner sends."""
 
-from tillway.domain import customer as customers
+from tillway.domain import customer as domain
 from tillway.domain import payout
 from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.customer import Customer
@@ -8,6 +8,7 @@ from tillway.domain.disbursement import NamedCustomer, payment_id, recipient_of
 from tillway.domain.payout import Payout
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
+from tillway.engine import customers
 from tillway.engine.attempts import Connection
 from tillway.engine.core import Caller, Done, Load
 from tillway.engine.platform import Platform
@@ -25,40 +26,30 @@ async def create_customer(platform: Platform, caller: Caller, name: str, email: 
     """
 
     async def work(load: Load, at: Moment) -> Changes:
-        existing = await _named(load, name)
-        if existing is None:
-            fields = {"email": email, "metadata": {"customer_id": name}, "door": caller.door}
-            made = customers.create(fields, at)
-            assert isinstance(made.result, Customer)
-            alias = new_alias("customer", name, made.result.id, at)
-            return made.then(Changes(records=(alias,), result=NamedCustomer.of(name, made.result)))
-        if existing.email is not None and existing.email.lower() != email.lower():
+        customer, changes = await customers.named(load, caller, name, at, email)
+        if customer.email is None:
+            # One who came by another door, with an order for instance, gets their address here.
+            changes = domain.update(customer, {"email": email})
+            assert isinstance(changes.result, Customer)
+            customer = changes.result
+        elif customer.email.lower() != email.lower():
             raise Refused(
                 "customer_id_taken",
-                f"There is a customer {name} with another e-mail address. Change it at /v1/customers/{existing.id}, or "
+                f"There is a customer {name} with another e-mail address. Change it at /v1/customers/{customer.id}, or "
                 "use another customer_id.",
                 param="customer_id",
             )
-        # One who came by another door, an order for instance, gets their address here.
-        changes = customers.update(existing, {"email": existing.email or email})
-        assert isinstance(changes.result, Customer)
-        return changes.then(Changes(result=NamedCustomer.of(name, changes.result)))
+        return changes.then(Changes(result=NamedCustomer.of(name, customer)))
 
     return await platform.engine.run(caller, work)
 
 
 async def find_customer(load: Load, name: str) -> Customer:
     """The customer that the merchant calls `name`. Refused where there is none, or none any more."""
-    found = await _named(load, name)
+    found = await customers.known_as(load, name)
     if found is None:
         raise Refused("resource_missing", f"No such customer: '{name[:100]}'", param="customer_id")
     return found
-
-
-async def _named(load: Load, name: str) -> Customer | None:
-    alias = await load.maybe(Alias, alias_id("customer", name))
-    found = await load.maybe(Customer, alias.target) if alias is not None else None
-    return found if found is not None and not found.deleted else None
 
 
 async def create(
