@@ -133,6 +133,21 @@ async def payer(inside: Inside) -> Payer:
 # Customers.
 
 
+DIGITS = "5555555555554444"
+"""Sixteen digits that are a customer's id, and pass for a card number."""
+
+
+async def test_an_id_may_look_like_a_card_number(shop: Payer) -> None:
+    """One in ten ids of sixteen digits passes the check. `tests/e2e/test_operation.py` looks for them in the log."""
+    made = await shop.post("/v1/api/customer", {"customer_id": DIGITS, "email": ANNA["email"]})
+    assert (made.status, made.json["customer_id"]) == (200, DIGITS), made.body
+    assert (await shop.get(f"/v1/api/customer/{DIGITS}")).json == made.json
+    assert (await shop.pay(customer_id=DIGITS)).status == 200
+    assert len(await shop.listed(DIGITS)) == 1
+    taken = await shop.post("/v1/api/customer", {"customer_id": DIGITS, "email": "b@example.com"})
+    assert (taken.status, taken.json["code"]) == (409, "customer_id_taken")
+
+
 async def test_a_customer_is_made_found_and_shown_in_v1(shop: Payer) -> None:
     found = (await shop.get("/v1/api/customer/anna0001")).json
     assert found == {**ANNA, "id": found["id"]}
@@ -185,7 +200,6 @@ async def test_customers_of_two_merchants_are_two(shop: Payer, tillway_server: T
         ({"customer_id": "anna_0001", "email": "a@example.com"}, "customer_id"),
         ({"customer_id": "änna00001", "email": "a@example.com"}, "customer_id"),
         ({"customer_id": 12345678, "email": "a@example.com"}, "customer_id"),
-        ({"customer_id": "4242424242424242", "email": "a@example.com"}, "customer_id"),
         ({"customer_id": "anna0002", "email": "nobody"}, "email"),
         ({"customer_id": "anna0002", "email": "a" * 64 + "@" + "b" * 60 + ".com" + "m" * 140}, "email"),
         ({"customer_id": "anna0002"}, "email"),
@@ -242,7 +256,7 @@ async def test_the_amount_is_a_number_with_all_its_decimals(shop: Payer) -> None
     [
         ("0.99", "USD", "amount_too_small", "amount"),
         ("0", "USD", "amount_too_small", "amount"),
-        ("-1", "USD", "parameter_invalid_string", "amount"),
+        ("-1", "USD", "amount_too_small", "amount"),
         ("1000000.01", "USD", "amount_too_large", "amount"),
         ("1000001", "JPY", "amount_too_large", "amount"),
         ("12.505", "USD", "parameter_invalid_string", "amount"),

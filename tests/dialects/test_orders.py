@@ -13,6 +13,8 @@ from uuid import uuid4
 import pytest
 from tillway_server import TillwayServer
 
+from tillway.domain.cards import luhn_valid
+
 ENDED = ("placed", "payment_failed")
 WITHIN_SECONDS = 30.0
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -244,6 +246,17 @@ def test_stored_credit_is_set_spent_and_given_back(shop: Shop) -> None:
     assert shown["amount"] == 0.5
 
 
+def test_ids_may_pass_for_card_numbers(shop: Shop) -> None:
+    digits = f"424242{uuid4().int % 10**9:09}"
+    digits += next(last for last in "0123456789" if luhn_valid(digits + last))
+    status, shown = shop.call("PUT", f"/users/{digits}/credit", {"amount": 5, "currency": "EUR"})
+    assert (status, shown["user_id"]) == (200, digits)
+    product = {"name": "Book", "price": 5, "available_count": 1, "type": "book"}
+    assert shop.call("PUT", f"/products/{digits}", product)[0] == 200
+    placed = shop.through(shop.order(line(digits, price=5), id=digits, user_id=digits, payment=CREDIT))
+    assert (placed["status"], placed["order_id"]) == ("placed", digits)
+
+
 ORDER_ID = "refused-order"
 
 
@@ -256,7 +269,8 @@ ORDER_ID = "refused-order"
         ({"products": []}, 400, "parameter_invalid_array", "products"),
         ({"products": [line("book")] * 41}, 400, "parameter_invalid_array", "products"),
         ({"products": [line("book", price=12.505)]}, 400, "parameter_invalid_string", "products[0][price]"),
-        ({"products": [line("book", price=-1)]}, 400, "parameter_invalid_string", "products[0][price]"),
+        ({"products": [line("book", price=-1)]}, 400, "amount_too_small", "products[0][price]"),
+        ({"products": [line("book", price="12.50")]}, 400, "parameter_invalid_string", "products[0][price]"),
         ({"products": [line("book", price=1_000_000)]}, 400, "amount_too_large", "products[0][price]"),
         ({"products": [line("book", price=999_999), line("pen")]}, 400, "amount_too_large", "products"),
         ({"products": [line("book", price=0)]}, 400, "amount_too_small", "products"),

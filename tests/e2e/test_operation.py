@@ -100,6 +100,24 @@ def test_every_request_and_every_task_is_a_line(server: TillwayServer) -> None:
     assert "secret4242word" not in everything and "DE8937" not in everything and "/v1/charges/ch" not in everything
 
 
+def test_a_merchants_own_ids_are_in_no_line(server: TillwayServer) -> None:
+    """They may be digits that pass for a card number, which is why nothing quotes them."""
+    digits = "5555555555554444"
+    customer = {"customer_id": digits, "email": "ada@example.com"}
+    assert server.call("POST", "/v1/api/customer", customer)[0] == 200
+    assert server.call("GET", f"/v1/api/customer/{digits}")[0] == 200
+    assert server.call("POST", "/v1/api/payment", {**customer, "amount": 5, "currency": "EUR"})[0] == 200
+    assert server.call("POST", "/v1/api/customer", {**customer, "email": "bob@example.com"})[0] == 409
+    assert server.call("GET", f"/orders/{digits}")[0] == 404
+    product = {"product_id": digits, "name": "Book", "price": 5, "requested_count": 1, "type": "book"}
+    order = {"order_id": digits, "user_id": digits, "payment": {"type": "credit"}}
+    assert server.call("POST", "/orders", {**order, "products": [{**product, "delivery_address": "x"}]})[0] == 202
+    while server.call("GET", f"/orders/{digits}")[1]["status"] != "payment_failed":
+        time.sleep(0.05)
+    said(server)
+    assert digits not in "".join(server.log)
+
+
 def test_metrics_count_what_happened_on_an_address_of_their_own(server: TillwayServer) -> None:
     before = metrics(server)
     server.client.v1.payment_intents.create(PAYMENT)

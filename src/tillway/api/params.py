@@ -145,6 +145,35 @@ class Amount(Integer):
         return check_amount(number, name)
 
 
+class MajorUnits(Parameter):
+    """An amount in major units: a JSON number, exactly as it was written and never a float. How many minor units it is
+    depends on its currency: see `money.major_to_minor`. `minimum` and `maximum` are for the schema; whoever knows the
+    currency holds the amount to them.
+    """
+
+    def __init__(self, *, minimum: int = 0, maximum: int | None = None, required: bool = False) -> None:
+        super().__init__(required=required)
+        self.minimum = minimum
+        self.maximum = maximum
+
+    def read(self, value: Any, name: str) -> int | Decimal:
+        if type(value) is not int and type(value) is not Decimal:
+            raise Refused(
+                "parameter_invalid_string",
+                f"Write {shown(name)} as a JSON number in major units, such as 10.50.",
+                param=shown(name),
+            )
+        if value < 0:
+            raise Refused("amount_too_small", "An amount cannot be negative.", param=shown(name))
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        schema: dict[str, Any] = {"type": "number", "minimum": self.minimum, "description": "Major units: 10.50."}
+        if self.maximum is not None:
+            schema["maximum"] = self.maximum
+        return schema
+
+
 class Timestamp(Integer):
     """A time in epoch seconds."""
 
@@ -184,6 +213,8 @@ class Boolean(Parameter):
 class Text(Parameter):
     """Free text of at most `maximum` characters that holds no card number and is not blank."""
 
+    _free = True
+
     def __init__(self, *, maximum: int = TEXT_MAX, required: bool = False, unsettable: bool = False) -> None:
         super().__init__(required=required, unsettable=unsettable)
         self.maximum = maximum
@@ -197,7 +228,7 @@ class Text(Parameter):
             _refuse_long(value, self.maximum, name)
         if value.isspace():
             raise Refused("parameter_invalid_string_blank", param=shown(name))
-        if contains_card_number(value):
+        if self._free and contains_card_number(value):
             raise Refused("card_number_in_free_text", param=shown(name))
         return self._checked(value, name)
 
@@ -220,6 +251,13 @@ class Id(Text):
         if self._FORM.fullmatch(text) is None:
             raise Refused("resource_missing", f"No such {_last_step(name)}: '{shown(text)}'", param=shown(name))
         return text
+
+
+class OwnId(Text):
+    """A merchant's own id for a thing. Digits that pass for a card number are taken, since an id may well be such, and
+    for the same reason no log line quotes one."""
+
+    _free = False
 
 
 class Email(Text):

@@ -4,17 +4,15 @@ A disbursement is accepted as pending at once and settles in the background: a s
 """
 
 import re
-from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from tillway.api.dialect import Dialect
-from tillway.api.params import Currency, Email, Parameter, Params, Text
+from tillway.api.params import Currency, Email, MajorUnits, OwnId, Params, Text
 from tillway.api.render import encode
 from tillway.api.routes import Answer, Call, Plain, route
-from tillway.api.wire import shown
 from tillway.domain.disbursement import AMOUNT_MAJOR_MAX, AMOUNT_MAJOR_MIN, NamedCustomer, check_amount
 from tillway.domain.money import major_to_minor, minor_to_major
 from tillway.domain.payout import Payout
@@ -27,7 +25,7 @@ LIST_MAX = 1000
 """Disbursements in one answer; `Link` leads to the next ones."""
 
 
-class CustomerId(Text):
+class CustomerId(OwnId):
     """The merchant's own id of a customer: 8 to 20 letters and digits."""
 
     _FORM = re.compile(r"[A-Za-z0-9]{8,20}")
@@ -44,20 +42,6 @@ class CustomerId(Text):
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": "^[A-Za-z0-9]{8,20}$"}
-
-
-class MajorUnits(Parameter):
-    """An amount in major units, as a JSON number. What it is in minor units, its currency says."""
-
-    def read(self, value: Any, name: str) -> int | Decimal:
-        if type(value) is not int and not isinstance(value, Decimal):
-            raise Refused(
-                "parameter_invalid_string", "Write the amount as a JSON number, such as 10.50.", param=shown(name)
-            )
-        return value
-
-    def schema(self) -> dict[str, Any]:
-        return {"type": "number", "minimum": AMOUNT_MAJOR_MIN, "maximum": AMOUNT_MAJOR_MAX}
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -103,7 +87,7 @@ CUSTOMER = Params(customer_id=CustomerId(required=True), email=Email(required=Tr
 PAYMENT = Params(
     customer_id=CustomerId(required=True),
     email=Email(required=True),
-    amount=MajorUnits(required=True),
+    amount=MajorUnits(minimum=AMOUNT_MAJOR_MIN, maximum=AMOUNT_MAJOR_MAX, required=True),
     currency=Currency(required=True),
 )
 LIST = Params(starting_after=Text(maximum=40))

@@ -4,15 +4,13 @@ A payment that a bank refuses is an answer (HTTP 200, `Failed`), not an error.
 """
 
 import time
-from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
 
 from tillway.api.dialect import Dialect
-from tillway.api.params import CardField, Currency, Integer, Parameter, Params, Text
+from tillway.api.params import CardField, Currency, Integer, MajorUnits, OwnId, Params, Text
 from tillway.api.routes import Answer, Call, route
-from tillway.api.wire import shown
 from tillway.domain.access import Grant
 from tillway.domain.charge import Charge
 from tillway.domain.money import check_amount, major_to_minor, minor_to_major
@@ -27,20 +25,6 @@ from tillway.engine.core import Caller, Load
 DEFAULT_CURRENCY = "usd"
 TOKEN_SCOPES: tuple[str, ...] = ("payments:read", "payments:write", "refunds:write")
 """What a token of `/get-token` may do, for its customer alone."""
-
-
-class MajorUnits(Parameter):
-    """An amount in major units, as a JSON number. What it is in minor units, its currency says."""
-
-    def read(self, value: Any, name: str) -> int | Decimal:
-        if type(value) is not int and not isinstance(value, Decimal):
-            raise Refused(
-                "parameter_invalid_string", "Write the amount as a JSON number, such as 12.50.", param=shown(name)
-            )
-        return value
-
-    def schema(self) -> dict[str, Any]:
-        return {"type": "number", "exclusiveMinimum": 0}
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -90,7 +74,7 @@ PLATFORM = Dialect(
 )
 
 _WHO = {"merchantId": Text(maximum=255, required=True), "apiKey": Text(maximum=255)}
-_CUSTOMER = Text(maximum=255, required=True)
+_CUSTOMER = OwnId(maximum=255, required=True)
 _TRANSACTION = Text(maximum=TRANSACTION_LENGTH, required=True)
 
 TOKEN = Params(**_WHO, customerId=_CUSTOMER)

@@ -9,7 +9,20 @@ from typing import Annotated, Any
 import msgspec
 
 from tillway.api.dialect import Dialect
-from tillway.api.params import AnyOf, Array, CardField, Currency, Enum, Integer, Object, Open, Parameter, Params, Text
+from tillway.api.params import (
+    AnyOf,
+    Array,
+    CardField,
+    Currency,
+    Enum,
+    Integer,
+    MajorUnits,
+    Object,
+    Open,
+    OwnId,
+    Params,
+    Text,
+)
 from tillway.api.routes import Answer, Call, route
 from tillway.api.wire import shown
 from tillway.domain.charge import Charge
@@ -31,7 +44,7 @@ ADDRESS_MAX = 2000
 REQUESTED_MAX = 1_000_000
 
 
-class Name(Text):
+class Name(OwnId):
     """A merchant's own id for a thing, which also has to stand in a path. A JSON integer is taken for its digits."""
 
     _LENGTH_MAX = 255
@@ -53,27 +66,6 @@ class Name(Text):
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "maxLength": self.maximum, "pattern": "^[A-Za-z0-9_.:-]+$"}
-
-
-class MajorUnits(Parameter):
-    """An amount in major units, as a JSON number or as text. It stays text until its currency is known."""
-
-    _LENGTH_MAX = 40
-
-    def read(self, value: Any, name: str) -> str | None:
-        if value == "" or value is None:
-            return self._unset(name)
-        if isinstance(value, bool | list | dict):
-            raise Refused("parameter_invalid_string", "Write the amount as a number, such as 10.50.", param=shown(name))
-        if isinstance(value, Decimal) and value.adjusted() <= self._LENGTH_MAX:
-            value = format(value, "f")
-        text = str(value)
-        if len(text) > self._LENGTH_MAX:
-            raise Refused("amount_too_large", param=shown(name))
-        return text
-
-    def schema(self) -> dict[str, Any]:
-        return {"type": "number", "minimum": 0, "description": "Major units: 12.50."}
 
 
 ORDER = Params(
@@ -382,7 +374,7 @@ async def put_credit(call: Call) -> Answer:
     return await orders.put_credit(call.platform, call.caller, user_id, amount_minor, currency)
 
 
-def _minor(amount_major: str, currency: str, name: str) -> int:
+def _minor(amount_major: int | Decimal, currency: str, name: str) -> int:
     """Minor units of a price, which may be nothing, up to the largest amount there is."""
     amount_minor = major_to_minor(amount_major, currency, name)
     if amount_minor > AMOUNT_MAX:
