@@ -148,8 +148,8 @@ class Stall:
 
     async def order(self) -> None:
         """The order `order-1` for the product `book`."""
-        product = {"name": "Book", "price": "12.50", "available_count": 9, "type": "book"}
-        line = {"product_id": "book", "name": "Book", "price": "12.50", "requested_count": 1, "type": "book"}
+        product = {"name": "Book", "price": 12.5, "available_count": 9, "type": "book"}
+        line = {"product_id": "book", "name": "Book", "price": 12.5, "requested_count": 1, "type": "book"}
         order = {
             "order_id": "order-1",
             "user_id": "user-1",

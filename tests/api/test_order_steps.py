@@ -24,12 +24,12 @@ class Counter:
 
     async def stock(self, available: int = 3) -> tuple[int, int, int]:
         """Set what can be ordered; all three counts."""
-        body = {"name": "Book", "price": "12.50", "available_count": available, "type": "book"}
+        body = {"name": "Book", "price": 12.5, "available_count": available, "type": "book"}
         shown = (await self.send("PUT", "/products/book", body)).json
         return shown["available_count"], shown["reserved_count"], shown["sold_count"]
 
     async def order(self, id: str = "o-1", *, address: str = "1 Main Street", token: str = "tok_visa") -> None:
-        line = {"product_id": "book", "name": "Book", "price": "12.50", "requested_count": 2, "type": "book"}
+        line = {"product_id": "book", "name": "Book", "price": 12.5, "requested_count": 2, "type": "book"}
         order = {
             "order_id": id,
             "user_id": "user-1",
@@ -181,7 +181,7 @@ async def test_a_bank_that_cannot_process_a_card_is_asked_again_ever_later_and_n
 async def test_an_account_number_is_kept_by_the_vault_alone(counter: Counter, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     number = "000123456789"
-    line = {"product_id": "book", "name": "Book", "price": "1", "requested_count": 1, "type": "book"}
+    line = {"product_id": "book", "name": "Book", "price": 1, "requested_count": 1, "type": "book"}
     order = {
         "order_id": "o-1",
         "user_id": "user-1",
