@@ -264,7 +264,7 @@ async def test_the_amount_is_a_number_with_all_its_decimals(shop: Payer) -> None
         ("12.5005", "KWD", "parameter_invalid_string", "amount"),
         ('"12.50"', "USD", "parameter_invalid_string", "amount"),
         ("true", "USD", "parameter_invalid_string", "amount"),
-        ("null", "USD", "parameter_invalid_string", "amount"),
+        ("null", "USD", "parameter_missing", "amount"),
         ("12", "XXX", "invalid_currency", "currency"),
         ("12", "dollars", "invalid_currency", "currency"),
     ],

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -78,6 +79,51 @@ async def test_content_types(inside: Inside, merchant: Merchant, route: Route) -
     ]
     assert len({answer.status for answer in bodies}) == 1 and bodies[0].status < 500
     assert (await send(inside, route, b"{}", merchant.key, "text/xml")).status == 415
+
+
+CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
+LINE = {"product_id": "pen", "name": "Pen", "price": 5, "requested_count": 1, "type": "pen", "delivery_address": "x"}
+# path, body: a client that has a field for everything, and no value for this one
+WITH_NULLS: list[tuple[str, dict[str, Any]]] = [
+    ("/charge", {"token": "tok_visa", "amount": 5, "currency": "EUR", "description": None, "reference": None}),
+    ("/charge", {"token": "tok_visa", "amount": 5, "currency": "EUR", "description": "", "reference": ""}),
+    ("/process-payments", {"amount": 5, **CARD, "currency": None}),
+    ("/orders", {"order_id": "o-1", "user_id": "u-1", "products": [LINE], "currency": None}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), WITH_NULLS)
+async def test_what_may_be_left_out_may_be_null(
+    inside: Inside, merchant: Merchant, path: str, body: dict[str, Any]
+) -> None:
+    match path:
+        case "/process-payments":
+            body = body | {"merchantId": merchant.account, "apiKey": None, "customerId": "ada"}
+        case "/orders":
+            body = body | {"payment": {"type": "credit", "token": None, "account_number": None, "routing_number": None}}
+    answer = await post(inside, merchant.key, path, body)
+    assert answer.status in (200, 202), answer.body
+    if path == "/charge":
+        refund = {"id": answer.json["data"]["id"], "charge_id": None, "amount": None}
+        answer = await post(inside, merchant.key, "/refund", refund)
+        assert answer.json["data"]["refundable"] == 0, answer.body
+    refused = await post(inside, merchant.key, path, {**body, "no_such_member": None})
+    assert refused.status == 400 and "no_such_member" in refused.body.decode()
+
+
+async def post(inside: Inside, key: str | None, path: str, body: Any) -> Answer:
+    encoded = msgspec.json.encode(body)
+    return await inside.send("POST", path, key=key, body=encoded, content_type="application/json")
+
+
+async def test_a_token_may_stand_where_a_key_does(inside: Inside, merchant: Merchant) -> None:
+    who = {"merchantId": merchant.account, "customerId": "ada"}
+    token = (await post(inside, None, "/get-token", {**who, "apiKey": merchant.key})).json["token"]
+    paid = await post(inside, None, "/process-payments", {**who, **CARD, "amount": 5, "apiKey": token})
+    assert (paid.status, paid.json["status"]) == (200, "Success"), paid.body
+    for other in ({"customerId": "bob"}, {"apiKey": f"{token[:-8]}AAAAAAAA"}, {"apiKey": "x" * 300}):
+        refused = await post(inside, None, "/process-payments", {**who, **CARD, "amount": 5, "apiKey": token, **other})
+        assert refused.status == 401 and token[:10] not in refused.body.decode(), refused.body
 
 
 @pytest.mark.parametrize("dialect", sorted({entry.dialect.name for entry in DIALECT_ROUTES if entry.dialect}))

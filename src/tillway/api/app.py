@@ -11,6 +11,7 @@ import msgspec
 from tillway.api.access import Access
 from tillway.api.dialect import Dialect, is_named
 from tillway.api.errors import challenge, internal_error
+from tillway.api.params import without_nulls
 from tillway.api.refusals import Refusals
 from tillway.api.render import Renderer, encode, narrowed
 from tillway.api.routes import DIALECT_ROUTES, NO_PARAMS, ROUTES, Answer, Call, Page, Plain, Route, Router
@@ -121,7 +122,7 @@ class Api:
             raw: dict[str, Any] | None = None
             if dialect is not None:
                 caller.door, caller.presenter = dialect.name, route.presenter
-                raw = self._raw(request, dialect)
+                raw = without_nulls(self._raw(request, dialect), route.params)
             await self._authenticate(request, route, caller, raw)
             answer = await self._answer(request, route, ids, caller, headers, raw)
             if isinstance(answer, Plain):

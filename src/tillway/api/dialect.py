@@ -6,7 +6,7 @@ dialect's words by a presenter, which the engine calls before it commits: so an 
 dialect that it was sent to, whoever finishes the request.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -40,6 +40,14 @@ class Dialect(msgspec.Struct, frozen=True):
     merchant_field: str | None = None
     customer_field: str | None = None
     audience: Audience = "api"
+
+
+def told(refusal: Refused, fields: Mapping[str, str]) -> str:
+    """The message of a refusal for a dialect whose errors have no member for the field: it is put in front where the
+    sentence does not name it. `fields` says what the dialect calls a parameter that goes by another name in `/v1`.
+    """
+    field = fields.get(refusal.param or "", refusal.param)
+    return refusal.message if field is None or field in refusal.message else f"{field}: {refusal.message}"
 
 
 def is_named(account: Account, name: Any) -> bool:

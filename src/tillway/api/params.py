@@ -374,6 +374,16 @@ class CardField(Parameter):
         return {"type": "string", "maxLength": SECRET_MAX, "writeOnly": True}
 
 
+class Credential(Parameter):
+    """A key or token in a body, which whoever authenticates has read: its value is never looked at again."""
+
+    def read(self, value: Any, name: str) -> Hidden:
+        return Hidden()
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "writeOnly": True}
+
+
 class AccountField(CardField):
     """The number of a bank account: text alone, since an integer has lost its leading zeros and is another account."""
 
@@ -861,6 +871,23 @@ class Params(Object):
             }
             for name, member in self.members.items()
         ]
+
+
+def without_nulls(raw: Any, definition: Parameter) -> Any:
+    """`raw` without the JSON nulls of members that `definition` knows: so writes a client who has a field and no value.
+    For contracts in which nothing can be unset."""
+    match definition:
+        case Object() if type(raw) is dict:
+            members = definition.members
+            return {
+                name: without_nulls(value, members[name]) if name in members else value
+                for name, value in raw.items()
+                if value is not None or name not in members
+            }
+        case Array() if type(raw) is list:
+            return [without_nulls(element, definition.of) for element in raw]
+        case _:
+            return raw
 
 
 def list_params(**filters: Parameter) -> Params:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import msgspec
 
-from tillway.api.dialect import Dialect
+from tillway.api.dialect import Dialect, told
 from tillway.api.params import Amount, CardField, Currency, Integer, Params, Text
 from tillway.api.routes import Answer, Call, route
 from tillway.domain import gateway_payment
@@ -47,14 +47,12 @@ _FIELDS = {
 
 def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
     """What is wrong with a card's form is a 400 here, as everything that is missing, unknown or malformed."""
-    told = _IN_BAND.get(refusal.code)
-    if told is not None:
-        return 200, told
+    in_band = _IN_BAND.get(refusal.code)
+    if in_band is not None:
+        return 200, in_band
     status = RULES[refusal.code].status
     status = 400 if status == 402 else status
-    field = _FIELDS.get(refusal.param or "", refusal.param)
-    reason = refusal.message if field is None or field in refusal.message else f"{field}: {refusal.message}"
-    return status, Failure("NotAuthorised" if status in (401, 403) else None, status, reason)
+    return status, Failure("NotAuthorised" if status in (401, 403) else None, status, told(refusal, _FIELDS))
 
 
 GATEWAY = Dialect(name="gateway", title="the gateway dialect", refused=refused, merchant_field="merchantId")
@@ -133,8 +131,8 @@ async def _made(load: Load, record: Record | None, refusal: Refused | None, call
     if not isinstance(payment, PaymentIntent):
         assert refusal is not None, "a payment ends as a payment or as a refusal"
         return refused(refusal, caller.request_id or "")
-    told = _told(payment)
-    return 200, Made(told.status or "", told.failCode, told.failReason)
+    became = _outcome(payment)
+    return 200, Made(became.status or "", became.failCode, became.failReason)
 
 
 @route("POST", "/make-payment", MAKE, returns="outcome", dialect=GATEWAY, presents=_made, answer=Made)
@@ -174,10 +172,10 @@ async def get_payment(call: Call) -> Answer:
 
 
 async def _shown(load: Load, created: GatewayPayment, payment: PaymentIntent) -> Payment:
-    told = _told(payment)
+    became = _outcome(payment)
     card, holder = await _paid_with(load, payment)
     return Payment(
-        status=told.status or "",
+        status=became.status or "",
         creationTimestampSeconds=created.created,
         cardNumber=f"{'*' * 12}{card.last4}" if card is not None else None,
         expiryYear=card.exp_year if card is not None else None,
@@ -186,8 +184,8 @@ async def _shown(load: Load, created: GatewayPayment, payment: PaymentIntent) ->
         amount=payment.amount_minor,
         cardName=holder.get("name"),
         billingAddress=(holder.get("address") or {}).get("line1"),
-        failCode=told.failCode,
-        failReason=told.failReason,
+        failCode=became.failCode,
+        failReason=became.failReason,
     )
 
 
@@ -202,7 +200,7 @@ async def _paid_with(load: Load, payment: PaymentIntent) -> tuple[CardFacts | No
     return (method.card, method.billing_details) if method is not None else (None, {})
 
 
-def _told(payment: PaymentIntent) -> Failure:
+def _outcome(payment: PaymentIntent) -> Failure:
     """Status and reason. A payment that was declined stays so until it is paid by another way, in `/v1`."""
     match payment.status:
         case "succeeded" | "requires_capture":

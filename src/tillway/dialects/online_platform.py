@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from tillway.api.dialect import Dialect
-from tillway.api.params import CardField, Currency, Integer, MajorUnits, OwnId, Params, Text
+from tillway.api.dialect import Dialect, told
+from tillway.api.params import CardField, Credential, Currency, Integer, MajorUnits, OwnId, Params, Text
 from tillway.api.routes import Answer, Call, route
 from tillway.domain.access import Grant
 from tillway.domain.charge import Charge
@@ -56,11 +56,15 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
 
 
+_FIELDS = {"payment_intent": "transactionId", "charge": "transactionId"}
+
+
 def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
     """What is wrong with a card's form is a 400 here: 402 is no status of this contract."""
     status = RULES[refusal.code].status
     status = 400 if status == 402 else status
-    return status, Problem(status, refusal.message)
+    # Who is wrong and what is not there are told in sentences; what is wrong with a request, also by its name.
+    return status, Problem(status, told(refusal, _FIELDS) if status == 400 else refusal.message)
 
 
 PLATFORM = Dialect(
@@ -73,7 +77,7 @@ PLATFORM = Dialect(
     audience="platform",
 )
 
-_WHO = {"merchantId": Text(maximum=255, required=True), "apiKey": Text(maximum=255)}
+_WHO = {"merchantId": Text(maximum=255, required=True), "apiKey": Credential()}
 _CUSTOMER = OwnId(maximum=255, required=True)
 _TRANSACTION = Text(maximum=TRANSACTION_LENGTH, required=True)
 

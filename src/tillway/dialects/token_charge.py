@@ -127,8 +127,9 @@ CHARGE = Params(
     token=Id(required=True),
     amount=Amount(required=True),
     currency=Currency(required=True),
-    description=Text(maximum=1000),
-    reference=Text(maximum=500),
+    # What a form has left blank comes as an empty text.
+    description=Text(maximum=1000, unsettable=True),
+    reference=Text(maximum=500, unsettable=True),
 )
 REFUND = Params(charge_id=Id(), id=Id(), amount=Amount()).at_most_one("charge_id", "id")
 
@@ -170,9 +171,9 @@ async def create_charge(call: Call) -> Answer:
     if not given["token"].startswith("tok_"):
         raise Refused("resource_missing", f"No such token: '{given['token'][:100]}'", param="token")
     wanted = {"source": given["token"], "amount": given["amount"], "currency": given["currency"]}
-    if "description" in given:
+    if given.get("description") is not None:
         wanted["description"] = given["description"]
-    if "reference" in given:
+    if given.get("reference") is not None:
         wanted["metadata"] = {"reference": given["reference"]}
     return await charges.create(call.platform, call.caller, wanted)
 

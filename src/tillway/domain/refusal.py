@@ -70,7 +70,7 @@ RULES: dict[str, Rule] = {
     "api_version_invalid": Rule(400, _INVALID, "This Stripe-Version is not a version date."),
     "query_invalid": Rule(400, _INVALID, "The search query cannot be read."),
     "card_number_in_free_text": Rule(
-        400, _INVALID, "This field holds what looks like a card number. Card numbers belong in card[number] only."
+        400, _INVALID, "This field holds what looks like a card number, which belongs in the card's own field only."
     ),
     # Idempotency.
     "idempotency_key_reused": Rule(
