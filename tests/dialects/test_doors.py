@@ -1,6 +1,7 @@
 """What all dialects have in common: keys, merchants, content types, and that nothing a caller sends is our mistake."""
 
 from collections.abc import AsyncIterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 from bad_bodies import BAD_BODIES
 from inside import Answer, Inside, Merchant
+from tillway_server import TillwayServer
 
 from tillway.api.app import NOBODY
 from tillway.api.dialect import DOORS
@@ -124,6 +126,24 @@ async def test_a_token_may_stand_where_a_key_does(inside: Inside, merchant: Merc
     for other in ({"customerId": "bob"}, {"apiKey": f"{token[:-8]}AAAAAAAA"}, {"apiKey": "x" * 300}):
         refused = await post(inside, None, "/process-payments", {**who, **CARD, "amount": 5, "apiKey": token, **other})
         assert refused.status == 401 and token[:10] not in refused.body.decode(), refused.body
+
+
+def test_a_body_that_is_too_large_is_refused_in_the_words_of_its_door(tillway_server: TillwayServer) -> None:
+    for path, said in (
+        ("/create-payment", lambda body: body["failCode"] == 413),
+        ("/charge", lambda body: body["error"]["code"] == "body_too_large" and body["request_id"]),
+        ("/get-token", lambda body: body == {"code": 413, "message": "The request body is larger than 1 MiB."}),
+        ("/v1/api/customer", lambda body: body["code"] == "body_too_large"),
+        ("/orders", lambda body: body["error"]["type"] == "body_too_large"),
+        ("/v1/customers", lambda body: body["error"]["code"] == "body_too_large"),
+    ):
+        connection = HTTPConnection("127.0.0.1", tillway_server.port, timeout=10)
+        connection.putrequest("POST", path)
+        connection.putheader("Content-Length", str((1 << 20) + 1))
+        connection.endheaders()
+        answer = connection.getresponse()
+        assert answer.status == 413 and said(msgspec.json.decode(answer.read())), path
+        connection.close()
 
 
 @pytest.mark.parametrize("dialect", sorted({entry.dialect.name for entry in DIALECT_ROUTES if entry.dialect}))

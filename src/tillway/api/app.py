@@ -92,6 +92,16 @@ class Api:
         telemetry.request(method, route, response.status, time.perf_counter() - began, facts)
         return response
 
+    def turned_away(self, path: str, refused: Refused) -> Response:
+        """The answer to a request whose body was not read to its end, in the words of the contract that it came by."""
+        request_id = f"req_{random_text(14)}"
+        found = self.router.find(path)
+        dialect = next(iter(found[0].values())).dialect if found is not None else None
+        status, body = self._refusal(
+            Caller(scope=NOBODY, scope_key=NOBODY.key, request_id=request_id), dialect, refused
+        )
+        return Response(status, [("request-id", request_id), ("content-type", "application/json")], body)
+
     async def _told(
         self, request: Request, request_id: str, caller: Caller, method: str, facts: dict[str, Fact]
     ) -> tuple[Response, str]:

@@ -4,19 +4,10 @@ import asyncio
 from typing import Any
 
 from tillway.api.app import Api, Request
+from tillway.domain.refusal import Refused
 
 BODY_BYTES_MAX = 1 << 20
 BODY_SECONDS_MAX = 30.0
-
-_TOO_LARGE = (
-    b'{"error":{"type":"invalid_request_error","code":"body_too_large",'
-    b'"message":"The request body is larger than 1 MiB."}}'
-)
-_TOO_SLOW = (
-    b'{"error":{"type":"invalid_request_error","code":"body_malformed",'
-    b'"message":"The request body did not arrive within 30 seconds."}}'
-)
-_JSON = [("content-type", "application/json")]
 
 
 class Door:
@@ -29,7 +20,7 @@ class Door:
         headers = scope.headers
         length = headers.get("content-length")
         if length is not None and (not length.isdigit() or int(length) > BODY_BYTES_MAX):
-            protocol.response_bytes(413, _JSON, _TOO_LARGE)
+            self._turn_away(scope, protocol, Refused("body_too_large"))
             return
         body = b""
         if scope.method != "GET" or length not in (None, "0"):
@@ -37,15 +28,20 @@ class Door:
                 async with asyncio.timeout(BODY_SECONDS_MAX):
                     body = await _body(protocol, length)
             except TimeoutError:
-                protocol.response_bytes(408, _JSON, _TOO_SLOW)
+                late = Refused("body_malformed", "The request body did not arrive within 30 seconds.")
+                self._turn_away(scope, protocol, late, 408)
                 return
             if len(body) > BODY_BYTES_MAX:
-                protocol.response_bytes(413, _JSON, _TOO_LARGE)
+                self._turn_away(scope, protocol, Refused("body_too_large"))
                 return
         response = await self.api.handle(
             Request(scope.method, scope.path, scope.query_string, headers, body, scope.client.rpartition(":")[0])
         )
         protocol.response_bytes(response.status, response.headers, response.body)
+
+    def _turn_away(self, scope: Any, protocol: Any, refused: Refused, status: int | None = None) -> None:
+        answer = self.api.turned_away(scope.path, refused)
+        protocol.response_bytes(status or answer.status, answer.headers, answer.body)
 
 
 async def _body(protocol: Any, length: str | None) -> bytes:
