@@ -495,10 +495,16 @@ def test_a_merchant_goes_by_its_handle_too(far: Far) -> None:
         assert time.monotonic() < deadline, "a running server knows within two seconds"
         time.sleep(0.1)
     assert far.get(far.create(), merchantId="test-merchant")[1]["status"] == "Created"
-    # It is a name and no key: another merchant may choose the same and reaches nothing by it.
+    # It is a name and no key: to know it lets nobody in. And it is one merchant's, until it is given back.
     stranger = Far(far.server)
-    invoked_json("accounts", "handle", stranger.account, "test-merchant", *place)
-    assert stranger.get(far.create())[1] == NOT_AUTHORISED
+    assert stranger.get(far.create(), merchantId="test-merchant")[1] == NOT_AUTHORISED
+    taken = invoked("accounts", "handle", stranger.account, "test-merchant", *place)
+    assert taken.returncode == 1 and "Another merchant" in taken.stderr
+    assert invoked_json("accounts", "handle", far.account, "test-merchant", *place) == made, "it is theirs already"
+    invoked_json("accounts", "handle", far.account, "other-name", *place)
+    assert invoked_json("accounts", "handle", stranger.account, "test-merchant", *place)["handle"] == "test-merchant"
+    invoked_json("accounts", "handle", stranger.account, "", *place)
+    invoked_json("accounts", "handle", far.account, "test-merchant", *place)
     stranger.http.close()
 
 

@@ -21,7 +21,10 @@ from tillway.cli.terminal import (
 
 if TYPE_CHECKING:
     from tillway.domain.account import Account
+    from tillway.domain.record import Record
     from tillway.store.port import Store
+
+    Alteration = tuple[int, Record | None, Record | None]
 
 TRIES_MAX = 8
 
@@ -103,7 +106,7 @@ def handle(
 
     if handle and not is_handle(handle):
         raise WrongUsage(f"{handle!r} is no handle: use 1 to 64 small letters, digits and dashes, a letter first")
-    changed = _changed(context, account, "accounts handle", {"handle": handle})
+    changed = _changed(context, account, "accounts handle", {"handle": handle}, handles=True)
     show(
         {"account": changed.id, "handle": changed.handle},
         f"{changed.id} goes by the name {changed.handle!r}" if changed.handle else f"{changed.id} has no handle",
@@ -111,8 +114,11 @@ def handle(
     )
 
 
-def _changed(context: typer.Context, account: str, operation: str, fields: dict[str, Any]) -> "Account":
-    """The account with those fields changed, told in the audit trail; ends the command where there is none."""
+def _changed(
+    context: typer.Context, account: str, operation: str, fields: dict[str, Any], *, handles: bool = False
+) -> "Account":
+    """The account with those fields changed, told in the audit trail; ends the command where there is none. With
+    `handles`, the new handle is taken and the old one given back in the same commit."""
     import msgspec
 
     from tillway.domain.account import Account
@@ -125,8 +131,9 @@ def _changed(context: typer.Context, account: str, operation: str, fields: dict[
                 return None
             before, version = found
             after = msgspec.structs.replace(before, **fields)
+            moved = await _handle_moved(store, before.handle, after) if handles else []
             try:
-                await store.commit(told(operation, (version, before, after)))
+                await store.commit(told(operation, (version, before, after), *moved))
                 return after
             except Conflict:
                 continue
@@ -136,3 +143,26 @@ def _changed(context: typer.Context, account: str, operation: str, fields: dict[
     if changed is None:
         raise fail(f"There is no account {account!r}. `tillway accounts list` shows them.")
     return changed
+
+
+async def _handle_moved(store: "Store", old: str, account: "Account") -> "list[Alteration]":
+    """What has to be altered so that `account` alone goes by its handle; ends the command where another does."""
+    from tillway.domain.account import SYSTEM
+    from tillway.domain.alias import Alias, alias_id, new_alias
+    from tillway.engine.clock import Clock
+    from tillway.store.codec import decode
+    from tillway.store.port import ABSENT
+
+    altered: list[Alteration] = []
+    for name in dict.fromkeys((old, account.handle)):
+        id = alias_id("handle", name)
+        row = await store.get(f"{SYSTEM}/{id}") if name else None
+        taken = decode(id, row.body) if row is not None else None
+        assert taken is None or isinstance(taken, Alias)
+        if name == account.handle and taken is not None and taken.target != account.id:
+            raise fail(f"Another merchant goes by the name {name!r}. Choose another handle.")
+        if name == account.handle and taken is None and name:
+            altered.append((ABSENT, None, new_alias("handle", name, account.id, Clock().moment())))
+        elif name != account.handle and taken is not None and row is not None:
+            altered.append((row.version, taken, None))
+    return altered

@@ -13,8 +13,8 @@ Mode = Literal["test", "live"]
 
 
 class Account(Record, frozen=True, kw_only=True):
-    """A merchant. `handle` is the name by which requests of the dialects may call it; it identifies nobody, for that is
-    what keys are for."""
+    """A merchant. `handle` is the name by which requests of the dialects may call it, and no other merchant's; it lets
+    nobody in, for that is what keys are for."""
 
     name: str = ""
     handle: str = ""

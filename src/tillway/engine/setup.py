@@ -77,12 +77,12 @@ def new_client_secret(created: int) -> tuple[ClientSecret, str]:
 
 
 async def create_account(
-    store: Store, clock: Clock, *, name: str = "", handle: str = "", by: Author = BY_ITSELF
+    store: Store, clock: Clock, *, name: str = "", by: Author = BY_ITSELF
 ) -> tuple[Account, list[NewKey]]:
     """An account with a test and a live key pair, in one commit. The keys come in the order test secret, test
     publishable, live secret, live publishable."""
     created = clock.now_ms() // 1000
-    account = Account(id=f"acct_{random_text(16)}", created=created, name=name, handle=handle)
+    account = Account(id=f"acct_{random_text(16)}", created=created, name=name)
     keys = [new_key(account.id, mode, kind, created=created) for mode in MODES for kind in ("secret", "publishable")]
     records: list[Record] = [account, *(key.record for key in keys)]
     at = clock.moment()
