@@ -48,7 +48,15 @@ def settled(shop: Shop, payment: stripe.PaymentIntent) -> stripe.PaymentIntent:
 def started(own_shop: Shop) -> dict[str, stripe.PaymentIntent]:
     """Debits that are begun together, because the bank takes its seconds for each."""
     scenarios = ("usBankAccount_success", "usBankAccount_accountClosed", "sepaDebit_insufficientFunds_de")
-    return {name: debit(own_shop, f"pm_{name}") for name in (*scenarios, "usBankAccount_dispute")}
+    return {
+        **{name: debit(own_shop, f"pm_{name}") for name in (*scenarios, "usBankAccount_dispute")},
+        "kept and not authorized": debit(
+            own_shop,
+            "pm_usBankAccount_debitNotAuthorized",
+            customer=own_shop.v1.customers.create({"name": "Jenny"}).id,
+            setup_future_usage="off_session",
+        ),
+    }
 
 
 def test_a_debit_is_pending_until_the_bank_settles_it(own_shop: Shop, started: dict[str, Any]) -> None:
@@ -231,3 +239,34 @@ def test_a_debit_that_is_disputed(own_shop: Shop, started: dict[str, Any]) -> No
     while not own_shop.v1.charges.retrieve(paid.latest_charge.id).disputed:
         assert time.monotonic() < until
         time.sleep(0.2)
+    assert mandate_of(own_shop, paid.latest_charge).status == "inactive"
+
+
+def mandate_of(shop: Shop, charge: Any) -> Any:
+    return shop.v1.mandates.retrieve(charge.payment_method_details.us_bank_account.mandate)
+
+
+def test_a_mandate_ends_with_the_word_that_there_was_none(own_shop: Shop, started: dict[str, Any]) -> None:
+    """A debit that its account's owner did not authorize takes the mandate with it; another failure does not."""
+    failed: Any = settled(own_shop, started["kept and not authorized"])
+    mandate = mandate_of(own_shop, failed.latest_charge)
+    assert (failed.last_payment_error.code, mandate.type, mandate.status) == (
+        "debit_not_authorized",
+        "multi_use",
+        "inactive",
+    )
+    (told,) = [
+        event
+        for event in own_shop.v1.events.list({"type": "mandate.updated", "limit": 100}).data
+        if event.data.object["id"] == mandate.id
+    ]
+    assert told.data.previous_attributes.status == "active"
+    for given in ({"mandate_data": None}, {"mandate_data": None, "mandate": mandate.id}):
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            debit(own_shop, mandate.payment_method, customer=failed.customer, off_session=True, **given)
+        assert refused.value.code == "payment_intent_mandate_invalid"
+    # The customer has agreed anew.
+    assert debit(own_shop, mandate.payment_method, customer=failed.customer).status == "processing"
+
+    closed: Any = settled(own_shop, started["usBankAccount_accountClosed"])
+    assert mandate_of(own_shop, closed.latest_charge).status == "active"

@@ -2,8 +2,13 @@
 
 from typing import Any, Literal
 
+import msgspec
+
 from tillway.domain.payment_method import PaymentMethod
-from tillway.domain.record import Moment, Record
+from tillway.domain.record import Changes, EventDraft, Moment, Record
+
+REVOKED_BY = frozenset(("debit_not_authorized",))
+"""Why a debit came back, where that says that there was no permission, or is none any more."""
 
 
 class Mandate(Record, frozen=True, kw_only=True):
@@ -44,3 +49,11 @@ def accepted(method: PaymentMethod, given: dict[str, Any], at: Moment, *, once: 
         amount_minor=once[0] if once is not None else None,
         currency=once[1] if once is not None else None,
     )
+
+
+def revoked(mandate: Mandate) -> Changes:
+    """It permits nothing any more: the account's owner told their bank so. A second time it changes nothing."""
+    if mandate.status == "inactive":
+        return Changes()
+    after = msgspec.structs.replace(mandate, status="inactive")
+    return Changes(records=(after,), events=(EventDraft(type="mandate.updated", record=after, previous=mandate),))

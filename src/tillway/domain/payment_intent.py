@@ -262,7 +262,7 @@ def _can_debit(payment: PaymentIntent, method: PaymentMethod, terms: Terms) -> N
     if terms.mandate is None:
         raise Refused(
             "payment_intent_mandate_invalid",
-            "This PaymentIntent requires a mandate, and the payment method has none. Send with the confirmation how "
+            "This PaymentIntent requires a mandate, and the payment method has none that is active. Send how "
             "the customer accepted it, as mandate_data[customer_acceptance].",
             param="mandate_data",
             payment_intent=payment,

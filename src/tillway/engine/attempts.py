@@ -37,11 +37,13 @@ from tillway.connectors.transport import converse
 from tillway.domain import dispute, payment_intent, payout, refund
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.attempt import Attempt, reference_of
+from tillway.domain.bank_account import failure
 from tillway.domain.charge import Charge, warned
 from tillway.domain.customer import Customer
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.mail import announced
+from tillway.domain.mandate import REVOKED_BY, Mandate, revoked
 from tillway.domain.mandate import reference_of as reference_of_mandate
 from tillway.domain.order import OrderTask, task_id, wake
 from tillway.domain.outcome import Declined
@@ -323,6 +325,8 @@ class Attempts:
                 if method is not None and isinstance(outcome, Succeeded) and payment.attempt == attempt.id:
                     customer = await load.maybe(Customer, payment.customer) if payment.future_usage else None
                     changes = changes.then(payment_intent.kept(payment, method, customer))
+                if isinstance(outcome, Declined) and failure(outcome).code in REVOKED_BY and changes.records:
+                    changes = (await self._revoked(load, charge)).then(changes)
                 if attempt.shows == "charge":
                     changes = payment_intent.as_charge(changes, charge)
                 if payment.order is not None and attempt.id in changes.deletes:
@@ -359,6 +363,12 @@ class Attempts:
             return await load.maybe(Charge, payment.latest_charge)
         own = f"ch_{attempt.suffix}"
         return await load.maybe(Charge, own) if attempt.shows == "charge" or payment.latest_charge == own else None
+
+    async def _revoked(self, load: Load, charge: Charge | None) -> Changes:
+        """The mandate behind a debit ends, where that was one."""
+        if charge is None or charge.mandate is None:
+            return Changes()
+        return revoked(await load.get(Mandate, charge.mandate))
 
     async def ask(self, caller: Caller, attempt: Attempt) -> None:
         """Ask the provider now about an attempt that may have been sent, and would be asked about later."""
@@ -492,13 +502,16 @@ class Attempts:
             charge = await load.get(Charge, f"ch_{suffix}")
             if notice.stage == "warning":
                 return warned(charge)
-            return dispute.open_dispute(
+            changes = dispute.open_dispute(
                 charge,
                 reason=notice.reason or "general",
                 inquiry=notice.stage == "inquiry",
                 amount_minor=notice.amount_minor,
                 at=at,
             )
+            if not changes.records or notice.stage == "inquiry":
+                return changes
+            return (await self._revoked(load, charge)).then(changes)
 
         try:
             await self.engine.run(Caller.system(scope, "notice", actor=actor), work)

@@ -193,7 +193,8 @@ async def permission(
             )
         return known.id, method, Changes()
     if given is None:
-        return method.mandate, method, Changes()
+        kept = await load.maybe(Mandate, method.mandate)
+        return kept.id if kept is not None and kept.status == "active" else None, method, Changes()
     new = accepted(method, given, at, once=once)
     if once is not None:
         return new.id, method, Changes(records=(new,))
