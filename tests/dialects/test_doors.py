@@ -162,7 +162,8 @@ def test_every_door_has_a_name_that_can_be_asked_for() -> None:
 
 
 def test_each_dialect_has_its_document() -> None:
-    """docs/openapi/<dialect>.json is what the routes say. `python tests/dialects/test_doors.py` writes them anew."""
+    """docs/openapi/<dialect>.json is what the routes say. This file, run with `PYTHONPATH=tests:tests/api`, writes them
+    anew."""
     for name, text in _documents().items():
         assert (DOCUMENTS / f"{name}.json").read_text() == text, f"docs/openapi/{name}.json is out of date"
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -246,6 +247,19 @@ def test_stored_credit_is_set_spent_and_given_back(shop: Shop) -> None:
     assert shown["amount"] == 0.5
 
 
+@pytest.mark.parametrize("id", ["ada@example.com", "Zoë 李 #7?", "100%25", "a;b=c&d+e"])
+def test_ids_are_any_text_that_can_stand_in_a_path(shop: Shop, id: str) -> None:
+    id = f"{id}-{shop.tag}"
+    path = quote(id, safe="")
+    status, shown = shop.call("PUT", f"/users/{path}/credit", {"amount": 5, "currency": "EUR"})
+    assert (status, shown["user_id"]) == (200, id), shown
+    product = {"name": "Book", "price": 5, "available_count": 1, "type": "book"}
+    assert shop.call("PUT", f"/products/{path}", product)[1]["product_id"] == id
+    shop.post(shop.order(line(id, price=5), id=id, user_id=id, payment=CREDIT))
+    placed = shop.ended(path)
+    assert (placed["status"], placed["order_id"]) == ("placed", id)
+
+
 def test_ids_may_pass_for_card_numbers(shop: Shop) -> None:
     digits = f"424242{uuid4().int % 10**9:09}"
     digits += next(last for last in "0123456789" if luhn_valid(digits + last))
@@ -263,8 +277,11 @@ ORDER_ID = "refused-order"
 @pytest.mark.parametrize(
     ("change", "status", "error", "param"),
     [
-        ({"order_id": None}, 400, "parameter_invalid_empty", "order_id"),
-        ({"order_id": "a b"}, 400, "parameter_invalid_string", "order_id"),
+        ({"order_id": None}, 400, "parameter_missing", "order_id"),
+        ({"order_id": "a/b"}, 400, "parameter_invalid_string", "order_id"),
+        ({"order_id": ".."}, 400, "parameter_invalid_string", "order_id"),
+        ({"user_id": " ada"}, 400, "parameter_invalid_string", "user_id"),
+        ({"user_id": "ada\n"}, 400, "parameter_invalid_string", "user_id"),
         ({"currency": "XXQ"}, 400, "invalid_currency", "currency"),
         ({"products": []}, 400, "parameter_invalid_array", "products"),
         ({"products": [line("book")] * 41}, 400, "parameter_invalid_array", "products"),
@@ -298,7 +315,7 @@ def test_what_is_wrong_is_named_and_makes_no_order(
     assert (refused, shown["error"]["param"]) == (status, param), shown
     assert error is None or shown["error"]["type"] == error
     assert shown["error"]["cause"] and shown["error"]["request_id"]
-    if order["order_id"] is not None and " " not in order["order_id"]:
+    if order["order_id"] is not None and "/" not in order["order_id"]:
         assert shop.call("GET", f"/orders/{order['order_id']}")[0] == 404
 
 

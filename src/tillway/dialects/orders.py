@@ -56,16 +56,17 @@ class Name(OwnId):
         return super().read(str(value) if type(value) is int else value, name)
 
     def _checked(self, text: str, name: str) -> str:
-        if not text.isascii() or not all(character.isalnum() or character in "_.:-" for character in text):
+        if "/" in text or not text.isprintable() or text != text.strip() or not text.strip("."):
             raise Refused(
                 "parameter_invalid_string",
-                f"Invalid {shown(name)}: Latin letters, digits and the signs _ . : - alone",
+                f"Invalid {shown(name)}: an id stands in paths, so it has no / and no line break, no blank at its ends, "
+                "and more than full stops",
                 param=shown(name),
             )
         return text
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "maxLength": self.maximum, "pattern": "^[A-Za-z0-9_.:-]+$"}
+        return {"type": "string", "maxLength": self.maximum, "pattern": "^[^/]+$"}
 
 
 ORDER = Params(
