@@ -59,7 +59,7 @@ class Name(OwnId):
         if "/" in text or not text.isprintable() or text != text.strip() or not text.strip("."):
             raise Refused(
                 "parameter_invalid_string",
-                f"Invalid {shown(name)}: an id stands in paths, so it has no / and no line break, no blank at its ends, "
+                f"Invalid {shown(name)}: an id stands in paths, so it has no /, no line break, no blank around it "
                 "and more than full stops",
                 param=shown(name),
             )
