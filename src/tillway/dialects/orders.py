@@ -59,8 +59,8 @@ class Name(OwnId):
         if "/" in text or not text.isprintable() or text != text.strip() or not text.strip("."):
             raise Refused(
                 "parameter_invalid_string",
-                f"Invalid {shown(name)}: an id stands in paths. Write it without / and line breaks, without blanks at its "
-                "ends, and not of full stops alone.",
+                f"Invalid {shown(name)}: an id stands in paths. Write it without / and line breaks, without blanks at "
+                "its ends, and not of full stops alone.",
                 param=shown(name),
             )
         return text
