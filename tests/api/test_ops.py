@@ -73,3 +73,32 @@ async def test_a_doubt_is_resolved_by_a_person(stall: Stall) -> None:
     assert (await stall.inside.ok(stall.merchant, "GET", "/ops/v1/doubts"))["data"] == []
     again = await stall.inside.call(stall.merchant, "POST", f"/ops/v1/doubts/{doubt}/resolve", {"outcome": "declined"})
     assert again.status == 404
+
+
+async def test_what_takes_days_is_no_doubt_until_they_are_over(stall: Stall) -> None:
+    """A card whose bank does not know yet is in doubt at once, a debit whose bank never tells after two weeks; a
+    question about it that is lost meanwhile makes no doubt of it."""
+    card = await stall.doubt()
+    debit = await stall.paid(
+        "pm_usBankAccount_processing",
+        currency="usd",
+        payment_method_types=["us_bank_account"],
+        mandate_data={"customer_acceptance": {"type": "offline"}},
+    )
+    assert debit["status"] == "processing"
+
+    async def doubts(**params: Any) -> Any:
+        return await stall.inside.ok(stall.merchant, "GET", "/ops/v1/doubts", params)
+
+    assert [one["id"] for one in (await doubts())["data"]] == [card]
+    await stall.inside.wait(12 * 86_400)
+    await stall.post("/ops/v1/simulator", faults={"rules": [{"fault": "error_before", "operation": "look_up"}]})
+    await stall.inside.wait(86_400)
+    assert (await doubts())["data"] == [], "the card has been asked about since, and the debit has a day left"
+    await stall.inside.wait(86_400)
+    other = await stall.doubt()
+    overdue = f"att_{debit['latest_charge'].removeprefix('ch_')}"
+    page = await doubts(limit=1)
+    assert [(one["id"], one["needs_attention"]) for one in page["data"]] == [(overdue, True)]
+    assert page["has_more"]
+    assert [one["id"] for one in (await doubts(starting_after=overdue))["data"]] == [other]

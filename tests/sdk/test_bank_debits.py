@@ -240,6 +240,8 @@ def test_a_debit_that_is_disputed(own_shop: Shop, started: dict[str, Any]) -> No
         assert time.monotonic() < until
         time.sleep(0.2)
     assert mandate_of(own_shop, paid.latest_charge).status == "inactive"
+    (dispute,) = own_shop.v1.disputes.list({"charge": paid.latest_charge.id}).data
+    assert "payment_method_details" not in dispute.to_dict(), "it is no card's"
 
 
 def mandate_of(shop: Shop, charge: Any) -> Any:

@@ -126,7 +126,7 @@ async def close(call: Call) -> Answer:
 
 @shape(Dispute, object="dispute", expandable="charge payment_intent")
 def dispute_shape(dispute: Dispute, view: View) -> dict[str, Any]:
-    return {
+    shown: dict[str, Any] = {
         "id": dispute.id,
         "object": "dispute",
         "amount": dispute.amount_minor,
@@ -149,15 +149,15 @@ def dispute_shape(dispute: Dispute, view: View) -> dict[str, Any]:
         "livemode": view.livemode,
         "metadata": dispute.metadata,
         "payment_intent": dispute.payment if dispute.payment.startswith("pi_") else None,
-        "payment_method_details": {
-            "card": {
-                "brand": dispute.brand,
-                "case_type": "inquiry" if dispute.inquiry else "chargeback",
-                "network": dispute.brand,
-                "network_reason_code": "10.4",
-            },
-            "type": "card",
-        },
         "reason": dispute.reason,
         "status": dispute.status,
     }
+    if dispute.brand is not None:
+        card = {
+            "brand": dispute.brand,
+            "case_type": "inquiry" if dispute.inquiry else "chargeback",
+            "network": dispute.brand,
+            "network_reason_code": "10.4",
+        }
+        shown["payment_method_details"] = {"card": card, "type": "card"}
+    return shown

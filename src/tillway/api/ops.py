@@ -1,10 +1,11 @@
 """`/ops/v1`: what Stripe has no word for. The merchant's own secret key opens it."""
 
+import asyncio
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from tillway.api.lists import SCAN_PAGE
-from tillway.api.params import Amount, Array, Enum, Integer, Limit, Object, Parameter, Params
+from tillway.api.lists import SCAN_MAX, SCAN_PAGE
+from tillway.api.params import LIMIT_DEFAULT, Amount, Array, Enum, Id, Integer, Limit, Object, Parameter, Params
 from tillway.api.routes import Answer, Call, route
 from tillway.api.wire import shown
 from tillway.connectors.faults import CALL_FAULTS, MS_MAX, NOTICE_FAULTS, OPERATIONS, RULES_MAX, FaultsInvalid
@@ -18,7 +19,7 @@ from tillway.engine.connections import SIMULATOR, described
 from tillway.engine.core import Caller
 from tillway.store.codec import decode
 
-LIST = Params(limit=Limit())
+DOUBTS = Params(limit=Limit(), starting_after=Id())
 RESOLVE = Params(outcome=Enum("succeeded", "declined", required=True))
 
 
@@ -51,24 +52,25 @@ _RULE = Object(
 )
 SIMULATE = Params(faults=Object(seed=Integer(minimum=0), rules=Array(_RULE, maximum=RULES_MAX), required=True))
 
-DOUBTS_SCAN_MAX = 20_000
 
-
-@route("GET", "/ops/v1/doubts", LIST, returns="list")
+@route("GET", "/ops/v1/doubts", DOUBTS, returns="list")
 async def doubts(call: Call) -> Answer:
-    """Money in doubt: attempts whose outcome nobody knows yet, oldest first."""
-    scope, limit = call.caller.scope_key, call.params.get("limit", 10)
+    """Money in doubt, oldest first: attempts whose outcome nobody knows, although it is time."""
+    scope, limit = call.caller.scope_key, call.params.get("limit", LIMIT_DEFAULT)
+    now, head = call.platform.engine.clock.now_ms() // 1000, f"{scope}/att_"
+    # One that has been settled since is as good a place to go on from as any.
+    after = f"{head}{call.params['starting_after'].removeprefix('att_')}" if "starting_after" in call.params else None
     found: list[dict[str, Any]] = []
-    after: str | None = None
-    for _ in range(0, DOUBTS_SCAN_MAX, SCAN_PAGE):
-        rows = await call.platform.store.query(None, f"{scope}/att_", after=after, limit=SCAN_PAGE, order="oldest")
+    for _ in range(0, SCAN_MAX, SCAN_PAGE):
+        rows = await call.platform.store.query(None, head, after=after, limit=SCAN_PAGE, order="oldest")
         for row in rows:
             attempt = decode(row.key.partition("/")[2], row.body)
-            if isinstance(attempt, Attempt) and attempt.state not in ("scheduled", "new"):
-                found.append(_doubt(attempt))
+            if isinstance(attempt, Attempt) and attempt.in_doubt(now):
+                found.append(_doubt(attempt, now))
         if len(rows) < SCAN_PAGE or len(found) > limit:
             break
         after = rows[-1].key
+        await asyncio.sleep(0)  # A long look must not keep payments waiting.
     return {"object": "list", "data": found[:limit], "has_more": len(found) > limit, "url": "/ops/v1/doubts"}
 
 
@@ -86,10 +88,10 @@ async def resolve(call: Call) -> Answer:
     caller = Caller.system(asked.scope, asked.operation, actor=asked.actor)
     caller.hint, caller.request_id, caller.client_ip = asked.hint, asked.request_id, asked.client_ip
     await call.platform.attempts.settle(caller, attempt, outcome)
-    return _doubt(attempt) | {"resolved": call.params["outcome"]}
+    return _doubt(attempt, call.platform.engine.clock.now_ms() // 1000) | {"resolved": call.params["outcome"]}
 
 
-def _doubt(attempt: Attempt) -> dict[str, Any]:
+def _doubt(attempt: Attempt, now: int) -> dict[str, Any]:
     return {
         "id": attempt.id,
         "object": "doubt",
@@ -99,7 +101,7 @@ def _doubt(attempt: Attempt) -> dict[str, Any]:
         "created": attempt.created,
         "currency": attempt.currency,
         "kind": attempt.kind,
-        "needs_attention": attempt.doubtful,
+        "needs_attention": attempt.needs_attention(now),
         "next_question": attempt.due_at_ms // 1000,
         "reason": attempt.reason,
         "state": attempt.state,

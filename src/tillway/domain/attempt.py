@@ -17,6 +17,10 @@ DOUBTFUL_AFTER_ASKS = 5
 
 ASK_INTERVAL_MAX_SECONDS = 15 * 60
 
+BANK_DAYS_SECONDS = 14 * 24 * 60 * 60
+"""How long what goes from bank to bank may be pending, as a debit, its refund and a payout are: SEPA debits are the
+slowest."""
+
 
 class Attempt(Record, frozen=True, kw_only=True):
     """`subject` is the payment (`pi_`, `dpi_`), refund (`re_`) or payout (`po_`) it belongs to, `method` what pays.
@@ -25,6 +29,8 @@ class Attempt(Record, frozen=True, kw_only=True):
 
     `parent` and `parent_bank_id` name the authorization that a capture, void, increment or refund is about. `idem` is
     the idempotency record that gets its answer when the attempt settles, and `shows` which object that answer is.
+
+    `patience_seconds` is how long the provider may call it pending before that is a doubt; a card has none.
     """
 
     kind: Literal["authorize", "capture", "void", "increment", "refund", "payout"]
@@ -43,14 +49,25 @@ class Attempt(Record, frozen=True, kw_only=True):
     reason: str | None = None
     idem: str | None = None
     shows: Literal["subject", "charge"] = "subject"
+    patience_seconds: int = 0
 
     @property
     def suffix(self) -> str:
         return self.id.removeprefix("att_")
 
-    @property
-    def doubtful(self) -> bool:
-        return self.state == "unknown" and self.asked >= DOUBTFUL_AFTER_ASKS
+    def in_doubt(self, now: int) -> bool:
+        """Whether nobody knows its outcome at `now` (epoch seconds) although somebody should by then."""
+        return self.state == "unknown" or (self.state == "pending" and self.overdue(now))
+
+    def overdue(self, now: int) -> bool:
+        return now >= self.created + self.patience_seconds
+
+    def needs_attention(self, now: int) -> bool:
+        """Whether a person should ask the provider: many questions were fruitless, or the days are over that moving the
+        money from bank to bank may take."""
+        if self.state == "unknown" and self.asked >= DOUBTFUL_AFTER_ASKS:
+            return True
+        return self.patience_seconds > 0 and self.overdue(now) and self.in_doubt(now)
 
 
 def ask_delay_seconds(asked: int, first_seconds: float) -> float:

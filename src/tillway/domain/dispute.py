@@ -30,7 +30,8 @@ class Dispute(Record, frozen=True, kw_only=True):
     status: str = "needs_response"
     inquiry: bool = False
     connector: str = ""
-    brand: str = "visa"
+    brand: str | None = "visa"
+    """The card's; None where a bank account was debited."""
     evidence: dict[str, Any] = {}
     submissions: int = 0
     due_by: int = 0
@@ -59,7 +60,7 @@ def open_dispute(charge: Charge, *, reason: str, inquiry: bool, amount_minor: in
         status="warning_needs_response" if inquiry else "needs_response",
         inquiry=inquiry,
         connector=charge.connector,
-        brand=charge.card.brand if charge.card is not None else "visa",
+        brand=charge.card.brand if charge.card is not None else None,
         due_by=at.now + EVIDENCE_DUE_SECONDS,
     )
     disputed = msgspec.structs.replace(charge, disputed=True, charged_back=not inquiry, dispute=dispute.id)

@@ -10,7 +10,7 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from tillway.domain import credit
-from tillway.domain.attempt import SENDS_MAX, Attempt, ask_delay_seconds
+from tillway.domain.attempt import BANK_DAYS_SECONDS, SENDS_MAX, Attempt, ask_delay_seconds
 from tillway.domain.bank_account import DEBIT_CURRENCIES, check_payment, check_verification, failure, without_number
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
@@ -299,6 +299,7 @@ def _begin(payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Mome
         method=method.id,
         idem=idem,
         shows=terms.shows,
+        patience_seconds=BANK_DAYS_SECONDS if method.type in DEBIT_CURRENCIES else 0,
     )
     started = _with(payment, status="processing", attempt=attempt.id)
     if method.type in DEBIT_CURRENCIES:
@@ -460,9 +461,11 @@ def sent_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
 
 def asked_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first_seconds: float) -> Attempt:
     """Nobody knows yet: the provider is asked by our reference, ever more seldom, and no answer is ever guessed."""
+    # A question that is lost takes nothing from the provider's word that it will take days.
+    pending = isinstance(outcome, Pending) or (attempt.state == "pending" and not attempt.overdue(at.now))
     return msgspec.structs.replace(
         attempt,
-        state="pending" if isinstance(outcome, Pending) else "unknown",
+        state="pending" if pending else "unknown",
         reason=None if isinstance(outcome, Pending) else outcome.reason,
         asked=attempt.asked + 1,
         due_at_ms=at.now_ms + int(ask_delay_seconds(attempt.asked, first_seconds) * 1000),

@@ -15,7 +15,7 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
-from tillway.domain.attempt import SENDS_MAX, Attempt
+from tillway.domain.attempt import BANK_DAYS_SECONDS, SENDS_MAX, Attempt
 from tillway.domain.ledger import SECONDS_PER_DAY, Entry, EntryType, balance_entry, transfer_entry
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import asked_later, sent_again
@@ -172,6 +172,7 @@ def create(
         connector=connector,
         state="scheduled",
         due_at_ms=at.now_ms + delay_ms,
+        patience_seconds=BANK_DAYS_SECONDS,
     )
     return Changes(
         result=payout,

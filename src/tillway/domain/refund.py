@@ -5,7 +5,7 @@ from typing import Any, assert_never
 import msgspec
 
 from tillway.domain import credit
-from tillway.domain.attempt import SENDS_MAX, Attempt
+from tillway.domain.attempt import BANK_DAYS_SECONDS, SENDS_MAX, Attempt
 from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
@@ -97,6 +97,7 @@ def create(
         parent=charge.reference,
         parent_bank_id=charge.bank_id,
         idem=idem,
+        patience_seconds=BANK_DAYS_SECONDS if charge.method_type in DEBIT_CURRENCIES else 0,
     )
     refund = changed(
         Refund(

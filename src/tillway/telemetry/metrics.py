@@ -69,7 +69,7 @@ TABLE = (
         "tillway_doubts",
         "gauge",
         ("connector", "state"),
-        "Attempts whose outcome nobody knows yet: pending, unknown, or doubtful (many questions gave no answer).",
+        "Attempts whose outcome nobody knows yet: pending, unknown, or doubtful (it is time to ask).",
     ),
     Metric(
         "tillway_commit_seconds", "histogram", (), "Commits, from the decision to the flushed answer.", _FLUSH_SECONDS

@@ -79,7 +79,8 @@ class Scrape:
             for task in await self._open_attempts(now_ms):
                 attempt = decode(task.key.partition("/")[2], task.body)
                 if isinstance(attempt, Attempt) and attempt.state in ("pending", "unknown"):
-                    place = (attempt.connector, "doubtful" if attempt.doubtful else attempt.state)
+                    doubtful = attempt.needs_attention(now_ms // 1000)
+                    place = (attempt.connector, "doubtful" if doubtful else attempt.state)
                     counts[place] = counts.get(place, 0) + 1
             oldest.values = ages
             # A connector that has none any more says 0 and does not vanish.
