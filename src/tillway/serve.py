@@ -65,7 +65,9 @@ def run(settings: Settings, visitor: Visitor | None = None) -> None:
     settings, address = _bound(settings)
     with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
         if settings.workers > 1:
-            workers.supervise(settings.workers, lambda number: _work(_of_worker(settings, number), address, None))
+            workers.supervise(
+                settings.workers, lambda number, tie: _work(_of_worker(settings, number), address, None, tie)
+            )
         else:
             _work(settings, address, visitor)
 
@@ -80,8 +82,8 @@ def _of_worker(settings: Settings, number: int) -> Settings:
     return msgspec.structs.replace(settings, metrics_listen=f"{shown}:{port + number if port else 0}")
 
 
-def _work(settings: Settings, address: str, visitor: Visitor | None) -> None:
-    """Serve in this process."""
+def _work(settings: Settings, address: str, visitor: Visitor | None, tie: workers.Tie | None = None) -> None:
+    """Serve in this process, which `tie` binds to its supervisor where it is one of several."""
     traces = Traces.from_environment(settings.trace_context) if settings.traces == "on" else None
     writer = Writer(sys.stderr.fileno())
     lines = Lines(writer, settings.log_format)
@@ -91,7 +93,7 @@ def _work(settings: Settings, address: str, visitor: Visitor | None) -> None:
     root.setLevel(settings.log_level.upper())
     recorder = Recorder(Metrics(), lines if root.isEnabledFor(logging.INFO) else None, traces)
     try:
-        uvloop.run(_serve(settings, address, visitor, recorder, lines))
+        uvloop.run(_serve(settings, address, visitor, recorder, lines, tie))
     finally:
         if traces is not None:
             traces.close()
@@ -144,7 +146,14 @@ def _tune_the_interpreter() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
-async def _serve(settings: Settings, address: str, visitor: Visitor | None, recorder: Recorder, lines: Lines) -> None:
+async def _serve(
+    settings: Settings,
+    address: str,
+    visitor: Visitor | None,
+    recorder: Recorder,
+    lines: Lines,
+    tie: workers.Tie | None,
+) -> None:
     running = await assemble(settings, recorder=recorder)
     scrape = Scrape(recorder.metrics, running.store, running.platform.engine.clock, lines.writer)
     try:
@@ -170,11 +179,13 @@ async def _serve(settings: Settings, address: str, visitor: Visitor | None, reco
         ssl_key=settings.tls_key,
         ssl_protocol_min=SSLProtocols.tls12,
     )
-    asked, urged = _signals()
+    asked, urged = _signals(tie)
     running.runner.start()
     serving = asyncio.ensure_future(server.serve())
     await _reachable(address, settings.port, serving)
     lines.tell("Tillway serves", url=public_url(settings))
+    if tie is not None:
+        tie.serves()
     visit = asyncio.ensure_future(visitor(public_url(settings))) if visitor is not None else None
     waits = {asked, serving} if visit is None else {asked, serving, visit}
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -200,8 +211,9 @@ async def _serve(settings: Settings, address: str, visitor: Visitor | None, reco
         visit.result()
 
 
-def _signals() -> "tuple[asyncio.Future[None], asyncio.Future[None]]":
-    """What the first SIGTERM or SIGINT completes, and what the second does: whoever asks twice will not wait."""
+def _signals(tie: workers.Tie | None) -> "tuple[asyncio.Future[None], asyncio.Future[None]]":
+    """What the first SIGTERM or SIGINT completes, and what the second does: whoever asks twice will not wait. A worker
+    whose supervisor is gone is asked by that: nobody else would ever stop it."""
     loop = asyncio.get_running_loop()
     asked, urged = loop.create_future(), loop.create_future()
 
@@ -213,6 +225,14 @@ def _signals() -> "tuple[asyncio.Future[None], asyncio.Future[None]]":
 
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, received)
+    if tie is not None:
+        orphaned = tie.orphaned
+
+        def bereft() -> None:
+            loop.remove_reader(orphaned)
+            received()
+
+        loop.add_reader(orphaned, bereft)
     return asked, urged
 
 

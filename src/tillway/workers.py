@@ -1,74 +1,139 @@
 """Several server processes on one host: started together, kept at their number, and stopped together."""
 
+import contextlib
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
-DIES_EARLY_SECONDS = 10.0
-"""A worker that ends sooner than this after its start has something against it that starting it again will not mend."""
+import msgspec
 
-EARLY_DEATHS_MAX = 3
+DEATHS_MAX = 3
+"""How many workers may end before the first one serves. Starting more will not mend what they have against it."""
+
+PAUSE_SECONDS = (0.5, 5.0)
+"""The wait before another takes the place of one that ended before it served: the first, doubling up to the second."""
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class WorkersFailed(Exception):
     """The workers die as soon as they are started. Why, they have said themselves."""
 
 
-def supervise(number: int, work: Callable[[int], None]) -> None:
-    """Run `work(n)` in `number` processes, n from 0, until SIGTERM or SIGINT, which they get too.
+class Tie(msgspec.Struct, frozen=True):
+    """What binds a worker to its supervisor. `orphaned` is a descriptor that becomes readable when that one is gone."""
 
-    One that dies is started again; what it was at is found again by the others when its leases run out. Raises
-    `WorkersFailed` where they die again and again. Call it before there are threads.
+    orphaned: int
+    _told: int
+
+    def serves(self) -> None:
+        """Tell the supervisor that this worker is at work."""
+        os.write(self._told, b"s")
+
+
+class _Worker(msgspec.Struct, frozen=True):
+    number: int
+    told: int
+
+    def has_served(self) -> bool:
+        """Whether it said so before it died. Asked once."""
+        with open(self.told, "rb", buffering=0) as told:
+            return bool(told.read(1))
+
+
+def supervise(number: int, work: Callable[[int, Tie], None]) -> None:
+    """Run `work(n, tie)` in `number` processes, n from 0, until SIGTERM or SIGINT, which they get too.
+
+    One that dies is started again; what it was at is found again by the others when its leases run out. Whoever dies
+    while the database is away, say, is followed after a pause. Raises `WorkersFailed` where none has ever served.
+    Workers whose supervisor is killed learn of it by their tie. Call it before there are threads.
     """
-    processes: dict[int, tuple[int, float]] = {}
+    crew: dict[int, _Worker] = {}
     stopping = False
-    early_deaths = 0
+    unserved, has_anybody_served = 0, False
+    orphaned, alive = os.pipe()
 
     def pass_on(sign: int, _frame: FrameType | None) -> None:
         nonlocal stopping
         stopping = True
-        for process in list(processes):
-            os.kill(process, sign)
+        for process in list(crew):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, sign)
 
-    former = {sign: signal.signal(sign, pass_on) for sign in (signal.SIGTERM, signal.SIGINT)}
+    def hire(n: int) -> None:
+        with _undisturbed():
+            process, told = _start(n, work, orphaned, alive)
+            crew[process] = _Worker(n, told)
+
+    former = {sign: signal.signal(sign, pass_on) for sign in _STOPS}
     try:
         for n in range(number):
-            processes[_start(n, work)] = (n, time.monotonic())
-        while processes:
+            if not stopping:
+                hire(n)
+        while crew:
             process, status = os.wait()
-            n, started = processes.pop(process)
+            worker = crew.pop(process)
+            served = worker.has_served()
+            has_anybody_served |= served
             if stopping:
                 continue
-            code = os.waitstatus_to_exitcode(status)
-            if time.monotonic() - started < DIES_EARLY_SECONDS:
-                early_deaths += 1
-            else:
-                early_deaths = 0
-            if early_deaths >= EARLY_DEATHS_MAX:
+            unserved = 0 if served else unserved + 1
+            if unserved >= DEATHS_MAX and not has_anybody_served:
                 pass_on(signal.SIGTERM, None)
                 continue
-            print(f"tillway: worker {n} ended with {code}; another takes its place", file=sys.stderr, flush=True)
-            processes[_start(n, work)] = (n, time.monotonic())
+            code = os.waitstatus_to_exitcode(status)
+            print(f"tillway: worker {worker.number} ended with {code}; another takes its place", file=sys.stderr)
+            sys.stderr.flush()
+            again_at = time.monotonic() + _pause(unserved)
+            while not stopping and time.monotonic() < again_at:
+                time.sleep(0.05)
+            if not stopping:
+                hire(worker.number)
     finally:
         for sign, handler in former.items():
             signal.signal(sign, handler)
-    if early_deaths >= EARLY_DEATHS_MAX:
-        raise WorkersFailed(f"{EARLY_DEATHS_MAX} workers ended within {DIES_EARLY_SECONDS:g} seconds of their start.")
+        os.close(orphaned)
+        os.close(alive)
+    if unserved >= DEATHS_MAX and not has_anybody_served:
+        raise WorkersFailed(f"{unserved} workers ended before one of them served.")
 
 
-def _start(n: int, work: Callable[[int], None]) -> int:
+def _pause(unserved: int) -> float:
+    first, last = PAUSE_SECONDS
+    return float(min(first * 2 ** (unserved - 1), last)) if unserved else 0.0
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals to stop wait until what is done here is done: one that came between a fork and its entry in the crew
+    would never reach the new worker."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _start(n: int, work: Callable[[int, Tie], None], orphaned: int, alive: int) -> tuple[int, int]:
+    """A new process that does `work`; its id, and where it tells that it serves."""
+    told, tell = os.pipe()
     process = os.fork()
     if process:
-        return process
+        os.close(tell)
+        return process, told
     code = 1
     try:
-        for sign in (signal.SIGTERM, signal.SIGINT):
+        # Who holds this end counts as the supervisor.
+        os.close(alive)
+        os.close(told)
+        for sign in _STOPS:
             signal.signal(sign, signal.SIG_DFL)
-        work(n)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        work(n, Tie(orphaned, tell))
         code = 0
     except BaseException as error:
         if type(error).__module__.startswith("tillway."):
