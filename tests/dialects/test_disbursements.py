@@ -2,10 +2,11 @@
 `/v1`."""
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 import msgspec
@@ -16,42 +17,18 @@ from tillway_server import TillwayServer, invoked_json
 ANNA = {"customer_id": "anna0001", "email": "anna@example.com"}
 
 
-class Door(Protocol):
-    """Where requests go: into this process, or over a socket to a server."""
-
-    async def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        key: str | None = None,
-        query: str = "",
-        body: bytes = b"",
-        content_type: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> Answer: ...
-
-
 class Http:
+    """Requests over a socket to a server, as `Inside` takes them within this process."""
+
     def __init__(self, base_url: str) -> None:
         self.client = httpx.AsyncClient(base_url=base_url, timeout=30)
 
     async def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        key: str | None = None,
-        query: str = "",
-        body: bytes = b"",
-        content_type: str | None = None,
-        headers: dict[str, str] | None = None,
+        self, method: str, path: str, *, key: str, query: str = "", body: bytes = b"", headers: Any = None, **more: Any
     ) -> Answer:
-        sent = dict(headers or {})
-        if key is not None:
-            sent["authorization"] = f"Bearer {key}"
-        if content_type is not None:
-            sent["content-type"] = content_type
+        sent = {"authorization": f"Bearer {key}", **(headers or {})}
+        if more:
+            sent["content-type"] = more["content_type"]
         answer = await self.client.request(method, f"{path}?{query}" if query else path, content=body, headers=sent)
         return Answer(answer.status_code, dict(answer.headers), answer.content)
 
@@ -59,7 +36,7 @@ class Http:
 class Payer:
     """A merchant who pays customers through the dialect."""
 
-    def __init__(self, door: Door, key: str) -> None:
+    def __init__(self, door: Http | Inside, key: str) -> None:
         self.door = door
         self.key = key
 
@@ -112,14 +89,6 @@ async def shop(tillway_server: TillwayServer, key: str) -> AsyncIterator[Payer]:
     assert (await shop.post("/v1/api/customer", ANNA)).status == 200
     yield shop
     await door.client.aclose()
-
-
-@pytest.fixture
-async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
-    """An installation in this process, whose clock can be moved."""
-    inside = await Inside.open(tmp_path)
-    yield inside
-    await inside.close()
 
 
 @pytest.fixture
@@ -420,3 +389,18 @@ async def test_a_connector_that_is_named(tmp_path: Path) -> None:
     await payer.post("/v1/api/customer", ANNA)
     assert (await payer.pay()).json["payment_method"] == "simulator"
     await inside.close()
+
+
+# Examples.
+
+
+def test_the_examples_run(key: str, example: Callable[..., list[str]]) -> None:
+    assert example("disbursements.py", key, CUSTOMER="anna0001") == [
+        "customer: anna0001 anna0001@example.com",
+        "accepted: pending 12.50 USD",
+        "settled: paid 12.50 USD",
+    ]
+    customer, made, listed = map(json.loads, example("disbursements.sh", key, CUSTOMER="bert0001"))
+    assert customer["customer_id"] == "bert0001"
+    assert (made["status"], made["amount"]) == ("pending", 12.5)
+    assert [payment["id"] for payment in listed] == [made["id"]]

@@ -1,6 +1,5 @@
 """What all dialects have in common: keys, merchants, content types, and that nothing a caller sends is our mistake."""
 
-from collections.abc import AsyncIterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,6 @@ def name_of(route: Route) -> str:
 
 def path_of(route: Route) -> str:
     return "/".join("x12345678" if part.startswith("{") else part for part in route.path.split("/"))
-
-
-@pytest.fixture
-async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
-    inside = await Inside.open(tmp_path)
-    yield inside
-    await inside.close()
 
 
 @pytest.fixture

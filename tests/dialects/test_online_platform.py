@@ -1,16 +1,11 @@
 """The online payment platform's contract, against a server, as its clients use it: shared/source-systems.md, part 3."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,7 +20,6 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.store.codec import decode
 
 CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2034, "cvv": "123"}
-EXAMPLES = Path(__file__).parents[2] / "examples"
 ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
@@ -428,38 +422,20 @@ def test_no_card_number_is_kept_or_logged(shop: Shop, tillway_server: TillwaySer
 # The examples.
 
 
-def test_the_examples_run(shop: Shop) -> None:
-    environment = {
-        "PATH": os.environ["PATH"],
-        "TILLWAY_URL": shop.server.base_url,
-        "TILLWAY_MERCHANT": shop.account,
-        "TILLWAY_KEY": shop.key,
-    }
-
-    def run(*command: str) -> str:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment).stdout
-
-    assert run(sys.executable, str(EXAMPLES / "online_payment_platform.py")).splitlines() == [
+def test_the_examples_run(shop: Shop, example: Callable[..., list[str]]) -> None:
+    assert example("online_payment_platform.py", shop.key, shop.account) == [
         "paid: Success Payment successful",
         "an old card: Failed Card has expired",
         "refund: Success Refunded 5.00 USD",
         "details: 12.50 ************4242 Refunded 5.00 of 12.50 USD",
     ]
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
-    answers = [json.loads(line) for line in run("sh", str(EXAMPLES / "online_payment_platform.sh")).splitlines()]
+    lines = example("online_payment_platform.sh", shop.key, shop.account)
+    answers = [json.loads(line) for line in lines]
     assert [answer["status"] for answer in answers] == ["Success"] * 3
     assert answers[2]["message"] == "Refunded 5.00 of 12.50 USD"
 
 
 # What the original has no word for.
-
-
-@pytest.fixture
-async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
-    inside = await Inside.open(tmp_path)
-    yield inside
-    await inside.close()
 
 
 async def test_a_payment_of_which_nobody_knows_is_pending_and_never_guessed(inside: Inside) -> None:

@@ -2,12 +2,8 @@
 
 import asyncio
 import json
-import os
-import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,6 @@ from tillway_server import TillwayServer
 from tillway.dialects.token_charge import REFUNDS_MAX
 from tillway.domain.payment_method import TOKEN_LIFETIME_SECONDS
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 CARD = {
     "card_number": "4242424242424242",
     "exp_month": 12,
@@ -302,21 +297,13 @@ def test_no_card_number_is_kept_or_logged(shop: Shop) -> None:
 # The examples.
 
 
-def test_the_examples_run(shop: Shop) -> None:
-    environment = {"PATH": os.environ["PATH"], "TILLWAY_URL": shop.server.base_url, "TILLWAY_KEY": shop.key}
-
-    def run(*command: str) -> list[str]:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
-        return done.stdout.splitlines()
-
-    said = run(sys.executable, str(EXAMPLES / "token_charge.py"))
+def test_the_examples_run(shop: Shop, example: Callable[..., list[str]]) -> None:
+    said = example("token_charge.py", shop.key)
     assert said[0] == "charged: succeeded 4200 ************4242"
     assert said[1].startswith("a token is good for one charge: token_already_used (token)")
     assert said[2] == "the bank says no: insufficient_funds: Your card has insufficient funds. [failed]"
     assert said[3:] == ["refunded: 1200 and left: 3000", "now: succeeded 3000 [1200]"]
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
-    refund, charge = (json.loads(line)["data"] for line in run("sh", str(EXAMPLES / "token_charge.sh")))
+    refund, charge = (json.loads(line)["data"] for line in example("token_charge.sh", shop.key))
     assert (refund["amount"], refund["refundable"], charge["reference"]) == (1200, 3000, "order-7")
     assert [one["id"] for one in charge["refunds"]] == [refund["id"]]
 

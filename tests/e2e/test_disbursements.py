@@ -1,10 +1,7 @@
 """Disbursements on real processes: a bank that takes its time, a mail server, and a server that is killed."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -14,12 +11,11 @@ from typing import Any
 
 import pytest
 from mail_server import MailServerHere
-from tillway_server import TillwayServer, init, invoked, invoked_json
+from tillway_server import TillwayServer, init, invoked
 
 from e2e.bank_process import BankProcess
 from e2e.conftest import StartServer
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 COUNT = 12
 LEASE_SECONDS = 3
 
@@ -111,34 +107,7 @@ def test_a_server_that_is_killed_pays_everybody_once_and_tells_them(office: Offi
     assert not [line for line in office.server.log if "@example.com" in line]
 
 
-# Examples.
-
-
-def run(server: TillwayServer, *command: str, customer: str) -> list[str]:
-    made = invoked_json("accounts", "create", "--data-dir", server.data_dir)
-    environment = {"PATH": os.environ["PATH"], "TILLWAY_URL": server.base_url, "TILLWAY_KEY": made["secret_key"]}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={**environment, "CUSTOMER": customer}, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def test_the_example_in_python_runs(tillway_server: TillwayServer) -> None:
-    assert run(tillway_server, sys.executable, str(EXAMPLES / "disbursements.py"), customer="anna0001") == [
-        "customer: anna0001 anna0001@example.com",
-        "accepted: pending 12.50 USD",
-        "settled: paid 12.50 USD",
-    ]
-
-
-def test_the_example_in_curl_runs(tillway_server: TillwayServer) -> None:
-    answers = [
-        json.loads(line) for line in run(tillway_server, "sh", str(EXAMPLES / "disbursements.sh"), customer="bert0001")
-    ]
-    assert answers[0]["customer_id"] == "bert0001"
-    assert (answers[1]["status"], answers[1]["amount"]) == ("pending", 12.5)
-    assert [payment["id"] for payment in answers[2]] == [answers[1]["id"]]
+# The document.
 
 
 def test_the_document_is_served(tillway_server: TillwayServer) -> None:

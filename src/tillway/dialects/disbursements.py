@@ -4,6 +4,7 @@ A disbursement is accepted as pending at once and settles in the background: a s
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ import msgspec
 from tillway.api.dialect import Dialect
 from tillway.api.params import Currency, Email, MajorUnits, OwnId, Params, Text
 from tillway.api.render import encode
-from tillway.api.routes import Answer, Call, Plain, route
+from tillway.api.routes import Answer, Call, Handler, Plain, route
 from tillway.domain.disbursement import AMOUNT_MAJOR_MAX, AMOUNT_MAJOR_MIN, NamedCustomer, check_amount
 from tillway.domain.money import major_to_minor, minor_to_major
 from tillway.domain.payout import Payout
@@ -153,7 +154,17 @@ async def get_customer(call: Call) -> Answer:
     return NamedCustomer.of(call.id, await disbursements.find_customer(load, call.id))
 
 
-async def _create(call: Call) -> Answer:
+def _pays(path: str) -> Callable[[Handler], Handler]:
+    """Some clients use the plural."""
+    return route(
+        "POST", path, PAYMENT, returns="disbursement", dialect=DISBURSEMENTS, presents=_payment, answer=Disbursement
+    )
+
+
+@_pays("/v1/api/payment")
+@_pays("/v1/api/payments")
+async def create_payment(call: Call) -> Answer:
+    """Pay a customer: accepted as pending at once, and settled in the background."""
     currency = call.params["currency"]
     amount_minor = check_amount(major_to_minor(call.params["amount"], currency), currency)
     return await disbursements.create(
@@ -164,34 +175,6 @@ async def _create(call: Call) -> Answer:
         amount_minor=amount_minor,
         currency=currency,
     )
-
-
-@route(
-    "POST",
-    "/v1/api/payment",
-    PAYMENT,
-    returns="disbursement",
-    dialect=DISBURSEMENTS,
-    presents=_payment,
-    answer=Disbursement,
-)
-async def create_payment(call: Call) -> Answer:
-    """Pay a customer: accepted as pending at once, and settled in the background."""
-    return await _create(call)
-
-
-@route(
-    "POST",
-    "/v1/api/payments",
-    PAYMENT,
-    returns="disbursement",
-    dialect=DISBURSEMENTS,
-    presents=_payment,
-    answer=Disbursement,
-)
-async def create_payments(call: Call) -> Answer:
-    """The same under the address that some clients use."""
-    return await _create(call)
 
 
 @route(
