@@ -294,6 +294,17 @@ def test_no_card_number_is_kept_or_logged(shop: Shop) -> None:
     assert number not in "".join(shop.server.log)
 
 
+def test_the_trail_tells_of_each_call(shop: Shop) -> None:
+    """Who did what, and what became of the charge by it, in the merchant's own trail."""
+    charge = shop.charge(300)
+    refund = shop.good("POST", "/refund", {"id": charge["id"]})
+    entries = shop.http.get("/ops/v1/audit", params={"limit": 10}).json()["data"]
+    told = [(entry["operation"], {change["record"] for change in entry["changes"]}) for entry in entries]
+    for operation, record in (("POST /refund", refund["id"]), ("POST /charge", charge["id"])):
+        assert any(by == operation and record in records for by, records in told), told
+    assert entries[0]["hint"].endswith(shop.key[-4:]) and shop.key not in str(entries)
+
+
 # The examples.
 
 

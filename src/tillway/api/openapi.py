@@ -44,7 +44,7 @@ def dialect_document(dialect: Dialect) -> dict[str, Any]:
         operation = _operation(entry)
         answer = of_type[entry.answer] if entry.answer is not None else {"type": "object"}
         operation["responses"] = {
-            "200": {"description": entry.returns, "content": {"application/json": {"schema": answer}}},
+            str(entry.status): {"description": entry.returns, "content": {"application/json": {"schema": answer}}},
             "default": {"description": "A refusal.", "content": {"application/json": {"schema": {"type": "object"}}}},
         }
         body = operation.get("requestBody")

@@ -67,6 +67,8 @@ class Route(msgspec.Struct, frozen=True):
     dialect: Dialect | None = None
     answer: type | None = None
     """The type of what a dialect's call answers, for its document."""
+    status: int = 200
+    """The HTTP status of a good answer of a dialect's, for its document."""
 
     @property
     def presenter(self) -> str:
@@ -101,17 +103,18 @@ def route(
     dialect: Dialect | None = None,
     presents: Presenter | None = None,
     answer: type | None = None,
+    status: int = 200,
 ) -> Callable[[Handler], Handler]:
     """Declare the decorated handler as the answer to `method path`; its docstring is the route's summary.
 
     In a dialect, `presents` puts the record or refusal that the handler's work ends with into the dialect's words, and
-    `answer` is the type of that answer, for the dialect's document.
+    `answer` and `status` are the type and HTTP status of that answer, for the dialect's document.
     """
 
     def declare(handler: Handler) -> Handler:
         summary = (handler.__doc__ or "").strip().split("\n")[0]
         assert summary, f"{method} {path}: a handler's docstring is its summary in the documents"
-        declared = Route(method, path, handler, params, returns, access, summary, dialect, answer)
+        declared = Route(method, path, handler, params, returns, access, summary, dialect, answer, status)
         (ROUTES if dialect is None else DIALECT_ROUTES).append(declared)
         if presents is not None:
             PRESENTERS[f"{method} {path}"] = presents

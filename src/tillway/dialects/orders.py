@@ -264,7 +264,7 @@ def order_answer(order: Order, charge: Charge | None) -> OrderAnswer:
     )
 
 
-@route("POST", "/orders", ORDER, returns="order", dialect=ORDERS, presents=_accepted, answer=OrderAnswer)
+@route("POST", "/orders", ORDER, returns="order", dialect=ORDERS, presents=_accepted, answer=OrderAnswer, status=202)
 async def create(call: Call) -> Answer:
     """Take an order in. The same order_id again returns the order that exists."""
     params = call.params
