@@ -141,6 +141,9 @@ async def process_payment(call: Call) -> Answer:
     }
     if not (len(card["cvc"]) in (3, 4) and card["cvc"].isascii() and card["cvc"].isdigit()):
         raise Refused("invalid_cvc", "The cvv has three or four digits.", param="cvv")
+    if card["number"] in given["customerId"]:
+        # Any other digits may be an id; these are the card's, and would be kept where no card number may be.
+        raise Refused("card_number_in_free_text", param="customerId")
     return await online_platform.pay(
         call.platform,
         call.caller,
