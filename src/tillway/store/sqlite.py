@@ -102,9 +102,19 @@ MIGRATIONS = (
 
 SCHEMA_VERSION = len(MIGRATIONS)
 
-_INSERT = """
-INSERT INTO record (key, version, body, queue, due_at_ms, expires_at, customer, parent, kind, terms)
-VALUES (?1, 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (key) DO NOTHING"""
+# An insertion opens every index, and rows that share a statement share that. OR FAIL, because such a statement could
+# otherwise be undone alone, for which SQLite copies every page that it changes: more than is saved.
+_ROWS_MAX = 8
+_NEW = "(?, 1, ?, ?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS = _NEW.count("?")
+_INSERTS = [
+    f"""
+INSERT OR FAIL INTO record (key, version, body, queue, due_at_ms, expires_at, customer, parent, kind, terms)
+VALUES {", ".join([_NEW] * rows)} ON CONFLICT (key) DO NOTHING"""
+    for rows in range(_ROWS_MAX + 1)
+]
+"""The insertion of so many rows."""
+
 # These two change nothing where the version or an index entry differs: so the common write, which leaves the entries as
 # they are, is one statement that touches no index. Where nothing was changed, `_change_entries` finds out why.
 _SAME = "key = ?1 AND version = ?2 AND customer IS ?7 AND parent IS ?8 AND kind IS ?9 AND terms IS ?10"
@@ -154,9 +164,10 @@ _INFINITY = b""
 _Op = Callable[[], Any]
 _Batch = list[tuple[_Op, asyncio.Future[Any]]]
 _Answer = tuple[asyncio.Future[Any], Any, Exception | None]
-_Statement = tuple[str, tuple[Any, ...]]
-"""The SQL of a write and its bindings, of which the first is the key, the second the version that it expects, and the
-last four, of an insertion or an update, are the index entries."""
+_Statement = tuple[str | None, Sequence[Any]]
+"""The SQL of an update or a deletion and its bindings, of which the first is the key, the second the version that it
+expects, and the last four, of an update, are the index entries. Without SQL: the columns of new rows, one row after the
+other."""
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -271,7 +282,7 @@ class SqliteStore:
     async def commit(self, writes: Sequence[Write]) -> None:
         assert 1 <= len(writes) <= WRITES_MAX
         assert len(set(map(_key, writes))) == len(writes), "a key stands twice in one commit"
-        await self._submit(partial(self._apply, list(map(_statement, writes))))
+        await self._submit(partial(self._apply, _statements(writes)))
 
     async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
         assert 1 <= limit <= PAGE_MAX and lease_ms > 0
@@ -317,16 +328,28 @@ class SqliteStore:
     def _apply(self, statements: list[_Statement]) -> None:
         execute, changes = self._execute, self._changes
         for sql, bindings in statements:
+            if sql is None:
+                self._insert(bindings)
+                continue
             execute(sql, bindings)
-            if changes() == 1:
-                if sql is _INSERT and bindings[-1] is not None:
-                    self._replace_terms(bindings[0], None, bindings[-1])
-            elif sql is _INSERT:
-                raise Conflict(bindings[0])
-            else:
-                entries = bindings[-4:] if sql is _UPDATE else NO_ENTRIES
+            if changes() != 1:
+                entries = cast(Entries, bindings[-4:]) if sql is _UPDATE else NO_ENTRIES
                 self._change_entries(bindings[0], bindings[1], entries)
                 execute(sql, bindings)
+
+    def _insert(self, columns: Sequence[Any]) -> None:
+        """Insert new rows. Where some of several were there already, nobody knows which: when the batch is run again,
+        guarded, each has a statement of its own."""
+        at_once = _COLUMNS if self._guarded else _ROWS_MAX * _COLUMNS
+        for start in range(0, len(columns), at_once):
+            bindings = columns[start : start + at_once]
+            rows = len(bindings) // _COLUMNS
+            self._execute(_INSERTS[rows], bindings)
+            if self._changes() != rows:
+                raise Conflict(bindings[0])
+        for last in range(_COLUMNS - 1, len(columns), _COLUMNS):
+            if columns[last] is not None:
+                self._replace_terms(columns[last - _COLUMNS + 1], None, columns[last])
 
     def _change_entries(self, key: str, version: int, entries: Entries) -> None:
         """Set the index entries of the record at `key`; raise `Conflict` where it is not there at `version`."""
@@ -408,7 +431,8 @@ class SqliteStore:
         """Run the statements of `batch`; None where one failed half way and, unguarded, cannot be undone alone.
 
         A savepoint for each commit is not free: SQLite then copies every page before its first change. Most commits
-        succeed, and most that fail do so at their first write, so savepoints wait for the rare batch that needs them.
+        succeed, so savepoints wait for the rare batch that needs them. An error of SQLite's always asks for them: some
+        rows of its statement may lie in the file and not be counted.
         """
         execute, guarded = self._execute, self._guarded
         answers: list[_Answer] = []
@@ -425,7 +449,7 @@ class SqliteStore:
                     raise  # The disk is full or broken: nobody's commit can be written.
                 if guarded:
                     execute("ROLLBACK TO op")
-                elif self._total_changes() != before:
+                elif isinstance(refusal, apsw.Error) or self._total_changes() != before:
                     return None
                 answers.append((future, None, refusal))
             if guarded:
@@ -704,16 +728,29 @@ def _file_system(path: Path) -> Finding:
 _key = attrgetter("key")
 
 
-def _statement(write: Write) -> _Statement:
-    """The one statement that makes `write` if the version is right, and otherwise changes no row."""
-    key, version, body, index, queue, due_at_ms, expires_at = msgspec.structs.astuple(write)
-    if body is None:
-        assert version > ABSENT, "only what exists can be deleted"
-        return _DELETE, (key, version)
-    assert (queue is None) == (due_at_ms is None), "a task has a queue and a due time"
-    entries = entries_of(index) if index else NO_ENTRIES
-    sql = _INSERT if version == ABSENT else _UPDATE
-    return sql, (key, version, body, queue, due_at_ms, expires_at, *entries)
+def _statements(writes: Sequence[Write]) -> list[_Statement]:
+    """The statements that make `writes`, in their order, if the versions are right. Otherwise they change fewer rows.
+    New records that follow each other are one."""
+    statements: list[_Statement] = []
+    inserted: list[Any] | None = None
+    for write in writes:
+        key, version, body, index, queue, due_at_ms, expires_at = msgspec.structs.astuple(write)
+        if body is None:
+            assert version > ABSENT, "only what exists can be deleted"
+            statements.append((_DELETE, (key, version)))
+            inserted = None
+            continue
+        assert (queue is None) == (due_at_ms is None), "a task has a queue and a due time"
+        entries = entries_of(index) if index else NO_ENTRIES
+        if version > ABSENT:
+            statements.append((_UPDATE, (key, version, body, queue, due_at_ms, expires_at, *entries)))
+            inserted = None
+        elif inserted is None:
+            inserted = [key, body, queue, due_at_ms, expires_at, *entries]
+            statements.append((None, inserted))
+        else:
+            inserted += (key, body, queue, due_at_ms, expires_at, *entries)
+    return statements
 
 
 def _range(prefix: str, above: str | None, below: str | None) -> tuple[str, str | bytes]:
