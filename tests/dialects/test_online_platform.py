@@ -76,6 +76,10 @@ def test_a_customer_may_be_called_by_digits_that_pass_for_a_card_number(shop: Sh
     paid = shop.pay(customer=digits)
     assert paid["status"] == "Success" and shop.details(paid["transactionId"], digits)["customerId"] == digits
     assert shop.token(digits)
+    # But not by those of the card that pays: nobody means that, and they would be kept.
+    own = shop.send("/process-payments", _who(shop, f"ada-{CARD['number']}") | GOOD)
+    assert (own.status_code, own.json()["message"].partition(":")[0]) == (400, "customerId"), own.text
+    assert shop.pay(number="1")["message"] == "Invalid card number length", "which stands in customer-1"
 
 
 def test_a_payment_its_details_and_its_refund(shop: Shop) -> None:
