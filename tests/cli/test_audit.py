@@ -146,6 +146,30 @@ _PUT_IN = """
 INSERT INTO record (key, version, body)
 SELECT substr(key, 1, length(key) - 1) || '~', 1, body FROM record WHERE key = ?"""
 _DELETE = "DELETE FROM record WHERE key = ?"
+_NONSENSE = "UPDATE record SET body = x'ff00' WHERE key = ?"
+
+
+def _newest(trail: Trail) -> str:
+    database = apsw.Connection(os.fspath(trail.data_dir / DATABASE))
+    found = database.execute("SELECT max(key) FROM record WHERE key GLOB ?", (f"{trail.scope}/aud_*",)).get
+    database.close()
+    return str(found)
+
+
+def _unlink(db: apsw.Connection, trail: Trail) -> None:
+    for number in range(1, BATCHES + 1):
+        db.execute(_DELETE, (_batch(number)(trail),))
+    db.execute(_DELETE, (f"{trail.scope}/audt_chain",))
+
+
+def _put_back(db: apsw.Connection, trail: Trail) -> None:
+    """The batches go, and the task forgets how many there were, but not what the last was."""
+    task = bytes(db.execute("SELECT body FROM record WHERE key = ?", (f"{trail.scope}/audt_chain",)).get)
+    for number in range(1, BATCHES + 1):
+        db.execute(_DELETE, (_batch(number)(trail),))
+    _body(f'"sequence":{BATCHES}', '"sequence":0', lambda trail: f"{trail.scope}/audt_chain")(db, trail)
+    assert b"head" in task
+
 
 DAMAGES = (
     Damage("an entry edited", _body("POST", "EDIT", _entry(1, 2)), r"{1.2} was edited \(batch 2, position 3\)"),
@@ -166,6 +190,18 @@ DAMAGES = (
     Damage("a batch edited", _body('"total":8', '"total":7', _batch(2)), "batch 2 was edited"),
     Damage("a batch deleted", _sql(_DELETE, _batch(2)), "batch 2 is missing"),
     Damage("the last batch deleted", _sql(_DELETE, _batch(3)), "the chain ends before batch 3, which was linked"),
+    Damage("a batch of nonsense", _sql(_NONSENSE, _batch(3)), "batch 3 was edited"),
+    Damage("an entry of nonsense", _sql(_NONSENSE, _entry(1, 0)), r"{1.0} was edited \(batch 2, position 1\)"),
+    Damage(
+        "the newest entry",
+        _sql(_NONSENSE, lambda trail: _newest(trail)),
+        r"aud_\w+, which waits to be linked, cannot be read",
+    ),
+    Damage(
+        "the task", _sql(_DELETE, lambda trail: f"{trail.scope}/audt_chain"), "the task that links the chain is missing"
+    ),
+    Damage("batches and task", lambda db, trail: _unlink(db, trail), "the task that links the chain is missing"),
+    Damage("batches, and the task put back", lambda db, trail: _put_back(db, trail), "the chain ends before batch 1"),
 )
 
 
@@ -265,6 +301,18 @@ def test_a_chain_that_was_cut_off_is_not_continued(trail: Trail, tmp_path: Path)
     asyncio.run(link())
     done = invoked("audit", "verify", "--data-dir", copy)
     assert done.returncode == 1 and "the chain ends before batch 3, which was linked" in done.stderr
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_is_exported(trail: Trail, tmp_path: Path) -> None:
+    copy = _changed(
+        trail, tmp_path, lambda db, trail: [db.execute(_NONSENSE, (key(trail),)) for key in (_entry(0, 1), _batch(3))]
+    )
+    whole = invoked("audit", "export", "--data-dir", trail.data_dir).stdout.splitlines()
+    done = invoked("audit", "export", "--data-dir", copy)
+    assert done.returncode == 1 and len(done.stdout.splitlines()) == len(whole) - 1
+    assert f"1 entries cannot be read and were left out, {trail.batches[0][1]} first" in done.stderr
+    done = invoked("audit", "heads", "--data-dir", copy)
+    assert done.returncode == 1 and "mrk_000000000003" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_trail_as_lines(trail: Trail) -> None:

@@ -71,7 +71,10 @@ def heads(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = No
 
     from tillway.engine import audit_chain
 
-    found = with_store(settings_from(context.params), audit_chain.heads)
+    try:
+        found = with_store(settings_from(context.params), audit_chain.heads)
+    except audit_chain.Unreadable as unreadable:
+        raise fail(f"{unreadable}. What became of the trail: tillway audit verify") from None
     rows = [(_named(head.scope), str(head.sequence), str(head.entries), head.head) for head in found]
     show(
         [{**_owner(head.scope), **msgspec.to_builtins(head)} for head in found],
@@ -101,8 +104,8 @@ def export(
     from tillway.engine import audit_chain
     from tillway.engine.audit import as_told
     from tillway.engine.clock import time_prefix
-    from tillway.store.codec import decode
 
+    unreadable: list[str] = []
     begin = time_prefix(moment(since, "--from")) if since is not None else ""
     end = time_prefix(moment(to, "--to")) if to is not None else None
 
@@ -113,9 +116,11 @@ def export(
             head = f"{scope}/aud_"
             until = f"{head}{end}" if end is not None else None
             async for row in audit_chain.rows_of(store, head, after=f"{head}{begin}", until=until):
-                entry = decode(row.key.partition("/")[2], row.body)
-                assert isinstance(entry, AuditEntry)
-                yield scope, entry
+                entry = audit_chain.readable(row, AuditEntry)
+                if entry is None:
+                    unreadable.append(row.key.partition("/")[2])
+                else:
+                    yield scope, entry
 
     async def as_lines(store: "Store") -> None:
         async for scope, entry in entries(store):
@@ -133,6 +138,11 @@ def export(
                 sheet.writerow((*common, change["record"], change["version"], change["what"], before, after))
 
     with_store(settings_from(context.params), as_rows if form == "csv" else as_lines)
+    if unreadable:
+        raise fail(
+            f"{len(unreadable)} entries cannot be read and were left out, {unreadable[0]} first. What became of the "
+            "trail: tillway audit verify"
+        )
 
 
 CSV_HEADS = (

@@ -18,6 +18,7 @@ from tillway.domain.audit import (
     DIGEST_BYTES,
     TASK_ID,
     AuditBatch,
+    AuditEntry,
     AuditTask,
     batch_id,
     first_head,
@@ -57,8 +58,11 @@ class AuditChain:
         """Link what has come of age in a scope, and come back later."""
         scope_key = row.key.partition("/")[0]
         task = _task(row)
-        last = await last_batch(self.store, scope_key)
-        sequence, head = (last.sequence, last.head) if last is not None else (0, b"")
+        try:
+            last = await last_batch(self.store, scope_key)
+            sequence, head = (last.sequence, last.head) if last is not None else (0, b"")
+        except Unreadable:
+            last, sequence, head = None, -1, b""
         if (task.sequence, task.head) != (sequence, head):
             # To go on from here would cover up what happened: `tillway audit verify` tells it.
             log.error(
@@ -122,6 +126,10 @@ class AuditChain:
                     await self.store.commit([task_write(scope_key, self.clock.now_ms())])
                 else:
                     log.error("a scope has lost the task of its audit trail", extra={"scope": scope_key})
+            except Unreadable as unreadable:
+                log.error(
+                    "a scope has lost the task of its audit trail", extra={"scope": scope_key, "why": str(unreadable)}
+                )
             except (Conflict, CommitUnknown):
                 continue  # Another process makes them too.
             await asyncio.sleep(0)
@@ -137,12 +145,21 @@ def _task(row: Row) -> AuditTask:
     return task
 
 
+class Unreadable(Exception):
+    """A record of the trail is none any more: whoever changed it left bytes that mean nothing."""
+
+    def __init__(self, scope_key: str, id: str) -> None:
+        super().__init__(f"{id} of {scope_key} cannot be read")
+
+
 async def last_batch(store: Store, scope_key: str) -> AuditBatch | None:
+    """The last link of a scope's chain. Raises `Unreadable`."""
     rows = await store.query(None, f"{scope_key}/mrk_", limit=1)
     if not rows:
         return None
-    batch = decode(rows[0].key.partition("/")[2], rows[0].body)
-    assert isinstance(batch, AuditBatch)
+    batch = readable(rows[0], AuditBatch)
+    if batch is None:
+        raise Unreadable(scope_key, rows[0].key.partition("/")[2])
     return batch
 
 
@@ -196,6 +213,9 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     damage: Damage | None = None
 
 
+_NO_TASK = "the task that links the chain is missing or cannot be read"
+
+
 class _Torn(Exception):
     def __init__(self, damage: Damage) -> None:
         super().__init__(damage.text)
@@ -203,7 +223,7 @@ class _Torn(Exception):
 
 
 async def heads(store: Store) -> list[Head]:
-    """The last head of every scope that has one."""
+    """The last head of every scope that has one. Raises `Unreadable`."""
     found = []
     for scope_key in await scopes_of(store):
         last = await last_batch(store, scope_key)
@@ -248,7 +268,7 @@ class _Walk:
     async def through(self) -> None:
         # The task is read first: the chain may grow while it is walked, and never becomes shorter.
         row = await self.store.get(f"{self.scope_key}/{TASK_ID}")
-        task = _readable(row, AuditTask)
+        task = readable(row, AuditTask)
         async for row in rows_of(self.store, f"{self.scope_key}/mrk_", page=PAGE_BATCHES):
             batch = self._link(row)
             for place, suffix in enumerate(batch.entries):
@@ -263,8 +283,13 @@ class _Walk:
             if self.known is not None and batch.sequence == self.known.sequence and batch.head.hex() != self.known.head:
                 raise self._torn("rewritten", f"batch {batch.sequence} is not the one whose head was exported")
         self._end(task)
-        while await self._entries.take() is not None:
+        while (found := await self._entries.take()) is not None:
             self.waiting += 1
+            suffix, body = found
+            if readable(Row(f"{self.scope_key}/aud_{suffix}", 1, body), AuditEntry) is None:
+                raise self._torn("edited", f"aud_{suffix}, which waits to be linked, cannot be read", None, suffix)
+        if task is None and self.waiting:
+            raise self._torn("batch", _NO_TASK)
 
     def _link(self, row: Row) -> AuditBatch:
         """The next batch, once it is known to follow the last and to be whole in itself."""
@@ -274,7 +299,7 @@ class _Walk:
         if id != batch_id(number):
             self.sequence -= 1
             raise self._torn("batch", f"batch {number} is missing", batch=number)
-        batch = _readable(row, AuditBatch)
+        batch = readable(row, AuditBatch)
         if batch is None or batch.id != id or batch.sequence != number or not _consistent(batch):
             raise self._torn("batch", f"batch {number} was edited: it does not agree with its own head")
         if batch.previous != self.head:
@@ -299,9 +324,9 @@ class _Walk:
             raise self._torn("cut off", f"the chain ends before batch {self.known.sequence}, whose head was exported")
         if task is None:
             if self.sequence:
-                raise self._torn("batch", "the task that links the chain is missing or cannot be read")
-        elif task.sequence > self.sequence:
-            raise self._torn("cut off", f"the chain ends before batch {task.sequence}, which was linked")
+                raise self._torn("batch", _NO_TASK)
+        elif task.sequence > self.sequence or (task.head and not self.sequence):
+            raise self._torn("cut off", f"the chain ends before batch {max(task.sequence, 1)}, which was linked")
 
     def _torn(
         self, kind: Kind, text: str, place: int | None = None, suffix: str | None = None, batch: int | None = None
@@ -330,7 +355,7 @@ def _consistent(batch: AuditBatch) -> bool:
     )
 
 
-def _readable(row: Row | None, kind: type[R]) -> R | None:
+def readable(row: Row | None, kind: type[R]) -> R | None:
     """The record in a row, or None where there is none that can be read."""
     if row is None:
         return None
