@@ -126,11 +126,14 @@ def _changed(
 
     async def work(store: "Store") -> "Account | None":
         for _ in range(TRIES_MAX):
-            found = next(((one, version) for one, version in await records(store, Account) if one.id == account), None)
+            accounts = await records(store, Account)
+            found = next(((one, version) for one, version in accounts if one.id == account), None)
             if found is None:
                 return None
             before, version = found
             after = msgspec.structs.replace(before, **fields)
+            if handles and after.handle in {one.handle for one, _ in accounts if one.id != account and one.handle}:
+                raise fail(f"Another merchant goes by the name {after.handle!r}. Choose another handle.")
             moved = await _handle_moved(store, before.handle, after) if handles else []
             try:
                 await store.commit(told(operation, (version, before, after), *moved))
@@ -146,7 +149,7 @@ def _changed(
 
 
 async def _handle_moved(store: "Store", old: str, account: "Account") -> "list[Alteration]":
-    """What has to be altered so that `account` alone goes by its handle; ends the command where another does."""
+    """What has to be altered so that `account` alone goes by its handle, of two who take it at once, too."""
     from tillway.domain.account import SYSTEM
     from tillway.domain.alias import Alias, alias_id, new_alias
     from tillway.engine.clock import Clock
@@ -159,10 +162,9 @@ async def _handle_moved(store: "Store", old: str, account: "Account") -> "list[A
         row = await store.get(f"{SYSTEM}/{id}") if name else None
         taken = decode(id, row.body) if row is not None else None
         assert taken is None or isinstance(taken, Alias)
-        if name == account.handle and taken is not None and taken.target != account.id:
-            raise fail(f"Another merchant goes by the name {name!r}. Choose another handle.")
-        if name == account.handle and taken is None and name:
-            altered.append((ABSENT, None, new_alias("handle", name, account.id, Clock().moment())))
-        elif name != account.handle and taken is not None and row is not None:
+        if name != account.handle and row is not None and taken is not None and taken.target == account.id:
             altered.append((row.version, taken, None))
+        elif name == account.handle and name and (taken is None or taken.target != account.id):
+            version = row.version if row is not None else ABSENT
+            altered.append((version, taken, new_alias("handle", name, account.id, Clock().moment())))
     return altered
