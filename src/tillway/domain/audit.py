@@ -7,6 +7,8 @@ RFC 6962, section 2.1), and the head of the batch before it. Whoever knows a hea
 
 import hashlib
 from collections.abc import Sequence
+from itertools import compress
+from operator import ne
 from typing import Any
 
 import msgspec
@@ -71,7 +73,7 @@ class Change(Value, frozen=True, kw_only=True):
 
 
 class AuditEntry(Record, frozen=True, kw_only=True):
-    """One commit. `actor` is a key's id (`hint` tells which key that is), `cli:<user>`, `system` or
+    """One commit. `actor` is a key's id (`hint` tells which key that is), `cli:<user>@<host>`, `system` or
     `notice:<connector>`; `operation` a route, a command or a task. `detail` tells of what is no record."""
 
     at_ms: int
@@ -181,10 +183,11 @@ def next_batch(
 def differences(before: Record, after: Record) -> dict[str, tuple[Any, Any]]:
     """The fields that differ, each with its value before and after; HIDDEN where they are not to be seen."""
     kind = type(after)
+    olds, news = astuple(before), astuple(after)
+    differs = map(ne, olds, news)
     found = {
         field: (old, new)
-        for field, old, new in zip(kind.__struct_fields__, astuple(before), astuple(after), strict=True)
-        if old is not new and old != new
+        for field, old, new in compress(zip(kind.__struct_fields__, olds, news, strict=True), differs)
     }
     for field in REDACTED.get(kind, ()):
         if field in found:

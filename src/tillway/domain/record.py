@@ -71,6 +71,10 @@ class Changes(Value, frozen=True, kw_only=True, gc=True):
 
     def then(self, later: "Changes") -> "Changes":
         """Both, in order: what `later` writes again replaces the earlier; results and refusals are later's."""
+        if self == _NO_CHANGES:
+            return later
+        if later == _NO_CHANGES:
+            return self if self.refusal is None else msgspec.structs.replace(self, refusal=None)
         rewritten = {record.id for record in later.records + later.tasks}.union(later.deletes)
         return Changes(
             result=later.result or self.result,
@@ -80,6 +84,9 @@ class Changes(Value, frozen=True, kw_only=True, gc=True):
             events=self.events + later.events,
             refusal=later.refusal,
         )
+
+
+_NO_CHANGES = Changes()
 
 
 def _without(records: tuple[Record, ...], ids: set[str]) -> tuple[Record, ...]:

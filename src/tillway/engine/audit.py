@@ -43,6 +43,8 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
 Before = Mapping[str, tuple[int, Record | None]]
 """Records by id as they were before, each with its version."""
 
+NOWHERE: tuple[int, Record | None] = (ABSENT, None)
+
 
 class Author(msgspec.Struct, frozen=True):
     """Who does what, where no request of the API stands behind it."""
@@ -59,8 +61,7 @@ def changes_of(before: Before, records: Sequence[Record], writes: Sequence[Write
         if kind in LEFT_OUT:
             continue
         assert write.body is not None
-        known = before.get(record.id)
-        old = known[1] if known is not None else None
+        old = before.get(record.id, NOWHERE)[1]
         if old is not None:
             fields = differences(old, record)
             if kind not in UNREMARKABLE or not UNREMARKABLE[kind].issuperset(fields):
@@ -72,7 +73,7 @@ def changes_of(before: Before, records: Sequence[Record], writes: Sequence[Write
             told.append(Change(id=record.id, version=1, new=msgspec.Raw(body)))
     for write in writes[len(records) :]:
         id = write.key.partition("/")[2]
-        old = before[id][1] if id in before else None
+        old = before.get(id, NOWHERE)[1]
         if old is not None and type(old) not in LEFT_OUT and type(old) not in UNREMARKABLE:
             told.append(Change(id=id, version=write.version, gone=msgspec.Raw(encode(shown(old)))))
     return told

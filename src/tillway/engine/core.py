@@ -17,6 +17,7 @@ from tillway.domain.ledger import Fee
 from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine import audit
+from tillway.engine.audit import NOWHERE
 from tillway.engine.clock import Clock
 from tillway.engine.telemetry import SILENT, Telemetry
 from tillway.store.codec import QUEUES, TYPES, decode, encode, write_of
@@ -42,7 +43,6 @@ R = TypeVar("R", bound=Record)
 Seen = dict[str, tuple[int, Record | None]]
 """Records by id as they were last read or written, each with its version; version 0 and None: there is none."""
 
-NOWHERE: tuple[int, Record | None] = (ABSENT, None)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,7 +215,7 @@ class Engine:
                 changes = await work(load, at)
             attempts = self._claimed(changes, at) if changes.tasks else ()
             # One that waits for its time is nobody's to wait for: the caller is answered now.
-            under_way = not final and any(attempt.state != "scheduled" for attempt in attempts)
+            under_way = attempts and not final and any(attempt.state != "scheduled" for attempt in attempts)
             status, body = 0, b""
             if not under_way:
                 status, body = await self._answer(caller, load, changes, forgiving=completes is not None)
@@ -339,30 +339,35 @@ class Engine:
         held: IdempotencyRecord | None,
         at: Moment,
     ) -> tuple[list[Write], set[str]]:
-        """Everything of one commit, and the queues in which it puts tasks that are due already."""
+        """Everything of one commit, and the queues in which it puts tasks that are due already.
+
+        The caller's key stands first: where it was used before, that is the conflict, whatever else has moved. The rest
+        stands so that new records follow each other, which is what a store has least work with.
+        """
         scope, seen = caller.scope_key, load.seen
         queues: set[str] = set()
-        if any(attempt.state == "scheduled" and attempt.due_at_ms <= at.now_ms for attempt in attempts):
+        if attempts and any(attempt.state == "scheduled" and attempt.due_at_ms <= at.now_ms for attempt in attempts):
             queues.add(QUEUES[Attempt])
-        records: list[Record] = [*changes.records, *attempts]
+        records: list[Record] = [] if held is None else [held]
+        records += changes.records
+        records += attempts
         if len(changes.tasks) > len(attempts):
             others = [task for task in changes.tasks if not isinstance(task, Attempt)]
             queues.update(QUEUES[type(task)] for task in others if task.due_at_ms <= at.now_ms)  # type: ignore[attr-defined]
             records += others
-        if held is not None:
-            records.append(held)
         writes = [write_of(scope, record, seen.get(record.id, NOWHERE)[0]) for record in records]
+        deletions = []
         for gone in dict.fromkeys(changes.deletes):
             await load.find(gone)
             version = seen.get(gone, NOWHERE)[0]
             if version != ABSENT:
-                writes.append(Write(f"{scope}/{gone}", version, None))
-        told = audit.changes_of(seen, records, writes)
+                deletions.append(Write(f"{scope}/{gone}", version, None))
+        told = audit.changes_of(seen, records, [*writes, *deletions])
+        of_record = dict(zip(map(id, records), writes, strict=True)) if changes.events else {}
         if told:
             writes.append(write_of(scope, _audit_entry(caller, told, at), ABSENT))
         if changes.events:
             endpoints = await self.endpoints(scope)
-            of_record = dict(zip(map(id, changes.records), writes, strict=False))
             for draft in changes.events:
                 written = of_record.get(id(draft.record))
                 body = written.body if written is not None else None
@@ -370,7 +375,7 @@ class Engine:
                 writes += deliveries
                 if len(deliveries) > 1:
                     queues.add(QUEUES[Delivery])
-        return writes, queues
+        return writes + deletions, queues
 
     async def _idempotency(
         self, caller: Caller, load: Load, completes: str | None, status: int, body: bytes, at: Moment
@@ -483,8 +488,10 @@ def _fresh(changes: Changes) -> Seen:
 def _after(load: Load, changes: Changes, attempts: tuple[Attempt, ...], held: IdempotencyRecord | None) -> Seen:
     """What is known of the scope's records once the commit is durable."""
     after = dict(load.seen)
-    for record in (*changes.records, *attempts, *((held,) if held is not None else ())):
+    for record in (*changes.records, *attempts):
         after[record.id] = (after.get(record.id, NOWHERE)[0] + 1, record)
+    if held is not None:
+        after[held.id] = (after.get(held.id, NOWHERE)[0] + 1, held)
     for gone in changes.deletes:
         after[gone] = NOWHERE
     return after

@@ -110,15 +110,13 @@ def decode(id: str, body: bytes) -> Record:
 def write_of(scope: str, record: Record, version: int) -> Write:
     """The write that brings `record` from `version` to the next."""
     entries, queue, expires = _FORMS[type(record)]
-    return Write(
-        f"{scope}/{record.id}",
-        version,
-        _encode(record),
-        entries(scope, record) if entries is not None else (),
-        queue,
-        record.due_at_ms if queue is not None else None,  # type: ignore[attr-defined]
-        record.expires_at if expires else None,  # type: ignore[attr-defined]
-    )
+    index = entries(scope, record) if entries is not None else ()
+    key, body = f"{scope}/{record.id}", _encode(record)
+    if queue is not None:
+        return Write(key, version, body, index, queue, record.due_at_ms)  # type: ignore[attr-defined]
+    if expires:
+        return Write(key, version, body, index, None, None, record.expires_at)  # type: ignore[attr-defined]
+    return Write(key, version, body, index)
 
 
 def by_customer(scope: str, prefix: str, customer: str) -> str:
@@ -167,11 +165,9 @@ def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:
 
 
 def _charge(scope: str, charge: Charge) -> tuple[tuple[str, str], ...]:
-    own = (
-        *_metadata_terms(scope, "ch", charge.metadata),
-        *_door_terms(scope, "ch", charge.door),
-        ("parent", by_parent(scope, "ch", charge.payment)),
-    )
+    own: tuple[tuple[str, str], ...] = (("parent", by_parent(scope, "ch", charge.payment)),)
+    if charge.door != "v1" or charge.metadata:
+        own = (*_metadata_terms(scope, "ch", charge.metadata), *_door_terms(scope, "ch", charge.door), *own)
     if charge.customer is None:
         return own
     return (("customer", by_customer(scope, "ch", charge.customer)), *own)
