@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -363,6 +364,29 @@ def test_a_restored_installation_says_so(trail: Trail, tmp_path: Path) -> None:
 
 
 # Reports, of the same installation.
+
+
+def test_who_carries_an_installation_away_is_told(trail: Trail, tmp_path: Path) -> None:
+    """A copy holds the keys to everything: that there is one is told in what was copied, and in the copy."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    shutil.copytree(trail.data_dir, source)
+    target.mkdir()
+    shutil.copy(source / "keys.json", target)
+    file, copied = tmp_path / "all.ndjson", tmp_path / "copy"
+    assert invoked("backup", copied, "--data-dir", source).returncode == 0
+    assert invoked("export", file, "--data-dir", source).returncode == 0
+    assert invoked("import", file, "--data-dir", target).returncode == 0, "what came from elsewhere says so itself"
+    told = [
+        json.loads(line)
+        for line in invoked("audit", "export", "--account", "sys", "--data-dir", target).stdout.splitlines()
+    ]
+    assert [(one["operation"], sorted(one["detail"])) for one in told[-2:]] == [
+        ("tillway backup", ["directory"]),
+        ("tillway export", ["file"]),
+    ]
+    user, _, host = told[-1]["actor"].removeprefix("cli:").partition("@")
+    assert user and host == socket.gethostname()
+    assert b"tillway backup" in (copied / DATABASE).read_bytes()
 
 
 def test_a_report_as_table_csv_and_json(trail: Trail) -> None:

@@ -38,6 +38,9 @@ def backup(
     _refuse_without_file(settings)
     database = settings.data_dir / DATABASE
     extra = [path for path in (key_file(settings), settings.data_dir / FILE_NAME) if path.exists()]
+    if database.exists():
+        # First, so that there is no copy of the keys that the trail does not know, and the copy tells of itself.
+        _tell(settings, "backup", {"directory": str(directory.absolute())})
     manifest = backups.backup(database, directory, extra=extra)
     say("It holds the key file beside what that opens: guard it like the data directory.")
     size = sum(file.bytes for file in manifest.files)

@@ -117,17 +117,19 @@ def with_store(settings: Settings, work: "Callable[[Store], Coroutine[Any, Any, 
 
 
 def author(command: str) -> "Author":
-    """Who runs a command, for the audit trail: the user of the operating system."""
-    import getpass
+    """Who runs a command and where, for the audit trail: the user of the operating system, whatever the environment
+    calls them, and the host."""
     import os
+    import pwd
+    import socket
 
     from tillway.engine.audit import Author
 
     try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         user = str(os.getuid())  # A container's user need not have a name.
-    return Author(f"cli:{user}", f"tillway {command}")
+    return Author(f"cli:{user}@{socket.gethostname()}", f"tillway {command}")
 
 
 def told(

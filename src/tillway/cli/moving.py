@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import with_store
+from tillway.cli.installation import told, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, run, say, settings_from, show
 from tillway.settings import Settings
 
@@ -33,6 +33,8 @@ def export(
     settings = settings_from(context.params)
 
     async def work(store: "Store") -> "Tally":
+        if not file.exists() and not moving.part_of(file).exists():
+            await store.commit(told("export", detail={"file": str(file.absolute())}))
         with _progress("exported") as tell:
             return await moving.export(store, file, tell)
 

@@ -78,6 +78,11 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(Head | Line | Foot).decode
 
 
+def part_of(path: Path) -> Path:
+    """The unfinished part of the export that `path` will be."""
+    return path.with_name(path.name + ".part")
+
+
 async def export(store: Store, path: Path, tell: Tell = lambda _done, _all: None) -> Tally:
     """Write every record of `store` to the new file `path`, whose unfinished part is `<path>.part`; goes on with that
     where there is one. Nothing may write to the store meanwhile: where something did, the part is useless, and
@@ -85,7 +90,7 @@ async def export(store: Store, path: Path, tell: Tell = lambda _done, _all: None
     """
     if path.exists():
         raise ExportUnfit(f"{path} exists. Name another file.")
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     digest, tally, last = hashlib.sha256(), Tally(), ""
     whole = 0
     if part.exists():
