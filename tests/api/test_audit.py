@@ -156,6 +156,16 @@ async def test_faults_are_told_though_no_record_changes(stall: Stall) -> None:
     assert [rule["ms"] for rule in entry["detail"]["after"]["rules"]] == [20]
 
 
+@pytest.mark.parametrize("path", ["/ops/v1/events/{id}/resend", "/v1/events/{id}/retry"])
+async def test_who_has_an_event_sent_again_is_told(stall: Stall, path: str) -> None:
+    endpoint = await stall.post("/v1/webhook_endpoints", url="https://shop.example/hook", enabled_events=["*"])
+    event = await stall.event()
+    await stall.post(path.format(id=event), webhook_endpoint=endpoint["id"])
+    [entry] = (await _get(stall, "/ops/v1/audit", limit=1))["data"]
+    assert (entry["operation"], entry["actor"][:4]) == (f"POST {path}", "key_")
+    assert entry["detail"] == {"event": event, "endpoints": [endpoint["id"]]}
+
+
 async def test_a_provider_speaks_and_a_person_decides(stall: Stall) -> None:
     await stall.paid("pm_card_createDispute")
     await stall.inside.wait(60)

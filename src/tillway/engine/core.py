@@ -92,6 +92,8 @@ class Caller(msgspec.Struct, kw_only=True):
     customer: str | None = None
     scopes: tuple[str, ...] | None = None
     """What the caller is restricted to; None: to nothing."""
+    detail: dict[str, Any] = {}
+    """What the audit trail is to be told of besides changed records."""
 
     @property
     def idem(self) -> str | None:
@@ -364,7 +366,7 @@ class Engine:
                 deletions.append(Write(f"{scope}/{gone}", version, None))
         told = audit.changes_of(seen, records, [*writes, *deletions])
         of_record = dict(zip(map(id, records), writes, strict=True)) if changes.events else {}
-        if told:
+        if told or caller.detail:
             writes.append(write_of(scope, _audit_entry(caller, told, at), ABSENT))
         if changes.events:
             endpoints = await self.endpoints(scope)
@@ -453,6 +455,7 @@ def _audit_entry(caller: Caller, told: Sequence[Change], at: Moment) -> AuditEnt
         hint=caller.hint,
         ip=caller.client_ip,
         request=caller.request_id,
+        detail=caller.detail,
     )
 
 

@@ -184,6 +184,7 @@ class Webhooks:
                     )
                 targets = [named]
             ids = [f"whd_{_batch(id)}{at.new_suffix()}" for _ in targets]
+            caller.detail = {"event": id, "endpoints": [target.id for target in targets]}
             return domain.resend(event, targets, ids, await self._pending(load.scope_key, event), at)
 
         return await self.engine.run(caller, work)
