@@ -1,5 +1,6 @@
 """Which connectors are configured, and the open connections to them."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
@@ -32,14 +33,14 @@ class ConfiguredConnections:
         self._clock = clock
         self._build = build
         self._fresh_until_ms = 0
+        self._refreshing: asyncio.Task[None] | None = None
         self._configs: dict[tuple[str, str], ConnectorConfig] = {}
         self._defaults: dict[str, str] = {}
         self._open: dict[tuple[str, str], tuple[ConnectorConfig, Connection]] = {}
         self._outdated: list[Connection] = []
 
     async def default(self, scope: Scope) -> Connection:
-        if self._clock.now_ms() >= self._fresh_until_ms:
-            await self._refresh()
+        await self._fresh()
         name = self._defaults.get(scope.mode, SIMULATOR)
         connection = self._opened(scope.mode, name)
         if connection is None and (scope.mode, name) in self._configs:
@@ -49,8 +50,7 @@ class ConfiguredConnections:
         return connection
 
     async def named(self, name: str, scope: Scope) -> Connection | None:
-        if self._clock.now_ms() >= self._fresh_until_ms:
-            await self._refresh()
+        await self._fresh()
         return self._opened(scope.mode, name)
 
     def _opened(self, mode: Mode, name: str) -> Connection | None:
@@ -75,8 +75,23 @@ class ConfiguredConnections:
         self._open[place] = (config, connection)
         return connection
 
+    async def _fresh(self) -> None:
+        """Return when the configuration is known, at most REFRESH_MS old. Whoever comes while it is being read waits
+        too: before the first reading there seems to be none, and a payment would go to the simulator."""
+        if self._clock.now_ms() < self._fresh_until_ms:
+            return
+        if self._refreshing is None:
+            self._refreshing = asyncio.ensure_future(self._refresh())
+            self._refreshing.add_done_callback(self._refreshed)
+        await asyncio.shield(self._refreshing)
+
+    def _refreshed(self, task: "asyncio.Task[None]") -> None:
+        self._refreshing = None
+        if not task.cancelled():
+            task.exception()  # It counts as seen, also where everybody has stopped waiting.
+
     async def _refresh(self) -> None:
-        self._fresh_until_ms = self._clock.now_ms() + REFRESH_MS
+        until_ms = self._clock.now_ms() + REFRESH_MS
         rows = await self._store.query(None, f"{SYSTEM}/con_", limit=1000, order="oldest")
         configs: dict[tuple[str, str], ConnectorConfig] = {}
         for row in rows:
@@ -85,6 +100,7 @@ class ConfiguredConnections:
                 configs[config.mode, config.name] = config
         self._configs = configs
         self._defaults = {mode: name for (mode, name), config in configs.items() if config.default}
+        self._fresh_until_ms = until_ms
 
     async def close(self) -> None:
         for connection in (*self._outdated, *(connection for _, connection in self._open.values())):
