@@ -24,7 +24,7 @@ from tillway.engine.audit_chain import AuditChain
 from tillway.engine.core import Caller, Engine, Load
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
 from tillway.store.codec import decode, write_of
-from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row
+from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ POLL_SECONDS = 0.5
 SLOW = ("audit",)
 SLOW_POLL_SECONDS = 5.0
 """The queues whose tasks nobody waits for, and how often these are looked at."""
+
+AWAY_PAUSE_SECONDS = 1.0
+"""The wait before the store is tried again for what has to be done once after the start."""
 
 PURGE_EVERY_SECONDS = 60.0
 PURGE_MAX = 1000
@@ -117,7 +120,12 @@ class Runner:
         except Refused as refused:
             outcome = "refused"
             facts["code"] = refused.code
-            log.exception("a task failed", extra={"queue": queue, "task": row.key})
+            if refused.code in ("busy", "lock_timeout"):
+                log.warning("a task has to wait", extra={"queue": queue, "task": row.key, "why": refused.code})
+            else:
+                log.exception("a task failed", extra={"queue": queue, "task": row.key})
+        except (Unavailable, CommitUnknown) as away:
+            log.warning("a task has to wait", extra={"queue": queue, "task": row.key, "why": str(away)})
         except Exception:
             # The task stays and comes back when its lease runs out; its failure must not take the others down.
             log.exception("a task failed", extra={"queue": queue, "task": row.key})
@@ -129,12 +137,18 @@ class Runner:
     async def _poll(self, queue: str) -> None:
         """Look for due tasks twice a second, and at once when this process has just committed some."""
         busy, wake = self._busy[queue], self._wake[queue]
+        away = False
         while not self._stopping:
             wake.clear()
             found = 0
             try:
                 if len(busy) < AT_ONCE_MAX:
                     found = await self.run_due(queue)
+                away = False
+            except Unavailable as unavailable:
+                if not away:  # Told once, and not twice a second for as long as the database is away.
+                    log.error("no tasks can be claimed", extra={"queue": queue, "why": str(unavailable)})
+                away = True
             except Exception:
                 log.exception("tasks could not be claimed", extra={"queue": queue})
             if found < CLAIM_MAX:
@@ -152,8 +166,8 @@ class Runner:
                 if due_at_ms - now_ms < lease_ms / 2:
                     try:
                         await self._extend(place, now_ms + lease_ms)
-                    except (Conflict, CommitUnknown):
-                        continue  # Its worker has just moved it; the next round looks again.
+                    except (Conflict, CommitUnknown, Unavailable):
+                        continue  # Its worker has just moved it, or the store is away; the next round looks again.
                     except Exception:
                         log.exception("a lease could not be extended", extra={"task": place[1]})
 
@@ -173,7 +187,8 @@ class Runner:
     async def _ask_soon(self) -> None:
         """At the start, bring forward the questions that wait: what kept a provider from answering may be over, and a
         question that was put off again and again would otherwise come up to a quarter of an hour later."""
-        try:
+
+        async def all_scopes() -> None:
             after: str | None = None
             while True:
                 rows = await self.engine.store.query(
@@ -187,14 +202,26 @@ class Runner:
                 if len(rows) < PAGE_MAX:
                     return
                 after = rows[-1].key
-        except Exception:
-            log.exception("waiting questions could not be brought forward; they are asked when they are due")
+
+        await self._see_through(
+            all_scopes, "waiting questions could not be brought forward; they are asked when they are due"
+        )
 
     async def _ensure_audit(self) -> None:
-        try:
-            await self.audit.ensure()
-        except Exception:
-            log.exception("the tasks of the audit trail could not be looked for; the next start does it")
+        await self._see_through(
+            self.audit.ensure, "the tasks of the audit trail could not be looked for; the next start does it"
+        )
+
+    async def _see_through(self, work: Callable[[], Awaitable[None]], failing: str) -> None:
+        """Do once what a start has to do, and from its beginning again where the store was away."""
+        while not self._stopping:
+            try:
+                return await work()
+            except Unavailable:
+                await asyncio.sleep(AWAY_PAUSE_SECONDS)
+            except Exception:
+                log.exception(failing)
+                return
 
     async def _bring_forward(self, scope_key: str) -> None:
         """Make due at once those attempts of the scope whose next question waits for longer than a lease."""
@@ -243,6 +270,8 @@ class Runner:
                     == PURGE_MAX
                 ):
                     await asyncio.sleep(0)
+            except Unavailable:
+                continue
             except Exception:
                 log.exception("expired records could not be purged")
 
