@@ -340,13 +340,13 @@ def test_what_was_taken_back_is_refused_and_what_overlaps_is_not(desk: Desk) -> 
 
     invoked_json("oauth", "clients", "revoke", gone["client_id"], *place)
     fresh = invoked_json("oauth", "clients", "rotate", turned["client_id"], "--overlap-seconds", "1", *place)
+    assert desk.ask(fresh) and desk.ask(turned), "both are good during the overlap"
     rolled = invoked_json("keys", "roll", old_key["id"], "--overlap-seconds", "1", *place)
     overlapping = invoked_json("keys", "roll", kept_key["id"], *place)
     signing = invoked_json("keys", "rotate-signing", *place)
-    # Both of each are good during the overlap, the new ones at once.
+    # So are both keys, the new one at once.
     assert rolled["replaces"] == old_key["id"] and rolled["scopes"] == ["payments:read"]
     assert desk.get(rolled["secret"]) == desk.get(old_key["secret"]) == (200, None)
-    assert desk.ask(fresh) and desk.ask(turned)
 
     time.sleep(NOTICED_SECONDS)
     assert desk.get(gone_token) == (401, "access_token_invalid")

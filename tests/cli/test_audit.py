@@ -366,6 +366,17 @@ def test_a_restored_installation_says_so(trail: Trail, tmp_path: Path) -> None:
 # Reports, of the same installation.
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("audit", "export"), ("reports", "transactions"), ("keys", "list"), ("oauth", "clients", "list")],
+    ids=str,
+)
+def test_an_account_that_is_none_has_no_empty_list(trail: Trail, command: tuple[str, ...]) -> None:
+    done = invoked(*command, "--account", "acct_0000000000000000", "--data-dir", trail.data_dir)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "There is no account 'acct_0000000000000000'" in done.stderr
+
+
 def test_who_carries_an_installation_away_is_told(trail: Trail, tmp_path: Path) -> None:
     """A copy holds the keys to everything: that there is one is told in what was copied, and in the copy."""
     source, target = tmp_path / "source", tmp_path / "target"
@@ -403,8 +414,8 @@ def test_a_report_as_table_csv_and_json(trail: Trail) -> None:
     [sheet] = csv.DictReader(io.StringIO(invoked("reports", "transactions", *place, "--format", "csv").stdout))
     assert {name: str(value) for name, value in row.items()} == sheet
     assert f"{20 * count}.00" in invoked("reports", "transactions", *place).stdout
-    other = invoked("reports", "transactions", *place, "--account", "acct_0000000000000000", "--format", "json")
-    assert json.loads(other.stdout) == []
+    own = invoked("reports", "transactions", *place, "--account", trail.account, "--format", "json")
+    assert json.loads(own.stdout) == [row]
 
 
 @pytest.mark.parametrize("wrong", [("--by", "mood"), ("--from", "2020-01-01", "--to", "2022-01-01"), ("--to", "soon")])

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillway.cli.installation import Name, author, first_use, records, show_once, told, with_store
+from tillway.cli.installation import Name, altered, author, first_use, records, show_once, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -20,13 +20,9 @@ from tillway.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from tillway.cli.installation import Alteration
     from tillway.domain.account import Account
-    from tillway.domain.record import Record
     from tillway.store.port import Store
-
-    Alteration = tuple[int, Record | None, Record | None]
-
-TRIES_MAX = 8
 
 app = typer.Typer(help="The merchants of an installation.", no_args_is_help=True)
 
@@ -122,30 +118,23 @@ def _changed(
     import msgspec
 
     from tillway.domain.account import Account
-    from tillway.store.port import Conflict
 
-    async def work(store: "Store") -> "Account | None":
-        for _ in range(TRIES_MAX):
-            accounts = await records(store, Account)
-            found = next(((one, version) for one, version in accounts if one.id == account), None)
-            if found is None:
-                return None
-            before, version = found
-            after = msgspec.structs.replace(before, **fields)
-            if handles and after.handle in {one.handle for one, _ in accounts if one.id != account and one.handle}:
-                raise fail(f"Another merchant goes by the name {after.handle!r}. Choose another handle.")
-            moved = await _handle_moved(store, before.handle, after) if handles else []
-            try:
-                await store.commit(told(operation, (version, before, after), *moved))
-                return after
-            except Conflict:
-                continue
-        raise fail(f"{account} is being changed by others all the time. Try again.")
+    async def beside(store: "Store", before: Account, after: Account) -> "list[Alteration]":
+        others = [one.handle for one, _ in await records(store, Account) if one.id != account]
+        if after.handle and after.handle in others:
+            raise fail(f"Another merchant goes by the name {after.handle!r}. Choose another handle.")
+        return await _handle_moved(store, before.handle, after)
 
-    changed = with_store(settings_from(context.params), work)
-    if changed is None:
-        raise fail(f"There is no account {account!r}. `tillway accounts list` shows them.")
-    return changed
+    return altered(
+        settings_from(context.params),
+        operation,
+        Account,
+        account,
+        lambda before: msgspec.structs.replace(before, **fields),
+        noun="account",
+        listing="accounts list",
+        beside=beside if handles else None,
+    )
 
 
 async def _handle_moved(store: "Store", old: str, account: "Account") -> "list[Alteration]":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tillway.cli.installation import with_store
+from tillway.cli.installation import account_named, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, WrongUsage, fail, moment, settings_from, show, table
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def export(
 
     import msgspec
 
+    from tillway.domain.account import SYSTEM
     from tillway.domain.audit import AuditEntry
     from tillway.engine import audit_chain
     from tillway.engine.audit import as_told
@@ -110,6 +111,8 @@ def export(
     end = time_prefix(moment(to, "--to")) if to is not None else None
 
     async def entries(store: "Store") -> AsyncIterator[tuple[str, AuditEntry]]:
+        if account not in (None, SYSTEM):
+            await account_named(store, account)
         for scope in await audit_chain.scopes_of(store):
             if account is not None and account != _owner(scope)["account"]:
                 continue

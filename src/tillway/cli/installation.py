@@ -1,28 +1,44 @@
 """The installation behind the commands: how it is made, and how a command gets at its store."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from tillway.cli.terminal import AsJson, DataDir, Document, StoreUrl, fail, run, say, settings_from, show
+from tillway.cli.terminal import (
+    AsJson,
+    DataDir,
+    Document,
+    StoreUrl,
+    WrongUsage,
+    fail,
+    run,
+    say,
+    settings_from,
+    show,
+)
 from tillway.settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
-    from tillway.domain.account import Account
+    from tillway.domain.access import OAuthClient
+    from tillway.domain.account import Account, ApiKey
     from tillway.domain.record import Record
     from tillway.engine.audit import Author
     from tillway.engine.setup import NewKey
     from tillway.store.port import Store, Write
 
+    Alteration = tuple[int, Record | None, Record | None]
+
 T = TypeVar("T")
 R = TypeVar("R", bound="Record")
+Owned = TypeVar("Owned", "ApiKey", "OAuthClient")
 
 Name = Annotated[str, typer.Option(help="What the account is called.")]
 
 DEMO_FILE = "demo.json"
 PAGE = 500
 PAGES_MAX = 10_000
+TRIES_MAX = 8
 
 
 def init(
@@ -132,9 +148,7 @@ def author(command: str) -> "Author":
     return Author(f"cli:{user}@{socket.gethostname()}", f"tillway {command}")
 
 
-def told(
-    command: str, *alterations: "tuple[int, Record | None, Record | None]", detail: dict[str, Any] | None = None
-) -> "list[Write]":
+def told(command: str, *alterations: "Alteration", detail: dict[str, Any] | None = None) -> "list[Write]":
     """The writes of an administrative action, with the entry of the audit trail that tells of it.
 
     An alteration is (version seen, record as it was, record as it shall be); None stands for no record.
@@ -144,6 +158,67 @@ def told(
     from tillway.engine.clock import Clock
 
     return audited(SYSTEM, author(command), Clock().moment(), *alterations, detail=detail)
+
+
+def altered(
+    settings: Settings,
+    command: str,
+    kind: type[R],
+    id: str,
+    change: Callable[[R], R],
+    *,
+    noun: str,
+    listing: str,
+    beside: "Callable[[Store, R, R], Awaitable[Sequence[Alteration]]] | None" = None,
+) -> R:
+    """The installation's record of that id, changed, told in the audit trail; ends the command where there is none.
+
+    `change` may be asked more than once, and where it changes nothing, nothing is told. `beside` is what has to be
+    altered in the same commit; `noun` is what people call it, `listing` the command that lists them.
+    """
+    from tillway.store.port import Conflict
+
+    async def work(store: "Store") -> R:
+        for _ in range(TRIES_MAX):
+            found = next(((one, version) for one, version in await records(store, kind) if one.id == id), None)
+            if found is None:
+                raise fail(f"There is no {noun} {id!r}. `tillway {listing}` shows them.")
+            before, version = found
+            after = change(before)
+            if after == before and beside is None:
+                return before
+            others = await beside(store, before, after) if beside is not None else ()
+            try:
+                await store.commit(told(command, (version, before, after), *others))
+                return after
+            except Conflict:
+                continue
+        raise fail(f"{id} is being changed by others all the time. Try again.")
+
+    return with_store(settings, work)
+
+
+async def owned(store: "Store", kind: "type[Owned]", account: str | None) -> "list[Owned]":
+    """The records of that kind that one account has, or all accounts have, oldest first; ends the command where there
+    is no such account."""
+    if account is not None:
+        await account_named(store, account)
+    found = [record for record, _ in await records(store, kind) if account in (None, record.account)]
+    return sorted(found, key=lambda record: (record.account, record.created, record.id))
+
+
+async def account_named(store: "Store", named: str | None) -> str:
+    """The id of the account that a command is for: the only one needs no name."""
+    from tillway.domain.account import Account
+
+    accounts = [account.id for account, _ in await records(store, Account)]
+    if named is not None:
+        if named not in accounts:
+            raise fail(f"There is no account {named!r}. `tillway accounts list` shows them.")
+        return named
+    if len(accounts) != 1:
+        raise WrongUsage(f"there are {len(accounts)} accounts; name one with --account (`tillway accounts list`)")
+    return accounts[0]
 
 
 async def records(store: "Store", kind: type[R]) -> list[tuple[R, int]]:

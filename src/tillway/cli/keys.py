@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import author, records, told, with_store
+from tillway.cli.installation import account_named, altered, author, owned, told, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -22,12 +22,12 @@ from tillway.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from tillway.cli.installation import Alteration
     from tillway.domain.account import ApiKey
     from tillway.store.port import Store
 
 app = typer.Typer(help="API keys, and the keys that sign access tokens.", no_args_is_help=True)
 
-TRIES_MAX = 8
 NOTICED_WITHIN_SECONDS = 2
 """How soon a running server refuses a revoked key: it remembers keys for that long."""
 
@@ -45,10 +45,7 @@ def list_keys(
     """List the keys, without their secrets."""
     from tillway.domain.account import ApiKey
 
-    async def work(store: "Store") -> "list[ApiKey]":
-        return [key for key, _ in await records(store, ApiKey) if account in (None, key.account)]
-
-    keys = sorted(with_store(settings_from(context.params), work), key=lambda key: (key.account, key.created, key.id))
+    keys = with_store(settings_from(context.params), lambda store: owned(store, ApiKey, account))
     now = int(time.time())
     show(
         [_shown(key, now) for key in keys],
@@ -76,7 +73,6 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key. Its secret is shown once; a running server knows it at once."""
-    from tillway.domain.account import Account
     from tillway.engine.setup import new_key
     from tillway.store.port import ABSENT
 
@@ -87,8 +83,7 @@ def create(
         raise WrongUsage("--scope is for secret keys; a publishable key can do the same few things everywhere")
 
     async def work(store: "Store") -> Document:
-        accounts = [found.id for found, _ in await records(store, Account)]
-        owner = one_of(accounts, account)
+        owner = await account_named(store, account)
         now = int(time.time())
         expires_at = now + expires_in_days * 86_400 if expires_in_days is not None else None
         made = new_key(owner, mode, kind, created=now, name=name, expires_at=expires_at, scopes=scopes)
@@ -115,30 +110,15 @@ def revoke(
     import msgspec
 
     from tillway.domain.account import ApiKey
-    from tillway.store.port import Conflict
 
-    async def work(store: "Store") -> "ApiKey | None":
-        for _ in range(TRIES_MAX):
-            found = next(
-                ((record, version) for record, version in await records(store, ApiKey) if record.id == key), None
-            )
-            if found is None:
-                return None
-            record, version = found
-            revoked_at = int(time.time()) + after_seconds
-            if record.revoked_at is not None and record.revoked_at <= revoked_at:
-                return record
-            revoked = msgspec.structs.replace(record, revoked_at=revoked_at)
-            try:
-                await store.commit(told("keys revoke", (version, record, revoked)))
-                return revoked
-            except Conflict:
-                continue
-        raise fail(f"{key} is being changed by others all the time. Try again.")
+    revoked_at = int(time.time()) + after_seconds
 
-    revoked = with_store(settings_from(context.params), work)
-    if revoked is None:
-        raise fail(f"There is no key {key!r}. `tillway keys list` shows them.")
+    def end(found: "ApiKey") -> "ApiKey":
+        if found.revoked_at is not None and found.revoked_at <= revoked_at:
+            return found
+        return msgspec.structs.replace(found, revoked_at=revoked_at)
+
+    revoked = altered(settings_from(context.params), "keys revoke", ApiKey, key, end, noun="key", listing="keys list")
     assert revoked.revoked_at is not None
     ends = max(revoked.revoked_at - int(time.time()), 0)
     say(f"{revoked.hint} ends in {ends} seconds." if ends else f"{revoked.hint} is refused from now on.")
@@ -162,31 +142,25 @@ def roll(
     from tillway.domain.access import is_live
     from tillway.domain.account import ApiKey
     from tillway.engine.setup import NewKey, new_key
-    from tillway.store.port import ABSENT, Conflict
+    from tillway.store.port import ABSENT
 
-    async def work(store: "Store") -> NewKey | None:
-        for _ in range(TRIES_MAX):
-            now = int(time.time())
-            found = next(((old, version) for old, version in await records(store, ApiKey) if old.id == key), None)
-            if found is None:
-                return None
-            old, version = found
-            if not is_live(old, now):
-                raise fail(f"{key} has ended already. Make a new one: tillway keys create")
-            made = new_key(old.account, old.mode, old.kind, created=now, name=old.name, scopes=old.scopes)
-            ends_at = min(now + overlap_seconds, old.revoked_at or now + overlap_seconds)
-            ending = msgspec.structs.replace(old, revoked_at=ends_at)
-            try:
-                # Both or neither: a new key whose old one never ends is what a rotation is there to prevent.
-                await store.commit(told("keys roll", (ABSENT, None, made.record), (version, old, ending)))
-                return made
-            except Conflict:
-                continue
-        raise fail(f"{key} is being changed by others all the time. Try again.")
+    now, rolled = int(time.time()), list[NewKey]()
 
-    made = with_store(settings_from(context.params), work)
-    if made is None:
-        raise fail(f"There is no key {key!r}. `tillway keys list` shows them.")
+    def end(old: ApiKey) -> ApiKey:
+        if not is_live(old, now):
+            raise fail(f"{key} has ended already. Make a new one: tillway keys create")
+        return msgspec.structs.replace(
+            old, revoked_at=min(now + overlap_seconds, old.revoked_at or now + overlap_seconds)
+        )
+
+    async def begin(store: "Store", old: ApiKey, ending: ApiKey) -> "list[Alteration]":
+        # Both or neither: a new key whose old one never ends is what a rotation is there to prevent.
+        rolled[:] = [new_key(old.account, old.mode, old.kind, created=now, name=old.name, scopes=old.scopes)]
+        return [(ABSENT, None, rolled[0].record)]
+
+    settings = settings_from(context.params)
+    altered(settings, "keys roll", ApiKey, key, end, noun="key", listing="keys list", beside=begin)
+    made = rolled[0]
     say(f"This key is shown once; keep it. {key} ends in {overlap_seconds} seconds at the latest.")
     shown = _shown(made.record, int(time.time())) | {"secret": made.secret, "replaces": key}
     show(shown, f"{made.record.id}  {made.secret}", as_json=as_json)
@@ -229,16 +203,6 @@ def checked_scopes(named: list[str]) -> tuple[str, ...]:
     if unknown:
         raise WrongUsage(f"there is no scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
     return tuple(scope for scope in SCOPES if scope in named)
-
-
-def one_of(accounts: list[str], named: str | None) -> str:
-    if named is not None:
-        if named not in accounts:
-            raise fail(f"There is no account {named!r}. `tillway accounts list` shows them.")
-        return named
-    if len(accounts) != 1:
-        raise WrongUsage(f"there are {len(accounts)} accounts; name one with --account (`tillway accounts list`)")
-    return accounts[0]
 
 
 def _shown(key: "ApiKey", now: int) -> Document:

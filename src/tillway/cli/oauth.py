@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import records, told, with_store
-from tillway.cli.keys import TRIES_MAX, AccountOption, checked_scopes, one_of
+from tillway.cli.installation import account_named, altered, owned, told, with_store
+from tillway.cli.keys import AccountOption, checked_scopes
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -48,7 +48,6 @@ def add(
 ) -> None:
     """Add a client. Its secret is shown once; a running server knows it at once."""
     from tillway.domain.access import SCOPES
-    from tillway.domain.account import Account
     from tillway.engine.setup import new_client
     from tillway.store.port import ABSENT
 
@@ -57,7 +56,7 @@ def add(
     scopes = checked_scopes(scope)
 
     async def work(store: "Store") -> Document:
-        owner = one_of([found.id for found, _ in await records(store, Account)], account)
+        owner = await account_named(store, account)
         made = new_client(owner, mode, scopes, created=int(time.time()), name=name)
         await store.commit(told("oauth clients add", (ABSENT, None, made.record)))
         return _shown(made.record, int(time.time())) | {"client_secret": made.secret}
@@ -78,10 +77,7 @@ def list_clients(
     """List the clients, without their secrets."""
     from tillway.domain.access import OAuthClient
 
-    async def work(store: "Store") -> "list[OAuthClient]":
-        return [client for client, _ in await records(store, OAuthClient) if account in (None, client.account)]
-
-    found = sorted(with_store(settings_from(context.params), work), key=lambda client: (client.account, client.created))
+    found = with_store(settings_from(context.params), lambda store: owned(store, OAuthClient, account))
     now = int(time.time())
     show(
         [_shown(client, now) for client in found],
@@ -123,7 +119,7 @@ def rotate(
         ending = tuple(msgspec.structs.replace(old, ends_at=min(old.ends_at or until, until)) for old in live)
         return msgspec.structs.replace(found, secrets=(*(old for old in ending if (old.ends_at or 0) > now), kept))
 
-    changed = _change(settings_from(context.params), "oauth clients rotate", client, change)
+    changed = _changed(settings_from(context.params), "oauth clients rotate", client, change)
     say(f"This secret is shown once; keep it. The one before it ends in {overlap_seconds} seconds at the latest.")
     show(_shown(changed, now) | {"client_secret": secret}, f"{changed.id}  {secret}", as_json=as_json)
 
@@ -140,35 +136,17 @@ def revoke(
     def change(found: "OAuthClient") -> "OAuthClient":
         return found if found.revoked_at is not None else msgspec.structs.replace(found, revoked_at=now)
 
-    revoked = _change(settings_from(context.params), "oauth clients revoke", client, change)
+    revoked = _changed(settings_from(context.params), "oauth clients revoke", client, change)
     say(f"{client} and its tokens are refused from now on.")
     show(_shown(revoked, now), revoked.id, as_json=as_json)
 
 
-def _change(
+def _changed(
     settings: "Settings", command: str, id: str, change: "Callable[[OAuthClient], OAuthClient]"
 ) -> "OAuthClient":
     from tillway.domain.access import OAuthClient
-    from tillway.store.port import Conflict
 
-    async def work(store: "Store") -> OAuthClient:
-        for _ in range(TRIES_MAX):
-            found = next(
-                ((kept, version) for kept, version in await records(store, OAuthClient) if kept.id == id), None
-            )
-            if found is None:
-                raise fail(f"There is no client {id!r}. `tillway oauth clients list` shows them.")
-            changed = change(found[0])
-            if changed == found[0]:
-                return changed
-            try:
-                await store.commit(told(command, (found[1], found[0], changed)))
-                return changed
-            except Conflict:
-                continue
-        raise fail(f"{id} is being changed by others all the time. Try again.")
-
-    return with_store(settings, work)
+    return altered(settings, command, OAuthClient, id, change, noun="client", listing="oauth clients list")
 
 
 def _shown(client: "OAuthClient", now: int) -> Document:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tillway.cli.installation import scopes, with_store
+from tillway.cli.installation import account_named, scopes, with_store
 from tillway.cli.terminal import DataDir, StoreUrl, WrongUsage, fail, moment, settings_from, show, table
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def transactions(
         raise WrongUsage(f"a report covers at most {reports.DAYS_MAX} days; ask for shorter ones with --from and --to")
 
     async def work(store: "Store") -> "list[Line]":
+        if account is not None:
+            await account_named(store, account)
         found: list[Line] = []
         for scope in await scopes(store):
             if account is None or scope[:-1] == account.removeprefix("acct_"):
