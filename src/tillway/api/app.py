@@ -41,6 +41,8 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"
 NOBODY = Scope(account="acct_" + "0" * 16, mode="test")
 """The scope of calls that need no key: nothing is ever kept in it."""
 
+_NOBODY_KEY = NOBODY.key
+
 _REPLAYED = ("idempotent-replayed", "true")
 
 
@@ -81,7 +83,7 @@ class Api:
         """The answer to `request`. Never raises: what is ours to answer for is logged and becomes a 500."""
         telemetry, began = self.platform.engine.telemetry, time.perf_counter()
         request_id = f"req_{random_text(14)}"
-        caller = Caller(scope=NOBODY, scope_key=NOBODY.key, request_id=request_id)
+        caller = Caller(scope=NOBODY, scope_key=_NOBODY_KEY, request_id=request_id)
         # The method of a request that no route has may be any word.
         method = request.method if request.method in _METHODS else "OTHER"
         facts: dict[str, Fact] = {}
@@ -232,10 +234,11 @@ class Api:
                 raise
         key, scope = await self.access.key(header, now=time.time())
         account = await self.access.account(scope.account, now=time.time())
-        self.throttle.count(scope.key, scope.mode, key.id, _own_rate(account))
+        scope_key = scope.key
+        self.throttle.count(scope_key, scope.mode, key.id, _own_rate(account))
         if key.kind == "publishable" and route.access != "publishable":
             raise Refused("secret_key_required")
-        caller.scope, caller.scope_key = scope, scope.key
+        caller.scope, caller.scope_key = scope, scope_key
         caller.publishable, caller.customer, caller.scopes = key.kind == "publishable", key.customer, key.scopes
         caller.client_ip, caller.actor = request.client_ip, key.id
         caller.hint, caller.operation = key.token or key.hint, f"{route.method} {route.path}"

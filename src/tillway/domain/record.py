@@ -30,11 +30,11 @@ class Moment(msgspec.Struct, frozen=True):
 
     now_ms: int
     new_suffix: Callable[[], str]
+    now: int = 0
+    """Epoch seconds, worked out once: a decision asks a dozen times."""
 
-    @property
-    def now(self) -> int:
-        """Epoch seconds."""
-        return self.now_ms // 1000
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "now", self.now_ms // 1000)
 
     def new_id(self, prefix: str) -> str:
         return f"{prefix}_{self.new_suffix()}"

@@ -347,9 +347,10 @@ class SqliteStore:
             self._execute(_INSERTS[rows], bindings)
             if self._changes() != rows:
                 raise Conflict(bindings[0])
-        for last in range(_COLUMNS - 1, len(columns), _COLUMNS):
-            if columns[last] is not None:
-                self._replace_terms(columns[last - _COLUMNS + 1], None, columns[last])
+        terms = columns[_COLUMNS - 1 :: _COLUMNS]
+        if any(terms):
+            for key, new in zip(columns[::_COLUMNS], terms, strict=True):
+                self._replace_terms(key, None, new)
 
     def _change_entries(self, key: str, version: int, entries: Entries) -> None:
         """Set the index entries of the record at `key`; raise `Conflict` where it is not there at `version`."""
