@@ -8,7 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 DATA_DIR ?= data
-TEST_WORKERS ?= 2
+# Many tests wait for clocks and processes: three workers keep two cores busy.
+TEST_WORKERS ?= 3
 
 # The first interpreter that is new enough; `make PYTHON=…` chooses another.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
