@@ -42,3 +42,23 @@ def test_what_goes_wrong_inside_is_not_told() -> None:
     status, body = internal_error(**WHERE)
     assert (status, body["error"]["type"]) == (500, "api_error")
     assert "req_1" in body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("4242424242424242", "****"),
+        ("DE89370400440532013000", "****"),
+        ("de89370400440532013000", "****"),
+        ("DE89370400440532013001", "DE89370400440532013001"),
+        ("sk_live_" + "0Aa1" * 8, "sk_live_****"),
+        ("whsec_" + "0Aa1" * 8, "whsec_****"),
+        ("cus_8DmNk5ugCC4cX1P00", "cus_8DmNk5ugCC4cX1P00"),
+        ("sk_test_************7uHx", "sk_test_************7uHx"),
+    ],
+)
+def test_what_an_error_does_not_repeat(sent: str, shown: str) -> None:
+    refused = Refused("resource_missing", f"No such destination: '{sent}'", param=f"metadata[{sent}]")
+    _, document = render_refusal(refused, request_id="req_1", base_url="")
+    assert document["error"]["message"] == f"No such destination: '{shown}'"
+    assert document["error"]["param"] == f"metadata[{shown}]"

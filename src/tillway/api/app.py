@@ -10,7 +10,7 @@ import msgspec
 
 from tillway.api.access import Access
 from tillway.api.dialect import Dialect, is_named
-from tillway.api.errors import challenge, internal_error
+from tillway.api.errors import challenge, discreet, internal_error
 from tillway.api.params import without_nulls
 from tillway.api.refusals import Refusals
 from tillway.api.render import Renderer, encode, narrowed
@@ -191,10 +191,10 @@ class Api:
                     "object": "request",
                     "code": refused.code,
                     "created": int(time.time()),
-                    "message": without_card_numbers(refused.message),
+                    "message": discreet(refused.message),
                     "method": request.method,
-                    "param": without_card_numbers(refused.param) if refused.param is not None else None,
-                    "path": without_card_numbers(request.path[:500]),
+                    "param": discreet(refused.param) if refused.param is not None else None,
+                    "path": discreet(request.path[:500]),
                     "status": status,
                 },
             )
@@ -202,6 +202,7 @@ class Api:
     def _refusal(self, caller: Caller, dialect: Dialect | None, refused: Refused) -> tuple[int, bytes]:
         if dialect is None:
             return self.renderer.refusal(caller, refused)
+        refused.message = discreet(refused.message)
         status, answer = dialect.refused(refused, caller.request_id or "")
         return status, encode(answer)
 

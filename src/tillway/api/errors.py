@@ -1,7 +1,9 @@
 """How a refusal looks from outside: Stripe's error object (https://docs.stripe.com/api/errors)."""
 
+import re
 from typing import Any, Final
 
+from tillway.domain.bank_account import iban_valid
 from tillway.domain.cards import without_card_numbers
 from tillway.domain.refusal import RULES, Refused
 
@@ -77,23 +79,33 @@ def doc_url(code: str) -> str:
     return f"https://docs.stripe.com/error-codes/{dashed}" if code in STRIPE_CODES else f"{OWN_DOCS}#{dashed}"
 
 
+_KEY: Final = re.compile(r"((?:sk|rk)_(?:test|live)_|whsec_)[0-9A-Za-z]{8,}")
+_MAYBE_IBAN: Final = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}[0-9A-Za-z]{11,30}(?![0-9A-Za-z])")
+
+
+def discreet(text: str) -> str:
+    """`text` as an error may repeat it, also to who sent it: card numbers, IBANs and keys are written as ****."""
+    text = _KEY.sub(r"\1****", without_card_numbers(text))
+    return _MAYBE_IBAN.sub(lambda found: "****" if iban_valid(found[0].upper()) else found[0], text)
+
+
 def render_refusal(refused: Refused, *, request_id: str, base_url: str) -> tuple[int, dict[str, Any]]:
     """The HTTP status and the body that answer `refused`. `details` of the refusal become members of the error.
 
-    What a caller wrote where no card number belongs is not repeated to it, for answers are kept and logged.
+    A number or key that a caller wrote where none belongs is not repeated to it, for answers are kept and logged.
     """
     rule = RULES[refused.code]
     error: dict[str, Any] = {
         "type": rule.type,
         "code": refused.code,
-        "message": without_card_numbers(refused.message),
+        "message": discreet(refused.message),
         "doc_url": doc_url(refused.code),
         "request_log_url": f"{base_url}/ops/v1/requests/{request_id}",
     }
     if refused.decline_code is not None:
         error["decline_code"] = refused.decline_code
     if refused.param is not None:
-        error["param"] = without_card_numbers(refused.param)
+        error["param"] = discreet(refused.param)
     for name, value in refused.details.items():
         assert name not in error, f"a detail of a refusal cannot replace {name!r}"
         if value is not None:
