@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tillway.testing.crash_clients import Order, Told
+from tillway.testing.crash_hook import EVENTS
 from tillway.testing.crash_reconcile import Performed, Platform, read_journal, reconcile
 from tillway.testing.crash_story import story_of
 
@@ -94,7 +95,11 @@ def world() -> World:
         "refunds": [refund],
         "payouts": [payout, disbursed],
         "entries": [{"currency": "usd", "net": net} for net in (9_680, -3_000, -1_000)],
-        "events": [{"type": type, "data": {"object": {"id": thing["id"]}}} for type, thing in happened],
+        "events": [
+            {"id": f"evt_{number}", "type": type, "data": {"object": {"id": thing["id"]}}}
+            for number, (type, thing) in enumerate(happened)
+        ],
+        "delivered": {f"evt_{number}": 1 for number, (type, _) in enumerate(happened) if type in EVENTS},
         "ledger": {
             "balanced": True,
             "accounts": [
@@ -129,7 +134,8 @@ def performed(suffix: str, kind: str, amount: int, *, parent: str | None = None,
 
 def rules_broken(world: World) -> set[str]:
     platform = Platform(**{name: world[name] for name in Platform.__struct_fields__})
-    return {found.rule for found in reconcile(world["told"], platform, world["bank"], connector="bank")}
+    found = reconcile(world["told"], platform, world["bank"], connector="bank", delivered=world["delivered"])
+    return {violation.rule for violation in found}
 
 
 def test_the_world_is_in_order() -> None:
@@ -194,6 +200,8 @@ def _bank(world: World, suffix: str, kind: str, amount: int, **more: Any) -> Non
         (lambda w: w["ledger"].update(balanced=False), "the sums agree"),
         (lambda w: w["events"].append(w["events"][1]), "events are told once"),
         (lambda w: w["events"].pop(), "events are told once"),
+        (lambda w: w["delivered"].popitem(), "events reach the merchant"),
+        (lambda w: w["delivered"].update(evt_never=1), "events reach the merchant"),
         (lambda w: w["orders"][0].update(status="paying"), "nothing is left under way"),
         (lambda w: w["orders"][0].update(status="payment_failed"), "orders end well"),
         (lambda w: w["orders"][0].update(payment_intent=None), "orders end well"),
@@ -254,7 +262,8 @@ def test_a_story_has_the_orders_the_deaths_between_them_and_the_bank(tmp_path: P
     )
     journal.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in broken["bank"].values()))
     platform = Platform(**{name: broken[name] for name in Platform.__struct_fields__})
-    [violation, *_] = reconcile(broken["told"], platform, broken["bank"], connector="bank")
+    told, delivered = broken["told"], broken["delivered"]
+    [violation, *_] = reconcile(told, platform, broken["bank"], connector="bank", delivered=delivered)
     story = story_of(violation, clients, journal, [(0.5, "the bank"), (1.5, "the server, any moment")])
     assert [line.split()[0] for line in story] == ["1.000", "1.500", "2.000", "bank", "bank"]
     assert "*** the server, any moment dies" in story[1]

@@ -85,17 +85,21 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shop:
-    """All clients of one merchant. `told` is what they heard, in order; `given_up` what they never heard about."""
+    """All clients of one merchant. `told` is what they heard, in order; `given_up` what they never heard about. They
+    send each order, and each repetition, to any of `urls`."""
 
-    def __init__(self, url: str, secret_key: str, seed: int, journal: Path, *, account: str, began: float) -> None:
+    def __init__(
+        self, urls: Sequence[str], secret_key: str, seed: int, journal: Path, *, account: str, began: float
+    ) -> None:
         self.told: list[Told] = []
         self.given_up: dict[str, Order] = {}
         self.unanswered: list[Order] = []
         self.stories = 0
         self.failure: BaseException | None = None
         """A fault of the client itself, which makes the run worthless."""
-        self._url = url
+        self._urls = urls
         self._seed = seed
+        self._doors = random.Random(f"doors {seed}")
         self._account = account
         self._began = began
         self._journal = journal.open("ab", buffering=1 << 16)
@@ -179,9 +183,8 @@ class Shop:
             body = msgspec.json.encode(order.params) if in_json else urlencode(_flat(order.params)).encode()
             kind = "application/json" if in_json else "application/x-www-form-urlencoded"
             headers = {"idempotency-key": order.key, "content-type": kind}
-            async with self._session.request(
-                order.method, self._url + order.path, data=body, headers=headers
-            ) as answer:
+            url = self._doors.choice(self._urls) + order.path
+            async with self._session.request(order.method, url, data=body, headers=headers) as answer:
                 body = await answer.read()
                 replayed = answer.headers.get("idempotent-replayed") == "true"
                 return self._hear(order, answer.status, body, replayed=replayed)

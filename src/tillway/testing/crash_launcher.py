@@ -7,7 +7,8 @@
 
 A child is a process like any other, with its own memory, event loop, sockets and locks; what it does not have is the
 half second that Python needs to import it. `status` is the exit code, or the negated signal. A child that has died is
-kept as a zombie until it is reaped, so that its number cannot become another process's before.
+kept as a zombie until it is reaped, so that its number cannot become another process's before. Each is the leader of a
+process group, so that it can be killed together with the workers that it has forked itself.
 
 `--mutant` runs a file of Python once everything is loaded: how the harness is tested on servers with seeded bugs. No
 production code knows of it. When its input ends, the launcher kills what it has started and ends.
@@ -48,7 +49,7 @@ def main() -> None:
     finally:
         for child in running:
             with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+                os.killpg(child, signal.SIGKILL)
 
 
 def _warm_up() -> None:
@@ -72,11 +73,13 @@ def _obey(order: dict[str, Any], running: set[int]) -> dict[str, int]:
 def _fork(arguments: list[str], log: str) -> int:
     child = os.fork()
     if child:
+        _lead(child)
         return child
     # From here on it is the child, which must never come back into the launcher's loop.
     status = 70
     try:
         written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        _lead(0)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for mine, theirs in ((nothing, 0), (written, 1), (written, 2)):
             os.dup2(mine, theirs)
@@ -93,6 +96,12 @@ def _fork(arguments: list[str], log: str) -> int:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def _lead(child: int) -> None:
+    """Give a child a process group of its own. Both sides do it, so that it is so for both at once."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.setpgid(child, 0)
 
 
 if __name__ == "__main__":

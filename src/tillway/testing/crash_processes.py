@@ -14,6 +14,9 @@ import msgspec
 READY_SECONDS = 20.0
 """How long a started process may take until its port answers."""
 
+GONE_SECONDS = 2.0
+"""How long to wait until killed workers are gone. Longer than it takes where somebody reaps orphans."""
+
 POLL_SECONDS = 0.004
 
 
@@ -55,7 +58,7 @@ class Launcher:
 
 
 class Daemon:
-    """One command that listens on a port, and that is started again after each of its deaths."""
+    """One command that listens on a port, and that is started again after each of its deaths. It may have workers."""
 
     def __init__(self, launcher: Launcher, name: str, port: int, log: Path) -> None:
         self.name = name
@@ -77,7 +80,7 @@ class Daemon:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
             except OSError:
-                if self._dead():
+                if self.pid is None or _dead(self.pid):
                     break
                 await asyncio.sleep(POLL_SECONDS)
                 continue
@@ -86,13 +89,25 @@ class Daemon:
             return
         raise EndedAlone(f"{self.name} does not answer on port {self.port}\n{self._last_words()}")
 
+    def workers(self) -> list[int]:
+        """The processes that it has forked, oldest first; none where the system does not tell."""
+        try:
+            return [int(child) for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        except OSError:
+            return []
+
     async def kill(self) -> None:
-        """SIGKILL, and return when the process is gone. Raises `EndedAlone` where it had ended before."""
+        """SIGKILL for it and its workers, and return when all are gone: what a worker holds is free again only then.
+        Raises `EndedAlone` where it had ended before."""
         assert self.pid is not None
-        os.kill(self.pid, signal.SIGKILL)
+        group = self.pid
+        os.killpg(group, signal.SIGKILL)
         status = await self._reap()
         if status != -signal.SIGKILL:
             raise EndedAlone(f"{self.name} had ended by itself with status {status}\n{self._last_words()}")
+        until = time.monotonic() + GONE_SECONDS
+        while _any_left(group) and time.monotonic() < until:
+            await asyncio.sleep(POLL_SECONDS)
 
     async def terminate(self) -> int:
         """SIGTERM; the exit code."""
@@ -105,15 +120,26 @@ class Daemon:
         self.pid = None
         return status
 
-    def _dead(self) -> bool:
-        """Whether the process is a zombie: it has ended and waits to be reaped."""
-        try:
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        except OSError:
-            return False  # Not Linux: then READY_SECONDS have to run out.
-
     def _last_words(self) -> str:
         try:
             return self.log.read_text(errors="replace")[-4000:]
         except OSError:
             return "(no log)"
+
+
+def _any_left(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _dead(process: int) -> bool:
+    """Whether a process has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return Path(
+            "/proc/self/stat"
+        ).exists()  # Else it is not Linux, and nobody knows: READY_SECONDS have to run out.

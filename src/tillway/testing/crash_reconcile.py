@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from tillway.testing.crash_clients import Told
+from tillway.testing.crash_hook import EVENTS
 
 Document = dict[str, Any]
 
@@ -90,9 +91,15 @@ def read_journal(path: Path) -> tuple[dict[str, Performed], list[Violation]]:
 
 
 def reconcile(
-    told: Iterable[Told], platform: Platform, bank: Mapping[str, Performed], *, connector: str
+    told: Iterable[Told],
+    platform: Platform,
+    bank: Mapping[str, Performed],
+    *,
+    connector: str,
+    delivered: Mapping[str, int],
 ) -> list[Violation]:
-    """Every contradiction, in the order of the rules below."""
+    """Every contradiction, in the order of the rules below. `delivered`: how often the merchant's webhook endpoint was
+    sent an event, by its id."""
     told = list(told)
     return [
         *_nobody_heard_nonsense(told),
@@ -106,6 +113,7 @@ def reconcile(
         *_nothing_else_was_done(platform, bank),
         *_the_sums_agree(platform, bank, connector),
         *_events_are_told_once(platform),
+        *_events_reach_the_merchant(platform, delivered),
         *_orders_end_well(told, platform),
     ]
 
@@ -468,6 +476,18 @@ def _events_are_told_once(platform: Platform) -> Iterator[Violation]:
             yield Violation(
                 "events are told once", f"{type} of {id}: {events[place]} events, {expected[place]} expected", (id,)
             )
+
+
+def _events_reach_the_merchant(platform: Platform, delivered: Mapping[str, int]) -> Iterator[Violation]:
+    """Every event that the endpoint wants comes there, at least once, and no other."""
+    rule = "events reach the merchant"
+    wanted = {event["id"]: event for event in platform.events if event["type"] in EVENTS}
+    for id, event in wanted.items():
+        if not delivered.get(id):
+            yield Violation(rule, f"{id}, {event['type']}, never came", (id, event["data"]["object"]["id"]))
+    for id in delivered:
+        if id not in wanted:
+            yield Violation(rule, f"{id} came, and is no event", (id,))
 
 
 def _orders_end_well(told: list[Told], platform: Platform) -> Iterator[Violation]:

@@ -1,23 +1,25 @@
 """The kill -9 harness: server and bank are killed over and over while clients pay; then the books are compared.
 
-    python -m tillway.testing.crashes --kills 3000 --seed 7 --dir /var/tmp/crashes
+    python -m tillway.testing.crashes --store postgresql --kills 3000 --seed 7 --dir /var/tmp/crashes
 
-`tillway serve` on an embedded store is killed at random moments, while it starts, right after the bank has written an
-effect down, and while the store writes its log; each time it is started again at once on the same data directory. The
-bank, `tillway bank` with faults, is the witness, and is killed now and then itself. Afterwards the faults are switched
-off, the server is killed and started a last time, and everything has to come to rest within SETTLE_SECONDS. Then the
-clients' answers, the API and the bank's journal are reconciled (`crash_reconcile`).
+`tillway serve` is killed at random moments, while it starts, right after the bank has written an effect down, and while
+the store writes its log; each time it is started again at once on the same data directory. On a store that several
+processes share there are several servers, and what dies is drawn: one worker, one server, all of them, or the database
+(`crash_grounds`). The bank, `tillway bank` with faults, is the witness, and is killed now and then itself. Afterwards
+the faults are switched off, the servers are killed and started a last time, and everything has to come to rest within
+SETTLE_SECONDS. Then the clients' answers, the API, the bank's journal and the store are reconciled (`crash_reconcile`).
 
 docs/testing-crashes.md says what is checked and how to read a violation.
 """
 
 import argparse
 import asyncio
+import itertools
 import os
 import random
 import shutil
+import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -26,12 +28,19 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import aiohttp
 import msgspec
 
+from tillway.domain.account import Scope
+from tillway.engine.clock import Clock
+from tillway.store.codec import QUEUES
+from tillway.store.port import Store
+from tillway.testing.audit_check import audit_damage
 from tillway.testing.crash_clients import Order, Shop
+from tillway.testing.crash_grounds import Ground, Place, StoreName, Victim, changed, ground_of
+from tillway.testing.crash_hook import EVENTS, Hook
 from tillway.testing.crash_processes import Daemon, EndedAlone, Launcher
 from tillway.testing.crash_reconcile import Document, Performed, Platform, Violation, read_journal, reconcile
 from tillway.testing.crash_story import story_of
@@ -63,16 +72,24 @@ POINTS: dict[Point, int] = {
 WAIT_MAX_SECONDS = 0.8
 """How long a kill waits for its moment to come."""
 
+AWAY_SECONDS = (0.0, 0.0, 0.3, 1.0)
+"""How long the bank and the database stay away, drawn from these."""
+
+AGED_SECONDS = 3600
+"""So far ahead of now every entry of the audit trail has come of age."""
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One run. `at_once` and `per_second` bound the shoppers under way and those who come anew."""
 
     directory: Path
+    store: StoreName = "sqlite"
     kills: int = 300
     seed: int = 1
     mutant: Path | None = None
     at_once: int = 120
-    per_second: float = 30.0
+    per_second: float | None = None
+    """None: as many as the store can bear on two cores."""
     bank_killed_every: int = 12
     last_lease_seconds: int | None = None
     """The lease of the last start; None: the default, under which SETTLE_SECONDS is promised."""
@@ -82,12 +99,17 @@ class Report(msgspec.Struct, kw_only=True):
     """What came of a run. Durations are seconds."""
 
     seed: int
+    store: str = "sqlite"
     kills: Counter[str] = msgspec.field(default_factory=Counter)
+    victims: Counter[str] = msgspec.field(default_factory=Counter)
     bank_kills: int = 0
     stories: int = 0
     answers: Counter[str] = msgspec.field(default_factory=Counter)
     operations: Counter[str] = msgspec.field(default_factory=Counter)
     replays: int = 0
+    deliveries: int = 0
+    repeated: int = 0
+    """Deliveries of events that the merchant had been told of already."""
     storm_seconds: float = 0.0
     seconds: float = 0.0
     settled_after: float = 0.0
@@ -102,7 +124,8 @@ Say = Callable[[str], None]
 
 def main() -> None:
     options = argparse.ArgumentParser(description="Kill Tillway over and over, and reconcile what is left.")
-    options.add_argument("--kills", type=int, default=300, help="how often the server is killed (default 300)")
+    options.add_argument("--store", choices=get_args(StoreName), default="sqlite", help="what the servers stand on")
+    options.add_argument("--kills", type=int, default=300, help="how often something is killed (default 300)")
     options.add_argument("--seed", type=int, default=None, help="what everything is drawn from (default: the time)")
     options.add_argument("--dir", type=Path, default=None, help="where to work; kept (default: a new directory)")
     options.add_argument("--mutant", type=Path, default=None, help="a file of Python with a seeded bug")
@@ -111,7 +134,7 @@ def main() -> None:
     directory = given.dir or Path(tempfile.mkdtemp(prefix="tillway-crashes-"))
     if not _ours(directory):
         options.error(f"{directory} has files that are not of an earlier run. Name a new directory.")
-    plan = Plan(directory=directory, kills=given.kills, seed=seed, mutant=given.mutant)
+    plan = Plan(directory=directory, store=given.store, kills=given.kills, seed=seed, mutant=given.mutant)
     report = asyncio.run(run(plan, say=lambda text: print(text, file=sys.stderr, flush=True)))
     print(describe(report, plan))
     sys.exit(1 if report.violations else 0)
@@ -124,14 +147,14 @@ def _ours(directory: Path) -> bool:
 
 async def run(plan: Plan, *, say: Say = lambda text: None) -> Report:
     """Carry out a plan. The directory is emptied first, and kept afterwards with journals and logs."""
-    report = Report(seed=plan.seed)
+    report = Report(seed=plan.seed, store=plan.store)
     chance = random.Random(f"kills {plan.seed}")
     began = time.monotonic()
     async with _stage(plan, began) as stage:
         try:
             await _kill(plan, stage, report, chance, say)
             report.storm_seconds = time.monotonic() - began
-            say("faults off, last kill; everything must come to rest")
+            say("faults off, the last kill; everything must come to rest")
             await _come_to_rest(stage, report)
             bank = await _account(plan, stage, report, chance, say)
             report.operations.update(f"{one.kind} {one.status}" for one in bank.values())
@@ -139,7 +162,9 @@ async def run(plan: Plan, *, say: Say = lambda text: None) -> Report:
             report.violations.append(Violation("processes end only when they are killed", str(ended)))
         report.stories = stage.shop.stories
         report.answers.update(f"{told.order.what} {told.status} {told.code}".strip() for told in stage.shop.told)
-        starts = sorted(stage.server.ready_seconds) or [0.0]
+        report.deliveries = stage.hook.received.total()
+        report.repeated = report.deliveries - len(stage.hook.received)
+        starts = sorted(itertools.chain.from_iterable(server.ready_seconds for server in stage.servers)) or [0.0]
         report.start_median, report.start_longest = starts[len(starts) // 2], starts[-1]
     report.seconds = time.monotonic() - began
     (plan.directory / REPORT).write_text(describe(report, plan) + "\n")
@@ -149,24 +174,44 @@ async def run(plan: Plan, *, say: Say = lambda text: None) -> Report:
 # The stage.
 
 
+class Site(msgspec.Struct, frozen=True):
+    """One server: where it is, and the process."""
+
+    place: Place
+    data: Path
+    server: Daemon
+
+
 class Stage(msgspec.Struct, kw_only=True):
     """Everything that runs, and how to start it."""
 
     plan: Plan
-    server: Daemon
+    ground: Ground
+    sites: tuple[Site, ...]
     bank: Daemon
     shop: Shop
-    secret_key: str
+    hook: Hook
+    account: str
     session: aiohttp.ClientSession
-    data: Path
     journal: Path
+    doors: "itertools.cycle[str]"
+    """The servers' URLs, one after the other: whoever is asked, the answer is the same."""
 
-    async def start_server(self, *, lease_seconds: int | None = None) -> None:
+    @property
+    def servers(self) -> list[Daemon]:
+        return [site.server for site in self.sites]
+
+    async def start_server(self, site: Site, *, lease_seconds: int | None = None) -> None:
         lease = [] if lease_seconds is None else ["--lease-seconds", str(lease_seconds)]
-        where = ["--data-dir", str(self.data), "--port", str(self.server.port)]
+        where = ["--data-dir", str(site.data), "--port", str(site.server.port), *self.ground.arguments(site.data)]
+        many = [] if site.place.workers == 1 else ["--workers", str(site.place.workers)]
         # Charges are available at once, so that there is something to pay out.
         rules = ["--settlement-days", "0", "--payout-delay-seconds", "1"]
-        await self.server.start(["serve", *where, *rules, *lease])
+        await site.server.start(["serve", *where, *many, *rules, *lease])
+
+    async def ready(self) -> None:
+        for server in self.servers:
+            await server.ready()
 
     async def start_bank(self, faults: Document) -> None:
         await self.bank.start(
@@ -174,7 +219,7 @@ class Stage(msgspec.Struct, kw_only=True):
                 "bank",
                 *("--port", str(self.bank.port)),
                 *("--journal", str(self.journal)),
-                *("--notice-url", f"http://127.0.0.1:{self.server.port}/connectors/test/{CONNECTOR}/notices"),
+                *("--notice-url", f"{_url(self.servers[0])}/connectors/test/{CONNECTOR}/notices"),
                 *("--notice-secret", NOTICE_SECRET),
                 *("--faults", msgspec.json.encode(faults).decode()),
             ]
@@ -189,42 +234,68 @@ async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
     assert _ours(directory), f"{directory} is not of an earlier run"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    data, journal = directory / "data", directory / JOURNAL
-    server_port, bank_port = _free_ports(2)
-    account, secret_key = _install(data, bank_port)
+    ground = await asyncio.to_thread(ground_of, plan.store, directory)
+    try:
+        async with _staged(plan, ground, directory, began) as stage:
+            yield stage
+    finally:
+        await asyncio.to_thread(ground.close)
+
+
+@asynccontextmanager
+async def _staged(plan: Plan, ground: Ground, directory: Path, began: float) -> AsyncIterator[Stage]:
+    bank_port, *ports = _free_ports(1 + len(ground.places))
+    data = [directory / place.name for place in ground.places]
+    account, secret_key = _install(data[0], ground.arguments(data[0]), bank_port)
+    for other in data[1:]:
+        other.mkdir(mode=0o700)
+        shutil.copy(data[0] / "keys.json", other)
     launcher = await Launcher.begin(mutant=plan.mutant)
-    server = Daemon(launcher, "the server", server_port, directory / "server.log")
+    sites = tuple(
+        Site(
+            place, where, Daemon(launcher, f"the server on {place.name}", port, directory / f"server-{place.name}.log")
+        )
+        for place, where, port in zip(ground.places, data, ports, strict=True)
+    )
     bank = Daemon(launcher, "the bank", bank_port, directory / "bank.log")
-    url = f"http://127.0.0.1:{server_port}"
-    shop = Shop(url, secret_key, plan.seed, directory / CLIENTS, account=account, began=began)
+    urls = [_url(site.server) for site in sites]
+    shop = Shop(urls, secret_key, plan.seed, directory / CLIENTS, account=account, began=began)
+    hook = Hook()
     session = aiohttp.ClientSession(
-        base_url=url,
-        headers={"authorization": f"Bearer {secret_key}"},
-        timeout=aiohttp.ClientTimeout(total=60),
+        headers={"authorization": f"Bearer {secret_key}"}, timeout=aiohttp.ClientTimeout(total=60)
     )
     try:
+        await hook.open()
         yield Stage(
             plan=plan,
-            server=server,
+            ground=ground,
+            sites=sites,
             bank=bank,
             shop=shop,
-            secret_key=secret_key,
+            hook=hook,
+            account=account,
             session=session,
-            data=data,
-            journal=journal,
+            journal=directory / JOURNAL,
+            doors=itertools.cycle(urls),
         )
     finally:
         await shop.close()
         await session.close()
         await launcher.end()
+        await hook.close()
 
 
-def _install(data: Path, bank_port: int) -> tuple[str, str]:
+def _url(server: Daemon) -> str:
+    return f"http://127.0.0.1:{server.port}"
+
+
+def _install(data: Path, store: list[str], bank_port: int) -> tuple[str, str]:
     """A data directory whose test mode pays over the bank, made by the commands that everybody uses."""
-    made = msgspec.json.decode(_tillway("init", "--data-dir", str(data), "--json"))
+    where = ("--data-dir", str(data), *store)
+    made = msgspec.json.decode(_tillway("init", *where, "--json"))
     settings = (f"base_url=http://127.0.0.1:{bank_port}", f"notice_secret={NOTICE_SECRET}")
     chosen = [argument for setting in settings for argument in ("--set", setting)]
-    _tillway("connectors", "add", CONNECTOR, "--kind", "http_bank", "--default", *chosen, "--data-dir", str(data))
+    _tillway("connectors", "add", CONNECTOR, "--kind", "http_bank", "--default", *chosen, *where)
     return made["account"], made["secret_key"]
 
 
@@ -284,32 +355,79 @@ def faults_for(chance: random.Random) -> Document:
 
 
 async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random, say: Say) -> None:
-    """The stormy part: clients trade while the server dies `plan.kills` times."""
+    """The stormy part: clients trade while servers and database die `plan.kills` times."""
     await stage.start_bank(faults_for(chance))
-    await stage.start_server()
-    await stage.server.ready()
-    trading = asyncio.create_task(stage.shop.trade(at_once=plan.at_once, per_second=plan.per_second))
+    for site in stage.sites:
+        await stage.start_server(site)
+    await stage.ready()
+    async with stage.session.post(
+        next(stage.doors) + "/v1/webhook_endpoints",
+        data=[("url", stage.hook.url), *(("enabled_events[]", type) for type in EVENTS)],
+    ) as answer:
+        assert answer.status == 200, await answer.text()
+    per_second = plan.per_second or stage.ground.shoppers_per_second
+    trading = asyncio.create_task(stage.shop.trade(at_once=plan.at_once, per_second=per_second))
+    victims: list[Site] = list(stage.sites)
     try:
         for number in range(1, plan.kills + 1):
             point = chance.choices(list(POINTS), list(POINTS.values()))[0]
+            if point == "while it starts":
+                victim: Victim = "a server" if len(victims) == 1 else "all servers"
+            else:
+                victim = chance.choices(list(stage.ground.victims), list(stage.ground.victims.values()))[0]
+                victims = list(stage.sites) if victim == "all servers" else [chance.choice(stage.sites)]
             await _moment(point, stage, chance)
-            await stage.server.kill()
             report.kills[point] += 1
-            report.deaths.append((stage.shop.elapsed(), f"the server, {point}"))
+            report.victims[victim] += 1
+            await _strike(victim, victims, stage, report, chance, point)
             if number % plan.bank_killed_every == 0:
                 await stage.bank.kill()
                 report.bank_kills += 1
                 report.deaths.append((stage.shop.elapsed(), "the bank"))
-                await asyncio.sleep(chance.choice((0.0, 0.0, 0.5)))
+                await asyncio.sleep(chance.choice(AWAY_SECONDS))
                 await stage.start_bank(faults_for(chance))
-            await stage.start_server(lease_seconds=chance.choice(LEASES_SECONDS))
+            for site in stage.sites:
+                if site.server.pid is None:
+                    await stage.start_server(site, lease_seconds=chance.choice(LEASES_SECONDS))
             if trading.done():
                 await trading
             if number % 50 == 0:
                 say(f"{number} kills, {stage.shop.stories} shoppers, {stage.shop.elapsed():.0f} s")
-        await stage.server.ready()
+        await stage.ready()
     finally:
         trading.cancel()
+
+
+async def _strike(
+    victim: Victim, victims: list[Site], stage: Stage, report: Report, chance: random.Random, point: Point
+) -> None:
+    """Kill. Of the servers that are gone then, `pid` is None; a worker is replaced by its own server, and the database
+    is there again on return."""
+
+    def died(what: str) -> None:
+        report.deaths.append((stage.shop.elapsed(), f"{what}, {point},"))
+
+    match victim:
+        case "a worker":
+            workers = [(site, worker) for site in stage.sites for worker in site.server.workers()]
+            if workers:
+                site, worker = chance.choice(workers)
+                os.kill(worker, signal.SIGKILL)
+                died(f"a worker of {site.server.name}")
+            else:
+                await victims[0].server.kill()
+                died(victims[0].server.name)
+        case "a server" | "all servers":
+            await asyncio.gather(*(site.server.kill() for site in victims))
+            died("everything" if len(victims) > 1 else victims[0].server.name)
+        case "the database":
+            # Whoever is left has to bear it; now and then nobody is.
+            alone = chance.random() < 0.7
+            killed = [] if alone else [site.server.kill() for site in stage.sites]
+            died("the database" if alone else "the database with everything")
+            await asyncio.gather(stage.ground.die(), *killed)
+            await asyncio.sleep(chance.choice(AWAY_SECONDS))
+            await stage.ground.rise()
 
 
 async def _moment(point: Point, stage: Stage, chance: random.Random) -> None:
@@ -317,34 +435,25 @@ async def _moment(point: Point, stage: Stage, chance: random.Random) -> None:
     if point == "while it starts":
         await asyncio.sleep(chance.uniform(0.0, 0.03))
         return
-    await stage.server.ready()
+    await stage.ready()
     await asyncio.sleep(chance.uniform(0.05, 0.3))
-    match point:
-        case "any moment":
-            await asyncio.sleep(min(chance.expovariate(8.0), WAIT_MAX_SECONDS))
-        case "after an effect at the bank":
-            await _until_written(stage.journal, chance.randint(1, 6), chance)
-        case "while it writes":
-            await _until_written(stage.data / "tillway.db-wal", chance.randint(1, 12), chance)
+    written = stage.ground.written if point == "while it writes" else lambda: changed(stage.journal)
+    if point == "any moment" or written() is None:
+        await asyncio.sleep(min(chance.expovariate(8.0), WAIT_MAX_SECONDS))
+    else:
+        await _until_written(written, chance.randint(1, 6 if point == "after an effect at the bank" else 12), chance)
 
 
-async def _until_written(file: Path, times: int, chance: random.Random) -> None:
-    """Wait for the `times`-th change of `file`, and 0 to 4 ms more. It looks every half millisecond."""
+async def _until_written(written: Callable[[], int | None], times: int, chance: random.Random) -> None:
+    """Wait until something was written `times` times, and 0 to 4 ms more. It looks every half millisecond."""
     deadline = time.monotonic() + WAIT_MAX_SECONDS
-    seen = _changed(file)
+    seen = written()
     while times > 0 and time.monotonic() < deadline:
         await asyncio.sleep(0.0005)
-        now = _changed(file)
+        now = written()
         if now != seen:
             seen, times = now, times - 1
     await asyncio.sleep(chance.choice((0.0, 0.0, 0.001, 0.002, 0.004)))
-
-
-def _changed(file: Path) -> int:
-    try:
-        return os.stat(file).st_mtime_ns
-    except FileNotFoundError:
-        return 0
 
 
 # Rest.
@@ -354,10 +463,11 @@ async def _come_to_rest(stage: Stage, report: Report) -> None:
     """Faults off, one more death, and then nothing may be left under way SETTLE_SECONDS after the start."""
     async with stage.session.post(f"http://127.0.0.1:{stage.bank.port}/_faults", json={"rules": []}) as answer:
         answer.raise_for_status()
-    await stage.server.kill()
-    report.deaths.append((stage.shop.elapsed(), "the server, for the last time"))
-    await stage.start_server(lease_seconds=stage.plan.last_lease_seconds)
-    await stage.server.ready()
+    await asyncio.gather(*(server.kill() for server in stage.servers))
+    report.deaths.append((stage.shop.elapsed(), "everything, for the last time,"))
+    for site in stage.sites:
+        await stage.start_server(site, lease_seconds=stage.plan.last_lease_seconds)
+    await stage.ready()
     restarted = time.monotonic()
     await asyncio.gather(
         stage.shop.wind_up(within_seconds=SETTLE_SECONDS + 10), _settled(stage, report, restarted, SETTLE_SECONDS)
@@ -396,7 +506,8 @@ async def _under_way(stage: Stage) -> list[str]:
     for status in ("checking", "paying", "arranging_delivery"):
         page = await _get(stage, "/ops/v1/orders", status=status, limit=PAGE)
         found += [f"{order['id']} is {status}" for order in page["data"]]
-    return found
+    page = await _get(stage, "/v1/events", delivery_success="false", limit=PAGE)
+    return found + [f"{event['id']} is not delivered" for event in page["data"]]
 
 
 async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Random, say: Say) -> dict[str, Performed]:
@@ -419,9 +530,14 @@ async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Rand
     await _stop(stage, report)
     bank, violations = read_journal(stage.journal)
     report.violations += violations
-    report.violations += reconcile(shop.told, platform, bank, connector=CONNECTOR)
-    report.violations += _integrity(stage.data / "tillway.db")
-    report.violations += _unexpected(stage.server.log)
+    report.violations += reconcile(shop.told, platform, bank, connector=CONNECTOR, delivered=stage.hook.received)
+    store = await stage.ground.open()
+    try:
+        report.violations += [violation async for violation in _inside(store, stage)]
+    finally:
+        await store.close()
+    for server in stage.servers:
+        report.violations += _unexpected(server.log)
     return bank
 
 
@@ -450,20 +566,29 @@ async def _ask_again(stage: Stage, report: Report, chance: random.Random, say: S
 
 
 async def _stop(stage: Stage, report: Report) -> None:
-    status = await asyncio.wait_for(stage.server.terminate(), STOP_SECONDS)
-    if status != 0:
-        report.violations.append(Violation("SIGTERM ends the server cleanly", f"its exit code was {status}"))
+    for server in stage.servers:
+        status = await asyncio.wait_for(server.terminate(), STOP_SECONDS)
+        if status != 0:
+            report.violations.append(Violation("SIGTERM ends the server cleanly", f"its exit code was {status}"))
     await stage.bank.kill()
 
 
-def _integrity(database: Path) -> list[Violation]:
-    """What SQLite says of its own file."""
-    connection = sqlite3.connect(database)
-    try:
-        said = [row[0] for row in connection.execute("PRAGMA integrity_check")]
-    finally:
-        connection.close()
-    return [] if said == ["ok"] else [Violation("the database is whole", "; ".join(said))]
+async def _inside(store: Store, stage: Stage) -> AsyncIterator[Violation]:
+    """What the store itself has against it: its database's own inspection, tasks that nobody has ended, and an audit
+    trail that does not lead to the records as they are, version by version."""
+    damage = await stage.ground.damage()
+    if damage:
+        yield Violation("the database is whole", damage)
+    clock = Clock()
+    for queue in sorted(set(QUEUES.values()) - {"audit"}):
+        for task in await store.peek(queue, now_ms=clock.now_ms(), limit=PAGE):
+            # Authorizations that nobody has captured expire in some days.
+            if queue != "expiries" or task.due_at_ms <= clock.now_ms():
+                yield Violation("every task ends", f"{task.key} is still in {queue}: {task.body[:300]!r}", (task.key,))
+    ahead = Clock(lambda: time.time_ns() + AGED_SECONDS * 1_000_000_000)
+    torn = await audit_damage(store, Scope(account=stage.account, mode="test").key, ahead)
+    if torn:
+        yield Violation("the audit trail leads to what is there", torn)
 
 
 def _unexpected(log: Path) -> list[Violation]:
@@ -474,7 +599,7 @@ def _unexpected(log: Path) -> list[Violation]:
 
 
 async def _get(stage: Stage, path: str, **params: Any) -> Document:
-    async with stage.session.get(path, params=params) as answer:
+    async with stage.session.get(next(stage.doors) + path, params=params) as answer:
         document: Document = msgspec.json.decode(await answer.read())
         assert answer.status == 200, f"GET {path} was answered {answer.status}: {document}"
         return document
@@ -495,7 +620,7 @@ LISTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "refunds": ("/v1/refunds", ("id", "object", "status", "amount", "currency", "charge")),
     "entries": ("/v1/balance_transactions", ("currency", "net")),
-    "events": ("/v1/events", ("type", "data")),
+    "events": ("/v1/events", ("id", "type", "data")),
     "orders": ("/ops/v1/orders", ("id", "order_id", "status", "amount_total", "payment_intent", "refund")),
     "products": ("/ops/v1/products", ("id", "product_id", "available_count", "reserved_count", "sold_count")),
 }
@@ -525,12 +650,14 @@ def describe(report: Report, plan: Plan) -> str:
     """The report as text; each violation with what is known about it."""
     kills = sum(report.kills.values())
     lines = [
-        f"seed {report.seed}: {kills} kills of the server and {report.bank_kills} of the bank in "
+        f"seed {report.seed} on {report.store}: {kills} kills, and {report.bank_kills} of the bank, in "
         f"{report.storm_seconds:.0f} s, {report.seconds:.0f} s in all",
+        *(f"  {count:6} {victim}" for victim, count in report.victims.most_common()),
         *(f"  {count:6} {point}" for point, count in report.kills.most_common()),
         f"  started in {report.start_median * 1000:.0f} ms (median), {report.start_longest * 1000:.0f} ms (longest)",
         f"  {report.stories} shoppers; at rest {report.settled_after:.1f} s after the last start; "
         f"{report.replays} orders asked again",
+        f"  {report.deliveries} webhooks, {report.repeated} of them repeated",
         "the bank:",
         *(f"  {count:6} {what}" for what, count in sorted(report.operations.items())),
         "the clients heard:",
@@ -540,12 +667,20 @@ def describe(report: Report, plan: Plan) -> str:
     for violation in report.violations[:STORIES_MAX]:
         lines += ["", f"VIOLATED: {violation.rule}", f"    {violation.what}"]
         lines += story_of(violation, plan.directory / CLIENTS, plan.directory / JOURNAL, report.deaths)
+    lines += [
+        f"VIOLATED: {violation.rule}: {violation.what}" for violation in report.violations[STORIES_MAX:VIOLATIONS_MAX]
+    ]
     if report.violations:
-        lines += ["", f"the same again, but for the chance of the moment: --kills {kills} --seed {plan.seed}"]
+        lines += [
+            "",
+            f"the same again, but for the chance of the moment: --store {plan.store} --kills {kills} "
+            f"--seed {plan.seed}",
+        ]
     return "\n".join(lines)
 
 
-STORIES_MAX = 10
+STORIES_MAX, VIOLATIONS_MAX = 10, 100
+"""Violations that are told with their stories, and at all."""
 
 
 if __name__ == "__main__":
