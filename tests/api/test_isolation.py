@@ -166,6 +166,8 @@ async def listed(stall: Stall, route: Route) -> str:
     match parts[2], parts[-1]:
         case _, "audit":
             return await stall.told()
+        case _, "doubts":
+            return await stall.doubt()
         case _, ("orders" | "products") as noun:
             await stall.order()
             return (await stall.inside.ok(stall.merchant, "GET", f"/ops/v1/{noun}"))["data"][0]["id"]

@@ -58,8 +58,10 @@ async def doubts(call: Call) -> Answer:
     """Money in doubt, oldest first: attempts whose outcome nobody knows, although it is time."""
     scope, limit = call.caller.scope_key, call.params.get("limit", LIMIT_DEFAULT)
     now, head = call.platform.engine.clock.now_ms() // 1000, f"{scope}/att_"
-    # One that has been settled since is as good a place to go on from as any.
-    after = f"{head}{call.params['starting_after'].removeprefix('att_')}" if "starting_after" in call.params else None
+    after: str | None = None
+    if "starting_after" in call.params:
+        load = call.platform.engine.load(scope)
+        after = f"{scope}/{(await load.get(Attempt, call.params['starting_after'], 'starting_after')).id}"
     found: list[dict[str, Any]] = []
     for _ in range(0, SCAN_MAX, SCAN_PAGE):
         rows = await call.platform.store.query(None, head, after=after, limit=SCAN_PAGE, order="oldest")
