@@ -284,6 +284,7 @@ async def test_a_page_is_read_along_its_index(path: Path, index: str | None, dir
         (sqlite._ALL_EXPIRED, (1, 10)),
         (sqlite._GET_MANY, ("[]",)),
         (sqlite._UPDATE, (b"", *[None] * 3, "k", 1, *[None] * 4)),
+        (sqlite._REWRITE, (b"", *[None] * 3, "k", 1, *[None] * 4)),
         (sqlite._TERMS, ("k", 1)),
         (sqlite._REMOVE_TERM, ("t", "k")),
         (sqlite._DELETE, ("k", 1)),

@@ -186,8 +186,7 @@ def differences(before: Record, after: Record) -> dict[str, tuple[Any, Any]]:
     olds, news = astuple(before), astuple(after)
     differs = map(ne, olds, news)
     found = {
-        field: (old, new)
-        for field, old, new in compress(zip(kind.__struct_fields__, olds, news, strict=True), differs)
+        field: (old, new) for field, old, new in compress(zip(kind.__struct_fields__, olds, news, strict=True), differs)
     }
     for field in REDACTED.get(kind, ()):
         if field in found:

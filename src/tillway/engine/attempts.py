@@ -57,7 +57,7 @@ from tillway.domain.test_cards import ALIAS_CVC, by_alias
 from tillway.engine.cards import CardVault
 from tillway.engine.core import Caller, Done, Engine, Load, Seen, Work
 from tillway.engine.recipients import revealed
-from tillway.engine.telemetry import note, note_id
+from tillway.engine.telemetry import Telemetry, note, note_id
 from tillway.store.codec import decode
 from tillway.store.port import Row
 
@@ -104,6 +104,16 @@ class _Joined:
 
     async def close(self) -> None:
         """The transport is another's to close."""
+
+
+async def _traced(
+    telemetry: Telemetry, connection: Connection, operation: str, conversation: Conversation | LookUp
+) -> Outcome | NeverSeen:
+    """As `converse`, in a span that the provider's work can join."""
+    with telemetry.span(f"{connection.name} {operation}", "call"):
+        headers = telemetry.trace_headers()
+        transport = _Joined(connection.transport, headers) if headers else connection.transport
+        return await converse(conversation, transport)
 
 
 _OUTCOMES: dict[type, str] = {
@@ -232,10 +242,10 @@ class Attempts:
         """Carry a conversation to its end, and tell how it went."""
         telemetry, began, outcome = self.engine.telemetry, time.perf_counter(), "raised"
         try:
-            with telemetry.span(f"{connection.name} {operation}", "call"):
-                headers = telemetry.trace_headers()
-                transport = _Joined(connection.transport, headers) if headers else connection.transport
-                answer = await converse(conversation, transport)
+            if telemetry.tracing:
+                answer = await _traced(telemetry, connection, operation, conversation)
+            else:
+                answer = await converse(conversation, connection.transport)
             outcome = _OUTCOMES[type(answer)]
             return answer
         finally:

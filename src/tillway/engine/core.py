@@ -19,7 +19,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine import audit
 from tillway.engine.audit import NOWHERE
 from tillway.engine.clock import Clock
-from tillway.engine.telemetry import SILENT, Telemetry
+from tillway.engine.telemetry import SILENT, Telemetry, in_span
 from tillway.store.codec import QUEUES, TYPES, decode, encode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Write
 
@@ -42,7 +42,6 @@ R = TypeVar("R", bound=Record)
 
 Seen = dict[str, tuple[int, Record | None]]
 """Records by id as they were last read or written, each with its version; version 0 and None: there is none."""
-
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,8 +212,7 @@ class Engine:
             load = Load(self.store, caller.scope_key, seen)
             seen = None
             at = self.clock.moment()
-            with self.telemetry.span("decision", "step"):
-                changes = await work(load, at)
+            changes = await in_span(self.telemetry, "decision", "step", work(load, at))
             attempts = self._claimed(changes, at) if changes.tasks else ()
             # One that waits for its time is nobody's to wait for: the caller is answered now.
             under_way = attempts and not final and any(attempt.state != "scheduled" for attempt in attempts)
@@ -299,8 +297,7 @@ class Engine:
         """One commit at the store, and how it went."""
         outcome, began = "unknown", time.perf_counter()
         try:
-            with self.telemetry.span("commit", "step"):
-                await self.store.commit(writes)
+            await in_span(self.telemetry, "commit", "step", self.store.commit(writes))
             outcome = "done"
         except Conflict:
             outcome = "conflict"

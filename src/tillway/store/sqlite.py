@@ -115,9 +115,13 @@ VALUES {", ".join([_NEW] * rows)} ON CONFLICT (key) DO NOTHING"""
 ]
 """The insertion of so many rows."""
 
-# These two change nothing where the version or an index entry differs: so the common write, which leaves the entries as
-# they are, is one statement that touches no index. Where nothing was changed, `_change_entries` finds out why.
+# These three change nothing where the version or an index entry differs: so the common write, which leaves the entries
+# as they are, is one statement that touches no index. Where nothing was changed, `_change_entries` finds out why.
+# A task moves in its queue with most of its writes; of what is none, only the contents are written anew.
 _SAME = "key = ?1 AND version = ?2 AND customer IS ?7 AND parent IS ?8 AND kind IS ?9 AND terms IS ?10"
+_REWRITE = f"""
+UPDATE record SET version = ?2 + 1, body = ?3
+WHERE {_SAME} AND queue IS ?4 AND due_at_ms IS ?5 AND expires_at IS ?6"""
 _UPDATE = f"UPDATE record SET version = ?2 + 1, body = ?3, queue = ?4, due_at_ms = ?5, expires_at = ?6 WHERE {_SAME}"
 _DELETE = "DELETE FROM record WHERE key = ?1 AND version = ?2 AND terms IS NULL"
 
@@ -333,9 +337,9 @@ class SqliteStore:
                 continue
             execute(sql, bindings)
             if changes() != 1:
-                entries = cast(Entries, bindings[-4:]) if sql is _UPDATE else NO_ENTRIES
+                entries = NO_ENTRIES if sql is _DELETE else cast(Entries, bindings[-4:])
                 self._change_entries(bindings[0], bindings[1], entries)
-                execute(sql, bindings)
+                execute(_UPDATE if sql is _REWRITE else sql, bindings)
 
     def _insert(self, columns: Sequence[Any]) -> None:
         """Insert new rows. Where some of several were there already, nobody knows which: when the batch is run again,
@@ -744,7 +748,8 @@ def _statements(writes: Sequence[Write]) -> list[_Statement]:
         assert (queue is None) == (due_at_ms is None), "a task has a queue and a due time"
         entries = entries_of(index) if index else NO_ENTRIES
         if version > ABSENT:
-            statements.append((_UPDATE, (key, version, body, queue, due_at_ms, expires_at, *entries)))
+            sql = _REWRITE if queue is None else _UPDATE
+            statements.append((sql, (key, version, body, queue, due_at_ms, expires_at, *entries)))
             inserted = None
         elif inserted is None:
             inserted = [key, body, queue, due_at_ms, expires_at, *entries]

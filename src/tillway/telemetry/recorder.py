@@ -15,6 +15,7 @@ class Recorder:
     def __init__(self, metrics: Metrics, lines: Lines | None = None, traces: Traces | None = None) -> None:
         self.metrics = metrics
         self.telling = lines is not None or traces is not None
+        self.tracing = traces is not None
         self._lines = lines
         self._traces = traces
         self._requests = metrics.counter("tillway_requests_total").add
