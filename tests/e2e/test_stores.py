@@ -1,9 +1,12 @@
 """The same server on every store: what a merchant does, and what happens when a process, or the database, dies."""
 
 import concurrent.futures
+import http.server
 import itertools
+import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -106,6 +109,77 @@ def test_an_idempotency_key_is_good_at_every_process(server: TillwayServer) -> N
         for turn in range(12)
     }
     assert len(ids) == 3
+
+
+class Endpoint(http.server.ThreadingHTTPServer):
+    """A merchant's webhook endpoint that takes its time, so that a delivery is under way while others look for work."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.received: list[str] = []
+        endpoint = self
+
+        class Take(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                endpoint.received.append(event["id"])
+                time.sleep(0.7)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Take)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def test_no_two_processes_deliver_one_event(server: TillwayServer) -> None:
+    """Both look for due tasks twice a second; a lease is what keeps the second away."""
+    merchant = server.client_with(server.new_account()["secret_key"])
+    with Endpoint() as endpoint:
+        url = f"http://127.0.0.1:{endpoint.server_port}/"
+        merchant.v1.webhook_endpoints.create({"url": url, "enabled_events": ["customer.created"]})
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: merchant.v1.customers.create({"name": f"Ada {n}"}), range(30)))
+        until(lambda: merchant.v1.events.list({"delivery_success": False}).data == [])
+        expected = [event.id for event in merchant.v1.events.list({"limit": 100, "type": "customer.created"}).data]
+        assert len(expected) == 30 and sorted(endpoint.received) == sorted(expected)
+        merchant.v1.webhook_endpoints.delete(merchant.v1.webhook_endpoints.list().data[0].id)
+
+
+def test_every_process_learns_of_new_vault_keys_and_of_revoked_ones(server: TillwayServer) -> None:
+    """Each request may reach another process: within two seconds none of them lags behind."""
+    where = ("--data-dir", server.data_dir, *server.store_arguments)
+    merchant = server.new_account()["secret_key"]
+    v1 = server.client_with(merchant).v1
+    card: Any = {"type": "card", "card": {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040}}
+
+    def stored(n: int) -> tuple[str, str]:
+        customer = v1.customers.create({"name": f"Ada {n}"}).id
+        method = v1.payment_methods.create(card).id
+        v1.payment_methods.attach(method, {"customer": customer})
+        return customer, method
+
+    def pays(whose: tuple[str, str]) -> bool:
+        means: Any = {**PAYMENT, "customer": whose[0], "payment_method": whose[1], "off_session": True}
+        del means["return_url"]
+        return v1.payment_intents.create(means).status == "succeeded"
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        cards = list(pool.map(stored, range(12)))
+        rotated = tillway_json("vault", "rotate", *where)
+        cards += list(pool.map(stored, range(12)))
+        assert all(pool.map(pays, cards))
+    # What was sealed since then is under the new key, whichever process did it: nothing is left to be moved.
+    forgotten = tillway("vault", "forget", rotated["retired"][0], *where)
+    assert forgotten.returncode == 0, forgotten.stderr
+    listed = tillway_json("keys", "list", *where)
+    [key] = [key for key in listed if key["kind"] == "secret" and key["hint"][-4:] == merchant[-4:]]
+    tillway_json("keys", "revoke", key["id"], *where)
+    time.sleep(2.1)
+    assert {server.call("GET", "/v1/balance", key=merchant)[0] for _ in range(20)} == {401}
 
 
 def test_commands_reach_the_store_too(server: TillwayServer) -> None:
