@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tillway.connectors.port import NeverSeen
 from tillway.connectors.transport import converse
 from tillway.domain import credit, payment_intent, payout, refund
 from tillway.domain.attempt import Attempt, reference_of
@@ -52,6 +53,16 @@ def a_time_out_means_declined() -> AbstractContextManager[None]:
         return Declined() if isinstance(outcome, Unknown) else outcome
 
     return replaced(attempts, "converse", impatient)
+
+
+def never_seen_is_taken_for_no() -> AbstractContextManager[None]:
+    """What the bank has not seen yet may still be on its way to it."""
+
+    async def hasty(*arguments: Any) -> Any:
+        outcome = await converse(*arguments)
+        return Declined() if isinstance(outcome, NeverSeen) else outcome
+
+    return replaced(attempts, "converse", hasty)
 
 
 def a_pending_debit_counts_as_paid() -> AbstractContextManager[None]:
@@ -300,6 +311,7 @@ class Mutant(NamedTuple):
 MUTANTS = (
     Mutant(a_new_reference_for_every_sending, ("durable first", "performed once")),
     Mutant(a_time_out_means_declined, ("declined",)),
+    Mutant(never_seen_is_taken_for_no, ("declined",)),
     Mutant(a_pending_debit_counts_as_paid, ("declined", "bank", "money")),
     Mutant(the_attempt_is_never_written, ("durable first",)),
     Mutant(the_attempt_is_never_deleted, ("liveness",)),
