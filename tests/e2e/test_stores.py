@@ -260,13 +260,19 @@ def test_the_database_restarts_under_the_server(tmp_path: Path) -> None:
         database.close()
 
 
+def copy_keys(one: Path, other: Path) -> None:
+    beside = other / "keys.json.copied"
+    beside.write_bytes((one / "keys.json").read_bytes())
+    beside.chmod(0o600)
+    beside.rename(other / "keys.json")
+
+
 def test_two_hosts_share_a_database(tmp_path: Path, postgres: PostgresServer) -> None:
     """Each with a directory of its own that holds the same key file."""
     url = fresh(postgres.url)
     made = init(tmp_path / "one", url)
     (tmp_path / "two").mkdir(mode=0o700)
-    (tmp_path / "two" / "keys.json").write_bytes((tmp_path / "one" / "keys.json").read_bytes())
-    (tmp_path / "two" / "keys.json").chmod(0o600)
+    copy_keys(tmp_path / "one", tmp_path / "two")
     servers = [TillwayServer(tmp_path / name, made, ["--store", url]) for name in ("one", "two")]
     try:
         one, two = (server.client.v1 for server in servers)
@@ -274,6 +280,17 @@ def test_two_hosts_share_a_database(tmp_path: Path, postgres: PostgresServer) ->
         ids = [next(turns).payment_intents.create(PAYMENT).id for _ in range(6)]
         for v1 in (one, two):
             assert {payment.id for payment in v1.payment_intents.list().data} == set(ids)
+        # The key of the next rotation goes to both before anything is sealed under it.
+        where = ("--data-dir", tmp_path / "one", "--store", url)
+        prepared = tillway_json("vault", "prepare", *where)["key"]
+        copy_keys(tmp_path / "one", tmp_path / "two")
+        assert tillway_json("vault", "rotate", *where)["key_id"] == prepared
+        card: Any = {"type": "card", "card": {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040}}
+        for sealing, charging in ((one, two), (two, one)):
+            stored = sealing.payment_methods.create(card).id
+            assert charging.payment_intents.create({**PAYMENT, "payment_method": stored}).status == "succeeded"
+        # The other host's card is still under the old key, which therefore cannot go.
+        assert tillway("vault", "forget", tillway_json("vault", "keys", *where)[0]["id"], *where).returncode == 1
     finally:
         for server in servers:
             server.stop()

@@ -237,3 +237,20 @@ def test_the_file_is_whole_whenever_its_writers_are_killed(path):
         keyring = Keyring.load(path)
         assert states(keyring).count("current") == 1
         keyring.add_kek()
+
+
+def test_a_key_that_is_coming_opens_and_seals_nothing_until_it_is_its_turn(path):
+    one = Keyring.create(path)
+    first = one.current_id()
+    coming = one.prepare_kek()
+    assert one.prepare_kek() == coming, "of two that prepare, the second finds it done"
+    assert states(one) == ["current", "coming"] and one.current_id() == first
+    other = Keyring.load(path)
+    for change in (one.retire, one.forget):
+        with pytest.raises(KeyRefused):
+            change(coming)
+    assert one.add_kek() == coming and states(one) == ["old", "current"]
+    # The other file is as it was copied: it seals as before, and opens what is sealed under the new key.
+    key_id, wrapped = one.wrap(b"k" * 32, b"c")
+    assert (key_id, other.unwrap(key_id, wrapped, b"c")) == (coming, b"k" * 32)
+    assert one.add_kek() != coming and states(one) == ["old", "old", "current"]

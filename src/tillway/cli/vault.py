@@ -13,12 +13,31 @@ if TYPE_CHECKING:
     from tillway.store.port import Store, Write
     from tillway.vault.rotation import Progress, Rotation
 
-app = typer.Typer(help="The keys of the card vault: rotate, keys, forget.", no_args_is_help=True)
+app = typer.Typer(help="The keys of the card vault: prepare, rotate, keys, forget.", no_args_is_help=True)
+
+
+@app.command()
+def prepare(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+    """Make the key that the next rotation takes, so that other hosts have it before a card is sealed under it."""
+    from tillway.vault.keyring import Keyring
+    from tillway.wiring import key_file
+
+    settings = settings_from(context.params)
+    keyring = Keyring.load(key_file(settings))
+
+    async def work(store: "Store") -> str:
+        await store.commit(told("vault prepare", detail={"state": "begun", "key": keyring.current_id()}))
+        return keyring.prepare_kek()
+
+    key = with_store(settings, work)
+    say(f"Copy {key_file(settings)} to every other host now, and then run `tillway vault rotate`.")
+    show({"key": key}, key, as_json=as_json)
 
 
 @app.command()
 def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Make a new key and move every stored card under it, while the server runs. Killed, it goes on when run again."""
+    """Move every stored card under a new key, or the prepared one, while the server runs. Killed, it goes on when run
+    again."""
     import msgspec
 
     from tillway.engine.audit import rewrapped
@@ -54,7 +73,7 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
 
 @app.command()
 def keys(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """List the keys of the key file: current, old (cards may remain under it) and retired."""
+    """List the keys of the key file: coming, current, old (cards may remain under it) and retired."""
     import msgspec
 
     from tillway.vault.keyring import Keyring

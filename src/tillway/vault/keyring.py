@@ -4,9 +4,10 @@ The file is JSON, mode 0600, owned by the user that runs the server. It is repla
 flushed, renamed over it, and the directory flushed, so that a kill at any point leaves the old file or the new one.
 Writers exclude each other by a lock on a file beside it; a killed writer's lock is let go by the kernel.
 
-A key is *current* (wraps new records, one at a time), *old* (records may remain under it), or *retired* (a full pass
-found none). A retired key still opens: backups made before the rotation need it, and so does a record that a slow
-server committed behind the pass. `forget` destroys it, for good.
+A key is *coming* (wraps nothing yet, and goes to the key files of other hosts first), *current* (wraps new records, one
+at a time), *old* (records may remain under it), or *retired* (a full pass found none). A retired key still opens:
+backups made before the rotation need it, and so does a record that a slow server committed behind the pass.
+`forget` destroys it, for good.
 
 Lose this file and every stored card is lost. Back it up apart from the database.
 """
@@ -30,7 +31,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from tillway.domain.cards import Secret
 from tillway.vault.port import KeyMissing, VaultTampered
 
-KeyState = Literal["current", "old", "retired"]
+KeyState = Literal["coming", "current", "old", "retired"]
 
 KEY_BYTES = 32
 FILE_BYTES_MAX = 1 << 20
@@ -181,21 +182,37 @@ class Keyring:
 
     # What changes the file.
 
-    def add_kek(self) -> str:
-        """Make a new key the current one; the one before becomes old. The new key's id; durable on return."""
+    def prepare_kek(self) -> str:
+        """Add the key that the next rotation makes current, so that it can be copied to other hosts before anything is
+        sealed under it. Its id, or that of the one which is there already; durable on return."""
         with self._changing() as file:
-            if len(file.keys) >= KEYS_MAX:
-                raise KeyRefused(f"The key file holds {KEYS_MAX} keys, which is the bound. Forget retired ones first.")
-            key = _new_key(self._clock)
-            demoted = tuple(_with_state(k, "old") if k.state == "current" else k for k in file.keys)
-            self._write(msgspec.structs.replace(file, keys=(*demoted, key)))
+            for key in file.keys:
+                if key.state == "coming":
+                    return key.id
+            key = _with_state(self._another(file), "coming")
+            self._write(msgspec.structs.replace(file, keys=(*file.keys, key)))
         return key.id
+
+    def add_kek(self) -> str:
+        """Make the prepared key the current one, or else a new one; the one before becomes old. Its id; durable on
+        return."""
+        with self._changing() as file:
+            coming = next((key for key in file.keys if key.state == "coming"), None)
+            key = _with_state(coming or self._another(file), "current")
+            rest = (_with_state(k, "old") if k.state == "current" else k for k in file.keys if k.id != key.id)
+            self._write(msgspec.structs.replace(file, keys=(*rest, key)))
+        return key.id
+
+    def _another(self, file: _File) -> _Key:
+        if len(file.keys) >= KEYS_MAX:
+            raise KeyRefused(f"The key file holds {KEYS_MAX} keys, which is the bound. Forget retired ones first.")
+        return _new_key(self._clock)
 
     def retire(self, key_id: str) -> None:
         """Mark an old key as one under which a full pass found nothing. It still opens. Retired already: no change."""
         with self._changing() as file:
-            if _state_of(file, key_id) == "current":
-                raise KeyRefused(f"{key_id} is the current key. Rotate first, then it retires by itself.")
+            if _state_of(file, key_id) in ("current", "coming"):
+                raise KeyRefused(f"{key_id} is the current key, or will be. Rotate first, then it retires by itself.")
             keys = tuple(_with_state(k, "retired") if k.id == key_id else k for k in file.keys)
             self._write(msgspec.structs.replace(file, keys=keys))
 
