@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 
 from tillway.connectors.port import NoticeRejected
-from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, Scope, scope_of
+from tillway.domain.account import SCOPE_KEY_LENGTH, scope_of
 from tillway.domain.attempt import Attempt
 from tillway.domain.event import NoticeTask
 from tillway.domain.record import Changes, Moment
@@ -187,24 +187,8 @@ class Runner:
     async def _ask_soon(self) -> None:
         """At the start, bring forward the questions that wait: what kept a provider from answering may be over, and a
         question that was put off again and again would otherwise come up to a quarter of an hour later."""
-
-        async def all_scopes() -> None:
-            after: str | None = None
-            while True:
-                rows = await self.engine.store.query(
-                    None, f"{SYSTEM}/acct_", after=after, limit=PAGE_MAX, order="oldest"
-                )
-                for row in rows:
-                    account = row.key.partition("/")[2]
-                    await self._bring_forward(Scope(account=account, mode="test").key)
-                    await self._bring_forward(Scope(account=account, mode="live").key)
-                    await asyncio.sleep(0)
-                if len(rows) < PAGE_MAX:
-                    return
-                after = rows[-1].key
-
         await self._see_through(
-            all_scopes, "waiting questions could not be brought forward; they are asked when they are due"
+            self._bring_forward, "waiting questions could not be brought forward; they are asked when they are due"
         )
 
     async def _ensure_audit(self) -> None:
@@ -223,24 +207,29 @@ class Runner:
                 log.exception(failing)
                 return
 
-    async def _bring_forward(self, scope_key: str) -> None:
-        """Make due at once those attempts of the scope whose next question waits for longer than a lease."""
-        now_ms = self.engine.clock.now_ms()
-        after: str | None = None
-        while True:
-            rows = await self.engine.store.query(None, f"{scope_key}/att_", after=after, limit=PAGE_MAX, order="oldest")
-            for row in rows:
-                attempt = decode(row.key.partition("/")[2], row.body)
-                assert isinstance(attempt, Attempt)
-                # One that some process is at has a due time within its lease.
-                if attempt.state in ("scheduled", "new") or attempt.due_at_ms <= now_ms + self.engine.settings.lease_ms:
+    async def _bring_forward(self) -> None:
+        """Make due at once those attempts whose next question waits for longer than a lease. They are the last of the
+        queue, so that it does not matter how many merchants there are; other processes may be doing the same."""
+        moved = PAGE_MAX
+        while moved:
+            moved = 0
+            now_ms = self.engine.clock.now_ms()
+            # One that some process is at has a due time within its lease.
+            beyond_ms = now_ms + self.engine.settings.lease_ms
+            for task in await self.engine.store.peek("attempts", now_ms=now_ms, limit=PAGE_MAX, order="latest"):
+                if task.due_at_ms <= beyond_ms:
+                    return
+                scope_key, _, id = task.key.partition("/")
+                row = await self.engine.store.get(task.key)
+                attempt = decode(id, row.body) if row is not None else None
+                if row is None or not isinstance(attempt, Attempt) or attempt.state in ("scheduled", "new"):
                     continue
-                sooner = msgspec.structs.replace(attempt, due_at_ms=now_ms)
-                with contextlib.suppress(Conflict, CommitUnknown):
-                    await self.engine.store.commit([write_of(scope_key, sooner, row.version)])
-            if len(rows) < PAGE_MAX:
-                return
-            after = rows[-1].key
+                # Only what was put off: a lease, perhaps by another clock, is in the queue alone.
+                if attempt.due_at_ms > beyond_ms:
+                    moved += 1
+                    sooner = msgspec.structs.replace(attempt, due_at_ms=now_ms)
+                    with contextlib.suppress(Conflict, CommitUnknown):
+                        await self.engine.store.commit([write_of(scope_key, sooner, row.version)])
 
     async def _hand_in(self, row: Row) -> None:
         """Give a notice of a provider inside this process to the engine, then forget it."""
