@@ -251,11 +251,13 @@ def test_the_database_restarts_under_the_server(tmp_path: Path) -> None:
             with pytest.raises(stripe.APIError) as refused:
                 server.client.v1.payment_intents.create(PAYMENT)
             assert refused.value.http_status == 503
+            until(lambda: "no tasks can be claimed" in "".join(server.log))
             database.start()
             assert server.client.v1.payment_intents.retrieve(before).status == "succeeded"
             assert server.client.v1.payment_intents.create(PAYMENT).status == "succeeded"
         finally:
-            server.stop()
+            assert server.stop() == 0
+        assert "Traceback" not in "".join(server.log)
     finally:
         database.close()
 

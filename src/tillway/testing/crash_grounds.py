@@ -32,6 +32,7 @@ class Ground(Protocol):
     victims: dict[Victim, int]
     """What a kill may hit, by how often."""
     shoppers_per_second: float
+    shoppers_at_once: int
 
     def arguments(self, data: Path) -> list[str]:
         """What names the store on the command line of an installation at `data`; nothing where that has it itself."""
@@ -58,6 +59,7 @@ class SqliteGround:
     places: tuple[Place, ...] = (Place("data"),)
     victims: dict[Victim, int] = {"a server": 1}
     shoppers_per_second = 30.0
+    shoppers_at_once = 120
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / "data" / DATABASE
@@ -106,6 +108,7 @@ class PostgresGround:
     places: tuple[Place, ...] = (Place("data", workers=2), Place("other"))
     victims: dict[Victim, int] = {"a worker": 40, "a server": 34, "all servers": 14, "the database": 12}
     shoppers_per_second = 25.0
+    shoppers_at_once = 120
 
     def __init__(self, directory: Path) -> None:
         self._server = postgres_server.own_server()
@@ -150,11 +153,13 @@ class PostgresGround:
 
 
 class DynamoGround:
-    """A table in an emulator that keeps everything in its memory, and so is never killed."""
+    """A table in an emulator that keeps everything in its memory, and so is never killed. It is slow: a payout, which
+    reads all entries of the last minutes, takes it seconds when there are a thousand, so there are few shoppers."""
 
     places: tuple[Place, ...] = (Place("data"), Place("other"))
     victims: dict[Victim, int] = {"a server": 75, "all servers": 25}
-    shoppers_per_second = 6.0
+    shoppers_per_second = 3.0
+    shoppers_at_once = 12
 
     def __init__(self, directory: Path) -> None:
         self._stack = ministack.start_any()

@@ -80,16 +80,16 @@ AGED_SECONDS = 3600
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `at_once` and `per_second` bound the shoppers under way and those who come anew."""
+    """One run. `at_once` and `per_second` bound the shoppers under way and those who come anew; None: as many as the
+    store can bear on two cores."""
 
     directory: Path
     store: StoreName = "sqlite"
     kills: int = 300
     seed: int = 1
     mutant: Path | None = None
-    at_once: int = 120
+    at_once: int | None = None
     per_second: float | None = None
-    """None: as many as the store can bear on two cores."""
     bank_killed_every: int = 12
     last_lease_seconds: int | None = None
     """The lease of the last start; None: the default, under which SETTLE_SECONDS is promised."""
@@ -366,7 +366,8 @@ async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random,
     ) as answer:
         assert answer.status == 200, await answer.text()
     per_second = plan.per_second or stage.ground.shoppers_per_second
-    trading = asyncio.create_task(stage.shop.trade(at_once=plan.at_once, per_second=per_second))
+    at_once = plan.at_once or stage.ground.shoppers_at_once
+    trading = asyncio.create_task(stage.shop.trade(at_once=at_once, per_second=per_second))
     victims: list[Site] = list(stage.sites)
     try:
         for number in range(1, plan.kills + 1):
