@@ -39,10 +39,12 @@ class _Worker(msgspec.Struct, frozen=True):
     number: int
     told: int
 
-    def has_served(self) -> bool:
-        """Whether it said so before it died. Asked once."""
-        with open(self.told, "rb", buffering=0) as told:
-            return bool(told.read(1))
+    def tells(self) -> bool:
+        """Whether it has said, since it was last asked, that it serves."""
+        try:
+            return bool(os.read(self.told, 1))
+        except BlockingIOError:
+            return False
 
 
 def supervise(number: int, work: Callable[[int, Tie], None]) -> None:
@@ -54,6 +56,7 @@ def supervise(number: int, work: Callable[[int, Tie], None]) -> None:
     """
     crew: dict[int, _Worker] = {}
     stopping = False
+    served: set[int] = set()
     unserved, has_anybody_served = 0, False
     orphaned, alive = os.pipe()
 
@@ -76,12 +79,14 @@ def supervise(number: int, work: Callable[[int, Tie], None]) -> None:
                 hire(n)
         while crew:
             process, status = os.wait()
+            served.update(each for each, other in crew.items() if other.tells())
+            has_anybody_served |= bool(served)
             worker = crew.pop(process)
-            served = worker.has_served()
-            has_anybody_served |= served
+            os.close(worker.told)
             if stopping:
                 continue
-            unserved = 0 if served else unserved + 1
+            unserved = 0 if process in served else unserved + 1
+            served.discard(process)
             if unserved >= DEATHS_MAX and not has_anybody_served:
                 pass_on(signal.SIGTERM, None)
                 continue
@@ -121,6 +126,7 @@ def _undisturbed() -> Iterator[None]:
 def _start(n: int, work: Callable[[int, Tie], None], orphaned: int, alive: int) -> tuple[int, int]:
     """A new process that does `work`; its id, and where it tells that it serves."""
     told, tell = os.pipe()
+    os.set_blocking(told, False)
     process = os.fork()
     if process:
         os.close(tell)
