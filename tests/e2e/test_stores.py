@@ -185,7 +185,7 @@ def test_every_process_learns_of_new_vault_keys_and_of_revoked_ones(server: Till
 def test_commands_reach_the_store_too(server: TillwayServer) -> None:
     url = server.process.args[server.process.args.index("--store") + 1]  # type: ignore[union-attr,index]
     listed = tillway_json("accounts", "list", "--data-dir", server.data_dir, "--store", url)
-    assert [account["account"] for account in listed] == [server.account]
+    assert server.account in [account["account"] for account in listed]
     assert tillway_json("migrate", "--data-dir", server.data_dir, "--store", url) == {"schema_version": 1}
     doctor = tillway_json("doctor", "--data-dir", server.data_dir, "--store", url)
     assert doctor["ok"], doctor

@@ -3,8 +3,8 @@
 A mutant is a context manager that replaces one attribute of one seam, and the checks of which one must find it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -233,6 +233,17 @@ class CarelessStoreOfProducts(CarelessStore):
     careless_of = "/prod_"
 
 
+def versions_of_products_are_ignored() -> AbstractContextManager[None]:
+    """With the store above. Orders take no turns then: these spare conflicts within a process, and would hide the bug
+    from all but those that race between processes."""
+
+    @asynccontextmanager
+    async def at_once(*arguments: Any) -> AsyncIterator[None]:
+        yield
+
+    return replaced(orders, "_turn", at_once)
+
+
 def an_order_is_noted_after_its_payment() -> AbstractContextManager[None]:
     return _in_a_commit_of_its_own("ord")
 
@@ -331,7 +342,7 @@ MUTANTS = (
     Mutant(a_payout_is_begun_without_a_commit, ("cancelled", "declined", "money")),
     Mutant(a_payout_under_way_can_be_cancelled, ("cancelled", "declined")),
     Mutant(a_failed_payout_keeps_the_money, ("money",)),
-    Mutant(None, ("stock", "audit", "error inside"), CarelessStoreOfProducts),
+    Mutant(versions_of_products_are_ignored, ("stock", "audit", "error inside"), CarelessStoreOfProducts),
     Mutant(an_order_is_noted_after_its_payment, ("one payment", "one order", "error inside")),
     Mutant(a_failed_order_keeps_its_payment, ("placed",)),
     Mutant(each_request_for_a_delivery_has_a_reference_of_its_own, ("deliveries",)),
