@@ -127,9 +127,7 @@ class TillwayServer:
 
     def new_account(self) -> dict[str, str]:
         """Another merchant of this server: its `account` and keys, named as `tillway init` names them."""
-        made: dict[str, str] = tillway_json(
-            "accounts", "create", "--data-dir", self.data_dir, *self.store_arguments
-        )
+        made: dict[str, str] = tillway_json("accounts", "create", "--data-dir", self.data_dir, *self.store_arguments)
         return made
 
     def stop(self, sign: int = signal.SIGTERM) -> int:
