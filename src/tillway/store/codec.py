@@ -35,8 +35,6 @@ from tillway.domain.refund import Refund
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.store.port import Write
 
-TERMS_MAX = 64
-
 TYPES: dict[str, type[Record]] = {
     "acct": Account,
     "key": ApiKey,

@@ -3,7 +3,7 @@ sorted JSON array, so that the same terms are the same text."""
 
 import msgspec
 
-TERMS_MAX = 64
+from tillway.store.port import TERMS_MAX
 
 Entries = tuple[str | None, str | None, str | None, str | None]
 """The columns `customer`, `parent`, `kind` and `terms`."""

@@ -24,12 +24,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from tillway.store.columns import TERMS_MAX
 from tillway.store.dynamodb_client import AwsError, DynamoClient, Lost, NoCredentials, credentials_of_the_environment
 from tillway.store.port import (
     ABSENT,
     INDEXES,
+    KEYS_MAX,
     PAGE_MAX,
+    TERMS_MAX,
     WRITES_MAX,
     CommitUnknown,
     Conflict,
@@ -52,7 +53,6 @@ SHARDS = 4
 
 QUEUE_SHARDS = 4
 SCHEMA_VERSION = 1
-KEYS_MAX = 100
 BATCH_PUTS_MAX = 25
 
 TRIES_MAX = 8
@@ -325,11 +325,11 @@ class DynamoStore:
             for write in writes:
                 self._known.pop(write.key, None)
             raise
-        for write in writes:
+        for write, action in zip(writes, actions, strict=True):
             if write.body is None:
                 self._known.pop(write.key, None)
                 continue
-            place = actions[writes.index(write)]["Put"]["Item"].get("o")
+            place = action["Put"]["Item"].get("o")
             parts = place["S"] if place else None
             self._remember(write.key, _Known(write.version + 1, write.index, write.expires_at, parts))
         self.commits += 1

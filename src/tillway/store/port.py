@@ -19,6 +19,12 @@ WRITES_MAX = 100
 PAGE_MAX = 1000
 """Most rows that one `query` or `claim` returns."""
 
+KEYS_MAX = 100
+"""Most keys in one `get_many`."""
+
+TERMS_MAX = 64
+"""Most entries of one record in the index `term`."""
+
 ABSENT = 0
 """As an expected version: the key must not exist."""
 

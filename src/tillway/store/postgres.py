@@ -24,6 +24,7 @@ from tillway.store.columns import NO_ENTRIES, entries_of
 from tillway.store.port import (
     ABSENT,
     INDEXES,
+    KEYS_MAX,
     PAGE_MAX,
     WRITES_MAX,
     CommitUnknown,
@@ -49,7 +50,6 @@ BATCH_MAX = 256
 """Most commits in one batch."""
 
 BATCH_WRITES_MAX = 2_000
-KEYS_MAX = 100
 RERUNS_MAX = 20
 """How often a batch that met another process's is run again before its commits are `Unavailable`."""
 

@@ -26,6 +26,7 @@ from tillway.store.columns import NO_ENTRIES, Entries, decode_terms, entries_of
 from tillway.store.port import (
     ABSENT,
     INDEXES,
+    KEYS_MAX,
     PAGE_MAX,
     WRITES_MAX,
     CommitUnknown,
@@ -44,9 +45,6 @@ APPLICATION_ID = 0x54494C57
 
 BATCH_MAX = 256
 """Most commits in one batch: it bounds how long the loop is busy with statements before the next flush."""
-
-KEYS_MAX = 100
-"""Most keys in one `get_many`."""
 
 BUSY_SECONDS_MAX = 10.0
 """How long a batch asks for a write lock that another process holds, before its commits are `Unavailable`."""

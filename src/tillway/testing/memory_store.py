@@ -9,10 +9,19 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from tillway.store.port import ABSENT, INDEXES, PAGE_MAX, WRITES_MAX, Conflict, Row, Waiting, Write, prefix_end
-
-_KEYS_MAX = 100
-_TERMS_MAX = 64
+from tillway.store.port import (
+    ABSENT,
+    INDEXES,
+    KEYS_MAX,
+    PAGE_MAX,
+    TERMS_MAX,
+    WRITES_MAX,
+    Conflict,
+    Row,
+    Waiting,
+    Write,
+    prefix_end,
+)
 
 
 class MemoryStore:
@@ -35,7 +44,7 @@ class MemoryStore:
         return self._rows.get(key)
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, Row]:
-        assert len(keys) <= _KEYS_MAX
+        assert len(keys) <= KEYS_MAX
         return {key: self._rows[key] for key in keys if key in self._rows}
 
     async def query(
@@ -144,4 +153,4 @@ def _expired(write: Write, now: int) -> bool:
 def _assert_index(index: tuple[tuple[str, str], ...]) -> None:
     names = [name for name, _partition in index]
     assert set(names) <= set(INDEXES)
-    assert all(names.count(name) <= (_TERMS_MAX if name == "term" else 1) for name in set(names))
+    assert all(names.count(name) <= (TERMS_MAX if name == "term" else 1) for name in set(names))
