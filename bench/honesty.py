@@ -10,7 +10,7 @@ from tillway.domain.account import Scope
 from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Record
-from tillway.engine.clock import time_prefix
+from tillway.engine.ids import time_prefix
 from tillway.settings import Settings
 from tillway.store.codec import by_kind, decode
 from tillway.store.port import PAGE_MAX, Store

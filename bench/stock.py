@@ -21,7 +21,7 @@ from bench.load import press
 from bench.payment import SUCCEEDED, payment
 from bench.servers import Merchant, tillway
 from tillway.domain.idempotency import LIFETIME_SECONDS
-from tillway.engine.clock import base62
+from tillway.engine.ids import base62
 from tillway.wiring import DATABASE
 
 TEMPLATES = 2000

@@ -20,7 +20,7 @@ from bench import servers, units
 from bench.load import Pressed
 from bench.payment import payment
 from bench.servers import Merchant
-from tillway.testing.postgres_server import USER, PostgresServer, fresh, own_server
+from tillway.crash.postgres_server import USER, PostgresServer, fresh, own_server
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "stores.md"

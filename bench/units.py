@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
+from tillway.crash import ministack
 from tillway.engine.clock import Clock
-from tillway.engine.setup import create_account
+from tillway.operations.accounts import create_account
 from tillway.settings import Settings
 from tillway.store.dynamodb import DynamoStore
-from tillway.testing import ministack
 from tillway.vault.keyring import Keyring
 from tillway.wiring import KEY_FILE, assemble
 
@@ -147,7 +147,7 @@ async def measured(directory: Path) -> Units:
 
 
 async def _pay(api: Any, key: str, number: int) -> None:
-    from tillway.api.app import Request
+    from tillway.http.messages import Request
 
     headers = {
         "authorization": f"Bearer {key}",

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tillway_server import ENVIRONMENT, TillwayServer, init
 
-from tillway.testing import ministack, postgres_server
+from tillway.crash import ministack, postgres_server
 
-LONGEST_FIRST = ("tests/crash/", "tests/engine/test_worlds", "tests/store/", "tests/e2e/", "tests/bench/")
+LONGEST_FIRST = ("tests/crash/", "tests/simulation/", "tests/store/", "tests/e2e/", "tests/bench/")
 """Files that take longest are handed out first, so that no worker is left alone with one at the end."""
 
 STORE = os.environ.get("TILLWAY_TEST_STORE", "sqlite")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tillway.api.errors import OWN_DOCS, STRIPE_CODES, doc_url
 from tillway.domain.bank_account import FAILURES
 from tillway.domain.refusal import RULES
-from tillway.domain.test_accounts import TestAccount, all_accounts
-from tillway.domain.test_cards import TestCard, all_cards
+from tillway.http.errors import OWN_DOCS, STRIPE_CODES, doc_url
+from tillway.sandbox.bank_accounts import TestAccount, all_accounts
+from tillway.sandbox.cards import TestCard, all_cards
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tillway.cli.server import serve
+from tillway.cli.serve import serve
 from tillway.settings import TABLE, Settings, SettingsInvalid, load
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "settings.md"

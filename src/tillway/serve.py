@@ -18,8 +18,8 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from tillway import workers
-from tillway.api.rsgi import Door
 from tillway.data_directory import occupied
+from tillway.http.rsgi import Door
 from tillway.settings import Settings, address_of
 from tillway.telemetry.lines import LineHandler, Lines, Writer
 from tillway.telemetry.metrics import Metrics

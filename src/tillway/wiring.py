@@ -8,30 +8,30 @@ from pathlib import Path
 import msgspec
 
 from tillway.api import handlers
-from tillway.api.access import Access
-from tillway.api.app import Api
-from tillway.api.refusals import Refusals
-from tillway.api.render import Renderer
-from tillway.api.throttle import Limits, Rate, Throttle
 from tillway.connectors import registry
-from tillway.connectors.courier import SimulatedCourier
 from tillway.connectors.port import Courier
 from tillway.connectors.smtp import MailServer
-from tillway.dialects import doors
+from tillway.dialects import handlers as dialect_handlers
 from tillway.domain.cards import Secret
 from tillway.domain.ledger import Fee
-from tillway.engine import orders
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
-from tillway.engine.cards import CardVault
+from tillway.engine.caller import Settings as EngineSettings
+from tillway.engine.card_vault import CardVault
 from tillway.engine.clock import Clock
 from tillway.engine.connections import ConfiguredConnections
 from tillway.engine.core import Engine
-from tillway.engine.core import Settings as EngineSettings
 from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
 from tillway.engine.runner import Runner
-from tillway.engine.webhooks import Webhooks
+from tillway.engine.webhooks.delivery import Webhooks
+from tillway.http.app import Api
+from tillway.http.authentication import Access
+from tillway.http.render import Renderer
+from tillway.http.request_log import Refusals
+from tillway.http.throttle import Limits, Rate, Throttle
+from tillway.operations import orders
+from tillway.sandbox.courier import SimulatedCourier
 from tillway.settings import Settings, SettingsInvalid
 from tillway.store import sqlite
 from tillway.store.port import Finding, Store, StoreUnfit
@@ -39,12 +39,12 @@ from tillway.store.sqlite import SqliteStore
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.keyring import Keyring
-from tillway.vault.tokens import SIGNING_PURPOSE, Es256Signer
+from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
 
 DATABASE = "tillway.db"
 KEY_FILE = "keys.json"
 
-assert handlers.LOADED and doors.LOADED, "handlers and dialects declare their routes when they are imported"
+assert handlers.LOADED and dialect_handlers.LOADED, "handlers and dialects declare their routes when they are imported"
 
 
 class Running(msgspec.Struct):

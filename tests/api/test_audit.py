@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import Stall
-from inside import Inside
+from good_calls import Stall
 
 from tillway.domain.account import Scope
-from tillway.engine import reports
 from tillway.engine.balance import fold
-from tillway.engine.reports import COLUMNS, transactions
+from tillway.operations import reports
+from tillway.operations.reports import COLUMNS, transactions
+from tillway.testing.in_process import Inside
 
 
 @pytest.fixture(scope="module")

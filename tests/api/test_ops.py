@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import Stall
-from inside import Inside
+from good_calls import Stall
+
+from tillway.testing.in_process import Inside
 
 
 @pytest.fixture(scope="module")

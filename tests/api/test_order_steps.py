@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from inside import LEASE_MS, Answer, Inside, Merchant
+
+from tillway.testing.in_process import LEASE_MS, Answer, Inside, Merchant
 
 STEPS = ["check_stock", "take_payment", "arrange_delivery", "place_order"]
 

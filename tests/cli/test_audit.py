@@ -18,9 +18,9 @@ import msgspec
 import pytest
 from tillway_server import init, invoked, invoked_json
 
-from tillway.api.app import Request
 from tillway.domain.account import Scope
 from tillway.engine.clock import Clock
+from tillway.http.messages import Request
 from tillway.settings import Settings
 from tillway.store.sqlite import SqliteStore
 from tillway.wiring import DATABASE, assemble

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from bank_peers import InProcess, behind_http
 
 from tillway.connectors.http_bank import HttpBank, look_up, perform, read_notice
 from tillway.connectors.port import (
@@ -22,10 +23,8 @@ from tillway.connectors.port import (
     TransportError,
     Unknown,
 )
-from tillway.connectors.simulator import CallTransport, Simulator
+from tillway.sandbox.simulator import CallTransport, Simulator
 from tillway.testing.connector_contract import Check, checks_for
-
-from .far_sides import InProcess, behind_http
 
 SIMULATOR = Simulator().capabilities
 HTTP_BANK = HttpBank("http://127.0.0.1:1", debits=SIMULATOR.debits).capabilities

@@ -8,8 +8,8 @@ from tillway.connectors import registry
 from tillway.connectors.http_bank import HttpBank, signature
 from tillway.connectors.port import NoticeRejected
 from tillway.connectors.settings import SettingInvalid, resolved
-from tillway.connectors.simulator import Simulator
 from tillway.connectors.transport import SocketTransport
+from tillway.sandbox.simulator import Simulator
 
 URL = {"base_url": "http://127.0.0.1:4545"}
 

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 import stripe
+from bank_peers import free_port
 from tillway_server import TillwayServer, init, tillway_json
 
 from tillway.connectors.http_bank import HttpBank
@@ -26,8 +27,6 @@ from tillway.connectors.port import Connector, Outcome, Transport
 from tillway.connectors.transport import SocketTransport
 from tillway.domain.account import Scope
 from tillway.testing.connector_contract import Check, checks_for
-
-from .far_sides import free_port
 
 VERSION = "2.9.2"
 ROOT = Path(__file__).parents[2]

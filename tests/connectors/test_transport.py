@@ -6,6 +6,7 @@ import socket
 import struct
 
 import pytest
+from bank_peers import free_port
 
 from tillway.connectors.port import (
     Declined,
@@ -18,8 +19,6 @@ from tillway.connectors.port import (
     Unknown,
 )
 from tillway.connectors.transport import BODY_MAX, REQUESTS_MAX, SocketTransport, converse
-
-from .far_sides import free_port
 
 POST = Request("POST", "/v1/authorizations", {"reference": "r"}, {"idempotency-key": "r"})
 

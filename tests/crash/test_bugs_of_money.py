@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-
-from .seeded_bugs import OF_MONEY, Bug, assert_caught
+from seeded_bugs import OF_MONEY, Bug, assert_caught
 
 pytestmark = pytest.mark.slow
 

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-
-from .seeded_bugs import MUTANTS, OF_MONEY, OF_PROMISES, Bug, assert_caught
+from seeded_bugs import MUTANTS, OF_MONEY, OF_PROMISES, Bug, assert_caught
 
 pytestmark = pytest.mark.slow
 

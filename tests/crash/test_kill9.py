@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tillway.testing.crash_grounds import StoreName
-from tillway.testing.crashes import Plan, describe, run
+from tillway.crash.run import Plan, describe, run
+from tillway.crash.stores import StoreName
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tillway.testing.crash_clients import Order, Told
-from tillway.testing.crash_hook import EVENTS
-from tillway.testing.crash_reconcile import Performed, Platform, read_journal, reconcile
-from tillway.testing.crash_story import story_of
+from tillway.crash.clients import Order, Told
+from tillway.crash.hook import EVENTS
+from tillway.crash.reconcile import Performed, Platform, read_journal, reconcile
+from tillway.crash.report import story_of
 
 SCOPE = "abcdefghijklmnopt"
 World = dict[str, Any]

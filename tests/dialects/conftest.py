@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from inside import Inside
 from tillway_server import TillwayServer
+
+from tillway.testing.in_process import Inside
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

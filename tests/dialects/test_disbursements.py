@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from inside import Answer, Inside
 from tillway_server import TillwayServer, invoked_json
+
+from tillway.testing.in_process import Answer, Inside
 
 ANNA = {"customer_id": "anna0001", "email": "anna@example.com"}
 

@@ -10,11 +10,11 @@ from uuid import UUID, uuid4
 import httpx
 import msgspec
 import pytest
-from inside import Answer, Inside, Merchant
 from tillway_server import TillwayServer, invoked, invoked_json
 
 from tillway.domain.gateway_payment import LIFETIME_SECONDS
 from tillway.store.port import Row
+from tillway.testing.in_process import Answer, Inside, Merchant
 
 EXAMPLE = {
     "cardNumber": "1234432198761543",

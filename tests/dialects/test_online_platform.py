@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 import stripe
-from inside import Inside
 from tillway_server import TillwayServer, invoked_json
 
 from tillway.domain.account import Scope
 from tillway.domain.money import AMOUNT_MAX
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.store.codec import decode
+from tillway.testing.in_process import Inside
 
 CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2034, "cvv": "123"}
 ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tillway.api.routes import DIALECT_ROUTES
-from tillway.dialects import doors
+from tillway.dialects import handlers
+from tillway.http.routes import DIALECT_ROUTES
 
-assert doors.LOADED
+assert handlers.LOADED
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "source-systems.md"

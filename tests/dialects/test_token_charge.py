@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from inside import Inside
 from tillway_server import TillwayServer
 
 from tillway.dialects.token_charge import REFUNDS_MAX
 from tillway.domain.payment_method import TOKEN_LIFETIME_SECONDS
+from tillway.testing.in_process import Inside
 
 CARD = {
     "card_number": "4242424242424242",

@@ -12,7 +12,7 @@ from tillway.domain.bank_account import (
 )
 from tillway.domain.outcome import Declined
 from tillway.domain.refusal import RULES, Refused
-from tillway.domain.test_accounts import all_accounts, by_account, by_account_alias
+from tillway.sandbox.bank_accounts import all_accounts, by_account, by_account_alias
 
 ROUTING = [
     ("110000000", True),

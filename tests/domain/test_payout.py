@@ -15,7 +15,7 @@ from tillway.domain.outcome import Declined, NotSent
 from tillway.domain.payout import FAILURES, Payout, Recipient, arrival_date, fail, settle
 from tillway.domain.record import Moment
 from tillway.domain.refusal import Refused
-from tillway.domain.test_recipients import recipient_of
+from tillway.sandbox.recipients import recipient_of
 
 AT = Moment(1_800_000_000_000, map(str, count()).__next__)
 

@@ -1,11 +1,9 @@
 """Servers that end with their test, also where the test fails."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from tillway_server import TillwayServer
-
-StartServer = Callable[..., TillwayServer]
+from tillway_server import StartServer, TillwayServer
 
 
 @pytest.fixture

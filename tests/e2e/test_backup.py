@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tillway_server import TillwayServer, init, tillway, tillway_json
-
-from e2e.conftest import StartServer
+from tillway_server import StartServer, TillwayServer, init, tillway, tillway_json
 
 PAYMENT = {"amount": 4200, "currency": "eur", "confirm": True, "return_url": "https://example.com/back"}
 CARD = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}

@@ -18,11 +18,11 @@ from typing import Any
 
 import httpx
 import pytest
-from canary import cvc_traces, traces
-from connectors.far_sides import free_port
+from bank_peers import free_port
+from bank_process import BankProcess
+from card_traces import cvc_traces, traces
 from tillway_server import TillwayServer, init, tillway, tillway_json
 
-from e2e.bank_process import BankProcess
 from tillway.connectors.http_bank import signature
 from tillway.domain.cards import luhn_valid
 

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bank_process import BankProcess
 from mail_server import MailServerHere
-from tillway_server import TillwayServer, init, invoked
-
-from e2e.bank_process import BankProcess
-from e2e.conftest import StartServer
+from tillway_server import StartServer, TillwayServer, init, invoked
 
 COUNT = 12
 LEASE_SECONDS = 3

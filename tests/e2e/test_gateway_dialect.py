@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tillway_server import TillwayServer, init, invoked_json
-
-from e2e.bank_process import BankProcess
-from e2e.conftest import StartServer
+from bank_process import BankProcess
+from tillway_server import StartServer, TillwayServer, init, invoked_json
 
 CARD = {
     "cardNumber": "1234432198761543",

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import pytest
 import stripe
-from connectors.far_sides import free_port
+from bank_peers import free_port
+from bank_process import BankProcess
 from tillway_server import TillwayServer, init, tillway, tillway_json
 
-from e2e.bank_process import BankProcess
 from tillway.connectors.http_bank import signature
 
 T = TypeVar("T")

@@ -18,9 +18,9 @@ import stripe
 from tillway_server import ENVIRONMENT, TillwayServer, tillway, tillway_json
 
 from tillway.cli.installation import create
+from tillway.crash import ministack
+from tillway.crash.postgres_server import PostgresServer, fresh, own_server
 from tillway.settings import Settings
-from tillway.testing import ministack
-from tillway.testing.postgres_server import PostgresServer, fresh, own_server
 
 PAYMENT: Any = {
     "amount": 4200,

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tillway_server import ENVIRONMENT, TillwayServer, init, tillway, tillway_json
-
-from e2e.conftest import StartServer
+from tillway_server import ENVIRONMENT, StartServer, TillwayServer, init, tillway, tillway_json
 
 CARDS = 150
 KILLS = 4

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inside import Inside
 
 from tillway.connectors import registry
-from tillway.domain.account import SYSTEM, ConnectorConfig, Scope
+from tillway.domain.account import SYSTEM, Scope
+from tillway.domain.connector_config import ConnectorConfig
 from tillway.engine.clock import Clock
 from tillway.engine.connections import ConfiguredConnections
 from tillway.store.codec import encode
 from tillway.store.port import ABSENT, Row, Unavailable, Write
+from tillway.testing.in_process import Inside
 from tillway.testing.memory_store import MemoryStore
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from inside import Inside, Merchant
 from mail_server import MailServerHere
 
 from tillway.domain.mail import TRIES_MAX, EmailTask
 from tillway.domain.payout import Payout, Recipient
 from tillway.engine.mail import written
-from tillway.engine.setup import create_account
+from tillway.operations.accounts import create_account
+from tillway.testing.in_process import Inside, Merchant
 
 A_DAY_AND_MORE = 3 * 86_400
 PAYOUT = Payout(

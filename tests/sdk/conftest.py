@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
+from sdk_shop import Shop
 from tillway_server import TillwayServer
-
-from sdk.shop import Shop
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,7 @@
 
 import pytest
 import stripe
-
-from sdk.shop import Shop, card
+from sdk_shop import Shop, card
 
 
 def charge(shop: Shop, **params: object) -> stripe.Charge:

@@ -2,8 +2,7 @@
 
 import pytest
 import stripe
-
-from sdk.shop import Shop
+from sdk_shop import Shop
 
 ADDRESS = {"line1": "Allee 1", "postal_code": "10115", "city": "Berlin", "country": "DE"}
 

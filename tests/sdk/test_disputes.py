@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import stripe
-
-from sdk.shop import Shop
-from sdk.test_refunds import until
+from sdk_shop import Shop, until
 
 Disputed = Callable[..., stripe.Dispute]
 AT_ONCE = {"pm_card_createDispute": 7, "pm_card_createDisputeProductNotReceived": 1, "pm_card_createDisputeInquiry": 1}

@@ -3,8 +3,7 @@
 import httpx
 import pytest
 import stripe
-
-from sdk.shop import Shop
+from sdk_shop import Shop
 
 WRONG = """
     amount=100                                     currency                      parameter_missing

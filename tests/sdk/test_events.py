@@ -2,8 +2,7 @@
 
 import pytest
 import stripe
-
-from sdk.shop import Shop
+from sdk_shop import Shop
 
 
 def types_about(shop: Shop, *ids: str) -> list[str]:

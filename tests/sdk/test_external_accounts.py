@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 import stripe
+from sdk_shop import Shop
 from tillway_server import TillwayServer
-
-from sdk.shop import Shop
 
 US = {
     "object": "bank_account",

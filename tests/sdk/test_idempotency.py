@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import stripe
-
-from sdk.shop import RETURN_URL, Shop
+from sdk_shop import RETURN_URL, Shop
 
 PAYMENT = {
     "amount": 4200,

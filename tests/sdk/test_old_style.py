@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import stripe
-
-from sdk.shop import Shop
+from sdk_shop import Shop
 
 
 @pytest.fixture(autouse=True)

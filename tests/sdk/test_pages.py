@@ -4,8 +4,7 @@ import time
 
 import pytest
 import stripe
-
-from sdk.shop import Shop
+from sdk_shop import Shop
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ import re
 
 import pytest
 import stripe
-
-from sdk.shop import RETURN_URL, Shop, card
+from sdk_shop import RETURN_URL, Shop, card
 
 
 def test_create_then_confirm(shop: Shop) -> None:

@@ -1,15 +1,14 @@
 """Payouts through the official SDK."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import stripe
+from sdk_shop import Shop, until
 from tillway_server import TillwayServer
-
-from sdk.shop import Shop
 
 IBAN = "DE89370400440532013000"
 RETURNED = "DE40370400440532013009"
@@ -38,14 +37,6 @@ def balance(shop: Shop) -> int:
 
 def pay_out(shop: Shop, amount: int = 1000, **params: Any) -> stripe.Payout:
     return shop.v1.payouts.create({"amount": amount, "currency": "eur", **params})
-
-
-def until(look: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for something that happens by itself."""
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline, f"nothing has happened within {seconds:g} seconds"
-        time.sleep(0.1)
 
 
 def test_pending_at_once_and_cancelled_in_time(rich: Shop) -> None:

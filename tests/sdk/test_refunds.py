@@ -1,21 +1,10 @@
 """Refunds through the official SDK."""
 
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import stripe
-
-from sdk.shop import Shop
-
-
-def until(look: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for something that happens by itself."""
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline, f"nothing has happened within {seconds:g} seconds"
-        time.sleep(0.05)
+from sdk_shop import Shop, until
 
 
 def test_refund_all_by_payment(shop: Shop) -> None:

@@ -2,9 +2,7 @@
 
 import pytest
 import stripe
-
-from sdk.shop import RETURN_URL, Shop, card
-from sdk.test_three_d_secure import challenge
+from sdk_shop import RETURN_URL, Shop, card, challenge
 
 
 @pytest.fixture

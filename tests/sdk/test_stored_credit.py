@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import stripe
-
-from sdk.shop import Shop
+from sdk_shop import Shop
 
 FROM_CREDIT: dict[str, Any] = {
     "allowed_payment_method_types": ["customer_balance"],

@@ -2,8 +2,7 @@
 
 import pytest
 import stripe
-
-from sdk.shop import Shop, card
+from sdk_shop import Shop, card
 
 BRANDS = """
     4242424242424242    pm_card_visa                visa        credit   US

@@ -1,27 +1,9 @@
 """3-D Secure: the SDK confirms, a browser goes to the challenge page and comes back."""
 
-from urllib.parse import parse_qs, urlsplit
-
 import httpx
 import pytest
 import stripe
-
-from sdk.shop import RETURN_URL, Shop, card
-
-
-def challenge(shop: Shop, waiting: stripe.PaymentIntent | stripe.SetupIntent, outcome: str) -> dict[str, str]:
-    """Look at the challenge page, press one of its buttons, and what `return_url` was called with."""
-    action = waiting.next_action
-    assert action is not None and action.redirect_to_url is not None and action.redirect_to_url.url is not None
-    page = httpx.get(action.redirect_to_url.url)
-    assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
-    assert f"value={outcome}" in page.text
-    sent_on = httpx.post(action.redirect_to_url.url, data={"outcome": outcome})
-    assert sent_on.status_code == 303, sent_on.text
-    target = urlsplit(sent_on.headers["location"])
-    assert f"{target.scheme}://{target.netloc}{target.path}" == "https://shop.example/back"
-    return {name: values[0] for name, values in parse_qs(target.query).items()}
-
+from sdk_shop import RETURN_URL, Shop, card, challenge
 
 REQUIRED = ["pm_card_authenticationRequired", "pm_card_authenticationRequiredOnSetup", "pm_card_threeDSecure2Required"]
 

@@ -2,8 +2,7 @@
 
 import pytest
 import stripe
-
-from sdk.shop import Shop, card
+from sdk_shop import Shop, card
 
 
 def test_create_and_retrieve(shop: Shop) -> None:

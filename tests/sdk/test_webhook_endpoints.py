@@ -7,9 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import stripe
-
-from sdk.shop import Shop
-from sdk.test_refunds import until
+from sdk_shop import Shop, until
 
 URL = "https://shop.example/hook"
 

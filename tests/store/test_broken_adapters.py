@@ -8,16 +8,15 @@ from itertools import count
 from typing import Any
 
 import pytest
+from postgres_stores import PostgresContract
 
+from tillway.crash import ministack
+from tillway.crash.ministack import MiniStack, RealRegion
+from tillway.crash.postgres_server import NamedServer, PostgresServer, any_server
 from tillway.store import postgres
 from tillway.store.dynamodb import DynamoStore
 from tillway.store.port import Store, Write
-from tillway.testing import ministack
-from tillway.testing.ministack import MiniStack, RealRegion
-from tillway.testing.postgres_server import NamedServer, PostgresServer, any_server
 from tillway.testing.store_contract import StoreContract
-
-from .postgres_stores import PostgresContract
 
 _numbers = count(1)
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import pytest
 
+from tillway.crash import ministack
+from tillway.crash.ministack import MiniStack, RealRegion
 from tillway.store import dynamodb
 from tillway.store.dynamodb import QUEUE_SHARDS, SHARDS, TRIES_MAX, DynamoStore, inspect, migrate
 from tillway.store.dynamodb_client import AwsError, DynamoClient, Frozen, Lost
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, StoreUnfit, Unavailable, Write
-from tillway.testing import ministack
-from tillway.testing.ministack import MiniStack, RealRegion
 from tillway.testing.store_contract import StoreContract
 
 _numbers = itertools.count(1)

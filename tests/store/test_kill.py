@@ -14,7 +14,7 @@ from tillway.store.sqlite import SqliteStore
 
 ROUNDS = 6
 PAGES_MAX = 1_000
-PROGRAM = Path(__file__).with_name("killed_store.py")
+PROGRAM = Path(__file__).parents[1] / "support" / "killed_store.py"
 
 
 def run_and_kill(path: Path, turn: int, seconds: float) -> list[list[str]]:

@@ -9,7 +9,9 @@ from urllib.parse import quote
 
 import asyncpg
 import pytest
+from postgres_stores import PostgresContract
 
+from tillway.crash.postgres_server import NamedServer, PostgresServer, any_server, fresh, own_server
 from tillway.store import postgres
 from tillway.store.port import (
     ABSENT,
@@ -22,9 +24,6 @@ from tillway.store.port import (
     Write,
 )
 from tillway.store.postgres import SCHEMA_VERSION, PostgresStore, inspect, migrate, shown
-from tillway.testing.postgres_server import NamedServer, PostgresServer, any_server, fresh, own_server
-
-from .postgres_stores import PostgresContract
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,10 @@ from typing import Any
 
 import apsw
 import pytest
+from power_cut import PowerCutDisk
 
 from tillway.store.port import ABSENT, CommitUnknown, Write
 from tillway.store.sqlite import SqliteStore
-
-from .power_cut import PowerCutDisk
 
 CUTS = 60
 WORKERS = 6

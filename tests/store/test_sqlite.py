@@ -8,14 +8,13 @@ from typing import Any
 
 import apsw
 import pytest
+from sqlite_stores import FaultyStore, SqliteContract
 
 from tillway.store import sqlite
 from tillway.store.port import ABSENT, PAGE_MAX, Conflict, Row, Store, StoreUnfit, Unavailable, Write
 from tillway.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore, inspect, migrate
 from tillway.testing.memory_store import MemoryStore
 from tillway.testing.store_contract import snapshot
-
-from .sqlite_stores import FaultyStore, SqliteContract
 
 
 class TestSqliteStore(SqliteContract):

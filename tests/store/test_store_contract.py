@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from sqlite_stores import FaultyStore, SqliteContract
 
 from tillway.store.port import ABSENT, WRITES_MAX, CommitUnknown, Conflict, Row, Store, Unavailable, Waiting, Write
 from tillway.testing.memory_store import MemoryStore
 from tillway.testing.store_contract import StoreContract, broken_promises
-
-from .sqlite_stores import FaultyStore, SqliteContract
 
 CAUGHT = (AssertionError, Conflict, Unavailable)
 """How a test says that the store is broken: its own assertion, or a refusal where there should be none."""

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from connectors.far_sides import free_port
-from inside import Inside, MovedClock
+from bank_peers import free_port
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -21,6 +20,7 @@ from tillway.settings import Settings
 from tillway.telemetry.metrics import Metrics
 from tillway.telemetry.recorder import Recorder
 from tillway.telemetry.traces import TraceContext, Traces, TracesUnavailable
+from tillway.testing.in_process import Inside, MovedClock
 from tillway.testing.memory_store import MemoryStore
 from tillway.vault.keyring import Keyring
 from tillway.wiring import KEY_FILE, assemble

@@ -4,7 +4,7 @@ import base64
 import json
 
 import pytest
-from canary import cvc_traces, traces, traces_in_files
+from card_traces import cvc_traces, traces, traces_in_files
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ import pickle
 
 import msgspec
 import pytest
-from canary import traces
+from card_traces import traces
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,6 +5,7 @@ import sys
 
 import msgspec
 import pytest
+from interruptible_store import Interruption, Killed, MemoryStore
 
 from tillway.domain.cards import Secret
 from tillway.domain.payment_method import SealedRecord
@@ -15,8 +16,6 @@ from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.keyring import CHECK_EVERY_SECONDS, KeyRefused, Keyring
 from tillway.vault.port import AccountContents, CardContents, KeyMissing, SealedAccount, SealedCard, SealedCvc
 from tillway.vault.rotation import NOTICE_SECONDS, RotationUnfinished, forget_key, rotate
-
-from .far_side import Interruption, Killed, MemoryStore
 
 SCOPES = ("1111111111111111t", "1111111111111111l", "2222222222222222t")
 NUMBER = "4242424242424242"

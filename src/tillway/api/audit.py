@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from tillway.api.lists import listed
-from tillway.api.params import Created, Params, Span, Text, list_params
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape
 from tillway.domain.audit import AuditEntry
-from tillway.engine.audit import as_told
-from tillway.engine.clock import made_at
+from tillway.engine.audit.entries import as_told
+from tillway.engine.ids import made_at
+from tillway.http.lists import listed
+from tillway.http.params import Created, Params, Span, Text, list_params
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape
 
 LIST = list_params(actor=Text(maximum=200), created=Created(), record=Text(maximum=200))
 

@@ -2,32 +2,12 @@
 
 from typing import Any
 
-from tillway.api.lists import listed
-from tillway.api.params import Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape
 from tillway.domain.account import SYSTEM, Account
-from tillway.domain.ledger import Entry
-from tillway.domain.refusal import Refused
 from tillway.engine.balance import available_and_pending, fold
-from tillway.store.codec import by_kind, by_parent
-
-TYPES = (
-    "adjustment",
-    "charge",
-    "payment",
-    "payment_refund",
-    "payout",
-    "payout_cancel",
-    "payout_failure",
-    "refund",
-    "refund_failure",
-)
+from tillway.http.params import Expand, Params
+from tillway.http.routes import Answer, Call, route
 
 EXPAND_ONLY = Params(expand=Expand())
-LIST = list_params(
-    created=Created(), currency=Currency(), payout=Unsupported("automatic payouts"), source=Id(), type=Enum(*TYPES)
-)
 
 
 @route("GET", "/v1/balance", EXPAND_ONLY, returns="balance")
@@ -56,61 +36,3 @@ def _funds(currency: str, amount_minor: int) -> dict[str, Any]:
 
 def _prefunding(currency: str) -> dict[str, Any]:
     return {"amount": 0, "currency": currency}
-
-
-@route("GET", "/v1/balance_transactions", LIST, returns="list")
-async def list_transactions(call: Call) -> Answer:
-    """List what has moved the balance, newest first."""
-    params, scope = call.params, call.caller.scope_key
-    wanted = {name: params[name] for name in ("currency", "source", "type") if name in params}
-
-    def keep(entry: Entry) -> bool:
-        return all(getattr(entry, name) == value for name, value in wanted.items())
-
-    if "source" in params:
-        partition = by_parent(scope, "txn", params["source"])
-        return await listed(call, "txn", index="parent", partition=partition, keep=keep, noun="balance transaction")
-    if "type" in params:
-        partition = by_kind(scope, "txn", params["type"])
-        return await listed(call, "txn", index="kind", partition=partition, keep=keep, noun="balance transaction")
-    return await listed(call, "txn", keep=keep if wanted else None, noun="balance transaction")
-
-
-@route("GET", "/v1/balance_transactions/{id}", EXPAND_ONLY, returns="balance_transaction")
-async def retrieve_transaction(call: Call) -> Answer:
-    """Retrieve one movement of the balance."""
-    entry = await call.platform.engine.load(call.caller.scope_key).get(Entry, call.id)
-    if entry.type is None:
-        raise Refused("resource_missing", f"No such balance transaction: '{call.id[:100]}'", param="id")
-    return entry
-
-
-@shape(Entry, object="balance_transaction", expandable="source")
-def entry_shape(entry: Entry, view: View) -> dict[str, Any]:
-    return {
-        "id": entry.id,
-        "object": "balance_transaction",
-        "amount": entry.amount_minor,
-        "available_on": entry.available_on,
-        "balance_type": "payments",
-        "created": entry.created,
-        "currency": entry.currency,
-        "description": entry.description,
-        "exchange_rate": None,
-        "fee": entry.fee_minor,
-        "fee_details": [
-            {
-                "amount": detail.amount_minor,
-                "application": None,
-                "currency": entry.currency,
-                "description": detail.description,
-                "type": detail.type,
-            }
-            for detail in entry.fee_details
-        ],
-        "net": entry.net_minor,
-        "reporting_category": entry.reporting_category,
-        "source": entry.source,
-        "status": "available" if entry.available_on <= view.now else "pending",
-        "type": entry.type,
-    }

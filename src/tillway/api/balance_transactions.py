@@ -1,94 +1,86 @@
-"""Stored credit: the movements of a customer's balance."""
+"""Balance transactions: the movements of a merchant's balance."""
 
 from typing import Any
 
-from tillway.api.lists import listed
-from tillway.api.params import (
-    Created,
-    Currency,
-    Expand,
-    Integer,
-    Metadata,
-    Params,
-    Text,
-    Unsupported,
-    list_params,
-)
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape
-from tillway.domain.credit import CustomerBalanceTransaction
-from tillway.engine import credit, customers
-from tillway.engine.payments import picked
-from tillway.store.codec import by_parent
+from tillway.domain.ledger import Entry
+from tillway.domain.refusal import Refused
+from tillway.http.lists import listed
+from tillway.http.params import Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape
+from tillway.store.codec import by_kind, by_parent
 
-CREATE = Params(
-    amount=Integer(required=True),
-    currency=Currency(required=True),
-    description=Text(maximum=350, unsettable=True),
-    expand=Expand(),
-    metadata=Metadata(),
+TYPES = (
+    "adjustment",
+    "charge",
+    "payment",
+    "payment_refund",
+    "payout",
+    "payout_cancel",
+    "payout_failure",
+    "refund",
+    "refund_failure",
 )
-UPDATE = Params(description=Text(maximum=350, unsettable=True), expand=Expand(), metadata=Metadata())
+
 EXPAND_ONLY = Params(expand=Expand())
-LIST = list_params(created=Created(), invoice=Unsupported("invoices"))
+LIST = list_params(
+    created=Created(), currency=Currency(), payout=Unsupported("automatic payouts"), source=Id(), type=Enum(*TYPES)
+)
 
 
-@route("POST", "/v1/customers/{customer}/balance_transactions", CREATE, returns="customer_balance_transaction")
-async def create(call: Call) -> Answer:
-    """Give a customer credit (a negative amount), or take it back."""
-    params = call.params
-    return await credit.adjust(
-        call.platform,
-        call.caller,
-        call.id,
-        params["amount"],
-        params["currency"],
-        description=params.get("description"),
-        metadata=params.get("metadata"),
-    )
+@route("GET", "/v1/balance_transactions", LIST, returns="list")
+async def list_balance_transactions(call: Call) -> Answer:
+    """List what has moved the balance, newest first."""
+    params, scope = call.params, call.caller.scope_key
+    wanted = {name: params[name] for name in ("currency", "source", "type") if name in params}
+
+    def keep(entry: Entry) -> bool:
+        return all(getattr(entry, name) == value for name, value in wanted.items())
+
+    if "source" in params:
+        partition = by_parent(scope, "txn", params["source"])
+        return await listed(call, "txn", index="parent", partition=partition, keep=keep, noun="balance transaction")
+    if "type" in params:
+        partition = by_kind(scope, "txn", params["type"])
+        return await listed(call, "txn", index="kind", partition=partition, keep=keep, noun="balance transaction")
+    return await listed(call, "txn", keep=keep if wanted else None, noun="balance transaction")
 
 
-@route("GET", "/v1/customers/{customer}/balance_transactions", LIST, returns="list")
-async def list_of_customer(call: Call) -> Answer:
-    """List the movements of a customer's credit, newest first."""
-    scope = call.caller.scope_key
-    await customers.existing(call.platform.engine.load(scope), call.id, "customer")
-    partition = by_parent(scope, "cbtxn", call.id)
-    page = await listed(call, "cbtxn", index="parent", partition=partition, noun="customer balance transaction")
-    page.url = f"/v1/customers/{call.id}/balance_transactions"
-    return page
-
-
-@route("GET", "/v1/customers/{customer}/balance_transactions/{id}", EXPAND_ONLY, returns="customer_balance_transaction")
+@route("GET", "/v1/balance_transactions/{id}", EXPAND_ONLY, returns="balance_transaction")
 async def retrieve(call: Call) -> Answer:
-    """Retrieve one movement of a customer's credit."""
-    return await credit.movement(call.platform.engine.load(call.caller.scope_key), *call.ids)
+    """Retrieve one movement of the balance."""
+    entry = await call.platform.engine.load(call.caller.scope_key).get(Entry, call.id)
+    if entry.type is None:
+        raise Refused("resource_missing", f"No such balance transaction: '{call.id[:100]}'", param="id")
+    return entry
 
 
-@route("POST", "/v1/customers/{customer}/balance_transactions/{id}", UPDATE, returns="customer_balance_transaction")
-async def update(call: Call) -> Answer:
-    """Change the words and metadata of a movement."""
-    customer, id = call.ids
-    fields = picked(call.params, "description", "metadata")
-    return await credit.update(call.platform, call.caller, customer, id, fields)
-
-
-@shape(CustomerBalanceTransaction, object="customer_balance_transaction", expandable="customer")
-def movement_shape(movement: CustomerBalanceTransaction, view: View) -> dict[str, Any]:
+@shape(Entry, object="balance_transaction", expandable="source")
+def entry_shape(entry: Entry, view: View) -> dict[str, Any]:
     return {
-        "id": movement.id,
-        "object": "customer_balance_transaction",
-        "amount": movement.amount_minor,
-        "checkout_session": None,
-        "created": movement.created,
-        "credit_note": None,
-        "currency": movement.currency,
-        "customer": movement.customer,
-        "customer_account": None,
-        "description": movement.description,
-        "ending_balance": movement.ending_balance_minor,
-        "invoice": None,
-        "livemode": view.livemode,
-        "metadata": movement.metadata,
-        "type": movement.type,
+        "id": entry.id,
+        "object": "balance_transaction",
+        "amount": entry.amount_minor,
+        "available_on": entry.available_on,
+        "balance_type": "payments",
+        "created": entry.created,
+        "currency": entry.currency,
+        "description": entry.description,
+        "exchange_rate": None,
+        "fee": entry.fee_minor,
+        "fee_details": [
+            {
+                "amount": detail.amount_minor,
+                "application": None,
+                "currency": entry.currency,
+                "description": detail.description,
+                "type": detail.type,
+            }
+            for detail in entry.fee_details
+        ],
+        "net": entry.net_minor,
+        "reporting_category": entry.reporting_category,
+        "source": entry.source,
+        "status": "available" if entry.available_on <= view.now else "pending",
+        "type": entry.type,
     }

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tillway.api.params import (
+from tillway.domain.payment_method import CardFacts
+from tillway.http.params import (
     AccountField,
     Address,
     Boolean,
@@ -17,7 +18,6 @@ from tillway.api.params import (
     Text,
     Unsupported,
 )
-from tillway.domain.payment_method import CardFacts
 
 METHOD_TYPES = (
     "card",

@@ -1,12 +1,12 @@
 """The challenge page's two calls: look, and decide."""
 
-from tillway.api.params import Enum, Params, Text
-from tillway.api.routes import Answer, Call, Plain, route
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.refusal import Refused
 from tillway.domain.setup_intent import SetupIntent
-from tillway.engine import payments, setups
+from tillway.http.params import Enum, Params, Text
+from tillway.http.routes import Answer, Call, Plain, route
+from tillway.operations import payment_intents, setup_intents
 from tillway.web.challenge import HEADERS, back_to, page
 
 LOOK = Params(secret=Text(required=True))
@@ -34,8 +34,8 @@ async def _subject(call: Call, passed: bool | None) -> PaymentIntent | SetupInte
     scope, id = _test_scope(call.ids[0]), call.ids[1]
     secret = call.params["secret"]
     if id.startswith("seti_"):
-        return await setups.challenge(call.platform, scope, id, secret, passed=passed)
-    return await payments.challenge(call.platform, scope, id, secret, passed=passed)
+        return await setup_intents.challenge(call.platform, scope, id, secret, passed=passed)
+    return await payment_intents.challenge(call.platform, scope, id, secret, passed=passed)
 
 
 def _test_scope(key: str) -> Scope:

@@ -4,9 +4,15 @@ from typing import Any
 
 from tillway.api.bank_accounts import bank_object
 from tillway.api.cards import billing, checks, shipping
-from tillway.api.dialect import DOORS
-from tillway.api.lists import listed, searched
-from tillway.api.params import (
+from tillway.domain import charge as domain
+from tillway.domain.charge import Charge
+from tillway.domain.payment_method import CardFacts
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refund import Refund
+from tillway.engine.core import Load
+from tillway.http.contract import DOORS
+from tillway.http.lists import listed, searched
+from tillway.http.params import (
     Amount,
     AnyOf,
     Boolean,
@@ -28,16 +34,10 @@ from tillway.api.params import (
     Unsupported,
     list_params,
 )
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, includable, shape, shaped
-from tillway.domain import charge as domain
-from tillway.domain.charge import Charge
-from tillway.domain.payment_method import CardFacts
-from tillway.domain.record import Changes, Moment
-from tillway.domain.refund import Refund
-from tillway.engine import charges
-from tillway.engine.core import Load
-from tillway.engine.customers import existing
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, includable, shape, shaped
+from tillway.operations import charges
+from tillway.operations.customers import existing
 from tillway.store.codec import by_customer, by_parent, decode
 
 _CONNECT = "Connect accounts"

@@ -4,8 +4,11 @@ import re
 from typing import Any
 
 from tillway.api.cards import postal, shipping
-from tillway.api.lists import listed, searched
-from tillway.api.params import (
+from tillway.api.sources import SOURCE
+from tillway.domain.customer import Customer
+from tillway.domain.refusal import Refused
+from tillway.http.lists import listed, searched
+from tillway.http.params import (
     Address,
     Array,
     Boolean,
@@ -24,12 +27,9 @@ from tillway.api.params import (
     Unsupported,
     list_params,
 )
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape
-from tillway.api.sources import SOURCE
-from tillway.domain.customer import Customer
-from tillway.domain.refusal import Refused
-from tillway.engine import customers
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape
+from tillway.operations import customers
 from tillway.store.codec import by_term
 
 

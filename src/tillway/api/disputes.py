@@ -2,8 +2,15 @@
 
 from typing import Any
 
-from tillway.api.lists import listed
-from tillway.api.params import (
+from tillway.domain import dispute as domain
+from tillway.domain.charge import Charge
+from tillway.domain.dispute import Dispute
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refusal import Refused
+from tillway.engine.core import Load
+from tillway.http.lists import listed
+from tillway.http.params import (
     Boolean,
     Created,
     Enum,
@@ -16,16 +23,9 @@ from tillway.api.params import (
     Unsupported,
     list_params,
 )
-from tillway.api.routes import Answer, Call, Page, route
-from tillway.api.shapes import View, shape, shaped
-from tillway.domain import dispute as domain
-from tillway.domain.charge import Charge
-from tillway.domain.dispute import Dispute
-from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.record import Changes, Moment
-from tillway.domain.refusal import Refused
-from tillway.engine.core import Load
-from tillway.engine.payments import picked
+from tillway.http.routes import Answer, Call, Page, route
+from tillway.http.shapes import View, shape, shaped
+from tillway.operations.payment_intents import picked
 from tillway.store.codec import by_parent
 
 EVIDENCE = (

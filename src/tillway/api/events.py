@@ -6,8 +6,12 @@ from typing import Any
 
 import msgspec
 
-from tillway.api.lists import listed
-from tillway.api.params import (
+from tillway.domain.event import Event, EventReading
+from tillway.domain.event_types import EVENT_TYPES
+from tillway.domain.record import NOTHING, Record
+from tillway.domain.refusal import Refused
+from tillway.http.lists import listed
+from tillway.http.params import (
     LIMIT_DEFAULT,
     Array,
     Boolean,
@@ -20,13 +24,9 @@ from tillway.api.params import (
     Unsupported,
     list_params,
 )
-from tillway.api.routes import Answer, Call, Page, route
-from tillway.api.shapes import View, shape, shaped
-from tillway.api.versions import CURRENT
-from tillway.domain.event import Event, EventReading
-from tillway.domain.event_types import EVENT_TYPES
-from tillway.domain.record import NOTHING, Record
-from tillway.domain.refusal import Refused
+from tillway.http.routes import Answer, Call, Page, route
+from tillway.http.shapes import View, shape, shaped
+from tillway.http.versions import CURRENT
 from tillway.store.codec import by_kind, decode
 
 TYPES_MAX = 20

@@ -3,8 +3,11 @@
 from typing import Any
 
 from tillway.api.cards import card_object
-from tillway.api.lists import listed
-from tillway.api.params import (
+from tillway.domain.bank_account import TEST_ROUTING_NUMBER
+from tillway.domain.external_account import DeletedAccount, ExternalAccount
+from tillway.domain.refusal import Refused
+from tillway.http.lists import listed
+from tillway.http.params import (
     AnyOf,
     Boolean,
     CardField,
@@ -21,12 +24,9 @@ from tillway.api.params import (
     Unsupported,
     list_params,
 )
-from tillway.api.routes import Answer, Call, Page, route
-from tillway.api.shapes import View, shape
-from tillway.domain.bank_account import TEST_ROUTING_NUMBER
-from tillway.domain.external_account import DeletedAccount, ExternalAccount
-from tillway.domain.refusal import Refused
-from tillway.engine import external_accounts
+from tillway.http.routes import Answer, Call, Page, route
+from tillway.http.shapes import View, shape
+from tillway.operations import external_accounts
 
 _EXPIRY = "a card's expiry; add the card anew"
 _ADDRESS = "a card's address; payouts do not use it"

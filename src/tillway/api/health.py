@@ -3,8 +3,8 @@
 import msgspec
 
 from tillway import __version__
-from tillway.api.routes import Answer, Call, Plain, route
 from tillway.domain.account import SYSTEM
+from tillway.http.routes import Answer, Call, Plain, route
 
 _encode = msgspec.json.Encoder().encode
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from tillway.api.params import Expand, Params
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape
 from tillway.domain.mandate import Mandate
+from tillway.http.params import Expand, Params
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape
 
 
 @route("GET", "/v1/mandates/{id}", Params(expand=Expand()), returns="mandate")

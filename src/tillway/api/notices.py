@@ -1,9 +1,9 @@
 """Where providers tell what they know: one address a connector and mode, authenticated by the connector itself."""
 
-from tillway.api.routes import Answer, Call, Plain, route
 from tillway.connectors.port import NoticeRejected
 from tillway.domain.account import Mode, Scope
 from tillway.domain.refusal import Refused
+from tillway.http.routes import Answer, Call, Plain, route
 
 
 @route("POST", "/connectors/{mode}/{name}/notices", returns="notice", access="anyone")

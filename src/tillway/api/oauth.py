@@ -13,10 +13,10 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from tillway.api.routes import Answer, Call, Plain, route
-from tillway.api.wire import parse_body
-from tillway.domain.access import SCOPES, TOKEN_SECONDS, Grant, OAuthClient, live_secrets, secret_digest
+from tillway.domain.credentials import SCOPES, TOKEN_SECONDS, Grant, OAuthClient, live_secrets, secret_digest
 from tillway.domain.refusal import Refused
+from tillway.http.routes import Answer, Call, Plain, route
+from tillway.http.wire import parse_body
 
 _encode = msgspec.json.Encoder().encode
 _PRIVATE: Final = (("cache-control", "no-store"), ("pragma", "no-cache"))

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from tillway.api.lists import listed
-from tillway.api.params import Created, Enum, Object, Params, Text, list_params
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape
 from tillway.domain.order import WORKFLOW, Failure, Order, StepRecord
 from tillway.domain.product import Product
 from tillway.domain.refusal import Refused
 from tillway.domain.workflow import StepFailed
-from tillway.engine import orders
+from tillway.http.lists import listed
+from tillway.http.params import Created, Enum, Object, Params, Text, list_params
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape
+from tillway.operations import orders
 
 _STATUSES = tuple(dict.fromkeys(state.shows for state in WORKFLOW.states if state.shows is not None))
 

@@ -11,10 +11,11 @@ from tillway.api.cards import (
     US_BANK_OPTIONS,
     shipping,
 )
-from tillway.api.dialect import DOORS
-from tillway.api.errors import doc_url
-from tillway.api.lists import listed, searched
-from tillway.api.params import (
+from tillway.domain.payment_intent import PaymentError, PaymentIntent
+from tillway.http.contract import DOORS
+from tillway.http.errors import doc_url
+from tillway.http.lists import listed, searched
+from tillway.http.params import (
     Amount,
     AnyOf,
     Array,
@@ -38,10 +39,9 @@ from tillway.api.params import (
     Url,
     list_params,
 )
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape, shaped
-from tillway.domain.payment_intent import PaymentError, PaymentIntent
-from tillway.engine import payments
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape, shaped
+from tillway.operations import payment_intents
 from tillway.store.codec import by_customer
 
 _CONNECT = "Connect accounts"
@@ -188,43 +188,43 @@ INCREMENT = Params(
 @route("POST", "/v1/payment_intents", CREATE, returns="payment_intent")
 async def create(call: Call) -> Answer:
     """Create a payment, and with `confirm` take it at once."""
-    return await payments.create(call.platform, call.caller, call.params)
+    return await payment_intents.create(call.platform, call.caller, call.params)
 
 
 @route("GET", "/v1/payment_intents/{id}", RETRIEVE, returns="payment_intent", access="publishable")
 async def retrieve(call: Call) -> Answer:
     """Retrieve a payment; with a publishable key, by its client secret."""
-    return await payments.retrieve(call.platform, call.caller, call.id, call.params)
+    return await payment_intents.retrieve(call.platform, call.caller, call.id, call.params)
 
 
 @route("POST", "/v1/payment_intents/{id}", UPDATE, returns="payment_intent")
 async def update(call: Call) -> Answer:
     """Change a payment that has not been taken yet."""
-    return await payments.update(call.platform, call.caller, call.id, call.params)
+    return await payment_intents.update(call.platform, call.caller, call.id, call.params)
 
 
 @route("POST", "/v1/payment_intents/{id}/confirm", CONFIRM, returns="payment_intent", access="publishable")
 async def confirm(call: Call) -> Answer:
     """Take the payment, or send the customer to authenticate it."""
-    return await payments.confirm(call.platform, call.caller, call.id, call.params)
+    return await payment_intents.confirm(call.platform, call.caller, call.id, call.params)
 
 
 @route("POST", "/v1/payment_intents/{id}/capture", CAPTURE, returns="payment_intent")
 async def capture(call: Call) -> Answer:
     """Capture what was authorized, or less of it."""
-    return await payments.capture(call.platform, call.caller, call.id, call.params)
+    return await payment_intents.capture(call.platform, call.caller, call.id, call.params)
 
 
 @route("POST", "/v1/payment_intents/{id}/cancel", CANCEL, returns="payment_intent")
 async def cancel(call: Call) -> Answer:
     """Cancel a payment and release what is authorized."""
-    return await payments.cancel(call.platform, call.caller, call.id, call.params)
+    return await payment_intents.cancel(call.platform, call.caller, call.id, call.params)
 
 
 @route("POST", "/v1/payment_intents/{id}/increment_authorization", INCREMENT, returns="payment_intent")
 async def increment_authorization(call: Call) -> Answer:
     """Authorize a larger total on the same card."""
-    return await payments.increment(call.platform, call.caller, call.id, call.params)
+    return await payment_intents.increment(call.platform, call.caller, call.id, call.params)
 
 
 @route("GET", "/v1/payment_intents", LIST, returns="list")

@@ -4,8 +4,13 @@ from typing import Any
 
 from tillway.api.bank_accounts import method_object
 from tillway.api.cards import BILLING, METHOD_DATA, NETWORKS, billing, card_object, checks
-from tillway.api.lists import listed
-from tillway.api.params import (
+from tillway.domain import payment_method as domain
+from tillway.domain.payment_method import PaymentMethod
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refusal import Refused
+from tillway.engine.core import Load
+from tillway.http.lists import listed
+from tillway.http.params import (
     Enum,
     Expand,
     Id,
@@ -16,15 +21,10 @@ from tillway.api.params import (
     Unsupported,
     list_params,
 )
-from tillway.api.routes import Answer, Call, Page, route
-from tillway.api.shapes import EXPANDABLE, View, shape
-from tillway.domain import payment_method as domain
-from tillway.domain.payment_method import PaymentMethod
-from tillway.domain.record import Changes, Moment
-from tillway.domain.refusal import Refused
-from tillway.engine import customers, payments
-from tillway.engine.core import Load
-from tillway.engine.payments import picked
+from tillway.http.routes import Answer, Call, Page, route
+from tillway.http.shapes import EXPANDABLE, View, shape
+from tillway.operations import customers, payment_intents
+from tillway.operations.payment_intents import picked
 from tillway.store.codec import by_customer
 
 _CONNECT = "Connect accounts"
@@ -56,7 +56,7 @@ async def create(call: Call) -> Answer:
     """Create a payment method from card data or a token."""
 
     async def work(load: Load, at: Moment) -> Changes:
-        method, made = await payments.make_method(call.platform, load, call.params, at)
+        method, made = await payment_intents.make_method(call.platform, load, call.params, at)
         return Changes(result=method, records=made.records)
 
     return await call.platform.engine.run(call.caller, work)

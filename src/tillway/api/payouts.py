@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from tillway.api.lists import listed
-from tillway.api.params import (
+from tillway.domain.payout import Payout
+from tillway.http.lists import listed
+from tillway.http.params import (
     Amount,
     Created,
     Currency,
@@ -17,10 +18,9 @@ from tillway.api.params import (
     Unsupported,
     list_params,
 )
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape
-from tillway.domain.payout import Payout
-from tillway.engine import payouts
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape
+from tillway.operations import payouts
 from tillway.store.codec import by_customer, by_parent
 
 CREATE = Params(

@@ -2,9 +2,13 @@
 
 from typing import Any
 
-from tillway.api.dialect import DOORS
-from tillway.api.lists import listed
-from tillway.api.params import (
+from tillway.domain import refund as domain
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refund import Refund
+from tillway.engine.core import Load
+from tillway.http.contract import DOORS
+from tillway.http.lists import listed
+from tillway.http.params import (
     Amount,
     Boolean,
     Created,
@@ -17,14 +21,10 @@ from tillway.api.params import (
     Unsupported,
     list_params,
 )
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape
-from tillway.domain import refund as domain
-from tillway.domain.record import Changes, Moment
-from tillway.domain.refund import Refund
-from tillway.engine import refunds
-from tillway.engine.core import Load
-from tillway.engine.payments import picked
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape
+from tillway.operations import refunds
+from tillway.operations.payment_intents import picked
 from tillway.store.codec import by_kind, by_parent
 
 _CONNECT = "Connect accounts"

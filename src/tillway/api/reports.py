@@ -1,10 +1,10 @@
 """`/ops/v1/reports`: transactions added up, as `tillway reports` does it, for the key's own merchant and mode."""
 
-from tillway.api.params import TIME_MAX, Array, Created, Enum, Params, Span
-from tillway.api.routes import Answer, Call, route
 from tillway.domain.ledger import SECONDS_PER_DAY
 from tillway.domain.refusal import Refused
-from tillway.engine import reports
+from tillway.http.params import TIME_MAX, Array, Created, Enum, Params, Span
+from tillway.http.routes import Answer, Call, route
+from tillway.operations import reports
 
 TRANSACTIONS = Params(created=Created(), by=Array(Enum(*reports.COLUMNS), maximum=len(reports.COLUMNS)))
 

@@ -12,9 +12,13 @@ from tillway.api.cards import (
     US_BANK_OPTIONS,
     checks,
 )
-from tillway.api.errors import doc_url
-from tillway.api.lists import listed
-from tillway.api.params import (
+from tillway.domain.payment_intent import PaymentError
+from tillway.domain.payment_method import CardFacts
+from tillway.domain.refusal import RULES
+from tillway.domain.setup_intent import SetupAttempt, SetupIntent
+from tillway.http.errors import doc_url
+from tillway.http.lists import listed
+from tillway.http.params import (
     Array,
     Boolean,
     Created,
@@ -31,13 +35,9 @@ from tillway.api.params import (
     Url,
     list_params,
 )
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape, shaped
-from tillway.domain.payment_intent import PaymentError
-from tillway.domain.payment_method import CardFacts
-from tillway.domain.refusal import RULES
-from tillway.domain.setup_intent import SetupAttempt, SetupIntent
-from tillway.engine import setups
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape, shaped
+from tillway.operations import setup_intents
 from tillway.store.codec import by_customer, by_parent
 
 _CONNECT = "Connect accounts"
@@ -117,7 +117,7 @@ LIST_ATTEMPTS = list_params(created=Created(), setup_intent=Id(required=True))
 @route("POST", "/v1/setup_intents", CREATE, returns="setup_intent")
 async def create(call: Call) -> Answer:
     """Create a setup, and with `confirm` keep the card at once."""
-    return await setups.create(call.platform, call.caller, call.params)
+    return await setup_intents.create(call.platform, call.caller, call.params)
 
 
 @route("GET", "/v1/setup_intents", LIST, returns="list")
@@ -134,25 +134,25 @@ async def list_setup_intents(call: Call) -> Answer:
 @route("GET", "/v1/setup_intents/{id}", RETRIEVE, returns="setup_intent", access="publishable")
 async def retrieve(call: Call) -> Answer:
     """Retrieve a setup; with a publishable key, by its client secret."""
-    return await setups.retrieve(call.platform, call.caller, call.id, call.params)
+    return await setup_intents.retrieve(call.platform, call.caller, call.id, call.params)
 
 
 @route("POST", "/v1/setup_intents/{id}", UPDATE, returns="setup_intent")
 async def update(call: Call) -> Answer:
     """Change a setup that is not over."""
-    return await setups.update(call.platform, call.caller, call.id, call.params)
+    return await setup_intents.update(call.platform, call.caller, call.id, call.params)
 
 
 @route("POST", "/v1/setup_intents/{id}/confirm", CONFIRM, returns="setup_intent", access="publishable")
 async def confirm(call: Call) -> Answer:
     """Keep the card, or send its holder to authenticate it."""
-    return await setups.confirm(call.platform, call.caller, call.id, call.params)
+    return await setup_intents.confirm(call.platform, call.caller, call.id, call.params)
 
 
 @route("POST", "/v1/setup_intents/{id}/cancel", CANCEL, returns="setup_intent")
 async def cancel(call: Call) -> Answer:
     """Cancel a setup that is not over."""
-    return await setups.cancel(call.platform, call.caller, call.id, call.params)
+    return await setup_intents.cancel(call.platform, call.caller, call.id, call.params)
 
 
 @route("GET", "/v1/setup_attempts", LIST_ATTEMPTS, returns="list")

@@ -3,8 +3,10 @@
 from typing import Any
 
 from tillway.api.cards import CARD
-from tillway.api.lists import listed
-from tillway.api.params import (
+from tillway.domain.payment_method import PaymentMethod, as_card
+from tillway.engine.core import Load
+from tillway.http.lists import listed
+from tillway.http.params import (
     AnyOf,
     Boolean,
     Enum,
@@ -17,11 +19,9 @@ from tillway.api.params import (
     Unsupported,
     list_params,
 )
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, includable, shaped
-from tillway.domain.payment_method import PaymentMethod, as_card
-from tillway.engine import customers
-from tillway.engine.core import Load
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, includable, shaped
+from tillway.operations import customers
 from tillway.store.codec import by_customer
 
 INCLUDED_MAX = 10

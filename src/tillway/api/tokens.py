@@ -3,12 +3,12 @@
 from typing import Any
 
 from tillway.api.cards import CARD, STRIPE_JS, card_object
-from tillway.api.params import Expand, Open, Params, Unsupported
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape
 from tillway.domain.payment_method import Token
 from tillway.domain.refusal import Refused
-from tillway.engine import tokens
+from tillway.http.params import Expand, Open, Params, Unsupported
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape
+from tillway.operations import tokens
 
 _CONNECT = "Connect accounts"
 

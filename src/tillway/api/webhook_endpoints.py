@@ -3,15 +3,15 @@
 from difflib import get_close_matches
 from typing import Any
 
-from tillway.api.lists import listed
-from tillway.api.params import Array, Boolean, Enum, Expand, Metadata, Params, Text, Url, list_params
-from tillway.api.routes import Answer, Call, route
-from tillway.api.shapes import View, shape, shaped
-from tillway.api.versions import check_version
-from tillway.api.wire import shown
 from tillway.domain.event import NewEndpoint, WebhookEndpoint
 from tillway.domain.event_types import EVENT_TYPES, EVERYTHING
 from tillway.domain.refusal import Refused
+from tillway.http.lists import listed
+from tillway.http.params import Array, Boolean, Enum, Expand, Metadata, Params, Text, Url, list_params
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape, shaped
+from tillway.http.versions import check_version
+from tillway.http.wire import shown
 
 
 class EventType(Enum):

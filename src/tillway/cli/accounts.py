@@ -33,7 +33,7 @@ def create(
 ) -> None:
     """Add a merchant with its keys. The keys are shown once; a running server knows them at once."""
     from tillway.engine.clock import Clock
-    from tillway.engine.setup import create_account
+    from tillway.operations.accounts import create_account
 
     async def work(store: "Store") -> Document:
         return first_use(*await create_account(store, Clock(), name=name, by=author("accounts create")))

@@ -11,7 +11,7 @@ from tillway.cli.installation import account_named, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, WrongUsage, fail, moment, settings_from, show, table
 
 if TYPE_CHECKING:
-    from tillway.engine.audit_chain import Head, Walked
+    from tillway.engine.audit.chain import Head, Walked
     from tillway.store.port import Store
 
 app = typer.Typer(help="The audit trail: verify, heads, export.", no_args_is_help=True)
@@ -34,14 +34,14 @@ def verify(
     """Walk the whole trail and name the first entry that was edited, deleted or put in. The server may run."""
     import msgspec
 
-    from tillway.engine import audit_chain
+    from tillway.engine.audit import chain
 
     known = _known(heads) if heads is not None else {}
 
     async def work(store: "Store") -> "list[Walked]":
-        scopes = await audit_chain.scopes_of(store)
+        scopes = await chain.scopes_of(store)
         gone = sorted(set(known) - set(scopes))
-        return [await audit_chain.walk(store, scope, known.get(scope)) for scope in [*scopes, *gone]]
+        return [await chain.walk(store, scope, known.get(scope)) for scope in [*scopes, *gone]]
 
     walked = with_store(settings_from(context.params), work)
     torn = [(found.scope, found.damage) for found in walked if found.damage is not None]
@@ -69,11 +69,11 @@ def heads(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = No
     """Show the last head of every trail. Kept elsewhere, they show later whether a trail was cut off or rewritten."""
     import msgspec
 
-    from tillway.engine import audit_chain
+    from tillway.engine.audit import chain
 
     try:
-        found = with_store(settings_from(context.params), audit_chain.heads)
-    except audit_chain.Unreadable as unreadable:
+        found = with_store(settings_from(context.params), chain.heads)
+    except chain.Unreadable as unreadable:
         raise fail(f"{unreadable}. What became of the trail: tillway audit verify") from None
     rows = [(_named(head.scope), str(head.sequence), str(head.entries), head.head) for head in found]
     show(
@@ -102,9 +102,9 @@ def export(
 
     from tillway.domain.account import SYSTEM
     from tillway.domain.audit import AuditEntry
-    from tillway.engine import audit_chain
-    from tillway.engine.audit import as_told
-    from tillway.engine.clock import time_prefix
+    from tillway.engine.audit import chain
+    from tillway.engine.audit.entries import as_told
+    from tillway.engine.ids import time_prefix
 
     unreadable: list[str] = []
     begin = time_prefix(moment(since, "--from")) if since is not None else ""
@@ -113,13 +113,13 @@ def export(
     async def entries(store: "Store") -> AsyncIterator[tuple[str, AuditEntry]]:
         if account not in (None, SYSTEM):
             await account_named(store, account)
-        for scope in await audit_chain.scopes_of(store):
+        for scope in await chain.scopes_of(store):
             if account is not None and account != _owner(scope)["account"]:
                 continue
             head = f"{scope}/aud_"
             until = f"{head}{end}" if end is not None else None
-            async for row in audit_chain.rows_of(store, head, after=f"{head}{begin}", until=until):
-                entry = audit_chain.readable(row, AuditEntry)
+            async for row in chain.rows_of(store, head, after=f"{head}{begin}", until=until):
+                entry = chain.readable(row, AuditEntry)
                 if entry is None:
                     unreadable.append(row.key.partition("/")[2])
                 else:
@@ -184,7 +184,7 @@ def _known(path: Path) -> "dict[str, Head]":
     """The heads in a file that `tillway audit heads --json` wrote, by scope."""
     import msgspec
 
-    from tillway.engine.audit_chain import Head
+    from tillway.engine.audit.chain import Head
 
     try:
         with path.open("rb") as file:

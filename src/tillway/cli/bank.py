@@ -22,8 +22,8 @@ def bank(
     ] = None,
 ) -> None:
     """Run a simulated bank that serves the contract of docs/http-bank.md, with faults on demand."""
-    from tillway.connectors import bank_server
-    from tillway.connectors.faults import FaultsInvalid
+    from tillway.sandbox import bank_server
+    from tillway.sandbox.faults import FaultsInvalid
 
     # SIGTERM ends it as Ctrl-C does: in order, and with exit code 0.
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))

@@ -24,7 +24,7 @@ from tillway.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from tillway.domain.account import ConnectorConfig
+    from tillway.domain.connector_config import ConnectorConfig
     from tillway.store.port import Store
 
 app = typer.Typer(help="Banks and providers: add, list, remove, kinds.", no_args_is_help=True)
@@ -59,7 +59,7 @@ def add(
     """Add a connector. A running server takes it up within two seconds."""
     import msgspec
 
-    from tillway.domain.account import ConnectorConfig
+    from tillway.domain.connector_config import ConnectorConfig
     from tillway.engine.connections import described
     from tillway.store.port import Conflict
 
@@ -103,7 +103,7 @@ def list_connectors(
     context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
 ) -> None:
     """List the connectors, without the values of their settings."""
-    from tillway.domain.account import ConnectorConfig
+    from tillway.domain.connector_config import ConnectorConfig
     from tillway.engine.connections import described
 
     async def work(store: "Store") -> "list[ConnectorConfig]":
@@ -132,7 +132,7 @@ def remove(
     store: StoreUrl = None,
 ) -> None:
     """Remove a connector. Payments made through it can then be neither captured nor refunded."""
-    from tillway.domain.account import ConnectorConfig
+    from tillway.domain.connector_config import ConnectorConfig
 
     id = f"con_{mode}_{name}"
 

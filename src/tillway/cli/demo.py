@@ -127,7 +127,7 @@ async def _with_new_keys(store: "Store") -> Shop:
     import time
 
     from tillway.domain.account import Account
-    from tillway.engine.setup import new_key
+    from tillway.operations.accounts import new_key
     from tillway.store.port import ABSENT
 
     accounts = sorted((account for account, _ in await records(store, Account)), key=lambda account: account.created)

@@ -17,7 +17,7 @@ from tillway.cli.terminal import FAILED, AsJson, DataDir, StoreUrl, run, setting
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
-    from tillway.domain.account import ConnectorConfig
+    from tillway.domain.connector_config import ConnectorConfig
     from tillway.store.port import Store
 
 PYTHON_LEAST = (3, 11)
@@ -138,7 +138,8 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 async def _contents(store: "Store") -> "tuple[int, list[ConnectorConfig]]":
-    from tillway.domain.account import Account, ConnectorConfig
+    from tillway.domain.account import Account
+    from tillway.domain.connector_config import ConnectorConfig
 
     return len(await records(store, Account)), [config for config, _ in await records(store, ConnectorConfig)]
 

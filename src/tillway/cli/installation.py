@@ -20,11 +20,12 @@ from tillway.cli.terminal import (
 from tillway.settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
-    from tillway.domain.access import OAuthClient
-    from tillway.domain.account import Account, ApiKey
+    from tillway.domain.account import Account
+    from tillway.domain.api_key import ApiKey
+    from tillway.domain.credentials import OAuthClient
     from tillway.domain.record import Record
-    from tillway.engine.audit import Author
-    from tillway.engine.setup import NewKey
+    from tillway.engine.audit.entries import Author
+    from tillway.operations.accounts import NewKey
     from tillway.store.port import Store, Write
 
     Alteration = tuple[int, Record | None, Record | None]
@@ -73,7 +74,7 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     """
     from tillway.data_directory import LOCK_FILE, DataDirectoryUnfit, make_private, occupied
     from tillway.engine.clock import Clock
-    from tillway.engine.setup import create_account
+    from tillway.operations.accounts import create_account
     from tillway.vault.keyring import Keyring
     from tillway.wiring import DATABASE, KEY_FILE, key_file, open_store
 
@@ -139,7 +140,7 @@ def author(command: str) -> "Author":
     import pwd
     import socket
 
-    from tillway.engine.audit import Author
+    from tillway.engine.audit.entries import Author
 
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
@@ -154,7 +155,7 @@ def told(command: str, *alterations: "Alteration", detail: dict[str, Any] | None
     An alteration is (version seen, record as it was, record as it shall be); None stands for no record.
     """
     from tillway.domain.account import SYSTEM
-    from tillway.engine.audit import audited
+    from tillway.engine.audit.entries import audited
     from tillway.engine.clock import Clock
 
     return audited(SYSTEM, author(command), Clock().moment(), *alterations, detail=detail)

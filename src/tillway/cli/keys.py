@@ -23,7 +23,7 @@ from tillway.cli.terminal import (
 
 if TYPE_CHECKING:
     from tillway.cli.installation import Alteration
-    from tillway.domain.account import ApiKey
+    from tillway.domain.api_key import ApiKey
     from tillway.store.port import Store
 
 app = typer.Typer(help="API keys, and the keys that sign access tokens.", no_args_is_help=True)
@@ -43,7 +43,7 @@ def list_keys(
     as_json: AsJson = False,
 ) -> None:
     """List the keys, without their secrets."""
-    from tillway.domain.account import ApiKey
+    from tillway.domain.api_key import ApiKey
 
     keys = with_store(settings_from(context.params), lambda store: owned(store, ApiKey, account))
     now = int(time.time())
@@ -73,7 +73,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key. Its secret is shown once; a running server knows it at once."""
-    from tillway.engine.setup import new_key
+    from tillway.operations.accounts import new_key
     from tillway.store.port import ABSENT
 
     if kind not in ("secret", "publishable"):
@@ -109,7 +109,7 @@ def revoke(
     """Revoke a key. A running server refuses it within two seconds."""
     import msgspec
 
-    from tillway.domain.account import ApiKey
+    from tillway.domain.api_key import ApiKey
 
     revoked_at = int(time.time()) + after_seconds
 
@@ -139,9 +139,9 @@ def roll(
     """Replace a key by a new one that can do the same. The old one ends after the overlap."""
     import msgspec
 
-    from tillway.domain.access import is_live
-    from tillway.domain.account import ApiKey
-    from tillway.engine.setup import NewKey, new_key
+    from tillway.domain.api_key import ApiKey
+    from tillway.domain.credentials import is_live
+    from tillway.operations.accounts import NewKey, new_key
     from tillway.store.port import ABSENT
 
     now, rolled = int(time.time()), list[NewKey]()
@@ -171,11 +171,11 @@ def rotate_signing(
     context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
 ) -> None:
     """Let a new key sign access tokens. The old one verifies until its last token has expired."""
-    from tillway.domain.access import SigningKey
+    from tillway.domain.credentials import SigningKey
     from tillway.engine.access_tokens import AccessTokens
     from tillway.engine.clock import Clock
     from tillway.vault.keyring import Keyring
-    from tillway.vault.tokens import SIGNING_PURPOSE, Es256Signer
+    from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
     from tillway.wiring import key_file, public_url
 
     settings = settings_from(context.params)
@@ -197,7 +197,7 @@ def rotate_signing(
 
 def checked_scopes(named: list[str]) -> tuple[str, ...]:
     """The scopes as they are kept: in the order of the list of all, each once."""
-    from tillway.domain.access import SCOPES
+    from tillway.domain.credentials import SCOPES
 
     unknown = sorted(set(named) - set(SCOPES))
     if unknown:

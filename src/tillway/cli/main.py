@@ -10,12 +10,12 @@ from tillway.cli import (
     connectors,
     demo,
     doctor,
+    export,
     installation,
     keys,
-    moving,
     oauth,
     reports,
-    server,
+    serve,
     vault,
 )
 from tillway.cli.terminal import Commands, show
@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(installation.init)
-app.command()(server.serve)
+app.command()(serve.serve)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(keys.app, name="keys")
@@ -43,8 +43,8 @@ app.add_typer(reports.app, name="reports")
 app.command()(backups.backup)
 app.command()(backups.restore)
 app.command()(backups.migrate)
-app.command()(moving.export)
-app.command("import")(moving.bring_in)
+app.command()(export.export)
+app.command("import")(export.bring_in)
 
 
 @app.command()

@@ -24,7 +24,7 @@ from tillway.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from tillway.domain.access import OAuthClient
+    from tillway.domain.credentials import OAuthClient
     from tillway.settings import Settings
     from tillway.store.port import Store
 
@@ -47,8 +47,8 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a client. Its secret is shown once; a running server knows it at once."""
-    from tillway.domain.access import SCOPES
-    from tillway.engine.setup import new_client
+    from tillway.domain.credentials import SCOPES
+    from tillway.operations.accounts import new_client
     from tillway.store.port import ABSENT
 
     if not scope:
@@ -75,7 +75,7 @@ def list_clients(
     as_json: AsJson = False,
 ) -> None:
     """List the clients, without their secrets."""
-    from tillway.domain.access import OAuthClient
+    from tillway.domain.credentials import OAuthClient
 
     found = with_store(settings_from(context.params), lambda store: owned(store, OAuthClient, account))
     now = int(time.time())
@@ -103,8 +103,8 @@ def rotate(
     """Give a client a new secret. The old one ends after the overlap."""
     import msgspec
 
-    from tillway.domain.access import SECRETS_MAX, live_secrets
-    from tillway.engine.setup import new_client_secret
+    from tillway.domain.credentials import SECRETS_MAX, live_secrets
+    from tillway.operations.accounts import new_client_secret
 
     now = int(time.time())
     kept, secret = new_client_secret(now)
@@ -144,13 +144,13 @@ def revoke(
 def _changed(
     settings: "Settings", command: str, id: str, change: "Callable[[OAuthClient], OAuthClient]"
 ) -> "OAuthClient":
-    from tillway.domain.access import OAuthClient
+    from tillway.domain.credentials import OAuthClient
 
     return altered(settings, command, OAuthClient, id, change, noun="client", listing="oauth clients list")
 
 
 def _shown(client: "OAuthClient", now: int) -> Document:
-    from tillway.domain.access import live_secrets
+    from tillway.domain.credentials import live_secrets
 
     return {
         "client_id": client.id,

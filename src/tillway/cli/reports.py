@@ -10,7 +10,7 @@ from tillway.cli.installation import account_named, scopes, with_store
 from tillway.cli.terminal import DataDir, StoreUrl, WrongUsage, fail, moment, settings_from, show, table
 
 if TYPE_CHECKING:
-    from tillway.engine.reports import Line
+    from tillway.operations.reports import Line
     from tillway.store.port import Store
 
 app = typer.Typer(help="Reports: transactions.", no_args_is_help=True)
@@ -36,7 +36,7 @@ def transactions(
     form: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:
     """Add transactions up by merchant, day, type, status, connector and currency. The sums are the ledger's."""
-    from tillway.engine import reports
+    from tillway.operations import reports
 
     columns = tuple(dict.fromkeys(part.strip() for part in by.split(",") if part.strip())) or reports.COLUMNS
     wrong = [column for column in columns if column not in reports.COLUMNS]

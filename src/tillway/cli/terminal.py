@@ -109,13 +109,13 @@ def _mendable(error: Exception) -> bool:
 
 
 _MENDABLE = (
-    ("tillway.connectors.bank_server", "JournalUnfit"),
+    ("tillway.sandbox.bank_server", "JournalUnfit"),
     ("tillway.data_directory", "DataDirectoryUnfit"),
     ("tillway.serve", "CannotListen"),
     ("tillway.telemetry.traces", "TracesUnavailable"),
     ("tillway.store.backup", "BackupUnfit"),
-    ("tillway.store.moving", "ExportUnfit"),
-    ("tillway.store.moving", "NotWhole"),
+    ("tillway.store.export", "ExportUnfit"),
+    ("tillway.store.export", "NotWhole"),
     ("tillway.store.port", "StoreUnfit"),
     ("tillway.store.port", "Unavailable"),
     ("tillway.vault.keyring", "KeyFileUnfit"),

@@ -40,7 +40,7 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
     again."""
     import msgspec
 
-    from tillway.engine.audit import rewrapped
+    from tillway.engine.audit.entries import rewrapped
     from tillway.engine.clock import Clock
     from tillway.vault import rotation
     from tillway.vault.keyring import Keyring

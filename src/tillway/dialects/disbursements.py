@@ -10,17 +10,18 @@ from urllib.parse import quote
 
 import msgspec
 
-from tillway.api.dialect import Dialect
-from tillway.api.params import Currency, Email, MajorUnits, OwnId, Params, Text
-from tillway.api.render import encode
-from tillway.api.routes import Answer, Call, Handler, Plain, route
 from tillway.domain.disbursement import AMOUNT_MAJOR_MAX, AMOUNT_MAJOR_MIN, NamedCustomer, check_amount
 from tillway.domain.money import major_to_minor, minor_to_major
 from tillway.domain.payout import Payout
 from tillway.domain.record import Record
 from tillway.domain.refusal import RULES, Refused
-from tillway.engine import disbursements
-from tillway.engine.core import Caller, Load
+from tillway.engine.caller import Caller
+from tillway.engine.core import Load
+from tillway.http.contract import Dialect
+from tillway.http.params import Currency, Email, MajorUnits, OwnId, Params, Text
+from tillway.http.render import encode
+from tillway.http.routes import Answer, Call, Handler, Plain, route
+from tillway.operations import disbursements
 
 LIST_MAX = 1000
 """Disbursements in one answer; `Link` leads to the next ones."""

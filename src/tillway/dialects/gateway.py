@@ -9,9 +9,6 @@ from uuid import uuid4
 
 import msgspec
 
-from tillway.api.dialect import Dialect, told
-from tillway.api.params import Amount, CardField, Currency, Integer, Params, Text
-from tillway.api.routes import Answer, Call, route
 from tillway.domain import gateway_payment
 from tillway.domain.cards import check_form
 from tillway.domain.charge import Charge
@@ -20,8 +17,12 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import CardFacts, PaymentMethod
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import RULES, Refused
-from tillway.engine import gateway_payments
-from tillway.engine.core import Caller, Load
+from tillway.engine.caller import Caller
+from tillway.engine.core import Load
+from tillway.http.contract import Dialect, told
+from tillway.http.params import Amount, CardField, Currency, Integer, Params, Text
+from tillway.http.routes import Answer, Call, route
+from tillway.operations import gateway_payments
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -8,19 +8,20 @@ from typing import Annotated, Any
 
 import msgspec
 
-from tillway.api.dialect import Dialect, told
-from tillway.api.params import CardField, Credential, Currency, Integer, MajorUnits, OwnId, Params, Text
-from tillway.api.routes import Answer, Call, route
-from tillway.domain.access import Grant
 from tillway.domain.charge import Charge
+from tillway.domain.credentials import Grant
 from tillway.domain.money import check_amount, major_to_minor, minor_to_major
-from tillway.domain.online_platform import TRANSACTION_LENGTH
 from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.platform_transaction import TRANSACTION_LENGTH
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import RULES, Refused
-from tillway.engine import online_platform, refunds
-from tillway.engine.core import Caller, Load
+from tillway.engine.caller import Caller
+from tillway.engine.core import Load
+from tillway.http.contract import Dialect, told
+from tillway.http.params import CardField, Credential, Currency, Integer, MajorUnits, OwnId, Params, Text
+from tillway.http.routes import Answer, Call, route
+from tillway.operations import platform_transactions, refunds
 
 DEFAULT_CURRENCY = "usd"
 CARD_DIGITS_MIN = 12
@@ -147,7 +148,7 @@ async def process_payment(call: Call) -> Answer:
     if len(card["number"]) >= CARD_DIGITS_MIN and card["number"] in given["customerId"]:
         # Any other digits may be an id; these are the card's, and would be kept where no card number may be.
         raise Refused("card_number_in_free_text", param="customerId")
-    return await online_platform.pay(
+    return await platform_transactions.pay(
         call.platform,
         call.caller,
         customer=given["customerId"],
@@ -177,7 +178,7 @@ async def _refunded(load: Load, record: Record | None, refusal: Refused | None, 
 async def process_refund(call: Call) -> Answer:
     """Refund a payment, wholly or in part."""
     load = call.platform.engine.load(call.caller.scope_key)
-    payment = await online_platform.find(load, call.params["transactionId"], call.params["customerId"])
+    payment = await platform_transactions.find(load, call.params["transactionId"], call.params["customerId"])
     wanted: dict[str, Any] = {"payment_intent": payment.id}
     if call.params.get("amount") is not None:
         wanted["amount"] = check_amount(major_to_minor(call.params["amount"], payment.currency))
@@ -188,7 +189,7 @@ async def process_refund(call: Call) -> Answer:
 async def get_payment_details(call: Call) -> Answer:
     """What became of a payment."""
     load = call.platform.engine.load(call.caller.scope_key)
-    payment = await online_platform.find(load, call.params["transactionId"], call.params["customerId"])
+    payment = await platform_transactions.find(load, call.params["transactionId"], call.params["customerId"])
     charge = await load.maybe(Charge, payment.latest_charge)
     status, message = _told(payment, charge)
     card = charge.card if charge is not None else None

@@ -8,8 +8,18 @@ from typing import Annotated, Any
 
 import msgspec
 
-from tillway.api.dialect import Dialect
-from tillway.api.params import (
+from tillway.domain.charge import Charge
+from tillway.domain.disbursement import NamedCustomer
+from tillway.domain.money import AMOUNT_MAX, major_to_minor, minor_to_major
+from tillway.domain.order import LINES_MAX, MEANS, Line, Order
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.product import COUNT_MAX, Product
+from tillway.domain.record import Record
+from tillway.domain.refusal import RULES, Refused
+from tillway.engine.caller import Caller
+from tillway.engine.core import Load
+from tillway.http.contract import Dialect
+from tillway.http.params import (
     AnyOf,
     Array,
     CardField,
@@ -23,18 +33,9 @@ from tillway.api.params import (
     Params,
     Text,
 )
-from tillway.api.routes import Answer, Call, route
-from tillway.api.wire import shown
-from tillway.domain.charge import Charge
-from tillway.domain.disbursement import NamedCustomer
-from tillway.domain.money import AMOUNT_MAX, major_to_minor, minor_to_major
-from tillway.domain.order import LINES_MAX, MEANS, Line, Order
-from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.product import COUNT_MAX, Product
-from tillway.domain.record import Record
-from tillway.domain.refusal import RULES, Refused
-from tillway.engine import orders
-from tillway.engine.core import Caller, Load
+from tillway.http.routes import Answer, Call, route
+from tillway.http.wire import shown
+from tillway.operations import orders
 
 DEFAULT_CURRENCY = "eur"
 

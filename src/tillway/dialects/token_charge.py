@@ -7,16 +7,17 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from tillway.api.dialect import Dialect
-from tillway.api.params import Amount, CardField, Currency, Id, Integer, Params, Text
-from tillway.api.routes import Answer, Call, route
 from tillway.domain.charge import Charge
 from tillway.domain.payment_method import Token
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import RULES, Refused
-from tillway.engine import charges, refunds, tokens
-from tillway.engine.core import Caller, Load
+from tillway.engine.caller import Caller
+from tillway.engine.core import Load
+from tillway.http.contract import Dialect
+from tillway.http.params import Amount, CardField, Currency, Id, Integer, Params, Text
+from tillway.http.routes import Answer, Call, route
+from tillway.operations import charges, refunds, tokens
 from tillway.store.codec import by_parent, decode
 
 REFUNDS_MAX = 100

@@ -1,6 +1,5 @@
-"""Accounts, their keys, and the connectors of the installation: what exists before the first payment does."""
+"""Accounts, and the scopes that keep one merchant's records apart from another's."""
 
-import hashlib
 import re
 from typing import Literal
 
@@ -29,32 +28,6 @@ def is_handle(text: str) -> bool:
     return re.fullmatch(r"[a-z][a-z0-9-]{0,63}", text) is not None
 
 
-class ApiKey(Record, frozen=True, kw_only=True):
-    """An API key, known by a digest of its secret alone (`key_` and 24 hexadecimal characters of SHA-256).
-
-    A restricted key may do what its `scopes` say; one without them may do everything.
-    """
-
-    account: str
-    mode: Mode
-    kind: Literal["secret", "publishable"]
-    hint: str
-    name: str = ""
-    scopes: tuple[str, ...] | None = None
-    expires_at: int | None = None
-    revoked_at: int | None = None
-
-
-class ConnectorConfig(Record, frozen=True, kw_only=True):
-    """A configured connector: `id` is `con_<mode>_<name>`. `settings` may hold secrets and is never shown whole."""
-
-    name: str
-    kind: str
-    mode: Mode
-    settings: dict[str, str] = {}
-    default: bool = False
-
-
 class Scope(Value, frozen=True, kw_only=True):
     """One merchant in one mode: what every key begins with, and all that a caller can ever reach."""
 
@@ -78,7 +51,3 @@ def scope_of(key: str) -> Scope:
     """The scope behind its key, as `Scope.key` made it."""
     assert len(key) == SCOPE_KEY_LENGTH and key[-1] in "tl", f"not a scope key: {key!r}"
     return Scope(account=f"acct_{key[:-1]}", mode="live" if key[-1] == "l" else "test")
-
-
-def key_id(secret: str) -> str:
-    return "key_" + hashlib.sha256(secret.encode()).hexdigest()[:24]

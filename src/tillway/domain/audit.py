@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import astuple
 
-from tillway.domain.access import OAuthClient, SigningKey
-from tillway.domain.account import ConnectorConfig
 from tillway.domain.attempt import Attempt
+from tillway.domain.connector_config import ConnectorConfig
+from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.event import WebhookEndpoint
 from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent

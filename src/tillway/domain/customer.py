@@ -11,7 +11,7 @@ from tillway.domain.refusal import Refused
 class Customer(Record, frozen=True, kw_only=True):
     """A person or firm. `default_source` is the card of the old API that a direct charge takes; of
     `invoice_settings` only what was set is there. `balance_minor` is stored credit, as a negative amount of `currency`;
-    see `domain/credit.py`."""
+    see `domain/stored_credit.py`."""
 
     email: str | None = None
     name: str | None = None

@@ -1,7 +1,7 @@
 """Orders: products that are reserved, paid for and sent on their way, by a workflow that is data.
 
-Every step is decided here, purely, from the order and what it is about; `engine/orders.py` loads, asks providers and
-commits. A step that was done is done: its record holds what it came to, and whoever asks for it again gets that. An
+Every step is decided here, purely, from the order and its records; `operations/orders.py` loads, asks providers and
+commits. A step that was done is done: its record holds the result, and a second request for the step gets that. An
 order ends as `placed`, with its payment taken and its stock sold, or as `payment_failed`, with both given back.
 """
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
-from tillway.domain import credit
+from tillway.domain import stored_credit
 from tillway.domain.attempt import BANK_DAYS_SECONDS, SENDS_MAX, Attempt, ask_delay_seconds
 from tillway.domain.bank_account import DEBIT_CURRENCIES, check_payment, check_verification, failure, without_number
 from tillway.domain.charge import Charge
@@ -229,7 +229,7 @@ def confirm(
     if method.type in DEBIT_CURRENCIES:
         _can_debit(payment, method, terms)
     payment = _with(payment, method=method.id, last_error=None, challenge=None)
-    if method.type == credit.METHOD_TYPE:
+    if method.type == stored_credit.METHOD_TYPE:
         return _from_credit(payment, method, customer, at)
     if not payment.authenticated and _needs_authentication(payment, method):
         assert method.card is not None, "only cards are authenticated"
@@ -324,12 +324,12 @@ def _from_credit(payment: PaymentIntent, method: PaymentMethod, customer: Custom
         )
     if payment.future_usage is not None:
         raise _unfit(payment, "Stored credit cannot be set up for later payments. Leave it out.", "setup_future_usage")
-    credit.check_currency_of(customer, payment.currency)
+    stored_credit.check_currency_of(customer, payment.currency)
     drawn = _charge(payment, at.new_id("att"), method, "", at.now)
     drawn = msgspec.structs.replace(drawn, reference="")
-    if not credit.covers(customer, payment.amount_minor):
+    if not stored_credit.covers(customer, payment.amount_minor):
         return _declined(payment, method, _CREDIT_INSUFFICIENT, None, at, drawn)
-    spent = credit.spend(customer, payment.amount_minor, payment.currency, source=drawn.id, at=at)
+    spent = stored_credit.spend(customer, payment.amount_minor, payment.currency, source=drawn.id, at=at)
     charge = msgspec.structs.replace(drawn, status="succeeded", captured=True, captured_minor=drawn.amount_minor)
     after = _with(payment, status="succeeded", latest_charge=charge.id, received_minor=charge.captured_minor)
     return spent.then(

@@ -21,7 +21,7 @@ class CardFacts(Value, frozen=True, kw_only=True):
 
     `vault` names the sealed card, `cvc` the sealed security code while there is one. A public test card has neither:
     `alias` names it in the table of test cards. `three_d_secure` to `instant` are a test card's manners, in the words
-    of `domain/test_cards.py`.
+    of `sandbox/cards.py`.
     """
 
     brand: str

@@ -4,7 +4,7 @@ from typing import Any, assert_never
 
 import msgspec
 
-from tillway.domain import credit
+from tillway.domain import stored_credit
 from tillway.domain.attempt import BANK_DAYS_SECONDS, SENDS_MAX, Attempt
 from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.charge import Charge
@@ -72,7 +72,7 @@ def create(
             f"Refund amount ({amount}) is greater than unrefunded amount on charge ({charge.refundable_minor}).",
             param="amount",
         )
-    if charge.method_type == credit.METHOD_TYPE:
+    if charge.method_type == stored_credit.METHOD_TYPE:
         return _to_credit(charge, customer, amount, fields, at)
     # From here the refund must be tried.
     suffix = at.new_suffix()
@@ -147,7 +147,7 @@ def _to_credit(
         ),
         fields,
     )
-    returned = credit.return_to(customer, amount_minor, charge.currency, source=refund.id, at=at)
+    returned = stored_credit.return_to(customer, amount_minor, charge.currency, source=refund.id, at=at)
     after = msgspec.structs.replace(charge, refunded_minor=charge.refunded_minor + amount_minor, last_refund=refund.id)
     return returned.then(
         Changes(

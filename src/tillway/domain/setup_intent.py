@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from tillway.domain import credit
+from tillway.domain import stored_credit
 from tillway.domain.bank_account import check_verification, without_number
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.payment_intent import PaymentError
@@ -124,7 +124,7 @@ def confirm(
             param="payment_method",
             setup_intent=setup,
         )
-    if method.type == credit.METHOD_TYPE:
+    if method.type == stored_credit.METHOD_TYPE:
         raise Refused(
             "payment_method_unexpected_state",
             "Stored credit needs no setup: pay with it by its type, customer_balance.",

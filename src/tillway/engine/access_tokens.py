@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 
-from tillway.domain.access import SCOPES, TOKEN_SECONDS, Audience, Grant, SigningKey
 from tillway.domain.account import SYSTEM
+from tillway.domain.credentials import SCOPES, TOKEN_SECONDS, Audience, Grant, SigningKey
 from tillway.domain.refusal import Refused
-from tillway.engine.audit import Author, audited
-from tillway.engine.clock import Clock, random_text
+from tillway.engine.audit.entries import Author, audited
+from tillway.engine.clock import Clock
+from tillway.engine.ids import random_text
 from tillway.store.codec import decode
 from tillway.store.port import ABSENT, Conflict, Store
 from tillway.vault.port import TokenSigner, TokenUnfit

@@ -53,11 +53,12 @@ from tillway.domain.payout import Payout
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
-from tillway.domain.test_cards import ALIAS_CVC, by_alias
-from tillway.engine.cards import CardVault
-from tillway.engine.core import Caller, Done, Engine, Load, Seen, Work
+from tillway.engine.caller import Caller
+from tillway.engine.card_vault import CardVault
+from tillway.engine.core import Done, Engine, Load, Seen, Work
 from tillway.engine.recipients import revealed
 from tillway.engine.telemetry import Telemetry, note, note_id
+from tillway.sandbox.cards import ALIAS_CVC, by_alias
 from tillway.store.codec import decode
 from tillway.store.port import Row
 

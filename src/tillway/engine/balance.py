@@ -10,8 +10,8 @@ from collections import defaultdict
 import msgspec
 
 from tillway.domain.ledger import Balances, Entry
-from tillway.engine.clock import time_prefix
 from tillway.engine.core import Engine
+from tillway.engine.ids import time_prefix
 from tillway.store.codec import decode, encode
 from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Write
 

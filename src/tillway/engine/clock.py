@@ -1,83 +1,11 @@
-"""Where time and ids come from: the only place in the platform that reads the clock for a decision."""
+"""The only place in the platform that reads the clock for a decision."""
 
-import os
 import threading
 import time
 from collections.abc import Callable
 
 from tillway.domain.record import Moment
-
-ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-"""Base 62 in byte order, so that ids sort as their numbers do."""
-
-SUFFIX_LENGTH = 17
-"""9 characters of microseconds since 1970 (enough until 2398), 6 of randomness, 2 that count within a batch."""
-
-BATCH_MAX = 62 * 62
-
-SKEW_SECONDS = 300
-"""By how much the clocks of two processes may differ at the very most."""
-
-_SELDOM = BATCH_MAX * BATCH_MAX
-"""The microseconds after which the first five characters of an id move on: 14 seconds."""
-
-_PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
-_TO_BASE62 = bytes(ord(ALPHABET[i % 62]) for i in range(256))
-POOL_BYTES = 4096
-_UNFAIR = bytes(range(248, 256))
-
-
-def base62(number: int, width: int) -> str:
-    """`number` in `width` characters, two at a time; the larger ones fall off."""
-    text = ""
-    for _ in range(0, width, 2):
-        number, pair = divmod(number, BATCH_MAX)
-        text = _PAIRS[pair] + text
-    return text[-width:]
-
-
-def time_prefix(epoch_seconds: int) -> str:
-    """The first 9 characters of ids made at that second: where a listing by time begins or ends."""
-    return base62(epoch_seconds * 1_000_000, 9)
-
-
-def made_at(id: str) -> int | None:
-    """The epoch second that an id tells, less a few minutes for clocks that differ; None where it does not tell any."""
-    suffix = id.rpartition("_")[2]
-    if len(suffix) != SUFFIX_LENGTH or not suffix.isalnum() or not suffix.isascii():
-        return None
-    microseconds = 0
-    for character in suffix[:9]:
-        microseconds = microseconds * 62 + ALPHABET.index(character)
-    return max(microseconds // 1_000_000 - SKEW_SECONDS, 0)
-
-
-class _Pool:
-    """Randomness of the system, drawn a page at a time: a system call for each id would cost more than the id."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.empty()
-        os.register_at_fork(after_in_child=self.empty)
-
-    def empty(self) -> None:
-        """Forget what is left: no two processes may draw from the same page."""
-        self._text, self._next = "", 0
-
-    def take(self, length: int) -> str:
-        assert 0 < length <= 128
-        with self._lock:
-            start, end = self._next, self._next + length
-            if end > len(self._text):
-                # Bytes from 248 up are thrown away, so that each character is as likely as any other.
-                self._text = os.urandom(POOL_BYTES).translate(_TO_BASE62, _UNFAIR).decode()
-                start, end = 0, length
-            self._next = end
-            return self._text[start:end]
-
-
-random_text = _Pool().take
-"""`random_text(length)`: at most 128 characters of base 62 from the system's randomness, for secrets and ids."""
+from tillway.engine.ids import BATCH_MAX, PAIRS, SELDOM, base62, random_text
 
 
 class Clock:
@@ -100,10 +28,10 @@ class Clock:
         with self._lock:
             now_ns = self._time_ns()
             self._last = tick = max(now_ns // 1000, self._last + 1)
-            high, low = divmod(tick, _SELDOM)
+            high, low = divmod(tick, SELDOM)
             if high != self._high:
                 self._high, self._high_text = high, base62(high, 5)
             head = self._high_text
         low, last = divmod(low, BATCH_MAX)
-        head = f"{head}{_PAIRS[low]}{_PAIRS[last]}{self._random_text(6)}"
-        return Moment(now_ns // 1_000_000, map(head.__add__, _PAIRS).__next__)
+        head = f"{head}{PAIRS[low]}{PAIRS[last]}{self._random_text(6)}"
+        return Moment(now_ns // 1_000_000, map(head.__add__, PAIRS).__next__)

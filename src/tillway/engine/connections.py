@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from tillway.connectors.port import Connector, Transport
-from tillway.domain.account import SYSTEM, ConnectorConfig, Mode, Scope
+from tillway.domain.account import SYSTEM, Mode, Scope
+from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.refusal import Refused
 from tillway.engine.attempts import Connection
 from tillway.engine.clock import Clock

@@ -8,16 +8,15 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
-from tillway.domain.account import Scope
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditEntry, Change
 from tillway.domain.event import Delivery, Event, WebhookEndpoint
 from tillway.domain.idempotency import LIFETIME_SECONDS, IdempotencyRecord
-from tillway.domain.ledger import Fee
 from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record
 from tillway.domain.refusal import Refused
-from tillway.engine import audit
-from tillway.engine.audit import NOWHERE
+from tillway.engine.audit import entries
+from tillway.engine.audit.entries import NOWHERE
+from tillway.engine.caller import Caller, Settings
 from tillway.engine.clock import Clock
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
 from tillway.store.codec import QUEUES, TYPES, decode, encode, write_of
@@ -42,66 +41,6 @@ R = TypeVar("R", bound=Record)
 
 Seen = dict[str, tuple[int, Record | None]]
 """Records by id as they were last read or written, each with its version; version 0 and None: there is none."""
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How the engine carries money and time. Durations are in the unit their names end with."""
-
-    fee: Fee = Fee()
-    settlement_days: int = 2
-    lease_ms: int = 12_000
-    """How long a task is its worker's; a dead process's attempts are taken over after that."""
-    answer_within_seconds: float = 40.0
-    """How long a request waits for a provider before it is answered with what is known."""
-    payout_delay_ms: int = 5_000
-    """How long a payout of `/v1` waits, and can be cancelled, before its provider is asked."""
-    disbursement_connector: str = ""
-    """The connector that disbursements go through; empty: the mode's default."""
-    mails_customers: bool = False
-    """Whether customers are told by e-mail what became of their disbursements."""
-    public_url: str = "http://127.0.0.1:8420"
-
-
-class Caller(msgspec.Struct, kw_only=True):
-    """On whose behalf something is done.
-
-    `idempotency` is (record id, fingerprint) of a request that named a key; `replaces` the version of an expired record
-    of that key. `door` is the contract the request came in by, `presenter` names whose words its answer is put into
-    (empty: `/v1`'s), and `actor` who asks: the id of an API key, or a part of the platform. `customer` is the
-    merchant's own id of the one customer that the request may be about; None: of every customer.
-    """
-
-    scope: Scope
-    scope_key: str
-    request_id: str | None = None
-    idempotency: tuple[str, str] | None = None
-    idempotency_key: str | None = None
-    api_version: str | None = None
-    expand: tuple[str, ...] = ()
-    replaces: int = 0
-    client_ip: str | None = None
-    publishable: bool = False
-    door: str = "v1"
-    actor: str = "system"
-    hint: str = ""
-    """Which key the actor is, as its owner knows it."""
-    operation: str = ""
-    """What is asked for, for the audit trail: a route, or what a task does."""
-    presenter: str = ""
-    customer: str | None = None
-    scopes: tuple[str, ...] | None = None
-    """What the caller is restricted to; None: to nothing."""
-    detail: dict[str, Any] = {}
-    """What the audit trail is to be told of besides changed records."""
-
-    @property
-    def idem(self) -> str | None:
-        """The id of the idempotency record that this request's key is kept in."""
-        return self.idempotency[0] if self.idempotency is not None else None
-
-    @classmethod
-    def system(cls, scope: Scope, operation: str = "task", *, actor: str = "system") -> "Caller":
-        return cls(scope=scope, scope_key=scope.key, operation=operation, actor=actor)
 
 
 class Done(msgspec.Struct):
@@ -361,7 +300,7 @@ class Engine:
             version = seen.get(gone, NOWHERE)[0]
             if version != ABSENT:
                 deletions.append(Write(f"{scope}/{gone}", version, None))
-        told = audit.changes_of(seen, records, [*writes, *deletions])
+        told = entries.changes_of(seen, records, [*writes, *deletions])
         of_record = dict(zip(map(id, records), writes, strict=True)) if changes.events else {}
         if told or caller.detail:
             writes.append(write_of(scope, _audit_entry(caller, told, at), ABSENT))

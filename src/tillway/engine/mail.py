@@ -14,7 +14,8 @@ from tillway.domain.mail import Delayed, EmailTask, Handed, Posted, Rejected, tr
 from tillway.domain.money import minor_to_major
 from tillway.domain.payout import Payout
 from tillway.domain.record import Changes, Moment
-from tillway.engine.core import Caller, Engine, Load
+from tillway.engine.caller import Caller
+from tillway.engine.core import Engine, Load
 from tillway.store.port import Row
 
 log = logging.getLogger(__name__)

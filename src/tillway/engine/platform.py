@@ -5,14 +5,14 @@ from typing import Any, Protocol
 import msgspec
 
 from tillway.connectors.port import Courier
-from tillway.domain.access import OAuthClient
-from tillway.domain.account import ApiKey
+from tillway.domain.api_key import ApiKey
+from tillway.domain.credentials import OAuthClient
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts, Connections
-from tillway.engine.cards import CardVault
+from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Engine
-from tillway.engine.turns import Turns
-from tillway.engine.webhooks import Webhooks
+from tillway.engine.locks import Turns
+from tillway.engine.webhooks.delivery import Webhooks
 from tillway.store.port import Store
 
 

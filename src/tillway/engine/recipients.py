@@ -11,8 +11,8 @@ from tillway.domain.payment_method import CardFacts, SealedRecord, Token
 from tillway.domain.payout import Recipient
 from tillway.domain.record import Moment
 from tillway.domain.refusal import Refused
-from tillway.domain.test_cards import by_alias, by_number
-from tillway.engine.cards import CardVault
+from tillway.engine.card_vault import CardVault
+from tillway.sandbox.cards import by_alias, by_number
 from tillway.vault.port import AccountContents, SealedAccount
 
 _encode = msgspec.json.Encoder().encode

@@ -20,8 +20,9 @@ from tillway.domain.event import NoticeTask
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.attempts import Attempts
-from tillway.engine.audit_chain import AuditChain
-from tillway.engine.core import Caller, Engine, Load
+from tillway.engine.audit.chain import AuditChain
+from tillway.engine.caller import Caller
+from tillway.engine.core import Engine, Load
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
 from tillway.store.codec import decode, write_of
 from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable

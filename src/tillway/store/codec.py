@@ -9,13 +9,14 @@ from typing import Any
 
 import msgspec
 
-from tillway.domain.access import OAuthClient, SigningKey
-from tillway.domain.account import Account, ApiKey, ConnectorConfig
+from tillway.domain.account import Account
 from tillway.domain.alias import Alias
+from tillway.domain.api_key import ApiKey
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditBatch, AuditEntry, AuditTask
 from tillway.domain.charge import Charge
-from tillway.domain.credit import CustomerBalanceTransaction
+from tillway.domain.connector_config import ConnectorConfig
+from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.customer import Customer
 from tillway.domain.dispute import Dispute
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
@@ -33,6 +34,7 @@ from tillway.domain.product import Product
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
+from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.store.port import Write
 
 TYPES: dict[str, type[Record]] = {

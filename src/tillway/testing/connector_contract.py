@@ -67,7 +67,7 @@ class FarSide(Protocol):
     transport: Transport
 
     async def strike(self, *rules: Mapping[str, Any]) -> None:
-        """Make the provider misbehave from now on: rules of `tillway.connectors.faults`. None given: behave again."""
+        """Make the provider misbehave from now on: rules of `tillway.sandbox.faults`. None given: behave again."""
 
     async def performed(self) -> int:
         """How many operations the provider has accepted since the beginning."""

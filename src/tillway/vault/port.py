@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tillway.domain.access import SigningKey
 from tillway.domain.cards import Secret
+from tillway.domain.credentials import SigningKey
 
 
 class CardContents(msgspec.Struct, frozen=True, kw_only=True):

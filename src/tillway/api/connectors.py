@@ -1,0 +1,20 @@
+"""`/ops/v1/connectors`: which providers the installation talks to."""
+
+from tillway.domain.account import SYSTEM
+from tillway.domain.connector_config import ConnectorConfig
+from tillway.engine.connections import described
+from tillway.http.routes import Answer, Call, route
+from tillway.store.codec import decode
+
+
+@route("GET", "/ops/v1/connectors", returns="list")
+async def connectors(call: Call) -> Answer:
+    """The connectors of this mode, without the values of their settings."""
+    rows = await call.platform.store.query(None, f"{SYSTEM}/con_", limit=1000, order="oldest")
+    configs = [decode(row.key.partition("/")[2], row.body) for row in rows]
+    shown = [
+        described(config)
+        for config in configs
+        if isinstance(config, ConnectorConfig) and config.mode == call.caller.scope.mode
+    ]
+    return {"object": "list", "data": shown, "has_more": False, "url": "/ops/v1/connectors"}

@@ -1,0 +1,94 @@
+"""Stored credit: the movements of a customer's balance."""
+
+from typing import Any
+
+from tillway.domain.stored_credit import CustomerBalanceTransaction
+from tillway.http.lists import listed
+from tillway.http.params import (
+    Created,
+    Currency,
+    Expand,
+    Integer,
+    Metadata,
+    Params,
+    Text,
+    Unsupported,
+    list_params,
+)
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape
+from tillway.operations import customers, stored_credit
+from tillway.operations.payment_intents import picked
+from tillway.store.codec import by_parent
+
+CREATE = Params(
+    amount=Integer(required=True),
+    currency=Currency(required=True),
+    description=Text(maximum=350, unsettable=True),
+    expand=Expand(),
+    metadata=Metadata(),
+)
+UPDATE = Params(description=Text(maximum=350, unsettable=True), expand=Expand(), metadata=Metadata())
+EXPAND_ONLY = Params(expand=Expand())
+LIST = list_params(created=Created(), invoice=Unsupported("invoices"))
+
+
+@route("POST", "/v1/customers/{customer}/balance_transactions", CREATE, returns="customer_balance_transaction")
+async def create(call: Call) -> Answer:
+    """Give a customer credit (a negative amount), or take it back."""
+    params = call.params
+    return await stored_credit.adjust(
+        call.platform,
+        call.caller,
+        call.id,
+        params["amount"],
+        params["currency"],
+        description=params.get("description"),
+        metadata=params.get("metadata"),
+    )
+
+
+@route("GET", "/v1/customers/{customer}/balance_transactions", LIST, returns="list")
+async def list_of_customer(call: Call) -> Answer:
+    """List the movements of a customer's credit, newest first."""
+    scope = call.caller.scope_key
+    await customers.existing(call.platform.engine.load(scope), call.id, "customer")
+    partition = by_parent(scope, "cbtxn", call.id)
+    page = await listed(call, "cbtxn", index="parent", partition=partition, noun="customer balance transaction")
+    page.url = f"/v1/customers/{call.id}/balance_transactions"
+    return page
+
+
+@route("GET", "/v1/customers/{customer}/balance_transactions/{id}", EXPAND_ONLY, returns="customer_balance_transaction")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve one movement of a customer's credit."""
+    return await stored_credit.movement(call.platform.engine.load(call.caller.scope_key), *call.ids)
+
+
+@route("POST", "/v1/customers/{customer}/balance_transactions/{id}", UPDATE, returns="customer_balance_transaction")
+async def update(call: Call) -> Answer:
+    """Change the words and metadata of a movement."""
+    customer, id = call.ids
+    fields = picked(call.params, "description", "metadata")
+    return await stored_credit.update(call.platform, call.caller, customer, id, fields)
+
+
+@shape(CustomerBalanceTransaction, object="customer_balance_transaction", expandable="customer")
+def movement_shape(movement: CustomerBalanceTransaction, view: View) -> dict[str, Any]:
+    return {
+        "id": movement.id,
+        "object": "customer_balance_transaction",
+        "amount": movement.amount_minor,
+        "checkout_session": None,
+        "created": movement.created,
+        "credit_note": None,
+        "currency": movement.currency,
+        "customer": movement.customer,
+        "customer_account": None,
+        "description": movement.description,
+        "ending_balance": movement.ending_balance_minor,
+        "invoice": None,
+        "livemode": view.livemode,
+        "metadata": movement.metadata,
+        "type": movement.type,
+    }

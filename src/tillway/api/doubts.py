@@ -1,0 +1,74 @@
+"""`/ops/v1/doubts`: attempts whose outcome nobody knows, and how an operator settles them."""
+
+import asyncio
+from typing import Any
+
+from tillway.domain.attempt import Attempt
+from tillway.domain.outcome import Declined, Succeeded
+from tillway.domain.refusal import Refused
+from tillway.engine.caller import Caller
+from tillway.http.lists import SCAN_MAX, SCAN_PAGE
+from tillway.http.params import LIMIT_DEFAULT, Enum, Id, Limit, Params
+from tillway.http.routes import Answer, Call, route
+from tillway.store.codec import decode
+
+DOUBTS = Params(limit=Limit(), starting_after=Id())
+RESOLVE = Params(outcome=Enum("succeeded", "declined", required=True))
+
+
+@route("GET", "/ops/v1/doubts", DOUBTS, returns="list")
+async def doubts(call: Call) -> Answer:
+    """Money in doubt, oldest first: attempts whose outcome nobody knows, although it is time."""
+    scope, limit = call.caller.scope_key, call.params.get("limit", LIMIT_DEFAULT)
+    now, head = call.platform.engine.clock.now_ms() // 1000, f"{scope}/att_"
+    after: str | None = None
+    if "starting_after" in call.params:
+        load = call.platform.engine.load(scope)
+        after = f"{scope}/{(await load.get(Attempt, call.params['starting_after'], 'starting_after')).id}"
+    found: list[dict[str, Any]] = []
+    for _ in range(0, SCAN_MAX, SCAN_PAGE):
+        rows = await call.platform.store.query(None, head, after=after, limit=SCAN_PAGE, order="oldest")
+        for row in rows:
+            attempt = decode(row.key.partition("/")[2], row.body)
+            if isinstance(attempt, Attempt) and attempt.in_doubt(now):
+                found.append(_doubt(attempt, now))
+        if len(rows) < SCAN_PAGE or len(found) > limit:
+            break
+        after = rows[-1].key
+        await asyncio.sleep(0)  # A long look must not keep payments waiting.
+    return {"object": "list", "data": found[:limit], "has_more": len(found) > limit, "url": "/ops/v1/doubts"}
+
+
+@route("POST", "/ops/v1/doubts/{id}/resolve", RESOLVE, returns="doubt")
+async def resolve(call: Call) -> Answer:
+    """Settle an attempt by hand, once a person has asked the provider."""
+    attempt = await call.platform.engine.load(call.caller.scope_key).get(Attempt, call.id)
+    if attempt.state in ("scheduled", "new"):
+        raise Refused(
+            "lock_timeout", "This attempt is being carried out at this moment; nothing about it is in doubt yet."
+        )
+    outcome = Succeeded() if call.params["outcome"] == "succeeded" else Declined(message="Settled by hand as declined.")
+    # Not the request's own caller: its key is not spent on what another request's key waits for.
+    asked = call.caller
+    caller = Caller.system(asked.scope, asked.operation, actor=asked.actor)
+    caller.hint, caller.request_id, caller.client_ip = asked.hint, asked.request_id, asked.client_ip
+    await call.platform.attempts.settle(caller, attempt, outcome)
+    return _doubt(attempt, call.platform.engine.clock.now_ms() // 1000) | {"resolved": call.params["outcome"]}
+
+
+def _doubt(attempt: Attempt, now: int) -> dict[str, Any]:
+    return {
+        "id": attempt.id,
+        "object": "doubt",
+        "amount": attempt.amount_minor,
+        "asked": attempt.asked,
+        "connector": attempt.connector,
+        "created": attempt.created,
+        "currency": attempt.currency,
+        "kind": attempt.kind,
+        "needs_attention": attempt.needs_attention(now),
+        "next_question": attempt.due_at_ms // 1000,
+        "reason": attempt.reason,
+        "state": attempt.state,
+        "subject": attempt.subject,
+    }

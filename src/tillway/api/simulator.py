@@ -1,0 +1,75 @@
+"""`/ops/v1/simulator`: the faults that the bank simulator commits on demand."""
+
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from tillway.domain.refusal import Refused
+from tillway.engine.connections import SIMULATOR
+from tillway.http.params import Amount, Array, Enum, Integer, Object, Parameter, Params
+from tillway.http.routes import Answer, Call, route
+from tillway.http.wire import shown
+from tillway.sandbox.faults import CALL_FAULTS, MS_MAX, NOTICE_FAULTS, OPERATIONS, RULES_MAX, FaultsInvalid
+from tillway.sandbox.simulator import Simulator
+
+
+class Probability(Parameter):
+    """A share of all cases, from 0 to 1."""
+
+    def read(self, value: Any, name: str) -> float | None:
+        if value == "" or value is None:
+            return self._unset(name)
+        try:
+            # What is no number, and NaN when it is compared, raise the same.
+            if isinstance(value, str | int | Decimal) and not isinstance(value, bool) and 0 <= Decimal(value) <= 1:
+                return float(value)
+        except InvalidOperation:
+            pass
+        raise Refused("parameter_invalid_string", f"Invalid {shown(name)}: a number from 0 to 1", param=shown(name))
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": 0, "maximum": 1}
+
+
+_RULE = Object(
+    fault=Enum(*CALL_FAULTS, *NOTICE_FAULTS, required=True),
+    operation=Enum(*OPERATIONS),
+    amount=Amount(),
+    probability=Probability(),
+    times=Integer(minimum=1, maximum=1_000_000),
+    ms=Integer(minimum=0, maximum=MS_MAX),
+    status=Integer(minimum=500, maximum=599),
+)
+SIMULATE = Params(faults=Object(seed=Integer(minimum=0), rules=Array(_RULE, maximum=RULES_MAX), required=True))
+
+
+@route("GET", "/ops/v1/simulator", returns="simulator")
+async def simulator(call: Call) -> Answer:
+    """The faults that the bank simulator is set to commit."""
+    return {"object": "simulator", "faults": (await _simulator(call)).faults.as_dict()}
+
+
+@route("POST", "/ops/v1/simulator", SIMULATE, returns="simulator")
+async def set_simulator(call: Call) -> Answer:
+    """Set the bank simulator's faults; an empty object clears them. They hold for the whole installation."""
+    found = await _simulator(call)
+    before = found.faults.as_dict()
+    try:
+        found.faults.replace(call.params["faults"])
+    except FaultsInvalid as invalid:
+        raise Refused(
+            "parameter_invalid_object", f"These faults cannot be set: {invalid}", param=f"faults.{invalid.field}"
+        ) from None
+    try:
+        await call.platform.engine.note(call.caller, {"before": before, "after": found.faults.as_dict()})
+    except Refused:
+        found.faults.replace(before)  # What the audit trail cannot tell is not done.
+        raise
+    return {"object": "simulator", "faults": found.faults.as_dict()}
+
+
+async def _simulator(call: Call) -> Simulator:
+    if call.caller.scope.livemode:
+        raise Refused("livemode_mismatch", "The simulator serves test mode only. Use a test key.")
+    connection = await call.platform.attempts.connections.named(SIMULATOR, call.caller.scope)
+    assert connection is not None and isinstance(connection.connector, Simulator)
+    return connection.connector

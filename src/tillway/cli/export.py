@@ -1,0 +1,103 @@
+"""`tillway export` and `tillway import`: an installation from one store to another."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tillway.cli.installation import told, with_store
+from tillway.cli.terminal import AsJson, DataDir, StoreUrl, run, say, settings_from, show
+from tillway.settings import Settings
+
+if TYPE_CHECKING:
+    from tillway.store.export import Tally
+    from tillway.store.port import Store
+
+BAR_WIDTH = 40
+
+File = Annotated[Path, typer.Argument(help="The file of the export.", show_default=False)]
+
+
+def export(
+    context: typer.Context,
+    file: File,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write every record of a store to a file, for `tillway import`. Stop the servers first; one cut off goes on."""
+    from tillway.store import export
+
+    settings = settings_from(context.params)
+
+    async def work(store: "Store") -> "Tally":
+        if not file.exists() and not export.part_of(file).exists():
+            await store.commit(told("export", detail={"file": str(file.absolute())}))
+        with _progress("exported") as tell:
+            return await export.export(store, file, tell)
+
+    with _alone(settings, "tillway export"):
+        tally = with_store(settings, work)
+    say("Bring the key file along: without it no card can be opened at the other store.")
+    _tell(tally, f"{file}: {tally.records} records, checksummed", as_json=as_json)
+
+
+def bring_in(
+    context: typer.Context,
+    file: File,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write an export to an empty store, and prove that all of it arrived. One that was cut off is run again."""
+    from tillway.store import export
+    from tillway.wiring import open_store
+
+    settings = settings_from(context.params)
+
+    async def work() -> "Tally":
+        target = await open_store(settings, create=True)
+        try:
+            with _progress("imported") as tell:
+                return await export.bring_in(target, file, tell)
+        finally:
+            await target.close()
+
+    with _alone(settings, "tillway import"):
+        tally = run(work)
+    text = f"{tally.records} records are there: their counts, the ledger's sums and samples are as they were"
+    _tell(tally, text, as_json=as_json)
+
+
+def _alone(settings: Settings, what: str) -> AbstractContextManager[None]:
+    """A database in the data directory is kept from servers; of others, whoever runs them has to see to it."""
+    from tillway.data_directory import make_private, occupied
+
+    if settings.store:
+        return nullcontext()
+    make_private(settings.data_dir)
+    return occupied(settings.data_dir, what)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A line on a terminal's standard error: a bar where the whole is known, else a count."""
+    import sys
+
+    def tell(done: int, whole: int) -> None:
+        filled = BAR_WIDTH * done // whole if whole else 0
+        bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] " if whole else ""
+        print(f"\r{bar}{done} records {what}", end="", file=sys.stderr, flush=True)
+
+    shown = sys.stderr.isatty()
+    yield tell if shown else lambda _done, _whole: None
+    if shown:
+        print(file=sys.stderr)
+
+
+def _tell(tally: "Tally", text: str, *, as_json: bool) -> None:
+    import msgspec
+
+    show(msgspec.to_builtins(tally), text, as_json=as_json)

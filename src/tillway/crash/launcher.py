@@ -1,0 +1,108 @@
+"""Starts commands of Tillway as processes that are there at once: everything is loaded before, once, and then forked.
+
+`python -m tillway.crash.launcher [--mutant FILE]` reads one JSON object a line and answers each with one:
+
+    {"start": ["serve", "--data-dir", "d"], "log": "server.log"}  ->  {"pid": 4711}
+    {"reap": 4711}                                                ->  {"status": -9}
+
+A child is a process like any other, with its own memory, event loop, sockets and locks; what it does not have is the
+half second that Python needs to import it. `status` is the exit code, or the negated signal. A child that has died is
+kept as a zombie until it is reaped, so that its number cannot become another process's before. Each is the leader of a
+process group, so that it can be killed together with the workers that it has forked itself.
+
+`--mutant` runs a file of Python once everything is loaded: how the harness is tested on servers with seeded bugs. No
+production code knows of it. When its input ends, the launcher kills what it has started and ends.
+"""
+
+import argparse
+import gc
+import importlib
+import io
+import os
+import runpy
+import signal
+import sys
+from contextlib import redirect_stdout, suppress
+from typing import Any
+
+import msgspec
+
+PRELOADED = ("tillway.cli.main", "tillway.serve", "tillway.sandbox.bank_server", "tillway.sandbox.simulator")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description="Forks commands of Tillway on request.")
+    options.add_argument("--mutant", help="a Python file that is run when everything is loaded")
+    mutant = options.parse_args().mutant
+    for name in PRELOADED:
+        importlib.import_module(name)
+    _warm_up()
+    if mutant is not None:
+        runpy.run_path(mutant, run_name="mutant")
+    # What is loaded stays for ever, and should not be copied into each child by the collector's marks.
+    gc.collect()
+    gc.freeze()
+    running: set[int] = set()
+    try:
+        for line in sys.stdin:
+            print(msgspec.json.encode(_obey(msgspec.json.decode(line), running)).decode(), flush=True)
+    finally:
+        for child in running:
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+
+
+def _warm_up() -> None:
+    """Run a command that does nothing, for the sake of what the command line imports only when it runs one."""
+    from tillway.cli.main import app
+
+    with suppress(SystemExit), redirect_stdout(io.StringIO()):
+        app(args=["version"], prog_name="tillway")
+
+
+def _obey(order: dict[str, Any], running: set[int]) -> dict[str, int]:
+    if "start" in order:
+        child = _fork(order["start"], order["log"])
+        running.add(child)
+        return {"pid": child}
+    _, status = os.waitpid(order["reap"], 0)
+    running.discard(order["reap"])
+    return {"status": os.waitstatus_to_exitcode(status)}
+
+
+def _fork(arguments: list[str], log: str) -> int:
+    child = os.fork()
+    if child:
+        _lead(child)
+        return child
+    # From here on it is the child, which must never come back into the launcher's loop.
+    status = 70
+    try:
+        written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        _lead(0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for mine, theirs in ((nothing, 0), (written, 1), (written, 2)):
+            os.dup2(mine, theirs)
+        from tillway.cli.main import app
+
+        app(args=arguments, prog_name="tillway")
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _lead(child: int) -> None:
+    """Give a child a process group of its own. Both sides do it, so that it is so for both at once."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.setpgid(child, 0)
+
+
+if __name__ == "__main__":
+    main()

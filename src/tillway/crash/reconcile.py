@@ -1,0 +1,553 @@
+"""What must hold when everything has come to rest: the clients' answers, the API and the bank's journal say the same.
+
+Pure: `reconcile` gets the three accounts of what happened and returns every contradiction between them.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tillway.crash.clients import Told
+from tillway.crash.hook import EVENTS
+
+Document = dict[str, Any]
+
+ACCEPTED = "Accepted"
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """Something that cannot be true. `about` are ids, references, keys and stories by which the rest is found."""
+
+    rule: str
+    what: str
+    about: tuple[str, ...] = ()
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True):
+    """What the API says in the end, newest first in each list."""
+
+    payments: list[Document]
+    charges: list[Document]
+    refunds: list[Document]
+    payouts: list[Document]
+    entries: list[Document]
+    events: list[Document]
+    ledger: Document
+    balance: Document
+    doubts: list[Document]
+    orders: list[Document]
+    products: list[Document]
+
+
+class Performed(msgspec.Struct, frozen=True, kw_only=True):
+    """One operation as the bank's journal leaves it. `suffix` is the reference without the merchant's own part."""
+
+    reference: str
+    kind: str
+    status: str
+    amount: int
+    currency: str
+    parent: str | None = None
+    contents: str = ""
+    capture: bool = False
+
+    @property
+    def suffix(self) -> str:
+        return self.reference[SCOPE_LENGTH:]
+
+    @property
+    def accepted(self) -> bool:
+        return self.status == ACCEPTED
+
+
+SCOPE_LENGTH = 17
+"""Characters of a reference that name the merchant and the mode; what follows is the attempt's own."""
+
+
+def read_journal(path: Path) -> tuple[dict[str, Performed], list[Violation]]:
+    """The bank's operations by reference, and the references that stand for two different things."""
+    operations: dict[str, Performed] = {}
+    violations: list[Violation] = []
+    content = path.read_bytes()
+    for line in content[: content.rfind(b"\n") + 1].splitlines():
+        raw = msgspec.json.decode(line)
+        if "noticed" in raw:
+            continue
+        operation = msgspec.convert(raw, Performed)
+        before = operations.get(operation.reference)
+        if before is not None and msgspec.structs.replace(before, status=operation.status) != operation:
+            violations.append(
+                Violation(
+                    "a reference is one thing for ever",
+                    f"{operation.reference} is {_plain(before)} and then {_plain(operation)}",
+                    (operation.reference,),
+                )
+            )
+        operations[operation.reference] = operation
+    return operations, violations
+
+
+def reconcile(
+    told: Iterable[Told],
+    platform: Platform,
+    bank: Mapping[str, Performed],
+    *,
+    connector: str,
+    delivered: Mapping[str, int],
+) -> list[Violation]:
+    """Every contradiction, in the order of the rules below. `delivered`: how often the merchant's webhook endpoint was
+    sent an event, by its id."""
+    told = list(told)
+    return [
+        *_nobody_heard_nonsense(told),
+        *_a_key_has_one_answer(told),
+        *_what_was_said_is_so(told, platform),
+        *_all_is_settled(platform, bank),
+        *_an_order_is_one_payment(platform),
+        *_charges_are_authorizations(platform, bank),
+        *_refunds_are_refunds(platform, bank),
+        *_payouts_are_payouts(platform, bank),
+        *_nothing_else_was_done(platform, bank),
+        *_the_sums_agree(platform, bank, connector),
+        *_events_are_told_once(platform),
+        *_events_reach_the_merchant(platform, delivered),
+        *_orders_end_well(told, platform),
+    ]
+
+
+# What the clients heard.
+
+
+def _nobody_heard_nonsense(told: list[Told]) -> Iterator[Violation]:
+    """Nothing that a client does makes a 500, nor a refusal that these clients cannot have earned."""
+    for one in told:
+        if one.status >= 500 or one.status in (401, 404, 405, 413, 415):
+            yield Violation(
+                "nothing the caller sends makes a 500",
+                f"{one.order.what} was answered {one.status}: {one.body[:300]!r}",
+                (one.order.story, one.order.key),
+            )
+        if one.status == 400 and one.code not in EARNED:
+            yield Violation(
+                "a refusal is earned",
+                f"{one.order.what} was refused: {one.body[:300]!r}",
+                (one.order.story, one.order.key),
+            )
+
+
+EARNED = (
+    "payment_intent_unexpected_state",
+    "charge_already_captured",
+    "charge_already_refunded",
+    "charge_not_refundable",
+    "refund_amount_too_large",
+    "payment_method_unexpected_state",
+    "balance_insufficient",
+    "payout_unexpected_state",
+)
+
+
+def _a_key_has_one_answer(told: list[Told]) -> Iterator[Violation]:
+    """Whoever sends an order again gets the bytes of before."""
+    answers: dict[str, Told] = {}
+    for one in told:
+        first = answers.get(one.order.key)
+        if first is None:
+            if one.final:
+                answers[one.order.key] = one
+            continue
+        if (one.status, one.body) != (first.status, first.body):
+            yield Violation(
+                "a key has one answer",
+                f"{one.order.what} was answered {first.status} {first.body!r}\n"
+                f"    and, {one.at - first.at:.2f} s later, {one.status} {one.body!r}",
+                (one.order.story, one.order.key),
+            )
+
+
+def _what_was_said_is_so(told: list[Told], platform: Platform) -> Iterator[Violation]:
+    """An answer that says something final is true for ever."""
+    kinds = (platform.payments, platform.charges, platform.refunds, platform.payouts)
+    by_id = {document["id"]: document for documents in kinds for document in documents}
+    for one in told:
+        if not one.final:
+            continue
+        said = one.document
+        if one.order.what in ("account", "customer", "stock"):
+            continue
+        if one.order.what == "disburse":
+            # Said in major units and words of its own: who it went to, and that it is so, is checked with the payouts.
+            said = {**by_id.get(said["id"], {}), "id": said["id"]}
+        if one.status == 402:
+            said = said["error"].get("payment_intent") or {"id": said["error"].get("charge"), "object": "charge"}
+        now = by_id.get(said.get("id") or "")
+        about = (one.order.story, one.order.key, said.get("id") or "")
+        if now is None:
+            yield Violation("what was said is so", f"{one.order.what}: {said.get('id')} does not exist", about)
+            continue
+        if one.status == 402:
+            continue  # A declined payment may have been paid since. That its charge failed is checked with the charges.
+        for wrong in _contradictions(said, now):
+            yield Violation("what was said is so", f"{one.order.what} of {said['id']}: {wrong}", about)
+
+
+def _contradictions(said: Document, now: Document) -> Iterator[str]:
+    same = ["amount", "currency"]
+    match said["object"], said["status"]:
+        case "payment_intent", "succeeded":
+            same += ["status", "amount_received", "latest_charge"]
+        case "payment_intent", "canceled":
+            same += ["status", "amount_received"]
+        case "payment_intent", "requires_capture":
+            same += ["latest_charge"]
+            if now["status"] not in ("requires_capture", "succeeded", "canceled"):
+                yield f"it was requires_capture, and is {now['status']}"
+        case "payment_intent", "requires_confirmation" | "requires_payment_method":
+            same = ["currency"]
+        case "charge", "succeeded" | "failed":
+            same += ["status"]
+            if said["captured"]:
+                same += ["captured", "amount_captured"]
+        case "refund", "succeeded" | "failed":
+            same += ["status", "charge"]
+        case "payment_intent", "processing":
+            same = ["currency"]  # Once it has been declined, its amount may change.
+        case "charge" | "refund", "pending":
+            pass
+        case "payout", "paid" | "failed" | "canceled":
+            same += ["status"]
+        case "payout", "pending" | "in_transit":
+            pass
+        case kind, status:
+            yield f"a {kind} that is {status} was not to be expected"
+    for name in same:
+        if said[name] != now[name]:
+            yield f"{name} was {said[name]!r}, and is {now[name]!r}"
+
+
+# What the API says, and what the bank did.
+
+
+def _all_is_settled(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
+    rule = "nothing is left under way"
+    for payment in platform.payments:
+        if payment["status"] == "processing":
+            yield Violation(rule, f"{payment['id']} is processing", (payment["id"],))
+    for document in (*platform.charges, *platform.refunds):
+        if document["status"] == "pending":
+            yield Violation(rule, f"{document['id']} is pending", (document["id"],))
+    for payout in platform.payouts:
+        if payout["status"] in ("pending", "in_transit"):
+            yield Violation(rule, f"{payout['id']} is {payout['status']}", (payout["id"],))
+    for doubt in platform.doubts:
+        yield Violation(rule, f"{doubt['id']} is in doubt: {doubt}", (doubt["id"], doubt["subject"]))
+    for operation in bank.values():
+        if operation.status == "Pending":
+            yield Violation(rule, f"the bank still has {_plain(operation)}", (operation.reference,))
+
+
+def _an_order_is_one_payment(platform: Platform) -> Iterator[Violation]:
+    """Each story creates one payment or one direct charge, under one key."""
+    direct = [charge for charge in platform.charges if charge["payment_intent"] is None]
+    count = Counter(document["metadata"].get("story") for document in (*platform.payments, *direct))
+    for story, number in count.items():
+        if story is not None and number > 1:
+            yield Violation("one key, one payment", f"story {story} has {number} payments", (str(story),))
+    paid = Counter(charge["payment_intent"] for charge in platform.charges if charge["status"] == "succeeded")
+    for payment, number in paid.items():
+        if payment is not None and number > 1:
+            yield Violation("a payment is taken once", f"{payment} has {number} charges that succeeded", (payment,))
+
+
+def _charges_are_authorizations(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
+    """Each charge is one authorization of the bank with the same amount, captured, voided and refunded alike."""
+    rule = "charges are the bank's authorizations"
+    by_suffix = {one.suffix: one for one in bank.values() if one.kind == "authorization"}
+    children: dict[tuple[str, str], list[Performed]] = defaultdict(list)
+    for operation in bank.values():
+        if operation.parent is not None and operation.accepted:
+            children[operation.parent, operation.kind].append(operation)
+    payments = {payment["id"]: payment for payment in platform.payments}
+    for charge in platform.charges:
+        id = charge["id"]
+        performed = by_suffix.get(id.removeprefix("ch_"))
+        about = (id, charge["payment_intent"] or "", performed.reference if performed is not None else "")
+        if charge["status"] != "succeeded":
+            if performed is not None and performed.accepted:
+                yield Violation(rule, f"{id} is {charge['status']}, but the bank has {_plain(performed)}", about)
+            continue
+        if performed is None or not performed.accepted:
+            yield Violation(rule, f"{id} succeeded, but the bank has {_plain(performed)}", about)
+            continue
+        if (charge["amount"], charge["currency"]) != (performed.amount, performed.currency):
+            yield Violation(
+                rule, f"{id} is {charge['amount']} {charge['currency']}, the bank has {_plain(performed)}", about
+            )
+        captures = children[performed.reference, "capture"]
+        voids = children[performed.reference, "void"]
+        taken = performed.amount if performed.capture else sum(capture.amount for capture in captures)
+        if len(captures) + len(voids) + performed.capture > 1:
+            many = ", ".join(_plain(one) for one in (*captures, *voids))
+            yield Violation(
+                rule, f"the bank captured and voided {id} {len(captures) + len(voids)} times: {many}", about
+            )
+        if (charge["captured"], charge["amount_captured"]) != (taken > 0, taken):
+            yield Violation(rule, f"{charge['amount_captured']} of {id} is captured, at the bank {taken}", about)
+        payment = payments.get(charge["payment_intent"] or "")
+        if payment is None:
+            continue
+        expected = "succeeded" if taken else "canceled" if voids else "requires_capture"
+        if (payment["status"], payment["amount_received"]) != (expected, taken):
+            yield Violation(
+                rule,
+                f"{payment['id']} is {payment['status']} with {payment['amount_received']} received; by the bank it "
+                f"is {expected} with {taken}",
+                about,
+            )
+    charged = {charge["id"].removeprefix("ch_") for charge in platform.charges}
+    for suffix, performed in by_suffix.items():
+        if suffix not in charged:
+            yield Violation(rule, f"no charge belongs to {_plain(performed)}", (performed.reference,))
+
+
+def _refunds_are_refunds(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
+    """Each refund is one of the bank's, of the same charge and amount; together never more than was captured."""
+    rule = "refunds are the bank's refunds"
+    by_suffix = {one.suffix: one for one in bank.values() if one.kind == "refund"}
+    returned: Counter[str] = Counter()
+    for refund in platform.refunds:
+        id = refund["id"]
+        performed = by_suffix.pop(id.removeprefix("re_"), None)
+        about = (id, refund["charge"], performed.reference if performed is not None else "")
+        if (refund["status"] == "succeeded") != (performed is not None and performed.accepted):
+            yield Violation(rule, f"{id} is {refund['status']}, but the bank has {_plain(performed)}", about)
+            continue
+        if performed is None:
+            continue
+        parent = "ch_" + (performed.parent or "")[SCOPE_LENGTH:]
+        if (refund["amount"], refund["currency"], refund["charge"]) != (performed.amount, performed.currency, parent):
+            yield Violation(
+                rule,
+                f"{id} is {refund['amount']} {refund['currency']} of {refund['charge']}, the bank has "
+                f"{_plain(performed)}",
+                about,
+            )
+        if performed.accepted:
+            returned[parent] += performed.amount
+    for performed in by_suffix.values():
+        yield Violation(rule, f"no refund belongs to {_plain(performed)}", (performed.reference,))
+    for charge in platform.charges:
+        id = charge["id"]
+        released = charge["amount"] - charge["amount_captured"] if charge["captured"] else 0
+        if returned[id] > charge["amount_captured"]:
+            yield Violation(
+                "refunds never exceed captures",
+                f"{returned[id]} of {charge['amount_captured']} of {id} went back",
+                (id,),
+            )
+        if charge["captured"] and charge["amount_refunded"] != returned[id] + released:
+            yield Violation(
+                rule, f"{id} has {charge['amount_refunded']} refunded; by the bank {returned[id]} + {released}", (id,)
+            )
+
+
+def _payouts_are_payouts(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
+    """Each payout is one of the bank's, with the same amount; one that was cancelled never reached it."""
+    rule = "payouts are the bank's payouts"
+    by_suffix = {one.suffix: one for one in bank.values() if one.kind == "payout"}
+    for payout in platform.payouts:
+        id = payout["id"]
+        performed = by_suffix.pop(id.removeprefix("po_"), None)
+        about = (id, performed.reference if performed is not None else "")
+        if (payout["status"] == "paid") != (performed is not None and performed.accepted) or (
+            payout["status"] == "canceled" and performed is not None
+        ):
+            yield Violation(rule, f"{id} is {payout['status']}, but the bank has {_plain(performed)}", about)
+        elif performed is not None and (payout["amount"], payout["currency"]) != (
+            performed.amount,
+            performed.currency,
+        ):
+            yield Violation(
+                rule, f"{id} is {payout['amount']} {payout['currency']}, the bank has {_plain(performed)}", about
+            )
+    for performed in by_suffix.values():
+        yield Violation(rule, f"no payout belongs to {_plain(performed)}", (performed.reference,))
+
+
+def _nothing_else_was_done(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
+    known = {charge["id"].removeprefix("ch_") for charge in platform.charges}
+    for operation in bank.values():
+        if operation.parent is not None and operation.parent[SCOPE_LENGTH:] not in known:
+            yield Violation(
+                "nothing else was done", f"{_plain(operation)} belongs to no charge", (operation.reference,)
+            )
+
+
+def _the_sums_agree(platform: Platform, bank: Mapping[str, Performed], connector: str) -> Iterator[Violation]:
+    """What the bank holds for us = the ledger's receivable = captured minus refunded by the API; and all balances."""
+    rule = "the sums agree"
+    # A disbursement is the merchant's own money at the bank: it moves no balance, and has its own accounts.
+    disbursed = {
+        payout["id"].removeprefix("po_") for payout in platform.payouts if payout["balance_transaction"] is None
+    }
+    at_bank: Counter[str] = Counter()
+    for operation in bank.values():
+        if operation.accepted and (
+            operation.kind == "capture" or (operation.kind == "authorization" and operation.capture)
+        ):
+            at_bank[operation.currency] += operation.amount
+        if operation.accepted and operation.kind == "refund":
+            at_bank[operation.currency] -= operation.amount
+        if operation.accepted and operation.kind == "payout" and operation.suffix not in disbursed:
+            at_bank[operation.currency] -= operation.amount
+    by_api: Counter[str] = Counter()
+    for charge in platform.charges:
+        by_api[charge["currency"]] += charge["amount_captured"]
+    for refund in platform.refunds:
+        if refund["status"] == "succeeded":
+            by_api[refund["currency"]] -= refund["amount"]
+    given: Counter[str] = Counter()
+    for payout in platform.payouts:
+        if payout["status"] == "paid" and payout["balance_transaction"] is not None:
+            by_api[payout["currency"]] -= payout["amount"]
+        elif payout["status"] == "paid":
+            given[payout["currency"]] += payout["amount"]
+    accounts = {(row["account"], row["currency"]): row["balance"] for row in platform.ledger["accounts"]}
+    net: Counter[str] = Counter()
+    for entry in platform.entries:
+        net[entry["currency"]] += entry["net"]
+    funds: Counter[str] = Counter()
+    for part in ("available", "pending"):
+        for row in platform.balance[part]:
+            funds[row["currency"]] += row["amount"]
+    if not platform.ledger["balanced"]:
+        yield Violation(rule, f"the ledger does not balance: {platform.ledger['accounts']}")
+    for currency in sorted({*at_bank, *by_api, *given}):
+        receivable = accounts.get((f"receivable:{connector}", currency), 0)
+        if not at_bank[currency] == receivable == by_api[currency]:
+            yield Violation(
+                rule,
+                f"{currency}: the bank holds {at_bank[currency]}, the ledger says {receivable}, the API "
+                f"{by_api[currency]}",
+            )
+        clearing = accounts.get(("refunds", currency), 0)
+        if clearing:
+            yield Violation(rule, f"{currency}: {clearing} of refunds is under way, though none is")
+        under_way = accounts.get(("payouts", currency), 0)
+        if under_way:
+            yield Violation(rule, f"{currency}: {under_way} of payouts is under way, though none is")
+        from_bank = -accounts.get((f"provider:{connector}", currency), 0)
+        if not given[currency] == from_bank == accounts.get(("disbursements", currency), 0):
+            yield Violation(rule, f"{currency}: {given[currency]} was disbursed by the API, {from_bank} by the ledger")
+        owed = -accounts.get(("merchant", currency), 0)
+        if not owed == net[currency] == funds[currency]:
+            yield Violation(
+                rule,
+                f"{currency}: the merchant is owed {owed} by the ledger, {net[currency]} by the balance transactions, "
+                f"{funds[currency]} by the balance",
+            )
+
+
+def _events_are_told_once(platform: Platform) -> Iterator[Violation]:
+    """What happened once is one event, and what did not happen is none."""
+    events = Counter((event["type"], event["data"]["object"]["id"]) for event in platform.events)
+    expected: Counter[tuple[str, str]] = Counter()
+    for payment in platform.payments:
+        expected["payment_intent.created", payment["id"]] = 1
+        if payment["status"] in ("succeeded", "canceled"):
+            expected[f"payment_intent.{payment['status']}", payment["id"]] = 1
+    for charge in platform.charges:
+        expected[f"charge.{charge['status']}", charge["id"]] = 1
+    for refund in platform.refunds:
+        expected["refund.created", refund["id"]] = 1
+        if refund["status"] == "failed":
+            expected["refund.failed", refund["id"]] = 1
+    for payout in platform.payouts:
+        expected["payout.created", payout["id"]] = 1
+        if payout["status"] in ("paid", "failed", "canceled"):
+            expected[f"payout.{payout['status']}", payout["id"]] = 1
+    watched = {type for type, _ in expected}
+    for place in expected.keys() | {place for place in events if place[0] in watched}:
+        if events[place] != expected[place]:
+            type, id = place
+            yield Violation(
+                "events are told once", f"{type} of {id}: {events[place]} events, {expected[place]} expected", (id,)
+            )
+
+
+def _events_reach_the_merchant(platform: Platform, delivered: Mapping[str, int]) -> Iterator[Violation]:
+    """Every event that the endpoint wants comes there, at least once, and no other."""
+    rule = "events reach the merchant"
+    wanted = {event["id"]: event for event in platform.events if event["type"] in EVENTS}
+    for id, event in wanted.items():
+        if not delivered.get(id):
+            yield Violation(rule, f"{id}, {event['type']}, never came", (id, event["data"]["object"]["id"]))
+    for id in delivered:
+        if id not in wanted:
+            yield Violation(rule, f"{id} came, and is no event", (id,))
+
+
+def _orders_end_well(told: list[Told], platform: Platform) -> Iterator[Violation]:
+    """An order is placed where its payment was taken and stays, and its stock is sold; else both are given back. Its
+    payment has no story: it is known by the order."""
+    rule = "orders end well"
+    payments = {payment["id"]: payment for payment in platform.payments}
+    refunds = {refund["id"] for refund in platform.refunds}
+    names = Counter(order["order_id"] for order in platform.orders)
+    stocked: dict[str, int] = {}
+    wanted: dict[str, tuple[str, int]] = {}
+    for one in told:
+        if one.order.what == "stock" and one.status == 200:
+            stocked[one.document["product_id"]] = one.order.params["available_count"]
+        if one.order.what == "order" and one.status == 202:
+            name, line = one.document["order_id"], one.document["products"][0]
+            wanted[name] = (line["product_id"], line["requested_count"])
+            if name not in names:
+                yield Violation(rule, f"order {name} was accepted, and does not exist", (one.order.story, name))
+    own = {order["payment_intent"] for order in platform.orders}
+    for id, payment in payments.items():
+        name = payment["metadata"].get("order_id")
+        if name is not None and id not in own:
+            yield Violation(rule, f"{id} is for {name}, which knows nothing of it", (id, name, name.rpartition("-")[0]))
+    sold: Counter[str] = Counter()
+    for order in platform.orders:
+        name, paid = order["order_id"], payments.get(order["payment_intent"] or "")
+        about = (order["id"], order["payment_intent"] or "", name.rpartition("-")[0])
+        taken = paid is not None and paid["status"] == "succeeded"
+        if names[name] > 1:
+            yield Violation(rule, f"{name} is {names[name]} orders", about)
+        match order["status"]:
+            case "placed":
+                if paid is None or not taken or paid["amount_received"] != order["amount_total"]:
+                    yield Violation(rule, f"{name} is placed, and its payment is {paid}", about)
+                if order["refund"] is not None:
+                    yield Violation(rule, f"{name} is placed, and refunded by {order['refund']}", about)
+                product, count = wanted.get(name, ("", 0))
+                sold[product] += count
+            case "payment_failed":
+                if taken and order["refund"] not in refunds:
+                    yield Violation(rule, f"{name} has failed, and {paid} was not given back", about)
+                if paid is not None and paid["status"] not in ("succeeded", "canceled"):
+                    yield Violation(rule, f"{name} has failed, and {paid['id']} is {paid['status']}", about)
+            case status:
+                yield Violation("nothing is left under way", f"order {name} is {status}", about)
+    for stock in platform.products:
+        id = stock["product_id"]
+        counts = (stock["available_count"], stock["reserved_count"], stock["sold_count"])
+        if id in stocked and counts != (stocked[id] - sold[id], 0, sold[id]):
+            what = f"of {stocked[id]} {id} {sold[id]} went with orders; available, reserved, sold are {counts}"
+            yield Violation(rule, what, (id.removeprefix("book-"),))
+
+
+def _plain(operation: Performed | None) -> str:
+    if operation is None:
+        return "nothing"
+    parent = f" of {operation.parent}" if operation.parent is not None else ""
+    taken = " (captured)" if operation.capture else ""
+    return (
+        f"{operation.kind} {operation.reference}{parent}, {operation.amount} {operation.currency}{taken}, "
+        f"{operation.status}"
+    )

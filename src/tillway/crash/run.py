@@ -1,0 +1,688 @@
+"""The kill -9 harness: server and bank are killed over and over while clients pay; then the books are compared.
+
+    python -m tillway.crash.run --store postgresql --kills 3000 --seed 7 --dir /var/tmp/crashes
+
+`tillway serve` is killed at random moments, while it starts, right after the bank has written an effect down, and while
+the store writes its log; each time it is started again at once on the same data directory. On a store that several
+processes share there are several servers, and what dies is drawn: one worker, one server, all of them, or the database
+(`crash_grounds`). The bank, `tillway bank` with faults, is the witness, and is killed now and then itself. Afterwards
+the faults are switched off, the servers are killed and started a last time, and everything has to come to rest within
+SETTLE_SECONDS. Then the clients' answers, the API, the bank's journal and the store are reconciled (`crash_reconcile`).
+
+docs/testing-crashes.md says what is checked and how to read a violation.
+"""
+
+import argparse
+import asyncio
+import itertools
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import aiohttp
+import msgspec
+
+from tillway.crash.clients import Order, Shop
+from tillway.crash.hook import EVENTS, Hook
+from tillway.crash.processes import Daemon, EndedAlone, Launcher
+from tillway.crash.reconcile import Document, Performed, Platform, Violation, read_journal, reconcile
+from tillway.crash.report import story_of
+from tillway.crash.stores import Ground, Place, StoreName, Victim, changed, ground_of
+from tillway.domain.account import Scope
+from tillway.engine.clock import Clock
+from tillway.simulation.audit_check import audit_damage
+from tillway.store.codec import QUEUES
+from tillway.store.port import Store
+
+SETTLE_SECONDS = 20.0
+"""How long after a restart everything that a dead process left must be settled, as long as the bank answers."""
+
+STOP_SECONDS = 30.0
+COMMAND_SECONDS = 60.0
+CONNECTOR = "bank"
+CLIENTS, JOURNAL, REPORT = "clients.jsonl", "bank.journal", "report.txt"
+"""What the clients and the bank wrote down, and what came of it, in the directory of the run."""
+
+NOTICE_SECRET = "whsec_of_the_crash_harness"
+PAGE = 100
+LEASES_SECONDS = (3, 3, 12)
+"""Leases that restarts draw from: the shortest, so that much is taken over while the kills go on, and the default."""
+
+REPLAYS_MAX = 2_000
+"""Most answered orders that are sent again in the end."""
+
+Point = Literal["any moment", "while it starts", "after an effect at the bank", "while it writes"]
+POINTS: dict[Point, int] = {
+    "any moment": 35,
+    "while it starts": 8,
+    "after an effect at the bank": 37,
+    "while it writes": 20,
+}
+WAIT_MAX_SECONDS = 0.8
+"""How long a kill waits for its moment to come."""
+
+AWAY_SECONDS = (0.0, 0.0, 0.3, 1.0)
+"""How long the bank and the database stay away, drawn from these."""
+
+AGED_SECONDS = 3600
+"""So far ahead of now every entry of the audit trail has come of age."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. `at_once` and `per_second` bound the shoppers under way and those who come anew; None: as many as the
+    store can bear on two cores."""
+
+    directory: Path
+    store: StoreName = "sqlite"
+    kills: int = 300
+    seed: int = 1
+    mutant: Path | None = None
+    at_once: int | None = None
+    per_second: float | None = None
+    bank_killed_every: int = 12
+    last_lease_seconds: int | None = None
+    """The lease of the last start; None: the default, under which SETTLE_SECONDS is promised."""
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What came of a run. Durations are seconds."""
+
+    seed: int
+    store: str = "sqlite"
+    kills: Counter[str] = msgspec.field(default_factory=Counter)
+    victims: Counter[str] = msgspec.field(default_factory=Counter)
+    bank_kills: int = 0
+    stories: int = 0
+    answers: Counter[str] = msgspec.field(default_factory=Counter)
+    operations: Counter[str] = msgspec.field(default_factory=Counter)
+    replays: int = 0
+    deliveries: int = 0
+    repeated: int = 0
+    """Deliveries of events that the merchant had been told of already."""
+    storm_seconds: float = 0.0
+    seconds: float = 0.0
+    settled_after: float = 0.0
+    start_median: float = 0.0
+    start_longest: float = 0.0
+    deaths: list[tuple[float, str]] = msgspec.field(default_factory=list)
+    violations: list[Violation] = msgspec.field(default_factory=list)
+
+
+Say = Callable[[str], None]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description="Kill Tillway over and over, and reconcile what is left.")
+    options.add_argument("--store", choices=get_args(StoreName), default="sqlite", help="what the servers stand on")
+    options.add_argument("--kills", type=int, default=300, help="how often something is killed (default 300)")
+    options.add_argument("--seed", type=int, default=None, help="what everything is drawn from (default: the time)")
+    options.add_argument("--dir", type=Path, default=None, help="where to work; kept (default: a new directory)")
+    options.add_argument("--mutant", type=Path, default=None, help="a file of Python with a seeded bug")
+    given = options.parse_args()
+    seed = given.seed if given.seed is not None else int(time.time())
+    directory = given.dir or Path(tempfile.mkdtemp(prefix="tillway-crashes-"))
+    if not _ours(directory):
+        options.error(f"{directory} has files that are not of an earlier run. Name a new directory.")
+    plan = Plan(directory=directory, store=given.store, kills=given.kills, seed=seed, mutant=given.mutant)
+    report = asyncio.run(run(plan, say=lambda text: print(text, file=sys.stderr, flush=True)))
+    print(describe(report, plan))
+    sys.exit(1 if report.violations else 0)
+
+
+def _ours(directory: Path) -> bool:
+    """Whether the directory may be emptied: it is new, empty, or an earlier run's."""
+    return not directory.exists() or (directory / CLIENTS).exists() or not any(directory.iterdir())
+
+
+async def run(plan: Plan, *, say: Say = lambda text: None) -> Report:
+    """Carry out a plan. The directory is emptied first, and kept afterwards with journals and logs."""
+    report = Report(seed=plan.seed, store=plan.store)
+    chance = random.Random(f"kills {plan.seed}")
+    began = time.monotonic()
+    async with _stage(plan, began) as stage:
+        try:
+            await _kill(plan, stage, report, chance, say)
+            report.storm_seconds = time.monotonic() - began
+            say("faults off, the last kill; everything must come to rest")
+            await _come_to_rest(stage, report)
+            bank = await _account(plan, stage, report, chance, say)
+            report.operations.update(f"{one.kind} {one.status}" for one in bank.values())
+        except EndedAlone as ended:
+            report.violations.append(Violation("processes end only when they are killed", str(ended)))
+        report.stories = stage.shop.stories
+        report.answers.update(f"{told.order.what} {told.status} {told.code}".strip() for told in stage.shop.told)
+        report.deliveries = stage.hook.received.total()
+        report.repeated = report.deliveries - len(stage.hook.received)
+        starts = sorted(itertools.chain.from_iterable(server.ready_seconds for server in stage.servers)) or [0.0]
+        report.start_median, report.start_longest = starts[len(starts) // 2], starts[-1]
+    report.seconds = time.monotonic() - began
+    (plan.directory / REPORT).write_text(describe(report, plan) + "\n")
+    return report
+
+
+# The stage.
+
+
+class Site(msgspec.Struct, frozen=True):
+    """One server: where it is, and the process."""
+
+    place: Place
+    data: Path
+    server: Daemon
+
+
+class Stage(msgspec.Struct, kw_only=True):
+    """Everything that runs, and how to start it."""
+
+    plan: Plan
+    ground: Ground
+    sites: tuple[Site, ...]
+    bank: Daemon
+    shop: Shop
+    hook: Hook
+    account: str
+    session: aiohttp.ClientSession
+    journal: Path
+    doors: "itertools.cycle[str]"
+    """The servers' URLs, one after the other: whoever is asked, the answer is the same."""
+
+    @property
+    def servers(self) -> list[Daemon]:
+        return [site.server for site in self.sites]
+
+    async def start_server(self, site: Site, *, lease_seconds: int | None = None) -> None:
+        lease = [] if lease_seconds is None else ["--lease-seconds", str(lease_seconds)]
+        where = ["--data-dir", str(site.data), "--port", str(site.server.port), *self.ground.arguments(site.data)]
+        many = [] if site.place.workers == 1 else ["--workers", str(site.place.workers)]
+        # Charges are available at once, so that there is something to pay out.
+        rules = ["--settlement-days", "0", "--payout-delay-seconds", "1"]
+        await site.server.start(["serve", *where, *many, *rules, *lease])
+
+    async def ready(self) -> None:
+        for server in self.servers:
+            await server.ready()
+
+    async def start_bank(self, faults: Document) -> None:
+        await self.bank.start(
+            [
+                "bank",
+                *("--port", str(self.bank.port)),
+                *("--journal", str(self.journal)),
+                *("--notice-url", f"{_url(self.servers[0])}/connectors/test/{CONNECTOR}/notices"),
+                *("--notice-secret", NOTICE_SECRET),
+                *("--faults", msgspec.json.encode(faults).decode()),
+            ]
+        )
+        await self.bank.ready()
+
+
+@asynccontextmanager
+async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
+    """Everything set up and stopped again, whatever happens in between."""
+    directory = plan.directory.absolute()
+    assert _ours(directory), f"{directory} is not of an earlier run"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    ground = await asyncio.to_thread(ground_of, plan.store, directory)
+    try:
+        async with _staged(plan, ground, directory, began) as stage:
+            yield stage
+    finally:
+        await asyncio.to_thread(ground.close)
+
+
+@asynccontextmanager
+async def _staged(plan: Plan, ground: Ground, directory: Path, began: float) -> AsyncIterator[Stage]:
+    bank_port, *ports = _free_ports(1 + len(ground.places))
+    data = [directory / place.name for place in ground.places]
+    account, secret_key = _install(data[0], ground.arguments(data[0]), bank_port)
+    for other in data[1:]:
+        other.mkdir(mode=0o700)
+        shutil.copy(data[0] / "keys.json", other)
+    launcher = await Launcher.begin(mutant=plan.mutant)
+    sites = tuple(
+        Site(
+            place, where, Daemon(launcher, f"the server on {place.name}", port, directory / f"server-{place.name}.log")
+        )
+        for place, where, port in zip(ground.places, data, ports, strict=True)
+    )
+    bank = Daemon(launcher, "the bank", bank_port, directory / "bank.log")
+    urls = [_url(site.server) for site in sites]
+    shop = Shop(urls, secret_key, plan.seed, directory / CLIENTS, account=account, began=began)
+    hook = Hook()
+    session = aiohttp.ClientSession(
+        headers={"authorization": f"Bearer {secret_key}"}, timeout=aiohttp.ClientTimeout(total=60)
+    )
+    try:
+        await hook.open()
+        yield Stage(
+            plan=plan,
+            ground=ground,
+            sites=sites,
+            bank=bank,
+            shop=shop,
+            hook=hook,
+            account=account,
+            session=session,
+            journal=directory / JOURNAL,
+            doors=itertools.cycle(urls),
+        )
+    finally:
+        await shop.close()
+        await session.close()
+        await launcher.end()
+        await hook.close()
+
+
+def _url(server: Daemon) -> str:
+    return f"http://127.0.0.1:{server.port}"
+
+
+def _install(data: Path, store: list[str], bank_port: int) -> tuple[str, str]:
+    """A data directory whose test mode pays over the bank, made by the commands that everybody uses."""
+    where = ("--data-dir", str(data), *store)
+    made = msgspec.json.decode(_tillway("init", *where, "--json"))
+    settings = (f"base_url=http://127.0.0.1:{bank_port}", f"notice_secret={NOTICE_SECRET}")
+    chosen = [argument for setting in settings for argument in ("--set", setting)]
+    _tillway("connectors", "add", CONNECTOR, "--kind", "http_bank", "--default", *chosen, *where)
+    return made["account"], made["secret_key"]
+
+
+def _tillway(*arguments: str) -> bytes:
+    """What one command prints on its standard output. What it says beside that is shown only where it fails."""
+    command = (sys.executable, "-m", "tillway.cli.main", *arguments)
+    done = subprocess.run(command, capture_output=True, timeout=COMMAND_SECONDS)
+    if done.returncode != 0:
+        raise EndedAlone(f"tillway {' '.join(arguments[:2])} failed: {done.stderr.decode(errors='replace')}")
+    return done.stdout
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+# The kills.
+
+
+def faults_for(chance: random.Random) -> Document:
+    """What goes wrong at the bank until its next death: a little of everything."""
+
+    def rule(fault: str, probability: float, **more: Any) -> Document:
+        return {"fault": fault, "probability": round(probability * chance.uniform(0.3, 1.7), 4), **more}
+
+    return {
+        "seed": chance.randrange(1 << 30),
+        "rules": [
+            rule("slow", 0.20, ms=chance.choice((20, 60))),
+            rule("slow", 0.02, ms=1_500),
+            rule("slow", 0.05, ms=5_000),
+            rule("lose_request", 0.02),
+            rule("lose_answer", 0.03),
+            rule("reset_before", 0.02),
+            rule("reset_after", 0.03),
+            rule("half_body", 0.03),
+            rule("error_before", 0.02),
+            rule("error_after", 0.03),
+            rule("throttle", 0.04),
+            rule("slow", 0.05, ms=300, operation="look_up"),
+            rule("error_before", 0.06, operation="look_up"),
+            rule("half_body", 0.04, operation="look_up"),
+            rule("early_notice", 0.06),
+            rule("late_notice", 0.06, ms=chance.choice((150, 2_000))),
+            rule("duplicate_notice", 0.10),
+            rule("stale_notice", 0.04),
+            rule("lose_notice", 0.05),
+        ],
+    }
+
+
+async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random, say: Say) -> None:
+    """The stormy part: clients trade while servers and database die `plan.kills` times."""
+    await stage.start_bank(faults_for(chance))
+    for site in stage.sites:
+        await stage.start_server(site)
+    await stage.ready()
+    async with stage.session.post(
+        next(stage.doors) + "/v1/webhook_endpoints",
+        data=[("url", stage.hook.url), *(("enabled_events[]", type) for type in EVENTS)],
+    ) as answer:
+        assert answer.status == 200, await answer.text()
+    per_second = plan.per_second or stage.ground.shoppers_per_second
+    at_once = plan.at_once or stage.ground.shoppers_at_once
+    trading = asyncio.create_task(stage.shop.trade(at_once=at_once, per_second=per_second))
+    victims: list[Site] = list(stage.sites)
+    try:
+        for number in range(1, plan.kills + 1):
+            point = chance.choices(list(POINTS), list(POINTS.values()))[0]
+            if point == "while it starts":
+                victim: Victim = "a server" if len(victims) == 1 else "all servers"
+            else:
+                victim = chance.choices(list(stage.ground.victims), list(stage.ground.victims.values()))[0]
+                victims = list(stage.sites) if victim == "all servers" else [chance.choice(stage.sites)]
+            await _moment(point, stage, chance)
+            report.kills[point] += 1
+            report.victims[victim] += 1
+            await _strike(victim, victims, stage, report, chance, point)
+            if number % plan.bank_killed_every == 0:
+                await stage.bank.kill()
+                report.bank_kills += 1
+                report.deaths.append((stage.shop.elapsed(), "the bank"))
+                await asyncio.sleep(chance.choice(AWAY_SECONDS))
+                await stage.start_bank(faults_for(chance))
+            for site in stage.sites:
+                if site.server.pid is None:
+                    await stage.start_server(site, lease_seconds=chance.choice(LEASES_SECONDS))
+            if trading.done():
+                await trading
+            if number % 50 == 0:
+                say(f"{number} kills, {stage.shop.stories} shoppers, {stage.shop.elapsed():.0f} s")
+        await stage.ready()
+    finally:
+        trading.cancel()
+
+
+async def _strike(
+    victim: Victim, victims: list[Site], stage: Stage, report: Report, chance: random.Random, point: Point
+) -> None:
+    """Kill. Of the servers that are gone then, `pid` is None; a worker is replaced by its own server, and the database
+    is there again on return."""
+
+    def died(what: str) -> None:
+        report.deaths.append((stage.shop.elapsed(), f"{what}, {point},"))
+
+    match victim:
+        case "a worker":
+            workers = [(site, worker) for site in stage.sites for worker in site.server.workers()]
+            if workers:
+                site, worker = chance.choice(workers)
+                os.kill(worker, signal.SIGKILL)
+                died(f"a worker of {site.server.name}")
+            else:
+                await victims[0].server.kill()
+                died(victims[0].server.name)
+        case "a server" | "all servers":
+            await asyncio.gather(*(site.server.kill() for site in victims))
+            died("everything" if len(victims) > 1 else victims[0].server.name)
+        case "the database":
+            # Whoever is left has to bear it; now and then nobody is.
+            alone = chance.random() < 0.7
+            killed = [] if alone else [site.server.kill() for site in stage.sites]
+            died("the database" if alone else "the database with everything")
+            await asyncio.gather(stage.ground.die(), *killed)
+            await asyncio.sleep(chance.choice(AWAY_SECONDS))
+            await stage.ground.rise()
+
+
+async def _moment(point: Point, stage: Stage, chance: random.Random) -> None:
+    """Return when it is time to kill."""
+    if point == "while it starts":
+        await asyncio.sleep(chance.uniform(0.0, 0.03))
+        return
+    await stage.ready()
+    await asyncio.sleep(chance.uniform(0.05, 0.3))
+    written = stage.ground.written if point == "while it writes" else lambda: changed(stage.journal)
+    if point == "any moment" or written() is None:
+        await asyncio.sleep(min(chance.expovariate(8.0), WAIT_MAX_SECONDS))
+    else:
+        await _until_written(written, chance.randint(1, 6 if point == "after an effect at the bank" else 12), chance)
+
+
+async def _until_written(written: Callable[[], int | None], times: int, chance: random.Random) -> None:
+    """Wait until something was written `times` times, and 0 to 4 ms more. It looks every half millisecond."""
+    deadline = time.monotonic() + WAIT_MAX_SECONDS
+    seen = written()
+    while times > 0 and time.monotonic() < deadline:
+        await asyncio.sleep(0.0005)
+        now = written()
+        if now != seen:
+            seen, times = now, times - 1
+    await asyncio.sleep(chance.choice((0.0, 0.0, 0.001, 0.002, 0.004)))
+
+
+# Rest.
+
+
+async def _come_to_rest(stage: Stage, report: Report) -> None:
+    """Faults off, one more death, and then nothing may be left under way SETTLE_SECONDS after the start."""
+    async with stage.session.post(f"http://127.0.0.1:{stage.bank.port}/_faults", json={"rules": []}) as answer:
+        answer.raise_for_status()
+    await asyncio.gather(*(server.kill() for server in stage.servers))
+    report.deaths.append((stage.shop.elapsed(), "everything, for the last time,"))
+    for site in stage.sites:
+        await stage.start_server(site, lease_seconds=stage.plan.last_lease_seconds)
+    await stage.ready()
+    restarted = time.monotonic()
+    await asyncio.gather(
+        stage.shop.wind_up(within_seconds=SETTLE_SECONDS + 10), _settled(stage, report, restarted, SETTLE_SECONDS)
+    )
+
+
+async def _settled(stage: Stage, report: Report, since: float, within_seconds: float) -> None:
+    """Note how long it takes until nothing is under way; what still is at the end of the time is a violation."""
+    left: list[str] = []
+    while time.monotonic() - since < within_seconds:
+        left = await _under_way(stage)
+        if not left:
+            report.settled_after = max(report.settled_after, time.monotonic() - since)
+            return
+        await asyncio.sleep(0.5)
+    for what in left[:20]:
+        report.violations.append(
+            Violation(
+                f"all is settled {within_seconds:.0f} seconds after a restart",
+                f"{what}, and {len(left) - 1} others",
+                (what.split()[0],),
+            )
+        )
+
+
+async def _under_way(stage: Stage) -> list[str]:
+    document = await _get(stage, "/ops/v1/doubts", limit=PAGE)
+    found = [f"{doubt['id']} of {doubt['subject']} is {doubt['state']}" for doubt in document["data"]]
+    page = await _get(stage, "/v1/payment_intents/search", query="status:'processing'", limit=PAGE)
+    found += [f"{payment['id']} is processing" for payment in page["data"]]
+    refunds = await _all(stage, *LISTINGS["refunds"])
+    found += [f"{refund['id']} is pending" for refund in refunds if refund["status"] == "pending"]
+    for status in ("pending", "in_transit"):
+        page = await _get(stage, "/v1/payouts", status=status, limit=PAGE)
+        found += [f"{payout['id']} is {status}" for payout in page["data"]]
+    for status in ("checking", "paying", "arranging_delivery"):
+        page = await _get(stage, "/ops/v1/orders", status=status, limit=PAGE)
+        found += [f"{order['id']} is {status}" for order in page["data"]]
+    page = await _get(stage, "/v1/events", delivery_success="false", limit=PAGE)
+    return found + [f"{event['id']} is not delivered" for event in page["data"]]
+
+
+async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Random, say: Say) -> dict[str, Performed]:
+    """Clients come back for what they gave up and for what they were told, unless something is wrong already; then the
+    books are opened and compared. What the bank performed, for the report."""
+    shop = stage.shop
+    for order in shop.unanswered:
+        report.violations.append(
+            Violation("who asks is answered", f"{order.what} was never answered", (order.story, order.key))
+        )
+    shop.unanswered.clear()
+    if not report.violations:
+        await _ask_again(stage, report, chance, say)
+    platform = Platform(
+        **{name: await _all(stage, path, fields) for name, (path, fields) in LISTINGS.items()},
+        ledger=await _get(stage, "/ops/v1/ledger"),
+        balance=await _get(stage, "/v1/balance"),
+        doubts=(await _get(stage, "/ops/v1/doubts", limit=PAGE))["data"],
+    )
+    await _stop(stage, report)
+    bank, violations = read_journal(stage.journal)
+    report.violations += violations
+    report.violations += reconcile(shop.told, platform, bank, connector=CONNECTOR, delivered=stage.hook.received)
+    store = await stage.ground.open()
+    try:
+        report.violations += [violation async for violation in _inside(store, stage)]
+    finally:
+        await store.close()
+    for server in stage.servers:
+        report.violations += _unexpected(server.log)
+    return bank
+
+
+async def _ask_again(stage: Stage, report: Report, chance: random.Random, say: Say) -> None:
+    """What was given up is ordered once more, and what was answered must be answered as before."""
+    shop = stage.shop
+    await shop.come_back(list(shop.given_up.values()), within_seconds=30)
+    await _settled(stage, report, time.monotonic(), SETTLE_SECONDS)
+    answered: dict[str, Order] = {told.order.key: told.order for told in shop.told if told.final}
+    again = chance.sample(sorted(answered), min(len(answered), REPLAYS_MAX))
+    say(f"at rest after {report.settled_after:.1f} s; asking {len(again)} orders again, then the books are opened")
+    for told in await shop.ask_again([answered[key] for key in again], within_seconds=60):
+        report.replays += 1
+        if not told.replayed:
+            report.violations.append(
+                Violation(
+                    "a key is never forgotten",
+                    f"{told.order.what} was answered anew with {told.status}: {told.body[:300]!r}",
+                    (told.order.story, told.order.key),
+                )
+            )
+    for order in shop.unanswered:
+        report.violations.append(
+            Violation("who asks is answered", f"{order.what} was not answered again", (order.story, order.key))
+        )
+
+
+async def _stop(stage: Stage, report: Report) -> None:
+    for server in stage.servers:
+        status = await asyncio.wait_for(server.terminate(), STOP_SECONDS)
+        if status != 0:
+            report.violations.append(Violation("SIGTERM ends the server cleanly", f"its exit code was {status}"))
+    await stage.bank.kill()
+
+
+async def _inside(store: Store, stage: Stage) -> AsyncIterator[Violation]:
+    """What the store itself has against it: its database's own inspection, tasks that nobody has ended, and an audit
+    trail that does not lead to the records as they are, version by version."""
+    damage = await stage.ground.damage()
+    if damage:
+        yield Violation("the database is whole", damage)
+    clock = Clock()
+    for queue in sorted(set(QUEUES.values()) - {"audit"}):
+        for task in await store.peek(queue, now_ms=clock.now_ms(), limit=PAGE):
+            # Authorizations that nobody has captured expire in some days.
+            if queue != "expiries" or task.due_at_ms <= clock.now_ms():
+                yield Violation("every task ends", f"{task.key} is still in {queue}: {task.body[:300]!r}", (task.key,))
+    ahead = Clock(lambda: time.time_ns() + AGED_SECONDS * 1_000_000_000)
+    torn = await audit_damage(store, Scope(account=stage.account, mode="test").key, ahead)
+    if torn:
+        yield Violation("the audit trail leads to what is there", torn)
+
+
+def _unexpected(log: Path) -> list[Violation]:
+    """The first exception that the server did not expect, if there was one."""
+    text = log.read_text(errors="replace")
+    place = text.find("Traceback (most recent call last)")
+    return [] if place < 0 else [Violation("the server is never surprised", text[max(place - 300, 0) : place + 3_000])]
+
+
+async def _get(stage: Stage, path: str, **params: Any) -> Document:
+    async with stage.session.get(next(stage.doors) + path, params=params) as answer:
+        document: Document = msgspec.json.decode(await answer.read())
+        assert answer.status == 200, f"GET {path} was answered {answer.status}: {document}"
+        return document
+
+
+LISTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "payouts": ("/v1/payouts", ("id", "object", "status", "amount", "currency", "balance_transaction")),
+    "payments": (
+        "/v1/payment_intents",
+        ("id", "object", "status", "amount", "amount_received", "currency", "latest_charge", "metadata"),
+    ),
+    "charges": (
+        "/v1/charges",
+        (
+            *("id", "object", "status", "amount", "amount_captured", "amount_refunded", "captured", "currency"),
+            *("payment_intent", "metadata"),
+        ),
+    ),
+    "refunds": ("/v1/refunds", ("id", "object", "status", "amount", "currency", "charge")),
+    "entries": ("/v1/balance_transactions", ("currency", "net")),
+    "events": ("/v1/events", ("id", "type", "data")),
+    "orders": ("/ops/v1/orders", ("id", "order_id", "status", "amount_total", "payment_intent", "refund")),
+    "products": ("/ops/v1/products", ("id", "product_id", "available_count", "reserved_count", "sold_count")),
+}
+"""The listings that are read in the end, and what is kept of each object: thousands of kills leave a lot of them."""
+
+
+async def _all(stage: Stage, path: str, fields: tuple[str, ...]) -> list[Document]:
+    """Those fields of every object of a listing, newest first; of an event's data only which object it is about."""
+    found: list[Document] = []
+    more: dict[str, str] = {}
+    while True:
+        page = await _get(stage, path, limit=PAGE, **more)
+        for document in page["data"]:
+            kept = {name: document[name] for name in fields}
+            if "data" in kept:
+                kept["data"] = {"object": {"id": kept["data"]["object"]["id"]}}
+            found.append(kept)
+        if not page["has_more"]:
+            return found
+        more = {"starting_after": page["data"][-1]["id"]}
+
+
+# Words.
+
+
+def describe(report: Report, plan: Plan) -> str:
+    """The report as text; each violation with what is known about it."""
+    kills = sum(report.kills.values())
+    lines = [
+        f"seed {report.seed} on {report.store}: {kills} kills, and {report.bank_kills} of the bank, in "
+        f"{report.storm_seconds:.0f} s, {report.seconds:.0f} s in all",
+        *(f"  {count:6} {victim}" for victim, count in report.victims.most_common()),
+        *(f"  {count:6} {point}" for point, count in report.kills.most_common()),
+        f"  started in {report.start_median * 1000:.0f} ms (median), {report.start_longest * 1000:.0f} ms (longest)",
+        f"  {report.stories} shoppers; at rest {report.settled_after:.1f} s after the last start; "
+        f"{report.replays} orders asked again",
+        f"  {report.deliveries} webhooks, {report.repeated} of them repeated",
+        "the bank:",
+        *(f"  {count:6} {what}" for what, count in sorted(report.operations.items())),
+        "the clients heard:",
+        *(f"  {count:6} {what}" for what, count in sorted(report.answers.items())),
+        f"{len(report.violations)} violations",
+    ]
+    for violation in report.violations[:STORIES_MAX]:
+        lines += ["", f"VIOLATED: {violation.rule}", f"    {violation.what}"]
+        lines += story_of(violation, plan.directory / CLIENTS, plan.directory / JOURNAL, report.deaths)
+    lines += [
+        f"VIOLATED: {violation.rule}: {violation.what}" for violation in report.violations[STORIES_MAX:VIOLATIONS_MAX]
+    ]
+    if report.violations:
+        lines += [
+            "",
+            f"the same again, but for the chance of the moment: --store {plan.store} --kills {kills} "
+            f"--seed {plan.seed}",
+        ]
+    return "\n".join(lines)
+
+
+STORIES_MAX, VIOLATIONS_MAX = 10, 100
+"""Violations that are told with their stories, and at all."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""The stores under the crash harness: how each is set up, what of it dies, and what is to be seen of it afterwards."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sqlite3
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+from tillway.crash import ministack, postgres_server
+from tillway.store.port import Store
+from tillway.store.sqlite import SqliteStore
+
+StoreName = Literal["sqlite", "postgresql", "dynamodb"]
+DATABASE = "tillway.db"
+
+Victim = Literal["a worker", "a server", "all servers", "the database"]
+
+
+class Place(msgspec.Struct, frozen=True):
+    """One server: the name of its data directory, and how many processes it has."""
+
+    name: str
+    workers: int = 1
+
+
+class Ground(Protocol):
+    places: tuple[Place, ...]
+    victims: dict[Victim, int]
+    """What a kill may hit, by how often."""
+    shoppers_per_second: float
+    shoppers_at_once: int
+
+    def arguments(self, data: Path) -> list[str]:
+        """What names the store on the command line of an installation at `data`; nothing where that has it itself."""
+
+    def written(self) -> int | None:
+        """What changes whenever the store writes its log; None where nobody can see it."""
+
+    async def die(self) -> None:
+        """The database ends without warning, and everything that it has not flushed is gone."""
+
+    async def rise(self) -> None:
+        """It starts again on what is left."""
+
+    async def open(self) -> Store:
+        """The store, for whoever looks into it once the servers have stopped."""
+
+    async def damage(self) -> str:
+        """What the database's own inspection says against it; empty where it has nothing."""
+
+    def close(self) -> None: ...
+
+
+class SqliteGround:
+    places: tuple[Place, ...] = (Place("data"),)
+    victims: dict[Victim, int] = {"a server": 1}
+    shoppers_per_second = 30.0
+    shoppers_at_once = 120
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "data" / DATABASE
+        self._log = directory / "data" / f"{DATABASE}-wal"
+
+    def arguments(self, data: Path) -> list[str]:
+        return []
+
+    def written(self) -> int | None:
+        return changed(self._log)
+
+    async def die(self) -> None:
+        raise AssertionError("a file does not die")
+
+    async def rise(self) -> None:
+        raise AssertionError("a file does not rise")
+
+    async def open(self) -> Store:
+        return await SqliteStore.open(self._file)
+
+    async def damage(self) -> str:
+        connection = sqlite3.connect(self._file)
+        try:
+            said = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+        finally:
+            connection.close()
+        return "" if said == ["ok"] else "; ".join(said)
+
+    def close(self) -> None:
+        pass
+
+
+_TORN = """
+WITH meant AS (
+    SELECT key, jsonb_array_elements_text(terms::jsonb) AS partition FROM record WHERE terms IS NOT NULL
+)
+(TABLE meant EXCEPT SELECT key, partition FROM term) UNION ALL (SELECT key, partition FROM term EXCEPT TABLE meant)
+LIMIT 10"""
+"""Entries of the one index that PostgreSQL does not keep by itself, where they are not what the records say."""
+
+
+class PostgresGround:
+    """A database that two servers share, as two hosts would: each has a data directory of its own, and one has two
+    processes."""
+
+    places: tuple[Place, ...] = (Place("data", workers=2), Place("other"))
+    victims: dict[Victim, int] = {"a worker": 40, "a server": 34, "all servers": 14, "the database": 12}
+    shoppers_per_second = 25.0
+    shoppers_at_once = 120
+
+    def __init__(self, directory: Path) -> None:
+        self._server = postgres_server.own_server()
+        self._logs = self._server.data / "pg_wal"
+        self._kept = directory / "postgresql.log"
+        self._log: Path | None = None
+
+    def arguments(self, data: Path) -> list[str]:
+        return ["--store", self._server.url]
+
+    def written(self) -> int | None:
+        if self._log is None:
+            # One of them is written to for a while, and then the next.
+            self._log = max(self._logs.glob("0*"), key=changed, default=None)
+        return changed(self._log) if self._log is not None else None
+
+    async def die(self) -> None:
+        await asyncio.to_thread(self._server.stop, signal.SIGQUIT)
+
+    async def rise(self) -> None:
+        self._log = None
+        await asyncio.to_thread(self._server.start)
+
+    async def open(self) -> Store:
+        from tillway.store.postgres import PostgresStore
+
+        return await PostgresStore.open(self._server.url)
+
+    async def damage(self) -> str:
+        import asyncpg
+
+        connection = await asyncpg.connect(self._server.url, server_settings={"search_path": "tillway"})
+        try:
+            torn = await connection.fetch(_TORN)
+        finally:
+            await connection.close()
+        return "; ".join(f"{row['key']} and its term {row['partition']}" for row in torn)
+
+    def close(self) -> None:
+        shutil.copyfile(self._server.folder / "log", self._kept)
+        self._server.close()
+
+
+class DynamoGround:
+    """A table in an emulator that keeps everything in its memory, and so is never killed. It is slow: a payout, which
+    reads all entries of the last minutes, takes it seconds when there are a thousand, so there are few shoppers."""
+
+    places: tuple[Place, ...] = (Place("data"), Place("other"))
+    victims: dict[Victim, int] = {"a server": 75, "all servers": 25}
+    shoppers_per_second = 3.0
+    shoppers_at_once = 12
+
+    def __init__(self, directory: Path) -> None:
+        self._stack = ministack.start_any()
+        self._url = self._stack.url("crashes")
+
+    def arguments(self, data: Path) -> list[str]:
+        return ["--store", self._url]
+
+    def written(self) -> int | None:
+        return None
+
+    async def die(self) -> None:
+        raise AssertionError("the emulator would forget everything")
+
+    async def rise(self) -> None:
+        raise AssertionError("the emulator would forget everything")
+
+    async def open(self) -> Store:
+        from tillway.store.dynamodb import DynamoStore
+
+        return await DynamoStore.open(self._url)
+
+    async def damage(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def ground_of(store: StoreName, directory: Path) -> Ground:
+    """Raises `unittest.SkipTest`, saying why, where there is no such database to be had."""
+    match store:
+        case "sqlite":
+            return SqliteGround(directory)
+        case "postgresql":
+            return PostgresGround(directory)
+        case "dynamodb":
+            return DynamoGround(directory)
+
+
+def changed(file: Path) -> int:
+    try:
+        return os.stat(file).st_mtime_ns
+    except FileNotFoundError:
+        return 0

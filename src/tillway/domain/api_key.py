@@ -1,0 +1,27 @@
+"""API keys: how a merchant's programs prove who they are."""
+
+import hashlib
+from typing import Literal
+
+from tillway.domain.account import Mode
+from tillway.domain.record import Record
+
+
+class ApiKey(Record, frozen=True, kw_only=True):
+    """An API key, known by a digest of its secret alone (`key_` and 24 hexadecimal characters of SHA-256).
+
+    A restricted key may do what its `scopes` say; one without them may do everything.
+    """
+
+    account: str
+    mode: Mode
+    kind: Literal["secret", "publishable"]
+    hint: str
+    name: str = ""
+    scopes: tuple[str, ...] | None = None
+    expires_at: int | None = None
+    revoked_at: int | None = None
+
+
+def key_id(secret: str) -> str:
+    return "key_" + hashlib.sha256(secret.encode()).hexdigest()[:24]

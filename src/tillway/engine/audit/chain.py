@@ -1,0 +1,407 @@
+"""The chain of the audit trail: a task per scope links its entries into batches, and whoever doubts walks them.
+
+Processes write entries at the same time and their clocks differ, so an entry is linked only when it is
+FOLD_AFTER_SECONDS old: by then none with a smaller id can still be committed. One that appears nevertheless, because
+somebody put it there or because a clock was minutes behind, stands in no batch, and the walk names it.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Literal, TypeVar
+
+import msgspec
+
+from tillway.domain.account import SYSTEM, Scope
+from tillway.domain.audit import (
+    BATCH_MAX,
+    DIGEST_BYTES,
+    TASK_ID,
+    AuditBatch,
+    AuditEntry,
+    AuditTask,
+    batch_id,
+    first_head,
+    head_of,
+    leaf_of,
+    next_batch,
+    root_of,
+)
+from tillway.domain.record import Record
+from tillway.engine.audit.entries import task_write
+from tillway.engine.balance import FOLD_AFTER_SECONDS
+from tillway.engine.clock import Clock
+from tillway.engine.ids import time_prefix
+from tillway.store.codec import decode, write_of
+from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Row, Store
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Record)
+
+LINK_EVERY_SECONDS = 60
+IDLE_SECONDS_MAX = 900
+"""How often a scope's entries are linked, and how seldom it is looked where nothing happens."""
+
+BATCHES_AT_ONCE = 20
+"""Batches that one run of the task makes before it lets others go first."""
+
+PAGE_ROWS = 500
+PAGE_BATCHES = 20
+
+
+class AuditChain:
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+
+    async def run(self, row: Row) -> None:
+        """Link what has come of age in a scope, and come back later."""
+        scope_key = row.key.partition("/")[0]
+        task = _task(row)
+        try:
+            last = await last_batch(self.store, scope_key)
+            sequence, head = (last.sequence, last.head) if last is not None else (0, b"")
+        except Unreadable:
+            last, sequence, head = None, -1, b""
+        if (task.sequence, task.head) != (sequence, head):
+            # To go on from here would cover up what happened: `tillway audit verify` tells it.
+            log.error(
+                "the audit trail was changed and is not continued",
+                extra={"scope": scope_key, "expected": task.sequence, "found": sequence},
+            )
+            await self._put_off(scope_key, task, row.version, IDLE_SECONDS_MAX)
+            return
+        horizon = time_prefix(self.clock.now_ms() // 1000 - FOLD_AFTER_SECONDS)
+        version = row.version
+        for _ in range(BATCHES_AT_ONCE):
+            batch, more = await self._next(scope_key, last, horizon)
+            if batch is None:
+                idle = task.idle + 1
+                await self._put_off(scope_key, msgspec.structs.replace(task, idle=idle), version, _pause(idle))
+                return
+            due_at_ms = self.clock.now_ms() + (0 if more else LINK_EVERY_SECONDS * 1000)
+            task = msgspec.structs.replace(task, sequence=batch.sequence, head=batch.head, idle=0, due_at_ms=due_at_ms)
+            try:
+                await self.store.commit([write_of(scope_key, batch, ABSENT), write_of(scope_key, task, version)])
+            except (Conflict, CommitUnknown):
+                return  # Another process has it, or nobody knows: whoever claims the task next reads what is there.
+            if not more:
+                return
+            last, version = batch, version + 1
+            await asyncio.sleep(0)  # A long trail must not keep payments waiting.
+
+    async def _next(self, scope_key: str, last: AuditBatch | None, horizon: str) -> tuple[AuditBatch | None, bool]:
+        """The batch that comes next, and whether more may follow it at once."""
+        head = f"{scope_key}/aud_"
+        rows = await self.store.query(
+            None,
+            head,
+            after=f"{head}{last.until}" if last is not None else None,
+            until=f"{head}{horizon}",
+            limit=BATCH_MAX,
+            order="oldest",
+        )
+        if not rows:
+            return None, False
+        entries = [(row.key[len(head) :], row.body) for row in rows]
+        full = len(entries) == BATCH_MAX
+        until = entries[-1][0] if full else horizon
+        return next_batch(scope_key, last, entries, until, self.clock.now_ms() // 1000), full
+
+    async def _put_off(self, scope_key: str, task: AuditTask, version: int, seconds: float) -> None:
+        later = msgspec.structs.replace(task, due_at_ms=self.clock.now_ms() + int(seconds * 1000))
+        try:
+            await self.store.commit([write_of(scope_key, later, version)])
+        except (Conflict, CommitUnknown):
+            return  # It comes back when its lease runs out.
+
+    async def ensure(self) -> None:
+        """Give every scope its task that has none: at the start, for accounts made before there was a trail."""
+        for scope_key in await scopes_of(self.store):
+            if await self.store.get(f"{scope_key}/{TASK_ID}") is not None:
+                continue
+            try:
+                last = await last_batch(self.store, scope_key)
+                if last is None:
+                    await self.store.commit([task_write(scope_key, self.clock.now_ms())])
+                else:
+                    log.error("a scope has lost the task of its audit trail", extra={"scope": scope_key})
+            except Unreadable as unreadable:
+                log.error(
+                    "a scope has lost the task of its audit trail", extra={"scope": scope_key, "why": str(unreadable)}
+                )
+            except (Conflict, CommitUnknown):
+                continue  # Another process makes them too.
+            await asyncio.sleep(0)
+
+
+def _pause(idle: int) -> float:
+    return min(LINK_EVERY_SECONDS * 2 ** min(idle, 10), IDLE_SECONDS_MAX)
+
+
+def _task(row: Row) -> AuditTask:
+    task = decode(row.key.partition("/")[2], row.body)
+    assert isinstance(task, AuditTask), f"{row.key} is not the task of an audit trail"
+    return task
+
+
+class Unreadable(Exception):
+    """A record of the trail is none any more: whoever changed it left bytes that mean nothing."""
+
+    def __init__(self, scope_key: str, id: str) -> None:
+        super().__init__(f"{id} of {scope_key} cannot be read")
+
+
+async def last_batch(store: Store, scope_key: str) -> AuditBatch | None:
+    """The last link of a scope's chain. Raises `Unreadable`."""
+    rows = await store.query(None, f"{scope_key}/mrk_", limit=1)
+    if not rows:
+        return None
+    batch = readable(rows[0], AuditBatch)
+    if batch is None:
+        raise Unreadable(scope_key, rows[0].key.partition("/")[2])
+    return batch
+
+
+async def scopes_of(store: Store) -> list[str]:
+    """Every scope that has a trail: the installation's own, and two of each account."""
+    found = [SYSTEM]
+    after: str | None = None
+    while True:
+        rows = await store.query(None, f"{SYSTEM}/acct_", after=after, limit=PAGE_MAX, order="oldest")
+        for row in rows:
+            account = row.key.partition("/")[2]
+            found += (Scope(account=account, mode="test").key, Scope(account=account, mode="live").key)
+        if len(rows) < PAGE_MAX:
+            return found
+        after = rows[-1].key
+
+
+# The walk.
+
+Kind = Literal["edited", "deleted", "inserted", "batch", "cut off", "rewritten"]
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """What one batch vouches for, to be kept where nobody who can write to the database can change it."""
+
+    scope: str
+    sequence: int
+    entries: int
+    head: str
+
+
+class Damage(msgspec.Struct, frozen=True, kw_only=True):
+    """The first place where a trail is not what it was. `position` counts from 1 within the batch."""
+
+    kind: Kind
+    text: str
+    batch: int
+    position: int | None = None
+    entry: str | None = None
+
+
+class Walked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a walk over one scope's trail found. `waiting` entries are too young to be linked: nothing vouches for them
+    yet."""
+
+    scope: str
+    batches: int
+    entries: int
+    waiting: int
+    head: str
+    damage: Damage | None = None
+
+
+_NO_TASK = "the task that links the chain is missing or cannot be read"
+
+
+class _Torn(Exception):
+    def __init__(self, damage: Damage) -> None:
+        super().__init__(damage.text)
+        self.damage = damage
+
+
+async def heads(store: Store) -> list[Head]:
+    """The last head of every scope that has one. Raises `Unreadable`."""
+    found = []
+    for scope_key in await scopes_of(store):
+        last = await last_batch(store, scope_key)
+        if last is not None:
+            found.append(Head(scope=scope_key, sequence=last.sequence, entries=last.total, head=last.head.hex()))
+    return found
+
+
+async def walk(store: Store, scope_key: str, known: Head | None = None) -> Walked:
+    """Read a scope's chain and entries from the beginning and compare them, up to the first difference.
+
+    `known` is a head that was exported earlier: where the chain has become shorter or another since, that shows too.
+    """
+    trail = _Walk(store, scope_key, known)
+    damage = None
+    try:
+        await trail.through()
+    except _Torn as torn:
+        damage = torn.damage
+    return Walked(
+        scope=scope_key,
+        batches=trail.sequence,
+        entries=trail.total,
+        waiting=trail.waiting,
+        head=trail.head.hex() if trail.sequence else "",
+        damage=damage,
+    )
+
+
+class _Walk:
+    def __init__(self, store: Store, scope_key: str, known: Head | None) -> None:
+        self.store = store
+        self.scope_key = scope_key
+        self.known = known
+        self.sequence = 0
+        self.total = 0
+        self.waiting = 0
+        self.head = first_head(scope_key)
+        self._until = ""
+        self._entries = _Entries(store, scope_key)
+
+    async def through(self) -> None:
+        # The task is read first: the chain may grow while it is walked, and never becomes shorter.
+        row = await self.store.get(f"{self.scope_key}/{TASK_ID}")
+        task = readable(row, AuditTask)
+        async for row in rows_of(self.store, f"{self.scope_key}/mrk_", page=PAGE_BATCHES):
+            batch = self._link(row)
+            for place, suffix in enumerate(batch.entries):
+                await self._entry(batch, place, suffix)
+            late = await self._entries.look()
+            if late is not None and late[0] <= batch.until:
+                raise self._torn("inserted", f"aud_{late[0]} was put in: no batch has it", len(batch.entries), late[0])
+            self.total = batch.total
+            self.head, self._until = batch.head, batch.until
+            if task is not None and batch.sequence == task.sequence and batch.head != task.head:
+                raise self._torn("rewritten", f"batch {batch.sequence} is not the one that was linked")
+            if self.known is not None and batch.sequence == self.known.sequence and batch.head.hex() != self.known.head:
+                raise self._torn("rewritten", f"batch {batch.sequence} is not the one whose head was exported")
+        self._end(task)
+        while (found := await self._entries.take()) is not None:
+            self.waiting += 1
+            suffix, body = found
+            if readable(Row(f"{self.scope_key}/aud_{suffix}", 1, body), AuditEntry) is None:
+                raise self._torn("edited", f"aud_{suffix}, which waits to be linked, cannot be read", None, suffix)
+        if task is None and self.waiting:
+            raise self._torn("batch", _NO_TASK)
+
+    def _link(self, row: Row) -> AuditBatch:
+        """The next batch, once it is known to follow the last and to be whole in itself."""
+        self.sequence += 1
+        number = self.sequence
+        id = row.key.partition("/")[2]
+        if id != batch_id(number):
+            self.sequence -= 1
+            raise self._torn("batch", f"batch {number} is missing", batch=number)
+        batch = readable(row, AuditBatch)
+        if batch is None or batch.id != id or batch.sequence != number or not _consistent(batch):
+            raise self._torn("batch", f"batch {number} was edited: it does not agree with its own head")
+        if batch.previous != self.head:
+            raise self._torn("batch", f"batch {number} does not follow batch {number - 1}: one of them was exchanged")
+        if batch.total != self.total + len(batch.entries) or batch.entries[0] <= self._until:
+            raise self._torn("batch", f"batch {number} does not begin where batch {number - 1} ended")
+        return batch
+
+    async def _entry(self, batch: AuditBatch, place: int, suffix: str) -> None:
+        found = await self._entries.look()
+        if found is None or found[0] > suffix:
+            raise self._torn("deleted", f"aud_{suffix} is missing", place, suffix)
+        if found[0] < suffix:
+            raise self._torn("inserted", f"aud_{found[0]} was put in: no batch has it", place, found[0])
+        if leaf_of(f"aud_{suffix}", found[1]) != batch.leaf(place):
+            raise self._torn("edited", f"aud_{suffix} was edited", place, suffix)
+        await self._entries.take()
+
+    def _end(self, task: AuditTask | None) -> None:
+        """What the end of a chain can tell: whether it is the end that was there."""
+        if self.known is not None and self.sequence < self.known.sequence:
+            raise self._torn("cut off", f"the chain ends before batch {self.known.sequence}, whose head was exported")
+        if task is None:
+            if self.sequence:
+                raise self._torn("batch", _NO_TASK)
+        elif task.sequence > self.sequence or (task.head and not self.sequence):
+            raise self._torn("cut off", f"the chain ends before batch {max(task.sequence, 1)}, which was linked")
+
+    def _torn(
+        self, kind: Kind, text: str, place: int | None = None, suffix: str | None = None, batch: int | None = None
+    ) -> _Torn:
+        number = self.sequence if batch is None else batch
+        where = f" (batch {number}, position {place + 1})" if place is not None else ""
+        return _Torn(
+            Damage(
+                kind=kind,
+                text=text + where,
+                batch=number,
+                position=place + 1 if place is not None else None,
+                entry=f"aud_{suffix}" if suffix is not None else None,
+            )
+        )
+
+
+def _consistent(batch: AuditBatch) -> bool:
+    return (
+        0 < len(batch.entries) <= BATCH_MAX
+        and len(batch.leaves) == len(batch.entries) * DIGEST_BYTES
+        and all(before < after for before, after in zip(batch.entries, batch.entries[1:], strict=False))
+        and batch.entries[-1] <= batch.until
+        and root_of(batch.leaves) == batch.root
+        and head_of(batch) == batch.head
+    )
+
+
+def readable(row: Row | None, kind: type[R]) -> R | None:
+    """The record in a row, or None where there is none that can be read."""
+    if row is None:
+        return None
+    try:
+        record = decode(row.key.partition("/")[2], row.body)
+    except msgspec.MsgspecError:
+        return None
+    return record if isinstance(record, kind) else None
+
+
+class _Entries:
+    """The entries of a scope in their order, as (suffix of the id, stored bytes), with a look at the next."""
+
+    def __init__(self, store: Store, scope_key: str) -> None:
+        self._store = store
+        self._head = f"{scope_key}/aud_"
+        self._rows: list[Row] = []
+        self._place = 0
+        self._after: str | None = None
+
+    async def look(self) -> tuple[str, bytes] | None:
+        if self._place == len(self._rows):
+            # Also behind a short page: entries come while the walk lasts, and a batch of them may be next.
+            self._rows = await self._store.query(None, self._head, after=self._after, limit=PAGE_ROWS, order="oldest")
+            self._place = 0
+            if not self._rows:
+                return None
+            self._after = self._rows[-1].key
+            await asyncio.sleep(0)
+        row = self._rows[self._place]
+        return row.key[len(self._head) :], row.body
+
+    async def take(self) -> tuple[str, bytes] | None:
+        found = await self.look()
+        if found is not None:
+            self._place += 1
+        return found
+
+
+async def rows_of(
+    store: Store, head: str, *, after: str | None = None, until: str | None = None, page: int = PAGE_ROWS
+) -> AsyncIterator[Row]:
+    """The records whose keys begin with `head`, oldest first, a page at a time; those too that come meanwhile."""
+    while rows := await store.query(None, head, after=after, until=until, limit=page, order="oldest"):
+        for row in rows:
+            yield row
+        after = rows[-1].key
+        await asyncio.sleep(0)

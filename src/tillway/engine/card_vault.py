@@ -1,0 +1,258 @@
+"""Cards and bank accounts on their way into the vault and out of it. Nothing else in the engine sees a number."""
+
+from typing import Any, Protocol
+
+import msgspec
+
+from tillway.connectors.port import BankAccountData, CardData
+from tillway.domain.bank_account import BankAccountFacts, check_iban, check_us_account
+from tillway.domain.cards import FORM_DIGITS, CheckedCard, Secret, brand_of, check_card
+from tillway.domain.payment_method import CVC_LIFETIME_SECONDS, CardFacts, PaymentMethod, SealedRecord
+from tillway.domain.record import Changes, Moment, Record
+from tillway.engine.core import Load
+from tillway.sandbox.bank_accounts import TestAccount, by_account_alias
+from tillway.sandbox.cards import TestCard, alias_expiry, by_alias, by_number
+from tillway.store.port import Store
+from tillway.vault.port import AccountContents, CardContents, SealedAccount, SealedCard, SealedCvc, Vault
+
+SECONDS_PER_YEAR = 31_556_952
+ALIASES_MAX = 10_000
+"""Public test cards whose facts are remembered, over all merchants."""
+
+
+class CardCheck(Protocol):
+    """`cards.check_card`, or what a contract has in its place."""
+
+    def __call__(
+        self, number: str, exp_month: int | str, exp_year: int | str, cvc: str | None, *, now: int, param: str = "card"
+    ) -> CheckedCard: ...
+
+
+_encode = msgspec.json.Encoder().encode
+_card = msgspec.json.Decoder(SealedCard)
+_cvc = msgspec.json.Decoder(SealedCvc)
+_account = msgspec.json.Decoder(SealedAccount)
+
+
+class CardVault:
+    def __init__(self, vault: Vault, store: Store) -> None:
+        self.vault = vault
+        self.store = store
+        self._aliases: dict[tuple[str, str], CardFacts] = {}
+
+    def take_in(
+        self,
+        scope_key: str,
+        given: dict[str, Any],
+        address: dict[str, Any],
+        at: Moment,
+        *,
+        param: str = "card",
+        keep_until: int | None = None,
+        check: CardCheck = check_card,
+    ) -> tuple[CardFacts, tuple[Record, ...]]:
+        """What may be known of the card in `given`, and the sealed records that go into the same commit.
+
+        Raises Refused with the parameter where the card cannot be one, which `check` decides. `keep_until`: the epoch
+        second at which a card that nobody has used by then is gone.
+        """
+        checked = check(
+            given["number"], given["exp_month"], given["exp_year"], given.get("cvc"), now=at.now, param=param
+        )
+        number = checked.number
+        owner = at.new_id("vlt")
+        contents = CardContents(
+            number=number, exp_month=checked.exp_month, exp_year=checked.exp_year, name=given.get("name")
+        )
+        sealed = self.vault.seal(scope_key, owner, contents)
+        records = [SealedRecord(id=owner, created=at.now, sealed=msgspec.Raw(_encode(sealed)), expires_at=keep_until)]
+        cvc_id = None
+        if checked.cvc is not None:
+            cvc_id = at.new_id("cvc")
+            sealed_cvc = self.vault.seal_cvc(scope_key, cvc_id, checked.cvc)
+            records.append(
+                SealedRecord(
+                    id=cvc_id,
+                    created=at.now,
+                    sealed=msgspec.Raw(_encode(sealed_cvc)),
+                    expires_at=keep_until or at.now + CVC_LIFETIME_SECONDS,
+                )
+            )
+        digits = number.reveal()
+        known = by_number(digits) if scope_key.endswith("t") else None
+        facts = CardFacts(
+            brand=known.brand if known is not None else brand_of(digits),
+            last4=digits[-4:],
+            exp_month=checked.exp_month,
+            exp_year=checked.exp_year,
+            fingerprint=self.vault.fingerprint(scope_key, number),
+            vault=owner,
+            cvc=cvc_id,
+        )
+        if known is not None:
+            facts = _mannered(facts, known, cvc=checked.cvc is not None, address=address)
+        return facts, tuple(records)
+
+    def seen(self, scope_key: str, number: str, exp_month: int, exp_year: int) -> CardFacts:
+        """What may be known of a card that is not taken in, because it is refused. No number is kept, and of what is
+        none not even its end."""
+        is_number = len(number) in FORM_DIGITS and number.isascii() and number.isdigit()
+        return CardFacts(
+            brand=brand_of(number) if is_number else "unknown",
+            last4=number[-4:] if is_number else "",
+            exp_month=exp_month,
+            exp_year=exp_year,
+            fingerprint=self.vault.fingerprint(scope_key, Secret(number)),
+        )
+
+    def of_alias(self, scope_key: str, alias: str, at: Moment) -> CardFacts | None:
+        """The public test card behind `pm_card_visa` or `tok_visa`; None in live mode and for any other id."""
+        known = by_alias(alias) if scope_key.endswith("t") else None
+        if known is None:
+            return None
+        month, year = alias_expiry(1970 + at.now // SECONDS_PER_YEAR)
+        remembered = self._aliases.get((scope_key, alias))
+        if remembered is not None and remembered.exp_year == year:
+            return remembered
+        facts = CardFacts(
+            brand=known.brand,
+            last4=known.last4,
+            exp_month=month,
+            exp_year=year,
+            fingerprint=self.vault.fingerprint(scope_key, Secret(known.number)),
+            alias=alias,
+        )
+        facts = _mannered(facts, known, cvc=True, address={})
+        if len(self._aliases) >= ALIASES_MAX:
+            self._aliases.clear()
+        self._aliases[scope_key, alias] = facts
+        return facts
+
+    async def open(self, scope_key: str, facts: CardFacts, cvc: str | None) -> CardData | None:
+        """The card for one call to a provider; None where it has been deleted since."""
+        if facts.vault is None:
+            return None
+        row = await self.store.get(f"{scope_key}/{facts.vault}")
+        if row is None:
+            return None
+        record = msgspec.json.decode(row.body, type=SealedRecord)
+        contents = self.vault.open(scope_key, facts.vault, _card.decode(record.sealed))
+        return CardData(contents.number.reveal(), facts.exp_month, facts.exp_year, cvc, contents.name)
+
+    def take_in_account(
+        self, scope_key: str, type: str, given: dict[str, Any], at: Moment, *, param: str
+    ) -> tuple[BankAccountFacts, tuple[Record, ...]]:
+        """What may be known of the bank account in `given`, and the sealed record that goes into the same commit.
+
+        Raises Refused with the parameter where it cannot be an account of `type`.
+        """
+        number, facts = _checked_account(type, given, param)
+        owner = at.new_id("vlt")
+        contents = AccountContents(number=number, routing=facts.routing_number)
+        sealed = self.vault.seal_account(scope_key, owner, contents)
+        known = msgspec.structs.replace(facts, vault=owner, fingerprint=self._account_print(scope_key, number, facts))
+        return known, (SealedRecord(id=owner, created=at.now, sealed=msgspec.Raw(_encode(sealed))),)
+
+    def of_account_alias(self, scope_key: str, alias: str) -> tuple[str, BankAccountFacts] | None:
+        """Type and facts of the public test account behind `pm_usBankAccount_success`; None in live mode and for any
+        other id."""
+        known = by_account_alias(alias) if scope_key.endswith("t") else None
+        if known is None:
+            return None
+        number, facts = _checked_account(known.type, _given(known), known.type)
+        fingerprint = self._account_print(scope_key, number, facts)
+        return known.type, msgspec.structs.replace(facts, alias=alias, fingerprint=fingerprint)
+
+    def _account_print(self, scope_key: str, number: Secret[str], facts: BankAccountFacts) -> str:
+        # The same account number exists at many banks; an IBAN names its bank itself.
+        return self.vault.fingerprint(scope_key, Secret(f"{facts.routing_number or ''}/{number.reveal()}"))
+
+    async def open_account(self, scope_key: str, method: PaymentMethod) -> BankAccountData | None:
+        """The bank account for one call to a provider; None where it has been deleted since."""
+        facts = method.bank
+        if facts is None:
+            return None
+        if facts.alias is not None:
+            known = by_account_alias(facts.alias)
+            assert known is not None, f"a payment method with the unknown alias {facts.alias}"
+            number = known.number
+        else:
+            row = await self.store.get(f"{scope_key}/{facts.vault}") if facts.vault is not None else None
+            if row is None or facts.vault is None:
+                return None
+            record = msgspec.json.decode(row.body, type=SealedRecord)
+            number = self.vault.open_account(scope_key, facts.vault, _account.decode(record.sealed)).number.reveal()
+        return BankAccountData(
+            method.type,
+            number,
+            routing_number=facts.routing_number,
+            account_holder_type=facts.account_holder_type,
+            account_type=facts.account_type,
+            name=method.billing_details.get("name"),
+        )
+
+    async def take_cvc(self, load: Load, facts: CardFacts, made: Changes, now: int) -> str | None:
+        """The security code, to be sent once; the caller deletes its record in the commit that precedes the sending.
+
+        `made` is what that commit writes besides: a card that comes with the payment is not in the store yet.
+        """
+        if facts.cvc is None:
+            return None
+        fresh = next((record for record in made.records if record.id == facts.cvc), None)
+        record = fresh if isinstance(fresh, SealedRecord) else await load.maybe(SealedRecord, facts.cvc)
+        if record is None or (record.expires_at is not None and record.expires_at <= now):
+            return None
+        return self.vault.open_cvc(load.scope_key, facts.cvc, _cvc.decode(record.sealed)).reveal()
+
+
+def _checked_account(type: str, given: dict[str, Any], param: str) -> tuple[Secret[str], BankAccountFacts]:
+    if type == "sepa_debit":
+        return check_iban(given["iban"], param=param)
+    return check_us_account(
+        given["account_number"],
+        given["routing_number"],
+        given.get("account_holder_type"),
+        given.get("account_type"),
+        param=param,
+    )
+
+
+def _given(known: TestAccount) -> dict[str, Any]:
+    if known.type == "sepa_debit":
+        return {"iban": known.number}
+    return {"account_number": known.number, "routing_number": known.routing_number}
+
+
+ADDRESS_FIELDS = (
+    ("address_city", "city"),
+    ("address_country", "country"),
+    ("address_line1", "line1"),
+    ("address_line2", "line2"),
+    ("address_state", "state"),
+    ("address_zip", "postal_code"),
+)
+"""The address among the fields of a card of the old API, and today's names of its parts."""
+
+
+def postal(card: dict[str, Any]) -> dict[str, str]:
+    """The address that a card of the old API comes with."""
+    return {name: card[field] for field, name in ADDRESS_FIELDS if card.get(field) is not None}
+
+
+def _mannered(facts: CardFacts, known: TestCard, *, cvc: bool, address: dict[str, Any]) -> CardFacts:
+    """`facts` with the manners of the documented test card."""
+    decline = known.charge if known.attach == "decline" else None
+    return msgspec.structs.replace(
+        facts,
+        funding=known.funding,
+        country=known.country,
+        three_d_secure=known.three_d_secure,
+        authentication=known.authentication,
+        attach_decline=(decline.code, decline.decline_code) if decline is not None else None,
+        cvc_check=known.cvc_check if cvc else None,
+        address_line1_check=known.address_line1_check if address.get("line1") else None,
+        postal_code_check=known.postal_code_check if address.get("postal_code") else None,
+        risk_level=known.risk_level,
+        blocked=known.blocked,
+        instant=known.funds_available_at_once,
+    )

@@ -1,0 +1,405 @@
+"""Webhook delivery: an event's task, one signed POST, and the next try.
+
+Each delivery is at least once: the task goes in a commit after the endpoint's 2xx, so a process that dies in between
+sends again. Nothing is promised about the order of events.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+
+import aiohttp
+import yarl
+from aiohttp.abc import AbstractResolver
+
+from tillway import __version__
+from tillway.domain import event as domain
+from tillway.domain.account import Mode, Scope, scope_of
+from tillway.domain.event import Delivery, Event, EventReading, WebhookEndpoint
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refusal import Refused
+from tillway.engine.caller import Caller
+from tillway.engine.core import Done, Engine, Load, Render, Work
+from tillway.engine.ids import SUFFIX_LENGTH
+from tillway.engine.telemetry import note, note_id
+from tillway.engine.webhooks.concurrency import Lanes
+from tillway.engine.webhooks.public_hosts import HostRefused, SystemResolver, check_host, guarded_socket
+from tillway.engine.webhooks.signing import new_secret, signature_header
+from tillway.store.codec import decode
+from tillway.store.port import PAGE_MAX, Row
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 10.0
+"""For the whole exchange, from the look-up of the name to the status of the answer."""
+
+LEASE_MARGIN_SECONDS = 1.0
+"""What is kept of a task's lease for the commit after the answer."""
+
+ANSWER_MAX = 4096
+"""Bytes of an answer's body that are read, only to use the connection again. Nothing in them matters."""
+
+ANSWER_SECONDS = 0.5
+KEEP_ALIVE_SECONDS = 3.0
+"""Shorter than servers keep idle connections open (Node.js: 5), so that few deliveries meet a closing one."""
+
+DELIVERED_COMMITS_MAX = 3
+BUSY_PAUSE_SECONDS = 0.2
+USER_AGENT = f"Tillway/{__version__} (webhooks)"
+
+OPEN_PAGES_MAX = 1000
+
+_BATCH_LENGTH = SUFFIX_LENGTH - 2
+"""The ids that one commit makes have these first characters in common: an event's deliveries lie beside its own id."""
+
+
+class Webhooks:
+    """`resolver` finds the addresses of hosts: the system's, where none is given. `timeout_seconds` bounds a POST."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        render: Render,
+        resolver: AbstractResolver | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self.engine = engine
+        self.render = render
+        self._resolver = resolver or SystemResolver()
+        self._timeout_seconds = timeout_seconds
+        self._lanes = Lanes()
+        self._sessions: dict[Mode, aiohttp.ClientSession] = {}
+        self._under_way: set[str] = set()
+
+    # Endpoints.
+
+    async def create_endpoint(self, caller: Caller, fields: dict[str, object]) -> Done:
+        await self._check_url(caller.scope, str(fields["url"]))
+        secret = new_secret()
+
+        async def work(load: Load, at: Moment) -> Changes:
+            return domain.create_endpoint(fields, await self._endpoints(load), at, secret=secret)
+
+        return await self._changed(caller, work)
+
+    async def update_endpoint(self, caller: Caller, id: str, fields: dict[str, object]) -> Done:
+        if "url" in fields:
+            await self._check_url(caller.scope, str(fields["url"]))
+
+        async def work(load: Load, at: Moment) -> Changes:
+            return domain.update_endpoint(await load.get(WebhookEndpoint, id), fields)
+
+        return await self._changed(caller, work)
+
+    async def delete_endpoint(self, caller: Caller, id: str) -> None:
+        """Its open deliveries are dropped as they come due."""
+
+        async def work(load: Load, at: Moment) -> Changes:
+            await load.get(WebhookEndpoint, id)
+            return Changes(deletes=(id,))
+
+        await self._changed(caller, work)
+
+    async def _changed(self, caller: Caller, work: Work) -> Done:
+        try:
+            return await self.engine.run(caller, work)
+        finally:
+            self.engine.forget_endpoints(caller.scope_key)
+
+    async def _endpoints(self, load: Load) -> list[WebhookEndpoint]:
+        """All endpoints of the scope, the disabled ones too, each read so that a commit checks its version."""
+        rows = await self.engine.store.query(None, f"{load.scope_key}/we_", limit=100)
+        found = [await load.maybe(WebhookEndpoint, row.key.partition("/")[2]) for row in rows]
+        return [endpoint for endpoint in found if endpoint is not None]
+
+    async def _check_url(self, scope: Scope, text: str) -> None:
+        """Refuses what no webhook can be sent to: in live mode, anything but https to the public internet."""
+        try:
+            url = yarl.URL(text)
+            host, port = url.host, url.port
+        except ValueError:
+            host, port = None, None
+        if not host or not port:
+            raise Refused("url_invalid", "Invalid URL: it names no host.", param="url")
+        if not scope.livemode:
+            return
+        if url.scheme != "https":
+            raise Refused("url_invalid", "Invalid URL: a live webhook endpoint must use https.", param="url")
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await check_host(host, port, self._resolver)
+        except HostRefused as refused:
+            raise Refused(
+                "url_invalid",
+                f"Invalid URL: a live webhook endpoint must be on the public internet, and {refused}.",
+                param="url",
+            ) from None
+        except TimeoutError:
+            return  # As a name that does not resolve at this moment: each delivery looks again.
+
+    # Events.
+
+    async def readings(self, scope_key: str, events: list[Event]) -> list[EventReading]:
+        """The events with the number of their open deliveries."""
+        counts = await asyncio.gather(*(self._pending(scope_key, event) for event in events))
+        return [EventReading.of(event, pending) for event, pending in zip(events, counts, strict=True)]
+
+    async def _pending(self, scope_key: str, event: Event) -> int:
+        """How many deliveries of an event are open (at most PAGE_MAX). Of one that nobody was to be told of, none."""
+        if event.deliveries == 0:
+            return 0
+        batch = f"{scope_key}/whd_{_batch(event.id)}"
+        rows = await self.engine.store.query(
+            None, f"{scope_key}/whd_", after=batch, until=f"{batch}~", limit=PAGE_MAX, order="oldest"
+        )
+        return sum(_delivery(row).event == event.id for row in rows)
+
+    async def open_events(self, scope_key: str) -> frozenset[str]:
+        """The ids of the events that have open deliveries."""
+        found: set[str] = set()
+        after: str | None = None
+        for _ in range(OPEN_PAGES_MAX):
+            rows = await self.engine.store.query(None, f"{scope_key}/whd_", after=after, limit=PAGE_MAX, order="oldest")
+            found.update(_delivery(row).event for row in rows)
+            if len(rows) < PAGE_MAX:
+                break
+            after = rows[-1].key
+            await asyncio.sleep(0)  # A long look must not keep payments waiting.
+        return frozenset(found)
+
+    async def resend(self, caller: Caller, id: str, endpoint: str | None) -> Done:
+        """Offer an event once more: to `endpoint`, or to every endpoint that wants its type."""
+
+        async def work(load: Load, at: Moment) -> Changes:
+            event = await load.get(Event, id)
+            if endpoint is None:
+                targets = [one for one in await self._endpoints(load) if one.wants(event.type)]
+            else:
+                named = await load.get(WebhookEndpoint, endpoint, "webhook_endpoint")
+                if named.disabled:
+                    raise Refused(
+                        "parameter_invalid_string",
+                        f"The webhook endpoint '{named.id}' is disabled. Enable it with disabled=false first.",
+                        param="webhook_endpoint",
+                    )
+                targets = [named]
+            ids = [f"whd_{_batch(id)}{at.new_suffix()}" for _ in targets]
+            caller.detail = {"event": id, "endpoints": [target.id for target in targets]}
+            return domain.resend(event, targets, ids, await self._pending(load.scope_key, event), at)
+
+        return await self.engine.run(caller, work)
+
+    # Delivery.
+
+    async def deliver(self, row: Row) -> None:
+        """See one claimed task through: one POST at most, then one commit."""
+        if row.key in self._under_way:
+            return  # Its lease ran out while this process is still at it.
+        self._under_way.add(row.key)
+        try:
+            await self._deliver(row)
+        finally:
+            self._under_way.discard(row.key)
+
+    async def _deliver(self, row: Row) -> None:
+        scope_key = row.key.partition("/")[0]
+        claimed = time.monotonic()
+        delivery = _delivery(row)
+        load = Load(self.engine.store, scope_key, {delivery.id: (row.version, delivery)})
+        note_id(delivery.event)
+        note_id(delivery.endpoint)
+        note("tries", delivery.tries + 1)
+        event = await load.maybe(Event, delivery.event)
+        endpoint = await self._endpoint(load, delivery.endpoint)
+        if event is None or endpoint is None:
+            self._lanes.tidy(delivery.endpoint, gone=True)
+            await self._drop(load, delivery)
+            return
+        body = await self._body(scope_of(scope_key), event, endpoint)
+        if body is None:
+            await self._failed(load, delivery, "not sent: the event cannot be rendered")
+            return
+        lane = self._lanes.of(endpoint.id)
+        if not await lane.enter():
+            if lane.silent:
+                # Where nothing answers, having waited for that counts as a try, so that it is made ever more seldom.
+                await self._failed(load, delivery, "not sent: the endpoint does not answer")
+            else:
+                await self._put_off(load, delivery, lane.come_back_seconds())
+            return
+        began = time.monotonic()
+        within = self.engine.settings.lease_ms / 1000 - LEASE_MARGIN_SECONDS - (began - claimed)
+        answer: int | str = "given up"
+        try:
+            with self.engine.telemetry.span("webhook", "call"):
+                answer = await self._offer(scope_of(scope_key), endpoint, body, min(self._timeout_seconds, within))
+        finally:
+            lane.leave(seconds=time.monotonic() - began, answered=isinstance(answer, int))
+            self._lanes.tidy(endpoint.id)
+        if isinstance(answer, int):
+            note("answer", answer)
+        if isinstance(answer, int) and 200 <= answer < 300:
+            await self._delivered(load, delivery)
+            self.engine.telemetry.delivery("delivered")
+        else:
+            await self._failed(load, delivery, f"HTTP {answer}" if isinstance(answer, int) else answer)
+
+    async def _endpoint(self, load: Load, id: str) -> WebhookEndpoint | None:
+        """The endpoint, unless it is gone or disabled."""
+        for endpoint in await self.engine.endpoints(load.scope_key):
+            if endpoint.id == id:
+                return endpoint
+        # Perhaps one that another process has made a moment ago.
+        found = await load.maybe(WebhookEndpoint, id)
+        return found if found is not None and not found.disabled else None
+
+    async def _body(self, scope: Scope, event: Event, endpoint: WebhookEndpoint) -> bytes | None:
+        """The event as the endpoint's API version shows it. None, and the cause in the log, where that fails: one event
+        that cannot be shown must not come back for ever."""
+        caller = Caller(scope=scope, scope_key=scope.key, api_version=endpoint.api_version)
+        reading = EventReading.of(event, await self._pending(scope.key, event))
+        try:
+            _, body = await self.render(caller, self.engine.load(scope.key), reading, None)
+        except Exception:
+            log.exception("an event cannot be rendered", extra={"event": event.id, "endpoint": endpoint.id})
+            return None
+        return body
+
+    async def _offer(self, scope: Scope, endpoint: WebhookEndpoint, body: bytes, within_seconds: float) -> int | str:
+        """POST the event: the status of the answer, or why there was none."""
+        headers = {
+            "Content-Type": "application/json; charset=utf-8",
+            "Stripe-Signature": signature_header(body, endpoint.secret, now=self.engine.clock.now_ms() // 1000),
+            **self.engine.telemetry.trace_headers(),
+        }
+        try:
+            async with (
+                asyncio.timeout(within_seconds),
+                self._session(scope.mode).post(
+                    endpoint.url, data=body, headers=headers, allow_redirects=False
+                ) as answer,
+            ):
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        await answer.content.read(ANSWER_MAX)
+                return answer.status
+        except TimeoutError:
+            return f"no answer within {within_seconds:.3g} s"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            refused = _refusal_in(error)
+            return f"not sent: {refused}" if refused is not None else f"no answer: {type(error).__name__}"
+
+    def _session(self, mode: Mode) -> aiohttp.ClientSession:
+        """One pool of connections a mode, so that none that was opened under test mode's rules serves a live event."""
+        session = self._sessions.get(mode)
+        if session is None:
+            session = self._sessions[mode] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=0,  # The lanes and the runner bound what is under way.
+                    keepalive_timeout=KEEP_ALIVE_SECONDS,
+                    resolver=self._resolver,
+                    socket_factory=guarded_socket if mode == "live" else None,
+                ),
+                timeout=aiohttp.ClientTimeout(total=None),
+                headers={"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT},
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=ANSWER_MAX,
+            )
+        return session
+
+    # What becomes of a task.
+
+    async def _delivered(self, load: Load, delivery: Delivery) -> None:
+        async def work(load: Load, at: Moment) -> Changes:
+            # Whoever else may have claimed it by now: the endpoint has the event, so nobody needs to send it.
+            if await load.maybe(Delivery, delivery.id) is None:
+                return Changes()
+            event = await load.maybe(Event, delivery.event)
+            return domain.delivered(event, delivery) if event is not None else Changes(deletes=(delivery.id,))
+
+        for _ in range(DELIVERED_COMMITS_MAX - 1):
+            try:
+                return await self._commit(load, work)
+            except Refused:
+                # The store is busy. If this cannot be written down, the endpoint gets the event a second time.
+                await asyncio.sleep(BUSY_PAUSE_SECONDS)
+        await self._commit(load, work)
+
+    async def _drop(self, load: Load, delivery: Delivery) -> None:
+        async def work(load: Load, at: Moment) -> Changes:
+            return Changes(deletes=(delivery.id,))
+
+        await self._commit(load, work)
+
+    async def _failed(self, load: Load, delivery: Delivery, why: str) -> None:
+        """The next try, or the end of all tries."""
+        log.info("a webhook was not delivered", extra=_named(load, delivery, why))
+        self.engine.telemetry.delivery("failed")
+        claimed = load.seen[delivery.id][0]
+        given_up = False
+
+        async def work(load: Load, at: Moment) -> Changes:
+            nonlocal given_up
+            if await load.maybe(Delivery, delivery.id) is None or load.seen[delivery.id][0] != claimed:
+                return Changes()  # Another worker has it.
+            later = delivery.failed(why, at)
+            if later is not None:
+                return Changes(tasks=(later,))
+            given_up = True
+            event = await load.maybe(Event, delivery.event)
+            return domain.given_up(event, delivery) if event is not None else Changes(deletes=(delivery.id,))
+
+        await self._commit(load, work)
+        if given_up:
+            log.warning("a webhook is given up after three days", extra=_named(load, delivery, why))
+            self.engine.telemetry.delivery("given_up")
+
+    async def _put_off(self, load: Load, delivery: Delivery, seconds: float) -> None:
+        self.engine.telemetry.delivery("put_off")
+        claimed = load.seen[delivery.id][0]
+
+        async def work(load: Load, at: Moment) -> Changes:
+            if await load.maybe(Delivery, delivery.id) is None or load.seen[delivery.id][0] != claimed:
+                return Changes()  # Another worker has it.
+            return Changes(tasks=(delivery.put_off(seconds, at),))
+
+        await self._commit(load, work)
+
+    async def _commit(self, load: Load, work: Work) -> None:
+        await self.engine.run(Caller.system(scope_of(load.scope_key)), work, seen=load.seen)
+
+    async def close(self) -> None:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
+        await self._resolver.close()
+        # TLS connections of aiohttp finish closing in the next turns of the loop.
+        await asyncio.sleep(0)
+
+
+def _delivery(row: Row) -> Delivery:
+    record = decode(row.key.partition("/")[2], row.body)
+    assert isinstance(record, Delivery), f"{row.key} is not a delivery"
+    return record
+
+
+def _batch(event: str) -> str:
+    return event.partition("_")[2][:_BATCH_LENGTH]
+
+
+def _refusal_in(error: BaseException) -> HostRefused | None:
+    """The guard's word, where that is what an error of the connection goes back to."""
+    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return inner if isinstance(inner, HostRefused) else None
+
+
+def _named(load: Load, delivery: Delivery, why: str) -> dict[str, object]:
+    return {
+        "task": f"{load.scope_key}/{delivery.id}",
+        "event": delivery.event,
+        "endpoint": delivery.endpoint,
+        "tries": delivery.tries + 1,
+        "why": why,
+    }

@@ -1,0 +1,258 @@
+"""The API as one function from request to response on plain values; every server is a thin door to it."""
+
+import logging
+import time
+from typing import Any
+
+from tillway.domain.record import Record
+from tillway.domain.refusal import RULES, Refused
+from tillway.engine.caller import Caller
+from tillway.engine.core import Done
+from tillway.engine.ids import random_text
+from tillway.engine.platform import Platform
+from tillway.engine.telemetry import Fact, begin_facts, end_facts, note, note_record
+from tillway.http.authentication import NOBODY, Access, authenticate
+from tillway.http.contract import Dialect
+from tillway.http.errors import challenge, discreet, internal_error
+from tillway.http.idempotency import answer_once
+from tillway.http.messages import Request, Response
+from tillway.http.params import without_nulls
+from tillway.http.render import Renderer, encode, narrowed
+from tillway.http.request_log import Refusals
+from tillway.http.routes import DIALECT_ROUTES, NO_PARAMS, ROUTES, Answer, Call, Page, Plain, Route, Router
+from tillway.http.shapes import check_expansions, expand, shaped
+from tillway.http.throttle import Limits, Throttle, Throttled
+from tillway.http.versions import CURRENT, check_parameters, check_version
+from tillway.http.wire import parse_body, parse_json, parse_query
+from tillway.store.port import Unavailable
+
+log = logging.getLogger(__name__)
+
+UNMATCHED = "unmatched"
+"""Stands for the route in logs and metrics where no route has the path."""
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
+
+_NOBODY_KEY = NOBODY.key
+
+
+class Api:
+    def __init__(
+        self,
+        platform: Platform,
+        renderer: Renderer,
+        access: Access,
+        refusals: Refusals,
+        throttle: Throttle | None = None,
+    ) -> None:
+        self.platform = platform
+        self.renderer = renderer
+        self.access = access
+        self.refusals = refusals
+        self.throttle = throttle or Throttle(Limits())
+        self.router = Router(ROUTES + DIALECT_ROUTES)
+
+    async def handle(self, request: Request) -> Response:
+        """The answer to `request`. Never raises: what is ours to answer for is logged and becomes a 500."""
+        telemetry, began = self.platform.engine.telemetry, time.perf_counter()
+        request_id = f"req_{random_text(14)}"
+        caller = Caller(scope=NOBODY, scope_key=_NOBODY_KEY, request_id=request_id)
+        # The method of a request that no route has may be any word.
+        method = request.method if request.method in _METHODS else "OTHER"
+        facts: dict[str, Fact] = {}
+        if telemetry.telling:
+            response, route = await self._told(request, request_id, caller, method, facts)
+        else:
+            response, route = await self._handled(request, request_id, caller)
+        telemetry.request(method, route, response.status, time.perf_counter() - began, facts)
+        return response
+
+    def turned_away(self, path: str, refused: Refused) -> Response:
+        """The answer to a request whose body was not read to its end, in the words of the contract that it came by."""
+        request_id = f"req_{random_text(14)}"
+        found = self.router.find(path)
+        dialect = next(iter(found[0].values())).dialect if found is not None else None
+        status, body = self._refusal(
+            Caller(scope=NOBODY, scope_key=NOBODY.key, request_id=request_id), dialect, refused
+        )
+        return Response(status, [("request-id", request_id), ("content-type", "application/json")], body)
+
+    async def _told(
+        self, request: Request, request_id: str, caller: Caller, method: str, facts: dict[str, Fact]
+    ) -> tuple[Response, str]:
+        """As `_handled`, in a span, with the facts that are noted meanwhile in `facts`."""
+        facts["request"] = request_id
+        token = begin_facts(facts)
+        try:
+            with self.platform.engine.telemetry.span("request", "request", request.headers) as span:
+                response, route = await self._handled(request, request_id, caller)
+                if caller.scope is not NOBODY:
+                    facts |= {"account": caller.scope.account, "mode": caller.scope.mode, "door": caller.door}
+                span.tell(method=method, route=route, status=response.status, **facts)
+        finally:
+            end_facts(token)
+        return response, route
+
+    async def _handled(self, request: Request, request_id: str, caller: Caller) -> tuple[Response, str]:
+        """The answer, and the pattern of the route that gave it."""
+        pattern = UNMATCHED
+        headers: list[tuple[str, str]] = [("request-id", request_id)]
+        content_type = "application/json"
+        dialect: Dialect | None = None
+        try:
+            methods, ids = self._routes(request)
+            pattern = next(iter(methods.values())).path
+            dialect = next(iter(methods.values())).dialect
+            route = _of_method(request, methods)
+            raw: dict[str, Any] | None = None
+            if dialect is not None:
+                caller.door, caller.presenter = dialect.name, route.presenter
+                raw = without_nulls(self._raw(request, dialect), route.params)
+            await authenticate(self.access, self.throttle, request, route, caller, raw)
+            answer = await self._answer(request, route, ids, caller, headers, raw)
+            if isinstance(answer, Plain):
+                status, body, content_type = answer.status, answer.body, answer.content_type
+                headers += answer.headers
+                if status == 401:
+                    self.throttle.failed(request.client_ip)
+            else:
+                status, body = await self._body(route, caller, answer)
+                if isinstance(answer, Done | Record):
+                    note_record(answer.record if isinstance(answer, Done) else answer)
+                if isinstance(answer, Done) and answer.refusal is not None:
+                    note("code", answer.refusal.code)
+        except (Refused, Unavailable) as stopped:
+            refused = stopped if isinstance(stopped, Refused) else Refused("busy")
+            if isinstance(stopped, Unavailable):
+                log.error("the store cannot be read", extra={"request": request_id, "why": str(stopped)})
+            status, body = self._refusal(caller, dialect, refused)
+            self._remember(request, caller, refused, status)
+            note("code", refused.code)
+            if isinstance(refused, Throttled):
+                self.platform.engine.telemetry.throttled(refused.limit)
+                headers.append(("retry-after", str(refused.retry_after)))
+            elif RULES[refused.code].status == 401:
+                self.throttle.failed(request.client_ip)
+            if refused.code in ("busy", "lock_timeout", "idempotency_key_in_use", "rate_limit"):
+                headers.append(("stripe-should-retry", "true"))
+            if (asks_for := challenge(refused)) is not None:
+                headers.append(("www-authenticate", asks_for))
+        except Exception:
+            log.exception("a request failed inside", extra={"request": request_id, "route": pattern})
+            note("code", "internal")
+            if dialect is not None:
+                status, body = self._refusal(caller, dialect, Refused("internal"))
+            else:
+                status, document = internal_error(request_id=request_id, base_url=self.renderer.base_url)
+                body = encode(document)
+        headers.append(("content-type", content_type))
+        if caller.scope is not NOBODY:
+            if dialect is None:
+                headers.append(("stripe-version", caller.api_version or CURRENT))
+            if caller.idempotency_key is not None:
+                headers.append(("idempotency-key", caller.idempotency_key))
+        return Response(status, headers, body), pattern
+
+    def _remember(self, request: Request, caller: Caller, refused: Refused, status: int) -> None:
+        """Keep what `request_log_url` will be asked for: nothing of the parameters but the name of the wrong one."""
+        if caller.scope is not NOBODY and caller.request_id is not None:
+            self.refusals.keep(
+                caller.scope_key,
+                caller.request_id,
+                {
+                    "id": caller.request_id,
+                    "object": "request",
+                    "code": refused.code,
+                    "created": int(time.time()),
+                    "message": discreet(refused.message),
+                    "method": request.method,
+                    "param": discreet(refused.param) if refused.param is not None else None,
+                    "path": discreet(request.path[:500]),
+                    "status": status,
+                },
+            )
+
+    def _refusal(self, caller: Caller, dialect: Dialect | None, refused: Refused) -> tuple[int, bytes]:
+        if dialect is None:
+            return self.renderer.refusal(caller, refused)
+        refused.message = discreet(refused.message)
+        status, answer = dialect.refused(refused, caller.request_id or "")
+        return status, encode(answer)
+
+    def _routes(self, request: Request) -> tuple[dict[str, Route], tuple[str, ...]]:
+        found = self.router.find(request.path)
+        if found is None:
+            raise Refused(
+                "route_unknown",
+                f"Unrecognized request URL ({request.method}: {request.path[:200]}). The routes are listed at "
+                "/openapi.json.",
+            )
+        return found
+
+    async def _answer(
+        self,
+        request: Request,
+        route: Route,
+        ids: tuple[str, ...],
+        caller: Caller,
+        headers: list[tuple[str, str]],
+        raw: dict[str, Any] | None,
+    ) -> Answer:
+        if route.access == "anyone":
+            if route.params is NO_PARAMS:
+                params = {}
+            else:
+                params = route.params.validate(raw if raw is not None else self._raw(request, None))
+            return await route.handler(Call(self.platform, caller, params, ids, dict(request.headers), request.body))
+        if raw is None:
+            caller.api_version = check_version(request.headers.get("stripe-version"))
+            raw = self._raw(request, None)
+            check_parameters(raw, caller.api_version)
+        params = route.params.validate(raw)
+        caller.expand = tuple(params.get("expand") or ())
+        if caller.expand:
+            check_expansions(route.returns, caller.expand)
+        call = Call(self.platform, caller, params, ids, {}, request.body)
+        key = request.headers.get("idempotency-key")
+        if key is None or request.method not in ("POST", "PUT"):
+            return await route.handler(call)
+        return await answer_once(self.platform, request, route, call, key, raw, headers)
+
+    def _raw(self, request: Request, dialect: Dialect | None) -> dict[str, Any]:
+        if request.method in ("GET", "DELETE") and not request.body:
+            return parse_query(request.query)
+        if dialect is not None:
+            return parse_json(request.headers.get("content-type"), request.body)
+        body = parse_body(request.headers.get("content-type"), request.body)
+        if request.query:
+            body = {**parse_query(request.query), **body}
+        return body
+
+    async def _body(self, route: Route, caller: Caller, answer: Answer) -> tuple[int, bytes]:
+        if isinstance(answer, Done):
+            return answer.status, answer.body
+        if isinstance(answer, Record):
+            return await self.renderer(caller, self.platform.engine.load(caller.scope_key), answer, None)
+        view = self.renderer.view(caller)
+        if isinstance(answer, Page):
+            document: dict[str, Any] = {
+                "object": answer.object,
+                "data": [shaped(record, view) if isinstance(record, Record) else record for record in answer.records],
+                "has_more": answer.has_more,
+                "url": answer.url,
+            }
+            if answer.object == "search_result":
+                document["next_page"] = answer.next_page
+        else:
+            assert isinstance(answer, dict), f"{route.path} answered with {type(answer).__name__}"
+            document = answer
+        if caller.expand:
+            await expand(document, caller.expand, self.platform.engine.load(caller.scope_key), view)
+        return 200, encode(narrowed(document) if caller.publishable else document)
+
+
+def _of_method(request: Request, methods: dict[str, Route]) -> Route:
+    route = methods.get(request.method)
+    if route is None:
+        raise Refused("method_not_allowed", f"{request.path[:200]} answers {', '.join(sorted(methods))} only.")
+    return route

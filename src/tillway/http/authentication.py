@@ -1,0 +1,216 @@
+"""Who is calling: API keys and access tokens from the Authorization header, as fresh as two seconds."""
+
+import base64
+import binascii
+import hashlib
+import re
+import time
+from typing import Any
+
+from tillway.domain.account import SYSTEM, Account, Scope
+from tillway.domain.api_key import ApiKey, key_id
+from tillway.domain.credentials import Grant, OAuthClient, grant_of, is_live
+from tillway.domain.refusal import Refused
+from tillway.engine.access_tokens import AccessTokens
+from tillway.engine.caller import Caller
+from tillway.http.contract import is_named
+from tillway.http.messages import Request
+from tillway.http.routes import Route
+from tillway.http.scopes import scope_of
+from tillway.http.throttle import Rate, Throttle, Throttled
+from tillway.store.codec import decode
+from tillway.store.port import Store
+
+CACHE_SECONDS = 2.0
+"""How long a key or a client that was just revoked may still be honoured by another process."""
+
+CACHE_MAX = 10_000
+KEY_LENGTH_MAX = 255
+
+
+NOBODY = Scope(account="acct_" + "0" * 16, mode="test")
+"""The scope of calls that need no key: nothing is ever kept in it."""
+
+
+class Access:
+    """`tokens` is None where no access token is taken."""
+
+    def __init__(self, store: Store, tokens: AccessTokens | None = None) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._known: dict[bytes, tuple[float, Grant, Scope]] = {}
+        self._accounts: dict[str, tuple[float, Account | None]] = {}
+
+    async def key(self, header: str | None, *, now: float) -> tuple[Grant, Scope]:
+        """What the credential in an Authorization header grants: a key (Bearer, or Basic with the key as user name) or
+        an access token (Bearer). And what it reaches.
+
+        Raises Refused `api_key_missing`, `api_key_invalid`, `access_token_invalid` or `access_token_expired`. `now` is
+        epoch seconds.
+        """
+        return await self.credential(credential_in(header), now=now)
+
+    async def credential(self, secret: str, *, now: float) -> tuple[Grant, Scope]:
+        """As `key`, for a credential that came by another way."""
+        # By a digest: whoever reads this process's memory need not find keys in it.
+        digest = hashlib.sha256(secret.encode()).digest()
+        known = self._known.get(digest)
+        if known is not None and known[0] > now:
+            return known[1], known[2]
+        self._known.pop(digest, None)
+        grant = await (self._by_token if is_token(secret) else self._by_key)(secret, now)
+        if len(self._known) >= CACHE_MAX:
+            self._known.clear()
+        until = now + CACHE_SECONDS if grant.expires_at is None else min(now + CACHE_SECONDS, grant.expires_at)
+        scope = Scope(account=grant.account, mode=grant.mode)
+        self._known[digest] = (until, grant, scope)
+        return grant, scope
+
+    def knows(self, header: str | None) -> bool:
+        """Whether the credential in an Authorization header was good when it was last looked up, of late."""
+        try:
+            return hashlib.sha256(credential_in(header).encode()).digest() in self._known
+        except Refused:
+            return False
+
+    async def issuer(self, id: str, *, now: float) -> ApiKey | OAuthClient | None:
+        """The key or client of that id, while it is good."""
+        if not id.startswith(("key_", "oac_")) or "/" in id:
+            return None
+        row = await self._store.get(f"{SYSTEM}/{id}")
+        issuer = decode(id, row.body) if row is not None else None
+        return issuer if isinstance(issuer, ApiKey | OAuthClient) and is_live(issuer, now) else None
+
+    async def _by_key(self, secret: str, now: float) -> Grant:
+        key = await self.issuer(key_id(secret), now=now)
+        if not isinstance(key, ApiKey):
+            raise Refused("api_key_invalid", f"Invalid API Key provided: {masked(secret)}")
+        return grant_of(key)
+
+    async def _by_token(self, token: str, now: float) -> Grant:
+        if self._tokens is None:
+            raise Refused("access_token_invalid")
+        grant = await self._tokens.read(token, now=now)
+        issuer = await self.issuer(grant.id, now=now)
+        if issuer is None or (issuer.account, issuer.mode) != (grant.account, grant.mode):
+            raise Refused("access_token_invalid", "The key or client that this access token was made for is revoked.")
+        return grant
+
+    async def account(self, id: str, *, now: float) -> Account | None:
+        """The account of that id, at most CACHE_SECONDS old."""
+        known = self._accounts.get(id)
+        if known is not None and known[0] > now:
+            return known[1]
+        row = await self._store.get(f"{SYSTEM}/{id}")
+        found = decode(id, row.body) if row is not None else None
+        account = found if isinstance(found, Account) else None
+        if len(self._accounts) >= CACHE_MAX:
+            self._accounts.clear()
+        self._accounts[id] = (now + CACHE_SECONDS, account)
+        return account
+
+    def forget(self) -> None:
+        """Look every credential and account up anew: after this process has changed one."""
+        self._known.clear()
+        self._accounts.clear()
+
+
+def credential_in(header: str | None) -> str:
+    if not header:
+        raise Refused("api_key_missing")
+    kind, _, value = header.partition(" ")
+    value = value.strip()
+    match kind.lower():
+        case "bearer":
+            secret = value
+        case "basic":
+            try:
+                secret = base64.b64decode(value, validate=True).decode().partition(":")[0]
+            except (binascii.Error, UnicodeDecodeError):
+                raise Refused("api_key_invalid", "The Basic credentials are not base64 of `key:`.") from None
+        case _:
+            raise Refused("api_key_missing", "Use the Bearer or the Basic scheme in the Authorization header.")
+    if not secret:
+        raise Refused("api_key_missing")
+    if is_token(secret):
+        return secret
+    if len(secret) > KEY_LENGTH_MAX or not secret.isascii() or not secret.isprintable():
+        raise Refused("api_key_invalid", "Invalid API Key provided.")
+    return secret
+
+
+def is_token(secret: str) -> bool:
+    """Whether a credential has the form of a JWT. No key has a full stop in it."""
+    return secret.count(".") == 2 and secret.isascii() and secret.isprintable()
+
+
+def masked(secret: str) -> str:
+    """A key as an error may repeat it: its kind and its last four characters."""
+    if len(secret) < 16:
+        return "*" * len(secret)
+    return f"{secret[:8]}{'*' * 12}{secret[-4:]}"
+
+
+async def authenticate(
+    access: Access, throttle: Throttle, request: Request, route: Route, caller: Caller, raw: dict[str, Any] | None
+) -> None:
+    """Whose request it is. In a dialect (`raw` is given), the key may stand in the body, and a merchant who is
+    named there must be the key's."""
+    if route.access == "anyone":
+        if request.method != "GET":
+            throttle.admit(request.client_ip)
+        return
+    dialect = route.dialect
+    header = _authorization(request)
+    if header is None and dialect is not None and raw is not None and dialect.key_field in raw:
+        header = f"Bearer {raw[dialect.key_field]}"
+    try:
+        throttle.admit(request.client_ip)
+    except Throttled:
+        # Behind a proxy, everybody comes from one address: whose key was good before is not to suffer.
+        if not access.knows(header):
+            raise
+    key, scope = await access.key(header, now=time.time())
+    account = await access.account(scope.account, now=time.time())
+    scope_key = scope.key
+    throttle.count(scope_key, scope.mode, key.id, _own_rate(account))
+    if key.kind == "publishable" and route.access != "publishable":
+        raise Refused("secret_key_required")
+    caller.scope, caller.scope_key = scope, scope_key
+    caller.publishable, caller.customer, caller.scopes = key.kind == "publishable", key.customer, key.scopes
+    caller.client_ip, caller.actor = request.client_ip, key.id
+    caller.hint, caller.operation = key.token or key.hint, f"{route.method} {route.path}"
+    if key.audience != "api" and (dialect is None or key.audience != dialect.audience):
+        raise Refused("access_token_invalid", "This access token is for the calls of another door.")
+    if key.scopes is not None:
+        key.needs(scope_of(route.method, route.path))
+    if dialect is not None and raw is not None and dialect.merchant_field in raw:
+        named = raw[dialect.merchant_field]
+        # An empty name names nobody: the parameters say that it is missing.
+        if named not in (None, "") and (account is None or not is_named(account, named)):
+            raise Refused("merchant_mismatch", param=dialect.merchant_field)
+    # Here and not in a handler: what a key or token may not see is not replayed to it either.
+    only = key.customer
+    if only is not None and dialect is not None and (raw or {}).get(dialect.customer_field or "", only) != only:
+        raise Refused("customer_mismatch", param=dialect.customer_field)
+    # Done in this account, it would not be what was asked for: another account's money is meant.
+    if request.headers.get("stripe-account", scope.account) != scope.account:
+        raise Refused("account_invalid", param="Stripe-Account")
+
+
+def _own_rate(account: Account | None) -> Rate | None:
+    """The rate of an account that was given one of its own; 0 a second is no limit."""
+    if account is None or account.requests_per_second is None:
+        return None
+    return Rate(account.requests_per_second, account.requests_burst)
+
+
+def _authorization(request: Request) -> str | None:
+    header = request.headers.get("authorization")
+    if header:
+        return header
+    # Browsers send a publishable key as a parameter, because Stripe.js does.
+    found = re.search(
+        r"(?:^|&)key=(pk_(?:test|live)_[0-9A-Za-z]+)", request.query or request.body[-4096:].decode("latin-1")
+    )
+    return f"Bearer {found.group(1)}" if found else None

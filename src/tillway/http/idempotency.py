@@ -1,0 +1,95 @@
+"""Answer a request once under its Idempotency-Key, and repeat that answer to whoever sends the key again."""
+
+from typing import Any
+
+import msgspec
+
+from tillway.domain.cards import without_card_numbers
+from tillway.domain.idempotency import KEY_LENGTH_MAX, IdempotencyRecord, record_id
+from tillway.domain.refusal import Refused
+from tillway.engine.caller import Caller
+from tillway.engine.core import IdempotencyRace
+from tillway.engine.platform import Platform
+from tillway.http.messages import Request
+from tillway.http.routes import Answer, Call, Plain, Route
+from tillway.store.port import ABSENT
+
+_REPLAYED = ("idempotent-replayed", "true")
+
+
+async def answer_once(
+    platform: Platform,
+    request: Request,
+    route: Route,
+    call: Call,
+    key: str,
+    raw: dict[str, Any],
+    headers: list[tuple[str, str]],
+) -> Answer:
+    """Answer as before where the key was used before; else handle the request under that key."""
+    if len(key) > KEY_LENGTH_MAX:
+        raise Refused("idempotency_key_too_long")
+    caller = call.caller
+    id = record_id(key)
+    # Keyed, since the parameters may hold a card number, and whoever knows the rest of them could try all numbers.
+    asked = encode_sorted([request.method, request.path, _lasting(raw)])
+    digest = platform.cards.vault.digest(caller.scope_key, asked)
+    # The key goes into events and headers, where a card number has no business.
+    caller.idempotency, caller.idempotency_key = (id, digest), without_card_numbers(key)
+    try:
+        return await route.handler(call)
+    except (IdempotencyRace, Refused) as stopped:
+        # The key was used before, or the request cannot be granted, perhaps because it was granted before.
+        held, version = await _held(platform, caller, id)
+        if held is not None:
+            return _replay(held, digest, headers)
+        if isinstance(stopped, Refused):
+            raise
+        if version == ABSENT:
+            raise Refused("idempotency_key_in_use") from None
+        caller.replaces = version  # Its 24 hours are over, and the store has not forgotten it yet.
+    try:
+        return await route.handler(call)
+    except IdempotencyRace:
+        raise Refused("idempotency_key_in_use") from None
+
+
+async def _held(platform: Platform, caller: Caller, id: str) -> tuple[IdempotencyRecord | None, int]:
+    """The record of a key, unless it has expired, and the version at which it lies in the store."""
+    load = platform.engine.load(caller.scope_key)
+    held = await load.maybe(IdempotencyRecord, id)
+    if held is None or held.expires_at > platform.engine.clock.now_ms() // 1000:
+        return held, ABSENT
+    return None, load.seen[id][0]
+
+
+def _replay(held: IdempotencyRecord, digest: str, headers: list[tuple[str, str]]) -> Plain:
+    """The answer that a key got the first time. Refused where it was used for something else or has no answer yet."""
+    if held.fingerprint != digest:
+        raise Refused("idempotency_key_reused")
+    if held.status == 0:
+        raise Refused("idempotency_key_in_use")
+    headers += (_REPLAYED, ("original-request", held.request))
+    return Plain(held.status, bytes(held.body))
+
+
+encode_sorted = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
+
+
+_CODES = ("cvc", "cvv")
+
+
+def _lasting(value: Any) -> Any:
+    """Parameters without security codes: nothing that is made from one may outlive its first attempt. A repeat that
+    differs in its code alone is therefore answered as the same request."""
+    match value:
+        case dict():
+            return {
+                name: member if type(member) is str else _lasting(member)
+                for name, member in value.items()
+                if name not in _CODES
+            }
+        case list():
+            return [_lasting(member) for member in value]
+        case _:
+            return value

@@ -1,0 +1,177 @@
+"""Listings and searches: pages of records by id, which is by time, newest first."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal
+
+from tillway.domain.record import Record
+from tillway.domain.refusal import Refused
+from tillway.engine.ids import time_prefix
+from tillway.http.params import LIMIT_DEFAULT, Span
+from tillway.http.routes import Call, Page
+from tillway.http.search import Resource, matches, parse, required_terms
+from tillway.http.shapes import View, shaped
+from tillway.store.codec import by_door, by_term, decode
+from tillway.store.port import Row
+
+SCAN_PAGE = 200
+SCAN_MAX = 2_000_000
+"""Most records that one filtered listing or search looks at."""
+
+Keep = Callable[[Any], bool]
+
+
+async def listed(
+    call: Call,
+    prefix: str,
+    *,
+    index: str | None = None,
+    partition: str | None = None,
+    keep: Keep | None = None,
+    noun: str | None = None,
+) -> Page:
+    """One page of the records with ids `<prefix>_…`, or of those in `partition` of `index`, that `keep` keeps; where
+    the call names a `door`, of those that came by it."""
+    params, scope = call.params, call.caller.scope_key
+    if "door" in params:
+        index, partition, keep = _by_door(scope, prefix, params["door"], index, partition, keep)
+    limit = params.get("limit", LIMIT_DEFAULT)
+    forwards = params.get("ending_before")
+    cursor = params.get("starting_after") or forwards
+    if cursor is not None:
+        found = await call.platform.engine.load(scope).find(cursor)
+        if found is None:
+            name = "ending_before" if forwards else "starting_after"
+            raise Refused("resource_missing", f"No such {noun or 'object'}: '{cursor[:100]}'", param=name)
+    order: Literal["newest", "oldest"] = "oldest" if forwards else "newest"
+    records = await collect(
+        call,
+        prefix,
+        index=index,
+        partition=partition,
+        span=params.get("created"),
+        cursor=f"{scope}/{cursor}" if cursor else None,
+        order=order,
+        limit=limit + 1,
+        keep=keep,
+    )
+    page = records[:limit]
+    if forwards:
+        page.reverse()
+    return Page(page, len(records) > limit, _url(call, prefix))
+
+
+def _by_door(
+    scope: str, prefix: str, door: str, index: str | None, partition: str | None, keep: Keep | None
+) -> tuple[str | None, str | None, Keep | None]:
+    """Found by an index where no other is in use. What came by `/v1` has no entry there and is looked for record by
+    record, as what another index has found."""
+    if index is None and door != "v1":
+        return "term", by_door(scope, prefix, door), keep
+    return index, partition, lambda record: record.door == door and (keep is None or keep(record))
+
+
+async def collect(
+    call: Call,
+    prefix: str,
+    *,
+    index: str | None,
+    partition: str | None,
+    span: Span | None,
+    cursor: str | None,
+    order: Literal["newest", "oldest"],
+    limit: int,
+    keep: Keep | None,
+) -> list[Record]:
+    """Up to `limit` records in `order`, beyond the key `cursor`, made within `span`."""
+    scope = call.caller.scope_key
+    newest, oldest = None, None
+    if span is not None:
+        newest = f"{scope}/{prefix}_{time_prefix(span.last + 1)}"
+        oldest = f"{scope}/{prefix}_{time_prefix(span.first)}"
+    if order == "newest":
+        after, until = _nearer(cursor, newest, min), oldest
+    else:
+        after, until = _nearer(cursor, oldest, max), newest
+    found: list[Record] = []
+    for looked_at in range(0, SCAN_MAX, SCAN_PAGE):
+        size = min(SCAN_PAGE, limit - len(found)) if keep is None else SCAN_PAGE
+        rows = await call.platform.store.query(
+            index, partition or f"{scope}/{prefix}_", after=after, until=until, limit=size, order=order
+        )
+        for row in rows:
+            record = _record(row)
+            if keep is None or keep(record):
+                found.append(record)
+                if len(found) == limit:
+                    return found
+        if len(rows) < size:
+            return found
+        after = rows[-1].key
+        if looked_at:
+            await asyncio.sleep(0)  # A long look must not keep payments waiting.
+    return found
+
+
+def _nearer(cursor: str | None, bound: str | None, choose: Callable[[str, str], str]) -> str | None:
+    if cursor is None or bound is None:
+        return cursor or bound
+    return choose(cursor, bound)
+
+
+def _record(row: Row) -> Record:
+    return decode(row.key.partition("/")[2], row.body)
+
+
+def _url(call: Call, prefix: str) -> str:
+    return LIST_URLS.get(prefix, "/v1")
+
+
+LIST_URLS = {
+    "aud": "/ops/v1/audit",
+    "pi": "/v1/payment_intents",
+    "ch": "/v1/charges",
+    "po": "/v1/payouts",
+    "re": "/v1/refunds",
+    "cus": "/v1/customers",
+    "pm": "/v1/payment_methods",
+    "seti": "/v1/setup_intents",
+    "setatt": "/v1/setup_attempts",
+    "du": "/v1/disputes",
+    "ord": "/ops/v1/orders",
+    "prod": "/ops/v1/products",
+    "txn": "/v1/balance_transactions",
+    "evt": "/v1/events",
+    "we": "/v1/webhook_endpoints",
+}
+
+
+async def searched(call: Call, prefix: str, resource: Resource) -> Page:
+    """One page of the records that match `query`, newest first. An equality on metadata or e-mail is found by index;
+    everything else is looked for record by record."""
+    query = parse(call.params["query"], resource)
+    scope = call.caller.scope_key
+    limit = call.params.get("limit", LIMIT_DEFAULT)
+    index, partition = None, None
+    for field, value in required_terms(query):
+        if field.startswith("metadata[") or (field == "email" and prefix == "cus"):
+            index = "term"
+            partition = by_term(scope, prefix, field, value.lower())
+            break
+    cursor = call.params.get("page")
+    view = View(call.caller.scope.livemode, call.platform.engine.settings.public_url, call.caller.api_version)
+    records = await collect(
+        call,
+        prefix,
+        index=index,
+        partition=partition,
+        span=None,
+        cursor=f"{scope}/{cursor}" if cursor else None,
+        order="newest",
+        limit=limit + 1,
+        keep=lambda record: not getattr(record, "deleted", False) and matches(query, shaped(record, view)),
+    )
+    page = records[:limit]
+    has_more = len(records) > limit
+    url = f"{LIST_URLS[prefix]}/search"
+    return Page(page, has_more, url, object="search_result", next_page=page[-1].id if has_more else None)

@@ -1,0 +1,962 @@
+"""The language in which a handler writes down its parameters, and the reader that holds a request to it.
+
+    CAPTURE = Params(
+        amount_to_capture=Amount(),
+        final_capture=Boolean(),
+        metadata=Metadata(),
+        application_fee_amount=Unsupported("Connect accounts"),
+        expand=Expand(),
+    )
+    params = CAPTURE.validate(parse_body(content_type, body))
+
+`validate` gives a dict of typed values that holds only what was sent. An empty string or a JSON null means "unset":
+where a parameter is `unsettable`, its value is then None, elsewhere it is refused, as Stripe does. A number or boolean
+may be written as text, because a form knows nothing else. Errors carry Stripe's codes and wording, and name a nested
+parameter as `card[number]`. They never repeat what may be a card number, and free text that holds one is refused.
+
+The same definitions give the JSON schemas of the OpenAPI document. Everything that does not depend on the request is
+worked out when a definition is made, which is at import.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tillway.domain.cards import contains_card_number
+from tillway.domain.money import AMOUNT_MAX, AMOUNT_MIN, check_amount, check_currency
+from tillway.domain.refusal import Refused
+from tillway.http.wire import shown
+
+INTEGER_MAX: Final = 99_999_999_999
+"""Largest magnitude of an integer parameter: eleven digits, so that no card number passes as one."""
+
+TEXT_MAX: Final = 5000
+ID_MAX: Final = 255
+EMAIL_MAX: Final = 254
+"""Longest e-mail address, in characters (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
+
+URL_MAX: Final = 2048
+SECRET_MAX: Final = 64
+DESCRIPTOR_MAX: Final = 22
+
+METADATA_KEYS_MAX: Final = 50
+METADATA_KEY_MAX: Final = 40
+METADATA_VALUE_MAX: Final = 500
+"""Stripe's bounds, https://docs.stripe.com/api/metadata."""
+
+EXPAND_MAX: Final = 20
+EXPAND_DEPTH_MAX: Final = 4
+LIMIT_MAX: Final = 100
+LIMIT_DEFAULT: Final = 10
+"""What a listing takes when `limit` was not sent."""
+
+TIME_MAX: Final = 253_402_300_799
+"""The last second of the year 9999, in epoch seconds."""
+
+_DIGITS_MAX = 19
+_UNKNOWN_SHOWN_MAX = 5
+
+
+class Parameter:
+    """What one parameter may be. `required` and `unsettable` mean what they say; see the module."""
+
+    shape = "scalar"
+
+    def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
+        self.required = required
+        self.unsettable = unsettable
+
+    def read(self, value: Any, name: str) -> Any:
+        """The typed value, None where it was unset. Raises `Refused`. `name` is the parameter's whole name."""
+        raise NotImplementedError
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of a value that is not unset."""
+        raise NotImplementedError
+
+    def openapi(self) -> dict[str, Any]:
+        """The JSON schema of the parameter."""
+        if self.unsettable:
+            return {"anyOf": [self.schema(), {"type": "string", "enum": [""]}]}
+        return self.schema()
+
+    def _unset(self, name: str) -> Any:
+        """None, where that may be."""
+        if not self.unsettable:
+            raise Refused(
+                "parameter_invalid_empty",
+                f"You passed an empty string for '{shown(name)}'. We assume empty values are an attempt to unset a "
+                f"parameter; however '{shown(name)}' cannot be unset. You should remove '{shown(name)}' from your "
+                "request or supply a non-empty value.",
+                param=shown(name),
+            )
+        return None
+
+
+class Integer(Parameter):
+    """An integer in plain digits from `minimum` to `maximum`, both inclusive. Booleans and fractions are none."""
+
+    def __init__(
+        self,
+        *,
+        minimum: int = -INTEGER_MAX,
+        maximum: int = INTEGER_MAX,
+        required: bool = False,
+        unsettable: bool = False,
+    ) -> None:
+        super().__init__(required=required, unsettable=unsettable)
+        self.minimum = minimum
+        self.maximum = maximum
+
+    def read(self, value: Any, name: str) -> int | None:
+        if type(value) is str and value.isdecimal() and value.isascii() and len(value) <= _DIGITS_MAX:
+            number = int(value)
+        elif type(value) is int:
+            number = value
+        elif value == "" or value is None:
+            return self._unset(name)
+        else:
+            number = _signed(value, name)
+        return self._bounded(number, name)
+
+    def _bounded(self, number: int, name: str) -> int:
+        if number < self.minimum:
+            _refuse_integer(f"This value must be greater than or equal to {self.minimum}.", name)
+        if number > self.maximum:
+            _refuse_integer(f"This value must be less than or equal to {self.maximum}.", name)
+        return number
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
+
+
+class Amount(Integer):
+    """An amount in minor units within the bounds of `money.check_amount`."""
+
+    def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(minimum=AMOUNT_MIN, maximum=AMOUNT_MAX, required=required, unsettable=unsettable)
+
+    def _bounded(self, number: int, name: str) -> int:
+        return check_amount(number, name)
+
+
+class MajorUnits(Parameter):
+    """An amount in major units: a JSON number, exactly as it was written and never a float. How many minor units it is
+    depends on its currency: see `money.major_to_minor`. `minimum` and `maximum` are for the schema; whoever knows the
+    currency holds the amount to them.
+    """
+
+    def __init__(self, *, minimum: int = 0, maximum: int | None = None, required: bool = False) -> None:
+        super().__init__(required=required)
+        self.minimum = minimum
+        self.maximum = maximum
+
+    def read(self, value: Any, name: str) -> int | Decimal:
+        if type(value) is not int and type(value) is not Decimal:
+            raise Refused(
+                "parameter_invalid_string",
+                f"Write {shown(name)} as a JSON number in major units, such as 10.50.",
+                param=shown(name),
+            )
+        if value < 0:
+            raise Refused("amount_too_small", "An amount cannot be negative.", param=shown(name))
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        schema: dict[str, Any] = {"type": "number", "minimum": self.minimum, "description": "Major units: 10.50."}
+        if self.maximum is not None:
+            schema["maximum"] = self.maximum
+        return schema
+
+
+class Timestamp(Integer):
+    """A time in epoch seconds."""
+
+    def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(minimum=0, maximum=TIME_MAX, required=required, unsettable=unsettable)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "integer", "format": "unix-time", "minimum": 0, "maximum": TIME_MAX}
+
+
+class Limit(Integer):
+    """How many objects a page holds at most; LIMIT_DEFAULT where it was not sent."""
+
+    def __init__(self) -> None:
+        super().__init__(minimum=1, maximum=LIMIT_MAX)
+
+    def schema(self) -> dict[str, Any]:
+        return {**super().schema(), "default": LIMIT_DEFAULT}
+
+
+class Boolean(Parameter):
+    """A JSON boolean, or the text `true` or `false`."""
+
+    def read(self, value: Any, name: str) -> bool | None:
+        if value == "true" or value is True:
+            return True
+        if value == "false" or value is False:
+            return False
+        if value == "" or value is None:
+            return self._unset(name)
+        raise Refused("parameter_invalid_boolean", f"Invalid boolean: {_said(value)}", param=shown(name))
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
+class Text(Parameter):
+    """Free text of at most `maximum` characters that holds no card number and is not blank."""
+
+    _free = True
+
+    def __init__(self, *, maximum: int = TEXT_MAX, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(required=required, unsettable=unsettable)
+        self.maximum = maximum
+
+    def read(self, value: Any, name: str) -> str | None:
+        if type(value) is not str or not value:
+            if value == "" or value is None:
+                return self._unset(name)
+            _refuse_string(value, name)
+        if len(value) > self.maximum:
+            _refuse_long(value, self.maximum, name)
+        if value.isspace():
+            raise Refused("parameter_invalid_string_blank", param=shown(name))
+        if self._free and contains_card_number(value):
+            raise Refused("card_number_in_free_text", param=shown(name))
+        return self._checked(value, name)
+
+    def _checked(self, text: str, name: str) -> str:
+        return text
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "maxLength": self.maximum}
+
+
+class Id(Text):
+    """The id of an object: ours, or the caller's own. Whether there is such an object is for the handler to say."""
+
+    _FORM = re.compile(r"[A-Za-z0-9_.:-]+")
+
+    def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(maximum=ID_MAX, required=required, unsettable=unsettable)
+
+    def _checked(self, text: str, name: str) -> str:
+        if self._FORM.fullmatch(text) is None:
+            raise Refused("resource_missing", f"No such {_last_step(name)}: '{shown(text)}'", param=shown(name))
+        return text
+
+
+class OwnId(Text):
+    """A merchant's own id for a thing. Digits that pass for a card number are taken, since an id may well be such, and
+    for the same reason no log line quotes one."""
+
+    _free = False
+
+
+class Email(Text):
+    """An e-mail address as browsers check it (HTML, "valid e-mail address"), with at least two labels in its domain."""
+
+    _FORM = re.compile(
+        r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
+        r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+    )
+
+    def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(maximum=EMAIL_MAX, required=required, unsettable=unsettable)
+
+    def _checked(self, text: str, name: str) -> str:
+        if self._FORM.fullmatch(text) is None:
+            raise Refused("email_invalid", f"Invalid email address: {shown(text)}", param=shown(name))
+        return text
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "format": "email", "maxLength": self.maximum}
+
+
+class Url(Text):
+    """An absolute http or https URL without credentials; with `app_schemes`, also one that opens an app (`shop://…`)."""
+
+    _APP_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+")
+    _NO_APPS = frozenset(
+        {"about", "blob", "data", "file", "filesystem", "jar", "javascript", "vbscript", "view-source"}
+    )
+    """Schemes that a browser answers itself: a customer who is sent there would run or read what they do not expect."""
+
+    def __init__(self, *, app_schemes: bool = False, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(maximum=URL_MAX, required=required, unsettable=unsettable)
+        self.app_schemes = app_schemes
+
+    def _checked(self, text: str, name: str) -> str:
+        if not self._usable(text):
+            raise Refused("url_invalid", f"Not a valid URL: {shown(text)}", param=shown(name))
+        return text
+
+    def _usable(self, text: str) -> bool:
+        if not text.isprintable() or " " in text or "\\" in text:
+            return False
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:
+            return False
+        if parts.scheme in ("http", "https"):
+            return bool(parts.hostname) and port != 0 and "@" not in parts.netloc
+        return (
+            self.app_schemes
+            and parts.scheme not in self._NO_APPS
+            and self._APP_SCHEME.fullmatch(parts.scheme) is not None
+            and text[len(parts.scheme) :].startswith("://")
+        )
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "format": "uri", "maxLength": self.maximum}
+
+
+class StatementDescriptor(Text):
+    """What stands on the cardholder's statement: at most 22 Latin characters, a letter among them, none of <>\\'\"*."""
+
+    def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(maximum=DESCRIPTOR_MAX, required=required, unsettable=unsettable)
+
+    def _checked(self, text: str, name: str) -> str:
+        if not (text.isascii() and text.isprintable()) or any(character in "<>\\'\"*" for character in text):
+            raise Refused(
+                "parameter_invalid_string",
+                "The statement descriptor can hold Latin letters, digits and signs, but none of < > \\ ' \" *.",
+                param=shown(name),
+            )
+        if not any(map(str.isalpha, text)):
+            raise Refused(
+                "parameter_invalid_string",
+                "The statement descriptor must contain at least one letter.",
+                param=shown(name),
+            )
+        return text
+
+
+class Hidden(str):
+    """Text whose repr shows nothing, so that no traceback or log line can."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'****'"
+
+
+class CardField(Parameter):
+    """Card data, such as a number or a security code: the only text in which a card number may stand.
+
+    Its value is `Hidden` text, also where JSON held an integer, and no error repeats it. What the digits mean is for
+    `domain.cards` to check.
+    """
+
+    def read(self, value: Any, name: str) -> Hidden | None:
+        if value == "" or value is None:
+            return self._unset(name)
+        if type(value) is int:
+            value = str(value)
+        if type(value) is not str or len(value) > SECRET_MAX:
+            raise Refused(
+                "parameter_invalid_string",
+                f"Invalid string; must be text of at most {SECRET_MAX} characters",
+                param=shown(name),
+            )
+        return Hidden(value)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "maxLength": SECRET_MAX, "writeOnly": True}
+
+
+class Credential(Parameter):
+    """A key or token in a body, which whoever authenticates has read: its value is never looked at again."""
+
+    def read(self, value: Any, name: str) -> Hidden:
+        return Hidden()
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "writeOnly": True}
+
+
+class AccountField(CardField):
+    """The number of a bank account: text alone, since an integer has lost its leading zeros and is another account."""
+
+    def read(self, value: Any, name: str) -> Hidden | None:
+        if type(value) is int:
+            raise Refused(
+                "parameter_invalid_string",
+                "Invalid string; send it as text, because an integer has no leading zeros",
+                param=shown(name),
+            )
+        return super().read(value, name)
+
+
+class Enum(Parameter):
+    """One of the given words."""
+
+    def __init__(self, *words: str, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(required=required, unsettable=unsettable)
+        self.words = words
+        self._known = frozenset(words)
+
+    def read(self, value: Any, name: str) -> str | None:
+        if type(value) is str and value in self._known:
+            return value
+        if value == "" or value is None:
+            return self._unset(name)
+        raise Refused(
+            "parameter_invalid_enum", f"Invalid {shown(name)}: must be {_one_of(self.words)}", param=shown(name)
+        )
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.words)}
+
+
+class Currency(Parameter):
+    """A currency of `money.MINOR_UNITS`, in any case; the value is in lower case."""
+
+    def read(self, value: Any, name: str) -> str | None:
+        if value == "" or value is None:
+            return self._unset(name)
+        return check_currency(value if type(value) is str else "", name)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "minLength": 3, "maxLength": 3, "description": "ISO 4217, in lower case"}
+
+
+_COUNTRIES = frozenset(
+    row[0] + second
+    for row in (
+        "ADEFGILMOQRSTUWXZ",
+        "BABDEFGHIJLMNOQRSTVWYZ",
+        "CACDFGHIKLMNORUVWXYZ",
+        "DEJKMOZ",
+        "ECEGHRST",
+        "FIJKMOR",
+        "GABDEFGHILMNPQRSTUWY",
+        "HKMNRTU",
+        "IDELMNOQRST",
+        "JEMOP",
+        "KEGHIMNPRWYZ",
+        "LABCIKRSTUVY",
+        "MACDEFGHKLMNOPQRSTUVWXYZ",
+        "NACEFGILOPRUZ",
+        "OM",
+        "PAEFGHKLMNRSTWY",
+        "QA",
+        "REOSUW",
+        "SABCDEGHIJKLMNORSTVXYZ",
+        "TCDFGHJKLMNORTVWZ",
+        "UAGMSYZ",
+        "VACEGINU",
+        "WFS",
+        "XK",
+        "YET",
+        "ZAMW",
+    )
+    for second in row[1:]
+)
+"""ISO 3166-1 alpha-2, as a first letter and all of its second ones; and XK, which is Kosovo's by custom."""
+
+
+class Country(Parameter):
+    """A country of ISO 3166-1 alpha-2, in any case; the value is in upper case."""
+
+    def read(self, value: Any, name: str) -> str | None:
+        if type(value) is str and value.isascii() and value.upper() in _COUNTRIES:
+            return value.upper()
+        if value == "" or value is None:
+            return self._unset(name)
+        raise Refused(
+            "parameter_invalid_enum",
+            f"Country '{_said(value)}' is unknown. Use a two-letter code, such as 'DE' or 'US'.",
+            param=shown(name),
+        )
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "minLength": 2, "maxLength": 2, "description": "ISO 3166-1 alpha-2"}
+
+
+class Metadata(Parameter):
+    """The caller's own notes. The value is a dict in which None stands for a key to be deleted, or None: delete all.
+
+    Use `merged` to apply it. Always unsettable. Numbers and booleans in JSON become the text that a form would send.
+    """
+
+    shape = "object"
+
+    def __init__(self) -> None:
+        super().__init__(unsettable=True)
+
+    def read(self, value: Any, name: str) -> dict[str, str | None] | None:
+        if type(value) is not dict:
+            if value == "" or value is None:
+                return None
+            _refuse_object(name)
+        _check_metadata_count(len(value), name)
+        return {key: self._value(key, text, name) for key, text in value.items()}
+
+    def _value(self, key: str, value: Any, name: str) -> str | None:
+        if len(key) > METADATA_KEY_MAX:
+            _refuse_long(key, METADATA_KEY_MAX, name)
+        member = f"{name}[{key}]"
+        if not key or "[" in key or "]" in key:
+            raise Refused(
+                "parameter_invalid_string",
+                "Metadata keys can be neither empty nor hold square brackets.",
+                param=shown(member),
+            )
+        if value is None or value == "":
+            text = None
+        elif type(value) is str:
+            text = value
+        elif type(value) is bool:
+            text = "true" if value else "false"
+        elif type(value) is int or type(value) is Decimal:
+            text = str(value)
+        else:
+            _refuse_string(value, member)
+        if text is not None and len(text) > METADATA_VALUE_MAX:
+            _refuse_long(text, METADATA_VALUE_MAX, member)
+        if contains_card_number(key) or (text is not None and contains_card_number(text)):
+            raise Refused("card_number_in_free_text", param=shown(member))
+        return text
+
+    def schema(self) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE_MAX},
+            "maxProperties": METADATA_KEYS_MAX,
+        }
+
+
+def merged(
+    metadata: Mapping[str, str], change: Mapping[str, str | None] | None, param: str = "metadata"
+) -> dict[str, str]:
+    """`metadata` after `change`, a value of `Metadata`. Raises `Refused` where it would then have too many keys."""
+    if change is None:
+        return {}
+    result = {key: text for key, text in (*metadata.items(), *change.items()) if change.get(key, text) is not None}
+    _check_metadata_count(len(result), param)
+    return result  # type: ignore[return-value]
+
+
+class Object(Parameter):
+    """A dict with the given members, and no others."""
+
+    shape = "object"
+
+    def __init__(self, *, required: bool = False, unsettable: bool = False, **members: Parameter) -> None:
+        super().__init__(required=required, unsettable=unsettable)
+        self.members = members
+        self._read = {name: member.read for name, member in members.items()}
+        self._required = frozenset(name for name, member in members.items() if member.required)
+        self._ignored = frozenset(name for name, member in members.items() if isinstance(member, Ignored))
+
+    def read(self, value: Any, name: str) -> dict[str, Any] | None:
+        if type(value) is not dict:
+            if value == "" or value is None:
+                return self._unset(name)
+            _refuse_object(name)
+        return self._read_members(value, name)
+
+    def _read_members(self, raw: dict[str, Any], name: str) -> dict[str, Any]:
+        readers = self._read
+        if not raw.keys() <= readers.keys():
+            self._refuse_unknown(raw, name)
+        values = {
+            key: readers[key](value, f"{name}[{key}]" if name else key)  # A key of ours: there is nothing to hide.
+            for key, value in raw.items()
+        }
+        if not self._required <= values.keys():
+            self._refuse_missing(values, name)
+        if self._ignored:
+            for key in self._ignored & values.keys():
+                del values[key]
+        return values
+
+    def _refuse_unknown(self, raw: dict[str, Any], name: str) -> NoReturn:
+        unknown = [key for key in raw if key not in self._read]
+        names = [shown(_member(name, key)) for key in unknown[:_UNKNOWN_SHOWN_MAX]]
+        if len(unknown) > 1:
+            more = ", …" if len(unknown) > _UNKNOWN_SHOWN_MAX else ""
+            raise Refused("parameter_unknown", f"Received unknown parameters: {', '.join(names)}{more}", param=names[0])
+        close = get_close_matches(unknown[0], self._read, n=1, cutoff=0.7)
+        hint = f". Did you mean {_member(name, close[0])}?" if close else ""
+        raise Refused("parameter_unknown", f"Received unknown parameter: {names[0]}{hint}", param=names[0])
+
+    def _refuse_missing(self, values: dict[str, Any], name: str) -> NoReturn:
+        first = next(key for key in self.members if key in self._required and key not in values)
+        missing = _member(name, first)
+        raise Refused("parameter_missing", f"Missing required param: {missing}.", param=missing)
+
+    def schema(self) -> dict[str, Any]:
+        schema: dict[str, Any] = {
+            "type": "object",
+            "properties": {name: member.openapi() for name, member in self.members.items()},
+            "additionalProperties": False,
+        }
+        if self._required:
+            schema["required"] = [name for name in self.members if name in self._required]
+        return schema
+
+
+class Address(Object):
+    def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(
+            required=required,
+            unsettable=unsettable,
+            city=Text(unsettable=True),
+            country=Country(unsettable=True),
+            line1=Text(unsettable=True),
+            line2=Text(unsettable=True),
+            postal_code=Text(unsettable=True),
+            state=Text(unsettable=True),
+        )
+
+
+class Shipping(Object):
+    def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(
+            required=required,
+            unsettable=unsettable,
+            address=Address(required=True),
+            name=Text(required=True),
+            phone=Text(maximum=100, unsettable=True),
+            carrier=Text(unsettable=True),
+            tracking_number=Text(unsettable=True),
+        )
+
+
+class Open(Parameter):
+    """An object of any members, as deep as `wire` lets through, that holds no card number and no text too long."""
+
+    shape = "object"
+
+    def read(self, value: Any, name: str) -> Any:
+        if value == "" or value is None:
+            return self._unset(name)
+        self._scan(value, name)
+        if type(value) is not dict:
+            _refuse_object(name)
+        return value
+
+    def _scan(self, value: Any, name: str) -> None:
+        if isinstance(value, dict):
+            for key, member in value.items():
+                self._scan(key, name)
+                self._scan(member, f"{name}[{key}]")
+        elif isinstance(value, list):
+            for i, element in enumerate(value):
+                self._scan(element, f"{name}[{i}]")
+        elif value is not None:
+            text = str(value)
+            if len(text) > TEXT_MAX:
+                _refuse_long(text, TEXT_MAX, name)
+            if contains_card_number(text):
+                raise Refused("card_number_in_free_text", param=shown(name))
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "object"}
+
+
+class Ignored(Parameter):
+    """Taken and dropped unread: it is not among the values. For what Stripe.js reports about the browser."""
+
+    shape = "any"
+
+    def read(self, value: Any, name: str) -> None:
+        return None
+
+    def schema(self) -> dict[str, Any]:
+        return {"description": "Accepted and ignored."}
+
+
+class Unsupported(Parameter):
+    """A parameter of Stripe's that Tillway lacks; `reason` names the missing feature. To send it is refused by name."""
+
+    shape = "any"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+
+    def read(self, value: Any, name: str) -> NoReturn:
+        raise Refused(
+            "parameter_unsupported",
+            f"Tillway does not support {name} ({self.reason}). Leave it out of the request.",
+            param=name,
+        )
+
+    def schema(self) -> dict[str, Any]:
+        return {"not": {}, "description": f"Not supported: {self.reason}."}
+
+
+class Array(Parameter):
+    """A list of `minimum` to `maximum` elements, each read by `of`."""
+
+    shape = "array"
+
+    def __init__(
+        self, of: Parameter, *, maximum: int = 100, minimum: int = 0, required: bool = False, unsettable: bool = False
+    ) -> None:
+        super().__init__(required=required, unsettable=unsettable)
+        self.of = of
+        self.minimum = minimum
+        self.maximum = maximum
+
+    def read(self, value: Any, name: str) -> list[Any] | None:
+        if type(value) is not list:
+            if value == "" or value is None:
+                return self._unset(name)
+            raise Refused("parameter_invalid_array", f"Invalid array; write {shown(name)}[0]=…", param=shown(name))
+        if not self.minimum <= len(value) <= self.maximum:
+            raise Refused(
+                "parameter_invalid_array",
+                f"Invalid array: must have {self.minimum} to {self.maximum} elements, and has {len(value)}",
+                param=shown(name),
+            )
+        return [self.of.read(element, f"{name}[{i}]") for i, element in enumerate(value)]
+
+    def schema(self) -> dict[str, Any]:
+        schema: dict[str, Any] = {"type": "array", "items": self.of.openapi(), "maxItems": self.maximum}
+        if self.minimum:
+            schema["minItems"] = self.minimum
+        return schema
+
+
+class Expand(Array):
+    """Which references to answer as whole objects: dotted paths of at most four steps, `data` among them."""
+
+    def __init__(self) -> None:
+        super().__init__(_ExpandPath(), maximum=EXPAND_MAX, unsettable=True)
+
+
+class _ExpandPath(Parameter):
+    _FORM = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
+
+    def read(self, value: Any, name: str) -> str:
+        if type(value) is not str or len(value) > ID_MAX or self._FORM.fullmatch(value) is None:
+            raise Refused(
+                "parameter_invalid_string",
+                f"This property cannot be expanded: {_said(value)}. Write a path such as latest_charge.refunds.",
+                param=name,
+            )
+        if value.count(".") >= EXPAND_DEPTH_MAX:
+            raise Refused(
+                "parameter_invalid_string",
+                f"You cannot expand more than {EXPAND_DEPTH_MAX} levels of a property: {shown(value)}",
+                param=name,
+            )
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "maxLength": ID_MAX}
+
+
+class AnyOf(Parameter):
+    """What the first of several definitions that accepts it makes of a value.
+
+    The refusal is that of the last definition whose shape (a dict, a list, else a plain value) is the value's.
+    """
+
+    shape = "any"
+
+    def __init__(self, *definitions: Parameter, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(required=required, unsettable=unsettable)
+        self.definitions = definitions
+        self._by_shape = {
+            shape: [one for one in definitions if one.shape in (shape, "any")] or list(definitions)
+            for shape in ("scalar", "object", "array")
+        }
+
+    def read(self, value: Any, name: str) -> Any:
+        if value == "" or value is None:
+            return self._unset(name)
+        shape = "object" if type(value) is dict else "array" if type(value) is list else "scalar"
+        *others, last = self._by_shape[shape]
+        for definition in others:
+            try:
+                return definition.read(value, name)
+            except Refused as refused:
+                if refused.code == "card_number_in_free_text":
+                    raise
+        return last.read(value, name)
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [definition.openapi() for definition in self.definitions]}
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A stretch of time in epoch seconds, both ends inclusive. It is empty where `first` lies after `last`."""
+
+    first: int = 0
+    last: int = TIME_MAX
+
+    def __contains__(self, time: int) -> bool:
+        return self.first <= time <= self.last
+
+
+class Created(Parameter):
+    """A filter by time: one epoch second, or any of `[gt]`, `[gte]`, `[lt]`, `[lte]`. The value is a `Span`."""
+
+    shape = "any"
+    _time = Timestamp()
+    _bounds = Object(gt=_time, gte=_time, lt=_time, lte=_time)
+
+    def read(self, value: Any, name: str) -> Span | None:
+        if type(value) is not dict:
+            second = self._time.read(value, name)
+            assert second is not None
+            return Span(second, second)
+        bounds = self._bounds._read_members(value, name)
+        return Span(
+            max(bounds.get("gte", 0), bounds.get("gt", -1) + 1),
+            min(bounds.get("lte", TIME_MAX), bounds.get("lt", TIME_MAX + 1) - 1),
+        )
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [self._bounds.schema(), self._time.schema()]}
+
+
+class Params(Object):
+    """The parameters of one route."""
+
+    def __init__(self, **members: Parameter) -> None:
+        super().__init__(required=False, unsettable=False, **members)
+        self._exclusive: tuple[tuple[str, ...], ...] = ()
+
+    def at_most_one(self, *names: str) -> "Params":
+        """These parameters, of which at most one of `names` may be sent with a value."""
+        assert self.members.keys() >= set(names)
+        params = Params(**self.members)
+        params._exclusive = (*self._exclusive, names)
+        return params
+
+    def extended(self, **members: Parameter) -> "Params":
+        """These parameters with others added or replaced: what a route has beyond another, or in an older version."""
+        params = Params(**{**self.members, **members})
+        params._exclusive = self._exclusive
+        return params
+
+    def validate(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """The typed values of `raw`, which came out of `wire`. Raises `Refused`: unknown names first, missing last."""
+        values = self._read_members(raw, "")
+        for names in self._exclusive:
+            sent = [name for name in names if values.get(name) is not None]
+            if len(sent) > 1:
+                raise Refused(
+                    "parameters_exclusive",
+                    f"You may only specify one of these parameters: {', '.join(sent)}.",
+                    param=sent[1],
+                )
+        return values
+
+    def openapi_query(self) -> list[dict[str, Any]]:
+        """The parameters as OpenAPI parameter objects of a query string."""
+        return [
+            {
+                "name": name,
+                "in": "query",
+                "required": member.required,
+                "style": "form" if member.shape == "scalar" else "deepObject",
+                "explode": True,
+                "schema": member.openapi(),
+            }
+            for name, member in self.members.items()
+        ]
+
+
+def without_nulls(raw: Any, definition: Parameter) -> Any:
+    """`raw` without the JSON nulls of members that `definition` knows: so writes a client who has a field and no value.
+    For contracts in which nothing can be unset."""
+    match definition:
+        case Object() if type(raw) is dict:
+            members = definition.members
+            return {
+                name: without_nulls(value, members[name]) if name in members else value
+                for name, value in raw.items()
+                if value is not None or name not in members
+            }
+        case Array() if type(raw) is list:
+            return [without_nulls(element, definition.of) for element in raw]
+        case _:
+            return raw
+
+
+def list_params(**filters: Parameter) -> Params:
+    """The parameters of a listing by id: pages, `expand`, and the given filters."""
+    return Params(limit=Limit(), starting_after=Id(), ending_before=Id(), expand=Expand(), **filters).at_most_one(
+        "starting_after", "ending_before"
+    )
+
+
+def _member(name: str, key: str) -> str:
+    return f"{name}[{key}]" if name else key
+
+
+def _last_step(name: str) -> str:
+    return name.rstrip("]").rpartition("[")[2]
+
+
+def _said(value: Any) -> str:
+    """What the caller sent, as a message may repeat it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | Decimal):
+        return shown(str(value))
+    return "an array" if isinstance(value, list) else "an object"
+
+
+def _one_of(words: Sequence[str]) -> str:
+    """`words` as Stripe lists them: "one of a, b, or c"."""
+    match words:
+        case [only]:
+            return only
+        case [first, second]:
+            return f"one of {first} or {second}"
+        case _:
+            return f"one of {', '.join(words[:-1])}, or {words[-1]}"
+
+
+def _signed(value: Any, name: str) -> int:
+    if isinstance(value, str) and value[:1] == "-" and len(value) <= _DIGITS_MAX:
+        digits = value[1:]
+        if digits.isdecimal() and digits.isascii():
+            return -int(digits)
+    _refuse_integer(f"Invalid integer: {_said(value)}", name)
+
+
+def _refuse_integer(message: str, name: str) -> NoReturn:
+    raise Refused("parameter_invalid_integer", message, param=shown(name))
+
+
+def _refuse_string(value: Any, name: str) -> NoReturn:
+    raise Refused("parameter_invalid_string", f"Invalid string: {_said(value)}", param=shown(name))
+
+
+def _refuse_object(name: str) -> NoReturn:
+    raise Refused("parameter_invalid_object", f"Invalid object; write {shown(name)}[…]=…", param=shown(name))
+
+
+def _refuse_long(text: str, characters_max: int, name: str) -> NoReturn:
+    raise Refused(
+        "parameter_invalid_string",
+        f"Invalid string: {shown(text, 20)}; must be at most {characters_max} characters",
+        param=shown(name),
+    )
+
+
+def _check_metadata_count(keys: int, name: str) -> None:
+    if keys > METADATA_KEYS_MAX:
+        raise Refused(
+            "parameter_invalid_object",
+            f"Metadata can have at most {METADATA_KEYS_MAX} keys, and this has {keys}",
+            param=shown(name),
+        )

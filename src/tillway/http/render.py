@@ -1,0 +1,63 @@
+"""From a record, or a refusal, to the bytes of an answer. The engine calls this before it commits, so that an answer
+and what it tells of are stored together."""
+
+import time
+from typing import Any
+
+import msgspec
+
+from tillway.domain.record import Record
+from tillway.domain.refusal import Refused
+from tillway.engine.caller import Caller
+from tillway.engine.core import Load
+from tillway.http.errors import render_refusal
+from tillway.http.routes import PRESENTERS
+from tillway.http.shapes import View, expand, shaped
+
+encode = msgspec.json.Encoder().encode
+
+
+class Renderer:
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+
+    def view(self, caller: Caller) -> View:
+        return View(caller.scope.livemode, self.base_url, caller.api_version, int(time.time()))
+
+    async def __call__(
+        self, caller: Caller, load: Load, record: Record | None, refusal: Refused | None
+    ) -> tuple[int, bytes]:
+        if caller.presenter:
+            status, answer = await PRESENTERS[caller.presenter](load, record, refusal, caller)
+            return status, encode(answer)
+        if refusal is not None:
+            return self.refusal(caller, refusal)
+        if record is None:
+            return 200, b"{}"
+        view = self.view(caller)
+        document = shaped(record, view)
+        if caller.expand:
+            await expand(document, caller.expand, load, view)
+        if caller.publishable:
+            document = narrowed(document)
+        return 200, encode(document)
+
+    def refusal(self, caller: Caller, refusal: Refused) -> tuple[int, bytes]:
+        """The error object; records among its details are shown as everywhere."""
+        view = self.view(caller)
+        details: dict[str, Any] = {
+            name: shaped(value, view) if isinstance(value, Record) else value for name, value in refusal.details.items()
+        }
+        shown = Refused(
+            refusal.code, refusal.message, param=refusal.param, decline_code=refusal.decline_code, **details
+        )
+        status, body = render_refusal(shown, request_id=caller.request_id or "", base_url=self.base_url)
+        return status, encode(body)
+
+
+_PRIVATE = ("metadata", "customer", "transfer_data", "review", "on_behalf_of", "door")
+
+
+def narrowed(document: dict[str, Any]) -> dict[str, Any]:
+    """What a publishable key sees of an object: nothing that belongs between merchant and platform."""
+    return {name: value for name, value in document.items() if name not in _PRIVATE}

@@ -1,0 +1,159 @@
+"""The route table: every call the API answers, its parameters, who may make it, and what it returns.
+
+A handlers file declares its routes with `@route(...)`; matching, authentication, parsing and the OpenAPI document all
+read this one table.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import msgspec
+
+from tillway.domain.record import Record
+from tillway.engine.caller import Caller
+from tillway.engine.core import Done
+from tillway.engine.platform import Platform
+from tillway.http.contract import Dialect, Presenter
+from tillway.http.params import Params
+
+Access = Literal["secret", "publishable", "anyone"]
+
+
+class Call(msgspec.Struct):
+    """One request as a handler sees it: who calls, the typed parameters, and the ids from the path in their order."""
+
+    platform: Platform
+    caller: Caller
+    params: dict[str, Any]
+    ids: tuple[str, ...]
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+    @property
+    def id(self) -> str:
+        return self.ids[0]
+
+
+class Page(msgspec.Struct):
+    """A list answer: records in the order they are shown, and whether more follow."""
+
+    records: list[Any]
+    has_more: bool
+    url: str
+    object: Literal["list", "search_result"] = "list"
+    next_page: str | None = None
+
+
+class Plain(msgspec.Struct):
+    """An answer that is no record: a page of HTML, a document, a redirect."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Answer = Done | Record | Page | Plain | dict[str, Any]
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class Route(msgspec.Struct, frozen=True):
+    method: Literal["GET", "POST", "PUT", "DELETE"]
+    path: str
+    handler: Handler
+    params: Params
+    returns: str
+    access: Access
+    summary: str
+    dialect: Dialect | None = None
+    answer: type | None = None
+    """The type of what a dialect's call answers, for its document."""
+    status: int = 200
+    """The HTTP status of a good answer of a dialect's, for its document."""
+
+    @property
+    def presenter(self) -> str:
+        """The name that what this route answers with is presented under; empty where a record's shape does that."""
+        name = f"{self.method} {self.path}"
+        return name if name in PRESENTERS else ""
+
+    @property
+    def group(self) -> str:
+        """The noun that the route belongs to, for the documents."""
+        parts = self.path.strip("/").split("/")
+        if parts[0] == "ops":
+            return "ops"
+        return parts[1] if parts[0] == "v1" else parts[0]
+
+
+ROUTES: list[Route] = []
+DIALECT_ROUTES: list[Route] = []
+"""The calls of the dialects, which stand in documents of their own."""
+
+PRESENTERS: dict[str, Presenter] = {}
+NO_PARAMS = Params()
+
+
+def route(
+    method: Literal["GET", "POST", "PUT", "DELETE"],
+    path: str,
+    params: Params = NO_PARAMS,
+    *,
+    returns: str,
+    access: Access = "secret",
+    dialect: Dialect | None = None,
+    presents: Presenter | None = None,
+    answer: type | None = None,
+    status: int = 200,
+) -> Callable[[Handler], Handler]:
+    """Declare the decorated handler as the answer to `method path`; its docstring is the route's summary.
+
+    In a dialect, `presents` puts the record or refusal that the handler's work ends with into the dialect's words, and
+    `answer` and `status` are the type and HTTP status of that answer, for the dialect's document.
+    """
+
+    def declare(handler: Handler) -> Handler:
+        summary = (handler.__doc__ or "").strip().split("\n")[0]
+        assert summary, f"{method} {path}: a handler's docstring is its summary in the documents"
+        declared = Route(method, path, handler, params, returns, access, summary, dialect, answer, status)
+        (ROUTES if dialect is None else DIALECT_ROUTES).append(declared)
+        if presents is not None:
+            PRESENTERS[f"{method} {path}"] = presents
+        return handler
+
+    return declare
+
+
+class Router:
+    """Finds a path's routes by looking its segments up, ids standing as `*`."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        self._table: dict[tuple[str, ...], dict[str, Route]] = {}
+        for entry in routes:
+            segments = tuple("*" if part.startswith("{") else part for part in entry.path.strip("/").split("/"))
+            methods = self._table.setdefault(segments, {})
+            assert entry.method not in methods, f"{entry.method} {entry.path} is declared twice"
+            methods[entry.method] = entry
+        self._plain = {
+            "/" + "/".join(segments): methods for segments, methods in self._table.items() if "*" not in segments
+        }
+        self._wild = sorted(
+            {tuple(i for i, part in enumerate(segments) if part == "*") for segments in self._table}, key=len
+        )
+
+    def find(self, path: str) -> tuple[dict[str, Route], tuple[str, ...]] | None:
+        """The routes of `path` by method, and the ids in it; None where no route has it."""
+        methods = self._plain.get(path)
+        if methods is not None:
+            return methods, ()
+        parts = path.strip("/").split("/")
+        for places in self._wild:
+            if places and places[-1] >= len(parts):
+                continue
+            segments = list(parts)
+            for place in places:
+                segments[place] = "*"
+            methods = self._table.get(tuple(segments))
+            if methods is not None:
+                return methods, tuple(parts[place] for place in places)
+        return None

@@ -1,0 +1,103 @@
+"""The server's thin door: granian's RSGI on one side, `Api.handle` on the other."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from tillway.domain.refusal import Refused
+from tillway.http.app import Api
+from tillway.http.messages import Request
+
+BODY_BYTES_MAX = 1 << 20
+BODY_SECONDS_MAX = 30.0
+
+T = TypeVar("T")
+
+
+class Door:
+    """An RSGI application: what the server calls with each request."""
+
+    def __init__(self, api: Api, body_seconds_max: float = BODY_SECONDS_MAX) -> None:
+        self.api = api
+        self._patience = Patience(body_seconds_max)
+
+    async def __call__(self, scope: Any, protocol: Any) -> None:
+        headers = scope.headers
+        length = headers.get("content-length")
+        if length is not None and (not length.isdigit() or int(length) > BODY_BYTES_MAX):
+            self._turn_away(scope, protocol, Refused("body_too_large"))
+            return
+        body = b""
+        if scope.method != "GET" or length not in (None, "0"):
+            try:
+                body = await self._patience(_body(protocol, length))
+            except TimeoutError:
+                late = Refused("body_malformed", "The request body did not arrive within 30 seconds.")
+                self._turn_away(scope, protocol, late, 408)
+                return
+            if len(body) > BODY_BYTES_MAX:
+                self._turn_away(scope, protocol, Refused("body_too_large"))
+                return
+        response = await self.api.handle(
+            Request(scope.method, scope.path, scope.query_string, headers, body, scope.client.rpartition(":")[0])
+        )
+        protocol.response_bytes(response.status, response.headers, response.body)
+
+    def _turn_away(self, scope: Any, protocol: Any, refused: Refused, status: int | None = None) -> None:
+        answer = self.api.turned_away(scope.path, refused)
+        protocol.response_bytes(status or answer.status, answer.headers, answer.body)
+
+
+class Patience:
+    """Cuts off what takes longer than so many seconds, with one timer for all who wait: where each has one of its own,
+    as with `asyncio.timeout`, that is half of what a request costs without its payment."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until: dict[asyncio.Task[Any], float] = {}
+        """Who waits, and until when. All wait equally long, so the first is the next to be late."""
+        self._late: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __call__(self, waited_for: Awaitable[T]) -> T:
+        """What it comes to. Raises `TimeoutError` where that takes too long; once a task at a time."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None and task not in self._until
+        until = self._until[task] = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_at(until, self._cut_off)
+        try:
+            return await waited_for
+        except asyncio.CancelledError:
+            # Who was cancelled by somebody else as well, is.
+            if task in self._late and task.uncancel() == 0:
+                raise TimeoutError from None
+            raise
+        finally:
+            self._until.pop(task, None)
+            self._late.discard(task)
+
+    def _cut_off(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._until:
+            task, until = next(iter(self._until.items()))
+            if until > loop.time():
+                self._timer = loop.call_at(until, self._cut_off)
+                return
+            del self._until[task]
+            self._late.add(task)
+            task.cancel()
+
+
+async def _body(protocol: Any, length: str | None) -> bytes:
+    if length is not None:
+        whole: bytes = await protocol()
+        return whole
+    pieces, size = [], 0
+    async for piece in protocol:
+        pieces.append(piece)
+        size += len(piece)
+        if size > BODY_BYTES_MAX:
+            break
+    return b"".join(pieces)

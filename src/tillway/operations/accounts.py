@@ -1,0 +1,101 @@
+"""The first things of an installation: an account and its keys."""
+
+import msgspec
+
+from tillway.domain.account import SYSTEM, Account, Mode, Scope
+from tillway.domain.api_key import ApiKey, key_id
+from tillway.domain.credentials import ClientSecret, OAuthClient, secret_digest
+from tillway.domain.record import Record
+from tillway.engine.audit.entries import Author, audited, task_write
+from tillway.engine.clock import Clock
+from tillway.engine.ids import random_text
+from tillway.store.codec import write_of
+from tillway.store.port import ABSENT, Store, Write
+
+SECRET_LENGTH = 40
+MODES: tuple[Mode, ...] = ("test", "live")
+BY_ITSELF = Author("system", "create account")
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    """An API key as it is shown once: `secret` is not kept anywhere."""
+
+    record: ApiKey
+    secret: str
+
+
+def new_key(
+    account: str,
+    mode: Mode,
+    kind: str,
+    *,
+    created: int,
+    name: str = "",
+    expires_at: int | None = None,
+    scopes: tuple[str, ...] | None = None,
+) -> NewKey:
+    """A key that does not exist yet. With `scopes` it is restricted to them, and begins with `rk_`."""
+    prefix = "pk" if kind != "secret" else "sk" if scopes is None else "rk"
+    secret = f"{prefix}_{mode}_{random_text(SECRET_LENGTH)}"
+    record = ApiKey(
+        id=key_id(secret),
+        created=created,
+        account=account,
+        mode=mode,
+        kind="secret" if kind == "secret" else "publishable",
+        hint=f"{secret[:8]}…{secret[-4:]}",
+        name=name,
+        expires_at=expires_at,
+        scopes=scopes,
+    )
+    return NewKey(record, secret)
+
+
+class NewClient(msgspec.Struct, frozen=True):
+    """A client of OAuth 2 as it is shown once: `secret` is not kept anywhere."""
+
+    record: OAuthClient
+    secret: str
+
+
+def new_client(account: str, mode: Mode, scopes: tuple[str, ...], *, created: int, name: str = "") -> NewClient:
+    kept, secret = new_client_secret(created)
+    record = OAuthClient(
+        id=f"oac_{random_text(20)}",
+        created=created,
+        account=account,
+        mode=mode,
+        scopes=scopes,
+        secrets=(kept,),
+        name=name,
+    )
+    return NewClient(record, secret)
+
+
+def new_client_secret(created: int) -> tuple[ClientSecret, str]:
+    """What is kept of a fresh secret, and the secret."""
+    secret = f"ocs_{random_text(SECRET_LENGTH)}"
+    return ClientSecret(digest=secret_digest(secret), hint=f"ocs_…{secret[-4:]}", created=created), secret
+
+
+async def create_account(
+    store: Store, clock: Clock, *, name: str = "", by: Author = BY_ITSELF
+) -> tuple[Account, list[NewKey]]:
+    """An account with a test and a live key pair, in one commit. The keys come in the order test secret, test
+    publishable, live secret, live publishable."""
+    created = clock.now_ms() // 1000
+    account = Account(id=f"acct_{random_text(16)}", created=created, name=name)
+    keys = [new_key(account.id, mode, kind, created=created) for mode in MODES for kind in ("secret", "publishable")]
+    records: list[Record] = [account, *(key.record for key in keys)]
+    at = clock.moment()
+    await store.commit(
+        [
+            *audited(SYSTEM, by, at, *((ABSENT, None, record) for record in records)),
+            *(task_write(Scope(account=account.id, mode=mode).key, at.now_ms) for mode in MODES),
+        ]
+    )
+    return account, keys
+
+
+def system_write(record: Record, version: int = ABSENT) -> Write:
+    return write_of(SYSTEM, record, version)

@@ -1,0 +1,334 @@
+"""Customers and what they pay with: cards of the old API (`sources`) and payment methods.
+
+Whatever changes which methods a customer has writes the customer too. So a customer's default never points at a card
+that has gone, and none is attached while its customer is being deleted.
+"""
+
+from typing import Any
+
+import msgspec
+
+from tillway.domain import customer as domain
+from tillway.domain import payment_method
+from tillway.domain.alias import Alias, alias_id, new_alias
+from tillway.domain.customer import Customer, must_exist
+from tillway.domain.payment_method import PaymentMethod, Token, as_card, attach, holder, new_method
+from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.refusal import Refused
+from tillway.engine.caller import Caller
+from tillway.engine.card_vault import ADDRESS_FIELDS, postal
+from tillway.engine.core import Done, Load
+from tillway.engine.platform import Platform
+from tillway.operations.payment_intents import existing_method, picked, redeemed
+from tillway.store.codec import by_customer, decode
+from tillway.store.port import prefix_end
+
+METHODS_PER_COMMIT = 4
+"""Each method that goes with its customer is up to 20 writes: itself, its card, its security code, and an event with a
+delivery to each of 16 webhook endpoints. Four of them, the customer's own 18, the key's record and the audit trail's
+entry are a commit's 100."""
+
+DELETE_ROUNDS_MAX = 1000
+"""Commits that one deletion makes before it is left to the next request."""
+
+_FIELDS = (
+    "address",
+    "business_name",
+    "default_source",
+    "description",
+    "email",
+    "individual_name",
+    "invoice_prefix",
+    "invoice_settings",
+    "metadata",
+    "name",
+    "next_invoice_sequence",
+    "phone",
+    "preferred_locales",
+    "shipping",
+    "tax_exempt",
+)
+
+
+def fields_of(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that are fields of the record."""
+    fields = picked(params, *_FIELDS)
+    if fields.get("preferred_locales") is not None:
+        fields["preferred_locales"] = tuple(fields["preferred_locales"])
+    return fields
+
+
+async def existing(load: Load, id: str, param: str = "id") -> Customer:
+    """The customer of that id. A deleted one is refused like one that never was."""
+    customer = await load.get(Customer, id, param)
+    must_exist(customer, param)
+    return customer
+
+
+async def known_as(load: Load, name: str) -> Customer | None:
+    """The customer whom the merchant calls `name`; None where there is none, or none any more."""
+    alias = await load.maybe(Alias, alias_id("customer", name))
+    known = await load.maybe(Customer, alias.target) if alias is not None else None
+    return known if known is not None and not known.deleted else None
+
+
+async def named(
+    load: Load, caller: Caller, name: str, at: Moment, email: str | None = None
+) -> tuple[Customer, Changes]:
+    """The customer whom the merchant calls `name`, made here where there is none: `email` is theirs then."""
+    known = await known_as(load, name)
+    if known is not None:
+        return known, Changes()
+    created = domain.create({"email": email, "metadata": {"customer_id": name}, "door": caller.door}, at)
+    assert isinstance(created.result, Customer)
+    found = new_alias("customer", name, created.result.id, at)
+    return created.result, created.then(Changes(records=(found,), result=created.result))
+
+
+async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done:
+    """A customer, with the payment method or card given along attached to it. A card that is declined makes none."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        fields = fields_of(params) | {"door": caller.door}
+        given: list[PaymentMethod] = []
+        made = Changes()
+        if params.get("payment_method") is not None:
+            method, new = await existing_method(platform, load, params["payment_method"], at, param="payment_method")
+            given.append(method)
+            made = made.then(new)
+            if _default_method(fields) == params["payment_method"]:
+                fields["invoice_settings"] = {**fields["invoice_settings"], "default_payment_method": method.id}
+        if params.get("source") is not None:
+            method, new = await _source(platform, load, params["source"], at)
+            given.append(method)
+            made = made.then(new)
+            fields["default_source"] = method.id
+        wanted = _default_method(fields)
+        if wanted is not None and wanted not in (method.id for method in given):
+            raise await _not_theirs(load, wanted)
+        created = domain.create(fields, at)
+        customer = created.result
+        assert isinstance(customer, Customer)
+        changes = made.then(created)
+        for method in given:
+            attached = attach(method, customer)
+            if attached.refusal is not None:
+                return attached
+            changes = changes.then(attached)
+        return _showing(changes, customer)
+
+    return await platform.engine.run(caller, work)
+
+
+async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+    """Change a customer. A new `source` becomes the default in place of the old one, which goes."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        customer = await existing(load, id)
+        fields = fields_of(params)
+        wanted = _default_method(fields)
+        if wanted is not None:
+            method = await load.maybe(PaymentMethod, wanted)
+            if method is None or method.customer != id:
+                raise await _not_theirs(load, wanted)
+        if fields.get("default_source") is not None:
+            await source_of(load, customer, fields["default_source"], "default_source")
+        changes = Changes()
+        if params.get("source") is not None:
+            method, made = await _source(platform, load, params["source"], at)
+            attached = attach(method, customer)
+            if attached.refusal is not None:
+                return attached
+            changes = made.then(attached)
+            replaced = await load.maybe(PaymentMethod, customer.default_source)
+            if replaced is not None and replaced.customer == id:
+                changes = changes.then(payment_method.detach(replaced))
+            fields["default_source"] = method.id
+        return changes.then(domain.update(customer, fields))
+
+    return await platform.engine.run(caller, work)
+
+
+def _default_method(fields: dict[str, Any]) -> str | None:
+    wanted: str | None = (fields.get("invoice_settings") or {}).get("default_payment_method")
+    return wanted
+
+
+async def _not_theirs(load: Load, method: str) -> Refused:
+    """Why `method` cannot be a customer's default: there is none of that id, or it is not attached to them."""
+    param = "invoice_settings[default_payment_method]"
+    await load.get(PaymentMethod, method, param)
+    return Refused(
+        "resource_missing",
+        f"The customer does not have a payment method with the ID {method}. The payment method must be attached to the "
+        "customer.",
+        param=param,
+    )
+
+
+async def delete(platform: Platform, caller: Caller, id: str) -> Done:
+    """Remove a customer, their payment methods and the sealed cards of those.
+
+    Methods go a few a commit and the customer with the last of them: a deletion that was cut short leaves a customer
+    with fewer methods, and is finished by asking again.
+    """
+
+    async def work(load: Load, at: Moment) -> Changes:
+        customer = await existing(load, id)
+        domain.must_have_no_credit(customer)
+        partition = by_customer(load.scope_key, "pm", id)
+        rows = await load.store.query("customer", partition, limit=METHODS_PER_COMMIT + 1)
+        changes = Changes()
+        for row in rows[:METHODS_PER_COMMIT]:
+            method = await load.maybe(PaymentMethod, row.key.partition("/")[2])
+            if method is not None and method.customer == id:
+                changes = changes.then(payment_method.detach(method))
+        if len(rows) <= METHODS_PER_COMMIT:
+            return changes.then(domain.delete(customer))
+        bare = msgspec.structs.replace(customer, default_source=None, invoice_settings={})
+        return changes.then(Changes(result=bare, records=(bare,)))
+
+    for _ in range(DELETE_ROUNDS_MAX):
+        done = await platform.engine.run(caller, work)
+        if isinstance(done.record, Customer) and done.record.deleted:
+            return done
+    raise Refused("busy", "This customer has very many payment methods. Send the request again to delete the rest.")
+
+
+# Cards of the old API.
+
+
+async def add_source(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+    """Attach a token's card; it becomes the default where there is none. The caller is shown the card."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        customer = await existing(load, id)
+        method, made = await _source(platform, load, params["source"], at)
+        if params.get("metadata"):
+            kept = {key: value for key, value in params["metadata"].items() if value is not None}
+            method = msgspec.structs.replace(method, metadata=kept)
+        attached = attach(method, customer)
+        if attached.refusal is not None:
+            return attached
+        after = attached.result
+        assert isinstance(after, PaymentMethod)
+        changes = made.then(attached)
+        if customer.default_source is None:
+            changes = changes.then(domain.update(customer, {"default_source": after.id}))
+        return _showing(changes, as_card(after))
+
+    return await platform.engine.run(caller, work)
+
+
+async def update_source(platform: Platform, caller: Caller, customer: str, id: str, params: dict[str, Any]) -> Done:
+    async def work(load: Load, at: Moment) -> Changes:
+        method = await source_of(load, await existing(load, customer), id)
+        fields: dict[str, Any] = picked(params, "exp_month", "exp_year", "metadata")
+        moved = {name: params[field] for field, name in ADDRESS_FIELDS if field in params}
+        address = {**(method.billing_details.get("address") or {}), **moved}
+        fields["billing_details"] = {
+            **picked(params, "name"),
+            "address": {name: value for name, value in address.items() if value is not None} or None,
+        }
+        changes = payment_method.update(method, fields, at.now)
+        after = changes.result
+        assert isinstance(after, PaymentMethod)
+        return _showing(changes, as_card(after))
+
+    return await platform.engine.run(caller, work)
+
+
+async def delete_source(platform: Platform, caller: Caller, customer: str, id: str) -> Done:
+    """Remove a card; the most recent of the others becomes the default where it was that."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        return await _released(load, await source_of(load, await existing(load, customer), id))
+
+    return await platform.engine.run(caller, work)
+
+
+async def source_of(load: Load, customer: Customer, id: str, param: str = "id") -> PaymentMethod:
+    """The customer's card of that id. Refused where there is none, in the same words for another customer's."""
+    method = await load.maybe(PaymentMethod, id)
+    if method is None or not method.is_source or method.customer != customer.id:
+        raise Refused("resource_missing", f"No such source: '{id[:100]}'", param=param)
+    return method
+
+
+async def sources_of(load: Load, customer: str, limit: int) -> list[PaymentMethod]:
+    """The newest `limit` (at most 100) cards of a customer, as the store has them or `load` is about to write them."""
+    head = f"{load.scope_key}/card_"
+    rows = await load.store.query(
+        "customer",
+        by_customer(load.scope_key, "pm", customer),
+        after=prefix_end(head),
+        until=head,
+        limit=limit + min(len(load.seen), 100),
+    )
+    found = {row.key.partition("/")[2]: decode(row.key.partition("/")[2], row.body) for row in rows}
+    for id, (_, record) in load.seen.items():
+        if isinstance(record, PaymentMethod) and record.is_source:
+            found[id] = record
+    theirs = [record for record in found.values() if isinstance(record, PaymentMethod) and record.customer == customer]
+    return sorted(theirs, key=lambda method: method.id, reverse=True)[:limit]
+
+
+async def _source(
+    platform: Platform, load: Load, given: str | dict[str, Any], at: Moment
+) -> tuple[PaymentMethod, Changes]:
+    """The card behind a token, a test token or raw card data, and what has to be written for it to exist."""
+    if isinstance(given, dict):
+        address = postal(given)
+        facts, sealed = platform.cards.take_in(load.scope_key, given, address, at, param="source")
+        method = new_method(facts, {"billing_details": holder(given.get("name"), address)}, at, prefix="card")
+        return method, Changes(records=(method, *sealed))
+    if not given.startswith("tok_"):
+        remedy = ""
+        if given.startswith("pm_"):
+            remedy = f" A payment method is attached with POST /v1/payment_methods/{given[:100]}/attach."
+        raise Refused("resource_missing", f"No such token: '{given[:100]}'.{remedy}", param="source")
+    facts_of_alias = platform.cards.of_alias(load.scope_key, given, at)
+    if facts_of_alias is not None:
+        method = new_method(facts_of_alias, {}, at, prefix="card")
+        return method, Changes(records=(method,))
+    return await redeemed(load, await load.get(Token, given, "source", "token"), at)
+
+
+# Payment methods.
+
+
+async def attach_method(platform: Platform, caller: Caller, id: str, customer: str) -> Done:
+    """Attach a payment method, or a new one of a public test card. A card that is declined is not made."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        owner = await existing(load, customer, "customer")
+        method, made = await existing_method(platform, load, id, at, param="payment_method")
+        attached = attach(method, owner)
+        return attached if attached.refusal is not None else made.then(attached)
+
+    return await platform.engine.run(caller, work)
+
+
+async def detach_method(platform: Platform, caller: Caller, id: str) -> Done:
+    async def work(load: Load, at: Moment) -> Changes:
+        return await _released(load, await load.get(PaymentMethod, id, "payment_method"))
+
+    return await platform.engine.run(caller, work)
+
+
+async def _released(load: Load, method: PaymentMethod) -> Changes:
+    """A method without its customer, and the customer without it."""
+    detached = payment_method.detach(method)
+    customer = await load.maybe(Customer, method.customer)
+    if customer is None or customer.deleted:
+        return detached
+    others = []
+    if customer.default_source == method.id:
+        others = [other for other in await sources_of(load, customer.id, 2) if other.id != method.id]
+    lost = domain.lose_method(customer, method.id, next_source=others[0].id if others else None)
+    assert detached.result is not None
+    return _showing(detached.then(lost), detached.result)
+
+
+def _showing(changes: Changes, record: Record) -> Changes:
+    return msgspec.structs.replace(changes, result=record)

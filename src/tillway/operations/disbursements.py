@@ -1,0 +1,146 @@
+"""Disbursements: who the merchant's customer is, and a payout to them that the runner sends."""
+
+from tillway.domain import customer as domain
+from tillway.domain import payout
+from tillway.domain.alias import Alias, alias_id, new_alias
+from tillway.domain.customer import Customer
+from tillway.domain.disbursement import NamedCustomer, payment_id, recipient_of
+from tillway.domain.payout import Payout
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refusal import Refused
+from tillway.engine.attempts import Connection
+from tillway.engine.caller import Caller
+from tillway.engine.core import Done, Load
+from tillway.engine.platform import Platform
+from tillway.operations import customers
+from tillway.store.codec import by_customer, decode
+
+LATER_MAX = 1000
+"""Disbursements to one customer in one millisecond: each is called a millisecond later than the one before."""
+
+
+async def create_customer(platform: Platform, caller: Caller, name: str, email: str) -> Done:
+    """The customer that the merchant calls `name`, made where there is none; a repeat finds them.
+
+    Refused where there is one with another e-mail address: money goes to that address, so a mere repeat of the call
+    must not move it. `POST /v1/customers/{id}` changes it.
+    """
+
+    async def work(load: Load, at: Moment) -> Changes:
+        customer, changes = await customers.named(load, caller, name, at, email)
+        if customer.email is None:
+            # One who came by another door, with an order for instance, gets their address here.
+            changes = domain.update(customer, {"email": email})
+            assert isinstance(changes.result, Customer)
+            customer = changes.result
+        elif customer.email.lower() != email.lower():
+            raise Refused(
+                "customer_id_taken",
+                f"There is a customer {name} with another e-mail address. Change it at /v1/customers/{customer.id}, or "
+                "use another customer_id.",
+                param="customer_id",
+            )
+        return changes.then(Changes(result=NamedCustomer.of(name, customer)))
+
+    return await platform.engine.run(caller, work)
+
+
+async def find_customer(load: Load, name: str) -> Customer:
+    """The customer that the merchant calls `name`. Refused where there is none, or none any more."""
+    found = await customers.known_as(load, name)
+    if found is None:
+        raise Refused("resource_missing", f"No such customer: '{name[:100]}'", param="customer_id")
+    return found
+
+
+async def create(
+    platform: Platform, caller: Caller, *, name: str, email: str, amount_minor: int, currency: str
+) -> Done:
+    """Accept a disbursement: one commit, in which nobody is asked; the runner sends it. The result is the payout."""
+    connection = await _connection(platform, caller)
+
+    async def work(load: Load, at: Moment) -> Changes:
+        customer = await find_customer(load, name)
+        recipient = recipient_of(customer, email)
+        alias = await _instant(load, customer, at)
+        changes = payout.create(
+            amount_minor=amount_minor,
+            currency=currency,
+            recipient=recipient,
+            connector=connection.name,
+            funding="provider",
+            available_minor=0,
+            guard=None,
+            delay_ms=0,
+            fields={
+                "customer": customer.id,
+                "door": caller.door,
+                "metadata": {"customer_id": name, "payment_id": alias},
+                "payment_id": alias,
+            },
+            suffix=at.new_suffix(),
+            at=at,
+        )
+        assert changes.result is not None
+        taken = new_alias(_kind(customer), alias, changes.result.id, at)
+        return changes.then(Changes(records=(taken,)))
+
+    return await platform.engine.run(caller, work)
+
+
+async def _connection(platform: Platform, caller: Caller) -> Connection:
+    """The connector that disbursements go through: the one of the setting, or the mode's default."""
+    chosen = platform.engine.settings.disbursement_connector
+    if not chosen:
+        connection: Connection | None = await platform.connections.default(caller.scope)
+    else:
+        connection = await platform.connections.named(chosen, caller.scope)
+    if connection is None:
+        raise Refused(
+            "connector_unsupported",
+            f"Disbursements go through the connector {chosen!r}, and there is none of that name in "
+            f"{caller.scope.mode} mode. Add it with `tillway connectors add`.",
+        )
+    if "payout" not in connection.connector.capabilities.operations:
+        raise Refused("connector_unsupported", f"The connector {connection.name!r} cannot pay out.")
+    return connection
+
+
+async def _instant(load: Load, customer: Customer, at: Moment) -> str:
+    """The instant that this disbursement is called by: now, or the first after it that is free for this customer."""
+    for later in range(LATER_MAX):
+        name = payment_id(at.now_ms + later)
+        if await load.maybe(Alias, alias_id(_kind(customer), name)) is None:
+            return name
+    raise Refused("lock_timeout")
+
+
+def _kind(customer: Customer) -> str:
+    return f"disbursement of {customer.id}"
+
+
+async def list_of(load: Load, customer: Customer, *, after: str | None, limit: int) -> list[Payout]:
+    """Up to `limit` disbursements to the customer, oldest first, from the one called `after` on (without it)."""
+    cursor = None
+    if after is not None:
+        alias = await load.maybe(Alias, alias_id(_kind(customer), after))
+        if alias is None:
+            raise Refused("resource_missing", f"No such disbursement: '{after[:100]}'", param="starting_after")
+        cursor = f"{load.scope_key}/{alias.target}"
+    found: list[Payout] = []
+    while len(found) < limit:
+        rows = await load.store.query(
+            "customer",
+            by_customer(load.scope_key, "po", customer.id),
+            after=cursor,
+            limit=min(limit, 200),
+            order="oldest",
+        )
+        for row in rows:
+            record = decode(row.key.partition("/")[2], row.body)
+            if isinstance(record, Payout) and record.payment_id is not None:
+                found.append(record)
+        if len(rows) < min(limit, 200):
+            break
+        cursor = rows[-1].key
+    return found[:limit]

@@ -1,0 +1,138 @@
+"""Where a merchant's payouts go. Every change of them moves their currency's guard, so that a currency never has two
+defaults, nor none."""
+
+from typing import Any
+
+from tillway.domain import external_account as domain
+from tillway.domain.account import SYSTEM, Account
+from tillway.domain.external_account import ACCOUNTS_MAX, ExternalAccount
+from tillway.domain.payment_method import Token, redeem
+from tillway.domain.payout import PayoutGuard, guard_id, guarded
+from tillway.domain.record import Changes, Moment, changed
+from tillway.domain.refusal import Refused
+from tillway.engine import recipients
+from tillway.engine.caller import Caller
+from tillway.engine.core import Done, Load
+from tillway.engine.platform import Platform
+from tillway.operations.payment_intents import picked
+from tillway.store.codec import decode
+
+
+async def accounts_of(load: Load) -> list[ExternalAccount]:
+    """All of the scope's, oldest first, each at the version that the commit will check."""
+    rows = await load.store.query(None, f"{load.scope_key}/ba_", limit=ACCOUNTS_MAX + 1, order="oldest")
+    found = []
+    for row in rows:
+        id = row.key.partition("/")[2]
+        account = decode(id, row.body)
+        assert isinstance(account, ExternalAccount)
+        load.seen[id] = (row.version, account)
+        found.append(account)
+    return found
+
+
+async def create(platform: Platform, caller: Caller, given: dict[str, Any] | str, params: dict[str, Any]) -> Done:
+    """Keep an external account. `given` is a card's token, or a bank account, card or e-mail address itself."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        account, made = await _made(platform, load, given, await _currency(platform, caller, given), at)
+        account = changed(account, picked(params, "metadata"))
+        guard = await load.maybe(PayoutGuard, guard_id(account.currency))
+        others = await accounts_of(load)
+        kept = domain.create(account, others, default=params.get("default_for_currency"), at=at)
+        return made.then(kept).then(_moving(guard, account.currency, at, kept))
+
+    return await platform.engine.run(caller, work)
+
+
+async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+    """Change the holder's name and type, the metadata, or which account is its currency's default."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        account = await load.get(ExternalAccount, id, noun="external account")
+        guard = await load.maybe(PayoutGuard, guard_id(account.currency))
+        fields = {
+            name: value
+            for given, name in (
+                ("account_holder_name", "holder_name"),
+                ("name", "holder_name"),
+                ("account_holder_type", "holder_type"),
+                ("account_type", "account_type"),
+                ("metadata", "metadata"),
+            )
+            for value in picked(params, given).values()
+        }
+        changes = domain.update(account, await accounts_of(load), fields, default=params.get("default_for_currency"))
+        return changes.then(_moving(guard, account.currency, at, changes)) if changes.records else changes
+
+    return await platform.engine.run(caller, work)
+
+
+async def delete(platform: Platform, caller: Caller, id: str) -> Done:
+    async def work(load: Load, at: Moment) -> Changes:
+        account = await load.get(ExternalAccount, id, noun="external account")
+        guard = await load.maybe(PayoutGuard, guard_id(account.currency))
+        changes = domain.delete(account, await accounts_of(load))
+        return changes.then(_moving(guard, account.currency, at, changes))
+
+    return await platform.engine.run(caller, work)
+
+
+def _moving(guard: PayoutGuard | None, currency: str, at: Moment, changes: Changes) -> Changes:
+    return Changes(result=changes.result, records=(guarded(guard, currency, at),))
+
+
+async def _currency(platform: Platform, caller: Caller, given: dict[str, Any] | str) -> str:
+    """The currency that is meant: the merchant's own where none is named."""
+    named = given.get("currency") if isinstance(given, dict) else None
+    if named is not None:
+        return str(named)
+    account = await platform.engine.load(SYSTEM).maybe(Account, caller.scope.account)
+    return account.default_currency if account is not None else "usd"
+
+
+async def _made(
+    platform: Platform, load: Load, given: dict[str, Any] | str, currency: str, at: Moment
+) -> tuple[ExternalAccount, Changes]:
+    """The account that `given` stands for, and what has to be written besides it."""
+    scope_key = load.scope_key
+    if isinstance(given, str):
+        return await _of_token(platform, load, given, currency, at)
+    match given["object"]:
+        case "bank_account":
+            account, sealed = recipients.bank_account(platform.cards, scope_key, given, currency, at)
+        case "card":
+            account, sealed = recipients.card(platform.cards, scope_key, given, currency, at)
+        case _:
+            account = ExternalAccount(
+                id=at.new_id("ba"),
+                created=at.now,
+                type="email",
+                currency=currency,
+                email=given["email"],
+                holder_name=given.get("account_holder_name"),
+            )
+            return account, Changes()
+    return account, Changes(records=(sealed,))
+
+
+async def _of_token(
+    platform: Platform, load: Load, id: str, currency: str, at: Moment
+) -> tuple[ExternalAccount, Changes]:
+    """The card behind a token, which is used up by that; a public test token never is."""
+    facts = platform.cards.of_alias(load.scope_key, id, at) if id.startswith("tok_") else None
+    if facts is not None:
+        token = Token(id=id, created=at.now, card=facts, card_id=f"card_{id.removeprefix('tok_')}")
+        account, sealed = await recipients.card_of_token(platform.cards, load.scope_key, token, currency, at)
+        return account, Changes(records=(sealed,))
+    token = await load.get(Token, id, "external_account", "token")
+    used, _ = redeem(token, at)
+    account, sealed = await recipients.card_of_token(platform.cards, load.scope_key, token, currency, at)
+    gone = tuple(name for name in (token.card.vault, token.card.cvc) if name is not None)
+    return account, Changes(records=(used, sealed), deletes=gone)
+
+
+def refuse_other(caller: Caller, account: str) -> None:
+    """A merchant reaches its own account alone."""
+    if account != caller.scope.account:
+        raise Refused("resource_missing", f"No such account: '{account[:100]}'", param="account")

@@ -1,0 +1,117 @@
+"""Payments of the gateway's door: ordinary ones, made once from an id that was created before.
+
+Who comes with the same id again never begins a second payment. They get what became of the first; while that is open,
+they wait for whoever is at it, or the provider is asked by our reference.
+"""
+
+import asyncio
+from typing import Any
+
+from tillway.domain import gateway_payment, payment_intent
+from tillway.domain.account import scope_of
+from tillway.domain.attempt import Attempt
+from tillway.domain.cards import check_form
+from tillway.domain.gateway_payment import GatewayPayment, gateway_payment_id
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import new_method
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refusal import Refused
+from tillway.engine.caller import Caller
+from tillway.engine.core import Done, Load
+from tillway.engine.ids import random_text
+from tillway.engine.platform import Platform
+from tillway.operations.payment_intents import take_code
+from tillway.store.codec import by_number, decode
+
+LOOK_SECONDS = 0.05
+"""How often somebody who waits for another's request looks whether it is done."""
+
+
+class _UnderWay(Exception):
+    """The payment was begun before, and nobody knows its outcome yet."""
+
+
+async def make(
+    platform: Platform, caller: Caller, number: str, *, card: dict[str, Any], amount_minor: int, currency: str
+) -> Done:
+    """Take the payment of that number by `card`, or find what became of it. The result is the payment.
+
+    `card` has number, exp_month, exp_year, cvc, name and address (one line of text); only its form is checked.
+    """
+    secret, cvc = random_text(24), list[str]()
+
+    async def begin(load: Load, at: Moment) -> Changes:
+        created = await find(load, number, at.now)
+        if created.payment is not None:
+            known = await load.get(PaymentIntent, created.payment)
+            if known.attempt is not None:
+                raise _UnderWay
+            return Changes(result=known)
+        facts, sealed = platform.cards.take_in(load.scope_key, card, {}, at, check=check_form)
+        holder = {"name": card["name"], "address": {"line1": card["address"]}}
+        method = new_method(facts, {"billing_details": holder, "door": caller.door}, at)
+        fields = {
+            "amount_minor": amount_minor,
+            "currency": currency,
+            "method": method.id,
+            # The contract has no way to send the customer to a challenge.
+            "off_session": True,
+            "door": caller.door,
+        }
+        made = Changes(records=(method, *sealed)).then(payment_intent.create(fields, at, secret=secret))
+        payment = made.result
+        assert isinstance(payment, PaymentIntent)
+        made = made.then(gateway_payment.make(created, payment))
+        terms = await platform.attempts.terms(caller.scope)
+        begun = payment_intent.confirm(payment, method, terms, at, idem=caller.idem)
+        await take_code(platform, load, method, made, begun, at, cvc)
+        return made.then(begun)
+
+    try:
+        return await platform.attempts.operate(caller, begin, cvc)
+    except _UnderWay:
+        await _see_through(platform, caller, number)
+
+    async def look(load: Load, at: Moment) -> Changes:
+        created = await find(load, number, at.now)
+        return Changes(result=await load.get(PaymentIntent, created.payment or ""))
+
+    return await platform.engine.run(caller, look)
+
+
+async def _see_through(platform: Platform, caller: Caller, number: str) -> None:
+    """Wait for another request that is at this payment, then ask the provider once if it is still open."""
+    engine, attempts = platform.engine, platform.attempts
+    answer_by_ms = engine.clock.now_ms() + int(engine.settings.answer_within_seconds * 1000)
+    while engine.clock.now_ms() < answer_by_ms:
+        load = engine.load(caller.scope_key)
+        created = await find(load, number, engine.clock.moment().now)
+        payment = await load.maybe(PaymentIntent, created.payment)
+        attempt = await load.maybe(Attempt, payment.attempt) if payment is not None else None
+        if attempt is None:
+            return
+        if attempt.state != "new" and (caller.scope_key, attempt.id) not in attempts.held:
+            await attempts.ask(caller, attempt)
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def find(load: Load, number: str, now: int) -> GatewayPayment:
+    """What was created under that number. Refused `resource_missing` where it never was or has expired, and
+    `merchant_mismatch` where it is another merchant's."""
+    id = gateway_payment_id(number)
+    found = await load.maybe(GatewayPayment, id)
+    if found is not None and found.good(now):
+        return found
+    if found is None and id is not None and await _is_of_another(load, id, now):
+        raise Refused("merchant_mismatch", param="paymentId")
+    raise Refused("resource_missing", f"No such payment: '{number[:100]}'", param="paymentId")
+
+
+async def _is_of_another(load: Load, id: str, now: int) -> bool:
+    """Whether another merchant has created it. The test mode of a merchant does not know their live mode's."""
+    for row in await load.store.query("kind", by_number(id), limit=2):
+        theirs, account = decode(id, row.body), scope_of(row.key.partition("/")[0]).account
+        if account != scope_of(load.scope_key).account and isinstance(theirs, GatewayPayment) and theirs.good(now):
+            return True
+    return False

@@ -1,0 +1,545 @@
+"""Orders on their way through the workflow of `domain/order.py`, carried by their tasks or called step by step.
+
+Each step is an operation that may be asked for any number of times and by several at once: what it does to records is
+one commit that the order's version guards, what it asks of providers goes by references that are in the store before.
+So it makes no difference who carries an order, nor where they died: the runner's task and a state machine that calls
+`run_step` may even be at the same one.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+import msgspec
+
+from tillway.connectors.port import Arranged, Consignment, Courier, Undeliverable, Unreachable
+from tillway.domain import order as domain
+from tillway.domain import payment_intent, product, refund
+from tillway.domain.account import Scope, scope_of
+from tillway.domain.alias import Alias, alias_id, new_alias
+from tillway.domain.bank_account import DEBIT_CURRENCIES
+from tillway.domain.charge import Charge
+from tillway.domain.customer import Customer
+from tillway.domain.disbursement import NamedCustomer
+from tillway.domain.order import HANDLER, MEANS, Failure, Line, Order, OrderTask, StepRecord
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import PaymentMethod
+from tillway.domain.product import Product
+from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.refusal import Refused
+from tillway.domain.workflow import StepFailed
+from tillway.engine.caller import Caller
+from tillway.engine.core import Done, Engine, Load, Work
+from tillway.engine.ids import random_text
+from tillway.engine.platform import Platform
+from tillway.operations import customers, stored_credit
+from tillway.operations.payment_intents import make_method, permission, take_code
+from tillway.store.codec import decode
+from tillway.store.port import Row, Unavailable
+
+log = logging.getLogger(__name__)
+
+STEPS_MAX = 16
+"""Most steps that one claim of a task takes; an order has six at most, and each is entered once."""
+
+COURIERS_AT_ONCE_MAX = 8
+"""Deliveries of one order that are asked for at the same time."""
+
+COURIER_SECONDS = 10.0
+"""How long the delivery service may take to answer."""
+
+TRANSIENT = ("busy", "lock_timeout")
+
+_ACCEPTED = {"mandate_data": {"customer_acceptance": {"type": "offline"}}}
+"""With the order, its user let the shop debit their account for it, this once; the shop has that on its own record."""
+
+R = TypeVar("R", bound=Record)
+
+
+# What a merchant asks for.
+
+
+async def create(platform: Platform, caller: Caller, given: dict[str, Any], *, tasked: bool = True) -> Done:
+    """The order of that `order_id`: the one that exists, else a new one, which its task carries from here on.
+
+    `given` holds the contract's fields, its `lines` and lower-case currency already read. Refused: a token or account
+    that cannot pay, products that add up to nothing or too much, live mode without a delivery service.
+    """
+    _courier(platform, caller.scope)
+
+    async def work(load: Load, at: Moment) -> Changes:
+        existing = await _named(load, Order, "order", given["order_id"])
+        if existing is not None:
+            return Changes(result=existing)
+        customer, made = await customers.named(load, caller, given["user_id"], at)
+        means, method_made = await _means(platform, load, given, at)
+        fields = {
+            "order_id": given["order_id"],
+            "user_id": given["user_id"],
+            "customer": customer.id,
+            "currency": given["currency"],
+            "lines": given["lines"],
+            "means": given["payment"]["type"],
+            "method": means.id,
+        }
+        created = domain.create(fields, at, tasked=tasked)
+        assert created.result is not None
+        alias = new_alias("order", given["order_id"], created.result.id, at)
+        return made.then(method_made).then(Changes(records=(alias,))).then(created)
+
+    return await platform.engine.run(caller, work)
+
+
+async def _means(platform: Platform, load: Load, given: dict[str, Any], at: Moment) -> tuple[PaymentMethod, Changes]:
+    """The payment method that the order's `payment` describes."""
+    payment = given["payment"]
+    means = MEANS[payment["type"]]
+    own = {name: payment[field] for field, name in means.fields.items() if field in payment}
+    data = {"type": means.method_type, means.method_type: own, "billing_details": {"name": given["user_id"]}}
+    try:
+        return await make_method(platform, load, data, at, param="payment")
+    except Refused as refused:
+        named = (refused.param or "").rpartition("[")[2].rstrip("]")
+        field = next((field for field, name in means.fields.items() if name == named), None)
+        refused.param = f"payment[{field}]" if field is not None else "payment"
+        raise
+
+
+async def find(load: Load, order_id: str) -> Order:
+    """The order that the merchant calls `order_id`. Refused where there is none."""
+    found = await _named(load, Order, "order", order_id)
+    if found is None:
+        raise Refused("resource_missing", f"No such order: '{order_id[:100]}'", param="order_id")
+    return found
+
+
+async def put_product(platform: Platform, caller: Caller, product_id: str, fields: dict[str, Any]) -> Done:
+    """The product as the merchant describes it now. `fields` are those of `product.put`."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        existing = await _named(load, Product, "product", product_id)
+        changes = product.put(existing, product_id=product_id, at=at, **fields)
+        if existing is not None:
+            return changes
+        assert changes.result is not None
+        return changes.then(Changes(records=(new_alias("product", product_id, changes.result.id, at),)))
+
+    return await platform.engine.run(caller, work)
+
+
+async def put_credit(platform: Platform, caller: Caller, user_id: str, amount_minor: int, currency: str) -> Done:
+    """The user with that much stored credit. The difference to what they had is a movement of its own."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        customer, made = await customers.named(load, caller, user_id, at)
+        changes = made.then(stored_credit.set_in(customer, amount_minor, currency, at))
+        assert isinstance(changes.result, Customer)
+        return changes.then(Changes(result=NamedCustomer.of(user_id, changes.result)))
+
+    return await platform.engine.run(caller, work)
+
+
+async def _named(load: Load, kind: type[R], noun: str, name: str) -> R | None:
+    alias = await load.maybe(Alias, alias_id(noun, name))
+    return await load.maybe(kind, alias.target) if alias is not None else None
+
+
+# The steps.
+
+
+async def run_step(
+    platform: Platform, caller: Caller, order_id: str, step: str, *, failure: Failure | None = None
+) -> StepRecord:
+    """Do `step` of the order with that id (`ord_…`), and what it came to; a step that was done says so again.
+
+    Raises `StepFailed` where it cannot be done, which changes nothing about the order: to try again, or to go on at the
+    handler with that `failure`, is for whoever carries the order. Refused where another step is due.
+    """
+    if step not in _STEPS:
+        raise Refused(
+            "order_step_unexpected", f"There is no step {step[:40]}. Steps: {', '.join(_STEPS)}.", param="step"
+        )
+    try:
+        order = await platform.engine.load(caller.scope_key).get(Order, order_id, "order_id")
+        if step == HANDLER and order.state != HANDLER and order.step(HANDLER) is None:
+            if failure is None:
+                raise Refused("order_step_unexpected", "Nothing has failed that could be handled.", param="step")
+            await _catch(platform, caller, order_id, failure)
+        elif (already := domain.to_do(order, step)) is not None:
+            return already
+        done = await _STEPS[step](platform, caller, order_id)
+    except Refused as refused:
+        if refused.code in TRANSIENT:
+            raise StepFailed("Busy", refused.message) from None
+        raise
+    except Unavailable as unavailable:
+        raise StepFailed("Busy", f"The store cannot be reached: {unavailable}") from None
+    record = done.step(step)
+    assert record is not None
+    return record
+
+
+async def _catch(platform: Platform, caller: Caller, order_id: str, failure: Failure) -> None:
+    async def work(load: Load, at: Moment) -> Changes:
+        order = await load.get(Order, order_id)
+        after = domain.caught(order, failure, at)
+        return Changes(records=(after,) if after is not order else ())
+
+    await platform.engine.run(caller, work)
+
+
+async def _check_stock(platform: Platform, caller: Caller, order_id: str) -> Order:
+    """All products or none, in one commit: whoever is slower finds what is left."""
+    counts = await _counts(platform, caller, order_id)
+
+    async def work(load: Load, at: Moment) -> Changes:
+        products = await _products(load, counts)
+        order = await load.get(Order, order_id)
+        if domain.to_do(order, "check_stock") is not None:
+            return Changes(result=order)
+        unknown, short = product.lacking(products, order.counts)
+        if unknown:
+            raise StepFailed("ProductUnknown", f"No such product: {', '.join(unknown)}")
+        if short:
+            raise StepFailed("OutOfStock", f"Not enough left of: {', '.join(short)}")
+        held = product.reserve(_existing(products), order.counts)
+        done = domain.done(order, "check_stock", {"reserved": order.counts}, at, stock="reserved")
+        return done.then(Changes(records=held))
+
+    async with _turn(platform.engine, caller.scope_key, counts):
+        return _order(await platform.engine.run(caller, work))
+
+
+async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Order:
+    """The payment is made in the commit that notes it on the order, so there is never a second; it is carried like any
+    other. What has come of it is read from the payment itself, whoever brought that home."""
+    cvc: list[str] = []
+    secret = random_text(24)
+
+    async def begin(load: Load, at: Moment) -> Changes:
+        order = await load.get(Order, order_id)
+        if domain.to_do(order, "take_payment") is not None:
+            return Changes(result=order)
+        terms = await platform.attempts.terms(caller.scope, error_on_action=True)
+        method = await load.get(PaymentMethod, order.method)
+        made = Changes()
+        if order.payment is None:
+            made = payment_intent.create(domain.payment_fields(order, method.type), at, secret=secret)
+            payment = made.result
+            assert isinstance(payment, PaymentIntent)
+        else:
+            payment = await load.get(PaymentIntent, order.payment)
+            if not domain.may_try_again(payment):
+                return Changes(result=order)
+        if method.type in DEBIT_CURRENCIES:
+            once = (order.total_minor, order.currency)
+            mandate, method, permitted = await permission(load, method, _ACCEPTED, at, once=once)
+            made = made.then(permitted)
+            # The contract's orders are in euro unless they say otherwise, whatever pays for them.
+            terms = msgspec.structs.replace(terms, mandate=mandate, any_currency=True)
+        customer = await load.maybe(Customer, order.customer)
+        begun = payment_intent.confirm(payment, method, terms, at, customer=customer)
+        await take_code(platform, load, method, Changes(), begun, at, cvc)
+        noted = msgspec.structs.replace(order, payment=payment.id)
+        return made.then(begun).then(Changes(result=noted, records=(noted,)))
+
+    async def finish(load: Load, at: Moment) -> Changes:
+        order = await load.get(Order, order_id)
+        if domain.to_do(order, "take_payment") is not None:
+            return Changes(result=order)
+        payment = await load.get(PaymentIntent, order.payment or "")
+        domain.check_paid(order, payment)
+        result = {"payment": payment.id, "charge": payment.latest_charge}
+        return domain.done(order, "take_payment", result, at)
+
+    try:
+        await platform.attempts.operate(caller, begin, cvc)
+    except Refused as refused:
+        if refused.code in (*TRANSIENT, "order_step_unexpected"):
+            raise
+        raise StepFailed("PaymentDeclined", f"{refused.code}: {refused.message}") from None
+    return _order(await platform.engine.run(caller, finish))
+
+
+async def _arrange_delivery(platform: Platform, caller: Caller, order_id: str) -> Order:
+    """One delivery for each line, by a reference that the order's own id gives it. What the service took is noted also
+    where it did not take all."""
+    courier = _courier(platform, caller.scope)
+    order = await platform.engine.load(caller.scope_key).get(Order, order_id)
+    at_once = asyncio.Semaphore(COURIERS_AT_ONCE_MAX)
+
+    async def ask(number: int, line: Line) -> Arranged | Undeliverable | Unreachable:
+        if line.delivery is not None:
+            return Arranged(line.delivery)
+        async with at_once:
+            return await _arranged(courier, _consignment(caller.scope_key, order, number, line))
+
+    answers = await asyncio.gather(*(ask(number, line) for number, line in enumerate(order.lines, 1)))
+
+    async def work(load: Load, at: Moment) -> Changes:
+        current = await load.get(Order, order_id)
+        if domain.to_do(current, "arrange_delivery") is not None:
+            return Changes(result=current)
+        lines = tuple(
+            msgspec.structs.replace(line, delivery=answer.id) if isinstance(answer, Arranged) else line
+            for line, answer in zip(current.lines, answers, strict=True)
+        )
+        if all(isinstance(answer, Arranged) for answer in answers):
+            result = {"deliveries": [line.delivery for line in lines]}
+            return domain.done(current, "arrange_delivery", result, at, lines=lines)
+        noted = msgspec.structs.replace(current, lines=lines)
+        return Changes(result=noted, records=(noted,) if lines != current.lines else ())
+
+    after = _order(await platform.engine.run(caller, work))
+    if after.state == "arrange_delivery":
+        # That it never goes there is worth more than that it could not be asked about elsewhere.
+        for kind, error in ((Undeliverable, "DeliveryRefused"), (Unreachable, "CourierUnavailable")):
+            for line, answer in zip(order.lines, answers, strict=True):
+                if isinstance(answer, kind):
+                    raise StepFailed(error, f"{line.product_id}: {answer.reason}")
+    return after
+
+
+async def _arranged(courier: Courier, consignment: Consignment) -> Arranged | Undeliverable | Unreachable:
+    try:
+        async with asyncio.timeout(COURIER_SECONDS):
+            return await courier.arrange(consignment)
+    except TimeoutError:
+        return Unreachable(f"The delivery service did not answer within {COURIER_SECONDS:.0f} seconds.")
+
+
+async def _place_order(platform: Platform, caller: Caller, order_id: str) -> Order:
+    counts = await _counts(platform, caller, order_id)
+
+    async def work(load: Load, at: Moment) -> Changes:
+        products = await _products(load, counts)
+        order = await load.get(Order, order_id)
+        if domain.to_do(order, "place_order") is not None:
+            return Changes(result=order)
+        payment = await load.get(PaymentIntent, order.payment or "")
+        charge = await load.maybe(Charge, payment.latest_charge)
+        if charge is not None and charge.refunded:
+            raise StepFailed("PaymentRefunded", f"{charge.id} was refunded before the order was placed.")
+        sold = product.sell(_existing(products), counts)
+        done = domain.done(
+            order, "place_order", {"total": order.total_minor, "currency": order.currency}, at, stock="sold"
+        )
+        return done.then(Changes(records=sold))
+
+    async with _turn(platform.engine, caller.scope_key, counts):
+        return _order(await platform.engine.run(caller, work))
+
+
+async def _handle_failure(platform: Platform, caller: Caller, order_id: str) -> Order:
+    """Undo what was done, last things first, and end. Each part may find that it was done before."""
+    order = await platform.engine.load(caller.scope_key).get(Order, order_id)
+    if order.step("arrange_delivery") is not None:
+        await _cancel_deliveries(_courier(platform, caller.scope), caller.scope_key, order)
+    async with _turn(platform.engine, caller.scope_key, order.counts):
+        await platform.engine.run(caller, _releasing(order_id, order.counts))
+
+    async def end(load: Load, at: Moment) -> Changes:
+        order = await load.get(Order, order_id)
+        if domain.to_do(order, HANDLER) is not None:
+            return Changes(result=order)
+        undone = Changes()
+        payment = await load.maybe(PaymentIntent, order.payment)
+        if payment is not None:
+            undone = await _given_back(load, order, payment, at)
+        sent = undone.result if isinstance(undone.result, refund.Refund) else None
+        result = {
+            "stock": order.stock,
+            "payment": payment.id if payment is not None else None,
+            "refund": sent.id if sent is not None else None,
+        }
+        return undone.then(
+            domain.done(order, HANDLER, result, at, refund=sent.id if sent is not None else order.refund)
+        )
+
+    await platform.attempts.operate(caller, end)
+    # What `operate` shows at last is the payment or the refund.
+    return await platform.engine.load(caller.scope_key).get(Order, order_id)
+
+
+def _releasing(order_id: str, counts: dict[str, int]) -> Work:
+    async def work(load: Load, at: Moment) -> Changes:
+        products = await _products(load, counts)
+        order = await load.get(Order, order_id)
+        if order.state != HANDLER or order.stock != "reserved":
+            return Changes()
+        freed = product.release(_existing(products), counts)
+        return Changes(records=(msgspec.structs.replace(order, stock="released"), *freed))
+
+    return work
+
+
+async def _given_back(load: Load, order: Order, payment: PaymentIntent, at: Moment) -> Changes:
+    """The payment of a failed order, cancelled, voided or refunded. Nothing where there is nothing to give back."""
+    charge = await load.maybe(Charge, payment.latest_charge)
+    match payment.status:
+        case "canceled":
+            return Changes()
+        case "processing":
+            raise StepFailed("PaymentProcessing", "What came of the payment has to be known before it is given back.")
+        case "succeeded":
+            assert charge is not None, "a payment that succeeded has its charge"
+            owner = await load.maybe(Customer, charge.customer)
+            words = {"metadata": {"order_id": order.order_id}, "door": order.door}
+            try:
+                return refund.create(charge, None, words, at, customer=owner)
+            except Refused as refused:
+                # Somebody has refunded it already, or the bank has taken it back: nothing of it is with the merchant.
+                if refused.code not in ("charge_already_refunded", "charge_disputed", "charge_not_refundable"):
+                    raise
+                log.warning("an order's payment cannot be refunded", extra={"order": order.id, "why": refused.code})
+                return Changes()
+        case _:
+            return payment_intent.cancel(payment, charge, "abandoned", at)
+
+
+async def _cancel_deliveries(courier: Courier, scope_key: str, order: Order) -> None:
+    """Every line that may have been asked for, by its reference, whether or not an answer to that ever came."""
+    for number in range(1, len(order.lines) + 1):
+        try:
+            async with asyncio.timeout(COURIER_SECONDS):
+                cancelled = await courier.cancel(_reference(scope_key, order, number))
+        except TimeoutError:
+            cancelled = False
+        if not cancelled:
+            raise StepFailed(
+                "CourierUnavailable", "The delivery service did not confirm that nothing will be delivered."
+            )
+
+
+_STEPS = {
+    "check_stock": _check_stock,
+    "take_payment": _take_payment,
+    "arrange_delivery": _arrange_delivery,
+    "place_order": _place_order,
+    HANDLER: _handle_failure,
+}
+assert _STEPS.keys() == {state.name for state in domain.WORKFLOW.states if state.kind == "task"}
+
+
+async def _counts(platform: Platform, caller: Caller, order_id: str) -> dict[str, int]:
+    """What the order wants, which never changes. Its products are read before it is: read after it, they could be
+    those that somebody has taken for this very order meanwhile."""
+    return (await platform.engine.load(caller.scope_key).get(Order, order_id)).counts
+
+
+@asynccontextmanager
+async def _turn(engine: Engine, scope_key: str, ids: Iterable[str]) -> AsyncIterator[None]:
+    """Wait until nobody else in this process is about to change one of these products. Versions keep stock right
+    without it; but of many who want the same product at once, all but one would decide in vain, over and over."""
+    locks = _TURNS.setdefault(engine, WeakValueDictionary())
+    async with AsyncExitStack() as held:
+        # In one order for all, so that no two wait for each other.
+        for id in sorted(ids):
+            await held.enter_async_context(locks.setdefault(f"{scope_key}/{id}", asyncio.Lock()))
+        yield
+
+
+_TURNS: WeakKeyDictionary[Engine, WeakValueDictionary[str, asyncio.Lock]] = WeakKeyDictionary()
+
+
+async def _products(load: Load, ids: Iterable[str]) -> dict[str, Product | None]:
+    wanted = list(ids)
+    return dict(
+        zip(wanted, await asyncio.gather(*(_named(load, Product, "product", id) for id in wanted)), strict=True)
+    )
+
+
+def _existing(products: dict[str, Product | None]) -> list[Product]:
+    return [found for found in products.values() if found is not None]
+
+
+def _consignment(scope_key: str, order: Order, number: int, line: Line) -> Consignment:
+    return Consignment(
+        reference=_reference(scope_key, order, number),
+        order_id=order.order_id,
+        product_id=line.product_id,
+        name=line.name,
+        count=line.requested_count,
+        address=line.delivery_address,
+    )
+
+
+def _reference(scope_key: str, order: Order, number: int) -> str:
+    return f"{scope_key}{order.id.removeprefix('ord_')}.{number}"
+
+
+def _courier(platform: Platform, scope: Scope) -> Courier:
+    courier = platform.couriers.get(scope.mode)
+    if courier is None:
+        raise Refused("delivery_not_configured")
+    return courier
+
+
+def _order(done: Done) -> Order:
+    assert isinstance(done.record, Order)
+    return done.record
+
+
+# The engine as the runner of the workflow.
+
+
+async def carry(platform: Platform, row: Row) -> None:
+    """Take the order of a task as far as it goes. Where it has to wait, its task is due again after that; where this
+    process dies, the lease of the task runs out."""
+    scope_key, _, id = row.key.partition("/")
+    task = decode(id, row.body)
+    assert isinstance(task, OrderTask), f"{row.key} is not an order's task"
+    caller = Caller.system(scope_of(scope_key), "carry an order on")
+    caller.door = "orders"
+    for _ in range(STEPS_MAX):
+        order = await platform.engine.load(scope_key).get(Order, task.order)
+        if order.ended:
+            await platform.engine.run(caller, _forgetting(id))
+            return
+        try:
+            await run_step(platform, caller, order.id, order.state)
+        except StepFailed as failed:
+            problem = Failure(type=failed.error, cause=failed.cause)
+        except Refused as refused:
+            if refused.code == "order_step_unexpected":
+                continue  # Somebody else took it further meanwhile.
+            problem = Failure(type="Refused", cause=f"{refused.code}: {refused.message}")
+        except Exception as error:
+            log.exception("a step of an order failed inside", extra={"order": order.id, "step": order.state})
+            problem = Failure(type="Internal", cause=type(error).__name__)
+        else:
+            continue
+        if await _waits(platform, caller, order.id, order.state, problem):
+            return
+
+
+async def _waits(platform: Platform, caller: Caller, order_id: str, step: str, problem: Failure) -> bool:
+    """Note that the step failed: whether it is tried again later, or False where the order goes on at once."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        order = await load.get(Order, order_id)
+        if order.state != step:
+            return Changes(result=order)
+        after, again = domain.failed(order, step, problem, at)
+        if again is None:
+            return Changes(result=after, records=(after,))
+        task = await load.maybe(OrderTask, domain.task_id(order_id))
+        if task is None:
+            return Changes(records=(after,))
+        payment = await load.maybe(PaymentIntent, order.payment)
+        settled = problem.type == "PaymentProcessing" and payment is not None and payment.status != "processing"
+        due_at_ms = at.now_ms if settled else at.now_ms + again.seconds * 1000
+        return Changes(records=(after,), tasks=(msgspec.structs.replace(task, due_at_ms=due_at_ms),))
+
+    done = await platform.engine.run(caller, work)
+    return done.record is None
+
+
+def _forgetting(task: str) -> Work:
+    async def work(load: Load, at: Moment) -> Changes:
+        return Changes(deletes=(task,))
+
+    return work

@@ -1,0 +1,152 @@
+"""Payouts: who gets the money, whether there is enough of it, and off it goes, in the background."""
+
+from typing import Any
+
+import msgspec
+
+from tillway.domain import payout
+from tillway.domain.attempt import Attempt
+from tillway.domain.external_account import ExternalAccount, default_of
+from tillway.domain.payout import Funding, Payout, PayoutGuard, Recipient
+from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.refusal import Refused
+from tillway.engine.balance import available_and_pending, fold
+from tillway.engine.caller import Caller
+from tillway.engine.core import Done, Load
+from tillway.engine.platform import Platform
+from tillway.engine.recipients import seal, unseal
+from tillway.operations.external_accounts import accounts_of
+from tillway.operations.payment_intents import picked
+
+_FIELDS = ("description", "metadata", "method", "statement_descriptor")
+
+
+async def create(
+    platform: Platform,
+    caller: Caller,
+    params: dict[str, Any],
+    *,
+    door: str | None = None,
+    funding: Funding = "balance",
+    customer: str | None = None,
+    recipient: Recipient | None = None,
+) -> Done:
+    """Commit a payout, its entry and the attempt that will send it. The answer is a pending payout, or a refusal.
+
+    `params` hold `amount` (minor units), `currency` and what `/v1/payouts` takes besides. `funding` is the merchant's
+    `balance`, which must be enough, or the merchant's own money at the `provider`. `recipient` is who gets it, by
+    e-mail; without one it goes to the external account `destination`, or to the currency's default. `door` is the
+    caller's unless it is given; what comes by `/v1` waits for `payout_delay_ms`, in which it can be cancelled.
+    """
+    door = door or caller.door
+    delay_ms = platform.engine.settings.payout_delay_ms if door == "v1" else 0
+    currency, amount_minor = params["currency"], params["amount"]
+    connection = await platform.connections.default(caller.scope)
+    if "payout" not in connection.connector.capabilities.operations:
+        raise Refused(
+            "connector_unsupported", f"The connector {connection.name} cannot pay out. Configure one that can."
+        )
+
+    async def work(load: Load, at: Moment) -> Changes:
+        guard = await load.maybe(PayoutGuard, payout.guard_id(currency))
+        available_minor = 0
+        if funding == "balance":
+            # Read after the guard: whatever was taken since then has moved it, and this commit conflicts.
+            now = max(at.now, guard.latest if guard is not None else 0)
+            available, _ = available_and_pending(await fold(platform.engine, load.scope_key), now)
+            available_minor = available.get(currency, 0)
+        fields = picked(params, *_FIELDS) | {"customer": customer, "door": door}
+        to = recipient
+        sealed: tuple[Record, ...] = ()
+        if to is None:
+            to, account, sealed = await _saved(platform, load, params, at)
+            fields["destination"] = account.id
+        changes = payout.create(
+            amount_minor=amount_minor,
+            currency=currency,
+            recipient=to,
+            connector=connection.name,
+            funding=funding,
+            available_minor=available_minor,
+            guard=guard,
+            delay_ms=delay_ms,
+            fields=fields,
+            suffix=at.new_suffix(),
+            at=at,
+        )
+        return msgspec.structs.replace(changes, records=(*changes.records, *sealed))
+
+    if funding == "provider":
+        return await platform.engine.run(caller, work)
+    async with platform.turns.at(f"{caller.scope_key}/{payout.guard_id(currency)}"):
+        return await platform.engine.run(caller, work)
+
+
+async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+    """Change a payout's metadata."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        return payout.update(await load.get(Payout, id), picked(params, "metadata"))
+
+    return await platform.engine.run(caller, work)
+
+
+async def cancel(platform: Platform, caller: Caller, id: str) -> Done:
+    """Call a payout back that nobody has begun to send."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        found = await load.get(Payout, id)
+        return payout.cancel(found, await load.maybe(Attempt, found.attempt), at)
+
+    return await platform.engine.run(caller, work)
+
+
+async def reverse(platform: Platform, caller: Caller, id: str) -> Done:
+    """Refused: a provider sends money, and cannot fetch it back."""
+    found = await platform.engine.load(caller.scope_key).get(Payout, id)
+    if found.status == "pending":
+        raise Refused("payout_unexpected_state", f"Payout {id} is pending. Cancel it instead of reversing it.")
+    raise Refused(
+        "connector_unsupported",
+        f"Payout {id} cannot be reversed: no connector can fetch back what it has sent. Ask the recipient to return "
+        "it; the payout then becomes failed, and the money available again.",
+    )
+
+
+async def _saved(
+    platform: Platform, load: Load, params: dict[str, Any], at: Moment
+) -> tuple[Recipient, ExternalAccount, tuple[Record, ...]]:
+    """The recipient behind a saved account, and this payout's own sealed copy of the number: so it stays sendable when
+    the account is deleted, and no number stays behind when it has settled."""
+    currency = params["currency"]
+    account: ExternalAccount | None
+    if params.get("destination") is not None:
+        account = await load.get(ExternalAccount, params["destination"], "destination", "external account")
+        if account.currency != currency:
+            raise Refused(
+                "parameter_invalid_string",
+                f"The external account {account.id} takes {account.currency}, and this payout is in {currency}.",
+                param="destination",
+            )
+    else:
+        account = default_of(await accounts_of(load), currency)
+        if account is None:
+            raise Refused(
+                "payouts_not_allowed",
+                f"You have no external account in {currency} that this payout could go to. Add one with POST "
+                f"/v1/accounts/{{your account}}/external_accounts.",
+                param="currency",
+            )
+    if params.get("method") == "instant" and account.type != "card":
+        raise Refused(
+            "instant_payouts_unsupported",
+            f"The external account {account.id} does not take instant payouts; a card does. Use method=standard.",
+            param="method",
+        )
+    if account.type == "email":
+        return Recipient(type="email", email=account.email, name=account.holder_name), account, ()
+    contents = await unseal(platform.cards, load.scope_key, account.vault)
+    if contents is None:
+        raise Refused("resource_missing", f"No such external account: '{account.id}'", param="destination")
+    sealed = seal(platform.cards, load.scope_key, contents, at)
+    return Recipient(type=account.type, vault=sealed.id), account, (sealed,)

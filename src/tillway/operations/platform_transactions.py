@@ -1,0 +1,83 @@
+"""Payments of the online payment platform's door: ordinary ones, for a customer and under an id of its own."""
+
+import os
+from typing import Any
+
+from tillway.domain import payment_intent, platform_transaction
+from tillway.domain.alias import Alias, alias_id, new_alias
+from tillway.domain.cards import check_form, year_of
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import PaymentMethod, new_method
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refusal import Refused
+from tillway.engine.caller import Caller
+from tillway.engine.core import Done, Load
+from tillway.engine.ids import random_text
+from tillway.engine.platform import Platform
+from tillway.operations import customers
+from tillway.operations.payment_intents import take_code
+
+
+async def pay(
+    platform: Platform, caller: Caller, *, customer: str, card: dict[str, Any], amount_minor: int, currency: str
+) -> Done:
+    """Take a payment by card for the customer whom the merchant calls `customer`, who is made where there is none.
+
+    The result is the payment, as it ended or as far as it is known.
+    """
+    secret, cvc = random_text(24), list[str]()
+    transaction = platform_transaction.transaction_id(
+        platform.engine.clock.now_ms(), os.urandom(platform_transaction.RANDOM_BYTES)
+    )
+    terms = await platform.attempts.terms(caller.scope)
+
+    async def work(load: Load, at: Moment) -> Changes:
+        payer, made = await customers.named(load, caller, customer, at)
+        year = year_of(card["exp_year"], at.now)
+        objection = platform_transaction.objection(card["number"], card["exp_month"], year, at.now)
+        if objection is None:
+            facts, sealed = platform.cards.take_in(load.scope_key, card, {}, at, check=check_form)
+            method = new_method(facts, {"door": caller.door}, at)
+            made = made.then(Changes(records=(method, *sealed)))
+        else:
+            facts = platform.cards.seen(load.scope_key, card["number"], card["exp_month"], year)
+            # It stands for no card that could be charged, so it is one that was taken away.
+            method = PaymentMethod(id=at.new_id("pm"), created=at.now, card=facts, detached=True, door=caller.door)
+            made = made.then(Changes(records=(method,)))
+        fields = {
+            "amount_minor": amount_minor,
+            "currency": currency,
+            "customer": payer.id,
+            "method": method.id,
+            # The contract has no way to send the customer to a challenge.
+            "off_session": True,
+            "transaction": transaction,
+            "metadata": {"transaction_id": transaction},
+            "door": caller.door,
+        }
+        created = payment_intent.create(fields, at, secret=secret)
+        payment = created.result
+        assert isinstance(payment, PaymentIntent)
+        known_as = new_alias("transaction", _name(transaction, customer), payment.id, at)
+        made = made.then(created).then(Changes(records=(known_as,)))
+        if objection is not None:
+            return made.then(payment_intent.refuse(payment, method, objection, at))
+        begun = payment_intent.confirm(payment, method, terms, at, idem=caller.idem)
+        await take_code(platform, load, method, made, begun, at, cvc)
+        return made.then(begun)
+
+    return await platform.attempts.operate(caller, work, cvc)
+
+
+async def find(load: Load, transaction: str, customer: str) -> PaymentIntent:
+    """The payment of that id, if it is that customer's. Refused in the same words where there is none."""
+    alias = await load.maybe(Alias, alias_id("transaction", _name(transaction.upper(), customer)))
+    payment = await load.maybe(PaymentIntent, alias.target) if alias is not None else None
+    if payment is None:
+        raise Refused("resource_missing", f"No such transaction: '{transaction[:100]}'", param="transactionId")
+    return payment
+
+
+def _name(transaction: str, customer: str) -> str:
+    """What the alias is of: with the customer in it, nobody finds another's transaction."""
+    return f"{transaction}/{customer}"

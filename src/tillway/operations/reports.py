@@ -1,0 +1,162 @@
+"""Reports: transactions added up by day, type, status, connector and currency, from the ledger itself.
+
+Every movement of the balance is counted on the day it was booked, so what a report adds up to is what the balance moved
+by in that time, to the minor unit. A charge that moved nothing, because it was declined or is not captured, is counted
+on the day it was made, with no amounts.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from tillway.domain.account import scope_of
+from tillway.domain.charge import Charge
+from tillway.domain.ledger import SECONDS_PER_DAY, Entry
+from tillway.domain.money import minor_to_major
+from tillway.domain.record import Record
+from tillway.engine.ids import time_prefix
+from tillway.store.codec import decode
+from tillway.store.port import Store
+
+COLUMNS = ("day", "type", "status", "connector")
+"""What a report may be broken down by, besides merchant and currency, by which it always is."""
+
+DAYS_MAX = 366
+GROUPS_MAX = 10_000
+PAGE_ROWS = 500
+SOURCES_AT_ONCE = 100
+
+REFUNDS = ("refund", "payment_refund", "refund_failure")
+
+
+class TooManyGroups(Exception):
+    """A report would have more than GROUPS_MAX rows."""
+
+
+class Line(msgspec.Struct, kw_only=True):
+    """A row of a report: `net_minor` is `gross_minor - fee_minor - refunded_minor`, in minor units of `currency`.
+
+    Columns that the report is not broken down by are empty.
+    """
+
+    account: str
+    mode: str
+    currency: str
+    day: str = ""
+    type: str = ""
+    status: str = ""
+    connector: str = ""
+    count: int = 0
+    gross_minor: int = 0
+    fee_minor: int = 0
+    refunded_minor: int = 0
+
+    @property
+    def net_minor(self) -> int:
+        return self.gross_minor - self.fee_minor - self.refunded_minor
+
+    def told(self, by: Sequence[str]) -> dict[str, Any]:
+        """The row as people and programs read it, its sums in minor units and as decimals too."""
+        sums = {
+            "gross": self.gross_minor,
+            "fee": self.fee_minor,
+            "refunded": self.refunded_minor,
+            "net": self.net_minor,
+        }
+        return {
+            "account": self.account,
+            "mode": self.mode,
+            **{column: getattr(self, column) for column in by},
+            "currency": self.currency,
+            "count": self.count,
+            **sums,
+            **{f"{name}_decimal": minor_to_major(amount, self.currency) for name, amount in sums.items()},
+        }
+
+
+async def transactions(store: Store, scope_key: str, first: int, last: int, by: Sequence[str] = COLUMNS) -> list[Line]:
+    """The transactions of a scope from second `first` to second `last`, added up, in the order of their columns.
+
+    Records are read by the page, within the time alone. Raises `TooManyGroups`.
+    """
+    scope, lines = scope_of(scope_key), dict[tuple[str, ...], Line]()
+
+    def line(found: dict[str, str]) -> Line:
+        key = tuple(found[column] for column in (*by, "currency"))
+        known = lines.get(key)
+        if known is None:
+            if len(lines) == GROUPS_MAX:
+                raise TooManyGroups
+            known = lines[key] = Line(account=scope.account, mode=scope.mode, currency=found["currency"])
+            for column in by:
+                setattr(known, column, found[column])
+        known.count += 1
+        return known
+
+    async for page in _pages(store, f"{scope_key}/txn_", first, last):
+        entries = [entry for entry in page if isinstance(entry, Entry) and entry.type is not None]
+        sources = await _sources(store, scope_key, entries)
+        for entry in entries:
+            added = line(_of_entry(entry, sources.get(entry.source or "")))
+            added.fee_minor += entry.fee_minor
+            if entry.type in REFUNDS:
+                added.refunded_minor -= entry.amount_minor
+            else:
+                added.gross_minor += entry.amount_minor
+    async for page in _pages(store, f"{scope_key}/ch_", first, last):
+        for charge in page:
+            if isinstance(charge, Charge) and charge.entry is None:
+                line(_of_charge(charge))
+    return [lines[key] for key in sorted(lines)]
+
+
+def _of_entry(entry: Entry, source: Record | None) -> dict[str, str]:
+    receivable = (posting.account for posting in entry.postings if posting.account.startswith("receivable:"))
+    return {
+        "day": _day(entry.created),
+        "type": entry.type or "",
+        "status": getattr(source, "status", ""),
+        "connector": next(receivable, "").partition(":")[2] or getattr(source, "connector", ""),
+        "currency": entry.currency,
+    }
+
+
+def _of_charge(charge: Charge) -> dict[str, str]:
+    status = charge.status
+    if status == "succeeded" and not charge.captured:
+        status = "released" if charge.released_minor else "uncaptured"
+    return {
+        "day": _day(charge.created),
+        "type": "charge",
+        "status": status,
+        "connector": charge.connector,
+        "currency": charge.currency,
+    }
+
+
+def _day(epoch_seconds: int) -> str:
+    return datetime.fromtimestamp(epoch_seconds - epoch_seconds % SECONDS_PER_DAY, UTC).strftime("%Y-%m-%d")
+
+
+async def _sources(store: Store, scope_key: str, entries: Sequence[Entry]) -> dict[str, Record]:
+    """What the entries are about, by id."""
+    ids = list(dict.fromkeys(entry.source for entry in entries if entry.source))
+    found: dict[str, Record] = {}
+    for place in range(0, len(ids), SOURCES_AT_ONCE):
+        rows = await store.get_many([f"{scope_key}/{id}" for id in ids[place : place + SOURCES_AT_ONCE]])
+        for key, row in rows.items():
+            id = key.partition("/")[2]
+            found[id] = decode(id, row.body)
+    return found
+
+
+async def _pages(store: Store, head: str, first: int, last: int) -> AsyncIterator[list[Record]]:
+    """The records whose ids were made from second `first` to `last`, oldest first, a page at a time."""
+    after, until = f"{head}{time_prefix(first)}", f"{head}{time_prefix(last + 1)}"
+    while rows := await store.query(None, head, after=after, until=until, limit=PAGE_ROWS, order="oldest"):
+        yield [decode(row.key.partition("/")[2], row.body) for row in rows]
+        after = rows[-1].key
+        await asyncio.sleep(0)  # A long report must not keep payments waiting.

@@ -1,0 +1,35 @@
+"""Tokens: cards that pass once, and for 15 minutes, from whoever types them to whoever charges them."""
+
+from typing import Any
+
+from tillway.domain.payment_method import TOKEN_LIFETIME_SECONDS, Token, new_token
+from tillway.domain.record import Changes, Moment
+from tillway.engine.caller import Caller
+from tillway.engine.card_vault import postal
+from tillway.engine.core import Done, Load
+from tillway.engine.platform import Platform
+
+
+async def create(platform: Platform, caller: Caller, card: dict[str, Any]) -> Done:
+    """A token for `card`. What is sealed of it goes with the token if nobody uses that in time."""
+
+    async def work(load: Load, at: Moment) -> Changes:
+        address = postal(card)
+        facts, sealed = platform.cards.take_in(
+            load.scope_key, card, address, at, keep_until=at.now + TOKEN_LIFETIME_SECONDS
+        )
+        token = new_token(
+            facts, at, name=card.get("name"), address=address, client_ip=caller.client_ip, door=caller.door
+        )
+        return Changes(result=token, records=(token, *sealed))
+
+    return await platform.engine.run(caller, work)
+
+
+async def find(platform: Platform, scope_key: str, id: str) -> Token:
+    """The token of that id. A public test token is always there, and always new."""
+    at = platform.engine.clock.moment()
+    facts = platform.cards.of_alias(scope_key, id, at) if id.startswith("tok_") else None
+    if facts is not None:
+        return Token(id=id, created=at.now, card=facts, card_id=f"card_{id.removeprefix('tok_')}")
+    return await platform.engine.load(scope_key).get(Token, id, "token")

@@ -1,0 +1,590 @@
+"""The simulated bank: what it performs, remembers and answers, with neither socket, clock nor chance.
+
+Two faces share it: the connector `simulator` calls it inside the process, `bank_server` puts it behind HTTP with a
+journal. It performs an operation at most once per reference; a repeat gets the first answer, or, where that was
+`Pending` and has settled since, the settled one; a repeat with other contents is a 409. The wire contract is
+docs/http-bank.md, to which it adds `POST /v1/increments`.
+
+A bank account is debited by an authorization that names an `account` in the place of a `card`: it is `Pending`, and a
+question or a few seconds later settled or returned.
+
+It answers by test card (`sandbox/cards.py`) or test account (`sandbox/bank_accounts.py`), then by amount: 1
+`Declined`, 2 `InsufficientFunds`, 24 `Pending` and then `Accepted` on the next question or resend, any other
+`Accepted`.
+"""
+
+import hashlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from tillway.connectors.port import REFERENCE_MAX, Request, Response
+from tillway.domain.bank_account import DEBIT_CURRENCIES
+from tillway.sandbox import bank_accounts, cards
+from tillway.sandbox.recipients import recipient_of
+
+Status = Literal["Accepted", "Declined", "InsufficientFunds", "Pending"]
+Kind = Literal["authorization", "capture", "void", "increment", "refund", "payout", "dispute"]
+
+AMOUNT_MAX = 999_999_999_999
+"""Largest amount of one operation, in minor units."""
+
+DECLINED_AMOUNT, INSUFFICIENT_AMOUNT, PENDING_AMOUNT = 1, 2, 24
+
+SETTLES_AFTER_MS = 3_000
+"""When a notice says that a pending operation has settled."""
+
+DISPUTED_AFTER_MS = 1_000
+"""When a notice says that a captured payment of a dispute card is disputed."""
+
+REFUND_FAILS_AFTER_MS = 1_000
+"""When a notice says that a refund or payout which had been accepted came back."""
+
+
+class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """One operation as the bank remembers it, and one line of the journal. Of a card it keeps the last four digits and
+    what its test card will do later; `contents` is a keyed hash of everything that was asked for.
+
+    `returns` is why a debit will come back, `stuck` one that never settles.
+
+    `authorized`, `captured`, `refunded` and `voided` belong to authorizations and follow from their children. What is
+    pending counts as done until it is refused, so that nothing is promised twice.
+    """
+
+    reference: str
+    kind: Kind
+    status: Status
+    amount: int
+    currency: str
+    parent: str | None = None
+    decline_code: str | None = None
+    message: str | None = None
+    reason: str | None = None
+    contents: str = ""
+    last4: str | None = None
+    capture: bool = False
+    refund: str = "succeeds"
+    returns: str | None = None
+    stuck: bool = False
+    dispute: str | None = None
+    disputes: int = 0
+    dispute_reason: str | None = None
+    authorized: int = 0
+    captured: int = 0
+    refunded: int = 0
+    voided: bool = False
+
+    def answer(self) -> dict[str, Any]:
+        """The JSON object that calls, questions and notices get."""
+        answer: dict[str, Any] = {
+            "reference": self.reference,
+            "kind": self.kind,
+            "status": self.status,
+            "amount": self.amount,
+            "currency": self.currency,
+            "bank_id": f"bank-{self.reference}",
+        }
+        if self.decline_code is not None:
+            answer["decline_code"] = self.decline_code
+        if self.message is not None:
+            answer["message"] = self.message
+        if self.parent is not None:
+            answer["parent"] = self.parent
+        if self.reason is not None:
+            answer["reason"] = self.reason
+            answer["dispute"] = self.dispute
+        return answer
+
+
+class Announcement(NamedTuple):
+    """Something that the bank will say of its own accord, `after_ms` milliseconds after its cause."""
+
+    what: Literal["settles", "refund_fails", "dispute"]
+    reference: str
+    after_ms: int
+    nth: int = 1
+
+
+class Handled(NamedTuple):
+    """An answer, and the operation that the request changed (None where it changed nothing): what a journal keeps."""
+
+    response: Response
+    effect: BankOperation | None = None
+
+
+class _Invalid(Exception):
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Bank:
+    """`knows_all`: whether a reference that it has no memory of cannot exist. The journal-backed bank knows all and
+    refuses a capture of an authorization that it never saw; the one inside a process forgets with the process, and
+    lets it pass. `operations_max` bounds its memory, oldest first; None is for a bank that knows all.
+
+    `key` keys the hash of contents; whoever keeps the hashes must keep the key as well.
+    """
+
+    def __init__(
+        self, *, knows_all: bool = False, operations_max: int | None = 50_000, key: bytes | None = None
+    ) -> None:
+        assert not (knows_all and operations_max), "a bank that knows all forgets nothing"
+        self._knows_all = knows_all
+        self._operations_max = operations_max
+        self._key = key or secrets.token_bytes(32)
+        self._operations: OrderedDict[str, BankOperation] = OrderedDict()
+
+    def handle(self, request: Request) -> Handled:
+        """Answer one request of the contract. Never raises for what a caller sent."""
+        if request.method == "GET":
+            return self._ask(request.path)
+        try:
+            return self._perform(request)
+        except _Invalid as invalid:
+            return Handled(Response(invalid.status, {"message": invalid.reason}))
+
+    def find(self, reference: str) -> BankOperation | None:
+        return self._operations.get(reference)
+
+    def operations(self) -> Iterator[BankOperation]:
+        """Everything that it remembers, in the order in which it came."""
+        return iter(self._operations.values())
+
+    def totals(self) -> dict[str, dict[str, dict[str, int]]]:
+        """What was accepted, by currency and kind: how many, and their sum in minor units. `captured` counts captures
+        and authorizations that captured at once; a dispute stands under its stage, for only a `chargeback` takes money.
+        It walks through every operation.
+        """
+        totals: dict[str, dict[str, dict[str, int]]] = {}
+        for operation in self._operations.values():
+            if operation.status != "Accepted":
+                continue
+            kinds: list[str] = [operation.dispute or "chargeback" if operation.kind == "dispute" else operation.kind]
+            if operation.capture or operation.kind == "capture":
+                kinds.append("captured")
+            for kind in kinds:
+                row = totals.setdefault(operation.currency, {}).setdefault(kind, {"count": 0, "amount": 0})
+                row["count"] += 1
+                row["amount"] += operation.amount
+        return totals
+
+    def remember(self, operation: BankOperation) -> None:
+        """Take back one line of a journal, in the journal's order: a later line about a reference replaces the earlier
+        one, and moves the sums of its authorization."""
+        before = self._operations.get(operation.reference)
+        if before is not None:
+            # The sums of an authorization come from its children's lines, not from its own earlier line.
+            self._move(before, -1)
+        self._keep(operation)
+        self._move(operation, +1)
+
+    def forthcoming(self, operation: BankOperation) -> tuple[Announcement, ...]:
+        """What the bank will say about `operation` as it stands now. Cheap where the answer is nothing."""
+        if operation.status == "Pending":
+            if operation.stuck:
+                return ()
+            return (Announcement("settles", operation.reference, SETTLES_AFTER_MS),)
+        if operation.kind in ("refund", "payout") and operation.refund == "fails_later":
+            # Also once it has failed: that may not have been told yet.
+            return (Announcement("refund_fails", operation.reference, REFUND_FAILS_AFTER_MS),)
+        if operation.status != "Accepted":
+            return ()
+        if operation.disputes and (operation.kind == "capture" or operation.capture):
+            return tuple(
+                Announcement("dispute", operation.reference, DISPUTED_AFTER_MS * nth, nth)
+                for nth in range(1, operation.disputes + 1)
+            )
+        return ()
+
+    def announce(self, announcement: Announcement) -> tuple[dict[str, Any], BankOperation | None]:
+        """Make an announcement true: the body of its notice, and what it changed (None the second time)."""
+        cause = self._operations[announcement.reference]
+        match announcement.what:
+            case "settles":
+                effect = self._settle(cause)
+                return cause.answer(), effect
+            case "refund_fails":
+                effect = self._return_refund(cause)
+                return cause.answer(), effect
+            case "dispute":
+                reference = dispute_reference(announcement)
+                known = self._operations.get(reference)
+                if known is not None:
+                    return known.answer(), None
+                dispute = dispute_of(cause, announcement)
+                self._keep(dispute)
+                return dispute.answer(), dispute
+
+    def foretell(self, announcement: Announcement) -> dict[str, Any]:
+        """The body that `announce` will give, without making it true."""
+        cause = self._operations[announcement.reference]
+        match announcement.what:
+            case "settles":
+                if cause.returns is not None:
+                    return _refuse(msgspec.structs.replace(cause), cause.returns).answer()
+                return {**cause.answer(), "status": "Accepted"}
+            case "refund_fails":
+                return {**cause.answer(), "status": "Declined", **_RETURNED[cause.kind]}
+            case "dispute":
+                return dispute_of(cause, announcement).answer()
+
+    # Questions.
+
+    def _ask(self, path: str) -> Handled:
+        reference = path.removeprefix("/v1/operations/")
+        operation = self._operations.get(reference)
+        if reference == path or operation is None:
+            return Handled(Response(404, {"message": "no such operation"}))
+        effect = self._settle(operation)
+        return Handled(Response(200, operation.answer()), effect)
+
+    def _settle(self, operation: BankOperation) -> BankOperation | None:
+        """A pending operation settles as soon as somebody asks again."""
+        if operation.status != "Pending" or operation.stuck:
+            return None
+        if operation.returns is not None:
+            operation.authorized = operation.captured = 0
+            return _refuse(operation, operation.returns)
+        operation.status = "Accepted"
+        return operation
+
+    # Orders.
+
+    def _perform(self, request: Request) -> Handled:
+        kind = _KINDS.get(request.path)
+        if kind is None:
+            raise _Invalid(404, "no such call")
+        body = request.body
+        if body is None:
+            raise _Invalid(400, "the body is not a JSON object")
+        _check(kind, body)
+        reference: str = body["reference"]
+        key = request.headers.get("idempotency-key")
+        if key is not None and key != reference:
+            raise _Invalid(400, "the header Idempotency-Key differs from the reference")
+        contents = self._contents(kind, body)
+        known = self._operations.get(reference)
+        if known is not None:
+            if known.contents != contents:
+                raise _Invalid(409, "this reference was used with other contents")
+            effect = self._settle(known)
+            return Handled(Response(200, known.answer()), effect)
+
+        operation = self._decide(kind, body, contents)
+        self._keep(operation)
+        self._move(operation, +1)
+        return Handled(Response(200, operation.answer()), operation)
+
+    def _decide(self, kind: Kind, body: Mapping[str, Any], contents: str) -> BankOperation:
+        parent_name = _PARENT_FIELD.get(kind)
+        parent_reference: str | None = body[parent_name] if parent_name else None
+        parent = self._operations.get(parent_reference) if parent_reference else None
+        if kind == "void":
+            amount, currency = (parent.authorized, parent.currency) if parent else (0, _NO_CURRENCY)
+        else:
+            amount, currency = body["amount"], body["currency"].lower()
+        operation = BankOperation(
+            reference=body["reference"],
+            kind=kind,
+            status="Accepted",
+            amount=amount,
+            currency=currency,
+            parent=parent_reference,
+            contents=contents,
+        )
+        if kind == "authorization" and "account" in body:
+            _debit(operation, body["account"])
+        elif kind == "authorization":
+            number: str = body["card"]["number"]
+            operation.last4 = number[-4:]
+            card = cards.by_number(number)
+            if card is not None:
+                operation.refund = card.refund
+                if card.charge is not None:
+                    return _refuse(operation, card.charge.decline_code or card.charge.code)
+                if card.dispute is not None:
+                    operation.dispute = card.dispute
+                    operation.dispute_reason = card.dispute_reason
+                    # Disputed is what was captured: at once here, or by the capture that comes later.
+                    operation.disputes = card.disputes
+        elif kind == "payout":
+            to = recipient_of(body["recipient"]["type"], body["recipient"]["value"])
+            operation.refund = to.manner
+            if to.failure is not None:
+                return _refuse(operation, to.failure)
+        elif parent_reference is not None:
+            if parent is None:
+                if self._knows_all:
+                    return _refuse(operation, "unknown_authorization", "No such authorization.")
+            else:
+                refusal = _against(parent, operation)
+                if refusal is not None:
+                    return _refuse(operation, refusal, _REASONS[refusal])
+                if kind == "refund":
+                    operation.refund = parent.refund
+                if kind == "capture" and parent.disputes:
+                    operation.dispute, operation.dispute_reason = parent.dispute, parent.dispute_reason
+                    operation.disputes = parent.disputes
+
+        if kind == "void":
+            return operation
+        if amount == DECLINED_AMOUNT:
+            return _refuse(operation, "generic_decline")
+        if amount == INSUFFICIENT_AMOUNT:
+            return _refuse(operation, "insufficient_funds")
+        takes_its_time = kind in ("refund", "payout") and operation.refund == "succeeds_later"
+        if amount == PENDING_AMOUNT or "account" in body or takes_its_time:
+            operation.status = "Pending"
+        if kind == "authorization":
+            operation.authorized = amount
+            operation.capture = body["capture"]
+            operation.captured = amount if operation.capture else 0
+        return operation
+
+    def _move(self, operation: BankOperation, sign: Literal[1, -1]) -> None:
+        """Add `operation` to the sums of its authorization, or take it off again."""
+        if operation.parent is None or operation.status not in ("Accepted", "Pending"):
+            return
+        parent = self._operations.get(operation.parent)
+        if parent is None:
+            return
+        match operation.kind:
+            case "capture":
+                parent.captured += sign * operation.amount
+            case "refund":
+                parent.refunded += sign * operation.amount
+            case "void":
+                parent.voided = sign > 0
+            case "increment":
+                parent.authorized = operation.amount
+            case "authorization" | "payout" | "dispute":
+                pass
+
+    def _return_refund(self, refund: BankOperation) -> BankOperation | None:
+        if refund.status != "Accepted" or refund.refund != "fails_later":
+            return None
+        self._move(refund, -1)
+        refund.status = "Declined"
+        refund.decline_code = _RETURNED[refund.kind]["decline_code"]
+        refund.message = _RETURNED[refund.kind]["message"]
+        return refund
+
+    def _keep(self, operation: BankOperation) -> None:
+        operations = self._operations
+        operations[operation.reference] = operation
+        if self._operations_max is not None and len(operations) > self._operations_max:
+            operations.popitem(last=False)
+
+    def _contents(self, kind: Kind, body: Mapping[str, Any]) -> str:
+        return hashlib.blake2b(_encode_sorted((kind, body)), key=self._key, digest_size=16).hexdigest()
+
+
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+def dispute_reference(announcement: Announcement) -> str:
+    """The bank's own reference of a dispute: always the same for the same cause, so that a repeat is one."""
+    return f"dispute-{announcement.nth}-{announcement.reference}"
+
+
+def dispute_of(cause: BankOperation, announcement: Announcement) -> BankOperation:
+    """The dispute over a captured payment. Its parent is the authorization."""
+    return BankOperation(
+        reference=dispute_reference(announcement),
+        kind="dispute",
+        status="Accepted",
+        amount=cause.amount,
+        currency=cause.currency,
+        parent=cause.parent or cause.reference,
+        dispute=cause.dispute,
+        reason=cause.dispute_reason,
+    )
+
+
+_RETURNED = {
+    "refund": {"decline_code": "expired_or_canceled_card", "message": "The refund was returned by the card's bank."},
+    "payout": {"decline_code": "account_closed", "message": "The payout was returned by the recipient's bank."},
+}
+
+_NO_CURRENCY = "xxx"
+"""ISO 4217's code for "no currency": the void of an authorization that the bank has forgotten."""
+
+_KINDS: dict[str, Kind] = {
+    "/v1/authorizations": "authorization",
+    "/v1/captures": "capture",
+    "/v1/voids": "void",
+    "/v1/increments": "increment",
+    "/v1/refunds": "refund",
+    "/v1/payouts": "payout",
+}
+
+_PARENT_FIELD: dict[Kind, str] = {
+    "capture": "authorization",
+    "void": "authorization",
+    "increment": "authorization",
+    "refund": "payment",
+}
+
+_REASONS = {
+    "not_an_authorization": "The parent is not an accepted authorization.",
+    "currency_mismatch": "The authorization is in another currency.",
+    "authorization_voided": "The authorization was voided.",
+    "authorization_captured": "The authorization was captured.",
+    "capture_exceeds_authorization": "More than was authorized.",
+    "refund_exceeds_capture": "More than is left of what was captured.",
+    "increment_not_larger": "The new total is not larger than what is authorized.",
+}
+
+
+def _against(parent: BankOperation, child: BankOperation) -> str | None:
+    """Why `parent` does not allow `child`, as a decline code; None where it does. By precedence."""
+    if parent.kind != "authorization" or parent.status != "Accepted":
+        return "not_an_authorization"
+    if child.currency != parent.currency:
+        return "currency_mismatch"
+    if parent.voided:
+        return "authorization_voided"
+    match child.kind:
+        case "capture" if parent.captured + child.amount > parent.authorized:
+            return "capture_exceeds_authorization"
+        case "void" | "increment" if parent.captured > 0:
+            return "authorization_captured"
+        case "increment" if child.amount <= parent.authorized:
+            return "increment_not_larger"
+        case "refund" if parent.refunded + child.amount > parent.captured:
+            return "refund_exceeds_capture"
+        case _:
+            return None
+
+
+def _debit(operation: BankOperation, account: Mapping[str, Any]) -> None:
+    """What will come of the debit of `account`. Its refunds go over the same rails, and take their time too."""
+    number: str = account["number"]
+    operation.last4, operation.refund = number[-4:], "succeeds_later"
+    known = bank_accounts.by_account(number)
+    if known is None:
+        return
+    operation.returns, operation.stuck = known.failure, known.settles == "never"
+    if known.dispute:
+        operation.dispute, operation.dispute_reason, operation.disputes = "chargeback", "debit_not_authorized", 1
+
+
+def _refuse(operation: BankOperation, decline_code: str, message: str | None = None) -> BankOperation:
+    operation.status = "InsufficientFunds" if decline_code == "insufficient_funds" else "Declined"
+    operation.decline_code = decline_code
+    operation.message = message
+    # Nothing comes after a refusal.
+    operation.disputes, operation.refund = 0, "succeeds"
+    return operation
+
+
+# What a body may and must say. Reasons name the field and never repeat its value: it may be a card number.
+
+_FIELDS: dict[Kind, frozenset[str]] = {
+    "authorization": frozenset(("reference", "amount", "currency", "capture", "card")),
+    "capture": frozenset(("reference", "authorization", "amount", "currency")),
+    "void": frozenset(("reference", "authorization")),
+    "increment": frozenset(("reference", "authorization", "amount", "currency")),
+    "refund": frozenset(("reference", "payment", "amount", "currency")),
+    "payout": frozenset(("reference", "amount", "currency", "recipient")),
+}
+_CARD_REQUIRED = frozenset(("number", "exp_month", "exp_year"))
+_CARD_FIELDS = _CARD_REQUIRED | {"cvc", "name"}
+_RECIPIENT_REQUIRED = frozenset(("type", "value"))
+_RECIPIENT_FIELDS = _RECIPIENT_REQUIRED | {"name"}
+
+
+def _check(kind: Kind, body: Mapping[str, Any]) -> None:
+    """Raise `_Invalid` unless `body` is as the contract says: 400 for a field too few or too many, 422 for a value."""
+    fields = _FIELDS[kind]
+    debits = kind == "authorization" and "account" in body
+    if debits:
+        fields = fields - {"card"} | {"account"}
+    _check_fields(body, fields, fields, "")
+    _check_reference(body["reference"], "reference")
+    parent = _PARENT_FIELD.get(kind)
+    if parent is not None:
+        _check_reference(body[parent], parent)
+    if kind != "void":
+        amount = body["amount"]
+        # A bool is an int in Python; True is not an amount.
+        if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
+            raise _Invalid(422, f"amount is not an integer from 1 to {AMOUNT_MAX}")
+        currency = body["currency"]
+        if type(currency) is not str or len(currency) != 3 or not (currency.isascii() and currency.isalpha()):
+            raise _Invalid(422, "currency is not an ISO 4217 code")
+    if kind == "authorization":
+        if type(body["capture"]) is not bool:
+            raise _Invalid(422, "capture is not true or false")
+        if debits:
+            _check_account(body["account"], capture=body["capture"])
+        else:
+            _check_card(body["card"])
+    elif kind == "payout":
+        _check_recipient(body["recipient"])
+
+
+def _check_fields(body: Any, required: frozenset[str], allowed: frozenset[str], where: str) -> None:
+    if not isinstance(body, dict):
+        raise _Invalid(422, f"{where} is not an object")
+    if not body.keys() >= required:
+        raise _Invalid(400, f"missing: {where}{min(required - body.keys())}")
+    if not body.keys() <= allowed:
+        raise _Invalid(400, f"unknown field in {where or 'the body'}; known are {', '.join(sorted(allowed))}")
+
+
+def _check_reference(value: Any, name: str) -> None:
+    if type(value) is not str or not 0 < len(value) <= REFERENCE_MAX or not (value.isascii() and value.isprintable()):
+        raise _Invalid(422, f"{name} is not 1 to {REFERENCE_MAX} printable ASCII characters")
+
+
+def _check_card(card: Any) -> None:
+    _check_fields(card, _CARD_REQUIRED, _CARD_FIELDS, "card.")
+    number = card["number"]
+    if type(number) is not str or not 12 <= len(number) <= 19 or not (number.isascii() and number.isdigit()):
+        raise _Invalid(422, "card.number is not 12 to 19 digits")
+    if type(card["exp_month"]) is not int or not 1 <= card["exp_month"] <= 12:
+        raise _Invalid(422, "card.exp_month is not 1 to 12")
+    if type(card["exp_year"]) is not int or not 1000 <= card["exp_year"] <= 9999:
+        raise _Invalid(422, "card.exp_year is not a year of four digits")
+    cvc = card.get("cvc")
+    if cvc is not None and (type(cvc) is not str or len(cvc) not in (3, 4) or not (cvc.isascii() and cvc.isdigit())):
+        raise _Invalid(422, "card.cvc is not 3 or 4 digits")
+    name = card.get("name")
+    if name is not None and (type(name) is not str or len(name) > 200):
+        raise _Invalid(422, "card.name is not a text of at most 200 characters")
+
+
+_ACCOUNT_REQUIRED = frozenset(("type", "number"))
+_ACCOUNT_FIELDS = _ACCOUNT_REQUIRED | {"routing_number", "account_holder_type", "account_type", "name", "mandate"}
+
+
+def _check_account(account: Any, *, capture: bool) -> None:
+    _check_fields(account, _ACCOUNT_REQUIRED, _ACCOUNT_FIELDS, "account.")
+    if account["type"] not in DEBIT_CURRENCIES:
+        raise _Invalid(422, f"account.type is not {' or '.join(DEBIT_CURRENCIES)}")
+    number = account["number"]
+    if type(number) is not str or not 4 <= len(number) <= 34 or not (number.isascii() and number.isalnum()):
+        raise _Invalid(422, "account.number is not 4 to 34 letters and digits")
+    for field in _ACCOUNT_FIELDS - _ACCOUNT_REQUIRED:
+        value = account.get(field)
+        if value is not None and (type(value) is not str or not 0 < len(value) <= 200):
+            raise _Invalid(422, f"account.{field} is not a text of 1 to 200 characters")
+    if not capture:
+        raise _Invalid(422, "capture is not true, and a bank account is debited at once")
+
+
+def _check_recipient(recipient: Any) -> None:
+    _check_fields(recipient, _RECIPIENT_REQUIRED, _RECIPIENT_FIELDS, "recipient.")
+    if recipient["type"] not in ("email", "bank_account", "card"):
+        raise _Invalid(422, "recipient.type is not email, bank_account or card")
+    for field in ("value", "name"):
+        value = recipient.get(field)
+        # The longest is an e-mail address (RFC 5321).
+        if value is not None and (type(value) is not str or not 0 < len(value) <= 254):
+            raise _Invalid(422, f"recipient.{field} is not a text of 1 to 254 characters")

@@ -1,0 +1,458 @@
+"""The simulated bank as a program of its own: the wire contract over HTTP, with a journal that outlives kill -9.
+
+The journal is the witness of the crash harness. It has one JSON line for each effect (an operation at the moment when
+it came into being, and again whenever its status changed), and no answer leaves before the lines that it rests on are
+flushed to the disk. A card number or CVC is in no line: only the last four digits, and a hash of the contents that is
+keyed with the file `<journal>.key`. Lines `{"noticed": …}` say that a notice was taken; they are no effects.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from tillway.connectors.http_bank import OPERATIONS, signature
+from tillway.connectors.port import Request, Response
+from tillway.sandbox.bank import Announcement, Bank, BankOperation
+from tillway.sandbox.faults import BEFORE_THE_ANSWER, Drawn, Fault, Faults, FaultsInvalid, bend
+
+BODY_MAX = 64 * 1024
+"""Largest request that is read, in bytes."""
+
+HOLD_SECONDS = 120.0
+"""How long a lost answer keeps its connection open."""
+
+NOTICE_TRIES_MAX = 12
+"""How often a notice is sent before the bank gives up: about six minutes."""
+
+NOTICE_WAIT_MAX_SECONDS = 60.0
+
+NOT_HERE = frozenset(("refuse",))
+"""A server cannot refuse a connection that it has accepted."""
+
+
+class JournalUnfit(Exception):
+    """The journal cannot be a witness: damaged in the middle, no journal at all, or another bank's at this moment."""
+
+
+class Journal:
+    """Lines appended to a file, flushed in groups: what arrives while a flush is under way shares the next one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: list[bytes] = []
+        self._written = 0
+        self._durable = 0
+        self._flush: asyncio.Task[None] | None = None
+        self._failure: OSError | None = None
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise JournalUnfit(f"{path} is the journal of a bank that is running") from None
+        _flush_directory(path)
+
+    def replay(self) -> list[dict[str, Any]]:
+        """Every whole line. A last line that was torn by a crash is cut off: nobody was told of it."""
+        content = self._path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.ftruncate(self._file, whole)
+            os.fsync(self._file)
+        lines = []
+        for number, line in enumerate(content[:whole].splitlines(), 1):
+            try:
+                lines.append(msgspec.json.decode(line, type=dict[str, Any]))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise JournalUnfit(f"{self._path}, line {number}: {error}") from error
+        return lines
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Put a line down; it is durable when a later `durable()` has returned."""
+        self._waiting.append(msgspec.json.encode(line) + b"\n")
+        self._written += 1
+
+    async def durable(self) -> None:
+        """Return when every line appended so far is on the disk. Raises OSError once the disk has failed, for ever."""
+        upto = self._written
+        while self._durable < upto:
+            if self._failure is not None:
+                raise self._failure
+            if self._flush is None:
+                self._flush = asyncio.ensure_future(self._flush_waiting())
+            await asyncio.shield(self._flush)
+
+    async def close(self) -> None:
+        await self.durable()
+        os.close(self._file)
+
+    async def _flush_waiting(self) -> None:
+        lines, self._waiting = self._waiting, []
+        try:
+            await asyncio.to_thread(self._write, b"".join(lines))
+            self._durable += len(lines)
+        except OSError as failure:
+            self._failure = failure
+        finally:
+            self._flush = None
+
+    def _write(self, block: bytes) -> None:
+        while block:
+            block = block[os.write(self._file, block) :]
+        os.fdatasync(self._file)
+
+
+class BankServer:
+    """The bank, its journal, its faults and the notices that it owes. Make it with `start`, stop it with `stop`."""
+
+    def __init__(
+        self,
+        bank: Bank,
+        journal: Journal,
+        faults: Faults,
+        *,
+        notice_url: str | None = None,
+        notice_secret: str | None = None,
+    ) -> None:
+        self.bank = bank
+        self.faults = faults
+        self.port = 0
+        self._journal = journal
+        self._notice_url = notice_url
+        self._notice_secret = notice_secret
+        self._noticed: set[str] = set()
+        self._owed: set[asyncio.Task[None]] = set()
+        self._runner: web.AppRunner | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def stop(self) -> None:
+        """Stop listening, drop the notices that are still owed (a restart sends them), and close the journal."""
+        for task in self._owed:
+            task.cancel()
+        await asyncio.gather(*self._owed, return_exceptions=True)
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._session is not None:
+            await self._session.close()
+        await self._journal.close()
+
+    def _recall(self) -> None:
+        """Take back the journal, and owe again every notice that was not taken."""
+        for line in self._journal.replay():
+            if "noticed" in line:
+                self._noticed.add(line["noticed"])
+            else:
+                line.pop("bank_id", None)
+                self.bank.remember(msgspec.convert(line, BankOperation))
+        for operation in list(self.bank.operations()):
+            self._owe(operation, ())
+
+    async def _listen(self, host: str, port: int) -> None:
+        app = web.Application(client_max_size=BODY_MAX)
+        app.router.add_post("/_faults", self._set_faults)
+        app.router.add_get("/_faults", self._get_faults)
+        app.router.add_get("/_journal", self._get_totals)
+        app.router.add_route("*", "/{path:.*}", self._call)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handle_signals=False)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    # The bank's own controls.
+
+    async def _set_faults(self, request: web.Request) -> web.Response:
+        try:
+            rules = msgspec.json.decode(await request.read(), type=dict[str, Any])
+            self.faults.replace(rules)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return web.json_response({"message": "the body is not a JSON object"}, status=400)
+        except FaultsInvalid as invalid:
+            return web.json_response({"message": str(invalid), "field": invalid.field}, status=422)
+        return web.json_response(self.faults.as_dict())
+
+    async def _get_faults(self, request: web.Request) -> web.Response:
+        return web.json_response(self.faults.as_dict())
+
+    async def _get_totals(self, request: web.Request) -> web.Response:
+        await self._journal.durable()
+        operations = sum(1 for _ in self.bank.operations())
+        return web.json_response({"operations": operations, "accepted": self.bank.totals()})
+
+    # The contract.
+
+    async def _call(self, request: web.Request) -> web.StreamResponse:
+        asked = await _read(request)
+        if isinstance(asked, Response):
+            return _write(asked)
+        operation = OPERATIONS.get(asked.path, "look_up")
+        amount = asked.body.get("amount") if asked.body is not None else None
+        drawn = self.faults.draw(operation, amount if type(amount) is int else None)
+        if drawn.slow_ms:
+            await asyncio.sleep(drawn.slow_ms / 1000)
+        if drawn.call is not None:
+            return await self._struck(request, asked, drawn)
+        return _write(await self._perform(asked, drawn.notices))
+
+    async def _perform(self, asked: Request, notice_faults: tuple[Fault, ...] = ()) -> Response:
+        """Handle a request, and wait until everything that its answer rests on is durable: a repeat or a question, too,
+        may be answered with what another request has only just put down."""
+        handled = self.bank.handle(asked)
+        if handled.effect is not None:
+            self._journal.append(_line(handled.effect))
+        await self._journal.durable()
+        if handled.effect is not None:
+            early = self._owe(handled.effect, notice_faults)
+            if early is not None:
+                # The notice is to overtake the answer. Its receiver may well wait for us, so not for ever.
+                await asyncio.wait((early,), timeout=1.0)
+        return handled.response
+
+    async def _struck(self, request: web.Request, asked: Request, drawn: Drawn) -> web.StreamResponse:
+        fault = drawn.call
+        assert fault is not None
+        match fault.fault:
+            case "lose_request":
+                return await _never(request)
+            case "reset_before":
+                return _reset(request)
+            case "error_before":
+                return _write(Response(fault.status, {"message": "simulated"}))
+            case "throttle":
+                return _write(Response(429, {"message": "simulated"}, {"retry-after": str(-(-fault.ms // 1000))}))
+            case "lose_answer":
+                await self._perform(asked, drawn.notices)
+                return await _never(request)
+            case "reset_after":
+                await self._perform(asked, drawn.notices)
+                return _reset(request)
+            case "half_body":
+                return await _half(request, await self._perform(asked, drawn.notices))
+            case "error_after":
+                await self._perform(asked, drawn.notices)
+                return _write(Response(fault.status, {"message": "simulated"}))
+            case _:
+                raise AssertionError(f"no such fault: {fault.fault}")
+
+    # Notices.
+
+    def _owe(self, operation: BankOperation, faults: tuple[Fault, ...]) -> "asyncio.Task[None] | None":
+        """Plan the notices about `operation`. Returns one that is to come before the answer, where there is one."""
+        if self._notice_url is None:
+            return None
+        announced = [told for told in self.bank.forthcoming(operation) if _noticed_as(told) not in self._noticed]
+        early: asyncio.Task[None] | None = None
+        for after_ms, announcement in bend(announced, faults):
+            if announcement is not None:
+                self._start(self._announce(announcement, after_ms / 1000))
+                continue
+            task = self._start(self._tell(operation.answer(), max(after_ms, 0) / 1000))
+            if after_ms == BEFORE_THE_ANSWER:
+                early = task
+        return early
+
+    def _start(self, telling: Any) -> "asyncio.Task[None]":
+        task = asyncio.ensure_future(telling)
+        self._owed.add(task)
+        task.add_done_callback(self._owed.discard)
+        return task
+
+    async def _announce(self, announcement: Announcement, delay: float) -> None:
+        """Make it true, durably, and then tell."""
+        await asyncio.sleep(delay)
+        body, effect = self.bank.announce(announcement)
+        if effect is not None:
+            self._journal.append(_line(effect))
+        await self._journal.durable()
+        if effect is not None and announcement.what == "settles":
+            # What has settled may have something following: a debit that is disputed, say.
+            self._owe(effect, ())
+        await self._tell(body, 0.0)
+        # Not worth a flush of its own: a notice too many is what receivers must bear.
+        self._journal.append({"noticed": _noticed_as(announcement)})
+
+    async def _tell(self, body: Mapping[str, Any], delay: float) -> None:
+        """POST a notice until it is taken, or NOTICE_TRIES_MAX times."""
+        await asyncio.sleep(delay)
+        for attempt in range(NOTICE_TRIES_MAX):
+            if await self._post(msgspec.json.encode(body)):
+                return
+            await asyncio.sleep(min(0.25 * 2**attempt, NOTICE_WAIT_MAX_SECONDS))
+
+    async def _post(self, body: bytes) -> bool:
+        assert self._notice_url is not None
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
+        headers = {"content-type": "application/json"}
+        if self._notice_secret is not None:
+            headers["x-bank-signature"] = signature(self._notice_secret, body)
+        try:
+            async with self._session.post(
+                self._notice_url, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                return 200 <= answer.status < 300
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+
+async def start(
+    port: int,
+    journal_path: str | os.PathLike[str],
+    *,
+    notice_url: str | None = None,
+    notice_secret: str | None = None,
+    faults: Mapping[str, Any] | None = None,
+    host: str = "127.0.0.1",
+) -> BankServer:
+    """Open the journal and listen; `.port` is the port (0 picks a free one). Raises `FaultsInvalid`, `JournalUnfit`,
+    and OSError where the file or the port cannot be had."""
+    path = Path(journal_path).absolute()
+    rules = Faults(faults, not_here=NOT_HERE)
+    journal = Journal(path)
+    bank = Bank(knows_all=True, operations_max=None, key=_key(path))
+    server = BankServer(bank, journal, rules, notice_url=notice_url, notice_secret=notice_secret)
+    server._recall()
+    await server._listen(host, port)
+    return server
+
+
+async def serve(
+    port: int,
+    journal_path: str | os.PathLike[str],
+    notice_url: str | None = None,
+    notice_secret: str | None = None,
+    faults: Mapping[str, Any] | None = None,
+    host: str = "127.0.0.1",
+) -> None:
+    """Serve until cancelled. Says `listening on HOST:PORT` on stderr once it does."""
+    server = await start(
+        port, journal_path, notice_url=notice_url, notice_secret=notice_secret, faults=faults, host=host
+    )
+    print(f"listening on {host}:{server.port}", file=sys.stderr, flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await server.stop()
+
+
+def main(
+    port: int,
+    journal: str,
+    notice_url: str | None = None,
+    notice_secret: str | None = None,
+    faults: str | None = None,
+    host: str = "127.0.0.1",
+) -> None:
+    """What `tillway bank` does; `faults` is JSON text. Returns on Ctrl-C. Raises ValueError for what cannot be."""
+    rules = None
+    if faults is not None:
+        try:
+            rules = json.loads(faults)
+        except json.JSONDecodeError as error:
+            raise FaultsInvalid("faults", f"not JSON: {error}") from error
+        if not isinstance(rules, dict):
+            raise FaultsInvalid("faults", "not a JSON object")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(port, journal, notice_url, notice_secret, rules, host))
+
+
+def _key(journal: Path) -> bytes:
+    """The key of the hashes in the journal, made with the journal and kept beside it."""
+    path = journal.with_name(journal.name + ".key")
+    if not path.exists():
+        draft = path.with_name(path.name + ".new")
+        made = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(made, secrets.token_bytes(32))
+            os.fsync(made)
+        finally:
+            os.close(made)
+        draft.replace(path)
+        _flush_directory(path)
+    return path.read_bytes()
+
+
+def _flush_directory(path: Path) -> None:
+    """Make the name of a new file as durable as its contents."""
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _line(operation: BankOperation) -> dict[str, Any]:
+    return {**msgspec.to_builtins(operation), "bank_id": f"bank-{operation.reference}"}
+
+
+def _noticed_as(announcement: Announcement) -> str:
+    return f"{announcement.what}-{announcement.nth}-{announcement.reference}"
+
+
+async def _read(request: web.Request) -> Request | Response:
+    """The request as the bank takes it, or the answer to one that it cannot take."""
+    if request.method == "GET":
+        return Request("GET", request.path)
+    if request.method != "POST":
+        return Response(405, {"message": "only GET and POST"})
+    try:
+        body = msgspec.json.decode(await request.read())
+    except web.HTTPRequestEntityTooLarge:
+        return Response(400, {"message": f"a body has at most {BODY_MAX} bytes"})
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Response(400, {"message": "the body is not JSON"})
+    if not isinstance(body, dict):
+        return Response(400, {"message": "the body is not a JSON object"})
+    key = request.headers.get("idempotency-key")
+    return Request("POST", request.path, body, {} if key is None else {"idempotency-key": key})
+
+
+def _write(answer: Response) -> web.Response:
+    return web.Response(
+        status=answer.status,
+        body=msgspec.json.encode(answer.body),
+        headers=dict(answer.headers),
+        content_type="application/json",
+    )
+
+
+async def _never(request: web.Request) -> web.Response:
+    """Keep the caller waiting, and close without a word in the end."""
+    await asyncio.sleep(HOLD_SECONDS)
+    return _reset(request)
+
+
+def _reset(request: web.Request) -> web.Response:
+    """Drop the connection with a reset: lingering for no time makes the kernel send RST in place of a clean end."""
+    transport = request.transport
+    if transport is not None:
+        connection: socket.socket | None = transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    return web.Response()
+
+
+async def _half(request: web.Request, answer: Response) -> web.StreamResponse:
+    """Announce the whole answer, send half of it, and end the connection."""
+    content = msgspec.json.encode(answer.body)
+    half = web.StreamResponse(status=answer.status, headers={"content-length": str(len(content))})
+    half.content_type = "application/json"
+    await half.prepare(request)
+    await half.write(content[: len(content) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return half

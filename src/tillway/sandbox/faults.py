@@ -1,0 +1,209 @@
+"""What goes wrong at the simulated bank, on demand: rules that are matched to operations one by one.
+
+The faults of a call say what becomes of its request and answer; those of a notice, how the bank tells later. Both faces
+of the bank draw from one object: `/ops/v1/simulator` replaces it in the process, `POST /_faults` at `tillway bank`.
+
+    {"seed": 7, "rules": [
+        {"fault": "lose_answer", "operation": "authorize", "amount": 4200, "times": 1},
+        {"fault": "slow", "ms": 250, "probability": 0.1}
+    ]}
+"""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tillway.sandbox.bank import Announcement
+
+CALL_FAULTS = {
+    "slow": "perform and answer `ms` milliseconds late, also when nobody waits any more; other faults still apply",
+    "refuse": "the connection is refused; only inside the process",
+    "lose_request": "never perform, never answer",
+    "lose_answer": "perform, never answer",
+    "reset_before": "reset the connection, not performed",
+    "reset_after": "perform, then reset the connection",
+    "half_body": "perform, then send half of the answer",
+    "error_before": "answer `status` (default 503), not performed",
+    "error_after": "perform, then answer `status` (default 503)",
+    "throttle": "answer 429, not performed; `ms` is the Retry-After",
+}
+
+NOTICE_FAULTS = {
+    "early_notice": "also tell by a notice, before the answer to the call itself",
+    "late_notice": "notices come `ms` milliseconds later",
+    "duplicate_notice": "every notice comes twice",
+    "stale_notice": "after everything else, a notice says again what the first answer said",
+    "lose_notice": "no notice comes",
+}
+
+OPERATIONS = ("authorize", "capture", "void", "increment", "refund", "payout", "look_up")
+
+RULES_MAX = 100
+MS_MAX = 600_000
+
+BEFORE_THE_ANSWER = -1
+"""As the time of a notice: before the answer to the call itself."""
+
+STALE_AFTER_MS = 5_000
+
+
+class FaultsInvalid(ValueError):
+    """A fault that cannot be. `field` is its path: `rules[0].fault`."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One rule. `operation` None matches every operation that moves money, and no look-up. `times`: how often it
+    strikes before it is spent, None for ever. `probability` (0 to 1) is drawn for each operation that matches.
+    """
+
+    fault: str
+    operation: str | None = None
+    amount: int | None = None
+    probability: float = 1.0
+    times: int | None = None
+    ms: int = 0
+    status: int = 503
+
+
+class Drawn(NamedTuple):
+    """What strikes one operation: milliseconds to wait, at most one fault of the call, and those of its notices."""
+
+    slow_ms: int = 0
+    call: Fault | None = None
+    notices: tuple[Fault, ...] = ()
+
+
+NOTHING = Drawn()
+
+
+class Faults:
+    """The rules in force, with how often each may still strike. `not_here` are faults that this face cannot make."""
+
+    def __init__(self, rules: Mapping[str, Any] | None = None, *, not_here: frozenset[str] = frozenset()) -> None:
+        self._not_here = not_here
+        self._seed = 0
+        self._random = random.Random(0)
+        self._rules: list[Fault] = []
+        self._left: list[int | None] = []
+        if rules is not None:
+            self.replace(rules)
+
+    def replace(self, rules: Mapping[str, Any]) -> None:
+        """Forget the rules in force and take these; all or nothing. Raises `FaultsInvalid`, which names the field."""
+        seed, checked = _read(rules, self._not_here)
+        self._seed = seed
+        self._random = random.Random(seed)
+        self._rules = checked
+        self._left = [rule.times for rule in checked]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The rules as `replace` takes them, `times` counted down; spent rules are gone."""
+        return {
+            "seed": self._seed,
+            "rules": [
+                msgspec.to_builtins(msgspec.structs.replace(rule, times=left))
+                for rule, left in zip(self._rules, self._left, strict=True)
+                if left != 0
+            ],
+        }
+
+    def draw(self, operation: str, amount: int | None) -> Drawn:
+        """What strikes this operation; counts it. The first rule that matches decides about the call."""
+        if not self._rules:
+            return NOTHING
+        slow_ms = 0
+        call: Fault | None = None
+        notices: list[Fault] = []
+        for place, rule in enumerate(self._rules):
+            if rule.operation != operation and (rule.operation is not None or operation == "look_up"):
+                continue
+            if rule.amount is not None and rule.amount != amount:
+                continue
+            is_slow, is_notice = rule.fault == "slow", rule.fault in NOTICE_FAULTS
+            if call is not None and not is_slow and not is_notice:
+                continue
+            left = self._left[place]
+            if left == 0 or (rule.probability < 1.0 and self._random.random() >= rule.probability):
+                continue
+            if left is not None:
+                self._left[place] = left - 1
+            if is_slow:
+                slow_ms += rule.ms
+            elif is_notice:
+                notices.append(rule)
+            else:
+                call = rule
+        return Drawn(slow_ms, call, tuple(notices))
+
+
+def bend(announced: Sequence[Announcement], faults: Iterable[Fault]) -> list[tuple[int, Announcement | None]]:
+    """When which notice comes, by time: (milliseconds, what is announced, or None for the answer that the call got).
+
+    `announced` is what would come without faults. A fault that needs a notice where there is none makes one.
+    """
+    by_name = {fault.fault: fault for fault in faults}
+    if "lose_notice" in by_name:
+        return []
+    plan: list[tuple[int, Announcement | None]] = [(announcement.after_ms, announcement) for announcement in announced]
+    if not plan and ("late_notice" in by_name or "duplicate_notice" in by_name):
+        plan.append((0, None))
+    if "stale_notice" in by_name:
+        plan.append((STALE_AFTER_MS, None))
+    late = by_name.get("late_notice")
+    if late is not None:
+        plan = [(after_ms + late.ms, announcement) for after_ms, announcement in plan]
+    if "early_notice" in by_name:
+        plan.append((BEFORE_THE_ANSWER, None))
+    if "duplicate_notice" in by_name:
+        plan *= 2
+    return sorted(plan, key=lambda planned: planned[0])
+
+
+def _read(rules: Mapping[str, Any], not_here: frozenset[str]) -> tuple[int, list[Fault]]:
+    unknown = rules.keys() - {"seed", "rules"}
+    if unknown:
+        raise FaultsInvalid(min(map(str, unknown)), "unknown; known are seed, rules")
+    seed = rules.get("seed", 0)
+    if type(seed) is not int:
+        raise FaultsInvalid("seed", "not an integer")
+    listed = rules.get("rules", [])
+    if not isinstance(listed, list | tuple):
+        raise FaultsInvalid("rules", "not a list")
+    if len(listed) > RULES_MAX:
+        raise FaultsInvalid("rules", f"more than {RULES_MAX}")
+    return seed, [_read_rule(f"rules[{place}]", rule, not_here) for place, rule in enumerate(listed)]
+
+
+def _read_rule(where: str, rule: Any, not_here: frozenset[str]) -> Fault:
+    if not isinstance(rule, Mapping):
+        raise FaultsInvalid(where, "not an object")
+    unknown = rule.keys() - set(Fault.__struct_fields__)
+    if unknown:
+        known = ", ".join(Fault.__struct_fields__)
+        raise FaultsInvalid(f"{where}.{min(map(str, unknown))}", f"unknown; known are {known}")
+    name = rule.get("fault")
+    if not isinstance(name, str):
+        raise FaultsInvalid(f"{where}.fault", "not the name of a fault")
+    if name in not_here:
+        raise FaultsInvalid(f"{where}.fault", f"{name} cannot be made here")
+    if name not in CALL_FAULTS and name not in NOTICE_FAULTS:
+        raise FaultsInvalid(f"{where}.fault", f"not one of {', '.join((*CALL_FAULTS, *NOTICE_FAULTS))}")
+    operation = rule.get("operation")
+    if operation is not None and operation not in OPERATIONS:
+        raise FaultsInvalid(f"{where}.operation", f"not one of {', '.join(OPERATIONS)}")
+    probability = rule.get("probability", 1.0)
+    if type(probability) not in (int, float) or not 0.0 <= probability <= 1.0:
+        raise FaultsInvalid(f"{where}.probability", "not a number from 0 to 1")
+    for field, least, most in (("amount", 1, None), ("times", 1, None), ("ms", 0, MS_MAX), ("status", 500, 599)):
+        value = rule.get(field)
+        if value is not None and (type(value) is not int or value < least or (most is not None and value > most)):
+            bound = f"from {least} to {most}" if most is not None else f"of at least {least}"
+            raise FaultsInvalid(f"{where}.{field}", f"not an integer {bound}")
+    return Fault(**{field: value for field, value in rule.items() if value is not None})

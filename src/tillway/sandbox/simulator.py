@@ -1,0 +1,182 @@
+"""Connector `simulator`: the bank inside this process, for test mode. No sockets, no JSON.
+
+It speaks the conversation of `http_bank` over a call into `Bank.handle`, so that what is learned with it holds for the
+bank behind HTTP; on top of that it can increment an authorization. The bank's memory ends with the process.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tillway.connectors.http_bank import OPERATIONS, look_up, perform, read_notice
+from tillway.connectors.port import (
+    Capabilities,
+    Conversation,
+    LookUp,
+    NeverSeen,
+    Notice,
+    NoticeRejected,
+    Operation,
+    Outcome,
+    Pending,
+    Request,
+    Response,
+    Succeeded,
+    TransportError,
+)
+from tillway.connectors.settings import Setting, read_settings, seconds
+from tillway.domain.bank_account import DEBIT_CURRENCIES
+from tillway.sandbox.bank import Announcement, Bank, BankOperation
+from tillway.sandbox.faults import Drawn, Fault, Faults, bend
+
+SETTINGS = (
+    Setting(
+        name="ask_after_seconds",
+        read=seconds(0.05, 3600),
+        default=5.0,
+        description="how long to wait before asking what became of an operation, first time",
+    ),
+)
+
+
+class Simulator:
+    """The bank in this process. A test or a simulation hands in a bank that outlives the engine's crashes."""
+
+    def __init__(
+        self, *, bank: Bank | None = None, faults: Faults | None = None, ask_after_seconds: float = 5.0
+    ) -> None:
+        self.bank = bank or Bank()
+        self.faults = faults or Faults()
+        self._notice_faults: dict[str, tuple[Fault, ...]] = {}
+        self.capabilities = Capabilities(
+            operations=frozenset(("authorize", "capture", "void", "increment", "refund", "payout")),
+            deduplicates=True,
+            looks_up=True,
+            livemode=False,
+            debits=frozenset(DEBIT_CURRENCIES),
+            ask_after_seconds=ask_after_seconds,
+        )
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, str]) -> "Simulator":
+        """Raises `SettingInvalid`, which names the setting."""
+        return cls(**read_settings(settings, SETTINGS))
+
+    @staticmethod
+    def describe() -> tuple[Setting, ...]:
+        return SETTINGS
+
+    def transport(self) -> "CallTransport":
+        return CallTransport(self.bank, self.faults, self._notice_faults)
+
+    def perform(self, operation: Operation) -> Conversation:
+        assert not operation.livemode, "the simulator serves test mode only"
+        outcome = yield from perform(operation)
+        return self._with_notices(operation.reference, outcome)
+
+    def look_up(self, operation: Operation) -> LookUp:
+        outcome = yield from look_up(operation)
+        return outcome if isinstance(outcome, NeverSeen) else self._with_notices(operation.reference, outcome)
+
+    def notices(self, headers: Mapping[str, str], body: bytes) -> list[Notice]:
+        """What the `notices` of an outcome foretold, when its time has come; the bank then makes it true for itself.
+
+        Only for calls from inside this process, which have no headers: nobody outside can speak for this bank.
+        """
+        if headers:
+            raise NoticeRejected("the simulator sends no notices over HTTP")
+        notice = read_notice(body)
+        said: dict[str, Any] = msgspec.json.decode(body)
+        cause = self.bank.find(said.get("cause", notice.reference))
+        for announcement in self.bank.forthcoming(cause) if cause is not None else ():
+            expected = self.bank.foretell(announcement)
+            # By its status too: a payout that was asked about has settled before the notice of that, and what the bank
+            # would say next is that it came back.
+            if (expected["reference"], expected["status"]) == (said["reference"], said["status"]):
+                self.bank.announce(announcement)
+        if notice.outcome is not None:
+            # What was pending until now may have something following: a debit that is disputed, say.
+            told = self._with_notices(notice.reference, notice.outcome)
+            notice = msgspec.structs.replace(notice, outcome=told)
+        return [notice]
+
+    def _with_notices(self, reference: str, outcome: Outcome) -> Outcome:
+        if not isinstance(outcome, Succeeded | Pending):
+            return outcome
+        operation = self.bank.find(reference)
+        faults = self._notice_faults.pop(reference, ()) if self._notice_faults else ()
+        if operation is None:
+            return outcome
+        if not (faults or operation.disputes or operation.refund != "succeeds" or operation.status == "Pending"):
+            return outcome
+        notices = tuple(foretold(self.bank, operation, faults))
+        return msgspec.structs.replace(outcome, notices=notices) if notices else outcome
+
+
+def foretold(bank: Bank, operation: BankOperation, faults: tuple[Fault, ...]) -> list[tuple[int, dict[str, Any]]]:
+    """The notices about `operation` as (milliseconds from now, body), by time, as `faults` bend them."""
+    return [
+        (max(after_ms, 0), operation.answer() if announcement is None else _body(bank, announcement))
+        for after_ms, announcement in bend(bank.forthcoming(operation), faults)
+    ]
+
+
+def _body(bank: Bank, announcement: Announcement) -> dict[str, Any]:
+    body = bank.foretell(announcement)
+    # A dispute has a reference of its own; the bank finds its cause again by this.
+    return {**body, "cause": announcement.reference} if announcement.what == "dispute" else body
+
+
+class CallTransport:
+    """Carries requests into the bank of this process, with the faults that are in force."""
+
+    def __init__(self, bank: Bank, faults: Faults, notice_faults: dict[str, tuple[Fault, ...]]) -> None:
+        self._bank = bank
+        self._faults = faults
+        self._notice_faults = notice_faults
+
+    async def send(self, request: Request) -> Response:
+        body = request.body
+        operation = OPERATIONS.get(request.path, "look_up")
+        drawn = self._faults.draw(operation, body.get("amount") if body is not None else None)
+        if drawn.slow_ms:
+            await asyncio.sleep(drawn.slow_ms / 1000)
+        if drawn.call is None:
+            if drawn.notices and body is not None:
+                self._notice_faults[body["reference"]] = drawn.notices
+            return self._bank.handle(request).response
+        return self._struck(request, drawn)
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+    def _struck(self, request: Request, drawn: Drawn) -> Response:
+        fault = drawn.call
+        assert fault is not None
+        match fault.fault:
+            case "refuse":
+                raise TransportError("simulated: connection refused", spoken=False)
+            case "lose_request":
+                raise TransportError("simulated: no answer in time", spoken=True)
+            case "reset_before":
+                raise TransportError("simulated: connection reset", spoken=True)
+            case "error_before":
+                return Response(fault.status, {"message": "simulated"})
+            case "throttle":
+                return Response(429, {"message": "simulated"}, {"retry-after": str(-(-fault.ms // 1000))})
+            case "lose_answer":
+                self._bank.handle(request)
+                raise TransportError("simulated: no answer in time", spoken=True)
+            case "reset_after":
+                self._bank.handle(request)
+                raise TransportError("simulated: connection reset", spoken=True)
+            case "half_body":
+                self._bank.handle(request)
+                raise TransportError("simulated: the answer was cut short", spoken=True)
+            case "error_after":
+                self._bank.handle(request)
+                return Response(fault.status, {"message": "simulated"})
+            case _:
+                raise AssertionError(f"no such fault: {fault.fault}")

@@ -1,0 +1,639 @@
+"""What must be true of every world, while it lives and when it has come to rest.
+
+Money is counted three times, by merchant and currency: what the bank performed, what the ledger's entries add up to,
+and what payments, charges and refunds say. All three must agree to the minor unit.
+"""
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from tillway.connectors import port
+from tillway.domain.account import SCOPE_KEY_LENGTH
+from tillway.domain.bank_account import DEBIT_CURRENCIES
+from tillway.domain.charge import Charge
+from tillway.domain.customer import Customer
+from tillway.domain.dispute import FEE_MINOR as DISPUTE_FEE_MINOR
+from tillway.domain.dispute import Dispute
+from tillway.domain.event import Event
+from tillway.domain.external_account import ExternalAccount
+from tillway.domain.idempotency import IdempotencyRecord
+from tillway.domain.ledger import Entry, Fee
+from tillway.domain.money import fee_minor
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import SealedRecord
+from tillway.domain.payout import Payout
+from tillway.domain.record import Record
+from tillway.domain.refund import Refund
+from tillway.domain.refusal import Refused
+from tillway.domain.stored_credit import METHOD_TYPE as CREDIT
+from tillway.domain.stored_credit import CustomerBalanceTransaction
+from tillway.engine.clock import Clock
+from tillway.http.messages import Response
+from tillway.sandbox.bank import BankOperation
+from tillway.sandbox.cards import ALIAS_CVC
+from tillway.simulation.audit_check import audit_damage
+from tillway.simulation.virtual_loop import LIFE
+from tillway.store.codec import decode
+from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Write
+
+if TYPE_CHECKING:
+    from tillway.simulation.worlds import Process, World
+
+R = TypeVar("R", bound=Record)
+
+AHEAD_SECONDS = 600
+
+PAID = ("Accepted", "Pending")
+FINAL = {"succeeded", "canceled"}
+
+
+class Violation(AssertionError):
+    """Something that must be true of every world is not. `check` names what."""
+
+    def __init__(self, check: str, text: str) -> None:
+        super().__init__(f"{check}: {text}")
+        self.check = check
+        self.text = text
+
+
+class Watch:
+    """Looks at every commit, every request to the bank and every answer, as it happens."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._durable: set[str] = set()
+        """References whose attempts have been durable at some time."""
+        self._final: dict[str, str] = {}
+        self._cvcs_made = 0
+        self._cvcs_spent: set[str] = set()
+
+    def new_cvc(self) -> str:
+        """A security code that no other card of this world has."""
+        self._cvcs_made += 1
+        assert self._cvcs_made < 877
+        return str(int(ALIAS_CVC) + self._cvcs_made)
+
+    def committed(self, process: "Process", writes: Sequence[Write]) -> None:
+        world = self._world
+        world.tell(process.name, f"commits {' '.join(_briefly(write) for write in writes)}")
+        for write in writes:
+            scope, _, id = write.key.partition("/")
+            if write.body is None:
+                continue
+            match id.partition("_")[0]:
+                case "att":
+                    self._durable.add(scope + id.removeprefix("att_"))
+                case "pi" | "dpi":
+                    self._payment(write)
+                case "ch":
+                    self._charge(scope, decode(id, write.body))
+                case "cus":
+                    self._customer(decode(id, write.body))
+                case "re":
+                    self._refund(scope, decode(id, write.body))
+                case "po":
+                    self._payout(scope, decode(id, write.body))
+
+    def _payment(self, write: Write) -> None:
+        payment = decode(write.key.partition("/")[2], write.body or b"")
+        assert isinstance(payment, PaymentIntent)
+        before = self._final.get(write.key)
+        if before is not None and payment.status != before:
+            self._world.violate("final", f"{payment.id} was {before} and became {payment.status}")
+        if payment.status in FINAL:
+            self._final[write.key] = payment.status
+
+    def _charge(self, scope: str, charge: Record) -> None:
+        assert isinstance(charge, Charge)
+        if not 0 <= charge.refunded_minor <= charge.captured_minor <= charge.amount_minor:
+            self._world.violate(
+                "bounds",
+                f"{charge.id}: refunded {charge.refunded_minor}, captured {charge.captured_minor}, "
+                f"authorized {charge.amount_minor}",
+            )
+        if charge.status == "failed":
+            self._not_performed(scope + charge.id.removeprefix("ch_"), charge.id)
+
+    def _customer(self, customer: Record) -> None:
+        assert isinstance(customer, Customer)
+        if customer.balance_minor > 0:
+            self._world.violate("credit", f"{customer.id} owes {customer.balance_minor}")
+
+    def _refund(self, scope: str, refund: Record) -> None:
+        assert isinstance(refund, Refund)
+        if refund.status == "failed":
+            self._not_performed(scope + refund.id.removeprefix("re_"), refund.id)
+
+    def _payout(self, scope: str, payout: Record) -> None:
+        assert isinstance(payout, Payout)
+        key, reference = f"{scope}/{payout.id}", scope + payout.id.removeprefix("po_")
+        before = self._final.get(key)
+        if before is not None and payout.status != before:
+            self._world.violate("final", f"{payout.id} was {before} and became {payout.status}")
+        if payout.status in ("failed", "canceled"):
+            self._final[key] = payout.status
+            self._not_performed(reference, payout.id)
+
+    def _not_performed(self, reference: str, id: str) -> None:
+        operation = self._world.bank.find(reference)
+        if operation is not None and operation.status in PAID and operation.refund != "fails_later":
+            self._world.violate("declined", f"{id} failed, and the bank says {operation.status}")
+
+    def sends(self, process: "Process", request: port.Request) -> None:
+        """A process is about to talk to the bank."""
+        world = self._world
+        if request.body is None:
+            world.tell(process.name, f"asks the bank about {request.path.rpartition('/')[2][SCOPE_KEY_LENGTH:]}")
+            return
+        reference, amount = request.body["reference"], request.body.get("amount", "")
+        world.tell(process.name, f"sends {request.path} {amount} {reference[SCOPE_KEY_LENGTH:]}")
+        if reference not in self._durable:
+            world.violate("durable first", f"{reference} was sent before its attempt was durable")
+        if "account" in request.body and not request.body["account"].get("mandate"):
+            world.violate("mandate", f"{reference} debits a bank account without a mandate")
+
+    def discloses(self, request: port.Request) -> None:
+        """The bank may have read the request, and may act on it: a security code in it is spent."""
+        cvc = (request.body or {}).get("card", {}).get("cvc")
+        if cvc is None or cvc == ALIAS_CVC:
+            return
+        if cvc in self._cvcs_spent:
+            self._world.violate("cvc", f"{request.path}: a security code was sent twice")
+        self._cvcs_spent.add(cvc)
+
+    def answered(self, process: "Process", asked: Any, response: Response) -> None:
+        """A process has made up its answer, and it has not been sent yet."""
+        world = self._world
+        if response.status >= 500 and not (response.status == 503 and self._store_is_poor()):
+            world.violate("5xx", f"{asked.who} {asked.path}: {response.status} {response.body[:300]!r}")
+        if response.status == 404 and b"route_unknown" in response.body:
+            world.violate("request", f"{asked.who} {asked.path}: nobody answers there")
+        if response.status == 400 and (b'"code":"parameter' in response.body or b'"code":"body' in response.body):
+            world.violate("request", f"{asked.who} {asked.path}: this world cannot write: {response.body[:300]!r}")
+        if asked.record is not None and response.status in (400, 404):
+            key = f"{asked.scope.key}/{asked.record}"
+            if key in getattr(world.store, "_rows", ()):
+                world.violate(
+                    "same answer",
+                    f"{asked.who} {asked.path}: refused with {response.body[:200]!r} although its key is spent",
+                )
+
+    def _store_is_poor(self) -> bool:
+        """Whether this world's store has failed: a 503 that asks to come back is then the honest answer."""
+        met = self._world.met
+        return any(met[fault] for fault in _POOR)
+
+    def logged(self, record: logging.LogRecord) -> None:
+        """The platform logged something: an error must be one that the world has made."""
+        life = LIFE.get()
+        if life is not None and life.ended:
+            return  # The last breath of a killed coroutine, when its memory is taken back.
+        world = self._world
+        alert = getattr(record, "alert", None)
+        error = record.exc_info[1] if record.exc_info else None
+        world.tell("log", f"{record.levelname} {record.getMessage()} {alert or ''} {error!r}")
+        if record.levelno < logging.ERROR:
+            return
+        if alert is not None and not alert.startswith("never sent"):
+            world.violate("alert", f"{record.getMessage()}: {alert}")
+        if error is not None and not _made_by_the_world(error):
+            world.violate("error inside", f"{record.getMessage()}: {error!r}")
+
+
+_POOR = (
+    "store unreadable",
+    "store unwritable",
+    "commit happened, nobody knows",
+    "commit did not happen, nobody knows",
+    "commit happens later, nobody knows",
+)
+
+
+def _made_by_the_world(error: BaseException) -> bool:
+    if isinstance(error, Refused):
+        return error.code in ("busy", "lock_timeout")
+    return isinstance(error, Conflict | CommitUnknown | Unavailable)
+
+
+def _briefly(write: Write) -> str:
+    id = write.key.partition("/")[2]
+    if write.body is None:
+        return f"-{id}"
+    status = msgspec.json.decode(write.body).get("status")
+    return f"{id}{f'={status}' if status is not None else ''}"
+
+
+# At the end.
+
+
+class Books:
+    """All records of one merchant, by kind."""
+
+    def __init__(self, scope_key: str, records: Iterable[Record]) -> None:
+        self.scope_key = scope_key
+        self._by_kind: dict[type[Record], dict[str, Record]] = defaultdict(dict)
+        for record in records:
+            self._by_kind[type(record)][record.id] = record
+
+    def of(self, kind: type[R]) -> dict[str, R]:
+        return self._by_kind[kind]  # type: ignore[return-value]
+
+
+async def books_of(world: "World", scope_key: str) -> Books:
+    rows: list[Row] = []
+    after: str | None = None
+    while True:
+        page = await world.store.query(None, f"{scope_key}/", after=after, limit=PAGE_MAX, order="oldest")
+        rows += page
+        if len(page) < PAGE_MAX:
+            break
+        after = page[-1].key
+    prefixes = "ord prod pi dpi ch re po vlt ba txn je evt du cus cbtxn"
+    kept = tuple(f"{prefix}_" for prefix in prefixes.split())
+    ids = ((row.key.partition("/")[2], row.body) for row in rows)
+    return Books(scope_key, [decode(id, body) for id, body in ids if id.startswith(kept)])
+
+
+async def work_left(world: "World") -> str:
+    """What is still to be done, in words; empty where nothing is."""
+    for merchant in world.merchants:
+        scope = merchant.scope.key
+        for prefix in ("att_", "ntc_", "ordt_", "exp_") if world.week_passed else ("att_", "ntc_", "ordt_"):
+            rows = await world.store.query(None, f"{scope}/{prefix}", limit=1)
+            if rows:
+                return f"{rows[0].key} {rows[0].body.decode()}"
+        for row in await world.store.query(None, f"{scope}/idem_", limit=PAGE_MAX):
+            held = decode(row.key.partition("/")[2], row.body)
+            assert isinstance(held, IdempotencyRecord)
+            if held.status == 0:
+                return f"the idempotency record of {held.request} was never completed"
+    return ""
+
+
+async def left_over(world: "World", clients: "list[asyncio.Task[None]]") -> str:
+    waiting = sum(not client.done() for client in clients)
+    notices = world.notices_under_way
+    return f"{waiting} clients and {notices} notices wait; {await work_left(world) or 'no work left'}"
+
+
+async def check(world: "World") -> None:
+    """Everything that must be true of a world at rest. Raises Violation."""
+    for merchant in world.merchants:
+        books = await books_of(world, merchant.scope.key)
+        operations = [
+            operation
+            for operation in world.bank.operations()
+            if (operation.parent or operation.reference).startswith(books.scope_key)
+        ]
+        _check_statuses(books, week_passed=world.week_passed)
+        _check_references(books, operations)
+        _check_disputes(books, operations)
+        _check_money(books, operations)
+        # By the clock that is furthest ahead.
+        _check_payouts(books, operations, world.time_ns() // 1_000_000_000 + max(world.skews_ms) // 1000 + 1)
+        _check_credit(books)
+        _check_events(books)
+        _check_answers(world, books)
+        damage = await audit_damage(world.store, books.scope_key, _AheadOf(world))
+        if damage:
+            fail("audit", damage)
+
+
+class _AheadOf(Clock):
+    """So far ahead of a world that every entry of its audit trail has come of age."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(lambda: world.time_ns() + AHEAD_SECONDS * 1_000_000_000, world.text_of)
+
+
+def fail(check: str, text: str) -> None:
+    raise Violation(check, text)
+
+
+def _check_statuses(books: Books, *, week_passed: bool) -> None:
+    for payment in books.of(PaymentIntent).values():
+        if week_passed and payment.status == "requires_capture":
+            fail("liveness", f"{payment.id} is still authorized after a week")
+        if payment.attempt is not None or payment.status == "processing":
+            fail("liveness", f"{payment.id} is {payment.status} with {payment.attempt}")
+        charges = [charge for charge in books.of(Charge).values() if charge.payment == payment.id]
+        taken = [charge for charge in charges if charge.status == "succeeded"]
+        if len(taken) > 1:
+            fail("one authorization", f"{payment.id} has {', '.join(charge.id for charge in taken)}")
+        if any(charge.status not in ("succeeded", "failed") for charge in charges):
+            fail("liveness", f"{payment.id} has a charge that is neither succeeded nor failed")
+        received = sum(charge.captured_minor for charge in charges)
+        if payment.received_minor != received or (received > 0) != (payment.status == "succeeded"):
+            fail(
+                "payments",
+                f"{payment.id} is {payment.status}, received {payment.received_minor}; charges say {received}",
+            )
+        if (payment.status == "requires_capture") != any(
+            not charge.captured and charge.released_minor == 0 for charge in taken
+        ):
+            fail("payments", f"{payment.id} is {payment.status}, and its authorization says otherwise")
+    for refund in books.of(Refund).values():
+        if refund.status not in ("succeeded", "failed") or refund.attempt is not None:
+            fail("liveness", f"{refund.id} is {refund.status}")
+
+
+def _check_disputes(books: Books, operations: list[BankOperation]) -> None:
+    """One dispute for each that the bank has, over the charge that it is about."""
+    told = {operation.parent for operation in operations if operation.kind == "dispute"}
+    for charge in books.of(Charge).values():
+        disputes = [dispute.id for dispute in books.of(Dispute).values() if dispute.charge == charge.id]
+        if len(disputes) != (books.scope_key + charge.id.removeprefix("ch_") in told) or disputes != [
+            charge.dispute
+        ] * len(disputes):
+            fail("disputes", f"{charge.id} with {charge.dispute} has the disputes {disputes}")
+
+
+def _check_references(books: Books, operations: list[BankOperation]) -> None:
+    """Each record has its operation at the bank, and each operation its record: nothing twice, nothing of its own."""
+    head = len(books.scope_key)
+    charges, refunds = books.of(Charge), books.of(Refund)
+    captures: Counter[str] = Counter()
+    for operation in operations:
+        suffix = operation.reference[head:]
+        performed = operation.status in PAID
+        parent = charges.get(f"ch_{(operation.parent or '')[head:]}")
+        match operation.kind:
+            case "authorization":
+                charge = charges.get(f"ch_{suffix}")
+                if charge is None:
+                    fail("performed once", f"the bank has the {operation.kind} {suffix}, and there is no such charge")
+                elif (charge.status == "succeeded") != performed:
+                    fail("declined", f"{charge.id} is {charge.status}, and the bank says {operation.status}")
+            case "refund":
+                refund = refunds.get(f"re_{suffix}")
+                if refund is None:
+                    fail("performed once", f"the bank has the refund {suffix}, and there is no such refund")
+                elif (refund.status == "succeeded") != performed:
+                    fail("declined", f"{refund.id} is {refund.status}, and the bank says {operation.status}")
+            case "capture" if performed:
+                captures[operation.parent or ""] += 1
+                if parent is None or captures[operation.parent or ""] > 1 or parent.captured_minor != operation.amount:
+                    fail("performed once", f"the bank has the capture {suffix}, and its charge does not")
+            case "void" if performed:
+                if parent is None or parent.released_minor != parent.amount_minor:
+                    fail("performed once", f"the bank has the void {suffix}, and its charge does not")
+            case _:
+                pass
+    known = {operation.reference: operation for operation in operations}
+    for charge in charges.values():
+        found = known.get(books.scope_key + charge.id.removeprefix("ch_"))
+        if charge.method_type == CREDIT:
+            if found is not None:
+                fail("bank", f"{charge.id} was paid with credit, and the bank has it: {found}")
+            continue
+        if charge.status == "succeeded" and (found is None or found.authorized != charge.amount_minor):
+            fail("bank", f"{charge.id} succeeded with {charge.amount_minor}; the bank says {found}")
+        taken = (charge.captured_minor, charge.refunded_minor)
+        if charge.status == "succeeded" and found is not None and (found.captured, found.refunded) != taken:
+            fail("bank", f"{charge.id}: {charge.captured_minor}, {charge.refunded_minor}; the bank says {found}")
+
+
+def _check_money(books: Books, operations: list[BankOperation]) -> None:
+    paid_out: Counter[str] = Counter()
+    from_balance = set()
+    for payout in books.of(Payout).values():
+        if payout.funding == "balance":
+            from_balance.add(books.scope_key + payout.id.removeprefix("po_"))
+            paid_out[payout.currency] += payout.amount_minor if payout.status == "paid" else 0
+    bank: Counter[str] = Counter()
+    for operation in operations:
+        if operation.status not in PAID:
+            continue
+        if operation.kind == "capture" or (operation.kind == "authorization" and operation.capture):
+            bank[operation.currency] += operation.amount
+        elif operation.kind == "refund" or (operation.kind == "payout" and operation.reference in from_balance):
+            bank[operation.currency] -= operation.amount
+    accounts = _accounts(books)
+    taken: Counter[str] = Counter()
+    fees: Counter[str] = Counter()
+    by_credit = {charge.id for charge in books.of(Charge).values() if charge.method_type == CREDIT}
+    for charge in books.of(Charge).values():
+        if charge.id in by_credit:
+            continue
+        taken[charge.currency] += charge.captured_minor - charge.refunded_minor
+        if charge.captured:
+            fees[charge.currency] += fee_minor(
+                charge.captured_minor, rate_bps=_FEE.rate_bps, fixed_minor=_FEE.fixed_minor
+            )
+    withheld: Counter[str] = Counter()
+    for dispute in books.of(Dispute).values():
+        if not dispute.inquiry:
+            withheld[dispute.currency] += dispute.amount_minor
+            fees[dispute.currency] += DISPUTE_FEE_MINOR
+    refunded: Counter[str] = Counter()
+    for refund in books.of(Refund).values():
+        if refund.status == "succeeded" and refund.method_type != CREDIT:
+            refunded[refund.currency] += refund.amount_minor
+    received: Counter[str] = Counter()
+    for payment in books.of(PaymentIntent).values():
+        if payment.latest_charge not in by_credit:
+            received[payment.currency] += payment.received_minor
+    for currency in {*bank, *taken, *received, *(place for account in accounts.values() for place in account)}:
+        three = {
+            "bank": bank[currency],
+            "ledger": accounts["receivable:simulator"][currency],
+            "charges": taken[currency] - paid_out[currency],
+            "payments": received[currency] - refunded[currency] - paid_out[currency],
+            "merchant, fees and disputes": -sum(
+                accounts[account][currency] for account in ("merchant", "fees", "disputes")
+            ),
+        }
+        if len(set(three.values())) != 1:
+            fail("money", f"{books.scope_key} {currency}: {three}")
+        if -accounts["fees"][currency] != fees[currency]:
+            fail("money", f"{books.scope_key} {currency}: fees {-accounts['fees'][currency]}, due {fees[currency]}")
+        if -accounts["disputes"][currency] != withheld[currency]:
+            held = -accounts["disputes"][currency]
+            fail("money", f"{books.scope_key} {currency}: disputes withhold {withheld[currency]}, the ledger {held}")
+        if accounts["refunds"][currency] != 0:
+            fail(
+                "money",
+                f"{books.scope_key} {currency}: {accounts['refunds'][currency]} left in the clearing of refunds",
+            )
+
+
+_FEE = Fee()
+
+
+def _accounts(books: Books) -> dict[str, Counter[str]]:
+    """What each account of the ledger holds, by currency."""
+    accounts: dict[str, Counter[str]] = defaultdict(Counter)
+    for entry in books.of(Entry).values():
+        if sum(posting.amount_minor for posting in entry.postings) != 0:
+            fail("ledger", f"{entry.id} does not add up to nothing")
+        for posting in entry.postings:
+            accounts[posting.account][entry.currency] += posting.amount_minor
+    return accounts
+
+
+def _check_payouts(books: Books, operations: list[BankOperation], now: int) -> None:
+    """Payouts, the bank and the ledger tell the same; and no more went out than had come in."""
+    known = {operation.reference: operation for operation in operations if operation.kind == "payout"}
+    out: Counter[str] = Counter()
+    from_provider: Counter[str] = Counter()
+    for payout in books.of(Payout).values():
+        if payout.status not in ("paid", "failed", "canceled") or payout.attempt is not None:
+            fail("liveness", f"{payout.id} is {payout.status} with {payout.attempt}")
+        operation = known.pop(books.scope_key + payout.id.removeprefix("po_"), None)
+        if payout.status == "canceled" and operation is not None:
+            fail("cancelled", f"{payout.id} was cancelled, and the bank has it: {operation.status}")
+        performed = operation is not None and operation.status in PAID
+        if (payout.status == "paid") != performed:
+            fail("payouts", f"{payout.id} is {payout.status}, and the bank says {operation and operation.status}")
+        if performed and operation is not None and operation.amount != payout.amount_minor:
+            fail("payouts", f"{payout.id} is about {payout.amount_minor}, and the bank paid {operation.amount}")
+        if payout.status == "paid":
+            (out if payout.funding == "balance" else from_provider)[payout.currency] += payout.amount_minor
+    for reference in known:
+        fail("performed once", f"the bank has the payout {reference}, and there is no such payout")
+    accounts = _accounts(books)
+    came_in: Counter[str] = Counter()
+    for entry in books.of(Entry).values():
+        if entry.type in ("charge", "payment") and entry.available_on <= now:
+            came_in[entry.currency] += entry.net_minor
+    for currency in {*out, *from_provider, *accounts["payouts"], *accounts["disbursements"]}:
+        if out[currency] > max(came_in[currency], 0):
+            fail("overdrawn", f"{books.scope_key} {currency}: {out[currency]} paid out of {came_in[currency]}")
+        if accounts["payouts"][currency] != 0:
+            left = accounts["payouts"][currency]
+            fail("money", f"{books.scope_key} {currency}: {left} left in the clearing of payouts")
+        three = (
+            from_provider[currency],
+            accounts["disbursements"][currency],
+            -accounts["provider:simulator"][currency],
+        )
+        if len(set(three)) != 1:
+            fail("money", f"{books.scope_key} {currency}: disbursed, in the ledger, taken from the bank: {three}")
+    kept = {account.vault for account in books.of(ExternalAccount).values() if account.vault is not None}
+    accounts_of = Counter(account.currency for account in books.of(ExternalAccount).values())
+    defaults = Counter(one.currency for one in books.of(ExternalAccount).values() if one.default_for_currency)
+    if defaults != Counter(dict.fromkeys(accounts_of, 1)):
+        fail("one default", f"{books.scope_key}: of {dict(accounts_of)} accounts the defaults are {dict(defaults)}")
+    for payout in books.of(Payout).values():
+        if payout.recipient.vault is not None:
+            fail("sealed", f"{payout.id} is {payout.status} and still has its recipient's number")
+    if not kept <= books.of(SealedRecord).keys():
+        fail("sealed", f"{books.scope_key}: an external account has lost its number")
+
+
+def _check_credit(books: Books) -> None:
+    """Stored credit three ways: customers' balances, their movements, and the ledger; and each movement its reason."""
+    balances: Counter[str] = Counter()
+    moved: Counter[str] = Counter()
+    sources: Counter[str] = Counter()
+    for movement in books.of(CustomerBalanceTransaction).values():
+        moved[movement.customer] += movement.amount_minor
+        if movement.source is not None:
+            sources[movement.source] += movement.amount_minor
+    for customer in books.of(Customer).values():
+        balances[customer.currency or ""] += customer.balance_minor
+        if moved[customer.id] != customer.balance_minor:
+            fail(
+                "credit", f"{customer.id} has {customer.balance_minor}, and its movements come to {moved[customer.id]}"
+            )
+    accounts = _accounts(books)
+    for currency in {*balances, *accounts["credits"]}:
+        three = (balances[currency], accounts["credits"][currency], -accounts["credit_funding"][currency])
+        if len(set(three)) != 1:
+            fail("credit", f"{books.scope_key} {currency}: customers have, the ledger owes, and was funded: {three}")
+    due = {charge.id: charge.captured_minor for charge in books.of(Charge).values() if charge.method_type == CREDIT}
+    due |= {refund.id: -refund.amount_minor for refund in books.of(Refund).values() if refund.method_type == CREDIT}
+    for id, amount_minor in due.items():
+        if sources[id] != amount_minor:
+            fail("credit", f"{id} is about {amount_minor}, and the credit moved by {sources[id]} for it")
+
+
+def _check_events(books: Books) -> None:
+    told: Counter[tuple[str, str]] = Counter()
+    for event in books.of(Event).values():
+        shown = msgspec.json.decode(event.object)
+        told[event.type, shown["id"]] += 1
+        if event.type == "refund.updated" and shown.get("status") == "succeeded":
+            told["refund succeeded", shown["id"]] += 1
+
+    def expect(type: str, id: str, times: int) -> None:
+        if told[type, id] != times:
+            fail("events", f"{type} of {id} was told {told[type, id]} times instead of {times}")
+
+    for payment in books.of(PaymentIntent).values():
+        listed = payment.listed
+        expect("payment_intent.created", payment.id, int(listed))
+        expect("payment_intent.succeeded", payment.id, int(listed and payment.status == "succeeded"))
+        expect("payment_intent.canceled", payment.id, int(listed and payment.status == "canceled"))
+        debits = sum(
+            charge.payment == payment.id and charge.method_type in DEBIT_CURRENCIES
+            for charge in books.of(Charge).values()
+        )
+        expect("payment_intent.processing", payment.id, debits)
+    refunds = Counter(refund.charge for refund in books.of(Refund).values())
+    for charge in books.of(Charge).values():
+        expect("charge.pending", charge.id, int(charge.method_type in DEBIT_CURRENCIES))
+        expect("charge.succeeded", charge.id, int(charge.status == "succeeded"))
+        expect("charge.failed", charge.id, int(charge.status == "failed"))
+        voided = charge.status == "succeeded" and not charge.captured and charge.released_minor > 0
+        reason = books.of(PaymentIntent)[charge.payment].cancellation_reason
+        expect("charge.expired", charge.id, int(voided and reason == "expired"))
+        expect("charge.refunded", charge.id, refunds[charge.id] + voided)
+    for payout in books.of(Payout).values():
+        expect("payout.created", payout.id, 1)
+        expect("payout.failed", payout.id, int(payout.status == "failed"))
+        expect("payout.canceled", payout.id, int(payout.status == "canceled"))
+        if payout.status == "paid":
+            expect("payout.paid", payout.id, 1)
+    for dispute in books.of(Dispute).values():
+        expect("charge.dispute.created", dispute.id, 1)
+    for refund in books.of(Refund).values():
+        expect("refund.created", refund.id, 1)
+        expect("refund.failed", refund.id, int(refund.status == "failed"))
+
+
+def _check_answers(world: "World", books: Books) -> None:
+    made: Counter[str] = Counter()
+    for payment in books.of(PaymentIntent).values():
+        made[payment.metadata.get("request", "")] += 1
+    for payout in books.of(Payout).values():
+        made[payout.metadata.get("request", "")] += 1
+    for movement in books.of(CustomerBalanceTransaction).values():
+        if movement.type == "adjustment":
+            made[movement.metadata.get("request", "")] += 1
+    for asked in world.asked:
+        if asked.scope.key != books.scope_key:
+            continue
+        given = {answer.body for answer in asked.answers if answer.status in (200, 402)}
+        if len(given) > 1 and asked.key is not None:
+            fail("same answer", f"{asked.who} was told {' and then '.join(sorted(body.decode() for body in given))}")
+        if made[asked.who] > 1:
+            fail("one payment", f"{asked.who} made {made[asked.who]} payments, payouts or adjustments")
+        for answer in asked.answers:
+            if answer.status == 200:
+                _check_promise(books, asked.who, answer.document)
+
+
+def _check_promise(books: Books, who: str, told: dict[str, Any]) -> None:
+    """What a client was told stands."""
+    id, status = told.get("id", ""), told.get("status")
+    kinds: dict[str, type[Record]] = {
+        "payment_intent": PaymentIntent,
+        "charge": Charge,
+        "refund": Refund,
+        "payout": Payout,
+    }
+    if told.get("object") not in kinds:
+        return
+    record: Any = books.of(kinds[told["object"]]).get(id)
+    if record is None:
+        fail("promise", f"{who} was told of {id}, and there is no such {told['object']}")
+    elif status in FINAL and record.status != status and told["object"] != "refund":
+        fail("promise", f"{who} was told that {id} is {status}, and it is {record.status}")
+    elif not told["metadata"].items() <= record.metadata.items():
+        fail("promise", f"{who} was told that {id} has {told['metadata']}, and it has {record.metadata}")

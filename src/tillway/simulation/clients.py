@@ -1,0 +1,435 @@
+"""The clients of a world: what they ask for, how patient they are, and what they do when no answer comes."""
+
+import asyncio
+from collections.abc import Iterator
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tillway.domain.account import Scope
+from tillway.domain.idempotency import record_id
+from tillway.http.messages import Request, Response
+
+if TYPE_CHECKING:
+    from tillway.simulation.worlds import Merchant, World
+
+ORDERS_MAX = 3
+TRIES_MAX = 200
+"""How often a client repeats a request before it counts as never answered."""
+
+BACKOFF_MAX_SECONDS = 10.0
+
+TRANSIENT = (409, 429, 503)
+"""Answers that ask to come back: a client sends the same again."""
+
+ALIASES = ("pm_card_visa",) * 6 + (
+    "pm_card_mastercard",
+    "pm_card_chargeDeclined",
+    "pm_card_visa_chargeDeclinedInsufficientFunds",
+    "pm_card_refundFail",
+    "pm_card_pendingRefund",
+    "pm_card_createDispute",
+    "pm_card_createDisputeInquiry",
+    "pm_card_threeDSecure2Required",
+)
+DEBITS = {
+    "us_bank_account": ("000123456789", "000987654321", "000111111113", "000222222227", "000555555559"),
+    "sepa_debit": ("DE89370400440532013000", "AT611904300234573201", "DE65370400440002222227", "BE08510007547063"),
+}
+"""Bank accounts that pay: some settle, some come back, and one of each kind is disputed."""
+
+DEBIT_CURRENCY = {"us_bank_account": "usd", "sepa_debit": "eur"}
+
+AMOUNTS = (1, 2, 24, 25, 60, 999, 4200, 4200, 4200, 77_000)
+PARTS = (1, 2, 24, 500, 2000, 4200)
+CURRENCIES = ("usd", "eur", "jpy")
+
+
+RECIPIENTS = ("000123456789", "000123456780", "000111111116", "000888888883", "000999999991")
+"""Bank accounts: two that are paid, one that is not there, one that takes its time, one that sends the money back."""
+
+ADDRESSES = ("anna@example.org", "pending@example.com", "no_account@example.com", "returned@example.com")
+
+_JSON = {"content-type": "application/json"}
+
+
+class Answer(msgspec.Struct):
+    """What a client was told."""
+
+    status: int
+    body: bytes
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found = msgspec.json.decode(self.body)
+        assert isinstance(found, dict)
+        return found
+
+
+class Asked(msgspec.Struct):
+    """One thing that a client wants once, however often it says so."""
+
+    who: str
+    scope: Scope
+    path: str
+    params: dict[str, Any]
+    key: str | None
+    answers: list[Answer]
+    given_up: bool = False
+    method: str = "POST"
+
+    @property
+    def record(self) -> str | None:
+        """The id of the idempotency record, where there is a key."""
+        return record_id(self.key) if self.key is not None else None
+
+
+def clients_of(world: "World") -> list["Client"]:
+    """Who wants something in this world, each an order of its own."""
+    names = [f"o{number}" for number in range(1, world.random.randint(1, ORDERS_MAX) + 1)]
+    kinds = (Client, Client, Client, Treasurer)
+    return [world.random.choice(kinds)(world, world.random.choice(world.merchants), name) for name in names]
+
+
+class Client:
+    """Somebody who pays, and perhaps captures, cancels or refunds, alone or at odds with a colleague."""
+
+    def __init__(self, world: "World", merchant: "Merchant", name: str) -> None:
+        self.world = world
+        self.random: Random = world.random
+        self.merchant = merchant
+        self.name = name
+        self.asked = 0
+        self.paid: dict[str, Any] | None = None
+
+    async def live(self) -> None:
+        random = self.random
+        await asyncio.sleep(random.choice((0.0, 0.0, 0.5, 3.0)))
+        paid = await self._pay()
+        for _ in range(3):
+            if paid is None or paid.get("status") not in ("requires_payment_method", "requires_action"):
+                break
+            if paid["status"] == "requires_action":
+                paid = await self._challenged(paid)
+            else:
+                # Declined: another card, on the same payment.
+                paid = await self._confirm(paid["id"])
+        self.paid = paid
+        for _ in range(random.choice((1, 1, 2))):
+            if random.random() < 0.3:
+                await asyncio.sleep(random.choice((0.1, 1.0, 5.0)))
+            await self.come_back()
+
+    async def come_back(self) -> None:
+        """Ask for one to three things about the payment at the same time."""
+        if self.paid is not None:
+            await asyncio.gather(*[self._one(path, params) for path, params in self._follow_ups(self.paid)])
+
+    async def _pay(self) -> dict[str, Any] | None:
+        random = self.random
+        params: dict[str, Any] = {
+            "amount": random.choice(AMOUNTS),
+            "currency": random.choice(CURRENCIES),
+            "metadata": {},
+        }
+        match random.choice(("intent", "intent", "customer", "debit", "credit", "two steps", "charge")):
+            case "charge":
+                params["source"] = await self._source()
+                if random.random() < 0.5:
+                    params["capture"] = False
+                return await self._one("/v1/charges", params)
+            case "intent":
+                if random.random() < 0.5:
+                    params["capture_method"] = "manual"
+                means = await self._means()
+                return await self._one("/v1/payment_intents", {**params, **means, "confirm": True})
+            case "customer":
+                # The card is kept for a customer; and perhaps removed while it pays.
+                customer = await self._one("/v1/customers", {})
+                if customer is not None:
+                    params |= {"customer": customer["id"], "setup_future_usage": "off_session"}
+                means = await self._means()
+                return await self._one("/v1/payment_intents", {**params, **means, "confirm": True})
+            case "credit":
+                return await self._pay_with_credit(params)
+            case "debit":
+                return await self._debit(params)
+            case _:
+                if random.random() < 0.5:
+                    params["capture_method"] = "manual"
+                made = await self._one("/v1/payment_intents", params)
+                if made is None:
+                    return None
+                racing = [self._confirm(made["id"]) for _ in range(random.choice((1, 2)))]
+                paid = [answer for answer in await asyncio.gather(*racing) if answer is not None]
+                return paid[0] if paid else made
+
+    async def _debit(self, params: dict[str, Any]) -> dict[str, Any] | None:
+        """A bank account pays: a public test account, one that is told with the payment, or one that is kept for a
+        customer, and perhaps removed while it pays."""
+        random = self.random
+        type = random.choice(tuple(DEBITS))
+        details = {"type": type, type: _account(type, random.choice(DEBITS[type])), "billing_details": HOLDER}
+        means: dict[str, Any] = {"payment_method_data": details}
+        match random.choice(("alias", "told", "kept")):
+            case "alias":
+                scenario = random.choice(("success", "insufficientFunds"))
+                alias = f"pm_usBankAccount_{scenario}" if type == "us_bank_account" else f"pm_sepaDebit_{scenario}_de"
+                means = {"payment_method": alias}
+            case "kept":
+                customer = await self._one("/v1/customers", {})
+                if customer is not None:
+                    means |= {"customer": customer["id"], "setup_future_usage": "off_session"}
+            case _:
+                pass
+        accepted = {"mandate_data": {"customer_acceptance": {"type": "offline"}}}
+        params |= {"currency": DEBIT_CURRENCY[type], "payment_method_types": ["card", type], "confirm": True}
+        return await self._one("/v1/payment_intents", {**params, **means, **accepted})
+
+    async def _pay_with_credit(self, params: dict[str, Any]) -> dict[str, Any] | None:
+        """A customer is given credit, perhaps too little, and what is there is paid with and taken back at once."""
+        random = self.random
+        customer = await self._one("/v1/customers", {})
+        if customer is None:
+            return None
+        movements = f"/v1/customers/{customer['id']}/balance_transactions"
+        amount, currency = params["amount"], params["currency"]
+        for part in random.choice(((amount,), (amount * 2,), (amount, amount), (amount, 24), (24,))):
+            await self._one(movements, {"amount": -part, "currency": currency, "metadata": {}})
+        params |= {
+            "customer": customer["id"],
+            "payment_method_types": ["card", "customer_balance"],
+            "payment_method_data": {"type": "customer_balance"},
+            "confirm": True,
+        }
+        racing = [self._one("/v1/payment_intents", {**params}) for _ in range(random.choice((1, 2, 3)))]
+        if random.random() < 0.5:
+            racing.append(self._one(movements, {"amount": amount, "currency": currency, "metadata": {}}))
+        paid = [answer for answer in await asyncio.gather(*racing) if answer is not None]
+        return paid[0] if paid else None
+
+    async def _confirm(self, id: str) -> dict[str, Any] | None:
+        return await self._one(f"/v1/payment_intents/{id}/confirm", await self._means())
+
+    async def _challenged(self, paid: dict[str, Any]) -> dict[str, Any] | None:
+        """The customer at the challenge page, perhaps in two windows; then a look at what came of it."""
+        url: str = paid["next_action"]["redirect_to_url"]["url"]
+        path, _, secret = url.removeprefix("http://world").partition("?secret=")
+        decisions = self.random.choice((("pass",), ("fail",), ("pass", "pass"), ("pass", "fail")))
+        asked = Asked(f"{self.name}.3ds", self.merchant.scope, path, {}, None, [])
+        requests = [
+            Request("POST", path, "", _JSON, msgspec.json.encode({"secret": secret, "outcome": decision}))
+            for decision in decisions
+        ]
+        process = await self.world.reachable()
+        await asyncio.gather(*(self._send(asked, request, process) for request in requests))
+        return await self._one(f"/v1/payment_intents/{paid['id']}", {"metadata": {f"{self.name}.challenge": "seen"}})
+
+    async def _means(self) -> dict[str, Any]:
+        """What pays: a public test card, one that is told with the payment, or one that was told before."""
+        match self.random.choice(("alias", "alias", "alias", "told", "told before")):
+            case "alias":
+                return {"payment_method": self.random.choice(ALIASES)}
+            case "told":
+                return {"payment_method_data": {"type": "card", "card": self._card()}}
+            case _:
+                method = await self._one("/v1/payment_methods", {"type": "card", "card": self._card()})
+                return {"payment_method": method["id"] if method is not None else ALIASES[0]}
+
+    async def _source(self) -> Any:
+        """The same for a direct charge."""
+        match self.random.choice(("alias", "alias", "alias", "told", "told before")):
+            case "alias":
+                return self.random.choice(ALIASES).replace("pm_card", "tok")
+            case "told":
+                return self._card()
+            case _:
+                token = await self._one("/v1/tokens", {"card": self._card()})
+                return token["id"] if token is not None else "tok_visa"
+
+    def _card(self) -> dict[str, Any]:
+        return {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": self.world.watch.new_cvc()}
+
+    def _follow_ups(self, paid: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Some of these make no sense: that is for the engine to say."""
+        random, id = self.random, paid["id"]
+        direct = id.startswith("ch_")
+        captured = paid.get("captured") if direct else paid.get("status") == "succeeded"
+        for nth in range(random.choice((1, 1, 2, 3))):
+            part = random.choice((None, None, *PARTS))
+            if random.random() < 0.1:
+                noun = "charges" if direct else "payment_intents"
+                yield f"/v1/{noun}/{id}", {"metadata": {f"{self.name}.{self.asked}.{nth}": "seen"}}
+                continue
+            if paid.get("customer") and paid.get("payment_method") and random.random() < 0.3:
+                yield f"/v1/payment_methods/{paid['payment_method']}/detach", {}
+                continue
+            if captured or random.random() < 0.1:
+                params: dict[str, Any] = {"charge" if direct else "payment_intent": id}
+                if part is not None:
+                    params["amount"] = part
+                yield "/v1/refunds", params
+                continue
+            match random.choice(("capture", "capture", "cancel", "increment")):
+                case "capture" if direct:
+                    yield f"/v1/charges/{id}/capture", {"amount": part} if part else {}
+                case "capture":
+                    yield f"/v1/payment_intents/{id}/capture", {"amount_to_capture": part} if part else {}
+                case "cancel" if not direct:
+                    yield f"/v1/payment_intents/{id}/cancel", {}
+                case "increment" if not direct:
+                    more = paid.get("amount", 0) + random.choice((1, 24, 700))
+                    yield f"/v1/payment_intents/{id}/increment_authorization", {"amount": more}
+                case _:
+                    yield f"/v1/charges/{id}/capture", {}
+
+    async def _one(self, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
+        """Ask for one thing, perhaps twice at the same time. The object that came of it, also in an error; or None."""
+        self.asked += 1
+        world, random = self.world, self.random
+        who = f"{self.name}.{self.asked}"
+        if params.get("metadata") == {}:
+            params["metadata"] = {"request": who}
+        key = f"{who}" if random.random() < 0.85 else None
+        asked = Asked(who, self.merchant.scope, path, params, key, [])
+        world.asked.append(asked)
+        copies = random.choice((1, 1, 1, 1, 1, 1, 2, 3)) if key is not None else 1
+        leaves = random.random() < 0.1
+        answers = await asyncio.gather(*(self._insist(asked, leaves) for _ in range(copies)))
+        shown = [answer.document for answer in answers if answer is not None]
+        for document in shown:
+            document = document.get("error", {}).get("payment_intent") or document
+            if document.get("object") in _OBJECTS:
+                return document
+        return None
+
+    async def _insist(self, asked: Asked, leaves: bool) -> Answer | None:
+        """Repeat under the same key until there is an answer. Who has no key, or `leaves`, asks once."""
+        world, random = self.world, self.random
+        headers = {"authorization": f"Bearer {self.merchant.secret}", **_JSON}
+        if asked.key is not None:
+            headers["idempotency-key"] = asked.key
+        request = Request(asked.method, asked.path, "", headers, msgspec.json.encode(asked.params))
+        for tries in range(TRIES_MAX):
+            process = await world.reachable()
+            response = await self._send(asked, request, process)
+            if response is not None and response.status not in TRANSIENT:
+                answer = Answer(response.status, response.body)
+                asked.answers.append(answer)
+                return answer
+            if leaves or asked.key is None:
+                asked.given_up = True
+                return None
+            await asyncio.sleep(random.random() * min(0.5 * 1.6 ** min(tries, 30), BACKOFF_MAX_SECONDS))
+        world.violate("liveness", f"{asked.who} got no answer in {TRIES_MAX} tries")
+        return None
+
+    async def _send(self, asked: Asked, request: Request, process: Any) -> Response | None:
+        """One request, one answer, or None where none came in time."""
+        world, random = self.world, self.random
+        patience = random.choice((0.05, 2.0, 5.0, 12.0))
+        if world.strikes("client's request lost"):
+            await asyncio.sleep(patience)
+            return None
+        world.tell(asked.who, f"-> {process.name} {asked.path} {_short(asked.params)}")
+        answer: asyncio.Future[Response | None] = world.loop.create_future()
+        process.serve(asked, request, answer)
+        world.later(patience, _nothing_came, answer)
+        response = await answer
+        world.tell(asked.who, f"<- {_told(response)}")
+        return response
+
+
+HOLDER = {"name": "Anna", "email": "anna@example.org"}
+
+
+def _account(type: str, number: str) -> dict[str, Any]:
+    if type == "sepa_debit":
+        return {"iban": number}
+    return {"account_number": number, "routing_number": "110000000"}
+
+
+_OBJECTS = (
+    "payment_intent",
+    "charge",
+    "refund",
+    "payment_method",
+    "token",
+    "customer",
+    "bank_account",
+    "payout",
+)
+
+
+class Treasurer(Client):
+    """Somebody who takes in money that is available at once, and pays it out again: more than there is, in parallel,
+    calling it back; and who pays customers from the merchant's own money at the bank."""
+
+    async def live(self) -> None:
+        random = self.random
+        self.currency = random.choice(CURRENCIES)
+        await asyncio.sleep(random.choice((0.0, 0.0, 0.5, 3.0)))
+        numbers = random.choice((RECIPIENTS[:1], random.sample(RECIPIENTS, 2)))
+        await asyncio.gather(*[self._add_account(number) for number in numbers])
+        for _ in range(random.choice((1, 1, 2))):
+            paid = {"amount": 4200, "currency": self.currency, "payment_method": "pm_card_bypassPending"}
+            await self._one("/v1/payment_intents", {**paid, "confirm": True, "metadata": {}})
+        for _ in range(random.choice((1, 1, 2))):
+            await self.come_back()
+
+    async def come_back(self) -> None:
+        """One to four payouts at once."""
+        ways = [self.random.choice((self._pay_out, self._pay_out, self._disburse)) for _ in range(4)]
+        await asyncio.gather(*[way() for way in ways[: self.random.choice((1, 2, 3, 4))]])
+
+    async def _add_account(self, number: str) -> None:
+        account = {"object": "bank_account", "country": "US", "currency": self.currency, "account_number": number}
+        path = f"/v1/accounts/{self.merchant.scope.account}/external_accounts"
+        await self._one(path, {"external_account": {**account, "routing_number": "110000000"}})
+
+    async def _pay_out(self) -> None:
+        random = self.random
+        amount = random.choice((1, 2, 24, 900, 3000, 3000, 3000, 3000, 3000))
+        made = await self._one("/v1/payouts", {"amount": amount, "currency": self.currency, "metadata": {}})
+        if made is None or made["object"] != "payout" or random.random() < 0.4:
+            return
+        await asyncio.sleep(random.choice((0.0, 0.0, 0.4, 1.0, 3.0)))
+        await self._one(f"/v1/payouts/{made['id']}/cancel", {})
+
+    async def _disburse(self) -> None:
+        """Asked for once: this door has no key, so nobody knows whether to repeat it."""
+        self.asked += 1
+        amount = self.random.choice((1, 24, 500, 3000))
+        params = {"amount": amount, "currency": self.currency, "metadata": {"request": f"{self.name}.{self.asked}"}}
+        done: asyncio.Future[None] = self.world.loop.create_future()
+        process = await self.world.reachable()
+        self.world.tell(f"{self.name}.{self.asked}", f"-> {process.name} pays a customer {amount}")
+        process.disburse(self.merchant.scope, params, self.random.choice(ADDRESSES), done)
+        await done
+
+
+def _nothing_came(answer: "asyncio.Future[Response | None]") -> None:
+    if not answer.done():
+        answer.set_result(None)
+
+
+def _short(params: dict[str, Any]) -> str:
+    shown = {
+        name: "a card" if name == "payment_method_data" or isinstance(value, dict) else value
+        for name, value in params.items()
+        if name != "metadata"
+    }
+    return " ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def _told(response: Response | None) -> str:
+    if response is None:
+        return "nothing"
+    if not response.body.startswith(b"{"):
+        return f"{response.status} a page"
+    document = msgspec.json.decode(response.body)
+    error = document.get("error")
+    if error is not None:
+        return f"{response.status} {error.get('code')}"
+    return f"{response.status} {document.get('id')} {document.get('status')}"

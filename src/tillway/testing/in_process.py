@@ -1,0 +1,153 @@
+"""The API inside the test's process: requests as plain values, a store in memory, a clock that can be moved."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from tillway.engine.clock import Clock
+from tillway.engine.connections import SIMULATOR
+from tillway.http.messages import Request
+from tillway.operations.accounts import create_account
+from tillway.sandbox.simulator import Simulator
+from tillway.settings import Settings
+from tillway.store.codec import decode
+from tillway.store.port import Write
+from tillway.testing.memory_store import MemoryStore
+from tillway.vault.keyring import Keyring
+from tillway.wiring import KEY_FILE, Running, assemble
+
+FORM = "application/x-www-form-urlencoded"
+LEASE_MS = 12_000
+
+
+class Answer(msgspec.Struct):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+
+class Merchant(msgspec.Struct, frozen=True):
+    account: str
+    key: str
+    public_key: str
+    live_key: str
+    live_public_key: str
+
+
+class ReadableStore(MemoryStore):
+    """A store in memory that takes nothing which could not be read again."""
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        for write in writes:
+            if write.body is not None:
+                decode(write.key.partition("/")[2], write.body)
+        await super().commit(writes)
+
+
+class Inside:
+    """An installation without a server. `ahead_seconds` is how far its clock is ahead of the real one."""
+
+    def __init__(self, running: Running, store: MemoryStore, clock: "MovedClock") -> None:
+        self.running = running
+        self.store = store
+        self.clock = clock
+
+    @classmethod
+    async def open(cls, data_dir: Path, **settings: Any) -> "Inside":
+        """`data_dir` holds nothing but the key file, which is made where there is none: many may share it."""
+        if not (data_dir / KEY_FILE).exists():
+            Keyring.create(data_dir / KEY_FILE)
+        store, clock = ReadableStore(), MovedClock()
+        return cls(await assemble(Settings(data_dir=data_dir, **settings), store, clock), store, clock)
+
+    async def close(self) -> None:
+        await self.running.close()
+
+    async def merchant(self) -> Merchant:
+        account, keys = await create_account(self.store, self.clock)
+        return Merchant(account.id, *(key.secret for key in keys))
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = None,
+        query: str = "",
+        body: bytes = b"",
+        content_type: str | None = FORM,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """One request, with every byte of it as the caller says."""
+        sent = dict(headers or {})
+        if key is not None:
+            sent["authorization"] = f"Bearer {key}"
+        if content_type is not None and method != "GET":
+            sent["content-type"] = content_type
+        answer = await self.running.api.handle(Request(method, path, query, sent, body, "127.0.0.1"))
+        return Answer(answer.status, dict(answer.headers), answer.body)
+
+    async def call(
+        self, merchant: Merchant | str, method: str, path: str, params: dict[str, Any] | None = None, **headers: str
+    ) -> Answer:
+        """One request with `params` as a form or a query; nested ones are written with brackets."""
+        encoded = urlencode(list(_flat(params or {})), quote_via=quote)
+        key = merchant if isinstance(merchant, str) else merchant.key
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if method == "POST":
+            return await self.send(method, path, key=key, body=encoded.encode(), headers=named)
+        return await self.send(method, path, key=key, query=encoded, headers=named)
+
+    async def ok(
+        self, merchant: Merchant | str, method: str, path: str, params: dict[str, Any] | None = None, **headers: str
+    ) -> Any:
+        """The document of a call that must succeed."""
+        answer = await self.call(merchant, method, path, params, **headers)
+        assert answer.status == 200, f"{method} {path} {params}: {answer.body.decode()[:2000]}"
+        return answer.json
+
+    async def simulator(self, merchant: Merchant) -> Simulator:
+        scope = (await self.running.api.access.key(f"Bearer {merchant.key}", now=time.time()))[1]
+        connection = await self.running.platform.attempts.connections.named(SIMULATOR, scope)
+        assert connection is not None and isinstance(connection.connector, Simulator)
+        return connection.connector
+
+    async def wait(self, seconds: int) -> None:
+        """Move the clock, and let everything happen that has become due, at most a thousand things."""
+        self.clock.ahead_seconds += seconds
+        for _ in range(1000):
+            found = 0
+            for queue in ("attempts", "notices", "mail"):
+                rows = await self.store.claim(queue, now_ms=self.clock.now_ms(), lease_ms=LEASE_MS, limit=10)
+                for row in rows:
+                    await self.running.runner.queues[queue](row)
+                found += len(rows)
+            if not found:
+                return
+        raise AssertionError("there is always something due")
+
+
+class MovedClock(Clock):
+    def __init__(self) -> None:
+        self.ahead_seconds = 0
+        super().__init__(lambda: time.time_ns() + self.ahead_seconds * 1_000_000_000)
+
+
+def _flat(params: dict[str, Any], prefix: str = "") -> Any:
+    for name, value in params.items():
+        full = f"{prefix}[{name}]" if prefix else name
+        if isinstance(value, dict):
+            yield from _flat(value, full)
+        elif isinstance(value, list | tuple):
+            for i, element in enumerate(value):
+                yield from _flat({str(i): element}, full)
+        elif value is not None:
+            yield full, str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,747 @@
+import asyncio
+import gzip
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import stripe
+from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
+from tillway_server import TillwayServer, init
+from webhook_world import LEASE_MS, Receiver, World, opened, receiving
+
+from tillway.domain.event import DELIVERY_WINDOW_SECONDS, Event
+from tillway.engine.webhooks.concurrency import Lane, Lanes
+from tillway.engine.webhooks.public_hosts import guarded_socket, is_public
+from tillway.engine.webhooks.signing import signature_header
+from tillway.store.port import Unavailable, Write
+from tillway.store.sqlite import SqliteStore
+from tillway.testing.memory_store import MemoryStore
+
+HOOK = "/hook"
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with opened(tmp_path) as world:
+        yield world
+
+
+# What arrives.
+
+
+async def test_the_official_sdk_accepts_the_signature(world: World, receiver: Receiver) -> None:
+    endpoint = await world.endpoint(receiver.url + HOOK)
+    id = await world.happen(description="Grüße 🦆")
+    assert await world.deliver() == 1
+
+    ((_, headers, body),) = receiver.requests
+    event = stripe.Webhook.construct_event(body, headers["Stripe-Signature"], endpoint["secret"])
+    assert (event.id, event.type, event.data.object["description"]) == (id, "payment_intent.created", "Grüße 🦆")
+    assert headers["Content-Type"] == "application/json; charset=utf-8"
+    assert headers["User-Agent"].startswith("Tillway/")
+    for wrong in ({"payload": body + b" "}, {"secret": "whsec_other"}):
+        arguments = {"payload": body, "sig_header": headers["Stripe-Signature"], "secret": endpoint["secret"], **wrong}
+        with pytest.raises(stripe.SignatureVerificationError):
+            stripe.Webhook.construct_event(**arguments)
+
+
+async def test_a_late_try_is_signed_with_the_time_it_is_sent_at(world: World, receiver: Receiver) -> None:
+    await world.endpoint(receiver.url + HOOK)
+    await world.happen()
+    world.ahead_seconds = 86_400
+    await world.deliver()
+    signed_at = int(receiver.requests[0][1]["Stripe-Signature"].partition(",")[0].removeprefix("t="))
+    assert abs(signed_at - (time.time() + 86_400)) < 60
+
+
+async def test_a_name_is_looked_up(world: World, receiver: Receiver) -> None:
+    await world.endpoint(receiver.url.replace("127.0.0.1", "localhost") + HOOK)
+    await world.endpoint("http://no-such-host.invalid/")
+    await world.happen()
+    await world.deliver()
+    assert len(receiver.events()) == 1
+    assert [task.last_status for task in await world.tasks()] == ["no answer: ClientConnectorDNSError"]
+
+
+def test_the_signature_is_stripes_scheme() -> None:
+    header = signature_header(b'{"a":1}', "whsec_test", now=1_700_000_000)
+    # printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac whsec_test
+    assert header == "t=1700000000,v1=38877139021993b830af32feea6e18a8da83eb2f6e49ee50bd9e4cf4ca4d3789"
+    assert stripe.WebhookSignature.verify_header('{"a":1}', header, "whsec_test")
+
+
+async def test_only_what_an_endpoint_asked_for_is_sent_to_it(world: World, receiver: Receiver) -> None:
+    await world.endpoint(receiver.url + "/some", "payment_intent.canceled", "charge.failed")
+    await world.endpoint(receiver.url + "/all")
+    await world.happen("payment_intent.created")
+    await world.happen("payment_intent.canceled")
+    await world.deliver()
+    assert [event["type"] for event in receiver.events("/some")] == ["payment_intent.canceled"]
+    assert sorted(event["type"] for event in receiver.events("/all")) == [
+        "payment_intent.canceled",
+        "payment_intent.created",
+    ]
+    assert {event["pending_webhooks"] for event in receiver.events("/some")} <= {1, 2}
+
+
+# What becomes of a task.
+
+
+async def _hang(request: web.Request) -> web.Response:
+    await asyncio.sleep(30)
+    return web.Response()
+
+
+async def _reset(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (200, None),
+        (204, None),
+        (299, None),
+        (301, "HTTP 301"),
+        (302, "HTTP 302"),
+        (307, "HTTP 307"),
+        (400, "HTTP 400"),
+        (404, "HTTP 404"),
+        (410, "HTTP 410"),
+        (500, "HTTP 500"),
+        (503, "HTTP 503"),
+        (_hang, "no answer within 0.3 s"),
+        (_reset, "no answer: ServerDisconnectedError"),
+        (None, "no answer: ClientConnectorError"),
+    ],
+)
+async def test_anything_but_a_2xx_is_tried_again(
+    tmp_path: Path, receiver: Receiver, answer: Any, why: str | None
+) -> None:
+    async with opened(tmp_path, timeout_seconds=0.3) as world:
+        url = receiver.url + HOOK
+        if answer is None:
+            with socket.socket() as closed:
+                closed.bind(("127.0.0.1", 0))
+                url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+        elif isinstance(answer, int):
+            receiver.status(HOOK, answer, Location=receiver.url + "/elsewhere")
+        else:
+            receiver.answers[HOOK] = answer
+        await world.endpoint(url)
+        await world.happen()
+        await world.deliver()
+        assert "/elsewhere" not in [path for path, _, _ in receiver.requests]
+        if why is None:
+            assert await world.tasks() == []
+            return
+        (task,) = await world.tasks()
+        assert (task.tries, task.last_status) == (1, why)
+        assert 4_000 < task.due_at_ms - world.clock.now_ms() <= 5_000
+        assert await world.deliver() == 0
+
+        receiver.status(HOOK, 200)
+        if answer is not None:
+            world.ahead_seconds += 6
+            assert await world.deliver() == 1
+            assert await world.tasks() == []
+
+
+async def test_tries_stretch_over_three_days_and_then_end(world: World, receiver: Receiver) -> None:
+    receiver.status(HOOK, 500)
+    endpoint = await world.endpoint(receiver.url + HOOK)
+    id = await world.happen()
+    waits = []
+    while tasks := await world.tasks():
+        waits.append(-((world.clock.now_ms() - tasks[0].due_at_ms) // 1000))
+        world.ahead_seconds += max(waits[-1], 0)
+        assert await world.deliver() == 1
+    assert waits[1:9] == [5, 30, 120, 600, 1800, 3600, 7200, 10_800]
+    assert DELIVERY_WINDOW_SECONDS - 10_800 < sum(waits) <= DELIVERY_WINDOW_SECONDS
+    assert len(receiver.requests) == len(waits)
+
+    event = (await world.records("evt"))[0]
+    assert isinstance(event, Event) and event.undelivered == (endpoint["id"],)
+    failed = await world.ok("GET", "/v1/events", {"delivery_success": "false"})
+    assert [event["id"] for event in failed["data"]] == [id]
+
+    receiver.status(HOOK, 200)
+    again = await world.ok("POST", f"/ops/v1/events/{id}/resend", {"webhook_endpoint": endpoint["id"]})
+    assert again["pending_webhooks"] == 1
+    await world.deliver()
+    failed = await world.ok("GET", "/v1/events", {"delivery_success": "false"})
+    assert failed["data"] == []
+
+
+async def test_what_was_taken_is_not_sent_again(world: World, receiver: Receiver) -> None:
+    await world.endpoint(receiver.url + HOOK)
+    await world.happen()
+    await world.deliver()
+    for _ in range(5):
+        world.ahead_seconds += 3600
+        assert await world.deliver() == 0
+    assert len(receiver.requests) == 1
+
+
+class _PowerCut(Exception):
+    pass
+
+
+class _Failing(MemoryStore):
+    """Raises the given failures, one by one, instead of the commits that delete a delivery."""
+
+    def __init__(self, *failures: Exception) -> None:
+        super().__init__()
+        self.failures = list(failures)
+
+    async def commit(self, writes: Any) -> None:
+        if self.failures and any(write.body is None and "/whd_" in write.key for write in writes):
+            raise self.failures.pop(0)
+        await super().commit(writes)
+
+
+async def test_a_death_between_the_answer_and_the_commit_sends_twice(tmp_path: Path, receiver: Receiver) -> None:
+    async with opened(tmp_path, _Failing(_PowerCut())) as world:
+        await world.endpoint(receiver.url + HOOK)
+        await world.happen()
+        with pytest.raises(_PowerCut):
+            await world.deliver()
+        assert await world.deliver() == 0
+        world.ahead_seconds += LEASE_MS // 1000 + 1
+        assert await world.deliver() == 1
+        first, second = receiver.events()
+        assert first["id"] == second["id"]
+        assert await world.tasks() == []
+
+
+async def test_a_store_that_is_busy_for_a_moment_sends_once(tmp_path: Path, receiver: Receiver) -> None:
+    async with opened(tmp_path, _Failing(Unavailable("locked"), Unavailable("locked"))) as world:
+        await world.endpoint(receiver.url + HOOK)
+        await world.happen()
+        assert await world.deliver() == 1
+        assert await world.tasks() == []
+        assert len(receiver.requests) == 1
+
+
+async def test_deliveries_survive_a_restart(tmp_path: Path, receiver: Receiver) -> None:
+    path = tmp_path / "store.db"
+    world = World()
+    await world.open(tmp_path, await SqliteStore.open(path, create=True))
+    await world.endpoint(receiver.url + HOOK)
+    ids = [await world.happen() for _ in range(5)]
+    await world.running.close()
+    assert receiver.requests == []
+
+    await world.open(tmp_path, await SqliteStore.open(path))
+    assert await world.deliver() == 5
+    assert sorted(event["id"] for event in receiver.events()) == sorted(ids)
+    assert await world.tasks() == []
+    await world.running.close()
+
+
+@pytest.mark.slow
+async def test_deliveries_survive_kill_9(tmp_path: Path, receiver: Receiver) -> None:
+    """Killed while the endpoint was being told: the next process tells it when the lease has run out."""
+    receiver.answers[HOOK] = _hang
+    made = await asyncio.to_thread(init, tmp_path / "data")
+    server = await asyncio.to_thread(TillwayServer, tmp_path / "data", made, ("--lease-seconds", "3"))
+    try:
+        client = stripe.StripeClient(made["secret_key"], base_addresses={"api": server.base_url})
+        await asyncio.to_thread(
+            client.v1.webhook_endpoints.create, {"url": receiver.url + HOOK, "enabled_events": ["*"]}
+        )
+        await asyncio.to_thread(client.v1.payment_intents.create, {"amount": 100, "currency": "eur"})
+        while not receiver.requests:
+            await asyncio.sleep(0.01)
+        server.process.kill()
+        await asyncio.to_thread(server.process.wait)
+        receiver.requests.clear()
+        receiver.status(HOOK, 200)
+        server = await asyncio.to_thread(TillwayServer, tmp_path / "data", made, ("--lease-seconds", "3"))
+        began = time.monotonic()
+        while not receiver.requests:
+            assert time.monotonic() - began < 20
+            await asyncio.sleep(0.05)
+        assert [event["type"] for event in receiver.events()] == ["payment_intent.created"]
+    finally:
+        server.process.terminate()
+        await asyncio.to_thread(server.process.wait, 40)
+
+
+@pytest.mark.parametrize("gone", ["deleted", "disabled", "event"])
+async def test_a_task_without_endpoint_or_event_is_dropped(world: World, receiver: Receiver, gone: str) -> None:
+    endpoint = await world.endpoint(receiver.url + HOOK)
+    id = await world.happen()
+    match gone:
+        case "deleted":
+            await world.ok("DELETE", f"/v1/webhook_endpoints/{endpoint['id']}")
+        case "disabled":
+            await world.ok("POST", f"/v1/webhook_endpoints/{endpoint['id']}", {"disabled": "true"})
+        case _:
+            await world.store.commit([Write(f"{world.scope().key}/{id}", 1, None)])
+    assert await world.deliver() == 1
+    assert receiver.requests == []
+    assert await world.tasks() == []
+
+
+async def test_an_event_that_cannot_be_shown_runs_out_like_any_other(world: World, receiver: Receiver) -> None:
+    await world.endpoint(receiver.url + HOOK)
+    id = await world.happen()
+    key = f"{world.scope().key}/{id}"
+    row = await world.store.get(key)
+    assert row is not None
+    broken = msgspec.json.encode({**msgspec.json.decode(row.body), "object": {"id": "pi_1", "created": "never"}})
+    await world.store.commit([Write(key, row.version, broken)])
+    await world.deliver()
+    (task,) = await world.tasks()
+    assert (task.tries, task.last_status) == (1, "not sent: the event cannot be rendered")
+    assert receiver.requests == []
+
+
+# Several workers.
+
+
+async def test_one_process_is_at_a_task_once(world: World, receiver: Receiver) -> None:
+    receiver.answers[HOOK] = lambda request: _slowly(0.2)
+    await world.endpoint(receiver.url + HOOK)
+    await world.happen()
+    (row,) = await world.store.claim("deliveries", now_ms=world.clock.now_ms(), lease_ms=LEASE_MS, limit=1)
+    await asyncio.gather(*(world.running.platform.webhooks.deliver(row) for _ in range(3)))
+    assert len(receiver.requests) == 1
+
+
+async def _slowly(seconds: float) -> web.Response:
+    await asyncio.sleep(seconds)
+    return web.Response()
+
+
+@pytest.mark.parametrize(("status", "left"), [(200, 0), (500, 1)])
+async def test_a_task_that_another_worker_took_over(world: World, receiver: Receiver, status: int, left: int) -> None:
+    receiver.status(HOOK, status)
+    await world.endpoint(receiver.url + HOOK)
+    await world.happen()
+    (row,) = await world.store.claim("deliveries", now_ms=world.clock.now_ms(), lease_ms=1, limit=1)
+    world.ahead_seconds += 1
+    (theirs,) = await world.store.claim("deliveries", now_ms=world.clock.now_ms(), lease_ms=LEASE_MS, limit=1)
+    await world.running.platform.webhooks.deliver(row)
+    tasks = await world.tasks()
+    assert len(tasks) == left
+    assert all(task.tries == 0 for task in tasks), "a failed try is the other worker's to tell"
+    await world.running.platform.webhooks.deliver(theirs)
+
+
+# What an endpoint may do to us.
+
+
+async def test_an_endless_answer_is_not_read(world: World, receiver: Receiver) -> None:
+    sent = 0
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while sent < 1 << 30:
+            await response.write(b"x" * 65_536)
+            sent += 65_536
+        return response
+
+    receiver.answers[HOOK] = endless
+    await world.endpoint(receiver.url + HOOK)
+    await world.happen()
+    began = time.monotonic()
+    await world.deliver()
+    assert time.monotonic() - began < 2
+    assert await world.tasks() == []
+    assert sent < 32 << 20, "what the kernel's buffers hold, and no more"
+
+
+async def test_a_packed_answer_is_not_unpacked(world: World, receiver: Receiver) -> None:
+    async def bomb(request: web.Request) -> web.Response:
+        return web.Response(body=gzip.compress(bytes(32 << 20)), headers={"Content-Encoding": "gzip"})
+
+    receiver.answers[HOOK] = bomb
+    await world.endpoint(receiver.url + HOOK)
+    await world.happen()
+    await world.deliver()
+    assert receiver.requests[0][1]["Accept-Encoding"] == "identity"
+    assert await world.tasks() == []
+
+
+async def test_endless_headers_are_no_answer(world: World) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        try:
+            for i in range(1_000_000):
+                writer.write(b"X-%d: %s\r\n" % (i, b"y" * 1000))
+                await writer.drain()
+        except OSError:
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        await world.endpoint(f"http://127.0.0.1:{port}/")
+        await world.happen()
+        await world.deliver()
+        (task,) = await world.tasks()
+        assert task.last_status is not None and task.last_status.startswith("no answer")
+
+
+async def test_a_body_that_never_ends_does_not_undo_the_status(world: World, receiver: Receiver) -> None:
+    async def stuck(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"thanks")
+        await asyncio.sleep(30)
+        return response
+
+    receiver.answers[HOOK] = stuck
+    await world.endpoint(receiver.url + HOOK)
+    await world.happen()
+    began = time.monotonic()
+    await world.deliver()
+    assert time.monotonic() - began < 1.5
+    assert await world.tasks() == []
+
+
+# Slow beside fast.
+
+
+async def test_a_slow_endpoint_does_not_hold_up_a_fast_one(world: World, receiver: Receiver) -> None:
+    at_once = most = 0
+
+    async def slow(request: web.Request) -> web.Response:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        try:
+            return await _slowly(30)
+        finally:
+            at_once -= 1
+
+    receiver.answers["/slow"] = slow
+    await world.endpoint(receiver.url + "/slow", "charge.failed")
+    await world.endpoint(receiver.url + "/fast", "payment_intent.created")
+    for _ in range(150):
+        await world.happen("charge.failed")
+    world.running.runner.start()
+    await asyncio.sleep(0.3)
+    for _ in range(20):
+        began = time.monotonic()
+        seen = len(receiver.events("/fast"))
+        await world.happen("payment_intent.created")
+        while len(receiver.events("/fast")) == seen:
+            assert time.monotonic() - began < 1.5
+            await asyncio.sleep(0.005)
+    assert 1 <= most <= 8
+
+
+async def test_a_commit_wakes_the_runner(world: World, receiver: Receiver) -> None:
+    await world.endpoint(receiver.url + HOOK)
+    world.running.runner.start()
+    await asyncio.sleep(0.05)
+    lasted = []
+    for i in range(8):
+        began = time.monotonic()
+        await world.happen()
+        while len(receiver.requests) <= i:
+            assert time.monotonic() - began < 5
+            await asyncio.sleep(0.002)
+        lasted.append(time.monotonic() - began)
+    assert sorted(lasted)[4] < 0.2, "the poll alone would take a quarter of a second on average"
+
+
+async def test_everything_arrives_in_whatever_order(world: World, receiver: Receiver) -> None:
+    failures = iter([500, 200, 500, 503, 200] * 20)
+
+    async def moody(request: web.Request) -> web.Response:
+        return web.Response(status=next(failures, 200))
+
+    receiver.answers[HOOK] = moody
+    await world.endpoint(receiver.url + HOOK)
+    ids = {await world.happen() for _ in range(30)}
+    for _ in range(12):
+        await world.deliver()
+        world.ahead_seconds += 4000
+    assert {event["id"] for event in receiver.events()} == ids
+    assert await world.tasks() == []
+
+
+async def test_a_lane_is_wide_until_its_endpoint_falls_silent() -> None:
+    lane = Lane()
+    assert [await lane.enter() for _ in range(8)] == [True] * 8
+    ninth = asyncio.create_task(lane.enter())
+    await asyncio.sleep(0)
+    lane.leave(seconds=0.01, answered=True)
+    assert await ninth
+    for _ in range(8):
+        lane.leave(seconds=10, answered=False)
+    assert lane.silent and lane.width == 1
+    assert await lane.enter()
+    assert not await lane.enter(), "nobody waits where nothing answers"
+    lane.leave(seconds=0.01, answered=True)
+    assert not lane.silent and lane.width == 2
+
+
+async def test_whoever_is_sent_away_comes_back_in_turn() -> None:
+    now = 100.0
+    lane = Lane(lambda: now)
+    lane.pace_seconds = 4.0
+    waits = [lane.come_back_seconds() for _ in range(3)]
+    assert waits == [1.5, 2.0, 2.5]
+    for _ in range(10_000):
+        assert lane.come_back_seconds() <= 600
+    now += 1000
+    assert lane.come_back_seconds() == 1.5
+
+
+async def test_waiting_for_a_place_ends() -> None:
+    lane = Lane()
+    assert [await lane.enter() for _ in range(8)] == [True] * 8
+    began = time.monotonic()
+    assert not await lane.enter()
+    assert 0.9 < time.monotonic() - began < 2
+    lane.leave(seconds=1, answered=True)
+    assert lane.under_way == 7, "a place is not given to somebody who has gone"
+
+
+def test_lanes_are_forgotten_when_nothing_is_known_of_them() -> None:
+    lanes = Lanes()
+    lane = lanes.of("we_1")
+    lane.pace_seconds = 0.01
+    lanes.tidy("we_1")
+    assert lanes.of("we_1") is not lane
+    silent = lanes.of("we_2")
+    silent.silent = True
+    lanes.tidy("we_2")
+    assert lanes.of("we_2") is silent
+    lanes.tidy("we_2", gone=True)
+    assert lanes.of("we_2") is not silent
+
+
+# Live mode.
+
+PUBLIC = "93.184.216.34"
+
+
+class _Names(AbstractResolver):
+    """Answers each look-up with the next of the given addresses, and the last for ever."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = list(addresses)
+        self.asked = 0
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        self.asked += 1
+        address = self.addresses.pop(0) if len(self.addresses) > 1 else self.addresses[0]
+        if not address:
+            raise OSError("no such host")
+        kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return [ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("url", "resolves_to", "refused"),
+    [
+        ("https://shop.example/hook", PUBLIC, ""),
+        ("https://shop.example:8443/hook?a=b", "2606:4700::6810:84e5", ""),
+        ("https://not-there-yet.example/", "", ""),
+        (f"https://{PUBLIC}/", PUBLIC, ""),
+        ("http://shop.example/hook", PUBLIC, "must use https"),
+        ("https://shop.example/hook", "10.0.0.7", "10.0.0.7"),
+        ("https://shop.example/hook", "127.0.0.1", "127.0.0.1"),
+        ("https://shop.example/hook", "::ffff:127.0.0.1", "not a public address"),
+        ("https://shop.example/hook", "fd00:ec2::254", "not a public address"),
+        ("https://localhost/", PUBLIC, "localhost"),
+        ("https://LocalHost./", PUBLIC, "localhost"),
+        ("https://printer.local/", PUBLIC, "local"),
+        ("https://metadata.google.internal/", PUBLIC, "internal"),
+        ("https://169.254.169.254/latest", PUBLIC, "169.254.169.254"),
+        ("https://[::1]/", PUBLIC, "::1"),
+        ("https://[fe80::1]/", PUBLIC, "not a public address"),
+        ("https://[64:ff9b::a00:1]/", PUBLIC, "not a public address"),
+        ("https://127.1/", "127.0.0.1", "127.0.0.1"),
+        ("https://2130706433/", "127.0.0.1", "127.0.0.1"),
+        ("https://0x7f.0.0.1/", "127.0.0.1", "127.0.0.1"),
+    ],
+)
+async def test_where_a_live_webhook_may_go(tmp_path: Path, url: str, resolves_to: str, refused: str) -> None:
+    async with opened(tmp_path, resolver=_Names(resolves_to)) as world:
+        params = {"url": url, "enabled_events[]": "*"}
+        status, body = await world.call("POST", "/v1/webhook_endpoints", params, key=world.live_key)
+        if not refused:
+            assert status == 200, body
+            return
+        assert (status, body["error"]["code"], body["error"]["param"]) == (400, "url_invalid", "url")
+        assert refused in body["error"]["message"]
+        assert await world.records("we", live=True) == []
+        status, body = await world.call("POST", "/v1/webhook_endpoints", params)
+        assert status == 200, "test mode may go anywhere"
+
+
+async def test_a_name_that_changes_its_address_gains_nothing(tmp_path: Path, receiver: Receiver) -> None:
+    """DNS rebinding: public when it is looked at, loopback when it is used."""
+    names = _Names(PUBLIC, PUBLIC, "127.0.0.1")
+    async with opened(tmp_path, resolver=names) as world:
+        port = receiver.url.rpartition(":")[2]
+        made = await world.ok(
+            "POST",
+            "/v1/webhook_endpoints",
+            {"url": f"https://shop.example:{port}/hook", "enabled_events[]": "*"},
+            key=world.live_key,
+        )
+        status, body = await world.call(
+            "POST",
+            f"/v1/webhook_endpoints/{made['id']}",
+            {"url": f"https://other.example:{port}/hook"},
+            key=world.live_key,
+        )
+        assert status == 200, body
+        await world.happen(live=True)
+        await world.deliver()
+        (task,) = await world.tasks(live=True)
+        assert task.last_status == "not sent: 127.0.0.1 is not a public address"
+        assert names.asked == 3
+        assert receiver.requests == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:127.0.0.1]"])
+async def test_an_address_in_the_url_is_looked_at_again_when_it_is_used(tmp_path: Path, host: str) -> None:
+    """As when a record came from elsewhere, or an address was public when the endpoint was made."""
+    async with opened(tmp_path, resolver=_Names(PUBLIC)) as world:
+        made = await world.ok(
+            "POST",
+            "/v1/webhook_endpoints",
+            {"url": "https://shop.example/", "enabled_events[]": "*"},
+            key=world.live_key,
+        )
+        key = f"{world.scope(live=True).key}/{made['id']}"
+        row = await world.store.get(key)
+        assert row is not None
+        moved = {**msgspec.json.decode(row.body), "url": f"https://{host}/"}
+        await world.store.commit([Write(key, row.version, msgspec.json.encode(moved))])
+        world.ahead_seconds += 3
+        await world.happen(live=True)
+        await world.deliver()
+        (task,) = await world.tasks(live=True)
+        assert task.last_status is not None and task.last_status.endswith("is not a public address")
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("1.1.1.1", True),
+        ("2606:4700:4700::1111", True),
+        ("::ffff:8.8.8.8", True),
+        ("64:ff9b::808:808", True),
+        ("0.0.0.0", False),
+        ("10.1.2.3", False),
+        ("100.64.0.1", False),
+        ("100.100.100.200", False),
+        ("127.0.0.1", False),
+        ("127.255.255.254", False),
+        ("168.63.129.16", False),
+        ("169.254.169.254", False),
+        ("172.16.0.1", False),
+        ("172.31.255.255", False),
+        ("192.0.0.192", False),
+        ("192.168.1.1", False),
+        ("192.0.2.1", False),
+        ("198.18.0.1", False),
+        ("224.0.0.1", False),
+        ("239.1.1.1", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::", False),
+        ("::1", False),
+        ("::7f00:1", False),
+        ("::ffff:10.0.0.1", False),
+        ("::ffff:169.254.169.254", False),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b:1::1", False),
+        ("2001::1", False),
+        ("2001:db8::1", False),
+        ("2002:7f00:1::", False),
+        ("fc00::1", False),
+        ("fd00:ec2::254", False),
+        ("fe80::1", False),
+        ("fe80::1%eth0", False),
+        ("fec0::1", False),
+        ("ff02::1", False),
+        ("ff0e::1", False),
+        ("127.1", False),
+        ("shop.example", False),
+        ("", False),
+    ],
+)
+def test_which_addresses_are_public(address: str, public: bool) -> None:
+    assert is_public(address) is public
+
+
+def test_the_guard_opens_sockets_for_public_addresses_only() -> None:
+    guarded_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, 443))).close()
+    with pytest.raises(OSError, match=r"10\.0\.0\.1 is not a public address"):
+        guarded_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 443)))
+
+
+# Endpoints at once.
+
+
+class _Yields(MemoryStore):
+    """Lets others run between a read and a commit, so that decisions interleave."""
+
+    async def commit(self, writes: Any) -> None:
+        await asyncio.sleep(0)
+        await super().commit(writes)
+
+    async def query(self, *arguments: Any, **more: Any) -> Any:
+        found = await super().query(*arguments, **more)
+        await asyncio.sleep(0)
+        return found
+
+
+async def test_racing_creations_do_not_pass_the_limit(tmp_path: Path) -> None:
+    async with opened(tmp_path, _Yields()) as world:
+        for i in range(12):
+            await world.endpoint(f"http://127.0.0.1:1/{i}")
+        params = {"url": "http://127.0.0.1:1/", "enabled_events[]": "*"}
+        answers = await asyncio.gather(*(world.call("POST", "/v1/webhook_endpoints", params) for _ in range(10)))
+        assert sorted(status for status, _ in answers) == [200] * 4 + [400] * 6
+        assert {body["error"]["code"] for status, body in answers if status == 400} == {"webhook_endpoint_limit"}
+        assert len(await world.records("we")) == 16
+
+
+async def test_an_endpoint_is_told_from_the_next_event_on(tmp_path: Path, receiver: Receiver) -> None:
+    """The cache of endpoints is of no consequence inside one process, and of two seconds between two."""
+    async with opened(tmp_path) as world:
+        await world.happen()
+        endpoint = await world.endpoint(receiver.url + HOOK)
+        await world.happen()
+        assert len(await world.tasks()) == 1
+        await world.ok("POST", f"/v1/webhook_endpoints/{endpoint['id']}", {"disabled": "true"})
+        await world.happen()
+        assert len(await world.tasks()) == 1
+        await world.ok("POST", f"/v1/webhook_endpoints/{endpoint['id']}", {"disabled": "false"})
+        await world.happen()
+        assert len(await world.tasks()) == 2

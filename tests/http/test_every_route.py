@@ -1,0 +1,54 @@
+"""Every route of the table, called well once: it answers, and what it answers has Stripe's shape."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from good_calls import GOOD, Stall, name_of, path_of, routes
+from stripe_shapes import problems
+
+from tillway.http.routes import Route
+from tillway.testing.in_process import Inside
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("keys")
+
+
+@pytest.fixture
+async def stall(data_dir: Path) -> AsyncIterator[Stall]:
+    inside = await Inside.open(data_dir)
+    yield Stall(inside, await inside.merchant())
+    await inside.close()
+
+
+def test_every_route_has_a_good_call() -> None:
+    assert {name_of(route) for route in routes()} == GOOD.keys()
+
+
+@pytest.mark.parametrize("route", routes(), ids=name_of)
+async def test_it_answers(stall: Stall, route: Route) -> None:
+    good = await GOOD[name_of(route)](stall)
+    path = path_of(route, good.ids)
+    if good.query:
+        body = "&".join(f"{name}={value}" for name, value in good.params.items()).encode()
+        answer = await stall.inside.send(route.method, path, query=good.query, body=body)
+    else:
+        answer = await stall.inside.call(stall.merchant, route.method, path, good.params)
+    assert answer.status in good.statuses, answer.body
+    if answer.headers["content-type"] == "application/json":
+        wrong = problems(answer.json)
+        assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("route", [route for route in routes() if route.access == "secret"], ids=name_of)
+async def test_it_needs_a_secret_key(stall: Stall, route: Route) -> None:
+    path = path_of(route, tuple("x_1" for part in route.path.split("/") if part.startswith("{")))
+    for key, code in (
+        (None, "api_key_missing"),
+        ("sk_test_" + "0" * 40, "api_key_invalid"),
+        (stall.merchant.public_key, "secret_key_required"),
+    ):
+        answer = await stall.inside.send(route.method, path, key=key)
+        assert (answer.status, answer.json["error"]["code"]) == (401, code)

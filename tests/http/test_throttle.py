@@ -1,0 +1,190 @@
+"""Throttling: buckets, whose they are, and what a refusal says."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tillway.domain.account import SYSTEM, Account
+from tillway.http.throttle import BUCKETS_MAX, Buckets, Limits, Rate, Throttle, Throttled
+from tillway.store.codec import decode, write_of
+from tillway.testing.in_process import Answer, Inside, Merchant
+
+
+class Now:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def taken(buckets: Buckets, rate: Rate, times: int, now: Now) -> int:
+    return sum(buckets.take("x", rate, now()) == 0.0 for _ in range(times))
+
+
+def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
+    now = Now()
+    buckets = Buckets()
+    rate = Rate(per_second=10, burst=5)
+    assert taken(buckets, rate, 50, now) == 5
+    assert buckets.take("x", rate, now()) == pytest.approx(0.1)
+    for _ in range(20):
+        now.at += 0.1
+        assert taken(buckets, rate, 3, now) == 1
+    now.at += 3600
+    assert taken(buckets, rate, 50, now) == 5, "a full bucket is full, however long it stood"
+    assert buckets.take("another", rate, now()) == 0.0
+
+
+def test_buckets_are_bounded_and_full_ones_go_first() -> None:
+    now = Now()
+    buckets = Buckets()
+    rate = Rate(per_second=1, burst=2)
+    for number in range(BUCKETS_MAX):
+        buckets.take(f"idle {number}", rate, now())
+    now.at += 10
+    assert taken(buckets, rate, 5, now) == 2
+    assert len(buckets) == 1, "whoever has been idle is forgotten"
+    for number in range(3 * BUCKETS_MAX):
+        assert buckets.take(f"busy {number}", rate, now()) == 0.0
+        assert len(buckets) <= BUCKETS_MAX
+    assert buckets.take("busy 1", rate, now()) == 0.0
+
+
+def test_of_a_network_of_ipv6_all_addresses_are_one() -> None:
+    throttle = Throttle(Limits(failures=Rate(1, 3)), Now())
+    for last in range(3):
+        throttle.failed(f"2001:db8:1:2::{last}")
+    for address in ("2001:db8:1:2:ffff::9", "[2001:db8:1:2::7]"):
+        with pytest.raises(Throttled) as caught:
+            throttle.admit(address)
+        assert caught.value.limit == "address" and caught.value.retry_after == 1
+    throttle.admit("2001:db8:1:3::1")
+    throttle.admit("192.0.2.1")
+    throttle.admit("no address")
+    throttle.admit(None)
+
+
+@pytest.mark.parametrize(("seconds", "says"), [(0.001, 1), (1.0, 1), (1.2, 2), (1e6, 60)])
+def test_retry_after_is_whole_seconds_and_never_too_soon(seconds: float, says: int) -> None:
+    assert Throttled("key", seconds).retry_after == says
+
+
+@pytest.fixture
+async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
+    found = await Inside.open(tmp_path)
+    yield found
+    await found.close()
+
+
+def limit(inside: Inside, **limits: Rate) -> Now:
+    now = Now()
+    inside.running.api.throttle = Throttle(Limits(**limits), now)
+    return now
+
+
+async def ask(inside: Inside, key: str, times: int, path: str = "/v1/charges") -> list[int]:
+    return [(await inside.send("GET", path, key=key)).status for _ in range(times)]
+
+
+def refused(answer: Answer) -> str:
+    assert answer.status == 429 and answer.json["error"]["code"] == "rate_limit", answer.body
+    assert answer.headers["stripe-should-retry"] == "true"
+    return answer.headers["retry-after"]
+
+
+async def test_a_merchant_has_a_bucket_for_each_mode(inside: Inside) -> None:
+    one, other = await inside.merchant(), await inside.merchant()
+    now = limit(inside, test=Rate(2, 3), live=Rate(2, 5))
+    assert await ask(inside, one.key, 5) == [200] * 3 + [429] * 2
+    assert await ask(inside, one.live_key, 7) == [200] * 5 + [429] * 2
+    assert await ask(inside, other.key, 4) == [200] * 3 + [429]
+    assert refused(await inside.send("GET", "/v1/charges", key=one.key)) == "1"
+    now.at += 1
+    assert await ask(inside, one.key, 4) == [200] * 2 + [429] * 2
+
+
+async def test_a_key_has_a_bucket_and_leaves_the_other_keys_alone(inside: Inside) -> None:
+    one = await inside.merchant()
+    limit(inside, test=Rate(1, 10), key=Rate(1, 3))
+    intent = await inside.ok(one, "POST", "/v1/payment_intents", {"amount": 100, "currency": "eur"})
+    path = f"/v1/payment_intents/{intent['id']}"
+    published = {"query": f"client_secret={intent['client_secret']}", "key": one.public_key}
+    assert [(await inside.send("GET", path, **published)).status for _ in range(5)] == [200] * 3 + [429] * 2
+    assert await ask(inside, one.key, 3) == [200, 200, 429], "which has made one request before"
+
+
+async def test_it_is_counted_before_the_body_is_read(inside: Inside) -> None:
+    one = await inside.merchant()
+    limit(inside, test=Rate(1, 1))
+    unreadable = [await inside.send("POST", "/v1/charges", key=one.key, body=b"\xff{{{") for _ in range(2)]
+    assert unreadable[0].status == 400
+    refused(unreadable[1])
+
+
+async def test_a_throttled_request_spends_no_idempotency_key(inside: Inside) -> None:
+    one = await inside.merchant()
+    now = limit(inside, test=Rate(1, 1))
+    await ask(inside, one.key, 1)
+    asked = ("POST", "/v1/customers", {"name": "Ada"})
+    refused(await inside.call(one, *asked, idempotency_key="k"))
+    now.at += 1
+    assert (await inside.call(one, *asked, idempotency_key="k")).status == 200
+
+
+async def test_an_account_may_have_a_rate_of_its_own(inside: Inside) -> None:
+    one = await inside.merchant()
+    limit(inside, test=Rate(1, 2), live=Rate(1, 2), key=Rate(1, 1))
+    await give(inside, one, requests_per_second=1, requests_burst=6)
+    assert await ask(inside, one.key, 7) == [200] * 6 + [429]
+    await give(inside, one, requests_per_second=0)
+    assert await ask(inside, one.key, 30) == [200] * 30
+    await give(inside, one, requests_per_second=None)
+    assert await ask(inside, one.live_key, 2) == [200, 429]
+
+
+async def give(inside: Inside, merchant: Merchant, **fields: int | None) -> None:
+    row = await inside.store.get(f"{SYSTEM}/{merchant.account}")
+    assert row is not None
+    account = decode(merchant.account, row.body)
+    assert isinstance(account, Account)
+    await inside.store.commit([write_of(SYSTEM, msgspec.structs.replace(account, **fields), row.version)])
+    inside.running.platform.access.forget()
+
+
+async def test_bad_keys_from_one_address(inside: Inside) -> None:
+    one, late = await inside.merchant(), await inside.merchant()
+    now = limit(inside, failures=Rate(1, 4))
+    assert await ask(inside, one.key, 1) == [200]
+    bad = "sk_test_" + "x" * 40
+    assert await ask(inside, bad, 6) == [401] * 4 + [429] * 2
+    assert (await inside.send("GET", "/v1/charges")).status == 429, "no key at all is as bad"
+    reads = count_reads(inside)
+    assert await ask(inside, bad, 3) == [429] * 3
+    assert not reads, "nothing is looked up"
+    assert await ask(inside, one.key, 3) == [200] * 3, "a key that was good before is let through"
+    assert await ask(inside, late.key, 1) == [429], "one that nobody has seen yet comes again"
+    now.at += 2
+    assert await ask(inside, late.key, 2) == [200, 200]
+    assert await ask(inside, bad, 3) == [401, 401, 429]
+
+
+def count_reads(inside: Inside) -> list[str]:
+    reads: list[str] = []
+    get = inside.store.get
+
+    async def counted(key: str) -> object:
+        reads.append(key)
+        return await get(key)
+
+    inside.store.get = counted  # type: ignore[assignment, method-assign]
+    return reads
+
+
+async def test_by_default_nobody_who_pays_is_held_back(inside: Inside) -> None:
+    one = await inside.merchant()
+    assert await ask(inside, one.key, 600) == [200] * 600

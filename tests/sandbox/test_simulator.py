@@ -1,0 +1,199 @@
+"""The bank in this process: what the contract suite does not ask of every connector."""
+
+import time
+
+import msgspec
+import pytest
+
+from tillway.connectors.port import (
+    BankAccountData,
+    CardData,
+    Declined,
+    NeverSeen,
+    NoticeRejected,
+    NotSent,
+    Operation,
+    Pending,
+    Recipient,
+    Succeeded,
+    Unknown,
+)
+from tillway.connectors.transport import converse
+from tillway.sandbox.faults import Faults
+from tillway.sandbox.simulator import Simulator
+
+
+def operation(reference, kind="authorize", amount_minor=4200, number="4242424242424242", **fields):
+    card = CardData(number, 12, 2040, "123") if kind == "authorize" else None
+    return Operation(reference=reference, kind=kind, amount_minor=amount_minor, currency="eur", card=card, **fields)
+
+
+async def do(simulator, asked):
+    return await converse(simulator.perform(asked), simulator.transport())
+
+
+async def test_a_bank_can_outlive_its_connector():
+    first = Simulator()
+    await do(first, operation("a"))
+    second = Simulator(bank=first.bank)
+    assert isinstance(await converse(second.look_up(operation("a")), second.transport()), Succeeded)
+    another = Simulator()
+    assert await converse(another.look_up(operation("a")), another.transport()) == NeverSeen()
+
+
+async def test_that_a_payout_has_settled_is_not_that_it_came_back():
+    """It was asked about before the notice that it has settled came; that it comes back is told by the next one."""
+    simulator = Simulator()
+    to = Recipient("bank_account", "110000000/000999999991")
+    payout = operation("a", "payout", 24, recipient=to)
+    pending = await do(simulator, payout)
+    assert isinstance(pending, Pending) and [body["status"] for _, body in pending.notices] == ["Accepted"]
+    asked = await converse(simulator.look_up(payout), simulator.transport())
+    assert isinstance(asked, Succeeded) and [body["status"] for _, body in asked.notices] == ["Declined"]
+
+    def status_after(notices):
+        simulator.notices({}, msgspec.json.encode(notices[0][1]))
+        return simulator.bank.find("a").status
+
+    assert status_after(pending.notices) == "Accepted"
+    assert status_after(asked.notices) == "Declined"
+
+
+async def test_test_mode_only():
+    with pytest.raises(AssertionError):
+        await do(Simulator(), operation("a", livemode=True))
+
+
+async def test_faults_are_set_at_run_time():
+    simulator = Simulator()
+    transport = simulator.transport()
+    simulator.faults.replace({"rules": [{"fault": "refuse", "times": 1}]})
+    assert isinstance(await converse(simulator.perform(operation("a")), transport), NotSent)
+    simulator.faults.replace({"rules": [{"fault": "slow", "ms": 30}, {"fault": "lose_answer"}]})
+    began = time.monotonic()
+    assert isinstance(await converse(simulator.perform(operation("a")), transport), Unknown)
+    assert time.monotonic() - began >= 0.03
+    simulator.faults.replace({})
+    assert isinstance(await converse(simulator.look_up(operation("a")), transport), Succeeded)
+
+
+async def test_what_is_pending_settles_by_notice():
+    simulator = Simulator()
+    outcome = await do(simulator, operation("a", amount_minor=24))
+    assert isinstance(outcome, Pending)
+    [(after_ms, body)] = outcome.notices
+    assert (after_ms, body["status"]) == (3000, "Accepted")
+    assert simulator.bank.find("a").status == "Pending", "a promise is not its keeping"
+    [notice] = simulator.notices({}, msgspec.json.encode(body))
+    assert isinstance(notice.outcome, Succeeded) and notice.reference == "a"
+    assert simulator.bank.find("a").status == "Accepted"
+
+
+async def test_a_debit_that_settles_by_notice_is_disputed_after_that():
+    simulator = Simulator()
+    account = BankAccountData("us_bank_account", "000555555559", "110000000")
+    asked = msgspec.structs.replace(operation("a"), card=None, account=account, currency="usd")
+    outcome = await do(simulator, asked)
+    assert isinstance(outcome, Pending)
+    [(_, settles)] = outcome.notices
+    [notice] = simulator.notices({}, msgspec.json.encode(settles))
+    assert isinstance(notice.outcome, Succeeded)
+    [(_, dispute)] = notice.outcome.notices
+    [told] = simulator.notices({}, msgspec.json.encode(dispute))
+    assert (told.kind, told.reference, told.reason) == ("dispute", "a", "debit_not_authorized")
+
+
+async def test_a_debit_that_never_settles_announces_nothing():
+    simulator = Simulator()
+    account = BankAccountData("us_bank_account", "000000000009", "110000000")
+    asked = msgspec.structs.replace(operation("a"), card=None, account=account, currency="usd")
+    assert await do(simulator, asked) == Pending("bank-a")
+    assert await converse(simulator.look_up(asked), simulator.transport()) == Pending("bank-a")
+    assert "000000000009" not in f"{asked!r} {account!r}"
+
+
+async def test_ordinary_payments_announce_nothing():
+    assert (await do(Simulator(), operation("a"))).notices == ()
+
+
+async def told(simulator, outcome):
+    """Deliver what was foretold, as the engine's tasks do: through JSON, from inside."""
+    return [notice for _, body in outcome.notices for notice in simulator.notices({}, msgspec.json.encode(body))]
+
+
+async def test_disputes_are_foretold_also_by_a_look_up():
+    simulator = Simulator()
+    done = await do(simulator, operation("a", number="4000000000001976"))
+    found = await converse(simulator.look_up(operation("a")), simulator.transport())
+    assert done.notices == found.notices
+    [notice] = await told(simulator, done)
+    assert (notice.kind, notice.reference, notice.stage, notice.amount_minor) == ("dispute", "a", "inquiry", 4200)
+    assert simulator.bank.totals()["eur"]["inquiry"] == {"count": 1, "amount": 4200}
+    assert await told(simulator, found) == [notice]
+    assert simulator.bank.totals()["eur"]["inquiry"]["count"] == 1
+
+
+async def test_a_refund_that_comes_back():
+    simulator = Simulator()
+    await do(simulator, operation("a", number="4000000000005126"))
+    refunded = await do(simulator, operation("r", "refund", parent="a"))
+    assert isinstance(refunded, Succeeded)
+    [notice] = await told(simulator, refunded)
+    assert notice.reference == "r"
+    assert isinstance(notice.outcome, Declined) and notice.outcome.decline_code == "expired_or_canceled_card"
+    assert "refund" not in simulator.bank.totals()["eur"]
+    found = await converse(simulator.look_up(operation("r", "refund", parent="a")), simulator.transport())
+    assert isinstance(found, Declined)
+
+
+async def test_a_notice_of_another_life_is_still_a_notice():
+    simulator = Simulator()
+    done = await do(simulator, operation("a", number="4000000000000259"))
+    [notice] = await told(Simulator(), done)
+    assert notice.reference == "a"
+
+
+async def test_nobody_outside_speaks_for_it():
+    simulator = Simulator()
+    done = await do(simulator, operation("a", number="4000000000000259"))
+    with pytest.raises(NoticeRejected):
+        simulator.notices({"host": "127.0.0.1"}, msgspec.json.encode(done.notices[0][1]))
+
+
+@pytest.mark.parametrize(
+    ("fault", "delays"),
+    [
+        ("duplicate_notice", [1000, 1000]),
+        ("late_notice", [1700]),
+        ("early_notice", [0, 1000]),
+        ("stale_notice", [1000, 5000]),
+        ("lose_notice", []),
+    ],
+)
+async def test_bent_notices(fault, delays):
+    simulator = Simulator(faults=Faults({"rules": [{"fault": fault, "ms": 700}]}))
+    done = await do(simulator, operation("a", number="4000000000000259"))
+    assert [delay for delay, _ in done.notices] == delays
+    await told(simulator, done)
+
+
+async def test_pending_refund():
+    simulator = Simulator()
+    await do(simulator, operation("a", number="4000000000007726"))
+    refund = operation("r", "refund", parent="a")
+    assert isinstance(await do(simulator, refund), Pending)
+    assert isinstance(await converse(simulator.look_up(refund), simulator.transport()), Succeeded)
+
+
+async def test_an_authorization_is_cheap():
+    """It is on the way of every test payment; a benchmark would see tens of microseconds. The bound is loose."""
+    simulator = Simulator()
+    transport = simulator.transport()
+    asked = [operation(f"a{number}") for number in range(3000)]
+    best = 1.0
+    for part in range(0, 3000, 300):
+        began = time.process_time()
+        for each in asked[part : part + 300]:
+            await converse(simulator.perform(each), transport)
+        best = min(best, (time.process_time() - began) / 300)
+    assert best < 60e-6

@@ -1,0 +1,415 @@
+"""One good call of every route: the ids in its path, made anew each time, and parameters that it takes.
+
+Tests that walk through the route table read this beside it, and `test_every_route.py` fails where a route is missing:
+whoever adds one says here how it is called well.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from tillway.api import handlers
+from tillway.http.params import AnyOf, Array, Id, Object, Parameter
+from tillway.http.routes import ROUTES, Route
+from tillway.operations.accounts import new_client, system_write
+from tillway.testing.in_process import Inside, Merchant
+
+assert handlers.LOADED
+
+CARD = {"number": "4242424242424242", "exp_month": "12", "exp_year": "2034", "cvc": "123"}
+HOOK = "https://shop.example/hook"
+BANK = {"object": "bank_account", "country": "DE", "currency": "eur", "account_number": "DE89370400440532013000"}
+
+
+class Good(msgspec.Struct):
+    """`ids` go into the path in their order; `query` is sent beside the body. `statuses` are what may come of it."""
+
+    ids: tuple[str, ...] = ()
+    params: dict[str, Any] = {}
+    query: str = ""
+    statuses: tuple[int, ...] = (200,)
+
+
+class Stall:
+    """A merchant's things, made through the API as they are needed."""
+
+    def __init__(self, inside: Inside, merchant: Merchant) -> None:
+        self.inside = inside
+        self.merchant = merchant
+
+    async def post(self, path: str, **params: Any) -> Any:
+        return await self.inside.ok(self.merchant, "POST", path, params)
+
+    async def payment(self, **params: Any) -> Any:
+        return await self.post("/v1/payment_intents", **{"amount": 4200, "currency": "eur", **params})
+
+    async def paid(self, method: str = "pm_card_visa", **params: Any) -> Any:
+        return await self.payment(payment_method=method, confirm=True, **params)
+
+    async def held(self) -> Any:
+        return await self.paid(capture_method="manual")
+
+    async def charge(self, **params: Any) -> str:
+        return (await self.post("/v1/charges", amount=700, currency="eur", source="tok_visa", **params))["id"]
+
+    async def told(self) -> str:
+        await self.paid()
+        return (await self.inside.ok(self.merchant, "GET", "/ops/v1/audit", {"limit": 1}))["data"][0]["id"]
+
+    async def refund(self) -> str:
+        return (await self.post("/v1/refunds", charge=await self.charge()))["id"]
+
+    async def external(self) -> tuple[str, str]:
+        owner = self.merchant.account
+        path = f"/v1/accounts/{owner}/external_accounts"
+        listed = await self.inside.ok(self.merchant, "GET", path, {"limit": 100})
+        if len(listed["data"]) == 40:
+            # A merchant has at most 50, and the default goes last.
+            for account in listed["data"][:-1]:
+                await self.inside.ok(self.merchant, "DELETE", f"{path}/{account['id']}")
+        return owner, (await self.post(path, external_account=BANK))["id"]
+
+    async def funds(self) -> None:
+        # Enough for what refunds of charges that are still pending have taken from it.
+        await self.paid("pm_card_bypassPending", amount=900_000)
+
+    async def payout(self) -> str:
+        await self.funds()
+        _, destination = await self.external()
+        return (await self.post("/v1/payouts", amount=100, currency="eur", destination=destination))["id"]
+
+    async def dispute(self) -> str:
+        charge = (await self.paid("pm_card_createDispute"))["latest_charge"]
+        await self.inside.wait(5)
+        found = await self.inside.ok(self.merchant, "GET", "/v1/disputes", {"charge": charge})
+        return found["data"][0]["id"]
+
+    async def customer(self, **params: Any) -> Any:
+        return await self.post("/v1/customers", **params)
+
+    async def movement_of(self) -> tuple[str, str]:
+        customer = (await self.customer())["id"]
+        path = f"/v1/customers/{customer}/balance_transactions"
+        return customer, (await self.post(path, amount=-500, currency="usd"))["id"]
+
+    async def card_of(self) -> tuple[str, str]:
+        customer = await self.customer(source="tok_visa")
+        return customer["id"], customer["default_source"]
+
+    async def method(self) -> str:
+        return (await self.post("/v1/payment_methods", type="card", card=CARD))["id"]
+
+    async def method_of(self) -> tuple[str, str]:
+        customer = (await self.customer())["id"]
+        attached = await self.post("/v1/payment_methods/pm_card_visa/attach", customer=customer)
+        return customer, attached["id"]
+
+    async def token(self) -> str:
+        return (await self.post("/v1/tokens", card=CARD))["id"]
+
+    async def setup(self, **params: Any) -> Any:
+        return await self.post("/v1/setup_intents", **params)
+
+    async def endpoint(self) -> str:
+        listed = await self.inside.ok(self.merchant, "GET", "/v1/webhook_endpoints")
+        if len(listed["data"]) == 10:
+            # A merchant has at most 16.
+            await self.inside.ok(self.merchant, "DELETE", f"/v1/webhook_endpoints/{listed['data'][0]['id']}")
+        return (await self.post("/v1/webhook_endpoints", url=HOOK, enabled_events=["charge.failed"]))["id"]
+
+    async def event(self) -> str:
+        await self.payment()
+        return (await self.inside.ok(self.merchant, "GET", "/v1/events", {"limit": 1}))["data"][0]["id"]
+
+    async def mandate(self) -> str:
+        paid = await self.paid(
+            "pm_usBankAccount_success",
+            currency="usd",
+            payment_method_types=["us_bank_account"],
+            mandate_data={"customer_acceptance": {"type": "offline"}},
+            expand=["latest_charge"],
+        )
+        return paid["latest_charge"]["payment_method_details"]["us_bank_account"]["mandate"]
+
+    async def movement(self) -> str:
+        await self.charge()
+        return (await self.inside.ok(self.merchant, "GET", "/v1/balance_transactions", {"limit": 1}))["data"][0]["id"]
+
+    async def doubt(self) -> str:
+        """The simulated bank's answer to 24 is that it does not know yet."""
+        assert (await self.paid(amount=24))["status"] == "processing"
+        listed = await self.inside.ok(self.merchant, "GET", "/ops/v1/doubts", {"limit": 100})
+        return listed["data"][-1]["id"]
+
+    async def refused(self) -> str:
+        answer = await self.inside.call(self.merchant, "POST", "/v1/payment_intents")
+        return answer.headers["request-id"]
+
+    async def order(self) -> None:
+        """The order `order-1` for the product `book`."""
+        product = {"name": "Book", "price": 12.5, "available_count": 9, "type": "book"}
+        line = {"product_id": "book", "name": "Book", "price": 12.5, "requested_count": 1, "type": "book"}
+        order = {
+            "order_id": "order-1",
+            "user_id": "user-1",
+            "products": [{**line, "delivery_address": "1 Main Street"}],
+            "payment": {"type": "card", "token": "tok_visa"},
+        }
+        for method, path, body in (("PUT", "/products/book", product), ("POST", "/orders", order)):
+            sent, key = msgspec.json.encode(body), self.merchant.key
+            made = await self.inside.send(method, path, key=key, body=sent, content_type="application/json")
+            assert made.status in (200, 202), made.body
+
+    async def challenge(self) -> tuple[tuple[str, str], str]:
+        waiting = await self.paid("pm_card_authenticationRequired", return_url="https://shop.example/back")
+        path, _, query = waiting["next_action"]["redirect_to_url"]["url"].partition("/3ds/")[2].partition("?")
+        scope, _, id = path.partition("/")
+        return (scope, id), query
+
+
+def _nothing(**params: Any) -> Callable[[Stall], Awaitable[Good]]:
+    async def make(stall: Stall) -> Good:
+        return Good(params=params)
+
+    return make
+
+
+async def _document(stall: Stall) -> Good:
+    return Good(("gateway.json",))
+
+
+def _on(make_id: Callable[[Stall], Awaitable[Any]], **params: Any) -> Callable[[Stall], Awaitable[Good]]:
+    """A call on what `make_id` makes: an id, a pair of ids, or a document."""
+
+    async def make(stall: Stall) -> Good:
+        made = await make_id(stall)
+        ids = made if isinstance(made, tuple) else (made["id"] if isinstance(made, dict) else made,)
+        return Good(ids, params)
+
+    return make
+
+
+async def _customers_method(stall: Stall) -> Good:
+    return Good((await stall.method(),), {"customer": (await stall.customer())["id"]})
+
+
+async def _attempts(stall: Stall) -> Good:
+    return Good(params={"setup_intent": (await stall.setup())["id"]})
+
+
+async def _refund(stall: Stall) -> Good:
+    return Good(params={"charge": await stall.charge()})
+
+
+async def _payout(stall: Stall) -> Good:
+    await stall.funds()
+    await stall.external()
+    return Good(params={"amount": 100, "currency": "eur"})
+
+
+async def _payout_that_is_pending(stall: Stall) -> Good:
+    # None can be fetched back, and this one need not be.
+    return Good((await stall.payout(),), statuses=(400,))
+
+
+async def _look(stall: Stall) -> Good:
+    ids, query = await stall.challenge()
+    return Good(ids, query=query)
+
+
+async def _decide(stall: Stall) -> Good:
+    ids, query = await stall.challenge()
+    return Good(ids, {"outcome": "pass"}, query, (303,))
+
+
+async def _notice(stall: Stall) -> Good:
+    # The simulator takes no notices from outside; its refusal is all that this address has without another bank.
+    return Good(("test", "simulator"), statuses=(400,))
+
+
+async def _another_external(stall: Stall) -> Good:
+    # The first one is the currency's default, which is the last to go.
+    await stall.external()
+    return Good(await stall.external())
+
+
+async def _token(stall: Stall) -> Good:
+    made = new_client(stall.merchant.account, "test", ("payments:read",), created=1)
+    await stall.inside.store.commit([system_write(made.record)])
+    sent = {"grant_type": "client_credentials", "client_id": made.record.id, "client_secret": made.secret}
+    return Good(params=sent)
+
+
+async def _refund_that_waits(stall: Stall) -> Good:
+    # No refund to a card ever waits for the customer.
+    return Good((await stall.refund(),), statuses=(400,))
+
+
+async def _step(stall: Stall) -> Good:
+    """The first step of an order, done by hand."""
+    await stall.order()
+    return Good(("order-1", "check_stock"), {"error": {"type": "Late", "cause": "of no concern to a step that is due"}})
+
+
+GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
+    "GET /.well-known/jwks.json": _nothing(),
+    "GET /.well-known/oauth-authorization-server": _nothing(),
+    "GET /3ds/{scope}/{id}": _look,
+    "POST /3ds/{scope}/{id}": _decide,
+    "POST /connectors/{mode}/{name}/notices": _notice,
+    "GET /healthz": _nothing(),
+    "POST /oauth2/token": _token,
+    "GET /openapi.json": _nothing(),
+    "GET /openapi/{dialect}": _document,
+    "GET /readyz": _nothing(),
+    "GET /ops/v1/audit": _nothing(),
+    "GET /ops/v1/audit/{id}": _on(Stall.told),
+    "GET /ops/v1/connectors": _nothing(),
+    "GET /ops/v1/doubts": _nothing(),
+    "POST /ops/v1/doubts/{id}/resolve": _on(Stall.doubt, outcome="declined"),
+    "POST /ops/v1/events/{id}/resend": _on(Stall.event),
+    "GET /ops/v1/ledger": _nothing(),
+    "GET /ops/v1/orders": _nothing(),
+    "GET /ops/v1/products": _nothing(),
+    "POST /ops/v1/orders/{order_id}/steps/{step}": _step,
+    "GET /ops/v1/reports/transactions": _nothing(),
+    "GET /ops/v1/requests/{id}": _on(Stall.refused),
+    "GET /ops/v1/simulator": _nothing(),
+    "POST /ops/v1/simulator": _nothing(faults={"rules": [{"fault": "slow"}]}),
+    "GET /v1/accounts/{account}/external_accounts": _on(lambda stall: _first(stall.external())),
+    "POST /v1/accounts/{account}/external_accounts": _on(lambda stall: _first(stall.external()), external_account=BANK),
+    "GET /v1/accounts/{account}/external_accounts/{id}": _on(Stall.external),
+    "POST /v1/accounts/{account}/external_accounts/{id}": _on(Stall.external, metadata={"a": "1"}),
+    "DELETE /v1/accounts/{account}/external_accounts/{id}": _another_external,
+    "GET /v1/balance": _nothing(),
+    "GET /v1/balance_transactions": _nothing(),
+    "GET /v1/balance_transactions/{id}": _on(Stall.movement),
+    "GET /v1/charges": _nothing(),
+    "POST /v1/charges": _nothing(amount=700, currency="eur", source="tok_visa"),
+    "GET /v1/charges/search": _nothing(query="amount>1"),
+    "GET /v1/charges/{id}": _on(Stall.charge),
+    "POST /v1/charges/{id}": _on(Stall.charge, description="Chair"),
+    "POST /v1/charges/{id}/capture": _on(lambda stall: stall.charge(capture=False)),
+    "GET /v1/charges/{id}/refunds": _on(Stall.charge),
+    "POST /v1/charges/{id}/refunds": _on(Stall.charge),
+    "GET /v1/customers": _nothing(),
+    "POST /v1/customers": _nothing(name="Anna"),
+    "GET /v1/customers/search": _nothing(query="name:'Anna'"),
+    "GET /v1/customers/{customer}/balance_transactions": _on(Stall.customer),
+    "POST /v1/customers/{customer}/balance_transactions": _on(Stall.customer, amount=-500, currency="usd"),
+    "GET /v1/customers/{customer}/balance_transactions/{id}": _on(Stall.movement_of),
+    "POST /v1/customers/{customer}/balance_transactions/{id}": _on(Stall.movement_of, description="A present"),
+    "GET /v1/customers/{customer}/payment_methods/{id}": _on(Stall.method_of),
+    "GET /v1/customers/{customer}/sources": _on(Stall.customer),
+    "POST /v1/customers/{customer}/sources": _on(Stall.customer, source="tok_visa"),
+    "GET /v1/customers/{customer}/sources/{id}": _on(Stall.card_of),
+    "POST /v1/customers/{customer}/sources/{id}": _on(Stall.card_of, name="Anna"),
+    "DELETE /v1/customers/{customer}/sources/{id}": _on(Stall.card_of),
+    "GET /v1/customers/{id}": _on(Stall.customer),
+    "POST /v1/customers/{id}": _on(Stall.customer, name="Anna"),
+    "DELETE /v1/customers/{id}": _on(Stall.customer),
+    "GET /v1/customers/{id}/payment_methods": _on(Stall.customer),
+    "GET /v1/disputes": _nothing(),
+    "GET /v1/disputes/{id}": _on(Stall.dispute),
+    "POST /v1/disputes/{id}": _on(Stall.dispute, metadata={"case": "7"}),
+    "POST /v1/disputes/{id}/close": _on(Stall.dispute),
+    "GET /v1/events": _nothing(),
+    "GET /v1/events/{id}": _on(Stall.event),
+    "POST /v1/events/{id}/retry": _on(Stall.event),
+    "GET /v1/mandates/{id}": _on(Stall.mandate),
+    "GET /v1/payment_intents": _nothing(),
+    "POST /v1/payment_intents": _nothing(amount=700, currency="eur"),
+    "GET /v1/payment_intents/search": _nothing(query="amount>1"),
+    "GET /v1/payment_intents/{id}": _on(Stall.payment),
+    "POST /v1/payment_intents/{id}": _on(Stall.payment, description="Chair"),
+    "POST /v1/payment_intents/{id}/cancel": _on(Stall.payment),
+    "POST /v1/payment_intents/{id}/capture": _on(Stall.held),
+    "POST /v1/payment_intents/{id}/confirm": _on(Stall.payment, payment_method="pm_card_visa"),
+    "POST /v1/payment_intents/{id}/increment_authorization": _on(Stall.held, amount=5000),
+    "GET /v1/payment_methods": _nothing(),
+    "POST /v1/payment_methods": _nothing(type="card", card=CARD),
+    "GET /v1/payment_methods/{id}": _on(Stall.method),
+    "POST /v1/payment_methods/{id}": _on(lambda stall: _second(stall.method_of()), metadata={"a": "1"}),
+    "POST /v1/payment_methods/{id}/attach": _customers_method,
+    "POST /v1/payment_methods/{id}/detach": _on(lambda stall: _second(stall.method_of())),
+    "GET /v1/payouts": _nothing(),
+    "POST /v1/payouts": _payout,
+    "GET /v1/payouts/{id}": _on(Stall.payout),
+    "POST /v1/payouts/{id}": _on(Stall.payout, metadata={"a": "1"}),
+    "POST /v1/payouts/{id}/cancel": _on(Stall.payout),
+    "POST /v1/payouts/{id}/reverse": _payout_that_is_pending,
+    "GET /v1/refunds": _nothing(),
+    "POST /v1/refunds": _refund,
+    "GET /v1/refunds/{id}": _on(Stall.refund),
+    "POST /v1/refunds/{id}": _on(Stall.refund, metadata={"a": "1"}),
+    "POST /v1/refunds/{id}/cancel": _refund_that_waits,
+    "GET /v1/setup_attempts": _attempts,
+    "GET /v1/setup_intents": _nothing(),
+    "POST /v1/setup_intents": _nothing(usage="on_session"),
+    "GET /v1/setup_intents/{id}": _on(Stall.setup),
+    "POST /v1/setup_intents/{id}": _on(Stall.setup, description="Later"),
+    "POST /v1/setup_intents/{id}/cancel": _on(Stall.setup),
+    "POST /v1/setup_intents/{id}/confirm": _on(Stall.setup, payment_method="pm_card_visa"),
+    "POST /v1/tokens": _nothing(card=CARD),
+    "GET /v1/tokens/{id}": _on(Stall.token),
+    "GET /v1/webhook_endpoints": _nothing(),
+    "POST /v1/webhook_endpoints": _nothing(url=HOOK, enabled_events=["charge.failed"]),
+    "GET /v1/webhook_endpoints/{id}": _on(Stall.endpoint),
+    "POST /v1/webhook_endpoints/{id}": _on(Stall.endpoint, description="Hook"),
+    "DELETE /v1/webhook_endpoints/{id}": _on(Stall.endpoint),
+}
+
+
+async def _first(pair: Awaitable[tuple[str, str]]) -> str:
+    return (await pair)[0]
+
+
+async def _second(pair: Awaitable[tuple[str, str]]) -> str:
+    return (await pair)[1]
+
+
+def name_of(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+def routes(*methods: str) -> list[Route]:
+    """The routes of the table with one of `methods` (all, where none is named), in a fixed order."""
+    return sorted((entry for entry in ROUTES if not methods or entry.method in methods), key=name_of)
+
+
+def path_of(route: Route, ids: tuple[str, ...]) -> str:
+    """The route's path with `ids` in the places of its braces."""
+    left = list(ids)
+    path = "/".join(left.pop(0) if part.startswith("{") else part for part in route.path.split("/"))
+    assert not left, f"{name_of(route)} has fewer ids than {ids}"
+    return path
+
+
+def references(route: Route) -> list[tuple[str, ...]]:
+    """The parameters that name another object by its id, each as its path: `("invoice_settings",
+    "default_payment_method")`."""
+    return list(_references(route.params, ()))
+
+
+def _references(parameter: Parameter, path: tuple[str, ...]) -> Any:
+    match parameter:
+        case Id():
+            yield path
+        case Object(members=members):
+            for name, member in members.items():
+                yield from _references(member, (*path, name))
+        case AnyOf(definitions=definitions):
+            for definition in definitions:
+                yield from _references(definition, path)
+        case Array(of=of):
+            yield from _references(of, (*path, "0"))
+
+
+# Ids in parameters that are not typed as such: what they hold may also be a token's or an alias.
+LOOSE = {
+    "POST /v1/payment_methods": [("card", "token")],
+    "POST /v1/payment_intents": [("payment_method_data", "card", "token")],
+    "POST /v1/payment_intents/{id}/confirm": [("payment_method_data", "card", "token")],
+    "POST /v1/setup_intents/{id}/confirm": [("payment_method_data", "card", "token")],
+}

@@ -1,0 +1,68 @@
+"""Servers with bugs, which the kill -9 harness has to catch: which, how soon, and by which of its rules.
+
+Two files run them, so that two test workers can.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tillway.crash.run import Plan, describe, run
+from tillway.crash.stores import StoreName
+
+MUTANTS = Path(__file__).parent / "crash_mutants"
+
+SEED = 2027
+SEEDS_MAX = 5
+
+
+class Bug(NamedTuple):
+    """`kills` are those of one run; `rule` is the one that is broken."""
+
+    mutant: str
+    kills: int
+    rule: str
+    store: StoreName = "sqlite"
+
+    def __str__(self) -> str:
+        return f"{self.mutant} on {self.store}"
+
+
+OF_MONEY = (
+    Bug("cancels_too_late", 30, "payouts are the bank's payouts"),
+    Bug("declines_on_timeout", 15, "charges are the bank's authorizations"),
+    Bug("ignores_versions", 15, "the sums agree"),
+    Bug("ignores_versions", 10, "the sums agree", "postgresql"),
+    Bug("mints_a_new_reference", 20, "charges are the bank's authorizations"),
+    Bug("notes_the_payment_later", 40, "orders end well"),
+)
+
+OF_PROMISES = (
+    Bug("acknowledges_a_lost_commit", 12, "what was said is so", "postgresql"),
+    Bug("answers_before_it_commits", 20, "what was said is so"),
+    Bug("forgets_the_key", 15, "one key, one payment"),
+    Bug("loses_the_task", 15, "nothing is left under way"),
+    Bug("settles_twice", 20, "events are told once"),
+)
+
+
+def assert_caught(bug: Bug, directory: Path) -> None:
+    """By the rule that it breaks, and not merely because something else falls over. Where a kill lands is chance, so a
+    bug has SEEDS_MAX runs to show itself in; one that shows in none of them is not caught."""
+    told = ""
+    for nth in range(SEEDS_MAX):
+        plan = Plan(
+            directory=directory / f"run{nth}",
+            store=bug.store,
+            kills=bug.kills,
+            seed=SEED + nth,
+            mutant=MUTANTS / f"{bug.mutant}.py",
+            last_lease_seconds=3,
+        )
+        report = asyncio.run(run(plan))
+        if bug.rule in {violation.rule for violation in report.violations}:
+            return
+        told = describe(report, plan)
+    pytest.fail(f"{bug.rule!r} was never violated\n{told}")

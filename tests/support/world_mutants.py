@@ -1,0 +1,351 @@
+"""Bugs put into the engine on purpose, one at a time: what the worlds are worth is shown by their catching each.
+
+A mutant is a context manager that replaces one attribute of one seam, and the checks of which one must find it.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tillway.connectors.port import NeverSeen
+from tillway.connectors.transport import converse
+from tillway.domain import payment_intent, payout, refund, stored_credit
+from tillway.domain.attempt import Attempt, reference_of
+from tillway.domain.audit import AuditBatch, Change
+from tillway.domain.ledger import Entry
+from tillway.domain.outcome import Declined, Outcome, Pending, Succeeded, Unknown
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.record import Changes
+from tillway.engine import attempts
+from tillway.engine.attempts import Attempts
+from tillway.engine.audit import chain
+from tillway.engine.audit import entries as trail
+from tillway.engine.core import Engine
+from tillway.operations import orders
+from tillway.store.port import Write
+from tillway.testing.memory_store import MemoryStore
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def a_new_reference_for_every_sending() -> AbstractContextManager[None]:
+    made: dict[str, int] = {}
+
+    def another(scope_key: str, attempt: Attempt) -> str:
+        made[attempt.id] = made.get(attempt.id, 0) + 1
+        return f"{reference_of(scope_key, attempt)[:-1]}{made[attempt.id] % 10}"
+
+    return replaced(attempts, "reference_of", another)
+
+
+def a_time_out_means_declined() -> AbstractContextManager[None]:
+    async def impatient(*arguments: Any) -> Any:
+        outcome = await converse(*arguments)
+        return Declined() if isinstance(outcome, Unknown) else outcome
+
+    return replaced(attempts, "converse", impatient)
+
+
+def never_seen_is_taken_for_no() -> AbstractContextManager[None]:
+    """What the bank has not seen yet may still be on its way to it."""
+
+    async def hasty(*arguments: Any) -> Any:
+        outcome = await converse(*arguments)
+        return Declined() if isinstance(outcome, NeverSeen) else outcome
+
+    return replaced(attempts, "converse", hasty)
+
+
+def a_pending_debit_counts_as_paid() -> AbstractContextManager[None]:
+    async def hopeful(*arguments: Any) -> Any:
+        outcome = await converse(*arguments)
+        return Succeeded(outcome.bank_id, outcome.notices) if isinstance(outcome, Pending) else outcome
+
+    return replaced(attempts, "converse", hopeful)
+
+
+def _writes_without(dropped: Callable[[Write], bool]) -> AbstractContextManager[None]:
+    original = Engine._writes
+
+    async def fewer(self: Engine, *arguments: Any) -> tuple[list[Write], set[str]]:
+        writes, queues = await original(self, *arguments)
+        return [write for write in writes if not dropped(write)], queues
+
+    return replaced(Engine, "_writes", fewer)
+
+
+def the_attempt_is_never_written() -> AbstractContextManager[None]:
+    return _writes_without(lambda write: "/att_" in write.key and write.body is not None)
+
+
+def the_attempt_is_never_deleted() -> AbstractContextManager[None]:
+    return _writes_without(lambda write: "/att_" in write.key and write.body is None)
+
+
+def _in_a_commit_of_its_own(prefix: str) -> AbstractContextManager[None]:
+    original = Engine._commit
+
+    async def twice(self: Engine, caller: Any, writes: Sequence[Write], completes: Any) -> bool:
+        apart = [write for write in writes if f"/{prefix}_" in write.key]
+        rest = [write for write in writes if write not in apart]
+        if rest and not await original(self, caller, rest, completes):
+            return False
+        return not apart or await original(self, caller, apart, completes)
+
+    return replaced(Engine, "_commit", twice)
+
+
+def the_idempotency_record_has_a_commit_of_its_own() -> AbstractContextManager[None]:
+    return _in_a_commit_of_its_own("idem")
+
+
+def events_have_a_commit_of_their_own() -> AbstractContextManager[None]:
+    return _in_a_commit_of_its_own("evt")
+
+
+class CarelessStore(MemoryStore):
+    """Takes a charge at whatever version it comes."""
+
+    careless_of = "/ch_"
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        await super().commit([self._at_any_version(write) for write in writes])
+
+    def _at_any_version(self, write: Write) -> Write:
+        found = self._rows.get(write.key)
+        if self.careless_of not in write.key or found is None:
+            return write
+        return msgspec.structs.replace(write, version=found.version)
+
+
+class CarelessStoreOfCustomers(CarelessStore):
+    """Takes a customer at whatever version they come: two that race spend the same credit."""
+
+    careless_of = "/cus_"
+
+
+def settling_twice_posts_twice() -> AbstractContextManager[None]:
+    original = payment_intent.settle
+
+    def forgetful(payment: PaymentIntent, attempt: Attempt, *arguments: Any, **named: Any) -> Changes:
+        payment = msgspec.structs.replace(payment, attempt=attempt.id)
+        return original(payment, attempt, *arguments, **named)
+
+    return replaced(payment_intent, "settle", forgetful)
+
+
+def the_security_code_is_kept_for_the_next_try() -> AbstractContextManager[None]:
+    original = Attempts._converse
+    kept: dict[str, str | None] = {}
+
+    async def again(self: Attempts, connection: Any, scope: Any, attempt: Attempt, *rest: Any, **named: Any) -> Outcome:
+        code = kept[attempt.id] = named["cvc"] or kept.get(attempt.id)
+        return await original(self, connection, scope, attempt, *rest, **(named | {"cvc": code}))
+
+    return replaced(Attempts, "_converse", again)
+
+
+def _read_back_as(fate: str) -> AbstractContextManager[None]:
+    async def guess(self: Engine, writes: Sequence[Write]) -> str:
+        return fate
+
+    return replaced(Engine, "_read_back", guess)
+
+
+def an_unknown_commit_counts_as_done() -> AbstractContextManager[None]:
+    return _read_back_as("happened")
+
+
+def an_unknown_commit_is_decided_anew() -> AbstractContextManager[None]:
+    return _read_back_as("beaten")
+
+
+def credit_is_spent_without_an_entry() -> AbstractContextManager[None]:
+    original = stored_credit.spend
+
+    def unbooked(*arguments: Any, **named: Any) -> Changes:
+        changes = original(*arguments, **named)
+        return msgspec.structs.replace(
+            changes, records=tuple(record for record in changes.records if not isinstance(record, Entry))
+        )
+
+    return replaced(stored_credit, "spend", unbooked)
+
+
+def a_failed_refund_stays_on_the_charge() -> AbstractContextManager[None]:
+    original = refund.fail
+
+    def halfway(owed: Any, charge: Any, *arguments: Any) -> Changes:
+        changes = original(owed, charge, *arguments)
+        return msgspec.structs.replace(
+            changes, records=tuple(record for record in changes.records if record.id != charge.id)
+        )
+
+    return replaced(refund, "fail", halfway)
+
+
+def payouts_move_no_guard() -> AbstractContextManager[None]:
+    return _writes_without(lambda write: "/pog_" in write.key)
+
+
+def a_payout_is_begun_without_a_commit() -> AbstractContextManager[None]:
+    async def at_once(self: Attempts, caller: Any, attempt: Attempt) -> Attempt:
+        return msgspec.structs.replace(attempt, state="new")
+
+    return replaced(Attempts, "_begin", at_once)
+
+
+def a_payout_under_way_can_be_cancelled() -> AbstractContextManager[None]:
+    original = payout.cancel
+
+    def late(paid_out: Any, attempt: Attempt | None, *arguments: Any) -> Changes:
+        if attempt is not None:
+            attempt = msgspec.structs.replace(attempt, state="scheduled")
+        return original(paid_out, attempt, *arguments)
+
+    return replaced(payout, "cancel", late)
+
+
+def a_failed_payout_keeps_the_money() -> AbstractContextManager[None]:
+    original = payout.fail
+
+    def unbooked(*arguments: Any) -> Changes:
+        changes = original(*arguments)
+        return msgspec.structs.replace(
+            changes, records=tuple(record for record in changes.records if not isinstance(record, Entry))
+        )
+
+    return replaced(payout, "fail", unbooked)
+
+
+class CarelessStoreOfProducts(CarelessStore):
+    """Takes a product at whatever version it comes: two orders that race get the same item."""
+
+    careless_of = "/prod_"
+
+
+def versions_of_products_are_ignored() -> AbstractContextManager[None]:
+    """With the store above. Orders take no turns then: these spare conflicts within a process, and would hide the bug
+    from all but those that race between processes."""
+
+    @asynccontextmanager
+    async def at_once(*arguments: Any) -> AsyncIterator[None]:
+        yield
+
+    return replaced(orders, "_turn", at_once)
+
+
+def an_order_is_noted_after_its_payment() -> AbstractContextManager[None]:
+    return _in_a_commit_of_its_own("ord")
+
+
+def a_failed_order_keeps_its_payment() -> AbstractContextManager[None]:
+    async def keep(*arguments: Any) -> Changes:
+        return Changes()
+
+    return replaced(orders, "_given_back", keep)
+
+
+def each_request_for_a_delivery_has_a_reference_of_its_own() -> AbstractContextManager[None]:
+    original = orders._reference
+    asked: dict[str, int] = {}
+
+    def another(*arguments: Any) -> str:
+        reference = original(*arguments)
+        asked[reference] = asked.get(reference, 0) + 1
+        return f"{reference}{asked[reference]}"
+
+    return replaced(orders, "_reference", another)
+
+
+def stock_is_released_whether_or_not_it_was_held() -> AbstractContextManager[None]:
+    original = orders._releasing
+
+    def always(order_id: str, counts: dict[str, int]) -> Any:
+        work = original(order_id, counts)
+
+        async def release(load: Any, at: Any) -> Changes:
+            changes = await work(load, at)
+            if changes.records:
+                return changes
+            products = await orders._products(load, counts)
+            freed = [
+                msgspec.structs.replace(found, available_count=found.available_count + counts[found.product_id])
+                for found in products.values()
+                if found is not None
+            ]
+            return Changes(records=tuple(freed))
+
+        return release
+
+    return replaced(orders, "_releasing", always)
+
+
+def a_write_that_the_audit_trail_does_not_tell() -> AbstractContextManager[None]:
+    original = trail.changes_of
+
+    def silent(*arguments: Any) -> list[Change]:
+        return [change for change in original(*arguments) if not change.id.startswith("re_")]
+
+    return replaced(trail, "changes_of", silent)
+
+
+def an_entry_is_lost_from_its_batch() -> AbstractContextManager[None]:
+    original = chain.next_batch
+
+    def fewer(scope_key: str, last: Any, entries: Any, *rest: Any) -> AuditBatch:
+        return original(scope_key, last, entries[1:] if len(entries) > 1 else entries, *rest)
+
+    return replaced(chain, "next_batch", fewer)
+
+
+class Mutant(NamedTuple):
+    """`checks`: those of the worlds' checks that may be the first to find it. `store`: for a bug in the store."""
+
+    bug: Callable[[], AbstractContextManager[None]] | None
+    checks: tuple[str, ...]
+    store: type[MemoryStore] = MemoryStore
+
+    def __str__(self) -> str:
+        return self.bug.__name__ if self.bug is not None else self.store.__name__
+
+
+MUTANTS = (
+    Mutant(a_new_reference_for_every_sending, ("durable first", "performed once")),
+    Mutant(a_time_out_means_declined, ("declined",)),
+    Mutant(never_seen_is_taken_for_no, ("declined",)),
+    Mutant(a_pending_debit_counts_as_paid, ("declined", "bank", "money")),
+    Mutant(the_attempt_is_never_written, ("durable first",)),
+    Mutant(the_attempt_is_never_deleted, ("liveness",)),
+    Mutant(the_idempotency_record_has_a_commit_of_its_own, ("one payment", "same answer", "liveness")),
+    Mutant(events_have_a_commit_of_their_own, ("events",)),
+    Mutant(None, ("bounds", "bank", "money"), CarelessStore),
+    Mutant(settling_twice_posts_twice, ("events", "money", "final", "liveness", "error inside")),
+    Mutant(the_security_code_is_kept_for_the_next_try, ("cvc",)),
+    Mutant(an_unknown_commit_counts_as_done, ("promise", "durable first", "error inside")),
+    Mutant(an_unknown_commit_is_decided_anew, ("one payment",)),
+    Mutant(a_failed_refund_stays_on_the_charge, ("bank", "money")),
+    Mutant(a_write_that_the_audit_trail_does_not_tell, ("audit",)),
+    Mutant(an_entry_is_lost_from_its_batch, ("audit",)),
+    Mutant(None, ("credit",), CarelessStoreOfCustomers),
+    Mutant(credit_is_spent_without_an_entry, ("credit",)),
+    Mutant(payouts_move_no_guard, ("overdrawn", "one default")),
+    Mutant(a_payout_is_begun_without_a_commit, ("cancelled", "declined", "money")),
+    Mutant(a_payout_under_way_can_be_cancelled, ("cancelled", "declined")),
+    Mutant(a_failed_payout_keeps_the_money, ("money",)),
+    Mutant(versions_of_products_are_ignored, ("stock", "audit", "error inside"), CarelessStoreOfProducts),
+    Mutant(an_order_is_noted_after_its_payment, ("one payment", "one order", "error inside")),
+    Mutant(a_failed_order_keeps_its_payment, ("placed",)),
+    Mutant(each_request_for_a_delivery_has_a_reference_of_its_own, ("deliveries",)),
+    Mutant(stock_is_released_whether_or_not_it_was_held, ("stock",)),
+)
