@@ -1,4 +1,4 @@
-"""The keys that sign access tokens, as they are kept; what is taken of tokens is in tests/http/test_access_tokens.py."""
+"""The keys that sign access tokens, as stored; tests/http/test_access_tokens.py has the tokens themselves."""
 
 import base64
 from pathlib import Path
