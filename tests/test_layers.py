@@ -5,7 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -234,6 +234,21 @@ def test_the_table_has_no_circle() -> None:
     graph = {room: {target.partition(".")[0] for target in allowed} for room, allowed in MAY_IMPORT.items()}
     order = list(TopologicalSorter(graph).static_order())
     assert order[0] in ("domain", "settings", "data_directory") and order[-1] == "crash"
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    """A circle of modules is opened, not hidden inside a function or behind TYPE_CHECKING."""
+    modules = {".".join(path.relative_to(SOURCE.parent).with_suffix("").parts) for path in _files()}
+    graph = {
+        ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts): {
+            module for _, module in _imported(path) if module in modules
+        }
+        for path in _files()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as circle:
+        pytest.fail(" imports ".join(reversed(circle.args[1])))
 
 
 def test_every_entry_of_the_table_is_there() -> None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -38,11 +38,9 @@ from tillway.sandbox.bank import BankOperation
 from tillway.sandbox.cards import ALIAS_CVC
 from tillway.simulation.audit_check import audit_damage
 from tillway.simulation.virtual_loop import LIFE
+from tillway.simulation.world import Process, Violation, World
 from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Write
-
-if TYPE_CHECKING:
-    from tillway.simulation.worlds import Process, World
 
 R = TypeVar("R", bound=Record)
 
@@ -52,33 +50,17 @@ PAID = ("Accepted", "Pending")
 FINAL = {"succeeded", "canceled"}
 
 
-class Violation(AssertionError):
-    """Something that must be true of every world is not. `check` names what."""
-
-    def __init__(self, check: str, text: str) -> None:
-        super().__init__(f"{check}: {text}")
-        self.check = check
-        self.text = text
-
-
 class Watch:
     """Looks at every commit, every request to the bank and every answer, as it happens."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
         self._durable: set[str] = set()
         """References whose attempts have been durable at some time."""
         self._final: dict[str, str] = {}
-        self._cvcs_made = 0
         self._cvcs_spent: set[str] = set()
 
-    def new_cvc(self) -> str:
-        """A security code that no other card of this world has."""
-        self._cvcs_made += 1
-        assert self._cvcs_made < 877
-        return str(int(ALIAS_CVC) + self._cvcs_made)
-
-    def committed(self, process: "Process", writes: Sequence[Write]) -> None:
+    def committed(self, process: Process, writes: Sequence[Write]) -> None:
         world = self._world
         world.tell(process.name, f"commits {' '.join(_briefly(write) for write in writes)}")
         for write in writes:
@@ -144,7 +126,7 @@ class Watch:
         if operation is not None and operation.status in PAID and operation.refund != "fails_later":
             self._world.violate("declined", f"{id} failed, and the bank says {operation.status}")
 
-    def sends(self, process: "Process", request: port.Request) -> None:
+    def sends(self, process: Process, request: port.Request) -> None:
         """A process is about to talk to the bank."""
         world = self._world
         if request.body is None:
@@ -166,7 +148,7 @@ class Watch:
             self._world.violate("cvc", f"{request.path}: a security code was sent twice")
         self._cvcs_spent.add(cvc)
 
-    def answered(self, process: "Process", asked: Any, response: Response) -> None:
+    def answered(self, process: Process, asked: Any, response: Response) -> None:
         """A process has made up its answer, and it has not been sent yet."""
         world = self._world
         if response.status >= 500 and not (response.status == 503 and self._store_is_poor()):
@@ -244,7 +226,7 @@ class Books:
         return self._by_kind[kind]  # type: ignore[return-value]
 
 
-async def books_of(world: "World", scope_key: str) -> Books:
+async def books_of(world: World, scope_key: str) -> Books:
     rows: list[Row] = []
     after: str | None = None
     while True:
@@ -259,7 +241,7 @@ async def books_of(world: "World", scope_key: str) -> Books:
     return Books(scope_key, [decode(id, body) for id, body in ids if id.startswith(kept)])
 
 
-async def work_left(world: "World") -> str:
+async def work_left(world: World) -> str:
     """What is still to be done, in words; empty where nothing is."""
     for merchant in world.merchants:
         scope = merchant.scope.key
@@ -275,13 +257,13 @@ async def work_left(world: "World") -> str:
     return ""
 
 
-async def left_over(world: "World", clients: "list[asyncio.Task[None]]") -> str:
+async def left_over(world: World, clients: "list[asyncio.Task[None]]") -> str:
     waiting = sum(not client.done() for client in clients)
     notices = world.notices_under_way
     return f"{waiting} clients and {notices} notices wait; {await work_left(world) or 'no work left'}"
 
 
-async def check(world: "World") -> None:
+async def check(world: World) -> None:
     """Everything that must be true of a world at rest. Raises Violation."""
     for merchant in world.merchants:
         books = await books_of(world, merchant.scope.key)
@@ -307,7 +289,7 @@ async def check(world: "World") -> None:
 class _AheadOf(Clock):
     """So far ahead of a world that every entry of its audit trail has come of age."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: World) -> None:
         super().__init__(lambda: world.time_ns() + AHEAD_SECONDS * 1_000_000_000, world.text_of)
 
 
@@ -597,7 +579,7 @@ def _check_events(books: Books) -> None:
         expect("refund.failed", refund.id, int(refund.status == "failed"))
 
 
-def _check_answers(world: "World", books: Books) -> None:
+def _check_answers(world: World, books: Books) -> None:
     made: Counter[str] = Counter()
     for payment in books.of(PaymentIntent).values():
         made[payment.metadata.get("request", "")] += 1

@@ -3,16 +3,12 @@
 import asyncio
 from collections.abc import Iterator
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from tillway.domain.account import Scope
-from tillway.domain.idempotency import record_id
 from tillway.http.messages import Request, Response
-
-if TYPE_CHECKING:
-    from tillway.simulation.worlds import Merchant, World
+from tillway.simulation.world import Answer, Asked, Merchant, World
 
 ORDERS_MAX = 3
 TRIES_MAX = 200
@@ -54,38 +50,7 @@ ADDRESSES = ("anna@example.org", "pending@example.com", "no_account@example.com"
 _JSON = {"content-type": "application/json"}
 
 
-class Answer(msgspec.Struct):
-    """What a client was told."""
-
-    status: int
-    body: bytes
-
-    @property
-    def document(self) -> dict[str, Any]:
-        found = msgspec.json.decode(self.body)
-        assert isinstance(found, dict)
-        return found
-
-
-class Asked(msgspec.Struct):
-    """One thing that a client wants once, however often it says so."""
-
-    who: str
-    scope: Scope
-    path: str
-    params: dict[str, Any]
-    key: str | None
-    answers: list[Answer]
-    given_up: bool = False
-    method: str = "POST"
-
-    @property
-    def record(self) -> str | None:
-        """The id of the idempotency record, where there is a key."""
-        return record_id(self.key) if self.key is not None else None
-
-
-def clients_of(world: "World") -> list["Client"]:
+def clients_of(world: World) -> list["Client"]:
     """Who wants something in this world, each an order of its own."""
     names = [f"o{number}" for number in range(1, world.random.randint(1, ORDERS_MAX) + 1)]
     kinds = (Client, Client, Client, Treasurer)
@@ -95,7 +60,7 @@ def clients_of(world: "World") -> list["Client"]:
 class Client:
     """Somebody who pays, and perhaps captures, cancels or refunds, alone or at odds with a colleague."""
 
-    def __init__(self, world: "World", merchant: "Merchant", name: str) -> None:
+    def __init__(self, world: World, merchant: Merchant, name: str) -> None:
         self.world = world
         self.random: Random = world.random
         self.merchant = merchant
@@ -249,7 +214,7 @@ class Client:
                 return token["id"] if token is not None else "tok_visa"
 
     def _card(self) -> dict[str, Any]:
-        return {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": self.world.watch.new_cvc()}
+        return {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": self.world.new_cvc()}
 
     def _follow_ups(self, paid: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Some of these make no sense: that is for the engine to say."""

@@ -6,12 +6,10 @@ where its payment was taken and stays, and nowhere else; every line of it is del
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from tillway.connectors.port import Arranged, Consignment, Undeliverable, Unreachable
-from tillway.domain.account import SCOPE_KEY_LENGTH
 from tillway.domain.charge import Charge
 from tillway.domain.event import Event
 from tillway.domain.order import Order
@@ -19,11 +17,8 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.product import Product
 from tillway.sandbox.courier import delivery_id
 from tillway.simulation.checks import Books, fail
-from tillway.simulation.clients import ALIASES, Asked, Client
-from tillway.store.codec import decode
-
-if TYPE_CHECKING:
-    from tillway.simulation.worlds import Process, World
+from tillway.simulation.clients import ALIASES, Client
+from tillway.simulation.world import Asked, World
 
 ADDRESSES = ("1 Main Street",) * 6 + ("Undeliverable", "Courier Down 2", "Courier Down 9", "Courier Silent 1")
 STOCKS = (1, 1, 2, 5)
@@ -31,7 +26,7 @@ PRICES = (1, 24, 4200)
 """In minor units: yen have no others."""
 
 
-def buyers_of(world: "World") -> list[Client]:
+def buyers_of(world: World) -> list[Client]:
     """Who orders something in this world; in most of them nobody."""
     names = [f"b{number}" for number in range(1, world.random.choice((0, 0, 0, 1, 1, 2)) + 1)]
     return [Buyer(world, world.random.choice(world.merchants), name) for name in names]
@@ -117,60 +112,7 @@ class Buyer(Client):
         return asked
 
 
-class ProcessCourier:
-    """The way from one process to the world's delivery service and back."""
-
-    def __init__(self, process: "Process") -> None:
-        self._process = process
-        self._world = process.world
-
-    async def arrange(self, consignment: Consignment) -> Arranged | Undeliverable | Unreachable:
-        process, world, reference = self._process, self._world, consignment.reference
-        await self._durable_first(reference)
-        world.tell(process.name, f"asks for the delivery {reference[SCOPE_KEY_LENGTH:]}")
-        await process.point("before a send")
-        if world.strikes("refused"):
-            return Unreachable("simulated: connection refused")
-        if world.strikes("request late"):
-            world.late_under_way += 1
-            world.later(world.random.choice((0.1, 1.0, 8.0)), self._arrange_late, consignment)
-            return Unreachable("simulated: no answer, and the request is on its way")
-        answer = await world.courier.arrange(consignment)
-        if world.strikes("answer slow"):
-            await asyncio.sleep(world.random.uniform(0.1, 9.0))
-        await process.point("after a send")
-        if world.strikes("answer lost"):
-            return Unreachable("simulated: no answer, and it was taken")
-        world.tell(process.name, f"  {answer}")
-        return answer
-
-    def _arrange_late(self, consignment: Consignment) -> None:
-        async def arrange() -> None:
-            self._world.tell("courier", f"hears late of {consignment.reference[SCOPE_KEY_LENGTH:]}")
-            await self._world.courier.arrange(consignment)
-            self._world.late_under_way -= 1
-
-        self._world.loop.create_task(arrange(), context=self._world.outside.copy())
-
-    async def cancel(self, reference: str) -> bool:
-        process, world = self._process, self._world
-        world.tell(process.name, f"cancels the delivery {reference[SCOPE_KEY_LENGTH:]}")
-        await process.point("before a send")
-        if world.strikes("refused"):
-            return False
-        await world.courier.cancel(reference)
-        await process.point("after a send")
-        return not world.strikes("answer lost")
-
-    async def _durable_first(self, reference: str) -> None:
-        scope, suffix = reference[:SCOPE_KEY_LENGTH], reference[SCOPE_KEY_LENGTH:].partition(".")[0]
-        row = await self._world.store.get(f"{scope}/ord_{suffix}")
-        order = decode(f"ord_{suffix}", row.body) if row is not None else None
-        if not isinstance(order, Order) or order.step("arrange_delivery") is None:
-            self._world.violate("durable first", f"{reference} was sent before its order had come to it")
-
-
-def check_orders(world: "World", books: Books) -> None:
+def check_orders(world: World, books: Books) -> None:
     """Orders, their payments, their stock and their deliveries say the same. Raises Violation."""
     orders = books.of(Order)
     named = Counter(order.order_id for order in orders.values())
@@ -203,7 +145,7 @@ def check_orders(world: "World", books: Books) -> None:
             fail("stock", f"{product.product_id}: available, reserved, sold are {counts}; they should be {due}")
 
 
-def _check_end(world: "World", books: Books, order: Order) -> None:
+def _check_end(world: World, books: Books, order: Order) -> None:
     payment = books.of(PaymentIntent).get(order.payment or "")
     charge = books.of(Charge).get(payment.latest_charge or "") if payment is not None else None
     kept = charge is not None and charge.captured and not charge.refunded

@@ -1,0 +1,702 @@
+"""One simulated world: its store, its bank, its clock and its faults, and the engine processes that live in it."""
+
+import asyncio
+import contextvars
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
+
+from tillway.connectors import port
+from tillway.connectors.http_bank import OPERATIONS, read_notice
+from tillway.connectors.port import (
+    Arranged,
+    Connector,
+    Consignment,
+    Transport,
+    TransportError,
+    Undeliverable,
+    Unreachable,
+)
+from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, Account, Scope
+from tillway.domain.api_key import ApiKey, key_id
+from tillway.domain.cards import Secret
+from tillway.domain.credentials import Grant
+from tillway.domain.idempotency import record_id
+from tillway.domain.order import Order
+from tillway.domain.payout import Recipient
+from tillway.domain.refusal import Refused
+from tillway.engine.access_tokens import AccessTokens
+from tillway.engine.attempts import Attempts
+from tillway.engine.caller import Caller, Settings
+from tillway.engine.card_vault import CardVault
+from tillway.engine.clock import Clock
+from tillway.engine.connections import ConfiguredConnections
+from tillway.engine.core import Engine
+from tillway.engine.ids import ALPHABET
+from tillway.engine.mail import Mail
+from tillway.engine.platform import Platform
+from tillway.engine.runner import Runner
+from tillway.engine.webhooks.delivery import Webhooks
+from tillway.http.app import Api
+from tillway.http.authentication import Access
+from tillway.http.messages import Request, Response
+from tillway.http.render import Renderer
+from tillway.http.request_log import Refusals
+from tillway.operations import orders, payouts
+from tillway.sandbox.bank import Bank
+from tillway.sandbox.cards import ALIAS_CVC
+from tillway.sandbox.courier import SimulatedCourier
+from tillway.sandbox.simulator import Simulator
+from tillway.simulation.virtual_loop import LIFE, Life, VirtualLoop
+from tillway.store.codec import decode, encode
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Waiting, Write
+from tillway.vault.envelope import EnvelopeVault
+from tillway.vault.port import KeyMissing
+from tillway.vault.signer import Es256Signer
+
+EPOCH_SECONDS = 1_800_000_000
+"""When every world begins."""
+
+REST_WITHIN_SECONDS = 1800
+"""How long after the last fault everything has come to rest. Questions to the bank double their distance up to 15
+minutes, and a client that was told to come back does so ever more seldom."""
+
+PAYOUT_DELAYS_MS = (0, 500, 3000)
+"""How long payouts can be cancelled, in one world or another."""
+
+LEASE_MS = 3000
+ANSWER_WITHIN_SECONDS = 10.0
+ASK_AFTER_SECONDS = 0.5
+
+MERCHANTS = 2
+TRACE_MAX = 20_000
+
+FAULTS: dict[str, tuple[float, ...]] = {
+    "crash": (0.0, 0.01, 0.04, 0.1),
+    "freeze": (0.0, 0.0, 0.01, 0.03),
+    "commit happened, nobody knows": (0.0, 0.0, 0.03, 0.15),
+    "commit did not happen, nobody knows": (0.0, 0.0, 0.03, 0.15),
+    "commit happens later, nobody knows": (0.0, 0.0, 0.0, 0.05),
+    "store unreadable": (0.0, 0.0, 0.0, 0.03),
+    "store unwritable": (0.0, 0.0, 0.0, 0.1),
+    "slow store": (0.0, 0.1, 0.5),
+    "refused": (0.0, 0.0, 0.1, 0.4),
+    "request lost": (0.0, 0.05, 0.3),
+    "request late": (0.0, 0.05, 0.3),
+    "answer lost": (0.0, 0.05, 0.3),
+    "answer slow": (0.0, 0.05, 0.3),
+    "error before": (0.0, 0.0, 0.1, 0.3),
+    "error after": (0.0, 0.0, 0.1, 0.3),
+    "throttled": (0.0, 0.0, 0.1, 0.5),
+    "client's request lost": (0.0, 0.02, 0.1),
+    "client's answer lost": (0.0, 0.05, 0.2),
+    "notice": (0.0, 0.2, 0.8),
+}
+"""What can go wrong, and how probable it may be each time it could. Every world draws one of each row, so that some
+worlds know one fault only, and others all of them."""
+
+SKEWS_MS = (0, -1500, -100, 100, 1500)
+"""How far the clocks of processes are apart, in worlds where they are."""
+
+A_WEEK_PASSES = 0.25
+WEEK_SECONDS = 7 * 86_400.0 + 60
+"""In this part of the worlds, some time after the first rest, the clients come back so much later."""
+
+FROZEN_MAX_SECONDS = 10.0
+RESTART_MAX_SECONDS = 5.0
+STORM_MAX_SECONDS = 20.0
+
+
+class Told(NamedTuple):
+    """One line of what happened: virtual seconds, who, what."""
+
+    at: float
+    who: str
+    what: str
+
+
+class Violation(AssertionError):
+    """Something that must be true of every world is not. `check` names what."""
+
+    def __init__(self, check: str, text: str) -> None:
+        super().__init__(f"{check}: {text}")
+        self.check = check
+        self.text = text
+
+
+class Answer(msgspec.Struct):
+    """What a client was told."""
+
+    status: int
+    body: bytes
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found = msgspec.json.decode(self.body)
+        assert isinstance(found, dict)
+        return found
+
+
+class Asked(msgspec.Struct):
+    """One thing that a client wants once, however often it says so."""
+
+    who: str
+    scope: Scope
+    path: str
+    params: dict[str, Any]
+    key: str | None
+    answers: list[Answer]
+    given_up: bool = False
+    method: str = "POST"
+
+    @property
+    def record(self) -> str | None:
+        """The id of the idempotency record, where there is a key."""
+        return record_id(self.key) if self.key is not None else None
+
+
+class Observer(Protocol):
+    """Watches a world while it lives, and calls `World.violate` where something must not be."""
+
+    def committed(self, process: "Process", writes: Sequence[Write]) -> None:
+        """A process has committed `writes`."""
+
+    def sends(self, process: "Process", request: port.Request) -> None:
+        """A process is about to send `request` to the bank."""
+
+    def discloses(self, request: port.Request) -> None:
+        """`request` has left the process: the bank may read it."""
+
+    def answered(self, process: "Process", asked: Asked, response: Response) -> None:
+        """A process has an answer for a client."""
+
+    def logged(self, record: logging.LogRecord) -> None:
+        """The platform has written a log line."""
+
+
+class World:
+    """Everything that outlives a process: store, bank, clients' knowledge, time and chance."""
+
+    def __init__(self, seed: int, store: Store, observe: "Callable[[World], Observer]") -> None:
+        self.random = Random(seed)
+        self.loop = VirtualLoop(Random(seed + 1))  # type: ignore[abstract]
+        self.store = store
+        self.bank = Bank(knows_all=True, operations_max=None, key=b"world")
+        self.outside = contextvars.copy_context()
+        self.weather = {fault: self.random.choice(odds) for fault, odds in FAULTS.items()}
+        self.crash_at = self.random.choice((0, self.random.randint(1, 80)))
+        """Besides chance: the process that comes to this crash point, counted through the world, is killed."""
+        self.skews_ms = self.random.choice(((0,), (0,), SKEWS_MS))
+        self.payout_delay_ms = self.random.choice(PAYOUT_DELAYS_MS)
+        self.points = 0
+        self.calm = False
+        self.week_passed = False
+        self.processes: list[Process] = []
+        self.processes_wanted = self.random.choice((1, 1, 2, 2, 3))
+        self.processes_made = 0
+        self.notices_under_way = 0
+        self.late_under_way = 0
+        self.asked: list[Asked] = []
+        self.merchants = [_merchant(i) for i in range(MERCHANTS)]
+        self.courier = SimulatedCourier()
+        self.stocked: dict[tuple[str, str], int] = {}
+        """How many of each product, by merchant, were there to be ordered."""
+        self.trace: list[Told] = []
+        self.met: Counter[str] = Counter()
+        self.violation: Violation | None = None
+        self.cvcs_made = 0
+        self.observer = observe(self)
+
+    def tell(self, who: str, what: str) -> None:
+        if len(self.trace) < TRACE_MAX:
+            self.trace.append(Told(self.loop.time(), who, what))
+
+    def violate(self, check: str, text: str) -> None:
+        """Remember the first; the world ends at its next look."""
+        if self.violation is None:
+            self.violation = Violation(check, text)
+            self.tell("CHECK", f"{check}: {text}")
+
+    def strikes(self, fault: str) -> bool:
+        """Whether that fault happens now."""
+        if self.calm or self.random.random() >= self.weather[fault]:
+            return False
+        self.met[fault] += 1
+        return True
+
+    def time_ns(self) -> int:
+        return EPOCH_SECONDS * 1_000_000_000 + round(self.loop.time() * 1e9)
+
+    def text_of(self, length: int) -> str:
+        return "".join(self.random.choices(ALPHABET, k=length))
+
+    def new_cvc(self) -> str:
+        """A security code that no other card of this world has."""
+        self.cvcs_made += 1
+        assert self.cvcs_made < 877
+        return str(int(ALIAS_CVC) + self.cvcs_made)
+
+    def later(self, seconds: float, callback: Callable[..., object], *args: Any) -> None:
+        """Call back outside of every process."""
+        self.loop.call_later(seconds, callback, *args, context=self.outside)
+
+    def start_process(self) -> None:
+        self.processes_made += 1
+        self.processes.append(Process(self, f"p{self.processes_made}"))
+
+    async def reachable(self) -> "Process":
+        """A process that takes requests, as soon as there is one."""
+        while not self.processes:
+            await asyncio.sleep(0.2)
+        return self.random.choice(self.processes)
+
+    # The bank's own voice.
+
+    def bank_was_asked(self, reference: str) -> None:
+        """Perhaps the bank also tells by a notice what it answered, once or more, before or after its answer."""
+        operation = self.bank.find(reference)
+        if operation is None or not self.strikes("notice"):
+            return
+        body = msgspec.json.encode(operation.answer())
+        for _ in range(self.random.choice((1, 1, 2, 3))):
+            self.notices_under_way += 1
+            self.later(self.random.choice((0.0, 0.001, 0.05, 1.0, 6.0)), self._send_notice, body, 0)
+
+    def _send_notice(self, body: bytes, tries: int) -> None:
+        self.loop.create_task(self._notice(body, tries), context=self.outside.copy())
+
+    async def _notice(self, body: bytes, tries: int) -> None:
+        process = await self.reachable()
+        heard = self.loop.create_future()
+        process.hear(body, heard)
+        if await heard or tries > 20:
+            self.notices_under_way -= 1
+            return
+        self.later(1.0 + tries, self._send_notice, body, tries + 1)
+
+
+class Merchant(msgspec.Struct):
+    scope: Scope
+    secret: str
+    writes: list[Write]
+
+
+def _merchant(number: int) -> Merchant:
+    scope = Scope(account=f"acct_worldmerchant{number:03d}", mode="test")
+    secret = f"sk_test_{number:040d}"
+    account = Account(id=scope.account, created=EPOCH_SECONDS)
+    key = ApiKey(
+        id=key_id(secret), created=EPOCH_SECONDS, account=scope.account, mode="test", kind="secret", hint="sk_test"
+    )
+    writes = [Write(f"{SYSTEM}/{record.id}", ABSENT, encode(record)) for record in (account, key)]
+    return Merchant(scope, secret, writes)
+
+
+class Process:
+    """An engine process: everything that a crash takes with it."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.life = Life()
+        self.context = world.outside.copy()
+        self.context.run(LIFE.set, self.life)
+        self.waiting: list[asyncio.Future[Any]] = []
+        """Who waits for an answer of this process, and hears of its end."""
+        store: Store = _ProcessStore(self)
+        skew_ns = world.random.choice(world.skews_ms) * 1_000_000
+        clock = Clock(lambda: world.time_ns() + skew_ns, world.text_of)
+        renderer = Renderer("http://world")
+        settings = Settings(
+            lease_ms=LEASE_MS,
+            answer_within_seconds=ANSWER_WITHIN_SECONDS,
+            payout_delay_ms=world.payout_delay_ms,
+            public_url="http://world",
+        )
+        engine = Engine(store, clock, settings, renderer)
+        cards = CardVault(EnvelopeVault(_OneKey(), _FINGERPRINT_KEY), store)
+        simulator = Simulator(bank=world.bank, ask_after_seconds=ASK_AFTER_SECONDS)
+        transport = _ProcessTransport(self, simulator.transport())
+
+        def build(kind: str, settings: object) -> tuple[Connector, Transport]:
+            return simulator, transport
+
+        connections = ConfiguredConnections(store, clock, build)
+        self.simulator = simulator
+        self.attempts = Attempts(engine, connections, cards)
+        webhooks = Webhooks(engine, renderer)
+        access = _Access(store)
+        refusals = Refusals()
+        couriers: dict[str, port.Courier] = {"test": ProcessCourier(self)}
+        tokens = AccessTokens(store, Es256Signer(_FINGERPRINT_KEY), clock, "http://world")
+        platform = Platform(
+            engine, self.attempts, cards, store, connections, access, webhooks, refusals, tokens, couriers
+        )
+        self.runner = Runner(
+            engine, self.attempts, webhooks.deliver, partial(orders.carry, platform), Mail(engine, None, "").send
+        )
+        self.platform = platform
+        self.api = Api(platform, renderer, access, refusals)
+        world.tell(name, "starts")
+        self.context.run(self.runner.start)
+
+    def crash(self, where: str) -> None:
+        """End here. A new process starts after a while."""
+        world = self.world
+        if self.life.ended:
+            return
+        self.life.ended = True
+        world.met[f"crash {where}"] += 1
+        world.tell(self.name, f"is killed {where}")
+        if self in world.processes:
+            world.processes.remove(self)
+        for answer in self.waiting:
+            world.later(world.random.uniform(0.0, 0.1), _give, answer, None)
+        self.waiting.clear()
+        world.later(world.random.choice((0.0, 0.1, 1.0, RESTART_MAX_SECONDS)), world.start_process)
+
+    async def point(self, where: str) -> None:
+        """A place where a process may be killed: whoever comes here then never goes on."""
+        world = self.world
+        world.points += 1
+        world.met[f"point {where}"] += 1
+        if world.strikes("crash") or (world.points == world.crash_at and not world.calm):
+            self.crash(where)
+            await world.loop.create_future()
+
+    async def pause(self) -> None:
+        """As long as a store takes: others go on meanwhile."""
+        world = self.world
+        if world.strikes("slow store"):
+            await asyncio.sleep(world.random.choice((0.001, 0.01, 0.1, 1.0)))
+        else:
+            await asyncio.sleep(0)
+
+    # Its doors.
+
+    def serve(self, asked: Asked, request: Request, answer: "asyncio.Future[Response | None]") -> None:
+        self._carry_out(self._serve(asked, request, answer), answer)
+
+    def disburse(self, scope: Scope, params: dict[str, Any], email: str, done: "asyncio.Future[None]") -> None:
+        """Pay a customer from the merchant's own money at the bank, as a dialect does."""
+        self._carry_out(self._disburse(scope, params, email, done), done)
+
+    def hear(self, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
+        self._carry_out(self._hear(body, heard), heard)
+
+    def _carry_out(self, work: Any, answer: "asyncio.Future[Any]") -> None:
+        self.waiting.append(answer)
+        self.world.loop.create_task(work, context=self.context.copy())
+
+    def _answered(self, answer: "asyncio.Future[Any]", value: object) -> None:
+        self.waiting.remove(answer)
+        self.world.later(self.world.random.choice((0.0, 0.001, 0.02)), _give, answer, value)
+
+    async def _serve(self, asked: Asked, request: Request, answer: "asyncio.Future[Response | None]") -> None:
+        response = await self.api.handle(request)
+        self.world.observer.answered(self, asked, response)
+        await self.point("before the answer")
+        if self.world.strikes("client's answer lost"):
+            self.waiting.remove(answer)
+            return
+        self._answered(answer, response)
+
+    async def _disburse(self, scope: Scope, params: dict[str, Any], email: str, done: "asyncio.Future[None]") -> None:
+        to = Recipient(type="email", email=email)
+        try:
+            await payouts.create(
+                self.platform, Caller.system(scope), params, door="disbursement", funding="provider", recipient=to
+            )
+        except Refused as refused:
+            if refused.code not in TRANSIENT:
+                raise
+        except Unavailable:
+            pass
+        self._answered(done, None)
+
+    async def _hear(self, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
+        taken = True
+        notice = read_notice(body)
+        self.world.tell(self.name, f"hears {notice.id}")
+        try:
+            await self.attempts.notice(notice, "simulator")
+        except Unavailable:
+            taken = False
+        except Refused as refused:
+            if refused.code not in TRANSIENT:
+                raise
+            taken = False
+        self._answered(heard, taken)
+
+
+TRANSIENT = ("busy", "lock_timeout", "idempotency_key_in_use")
+
+
+def _give(answer: "asyncio.Future[Any]", value: object) -> None:
+    if not answer.done():
+        answer.set_result(value)
+
+
+class _Access(Access):
+    """Keys at a time that stands still, so that a slow machine looks no key up twice where a fast one does not."""
+
+    async def key(self, header: str | None, *, now: float) -> tuple[Grant, Scope]:
+        return await super().key(header, now=EPOCH_SECONDS)
+
+    async def account(self, id: str, *, now: float) -> Account | None:
+        return await super().account(id, now=EPOCH_SECONDS)
+
+
+_FINGERPRINT_KEY = Secret(b"a world." * 4)
+
+
+class _OneKey:
+    """The simplest key wrapper: data keys as they are. The vault is not what worlds are about."""
+
+    def current_id(self) -> str:
+        return "kek_world"
+
+    def wrap(self, data_key: bytes, context: bytes) -> tuple[str, bytes]:
+        return "kek_world", data_key
+
+    def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
+        if key_id != "kek_world":
+            raise KeyMissing(key_id)
+        return wrapped
+
+
+class _ProcessStore:
+    """The world's store as one process reaches it: slowly, sometimes not at all, and with a crash on either side."""
+
+    on_batch: Callable[[int, float], None] | None = None
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._world = process.world
+        self._store = process.world.store
+
+    async def _reach(self) -> None:
+        await self._process.pause()
+        if self._world.strikes("store unreadable"):
+            raise Unavailable("simulated")
+
+    async def get(self, key: str) -> Row | None:
+        await self._reach()
+        return await self._store.get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Row]:
+        await self._reach()
+        return await self._store.get_many(keys)
+
+    async def query(
+        self,
+        index: str | None,
+        partition: str,
+        *,
+        after: str | None = None,
+        until: str | None = None,
+        limit: int = 100,
+        order: Literal["newest", "oldest"] = "newest",
+    ) -> list[Row]:
+        await self._reach()
+        return await self._store.query(index, partition, after=after, until=until, limit=limit, order=order)
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        process, world = self._process, self._world
+        await process.point("before a commit")
+        await process.pause()
+        if world.strikes("store unwritable"):
+            world.tell(process.name, "the store takes no commit")
+            raise Unavailable("simulated")
+        if world.strikes("commit did not happen, nobody knows"):
+            world.tell(process.name, "commit unknown, and it did not happen")
+            raise CommitUnknown("simulated")
+        if world.strikes("commit happens later, nobody knows"):
+            world.tell(process.name, "commit unknown, and it will happen")
+            world.late_under_way += 1
+            world.later(world.random.choice((0.0, 0.001, 0.02, 0.2, 1.0)), self._commit_late, tuple(writes))
+            raise CommitUnknown("simulated")
+        await self._commit(writes)
+        await process.point("after a commit")
+        await process.pause()
+        if world.strikes("commit happened, nobody knows"):
+            world.tell(process.name, "commit unknown, and it happened")
+            raise CommitUnknown("simulated")
+
+    async def _commit(self, writes: Sequence[Write]) -> None:
+        try:
+            await self._store.commit(writes)
+        except Conflict as conflict:
+            self._world.met["conflict"] += 1
+            self._world.tell(self._process.name, f"conflict over {conflict.key}")
+            raise
+        self._world.observer.committed(self._process, writes)
+
+    def _commit_late(self, writes: Sequence[Write]) -> None:
+        async def commit() -> None:
+            try:
+                await self._commit(writes)
+            except Conflict:
+                pass
+            finally:
+                self._world.late_under_way -= 1
+
+        self._world.loop.create_task(commit(), context=self._world.outside.copy())
+
+    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
+        process = self._process
+        if self._world.strikes("store unreadable"):
+            raise Unavailable("simulated")
+        rows = await self._store.claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit)
+        if rows:
+            self._world.tell(process.name, f"claims {', '.join(row.key.partition('/')[2] for row in rows)}")
+            await process.point("after a claim")
+            if self._world.strikes("commit happened, nobody knows"):
+                self._world.tell(process.name, "the claim's answer is lost")
+                raise CommitUnknown("simulated")
+        return rows
+
+    async def peek(
+        self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
+    ) -> list[Waiting]:
+        return await self._store.peek(queue, now_ms=now_ms, limit=limit, order=order)
+
+    async def purge_expired(self, *, now: int, limit: int) -> int:
+        await self._reach()
+        return await self._store.purge_expired(now=now, limit=limit)
+
+    async def close(self) -> None:
+        """The world's store goes on."""
+
+
+class _ProcessTransport:
+    """The way from one process to the bank and back."""
+
+    def __init__(self, process: Process, inner: Transport) -> None:
+        self._process = process
+        self._world = process.world
+        self._inner = inner
+
+    async def send(self, request: port.Request) -> port.Response:
+        process, world = self._process, self._world
+        world.observer.sends(process, request)
+        await process.point("before a send")
+        await asyncio.sleep(world.random.choice((0.0, 0.001, 0.05)))
+        response = await self._carry(request)
+        await process.point("after a send")
+        world.tell(process.name, f"  {response.status} {(response.body or {}).get('status', '')}")
+        return response
+
+    async def _carry(self, request: port.Request) -> port.Response:
+        world = self._world
+        if world.strikes("refused"):
+            raise self._failed("connection refused", spoken=False)
+        if world.strikes("throttled"):
+            return port.Response(429, {"message": "simulated"}, {"retry-after": world.random.choice(("0", "1"))})
+        world.observer.discloses(request)
+        if world.strikes("error before"):
+            return port.Response(503, {"message": "simulated"})
+        if world.strikes("request lost"):
+            await asyncio.sleep(2.0)
+            raise self._failed("no answer, and the request was lost", spoken=True)
+        if world.strikes("request late"):
+            world.late_under_way += 1
+            world.later(world.random.choice((1.0, 3.0, 8.0, 30.0)), self._perform_late, request)
+            await asyncio.sleep(0.5)
+            raise self._failed("no answer, and the request is on its way", spoken=True)
+        response = await self._perform(request)
+        if world.strikes("answer lost"):
+            await asyncio.sleep(world.random.choice((0.0, 2.0)))
+            raise self._failed("no answer, and it was performed", spoken=True)
+        if world.strikes("error after"):
+            return port.Response(500, None)
+        if world.strikes("answer slow"):
+            await asyncio.sleep(world.random.uniform(0.1, 3 * LEASE_MS / 1000))
+        return response
+
+    def _failed(self, reason: str, *, spoken: bool) -> TransportError:
+        self._world.tell(self._process.name, f"  {reason}")
+        return TransportError(f"simulated: {reason}", spoken=spoken)
+
+    async def _perform(self, request: port.Request) -> port.Response:
+        response = await self._inner.send(request)
+        reference = request.body["reference"] if request.body else request.path.rpartition("/")[2]
+        self._world.bank_was_asked(reference)
+        return response
+
+    def _perform_late(self, request: port.Request) -> None:
+        async def perform() -> None:
+            self._world.tell("bank", f"performs late {describe(request)}")
+            await self._perform(request)
+            self._world.late_under_way -= 1
+
+        self._world.loop.create_task(perform(), context=self._world.outside.copy())
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+def describe(request: port.Request) -> str:
+    """A request to the bank, without the card."""
+    if request.body is None:
+        return f"ask {request.path.rpartition('/')[2][17:]}"
+    amount = request.body.get("amount", "")
+    return f"{OPERATIONS[request.path]} {amount} {request.body['reference'][17:]}"
+
+
+class ProcessCourier:
+    """The way from one process to the world's delivery service and back."""
+
+    def __init__(self, process: "Process") -> None:
+        self._process = process
+        self._world = process.world
+
+    async def arrange(self, consignment: Consignment) -> Arranged | Undeliverable | Unreachable:
+        process, world, reference = self._process, self._world, consignment.reference
+        await self._durable_first(reference)
+        world.tell(process.name, f"asks for the delivery {reference[SCOPE_KEY_LENGTH:]}")
+        await process.point("before a send")
+        if world.strikes("refused"):
+            return Unreachable("simulated: connection refused")
+        if world.strikes("request late"):
+            world.late_under_way += 1
+            world.later(world.random.choice((0.1, 1.0, 8.0)), self._arrange_late, consignment)
+            return Unreachable("simulated: no answer, and the request is on its way")
+        answer = await world.courier.arrange(consignment)
+        if world.strikes("answer slow"):
+            await asyncio.sleep(world.random.uniform(0.1, 9.0))
+        await process.point("after a send")
+        if world.strikes("answer lost"):
+            return Unreachable("simulated: no answer, and it was taken")
+        world.tell(process.name, f"  {answer}")
+        return answer
+
+    def _arrange_late(self, consignment: Consignment) -> None:
+        async def arrange() -> None:
+            self._world.tell("courier", f"hears late of {consignment.reference[SCOPE_KEY_LENGTH:]}")
+            await self._world.courier.arrange(consignment)
+            self._world.late_under_way -= 1
+
+        self._world.loop.create_task(arrange(), context=self._world.outside.copy())
+
+    async def cancel(self, reference: str) -> bool:
+        process, world = self._process, self._world
+        world.tell(process.name, f"cancels the delivery {reference[SCOPE_KEY_LENGTH:]}")
+        await process.point("before a send")
+        if world.strikes("refused"):
+            return False
+        await world.courier.cancel(reference)
+        await process.point("after a send")
+        return not world.strikes("answer lost")
+
+    async def _durable_first(self, reference: str) -> None:
+        scope, suffix = reference[:SCOPE_KEY_LENGTH], reference[SCOPE_KEY_LENGTH:].partition(".")[0]
+        row = await self._world.store.get(f"{scope}/ord_{suffix}")
+        order = decode(f"ord_{suffix}", row.body) if row is not None else None
+        if not isinstance(order, Order) or order.step("arrange_delivery") is None:
+            self._world.violate("durable first", f"{reference} was sent before its order had come to it")
