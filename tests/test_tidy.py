@@ -38,7 +38,6 @@ NOT_YET = frozenset(
         "sandbox",
         "serve",
         "settings",
-        "simulation",
         "store",
         "telemetry",
         "testing",

@@ -1,5 +1,5 @@
-"""Whether the audit trail of a store at rest is whole: every record's history ends in the record as it is stored, no
-version of it is untold, and the chain vouches for all of it."""
+"""Check the audit trail of a store at rest: each record's history ends in the stored record, tells every version of it,
+and is covered by the chain."""
 
 from collections import defaultdict
 from typing import Any
@@ -16,8 +16,8 @@ from tillway.store.port import Row, Store
 
 
 async def audit_damage(store: Store, scope_key: str, clock: Clock) -> str:
-    """What is wrong with a scope's trail, in words; empty where nothing is. `clock` is so far ahead that every entry
-    has come of age."""
+    """Name the first fault in a scope's audit trail; empty where there is none. `clock` must be so far ahead that the
+    chain task links every entry."""
     chain = AuditChain(store, clock)
     await chain.ensure()
     while True:

@@ -1,4 +1,4 @@
-"""A real store in a world whose time is simulated: its sockets and threads live in a loop and a thread of their own.
+"""A real store in a world with simulated time: its sockets and threads live in a loop and a thread of their own.
 
 A call is done when it is awaited, as with a store in memory: the world stands still meanwhile, so that no simulated
 time passes and the same seed is the same world.

@@ -1,7 +1,7 @@
-"""What must be true of every world, while it lives and when it has come to rest.
+"""The rules that hold in every world, while it lives and when it has come to rest.
 
-Money is counted three times, by merchant and currency: what the bank performed, what the ledger's entries add up to,
-and what payments, charges and refunds say. All three must agree to the minor unit.
+Money is counted three times, by merchant and currency: the bank's operations, the sum of the ledger's entries, and the
+amounts on payments, charges and refunds. All three must agree to the minor unit.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class Watch:
     def __init__(self, world: World) -> None:
         self._world = world
         self._durable: set[str] = set()
-        """References whose attempts have been durable at some time."""
+        """References of all attempts that were ever committed."""
         self._final: dict[str, str] = {}
         self._cvcs_spent: set[str] = set()
 
@@ -242,7 +242,7 @@ async def books_of(world: World, scope_key: str) -> Books:
 
 
 async def work_left(world: World) -> str:
-    """What is still to be done, in words; empty where nothing is."""
+    """Name one piece of unfinished work; empty where there is none."""
     for merchant in world.merchants:
         scope = merchant.scope.key
         for prefix in ("att_", "ntc_", "ordt_", "exp_") if world.week_passed else ("att_", "ntc_", "ordt_"):
@@ -448,7 +448,7 @@ _FEE = Fee()
 
 
 def _accounts(books: Books) -> dict[str, Counter[str]]:
-    """What each account of the ledger holds, by currency."""
+    """Sum the postings by `<account>/<currency>`."""
     accounts: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in books.of(Entry).values():
         if sum(posting.amount_minor for posting in entry.postings) != 0:
@@ -602,7 +602,7 @@ def _check_answers(world: World, books: Books) -> None:
 
 
 def _check_promise(books: Books, who: str, told: dict[str, Any]) -> None:
-    """What a client was told stands."""
+    """Every answer that a client got still holds."""
     id, status = told.get("id", ""), told.get("status")
     kinds: dict[str, type[Record]] = {
         "payment_intent": PaymentIntent,

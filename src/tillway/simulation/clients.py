@@ -1,4 +1,4 @@
-"""The clients of a world: what they ask for, how patient they are, and what they do when no answer comes."""
+"""The clients of a world: their requests, their patience, and their behaviour when no answer comes."""
 
 import asyncio
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def clients_of(world: World) -> list["Client"]:
 
 
 class Client:
-    """Somebody who pays, and perhaps captures, cancels or refunds, alone or at odds with a colleague."""
+    """A client that pays, and perhaps captures, cancels or refunds, alone or against a second client."""
 
     def __init__(self, world: World, merchant: Merchant, name: str) -> None:
         self.world = world
@@ -153,7 +153,7 @@ class Client:
         return await self._one("/v1/payment_intents", {**params, **means, **accepted})
 
     async def _pay_with_credit(self, params: dict[str, Any]) -> dict[str, Any] | None:
-        """A customer is given credit, perhaps too little, and what is there is paid with and taken back at once."""
+        """Give a customer credit, perhaps too little, then pay with it and take it back at the same time."""
         random = self.random
         customer = await self._one("/v1/customers", {})
         if customer is None:
@@ -178,7 +178,7 @@ class Client:
         return await self._one(f"/v1/payment_intents/{id}/confirm", await self._means())
 
     async def _challenged(self, paid: dict[str, Any]) -> dict[str, Any] | None:
-        """The customer at the challenge page, perhaps in two windows; then a look at what came of it."""
+        """Complete or fail the 3-D Secure challenge, perhaps in two windows, then retrieve the payment."""
         url: str = paid["next_action"]["redirect_to_url"]["url"]
         path, _, secret = url.removeprefix("http://world").partition("?secret=")
         decisions = self.random.choice((("pass",), ("fail",), ("pass", "pass"), ("pass", "fail")))
@@ -192,7 +192,7 @@ class Client:
         return await self._one(f"/v1/payment_intents/{paid['id']}", {"metadata": {f"{self.name}.challenge": "seen"}})
 
     async def _means(self) -> dict[str, Any]:
-        """What pays: a public test card, one that is told with the payment, or one that was told before."""
+        """Draw a payment method: a public test card, card data sent with the payment, or a stored method."""
         match self.random.choice(("alias", "alias", "alias", "told", "told before")):
             case "alias":
                 return {"payment_method": self.random.choice(ALIASES)}
@@ -328,8 +328,8 @@ _OBJECTS = (
 
 
 class Treasurer(Client):
-    """Somebody who takes in money that is available at once, and pays it out again: more than there is, in parallel,
-    calling it back; and who pays customers from the merchant's own money at the bank."""
+    """A client that takes payments whose money is available at once and pays it out again: too much, in parallel, with
+    cancellations. It also pays customers from the merchant's own money at the bank."""
 
     async def live(self) -> None:
         random = self.random
@@ -363,7 +363,7 @@ class Treasurer(Client):
         await self._one(f"/v1/payouts/{made['id']}/cancel", {})
 
     async def _disburse(self) -> None:
-        """Asked for once: this door has no key, so nobody knows whether to repeat it."""
+        """Ask once: this call takes no Idempotency-Key, so a client cannot know whether to repeat it."""
         self.asked += 1
         amount = self.random.choice((1, 24, 500, 3000))
         params = {"amount": amount, "currency": self.currency, "metadata": {"request": f"{self.name}.{self.asked}"}}

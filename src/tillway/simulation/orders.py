@@ -1,7 +1,7 @@
-"""Orders in a world: who buys, a delivery service that can be late or silent, and what must be true at the end.
+"""Orders in a world: their buyers, a delivery service that can be late or silent, and the rules that hold at the end.
 
-Stock is conserved: what can be ordered, what is held and what is sold add up to what was put there. An order is placed
-where its payment was taken and stays, and nowhere else; every line of it is delivered once, and of any other none.
+Stock is conserved: available, reserved and sold counts add up to the count that the buyer stocked. An order is placed
+only if its payment was taken and kept; each of its lines is delivered once. No other order delivers anything.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ PRICES = (1, 24, 4200)
 
 
 def buyers_of(world: World) -> list[Client]:
-    """Who orders something in this world; in most of them nobody."""
+    """Draw the buyers of this world; most worlds have none."""
     names = [f"b{number}" for number in range(1, world.random.choice((0, 0, 0, 1, 1, 2)) + 1)]
     return [Buyer(world, world.random.choice(world.merchants), name) for name in names]
 
 
 class Buyer(Client):
-    """Somebody with a few products, and several who order them at the same time: more than there are, the same order
-    twice, with credit that does not suffice; and perhaps a state machine that calls the steps beside the engine."""
+    """A client that stocks a few products and orders them several times at once: more than there are, the same order
+    twice, with too little credit; perhaps it also calls the steps by itself, beside the engine."""
 
     async def live(self) -> None:
         random = self.random
@@ -55,7 +55,7 @@ class Buyer(Client):
         await self._buy()
 
     async def _put(self, path: str, params: dict[str, Any]) -> None:
-        """Until it is certain: a late one would set what has been ordered from meanwhile."""
+        """Repeat until the server confirms: a late PUT would reset stock that has been ordered from meanwhile."""
         asked = self._asking("PUT", path, params, keyed=True)
         await self._insist(asked, leaves=False)
 

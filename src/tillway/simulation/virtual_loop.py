@@ -1,8 +1,8 @@
 """An event loop without time or sockets: it sleeps by setting its clock forward, and a seed decides what runs next.
 
-Whatever is ready at the same moment runs in an order that is drawn, so that many seeds explore many interleavings, and
-one seed always gives the same one. Coroutines that belong to a `Life` stop where they are when it ends: nothing of them
-runs any more, no `finally` and no `except`, as in a process that was killed.
+Callbacks that are ready at the same moment run in a drawn order: many seeds explore many interleavings, and one seed
+always gives the same one. When a `Life` ends, its coroutines stop where they are: no `finally` and no `except` runs, as
+in a killed process.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Life:
-    """What a set of coroutines lives in. Once it has `ended`, or until `frozen_until` (seconds), none of them runs."""
+    """The lifetime of some coroutines. None of them runs once it has `ended`, or before `frozen_until` (seconds)."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -28,11 +28,11 @@ class Life:
 
 
 LIFE: contextvars.ContextVar[Life | None] = contextvars.ContextVar("tillway_testing_life", default=None)
-"""The life that the running coroutine belongs to; tasks inherit it from whoever makes them."""
+"""The life of the running coroutine; a task inherits it from the task that creates it."""
 
 
 class Stuck(AssertionError):
-    """Nothing can ever happen again, or too much has happened, and what was waited for has not."""
+    """The awaited task cannot finish: nothing is left to run, or the loop ran more callbacks than its bound."""
 
 
 class _Handle:
@@ -83,7 +83,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(None)
 
     def unheard(self) -> list[BaseException]:
-        """The exceptions of callbacks, and of tasks that have ended and that nobody has asked for theirs."""
+        """Return the exceptions of callbacks, and of finished tasks that no code retrieved."""
         of_tasks = [
             task.exception()
             for task in self._tasks
@@ -114,7 +114,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         handle.context.run(handle.callback, *handle.args)
 
     def _set_forward(self) -> None:
-        """To the time of the next timer, and make ready what is due then."""
+        """Set the clock to the next timer, and make the callbacks ready that are due then."""
         timers = self._timers
         while timers and timers[0][2].cancelled_:
             heapq.heappop(timers)
@@ -128,7 +128,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._timers_made += 1
         heapq.heappush(self._timers, (when, self._timers_made, handle))
 
-    # What asyncio asks of a loop.
+    # The methods that asyncio calls on a loop.
 
     def time(self) -> float:
         return self._now
@@ -163,7 +163,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return task
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        # Tasks of an ended life are destroyed while pending: that is what its end is about.
+        # Tasks of an ended life are destroyed while pending, on purpose: do not log that.
         exception = context.get("exception")
         if not self._closed and exception is not None:
             self._failures.append(exception)
@@ -182,7 +182,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._closed = True
         for task in self._tasks:
             coroutine = task.get_coro()
-            # One that never began would complain that nobody awaited it.
+            # Close a coroutine that never began, or Python warns that it was never awaited.
             if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                 coroutine.close()
         self._tasks.clear()

@@ -97,8 +97,8 @@ FAULTS: dict[str, tuple[float, ...]] = {
     "client's answer lost": (0.0, 0.05, 0.2),
     "notice": (0.0, 0.2, 0.8),
 }
-"""What can go wrong, and how probable it may be each time it could. Every world draws one of each row, so that some
-worlds know one fault only, and others all of them."""
+"""Faults and their possible probabilities at each opportunity. Every world draws one value per row, so that some worlds
+have a single kind of fault and others have all of them."""
 
 SKEWS_MS = (0, -1500, -100, 100, 1500)
 """How far the clocks of processes are apart, in worlds where they are."""
@@ -113,7 +113,7 @@ STORM_MAX_SECONDS = 20.0
 
 
 class Told(NamedTuple):
-    """One line of what happened: virtual seconds, who, what."""
+    """One line of the trace: virtual seconds, actor, action."""
 
     at: float
     who: str
@@ -121,7 +121,7 @@ class Told(NamedTuple):
 
 
 class Violation(AssertionError):
-    """Something that must be true of every world is not. `check` names what."""
+    """A rule of `simulation.checks` is broken. `check` names the rule."""
 
     def __init__(self, check: str, text: str) -> None:
         super().__init__(f"{check}: {text}")
@@ -130,7 +130,7 @@ class Violation(AssertionError):
 
 
 class Answer(msgspec.Struct):
-    """What a client was told."""
+    """An answer that a client got."""
 
     status: int
     body: bytes
@@ -258,7 +258,7 @@ class World:
     # The bank's own voice.
 
     def bank_was_asked(self, reference: str) -> None:
-        """Perhaps the bank also tells by a notice what it answered, once or more, before or after its answer."""
+        """Perhaps send the bank's answer as a notice too: once or more, before or after the answer itself."""
         operation = self.bank.find(reference)
         if operation is None or not self.strikes("notice"):
             return
@@ -361,7 +361,7 @@ class Process:
         world.later(world.random.choice((0.0, 0.1, 1.0, RESTART_MAX_SECONDS)), world.start_process)
 
     async def point(self, where: str) -> None:
-        """A place where a process may be killed: whoever comes here then never goes on."""
+        """A place where a process may be killed: the coroutine that is here then never goes on."""
         world = self.world
         world.points += 1
         world.met[f"point {where}"] += 1
@@ -456,7 +456,7 @@ _FINGERPRINT_KEY = Secret(b"a world." * 4)
 
 
 class _OneKey:
-    """The simplest key wrapper: data keys as they are. The vault is not what worlds are about."""
+    """A key wrapper that leaves data keys as they are: worlds do not test the vault."""
 
     def current_id(self) -> str:
         return "kek_world"

@@ -5,11 +5,11 @@ the processes. Processes are killed before and after every commit and send and a
 nothing in memory; commits end unknown, both ways; requests and answers are lost or late; processes freeze longer than
 their leases, and their clocks differ; the bank speaks early, late and twice; clients repeat themselves, in parallel and
 after a crash, race each other, go away, and come back after a week. Whenever the faults stop, everything has to come to
-rest: see `world_checks` for what must then be true.
+rest, and the rules of `simulation.checks` must hold.
 
     python -m tillway.simulation.worlds --worlds 30000 --seed 1
 
-runs many and prints the first that fails with what happened in it. docs/testing-worlds.md tells how to read that.
+runs many and prints the trace of the first that fails. docs/testing-worlds.md explains the trace.
 """
 
 import argparse
@@ -48,7 +48,7 @@ assert handlers.LOADED and dialect_handlers.LOADED, "the handlers declare their 
 
 
 class Report(msgspec.Struct):
-    """What became of a world. `violation` None: everything was as it must be."""
+    """The result of a world. `violation` is None where every rule held."""
 
     seed: int
     violation: Violation | None
@@ -157,7 +157,7 @@ def run_world(seed: int, open_store: Callable[[], Store] = MemoryStore) -> Repor
 def run_worlds(
     seeds: Iterator[int] | range, open_store: Callable[[], Store] = MemoryStore
 ) -> tuple[Report | None, Counter[str]]:
-    """The first world that is not as it must be, or None; and what all of them met."""
+    """Run worlds until one breaks a rule. Return its report, or None, and the counts of the faults met."""
     met: Counter[str] = Counter()
     for seed in seeds:
         report = run_world(seed, open_store)
