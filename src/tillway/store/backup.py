@@ -2,8 +2,8 @@
 
 A backup is a directory: a copy of the database that stands alone (no write-ahead log beside it), the extra files that
 the caller names (key file, settings), and `manifest.json` with size and SHA-256 of each. It is made under another name
-and renamed when all of it is on the disk, so a directory of the right name is a whole backup. It holds keys beside what
-they encrypt: guard it like the data directory.
+and renamed when all of it is on the disk, so a directory of the right name is a whole backup. It holds keys beside the
+data that they encrypt: guard it like the data directory.
 """
 
 import hashlib
@@ -190,7 +190,8 @@ def _read_all(paths: Sequence[Path]) -> dict[str, bytes]:
 
 
 def _copy_pages(source: apsw.Connection, copy: Path, progress: Progress | None) -> None:
-    """Copy the snapshot that `source` holds open: what others commit meanwhile neither gets in nor starts it afresh."""
+    """Copy the snapshot that `source` holds open. Commits of other connections neither enter the copy nor restart
+    it."""
     os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     target = apsw.Connection(os.fspath(copy), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
@@ -282,7 +283,8 @@ def _set_aside(paths: Sequence[Path]) -> None:
 
 
 def _companions(database: Path) -> list[Path]:
-    """What SQLite keeps beside a database. A log that is left behind would be read into whatever stands there next."""
+    """Files that SQLite keeps beside a database. SQLite would read a leftover log into the next database of that
+    name."""
     return [database.with_name(f"{database.name}{suffix}") for suffix in ("-wal", "-shm", "-journal")]
 
 

@@ -145,7 +145,7 @@ def by_door(scope: str, prefix: str, door: str) -> str:
 
 
 def _door_terms(scope: str, prefix: str, door: str) -> tuple[tuple[str, str], ...]:
-    """What came by `/v1` itself has no entry: it is most of what there is, and found without."""
+    """Records made through `/v1` itself have no entry: they are the majority, and lists find them without one."""
     return (("term", by_door(scope, prefix, door)),) if door != "v1" else ()
 
 

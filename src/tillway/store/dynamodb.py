@@ -2,8 +2,8 @@
 
 A record is an item whose partition is its scope and type, spread over SHARDS by its key: a busy merchant's writes go to
 many partitions, and a listing reads them all and merges. Index entries are items of their own in the same table, read
-as consistently as records; they are written before the commit that needs them and only ever point the way: whoever
-follows one looks at the record, which says itself where it stands. So an entry that is left over misleads nobody.
+as consistently as records; they are written before the commit that needs them and only ever point the way: a
+reader that follows one checks the record itself. So a leftover entry misleads no reader.
 
 Tasks stand in a sparse global index by their due time, which may lag: a task found there is read again and claimed
 under its version.
@@ -89,7 +89,7 @@ _AGAIN_REASONS = frozenset(
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """What was last seen of a record: its version, index entries and expiry, and where its parts lie."""
+    """A record as this process last saw it: version, index entries, expiry, and the place of its parts."""
 
     version: int
     index: tuple[tuple[str, str], ...]
@@ -203,7 +203,7 @@ class DynamoStore:
             span = span.beyond(keys[-1], order)
 
     async def _scan_page(self, span: "_Span", limit: int, order: str) -> list[Row]:
-        """A listing over more than one type. It reads the whole table: for the tools of whoever runs the platform."""
+        """List records of more than one type. It reads the whole table: for operators' tools only."""
         found = [item async for item in self._scan() if span.holds(item["sk"]["S"])]
         found.sort(key=lambda item: item["sk"]["S"], reverse=order == "newest")
         return [(await self._whole(item)).row for item in found[:limit]]
@@ -227,7 +227,7 @@ class DynamoStore:
                 return
 
     async def _items(self, pk: str, span: "_Span", limit: int, order: str) -> list[Item]:
-        """At most `limit` items of a partition whose sort keys lie in `span`."""
+        """Read at most `limit` items of a partition with sort keys in `span`."""
         if span.low > span.high:
             return []
         items: list[Item] = []
@@ -395,7 +395,7 @@ class DynamoStore:
     def _sort_out(self, error: AwsError) -> None:
         """Return where the same request may succeed the next time."""
         if error.code == "ValidationException":
-            raise error  # What this one caller wrote cannot be kept: nobody's fault but its own.
+            raise error  # DynamoDB cannot keep this caller's write; other commits are not affected.
         if error.code not in _AGAIN:
             raise Unavailable(str(error)) from error
 
@@ -608,7 +608,7 @@ class DynamoStore:
     # Shared by all of them.
 
     async def _tracked(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `close` waits for, and what goes on where its caller is cancelled."""
+        """Run work that `close` waits for, and that goes on if its caller is cancelled."""
         if self._closed:
             work.close()
             raise Unavailable("the store is closed")
@@ -618,8 +618,8 @@ class DynamoStore:
         return await asyncio.shield(task)
 
     async def _ask(self, operation: str, request: dict[str, Any], *, repeats: bool = True) -> dict[str, Any]:
-        """The answer to a request that may be repeated. Raises `Unavailable`, or `AwsError` for what is the caller's to
-        judge."""
+        """Send a request that may be repeated. Raises `Unavailable`, or `AwsError` for errors that the caller
+        judges."""
         why: Exception = Unavailable("never asked")
         for turn in range(TRIES_MAX):
             try:
@@ -663,7 +663,7 @@ class _Span:
         return (self.above is None or key > self.above) and (self.below is None or key < self.below)
 
     def beyond(self, key: str, order: str) -> "_Span":
-        """What is left after `key`, in the direction of `order`."""
+        """Return the range after `key`, in the direction of `order`."""
         return _Span(self.prefix, key, self.below) if order == "oldest" else _Span(self.prefix, self.above, key)
 
 
@@ -680,7 +680,7 @@ async def migrate(url: str) -> int:
 
 
 async def inspect(url: str) -> list[Finding]:
-    """What `tillway doctor` says of the table behind `url`."""
+    """Inspect the table behind `url` for `tillway doctor`."""
     try:
         client, table, _ = _parted(url)
     except StoreUnfit as unfit:

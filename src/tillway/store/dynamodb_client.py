@@ -60,7 +60,7 @@ class Lost(Exception):
 
 
 class NoCredentials(Exception):
-    """Nobody says who we are. The text names the remedy."""
+    """No AWS credentials were found. The text names the remedy."""
 
 
 class DynamoClient:
@@ -80,7 +80,7 @@ class DynamoClient:
         self._signing_key: tuple[str, str, bytes] = ("", "", b"")
 
     async def call(self, operation: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The answer to `operation`. Raises `AwsError` where it was refused, `Lost` where nobody knows."""
+        """Call `operation`. Raises `AwsError` where AWS refused it, `Lost` where its outcome is unknown."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),

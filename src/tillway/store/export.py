@@ -1,9 +1,9 @@
 """Moving an installation from one store to another: every record as a line of NDJSON, and the proof that all arrived.
 
-A file has a head, a line a record (`{"k": key, "b": record}`) and a foot: how many records of each type there are, what
-the ledger's accounts add up to, and the SHA-256 of all lines before it. Lines stand in the order of scopes, types and
-keys, so that an export that was cut off goes on after its last line. What the lines do not hold is derived from records
-by the codec, as at their first writing; versions begin anew.
+A file has a head, a line a record (`{"k": key, "b": record}`) and a foot: how many records of each type there are, the
+sums of the ledger's accounts, and the SHA-256 of all lines before it. Lines stand in the order of scopes, types and
+keys, so that an export that was cut off goes on after its last line. The codec derives index
+entries and due times from the records, as at their first writing; versions begin anew.
 """
 
 import asyncio
@@ -33,15 +33,15 @@ Tell = Callable[[int, int], None]
 
 
 class ExportUnfit(Exception):
-    """The file is not what an export leaves, or the store it goes to is not for it. The text says the remedy."""
+    """The file is no whole export, or the target store cannot take it. The text names the remedy."""
 
 
 class NotWhole(Exception):
-    """What arrived is not what left. The text says what is missing or differs."""
+    """The copy differs from the original. The text names the missing or different parts."""
 
 
 class Tally(msgspec.Struct):
-    """What an installation amounts to: records by type, and the ledger's accounts by `<scope>/<account>/<currency>`."""
+    """The totals of an installation: records by type, and ledger accounts by `<scope>/<account>/<currency>`."""
 
     records: int = 0
     types: dict[str, int] = {}
@@ -84,9 +84,9 @@ def part_of(path: Path) -> Path:
 
 
 async def export(store: Store, path: Path, tell: Tell = lambda _done, _all: None) -> Tally:
-    """Write every record of `store` to the new file `path`, whose unfinished part is `<path>.part`; goes on with that
-    where there is one. Nothing may write to the store meanwhile: where something did, the part is useless, and
-    `NotWhole` says so. Raises `ExportUnfit` where `path` exists or the part cannot be gone on with.
+    """Write every record of `store` to the new file `path`. The unfinished part is `<path>.part`; a later call goes on
+    with it. No process may write to the store meanwhile: then the part is useless, and `NotWhole` says so. Raises
+    `ExportUnfit` where `path` exists or the part cannot be gone on with.
     """
     if path.exists():
         raise ExportUnfit(f"{path} exists. Name another file.")
@@ -129,7 +129,7 @@ async def export(store: Store, path: Path, tell: Tell = lambda _done, _all: None
 
 
 def verify(path: Path) -> Tally:
-    """What the export in `path` says that it holds, after every line of it was read. Raises `ExportUnfit`."""
+    """Read every line of the export in `path` and return its totals. Raises `ExportUnfit`."""
     digest, tally, foot = hashlib.sha256(), Tally(), None
     for number, (text, line) in enumerate(_lines(path, torn="refused")):
         if foot is not None:
@@ -156,8 +156,8 @@ def verify(path: Path) -> Tally:
 async def bring_in(store: Store, path: Path, tell: Tell = lambda _done, _all: None) -> Tally:
     """Write every record of the export in `path` to `store`, and prove that all are there.
 
-    What an import that was cut off had written is found and left as it is. Raises `ExportUnfit` where the file is not
-    whole or the store holds another installation, `NotWhole` where what arrived differs.
+    Records that an interrupted import wrote are left as they are. Raises `ExportUnfit` where the file is not whole or
+    the store holds another installation, `NotWhole` where the copy differs.
     """
     expected = verify(path)
     accounts = {line.k for _, line in _lines(path, torn="refused") if isinstance(line, Line) and _is_account(line.k)}
@@ -281,7 +281,7 @@ async def _scopes(store: Store) -> list[str]:
 
 
 async def _newest(store: Store) -> dict[str, str]:
-    """The last thing that happened in each scope: whoever writes to it leaves a newer one."""
+    """Find the newest audit entry of each scope: every later write adds a newer one."""
     newest: dict[str, str] = {}
     for scope in [SYSTEM, *await _scopes(store)]:
         for prefix in ("aud", "evt", "idem"):

@@ -1,8 +1,8 @@
 """The store port: the narrowest thing that SQLite, PostgreSQL and DynamoDB can all promise.
 
 A record is bytes under a key, with a version that starts at 1 and moves by 1 at every write. A commit is a set of
-writes that happens wholly or not at all, and is durable when `commit` returns. Nobody is ever handed a transaction, a
-session or a lock: whoever wants to change something says which version it saw.
+writes that happens wholly or not at all, and is durable when `commit` returns. The port never hands out a transaction,
+a session or a lock: a writer names the version that it saw.
 
 Keys are text, `<scope>/<id>`, and sort by their UTF-8 bytes. Ids sort by the time they were made, so a range of keys is
 a listing in time order, and needs no index of its own.
@@ -35,8 +35,8 @@ class Write(msgspec.Struct, frozen=True, gc=False):
     `index` holds (index name, partition) pairs and replaces the entries that the record had before; names are those of
     `INDEXES`. `queue` and `due_at_ms` make the record a task that `claim` finds; a record without them is none.
     `expires_at` (epoch seconds): from then on the record is as good as absent, though it may still lie in the store.
-    `get` and `query` do not know the time and still return it: whoever decodes the body leaves it out, and overwrites
-    it at the version it saw. `claim`, which knows the time, never hands it out.
+    `get` and `query` do not know the time and still return it: the reader ignores an expired record, and overwrites it
+    at the version that it saw. `claim`, which knows the time, never hands it out.
     """
 
     key: str
@@ -97,7 +97,7 @@ class StoreUnfit(Exception):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that an adapter's inspection looked at: whether it is as it must be and, where not, what to do."""
+    """One finding of an adapter's inspection: whether it is in order and, where not, the remedy."""
 
     ok: bool
     what: str
@@ -139,7 +139,7 @@ class Store(Protocol):
         """
 
     async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
-        """Up to `limit` tasks of `queue` whose due time is at or before `now_ms`, earliest first, then by key.
+        """Claim up to `limit` tasks of `queue` that are due at or before `now_ms`, earliest first, then by key.
 
         Claiming moves each one's due time to `now_ms + lease_ms` and its version by one, durably, so that no two
         callers get the same task within a lease. The rows carry the new version.
@@ -149,10 +149,10 @@ class Store(Protocol):
         self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
     ) -> list[Waiting]:
         """Up to `limit` tasks of `queue` by due time and then key, due or not, claimed or not, without touching them:
-        for whoever watches. What has expired at `now_ms` is not among them."""
+        for monitoring. Tasks that have expired at `now_ms` are left out."""
 
     async def purge_expired(self, *, now: int, limit: int) -> int:
-        """Delete up to `limit` records whose `expires_at` is at or before `now` (epoch seconds); how many went."""
+        """Delete up to `limit` records with `expires_at` at or before `now` (epoch seconds). Return their number."""
 
     async def close(self) -> None:
-        """Finish what is under way and let go of the files or connections. A second call does nothing."""
+        """Finish the calls under way and close files or connections. A second call does nothing."""

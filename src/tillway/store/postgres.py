@@ -1,11 +1,11 @@
 """The PostgreSQL store: several server processes, on one host or many, share one database.
 
-What is to be committed at the same moment goes as one prepared statement, so that a batch costs one round trip and one
-flush. The statement locks the records of the batch in key order, finds the commits of which a version has moved, and
-writes the others whole; where it would write part of a commit it fails as one, and is run again.
+Commits that wait together are sent as one prepared statement, so that a batch costs one round trip and one flush. The
+statement locks the records of the batch in key order, finds the commits of which a version has moved, and writes the
+others whole; where it would write part of a commit it fails as one, and is run again.
 
 Reads go over connections of their own, and those that wait at the same moment share a statement too. PostgreSQL shows a
-commit to others only after it has flushed it, so nobody reads what is not durable.
+commit to others only after it has flushed it, so no reader sees data that is not durable.
 """
 
 import asyncio
@@ -54,14 +54,14 @@ RERUNS_MAX = 20
 """How often a batch that met another process's is run again before its commits are `Unavailable`."""
 
 ANSWER_SECONDS_MAX = 20.0
-"""How long a statement may take. A commit that takes longer is one whose outcome is not known."""
+"""How long a statement may take. The outcome of a commit that takes longer is unknown."""
 
 CONNECT_SECONDS_MAX = 5.0
 CLOSE_SECONDS_MAX = 5.0
 
 # One script a version: script n brings a database from schema n to n + 1. Never edit one that was released; append.
-# Processes of the version before go on working while a script runs and after it: a script adds, and what it takes away
-# is taken away one release later.
+# Processes of the version before go on working while a script runs and after it: a script adds; a column that it drops
+# goes one release later.
 #
 # Keys are compared by their bytes (COLLATE "C"), as everywhere. Index entries are native columns under partial indexes;
 # a record has many terms, so these have a table of their own, and `record.terms` repeats them as a JSON array, so that
@@ -96,7 +96,7 @@ MIGRATIONS = (
 SCHEMA_VERSION = len(MIGRATIONS)
 
 OLDEST_COMPATIBLE = 1
-"""The oldest schema version whose code can work on a database of SCHEMA_VERSION."""
+"""The oldest version of the code's schema that can work on a database of SCHEMA_VERSION."""
 
 _MIGRATION_LOCK = 0x54494C57
 
@@ -193,10 +193,10 @@ _RUN_AGAIN = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
 )
-"""What another process's commit in the same moment makes. Nothing of the batch was written."""
+"""Errors that a concurrent commit of another process causes. Nothing of the batch was written."""
 
 _FAULT_OF_ONE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, asyncpg.CharacterNotInRepertoireError)
-"""What the values of one write make. Any other error is everybody's."""
+"""Errors that the values of one write cause. Any other error fails the whole batch."""
 
 _LOST = (
     OSError,
@@ -206,13 +206,13 @@ _LOST = (
     asyncpg.OperatorInterventionError,
     asyncpg.InternalClientError,
 )
-"""After these nobody knows what became of a statement that had been sent."""
+"""After these errors the outcome of a sent statement is unknown."""
 
 _UNFIT_SETTINGS = ("fsync", "synchronous_commit", "full_page_writes")
 
 _WriteRow = tuple[Any, ...]
 _Asked = tuple[list[_WriteRow], "asyncio.Future[None]"]
-"""A commit that waits, and whom to tell."""
+"""A waiting commit and the future of its caller."""
 
 
 class PostgresStore:
@@ -240,8 +240,8 @@ class PostgresStore:
     async def open(cls, url: str, *, create: bool = False) -> Self:
         """The store in the database behind `url` (`postgresql://…`, also by Unix socket with `?host=/folder`).
 
-        With `create`, tables that are missing are made and an older schema is migrated. Raises `StoreUnfit`, saying
-        the remedy, where the database cannot be reached, is of another schema, or does not keep what it commits.
+        With `create`, missing tables are made and an older schema is migrated. Raises `StoreUnfit`, with the remedy,
+        where the database cannot be reached, has another schema, or does not keep its commits.
         """
         address, schema = _parted(url)
         if create:
@@ -321,7 +321,7 @@ class PostgresStore:
         assert 1 <= limit <= PAGE_MAX and lease_ms > 0
         if not await self._readers.fetch(_ANY_DUE, queue, now_ms, now_ms // 1000):
             return []
-        # A claim whose answer is lost has leased tasks that nobody works on: their leases run out.
+        # A claim with a lost answer has leased tasks that no worker performs: their leases run out.
         found = await self._change(_LEASE, queue, now_ms, now_ms // 1000, now_ms + lease_ms, limit)
         return [Row(*row[:3]) for row in sorted(found, key=lambda row: (row[3], row[0].encode()))]
 
@@ -349,7 +349,7 @@ class PostgresStore:
         await self._writer.close()
 
     async def _change(self, sql: str, *bindings: Any) -> list[Any]:
-        """Run a statement of the task runner's, which waits for nobody's locks, over a reader's connection."""
+        """Run a statement of the task runner over a reader's connection. It never waits for a lock."""
         if self._closed:
             raise Unavailable("the store is closed")
         for _ in range(RERUNS_MAX):
@@ -440,8 +440,8 @@ class _Line:
         self._connection: asyncpg.Connection | None = None
 
     async def fetch(self, sql: str, *bindings: Any) -> list[Any]:
-        """The rows of a statement. Raises `Unavailable` where it was certainly not performed, `CommitUnknown` where
-        nobody can tell; and PostgreSQL's own error where it was refused, and so undone."""
+        """Run a statement and return its rows. Raises `Unavailable` where it was certainly not performed,
+        `CommitUnknown` where that cannot be known, and PostgreSQL's own error where it was refused, and so undone."""
         connection = await self._connected()
         try:
             return cast(list[Any], await connection.fetch(sql, *bindings, timeout=ANSWER_SECONDS_MAX))
@@ -509,7 +509,7 @@ class _Readers:
 
     async def _read_asked(self) -> None:
         line = await self._idle.get()
-        # What was asked for while this waited for a connection rides along; from here on a new group is formed.
+        # Reads that arrived while this one waited for a connection ride along; later ones form a new group.
         asked, self._asked = self._asked, {}
         try:
             found = {row[0]: Row(*row) for row in await self._fetch_on(line, _GET_MANY, list(asked), repeats=True)}
@@ -595,7 +595,7 @@ async def migrate(url: str) -> int:
 
 
 async def inspect(url: str) -> list[Finding]:
-    """What `tillway doctor` says of the database behind `url`."""
+    """Inspect the database behind `url` for `tillway doctor`."""
     try:
         address, schema = _parted(url)
         line = _Line(address, schema)
@@ -629,7 +629,7 @@ def _parted(url: str) -> tuple[str, str]:
 
 
 async def _fitness(line: _Line) -> list[Finding]:
-    """Whether a commit is on the disk when it says so, whose schema this is, and whether the clocks agree."""
+    """Check durability settings, schema version and clock skew."""
     findings = []
     for name in _UNFIT_SETTINGS:
         value = (await line.fetch(f"SHOW {name}"))[0][0]

@@ -1,8 +1,9 @@
 """The embedded store: one SQLite file, durable at every commit, fast because commits that come together share a flush.
 
 A batch is one SQLite transaction. Its statements run in the event loop's thread; only COMMIT, which waits for the disk,
-runs in a helper thread, and what arrives meanwhile rides in the next batch. Reads go through a connection of their own:
-SQLite shows a commit to other connections only after it has flushed it, so nobody reads what is not durable.
+runs in a helper thread, and commits that arrive meanwhile ride in the next batch. Reads go through a connection of
+their own: SQLite shows a commit to other connections only after it has flushed it, so no reader sees data that is not
+durable.
 
 Several processes may open the same file. The write lock is taken with BEGIN IMMEDIATE, and a lock that is held
 elsewhere is asked for again without blocking the loop.
@@ -115,7 +116,7 @@ VALUES {", ".join([_NEW] * rows)} ON CONFLICT (key) DO NOTHING"""
 
 # These three change nothing where the version or an index entry differs: so the common write, which leaves the entries
 # as they are, is one statement that touches no index. Where nothing was changed, `_change_entries` finds out why.
-# A task moves in its queue with most of its writes; of what is none, only the contents are written anew.
+# Most writes of a task move it in its queue; a record that is no task only gets a new body.
 _SAME = "key = ?1 AND version = ?2 AND customer IS ?7 AND parent IS ?8 AND kind IS ?9 AND terms IS ?10"
 _REWRITE = f"""
 UPDATE record SET version = ?2 + 1, body = ?3
@@ -325,7 +326,7 @@ class SqliteStore:
 
         await asyncio.to_thread(disconnect)
 
-    # What a batch is made of. These run between BEGIN and COMMIT, on the writer connection.
+    # The steps of a batch. They run between BEGIN and COMMIT, on the writer connection.
 
     def _apply(self, statements: list[_Statement]) -> None:
         execute, changes = self._execute, self._changes
@@ -340,8 +341,8 @@ class SqliteStore:
                 execute(_UPDATE if sql is _REWRITE else sql, bindings)
 
     def _insert(self, columns: Sequence[Any]) -> None:
-        """Insert new rows. Where some of several were there already, nobody knows which: when the batch is run again,
-        guarded, each has a statement of its own."""
+        """Insert new rows. If some of several exist already, SQLite does not say which: the guarded rerun of the batch
+        gives each row a statement of its own."""
         at_once = _COLUMNS if self._guarded else _ROWS_MAX * _COLUMNS
         for start in range(0, len(columns), at_once):
             bindings = columns[start : start + at_once]
@@ -449,7 +450,7 @@ class SqliteStore:
                 answers.append((future, op(), None))
             except Exception as refusal:
                 if isinstance(refusal, apsw.Error) and not isinstance(refusal, _FAULT_OF_ONE):
-                    raise  # The disk is full or broken: nobody's commit can be written.
+                    raise  # The disk is full or broken: no commit of the batch can be written.
                 if guarded:
                     execute("ROLLBACK TO op")
                 elif isinstance(refusal, apsw.Error) or self._total_changes() != before:
@@ -495,7 +496,7 @@ class SqliteStore:
             try:
                 self._loop.call_soon_threadsafe(self._answer, answers, error, seconds)
             except RuntimeError:
-                return  # The loop was closed before the store: nobody is left to hear the answer.
+                return  # The loop was closed before the store: no caller is left to get the answer.
 
     def _flush(self) -> None:
         self._execute("COMMIT")
@@ -525,7 +526,7 @@ class SqliteStore:
         else:
             self._busy = False
 
-    # The writer connection, and what becomes of it after a failure.
+    # The writer connection, and its state after a failure.
 
     def _use_writer(self, writer: apsw.Connection) -> None:
         # A lock that another process holds is asked for again by the loop; to wait here would stop everything.
@@ -536,7 +537,7 @@ class SqliteStore:
         self._total_changes = writer.total_changes
 
     def _drop_writer(self) -> None:
-        """Close the writer connection, which rolls back what it had begun. The next batch opens another."""
+        """Close the writer connection, which rolls back its open transaction. The next batch opens another."""
         if self._writer is not None:
             self._writer.close(True)
             self._writer = None
@@ -553,8 +554,8 @@ class SqliteStore:
         """Open a writer connection and, after a failed COMMIT, write a fence.
 
         A failed COMMIT may have left its last frame in the log without its flush. SQLite does not show it, but a crash
-        at this moment could bring it back at the next start. A commit of our own overwrites it, so that what a caller
-        reads back is what stays. Setting the schema version to itself is such a commit.
+        at this moment could bring it back at the next start. A commit of our own overwrites it, so that a caller
+        reads back lasting data. Setting the schema version to itself is such a commit.
         """
         if self._writer is None:
             self._use_writer(_connect(self.path))
@@ -610,7 +611,7 @@ def migrate(path: Path, *, create: bool = False) -> int:
 
 
 def inspect(path: Path) -> list[Finding]:
-    """What `tillway doctor` says of the database at `path`. It reads the header and the settings, not every page."""
+    """Inspect the database at `path` for `tillway doctor`. It reads the header and the settings, not every page."""
     if not path.exists():
         return [Finding(ok=False, what=f"there is no database at {path}", remedy=_CREATE_IT)]
     findings = [_privacy(path), _file_system(path)]
@@ -635,7 +636,7 @@ def _unreadable(path: Path, error: apsw.Error) -> str:
 
 
 def _refuse_foreign(path: Path, connection: apsw.Connection, *, empty: Literal["welcome", "refused"]) -> None:
-    """Raise `StoreUnfit` where the file is another program's; a file without anything in it is nobody's yet."""
+    """Raise `StoreUnfit` where the file belongs to another program; an empty file belongs to none yet."""
     application_id = connection.pragma("application_id")
     if application_id == APPLICATION_ID:
         return
@@ -668,7 +669,7 @@ def _connect(path: Path, *, reads_only: bool = False) -> apsw.Connection:
 
 
 def _fitness(connection: apsw.Connection) -> list[Finding]:
-    """Whose file this is, of which schema, and whether a commit is on the disk when it says so."""
+    """Check the file's owner, its schema version and its durability settings."""
     application_id = connection.pragma("application_id")
     if application_id != APPLICATION_ID:
         what = f"the file is not a Tillway database (application_id {application_id:#x})"
@@ -705,7 +706,7 @@ def _privacy(path: Path) -> Finding:
 
 
 def _finding(ok: bool, what: str, remedy: str) -> Finding:
-    """What stands well needs no remedy."""
+    """A finding that is in order needs no remedy."""
     return Finding(ok=ok, what=what, remedy="" if ok else remedy)
 
 

@@ -108,7 +108,7 @@ class EnvelopeVault:
         return msgspec.structs.replace(sealed, key_id=key_id, wrapped_key=wrapped)
 
     def fingerprint(self, scope: str, number: Secret[str]) -> str:
-        # A plain hash of a card number is undone by trying all of them; the key is what keeps this one shut.
+        # A plain hash of a card number is undone by trying all numbers; the key prevents that.
         message = f"{scope}\0{number.reveal()}".encode()
         rest = int.from_bytes(hmac.digest(self._fingerprint_key.reveal(), message, hashlib.sha256), "big")
         characters = []

@@ -48,7 +48,7 @@ class KeyFileUnfit(Exception):
 
 
 class KeyRefused(Exception):
-    """A key cannot change as asked. The text says what to do first."""
+    """A key cannot change as asked. The text names the step that comes first."""
 
 
 class _Key(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,9 +74,9 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class _Held(NamedTuple):
-    """The file as it was read, and what comes of it; exchanged whole, so that no thread sees half a change.
+    """The key file as it was read, with its derived keys; exchanged whole, so that no thread sees half a change.
 
-    `stamp` is what `os.stat` says of the file that was read: it differs once the file is replaced.
+    `stamp` comes from `os.stat` of the file: it differs once the file is replaced.
     """
 
     file: _File
@@ -86,7 +86,7 @@ class _Held(NamedTuple):
 
 
 class KeyInfo(msgspec.Struct, frozen=True):
-    """What may be shown of a key. `created` is epoch seconds."""
+    """The public facts of a key. `created` is epoch seconds."""
 
     id: str
     state: KeyState
@@ -96,7 +96,7 @@ class KeyInfo(msgspec.Struct, frozen=True):
 class Keyring:
     """The keys of one key file, held in memory, and re-read when the file is replaced: a `KeyWrapper`.
 
-    `clock` is epoch seconds, for what the file records; `monotonic` paces the look at the file.
+    `clock` gives epoch seconds for the file's records; `monotonic` paces the checks of the file.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Keyring:
         self._look_at_file()
         return [KeyInfo(key.id, key.state, key.created) for key in self._held.file.keys]
 
-    # What a `KeyWrapper` does.
+    # The methods of a `KeyWrapper`.
 
     def current_id(self) -> str:
         self._look_now_and_then()
@@ -180,7 +180,7 @@ class Keyring:
         except (InvalidTag, ValueError):
             raise VaultTampered(f"a data key under {key_id} does not open") from None
 
-    # What changes the file.
+    # The methods that change the file.
 
     def prepare_kek(self) -> str:
         """Add the key that the next rotation makes current, so that it can be copied to other hosts before anything is
@@ -217,7 +217,7 @@ class Keyring:
             self._write(msgspec.structs.replace(file, keys=keys))
 
     def forget(self, key_id: str) -> None:
-        """Destroy a retired key. Whatever is still sealed under it, in old backups too, never opens again."""
+        """Destroy a retired key. Records that are still sealed under it, in old backups too, never open again."""
         with self._changing() as file:
             if _state_of(file, key_id) != "retired":
                 raise KeyRefused(f"{key_id} is in use. Only a retired key is forgotten; rotate first.")
@@ -240,7 +240,7 @@ class Keyring:
 
     def _look_at_file(self) -> None:
         """Re-read the file if it was replaced. A file that has become unfit leaves the keys as they are: a running
-        server keeps serving, and the next start says what is wrong."""
+        server keeps serving, and the next start names the fault."""
         self._look_again_at = self._monotonic() + CHECK_EVERY_SECONDS
         try:
             if _stamp(os.stat(self._path)) != self._held.stamp:
@@ -276,7 +276,7 @@ def _state_of(file: _File, key_id: str) -> KeyState:
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    """What changes when the file is replaced."""
+    """The parts that change when the file is replaced."""
     return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
@@ -321,7 +321,7 @@ def _parse(path: Path, content: bytes) -> _File:
     try:
         file = msgspec.json.decode(content, type=_File)
     except msgspec.MsgspecError:
-        # Not chained: the decoder's error could quote what stands in the file.
+        # Not chained: the decoder's error could quote the file's contents.
         raise KeyFileUnfit(f"{path} is damaged or no key file. Restore it from backup.") from None
     if file.format != _FORMAT:
         raise KeyFileUnfit(f"{path} has format {file.format}, this version reads {_FORMAT}. Upgrade Tillway.")
@@ -338,7 +338,7 @@ def _parse(path: Path, content: bytes) -> _File:
 def _replace(path: Path, file: _File) -> None:
     """Put `file` at `path`, durably, or leave everything as it was. The caller holds the lock."""
     beside = path.with_name(path.name + ".new")
-    # What a killed writer left half done. Only the holder of the lock comes here.
+    # A killed writer left this file. Only the holder of the lock comes here.
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as opened:

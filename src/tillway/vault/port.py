@@ -1,4 +1,4 @@
-"""The vault port: what turns card data into sealed records and back.
+"""The vault port: turns card data into sealed records and back.
 
 The vault encrypts and decrypts and does nothing else. The engine stores a sealed record in the same commit as the token
 or payment method it belongs to, so sealing and opening do no I/O.
@@ -16,7 +16,8 @@ from tillway.domain.credentials import SigningKey
 
 
 class CardContents(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sealed of a card. The vault does not judge it: whoever takes a card decides how strictly to check it."""
+    """The sealed part of a card. The vault does not check it: the code that takes a card decides how strictly to
+    check."""
 
     number: Secret[str]
     exp_month: int
@@ -28,8 +29,8 @@ class CardContents(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccountContents(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sealed of a bank account, or of a card that money goes to: its number, `routing` where the country has
-    such a thing, and the holder's name. The vault does not judge it."""
+    """The sealed part of a bank account, or of a card that receives a payout: its number, `routing` where the country
+    has one, and the holder's name. The vault does not check it."""
 
     number: Secret[str]
     routing: str | None = None
@@ -76,7 +77,7 @@ class KeyMissing(VaultTampered):
 
 
 class KeyWrapper(Protocol):
-    """What holds the key-encryption keys: a key file (`keyring.Keyring`), or a key service behind the same calls.
+    """Holds the key-encryption keys: a key file (`keyring.Keyring`), or a key service behind the same calls.
 
     `context` is authenticated with the wrapped key.
     """

@@ -19,7 +19,7 @@ from tillway.vault.keyring import CHECK_EVERY_SECONDS, KeyRefused, Keyring
 from tillway.vault.port import SealedSecret, Vault, VaultTampered
 
 PREFIXES = ("vlt_", "cvc_")
-"""What the ids of sealed records begin with."""
+"""The id prefixes of sealed records."""
 
 NOTICE_SECONDS = 2 * CHECK_EVERY_SECONDS
 """How long after a key is added the first pass begins. By then every server seals under the new one."""
@@ -37,7 +37,7 @@ Scopes = Callable[[], Awaitable[Sequence[str]]]
 
 
 Tell = Callable[[str, Sequence[Write]], Sequence[Write]]
-"""What the audit trail adds to a commit of these writes to that scope: one write at most."""
+"""Return the audit entry for a commit of these writes in that scope: one write at most."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +50,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rotation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rotation came to. `damaged` are the keys of records that do not open: they stay as they are, under a key
-    that still opens, for a person to look at."""
+    """The result of a rotation. `damaged` are the keys of records that do not open: they stay as they are, for a person
+    to look at."""
 
     key_id: str
     resumed: bool
@@ -138,7 +138,7 @@ async def _pass(
     progress: Callable[[Progress], None],
     sleep: Callable[[float], Awaitable[None]],
 ) -> _Passed:
-    """Every sealed record once, oldest first, so that what is sealed meanwhile is met at the end."""
+    """Visit every sealed record once, oldest first: records that are sealed meanwhile come at the end."""
     read = moved = 0
     damaged: list[str] = []
     for scope in scopes:
@@ -177,8 +177,8 @@ async def _commit_one(
 ) -> None:
     for tried in range(TRIES_MAX):
         row = await store.get(key)
-        # Deleted meanwhile: a security code goes at the first attempt. Or moved already, by the commit whose answer was
-        # lost, or by another rotation.
+        # Deleted meanwhile: a security code goes at the first attempt. Or moved already, by the commit with the answer
+        # that was lost, or by another rotation.
         write = _rewrapped(vault, row) if row is not None else None
         if write is None:
             return

@@ -21,7 +21,7 @@ from tillway.vault.port import TokenUnfit, VaultTampered
 
 ALGORITHM = "ES256"
 TYPE = "at+jwt"
-"""RFC 9068: a token of another kind, from whatever else may once be signed here, is no access token."""
+"""RFC 9068: a token of another kind that is signed here one day is no access token."""
 
 _CURVE = "P-256"
 _NONCE_BYTES = 12
