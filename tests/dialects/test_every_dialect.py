@@ -10,8 +10,8 @@ from bad_bodies import BAD_BODIES
 from tillway_server import TillwayServer
 
 from tillway.dialects import handlers
+from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.http.authentication import NOBODY
-from tillway.http.contract import DOORS
 from tillway.http.openapi import dialect_document
 from tillway.http.routes import DIALECT_ROUTES, Route
 from tillway.http.throttle import Limits, Rate, Throttle
@@ -150,7 +150,7 @@ async def test_who_is_throttled_is_told_when_to_come_back(inside: Inside, mercha
 
 
 def test_every_door_has_a_name_that_can_be_asked_for() -> None:
-    assert {"v1", *(entry.dialect.name for entry in DIALECT_ROUTES if entry.dialect)} == set(DOORS)
+    assert {"v1", *(entry.dialect.name for entry in DIALECT_ROUTES if entry.dialect)} == set(SOURCE_API_NAMES)
 
 
 def test_each_dialect_has_its_document() -> None:
@@ -158,6 +158,17 @@ def test_each_dialect_has_its_document() -> None:
     anew."""
     for name, text in _documents().items():
         assert (DOCUMENTS / f"{name}.json").read_text() == text, f"docs/openapi/{name}.json is out of date"
+
+
+@pytest.mark.parametrize(
+    ("old", "name"),
+    [("charge", "token_charge"), ("platform", "online_platform"), ("disbursement", "disbursements")],
+)
+async def test_old_addresses_of_the_documents_redirect(inside: Inside, old: str, name: str) -> None:
+    moved = await inside.send("GET", f"/openapi/{old}.json")
+    assert (moved.status, moved.headers["location"]) == (301, f"/openapi/{name}.json")
+    document = await inside.send("GET", moved.headers["location"])
+    assert document.status == 200 and document.json["info"]["title"].startswith("Tillway: ")
 
 
 def _documents() -> dict[str, str]:

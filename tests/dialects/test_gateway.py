@@ -332,7 +332,7 @@ async def test_an_idempotency_key_holds_here_too(till: Till) -> None:
 async def test_a_payment_is_one_of_v1s(till: Till) -> None:
     accepted, _ = await till.made(4200)
     declined, _ = await till.made(1)
-    [refused, paid] = (await till.v1("/v1/payment_intents", door="gateway"))["data"]
+    [refused, paid] = (await till.v1("/v1/payment_intents", source_api="gateway"))["data"]
     assert (paid["status"], paid["amount"], paid["currency"]) == ("succeeded", 4200, "gbp")
     assert (refused["status"], refused["last_payment_error"]["code"]) == ("requires_payment_method", "card_declined")
     charge = await till.v1(f"/v1/charges/{paid['latest_charge']}")
@@ -369,9 +369,9 @@ async def test_payments_of_a_time_window_are_listed(till: Till) -> None:
     window = {"gte": begin - 5, "lt": begin + 3600}
     for path in ("/v1/payment_intents", "/v1/charges"):
         assert [one["amount"] for one in (await till.v1(path, created=window))["data"]] == [700, 600]
-        assert [one["amount"] for one in (await till.v1(path, created=window, door="gateway"))["data"]] == [600]
-        assert [one["amount"] for one in (await till.v1(path, door="gateway", limit=1))["data"]] == [600]
-        assert [one["amount"] for one in (await till.v1(path, door="v1"))["data"]] == [700]
+        assert [one["amount"] for one in (await till.v1(path, created=window, source_api="gateway"))["data"]] == [600]
+        assert [one["amount"] for one in (await till.v1(path, source_api="gateway", limit=1))["data"]] == [600]
+        assert [one["amount"] for one in (await till.v1(path, source_api="v1"))["data"]] == [700]
 
 
 async def test_v1_payments_of_those_amounts_are_as_before(till: Till) -> None:

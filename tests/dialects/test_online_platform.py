@@ -16,6 +16,7 @@ from tillway_server import TillwayServer, invoked_json
 from tillway.domain.account import Scope
 from tillway.domain.money import AMOUNT_MAX
 from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.source_api import SourceApi
 from tillway.store.codec import decode
 from tillway.testing.in_process import Inside
 
@@ -297,7 +298,7 @@ def test_a_token_is_for_its_customer(shop: Shop) -> None:
 
 def test_a_token_opens_no_other_door_and_no_other_token(shop: Shop, tillway_server: TillwayServer) -> None:
     token = shop.token("alice")
-    with pytest.raises(stripe.AuthenticationError, match="another door"):
+    with pytest.raises(stripe.AuthenticationError, match="another contract"):
         tillway_server.client_with(token).v1.charges.list()
     alices = {"merchantId": shop.account, "customerId": "alice"}
     assert shop.send("/create-payment", {"merchantId": shop.account}, bearer=token).json()["failCode"] == 401
@@ -372,9 +373,9 @@ def test_v1_the_events_and_the_ledger_tell_the_same(tillway_server: TillwayServe
     customer = shop.sdk.v1.customers.retrieve(payment.customer)
     assert customer.metadata["customer_id"] == "dora"
     refund = shop.sdk.v1.refunds.list({"charge": charge.id}).data[0]
-    assert payment.door == charge.door == customer.door == refund.door == "platform"
-    by_door = shop.http.get("/v1/charges?door=platform", headers={"authorization": f"Bearer {shop.key}"}).json()
-    assert [listed["id"] for listed in by_door["data"]] == [charge.id]
+    assert payment.source_api == charge.source_api == customer.source_api == refund.source_api == "online_platform"
+    made_here = shop.sdk.v1.charges.list({"source_api": "online_platform"})  # type: ignore[typeddict-unknown-key]
+    assert [one.id for one in made_here.data] == [charge.id]
     movements = shop.sdk.v1.balance_transactions.list()
     assert [(moved.type, moved.amount) for moved in movements] == [("refund", -3000), ("charge", 8000)]
     told = [event.type for event in shop.sdk.v1.events.list({"limit": 20})][::-1]
@@ -427,13 +428,13 @@ def test_no_card_number_is_kept_or_logged(shop: Shop, tillway_server: TillwaySer
 
 
 def test_the_examples_run(shop: Shop, example: Callable[..., list[str]]) -> None:
-    assert example("online_payment_platform.py", shop.key, shop.account) == [
+    assert example("online_platform.py", shop.key, shop.account) == [
         "paid: Success Payment successful",
         "an old card: Failed Card has expired",
         "refund: Success Refunded 5.00 USD",
         "details: 12.50 ************4242 Refunded 5.00 of 12.50 USD",
     ]
-    lines = example("online_payment_platform.sh", shop.key, shop.account)
+    lines = example("online_platform.sh", shop.key, shop.account)
     answers = [json.loads(line) for line in lines]
     assert [answer["status"] for answer in answers] == ["Success"] * 3
     assert answers[2]["message"] == "Refunded 5.00 of 12.50 USD"
@@ -476,6 +477,7 @@ async def test_what_is_made_here_says_so(inside: Inside) -> None:
     assert answer.json["status"] == "Success"
     rows = await inside.store.query(None, Scope(account=merchant.account, mode="test").key, limit=100)
     kept = [decode(row.key.partition("/")[2], row.body) for row in rows]
-    doors = {type(record).__name__: record.door for record in kept if hasattr(record, "door")}
-    assert doors == dict.fromkeys(("Charge", "Customer", "PaymentIntent", "PaymentMethod"), "platform")
+    made_by = {type(record).__name__: record.source_api for record in kept if hasattr(record, "source_api")}
+    kinds = ("Charge", "Customer", "PaymentIntent", "PaymentMethod")
+    assert made_by == dict.fromkeys(kinds, SourceApi.online_platform)
     assert any(isinstance(record, PaymentIntent) and record.transaction for record in kept)

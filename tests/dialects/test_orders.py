@@ -335,11 +335,11 @@ def test_another_merchant_sees_none_of_it(shop: Shop) -> None:
 
 
 def test_the_examples_run(shop: Shop, example: Callable[..., list[str]]) -> None:
-    assert example("order_workflow.py", shop.server.secret_key) == [
+    assert example("orders.py", shop.server.secret_key) == [
         "accepted: checking 25.00 EUR",
         "by card: placed succeeded 1 delivery",
         "too many: payment_failed OutOfStock",
         "with credit: placed 12.50",
     ]
-    product, order, _ = example("order_workflow.sh", shop.server.secret_key)
+    product, order, _ = example("orders.sh", shop.server.secret_key)
     assert '"available_count":10' in product and '"status":"checking"' in order

@@ -15,7 +15,7 @@ assert handlers.LOADED
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "source-systems.md"
 
-SECTIONS = {"gateway": 1, "charge": 2, "platform": 3, "disbursement": 4, "orders": 5}
+SECTIONS = {"gateway": 1, "token_charge": 2, "online_platform": 3, "disbursements": 4, "orders": 5}
 """The section of each dialect."""
 
 GAPS = {

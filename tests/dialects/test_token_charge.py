@@ -259,14 +259,15 @@ def test_a_charge_and_its_refunds_are_v1s(tillway_server: TillwayServer) -> None
     theirs = shop.v1.charges.retrieve(charge["id"])
     assert (theirs.amount, theirs.amount_refunded, theirs.description) == (4200, 200, "A teapot")
     assert theirs.metadata["reference"] == "order-8" and theirs.billing_details.name == CARD["card_holder"]
-    assert theirs["door"] == "charge" and shop.v1.refunds.retrieve(refund["id"])["door"] == "charge"
+    assert theirs["source_api"] == "token_charge"
+    assert shop.v1.refunds.retrieve(refund["id"])["source_api"] == "token_charge"
     for listed in (
-        shop.v1.charges.list({"door": "charge"}),  # type: ignore[typeddict-unknown-key]
+        shop.v1.charges.list({"source_api": "token_charge"}),  # type: ignore[typeddict-unknown-key]
         shop.v1.charges.list({"created": {"gte": charge["created"]}}),
     ):
         assert [one.id for one in listed.data] == [charge["id"]]
-    assert shop.v1.refunds.list({"door": "charge"}).data[0].id == refund["id"]  # type: ignore[typeddict-unknown-key]
-    assert shop.v1.charges.list({"door": "gateway"}).data == []  # type: ignore[typeddict-unknown-key]
+    assert shop.v1.refunds.list({"source_api": "token_charge"}).data[0].id == refund["id"]  # type: ignore[typeddict-unknown-key]
+    assert shop.v1.charges.list({"source_api": "gateway"}).data == []  # type: ignore[typeddict-unknown-key]
     # And what /v1 refunds is refunded here.
     shop.v1.refunds.create({"charge": charge["id"], "amount": 1000})
     assert shop.good("GET", f"/charge/{charge['id']}")["refundable"] == 3000

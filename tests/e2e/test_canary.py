@@ -295,7 +295,7 @@ def test_bank_accounts_that_are_taken_and_refused(scene: Scene) -> None:
     assert sender.send("POST", "/v1/payment_methods", json=in_json).status_code == 400
 
 
-def test_cards_by_the_online_payment_platforms_door(scene: Scene) -> None:
+def test_cards_through_the_online_platform(scene: Scene) -> None:
     sender = scene.sender
     who = {"merchantId": scene.server.account, "customerId": "ada"}
 

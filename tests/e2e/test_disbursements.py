@@ -109,7 +109,7 @@ def test_a_server_that_is_killed_pays_everybody_once_and_tells_them(office: Offi
 
 
 def test_the_document_is_served(tillway_server: TillwayServer) -> None:
-    with urllib.request.urlopen(f"{tillway_server.base_url}/openapi/disbursement.json", timeout=10) as answer:
+    with urllib.request.urlopen(f"{tillway_server.base_url}/openapi/disbursements.json", timeout=10) as answer:
         paths = json.load(answer)["paths"]
     assert set(paths) == {
         "/v1/api/customer",

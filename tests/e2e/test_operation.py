@@ -82,7 +82,7 @@ def test_every_request_and_every_task_is_a_line(server: TillwayServer) -> None:
         "charge": paid.latest_charge,
         "account": server.account,
         "mode": "test",
-        "door": "v1",
+        "source_api": "v1",
     }
     line = by_request[refunded.last_response.request_id]  # type: ignore[attr-defined]
     assert (line["refund"], line["payment"], line["charge"]) == (refunded.id, paid.id, paid.latest_charge)

@@ -9,6 +9,7 @@ import pytest
 from tillway.domain.account import Scope
 from tillway.domain.attempt import Attempt
 from tillway.domain.payout import Payout, Recipient
+from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.operations import payouts
 from tillway.store.codec import by_customer, decode
@@ -187,7 +188,7 @@ async def test_a_disbursement_needs_no_balance(inside: Inside) -> None:
             inside.running.platform,
             caller,
             params,
-            door="disbursement",
+            source_api=SourceApi.disbursements,
             funding="provider",
             customer=customer,
             recipient=Recipient(type="email", email=f"{name}@example.com"),

@@ -14,7 +14,7 @@ FILE = Path(__file__).parents[3] / "shared" / "stripe" / "stripe-payments-subset
 _UNDOCUMENTED = {("charge", "destination"), ("charge", "dispute")}
 """What Stripe sends and has no type for."""
 
-EXTENSIONS = {(object, "door") for object in ("charge", "customer", "payment_intent", "payout", "refund")}
+EXTENSIONS = {(object, "source_api") for object in ("charge", "customer", "payment_intent", "payout", "refund")}
 """What Tillway has beyond Stripe (docs/stripe-compatibility.md)."""
 
 _REF = "#/components/schemas/"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tillway.domain.source_api import SourceApi
 from tillway.telemetry.metrics import TABLE, Metric, Metrics
 from tillway.telemetry.recorder import Recorder
 
@@ -61,7 +62,7 @@ def test_labels_are_escaped() -> None:
     odd = 'a"b\\c\nd'
     metrics.counter("tillway_payments_total").add((odd, "v1", "succeeded"))
     assert read(metrics)["tillway_payments_total"] == {
-        (("connector", odd), ("door", "v1"), ("outcome", "succeeded")): 1
+        (("connector", odd), ("outcome", "succeeded"), ("source_api", "v1")): 1
     }
 
 
@@ -71,8 +72,8 @@ def test_what_is_told_is_counted() -> None:
     recorder.request("POST", "/v1/charges/{id}", 200, 0.004, {})
     recorder.task("deliveries", "failed", 0.2, {})
     recorder.exchange("bank", "authorize", "unknown", 3.0)
-    recorder.settled("bank", "authorize", "gateway", "succeeded")
-    recorder.settled("bank", "refund", "v1", "succeeded")
+    recorder.settled("bank", "authorize", SourceApi.gateway, "succeeded")
+    recorder.settled("bank", "refund", SourceApi.v1, "succeeded")
     recorder.commit("conflict", 0.001)
     recorder.batch(5, 0.002)
     recorder.delivery("given_up")
@@ -87,7 +88,7 @@ def test_what_is_told_is_counted() -> None:
         (("connector", "bank"), ("operation", "authorize"), ("outcome", "unknown")): 1
     }
     assert found["tillway_payments_total"] == {
-        (("connector", "bank"), ("door", "gateway"), ("outcome", "succeeded")): 1
+        (("connector", "bank"), ("outcome", "succeeded"), ("source_api", "gateway")): 1
     }
     assert sum(found["tillway_operations_total"].values()) == 2
     assert found["tillway_commits_total"][("outcome", "conflict"),] == 1

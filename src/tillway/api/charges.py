@@ -9,8 +9,8 @@ from tillway.domain.charge import Charge
 from tillway.domain.payment_method import CardFacts
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
+from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.engine.core import Load
-from tillway.http.contract import DOORS
 from tillway.http.lists import listed, searched
 from tillway.http.params import (
     Amount,
@@ -92,7 +92,9 @@ CAPTURE = Params(
     transfer_group=Text(),
 )
 
-LIST = list_params(created=Created(), customer=Id(), payment_intent=Id(), transfer_group=Text(), door=Enum(*DOORS))
+LIST = list_params(
+    created=Created(), customer=Id(), payment_intent=Id(), transfer_group=Text(), source_api=Enum(*SOURCE_API_NAMES)
+)
 SEARCH = Params(query=Text(required=True), limit=Limit(), page=Id(), expand=Expand())
 RETRIEVE = Params(expand=Expand())
 
@@ -194,7 +196,7 @@ def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
         "destination": None,
         "dispute": charge.dispute,
         "disputed": charge.disputed,
-        "door": charge.door,
+        "source_api": charge.source_api.name,
         "failure_balance_transaction": None,
         "failure_code": charge.failure_code,
         "failure_message": charge.failure_message,

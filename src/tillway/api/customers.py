@@ -160,7 +160,7 @@ def customer_shape(customer: Customer, view: View) -> dict[str, Any]:
         "delinquent": False,
         "description": customer.description,
         "discount": None,
-        "door": customer.door,
+        "source_api": customer.source_api.name,
         "email": customer.email,
         "invoice_prefix": customer.invoice_prefix,
         "invoice_settings": _invoices(customer.invoice_settings),

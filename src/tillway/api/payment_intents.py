@@ -12,7 +12,7 @@ from tillway.api.cards import (
     shipping,
 )
 from tillway.domain.payment_intent import PaymentError, PaymentIntent
-from tillway.http.contract import DOORS
+from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.http.errors import doc_url
 from tillway.http.lists import listed, searched
 from tillway.http.params import (
@@ -168,7 +168,9 @@ CANCEL = Params(
     cancellation_reason=Enum("abandoned", "duplicate", "fraudulent", "requested_by_customer"), expand=Expand()
 )
 
-LIST = list_params(created=Created(), customer=Id(), customer_account=Unsupported(_CONNECT), door=Enum(*DOORS))
+LIST = list_params(
+    created=Created(), customer=Id(), customer_account=Unsupported(_CONNECT), source_api=Enum(*SOURCE_API_NAMES)
+)
 SEARCH = Params(query=Text(required=True), limit=Limit(), page=Id(), expand=Expand())
 
 INCREMENT = Params(
@@ -270,7 +272,7 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
         "customer": payment.customer,
         "customer_account": None,
         "description": payment.description,
-        "door": payment.door,
+        "source_api": payment.source_api.name,
         "excluded_payment_method_types": list(payment.excluded_types) or None,
         "last_payment_error": _error(payment.last_error, view) if payment.last_error is not None else None,
         "latest_charge": payment.latest_charge,

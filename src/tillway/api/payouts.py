@@ -119,7 +119,7 @@ def payout_shape(payout: Payout, view: View) -> dict[str, Any]:
         "currency": payout.currency,
         "description": payout.description,
         "destination": payout.destination,
-        "door": payout.door,
+        "source_api": payout.source_api.name,
         "failure_balance_transaction": payout.failure_entry,
         "failure_code": payout.failure_code,
         "failure_message": payout.failure_message,

@@ -5,8 +5,8 @@ from typing import Any
 from tillway.domain import refund as domain
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
+from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.engine.core import Load
-from tillway.http.contract import DOORS
 from tillway.http.lists import listed
 from tillway.http.params import (
     Amount,
@@ -47,7 +47,7 @@ ON_CHARGE = Params(
     **{name: member for name, member in CREATE.members.items() if name not in ("charge", "payment_intent")}
 )
 UPDATE = Params(metadata=Metadata(), expand=Expand())
-LIST = list_params(charge=Id(), payment_intent=Id(), created=Created(), door=Enum(*DOORS))
+LIST = list_params(charge=Id(), payment_intent=Id(), created=Created(), source_api=Enum(*SOURCE_API_NAMES))
 LIST_OF_CHARGE = list_params(created=Created())
 EXPAND_ONLY = Params(expand=Expand())
 
@@ -128,7 +128,7 @@ def refund_shape(refund: Refund, view: View) -> dict[str, Any]:
         "customer": refund.customer,
         "customer_account": None,
         "destination_details": _destination(refund),
-        "door": refund.door,
+        "source_api": refund.source_api.name,
         "metadata": refund.metadata,
         "payment_intent": refund.payment if refund.payment.startswith("pi_") else None,
         "payment_method": refund.method,

@@ -1,1 +1,4 @@
-"""The source systems' own HTTP contracts. Each file is a thin door to the engine: no rule of money lives here."""
+"""The HTTP contracts of the source systems.
+
+Each file translates one contract to the engine's operations and back; no rule of money lives here.
+"""

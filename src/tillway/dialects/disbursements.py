@@ -15,6 +15,7 @@ from tillway.domain.money import major_to_minor, minor_to_major
 from tillway.domain.payout import Payout
 from tillway.domain.record import Record
 from tillway.domain.refusal import RULES, Refused
+from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 from tillway.http.contract import Dialect
@@ -83,7 +84,9 @@ def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
     return RULES[refusal.code].status, Problem(refusal.code, refusal.message, request_id, refusal.param)
 
 
-DISBURSEMENTS = Dialect(name="disbursement", title="the customers and disbursements dialect", refused=refused)
+DISBURSEMENTS = Dialect(
+    source_api=SourceApi.disbursements, title="the customers and disbursements dialect", refused=refused
+)
 
 CUSTOMER = Params(customer_id=CustomerId(required=True), email=Email(required=True))
 PAYMENT = Params(

@@ -17,6 +17,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import CardFacts, PaymentMethod
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import RULES, Refused
+from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 from tillway.http.contract import Dialect, told
@@ -56,7 +57,9 @@ def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
     return status, Failure("NotAuthorised" if status in (401, 403) else None, status, told(refusal, _FIELDS))
 
 
-GATEWAY = Dialect(name="gateway", title="the gateway dialect", refused=refused, merchant_field="merchantId")
+GATEWAY = Dialect(
+    source_api=SourceApi.gateway, title="the gateway dialect", refused=refused, merchant_field="merchantId"
+)
 
 
 class Created(msgspec.Struct, frozen=True):

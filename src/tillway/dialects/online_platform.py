@@ -16,6 +16,7 @@ from tillway.domain.platform_transaction import TRANSACTION_LENGTH
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import RULES, Refused
+from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 from tillway.http.contract import Dialect, told
@@ -72,13 +73,13 @@ def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
 
 
 PLATFORM = Dialect(
-    name="platform",
+    source_api=SourceApi.online_platform,
     title="the online payment platform dialect",
     refused=refused,
     key_field="apiKey",
     merchant_field="merchantId",
     customer_field="customerId",
-    audience="platform",
+    audience="online_platform",
 )
 
 _WHO = {"merchantId": Text(maximum=255, required=True), "apiKey": Credential()}
@@ -117,7 +118,7 @@ async def get_token(call: Call) -> Answer:
         mode=caller.scope.mode,
         scopes=scopes,
         customer=call.params["customerId"],
-        audience="platform",
+        audience="online_platform",
     )
     return {"token": await call.platform.tokens.issue(grant, now=time.time())}
 

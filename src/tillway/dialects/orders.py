@@ -16,6 +16,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.product import COUNT_MAX, Product
 from tillway.domain.record import Record
 from tillway.domain.refusal import RULES, Refused
+from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 from tillway.http.contract import Dialect
@@ -193,7 +194,7 @@ def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
     return RULES[refusal.code].status, {"error": error}
 
 
-ORDERS = Dialect(name="orders", title="the order workflow", refused=refused)
+ORDERS = Dialect(source_api=SourceApi.orders, title="the order workflow", refused=refused)
 
 
 async def _order(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:

@@ -12,6 +12,7 @@ from tillway.domain.payment_method import Token
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import RULES, Refused
+from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 from tillway.http.contract import Dialect
@@ -115,7 +116,7 @@ def _error(refusal: Refused) -> Error:
     return Error(code, refusal.message, _FIELDS.get(refusal.param or "", refusal.param))
 
 
-TOKEN_CHARGE = Dialect(name="charge", title="the token and charge dialect", refused=refused)
+TOKEN_CHARGE = Dialect(source_api=SourceApi.token_charge, title="the token and charge dialect", refused=refused)
 
 TOKEN = Params(
     card_number=CardField(required=True),

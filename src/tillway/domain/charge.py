@@ -7,6 +7,7 @@ import msgspec
 from tillway.domain.bank_account import BankAccountFacts
 from tillway.domain.payment_method import CardFacts
 from tillway.domain.record import Changes, EventDraft, Record, changed
+from tillway.domain.source_api import SourceApi
 
 
 class Charge(Record, frozen=True, kw_only=True):
@@ -56,7 +57,7 @@ class Charge(Record, frozen=True, kw_only=True):
     statement_descriptor_suffix: str | None = None
     transfer_group: str | None = None
     last_refund: str | None = None
-    door: str = "v1"
+    source_api: SourceApi = SourceApi.v1
 
     @property
     def refundable_minor(self) -> int:

@@ -41,7 +41,7 @@ LEEWAY_SECONDS = 5
 SECRETS_MAX = 5
 """Most secrets of one client that are good at the same time."""
 
-Audience = Literal["api", "platform"]
+Audience = Literal["api", "online_platform"]
 """Where a token is taken: everywhere that a key is, or by the online payment platform's own calls alone."""
 
 
@@ -82,8 +82,8 @@ class Grant(Value, frozen=True, kw_only=True):
     """What a credential lets its bearer do. `id` is the API key or the client behind it.
 
     `hint` is what may be shown of it. `scopes` is None where everything is allowed. `customer` is the merchant's own id
-    of the one customer that a token is for; `token` is its `jti`. A token of the audience `platform` is no good at any
-    other door.
+    of the one customer that a token is for; `token` is its `jti`. A token of the audience `online_platform` is accepted
+    by that dialect alone.
     """
 
     id: str

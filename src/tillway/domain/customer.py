@@ -6,6 +6,7 @@ import msgspec
 
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SourceApi
 
 
 class Customer(Record, frozen=True, kw_only=True):
@@ -31,7 +32,7 @@ class Customer(Record, frozen=True, kw_only=True):
     balance_minor: int = 0
     currency: str | None = None
     deleted: bool = False
-    door: str = "v1"
+    source_api: SourceApi = SourceApi.v1
 
     @property
     def default_method(self) -> str | None:

@@ -14,6 +14,7 @@ from tillway.domain.money import AMOUNT_MAX
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SourceApi
 from tillway.domain.workflow import ALL, WITHOUT_END, Again, Catch, Retry, State, StepFailed, Workflow, after_failure
 
 LINES_MAX = 40
@@ -159,7 +160,7 @@ class Order(Record, frozen=True, kw_only=True):
     refund: str | None = None
     error: Failure | None = None
     steps: tuple[StepRecord, ...] = ()
-    door: str = "orders"
+    source_api: SourceApi = SourceApi.orders
 
     @property
     def status(self) -> str:
@@ -327,7 +328,7 @@ def payment_fields(order: Order, method_type: str) -> dict[str, Any]:
         "metadata": {"order_id": order.order_id},
         "off_session": True,
         "order": order.id,
-        "door": order.door,
+        "source_api": order.source_api,
     }
 
 

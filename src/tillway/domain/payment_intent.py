@@ -20,6 +20,7 @@ from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, P
 from tillway.domain.payment_method import CardFacts, PaymentMethod, usable
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
 from tillway.domain.refusal import RULES, Refused
+from tillway.domain.source_api import SourceApi
 
 AUTHORIZATION_LIFETIME_SECONDS = 7 * 24 * 60 * 60
 """An authorization that is not captured within 7 days is released (Stripe's window for card payments online)."""
@@ -93,7 +94,7 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     """The id by which the online payment platform's door knows it: a ULID."""
     order: str | None = None
     """The order that this payment is for, whose task is woken when it settles."""
-    door: str = "v1"
+    source_api: SourceApi = SourceApi.v1
 
     @property
     def client_secret(self) -> str:
@@ -800,7 +801,7 @@ def _charge(payment: PaymentIntent, attempt_id: str, method: PaymentMethod, conn
         statement_descriptor=payment.statement_descriptor,
         statement_descriptor_suffix=payment.statement_descriptor_suffix,
         transfer_group=payment.transfer_group,
-        door=payment.door,
+        source_api=payment.source_api,
     )
 
 

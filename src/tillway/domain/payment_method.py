@@ -10,6 +10,7 @@ from tillway.domain.cards import YEARS_AHEAD_MAX, expired
 from tillway.domain.customer import Customer
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
 from tillway.domain.refusal import RULES, Refused
+from tillway.domain.source_api import SourceApi
 
 TOKEN_LIFETIME_SECONDS = 15 * 60
 CVC_LIFETIME_SECONDS = 24 * 60 * 60
@@ -64,7 +65,7 @@ class PaymentMethod(Record, frozen=True, kw_only=True):
     set_up: bool = False
     detached: bool = False
     shown_as: Literal["payment_method", "card"] = "payment_method"
-    door: str = "v1"
+    source_api: SourceApi = SourceApi.v1
 
     @property
     def is_source(self) -> bool:
@@ -81,7 +82,7 @@ class Token(Record, frozen=True, kw_only=True):
     address: dict[str, str] = {}
     used: bool = False
     client_ip: str | None = None
-    door: str = "v1"
+    source_api: SourceApi = SourceApi.v1
 
     @property
     def valid_until(self) -> int:
@@ -111,7 +112,7 @@ def new_token(
     name: str | None,
     address: dict[str, str],
     client_ip: str | None,
-    door: str = "v1",
+    source_api: SourceApi = SourceApi.v1,
 ) -> Token:
     return Token(
         id=at.new_id("tok"),
@@ -121,7 +122,7 @@ def new_token(
         name=name,
         address=address,
         client_ip=client_ip,
-        door=door,
+        source_api=source_api,
     )
 
 
@@ -140,7 +141,7 @@ def redeem(token: Token, at: Moment) -> tuple[Token, PaymentMethod]:
         created=token.created,
         card=token.card,
         billing_details=holder(token.name, token.address),
-        door=token.door,
+        source_api=token.source_api,
     )
     return msgspec.structs.replace(token, used=True), method
 

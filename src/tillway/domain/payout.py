@@ -21,6 +21,7 @@ from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, P
 from tillway.domain.payment_intent import asked_later, sent_again
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SourceApi
 
 Funding = Literal["balance", "provider"]
 RecipientType = Literal["bank_account", "card", "email"]
@@ -81,7 +82,7 @@ class Payout(Record, frozen=True, kw_only=True):
     bank_id: str | None = None
     payment_id: str | None = None
     """What a disbursement is called at its own door: the instant at which it was asked for."""
-    door: str = "v1"
+    source_api: SourceApi = SourceApi.v1
 
 
 class PayoutGuard(Record, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import STORED_FIELD
 
 NOTHING = msgspec.Raw(b"null")
 """No JSON value: the default of fields that hold one as it was encoded, since such a field cannot be None."""
@@ -15,7 +16,9 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     """A part of a record that has no life of its own. Records are trees, so the cycle collector may skip them."""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Record(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rename={"source_api": STORED_FIELD}
+):
     """A thing with an id, kept under `<scope>/<id>`. `created` is epoch seconds.
 
     The scope, one merchant in one mode, stands in the key alone: a record cannot be read from another's scope.

@@ -14,6 +14,7 @@ from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, P
 from tillway.domain.payment_intent import asked_later, sent_again
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SourceApi
 
 
 class Refund(Record, frozen=True, kw_only=True):
@@ -35,7 +36,7 @@ class Refund(Record, frozen=True, kw_only=True):
     attempt: str | None = None
     connector: str = ""
     instructions_email: str | None = None
-    door: str = "v1"
+    source_api: SourceApi = SourceApi.v1
 
 
 def create(

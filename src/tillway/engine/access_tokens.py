@@ -26,7 +26,7 @@ VERIFIES_SECONDS = TOKEN_SECONDS + 60
 
 ROTATIONS_MAX = 8
 _FIRST = Author("system", "sign access tokens")
-_AUDIENCES: dict[Audience, str] = {"api": "", "platform": "/online-payment-platform"}
+_AUDIENCES: dict[Audience, str] = {"api": "", "online_platform": "/online-payment-platform"}
 
 
 class AccessTokens:

@@ -363,8 +363,8 @@ class Attempts:
         note("connector", attempt.connector)
         note_id(attempt.subject)
         if over:
-            door = getattr(done.record, "door", caller.door)
-            self.engine.telemetry.settled(attempt.connector, attempt.kind, door, _OUTCOMES[type(outcome)])
+            source_api = getattr(done.record, "source_api", caller.source_api)
+            self.engine.telemetry.settled(attempt.connector, attempt.kind, source_api, _OUTCOMES[type(outcome)])
         return done
 
     async def _charge_of(self, load: Load, payment: PaymentIntent, attempt: Attempt) -> Charge | None:

@@ -6,6 +6,7 @@ import msgspec
 
 from tillway.domain.account import Scope
 from tillway.domain.ledger import Fee
+from tillway.domain.source_api import SourceApi
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,9 +31,9 @@ class Caller(msgspec.Struct, kw_only=True):
     """On whose behalf something is done.
 
     `idempotency` is (record id, fingerprint) of a request that named a key; `replaces` the version of an expired record
-    of that key. `door` is the contract the request came in by, `presenter` names whose words its answer is put into
-    (empty: `/v1`'s), and `actor` who asks: the id of an API key, or a part of the platform. `customer` is the
-    merchant's own id of the one customer that the request may be about; None: of every customer.
+    of that key. `source_api` is the contract of the request. `presenter` names the contract whose words the answer is
+    put into (empty: `/v1`'s). `actor` is the id of an API key, or a part of the platform. `customer` is the merchant's
+    own id of the one customer that the request may be about; None: of every customer.
     """
 
     scope: Scope
@@ -45,7 +46,7 @@ class Caller(msgspec.Struct, kw_only=True):
     replaces: int = 0
     client_ip: str | None = None
     publishable: bool = False
-    door: str = "v1"
+    source_api: SourceApi = SourceApi.v1
     actor: str = "system"
     hint: str = ""
     """Which key the actor is, as its owner knows it."""

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Literal, Protocol, TypeVar
 
 from tillway.domain.record import Record
+from tillway.domain.source_api import SourceApi
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ class Telemetry(Protocol):
     def exchange(self, connector: str, operation: str, outcome: str, seconds: float) -> None:
         """One conversation with a provider has ended, with the outcome of that name or `never_seen`."""
 
-    def settled(self, connector: str, operation: str, door: str, outcome: str) -> None:
+    def settled(self, connector: str, operation: str, source_api: SourceApi, outcome: str) -> None:
         """The outcome of an attempt was committed, and the attempt is over."""
 
     def commit(self, outcome: str, seconds: float) -> None:
@@ -93,7 +94,7 @@ class _Silent:
 
     def exchange(self, connector: str, operation: str, outcome: str, seconds: float) -> None: ...
 
-    def settled(self, connector: str, operation: str, door: str, outcome: str) -> None: ...
+    def settled(self, connector: str, operation: str, source_api: SourceApi, outcome: str) -> None: ...
 
     def commit(self, outcome: str, seconds: float) -> None: ...
 

@@ -87,7 +87,11 @@ class Api:
             with self.platform.engine.telemetry.span("request", "request", request.headers) as span:
                 response, route = await self._handled(request, request_id, caller)
                 if caller.scope is not NOBODY:
-                    facts |= {"account": caller.scope.account, "mode": caller.scope.mode, "door": caller.door}
+                    facts |= {
+                        "account": caller.scope.account,
+                        "mode": caller.scope.mode,
+                        "source_api": caller.source_api.name,
+                    }
                 span.tell(method=method, route=route, status=response.status, **facts)
         finally:
             end_facts(token)
@@ -106,7 +110,7 @@ class Api:
             route = _of_method(request, methods)
             raw: dict[str, Any] | None = None
             if dialect is not None:
-                caller.door, caller.presenter = dialect.name, route.presenter
+                caller.source_api, caller.presenter = dialect.source_api, route.presenter
                 raw = without_nulls(self._raw(request, dialect), route.params)
             await authenticate(self.access, self.throttle, request, route, caller, raw)
             answer = await self._answer(request, route, ids, caller, headers, raw)

@@ -181,7 +181,7 @@ async def authenticate(
     caller.client_ip, caller.actor = request.client_ip, key.id
     caller.hint, caller.operation = key.token or key.hint, f"{route.method} {route.path}"
     if key.audience != "api" and (dialect is None or key.audience != dialect.audience):
-        raise Refused("access_token_invalid", "This access token is for the calls of another door.")
+        raise Refused("access_token_invalid", "This access token is for the calls of another contract.")
     if key.scopes is not None:
         key.needs(scope_of(route.method, route.path))
     if dialect is not None and raw is not None and dialect.merchant_field in raw:

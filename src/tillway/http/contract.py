@@ -1,4 +1,4 @@
-"""Dialects: other systems' HTTP contracts as doors to the one engine.
+"""Dialects: the HTTP contracts of other systems, served by the one engine.
 
 A dialect declares its calls like every other (`@route(…, dialect=GATEWAY)`), and says here in what it differs from
 `/v1`: where a key may stand, how a merchant is named, and how a refusal looks. What a call answers is put into the
@@ -15,11 +15,9 @@ from tillway.domain.account import Account
 from tillway.domain.credentials import Audience
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.core import Load
-
-DOORS = ("v1", "gateway", "charge", "platform", "disbursement", "orders")
-"""The contracts that something can have been made by: `/v1`'s own, and the names of the dialects."""
 
 Presenter = Callable[[Load, Record | None, Refused | None, Caller], Awaitable[tuple[int, Any]]]
 """(load, record, refusal, caller) → HTTP status and a value to be encoded as JSON. A refusal it has no words of its own
@@ -27,20 +25,26 @@ for, it hands to the dialect's `refused`."""
 
 
 class Dialect(msgspec.Struct, frozen=True):
-    """`name` is the `door` of everything made here. `refused` makes HTTP status and body of a refusal, given the
-    request id. `key_field` is the member of the body in which a secret key may stand instead of in the header,
-    `merchant_field` the one that names the merchant, by id or handle: it must be the merchant of the key.
-    `customer_field` is the one that names a customer, who must be the one of a token that is for one customer.
-    `audience` is that of the access tokens which are taken at this door beside those of `/v1`.
+    """The contract of one source system.
+
+    `source_api` marks every object made through it. `refused` makes the HTTP status and body of a refusal, given the
+    request id. `key_field` is the member of the body in which a secret key may stand instead of in the header.
+    `merchant_field` is the member that names the merchant, by id or handle: it must be the merchant of the key.
+    `customer_field` is the member that names a customer: it must be the customer of a token that is for one customer.
+    Access tokens for `audience` are accepted beside those for `/v1`.
     """
 
-    name: str
+    source_api: SourceApi
     title: str
     refused: Callable[[Refused, str], tuple[int, Any]]
     key_field: str | None = None
     merchant_field: str | None = None
     customer_field: str | None = None
     audience: Audience = "api"
+
+    @property
+    def name(self) -> str:
+        return self.source_api.name
 
 
 def told(refusal: Refused, fields: Mapping[str, str]) -> str:

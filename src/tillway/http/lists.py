@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SourceApi
 from tillway.engine.ids import time_prefix
 from tillway.http.params import LIMIT_DEFAULT, Span
 from tillway.http.routes import Call, Page
 from tillway.http.search import Resource, matches, parse, required_terms
 from tillway.http.shapes import View, shaped
-from tillway.store.codec import by_door, by_term, decode
+from tillway.store.codec import by_source_api, by_term, decode
 from tillway.store.port import Row
 
 SCAN_PAGE = 200
@@ -31,10 +32,10 @@ async def listed(
     noun: str | None = None,
 ) -> Page:
     """One page of the records with ids `<prefix>_…`, or of those in `partition` of `index`, that `keep` keeps; where
-    the call names a `door`, of those that came by it."""
+    the call names a `source_api`, of those that were made through it."""
     params, scope = call.params, call.caller.scope_key
-    if "door" in params:
-        index, partition, keep = _by_door(scope, prefix, params["door"], index, partition, keep)
+    if "source_api" in params:
+        index, partition, keep = _by_source_api(scope, prefix, SourceApi[params["source_api"]], index, partition, keep)
     limit = params.get("limit", LIMIT_DEFAULT)
     forwards = params.get("ending_before")
     cursor = params.get("starting_after") or forwards
@@ -61,14 +62,14 @@ async def listed(
     return Page(page, len(records) > limit, _url(call, prefix))
 
 
-def _by_door(
-    scope: str, prefix: str, door: str, index: str | None, partition: str | None, keep: Keep | None
+def _by_source_api(
+    scope: str, prefix: str, source_api: SourceApi, index: str | None, partition: str | None, keep: Keep | None
 ) -> tuple[str | None, str | None, Keep | None]:
     """Found by an index where no other is in use. What came by `/v1` has no entry there and is looked for record by
     record, as what another index has found."""
-    if index is None and door != "v1":
-        return "term", by_door(scope, prefix, door), keep
-    return index, partition, lambda record: record.door == door and (keep is None or keep(record))
+    if index is None and source_api is not SourceApi.v1:
+        return "term", by_source_api(scope, prefix, source_api), keep
+    return index, partition, lambda record: record.source_api is source_api and (keep is None or keep(record))
 
 
 async def collect(

@@ -55,7 +55,7 @@ class Renderer:
         return status, encode(body)
 
 
-_PRIVATE = ("metadata", "customer", "transfer_data", "review", "on_behalf_of", "door")
+_PRIVATE = ("metadata", "customer", "transfer_data", "review", "on_behalf_of", "source_api")
 
 
 def narrowed(document: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
             "capture_method": "manual" if params.get("capture") is False else "automatic",
             "customer": method.customer or params.get("customer"),
             "off_session": True,
-            "door": caller.door,
+            "source_api": caller.source_api,
         }
         created = payment_intent.create(fields, at, secret=secret, prefix="dpi")
         payment = created.result

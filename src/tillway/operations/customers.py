@@ -79,7 +79,7 @@ async def named(
     known = await known_as(load, name)
     if known is not None:
         return known, Changes()
-    created = domain.create({"email": email, "metadata": {"customer_id": name}, "door": caller.door}, at)
+    created = domain.create({"email": email, "metadata": {"customer_id": name}, "source_api": caller.source_api}, at)
     assert isinstance(created.result, Customer)
     found = new_alias("customer", name, created.result.id, at)
     return created.result, created.then(Changes(records=(found,), result=created.result))
@@ -89,7 +89,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
     """A customer, with the payment method or card given along attached to it. A card that is declined makes none."""
 
     async def work(load: Load, at: Moment) -> Changes:
-        fields = fields_of(params) | {"door": caller.door}
+        fields = fields_of(params) | {"source_api": caller.source_api}
         given: list[PaymentMethod] = []
         made = Changes()
         if params.get("payment_method") is not None:

@@ -74,7 +74,7 @@ async def create(
             delay_ms=0,
             fields={
                 "customer": customer.id,
-                "door": caller.door,
+                "source_api": caller.source_api,
                 "metadata": {"customer_id": name, "payment_id": alias},
                 "payment_id": alias,
             },

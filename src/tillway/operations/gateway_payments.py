@@ -49,14 +49,14 @@ async def make(
             return Changes(result=known)
         facts, sealed = platform.cards.take_in(load.scope_key, card, {}, at, check=check_form)
         holder = {"name": card["name"], "address": {"line1": card["address"]}}
-        method = new_method(facts, {"billing_details": holder, "door": caller.door}, at)
+        method = new_method(facts, {"billing_details": holder, "source_api": caller.source_api}, at)
         fields = {
             "amount_minor": amount_minor,
             "currency": currency,
             "method": method.id,
             # The contract has no way to send the customer to a challenge.
             "off_session": True,
-            "door": caller.door,
+            "source_api": caller.source_api,
         }
         made = Changes(records=(method, *sealed)).then(payment_intent.create(fields, at, secret=secret))
         payment = made.result

@@ -30,6 +30,7 @@ from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.product import Product
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SourceApi
 from tillway.domain.workflow import StepFailed
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Engine, Load, Work
@@ -387,7 +388,7 @@ async def _given_back(load: Load, order: Order, payment: PaymentIntent, at: Mome
         case "succeeded":
             assert charge is not None, "a payment that succeeded has its charge"
             owner = await load.maybe(Customer, charge.customer)
-            words = {"metadata": {"order_id": order.order_id}, "door": order.door}
+            words = {"metadata": {"order_id": order.order_id}, "source_api": order.source_api}
             try:
                 return refund.create(charge, None, words, at, customer=owner)
             except Refused as refused:
@@ -493,7 +494,7 @@ async def carry(platform: Platform, row: Row) -> None:
     task = decode(id, row.body)
     assert isinstance(task, OrderTask), f"{row.key} is not an order's task"
     caller = Caller.system(scope_of(scope_key), "carry an order on")
-    caller.door = "orders"
+    caller.source_api = SourceApi.orders
     for _ in range(STEPS_MAX):
         order = await platform.engine.load(scope_key).get(Order, task.order)
         if order.ended:

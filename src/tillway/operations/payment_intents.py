@@ -73,7 +73,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any], *, 
         if method is not None:
             fields["method"] = method.id
         await _check_customer(load, fields.get("customer"))
-        fields["door"] = caller.door
+        fields["source_api"] = caller.source_api
         changes = made.then(payment_intent.create(fields, at, secret=secret, prefix=prefix))
         if terms is None:
             return changes

@@ -10,6 +10,7 @@ from tillway.domain.external_account import ExternalAccount, default_of
 from tillway.domain.payout import Funding, Payout, PayoutGuard, Recipient
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SourceApi
 from tillway.engine.balance import available_and_pending, fold
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
@@ -26,7 +27,7 @@ async def create(
     caller: Caller,
     params: dict[str, Any],
     *,
-    door: str | None = None,
+    source_api: SourceApi | None = None,
     funding: Funding = "balance",
     customer: str | None = None,
     recipient: Recipient | None = None,
@@ -35,11 +36,11 @@ async def create(
 
     `params` hold `amount` (minor units), `currency` and what `/v1/payouts` takes besides. `funding` is the merchant's
     `balance`, which must be enough, or the merchant's own money at the `provider`. `recipient` is who gets it, by
-    e-mail; without one it goes to the external account `destination`, or to the currency's default. `door` is the
+    e-mail; without one it goes to the external account `destination`, or to the currency's default. `source_api` is the
     caller's unless it is given; what comes by `/v1` waits for `payout_delay_ms`, in which it can be cancelled.
     """
-    door = door or caller.door
-    delay_ms = platform.engine.settings.payout_delay_ms if door == "v1" else 0
+    source_api = source_api or caller.source_api
+    delay_ms = platform.engine.settings.payout_delay_ms if source_api is SourceApi.v1 else 0
     currency, amount_minor = params["currency"], params["amount"]
     connection = await platform.connections.default(caller.scope)
     if "payout" not in connection.connector.capabilities.operations:
@@ -55,7 +56,7 @@ async def create(
             now = max(at.now, guard.latest if guard is not None else 0)
             available, _ = available_and_pending(await fold(platform.engine, load.scope_key), now)
             available_minor = available.get(currency, 0)
-        fields = picked(params, *_FIELDS) | {"customer": customer, "door": door}
+        fields = picked(params, *_FIELDS) | {"customer": customer, "source_api": source_api}
         to = recipient
         sealed: tuple[Record, ...] = ()
         if to is None:

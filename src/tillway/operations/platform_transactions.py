@@ -37,12 +37,14 @@ async def pay(
         objection = platform_transaction.objection(card["number"], card["exp_month"], year, at.now)
         if objection is None:
             facts, sealed = platform.cards.take_in(load.scope_key, card, {}, at, check=check_form)
-            method = new_method(facts, {"door": caller.door}, at)
+            method = new_method(facts, {"source_api": caller.source_api}, at)
             made = made.then(Changes(records=(method, *sealed)))
         else:
             facts = platform.cards.seen(load.scope_key, card["number"], card["exp_month"], year)
             # It stands for no card that could be charged, so it is one that was taken away.
-            method = PaymentMethod(id=at.new_id("pm"), created=at.now, card=facts, detached=True, door=caller.door)
+            method = PaymentMethod(
+                id=at.new_id("pm"), created=at.now, card=facts, detached=True, source_api=caller.source_api
+            )
             made = made.then(Changes(records=(method,)))
         fields = {
             "amount_minor": amount_minor,
@@ -53,7 +55,7 @@ async def pay(
             "off_session": True,
             "transaction": transaction,
             "metadata": {"transaction_id": transaction},
-            "door": caller.door,
+            "source_api": caller.source_api,
         }
         created = payment_intent.create(fields, at, secret=secret)
         payment = created.result

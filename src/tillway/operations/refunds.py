@@ -26,7 +26,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
     async def work(load: Load, at: Moment) -> Changes:
         charge = await _charge(load, params)
         fields = picked(params, "reason", "metadata", "instructions_email")
-        fields["door"] = caller.door
+        fields["source_api"] = caller.source_api
         customer = (
             await load.maybe(Customer, charge.customer) if charge.method_type == stored_credit.METHOD_TYPE else None
         )

@@ -19,7 +19,7 @@ async def create(platform: Platform, caller: Caller, card: dict[str, Any]) -> Do
             load.scope_key, card, address, at, keep_until=at.now + TOKEN_LIFETIME_SECONDS
         )
         token = new_token(
-            facts, at, name=card.get("name"), address=address, client_ip=caller.client_ip, door=caller.door
+            facts, at, name=card.get("name"), address=address, client_ip=caller.client_ip, source_api=caller.source_api
         )
         return Changes(result=token, records=(token, *sealed))
 

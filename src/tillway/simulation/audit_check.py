@@ -9,7 +9,7 @@ import msgspec
 from tillway.domain.audit import TASK_ID, UNCHANGING, UNREMARKABLE, AuditEntry, digest_of, shown
 from tillway.domain.record import Record
 from tillway.engine.audit.chain import AuditChain, rows_of, walk
-from tillway.engine.audit.entries import LEFT_OUT, as_told
+from tillway.engine.audit.entries import LEFT_OUT, change_document
 from tillway.engine.clock import Clock
 from tillway.store.codec import TYPES, decode, encode
 from tillway.store.port import Row, Store
@@ -34,7 +34,7 @@ async def audit_damage(store: Store, scope_key: str, clock: Clock) -> str:
     async for row in rows_of(store, f"{scope_key}/aud_"):
         entry = decode(row.key.partition("/")[2], row.body)
         assert isinstance(entry, AuditEntry)
-        for change in as_told(entry)["changes"]:
+        for change in map(change_document, entry.changes):
             # Clocks differ: of two entries about one record, the later change may have the smaller id.
             place = change["version"] + (change["what"] == "deleted") / 2
             if place in histories[change["record"]]:

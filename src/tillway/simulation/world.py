@@ -30,6 +30,7 @@ from tillway.domain.idempotency import record_id
 from tillway.domain.order import Order
 from tillway.domain.payout import Recipient
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SourceApi
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
 from tillway.engine.caller import Caller, Settings
@@ -410,7 +411,12 @@ class Process:
         to = Recipient(type="email", email=email)
         try:
             await payouts.create(
-                self.platform, Caller.system(scope), params, door="disbursement", funding="provider", recipient=to
+                self.platform,
+                Caller.system(scope),
+                params,
+                source_api=SourceApi.disbursements,
+                funding="provider",
+                recipient=to,
             )
         except Refused as refused:
             if refused.code not in TRANSIENT:

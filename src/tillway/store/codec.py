@@ -34,6 +34,7 @@ from tillway.domain.product import Product
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
+from tillway.domain.source_api import STORED_FIELD, SourceApi
 from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.store.port import Write
 
@@ -140,13 +141,13 @@ def by_number(id: str) -> str:
     return f"number/{id}"
 
 
-def by_door(scope: str, prefix: str, door: str) -> str:
-    return by_term(scope, prefix, "door", door)
+def by_source_api(scope: str, prefix: str, source_api: SourceApi) -> str:
+    return by_term(scope, prefix, STORED_FIELD, source_api.value)
 
 
-def _door_terms(scope: str, prefix: str, door: str) -> tuple[tuple[str, str], ...]:
+def _source_api_terms(scope: str, prefix: str, source_api: SourceApi) -> tuple[tuple[str, str], ...]:
     """Records made through `/v1` itself have no entry: they are the majority, and lists find them without one."""
-    return (("term", by_door(scope, prefix, door)),) if door != "v1" else ()
+    return (("term", by_source_api(scope, prefix, source_api)),) if source_api is not SourceApi.v1 else ()
 
 
 def _metadata_terms(scope: str, prefix: str, metadata: dict[str, str]) -> tuple[tuple[str, str], ...]:
@@ -156,7 +157,7 @@ def _metadata_terms(scope: str, prefix: str, metadata: dict[str, str]) -> tuple[
 def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:
     if not payment.listed:
         return ()
-    terms = _door_terms(scope, "pi", payment.door)
+    terms = _source_api_terms(scope, "pi", payment.source_api)
     if payment.metadata:
         terms = (*terms, *_metadata_terms(scope, "pi", payment.metadata))
     if payment.customer is None:
@@ -166,8 +167,8 @@ def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:
 
 def _charge(scope: str, charge: Charge) -> tuple[tuple[str, str], ...]:
     own: tuple[tuple[str, str], ...] = (("parent", by_parent(scope, "ch", charge.payment)),)
-    if charge.door != "v1" or charge.metadata:
-        own = (*_metadata_terms(scope, "ch", charge.metadata), *_door_terms(scope, "ch", charge.door), *own)
+    if charge.source_api is not SourceApi.v1 or charge.metadata:
+        own = (*_metadata_terms(scope, "ch", charge.metadata), *_source_api_terms(scope, "ch", charge.source_api), *own)
     if charge.customer is None:
         return own
     return (("customer", by_customer(scope, "ch", charge.customer)), *own)
@@ -177,7 +178,7 @@ def _refund(scope: str, refund: Refund) -> tuple[tuple[str, str], ...]:
     return (
         ("parent", by_parent(scope, "re", refund.charge)),
         ("kind", by_kind(scope, "re", refund.payment)),
-        *_door_terms(scope, "re", refund.door),
+        *_source_api_terms(scope, "re", refund.source_api),
     )
 
 

@@ -45,7 +45,7 @@ class Metric(msgspec.Struct, frozen=True):
 
 
 TABLE = (
-    Metric("tillway_payments_total", "counter", ("connector", "door", "outcome"), "Payments that were settled."),
+    Metric("tillway_payments_total", "counter", ("connector", "source_api", "outcome"), "Payments that were settled."),
     Metric(
         "tillway_operations_total",
         "counter",

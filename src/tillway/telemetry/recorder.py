@@ -3,6 +3,7 @@ on."""
 
 from collections.abc import Mapping
 
+from tillway.domain.source_api import SourceApi
 from tillway.engine.telemetry import NO_HEADERS, NO_SPAN, Fact, Span, SpanKind
 from tillway.telemetry.lines import Lines
 from tillway.telemetry.metrics import Labels, Metrics
@@ -52,10 +53,10 @@ class Recorder:
         self._connector_seconds(seconds, place)
         self._connector_outcomes((*place, outcome))
 
-    def settled(self, connector: str, operation: str, door: str, outcome: str) -> None:
+    def settled(self, connector: str, operation: str, source_api: SourceApi, outcome: str) -> None:
         self._operations((connector, operation, outcome))
         if operation == "authorize":
-            self._payments((connector, door, outcome))
+            self._payments((connector, source_api.name, outcome))
 
     def commit(self, outcome: str, seconds: float) -> None:
         self._commits((outcome,))

@@ -32,6 +32,7 @@ from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Balances
 from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
+from tillway.domain.source_api import STORED_FIELD, public_name
 from tillway.store.codec import QUEUES, encode, write_of
 from tillway.store.port import ABSENT, Write
 
@@ -128,7 +129,7 @@ def as_told(entry: AuditEntry) -> dict[str, Any]:
         "object": "audit_entry",
         "actor": entry.actor,
         "at": f"{at:%Y-%m-%dT%H:%M:%S}.{entry.at_ms % 1000:03}Z",
-        "changes": [_change_as_told(change) for change in entry.changes],
+        "changes": [_with_public_names(change_document(change)) for change in entry.changes],
         "created": entry.created,
         "detail": entry.detail,
         "hint": entry.hint,
@@ -138,7 +139,8 @@ def as_told(entry: AuditEntry) -> dict[str, Any]:
     }
 
 
-def _change_as_told(change: Change) -> dict[str, Any]:
+def change_document(change: Change) -> dict[str, Any]:
+    """What became of one record, with the fields before and after as the store holds them."""
     what, before, after = "held", None, None
     if change.new != NOTHING:
         what, after = "made", msgspec.json.decode(change.new)
@@ -151,6 +153,13 @@ def _change_as_told(change: Change) -> dict[str, Any]:
         before = {field: old for field, (old, _) in change.changed.items()}
         after = {field: new for field, (_, new) in change.changed.items()}
     return {"record": change.id, "version": change.version, "what": what, "before": before, "after": after}
+
+
+def _with_public_names(change: dict[str, Any]) -> dict[str, Any]:
+    for fields in (change["before"], change["after"]):
+        if fields is not None and STORED_FIELD in fields:
+            fields["source_api"] = public_name(fields.pop(STORED_FIELD))
+    return change
 
 
 def rewrapped(scope_key: str, by: Author, at: Moment, writes: Sequence[Write]) -> Write:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The order workflow's calls, against Tillway.
 #
-#   TILLWAY_URL=http://127.0.0.1:8420 TILLWAY_KEY=sk_test_… sh order_workflow.sh
+#   TILLWAY_URL=http://127.0.0.1:8420 TILLWAY_KEY=sk_test_… sh orders.sh
 set -eu
 url=${TILLWAY_URL:-http://127.0.0.1:8420}
 order=order-$$-$(date +%s)

@@ -1,6 +1,6 @@
 """A shop on the order workflow: stock is set, an order is accepted and placed, one for the last item comes too late.
 
-    TILLWAY_URL=http://127.0.0.1:8420 TILLWAY_KEY=sk_test_… python order_workflow.py
+    TILLWAY_URL=http://127.0.0.1:8420 TILLWAY_KEY=sk_test_… python orders.py
 
 It needs nothing but Python. `tillway init` prints the key.
 """

@@ -1,6 +1,6 @@
 """A client of the online payment platform, talking to Tillway: a token, a payment, a card that is refused, a refund.
 
-    TILLWAY_URL=http://127.0.0.1:8420 TILLWAY_MERCHANT=acct_… TILLWAY_KEY=sk_test_… python online_payment_platform.py
+    TILLWAY_URL=http://127.0.0.1:8420 TILLWAY_MERCHANT=acct_… TILLWAY_KEY=sk_test_… python online_platform.py
 
 It needs nothing but Python. `tillway init` prints the merchant and the key.
 """

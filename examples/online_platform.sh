@@ -1,7 +1,7 @@
 #!/bin/sh
 # The online payment platform's calls, as its own readers know them, against Tillway.
 #
-#   TILLWAY_URL=http://127.0.0.1:8420 TILLWAY_MERCHANT=acct_… TILLWAY_KEY=sk_test_… sh online_payment_platform.sh
+#   TILLWAY_URL=http://127.0.0.1:8420 TILLWAY_MERCHANT=acct_… TILLWAY_KEY=sk_test_… sh online_platform.sh
 set -eu
 url=${TILLWAY_URL:-http://127.0.0.1:8420}
 who="\"merchantId\": \"$TILLWAY_MERCHANT\", \"apiKey\": \"$TILLWAY_KEY\", \"customerId\": \"customer-2\""
