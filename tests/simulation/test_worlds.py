@@ -9,7 +9,8 @@ from contextlib import nullcontext
 import pytest
 from world_mutants import MUTANTS, Mutant, a_time_out_means_declined
 
-from tillway.simulation.worlds import FAULTS, main, run_world, run_worlds
+from tillway.simulation.world import FAULTS
+from tillway.simulation.worlds import main, run_world, run_worlds
 
 WORLDS = 3000
 CHUNK = 300
