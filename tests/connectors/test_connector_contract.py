@@ -14,7 +14,7 @@ from tillway.connectors.port import (
     Declined,
     LookUp,
     NeverSeen,
-    Notice,
+    Notices,
     Operation,
     Pending,
     Request,
@@ -22,6 +22,7 @@ from tillway.connectors.port import (
     Succeeded,
     TransportError,
     Unknown,
+    tell,
 )
 from tillway.sandbox.simulator import CallTransport, Simulator
 from tillway.testing.connector_contract import Check, checks_for
@@ -70,8 +71,8 @@ class TakesSilenceForNever(Simulator):
 
 
 class BelievesEveryNotice(Simulator):
-    def notices(self, headers: Mapping[str, str], body: bytes) -> list[Notice]:
-        return [read_notice(body)]
+    def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
+        return tell([read_notice(body)])
 
 
 class CallsPendingPaid(Simulator):

@@ -5,6 +5,7 @@ import hmac
 
 import msgspec
 import pytest
+from bank_peers import read_at_once
 
 from tillway.connectors.http_bank import HttpBank, signature
 from tillway.connectors.port import (
@@ -227,7 +228,7 @@ def test_what_it_cannot_do():
 def notice(said, secret="s3cret", **headers):
     body = said if isinstance(said, bytes) else msgspec.json.encode(said)
     signed = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    [told] = BANK.notices({"x-bank-signature": signed, **headers}, body)
+    [told] = read_at_once(BANK.notices({"x-bank-signature": signed, **headers}, body))
     return told
 
 
@@ -299,7 +300,7 @@ def test_rejected_notices(said):
 
 def test_signatures():
     body = msgspec.json.encode(ACCEPTED)
-    assert BANK.notices({"x-bank-signature": signature("s3cret", body).upper()}, body)
+    assert read_at_once(BANK.notices({"x-bank-signature": signature("s3cret", body).upper()}, body))
     for headers in (
         {},
         {"x-bank-signature": ""},

@@ -6,19 +6,27 @@ import socket
 import struct
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from bank_peers import free_port
 
 from tillway.connectors.port import (
+    BODY_MAX,
     Declined,
+    Form,
     NeverSeen,
+    Notice,
+    NoticeRejected,
+    NoticeUndecided,
     NotSent,
     Request,
     Response,
     Succeeded,
     TransportError,
     Unknown,
+    tell,
 )
-from tillway.connectors.transport import BODY_MAX, REQUESTS_MAX, SocketTransport, converse
+from tillway.connectors.transport import REQUESTS_MAX, SocketTransport, converse, listen
 
 POST = Request("POST", "/v1/authorizations", {"reference": "r"}, {"idempotency-key": "r"})
 
@@ -96,8 +104,22 @@ async def sent(port, request=POST, **options):
         writes(b"HTTP/1.1 2"),
         writes(b"SSH-2.0-OpenSSH_9.6\r\n"),
         writes(b""),
+        writes(response(b" " * BODY_MAX + b"{}")),
+        writes(response(b"{" + b" " * (3 << 20) + b"}")),
     ],
-    ids=["resets", "closes", "silent", "drips", "half body", "half chunk", "half head", "not http", "nothing"],
+    ids=[
+        "resets",
+        "closes",
+        "silent",
+        "drips",
+        "half body",
+        "half chunk",
+        "half head",
+        "not http",
+        "nothing",
+        "a byte too many",
+        "3 MB",
+    ],
 )
 async def test_may_have_been_seen(answer):
     async with server(answer) as (port, heard):
@@ -146,16 +168,16 @@ async def test_no_connection_in_time_was_not_seen():
         (response(b""), Response(200, None)),
         (response(b'{"a": "\xff"}'), Response(200, None)),
         (response(b"[" * 100_000), Response(200, None)),
-        (response(b" " * BODY_MAX + b"{}"), Response(200, None)),
         (response(b'{"a": 1}', "503 Busy"), Response(503, {"a": 1})),
         (response(b"", "302 Found", "location: http://127.0.0.1:1/\r\n"), Response(302, None)),
     ],
-    ids=["object", "list", "broken", "empty", "bad utf-8", "deep", "too large", "5xx", "redirect"],
+    ids=["object", "list", "broken", "empty", "bad utf-8", "deep", "5xx", "redirect"],
 )
 async def test_answers(content, expected):
     async with server(writes(content)) as (port, heard):
         answer = await sent(port, timeout_seconds=5)
         assert (answer.status, answer.body) == (expected.status, expected.body)
+        assert answer.content == content.partition(b"\r\n\r\n")[2]
         assert len(heard) == 1
 
 
@@ -169,6 +191,41 @@ async def test_what_goes_out():
             assert line in head
         await sent(port, Request("GET", "/v1/operations/r", moves_money=False))
         assert heard[1].startswith(b"GET /v1/operations/r ")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "PURGE"])
+@pytest.mark.parametrize(
+    ("body", "content_type", "sent_type", "sent_bytes"),
+    [
+        (None, None, None, b""),
+        ({"a": "ü"}, None, "application/json", '{"a":"ü"}'.encode()),
+        ([{"op": "replace"}], "application/json-patch+json", "application/json-patch+json", b'[{"op":"replace"}]'),
+        (
+            Form((("a[b]", "1 &"), ("a[b]", "ü"))),
+            None,
+            "application/x-www-form-urlencoded",
+            b"a%5Bb%5D=1+%26&a%5Bb%5D=%C3%BC",
+        ),
+        (b"\x00\xff", None, "application/octet-stream", b"\x00\xff"),
+        (b"<a/>", "text/xml", "text/xml", b"<a/>"),
+    ],
+    ids=["none", "json", "patch", "form", "bytes", "xml"],
+)
+async def test_methods_and_bodies(method, body, content_type, sent_type, sent_bytes):
+    got = []
+
+    async def take(request):
+        got.append((request.method, request.headers.get("content-type"), await request.read()))
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_route("*", "/x", take)
+    async with TestServer(app) as listening:
+        await sent(listening.port, Request(method, "/x", body, content_type=content_type), timeout_seconds=5)
+    [(heard_method, heard_type, heard_bytes)] = got
+    assert (heard_method, heard_bytes) == (method, sent_bytes)
+    if sent_type is not None:
+        assert heard_type == sent_type
 
 
 # Conversations.
@@ -264,3 +321,43 @@ async def test_outcomes_pass_through():
 
     for outcome in (Declined(), NeverSeen(), NotSent("429", 3.0)):
         assert await converse(decides(outcome), Script(OK)) == outcome
+
+
+# Conversations over notices.
+
+TOLD = [Notice(id="n", kind="operation", reference="r", outcome=Succeeded())]
+
+
+def believed():
+    answer = yield ASKS
+    if answer.status != 200:
+        raise NoticeRejected("not theirs")
+    return TOLD
+
+
+async def test_a_provider_is_asked_whether_a_notice_is_its_own():
+    script = Script(OK)
+    assert await listen(believed(), script) == TOLD
+    assert script.sent == [ASKS]
+    assert await listen(tell(TOLD), Script(SEEN)) == TOLD
+    with pytest.raises(NoticeRejected):
+        await listen(believed(), Script(Response(404)))
+
+
+@pytest.mark.parametrize("failure", [SEEN, UNSEEN])
+async def test_a_provider_that_cannot_be_asked_leaves_a_notice_undecided(failure):
+    with pytest.raises(NoticeUndecided):
+        await listen(believed(), Script(failure))
+
+
+async def test_a_question_about_a_notice_ends_and_moves_no_money():
+    def endless():
+        while True:
+            yield ASKS
+
+    with pytest.raises(NoticeUndecided):
+        await listen(endless(), Script(OK))
+    script = Script(OK)
+    with pytest.raises(AssertionError):
+        await listen(talk(MOVES), script)
+    assert script.sent == []

@@ -4,6 +4,7 @@ import time
 
 import msgspec
 import pytest
+from bank_peers import read_at_once
 
 from tillway.connectors.port import (
     BankAccountData,
@@ -84,7 +85,7 @@ async def test_what_is_pending_settles_by_notice():
     [(after_ms, body)] = outcome.notices
     assert (after_ms, body["status"]) == (3000, "Accepted")
     assert simulator.bank.find("a").status == "Pending", "a promise is not its keeping"
-    [notice] = simulator.notices({}, msgspec.json.encode(body))
+    [notice] = read_at_once(simulator.notices({}, msgspec.json.encode(body)))
     assert isinstance(notice.outcome, Succeeded) and notice.reference == "a"
     assert simulator.bank.find("a").status == "Accepted"
 
@@ -96,10 +97,10 @@ async def test_a_debit_that_settles_by_notice_is_disputed_after_that():
     outcome = await do(simulator, asked)
     assert isinstance(outcome, Pending)
     [(_, settles)] = outcome.notices
-    [notice] = simulator.notices({}, msgspec.json.encode(settles))
+    [notice] = read_at_once(simulator.notices({}, msgspec.json.encode(settles)))
     assert isinstance(notice.outcome, Succeeded)
     [(_, dispute)] = notice.outcome.notices
-    [told] = simulator.notices({}, msgspec.json.encode(dispute))
+    [told] = read_at_once(simulator.notices({}, msgspec.json.encode(dispute)))
     assert (told.kind, told.reference, told.reason) == ("dispute", "a", "debit_not_authorized")
 
 
@@ -118,7 +119,8 @@ async def test_ordinary_payments_announce_nothing():
 
 async def told(simulator, outcome):
     """Deliver what was foretold, as the engine's tasks do: through JSON, from inside."""
-    return [notice for _, body in outcome.notices for notice in simulator.notices({}, msgspec.json.encode(body))]
+    bodies = [msgspec.json.encode(body) for _, body in outcome.notices]
+    return [notice for body in bodies for notice in read_at_once(simulator.notices({}, body))]
 
 
 async def test_disputes_are_foretold_also_by_a_look_up():

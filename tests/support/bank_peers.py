@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from tillway.connectors.http_bank import HttpBank
-from tillway.connectors.port import Connector, Outcome, Pending, Succeeded, Transport
+from tillway.connectors.port import Connector, Notice, Notices, Outcome, Pending, Succeeded, Transport
 from tillway.connectors.transport import SocketTransport
 from tillway.sandbox import bank_server
 from tillway.sandbox.bank_server import BankServer
@@ -66,6 +66,15 @@ class BehindHttp:
 
     async def notices(self, outcome: Outcome, count: int) -> list[tuple[Mapping[str, str], bytes]]:
         return [await asyncio.wait_for(self._mail.get(), 5) for _ in range(count)]
+
+
+def read_at_once(conversation: Notices) -> list[Notice]:
+    """The notices of a conversation that asks the provider nothing."""
+    try:
+        request = next(conversation)
+    except StopIteration as end:
+        return list(end.value)
+    raise AssertionError(f"the connector asks {request!r} about a notice")
 
 
 def free_port() -> int:

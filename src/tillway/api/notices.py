@@ -1,6 +1,6 @@
-"""Where providers tell what they know: one address a connector and mode, authenticated by the connector itself."""
+"""The addresses to which providers send notices: one a connector and mode, authenticated by the connector itself."""
 
-from tillway.connectors.port import NoticeRejected
+from tillway.connectors.port import NoticeRejected, NoticeUndecided
 from tillway.domain.account import Mode, Scope
 from tillway.domain.refusal import Refused
 from tillway.http.routes import Answer, Call, Plain, route
@@ -17,9 +17,11 @@ async def receive(call: Call) -> Answer:
     if connection is None:
         raise Refused("resource_missing", f"No connector {name[:100]!r} is configured for {mode} mode.", param="name")
     try:
-        notices = connection.connector.notices(call.headers, call.body)
+        await call.platform.attempts.hear(connection, call.headers, call.body)
     except NoticeRejected as rejected:
         raise Refused("body_malformed", f"The notice was not accepted: {rejected}") from None
-    for notice in notices:
-        await call.platform.attempts.notice(notice, name)
+    except NoticeUndecided as undecided:
+        raise Refused(
+            "busy", f"The provider could not be asked whether this notice is its own ({undecided}). Send it again."
+        ) from None
     return Plain(200, b'{"received":true}')

@@ -23,6 +23,7 @@ from tillway.connectors.port import (
     NeverSeen,
     Notice,
     NoticeRejected,
+    Notices,
     NotSent,
     Operation,
     Outcome,
@@ -31,6 +32,7 @@ from tillway.connectors.port import (
     Response,
     Succeeded,
     Unknown,
+    tell,
 )
 from tillway.connectors.settings import Setting, debit_types, http_url, read_settings, seconds, text
 from tillway.connectors.transport import SocketTransport
@@ -128,7 +130,7 @@ class HttpBank:
     def look_up(self, operation: Operation) -> LookUp:
         return look_up(operation)
 
-    def notices(self, headers: Mapping[str, str], body: bytes) -> list[Notice]:
+    def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         if self._notice_secret is None:
             raise NoticeRejected("this connector has no notice_secret")
         if len(body) > NOTICE_MAX:
@@ -136,7 +138,7 @@ class HttpBank:
         signed = headers.get("x-bank-signature", "").strip().lower()
         if not hmac.compare_digest(signed.encode(), signature(self._notice_secret, body).encode()):
             raise NoticeRejected("X-Bank-Signature does not match the body")
-        return [read_notice(body)]
+        return tell([read_notice(body)])
 
 
 def signature(secret: str, body: bytes) -> str:

@@ -1,17 +1,20 @@
-"""What a connector is: a conversation with a provider, without sockets.
+"""The connector port: a connector is a conversation with a provider, without sockets.
 
 A connector turns an `Operation` into a generator that yields `Request`s, receives `Response`s, and returns an
 `Outcome`. It never opens a connection and never names a transport failure: the core sends the requests and alone
-decides what a refused connection or a lost answer means (see `transport.py`). What a provider can and cannot do stands
-in its `Capabilities`, so that the engine never asks which connector it is talking to.
+decides the meaning of a refused connection or a lost answer (see `transport.py`). `Capabilities` states the provider's
+abilities, so that the engine never asks which connector it is talking to.
+
+Providers that exchange files have a port of their own: `file_port.py`.
 """
 
 from collections.abc import Generator, Mapping
 from typing import Any, Literal, Protocol
+from urllib.parse import urlencode
 
 import msgspec
 
-from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
+from tillway.domain.outcome import ActionRequired, Checks, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 
 __all__ = [
     "ActionRequired",
@@ -19,19 +22,24 @@ __all__ = [
     "BankAccountData",
     "Capabilities",
     "CardData",
+    "Checks",
     "Connector",
     "Consignment",
     "Conversation",
     "Courier",
     "Declined",
+    "Form",
     "LookUp",
     "NeverSeen",
     "NotSent",
     "Notice",
     "NoticeRejected",
+    "NoticeUndecided",
+    "Notices",
     "Operation",
     "Outcome",
     "Pending",
+    "PostalAddress",
     "Recipient",
     "Request",
     "Response",
@@ -41,10 +49,15 @@ __all__ = [
     "Undeliverable",
     "Unknown",
     "Unreachable",
+    "encode_body",
+    "tell",
 ]
 
 REFERENCE_MAX = 35
-"""Longest reference, in characters: what the strictest rails (SEPA end-to-end ids) carry."""
+"""Longest reference, in characters: the strictest rails (SEPA end-to-end ids) carry 35."""
+
+BODY_MAX = 1 << 20
+"""Largest answer that a transport reads, in bytes (1 MiB). A larger one is a `TransportError`."""
 
 OperationKind = Literal["authorize", "capture", "void", "increment", "refund", "payout"]
 
@@ -90,13 +103,34 @@ class Recipient(msgspec.Struct, frozen=True):
         return f"Recipient({self.type} ****)"
 
 
+class PostalAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """A postal address; `country` is an ISO 3166-1 code of two letters. Its repr shows nothing."""
+
+    line1: str | None = None
+    line2: str | None = None
+    city: str | None = None
+    state: str | None = None
+    postal_code: str | None = None
+    country: str | None = None
+
+    def __repr__(self) -> str:
+        return "PostalAddress(****)"
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to be done at the provider, at most once, under `reference` (the attempt's id, at most 35 characters).
+    """One operation for the provider to perform, at most once, under `reference` (the attempt's, at most 35
+    characters).
 
     An `authorize` takes from a `card` or, at once and for good, from a bank `account`.
-    `parent` is the reference of the authorization that a capture, void, increment or refund is about; `parent_bank_id`
-    the provider's own id of it. Amounts are minor units of `currency` (ISO 4217, lower case). `capture` is for
-    `authorize`: take the money at once.
+    `parent` is the reference of the authorization that a capture, void, increment or refund belongs to;
+    `parent_bank_id` is the provider's own id of it. Amounts are minor units of `currency` (ISO 4217, lower case).
+    `capture` is for `authorize`: take the money at once.
+
+    The rest describes a payment to its provider; each is None where the merchant gave none. `off_session`: the customer
+    is not present, the merchant initiates the payment with a stored method. `network_transaction_id` is the card
+    network's id of the first payment with that card, perhaps at another provider. `email` and `billing_address` are the
+    payer's, `statement_descriptor` is the text for the payer's statement (at most 22 characters), and `return_url` is
+    where the customer comes back to after a redirect.
     """
 
     reference: str
@@ -110,33 +144,97 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None = None
     parent_bank_id: str | None = None
     livemode: bool = False
+    off_session: bool = False
+    network_transaction_id: str | None = None
+    email: str | None = None
+    billing_address: PostalAddress | None = None
+    statement_descriptor: str | None = None
+    return_url: str | None = None
+
+    def __repr__(self) -> str:
+        # The payer's address and e-mail do not belong in a traceback.
+        return f"Operation({self.kind} {self.reference} {self.amount_minor} {self.currency})"
+
+
+class Form(msgspec.Struct, frozen=True):
+    """A request body of form fields, in order; a name may repeat."""
+
+    fields: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        return "Form(****)"
+
+
+Body = dict[str, Any] | list[Any] | Form | bytes
+"""A request's body: an object or list is sent as JSON, a `Form` URL-encoded, bytes as they are."""
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One HTTP request to the provider. `moves_money`: a lost answer to it leaves the outcome unknown. Header names are
-    lower case."""
+    """One HTTP request to the provider, of any method. `moves_money`: a lost answer to it leaves the outcome unknown.
 
-    method: Literal["GET", "POST"]
+    Header names are lower case. `content_type` replaces the one that the kind of body implies: `application/json`,
+    `application/x-www-form-urlencoded` or, for bytes, `application/octet-stream`.
+    """
+
+    method: str
     path: str
-    body: dict[str, Any] | None = None
+    body: Body | None = None
     headers: Mapping[str, str] = {}
     moves_money: bool = True
+    content_type: str | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The members of the body's JSON object; none where the body is another kind."""
+        return self.body if isinstance(self.body, dict) else {}
 
     def __repr__(self) -> str:
         # The body may hold a card number and the headers a key: neither belongs in a traceback.
         return f"Request({self.method} {self.path})"
 
 
+def encode_body(request: Request) -> tuple[bytes | None, str | None]:
+    """The bytes of the request's body and their content type; (None, None) where it has no body."""
+    body = request.body
+    if body is None:
+        return None, None
+    if isinstance(body, bytes):
+        return body, request.content_type or "application/octet-stream"
+    if isinstance(body, Form):
+        return urlencode(body.fields).encode(), request.content_type or "application/x-www-form-urlencoded"
+    return msgspec.json.encode(body), request.content_type or "application/json"
+
+
 class Response(msgspec.Struct, frozen=True):
-    """The provider's answer. `body` is the parsed JSON object, or None where it was not a JSON object."""
+    """The provider's answer. `body` is the parsed JSON object, or None where `content`, the raw bytes (at most
+    `BODY_MAX`), is not a JSON object. Header names are lower case."""
 
     status: int
     body: dict[str, Any] | None = None
     headers: Mapping[str, str] = {}
+    content: bytes = b""
+
+    @classmethod
+    def read(cls, status: int, content: bytes, headers: Mapping[str, str]) -> "Response":
+        """The answer with these bytes as its body, parsed where they are a JSON object."""
+        return cls(status, _json_object(content), headers, content)
+
+    def __repr__(self) -> str:
+        return f"Response({self.status}, {len(self.content)} bytes)" if self.content else f"Response({self.status})"
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    if not content:
+        return None
+    try:
+        value = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider says of its own accord. `id` makes us deaf to its repetition; `reference` names our operation.
+    """News that a provider sends of its own accord. A repetition has the same `id`; `reference` names our operation.
 
     kind `operation` carries the operation's `outcome`; `dispute` opens one over the charge behind `reference`, at
     `stage`: a `chargeback` takes the money, an `inquiry` only asks, a `warning` (early fraud warning) only tells.
@@ -157,10 +255,17 @@ class NeverSeen(msgspec.Struct, frozen=True, tag=True):
 
 Conversation = Generator[Request, Response, Outcome]
 LookUp = Generator[Request, Response, Outcome | NeverSeen]
+Notices = Generator[Request, Response, list[Notice]]
+
+
+def tell(notices: list[Notice]) -> Notices:
+    """The conversation of a connector that needs to ask nothing before it believes these notices."""
+    yield from ()
+    return notices
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What the provider promises.
+    """The provider's promises.
 
     `deduplicates`: a resend under the same reference is performed at most once. `looks_up`: it can be asked by our
     reference. `ask_after_seconds`: how long to wait before asking after an unknown or pending outcome, first time.
@@ -177,7 +282,11 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NoticeRejected(Exception):
-    """A notice whose signature or form is wrong; the sender gets a 400."""
+    """A notice with a wrong signature or form; the sender gets a 400."""
+
+
+class NoticeUndecided(Exception):
+    """The provider could not be asked whether a notice is its own; the sender gets a 503 and should send it again."""
 
 
 class Connector(Protocol):
@@ -189,8 +298,12 @@ class Connector(Protocol):
     def look_up(self, operation: Operation) -> LookUp:
         """Ask what became of `operation`. Yields requests that move no money."""
 
-    def notices(self, headers: Mapping[str, str], body: bytes) -> list[Notice]:
-        """The notices in one signed request of the provider. Raises `NoticeRejected`. Header names are lower case."""
+    def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
+        """Read the notices in one request of the provider (header names are lower case).
+
+        A conversation, too: some providers say only when asked whether a notice is theirs. Its requests move no money.
+        Raises `NoticeRejected`, at the call or during the conversation.
+        """
 
 
 class TransportError(Exception):
@@ -203,10 +316,10 @@ class TransportError(Exception):
 
 
 class Transport(Protocol):
-    """What carries a connector's requests: a socket, or a call inside this process."""
+    """Carries a connector's requests: over a socket, or by a call inside this process."""
 
     async def send(self, request: Request) -> Response:
-        """Raises `TransportError`. A body that is cut short is a `TransportError` with `spoken`."""
+        """Raises `TransportError`. A body that is cut short or larger than `BODY_MAX` is one with `spoken`."""
 
     async def close(self) -> None: ...
 

@@ -6,15 +6,17 @@ outcome.
 """
 
 import asyncio
-from typing import Any
 
 import aiohttp
-import msgspec
 
 from tillway.connectors.port import (
+    BODY_MAX,
     Conversation,
     LookUp,
     NeverSeen,
+    Notice,
+    Notices,
+    NoticeUndecided,
     NotSent,
     Outcome,
     Request,
@@ -22,13 +24,11 @@ from tillway.connectors.port import (
     Transport,
     TransportError,
     Unknown,
+    encode_body,
 )
 
 REQUESTS_MAX = 20
 """Most requests in one conversation."""
-
-BODY_MAX = 1 << 20
-"""Largest answer that is read, in bytes. What is larger is no answer."""
 
 CONNECTIONS_MAX = 100
 
@@ -61,6 +61,30 @@ async def converse(conversation: Conversation | LookUp, transport: Transport) ->
         conversation.close()
 
 
+async def listen(conversation: Notices, transport: Transport) -> list[Notice]:
+    """Carry the conversation over a notice to its end, in at most REQUESTS_MAX requests.
+
+    Raises `NoticeRejected` where the connector does not believe it, and `NoticeUndecided` where the provider could not
+    be asked.
+    """
+    answer: Response | None = None
+    try:
+        for _ in range(REQUESTS_MAX):
+            try:
+                request = next(conversation) if answer is None else conversation.send(answer)
+            except StopIteration as end:
+                notices: list[Notice] = end.value
+                return notices
+            assert not request.moves_money, f"{request!r}: a question about a notice moves no money"
+            try:
+                answer = await transport.send(request)
+            except TransportError as error:
+                raise NoticeUndecided(error.reason) from error
+        raise NoticeUndecided(f"the conversation did not end within {REQUESTS_MAX} requests")
+    finally:
+        conversation.close()
+
+
 class SocketTransport:
     """HTTP to one provider. `timeout_seconds` bounds the whole exchange, `connect_seconds` the way to a connection.
 
@@ -85,22 +109,21 @@ class SocketTransport:
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request) -> Response:
-        """One request, one whole answer, or `TransportError`. An answer that is larger than BODY_MAX or that is not a
-        JSON object comes with its status and no body."""
+        """One request, one whole answer of at most BODY_MAX bytes, or `TransportError`."""
         session = self._open()
-        body = None if request.body is None else msgspec.json.encode(request.body)
+        body, content_type = encode_body(request)
         headers = dict(request.headers)
-        if body is not None:
-            headers["content-type"] = "application/json"
+        if content_type is not None:
+            headers["content-type"] = content_type
         try:
             async with session.request(
                 request.method, self._base_url + request.path, data=body, headers=headers, allow_redirects=False
             ) as answer:
                 content = await _read(answer)
-                return Response(
-                    answer.status,
-                    _json_object(content),
-                    {name.lower(): value for name, value in answer.headers.items()},
+                if content is None:
+                    raise TransportError(f"the answer is larger than {BODY_MAX} bytes", spoken=True)
+                return Response.read(
+                    answer.status, content, {name.lower(): value for name, value in answer.headers.items()}
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             raise TransportError(_said(error), spoken=False) from error
@@ -136,16 +159,6 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes | None:
             return None
         pieces.append(piece)
     return b"".join(pieces)
-
-
-def _json_object(content: bytes | None) -> dict[str, Any] | None:
-    if not content:
-        return None
-    try:
-        value = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _said(error: BaseException) -> str:

@@ -1,15 +1,32 @@
-"""What can come of an operation at a provider. Six words, and no seventh: what is not known is `Unknown`."""
+"""The six outcomes of an operation at a provider. There is no seventh: an outcome that is not known is `Unknown`."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+CheckResult = Literal["pass", "fail", "unavailable", "unchecked"]
+
+
+class Checks(msgspec.Struct, frozen=True, kw_only=True):
+    """The issuer's results of comparing address (AVS) and security code with its records; None: it gave no result."""
+
+    address_line1: CheckResult | None = None
+    postal_code: CheckResult | None = None
+    cvc: CheckResult | None = None
+
 
 class Succeeded(msgspec.Struct, frozen=True, tag=True):
-    """The provider did it. `notices` are what a provider inside this process will say later: (milliseconds, body)."""
+    """The provider did it.
+
+    `notices` are the later notices of a provider inside this process: (milliseconds, body). An authorization of a card
+    may tell its `network_transaction_id` (the card network's, to be sent with later payments of the same card, also
+    through other providers) and its `checks`.
+    """
 
     bank_id: str | None = None
     notices: tuple[tuple[int, dict[str, Any]], ...] = ()
+    network_transaction_id: str | None = None
+    checks: Checks | None = None
 
 
 class Pending(msgspec.Struct, frozen=True, tag=True):
@@ -28,7 +45,7 @@ class ActionRequired(msgspec.Struct, frozen=True, tag=True):
 
 class Declined(msgspec.Struct, frozen=True, tag=True):
     """The provider said no; no money moved. `code` is an error code of Stripe's vocabulary (`card_declined`,
-    `expired_card`, `incorrect_cvc`, `processing_error`), `decline_code` the issuer's reason.
+    `expired_card`, `incorrect_cvc`, `processing_error`), `decline_code` the issuer's reason, `checks` as above.
 
     `soft`: another provider may say yes. `alert`: our own fault (a bad request, a reference used twice), for a person.
     """
@@ -39,6 +56,7 @@ class Declined(msgspec.Struct, frozen=True, tag=True):
     bank_id: str | None = None
     soft: bool = False
     alert: str | None = None
+    checks: Checks | None = None
 
 
 class NotSent(msgspec.Struct, frozen=True, tag=True):

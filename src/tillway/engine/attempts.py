@@ -33,7 +33,7 @@ from tillway.connectors.port import (
     Transport,
     Unknown,
 )
-from tillway.connectors.transport import converse
+from tillway.connectors.transport import converse, listen
 from tillway.domain import dispute, payment_intent, payout, refund
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.attempt import Attempt, reference_of
@@ -463,9 +463,17 @@ class Attempts:
 
         await self.operate(Caller.system(scope_of(scope_key), "release an expired authorization"), release)
 
+    async def hear(self, connection: Connection, headers: Mapping[str, str], body: bytes) -> None:
+        """Read the notices in a provider's request, asking the provider where the connector needs to, and act on them.
+
+        Raises `NoticeRejected`, or `NoticeUndecided` where the provider could not be asked; then nothing was done.
+        """
+        for notice in await listen(connection.connector.notices(headers, body), connection.transport):
+            await self.notice(notice, connection.name)
+
     async def notice(self, notice: Notice, connector: str) -> None:
-        """Act on a provider's word. One that came before, or that nobody waits for, changes nothing. `connector` is
-        whose word it is."""
+        """Act on one notice of the connector of that name. A repeated one, or one about an operation that is settled
+        or unknown here, changes nothing."""
         scope_key, suffix = notice.reference[:SCOPE_KEY_LENGTH], notice.reference[SCOPE_KEY_LENGTH:]
         try:
             scope = scope_of(scope_key)

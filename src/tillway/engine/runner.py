@@ -13,7 +13,7 @@ from functools import partial
 
 import msgspec
 
-from tillway.connectors.port import NoticeRejected
+from tillway.connectors.port import NoticeRejected, NoticeUndecided
 from tillway.domain.account import SCOPE_KEY_LENGTH, scope_of
 from tillway.domain.attempt import Attempt
 from tillway.domain.event import NoticeTask
@@ -241,10 +241,13 @@ class Runner:
         connection = await self.attempts.connections.named(task.connector, scope)
         if connection is not None:
             try:
-                for notice in connection.connector.notices({}, msgspec.json.encode(task.body)):
-                    await self.attempts.notice(notice, task.connector)
+                await self.attempts.hear(connection, {}, msgspec.json.encode(task.body))
             except NoticeRejected as rejected:
                 log.warning("a notice was rejected", extra={"task": row.key, "why": str(rejected)})
+            except NoticeUndecided as undecided:
+                # The task stays: it is due again when its lease has run out.
+                log.warning("a notice could not be checked", extra={"task": row.key, "why": str(undecided)})
+                return
 
         async def forget(load: Load, at: Moment) -> Changes:
             return Changes(deletes=(id,))

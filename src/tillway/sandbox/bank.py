@@ -260,7 +260,7 @@ class Bank:
         if kind is None:
             raise _Invalid(404, "no such call")
         body = request.body
-        if body is None:
+        if not isinstance(body, dict):
             raise _Invalid(400, "the body is not a JSON object")
         _check(kind, body)
         reference: str = body["reference"]

@@ -199,7 +199,7 @@ class BankServer:
         if isinstance(asked, Response):
             return _write(asked)
         operation = OPERATIONS.get(asked.path, "look_up")
-        amount = asked.body.get("amount") if asked.body is not None else None
+        amount = asked.fields.get("amount")
         drawn = self.faults.draw(operation, amount if type(amount) is int else None)
         if drawn.slow_ms:
             await asyncio.sleep(drawn.slow_ms / 1000)

@@ -16,8 +16,8 @@ from tillway.connectors.port import (
     Conversation,
     LookUp,
     NeverSeen,
-    Notice,
     NoticeRejected,
+    Notices,
     Operation,
     Outcome,
     Pending,
@@ -25,6 +25,7 @@ from tillway.connectors.port import (
     Response,
     Succeeded,
     TransportError,
+    tell,
 )
 from tillway.connectors.settings import Setting, read_settings, seconds
 from tillway.domain.bank_account import DEBIT_CURRENCIES
@@ -80,8 +81,8 @@ class Simulator:
         outcome = yield from look_up(operation)
         return outcome if isinstance(outcome, NeverSeen) else self._with_notices(operation.reference, outcome)
 
-    def notices(self, headers: Mapping[str, str], body: bytes) -> list[Notice]:
-        """What the `notices` of an outcome foretold, when its time has come; the bank then makes it true for itself.
+    def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
+        """Read a notice that an outcome's `notices` foretold, once it is due; the bank then performs it too.
 
         Only for calls from inside this process, which have no headers: nobody outside can speak for this bank.
         """
@@ -100,7 +101,7 @@ class Simulator:
             # What was pending until now may have something following: a debit that is disputed, say.
             told = self._with_notices(notice.reference, notice.outcome)
             notice = msgspec.structs.replace(notice, outcome=told)
-        return [notice]
+        return tell([notice])
 
     def _with_notices(self, reference: str, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Succeeded | Pending):
@@ -138,7 +139,7 @@ class CallTransport:
         self._notice_faults = notice_faults
 
     async def send(self, request: Request) -> Response:
-        body = request.body
+        body = request.body if isinstance(request.body, dict) else None
         operation = OPERATIONS.get(request.path, "look_up")
         drawn = self._faults.draw(operation, body.get("amount") if body is not None else None)
         if drawn.slow_ms:

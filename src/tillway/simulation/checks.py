@@ -129,19 +129,19 @@ class Watch:
     def sends(self, process: Process, request: port.Request) -> None:
         """A process is about to talk to the bank."""
         world = self._world
-        if request.body is None:
+        if not request.fields:
             world.tell(process.name, f"asks the bank about {request.path.rpartition('/')[2][SCOPE_KEY_LENGTH:]}")
             return
-        reference, amount = request.body["reference"], request.body.get("amount", "")
+        reference, amount = request.fields["reference"], request.fields.get("amount", "")
         world.tell(process.name, f"sends {request.path} {amount} {reference[SCOPE_KEY_LENGTH:]}")
         if reference not in self._durable:
             world.violate("durable first", f"{reference} was sent before its attempt was durable")
-        if "account" in request.body and not request.body["account"].get("mandate"):
+        if "account" in request.fields and not request.fields["account"].get("mandate"):
             world.violate("mandate", f"{reference} debits a bank account without a mandate")
 
     def discloses(self, request: port.Request) -> None:
         """The bank may have read the request, and may act on it: a security code in it is spent."""
-        cvc = (request.body or {}).get("card", {}).get("cvc")
+        cvc = request.fields.get("card", {}).get("cvc")
         if cvc is None or cvc == ALIAS_CVC:
             return
         if cvc in self._cvcs_spent:

@@ -631,7 +631,7 @@ class _ProcessTransport:
 
     async def _perform(self, request: port.Request) -> port.Response:
         response = await self._inner.send(request)
-        reference = request.body["reference"] if request.body else request.path.rpartition("/")[2]
+        reference = request.fields["reference"] if request.fields else request.path.rpartition("/")[2]
         self._world.bank_was_asked(reference)
         return response
 
@@ -651,8 +651,8 @@ def describe(request: port.Request) -> str:
     """A request to the bank, without the card."""
     if request.body is None:
         return f"ask {request.path.rpartition('/')[2][17:]}"
-    amount = request.body.get("amount", "")
-    return f"{OPERATIONS[request.path]} {amount} {request.body['reference'][17:]}"
+    amount = request.fields.get("amount", "")
+    return f"{OPERATIONS[request.path]} {amount} {request.fields['reference'][17:]}"
 
 
 class ProcessCourier:

@@ -27,6 +27,7 @@ from tillway.connectors.port import (
     Connector,
     Declined,
     NeverSeen,
+    Notice,
     NoticeRejected,
     NotSent,
     Operation,
@@ -39,8 +40,9 @@ from tillway.connectors.port import (
     Transport,
     TransportError,
     Unknown,
+    encode_body,
 )
-from tillway.connectors.transport import converse
+from tillway.connectors.transport import converse, listen
 from tillway.domain.bank_account import DEBIT_CURRENCIES, failure
 
 AMOUNT = 4200
@@ -336,7 +338,7 @@ async def tells_what_became_of_a_debit(far: FarSide) -> None:
     assert isinstance(outcome, Pending), outcome
     raw = await far.notices(outcome, 1)
     assert len(raw) == 1, "the far side did not tell what became of the debit"
-    [notice] = far.connector.notices(*raw[0])
+    [notice] = await _read(far, *raw[0])
     assert (notice.kind, notice.reference) == ("operation", operation.reference), notice
     assert isinstance(notice.outcome, Declined) and failure(notice.outcome).code == "insufficient_funds", notice
 
@@ -361,7 +363,7 @@ async def notices_repeat_with_the_same_id(far: FarSide) -> None:
     assert isinstance(outcome, Succeeded), outcome
     raw = await far.notices(outcome, 2)
     assert len(raw) >= 2, "the far side did not repeat its notice"
-    told = [notice for headers, body in raw for notice in far.connector.notices(headers, body)]
+    told = [notice for headers, body in raw for notice in await _read(far, headers, body)]
     assert {notice.reference for notice in told} == {operation.reference}
     assert all(isinstance(notice.outcome, Succeeded) for notice in told), told
     assert len({notice.id for notice in told}) == 1, "a repeated notice has another id"
@@ -373,7 +375,7 @@ async def disputes_name_the_authorization(far: FarSide) -> None:
     assert isinstance(outcome, Succeeded), outcome
     raw = await far.notices(outcome, 1)
     assert len(raw) == 1, "the far side did not tell of the dispute"
-    [notice] = far.connector.notices(*raw[0])
+    [notice] = await _read(far, *raw[0])
     assert (notice.kind, notice.reference, notice.stage) == ("dispute", operation.reference, "chargeback"), notice
     assert (notice.amount_minor, notice.reason) == (AMOUNT, "fraudulent"), notice
 
@@ -384,7 +386,7 @@ async def a_forged_notice_is_rejected(far: FarSide) -> None:
     )
     for headers in ({"host": "tillway"}, {"host": "tillway", "x-bank-signature": "0" * 64}):
         try:
-            told = far.connector.notices(headers, body)
+            told = await _read(far, headers, body)
         except NoticeRejected:
             continue
         raise AssertionError(f"a notice that nobody signed was taken: {told}")
@@ -486,6 +488,10 @@ async def _ask(far: FarSide, operation: Operation) -> Outcome | NeverSeen:
     return await converse(far.connector.look_up(operation), far.transport)
 
 
+async def _read(far: FarSide, headers: Mapping[str, str], body: bytes) -> list[Notice]:
+    return await listen(far.connector.notices(headers, body), far.transport)
+
+
 def _nonsense(operation: Operation) -> list[Response]:
     good = {
         "reference": operation.reference,
@@ -513,7 +519,8 @@ def _nonsense(operation: Operation) -> list[Response]:
 
 
 def _spoken(request: Request) -> str:
-    return f"{request.path} {request.body} {dict(request.headers)}"
+    body, _ = encode_body(request)
+    return f"{request.path} {(body or b'').decode(errors='replace')} {dict(request.headers)}"
 
 
 class _Recorder:
