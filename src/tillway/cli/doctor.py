@@ -202,7 +202,9 @@ def _versions() -> Iterator[Finding]:
 
     import apsw
 
-    yield Finding("tillway", "ok", version("tillway"))
+    from tillway import __version__
+
+    yield Finding("tillway", "ok", __version__)
     fit = sys.version_info >= PYTHON_LEAST
     yield Finding(
         "python", "ok" if fit else "fail", platform.python_version(), "" if fit else "Use Python 3.11 or newer."
