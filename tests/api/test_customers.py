@@ -207,11 +207,8 @@ async def test_a_payment_method_along_with_the_customer(shop: CardShop) -> None:
 async def test_custom_fields_of_invoices(shop: CardShop) -> None:
     id = await shop.customer()
     fields = [{"name": "Ref", "value": "1"}, {"name": "Desk", "value": "2"}]
-    # Not through `shop`: the copy of Stripe's shapes has lost that these are a list.
     for given, after in ((fields, fields), ("", None)):
-        changed = await shop.inside.ok(
-            shop.merchant, "POST", f"/v1/customers/{id}", {"invoice_settings": {"custom_fields": given}}
-        )
+        changed = await shop.ok("POST", f"/v1/customers/{id}", {"invoice_settings": {"custom_fields": given}})
         assert changed["invoice_settings"]["custom_fields"] == after
 
 

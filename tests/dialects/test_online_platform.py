@@ -1,4 +1,4 @@
-"""The online payment platform's contract, against a server, as its clients use it: shared/source-systems.md, part 3."""
+"""The online payment platform's contract, against a server, as its clients use it (docs/source-systems.md)."""
 
 import json
 import re
