@@ -14,7 +14,7 @@ workers.PAUSE_SECONDS = (0.01, 0.02)
 starts = Path(sys.argv[1])
 serves = starts.with_suffix(".serves")
 
-def work(number, tie):
+def work(number, link):
     if number == 1:
         while sys.argv[3] == "serves" and not serves.exists():
             time.sleep(0.01)
@@ -22,11 +22,11 @@ def work(number, tie):
             file.write(".")
         if len(starts.read_text()) <= int(sys.argv[2]):
             raise SystemExit(1)
-        tie.serves()
+        link.report_serving()
         os.kill(os.getppid(), signal.SIGTERM)
         signal.pause()
     if sys.argv[3] == "serves":
-        tie.serves()
+        link.report_serving()
         serves.touch()
         signal.pause()
     raise SystemExit(1)

@@ -19,7 +19,7 @@ from granian.server.embed import Server
 
 from tillway import workers
 from tillway.data_directory import occupied
-from tillway.http.rsgi import Door
+from tillway.http.rsgi import RsgiApp
 from tillway.settings import Settings, address_of
 from tillway.telemetry.lines import LineHandler, Lines, Writer
 from tillway.telemetry.metrics import Metrics
@@ -31,15 +31,15 @@ from tillway.wiring import assemble, public_url
 BACKLOG = 1024
 SWITCH_SECONDS = 0.0005
 GC_THRESHOLD = 50_000
-"""New containers, beyond those freed, after which the youngest are searched for cycles."""
+"""The number of new containers, less those freed, after which the collector searches the youngest for cycles."""
 
 REACHABLE_WITHIN_SECONDS = 10.0
 
-DISMISSED_WITHIN_SECONDS = 1.0
-"""How long the answers to those who are sent away may take to leave."""
+CANCELLED_WITHIN_SECONDS = 1.0
+"""How long the 503 answers to cancelled requests may take to be sent."""
 
 CLOSING_SECONDS = 1.0
-"""What background tasks get to finish at least. The rest of them is found again by the next start."""
+"""The least time that background tasks get to finish. The next start finds those that did not."""
 
 _STOPPING_HEADERS = [("content-type", "application/json"), ("retry-after", "1"), ("stripe-should-retry", "true")]
 _STOPPING = (
@@ -49,11 +49,11 @@ _STOPPING = (
 
 
 class CannotListen(Exception):
-    """The address cannot be listened on, or not with these TLS files. The text says why."""
+    """The server cannot listen on the address, or not with these TLS files. The text says why."""
 
 
 Visitor = Callable[[str], Awaitable[Literal["serve", "stop"]]]
-"""Gets the server's URL as soon as it answers, and says whether it goes on."""
+"""Called with the server's URL once it answers. Its result says whether the server continues or stops."""
 
 
 def run(settings: Settings, visitor: Visitor | None = None) -> None:
@@ -62,18 +62,19 @@ def run(settings: Settings, visitor: Visitor | None = None) -> None:
     Raises `CannotListen`, `DataDirectoryInUse`, `TracesUnavailable`, and what `assemble` raises.
     """
     _check_tls(settings)
-    settings, address = _bound(settings)
+    settings, address = _resolve_address(settings)
     with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
         if settings.workers > 1:
             workers.supervise(
-                settings.workers, lambda number, tie: _work(_of_worker(settings, number), address, None, tie)
+                settings.workers,
+                lambda number, link: _serve_in_process(_settings_of_worker(settings, number), address, None, link),
             )
         else:
-            _work(settings, address, visitor)
+            _serve_in_process(settings, address, visitor)
 
 
-def _of_worker(settings: Settings, number: int) -> Settings:
-    """The settings of one process of several: they share the port, and each has a port of its own for its metrics."""
+def _settings_of_worker(settings: Settings, number: int) -> Settings:
+    """Return the settings of one of several processes. They share the port; each serves its metrics on its own port."""
     listen = address_of(settings.metrics_listen)
     if listen is None or number == 0:
         return settings
@@ -82,8 +83,10 @@ def _of_worker(settings: Settings, number: int) -> Settings:
     return msgspec.structs.replace(settings, metrics_listen=f"{shown}:{port + number if port else 0}")
 
 
-def _work(settings: Settings, address: str, visitor: Visitor | None, tie: workers.Tie | None = None) -> None:
-    """Serve in this process, which `tie` binds to its supervisor where it is one of several."""
+def _serve_in_process(
+    settings: Settings, address: str, visitor: Visitor | None, link: workers.SupervisorLink | None = None
+) -> None:
+    """Serve in this process. `link` connects it to its supervisor if it is one of several."""
     traces = Traces.from_environment(settings.trace_context) if settings.traces == "on" else None
     writer = Writer(sys.stderr.fileno())
     lines = Lines(writer, settings.log_format)
@@ -93,7 +96,7 @@ def _work(settings: Settings, address: str, visitor: Visitor | None, tie: worker
     root.setLevel(settings.log_level.upper())
     recorder = Recorder(Metrics(), lines if root.isEnabledFor(logging.INFO) else None, traces)
     try:
-        uvloop.run(_serve(settings, address, visitor, recorder, lines, tie))
+        uvloop.run(_serve(settings, address, visitor, recorder, lines, link))
     finally:
         if traces is not None:
             traces.close()
@@ -101,48 +104,51 @@ def _work(settings: Settings, address: str, visitor: Visitor | None, tie: worker
         writer.close()
 
 
-class Lobby:
-    """The door, and who is inside: a server that stops waits for them."""
+class DrainingApp:
+    """Keeps track of the requests in flight, so that a server that stops can wait for them."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
-        self._inside: set[asyncio.Task[Any]] = set()
+    def __init__(self, app: RsgiApp) -> None:
+        self._app = app
+        self._in_flight: set[asyncio.Task[Any]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
 
     async def __call__(self, scope: Any, protocol: Any) -> None:
         task = asyncio.current_task()
         assert task is not None, "granian runs every request as a task of its own"
-        self._inside.add(task)
+        self._in_flight.add(task)
         self._empty.clear()
         try:
-            await self._door(scope, protocol)
+            await self._app(scope, protocol)
         except asyncio.CancelledError:
-            # What was begun is in the store: the same Idempotency-Key finds it, whoever serves then.
+            # The store holds what was begun: a repeat with the same Idempotency-Key finds it in any process.
             protocol.response_bytes(503, _STOPPING_HEADERS, _STOPPING)
         finally:
-            self._inside.discard(task)
-            if not self._inside:
+            self._in_flight.discard(task)
+            if not self._in_flight:
                 self._empty.set()
 
-    async def emptied(self) -> None:
-        """Return when nobody is inside."""
+    async def wait_until_idle(self) -> None:
+        """Return when no request is in flight."""
         await self._empty.wait()
 
-    async def dismiss(self) -> None:
-        """Answer everybody who is still inside that the server stops, at once."""
-        for task in list(self._inside):
+    async def cancel_all(self) -> None:
+        """Answer every request that is still in flight with 503 at once."""
+        for task in list(self._in_flight):
             task.cancel()
-        await asyncio.wait((asyncio.ensure_future(self.emptied()),), timeout=DISMISSED_WITHIN_SECONDS)
+        await asyncio.wait((asyncio.ensure_future(self.wait_until_idle()),), timeout=CANCELLED_WITHIN_SECONDS)
 
 
-def _tune_the_interpreter() -> None:
-    """What was loaded stays for the life of the process, and a request's garbage is freed by counting references: the
-    cycle collector need not look at either every few hundred objects."""
+def _tune_interpreter() -> None:
+    """Make the cycle collector run less often.
+
+    Loaded modules stay for the life of the process, and reference counting frees a request's garbage: there is no need
+    to scan both every few hundred objects.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)
-    # A thread that comes back from the disk asks for the interpreter and gets it after at most this long.
+    # The longest wait for the interpreter of a thread that comes back from the disk.
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
@@ -152,40 +158,39 @@ async def _serve(
     visitor: Visitor | None,
     recorder: Recorder,
     lines: Lines,
-    tie: workers.Tie | None,
+    link: workers.SupervisorLink | None,
 ) -> None:
     running = await assemble(settings, recorder=recorder)
     scrape = Scrape(recorder.metrics, running.store, running.platform.engine.clock, lines.writer)
     try:
-        await _offer_metrics(settings, scrape, lines)
+        await _serve_metrics(settings, scrape, lines)
     except CannotListen:
         await running.close()
         raise
-    _tune_the_interpreter()
-    lobby = Lobby(Door(running.api))
+    _tune_interpreter()
+    app = DrainingApp(RsgiApp(running.api))
     server = Server(
-        lobby,
+        app,
         address=address,
         port=settings.port,
-        # HTTP/1.1 alone, under TLS too: its time-outs are the ones that hold here.
+        # HTTP/1.1 alone, under TLS too: only its time-outs are set here.
         http=HTTPModes.http1,
         websockets=False,
         backlog=BACKLOG,
-        # The clock of a request's headers starts when the connection is made or the last answer is sent, so this is the
-        # idle time-out as well.
+        # Counts from the connection or from the last answer, so this is the idle time-out too.
         http1_settings=HTTP1Settings(header_read_timeout=settings.header_seconds * 1000),
         log_enabled=False,
         ssl_cert=settings.tls_cert,
         ssl_key=settings.tls_key,
         ssl_protocol_min=SSLProtocols.tls12,
     )
-    asked, urged = _signals(tie)
+    asked, urged = _watch_signals(link)
     running.runner.start()
     serving = asyncio.ensure_future(server.serve())
-    await _reachable(address, settings.port, serving)
+    await _wait_until_reachable(address, settings.port, serving)
     lines.tell("Tillway serves", url=public_url(settings))
-    if tie is not None:
-        tie.serves()
+    if link is not None:
+        link.report_serving()
     visit = asyncio.ensure_future(visitor(public_url(settings))) if visitor is not None else None
     waits = {asked, serving} if visit is None else {asked, serving, visit}
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -195,10 +200,10 @@ async def _serve(
     server.stop()
     lines.tell("Tillway stops; what is in flight finishes first.")
     deadline = time.monotonic() + settings.shutdown_seconds
-    emptied = asyncio.ensure_future(lobby.emptied())
-    await asyncio.wait((emptied, urged), timeout=settings.shutdown_seconds, return_when=asyncio.FIRST_COMPLETED)
-    await lobby.dismiss()
-    await asyncio.wait((serving,), timeout=DISMISSED_WITHIN_SECONDS)
+    idle = asyncio.ensure_future(app.wait_until_idle())
+    await asyncio.wait((idle, urged), timeout=settings.shutdown_seconds, return_when=asyncio.FIRST_COMPLETED)
+    await app.cancel_all()
+    await asyncio.wait((serving,), timeout=CANCELLED_WITHIN_SECONDS)
     await scrape.close()
     left = 0.0 if urged.done() else deadline - time.monotonic()
     await running.close(within_seconds=max(left, CLOSING_SECONDS))
@@ -211,33 +216,35 @@ async def _serve(
         visit.result()
 
 
-def _signals(tie: workers.Tie | None) -> "tuple[asyncio.Future[None], asyncio.Future[None]]":
-    """What the first SIGTERM or SIGINT completes, and what the second does: whoever asks twice will not wait. A worker
-    whose supervisor is gone is asked by that: nobody else would ever stop it."""
+def _watch_signals(link: workers.SupervisorLink | None) -> "tuple[asyncio.Future[None], asyncio.Future[None]]":
+    """Return two futures: the first SIGTERM or SIGINT completes one, the second signal the other, to stop at once.
+
+    The end of the supervisor counts as a signal, because nothing else would stop its worker.
+    """
     loop = asyncio.get_running_loop()
     asked, urged = loop.create_future(), loop.create_future()
 
-    def received() -> None:
+    def on_signal() -> None:
         if not asked.done():
             asked.set_result(None)
         elif not urged.done():
             urged.set_result(None)
 
     for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, received)
-    if tie is not None:
-        orphaned = tie.orphaned
+        loop.add_signal_handler(sign, on_signal)
+    if link is not None:
+        orphaned = link.orphaned
 
-        def bereft() -> None:
+        def on_supervisor_gone() -> None:
             loop.remove_reader(orphaned)
-            received()
+            on_signal()
 
-        loop.add_reader(orphaned, bereft)
+        loop.add_reader(orphaned, on_supervisor_gone)
     return asked, urged
 
 
-async def _offer_metrics(settings: Settings, scrape: Scrape, lines: Lines) -> None:
-    """`/metrics` on its own address, where the settings name one. Raises `CannotListen`."""
+async def _serve_metrics(settings: Settings, scrape: Scrape, lines: Lines) -> None:
+    """Serve `/metrics` on its own address, if the settings name one. Raises `CannotListen`."""
     found = address_of(settings.metrics_listen)
     if found is None:
         return
@@ -252,8 +259,8 @@ async def _offer_metrics(settings: Settings, scrape: Scrape, lines: Lines) -> No
     lines.tell("Metrics are at", url=f"http://{shown}:{port}/metrics")
 
 
-async def _reachable(address: str, port: int, serving: "asyncio.Future[None]") -> None:
-    """Wait until the port answers, so that the ready line is true."""
+async def _wait_until_reachable(address: str, port: int, serving: "asyncio.Future[None]") -> None:
+    """Wait until the port accepts connections, so that the log line about serving is true."""
     deadline = time.monotonic() + REACHABLE_WITHIN_SECONDS
     while time.monotonic() < deadline:
         if serving.done():
@@ -269,15 +276,15 @@ async def _reachable(address: str, port: int, serving: "asyncio.Future[None]") -
     raise RuntimeError(f"nothing listens on {address}:{port} after {REACHABLE_WITHIN_SECONDS:g} seconds")
 
 
-def _bound(settings: Settings) -> tuple[Settings, str]:
-    """The settings with a port that can be had (0 becomes a free one), and the address behind the name of the host.
+def _resolve_address(settings: Settings) -> tuple[Settings, str]:
+    """Return the settings with a usable port (a free one for 0), and the address of the host name.
 
-    The server shares its port with whoever asks (SO_REUSEPORT), so a second one on the same port would take half of the
-    first one's customers and none would be told: a plain bind refuses that. Raises `CannotListen`.
+    The server opens its port with SO_REUSEPORT, so a second server on the same port would silently receive half of the
+    connections. A plain bind before that detects it. Raises `CannotListen`.
     """
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # Where a name has addresses of both families, the older one is what everybody reaches.
+        # If a name has addresses of both families, take the IPv4 address, which every client can reach.
         family, _, _, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -26,9 +26,9 @@ from tillway.engine.platform import Platform
 from tillway.engine.runner import Runner
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.http.app import Api
-from tillway.http.authentication import Access
+from tillway.http.authentication import Authenticator
 from tillway.http.render import Renderer
-from tillway.http.request_log import Refusals
+from tillway.http.request_log import RequestLog
 from tillway.http.throttle import Limits, Rate, Throttle
 from tillway.operations import orders
 from tillway.sandbox.courier import SimulatedCourier
@@ -177,11 +177,13 @@ async def assemble(
     attempts = Attempts(engine, connections, cards)
     webhooks = Webhooks(engine, renderer)
     tokens = AccessTokens(store, Es256Signer(keyring.derive(SIGNING_PURPOSE)), clock, base_url)
-    access = Access(store, tokens)
-    refusals = Refusals()
+    authenticator = Authenticator(store, tokens)
+    request_log = RequestLog()
     couriers: dict[str, Courier] = {"test": SimulatedCourier()}
-    platform = Platform(engine, attempts, cards, store, connections, access, webhooks, refusals, tokens, couriers)
+    platform = Platform(
+        engine, attempts, cards, store, connections, authenticator, webhooks, request_log, tokens, couriers
+    )
     mail = Mail(engine, mail_server(settings), settings.smtp_from)
     runner = Runner(engine, attempts, webhooks.deliver, partial(orders.carry, platform), mail.send)
-    api = Api(platform, renderer, access, refusals, Throttle(limits_of(settings)))
+    api = Api(platform, renderer, authenticator, request_log, Throttle(limits_of(settings)))
     return Running(platform, api, runner, connections, webhooks, store, keyring)

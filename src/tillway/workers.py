@@ -1,4 +1,4 @@
-"""Several server processes on one host: started together, kept at their number, and stopped together."""
+"""Supervision of several server processes on one host: start them, replace those that end, and stop them together."""
 
 import contextlib
 import os
@@ -12,92 +12,92 @@ from types import FrameType
 import msgspec
 
 DEATHS_MAX = 3
-"""How many workers may end before the first one serves. Starting more will not mend what they have against it."""
+"""How many workers may end before the first one serves. More attempts would fail for the same reason."""
 
 PAUSE_SECONDS = (0.5, 5.0)
-"""The wait before another takes the place of one that ended before it served: the first, doubling up to the second."""
+"""The pause before a worker that ended before it served is replaced: the first, doubled up to the second."""
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class WorkersFailed(Exception):
-    """The workers die as soon as they are started. Why, they have said themselves."""
+    """The workers end as soon as they are started. Each has printed its reason."""
 
 
-class Tie(msgspec.Struct, frozen=True):
-    """What binds a worker to its supervisor. `orphaned` is a descriptor that becomes readable when that one is gone."""
+class SupervisorLink(msgspec.Struct, frozen=True):
+    """Connects a worker to its supervisor. The descriptor `orphaned` becomes readable when the supervisor is gone."""
 
     orphaned: int
-    _told: int
+    _report_fd: int
 
-    def serves(self) -> None:
-        """Tell the supervisor that this worker is at work."""
-        os.write(self._told, b"s")
+    def report_serving(self) -> None:
+        """Tell the supervisor that this worker serves."""
+        os.write(self._report_fd, b"s")
 
 
 class _Worker(msgspec.Struct, frozen=True):
     number: int
-    told: int
+    report_fd: int
 
-    def tells(self) -> bool:
-        """Whether it has said, since it was last asked, that it serves."""
+    def has_reported(self) -> bool:
+        """Whether the worker has reported, since the last call, that it serves."""
         try:
-            return bool(os.read(self.told, 1))
+            return bool(os.read(self.report_fd, 1))
         except BlockingIOError:
             return False
 
 
-def supervise(number: int, work: Callable[[int, Tie], None]) -> None:
-    """Run `work(n, tie)` in `number` processes, n from 0, until SIGTERM or SIGINT, which they get too.
+def supervise(number: int, work: Callable[[int, SupervisorLink], None]) -> None:
+    """Run `work(n, link)` in `number` processes, n from 0, until SIGTERM or SIGINT, and forward these signals to them.
 
-    One that dies is started again; what it was at is found again by the others when its leases run out. Whoever dies
-    while the database is away, say, is followed after a pause. Raises `WorkersFailed` where none has ever served.
-    Workers whose supervisor is killed learn of it by their tie. Call it before there are threads.
+    A worker that dies is started again; the others take over its tasks when their leases run out. A worker that died
+    before it served, for instance because the database is away, is replaced after a pause. A worker learns by its link
+    that the supervisor was killed. Raises `WorkersFailed` if none has ever served. Call it before there are threads.
     """
-    crew: dict[int, _Worker] = {}
+    running: dict[int, _Worker] = {}
     stopping = False
     served: set[int] = set()
     unserved, has_anybody_served = 0, False
     orphaned, alive = os.pipe()
 
-    def pass_on(sign: int, _frame: FrameType | None) -> None:
+    def forward_signal(sign: int, _frame: FrameType | None) -> None:
         nonlocal stopping
         stopping = True
-        for process in list(crew):
+        for process in list(running):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, sign)
 
-    def hire(n: int) -> None:
-        with _undisturbed():
-            process, told = _start(n, work, orphaned, alive)
-            crew[process] = _Worker(n, told)
+    def start_worker(n: int) -> None:
+        with _stop_signals_blocked():
+            process, report_fd = _fork_worker(n, work, orphaned, alive)
+            running[process] = _Worker(n, report_fd)
 
-    former = {sign: signal.signal(sign, pass_on) for sign in _STOPS}
+    former = {sign: signal.signal(sign, forward_signal) for sign in _STOPS}
     try:
         for n in range(number):
             if not stopping:
-                hire(n)
-        while crew:
+                start_worker(n)
+        while running:
             process, status = os.wait()
-            served.update(each for each, other in crew.items() if other.tells())
+            served.update(each for each, other in running.items() if other.has_reported())
             has_anybody_served |= bool(served)
-            worker = crew.pop(process)
-            os.close(worker.told)
+            worker = running.pop(process)
+            os.close(worker.report_fd)
             if stopping:
                 continue
             unserved = 0 if process in served else unserved + 1
             served.discard(process)
             if unserved >= DEATHS_MAX and not has_anybody_served:
-                pass_on(signal.SIGTERM, None)
+                forward_signal(signal.SIGTERM, None)
                 continue
             code = os.waitstatus_to_exitcode(status)
             print(f"tillway: worker {worker.number} ended with {code}; another takes its place", file=sys.stderr)
             sys.stderr.flush()
-            again_at = time.monotonic() + _pause(unserved)
+            again_at = time.monotonic() + _pause_seconds(unserved)
             while not stopping and time.monotonic() < again_at:
                 time.sleep(0.05)
             if not stopping:
-                hire(worker.number)
+                start_worker(worker.number)
     finally:
         for sign, handler in former.items():
             signal.signal(sign, handler)
@@ -107,15 +107,14 @@ def supervise(number: int, work: Callable[[int, Tie], None]) -> None:
         raise WorkersFailed(f"{unserved} workers ended before one of them served.")
 
 
-def _pause(unserved: int) -> float:
+def _pause_seconds(unserved: int) -> float:
     first, last = PAUSE_SECONDS
     return float(min(first * 2 ** (unserved - 1), last)) if unserved else 0.0
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Signals to stop wait until what is done here is done: one that came between a fork and its entry in the crew
-    would never reach the new worker."""
+def _stop_signals_blocked() -> Iterator[None]:
+    """Block SIGTERM and SIGINT. A signal between a fork and its entry in `running` would never reach the new worker."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
         yield
@@ -123,23 +122,23 @@ def _undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _start(n: int, work: Callable[[int, Tie], None], orphaned: int, alive: int) -> tuple[int, int]:
-    """A new process that does `work`; its id, and where it tells that it serves."""
-    told, tell = os.pipe()
-    os.set_blocking(told, False)
+def _fork_worker(n: int, work: Callable[[int, SupervisorLink], None], orphaned: int, alive: int) -> tuple[int, int]:
+    """Start a process that does `work`. Return its id and the descriptor by which it reports that it serves."""
+    report_fd, write_fd = os.pipe()
+    os.set_blocking(report_fd, False)
     process = os.fork()
     if process:
-        os.close(tell)
-        return process, told
+        os.close(write_fd)
+        return process, report_fd
     code = 1
     try:
-        # Who holds this end counts as the supervisor.
+        # An open copy of this end would keep `orphaned` from becoming readable.
         os.close(alive)
-        os.close(told)
+        os.close(report_fd)
         for sign in _STOPS:
             signal.signal(sign, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
-        work(n, Tie(orphaned, tell))
+        work(n, SupervisorLink(orphaned, write_fd))
         code = 0
     except BaseException as error:
         if type(error).__module__.startswith("tillway."):
@@ -147,6 +146,6 @@ def _start(n: int, work: Callable[[int, Tie], None], orphaned: int, alive: int) 
         else:
             traceback.print_exc()
     finally:
-        # Not sys.exit: what the parent has on its stack is not this process's to unwind.
+        # Not sys.exit, which would unwind the parent's stack in this process.
         sys.stderr.flush()
         os._exit(code)

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tillway.crash.clients import Order, Told
+from tillway.crash.clients import Order, Reply
 from tillway.crash.hook import EVENTS
 from tillway.crash.reconcile import Performed, Platform, read_journal, reconcile
-from tillway.crash.report import story_of
+from tillway.crash.report import explain
 
 SCOPE = "abcdefghijklmnopt"
 World = dict[str, Any]
@@ -74,10 +74,10 @@ def world() -> World:
     accepted = {"order_id": "7-2-0", "products": [{"product_id": "book", "requested_count": 2}]}
     return {
         "told": [
-            Told(at=1.0, order=pay, status=200, body=said),
-            Told(at=2.0, order=pay, status=200, body=said),
-            Told(at=0.1, order=put, status=200, body=b'{"product_id":"book"}'),
-            Told(at=0.2, order=buy, status=202, body=msgspec.json.encode(accepted)),
+            Reply(at=1.0, order=pay, status=200, body=said),
+            Reply(at=2.0, order=pay, status=200, body=said),
+            Reply(at=0.1, order=put, status=200, body=b'{"product_id":"book"}'),
+            Reply(at=0.2, order=buy, status=202, body=msgspec.json.encode(accepted)),
         ],
         "orders": [
             {
@@ -264,6 +264,6 @@ def test_a_story_has_the_orders_the_deaths_between_them_and_the_bank(tmp_path: P
     platform = Platform(**{name: broken[name] for name in Platform.__struct_fields__})
     told, delivered = broken["told"], broken["delivered"]
     [violation, *_] = reconcile(told, platform, broken["bank"], connector="bank", delivered=delivered)
-    story = story_of(violation, clients, journal, [(0.5, "the bank"), (1.5, "the server, any moment")])
+    story = explain(violation, clients, journal, [(0.5, "the bank"), (1.5, "the server, any moment")])
     assert [line.split()[0] for line in story] == ["1.000", "1.500", "2.000", "bank", "bank"]
     assert "*** the server, any moment dies" in story[1]

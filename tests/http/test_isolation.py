@@ -106,7 +106,7 @@ EXCLUDED = {"payment_method": ("payment_method_data",), "source": ("card",), "ca
 
 
 async def as_merchant(inside: Inside, key: str) -> Merchant:
-    scope = (await inside.running.platform.access.key(f"Bearer {key}", now=time.time()))[1]
+    scope = (await inside.running.platform.authenticator.authenticate_header(f"Bearer {key}", now=time.time()))[1]
     return Merchant(scope.account, key, "", "", "")
 
 

@@ -153,7 +153,7 @@ async def give(inside: Inside, merchant: Merchant, **fields: int | None) -> None
     account = decode(merchant.account, row.body)
     assert isinstance(account, Account)
     await inside.store.commit([write_of(SYSTEM, msgspec.structs.replace(account, **fields), row.version)])
-    inside.running.platform.access.forget()
+    inside.running.platform.authenticator.forget()
 
 
 async def test_bad_keys_from_one_address(inside: Inside) -> None:

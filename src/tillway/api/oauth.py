@@ -75,7 +75,7 @@ async def _granted(call: Call) -> dict[str, Any]:
     sent = _sent(call)
     now = time.time()
     id, secret = _credentials(call, sent)
-    client = await call.platform.access.issuer(id, now=now)
+    client = await call.platform.authenticator.issuer(id, now=now)
     digest = secret_digest(secret)
     if not isinstance(client, OAuthClient) or not any(
         hmac.compare_digest(digest, known.digest) for known in live_secrets(client, now)

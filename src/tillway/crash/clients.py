@@ -55,7 +55,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     method: Literal["POST", "PUT"] = "POST"
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """One answer, as it came. `at` is seconds since the harness began; `why` says what broke where `status` is 0.
     `replayed`: the server says that it is the answer of before."""
 
@@ -91,7 +91,7 @@ class Shop:
     def __init__(
         self, urls: Sequence[str], secret_key: str, seed: int, journal: Path, *, account: str, began: float
     ) -> None:
-        self.told: list[Told] = []
+        self.told: list[Reply] = []
         self.given_up: dict[str, Order] = {}
         self.unanswered: list[Order] = []
         self.stories = 0
@@ -151,7 +151,7 @@ class Shop:
         self._until = time.monotonic() + within_seconds
         await self._many([self.until_answered(order, random.Random(order.key)) for order in orders])
 
-    async def ask_again(self, orders: Sequence[Order], *, within_seconds: float) -> list[Told]:
+    async def ask_again(self, orders: Sequence[Order], *, within_seconds: float) -> list[Reply]:
         """The answers that `orders`, which have been answered, get now."""
         self._until = time.monotonic() + within_seconds
         before = len(self.told)
@@ -164,7 +164,7 @@ class Shop:
 
     # One order.
 
-    async def until_answered(self, order: Order, chance: random.Random) -> Told | None:
+    async def until_answered(self, order: Order, chance: random.Random) -> Reply | None:
         """Send `order` until there is an answer that says more than "not now"; None when the time is up."""
         while self._until is None or time.monotonic() < self._until:
             told = await self._send(order)
@@ -177,7 +177,7 @@ class Shop:
         self.unanswered.append(order)
         return None
 
-    async def _send(self, order: Order) -> Told:
+    async def _send(self, order: Order) -> Reply:
         try:
             in_json = order.path.startswith(IN_JSON)
             body = msgspec.json.encode(order.params) if in_json else urlencode(_flat(order.params)).encode()
@@ -191,8 +191,8 @@ class Shop:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return self._hear(order, 0, why=type(error).__name__)
 
-    def _hear(self, order: Order, status: int, body: bytes = b"", *, replayed: bool = False, why: str = "") -> Told:
-        told = Told(at=round(self.elapsed(), 4), order=order, status=status, body=body, replayed=replayed, why=why)
+    def _hear(self, order: Order, status: int, body: bytes = b"", *, replayed: bool = False, why: str = "") -> Reply:
+        told = Reply(at=round(self.elapsed(), 4), order=order, status=status, body=body, replayed=replayed, why=why)
         # That a connection broke, or that it is not yet the time, is told in the journal alone.
         if status and told.code not in BUSY_CODES:
             self.told.append(told)

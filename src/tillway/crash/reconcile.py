@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tillway.crash.clients import Told
+from tillway.crash.clients import Reply
 from tillway.crash.hook import EVENTS
 
 Document = dict[str, Any]
@@ -91,7 +91,7 @@ def read_journal(path: Path) -> tuple[dict[str, Performed], list[Violation]]:
 
 
 def reconcile(
-    told: Iterable[Told],
+    told: Iterable[Reply],
     platform: Platform,
     bank: Mapping[str, Performed],
     *,
@@ -121,7 +121,7 @@ def reconcile(
 # What the clients heard.
 
 
-def _nobody_heard_nonsense(told: list[Told]) -> Iterator[Violation]:
+def _nobody_heard_nonsense(told: list[Reply]) -> Iterator[Violation]:
     """Nothing that a client does makes a 500, nor a refusal that these clients cannot have earned."""
     for one in told:
         if one.status >= 500 or one.status in (401, 404, 405, 413, 415):
@@ -150,9 +150,9 @@ EARNED = (
 )
 
 
-def _a_key_has_one_answer(told: list[Told]) -> Iterator[Violation]:
+def _a_key_has_one_answer(told: list[Reply]) -> Iterator[Violation]:
     """Whoever sends an order again gets the bytes of before."""
-    answers: dict[str, Told] = {}
+    answers: dict[str, Reply] = {}
     for one in told:
         first = answers.get(one.order.key)
         if first is None:
@@ -168,7 +168,7 @@ def _a_key_has_one_answer(told: list[Told]) -> Iterator[Violation]:
             )
 
 
-def _what_was_said_is_so(told: list[Told], platform: Platform) -> Iterator[Violation]:
+def _what_was_said_is_so(told: list[Reply], platform: Platform) -> Iterator[Violation]:
     """An answer that says something final is true for ever."""
     kinds = (platform.payments, platform.charges, platform.refunds, platform.payouts)
     by_id = {document["id"]: document for documents in kinds for document in documents}
@@ -490,7 +490,7 @@ def _events_reach_the_merchant(platform: Platform, delivered: Mapping[str, int])
             yield Violation(rule, f"{id} came, and is no event", (id,))
 
 
-def _orders_end_well(told: list[Told], platform: Platform) -> Iterator[Violation]:
+def _orders_end_well(told: list[Reply], platform: Platform) -> Iterator[Violation]:
     """An order is placed where its payment was taken and stays, and its stock is sold; else both are given back. Its
     payment has no story: it is known by the order."""
     rule = "orders end well"

@@ -15,7 +15,7 @@ LINES_MAX = 120
 _IDS = re.compile(r"\b(?:pi|ch|re|att)_([0-9A-Za-z]{15,})\b")
 
 
-def story_of(violation: Violation, clients: Path, journal: Path, deaths: Sequence[tuple[float, str]]) -> list[str]:
+def explain(violation: Violation, clients: Path, journal: Path, deaths: Sequence[tuple[float, str]]) -> list[str]:
     """The lines of the story, by time; what the bank did stands behind them, for its journal has no times."""
     told = [msgspec.json.decode(line) for line in _lines_about(clients, violation.about)]
     names = {line["story"] for line in told} | {about for about in violation.about if re.fullmatch(r"\d+-\d+", about)}

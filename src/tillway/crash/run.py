@@ -37,8 +37,8 @@ from tillway.crash.clients import Order, Shop
 from tillway.crash.hook import EVENTS, Hook
 from tillway.crash.processes import Daemon, EndedAlone, Launcher
 from tillway.crash.reconcile import Document, Performed, Platform, Violation, read_journal, reconcile
-from tillway.crash.report import story_of
-from tillway.crash.stores import Ground, Place, StoreName, Victim, changed, ground_of
+from tillway.crash.report import explain
+from tillway.crash.stores import Place, StoreName, StoreUnderTest, Victim, changed, store_under_test
 from tillway.domain.account import Scope
 from tillway.engine.clock import Clock
 from tillway.simulation.audit_check import audit_damage
@@ -186,7 +186,7 @@ class Stage(msgspec.Struct, kw_only=True):
     """Everything that runs, and how to start it."""
 
     plan: Plan
-    ground: Ground
+    store: StoreUnderTest
     sites: tuple[Site, ...]
     bank: Daemon
     shop: Shop
@@ -203,7 +203,7 @@ class Stage(msgspec.Struct, kw_only=True):
 
     async def start_server(self, site: Site, *, lease_seconds: int | None = None) -> None:
         lease = [] if lease_seconds is None else ["--lease-seconds", str(lease_seconds)]
-        where = ["--data-dir", str(site.data), "--port", str(site.server.port), *self.ground.arguments(site.data)]
+        where = ["--data-dir", str(site.data), "--port", str(site.server.port), *self.store.arguments(site.data)]
         many = [] if site.place.workers == 1 else ["--workers", str(site.place.workers)]
         # Charges are available at once, so that there is something to pay out.
         rules = ["--settlement-days", "0", "--payout-delay-seconds", "1"]
@@ -234,19 +234,19 @@ async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
     assert _ours(directory), f"{directory} is not of an earlier run"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    ground = await asyncio.to_thread(ground_of, plan.store, directory)
+    store = await asyncio.to_thread(store_under_test, plan.store, directory)
     try:
-        async with _staged(plan, ground, directory, began) as stage:
+        async with _staged(plan, store, directory, began) as stage:
             yield stage
     finally:
-        await asyncio.to_thread(ground.close)
+        await asyncio.to_thread(store.close)
 
 
 @asynccontextmanager
-async def _staged(plan: Plan, ground: Ground, directory: Path, began: float) -> AsyncIterator[Stage]:
-    bank_port, *ports = _free_ports(1 + len(ground.places))
-    data = [directory / place.name for place in ground.places]
-    account, secret_key = _install(data[0], ground.arguments(data[0]), bank_port)
+async def _staged(plan: Plan, store: StoreUnderTest, directory: Path, began: float) -> AsyncIterator[Stage]:
+    bank_port, *ports = _free_ports(1 + len(store.places))
+    data = [directory / place.name for place in store.places]
+    account, secret_key = _install(data[0], store.arguments(data[0]), bank_port)
     for other in data[1:]:
         other.mkdir(mode=0o700)
         shutil.copy(data[0] / "keys.json", other)
@@ -255,7 +255,7 @@ async def _staged(plan: Plan, ground: Ground, directory: Path, began: float) -> 
         Site(
             place, where, Daemon(launcher, f"the server on {place.name}", port, directory / f"server-{place.name}.log")
         )
-        for place, where, port in zip(ground.places, data, ports, strict=True)
+        for place, where, port in zip(store.places, data, ports, strict=True)
     )
     bank = Daemon(launcher, "the bank", bank_port, directory / "bank.log")
     urls = [_url(site.server) for site in sites]
@@ -268,7 +268,7 @@ async def _staged(plan: Plan, ground: Ground, directory: Path, began: float) -> 
         await hook.open()
         yield Stage(
             plan=plan,
-            ground=ground,
+            store=store,
             sites=sites,
             bank=bank,
             shop=shop,
@@ -365,8 +365,8 @@ async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random,
         data=[("url", stage.hook.url), *(("enabled_events[]", type) for type in EVENTS)],
     ) as answer:
         assert answer.status == 200, await answer.text()
-    per_second = plan.per_second or stage.ground.shoppers_per_second
-    at_once = plan.at_once or stage.ground.shoppers_at_once
+    per_second = plan.per_second or stage.store.shoppers_per_second
+    at_once = plan.at_once or stage.store.shoppers_at_once
     trading = asyncio.create_task(stage.shop.trade(at_once=at_once, per_second=per_second))
     victims: list[Site] = list(stage.sites)
     try:
@@ -375,7 +375,7 @@ async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random,
             if point == "while it starts":
                 victim: Victim = "a server" if len(victims) == 1 else "all servers"
             else:
-                victim = chance.choices(list(stage.ground.victims), list(stage.ground.victims.values()))[0]
+                victim = chance.choices(list(stage.store.victims), list(stage.store.victims.values()))[0]
                 victims = list(stage.sites) if victim == "all servers" else [chance.choice(stage.sites)]
             await _moment(point, stage, chance)
             report.kills[point] += 1
@@ -426,9 +426,9 @@ async def _strike(
             alone = chance.random() < 0.7
             killed = [] if alone else [site.server.kill() for site in stage.sites]
             died("the database" if alone else "the database with everything")
-            await asyncio.gather(stage.ground.die(), *killed)
+            await asyncio.gather(stage.store.die(), *killed)
             await asyncio.sleep(chance.choice(AWAY_SECONDS))
-            await stage.ground.rise()
+            await stage.store.rise()
 
 
 async def _moment(point: Point, stage: Stage, chance: random.Random) -> None:
@@ -438,7 +438,7 @@ async def _moment(point: Point, stage: Stage, chance: random.Random) -> None:
         return
     await stage.ready()
     await asyncio.sleep(chance.uniform(0.05, 0.3))
-    written = stage.ground.written if point == "while it writes" else lambda: changed(stage.journal)
+    written = stage.store.written if point == "while it writes" else lambda: changed(stage.journal)
     if point == "any moment" or written() is None:
         await asyncio.sleep(min(chance.expovariate(8.0), WAIT_MAX_SECONDS))
     else:
@@ -532,7 +532,7 @@ async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Rand
     bank, violations = read_journal(stage.journal)
     report.violations += violations
     report.violations += reconcile(shop.told, platform, bank, connector=CONNECTOR, delivered=stage.hook.received)
-    store = await stage.ground.open()
+    store = await stage.store.open()
     try:
         report.violations += [violation async for violation in _inside(store, stage)]
     finally:
@@ -577,7 +577,7 @@ async def _stop(stage: Stage, report: Report) -> None:
 async def _inside(store: Store, stage: Stage) -> AsyncIterator[Violation]:
     """What the store itself has against it: its database's own inspection, tasks that nobody has ended, and an audit
     trail that does not lead to the records as they are, version by version."""
-    damage = await stage.ground.damage()
+    damage = await stage.store.damage()
     if damage:
         yield Violation("the database is whole", damage)
     clock = Clock()
@@ -667,7 +667,7 @@ def describe(report: Report, plan: Plan) -> str:
     ]
     for violation in report.violations[:STORIES_MAX]:
         lines += ["", f"VIOLATED: {violation.rule}", f"    {violation.what}"]
-        lines += story_of(violation, plan.directory / CLIENTS, plan.directory / JOURNAL, report.deaths)
+        lines += explain(violation, plan.directory / CLIENTS, plan.directory / JOURNAL, report.deaths)
     lines += [
         f"VIOLATED: {violation.rule}: {violation.what}" for violation in report.violations[STORIES_MAX:VIOLATIONS_MAX]
     ]

@@ -27,7 +27,7 @@ class Place(msgspec.Struct, frozen=True):
     workers: int = 1
 
 
-class Ground(Protocol):
+class StoreUnderTest(Protocol):
     places: tuple[Place, ...]
     victims: dict[Victim, int]
     """What a kill may hit, by how often."""
@@ -55,7 +55,7 @@ class Ground(Protocol):
     def close(self) -> None: ...
 
 
-class SqliteGround:
+class SqliteUnderTest:
     places: tuple[Place, ...] = (Place("data"),)
     victims: dict[Victim, int] = {"a server": 1}
     shoppers_per_second = 30.0
@@ -101,7 +101,7 @@ LIMIT 10"""
 """Entries of the one index that PostgreSQL does not keep by itself, where they are not what the records say."""
 
 
-class PostgresGround:
+class PostgresUnderTest:
     """A database that two servers share, as two hosts would: each has a data directory of its own, and one has two
     processes."""
 
@@ -152,7 +152,7 @@ class PostgresGround:
         self._server.close()
 
 
-class DynamoGround:
+class DynamoUnderTest:
     """A table in an emulator that keeps everything in its memory, and so is never killed. It is slow: a payout, which
     reads all entries of the last minutes, takes it seconds when there are a thousand, so there are few shoppers."""
 
@@ -189,15 +189,15 @@ class DynamoGround:
         self._stack.close()
 
 
-def ground_of(store: StoreName, directory: Path) -> Ground:
+def store_under_test(store: StoreName, directory: Path) -> StoreUnderTest:
     """Raises `unittest.SkipTest`, saying why, where there is no such database to be had."""
     match store:
         case "sqlite":
-            return SqliteGround(directory)
+            return SqliteUnderTest(directory)
         case "postgresql":
-            return PostgresGround(directory)
+            return PostgresUnderTest(directory)
         case "dynamodb":
-            return DynamoGround(directory)
+            return DynamoUnderTest(directory)
 
 
 def changed(file: Path) -> int:

@@ -1,20 +1,20 @@
-"""Turns: within a process, decisions that would only conflict with each other wait, and are made one after the other.
+"""Locks by name: within a process, decisions that would conflict with each other are made one after the other.
 
-Nothing rests on it: what keeps two of them from both happening are the versions in their commits, since other processes
-take no turns with this one.
+They only save conflicts. Correctness rests on the versions in the commits, because other processes do not see these
+locks.
 """
 
 import asyncio
 from weakref import WeakValueDictionary
 
 
-class Turns:
+class Locks:
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def at(self, place: str) -> asyncio.Lock:
-        """Whose turn it is at `place`: `async with turns.at(place)`. It is forgotten when nobody is left."""
-        lock = self._locks.get(place)
+    def at(self, name: str) -> asyncio.Lock:
+        """The lock of that name, for `async with locks.at(name)`. It is dropped when no task holds or awaits it."""
+        lock = self._locks.get(name)
         if lock is None:
-            lock = self._locks[place] = asyncio.Lock()
+            lock = self._locks[name] = asyncio.Lock()
         return lock

@@ -11,7 +11,7 @@ from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts, Connections
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Engine
-from tillway.engine.locks import Turns
+from tillway.engine.locks import Locks
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.store.port import Store
 
@@ -24,7 +24,7 @@ class KeyCache(Protocol):
         """The API key or client of that id, while it is good at `now` (epoch seconds)."""
 
 
-class RefusalLog(Protocol):
+class RequestLogReader(Protocol):
     def find(self, scope_key: str, request_id: str) -> dict[str, Any] | None:
         """What a recent refused request of that scope was."""
 
@@ -35,10 +35,10 @@ class Platform(msgspec.Struct):
     cards: CardVault
     store: Store
     connections: Connections
-    access: KeyCache
+    authenticator: KeyCache
     webhooks: Webhooks
-    refusals: RefusalLog
+    request_log: RequestLogReader
     tokens: AccessTokens
     couriers: dict[str, Courier]
     """The delivery service of each mode that has one."""
-    turns: Turns = msgspec.field(default_factory=Turns)
+    locks: Locks = msgspec.field(default_factory=Locks)

@@ -11,14 +11,14 @@ from tillway.engine.core import Done
 from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.engine.telemetry import Fact, begin_facts, end_facts, note, note_record
-from tillway.http.authentication import NOBODY, Access, authenticate
+from tillway.http.authentication import NOBODY, Authenticator, identify_caller
 from tillway.http.contract import Dialect
 from tillway.http.errors import challenge, discreet, internal_error
 from tillway.http.idempotency import answer_once
 from tillway.http.messages import Request, Response
 from tillway.http.params import without_nulls
 from tillway.http.render import Renderer, encode, narrowed
-from tillway.http.request_log import Refusals
+from tillway.http.request_log import RequestLog
 from tillway.http.routes import DIALECT_ROUTES, NO_PARAMS, ROUTES, Answer, Call, Page, Plain, Route, Router
 from tillway.http.shapes import check_expansions, expand, shaped
 from tillway.http.throttle import Limits, Throttle, Throttled
@@ -41,14 +41,14 @@ class Api:
         self,
         platform: Platform,
         renderer: Renderer,
-        access: Access,
-        refusals: Refusals,
+        authenticator: Authenticator,
+        request_log: RequestLog,
         throttle: Throttle | None = None,
     ) -> None:
         self.platform = platform
         self.renderer = renderer
-        self.access = access
-        self.refusals = refusals
+        self.authenticator = authenticator
+        self.request_log = request_log
         self.throttle = throttle or Throttle(Limits())
         self.router = Router(ROUTES + DIALECT_ROUTES)
 
@@ -67,7 +67,7 @@ class Api:
         telemetry.request(method, route, response.status, time.perf_counter() - began, facts)
         return response
 
-    def turned_away(self, path: str, refused: Refused) -> Response:
+    def refuse_unread(self, path: str, refused: Refused) -> Response:
         """The answer to a request whose body was not read to its end, in the words of the contract that it came by."""
         request_id = f"req_{random_text(14)}"
         found = self.router.find(path)
@@ -112,7 +112,7 @@ class Api:
             if dialect is not None:
                 caller.source_api, caller.presenter = dialect.source_api, route.presenter
                 raw = without_nulls(self._raw(request, dialect), route.params)
-            await authenticate(self.access, self.throttle, request, route, caller, raw)
+            await identify_caller(self.authenticator, self.throttle, request, route, caller, raw)
             answer = await self._answer(request, route, ids, caller, headers, raw)
             if isinstance(answer, Plain):
                 status, body, content_type = answer.status, answer.body, answer.content_type
@@ -160,7 +160,7 @@ class Api:
     def _remember(self, request: Request, caller: Caller, refused: Refused, status: int) -> None:
         """Keep what `request_log_url` will be asked for: nothing of the parameters but the name of the wrong one."""
         if caller.scope is not NOBODY and caller.request_id is not None:
-            self.refusals.keep(
+            self.request_log.keep(
                 caller.scope_key,
                 caller.request_id,
                 {

@@ -1,4 +1,4 @@
-"""Who is calling: API keys and access tokens from the Authorization header, as fresh as two seconds."""
+"""Authentication: API keys and access tokens from the Authorization header, cached for two seconds."""
 
 import base64
 import binascii
@@ -22,18 +22,18 @@ from tillway.store.codec import decode
 from tillway.store.port import Store
 
 CACHE_SECONDS = 2.0
-"""How long a key or a client that was just revoked may still be honoured by another process."""
+"""How long another process may still accept a key or a client that was just revoked."""
 
 CACHE_MAX = 10_000
 KEY_LENGTH_MAX = 255
 
 
 NOBODY = Scope(account="acct_" + "0" * 16, mode="test")
-"""The scope of calls that need no key: nothing is ever kept in it."""
+"""The scope of calls that need no key. Nothing is stored in it."""
 
 
-class Access:
-    """`tokens` is None where no access token is taken."""
+class Authenticator:
+    """Finds what a credential grants. Without `tokens`, every access token is refused."""
 
     def __init__(self, store: Store, tokens: AccessTokens | None = None) -> None:
         self._store = store
@@ -41,18 +41,17 @@ class Access:
         self._known: dict[bytes, tuple[float, Grant, Scope]] = {}
         self._accounts: dict[str, tuple[float, Account | None]] = {}
 
-    async def key(self, header: str | None, *, now: float) -> tuple[Grant, Scope]:
-        """What the credential in an Authorization header grants: a key (Bearer, or Basic with the key as user name) or
-        an access token (Bearer). And what it reaches.
+    async def authenticate_header(self, header: str | None, *, now: float) -> tuple[Grant, Scope]:
+        """Return the grant of the credential in an Authorization header, and the scope that it reaches.
 
-        Raises Refused `api_key_missing`, `api_key_invalid`, `access_token_invalid` or `access_token_expired`. `now` is
-        epoch seconds.
+        The header holds a key (Bearer, or Basic with the key as user name) or an access token (Bearer). Raises Refused
+        `api_key_missing`, `api_key_invalid`, `access_token_invalid` or `access_token_expired`. `now` is epoch seconds.
         """
-        return await self.credential(credential_in(header), now=now)
+        return await self.authenticate(credential_in(header), now=now)
 
-    async def credential(self, secret: str, *, now: float) -> tuple[Grant, Scope]:
-        """As `key`, for a credential that came by another way."""
-        # By a digest: whoever reads this process's memory need not find keys in it.
+    async def authenticate(self, secret: str, *, now: float) -> tuple[Grant, Scope]:
+        """Do the same for a credential that did not come in the header."""
+        # The cache is keyed by digest, so that a dump of this process's memory holds fewer keys.
         digest = hashlib.sha256(secret.encode()).digest()
         known = self._known.get(digest)
         if known is not None and known[0] > now:
@@ -67,14 +66,14 @@ class Access:
         return grant, scope
 
     def knows(self, header: str | None) -> bool:
-        """Whether the credential in an Authorization header was good when it was last looked up, of late."""
+        """Whether the credential in an Authorization header was accepted within the last seconds."""
         try:
             return hashlib.sha256(credential_in(header).encode()).digest() in self._known
         except Refused:
             return False
 
     async def issuer(self, id: str, *, now: float) -> ApiKey | OAuthClient | None:
-        """The key or client of that id, while it is good."""
+        """Return the key or client of that id; None if there is none, or if it is revoked or expired."""
         if not id.startswith(("key_", "oac_")) or "/" in id:
             return None
         row = await self._store.get(f"{SYSTEM}/{id}")
@@ -84,7 +83,7 @@ class Access:
     async def _by_key(self, secret: str, now: float) -> Grant:
         key = await self.issuer(key_id(secret), now=now)
         if not isinstance(key, ApiKey):
-            raise Refused("api_key_invalid", f"Invalid API Key provided: {masked(secret)}")
+            raise Refused("api_key_invalid", f"Invalid API Key provided: {mask(secret)}")
         return grant_of(key)
 
     async def _by_token(self, token: str, now: float) -> Grant:
@@ -97,7 +96,7 @@ class Access:
         return grant
 
     async def account(self, id: str, *, now: float) -> Account | None:
-        """The account of that id, at most CACHE_SECONDS old."""
+        """Return the account of that id as it was at most CACHE_SECONDS ago; None if there is none."""
         known = self._accounts.get(id)
         if known is not None and known[0] > now:
             return known[1]
@@ -110,7 +109,7 @@ class Access:
         return account
 
     def forget(self) -> None:
-        """Look every credential and account up anew: after this process has changed one."""
+        """Drop the cache. This process calls it after it has changed a credential or an account."""
         self._known.clear()
         self._accounts.clear()
 
@@ -140,22 +139,29 @@ def credential_in(header: str | None) -> str:
 
 
 def is_token(secret: str) -> bool:
-    """Whether a credential has the form of a JWT. No key has a full stop in it."""
+    """Whether a credential has the form of a JWT. No key contains a full stop."""
     return secret.count(".") == 2 and secret.isascii() and secret.isprintable()
 
 
-def masked(secret: str) -> str:
-    """A key as an error may repeat it: its kind and its last four characters."""
+def mask(secret: str) -> str:
+    """Return a key as an error may repeat it: its kind and its last four characters."""
     if len(secret) < 16:
         return "*" * len(secret)
     return f"{secret[:8]}{'*' * 12}{secret[-4:]}"
 
 
-async def authenticate(
-    access: Access, throttle: Throttle, request: Request, route: Route, caller: Caller, raw: dict[str, Any] | None
+async def identify_caller(
+    authenticator: Authenticator,
+    throttle: Throttle,
+    request: Request,
+    route: Route,
+    caller: Caller,
+    raw: dict[str, Any] | None,
 ) -> None:
-    """Whose request it is. In a dialect (`raw` is given), the key may stand in the body, and a merchant who is
-    named there must be the key's."""
+    """Authenticate a request, count it against the limits, and fill `caller` in.
+
+    In a dialect, `raw` is the body. It may hold the key; a merchant that it names must be the key's. Raises Refused.
+    """
     if route.access == "anyone":
         if request.method != "GET":
             throttle.admit(request.client_ip)
@@ -167,11 +173,11 @@ async def authenticate(
     try:
         throttle.admit(request.client_ip)
     except Throttled:
-        # Behind a proxy, everybody comes from one address: whose key was good before is not to suffer.
-        if not access.knows(header):
+        # Behind a proxy, all callers share one address. A key that was accepted before is let through.
+        if not authenticator.knows(header):
             raise
-    key, scope = await access.key(header, now=time.time())
-    account = await access.account(scope.account, now=time.time())
+    key, scope = await authenticator.authenticate_header(header, now=time.time())
+    account = await authenticator.account(scope.account, now=time.time())
     scope_key = scope.key
     throttle.count(scope_key, scope.mode, key.id, _own_rate(account))
     if key.kind == "publishable" and route.access != "publishable":
@@ -186,20 +192,20 @@ async def authenticate(
         key.needs(scope_of(route.method, route.path))
     if dialect is not None and raw is not None and dialect.merchant_field in raw:
         named = raw[dialect.merchant_field]
-        # An empty name names nobody: the parameters say that it is missing.
+        # An empty name counts as missing, which the parameters refuse.
         if named not in (None, "") and (account is None or not is_named(account, named)):
             raise Refused("merchant_mismatch", param=dialect.merchant_field)
-    # Here and not in a handler: what a key or token may not see is not replayed to it either.
+    # Checked before the handler, so that no stored idempotent answer is replayed to the wrong token.
     only = key.customer
     if only is not None and dialect is not None and (raw or {}).get(dialect.customer_field or "", only) != only:
         raise Refused("customer_mismatch", param=dialect.customer_field)
-    # Done in this account, it would not be what was asked for: another account's money is meant.
+    # The caller means another account's money, so the call must not act on this one.
     if request.headers.get("stripe-account", scope.account) != scope.account:
         raise Refused("account_invalid", param="Stripe-Account")
 
 
 def _own_rate(account: Account | None) -> Rate | None:
-    """The rate of an account that was given one of its own; 0 a second is no limit."""
+    """Return the rate that the operator set for the account, if any; 0 a second means no limit."""
     if account is None or account.requests_per_second is None:
         return None
     return Rate(account.requests_per_second, account.requests_burst)

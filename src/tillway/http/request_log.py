@@ -6,8 +6,8 @@ from typing import Any
 KEPT_MAX = 2000
 
 
-class Refusals:
-    """In memory and bounded: a help for whoever integrates, not a record of anything."""
+class RequestLog:
+    """Keeps the last KEPT_MAX refusals in memory: a help for developers who integrate, not a record."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()

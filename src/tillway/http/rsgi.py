@@ -1,4 +1,4 @@
-"""The server's thin door: granian's RSGI on one side, `Api.handle` on the other."""
+"""Adapter between granian's RSGI protocol and `Api.handle`."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -14,62 +14,64 @@ BODY_SECONDS_MAX = 30.0
 T = TypeVar("T")
 
 
-class Door:
-    """An RSGI application: what the server calls with each request."""
+class RsgiApp:
+    """The RSGI application, which granian calls with each request."""
 
     def __init__(self, api: Api, body_seconds_max: float = BODY_SECONDS_MAX) -> None:
         self.api = api
-        self._patience = Patience(body_seconds_max)
+        self._body_timeout = SharedTimeout(body_seconds_max)
 
     async def __call__(self, scope: Any, protocol: Any) -> None:
         headers = scope.headers
         length = headers.get("content-length")
         if length is not None and (not length.isdigit() or int(length) > BODY_BYTES_MAX):
-            self._turn_away(scope, protocol, Refused("body_too_large"))
+            self._refuse(scope, protocol, Refused("body_too_large"))
             return
         body = b""
         if scope.method != "GET" or length not in (None, "0"):
             try:
-                body = await self._patience(_body(protocol, length))
+                body = await self._body_timeout(_read_body(protocol, length))
             except TimeoutError:
                 late = Refused("body_malformed", "The request body did not arrive within 30 seconds.")
-                self._turn_away(scope, protocol, late, 408)
+                self._refuse(scope, protocol, late, 408)
                 return
             if len(body) > BODY_BYTES_MAX:
-                self._turn_away(scope, protocol, Refused("body_too_large"))
+                self._refuse(scope, protocol, Refused("body_too_large"))
                 return
         response = await self.api.handle(
             Request(scope.method, scope.path, scope.query_string, headers, body, scope.client.rpartition(":")[0])
         )
         protocol.response_bytes(response.status, response.headers, response.body)
 
-    def _turn_away(self, scope: Any, protocol: Any, refused: Refused, status: int | None = None) -> None:
-        answer = self.api.turned_away(scope.path, refused)
+    def _refuse(self, scope: Any, protocol: Any, refused: Refused, status: int | None = None) -> None:
+        answer = self.api.refuse_unread(scope.path, refused)
         protocol.response_bytes(status or answer.status, answer.headers, answer.body)
 
 
-class Patience:
-    """Cuts off what takes longer than so many seconds, with one timer for all who wait: where each has one of its own,
-    as with `asyncio.timeout`, that is half of what a request costs without its payment."""
+class SharedTimeout:
+    """A time-out of `seconds` for many tasks, with one timer for all of them.
+
+    A timer for each task, as in `asyncio.timeout`, costs half as much as a whole request without its payment.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._until: dict[asyncio.Task[Any], float] = {}
-        """Who waits, and until when. All wait equally long, so the first is the next to be late."""
+        """The deadline of each waiting task. All wait equally long, so the first one is the next to be late."""
         self._late: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     async def __call__(self, waited_for: Awaitable[T]) -> T:
-        """What it comes to. Raises `TimeoutError` where that takes too long; once a task at a time."""
+        """Await `waited_for` and return its result. Raises `TimeoutError`. A task may wait for one thing at a time."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None and task not in self._until
         until = self._until[task] = loop.time() + self._seconds
         if self._timer is None:
-            self._timer = loop.call_at(until, self._cut_off)
+            self._timer = loop.call_at(until, self._cancel_late)
         try:
             return await waited_for
         except asyncio.CancelledError:
-            # Who was cancelled by somebody else as well, is.
+            # A cancellation by anything else than this time-out goes on.
             if task in self._late and task.uncancel() == 0:
                 raise TimeoutError from None
             raise
@@ -77,20 +79,20 @@ class Patience:
             self._until.pop(task, None)
             self._late.discard(task)
 
-    def _cut_off(self) -> None:
+    def _cancel_late(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
         while self._until:
             task, until = next(iter(self._until.items()))
             if until > loop.time():
-                self._timer = loop.call_at(until, self._cut_off)
+                self._timer = loop.call_at(until, self._cancel_late)
                 return
             del self._until[task]
             self._late.add(task)
             task.cancel()
 
 
-async def _body(protocol: Any, length: str | None) -> bytes:
+async def _read_body(protocol: Any, length: str | None) -> bytes:
     if length is not None:
         whole: bytes = await protocol()
         return whole

@@ -79,7 +79,7 @@ async def create(
 
     if funding == "provider":
         return await platform.engine.run(caller, work)
-    async with platform.turns.at(f"{caller.scope_key}/{payout.guard_id(currency)}"):
+    async with platform.locks.at(f"{caller.scope_key}/{payout.guard_id(currency)}"):
         return await platform.engine.run(caller, work)
 
 

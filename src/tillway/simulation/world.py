@@ -44,10 +44,10 @@ from tillway.engine.platform import Platform
 from tillway.engine.runner import Runner
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.http.app import Api
-from tillway.http.authentication import Access
+from tillway.http.authentication import Authenticator
 from tillway.http.messages import Request, Response
 from tillway.http.render import Renderer
-from tillway.http.request_log import Refusals
+from tillway.http.request_log import RequestLog
 from tillway.operations import orders, payouts
 from tillway.sandbox.bank import Bank
 from tillway.sandbox.cards import ALIAS_CVC
@@ -331,18 +331,18 @@ class Process:
         self.simulator = simulator
         self.attempts = Attempts(engine, connections, cards)
         webhooks = Webhooks(engine, renderer)
-        access = _Access(store)
-        refusals = Refusals()
+        authenticator = _Authenticator(store)
+        request_log = RequestLog()
         couriers: dict[str, port.Courier] = {"test": ProcessCourier(self)}
         tokens = AccessTokens(store, Es256Signer(_FINGERPRINT_KEY), clock, "http://world")
         platform = Platform(
-            engine, self.attempts, cards, store, connections, access, webhooks, refusals, tokens, couriers
+            engine, self.attempts, cards, store, connections, authenticator, webhooks, request_log, tokens, couriers
         )
         self.runner = Runner(
             engine, self.attempts, webhooks.deliver, partial(orders.carry, platform), Mail(engine, None, "").send
         )
         self.platform = platform
-        self.api = Api(platform, renderer, access, refusals)
+        self.api = Api(platform, renderer, authenticator, request_log)
         world.tell(name, "starts")
         self.context.run(self.runner.start)
 
@@ -448,11 +448,11 @@ def _give(answer: "asyncio.Future[Any]", value: object) -> None:
         answer.set_result(value)
 
 
-class _Access(Access):
+class _Authenticator(Authenticator):
     """Keys at a time that stands still, so that a slow machine looks no key up twice where a fast one does not."""
 
-    async def key(self, header: str | None, *, now: float) -> tuple[Grant, Scope]:
-        return await super().key(header, now=EPOCH_SECONDS)
+    async def authenticate_header(self, header: str | None, *, now: float) -> tuple[Grant, Scope]:
+        return await super().authenticate_header(header, now=EPOCH_SECONDS)
 
     async def account(self, id: str, *, now: float) -> Account | None:
         return await super().account(id, now=EPOCH_SECONDS)

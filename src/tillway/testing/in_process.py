@@ -115,7 +115,7 @@ class Inside:
         return answer.json
 
     async def simulator(self, merchant: Merchant) -> Simulator:
-        scope = (await self.running.api.access.key(f"Bearer {merchant.key}", now=time.time()))[1]
+        scope = (await self.running.api.authenticator.authenticate_header(f"Bearer {merchant.key}", now=time.time()))[1]
         connection = await self.running.platform.attempts.connections.named(SIMULATOR, scope)
         assert connection is not None and isinstance(connection.connector, Simulator)
         return connection.connector

@@ -15,7 +15,7 @@ from tillway_server import TillwayServer, init
 from webhook_world import LEASE_MS, Receiver, World, opened, receiving
 
 from tillway.domain.event import DELIVERY_WINDOW_SECONDS, Event
-from tillway.engine.webhooks.concurrency import Lane, Lanes
+from tillway.engine.webhooks.concurrency import EndpointLimiter, EndpointLimiters
 from tillway.engine.webhooks.public_hosts import guarded_socket, is_public
 from tillway.engine.webhooks.signing import signature_header
 from tillway.store.port import Unavailable, Write
@@ -483,55 +483,55 @@ async def test_everything_arrives_in_whatever_order(world: World, receiver: Rece
 
 
 async def test_a_lane_is_wide_until_its_endpoint_falls_silent() -> None:
-    lane = Lane()
-    assert [await lane.enter() for _ in range(8)] == [True] * 8
-    ninth = asyncio.create_task(lane.enter())
+    limiter = EndpointLimiter()
+    assert [await limiter.acquire() for _ in range(8)] == [True] * 8
+    ninth = asyncio.create_task(limiter.acquire())
     await asyncio.sleep(0)
-    lane.leave(seconds=0.01, answered=True)
+    limiter.release(seconds=0.01, answered=True)
     assert await ninth
     for _ in range(8):
-        lane.leave(seconds=10, answered=False)
-    assert lane.silent and lane.width == 1
-    assert await lane.enter()
-    assert not await lane.enter(), "nobody waits where nothing answers"
-    lane.leave(seconds=0.01, answered=True)
-    assert not lane.silent and lane.width == 2
+        limiter.release(seconds=10, answered=False)
+    assert limiter.unresponsive and limiter.limit == 1
+    assert await limiter.acquire()
+    assert not await limiter.acquire(), "nobody waits where nothing answers"
+    limiter.release(seconds=0.01, answered=True)
+    assert not limiter.unresponsive and limiter.limit == 2
 
 
 async def test_whoever_is_sent_away_comes_back_in_turn() -> None:
     now = 100.0
-    lane = Lane(lambda: now)
-    lane.pace_seconds = 4.0
-    waits = [lane.come_back_seconds() for _ in range(3)]
+    limiter = EndpointLimiter(lambda: now)
+    limiter.average_seconds = 4.0
+    waits = [limiter.retry_after_seconds() for _ in range(3)]
     assert waits == [1.5, 2.0, 2.5]
     for _ in range(10_000):
-        assert lane.come_back_seconds() <= 600
+        assert limiter.retry_after_seconds() <= 600
     now += 1000
-    assert lane.come_back_seconds() == 1.5
+    assert limiter.retry_after_seconds() == 1.5
 
 
 async def test_waiting_for_a_place_ends() -> None:
-    lane = Lane()
-    assert [await lane.enter() for _ in range(8)] == [True] * 8
+    limiter = EndpointLimiter()
+    assert [await limiter.acquire() for _ in range(8)] == [True] * 8
     began = time.monotonic()
-    assert not await lane.enter()
+    assert not await limiter.acquire()
     assert 0.9 < time.monotonic() - began < 2
-    lane.leave(seconds=1, answered=True)
-    assert lane.under_way == 7, "a place is not given to somebody who has gone"
+    limiter.release(seconds=1, answered=True)
+    assert limiter.in_flight == 7, "a place is not given to somebody who has gone"
 
 
 def test_lanes_are_forgotten_when_nothing_is_known_of_them() -> None:
-    lanes = Lanes()
-    lane = lanes.of("we_1")
-    lane.pace_seconds = 0.01
-    lanes.tidy("we_1")
-    assert lanes.of("we_1") is not lane
-    silent = lanes.of("we_2")
+    limiters = EndpointLimiters()
+    limiter = limiters.of("we_1")
+    limiter.average_seconds = 0.01
+    limiters.discard_idle("we_1")
+    assert limiters.of("we_1") is not limiter
+    silent = limiters.of("we_2")
     silent.silent = True
-    lanes.tidy("we_2")
-    assert lanes.of("we_2") is silent
-    lanes.tidy("we_2", gone=True)
-    assert lanes.of("we_2") is not silent
+    limiters.discard_idle("we_2")
+    assert limiters.of("we_2") is silent
+    limiters.discard_idle("we_2", gone=True)
+    assert limiters.of("we_2") is not silent
 
 
 # Live mode.

@@ -23,7 +23,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Engine, Load, Render, Work
 from tillway.engine.ids import SUFFIX_LENGTH
 from tillway.engine.telemetry import note, note_id
-from tillway.engine.webhooks.concurrency import Lanes
+from tillway.engine.webhooks.concurrency import EndpointLimiters
 from tillway.engine.webhooks.public_hosts import HostRefused, SystemResolver, check_host, guarded_socket
 from tillway.engine.webhooks.signing import new_secret, signature_header
 from tillway.store.codec import decode
@@ -68,7 +68,7 @@ class Webhooks:
         self.render = render
         self._resolver = resolver or SystemResolver()
         self._timeout_seconds = timeout_seconds
-        self._lanes = Lanes()
+        self._limiters = EndpointLimiters()
         self._sessions: dict[Mode, aiohttp.ClientSession] = {}
         self._under_way: set[str] = set()
 
@@ -213,20 +213,20 @@ class Webhooks:
         event = await load.maybe(Event, delivery.event)
         endpoint = await self._endpoint(load, delivery.endpoint)
         if event is None or endpoint is None:
-            self._lanes.tidy(delivery.endpoint, gone=True)
+            self._limiters.discard_idle(delivery.endpoint, gone=True)
             await self._drop(load, delivery)
             return
         body = await self._body(scope_of(scope_key), event, endpoint)
         if body is None:
             await self._failed(load, delivery, "not sent: the event cannot be rendered")
             return
-        lane = self._lanes.of(endpoint.id)
-        if not await lane.enter():
-            if lane.silent:
+        limiter = self._limiters.of(endpoint.id)
+        if not await limiter.acquire():
+            if limiter.unresponsive:
                 # Where nothing answers, having waited for that counts as a try, so that it is made ever more seldom.
                 await self._failed(load, delivery, "not sent: the endpoint does not answer")
             else:
-                await self._put_off(load, delivery, lane.come_back_seconds())
+                await self._put_off(load, delivery, limiter.retry_after_seconds())
             return
         began = time.monotonic()
         within = self.engine.settings.lease_ms / 1000 - LEASE_MARGIN_SECONDS - (began - claimed)
@@ -235,8 +235,8 @@ class Webhooks:
             with self.engine.telemetry.span("webhook", "call"):
                 answer = await self._offer(scope_of(scope_key), endpoint, body, min(self._timeout_seconds, within))
         finally:
-            lane.leave(seconds=time.monotonic() - began, answered=isinstance(answer, int))
-            self._lanes.tidy(endpoint.id)
+            limiter.release(seconds=time.monotonic() - began, answered=isinstance(answer, int))
+            self._limiters.discard_idle(endpoint.id)
         if isinstance(answer, int):
             note("answer", answer)
         if isinstance(answer, int) and 200 <= answer < 300:
@@ -296,7 +296,7 @@ class Webhooks:
         if session is None:
             session = self._sessions[mode] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=0,  # The lanes and the runner bound what is under way.
+                    limit=0,  # The limiters and the runner bound what is in flight.
                     keepalive_timeout=KEEP_ALIVE_SECONDS,
                     resolver=self._resolver,
                     socket_factory=guarded_socket if mode == "live" else None,
