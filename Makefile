@@ -15,7 +15,7 @@ TEST_WORKERS ?= 3
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
 
-.PHONY: help demo test check bench format clean
+.PHONY: help demo test soak check bench format clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,13 +23,17 @@ help: ## Say what there is to make
 demo: $(VENV)/.installed ## Start a server with a demo shop on 127.0.0.1:8420
 	@$(BIN)/tillway demo --data-dir $(DATA_DIR)
 
-test: $(VENV)/.installed-dev ## Run all tests, the slow ones too
-	$(BIN)/pytest -q -n $(TEST_WORKERS) --dist loadfile
+test: $(VENV)/.installed-dev ## Run every kind of test in a short dose (minutes)
+	$(BIN)/pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-check: $(VENV)/.installed-dev ## Check style and types
+soak: $(VENV)/.installed-dev ## Run the long doses of those tests that have one (an hour)
+	$(BIN)/pytest -q -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --dose soak
+
+check: $(VENV)/.installed-dev ## Check style, types, layers and the house rules that can be counted
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_layers.py tests/test_tidy.py
 
 format: $(VENV)/.installed-dev ## Put the source into the house's form
 	$(BIN)/ruff check --fix .

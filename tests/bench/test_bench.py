@@ -10,7 +10,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the benchmark reads /proc and pins processes to cores")
 def test_a_quick_run_measures_every_server_and_checks_every_payment() -> None:
     command = (sys.executable, "-m", "bench", "--quick", "--stored", "3000", "--without-localstripe")

@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import pytest
-from seeded_bugs import MUTANTS, OF_MONEY, OF_PROMISES, Bug, assert_caught
-
-pytestmark = pytest.mark.slow
+from seeded_bugs import MUTANTS, OF_MONEY, OF_PROMISES, Bug, assert_caught, cases
 
 
-@pytest.mark.parametrize("bug", OF_PROMISES, ids=str)
+@pytest.mark.parametrize("bug", cases(OF_PROMISES))
 def test_it_is_caught(tmp_path: Path, bug: Bug) -> None:
     assert_caught(bug, tmp_path)
 

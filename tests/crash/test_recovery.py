@@ -18,9 +18,6 @@ LOOK_UPS_FAIL = {"fault": "error_before", "operation": "look_up"}
 PAYMENT = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
 
 
-pytestmark = pytest.mark.slow
-
-
 class FarBank:
     """`tillway bank` as a process of its own."""
 

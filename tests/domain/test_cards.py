@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tillway.domain.cards import (
@@ -361,7 +361,6 @@ def test_no_text_stalls(text):
     assert time.perf_counter() - began < 2
 
 
-@settings(max_examples=300)
 @given(st.uuids(version=4), st.binary(min_size=32, max_size=32))
 def test_random_identifiers_are_no_cards(uuid, digest):
     assert not contains_card_number(f"order {uuid}, digest {digest.hex()}, part {digest[:16].hex().upper()}")

@@ -44,7 +44,6 @@ def everything(server: TillwayServer, path: str) -> list[dict[str, Any]]:
     raise AssertionError(f"{path} does not end")
 
 
-@pytest.mark.slow
 def test_a_backup_of_a_server_at_work_is_a_server_again(tmp_path: Path, start_server: StartServer) -> None:
     data_dir = tmp_path / "data"
     made = init(data_dir)

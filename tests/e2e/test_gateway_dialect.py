@@ -82,7 +82,6 @@ def test_the_bank_is_called_once_however_often_a_payment_is_made(town: Town) -> 
     assert Counter(line["amount"] for line in town.bank.operations().values()) == {100: 1, 1: 1, 2: 1, 24: 1}
 
 
-@pytest.mark.slow
 def test_a_server_that_dies_between_the_store_and_the_bank_pays_once(town: Town) -> None:
     """Killed after the payment was begun, and before anybody heard of its outcome: made again, it is the same one."""
     unheard, unsent = town.create(), town.create()

@@ -299,7 +299,6 @@ def test_what_it_cannot_do_is_said(town: Town) -> None:
     assert town.v1.payment_intents.retrieve(held.id).status == "requires_capture"
 
 
-@pytest.mark.slow
 def test_a_bank_that_is_down_and_comes_back(town: Town) -> None:
     """Down from the beginning: declined after a few tries, and no money moved. Down in the middle: found out later."""
     before = town.ledger()

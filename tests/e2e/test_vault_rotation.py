@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tillway_server import ENVIRONMENT, StartServer, TillwayServer, init, tillway, tillway_json
 
 CARDS = 150
@@ -67,7 +66,6 @@ def rotation(data_dir: Path) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.mark.slow
 def test_rotations_that_are_killed_under_a_server_that_takes_payments(
     tmp_path: Path, start_server: StartServer
 ) -> None:

@@ -304,7 +304,7 @@ class Shop(RuleBasedStateMachine):
 
 TestShop = Shop.TestCase
 TestShop.settings = settings(
-    max_examples=40,
+    max_examples=settings().max_examples * 2 // 5,
     stateful_step_count=25,
     deadline=None,
     derandomize=True,

@@ -80,7 +80,7 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counter]:
 
 @schema.parametrize()
 @settings(
-    max_examples=4,
+    max_examples=settings().max_examples // 25,
     deadline=None,
     derandomize=True,
     database=None,

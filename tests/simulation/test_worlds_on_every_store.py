@@ -1,16 +1,16 @@
 """The worlds in which everything goes wrong, on the stores that real installations have.
 
-A world takes a second or three here; TILLWAY_TEST_WORLDS=10 runs ten times as many.
+A world takes a second or three here.
 """
 
 import itertools
-import os
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doses import Dose
 
 from tillway.crash import ministack
 from tillway.crash.postgres_server import any_server, fresh
@@ -22,8 +22,6 @@ from tillway.store.postgres import PostgresStore
 from tillway.store.sqlite import SqliteStore
 
 Opening = Callable[[], Coroutine[Any, Any, Store]]
-
-TIMES = int(os.environ.get("TILLWAY_TEST_WORLDS", "1"))
 
 _numbers = itertools.count(1)
 
@@ -52,17 +50,17 @@ def dynamodb() -> Iterator[Opening]:
     stack.close()
 
 
-def test_on_a_file(tmp_path: Path) -> None:
+def test_on_a_file(tmp_path: Path, dose: Dose) -> None:
     files = (tmp_path / f"{number}.db" for number in itertools.count())
-    run_on(lambda: SqliteStore.open(next(files), create=True), range(10 * TIMES))
+    run_on(lambda: SqliteStore.open(next(files), create=True), range(dose(10, 200)))
 
 
-def test_on_postgresql(postgres: Opening) -> None:
-    run_on(postgres, range(2000, 2000 + 8 * TIMES))
+def test_on_postgresql(postgres: Opening, dose: Dose) -> None:
+    run_on(postgres, range(2000, 2000 + dose(6, 200)))
 
 
-def test_on_dynamodb(dynamodb: Opening) -> None:
-    run_on(dynamodb, range(4000, 4000 + 3 * TIMES))
+def test_on_dynamodb(dynamodb: Opening, dose: Dose) -> None:
+    run_on(dynamodb, range(4000, 4000 + dose(3, 60)))
 
 
 def test_the_same_seed_is_the_same_world_on_every_store(tmp_path: Path, postgres: Opening, dynamodb: Opening) -> None:

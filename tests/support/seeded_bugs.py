@@ -1,11 +1,12 @@
 """Servers with bugs, which the kill -9 harness has to catch: which, how soon, and by which of its rules.
 
-Two files run them, so that two test workers can.
+Two files run them, so that two test workers can. A short run has one of each file; `make soak` has all of them.
 """
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -25,6 +26,7 @@ class Bug(NamedTuple):
     kills: int
     rule: str
     store: StoreName = "sqlite"
+    short: bool = False
 
     def __str__(self) -> str:
         return f"{self.mutant} on {self.store}"
@@ -32,7 +34,7 @@ class Bug(NamedTuple):
 
 OF_MONEY = (
     Bug("cancels_too_late", 30, "payouts are the bank's payouts"),
-    Bug("declines_on_timeout", 15, "charges are the bank's authorizations"),
+    Bug("declines_on_timeout", 15, "charges are the bank's authorizations", short=True),
     Bug("ignores_versions", 15, "the sums agree"),
     Bug("ignores_versions", 10, "the sums agree", "postgresql"),
     Bug("mints_a_new_reference", 20, "charges are the bank's authorizations"),
@@ -44,8 +46,12 @@ OF_PROMISES = (
     Bug("answers_before_it_commits", 20, "what was said is so"),
     Bug("forgets_the_key", 15, "one key, one payment"),
     Bug("loses_the_task", 15, "nothing is left under way"),
-    Bug("settles_twice", 20, "events are told once"),
+    Bug("settles_twice", 20, "events are told once", short=True),
 )
+
+
+def cases(bugs: Iterable[Bug]) -> list[Any]:
+    return [pytest.param(bug, id=str(bug), marks=() if bug.short else pytest.mark.soak) for bug in bugs]
 
 
 def assert_caught(bug: Bug, directory: Path) -> None:

@@ -17,7 +17,8 @@ class Probability(Parameter):
 
     def read(self, value: Any, name: str) -> float | None:
         if value == "" or value is None:
-            return self._unset(name)
+            self._check_unsettable(name)
+            return None
         try:
             # What is no number, and NaN when it is compared, raise the same.
             if isinstance(value, str | int | Decimal) and not isinstance(value, bool) and 0 <= Decimal(value) <= 1:

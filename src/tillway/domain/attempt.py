@@ -72,7 +72,7 @@ class Attempt(Record, frozen=True, kw_only=True):
 
 def ask_delay_seconds(asked: int, first_seconds: float) -> float:
     """How long to wait before the next question: doubling from `first_seconds`, at most 15 minutes."""
-    return min(first_seconds * 2 ** min(asked, 20), ASK_INTERVAL_MAX_SECONDS)
+    return min(first_seconds * 2.0 ** min(asked, 20), ASK_INTERVAL_MAX_SECONDS)
 
 
 def reference_of(scope_key: str, attempt: Attempt) -> str:

@@ -85,8 +85,8 @@ class Parameter:
             return {"anyOf": [self.schema(), {"type": "string", "enum": [""]}]}
         return self.schema()
 
-    def _unset(self, name: str) -> Any:
-        """None, where that may be."""
+    def _check_unsettable(self, name: str) -> None:
+        """Raises `Refused` where the parameter may not be unset."""
         if not self.unsettable:
             raise Refused(
                 "parameter_invalid_empty",
@@ -95,7 +95,6 @@ class Parameter:
                 "request or supply a non-empty value.",
                 param=shown(name),
             )
-        return None
 
 
 class Integer(Parameter):
@@ -119,7 +118,8 @@ class Integer(Parameter):
         elif type(value) is int:
             number = value
         elif value == "" or value is None:
-            return self._unset(name)
+            self._check_unsettable(name)
+            return None
         else:
             number = _signed(value, name)
         return self._bounded(number, name)
@@ -203,7 +203,8 @@ class Boolean(Parameter):
         if value == "false" or value is False:
             return False
         if value == "" or value is None:
-            return self._unset(name)
+            self._check_unsettable(name)
+            return None
         raise Refused("parameter_invalid_boolean", f"Invalid boolean: {_said(value)}", param=shown(name))
 
     def schema(self) -> dict[str, Any]:
@@ -222,7 +223,8 @@ class Text(Parameter):
     def read(self, value: Any, name: str) -> str | None:
         if type(value) is not str or not value:
             if value == "" or value is None:
-                return self._unset(name)
+                self._check_unsettable(name)
+                return None
             _refuse_string(value, name)
         if len(value) > self.maximum:
             _refuse_long(value, self.maximum, name)
@@ -359,7 +361,8 @@ class CardField(Parameter):
 
     def read(self, value: Any, name: str) -> Hidden | None:
         if value == "" or value is None:
-            return self._unset(name)
+            self._check_unsettable(name)
+            return None
         if type(value) is int:
             value = str(value)
         if type(value) is not str or len(value) > SECRET_MAX:
@@ -409,7 +412,8 @@ class Enum(Parameter):
         if type(value) is str and value in self._known:
             return value
         if value == "" or value is None:
-            return self._unset(name)
+            self._check_unsettable(name)
+            return None
         raise Refused(
             "parameter_invalid_enum", f"Invalid {shown(name)}: must be {_one_of(self.words)}", param=shown(name)
         )
@@ -423,7 +427,8 @@ class Currency(Parameter):
 
     def read(self, value: Any, name: str) -> str | None:
         if value == "" or value is None:
-            return self._unset(name)
+            self._check_unsettable(name)
+            return None
         return check_currency(value if type(value) is str else "", name)
 
     def schema(self) -> dict[str, Any]:
@@ -472,7 +477,8 @@ class Country(Parameter):
         if type(value) is str and value.isascii() and value.upper() in _COUNTRIES:
             return value.upper()
         if value == "" or value is None:
-            return self._unset(name)
+            self._check_unsettable(name)
+            return None
         raise Refused(
             "parameter_invalid_enum",
             f"Country '{_said(value)}' is unknown. Use a two-letter code, such as 'DE' or 'US'.",
@@ -562,7 +568,8 @@ class Object(Parameter):
     def read(self, value: Any, name: str) -> dict[str, Any] | None:
         if type(value) is not dict:
             if value == "" or value is None:
-                return self._unset(name)
+                self._check_unsettable(name)
+                return None
             _refuse_object(name)
         return self._read_members(value, name)
 
@@ -641,7 +648,8 @@ class Open(Parameter):
 
     def read(self, value: Any, name: str) -> Any:
         if value == "" or value is None:
-            return self._unset(name)
+            self._check_unsettable(name)
+            return None
         self._scan(value, name)
         if type(value) is not dict:
             _refuse_object(name)
@@ -714,7 +722,8 @@ class Array(Parameter):
     def read(self, value: Any, name: str) -> list[Any] | None:
         if type(value) is not list:
             if value == "" or value is None:
-                return self._unset(name)
+                self._check_unsettable(name)
+                return None
             raise Refused("parameter_invalid_array", f"Invalid array; write {shown(name)}[0]=…", param=shown(name))
         if not self.minimum <= len(value) <= self.maximum:
             raise Refused(
@@ -778,7 +787,8 @@ class AnyOf(Parameter):
 
     def read(self, value: Any, name: str) -> Any:
         if value == "" or value is None:
-            return self._unset(name)
+            self._check_unsettable(name)
+            return None
         shape = "object" if type(value) is dict else "array" if type(value) is list else "scalar"
         *others, last = self._by_shape[shape]
         for definition in others:

@@ -15,7 +15,7 @@ import secrets
 import socket
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +264,7 @@ class BankServer:
                 early = task
         return early
 
-    def _start(self, telling: Any) -> "asyncio.Task[None]":
+    def _start(self, telling: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.ensure_future(telling)
         self._owed.add(task)
         task.add_done_callback(self._owed.discard)

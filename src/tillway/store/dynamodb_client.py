@@ -159,7 +159,8 @@ def credentials_of_the_environment() -> Callable[[], Credentials]:
     found = Session().get_credentials()
     if found is None:
         raise NoCredentials("There are no AWS credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role.")
-    return found.get_frozen_credentials
+    frozen: Callable[[], Credentials] = found.get_frozen_credentials
+    return frozen
 
 
 def _from_variables() -> Callable[[], Credentials]:

@@ -204,7 +204,7 @@ async def _pages(store: Store, scope: str) -> AsyncIterator[list[Row]]:
 
 
 _decode_record = msgspec.json.Decoder(SealedRecord).decode
-_decode_sealed = msgspec.json.Decoder(SealedSecret).decode
+_decode_sealed: Callable[[msgspec.Raw], SealedSecret] = msgspec.json.Decoder(SealedSecret).decode
 
 
 def _rewrapped(vault: Vault, row: Row) -> Write | None:
@@ -229,9 +229,10 @@ def _scope(key: str) -> str:
 def _names_key(row: Row, key_id: str) -> bool:
     """Whether the record is sealed under `key_id`. One that cannot be read counts as such, to be on the safe side."""
     try:
-        return _decode_sealed(_decode_record(row.body).sealed).key_id == key_id
+        sealed = _decode_sealed(_decode_record(row.body).sealed)
     except msgspec.MsgspecError:
         return True
+    return sealed.key_id == key_id
 
 
 def _old(keyring: Keyring) -> tuple[str, ...]:

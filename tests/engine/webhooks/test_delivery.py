@@ -252,7 +252,6 @@ async def test_deliveries_survive_a_restart(tmp_path: Path, receiver: Receiver) 
     await world.running.close()
 
 
-@pytest.mark.slow
 async def test_deliveries_survive_kill_9(tmp_path: Path, receiver: Receiver) -> None:
     """Killed while the endpoint was being told: the next process tells it when the lease has run out."""
     receiver.answers[HOOK] = _hang

@@ -137,7 +137,7 @@ class AuditChain:
 
 
 def _pause(idle: int) -> float:
-    return min(LINK_EVERY_SECONDS * 2 ** min(idle, 10), IDLE_SECONDS_MAX)
+    return min(LINK_EVERY_SECONDS * 2.0 ** min(idle, 10), IDLE_SECONDS_MAX)
 
 
 def _task(row: Row) -> AuditTask:
