@@ -33,6 +33,7 @@ URL = {"base_url": "http://127.0.0.1:4545"}
         ({**URL, "timeout_seconds": "nan"}, "timeout_seconds", "seconds"),
         ({**URL, "timeout_seconds": "inf"}, "timeout_seconds", "seconds"),
         ({**URL, "api_key": "line\nbreak"}, "api_key", "printable"),
+        ({**URL, "details": "maybe"}, "details", "yes or no"),
     ],
 )
 def test_refused_by_name(settings, name, says):

@@ -61,6 +61,8 @@ async def test_every_effect_is_a_line(tmp_path):
             "amount": 4200,
             "currency": "eur",
             "bank_id": "bank-a",
+            "network_transaction_id": "000000000000097",
+            "checks": {"cvc": "pass"},
         }
         assert await post(http, "/v1/authorizations", authorization("a")) == (200, first)
         assert (await post(http, "/v1/authorizations", authorization("a", 4201)))[0] == 409
@@ -86,7 +88,7 @@ async def test_no_card_in_the_journal(tmp_path):
         for number in (CARD["number"], "4000000000000259"):
             assert number.encode() not in file.read_bytes()
     known = {"reference", "kind", "status", "amount", "currency", "bank_id", "contents", "last4", "decline_code"}
-    known |= {"capture", "authorized", "captured", "dispute", "disputes", "dispute_reason"}
+    known |= {"capture", "authorized", "captured", "dispute", "disputes", "dispute_reason", "network_id", "checks"}
     assert all(line.keys() <= known for line in lines(journal))
     assert [line["last4"] for line in lines(journal)] == ["9987", "0259"]
     # A hash of so few digits would be guessed, were it not keyed.

@@ -5,7 +5,7 @@ from typing import Any
 from tillway.api.bank_accounts import bank_object
 from tillway.api.cards import billing, checks, shipping
 from tillway.domain import charge as domain
-from tillway.domain.charge import Charge
+from tillway.domain.charge import Charge, full_descriptor
 from tillway.domain.payment_method import CardFacts
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
@@ -187,7 +187,9 @@ def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
         "application_fee_amount": None,
         "balance_transaction": charge.entry,
         "billing_details": billing(charge.billing_details),
-        "calculated_statement_descriptor": _descriptor(charge),
+        "calculated_statement_descriptor": full_descriptor(
+            charge.statement_descriptor, charge.statement_descriptor_suffix
+        ),
         "captured": charge.captured,
         "created": charge.created,
         "currency": charge.currency,
@@ -236,11 +238,6 @@ async def refunds_of(load: Load, document: dict[str, Any], view: View) -> Any:
         "has_more": len(records) > 10,
         "url": f"/v1/charges/{document['id']}/refunds",
     }
-
-
-def _descriptor(charge: Charge) -> str | None:
-    words = [word for word in (charge.statement_descriptor, charge.statement_descriptor_suffix) if word]
-    return "* ".join(words)[:22].upper() if words else None
 
 
 def _outcome(charge: Charge) -> dict[str, Any] | None:
@@ -317,7 +314,7 @@ def _card(charge: Charge, card: CardFacts) -> dict[str, Any]:
         "multicapture": {"status": "unavailable"},
         "network": card.brand,
         "network_token": {"used": False},
-        "network_transaction_id": charge.bank_id,
+        "network_transaction_id": charge.network_transaction_id,
         "overcapture": {"maximum_amount_capturable": charge.amount_minor, "status": "unavailable"},
         "regulated_status": "unregulated",
         "three_d_secure": secure,

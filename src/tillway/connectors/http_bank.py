@@ -17,6 +17,7 @@ from tillway.connectors.port import (
     BankAccountData,
     Capabilities,
     CardData,
+    Checks,
     Conversation,
     Declined,
     LookUp,
@@ -34,7 +35,7 @@ from tillway.connectors.port import (
     Unknown,
     tell,
 )
-from tillway.connectors.settings import Setting, debit_types, http_url, read_settings, seconds, text
+from tillway.connectors.settings import Setting, debit_types, http_url, read_settings, seconds, text, yes_or_no
 from tillway.connectors.transport import SocketTransport
 
 SETTINGS = (
@@ -63,6 +64,12 @@ SETTINGS = (
         read=debit_types,
         default=frozenset(),
         description="the kinds of bank accounts that it debits: us_bank_account, sepa_debit, or both with a comma",
+    ),
+    Setting(
+        name="details",
+        read=yes_or_no,
+        default=False,
+        description="yes: authorizations carry `details` of the payment and the payer; no unless set",
     ),
 )
 
@@ -96,8 +103,10 @@ class HttpBank:
         debits: frozenset[str] = frozenset(),
         ask_after_seconds: float = 5.0,
         timeout_seconds: float = 30.0,
+        details: bool = False,
     ) -> None:
         self._base_url = base_url
+        self._details = details
         self._notice_secret = notice_secret
         self._api_key = api_key
         self.capabilities = Capabilities(
@@ -125,7 +134,7 @@ class HttpBank:
 
     def perform(self, operation: Operation) -> Conversation:
         assert operation.kind in self.capabilities.operations, f"http_bank cannot {operation.kind}"
-        return perform(operation)
+        return perform(operation, details=self._details)
 
     def look_up(self, operation: Operation) -> LookUp:
         return look_up(operation)
@@ -149,11 +158,14 @@ def signature(secret: str, body: bytes) -> str:
 # The conversation. The simulator speaks it too, without a socket.
 
 
-def perform(operation: Operation) -> Conversation:
-    """Send `operation`; one more question where the bank says that it knows the reference with other contents."""
+def perform(operation: Operation, *, details: bool = False) -> Conversation:
+    """Send `operation`; one more question where the bank says that it knows the reference with other contents.
+
+    `details`: authorizations carry the optional member of that name.
+    """
     reference = operation.reference
     assert 0 < len(reference) <= REFERENCE_MAX, "a reference has 1 to 35 characters"
-    answer = yield Request("POST", PATHS[operation.kind], _body(operation), {"idempotency-key": reference})
+    answer = yield Request("POST", PATHS[operation.kind], _body(operation, details), {"idempotency-key": reference})
     if answer.status != 409:
         return _heard(operation, answer)
     # After a crash an authorization is sent again without its CVC. If the first sending had arrived after all, the bank
@@ -219,7 +231,7 @@ _STATUSES = ("Accepted", "Declined", "InsufficientFunds", "Pending")
 _STAGES: dict[Any, Any] = {"chargeback": "chargeback", "inquiry": "inquiry", "warning": "warning"}
 
 
-def _body(operation: Operation) -> dict[str, Any]:
+def _body(operation: Operation, details: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"reference": operation.reference}
     if operation.kind != "void":
         body["amount"] = operation.amount_minor
@@ -232,6 +244,9 @@ def _body(operation: Operation) -> dict[str, Any]:
             else:
                 assert operation.card is not None, "an authorization needs a card or a bank account"
                 body["card"] = _card(operation.card)
+            known = _details(operation) if details else {}
+            if known:
+                body["details"] = known
         case "capture" | "void" | "increment":
             body["authorization"] = operation.parent
         case "refund":
@@ -243,6 +258,23 @@ def _body(operation: Operation) -> dict[str, Any]:
             if recipient.name is not None:
                 body["recipient"]["name"] = recipient.name
     return body
+
+
+def _details(operation: Operation) -> dict[str, Any]:
+    """The optional member `details` of an authorization, without the parts that are not known."""
+    known: dict[str, Any] = {
+        "network_transaction_id": operation.network_transaction_id,
+        "email": operation.email,
+        "statement_descriptor": operation.statement_descriptor,
+        "return_url": operation.return_url,
+    }
+    known = {name: value for name, value in known.items() if value is not None}
+    if operation.off_session:
+        known["off_session"] = True
+    if operation.billing_address is not None:
+        parts = msgspec.structs.asdict(operation.billing_address)
+        known["billing_address"] = {name: value for name, value in parts.items() if value is not None}
+    return known
 
 
 def _card(card: CardData) -> dict[str, Any]:
@@ -324,21 +356,44 @@ def _status(body: Mapping[str, Any]) -> Outcome | None:
         bank_id = None
     match body.get("status"):
         case "Accepted":
-            return Succeeded(bank_id)
+            return Succeeded(
+                bank_id, network_transaction_id=_network_id(body.get("network_transaction_id")), checks=_checks(body)
+            )
         case "Pending":
             return Pending(bank_id)
         case "InsufficientFunds":
-            return Declined("card_declined", "insufficient_funds", _message(body), bank_id)
+            return Declined("card_declined", "insufficient_funds", _message(body), bank_id, checks=_checks(body))
         case "Declined":
             said = body.get("decline_code")
             decline_code = said if isinstance(said, str) and _CODE.fullmatch(said) else "generic_decline"
             soft = decline_code in _SOFT
             if decline_code in _CODES:
-                return Declined(decline_code, None, _message(body), bank_id, soft)
-            return Declined("card_declined", decline_code, _message(body), bank_id, soft)
+                return Declined(decline_code, None, _message(body), bank_id, soft, checks=_checks(body))
+            return Declined("card_declined", decline_code, _message(body), bank_id, soft, checks=_checks(body))
         case _:
             return None
 
+
+NETWORK_ID_MAX = 64
+"""Longest network transaction id that is kept, in characters."""
+
+
+def _network_id(value: Any) -> str | None:
+    if isinstance(value, str) and 0 < len(value) <= NETWORK_ID_MAX and value.isascii() and value.isprintable():
+        return value
+    return None
+
+
+def _checks(body: Mapping[str, Any]) -> Checks | None:
+    """The results in the answer's optional member `checks`; a result that is no word of the contract is left out."""
+    told = body.get("checks")
+    if not isinstance(told, dict):
+        return None
+    known = {name: told[name] for name in Checks.__struct_fields__ if told.get(name) in _RESULTS}
+    return Checks(**known) if known else None
+
+
+_RESULTS = ("pass", "fail", "unavailable", "unchecked")
 
 _CODE = re.compile(r"[a-z0-9_]{1,60}")
 

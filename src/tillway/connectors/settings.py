@@ -109,6 +109,13 @@ def seconds(least: float, most: float) -> Callable[[str], float]:
     return read
 
 
+def yes_or_no(value: str) -> bool:
+    """`yes` or `no`."""
+    if value not in ("yes", "no"):
+        raise ValueError("not yes or no")
+    return value == "yes"
+
+
 def debit_types(value: str) -> frozenset[str]:
     """Payment method types that debit bank accounts, with commas between them."""
     types = frozenset(name.strip() for name in value.split(","))

@@ -15,7 +15,8 @@ class Charge(Record, frozen=True, kw_only=True):
 
     `refunded_minor` counts refunds from their creation on (a failed one is taken off again), so that two that race
     can never exceed what was captured. `released_minor` is authorized money that was never taken: it moves no account.
-    `reference` is our id of the authorization at the provider, `bank_id` the provider's.
+    `reference` is our id of the authorization at the provider, `bank_id` the provider's, `network_transaction_id` the
+    card network's where the provider told it. `card` holds the checks that the provider told.
     """
 
     amount_minor: int
@@ -40,6 +41,7 @@ class Charge(Record, frozen=True, kw_only=True):
     connector: str = ""
     reference: str = ""
     bank_id: str | None = None
+    network_transaction_id: str | None = None
     failure_code: str | None = None
     failure_message: str | None = None
     decline_code: str | None = None
@@ -78,6 +80,16 @@ def update(charge: Charge, fields: dict[str, Any]) -> Changes:
         records=(after,),
         events=(EventDraft(type="charge.updated", record=after, previous=charge),),
     )
+
+
+STATEMENT_DESCRIPTOR_MAX = 22
+"""Longest text on a payer's statement, in characters: the card networks' bound."""
+
+
+def full_descriptor(prefix: str | None, suffix: str | None) -> str | None:
+    """The text on the payer's statement: both parts, upper case, at most 22 characters; None where neither is given."""
+    words = [word for word in (prefix, suffix) if word]
+    return "* ".join(words)[:STATEMENT_DESCRIPTOR_MAX].upper() if words else None
 
 
 def released(charge: Charge) -> Charge:

@@ -17,7 +17,7 @@ from tillway.domain.customer import Customer
 from tillway.domain.ledger import Fee, available_on, charge_entry
 from tillway.domain.money import fee_minor
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
-from tillway.domain.payment_method import CardFacts, PaymentMethod, usable
+from tillway.domain.payment_method import CardFacts, PaymentMethod, usable, with_checks
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
 from tillway.domain.refusal import RULES, Refused
 from tillway.domain.source_api import SourceApi
@@ -511,10 +511,13 @@ def _authorized(
     pending: Charge | None,
 ) -> Changes:
     """`pending` is a direct charge as it stands: its words may have been changed while the provider was asked."""
+    begun = pending or _charge(payment, attempt.id, method, attempt.connector, attempt.created)
     charge = msgspec.structs.replace(
-        pending or _charge(payment, attempt.id, method, attempt.connector, attempt.created),
+        begun,
         status="succeeded",
         bank_id=outcome.bank_id,
+        network_transaction_id=outcome.network_transaction_id,
+        card=with_checks(begun.card, outcome.checks),
         authenticated=payment.authenticated,
         capture_before=None if attempt.capture else at.now + AUTHORIZATION_LIFETIME_SECONDS,
     )
@@ -562,20 +565,31 @@ def expiry_id(charge: Charge) -> str:
     return f"exp_{charge.id.removeprefix('ch_')}"
 
 
-def kept(payment: PaymentIntent, method: PaymentMethod, customer: Customer | None) -> Changes:
-    """What a success does to its method beyond the payment: kept for the customer, where that was asked for and both
-    are still there.
+def kept(payment: PaymentIntent, method: PaymentMethod, customer: Customer | None, outcome: Succeeded) -> Changes:
+    """The changes that a success makes to its method: the method is kept for the customer where that was asked for and
+    both are still there, and a kept card remembers the network's id of its first payment and the issuer's checks.
 
     The customer is written with it, as by every attachment, so that none slips in while the customer is being deleted.
     """
-    if payment.future_usage is None or method.set_up or method.detached:
+    if method.detached:
         return Changes()
+    keeps = payment.future_usage is not None and not method.set_up
     if method.customer is not None:
-        return Changes(records=(msgspec.structs.replace(method, set_up=True),))
-    if customer is None or customer.deleted:
+        if not keeps and (method.network_transaction_id is not None or outcome.network_transaction_id is None):
+            return Changes()
+        return Changes(records=(msgspec.structs.replace(_remembering(method, outcome), set_up=method.set_up or keeps),))
+    if not keeps or customer is None or customer.deleted:
         return Changes()
-    attached = msgspec.structs.replace(method, customer=customer.id, set_up=True)
+    attached = msgspec.structs.replace(_remembering(method, outcome), customer=customer.id, set_up=True)
     return Changes(records=(attached, customer), events=(EventDraft(type="payment_method.attached", record=attached),))
+
+
+def _remembering(method: PaymentMethod, outcome: Succeeded) -> PaymentMethod:
+    return msgspec.structs.replace(
+        method,
+        card=with_checks(method.card, outcome.checks),
+        network_transaction_id=method.network_transaction_id or outcome.network_transaction_id,
+    )
 
 
 def _taken(charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment) -> tuple[Charge, Record]:
@@ -725,10 +739,12 @@ def _declined(
     if attempt is not None or pending is not None or outcome.code == "authentication_required":
         identity = attempt.id if attempt is not None else at.new_id("att")
         connector, created = (attempt.connector, attempt.created) if attempt is not None else ("", at.now)
+        begun = pending or _charge(payment, identity, method, connector, created)
         charge = msgspec.structs.replace(
-            pending or _charge(payment, identity, method, connector, created),
+            begun,
             status="failed",
             bank_id=outcome.bank_id,
+            card=with_checks(begun.card, outcome.checks),
             failure_code=outcome.code,
             failure_message=message,
             decline_code=outcome.decline_code,

@@ -8,6 +8,7 @@ import msgspec
 from tillway.domain.bank_account import BankAccountFacts, without_number
 from tillway.domain.cards import YEARS_AHEAD_MAX, expired
 from tillway.domain.customer import Customer
+from tillway.domain.outcome import Checks
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
 from tillway.domain.refusal import RULES, Refused
 from tillway.domain.source_api import SourceApi
@@ -50,6 +51,9 @@ class PaymentMethod(Record, frozen=True, kw_only=True):
     """A way to pay: a `card`, a `bank` account, or what its `type` says alone. Its id begins with `card_` where it was
     made from a token the old way, else with `pm_`. `mandate` is the permission to debit the account again and again.
 
+    `network_transaction_id` is the card network's id of the first payment with a kept card. It goes with later
+    payments, through any provider, so that the issuer sees that the customer once agreed.
+
     `shown_as` is "card" only in the copy that an answer or an event of the old API holds; it is never kept.
     """
 
@@ -64,6 +68,7 @@ class PaymentMethod(Record, frozen=True, kw_only=True):
     consumed: bool = False
     set_up: bool = False
     detached: bool = False
+    network_transaction_id: str | None = None
     shown_as: Literal["payment_method", "card"] = "payment_method"
     source_api: SourceApi = SourceApi.v1
 
@@ -225,7 +230,13 @@ def detach(method: PaymentMethod) -> Changes:
     card = method.card
     bare = msgspec.structs.replace(card, vault=None, cvc=None) if card is not None else None
     after = msgspec.structs.replace(
-        method, customer=None, detached=True, card=bare, bank=without_number(method.bank), mandate=None
+        method,
+        customer=None,
+        detached=True,
+        card=bare,
+        bank=without_number(method.bank),
+        mandate=None,
+        network_transaction_id=None,
     )
     sealed = tuple(name for name in (card.vault, card.cvc) if name) if card is not None else ()
     if method.bank is not None and method.bank.vault is not None:
@@ -236,6 +247,18 @@ def detach(method: PaymentMethod) -> Changes:
         else EventDraft(type="payment_method.detached", record=after, previous=method)
     )
     return Changes(result=after, records=(after,), deletes=sealed, events=(event,))
+
+
+def with_checks(card: CardFacts | None, checks: Checks | None) -> CardFacts | None:
+    """The card with the results that a provider told; a result that it did not tell stays as it was."""
+    if card is None or checks is None:
+        return card
+    cvc, line1, postal_code = checks.cvc, checks.address_line1, checks.postal_code
+    before = (card.cvc_check, card.address_line1_check, card.postal_code_check)
+    after = (cvc or before[0], line1 or before[1], postal_code or before[2])
+    if after == before:
+        return card
+    return msgspec.structs.replace(card, cvc_check=after[0], address_line1_check=after[1], postal_code_check=after[2])
 
 
 def without_cvc(method: PaymentMethod) -> Changes:

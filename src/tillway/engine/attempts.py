@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 import msgspec
 
@@ -27,6 +27,7 @@ from tillway.connectors.port import (
     Operation,
     Outcome,
     Pending,
+    PostalAddress,
     Request,
     Response,
     Succeeded,
@@ -38,7 +39,7 @@ from tillway.domain import dispute, payment_intent, payout, refund
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.bank_account import failure
-from tillway.domain.charge import Charge, warned
+from tillway.domain.charge import Charge, full_descriptor, warned
 from tillway.domain.customer import Customer
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
@@ -253,32 +254,56 @@ class Attempts:
             telemetry.exchange(connection.name, operation, outcome, time.perf_counter() - began)
 
     async def _operation(self, scope: Scope, attempt: Attempt, seen: Seen | None, cvc: str | None) -> Operation:
-        scope_key, card, recipient = scope.key, None, None
-        account: BankAccountData | None = None
-        if attempt.kind == "authorize" and attempt.method is not None:
-            method = await Load(self.engine.store, scope_key, seen).maybe(PaymentMethod, attempt.method)
-            card = await self._card(scope, method, cvc) if method is not None else None
-            if method is not None and method.bank is not None:
-                account = await self.vault.open_account(scope_key, method)
-                debit = await Load(self.engine.store, scope_key, seen).maybe(Charge, f"ch_{attempt.suffix}")
-                if account is not None and debit is not None and debit.mandate is not None:
-                    account = msgspec.structs.replace(account, mandate=reference_of_mandate(debit.mandate))
-        if attempt.kind == "payout":
-            paid_out = await Load(self.engine.store, scope_key, seen).get(Payout, attempt.subject)
-            recipient = await revealed(self.vault, scope_key, paid_out.recipient)
-        parent = f"{scope_key}{attempt.parent.removeprefix('att_')}" if attempt.parent is not None else None
-        return Operation(
+        """The operation of an attempt, with everything that the provider is to know, opened from the vault."""
+        scope_key = scope.key
+        operation = Operation(
             reference=reference_of(scope_key, attempt),
             kind=attempt.kind,
             amount_minor=attempt.amount_minor,
             currency=attempt.currency,
             capture=attempt.capture,
-            card=card,
-            account=account,
-            recipient=recipient,
-            parent=parent,
+            parent=f"{scope_key}{attempt.parent.removeprefix('att_')}" if attempt.parent is not None else None,
             parent_bank_id=attempt.parent_bank_id,
             livemode=scope.livemode,
+        )
+        load = Load(self.engine.store, scope_key, seen)
+        if attempt.kind == "authorize":
+            return await self._authorization(load, scope, attempt, operation, cvc)
+        if attempt.kind == "payout":
+            paid_out = await load.get(Payout, attempt.subject)
+            recipient = await revealed(self.vault, scope_key, paid_out.recipient)
+            return msgspec.structs.replace(
+                operation, recipient=recipient, statement_descriptor=paid_out.statement_descriptor
+            )
+        return operation
+
+    async def _authorization(
+        self, load: Load, scope: Scope, attempt: Attempt, operation: Operation, cvc: str | None
+    ) -> Operation:
+        """`operation` with its means of payment and what the merchant told of the payment and the payer."""
+        card: CardData | None = None
+        account: BankAccountData | None = None
+        payment = await load.get(PaymentIntent, attempt.subject)
+        method = await load.maybe(PaymentMethod, attempt.method)
+        details: dict[str, Any] = {}
+        if method is not None:
+            card = await self._card(scope, method, cvc)
+            details = method.billing_details
+            if method.bank is not None:
+                account = await self.vault.open_account(scope.key, method)
+                debit = await load.maybe(Charge, f"ch_{attempt.suffix}")
+                if account is not None and debit is not None and debit.mandate is not None:
+                    account = msgspec.structs.replace(account, mandate=reference_of_mandate(debit.mandate))
+        return msgspec.structs.replace(
+            operation,
+            card=card,
+            account=account,
+            off_session=payment.off_session,
+            network_transaction_id=method.network_transaction_id if method is not None else None,
+            email=payment.receipt_email or details.get("email"),
+            billing_address=_postal(details.get("address")),
+            statement_descriptor=full_descriptor(payment.statement_descriptor, payment.statement_descriptor_suffix),
+            return_url=payment.return_url,
         )
 
     async def _card(self, scope: Scope, method: PaymentMethod, cvc: str | None) -> CardData | None:
@@ -335,7 +360,7 @@ class Attempts:
                 )
                 if method is not None and isinstance(outcome, Succeeded) and payment.attempt == attempt.id:
                     customer = await load.maybe(Customer, payment.customer) if payment.future_usage else None
-                    changes = changes.then(payment_intent.kept(payment, method, customer))
+                    changes = changes.then(payment_intent.kept(payment, method, customer, outcome))
                 if isinstance(outcome, Declined) and failure(outcome).code in REVOKED_BY and changes.records:
                     changes = (await self._revoked(load, charge)).then(changes)
                 if attempt.shows == "charge":
@@ -540,6 +565,12 @@ class Attempts:
             log.warning(
                 "a dispute notice about no charge of ours", extra={"reference": notice.reference, "why": str(refused)}
             )
+
+
+def _postal(address: dict[str, Any] | None) -> PostalAddress | None:
+    """The billing address with the parts that were given, None where no part was."""
+    given = {name: address[name] for name in PostalAddress.__struct_fields__ if address.get(name)} if address else {}
+    return PostalAddress(**given) if given else None
 
 
 NO_KEY = ""

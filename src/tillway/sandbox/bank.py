@@ -48,7 +48,8 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One operation as the bank remembers it, and one line of the journal. Of a card it keeps the last four digits and
     what its test card will do later; `contents` is a keyed hash of everything that was asked for.
 
-    `returns` is why a debit will come back, `stuck` one that never settles.
+    `returns` is why a debit will come back, `stuck` one that never settles. `network_id` and `checks` are told with an
+    authorization of a card.
 
     `authorized`, `captured`, `refunded` and `voided` belong to authorizations and follow from their children. What is
     pending counts as done until it is refused, so that nothing is promised twice.
@@ -67,6 +68,8 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     last4: str | None = None
     capture: bool = False
     refund: str = "succeeds"
+    network_id: str | None = None
+    checks: dict[str, str] | None = None
     returns: str | None = None
     stuck: bool = False
     dispute: str | None = None
@@ -91,6 +94,10 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
             answer["decline_code"] = self.decline_code
         if self.message is not None:
             answer["message"] = self.message
+        if self.network_id is not None and self.status == "Accepted":
+            answer["network_transaction_id"] = self.network_id
+        if self.checks:
+            answer["checks"] = self.checks
         if self.parent is not None:
             answer["parent"] = self.parent
         if self.reason is not None:
@@ -303,6 +310,8 @@ class Bank:
             number: str = body["card"]["number"]
             operation.last4 = number[-4:]
             card = cards.by_number(number)
+            operation.network_id = _network_id(operation.reference)
+            operation.checks = _checks(card, body)
             if card is not None:
                 operation.refund = card.refund
                 if card.charge is not None:
@@ -462,6 +471,24 @@ def _against(parent: BankOperation, child: BankOperation) -> str | None:
             return None
 
 
+def _network_id(reference: str) -> str:
+    """The card network's id of a payment: 15 digits, as Visa's have, and always the same for the same reference."""
+    return f"{int.from_bytes(reference.encode(), 'big') % 10**15:015d}"
+
+
+def _checks(card: cards.TestCard | None, body: Mapping[str, Any]) -> dict[str, str] | None:
+    """The issuer's results for those values that were sent: a test card's own, and `pass` for any other card."""
+    address = body["details"].get("billing_address", {}) if "details" in body else {}
+    results: dict[str, str] = {}
+    if "cvc" in body["card"]:
+        results["cvc"] = "pass" if card is None else card.cvc_check
+    if "line1" in address:
+        results["address_line1"] = "pass" if card is None else card.address_line1_check
+    if "postal_code" in address:
+        results["postal_code"] = "pass" if card is None else card.postal_code_check
+    return results or None
+
+
 def _debit(operation: BankOperation, account: Mapping[str, Any]) -> None:
     """What will come of the debit of `account`. Its refunds go over the same rails, and take their time too."""
     number: str = account["number"]
@@ -505,7 +532,7 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
     debits = kind == "authorization" and "account" in body
     if debits:
         fields = fields - {"card"} | {"account"}
-    _check_fields(body, fields, fields, "")
+    _check_fields(body, fields, fields | {"details"} if kind == "authorization" else fields, "")
     _check_reference(body["reference"], "reference")
     parent = _PARENT_FIELD.get(kind)
     if parent is not None:
@@ -525,6 +552,8 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
             _check_account(body["account"], capture=body["capture"])
         else:
             _check_card(body["card"])
+        if "details" in body:
+            _check_details(body["details"])
     elif kind == "payout":
         _check_recipient(body["recipient"])
 
@@ -577,6 +606,37 @@ def _check_account(account: Any, *, capture: bool) -> None:
             raise _Invalid(422, f"account.{field} is not a text of 1 to 200 characters")
     if not capture:
         raise _Invalid(422, "capture is not true, and a bank account is debited at once")
+
+
+_DETAILS_TEXTS = {
+    "network_transaction_id": 64,
+    "email": 254,
+    "statement_descriptor": 22,
+    "return_url": 5000,
+}
+"""The texts of `details` and their longest, in characters."""
+_DETAILS_FIELDS = frozenset(("off_session", "billing_address", *_DETAILS_TEXTS))
+_ADDRESS_FIELDS = frozenset(("line1", "line2", "city", "state", "postal_code", "country"))
+_ADDRESS_PART_MAX = 5000
+
+
+def _check_details(details: Any) -> None:
+    _check_fields(details, frozenset(), _DETAILS_FIELDS, "details.")
+    if type(details.get("off_session", True)) is not bool:
+        raise _Invalid(422, "details.off_session is not true or false")
+    for field, most in _DETAILS_TEXTS.items():
+        if field in details:
+            _check_text(details[field], f"details.{field}", most)
+    if "billing_address" in details:
+        address = details["billing_address"]
+        _check_fields(address, frozenset(), _ADDRESS_FIELDS, "details.billing_address.")
+        for field, value in address.items():
+            _check_text(value, f"details.billing_address.{field}", _ADDRESS_PART_MAX)
+
+
+def _check_text(value: Any, name: str, most: int) -> None:
+    if type(value) is not str or not 0 < len(value) <= most:
+        raise _Invalid(422, f"{name} is not a text of 1 to {most} characters")
 
 
 def _check_recipient(recipient: Any) -> None:

@@ -74,7 +74,7 @@ class Simulator:
 
     def perform(self, operation: Operation) -> Conversation:
         assert not operation.livemode, "the simulator serves test mode only"
-        outcome = yield from perform(operation)
+        outcome = yield from perform(operation, details=True)
         return self._with_notices(operation.reference, outcome)
 
     def look_up(self, operation: Operation) -> LookUp:
