@@ -7,7 +7,10 @@ can find the attempt, and the charge or refund that has the same suffix, without
 
 from typing import Literal
 
-from tillway.domain.record import Record
+import msgspec
+
+from tillway.domain.outcome import Declined, NotSent, Pending, Unknown
+from tillway.domain.record import Moment, Record
 
 SENDS_MAX = 6
 """How often an attempt that surely was not performed is sent again before it is given up."""
@@ -70,9 +73,63 @@ class Attempt(Record, frozen=True, kw_only=True):
         return self.patience_seconds > 0 and self.overdue(now) and self.in_doubt(now)
 
 
-def ask_delay_seconds(asked: int, first_seconds: float) -> float:
-    """How long to wait before the next question: doubling from `first_seconds`, at most 15 minutes."""
-    return min(first_seconds * 2.0 ** min(asked, 20), ASK_INTERVAL_MAX_SECONDS)
+class Retry(msgspec.Struct, frozen=True):
+    """The provider surely did not perform it: send the same reference again when `attempt` is due."""
+
+    attempt: Attempt
+
+
+class AskLater(msgspec.Struct, frozen=True):
+    """The outcome is not known yet: ask the provider by our reference when `attempt` is due."""
+
+    attempt: Attempt
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """The provider surely never performed it in SENDS_MAX tries: the operation fails with `declined`."""
+
+    declined: Declined
+
+
+def next_step(
+    attempt: Attempt, outcome: NotSent | Pending | Unknown, at: Moment, *, first_ask_seconds: float
+) -> Retry | AskLater | GiveUp:
+    """The next step after an outcome that settles nothing. Payments, refunds and payouts all climb this one ladder.
+
+    Only an attempt that is `new` may be sent again after `NotSent`: of any other, an earlier sending or that of another
+    worker may still arrive, so the provider is asked instead. No number of questions turns `Unknown` into a failure.
+    """
+    match outcome:
+        case NotSent() if attempt.state == "new" and attempt.sent + 1 < SENDS_MAX:
+            return Retry(_sent_again(attempt, outcome, at))
+        case NotSent(reason=reason) if attempt.state == "new":
+            return GiveUp(Declined("processing_error", "processing_error", alert=f"never sent: {reason}"))
+        case NotSent(reason=reason):
+            return AskLater(_asked_later(attempt, Unknown(reason), at, first_ask_seconds))
+        case Pending() | Unknown():
+            return AskLater(_asked_later(attempt, outcome, at, first_ask_seconds))
+
+
+def _sent_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
+    """The same reference again after 0.2, 0.4, 0.8 … 2 seconds, or after the time that the provider named."""
+    delay = outcome.retry_after_seconds or min(0.2 * 2**attempt.sent, 2.0)
+    return msgspec.structs.replace(
+        attempt, sent=attempt.sent + 1, state="new", reason=outcome.reason, due_at_ms=at.now_ms + int(delay * 1000)
+    )
+
+
+def _asked_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first_seconds: float) -> Attempt:
+    """Each question waits twice as long as the one before, from `first_seconds` up to 15 minutes."""
+    # The provider said that it will take days; an unanswered question does not take that back.
+    pending = isinstance(outcome, Pending) or (attempt.state == "pending" and not attempt.overdue(at.now))
+    delay = min(first_seconds * 2.0 ** min(attempt.asked, 20), ASK_INTERVAL_MAX_SECONDS)
+    return msgspec.structs.replace(
+        attempt,
+        state="pending" if pending else "unknown",
+        reason=None if isinstance(outcome, Pending) else outcome.reason,
+        asked=attempt.asked + 1,
+        due_at_ms=at.now_ms + int(delay * 1000),
+    )
 
 
 def reference_of(scope_key: str, attempt: Attempt) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from tillway.domain import stored_credit
-from tillway.domain.attempt import BANK_DAYS_SECONDS, SENDS_MAX, Attempt, ask_delay_seconds
+from tillway.domain.attempt import BANK_DAYS_SECONDS, AskLater, Attempt, GiveUp, Retry, next_step
 from tillway.domain.bank_account import DEBIT_CURRENCIES, check_payment, check_verification, failure, without_number
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
@@ -423,16 +423,12 @@ def settle(
             changes = _saved(waiting, *_events(waiting, "payment_intent.requires_action"))
             usable_again = (msgspec.structs.replace(method, consumed=False),) if method and method.consumed else ()
             return msgspec.structs.replace(changes, records=(*changes.records, *usable_again), deletes=(attempt.id,))
-        case NotSent(reason=reason) if attempt.state == "new":
-            if attempt.sent + 1 < SENDS_MAX:
-                return Changes(result=payment, tasks=(sent_again(attempt, outcome, at),))
-            gave_up = Declined(code="processing_error", decline_code="processing_error", alert=f"never sent: {reason}")
-            return _refused_by_provider(payment, attempt, gave_up, at, charge, method)
-        case NotSent(reason=reason):
-            # Not this time; but an earlier sending, or another worker's, may still arrive.
-            return Changes(result=payment, tasks=(asked_later(attempt, Unknown(reason), at, first_ask_seconds),))
-        case Pending() | Unknown():
-            return Changes(result=payment, tasks=(asked_later(attempt, outcome, at, first_ask_seconds),))
+        case NotSent() | Pending() | Unknown():
+            match next_step(attempt, outcome, at, first_ask_seconds=first_ask_seconds):
+                case GiveUp(declined=declined):
+                    return _refused_by_provider(payment, attempt, declined, at, charge, method)
+                case Retry(attempt=again) | AskLater(attempt=again):
+                    return Changes(result=payment, tasks=(again,))
         case _:
             assert_never(outcome)
 
@@ -449,27 +445,6 @@ def _refusal_of(payment: PaymentIntent, attempt: Attempt) -> Refused | None:
         charge=error.charge,
         payment_intent=payment,
         payment_method=error.method,
-    )
-
-
-def sent_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
-    """Surely not performed: the same reference again after 0.2, 0.4, 0.8 … 2 seconds, or when the provider said."""
-    delay = outcome.retry_after_seconds or min(0.2 * 2**attempt.sent, 2.0)
-    return msgspec.structs.replace(
-        attempt, sent=attempt.sent + 1, state="new", reason=outcome.reason, due_at_ms=at.now_ms + int(delay * 1000)
-    )
-
-
-def asked_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first_seconds: float) -> Attempt:
-    """Nobody knows yet: the provider is asked by our reference, ever more seldom, and no answer is ever guessed."""
-    # A question that is lost takes nothing from the provider's word that it will take days.
-    pending = isinstance(outcome, Pending) or (attempt.state == "pending" and not attempt.overdue(at.now))
-    return msgspec.structs.replace(
-        attempt,
-        state="pending" if pending else "unknown",
-        reason=None if isinstance(outcome, Pending) else outcome.reason,
-        asked=attempt.asked + 1,
-        due_at_ms=at.now_ms + int(ask_delay_seconds(attempt.asked, first_seconds) * 1000),
     )
 
 

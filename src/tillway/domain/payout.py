@@ -15,10 +15,9 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
-from tillway.domain.attempt import BANK_DAYS_SECONDS, SENDS_MAX, Attempt
+from tillway.domain.attempt import BANK_DAYS_SECONDS, AskLater, Attempt, GiveUp, Retry, next_step
 from tillway.domain.ledger import SECONDS_PER_DAY, Entry, EntryType, balance_entry, transfer_entry
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
-from tillway.domain.payment_intent import asked_later, sent_again
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
@@ -194,25 +193,24 @@ def settle(
             return _paid(payout, attempt, outcome, at)
         case Declined():
             return fail(payout, outcome, at)
-        case NotSent(reason=reason) if attempt.state == "new":
-            if attempt.sent + 1 < SENDS_MAX:
-                return Changes(result=payout, tasks=(sent_again(attempt, outcome, at),))
-            return fail(payout, Declined("processing_error", None, alert=f"never sent: {reason}"), at)
-        case NotSent(reason=reason):
-            # Not this time; but an earlier sending, or another worker's, may still arrive.
-            return Changes(result=payout, tasks=(asked_later(attempt, Unknown(reason), at, first_ask_seconds),))
-        case Unknown():
-            return Changes(result=payout, tasks=(asked_later(attempt, outcome, at, first_ask_seconds),))
-        case Pending():
-            later = asked_later(attempt, outcome, at, first_ask_seconds)
-            if payout.status != "pending":
-                return Changes(result=payout, tasks=(later,))
-            after = msgspec.structs.replace(payout, status="in_transit", bank_id=outcome.bank_id or payout.bank_id)
-            return Changes(result=after, records=(after,), tasks=(later,), events=_told(payout, after))
+        case NotSent() | Pending() | Unknown():
+            match next_step(attempt, outcome, at, first_ask_seconds=first_ask_seconds):
+                case GiveUp(declined=declined):
+                    return fail(payout, declined, at)
+                case Retry(attempt=again) | AskLater(attempt=again):
+                    return _waiting(payout, again, outcome)
         case ActionRequired():
             raise AssertionError("a payout cannot need an action of the customer")
         case _:
             assert_never(outcome)
+
+
+def _waiting(payout: Payout, attempt: Attempt, outcome: NotSent | Pending | Unknown) -> Changes:
+    """`attempt` goes on. A payout that the provider has accepted is in transit from then on."""
+    if not isinstance(outcome, Pending) or payout.status != "pending":
+        return Changes(result=payout, tasks=(attempt,))
+    after = msgspec.structs.replace(payout, status="in_transit", bank_id=outcome.bank_id or payout.bank_id)
+    return Changes(result=after, records=(after,), tasks=(attempt,), events=_told(payout, after))
 
 
 def _paid(payout: Payout, attempt: Attempt, outcome: Succeeded, at: Moment) -> Changes:

@@ -5,13 +5,12 @@ from typing import Any, assert_never
 import msgspec
 
 from tillway.domain import stored_credit
-from tillway.domain.attempt import BANK_DAYS_SECONDS, SENDS_MAX, Attempt
+from tillway.domain.attempt import BANK_DAYS_SECONDS, AskLater, Attempt, GiveUp, Retry, next_step
 from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import balance_entry, transfer_entry
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
-from tillway.domain.payment_intent import asked_later, sent_again
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
@@ -170,39 +169,39 @@ def settle(
         return Changes(result=refund, deletes=(attempt.id,))
     match outcome:
         case Succeeded():
-            after = msgspec.structs.replace(refund, status="succeeded", attempt=None)
-            paid = transfer_entry(
-                source=refund.id,
-                debit="refunds",
-                credit=f"receivable:{refund.connector}",
-                amount_minor=refund.amount_minor,
-                currency=refund.currency,
-                at=at,
-            )
-            return Changes(
-                result=after,
-                records=(after, paid),
-                deletes=(attempt.id,),
-                events=(EventDraft(type="refund.updated", record=after, previous=refund),),
-            )
+            return _paid(refund, attempt, at)
         case Declined():
             changes = fail(refund, charge, outcome, at)
             return msgspec.structs.replace(changes, deletes=(attempt.id,))
-        case NotSent(reason=reason) if attempt.state == "new":
-            if attempt.sent + 1 < SENDS_MAX:
-                return Changes(result=refund, tasks=(sent_again(attempt, outcome, at),))
-            gave_up = Declined(code="processing_error", decline_code="processing_error", alert=f"never sent: {reason}")
-            changes = fail(refund, charge, gave_up, at)
-            return msgspec.structs.replace(changes, deletes=(attempt.id,))
-        case NotSent(reason=reason):
-            # Not this time; but an earlier sending, or another worker's, may still arrive.
-            return Changes(result=refund, tasks=(asked_later(attempt, Unknown(reason), at, first_ask_seconds),))
-        case Pending() | Unknown():
-            return Changes(result=refund, tasks=(asked_later(attempt, outcome, at, first_ask_seconds),))
+        case NotSent() | Pending() | Unknown():
+            match next_step(attempt, outcome, at, first_ask_seconds=first_ask_seconds):
+                case GiveUp(declined=declined):
+                    changes = fail(refund, charge, declined, at)
+                    return msgspec.structs.replace(changes, deletes=(attempt.id,))
+                case Retry(attempt=again) | AskLater(attempt=again):
+                    return Changes(result=refund, tasks=(again,))
         case ActionRequired():
             raise AssertionError("a refund cannot need an action of the customer")
         case _:
             assert_never(outcome)
+
+
+def _paid(refund: Refund, attempt: Attempt, at: Moment) -> Changes:
+    after = msgspec.structs.replace(refund, status="succeeded", attempt=None)
+    paid = transfer_entry(
+        source=refund.id,
+        debit="refunds",
+        credit=f"receivable:{refund.connector}",
+        amount_minor=refund.amount_minor,
+        currency=refund.currency,
+        at=at,
+    )
+    return Changes(
+        result=after,
+        records=(after, paid),
+        deletes=(attempt.id,),
+        events=(EventDraft(type="refund.updated", record=after, previous=refund),),
+    )
 
 
 def fail(refund: Refund, charge: Charge, outcome: Declined, at: Moment) -> Changes:

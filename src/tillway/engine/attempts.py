@@ -35,29 +35,24 @@ from tillway.connectors.port import (
     Unknown,
 )
 from tillway.connectors.transport import converse, listen
-from tillway.domain import dispute, payment_intent, payout, refund
+from tillway.domain import dispute, payment_intent
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.attempt import Attempt, reference_of
-from tillway.domain.bank_account import failure
 from tillway.domain.charge import Charge, full_descriptor, warned
-from tillway.domain.customer import Customer
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
-from tillway.domain.mail import announced
-from tillway.domain.mandate import REVOKED_BY, Mandate, revoked
 from tillway.domain.mandate import reference_of as reference_of_mandate
-from tillway.domain.order import OrderTask, task_id, wake
 from tillway.domain.outcome import Declined
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Terms
-from tillway.domain.payment_method import PaymentMethod, gone
+from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.payout import Payout
 from tillway.domain.record import Changes, Moment
-from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
 from tillway.engine.recipients import revealed
+from tillway.engine.settlers import TAKEN_BACK, Settling, charge_of, revoke_mandate, settler_of
 from tillway.engine.telemetry import Telemetry, note, note_id
 from tillway.sandbox.cards import ALIAS_CVC, by_alias
 from tillway.store.codec import decode
@@ -170,7 +165,7 @@ class Attempts:
             subject = await load.find(attempt.subject)
             if attempt.shows == "charge":
                 assert isinstance(subject, PaymentIntent)
-                return Changes(result=await self._charge_of(load, subject, attempt))
+                return Changes(result=await charge_of(load, subject, attempt))
             return Changes(result=subject)
 
         return await self.engine.run(caller, as_it_stands, completes=attempt.idem, final=True)
@@ -329,46 +324,22 @@ class Attempts:
         if isinstance(outcome, Declined) and outcome.alert is not None:
             log.error("a provider refused our request", extra={"attempt": attempt.id, "alert": outcome.alert})
         over = False
+        settler = settler_of(attempt.subject)
         first_ask = ASK_AFTER_SECONDS if connection is None else connection.connector.capabilities.ask_after_seconds
 
         async def work(load: Load, at: Moment) -> Changes:
             nonlocal over
             current = await load.maybe(Attempt, attempt.id) or attempt
-            if attempt.subject.startswith("re_"):
-                owed = await load.get(Refund, attempt.subject)
-                refunded = await load.get(Charge, owed.charge)
-                changes = refund.settle(owed, refunded, current, outcome, at, first_ask_seconds=first_ask)
-            elif attempt.subject.startswith("po_"):
-                changes = payout.settle(
-                    await load.get(Payout, attempt.subject), current, outcome, at, first_ask_seconds=first_ask
+            changes = await settler.settle(
+                Settling(
+                    load=load,
+                    attempt=current,
+                    outcome=outcome,
+                    at=at,
+                    settings=self.engine.settings,
+                    first_ask_seconds=first_ask,
                 )
-                changes = self._announced(changes, at)
-            else:
-                payment = await load.get(PaymentIntent, attempt.subject)
-                charge = await self._charge_of(load, payment, attempt)
-                method = await load.maybe(PaymentMethod, attempt.method)
-                if method is None and attempt.method is not None:
-                    method = gone(attempt.method, attempt.created)
-                terms = Terms(
-                    connector=attempt.connector,
-                    fee=self.engine.settings.fee,
-                    settlement_days=self.engine.settings.settlement_days,
-                    challenge_url="",
-                )
-                changes = payment_intent.settle(
-                    payment, current, outcome, terms, at, first_ask_seconds=first_ask, charge=charge, method=method
-                )
-                if method is not None and isinstance(outcome, Succeeded) and payment.attempt == attempt.id:
-                    customer = await load.maybe(Customer, payment.customer) if payment.future_usage else None
-                    changes = changes.then(payment_intent.kept(payment, method, customer, outcome))
-                if isinstance(outcome, Declined) and failure(outcome).code in REVOKED_BY and changes.records:
-                    changes = (await self._revoked(load, charge)).then(changes)
-                if attempt.shows == "charge":
-                    changes = payment_intent.as_charge(changes, charge)
-                if payment.order is not None and attempt.id in changes.deletes:
-                    waiting = await load.maybe(OrderTask, task_id(payment.order))
-                    woken = () if waiting is None else (wake(waiting, at),)
-                    changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *woken))
+            )
             if isinstance(outcome, Succeeded | Pending) and outcome.notices and (changes.records or changes.tasks):
                 later = tuple(
                     NoticeTask(
@@ -391,20 +362,6 @@ class Attempts:
             source_api = getattr(done.record, "source_api", caller.source_api)
             self.engine.telemetry.settled(attempt.connector, attempt.kind, source_api, _OUTCOMES[type(outcome)])
         return done
-
-    async def _charge_of(self, load: Load, payment: PaymentIntent, attempt: Attempt) -> Charge | None:
-        """The charge that an attempt is about: its own, which a direct charge and a debit have at once, or the
-        authorized one."""
-        if attempt.kind != "authorize":
-            return await load.maybe(Charge, payment.latest_charge)
-        own = f"ch_{attempt.suffix}"
-        return await load.maybe(Charge, own) if attempt.shows == "charge" or payment.latest_charge == own else None
-
-    async def _revoked(self, load: Load, charge: Charge | None) -> Changes:
-        """The mandate behind a debit ends, where that was one."""
-        if charge is None or charge.mandate is None:
-            return Changes()
-        return revoked(await load.get(Mandate, charge.mandate))
 
     async def ask(self, caller: Caller, attempt: Attempt) -> None:
         """Ask the provider now about an attempt that may have been sent, and would be asked about later."""
@@ -524,22 +481,18 @@ class Attempts:
             return
         if not isinstance(outcome, Declined):
             return
-        if await load.maybe(Refund, f"re_{suffix}") is None and await load.maybe(Payout, f"po_{suffix}") is None:
+        found = [id for id in (f"{prefix}_{suffix}" for prefix in TAKEN_BACK) if await load.find(id) is not None]
+        if not found:
             return
-        declined = outcome
+        subject = found[0]
+        take_back = settler_of(subject).take_back
+        assert take_back is not None, f"{subject} cannot be taken back"
+        declined, settings = outcome, self.engine.settings
 
         async def fail(load: Load, at: Moment) -> Changes:
-            sent_out = await load.maybe(Payout, f"po_{suffix}")
-            if sent_out is not None:
-                return self._announced(payout.fail(sent_out, declined, at), at)
-            owed = await load.get(Refund, f"re_{suffix}")
-            return refund.fail(owed, await load.get(Charge, owed.charge), declined, at)
+            return await take_back(load, subject, declined, at, settings)
 
         await self.engine.run(Caller.system(scope, "notice", actor=actor), fail)
-
-    def _announced(self, changes: Changes, at: Moment) -> Changes:
-        """Customers are told of their disbursements in the commit that settles these, where there is a mail server."""
-        return announced(changes, at) if self.engine.settings.mails_customers else changes
 
     async def _dispute_notice(self, scope: Scope, suffix: str, notice: Notice, actor: str) -> None:
         async def work(load: Load, at: Moment) -> Changes:
@@ -555,7 +508,7 @@ class Attempts:
             )
             if not changes.records or notice.stage == "inquiry":
                 return changes
-            return (await self._revoked(load, charge)).then(changes)
+            return (await revoke_mandate(load, charge)).then(changes)
 
         try:
             await self.engine.run(Caller.system(scope, "notice", actor=actor), work)

@@ -1,0 +1,138 @@
+"""How the outcome of an attempt reaches its subject: one settler for each type of record that has attempts.
+
+A settler loads the records that the decision needs and calls the domain. `Attempts` runs it inside one commit.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from tillway.domain import payment_intent, payout, refund
+from tillway.domain.attempt import Attempt
+from tillway.domain.bank_account import failure
+from tillway.domain.charge import Charge
+from tillway.domain.customer import Customer
+from tillway.domain.mail import announced
+from tillway.domain.mandate import REVOKED_BY, Mandate, revoked
+from tillway.domain.order import OrderTask, task_id, wake
+from tillway.domain.outcome import Declined, Outcome, Succeeded
+from tillway.domain.payment_intent import PaymentIntent, Terms
+from tillway.domain.payment_method import PaymentMethod, gone
+from tillway.domain.payout import Payout
+from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.refund import Refund
+from tillway.engine.caller import Settings
+from tillway.engine.core import Load
+from tillway.store.codec import TYPES
+
+
+class Settling(msgspec.Struct, frozen=True, kw_only=True):
+    """One outcome on its way home. `attempt` is as it stands in the store, or as it was begun where it is gone."""
+
+    load: Load
+    attempt: Attempt
+    outcome: Outcome
+    at: Moment
+    settings: Settings
+    first_ask_seconds: float
+
+
+class Settler(msgspec.Struct, frozen=True):
+    """`settle` books an outcome. `take_back` books a decline that a provider sends after it had said yes; None where
+    no provider does that."""
+
+    settle: Callable[[Settling], Awaitable[Changes]]
+    take_back: Callable[[Load, str, Declined, Moment, Settings], Awaitable[Changes]] | None = None
+
+
+async def _settle_payment(given: Settling) -> Changes:
+    load, attempt, outcome, at = given.load, given.attempt, given.outcome, given.at
+    payment = await load.get(PaymentIntent, attempt.subject)
+    charge = await charge_of(load, payment, attempt)
+    method = await load.maybe(PaymentMethod, attempt.method)
+    if method is None and attempt.method is not None:
+        method = gone(attempt.method, attempt.created)
+    terms = Terms(connector=attempt.connector, fee=given.settings.fee, settlement_days=given.settings.settlement_days)
+    changes = payment_intent.settle(
+        payment,
+        attempt,
+        outcome,
+        terms,
+        at,
+        first_ask_seconds=given.first_ask_seconds,
+        charge=charge,
+        method=method,
+    )
+    if method is not None and isinstance(outcome, Succeeded) and payment.attempt == attempt.id:
+        customer = await load.maybe(Customer, payment.customer) if payment.future_usage else None
+        changes = changes.then(payment_intent.kept(payment, method, customer, outcome))
+    if isinstance(outcome, Declined) and failure(outcome).code in REVOKED_BY and changes.records:
+        changes = (await revoke_mandate(load, charge)).then(changes)
+    if attempt.shows == "charge":
+        changes = payment_intent.as_charge(changes, charge)
+    if payment.order is not None and attempt.id in changes.deletes:
+        waiting = await load.maybe(OrderTask, task_id(payment.order))
+        woken = () if waiting is None else (wake(waiting, at),)
+        changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *woken))
+    return changes
+
+
+async def _settle_refund(given: Settling) -> Changes:
+    owed = await given.load.get(Refund, given.attempt.subject)
+    charge = await given.load.get(Charge, owed.charge)
+    return refund.settle(
+        owed, charge, given.attempt, given.outcome, given.at, first_ask_seconds=given.first_ask_seconds
+    )
+
+
+async def _take_refund_back(load: Load, id: str, declined: Declined, at: Moment, settings: Settings) -> Changes:
+    owed = await load.get(Refund, id)
+    return refund.fail(owed, await load.get(Charge, owed.charge), declined, at)
+
+
+async def _settle_payout(given: Settling) -> Changes:
+    sent_out = await given.load.get(Payout, given.attempt.subject)
+    changes = payout.settle(sent_out, given.attempt, given.outcome, given.at, first_ask_seconds=given.first_ask_seconds)
+    return _announce(changes, given.at, given.settings)
+
+
+async def _take_payout_back(load: Load, id: str, declined: Declined, at: Moment, settings: Settings) -> Changes:
+    return _announce(payout.fail(await load.get(Payout, id), declined, at), at, settings)
+
+
+def _announce(changes: Changes, at: Moment, settings: Settings) -> Changes:
+    """Add an e-mail to the customer of a disbursement, where the installation has a mail server."""
+    return announced(changes, at) if settings.mails_customers else changes
+
+
+SETTLERS: Final[dict[type[Record], Settler]] = {
+    PaymentIntent: Settler(_settle_payment),
+    Payout: Settler(_settle_payout, _take_payout_back),
+    Refund: Settler(_settle_refund, _take_refund_back),
+}
+"""The settler of each type of record that an attempt can be about."""
+
+TAKEN_BACK: Final = tuple(prefix for prefix, kind in TYPES.items() if kind in SETTLERS and SETTLERS[kind].take_back)
+"""Id prefixes of the records that a provider may decline after it had said yes."""
+
+
+def settler_of(subject: str) -> Settler:
+    """The settler for the record with the id `subject`."""
+    return SETTLERS[TYPES[subject.partition("_")[0]]]
+
+
+async def charge_of(load: Load, payment: PaymentIntent, attempt: Attempt) -> Charge | None:
+    """Load the charge that an attempt is about: its own, which a direct charge and a debit have from the start, or the
+    authorized one."""
+    if attempt.kind != "authorize":
+        return await load.maybe(Charge, payment.latest_charge)
+    own = f"ch_{attempt.suffix}"
+    return await load.maybe(Charge, own) if attempt.shows == "charge" or payment.latest_charge == own else None
+
+
+async def revoke_mandate(load: Load, charge: Charge | None) -> Changes:
+    """End the mandate behind a debit; no changes where the charge has none."""
+    if charge is None or charge.mandate is None:
+        return Changes()
+    return revoked(await load.get(Mandate, charge.mandate))
