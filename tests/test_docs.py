@@ -127,13 +127,42 @@ def test_the_page_of_test_accounts_is_the_tables() -> None:
     assert between("test-accounts.md", "failures") == failure_table(), "write it anew: python tests/test_docs.py"
 
 
-# Links.
+# Links and the index.
+
+ROOT = DOCS.parent
+PAGES = sorted(DOCS.rglob("*.md"))
+FIRST_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def prose(page: Path) -> str:
+    """A page without its code: brackets in there are no links, and `#` begins no heading."""
+    return re.sub(r"^ *```.*?^ *```$|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Where a link can lead to within a page: its own anchors, and the host's for each heading."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return slugs | {*re.findall(r'<a id="([^"]+)">', text)}
+
+
+@pytest.mark.parametrize("page", [*FIRST_PAGES, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)", prose(page)):
+        there = page.parent / target if target else page
+        assert there.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
+
+
+def test_the_index_lists_every_page_once() -> None:
+    listed = re.findall(r"^- \[.+\]\((.+)\)$", (DOCS / "README.md").read_text(), re.MULTILINE)
+    assert len(listed) == len({*listed})
+    # Decision records have an index of their own, which tests/test_decisions.py holds.
+    records = {*(DOCS / "decisions").glob("[0-9]*.md")}
+    pages = {page for page in PAGES if page != DOCS / "README.md" and page not in records}
+    assert {(DOCS / target).resolve() for target in listed} == pages | {*FIRST_PAGES} - {ROOT / "README.md"}
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)

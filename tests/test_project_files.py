@@ -1,0 +1,140 @@
+"""The files around the source that tell people and machines how to work on it agree with the code and each other."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ADDRESS: str = PROJECT["urls"]["Repository"]
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
+FIRST_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+PAGES = [*FIRST_PAGES, *sorted((ROOT / "docs").rglob("*.md")), ROOT / ".github" / "PULL_REQUEST_TEMPLATE.md"]
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def read(path: Path) -> Any:
+    # YAML 1.1 reads the bare word `on` as true.
+    return yaml.safe_load(re.sub(r"^on:", '"on":', path.read_text(), flags=re.MULTILINE))
+
+
+def targets_of(command: str) -> set[str]:
+    """The targets that one `make …` asks for; variables and options are none."""
+    return {word for word in shlex.split(command)[1:] if re.fullmatch(r"[a-z]+", word)}
+
+
+# The commands that pages, workflows and hooks name.
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_a_make_target_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text()
+    named = re.findall(r"`(make [^`\n]+)`", text) + re.findall(r"^ *(make [^#\n&]+)", text, re.MULTILINE)
+    for command in named:
+        assert targets_of(command) <= TARGETS, f"{relative(page)}: {command}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_a_file_that_a_page_gives_pytest_or_python_is_there(page: Path) -> None:
+    for path in re.findall(r"(?:pytest|python)(?: -\w+)* ((?:tests|scripts|examples)/[\w/.]+)", page.read_text()):
+        assert (ROOT / path).exists(), f"{relative(page)}: {path}"
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=relative)
+def test_a_workflow_runs_commands_that_are_there(workflow: Path) -> None:
+    document = read(workflow)
+    assert document["name"] == workflow.stem and document["on"] and document["permissions"] == {"contents": "read"}
+    for job in document["jobs"].values():
+        assert 0 < job["timeout-minutes"] <= 60
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]), step
+                continue
+            words = shlex.split(step["run"])
+            match words[0]:
+                case "make":
+                    targets = targets_of(step["run"])
+                    assert targets and targets <= TARGETS, step
+                case "python":
+                    assert (ROOT / words[1]).is_file(), step
+                case program:
+                    assert program in (".venv/bin/uv", "gh"), step
+
+
+def test_the_tests_run_on_each_supported_python() -> None:
+    tested = read(ROOT / ".github" / "workflows" / "test.yml")["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert tested == ["3.11", "3.12", "3.13"]
+    assert PROJECT["requires-python"] == f">={tested[0]}"
+    for page in ("README.md", "CONTRIBUTING.md"):
+        assert f"Python {tested[0]}" in (ROOT / page).read_text()
+
+
+def test_the_hooks_run_the_tools_of_the_lock_file() -> None:
+    """Local hooks alone: others would bring versions of their own, and need a network at the first commit."""
+    document = read(ROOT / ".pre-commit-config.yaml")
+    assert [repository["repo"] for repository in document["repos"]] == ["local"]
+    hooks = document["repos"][0]["hooks"]
+    assert all(hook["language"] == "system" for hook in hooks)
+    assert hooks[0]["entry"].split()[0] == "make" and hooks[0]["always_run"]
+    tools = [hook["entry"].split()[0] for hook in hooks[1:]]
+    assert tools == [".venv/bin/ruff", ".venv/bin/ruff", ".venv/bin/mypy"]
+    check = (ROOT / "Makefile").read_text().partition("\ncheck:")[2].partition("\n\n")[0]
+    for hook in hooks[1:]:
+        tool, *options = hook["entry"].removeprefix(".venv/bin/").split()
+        told = " ".join([tool, *(option for option in options if option != "--force-exclude")])
+        assert f"$(BIN)/{told}" in check, f"the hook {hook['id']} and `make check` differ"
+
+
+# Forms.
+
+
+@pytest.mark.parametrize("form", FORMS, ids=relative)
+def test_a_form_has_what_the_host_asks_for(form: Path) -> None:
+    document = read(form)
+    assert document["name"] and document["description"]
+    ids = [field["id"] for field in document["body"] if field["type"] != "markdown"]
+    assert ids and len(ids) == len({*ids})
+    for field in document["body"]:
+        assert field["type"] in ("markdown", "textarea", "input", "dropdown", "checkboxes")
+        assert field["attributes"].get("value" if field["type"] == "markdown" else "label")
+
+
+# Names and addresses.
+
+
+def test_no_address_is_given_that_does_not_exist() -> None:
+    """Of the repository's host only the project's own address is named, and of people no address at all."""
+    files = [
+        *PAGES,
+        *(ROOT / ".github").rglob("*.yml"),
+        ROOT / ".pre-commit-config.yaml",
+        *(ROOT / "src").rglob("*.py"),
+    ]
+    host = ADDRESS[: ADDRESS.index("/", len("https://"))]
+    owner = ADDRESS.split("/")[-2]
+    for path in files:
+        text = path.read_text()
+        for found in re.findall(rf"{host}/[\w.-]+/[\w.-]+", text):
+            if found.split("/")[-2] == owner:
+                assert found == ADDRESS, f"{relative(path)}: {found}"
+    for path in [*FIRST_PAGES[1:3], *(ROOT / ".github").rglob("*.*")]:
+        if path.is_file():
+            assert not re.findall(r"\w@\w+\.\w", path.read_text()), relative(path)
+            assert host not in path.read_text(), relative(path)
+
+
+def test_vulnerabilities_are_reported_in_private() -> None:
+    page = (ROOT / "SECURITY.md").read_text()
+    assert "**Report a vulnerability**" in page and "private form" in page
+    assert "SECURITY.md" in (ROOT / "CONTRIBUTING.md").read_text()
+    assert "SECURITY.md" in (ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text()
