@@ -2,9 +2,13 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
+
+from tillway.testing.in_process import Inside
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "tillway"
@@ -60,11 +64,39 @@ def test_every_room_and_file_of_the_drawing_is_there() -> None:
     assert {f"`{room}/`" for room in rooms} <= {*re.findall(r"`[a-z_]+/`", ARCHITECTURE.read_text())}
 
 
-def test_the_way_of_a_payment_passes_places_that_are_there() -> None:
+def test_the_steps_of_a_payment_are_numbered_and_there() -> None:
     assert [int(step) for step, _, _ in STEPS] == list(range(1, len(STEPS) + 1)) and len(STEPS) >= 12
     for step, path, names in STEPS:
         for name in re.findall(r"`(.+?)`", names):
             assert defined(SOURCE / path, name), f"step {step}: {path} has no {name}"
+
+
+async def test_a_payment_takes_the_steps_in_this_order(tmp_path: Path) -> None:
+    """Every function that is called is noted. Before the first of these steps is the server, after the last a task."""
+    inside = await Inside.open(tmp_path)
+    merchant = await inside.merchant()
+    payment = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
+    payment["automatic_payment_methods"] = {"enabled": True, "allow_redirects": "never"}
+    called: dict[tuple[str, str], int] = {}
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(f"{SOURCE}/"):
+            path = frame.f_code.co_filename.removeprefix(f"{SOURCE}/")
+            called.setdefault((path, frame.f_code.co_qualname), len(called))
+
+    sys.setprofile(note)
+    try:
+        paid = await inside.ok(merchant, "POST", "/v1/payment_intents", payment, idempotency_key="once")
+    finally:
+        sys.setprofile(None)
+        await inside.close()
+    assert paid["status"] == "succeeded"
+    way = [(path, name) for _, path, names in STEPS[1:-1] for name in re.findall(r"`(.+?)`", names)]
+    # A class stands for its first method that is called.
+    order = [
+        min([n for (p, q), n in called.items() if p == path and f"{q}.".startswith(f"{name}.")]) for path, name in way
+    ]
+    assert order == sorted(order), [place for _, place in sorted(zip(order, way, strict=True))]
 
 
 def test_at_least_twenty_questions_are_asked_and_no_two_alike() -> None:

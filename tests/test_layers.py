@@ -55,8 +55,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         )
     ),
     "dialects": frozenset(("domain", "engine", "operations", "http", "api", "store.port", "store.codec")),
-    # A store's URL is refused by the kinds that are installed.
-    "settings": frozenset(("store.registry", "store.port")),
+    "settings": frozenset(),
     "data_directory": frozenset(),
     # The platform's facts become lines, metrics and spans; a scrape reads the queues in the store.
     "telemetry": frozenset(("domain", "engine", "store.port", "store.codec")),

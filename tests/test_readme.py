@@ -26,6 +26,9 @@ SERVED = "http://127.0.0.1:8420"
 
 READY_WITHIN_SECONDS = 60
 
+# Git hands the variables of its own run to hooks, and a test may be run by one.
+OUTSIDE = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("GIT_")}
+
 pytestmark = [
     pytest.mark.skipif(
         not all(map(shutil.which, ("bash", "curl", "git", "make"))), reason="needs bash, curl, git and make"
@@ -52,7 +55,7 @@ class Typed:
             text=True,
             start_new_session=True,
             # A port of the system's choice: the README's may be taken.
-            env={**ENVIRONMENT, "TILLWAY_PORT": "0", **environment},
+            env={**OUTSIDE, "TILLWAY_PORT": "0", **environment},
         )
         threading.Thread(target=self._read, daemon=True).start()
 
