@@ -55,7 +55,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         )
     ),
     "dialects": frozenset(("domain", "engine", "operations", "http", "api", "store.port", "store.codec")),
-    "settings": frozenset(),
+    # A store's URL is refused by the kinds that are installed.
+    "settings": frozenset(("store.registry", "store.port")),
     "data_directory": frozenset(),
     # The platform's facts become lines, metrics and spans; a scrape reads the queues in the store.
     "telemetry": frozenset(("domain", "engine", "store.port", "store.codec")),

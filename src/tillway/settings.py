@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tillway.store.port import StoreUnfit
+from tillway.store.registry import scheme_of
+
 
 class SettingsInvalid(ValueError):
     """A setting that cannot be; the text names it, where it came from and what it should be."""
@@ -75,7 +78,10 @@ class Setting(msgspec.Struct, frozen=True):
 
 TABLE = (
     Setting("data_dir", "Directory of the key file, `tillway.toml` and, where `store` is empty, the database."),
-    Setting("store", "Where records are kept: `postgresql://…` or `dynamodb://table?region=…`; if empty, a file."),
+    Setting(
+        "store",
+        "URL of the store: `postgresql://…`, `dynamodb://table?region=…` or another kind; if empty, a file.",
+    ),
     Setting("host", "Address that the server listens on."),
     Setting("port", "Port that the server listens on; 0 takes a free one.", 0, 65_535),
     Setting("public_url", "How browsers and providers reach the server; if empty, http(s)://host:port."),
@@ -116,7 +122,6 @@ TABLE = (
 ENVIRONMENT_PREFIX = "TILLWAY_"
 FILE_NAME = "tillway.toml"
 FILE_BYTES_MAX = 1 << 20
-STORES = ("postgresql://", "postgres://", "dynamodb://")
 CHOICES = {
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("text", "json"),
@@ -184,8 +189,11 @@ def _checked(name: str, value: Any, source: str) -> Any:
         raise SettingsInvalid(f"host in {source} is empty; it must be an address, such as 127.0.0.1")
     if name == "public_url" and value:
         return _url(str(value), source)
-    if name == "store" and value and not str(value).startswith(STORES):
-        raise SettingsInvalid(f"store in {source} is no URL that is known; it must begin with {' or '.join(STORES)}")
+    if name == "store" and value:
+        try:
+            scheme_of(str(value))
+        except StoreUnfit as unfit:
+            raise SettingsInvalid(f"store in {source}: {unfit}") from None
     if name == "smtp_url" and value and not _is_mail_server(str(value)):
         # Not repeated: there may be a password in it.
         raise SettingsInvalid(

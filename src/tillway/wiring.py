@@ -1,7 +1,6 @@
 """Puts the platform together: the only file that constructs adapters."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -33,8 +32,9 @@ from tillway.http.throttle import Limits, Rate, Throttle
 from tillway.operations import orders
 from tillway.sandbox.courier import SimulatedCourier
 from tillway.settings import Settings, SettingsInvalid
+from tillway.store import registry as stores
 from tillway.store import sqlite
-from tillway.store.port import Finding, Store, StoreUnfit
+from tillway.store.port import Finding, Store
 from tillway.store.sqlite import SqliteStore
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
@@ -68,49 +68,22 @@ class Running(msgspec.Struct):
 async def open_store(settings: Settings, *, create: bool = False) -> Store:
     """The store of an installation. Raises `StoreUnfit` with the remedy."""
     if settings.store:
-        return await _adapter(settings.store).open(settings.store, create=create)
+        return await stores.kind(settings.store).open(settings.store, create=create)
     return await SqliteStore.open(settings.data_dir / DATABASE, create=create)
 
 
 async def migrate_store(settings: Settings) -> int:
     """Bring the store to this code's schema; its version. Raises `StoreUnfit` with the remedy."""
     if settings.store:
-        return await _adapter(settings.store).migrate(settings.store)
+        return await stores.kind(settings.store).migrate(settings.store)
     return await asyncio.to_thread(sqlite.migrate, settings.data_dir / DATABASE)
 
 
 async def inspect_store(settings: Settings) -> list[Finding]:
     """What there is to say of the store's durability and schema."""
     if settings.store:
-        return await _adapter(settings.store).inspect(settings.store)
+        return await stores.kind(settings.store).inspect(settings.store)
     return await asyncio.to_thread(sqlite.inspect, settings.data_dir / DATABASE)
-
-
-class _Adapter(msgspec.Struct, frozen=True):
-    open: Callable[..., Awaitable[Store]]
-    migrate: Callable[[str], Awaitable[int]]
-    inspect: Callable[[str], Awaitable[list[Finding]]]
-
-
-def _adapter(url: str) -> _Adapter:
-    """The adapter that a store's URL names. It is imported only here, since its driver need not be installed."""
-    scheme = url.partition(":")[0]
-    try:
-        match scheme:
-            case "postgresql" | "postgres":
-                from tillway.store import postgres
-
-                return _Adapter(postgres.PostgresStore.open, postgres.migrate, postgres.inspect)
-            case "dynamodb":
-                from tillway.store import dynamodb
-
-                return _Adapter(dynamodb.DynamoStore.open, dynamodb.migrate, dynamodb.inspect)
-            case _:
-                raise StoreUnfit(
-                    f"There is no store of the kind {scheme[:20]!r}. Name postgresql://… or dynamodb://table?region=…."
-                )
-    except ImportError as missing:
-        raise StoreUnfit(f"The driver is not installed ({missing}): pip install 'tillway[postgres]'.") from None
 
 
 def key_file(settings: Settings) -> Path:

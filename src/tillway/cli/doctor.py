@@ -203,6 +203,8 @@ def _versions() -> Iterator[Finding]:
     import apsw
 
     from tillway import __version__
+    from tillway.connectors import registry as connectors
+    from tillway.store import registry as stores
 
     yield Finding("tillway", "ok", __version__)
     fit = sys.version_info >= PYTHON_LEAST
@@ -213,6 +215,8 @@ def _versions() -> Iterator[Finding]:
     fit = tuple(int(part) for part in sqlite.split(".")) >= SQLITE_LEAST
     remedy = "" if fit else "Run: pip install --upgrade apsw. Older ones can corrupt a database in WAL mode."
     yield Finding("sqlite", "ok" if fit else "fail", f"{sqlite} (apsw {apsw.apsw_version()})", remedy)
+    yield Finding("kinds of store", "ok", f"a file, {', '.join(stores.kinds())}")
+    yield Finding("kinds of connector", "ok", ", ".join(connectors.kinds()))
     for package in ("granian", "uvloop", "msgspec", "cryptography", "aiohttp"):
         yield Finding(package, "ok", version(package))
 

@@ -124,6 +124,16 @@ class DynamoStore:
         self._under_way: set[asyncio.Future[Any]] = set()
         self._closed = False
 
+    @staticmethod
+    async def migrate(url: str) -> int:
+        """See the function of that name."""
+        return await migrate(url)
+
+    @staticmethod
+    async def inspect(url: str) -> list[Finding]:
+        """See the function of that name."""
+        return await inspect(url)
+
     @classmethod
     async def open(cls, url: str, *, create: bool = False) -> Self:
         """The store in the table of `url`: `dynamodb://table?region=…`, with `&endpoint=http://…` for an emulator.

@@ -236,6 +236,16 @@ class PostgresStore:
         self._writing: asyncio.Task[None] | None = None
         self._closed = False
 
+    @staticmethod
+    async def migrate(url: str) -> int:
+        """See the function of that name."""
+        return await migrate(url)
+
+    @staticmethod
+    async def inspect(url: str) -> list[Finding]:
+        """See the function of that name."""
+        return await inspect(url)
+
     @classmethod
     async def open(cls, url: str, *, create: bool = False) -> Self:
         """The store in the database behind `url` (`postgresql://…`, also by Unix socket with `?host=/folder`).
