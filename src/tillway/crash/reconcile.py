@@ -194,36 +194,40 @@ def _what_was_said_is_so(told: list[Reply], platform: Platform) -> Iterator[Viol
             yield Violation("what was said is so", f"{one.order.what} of {said['id']}: {wrong}", about)
 
 
+_STAYS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("payment_intent", "succeeded"): ("amount", "currency", "status", "amount_received", "latest_charge"),
+    ("payment_intent", "canceled"): ("amount", "currency", "status", "amount_received"),
+    ("payment_intent", "requires_capture"): ("amount", "currency", "latest_charge"),
+    ("payment_intent", "requires_confirmation"): ("currency",),
+    ("payment_intent", "requires_payment_method"): ("currency",),
+    # Once it has been declined, its amount may change.
+    ("payment_intent", "processing"): ("currency",),
+    ("charge", "succeeded"): ("amount", "currency", "status"),
+    ("charge", "failed"): ("amount", "currency", "status"),
+    ("charge", "pending"): ("amount", "currency"),
+    ("refund", "succeeded"): ("amount", "currency", "status", "charge"),
+    ("refund", "failed"): ("amount", "currency", "status", "charge"),
+    ("refund", "pending"): ("amount", "currency"),
+    ("payout", "paid"): ("amount", "currency", "status"),
+    ("payout", "failed"): ("amount", "currency", "status"),
+    ("payout", "canceled"): ("amount", "currency", "status"),
+    ("payout", "pending"): ("amount", "currency"),
+    ("payout", "in_transit"): ("amount", "currency"),
+}
+"""Object and status that a client was told -> the fields that never change from then on."""
+
+
 def _contradictions(said: Document, now: Document) -> Iterator[str]:
-    same = ["amount", "currency"]
-    match said["object"], said["status"]:
-        case "payment_intent", "succeeded":
-            same += ["status", "amount_received", "latest_charge"]
-        case "payment_intent", "canceled":
-            same += ["status", "amount_received"]
-        case "payment_intent", "requires_capture":
-            same += ["latest_charge"]
-            if now["status"] not in ("requires_capture", "succeeded", "canceled"):
-                yield f"it was requires_capture, and is {now['status']}"
-        case "payment_intent", "requires_confirmation" | "requires_payment_method":
-            same = ["currency"]
-        case "charge", "succeeded" | "failed":
-            same += ["status"]
-            if said["captured"]:
-                same += ["captured", "amount_captured"]
-        case "refund", "succeeded" | "failed":
-            same += ["status", "charge"]
-        case "payment_intent", "processing":
-            same = ["currency"]  # Once it has been declined, its amount may change.
-        case "charge" | "refund", "pending":
-            pass
-        case "payout", "paid" | "failed" | "canceled":
-            same += ["status"]
-        case "payout", "pending" | "in_transit":
-            pass
-        case kind, status:
-            yield f"a {kind} that is {status} was not to be expected"
-    for name in same:
+    kind, status = said["object"], said["status"]
+    if (kind, status) not in _STAYS:
+        yield f"a {kind} that is {status} was not to be expected"
+    stays = _STAYS.get((kind, status), ("amount", "currency"))
+    if kind == "charge" and status != "pending" and said["captured"]:
+        stays += ("captured", "amount_captured")
+    later = ("requires_capture", "succeeded", "canceled")
+    if (kind, status) == ("payment_intent", "requires_capture") and now["status"] not in later:
+        yield f"it was requires_capture, and is {now['status']}"
+    for name in stays:
         if said[name] != now[name]:
             yield f"{name} was {said[name]!r}, and is {now[name]!r}"
 
@@ -389,40 +393,11 @@ def _nothing_else_was_done(platform: Platform, bank: Mapping[str, Performed]) ->
 def _the_sums_agree(platform: Platform, bank: Mapping[str, Performed], connector: str) -> Iterator[Violation]:
     """What the bank holds for us = the ledger's receivable = captured minus refunded by the API; and all balances."""
     rule = "the sums agree"
-    # A disbursement is the merchant's own money at the bank: it moves no balance, and has its own accounts.
-    disbursed = {
-        payout["id"].removeprefix("po_") for payout in platform.payouts if payout["balance_transaction"] is None
-    }
-    at_bank: Counter[str] = Counter()
-    for operation in bank.values():
-        if operation.accepted and (
-            operation.kind == "capture" or (operation.kind == "authorization" and operation.capture)
-        ):
-            at_bank[operation.currency] += operation.amount
-        if operation.accepted and operation.kind == "refund":
-            at_bank[operation.currency] -= operation.amount
-        if operation.accepted and operation.kind == "payout" and operation.suffix not in disbursed:
-            at_bank[operation.currency] -= operation.amount
-    by_api: Counter[str] = Counter()
-    for charge in platform.charges:
-        by_api[charge["currency"]] += charge["amount_captured"]
-    for refund in platform.refunds:
-        if refund["status"] == "succeeded":
-            by_api[refund["currency"]] -= refund["amount"]
-    given: Counter[str] = Counter()
-    for payout in platform.payouts:
-        if payout["status"] == "paid" and payout["balance_transaction"] is not None:
-            by_api[payout["currency"]] -= payout["amount"]
-        elif payout["status"] == "paid":
-            given[payout["currency"]] += payout["amount"]
+    at_bank = _held_by_the_bank(platform, bank)
+    by_api, given = _held_by_the_api(platform)
     accounts = {(row["account"], row["currency"]): row["balance"] for row in platform.ledger["accounts"]}
-    net: Counter[str] = Counter()
-    for entry in platform.entries:
-        net[entry["currency"]] += entry["net"]
-    funds: Counter[str] = Counter()
-    for part in ("available", "pending"):
-        for row in platform.balance[part]:
-            funds[row["currency"]] += row["amount"]
+    net = _sums(platform.entries, "net")
+    funds = _sums((*platform.balance["available"], *platform.balance["pending"]), "amount")
     if not platform.ledger["balanced"]:
         yield Violation(rule, f"the ledger does not balance: {platform.ledger['accounts']}")
     for currency in sorted({*at_bank, *by_api, *given}):
@@ -449,6 +424,43 @@ def _the_sums_agree(platform: Platform, bank: Mapping[str, Performed], connector
                 f"{currency}: the merchant is owed {owed} by the ledger, {net[currency]} by the balance transactions, "
                 f"{funds[currency]} by the balance",
             )
+
+
+def _held_by_the_bank(platform: Platform, bank: Mapping[str, Performed]) -> Counter[str]:
+    """Captures minus refunds and payouts, in minor units by currency.
+
+    A disbursement is the merchant's own money at the bank: it moves no balance, and has its own accounts.
+    """
+    disbursed = {
+        payout["id"].removeprefix("po_") for payout in platform.payouts if payout["balance_transaction"] is None
+    }
+    held: Counter[str] = Counter()
+    for operation in bank.values():
+        if not operation.accepted:
+            continue
+        if operation.kind == "capture" or (operation.kind == "authorization" and operation.capture):
+            held[operation.currency] += operation.amount
+        elif operation.kind == "refund" or (operation.kind == "payout" and operation.suffix not in disbursed):
+            held[operation.currency] -= operation.amount
+    return held
+
+
+def _held_by_the_api(platform: Platform) -> tuple[Counter[str], Counter[str]]:
+    """(captures minus refunds and payouts, disbursements), in minor units by currency."""
+    refunds = [refund for refund in platform.refunds if refund["status"] == "succeeded"]
+    paid = [payout for payout in platform.payouts if payout["status"] == "paid"]
+    held = _sums(platform.charges, "amount_captured")
+    held.subtract(_sums(refunds, "amount"))
+    held.subtract(_sums([payout for payout in paid if payout["balance_transaction"] is not None], "amount"))
+    return held, _sums([payout for payout in paid if payout["balance_transaction"] is None], "amount")
+
+
+def _sums(documents: Iterable[Document], name: str) -> Counter[str]:
+    """The sum of the field `name` by currency."""
+    sums: Counter[str] = Counter()
+    for document in documents:
+        sums[document["currency"]] += document[name]
+    return sums
 
 
 def _events_are_told_once(platform: Platform) -> Iterator[Violation]:
@@ -514,32 +526,42 @@ def _orders_end_well(told: list[Reply], platform: Platform) -> Iterator[Violatio
             yield Violation(rule, f"{id} is for {name}, which knows nothing of it", (id, name, name.rpartition("-")[0]))
     sold: Counter[str] = Counter()
     for order in platform.orders:
-        name, paid = order["order_id"], payments.get(order["payment_intent"] or "")
-        about = (order["id"], order["payment_intent"] or "", name.rpartition("-")[0])
-        taken = paid is not None and paid["status"] == "succeeded"
+        name = order["order_id"]
         if names[name] > 1:
-            yield Violation(rule, f"{name} is {names[name]} orders", about)
-        match order["status"]:
-            case "placed":
-                if paid is None or not taken or paid["amount_received"] != order["amount_total"]:
-                    yield Violation(rule, f"{name} is placed, and its payment is {paid}", about)
-                if order["refund"] is not None:
-                    yield Violation(rule, f"{name} is placed, and refunded by {order['refund']}", about)
-                product, count = wanted.get(name, ("", 0))
-                sold[product] += count
-            case "payment_failed":
-                if taken and order["refund"] not in refunds:
-                    yield Violation(rule, f"{name} has failed, and {paid} was not given back", about)
-                if paid is not None and paid["status"] not in ("succeeded", "canceled"):
-                    yield Violation(rule, f"{name} has failed, and {paid['id']} is {paid['status']}", about)
-            case status:
-                yield Violation("nothing is left under way", f"order {name} is {status}", about)
+            yield Violation(rule, f"{name} is {names[name]} orders", _about(order))
+        yield from _order_ends_well(order, payments.get(order["payment_intent"] or ""), refunds)
+        if order["status"] == "placed":
+            product, count = wanted.get(name, ("", 0))
+            sold[product] += count
     for stock in platform.products:
         id = stock["product_id"]
         counts = (stock["available_count"], stock["reserved_count"], stock["sold_count"])
         if id in stocked and counts != (stocked[id] - sold[id], 0, sold[id]):
             what = f"of {stocked[id]} {id} {sold[id]} went with orders; available, reserved, sold are {counts}"
             yield Violation(rule, what, (id.removeprefix("book-"),))
+
+
+def _order_ends_well(order: Document, paid: Document | None, refunds: set[str]) -> Iterator[Violation]:
+    """`paid` is its payment; `refunds` are the ids of all refunds."""
+    rule, name, about = "orders end well", order["order_id"], _about(order)
+    taken = paid is not None and paid["status"] == "succeeded"
+    match order["status"]:
+        case "placed":
+            if paid is None or not taken or paid["amount_received"] != order["amount_total"]:
+                yield Violation(rule, f"{name} is placed, and its payment is {paid}", about)
+            if order["refund"] is not None:
+                yield Violation(rule, f"{name} is placed, and refunded by {order['refund']}", about)
+        case "payment_failed":
+            if taken and order["refund"] not in refunds:
+                yield Violation(rule, f"{name} has failed, and {paid} was not given back", about)
+            if paid is not None and paid["status"] not in ("succeeded", "canceled"):
+                yield Violation(rule, f"{name} has failed, and {paid['id']} is {paid['status']}", about)
+        case status:
+            yield Violation("nothing is left under way", f"order {name} is {status}", about)
+
+
+def _about(order: Document) -> tuple[str, ...]:
+    return (order["id"], order["payment_intent"] or "", order["order_id"].rpartition("-")[0])
 
 
 def _plain(operation: Performed | None) -> str:

@@ -51,27 +51,7 @@ def create(
 
     What was paid with the stored credit of `customer` is back there with this decision.
     """
-    if charge.status != "succeeded" or not charge.captured:
-        raise Refused(
-            "charge_not_refundable",
-            f"Charge {charge.id} has not been captured, so there is nothing to refund. Cancel its payment instead."
-            if charge.status == "succeeded"
-            else f"Charge {charge.id} did not succeed, so there is nothing to refund.",
-            param="charge",
-        )
-    if charge.charged_back:
-        raise Refused(
-            "charge_disputed", f"Charge {charge.id} has been charged back; cannot issue a refund.", param="charge"
-        )
-    if charge.refundable_minor == 0:
-        raise Refused("charge_already_refunded", f"Charge {charge.id} has already been refunded.", param="charge")
-    amount = charge.refundable_minor if amount_minor is None else amount_minor
-    if amount > charge.refundable_minor:
-        raise Refused(
-            "refund_amount_too_large",
-            f"Refund amount ({amount}) is greater than unrefunded amount on charge ({charge.refundable_minor}).",
-            param="amount",
-        )
+    amount = _refundable(charge, amount_minor)
     if charge.method_type == stored_credit.METHOD_TYPE:
         return _to_credit(charge, customer, amount, fields, at)
     # From here the refund must be tried.
@@ -126,6 +106,32 @@ def create(
             EventDraft(type="charge.refunded", record=after, previous=charge),
         ),
     )
+
+
+def _refundable(charge: Charge, amount_minor: int | None) -> int:
+    """Minor units to refund. Raises `Refused`."""
+    if charge.status != "succeeded" or not charge.captured:
+        raise Refused(
+            "charge_not_refundable",
+            f"Charge {charge.id} has not been captured, so there is nothing to refund. Cancel its payment instead."
+            if charge.status == "succeeded"
+            else f"Charge {charge.id} did not succeed, so there is nothing to refund.",
+            param="charge",
+        )
+    if charge.charged_back:
+        raise Refused(
+            "charge_disputed", f"Charge {charge.id} has been charged back; cannot issue a refund.", param="charge"
+        )
+    if charge.refundable_minor == 0:
+        raise Refused("charge_already_refunded", f"Charge {charge.id} has already been refunded.", param="charge")
+    amount = charge.refundable_minor if amount_minor is None else amount_minor
+    if amount > charge.refundable_minor:
+        raise Refused(
+            "refund_amount_too_large",
+            f"Refund amount ({amount}) is greater than unrefunded amount on charge ({charge.refundable_minor}).",
+            param="amount",
+        )
+    return amount
 
 
 def _to_credit(

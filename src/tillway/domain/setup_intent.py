@@ -102,6 +102,34 @@ def confirm(
     `customer` is the setup's, `latest` its latest attempt: one that still waits is given up for this one. A bank
     account needs a `mandate`.
     """
+    method = _confirmable(setup, method, customer, mandate)
+    # From here it is an attempt, and its outcome is kept.
+    setup = _with(setup, method=method.id, mandate=mandate, last_error=None, challenge=None)
+    before = _abandoned(latest, setup)
+    objection = issuer_objection(method)
+    if objection is not None:
+        return before.then(_failed(setup, method, objection, _attempt(setup, method, at)))
+    if method.card is None or setup.authenticated or not _needs_authentication(setup, method.card):
+        return before.then(_done(setup, method, customer, _attempt(setup, method, at)))
+    match method.card.authentication:
+        case "frictionless":
+            authenticated = _with(setup, authenticated=True)
+            return before.then(_done(authenticated, method, customer, _attempt(authenticated, method, at)))
+        case "error":
+            return before.then(_failed(setup, method, _unauthenticated(), _attempt(setup, method, at)))
+        case "challenge":
+            attempt = _attempt(setup, method, at)
+            waiting = _with(setup, status="requires_action", challenge=challenge_url, latest_attempt=attempt.id)
+            saved = _saved(waiting, "setup_intent.requires_action")
+            return before.then(msgspec.structs.replace(saved, records=(*saved.records, attempt)))
+        case other:
+            raise AssertionError(f"unknown way to authenticate {other!r}")
+
+
+def _confirmable(
+    setup: SetupIntent, method: PaymentMethod | None, customer: Customer | None, mandate: str | None
+) -> PaymentMethod:
+    """The method that is to be set up. Raises `Refused`."""
     if setup.status not in CONFIRMABLE:
         raise _unexpected(
             setup,
@@ -144,27 +172,7 @@ def confirm(
             param="mandate_data",
             setup_intent=setup,
         )
-    # From here it is an attempt, and its outcome is kept.
-    setup = _with(setup, method=method.id, mandate=mandate, last_error=None, challenge=None)
-    before = _abandoned(latest, setup)
-    objection = issuer_objection(method)
-    if objection is not None:
-        return before.then(_failed(setup, method, objection, _attempt(setup, method, at)))
-    if method.card is None or setup.authenticated or not _needs_authentication(setup, method.card):
-        return before.then(_done(setup, method, customer, _attempt(setup, method, at)))
-    match method.card.authentication:
-        case "frictionless":
-            authenticated = _with(setup, authenticated=True)
-            return before.then(_done(authenticated, method, customer, _attempt(authenticated, method, at)))
-        case "error":
-            return before.then(_failed(setup, method, _unauthenticated(), _attempt(setup, method, at)))
-        case "challenge":
-            attempt = _attempt(setup, method, at)
-            waiting = _with(setup, status="requires_action", challenge=challenge_url, latest_attempt=attempt.id)
-            saved = _saved(waiting, "setup_intent.requires_action")
-            return before.then(msgspec.structs.replace(saved, records=(*saved.records, attempt)))
-        case other:
-            raise AssertionError(f"unknown way to authenticate {other!r}")
+    return method
 
 
 def challenged(

@@ -132,15 +132,7 @@ class Api:
             status, body = self._refusal(caller, dialect, refused)
             self._remember(request, caller, refused, status)
             note("code", refused.code)
-            if isinstance(refused, Throttled):
-                self.platform.engine.telemetry.throttled(refused.limit)
-                headers.append(("retry-after", str(refused.retry_after)))
-            elif RULES[refused.code].status == 401:
-                self.throttle.failed(request.client_ip)
-            if refused.code in ("busy", "lock_timeout", "idempotency_key_in_use", "rate_limit"):
-                headers.append(("stripe-should-retry", "true"))
-            if (asks_for := challenge(refused)) is not None:
-                headers.append(("www-authenticate", asks_for))
+            headers += self._headers_of(refused, request)
         except Exception:
             log.exception("a request failed inside", extra={"request": request_id, "route": pattern})
             note("code", "internal")
@@ -156,6 +148,21 @@ class Api:
             if caller.idempotency_key is not None:
                 headers.append(("idempotency-key", caller.idempotency_key))
         return Response(status, headers, body), pattern
+
+    def _headers_of(self, refused: Refused, request: Request) -> list[tuple[str, str]]:
+        """Headers that tell the client of a refusal when to come back and how to authenticate. Failures to authenticate
+        count against its address."""
+        headers: list[tuple[str, str]] = []
+        if isinstance(refused, Throttled):
+            self.platform.engine.telemetry.throttled(refused.limit)
+            headers.append(("retry-after", str(refused.retry_after)))
+        elif RULES[refused.code].status == 401:
+            self.throttle.failed(request.client_ip)
+        if refused.code in ("busy", "lock_timeout", "idempotency_key_in_use", "rate_limit"):
+            headers.append(("stripe-should-retry", "true"))
+        if (asks_for := challenge(refused)) is not None:
+            headers.append(("www-authenticate", asks_for))
+        return headers
 
     def _remember(self, request: Request, caller: Caller, refused: Refused, status: int) -> None:
         """Keep what `request_log_url` will be asked for: nothing of the parameters but the name of the wrong one."""

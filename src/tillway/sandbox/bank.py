@@ -304,42 +304,9 @@ class Bank:
             parent=parent_reference,
             contents=contents,
         )
-        if kind == "authorization" and "account" in body:
-            _debit(operation, body["account"])
-        elif kind == "authorization":
-            number: str = body["card"]["number"]
-            operation.last4 = number[-4:]
-            card = cards.by_number(number)
-            operation.network_id = _network_id(operation.reference)
-            operation.checks = _checks(card, body)
-            if card is not None:
-                operation.refund = card.refund
-                if card.charge is not None:
-                    return _refuse(operation, card.charge.decline_code or card.charge.code)
-                if card.dispute is not None:
-                    operation.dispute = card.dispute
-                    operation.dispute_reason = card.dispute_reason
-                    # Disputed is what was captured: at once here, or by the capture that comes later.
-                    operation.disputes = card.disputes
-        elif kind == "payout":
-            to = recipient_of(body["recipient"]["type"], body["recipient"]["value"])
-            operation.refund = to.manner
-            if to.failure is not None:
-                return _refuse(operation, to.failure)
-        elif parent_reference is not None:
-            if parent is None:
-                if self._knows_all:
-                    return _refuse(operation, "unknown_authorization", "No such authorization.")
-            else:
-                refusal = _against(parent, operation)
-                if refusal is not None:
-                    return _refuse(operation, refusal, _REASONS[refusal])
-                if kind == "refund":
-                    operation.refund = parent.refund
-                if kind == "capture" and parent.disputes:
-                    operation.dispute, operation.dispute_reason = parent.dispute, parent.dispute_reason
-                    operation.disputes = parent.disputes
-
+        objection = self._objection(operation, body, parent)
+        if objection is not None:
+            return _refuse(operation, *objection)
         if kind == "void":
             return operation
         if amount == DECLINED_AMOUNT:
@@ -354,6 +321,34 @@ class Bank:
             operation.capture = body["capture"]
             operation.captured = amount if operation.capture else 0
         return operation
+
+    def _objection(
+        self, operation: BankOperation, body: Mapping[str, Any], parent: BankOperation | None
+    ) -> tuple[str, ...] | None:
+        """Code and reason of a refusal by card, account, recipient or authorization; None where there is none. The
+        operation takes over how its refunds and disputes go."""
+        if operation.kind == "authorization" and "account" in body:
+            _debit(operation, body["account"])
+            return None
+        if operation.kind == "authorization":
+            return _charge_card(operation, body)
+        if operation.kind == "payout":
+            to = recipient_of(body["recipient"]["type"], body["recipient"]["value"])
+            operation.refund = to.manner
+            return None if to.failure is None else (to.failure,)
+        if operation.parent is None:
+            return None
+        if parent is None:
+            return ("unknown_authorization", "No such authorization.") if self._knows_all else None
+        refusal = _against(parent, operation)
+        if refusal is not None:
+            return refusal, _REASONS[refusal]
+        if operation.kind == "refund":
+            operation.refund = parent.refund
+        if operation.kind == "capture" and parent.disputes:
+            operation.dispute, operation.dispute_reason = parent.dispute, parent.dispute_reason
+            operation.disputes = parent.disputes
+        return None
 
     def _move(self, operation: BankOperation, sign: Literal[1, -1]) -> None:
         """Add `operation` to the sums of its authorization, or take it off again."""
@@ -487,6 +482,25 @@ def _checks(card: cards.TestCard | None, body: Mapping[str, Any]) -> dict[str, s
     if "postal_code" in address:
         results["postal_code"] = "pass" if card is None else card.postal_code_check
     return results or None
+
+
+def _charge_card(operation: BankOperation, body: Mapping[str, Any]) -> tuple[str] | None:
+    """The code of a refusal, where this is a test card that is refused."""
+    number: str = body["card"]["number"]
+    operation.last4 = number[-4:]
+    card = cards.by_number(number)
+    operation.network_id = _network_id(operation.reference)
+    operation.checks = _checks(card, body)
+    if card is None:
+        return None
+    operation.refund = card.refund
+    if card.charge is not None:
+        return (card.charge.decline_code or card.charge.code,)
+    if card.dispute is not None:
+        operation.dispute, operation.dispute_reason = card.dispute, card.dispute_reason
+        # Disputed is what was captured: at once here, or by the capture that comes later.
+        operation.disputes = card.disputes
+    return None
 
 
 def _debit(operation: BankOperation, account: Mapping[str, Any]) -> None:

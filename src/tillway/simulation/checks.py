@@ -274,10 +274,12 @@ async def check(world: World) -> None:
         ]
         _check_statuses(books, week_passed=world.week_passed)
         _check_references(books, operations)
+        _check_charges(books, operations)
         _check_disputes(books, operations)
         _check_money(books, operations)
         # By the clock that is furthest ahead.
         _check_payouts(books, operations, world.time_ns() // 1_000_000_000 + max(world.skews_ms) // 1000 + 1)
+        _check_external_accounts(books)
         _check_credit(books)
         _check_events(books)
         _check_answers(world, books)
@@ -366,8 +368,11 @@ def _check_references(books: Books, operations: list[BankOperation]) -> None:
                     fail("performed once", f"the bank has the void {suffix}, and its charge does not")
             case _:
                 pass
+
+
+def _check_charges(books: Books, operations: list[BankOperation]) -> None:
     known = {operation.reference: operation for operation in operations}
-    for charge in charges.values():
+    for charge in books.of(Charge).values():
         found = known.get(books.scope_key + charge.id.removeprefix("ch_"))
         if charge.method_type == CREDIT:
             if found is not None:
@@ -381,45 +386,22 @@ def _check_references(books: Books, operations: list[BankOperation]) -> None:
 
 
 def _check_money(books: Books, operations: list[BankOperation]) -> None:
-    paid_out: Counter[str] = Counter()
-    from_balance = set()
-    for payout in books.of(Payout).values():
-        if payout.funding == "balance":
-            from_balance.add(books.scope_key + payout.id.removeprefix("po_"))
-            paid_out[payout.currency] += payout.amount_minor if payout.status == "paid" else 0
-    bank: Counter[str] = Counter()
-    for operation in operations:
-        if operation.status not in PAID:
-            continue
-        if operation.kind == "capture" or (operation.kind == "authorization" and operation.capture):
-            bank[operation.currency] += operation.amount
-        elif operation.kind == "refund" or (operation.kind == "payout" and operation.reference in from_balance):
-            bank[operation.currency] -= operation.amount
-    accounts = _accounts(books)
-    taken: Counter[str] = Counter()
-    fees: Counter[str] = Counter()
     by_credit = {charge.id for charge in books.of(Charge).values() if charge.method_type == CREDIT}
-    for charge in books.of(Charge).values():
-        if charge.id in by_credit:
-            continue
-        taken[charge.currency] += charge.captured_minor - charge.refunded_minor
-        if charge.captured:
-            fees[charge.currency] += fee_minor(
-                charge.captured_minor, rate_bps=_FEE.rate_bps, fixed_minor=_FEE.fixed_minor
-            )
-    withheld: Counter[str] = Counter()
-    for dispute in books.of(Dispute).values():
-        if not dispute.inquiry:
-            withheld[dispute.currency] += dispute.amount_minor
-            fees[dispute.currency] += DISPUTE_FEE_MINOR
-    refunded: Counter[str] = Counter()
-    for refund in books.of(Refund).values():
-        if refund.status == "succeeded" and refund.method_type != CREDIT:
-            refunded[refund.currency] += refund.amount_minor
-    received: Counter[str] = Counter()
-    for payment in books.of(PaymentIntent).values():
-        if payment.latest_charge not in by_credit:
-            received[payment.currency] += payment.received_minor
+    charges = [charge for charge in books.of(Charge).values() if charge.id not in by_credit]
+    from_balance = [payout for payout in books.of(Payout).values() if payout.funding == "balance"]
+    refunds = [one for one in books.of(Refund).values() if one.status == "succeeded" and one.method_type != CREDIT]
+    payments = [one for one in books.of(PaymentIntent).values() if one.latest_charge not in by_credit]
+    disputes = [dispute for dispute in books.of(Dispute).values() if not dispute.inquiry]
+
+    bank = _held_by_the_bank(books.scope_key, operations, from_balance)
+    accounts = _accounts(books)
+    taken = _sums((one.currency, one.captured_minor - one.refunded_minor) for one in charges)
+    fees = _sums((one.currency, _fee_of(one.captured_minor)) for one in charges if one.captured)
+    fees += _sums((one.currency, DISPUTE_FEE_MINOR) for one in disputes)
+    withheld = _sums((one.currency, one.amount_minor) for one in disputes)
+    refunded = _sums((one.currency, one.amount_minor) for one in refunds)
+    received = _sums((one.currency, one.received_minor) for one in payments)
+    paid_out = _sums((one.currency, one.amount_minor) for one in from_balance if one.status == "paid")
     for currency in {*bank, *taken, *received, *(place for account in accounts.values() for place in account)}:
         three = {
             "bank": bank[currency],
@@ -445,6 +427,34 @@ def _check_money(books: Books, operations: list[BankOperation]) -> None:
 
 
 _FEE = Fee()
+
+
+def _fee_of(captured_minor: int) -> int:
+    return fee_minor(captured_minor, rate_bps=_FEE.rate_bps, fixed_minor=_FEE.fixed_minor)
+
+
+def _held_by_the_bank(
+    scope_key: str, operations: Iterable[BankOperation], from_balance: Iterable[Payout]
+) -> Counter[str]:
+    """Captures minus refunds and payouts `from_balance`, in minor units by currency."""
+    payouts = {scope_key + payout.id.removeprefix("po_") for payout in from_balance}
+    held: Counter[str] = Counter()
+    for operation in operations:
+        if operation.status not in PAID:
+            continue
+        if operation.kind == "capture" or (operation.kind == "authorization" and operation.capture):
+            held[operation.currency] += operation.amount
+        elif operation.kind == "refund" or (operation.kind == "payout" and operation.reference in payouts):
+            held[operation.currency] -= operation.amount
+    return held
+
+
+def _sums(amounts: Iterable[tuple[str, int]]) -> Counter[str]:
+    """The sum of (currency, minor units) by currency."""
+    sums: Counter[str] = Counter()
+    for currency, minor in amounts:
+        sums[currency] += minor
+    return sums
 
 
 def _accounts(books: Books) -> dict[str, Counter[str]]:
@@ -496,6 +506,10 @@ def _check_payouts(books: Books, operations: list[BankOperation], now: int) -> N
         )
         if len(set(three)) != 1:
             fail("money", f"{books.scope_key} {currency}: disbursed, in the ledger, taken from the bank: {three}")
+
+
+def _check_external_accounts(books: Books) -> None:
+    """Each currency has one default account, and only accounts and payouts under way keep a number."""
     kept = {account.vault for account in books.of(ExternalAccount).values() if account.vault is not None}
     accounts_of = Counter(account.currency for account in books.of(ExternalAccount).values())
     defaults = Counter(one.currency for one in books.of(ExternalAccount).values() if one.default_for_currency)
