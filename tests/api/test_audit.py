@@ -105,7 +105,7 @@ async def test_sums_are_the_ledger(stall: Stall) -> None:
         for line in lines:
             net[line.currency] += line.net_minor
         assert net == owed and set(owed) == {"eur", "jpy"}, by
-    told = [line.told(COLUMNS) for line in await transactions(stall.inside.store, scope, now - 86_400, now)]
+    told = [line.document(COLUMNS) for line in await transactions(stall.inside.store, scope, now - 86_400, now)]
     seen = {(row["type"], row["status"], row["currency"]): row for row in told}
     assert seen["charge", "failed", "eur"]["count"] == 1 == seen["charge", "uncaptured", "eur"]["count"]
     assert seen["charge", "succeeded", "jpy"]["gross"] == 4200 and seen["charge", "succeeded", "jpy"]["count"] == 1

@@ -9,7 +9,7 @@ from typing import Any
 from mail_server import MailServerHere
 from tillway_server import TillwayServer, init, tillway
 
-from tillway.cli.doctor import Finding, examined
+from tillway.cli.doctor import Finding, examine
 from tillway.settings import Settings
 
 
@@ -25,7 +25,7 @@ def doctor(data_dir: Path) -> tuple[int, dict[str, list[dict[str, Any]]]]:
 
 
 def failures(data_dir: Path) -> list[Finding]:
-    return [finding for finding in examined(Settings(data_dir=data_dir)) if finding.state == "fail"]
+    return [finding for finding in examine(Settings(data_dir=data_dir)) if finding.state == "fail"]
 
 
 def test_a_new_installation_is_well(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_each_failure_is_found(tmp_path: Path) -> None:
     os.utime(data_dir / "tillway.db")
 
     settings = Settings(data_dir=data_dir, tls_cert=data_dir / "none.pem", tls_key=data_dir / "none.pem")
-    assert [finding.check for finding in examined(settings) if finding.state == "fail"] == ["tls"]
+    assert [finding.check for finding in examine(settings) if finding.state == "fail"] == ["tls"]
     assert failures(data_dir) == []
 
 
@@ -110,13 +110,13 @@ def test_a_mail_server_that_is_not_there(tmp_path: Path) -> None:
     there: dict[str, Any] = {"data_dir": tmp_path / "data", "smtp_from": "pay@shop.example"}
     init(tmp_path / "data")
     url = f"smtp://127.0.0.1:{mail.port}"
-    found = [finding for finding in examined(Settings(smtp_url=url, **there)) if finding.check == "mail"]
+    found = [finding for finding in examine(Settings(smtp_url=url, **there)) if finding.check == "mail"]
     assert [finding.state for finding in found] == ["ok"]
     mail.stop()
     for settings in (
         Settings(smtp_url="smtp://127.0.0.1:1", **there),
         Settings(smtp_url=url, smtp_password_file=tmp_path / "nowhere", **there),
     ):
-        (finding,) = [finding for finding in examined(settings) if finding.check == "mail"]
+        (finding,) = [finding for finding in examine(settings) if finding.check == "mail"]
         assert finding.state == "warn" and "smtp_password_file" in finding.remedy
     assert "nowhere cannot be read" in finding.what

@@ -3,7 +3,7 @@ from itertools import count
 import msgspec
 import pytest
 
-from tillway.domain.mail import DELAYS_SECONDS, TRIES_MAX, EmailTask, announced, tried
+from tillway.domain.mail import DELAYS_SECONDS, TRIES_MAX, EmailTask, announced, count_try
 from tillway.domain.payout import Payout, Recipient
 from tillway.domain.record import Changes, EventDraft, Moment
 
@@ -40,7 +40,7 @@ def test_who_is_told_of_what(type: str, payout: Payout, about: list[str]) -> Non
 def test_tries_are_counted_before_they_are_made_and_end() -> None:
     task: EmailTask | None = EmailTask(id="eml_1", created=0, payout="po_1", about="paid", due_at_ms=0)
     waits = []
-    while task is not None and (task := tried(task, AT)) is not None:
+    while task is not None and (task := count_try(task, AT)) is not None:
         waits.append((task.due_at_ms - AT.now_ms) // 1000)
     assert len(waits) == TRIES_MAX
     assert waits == sorted(waits) and waits[: len(DELAYS_SECONDS)] == list(DELAYS_SECONDS)

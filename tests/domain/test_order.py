@@ -114,7 +114,7 @@ def test_the_way_to_the_end_is_told_by_status_and_times() -> None:
     assert (order.total_minor, order.counts) == (5000, {"book": 4})
     for seconds, step in enumerate(("check_stock", "take_payment", "arrange_delivery", "place_order"), 1):
         statuses.append(order.status)
-        changes = domain.done(order, step, {}, _at(1_800_000_000 + seconds))
+        changes = domain.complete_step(order, step, {}, _at(1_800_000_000 + seconds))
         assert isinstance(changes.result, Order)
         order = changes.result
     assert statuses == ["checking", "paying", "arranging_delivery", "arranging_delivery"]
@@ -126,13 +126,13 @@ def test_the_way_to_the_end_is_told_by_status_and_times() -> None:
 
 
 def test_a_failure_shows_where_it_was_until_all_is_undone() -> None:
-    failed, again = domain.failed(_order(), "check_stock", Failure(type="OutOfStock", cause="none left"), _at())
+    failed, again = domain.fail_step(_order(), "check_stock", Failure(type="OutOfStock", cause="none left"), _at())
     assert again is None and (failed.state, failed.status) == ("handle_failure", "checking")
-    ended = domain.done(failed, "handle_failure", {}, _at()).result
+    ended = domain.complete_step(failed, "handle_failure", {}, _at()).result
     assert isinstance(ended, Order) and ended.status == "payment_failed"
     assert ended.error == Failure(type="OutOfStock", cause="none left")
     with pytest.raises(Refused):
-        domain.caught(ended, Failure(type="Late", cause=""), _at())
+        domain.go_to_handler(ended, Failure(type="Late", cause=""), _at())
 
 
 @pytest.mark.parametrize("price", [0, 99_999_999])

@@ -13,7 +13,7 @@ from mail_server import MailServerHere
 
 from tillway.domain.mail import TRIES_MAX, EmailTask
 from tillway.domain.payout import Payout, Recipient
-from tillway.engine.mail import written
+from tillway.engine.mail import compose
 from tillway.operations.accounts import create_account
 from tillway.testing.in_process import Inside, Merchant
 
@@ -179,7 +179,7 @@ async def test_without_a_mail_server_nobody_is_told(tmp_path: Path) -> None:
 def test_any_merchants_name_fits_into_a_message(name: str) -> None:
     task = EmailTask(id="eml_1", created=1_800_000_000, payout="po_1", about="paid", due_at_ms=0)
     sent = message_from_bytes(
-        written(task, PAYOUT, sender="pay@shop.example", merchant=name).as_bytes(), policy=default
+        compose(task, PAYOUT, sender="pay@shop.example", merchant=name).as_bytes(), policy=default
     )
     assert sent["From"].addresses[0].addr_spec == "pay@shop.example" and len(sent["From"].addresses) == 1
     assert sent["To"] == "anna@example.com" and sent["Bcc"] is None and not sent.defects

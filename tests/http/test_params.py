@@ -264,7 +264,7 @@ def test_card_numbers_are_refused_in_every_free_text_and_never_repeated(body: by
     ],
 )
 def test_no_refusal_repeats_a_card_number(body: bytes) -> None:
-    params = CREATE.extended(expand=Array(Enum("a")))
+    params = CREATE.extend(expand=Array(Enum("a")))
     refused = refusal(body, params)
     assert "424242" not in str(refused) + str(refused.param)
 
@@ -381,7 +381,7 @@ def test_a_listing_goes_one_way_at_a_time() -> None:
     assert listing.validate({"limit": "3", "starting_after": "pi_1"}) == {"limit": 3, "starting_after": "pi_1"}
     refused = refusal(b"starting_after=pi_1&ending_before=pi_2", listing)
     assert (refused.code, refused.param) == ("parameters_exclusive", "ending_before")
-    longer = listing.extended(status=Enum("open")).at_most_one("status", "customer")
+    longer = listing.extend(status=Enum("open")).at_most_one("status", "customer")
     assert refusal(b"starting_after=pi_1&ending_before=pi_2", longer).param == "ending_before"
     assert refusal(b"status=open&customer=cus_1", longer).param == "customer"
     assert listing.validate({"customer": "cus_1"}) == {"customer": "cus_1"}

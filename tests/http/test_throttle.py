@@ -58,7 +58,7 @@ def test_buckets_are_bounded_and_full_ones_go_first() -> None:
 def test_of_a_network_of_ipv6_all_addresses_are_one() -> None:
     throttle = Throttle(Limits(failures=Rate(1, 3)), Now())
     for last in range(3):
-        throttle.failed(f"2001:db8:1:2::{last}")
+        throttle.count_failure(f"2001:db8:1:2::{last}")
     for address in ("2001:db8:1:2:ffff::9", "[2001:db8:1:2::7]"):
         with pytest.raises(Throttled) as caught:
             throttle.admit(address)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tillway.domain.refusal import RULES, Refused
-from tillway.http.wire import parse_body, parse_query, shown
+from tillway.http.wire import parse_body, parse_query, quote
 
 PARSER_CODES = {"body_malformed", "body_too_large", "content_type_unsupported"}
 
@@ -160,7 +160,7 @@ def test_a_query_of_text_with_lone_surrogates_is_refused() -> None:
     ],
 )
 def test_what_a_message_repeats(text: str, echo: str) -> None:
-    assert shown(text) == echo
+    assert quote(text) == echo
 
 
 # Whatever comes in: a dict or Refused, nothing else.

@@ -3,9 +3,9 @@
 from typing import Any
 
 from tillway.domain.audit import AuditEntry
-from tillway.engine.audit.entries import as_told
+from tillway.engine.audit.entries import entry_document
 from tillway.engine.ids import made_at
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import Created, Params, Span, Text, list_params
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
@@ -30,7 +30,7 @@ async def list_entries(call: Call) -> Answer:
         span: Span = params.get("created") or Span()
         params["created"] = Span(max(span.first, since), span.last)
     filtered = actor is not None or record is not None
-    return await listed(call, "aud", keep=keep if filtered else None, noun="audit entry")
+    return await list_page(call, "aud", keep=keep if filtered else None, noun="audit entry")
 
 
 @route("GET", "/ops/v1/audit/{id}", Params(), returns="audit_entry")
@@ -41,4 +41,4 @@ async def retrieve(call: Call) -> Answer:
 
 @shape(AuditEntry, object="audit_entry")
 def entry_shape(entry: AuditEntry, view: View) -> dict[str, Any]:
-    return as_told(entry)
+    return entry_document(entry)

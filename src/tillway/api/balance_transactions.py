@@ -4,7 +4,7 @@ from typing import Any
 
 from tillway.domain.ledger import Entry
 from tillway.domain.refusal import Refused
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
@@ -39,11 +39,11 @@ async def list_balance_transactions(call: Call) -> Answer:
 
     if "source" in params:
         partition = by_parent(scope, "txn", params["source"])
-        return await listed(call, "txn", index="parent", partition=partition, keep=keep, noun="balance transaction")
+        return await list_page(call, "txn", index="parent", partition=partition, keep=keep, noun="balance transaction")
     if "type" in params:
         partition = by_kind(scope, "txn", params["type"])
-        return await listed(call, "txn", index="kind", partition=partition, keep=keep, noun="balance transaction")
-    return await listed(call, "txn", keep=keep if wanted else None, noun="balance transaction")
+        return await list_page(call, "txn", index="kind", partition=partition, keep=keep, noun="balance transaction")
+    return await list_page(call, "txn", keep=keep if wanted else None, noun="balance transaction")
 
 
 @route("GET", "/v1/balance_transactions/{id}", EXPAND_ONLY, returns="balance_transaction")

@@ -11,7 +11,7 @@ from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
 from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.engine.core import Load
-from tillway.http.lists import listed, searched
+from tillway.http.lists import list_page, search_page
 from tillway.http.params import (
     Amount,
     AnyOf,
@@ -35,7 +35,7 @@ from tillway.http.params import (
     list_params,
 )
 from tillway.http.routes import Answer, Call, route
-from tillway.http.shapes import View, includable, shape, shaped
+from tillway.http.shapes import View, includable, render_record, shape
 from tillway.operations import charges
 from tillway.operations.customers import existing
 from tillway.store.codec import by_customer, by_parent, decode
@@ -112,7 +112,7 @@ async def list_charges(call: Call) -> Answer:
     group = params.get("transfer_group")
     keep = (lambda charge: charge.transfer_group == group) if group else None
     if "payment_intent" in params:
-        return await listed(
+        return await list_page(
             call,
             "ch",
             index="parent",
@@ -121,7 +121,7 @@ async def list_charges(call: Call) -> Answer:
             noun="charge",
         )
     if "customer" in params:
-        return await listed(
+        return await list_page(
             call,
             "ch",
             index="customer",
@@ -129,13 +129,13 @@ async def list_charges(call: Call) -> Answer:
             keep=keep,
             noun="charge",
         )
-    return await listed(call, "ch", keep=keep, noun="charge")
+    return await list_page(call, "ch", keep=keep, noun="charge")
 
 
 @route("GET", "/v1/charges/search", SEARCH, returns="search_result")
 async def search(call: Call) -> Answer:
     """Search charges."""
-    return await searched(call, "ch", "charges")
+    return await search_page(call, "ch", "charges")
 
 
 @route("GET", "/v1/charges/{id}", RETRIEVE, returns="charge")
@@ -234,7 +234,7 @@ async def refunds_of(load: Load, document: dict[str, Any], view: View) -> Any:
     records = [decode(row.key.partition("/")[2], row.body) for row in rows]
     return {
         "object": "list",
-        "data": [shaped(record, view) for record in records[:10] if isinstance(record, Refund)],
+        "data": [render_record(record, view) for record in records[:10] if isinstance(record, Refund)],
         "has_more": len(records) > 10,
         "url": f"/v1/charges/{document['id']}/refunds",
     }

@@ -2,7 +2,7 @@
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.connector_config import ConnectorConfig
-from tillway.engine.connections import described
+from tillway.engine.connections import describe
 from tillway.http.routes import Answer, Call, route
 from tillway.store.codec import decode
 
@@ -13,7 +13,7 @@ async def connectors(call: Call) -> Answer:
     rows = await call.platform.store.query(None, f"{SYSTEM}/con_", limit=1000, order="oldest")
     configs = [decode(row.key.partition("/")[2], row.body) for row in rows]
     shown = [
-        described(config)
+        describe(config)
         for config in configs
         if isinstance(config, ConnectorConfig) and config.mode == call.caller.scope.mode
     ]

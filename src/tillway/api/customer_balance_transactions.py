@@ -3,7 +3,7 @@
 from typing import Any
 
 from tillway.domain.stored_credit import CustomerBalanceTransaction
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import (
     Created,
     Currency,
@@ -54,7 +54,7 @@ async def list_of_customer(call: Call) -> Answer:
     scope = call.caller.scope_key
     await customers.existing(call.platform.engine.load(scope), call.id, "customer")
     partition = by_parent(scope, "cbtxn", call.id)
-    page = await listed(call, "cbtxn", index="parent", partition=partition, noun="customer balance transaction")
+    page = await list_page(call, "cbtxn", index="parent", partition=partition, noun="customer balance transaction")
     page.url = f"/v1/customers/{call.id}/balance_transactions"
     return page
 

@@ -7,7 +7,7 @@ from tillway.api.cards import postal, shipping
 from tillway.api.sources import SOURCE
 from tillway.domain.customer import Customer
 from tillway.domain.refusal import Refused
-from tillway.http.lists import listed, searched
+from tillway.http.lists import list_page, search_page
 from tillway.http.params import (
     Address,
     Array,
@@ -38,7 +38,7 @@ class InvoicePrefix(Text):
 
     _FORM = re.compile(r"[A-Z0-9]{3,12}")
 
-    def _checked(self, text: str, name: str) -> str:
+    def _check(self, text: str, name: str) -> str:
         if self._FORM.fullmatch(text) is None:
             raise Refused(
                 "parameter_invalid_string",
@@ -86,10 +86,8 @@ _COMMON = Params(
     validate=Boolean(),
 )
 
-CREATE = _COMMON.extended(
-    payment_method=Id(), tax_id_data=Unsupported("tax ids"), test_clock=Unsupported("test clocks")
-)
-UPDATE = _COMMON.extended(default_source=Id())
+CREATE = _COMMON.extend(payment_method=Id(), tax_id_data=Unsupported("tax ids"), test_clock=Unsupported("test clocks"))
+UPDATE = _COMMON.extend(default_source=Id())
 EXPAND_ONLY = Params(expand=Expand())
 LIST = list_params(created=Created(), email=Text(maximum=512), test_clock=Unsupported("test clocks"))
 SEARCH = Params(query=Text(required=True), limit=Limit(), page=Id(), expand=Expand())
@@ -106,8 +104,8 @@ async def list_customers(call: Call) -> Answer:
     """List customers, newest first."""
     email = call.params.get("email")
     if email is None:
-        return await listed(call, "cus", keep=lambda customer: not customer.deleted, noun="customer")
-    return await listed(
+        return await list_page(call, "cus", keep=lambda customer: not customer.deleted, noun="customer")
+    return await list_page(
         call,
         "cus",
         index="term",
@@ -120,7 +118,7 @@ async def list_customers(call: Call) -> Answer:
 @route("GET", "/v1/customers/search", SEARCH, returns="search_result")
 async def search(call: Call) -> Answer:
     """Search customers."""
-    return await searched(call, "cus", "customers")
+    return await search_page(call, "cus", "customers")
 
 
 @route("GET", "/v1/customers/{id}", EXPAND_ONLY, returns="customer")

@@ -9,7 +9,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.core import Load
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import (
     Boolean,
     Created,
@@ -24,7 +24,7 @@ from tillway.http.params import (
     list_params,
 )
 from tillway.http.routes import Answer, Call, Page, route
-from tillway.http.shapes import View, shape, shaped
+from tillway.http.shapes import View, render_record, shape
 from tillway.operations.payment_intents import picked
 from tillway.store.codec import by_parent
 
@@ -88,8 +88,8 @@ async def list_disputes(call: Call) -> Answer:
             return Page([], False, "/v1/disputes")
         charge = payment.latest_charge
     if charge is not None:
-        return await listed(call, "du", index="parent", partition=by_parent(scope, "du", charge), noun="dispute")
-    return await listed(call, "du", noun="dispute")
+        return await list_page(call, "du", index="parent", partition=by_parent(scope, "du", charge), noun="dispute")
+    return await list_page(call, "du", noun="dispute")
 
 
 @route("GET", "/v1/disputes/{id}", EXPAND_ONLY, returns="dispute")
@@ -130,7 +130,7 @@ def dispute_shape(dispute: Dispute, view: View) -> dict[str, Any]:
         "id": dispute.id,
         "object": "dispute",
         "amount": dispute.amount_minor,
-        "balance_transactions": [shaped(entry, view) for entry in dispute.entries],
+        "balance_transactions": [render_record(entry, view) for entry in dispute.entries],
         "charge": dispute.charge,
         "created": dispute.created,
         "currency": dispute.currency,

@@ -10,7 +10,7 @@ from tillway.domain.event import Event, EventReading
 from tillway.domain.event_types import EVENT_TYPES
 from tillway.domain.record import NOTHING, Record
 from tillway.domain.refusal import Refused
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import (
     LIMIT_DEFAULT,
     Array,
@@ -25,7 +25,7 @@ from tillway.http.params import (
     list_params,
 )
 from tillway.http.routes import Answer, Call, Page, route
-from tillway.http.shapes import View, shape, shaped
+from tillway.http.shapes import View, render_record, shape
 from tillway.http.versions import CURRENT
 from tillway.store.codec import by_kind, decode
 
@@ -42,7 +42,7 @@ LIST = list_params(
 ).at_most_one("type", "types")
 EXPAND_ONLY = Params(expand=Expand())
 RESEND = Params(webhook_endpoint=Id(), expand=Expand())
-RETRY = RESEND.extended(account=Unsupported("Connect accounts"), for_stripecli=Ignored())
+RETRY = RESEND.extend(account=Unsupported("Connect accounts"), for_stripecli=Ignored())
 
 
 @route("GET", "/v1/events", LIST, returns="list")
@@ -51,9 +51,9 @@ async def list_events(call: Call) -> Answer:
     types, pattern = _types(call.params)
     keep = await _keep(call, pattern)
     if types is None:
-        page = await listed(call, "evt", keep=keep, noun="event")
+        page = await list_page(call, "evt", keep=keep, noun="event")
     else:
-        page = await _merged(call, types, keep)
+        page = await _merge_pages(call, types, keep)
     page.records = await call.platform.webhooks.readings(call.caller.scope_key, page.records)
     return page
 
@@ -107,14 +107,16 @@ async def _keep(call: Call, pattern: str | None) -> Callable[[Event], bool] | No
     return keep
 
 
-async def _merged(call: Call, types: list[str], keep: Callable[[Event], bool] | None) -> Page:
+async def _merge_pages(call: Call, types: list[str], keep: Callable[[Event], bool] | None) -> Page:
     """One page out of the pages of several types: ids sort by time, whatever the type."""
     scope = call.caller.scope_key
     limit = call.params.get("limit", LIMIT_DEFAULT)
     records: list[Event] = []
     has_more = False
     for type in types:
-        page = await listed(call, "evt", index="kind", partition=by_kind(scope, "evt", type), keep=keep, noun="event")
+        page = await list_page(
+            call, "evt", index="kind", partition=by_kind(scope, "evt", type), keep=keep, noun="event"
+        )
         records += page.records
         has_more = has_more or page.has_more
     records.sort(key=lambda event: event.id, reverse=True)
@@ -126,10 +128,10 @@ async def _merged(call: Call, types: list[str], keep: Callable[[Event], bool] | 
 def event_shape(reading: EventReading, view: View) -> dict[str, Any]:
     event = reading.event
     then = msgspec.structs.replace(view, now=event.created)
-    subject = shaped(_stored(event.object), then)
+    subject = render_record(_decode_object(event.object), then)
     data: dict[str, Any] = {"object": subject}
     if bytes(event.previous) != bytes(NOTHING):
-        data["previous_attributes"] = differences(shaped(_stored(event.previous), then), subject)
+        data["previous_attributes"] = differences(render_record(_decode_object(event.previous), then), subject)
     return {
         "id": event.id,
         "object": "event",
@@ -164,6 +166,6 @@ class _Identified(msgspec.Struct):
 _identify = msgspec.json.Decoder(_Identified).decode
 
 
-def _stored(raw: msgspec.Raw) -> Record:
+def _decode_object(raw: msgspec.Raw) -> Record:
     """The record that an event holds, in the store's encoding."""
     return decode(_identify(raw).id, bytes(raw))

@@ -6,7 +6,7 @@ from tillway.api.cards import card_object
 from tillway.domain.bank_account import TEST_ROUTING_NUMBER
 from tillway.domain.external_account import DeletedAccount, ExternalAccount
 from tillway.domain.refusal import Refused
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import (
     AnyOf,
     Boolean,
@@ -111,7 +111,7 @@ async def list_accounts(call: Call) -> Answer:
     """List where payouts can go, newest first."""
     external_accounts.refuse_other(call.caller, call.id)
     wanted = call.params.get("object")
-    page: Page = await listed(
+    page: Page = await list_page(
         call,
         "ba",
         keep=(lambda account: account.type == wanted) if wanted is not None else None,

@@ -37,7 +37,7 @@ class _Denied(Exception):
 async def token(call: Call) -> Answer:
     """Exchange a client's id and secret for an access token: OAuth 2, client credentials, a form and no JSON."""
     try:
-        return Plain(200, _encode(await _granted(call)), headers=_PRIVATE)
+        return Plain(200, _encode(await _issue_token(call)), headers=_PRIVATE)
     except _Denied as denied:
         document = {"error": denied.error, "error_description": denied.description}
         if denied.error != "invalid_client":
@@ -50,7 +50,7 @@ async def token(call: Call) -> Answer:
 @route("GET", "/.well-known/jwks.json", returns="document", access="anyone")
 async def jwks(call: Call) -> Answer:
     """The public keys that access tokens are signed with (RFC 7517)."""
-    keys = await call.platform.tokens.published(now=time.time())
+    keys = await call.platform.tokens.public_keys(now=time.time())
     return Plain(200, _encode({"keys": keys}), headers=_PUBLIC)
 
 
@@ -71,8 +71,8 @@ async def metadata(call: Call) -> Answer:
     return Plain(200, _encode(document), headers=_PUBLIC)
 
 
-async def _granted(call: Call) -> dict[str, Any]:
-    sent = _sent(call)
+async def _issue_token(call: Call) -> dict[str, Any]:
+    sent = _form_fields(call)
     now = time.time()
     id, secret = _credentials(call, sent)
     client = await call.platform.authenticator.issuer(id, now=now)
@@ -103,7 +103,7 @@ async def _granted(call: Call) -> dict[str, Any]:
     }
 
 
-def _sent(call: Call) -> dict[str, str]:
+def _form_fields(call: Call) -> dict[str, str]:
     """The form's fields. Those that the RFC does not know are left alone, as it asks for."""
     content_type = call.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != _FORM:

@@ -13,7 +13,7 @@ from tillway.http.routes import DIALECT_ROUTES, Answer, Call, Plain, route
 @route("GET", "/openapi.json", returns="document", access="anyone")
 async def openapi(call: Call) -> Answer:
     """This document."""
-    return Plain(200, _encoded())
+    return Plain(200, _encode_document())
 
 
 @route("GET", "/openapi/{dialect}", returns="document", access="anyone")
@@ -35,5 +35,5 @@ _OLD_NAMES = {
 
 
 @cache
-def _encoded() -> bytes:
+def _encode_document() -> bytes:
     return msgspec.json.encode(document())

@@ -6,7 +6,7 @@ from tillway.domain.order import WORKFLOW, Failure, Order, StepRecord
 from tillway.domain.product import Product
 from tillway.domain.refusal import Refused
 from tillway.domain.workflow import StepFailed
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import Created, Enum, Object, Params, Text, list_params
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
@@ -23,13 +23,13 @@ LIST = list_params(created=Created(), status=Enum(*_STATUSES))
 async def list_orders(call: Call) -> Answer:
     """List orders, newest first."""
     status = call.params.get("status")
-    return await listed(call, "ord", keep=None if status is None else lambda order: order.status == status)
+    return await list_page(call, "ord", keep=None if status is None else lambda order: order.status == status)
 
 
 @route("GET", "/ops/v1/products", PRODUCTS, returns="list")
 async def list_products(call: Call) -> Answer:
     """List products and their stock, newest first."""
-    return await listed(call, "prod")
+    return await list_page(call, "prod")
 
 
 @route("POST", "/ops/v1/orders/{order_id}/steps/{step}", STEP, returns="order_step")

@@ -14,7 +14,7 @@ from tillway.api.cards import (
 from tillway.domain.payment_intent import PaymentError, PaymentIntent
 from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.http.errors import doc_url
-from tillway.http.lists import listed, searched
+from tillway.http.lists import list_page, search_page
 from tillway.http.params import (
     Amount,
     AnyOf,
@@ -40,7 +40,7 @@ from tillway.http.params import (
     list_params,
 )
 from tillway.http.routes import Answer, Call, route
-from tillway.http.shapes import View, shape, shaped
+from tillway.http.shapes import View, render_record, shape
 from tillway.operations import payment_intents
 from tillway.store.codec import by_customer
 
@@ -104,7 +104,7 @@ _CONFIRMING = Params(
     use_stripe_sdk=Boolean(),
 )
 
-CREATE = _COMMON.extended(
+CREATE = _COMMON.extend(
     **_CONFIRMING.members,
     amount=Amount(required=True),
     currency=Currency(required=True),
@@ -122,7 +122,7 @@ CREATE = _COMMON.extended(
     payment_method_types=_TYPES,
 )
 
-UPDATE = _COMMON.extended(
+UPDATE = _COMMON.extend(
     amount=Amount(),
     currency=Currency(),
     customer=Id(unsettable=True),
@@ -137,7 +137,7 @@ UPDATE = _COMMON.extended(
     client_secret=Text(),
 )
 
-CONFIRM = _COMMON.extended(
+CONFIRM = _COMMON.extend(
     **_CONFIRMING.members,
     amount_to_confirm=Amount(),
     payment_method_types=_TYPES,
@@ -234,14 +234,14 @@ async def list_payment_intents(call: Call) -> Answer:
     """List payments, newest first."""
     if "customer" in call.params:
         partition = by_customer(call.caller.scope_key, "pi", call.params["customer"])
-        return await listed(call, "pi", index="customer", partition=partition, noun="payment_intent")
-    return await listed(call, "pi", noun="payment_intent")
+        return await list_page(call, "pi", index="customer", partition=partition, noun="payment_intent")
+    return await list_page(call, "pi", noun="payment_intent")
 
 
 @route("GET", "/v1/payment_intents/search", SEARCH, returns="search_result")
 async def search(call: Call) -> Answer:
     """Search payments."""
-    return await searched(call, "pi", "payment_intents")
+    return await search_page(call, "pi", "payment_intents")
 
 
 @shape(
@@ -331,7 +331,7 @@ def _error(error: PaymentError, view: View) -> dict[str, Any]:
     if error.charge is not None:
         shown["charge"] = error.charge
     if error.method is not None:
-        shown["payment_method"] = shaped(error.method, view)
+        shown["payment_method"] = render_record(error.method, view)
         shown["payment_method_type"] = error.method.type
     return shown
 

@@ -9,7 +9,7 @@ from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.core import Load
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import (
     Enum,
     Expand,
@@ -48,7 +48,7 @@ UPDATE = Params(
 ATTACH = Params(customer=Id(required=True), customer_account=Unsupported(_CONNECT), expand=Expand())
 EXPAND_ONLY = Params(expand=Expand())
 LIST_OF_CUSTOMER = list_params(type=_TYPE, allow_redisplay=_REDISPLAY)
-LIST = LIST_OF_CUSTOMER.extended(customer=Id(), customer_account=Unsupported(_CONNECT))
+LIST = LIST_OF_CUSTOMER.extend(customer=Id(), customer_account=Unsupported(_CONNECT))
 
 
 @route("POST", "/v1/payment_methods", CREATE, returns="payment_method", access="publishable")
@@ -65,7 +65,7 @@ async def create(call: Call) -> Answer:
 @route("GET", "/v1/payment_methods", LIST, returns="list")
 async def list_payment_methods(call: Call) -> Answer:
     """List payment methods, newest first; those of one customer with `customer`."""
-    return await _listed(call, call.params.get("customer"))
+    return await _list_page(call, call.params.get("customer"))
 
 
 @route("GET", "/v1/payment_methods/{id}", EXPAND_ONLY, returns="payment_method")
@@ -102,7 +102,7 @@ async def detach(call: Call) -> Answer:
 @route("GET", "/v1/customers/{id}/payment_methods", LIST_OF_CUSTOMER, returns="list")
 async def list_of_customer(call: Call) -> Answer:
     """List a customer's payment methods, newest first."""
-    page = await _listed(call, call.id)
+    page = await _list_page(call, call.id)
     page.url = f"/v1/customers/{call.id}/payment_methods"
     return page
 
@@ -119,7 +119,7 @@ async def retrieve_of_customer(call: Call) -> Answer:
     return method
 
 
-async def _listed(call: Call, customer: str | None) -> Page:
+async def _list_page(call: Call, customer: str | None) -> Page:
     scope = call.caller.scope_key
     wanted = picked(call.params, "type", "allow_redisplay")
 
@@ -127,10 +127,10 @@ async def _listed(call: Call, customer: str | None) -> Page:
         return all(getattr(method, name) == value for name, value in wanted.items())
 
     if customer is None:
-        return await listed(call, "pm", keep=keep if wanted else None, noun="PaymentMethod")
+        return await list_page(call, "pm", keep=keep if wanted else None, noun="PaymentMethod")
     await customers.existing(call.platform.engine.load(scope), customer, "customer")
     partition = by_customer(scope, "pm", customer)
-    return await listed(
+    return await list_page(
         call, "pm", index="customer", partition=partition, keep=keep if wanted else None, noun="PaymentMethod"
     )
 

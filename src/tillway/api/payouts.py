@@ -3,7 +3,7 @@
 from typing import Any
 
 from tillway.domain.payout import Payout
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import (
     Amount,
     Created,
@@ -71,7 +71,7 @@ async def list_payouts(call: Call) -> Answer:
     elif "customer" in params:
         index, partition = "customer", by_customer(scope, "po", params["customer"])
     filtered = bool(wanted) or arrival is not None
-    return await listed(call, "po", index=index, partition=partition, keep=keep if filtered else None, noun="payout")
+    return await list_page(call, "po", index=index, partition=partition, keep=keep if filtered else None, noun="payout")
 
 
 @route("GET", "/v1/payouts/{id}", EXPAND_ONLY, returns="payout")

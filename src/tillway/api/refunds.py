@@ -7,7 +7,7 @@ from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
 from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.engine.core import Load
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import (
     Amount,
     Boolean,
@@ -70,18 +70,18 @@ async def list_refunds(call: Call) -> Answer:
     scope = call.caller.scope_key
     if "charge" in call.params:
         partition = by_parent(scope, "re", call.params["charge"])
-        return await listed(call, "re", index="parent", partition=partition, noun="refund")
+        return await list_page(call, "re", index="parent", partition=partition, noun="refund")
     if "payment_intent" in call.params:
         partition = by_kind(scope, "re", call.params["payment_intent"])
-        return await listed(call, "re", index="kind", partition=partition, noun="refund")
-    return await listed(call, "re", noun="refund")
+        return await list_page(call, "re", index="kind", partition=partition, noun="refund")
+    return await list_page(call, "re", noun="refund")
 
 
 @route("GET", "/v1/charges/{id}/refunds", LIST_OF_CHARGE, returns="list")
 async def list_of_charge(call: Call) -> Answer:
     """List a charge's refunds, newest first."""
     partition = by_parent(call.caller.scope_key, "re", call.id)
-    return await listed(call, "re", index="parent", partition=partition, noun="refund")
+    return await list_page(call, "re", index="parent", partition=partition, noun="refund")
 
 
 @route("GET", "/v1/refunds/{id}", EXPAND_ONLY, returns="refund")

@@ -36,7 +36,7 @@ async def transactions(call: Call) -> Answer:
     return {
         "object": "report",
         "by": list(by),
-        "data": [line.told(by) for line in lines],
+        "data": [line.document(by) for line in lines],
         "from": first,
         "to": last,
         "url": "/ops/v1/reports/transactions",

@@ -17,7 +17,7 @@ from tillway.domain.payment_method import CardFacts
 from tillway.domain.refusal import RULES
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.http.errors import doc_url
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import (
     Array,
     Boolean,
@@ -36,7 +36,7 @@ from tillway.http.params import (
     list_params,
 )
 from tillway.http.routes import Answer, Call, route
-from tillway.http.shapes import View, shape, shaped
+from tillway.http.shapes import View, render_record, shape
 from tillway.operations import setup_intents
 from tillway.store.codec import by_customer, by_parent
 
@@ -81,7 +81,7 @@ _CONFIRMING = Params(
     use_stripe_sdk=Boolean(),
 )
 
-CREATE = _COMMON.extended(
+CREATE = _COMMON.extend(
     **_DESCRIBING.members,
     **_CONFIRMING.members,
     automatic_payment_methods=Object(enabled=Boolean(required=True), allow_redirects=Enum("always", "never")),
@@ -91,11 +91,11 @@ CREATE = _COMMON.extended(
     single_use=Unsupported("mandates for a single use"),
     usage=Enum("off_session", "on_session"),
 )
-UPDATE = _COMMON.extended(
+UPDATE = _COMMON.extend(
     **_DESCRIBING.members,
     description=Text(maximum=1000, unsettable=True),
 )
-CONFIRM = _COMMON.extended(
+CONFIRM = _COMMON.extend(
     **_CONFIRMING.members,
     client_secret=Text(),
     expected_payment_method_type=Ignored(),
@@ -128,7 +128,7 @@ async def list_setup_intents(call: Call) -> Answer:
         index, partition = "customer", by_customer(call.caller.scope_key, "seti", call.params["customer"])
     method = call.params.get("payment_method")
     keep = (lambda setup: setup.method == method) if method is not None else None
-    return await listed(call, "seti", index=index, partition=partition, keep=keep, noun="setupintent")
+    return await list_page(call, "seti", index=index, partition=partition, keep=keep, noun="setupintent")
 
 
 @route("GET", "/v1/setup_intents/{id}", RETRIEVE, returns="setup_intent", access="publishable")
@@ -160,7 +160,7 @@ async def list_setup_attempts(call: Call) -> Answer:
     """List the attempts of a setup, newest first."""
     scope, setup = call.caller.scope_key, call.params["setup_intent"]
     await call.platform.engine.load(scope).get(SetupIntent, setup, "setup_intent")
-    return await listed(
+    return await list_page(
         call, "setatt", index="parent", partition=by_parent(scope, "setatt", setup), noun="setup_attempt"
     )
 
@@ -227,7 +227,7 @@ def _error(error: PaymentError | None, view: View) -> dict[str, Any] | None:
     if error.decline_code is not None:
         shown["decline_code"] = error.decline_code
     if error.method is not None:
-        shown["payment_method"] = shaped(error.method, view)
+        shown["payment_method"] = render_record(error.method, view)
         shown["payment_method_type"] = error.method.type
     return shown
 

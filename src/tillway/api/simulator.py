@@ -7,7 +7,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine.connections import SIMULATOR
 from tillway.http.params import Amount, Array, Enum, Integer, Object, Parameter, Params
 from tillway.http.routes import Answer, Call, route
-from tillway.http.wire import shown
+from tillway.http.wire import quote
 from tillway.sandbox.faults import CALL_FAULTS, MS_MAX, NOTICE_FAULTS, OPERATIONS, RULES_MAX, FaultsInvalid
 from tillway.sandbox.simulator import Simulator
 
@@ -25,7 +25,7 @@ class Probability(Parameter):
                 return float(value)
         except InvalidOperation:
             pass
-        raise Refused("parameter_invalid_string", f"Invalid {shown(name)}: a number from 0 to 1", param=shown(name))
+        raise Refused("parameter_invalid_string", f"Invalid {quote(name)}: a number from 0 to 1", param=quote(name))
 
     def schema(self) -> dict[str, Any]:
         return {"type": "number", "minimum": 0, "maximum": 1}

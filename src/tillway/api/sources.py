@@ -5,7 +5,7 @@ from typing import Any
 from tillway.api.cards import CARD
 from tillway.domain.payment_method import PaymentMethod, as_card
 from tillway.engine.core import Load
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import (
     AnyOf,
     Boolean,
@@ -20,7 +20,7 @@ from tillway.http.params import (
     list_params,
 )
 from tillway.http.routes import Answer, Call, route
-from tillway.http.shapes import View, includable, shaped
+from tillway.http.shapes import View, includable, render_record
 from tillway.operations import customers
 from tillway.store.codec import by_customer
 
@@ -64,7 +64,7 @@ async def list_sources(call: Call) -> Answer:
     scope = call.caller.scope_key
     await customers.existing(call.platform.engine.load(scope), call.id, "customer")
     wanted = call.params.get("object", "card")
-    page = await listed(
+    page = await list_page(
         call,
         "card",
         index="customer",
@@ -105,7 +105,7 @@ async def sources(load: Load, document: dict[str, Any], view: View) -> Any:
     found = await customers.sources_of(load, document["id"], INCLUDED_MAX + 1)
     return {
         "object": "list",
-        "data": [shaped(as_card(method), view) for method in found[:INCLUDED_MAX]],
+        "data": [render_record(as_card(method), view) for method in found[:INCLUDED_MAX]],
         "has_more": len(found) > INCLUDED_MAX,
         "url": _url(document["id"]),
     }
@@ -114,7 +114,7 @@ async def sources(load: Load, document: dict[str, Any], view: View) -> Any:
 @includable("customer", "default_source")
 async def default_source(load: Load, document: dict[str, Any], view: View) -> Any:
     method = await load.maybe(PaymentMethod, document["default_source"])
-    return shaped(as_card(method), view) if method is not None else None
+    return render_record(as_card(method), view) if method is not None else None
 
 
 def _url(customer: str) -> str:

@@ -6,12 +6,12 @@ from typing import Any
 from tillway.domain.event import NewEndpoint, WebhookEndpoint
 from tillway.domain.event_types import EVENT_TYPES, EVERYTHING
 from tillway.domain.refusal import Refused
-from tillway.http.lists import listed
+from tillway.http.lists import list_page
 from tillway.http.params import Array, Boolean, Enum, Expand, Metadata, Params, Text, Url, list_params
 from tillway.http.routes import Answer, Call, route
-from tillway.http.shapes import View, shape, shaped
+from tillway.http.shapes import View, render_record, shape
 from tillway.http.versions import check_version
-from tillway.http.wire import shown
+from tillway.http.wire import quote
 
 
 class EventType(Enum):
@@ -30,7 +30,7 @@ class EventType(Enum):
             near = get_close_matches(text[:100], EVENT_TYPES, n=1, cutoff=0.8)
             hint = f" Did you mean {near[0]}?" if near else " See https://docs.stripe.com/api/events/types."
             raise Refused(
-                refused.code, f"Invalid {shown(name)}: {shown(text)!r} is no event type.{hint}", param=refused.param
+                refused.code, f"Invalid {quote(name)}: {quote(text)!r} is no event type.{hint}", param=refused.param
             ) from None
 
 
@@ -40,11 +40,11 @@ class Version(Text):
     def __init__(self) -> None:
         super().__init__(maximum=40)
 
-    def _checked(self, text: str, name: str) -> str:
+    def _check(self, text: str, name: str) -> str:
         try:
             check_version(text)
         except Refused as refused:
-            raise Refused(refused.code, f"Invalid API version: {shown(text)}", param=shown(name)) from None
+            raise Refused(refused.code, f"Invalid API version: {quote(text)}", param=quote(name)) from None
         return text
 
 
@@ -86,7 +86,7 @@ async def create(call: Call) -> Answer:
 @route("GET", "/v1/webhook_endpoints", list_params(), returns="list")
 async def list_endpoints(call: Call) -> Answer:
     """List webhook endpoints, newest first."""
-    return await listed(call, "we", noun="webhook endpoint")
+    return await list_page(call, "we", noun="webhook endpoint")
 
 
 @route("GET", "/v1/webhook_endpoints/{id}", EXPAND_ONLY, returns="webhook_endpoint")
@@ -131,4 +131,4 @@ def endpoint_shape(endpoint: WebhookEndpoint, view: View) -> dict[str, Any]:
 
 @shape(NewEndpoint, object="webhook_endpoint")
 def new_endpoint_shape(new: NewEndpoint, view: View) -> dict[str, Any]:
-    return {**shaped(new.endpoint, view), "secret": new.endpoint.secret}
+    return {**render_record(new.endpoint, view), "secret": new.endpoint.secret}

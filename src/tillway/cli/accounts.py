@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillway.cli.installation import Name, altered, author, first_use, records, show_once, with_store
+from tillway.cli.installation import Name, alter_record, author, first_use, records, show_once, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -78,7 +78,7 @@ def throttle(
     if default is not (per_second is None) or (burst is not None and per_second is None):
         raise WrongUsage("name --per-second, with --burst or without, or --default")
     rates = {"requests_per_second": per_second, "requests_burst": burst or max(per_second or 1, 1)}
-    changed = _changed(context, account, "accounts throttle", rates)
+    changed = _change_account(context, account, "accounts throttle", rates)
     rate = changed.requests_per_second
     show(
         {"account": changed.id, "per_second": rate, "burst": changed.requests_burst if rate else None},
@@ -102,7 +102,7 @@ def handle(
 
     if handle and not is_handle(handle):
         raise WrongUsage(f"{handle!r} is no handle: use 1 to 64 small letters, digits and dashes, a letter first")
-    changed = _changed(context, account, "accounts handle", {"handle": handle}, handles=True)
+    changed = _change_account(context, account, "accounts handle", {"handle": handle}, handles=True)
     show(
         {"account": changed.id, "handle": changed.handle},
         f"{changed.id} goes by the name {changed.handle!r}" if changed.handle else f"{changed.id} has no handle",
@@ -110,7 +110,7 @@ def handle(
     )
 
 
-def _changed(
+def _change_account(
     context: typer.Context, account: str, operation: str, fields: dict[str, Any], *, handles: bool = False
 ) -> "Account":
     """The account with those fields changed, told in the audit trail; ends the command where there is none. With
@@ -123,9 +123,9 @@ def _changed(
         others = [one.handle for one, _ in await records(store, Account) if one.id != account]
         if after.handle and after.handle in others:
             raise fail(f"Another merchant goes by the name {after.handle!r}. Choose another handle.")
-        return await _handle_moved(store, before.handle, after)
+        return await _reassign_handle(store, before.handle, after)
 
-    return altered(
+    return alter_record(
         settings_from(context.params),
         operation,
         Account,
@@ -137,7 +137,7 @@ def _changed(
     )
 
 
-async def _handle_moved(store: "Store", old: str, account: "Account") -> "list[Alteration]":
+async def _reassign_handle(store: "Store", old: str, account: "Account") -> "list[Alteration]":
     """What has to be altered so that `account` alone goes by its handle, of two who take it at once, too."""
     from tillway.domain.account import SYSTEM
     from tillway.domain.alias import Alias, alias_id, new_alias

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tillway.cli.installation import account_named, with_store
+from tillway.cli.installation import find_account_id, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, WrongUsage, fail, moment, settings_from, show, table
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def verify(
 
     from tillway.engine.audit import chain
 
-    known = _known(heads) if heads is not None else {}
+    known = _read_heads(heads) if heads is not None else {}
 
     async def work(store: "Store") -> "list[Walked]":
         scopes = await chain.scopes_of(store)
@@ -47,7 +47,7 @@ def verify(
     torn = [(found.scope, found.damage) for found in walked if found.damage is not None]
     rows = [
         (
-            _named(found.scope),
+            _name_of_scope(found.scope),
             str(found.batches),
             str(found.entries),
             str(found.waiting),
@@ -61,7 +61,7 @@ def verify(
         as_json=as_json,
     )
     if torn:
-        raise fail(f"The audit trail is not what it was: {_named(torn[0][0])}: {torn[0][1].text}.")
+        raise fail(f"The audit trail is not what it was: {_name_of_scope(torn[0][0])}: {torn[0][1].text}.")
 
 
 @app.command()
@@ -75,7 +75,7 @@ def heads(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = No
         found = with_store(settings_from(context.params), chain.heads)
     except chain.Unreadable as unreadable:
         raise fail(f"{unreadable}. What became of the trail: tillway audit verify") from None
-    rows = [(_named(head.scope), str(head.sequence), str(head.entries), head.head) for head in found]
+    rows = [(_name_of_scope(head.scope), str(head.sequence), str(head.entries), head.head) for head in found]
     show(
         [{**_owner(head.scope), **msgspec.to_builtins(head)} for head in found],
         table(("account", "batch", "entries", "head"), rows),
@@ -103,7 +103,7 @@ def export(
     from tillway.domain.account import SYSTEM
     from tillway.domain.audit import AuditEntry
     from tillway.engine.audit import chain
-    from tillway.engine.audit.entries import as_told
+    from tillway.engine.audit.entries import entry_document
     from tillway.engine.ids import time_prefix
 
     unreadable: list[str] = []
@@ -112,7 +112,7 @@ def export(
 
     async def entries(store: "Store") -> AsyncIterator[tuple[str, AuditEntry]]:
         if account not in (None, SYSTEM):
-            await account_named(store, account)
+            await find_account_id(store, account)
         for scope in await chain.scopes_of(store):
             if account is not None and account != _owner(scope)["account"]:
                 continue
@@ -127,13 +127,13 @@ def export(
 
     async def as_lines(store: "Store") -> None:
         async for scope, entry in entries(store):
-            print(msgspec.json.encode({**_owner(scope), **as_told(entry)}).decode())
+            print(msgspec.json.encode({**_owner(scope), **entry_document(entry)}).decode())
 
     async def as_rows(store: "Store") -> None:
         sheet = csv.writer(sys.stdout, lineterminator="\n")
         sheet.writerow(CSV_HEADS)
         async for scope, entry in entries(store):
-            told = as_told(entry)
+            told = entry_document(entry)
             common = (told["at"], *_owner(scope).values(), *(told[name] for name in CSV_HEADS[3:9]))
             action = {"record": "", "version": "", "what": "action", "before": None, "after": told["detail"]}
             for change in told["changes"] or [action]:
@@ -176,11 +176,11 @@ def _owner(scope: str) -> dict[str, str]:
     return {"account": found.account, "mode": found.mode}
 
 
-def _named(scope: str) -> str:
+def _name_of_scope(scope: str) -> str:
     return " ".join(_owner(scope).values()).strip()
 
 
-def _known(path: Path) -> "dict[str, Head]":
+def _read_heads(path: Path) -> "dict[str, Head]":
     """The heads in a file that `tillway audit heads --json` wrote, by scope."""
     import msgspec
 

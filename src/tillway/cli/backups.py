@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import told, with_store
+from tillway.cli.installation import build_writes, with_store
 from tillway.cli.terminal import AsJson, DataDir, Document, StoreUrl, WrongUsage, run, say, settings_from, show
 from tillway.settings import Settings
 
@@ -32,7 +32,7 @@ def backup(
 
     if verify:
         manifest = backups.verify(directory)
-        show(_shown(manifest, directory), f"{directory} is whole, made {manifest.made_at}", as_json=as_json)
+        show(_manifest_document(manifest, directory), f"{directory} is whole, made {manifest.made_at}", as_json=as_json)
         return
     settings = settings_from(context.params)
     _refuse_without_file(settings)
@@ -44,7 +44,7 @@ def backup(
     manifest = backups.backup(database, directory, extra=extra)
     say("It holds the key file beside what that opens: guard it like the data directory.")
     size = sum(file.bytes for file in manifest.files)
-    show(_shown(manifest, directory), f"{directory}: {size} bytes, checked", as_json=as_json)
+    show(_manifest_document(manifest, directory), f"{directory}: {size} bytes, checked", as_json=as_json)
 
 
 def restore(
@@ -68,7 +68,7 @@ def restore(
     with occupied(settings.data_dir, "tillway restore"):
         manifest = backups.restore(directory, settings.data_dir, existing="replace" if replace else "refuse")
         _tell(settings, "restore", {"made_at": manifest.made_at})
-    shown = _shown(manifest, settings.data_dir)
+    shown = _manifest_document(manifest, settings.data_dir)
     show(shown, f"{settings.data_dir} is as it was at {manifest.made_at}", as_json=as_json)
 
 
@@ -97,7 +97,7 @@ def _tell(settings: Settings, command: str, detail: Document) -> None:
     """Enter into the audit trail what a command did to the whole store."""
 
     async def work(store: "Store") -> None:
-        await store.commit(told(command, detail=detail))
+        await store.commit(build_writes(command, detail=detail))
 
     from tillway.store.port import StoreUnfit
 
@@ -106,7 +106,7 @@ def _tell(settings: Settings, command: str, detail: Document) -> None:
         with_store(settings, work)
 
 
-def _shown(manifest: "Manifest", directory: Path) -> Document:
+def _manifest_document(manifest: "Manifest", directory: Path) -> Document:
     import msgspec
 
     return {"directory": str(directory.absolute()), **msgspec.to_builtins(manifest)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import records, scopes, told, with_store
+from tillway.cli.installation import build_writes, records, scopes, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -60,7 +60,7 @@ def add(
     import msgspec
 
     from tillway.domain.connector_config import ConnectorConfig
-    from tillway.engine.connections import described
+    from tillway.engine.connections import describe
     from tillway.store.port import Conflict
 
     if not NAME.fullmatch(name):
@@ -86,7 +86,9 @@ def add(
             if before is not None:
                 config = msgspec.structs.replace(wanted, created=before.created, default=default or before.default)
             try:
-                await store.commit(told("connectors add", (version, before, config), *_dethroned(there, config)))
+                await store.commit(
+                    build_writes("connectors add", (version, before, config), *_unset_other_defaults(there, config))
+                )
                 return config
             except Conflict:
                 continue
@@ -95,7 +97,7 @@ def add(
     added = with_store(settings_from(context.params), work)
     if mode == "live" and not added.default:
         say("No payment goes through it until it is the default: add it with --default --replace.")
-    show(described(added), f"{added.id}  {added.kind}{'  default' if added.default else ''}", as_json=as_json)
+    show(describe(added), f"{added.id}  {added.kind}{'  default' if added.default else ''}", as_json=as_json)
 
 
 @app.command("list")
@@ -104,7 +106,7 @@ def list_connectors(
 ) -> None:
     """List the connectors, without the values of their settings."""
     from tillway.domain.connector_config import ConnectorConfig
-    from tillway.engine.connections import described
+    from tillway.engine.connections import describe
 
     async def work(store: "Store") -> "list[ConnectorConfig]":
         return [config for config, _ in await records(store, ConnectorConfig)]
@@ -113,7 +115,7 @@ def list_connectors(
     if not any(config.mode == "test" and config.default for config in found):
         say("Payments in test mode go through the built-in simulator.")
     show(
-        [described(config) for config in found],
+        [describe(config) for config in found],
         table(
             ("name", "mode", "kind", "default", "settings"),
             [(c.name, c.mode, c.kind, "yes" if c.default else "", " ".join(sorted(c.settings))) for c in found],
@@ -147,7 +149,7 @@ def remove(
                 f"Wait until it has, settle it by hand (/ops/v1/doubts), or use --force."
             )
         config, version = there[id]
-        await store.commit(told("connectors remove", (version, config, None)))
+        await store.commit(build_writes("connectors remove", (version, config, None)))
         return config
 
     removed = with_store(settings_from(context.params), work)
@@ -224,7 +226,7 @@ def _check(config: "ConnectorConfig") -> None:
         raise WrongUsage(f"{config.kind} serves test mode only")
 
 
-def _dethroned(
+def _unset_other_defaults(
     there: "dict[str, tuple[ConnectorConfig, int]]", config: "ConnectorConfig"
 ) -> "list[tuple[int, ConnectorConfig, ConnectorConfig]]":
     """The alterations that take the default away from the others of the mode, where `config` has it now."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 
-from tillway.cli.installation import DEMO_FILE, create, records, told, with_store
+from tillway.cli.installation import DEMO_FILE, build_writes, create, records, with_store
 from tillway.cli.terminal import DataDir, StoreUrl, fail, say, setting, settings_from
 from tillway.settings import Settings
 
@@ -136,7 +136,7 @@ async def _with_new_keys(store: "Store") -> Shop:
         new_key(accounts[0].id, "test", kind, created=int(time.time()), name="demo")
         for kind in ("secret", "publishable")
     )
-    await store.commit(told("demo", (ABSENT, None, secret.record), (ABSENT, None, publishable.record)))
+    await store.commit(build_writes("demo", (ABSENT, None, secret.record), (ABSENT, None, publishable.record)))
     return Shop(accounts[0].id, secret.secret, publishable.secret)
 
 

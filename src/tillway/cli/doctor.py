@@ -45,7 +45,7 @@ class Finding(msgspec.Struct, frozen=True):
 def doctor(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Check durability, key file, clock, disk, versions and connectors. Exit code 1 where something fails."""
     settings = settings_from(context.params)
-    findings = list(examined(settings))
+    findings = list(examine(settings))
     failed = any(finding.state == "fail" for finding in findings)
     show(
         {"ok": not failed, "data_dir": str(settings.data_dir.absolute()), "findings": msgspec.to_builtins(findings)},
@@ -56,7 +56,7 @@ def doctor(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
         raise typer.Exit(FAILED)
 
 
-def examined(settings: Settings) -> Iterator[Finding]:
+def examine(settings: Settings) -> Iterator[Finding]:
     """Everything there is to say, in the order in which it would be mended."""
     yield from _directory(settings)
     yield from _key_file(settings)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import told, with_store
+from tillway.cli.installation import build_writes, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, run, say, settings_from, show
 from tillway.settings import Settings
 
@@ -34,7 +34,7 @@ def export(
 
     async def work(store: "Store") -> "Tally":
         if not file.exists() and not export.part_of(file).exists():
-            await store.commit(told("export", detail={"file": str(file.absolute())}))
+            await store.commit(build_writes("export", detail={"file": str(file.absolute())}))
         with _progress("exported") as tell:
             return await export.export(store, file, tell)
 

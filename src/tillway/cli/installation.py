@@ -149,19 +149,19 @@ def author(command: str) -> "Author":
     return Author(f"cli:{user}@{socket.gethostname()}", f"tillway {command}")
 
 
-def told(command: str, *alterations: "Alteration", detail: dict[str, Any] | None = None) -> "list[Write]":
+def build_writes(command: str, *alterations: "Alteration", detail: dict[str, Any] | None = None) -> "list[Write]":
     """The writes of an administrative action, with the entry of the audit trail that tells of it.
 
     An alteration is (version seen, record as it was, record as it shall be); None stands for no record.
     """
     from tillway.domain.account import SYSTEM
-    from tillway.engine.audit.entries import audited
+    from tillway.engine.audit.entries import build_writes
     from tillway.engine.clock import Clock
 
-    return audited(SYSTEM, author(command), Clock().moment(), *alterations, detail=detail)
+    return build_writes(SYSTEM, author(command), Clock().moment(), *alterations, detail=detail)
 
 
-def altered(
+def alter_record(
     settings: Settings,
     command: str,
     kind: type[R],
@@ -190,7 +190,7 @@ def altered(
                 return before
             others = await beside(store, before, after) if beside is not None else ()
             try:
-                await store.commit(told(command, (version, before, after), *others))
+                await store.commit(build_writes(command, (version, before, after), *others))
                 return after
             except Conflict:
                 continue
@@ -199,16 +199,16 @@ def altered(
     return with_store(settings, work)
 
 
-async def owned(store: "Store", kind: "type[Owned]", account: str | None) -> "list[Owned]":
+async def list_records_of(store: "Store", kind: "type[Owned]", account: str | None) -> "list[Owned]":
     """The records of that kind that one account has, or all accounts have, oldest first; ends the command where there
     is no such account."""
     if account is not None:
-        await account_named(store, account)
+        await find_account_id(store, account)
     found = [record for record, _ in await records(store, kind) if account in (None, record.account)]
     return sorted(found, key=lambda record: (record.account, record.created, record.id))
 
 
-async def account_named(store: "Store", named: str | None) -> str:
+async def find_account_id(store: "Store", named: str | None) -> str:
     """The id of the account that a command is for: the only one needs no name."""
     from tillway.domain.account import Account
 

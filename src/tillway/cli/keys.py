@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import account_named, altered, author, owned, told, with_store
+from tillway.cli.installation import alter_record, author, build_writes, find_account_id, list_records_of, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -45,10 +45,10 @@ def list_keys(
     """List the keys, without their secrets."""
     from tillway.domain.api_key import ApiKey
 
-    keys = with_store(settings_from(context.params), lambda store: owned(store, ApiKey, account))
+    keys = with_store(settings_from(context.params), lambda store: list_records_of(store, ApiKey, account))
     now = int(time.time())
     show(
-        [_shown(key, now) for key in keys],
+        [_key_document(key, now) for key in keys],
         table(
             ("id", "account", "key", "made", "state", "name"),
             [(key.id, key.account, key.hint, day(key.created), _state(key, now), key.name) for key in keys],
@@ -83,12 +83,12 @@ def create(
         raise WrongUsage("--scope is for secret keys; a publishable key can do the same few things everywhere")
 
     async def work(store: "Store") -> Document:
-        owner = await account_named(store, account)
+        owner = await find_account_id(store, account)
         now = int(time.time())
         expires_at = now + expires_in_days * 86_400 if expires_in_days is not None else None
         made = new_key(owner, mode, kind, created=now, name=name, expires_at=expires_at, scopes=scopes)
-        await store.commit(told("keys create", (ABSENT, None, made.record)))
-        return _shown(made.record, now) | {"secret": made.secret}
+        await store.commit(build_writes("keys create", (ABSENT, None, made.record)))
+        return _key_document(made.record, now) | {"secret": made.secret}
 
     made = with_store(settings_from(context.params), work)
     say("This key is shown once; keep it.")
@@ -118,11 +118,13 @@ def revoke(
             return found
         return msgspec.structs.replace(found, revoked_at=revoked_at)
 
-    revoked = altered(settings_from(context.params), "keys revoke", ApiKey, key, end, noun="key", listing="keys list")
+    revoked = alter_record(
+        settings_from(context.params), "keys revoke", ApiKey, key, end, noun="key", listing="keys list"
+    )
     assert revoked.revoked_at is not None
     ends = max(revoked.revoked_at - int(time.time()), 0)
     say(f"{revoked.hint} ends in {ends} seconds." if ends else f"{revoked.hint} is refused from now on.")
-    show(_shown(revoked, int(time.time())), revoked.id, as_json=as_json)
+    show(_key_document(revoked, int(time.time())), revoked.id, as_json=as_json)
 
 
 @app.command()
@@ -159,10 +161,10 @@ def roll(
         return [(ABSENT, None, rolled[0].record)]
 
     settings = settings_from(context.params)
-    altered(settings, "keys roll", ApiKey, key, end, noun="key", listing="keys list", beside=begin)
+    alter_record(settings, "keys roll", ApiKey, key, end, noun="key", listing="keys list", beside=begin)
     made = rolled[0]
     say(f"This key is shown once; keep it. {key} ends in {overlap_seconds} seconds at the latest.")
-    shown = _shown(made.record, int(time.time())) | {"secret": made.secret, "replaces": key}
+    shown = _key_document(made.record, int(time.time())) | {"secret": made.secret, "replaces": key}
     show(shown, f"{made.record.id}  {made.secret}", as_json=as_json)
 
 
@@ -205,7 +207,7 @@ def checked_scopes(named: list[str]) -> tuple[str, ...]:
     return tuple(scope for scope in SCOPES if scope in named)
 
 
-def _shown(key: "ApiKey", now: int) -> Document:
+def _key_document(key: "ApiKey", now: int) -> Document:
     return {
         "id": key.id,
         "account": key.account,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import account_named, altered, owned, told, with_store
+from tillway.cli.installation import alter_record, build_writes, find_account_id, list_records_of, with_store
 from tillway.cli.keys import AccountOption, checked_scopes
 from tillway.cli.terminal import (
     AsJson,
@@ -56,10 +56,10 @@ def add(
     scopes = checked_scopes(scope)
 
     async def work(store: "Store") -> Document:
-        owner = await account_named(store, account)
+        owner = await find_account_id(store, account)
         made = new_client(owner, mode, scopes, created=int(time.time()), name=name)
-        await store.commit(told("oauth clients add", (ABSENT, None, made.record)))
-        return _shown(made.record, int(time.time())) | {"client_secret": made.secret}
+        await store.commit(build_writes("oauth clients add", (ABSENT, None, made.record)))
+        return _client_document(made.record, int(time.time())) | {"client_secret": made.secret}
 
     made = with_store(settings_from(context.params), work)
     say("This secret is shown once; keep it.")
@@ -77,10 +77,10 @@ def list_clients(
     """List the clients, without their secrets."""
     from tillway.domain.credentials import OAuthClient
 
-    found = with_store(settings_from(context.params), lambda store: owned(store, OAuthClient, account))
+    found = with_store(settings_from(context.params), lambda store: list_records_of(store, OAuthClient, account))
     now = int(time.time())
     show(
-        [_shown(client, now) for client in found],
+        [_client_document(client, now) for client in found],
         table(
             ("client_id", "account", "mode", "made", "state", "scopes", "name"),
             [(c.id, c.account, c.mode, day(c.created), _state(c, now), " ".join(c.scopes), c.name) for c in found],
@@ -119,9 +119,9 @@ def rotate(
         ending = tuple(msgspec.structs.replace(old, ends_at=min(old.ends_at or until, until)) for old in live)
         return msgspec.structs.replace(found, secrets=(*(old for old in ending if (old.ends_at or 0) > now), kept))
 
-    changed = _changed(settings_from(context.params), "oauth clients rotate", client, change)
+    changed = _change_client(settings_from(context.params), "oauth clients rotate", client, change)
     say(f"This secret is shown once; keep it. The one before it ends in {overlap_seconds} seconds at the latest.")
-    show(_shown(changed, now) | {"client_secret": secret}, f"{changed.id}  {secret}", as_json=as_json)
+    show(_client_document(changed, now) | {"client_secret": secret}, f"{changed.id}  {secret}", as_json=as_json)
 
 
 @clients.command()
@@ -136,20 +136,20 @@ def revoke(
     def change(found: "OAuthClient") -> "OAuthClient":
         return found if found.revoked_at is not None else msgspec.structs.replace(found, revoked_at=now)
 
-    revoked = _changed(settings_from(context.params), "oauth clients revoke", client, change)
+    revoked = _change_client(settings_from(context.params), "oauth clients revoke", client, change)
     say(f"{client} and its tokens are refused from now on.")
-    show(_shown(revoked, now), revoked.id, as_json=as_json)
+    show(_client_document(revoked, now), revoked.id, as_json=as_json)
 
 
-def _changed(
+def _change_client(
     settings: "Settings", command: str, id: str, change: "Callable[[OAuthClient], OAuthClient]"
 ) -> "OAuthClient":
     from tillway.domain.credentials import OAuthClient
 
-    return altered(settings, command, OAuthClient, id, change, noun="client", listing="oauth clients list")
+    return alter_record(settings, command, OAuthClient, id, change, noun="client", listing="oauth clients list")
 
 
-def _shown(client: "OAuthClient", now: int) -> Document:
+def _client_document(client: "OAuthClient", now: int) -> Document:
     from tillway.domain.credentials import live_secrets
 
     return {

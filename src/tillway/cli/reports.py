@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tillway.cli.installation import account_named, scopes, with_store
+from tillway.cli.installation import find_account_id, scopes, with_store
 from tillway.cli.terminal import DataDir, StoreUrl, WrongUsage, fail, moment, settings_from, show, table
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def transactions(
 
     async def work(store: "Store") -> "list[Line]":
         if account is not None:
-            await account_named(store, account)
+            await find_account_id(store, account)
         found: list[Line] = []
         for scope in await scopes(store):
             if account is None or scope[:-1] == account.removeprefix("acct_"):
@@ -61,7 +61,7 @@ def transactions(
     except reports.TooManyGroups:
         text = f"The report would have more than {reports.GROUPS_MAX} rows. Name fewer columns, or shorten the time."
         raise fail(text) from None
-    told = [line.told(columns) for line in lines]
+    told = [line.document(columns) for line in lines]
     if form == "csv":
         _sheet(told, columns)
         return

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import author, scopes, told, with_store
+from tillway.cli.installation import author, build_writes, scopes, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, day, fail, say, settings_from, show, table
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def prepare(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = 
     keyring = Keyring.load(key_file(settings))
 
     async def work(store: "Store") -> str:
-        await store.commit(told("vault prepare", detail={"state": "begun", "key": keyring.current_id()}))
+        await store.commit(build_writes("vault prepare", detail={"state": "begun", "key": keyring.current_id()}))
         return keyring.prepare_kek()
 
     key = with_store(settings, work)
@@ -40,7 +40,7 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
     again."""
     import msgspec
 
-    from tillway.engine.audit.entries import rewrapped
+    from tillway.engine.audit.entries import rewrap_write
     from tillway.engine.clock import Clock
     from tillway.vault import rotation
     from tillway.vault.keyring import Keyring
@@ -55,13 +55,13 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
     by, clock = author("vault rotate"), Clock()
 
     def tell(scope_key: str, writes: "Sequence[Write]") -> "list[Write]":
-        return [rewrapped(scope_key, by, clock.moment(), writes)]
+        return [rewrap_write(scope_key, by, clock.moment(), writes)]
 
     async def work(store: "Store") -> "Rotation":
-        await store.commit(told("vault rotate", detail={"state": "begun", "key": keyring.current_id()}))
+        await store.commit(build_writes("vault rotate", detail={"state": "begun", "key": keyring.current_id()}))
         done = await rotation.rotate(store, keyring, lambda: scopes(store), tell=tell, progress=progress)
         outcome = {"state": "done", "key": done.key_id, "moved": done.moved, "retired": done.retired}
-        await store.commit(told("vault rotate", detail=outcome))
+        await store.commit(build_writes("vault rotate", detail=outcome))
         return done
 
     done = with_store(settings, work)
@@ -101,7 +101,7 @@ def forget(
 
     async def work(store: "Store") -> None:
         async def tell() -> None:
-            await store.commit(told("vault forget", detail={"key": key}))
+            await store.commit(build_writes("vault forget", detail={"key": key}))
 
         await rotation.forget_key(store, keyring, key, lambda: scopes(store), tell=tell)
 

@@ -36,7 +36,7 @@ class CustomerId(OwnId):
     def __init__(self, *, required: bool = False) -> None:
         super().__init__(maximum=20, required=required)
 
-    def _checked(self, text: str, name: str) -> str:
+    def _check(self, text: str, name: str) -> str:
         if self._FORM.fullmatch(text) is None:
             raise Refused(
                 "parameter_invalid_string", "A customer_id has 8 to 20 letters (A-Z, a-z) and digits.", param=name
@@ -80,12 +80,12 @@ class Disbursement(msgspec.Struct, frozen=True, omit_defaults=True):
     failure_message: str | None = None
 
 
-def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
+def render_refusal(refusal: Refused, request_id: str) -> tuple[int, Any]:
     return RULES[refusal.code].status, Problem(refusal.code, refusal.message, request_id, refusal.param)
 
 
 DISBURSEMENTS = Dialect(
-    source_api=SourceApi.disbursements, title="the customers and disbursements dialect", refused=refused
+    source_api=SourceApi.disbursements, title="the customers and disbursements dialect", render_refusal=render_refusal
 )
 
 CUSTOMER = Params(customer_id=CustomerId(required=True), email=Email(required=True))
@@ -98,21 +98,25 @@ PAYMENT = Params(
 LIST = Params(starting_after=Text(maximum=40))
 
 
-async def _customer(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+async def _present_customer(
+    load: Load, record: Record | None, refusal: Refused | None, caller: Caller
+) -> tuple[int, Any]:
     if refusal is not None:
-        return refused(refusal, caller.request_id or "")
+        return render_refusal(refusal, caller.request_id or "")
     assert isinstance(record, NamedCustomer)
     return 200, CustomerAnswer(record.name, record.customer.email, record.id)
 
 
-async def _payment(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+async def _present_payment(
+    load: Load, record: Record | None, refusal: Refused | None, caller: Caller
+) -> tuple[int, Any]:
     if refusal is not None:
-        return refused(refusal, caller.request_id or "")
+        return render_refusal(refusal, caller.request_id or "")
     assert isinstance(record, Payout)
-    return 200, _disbursement(record)
+    return 200, _disbursement_document(record)
 
 
-def _disbursement(payout: Payout) -> Disbursement:
+def _disbursement_document(payout: Payout) -> Disbursement:
     assert payout.payment_id is not None
     return Disbursement(
         payment_id=payout.payment_id,
@@ -134,7 +138,7 @@ def _disbursement(payout: Payout) -> Disbursement:
     CUSTOMER,
     returns="customer",
     dialect=DISBURSEMENTS,
-    presents=_customer,
+    presents=_present_customer,
     answer=CustomerAnswer,
 )
 async def create_customer(call: Call) -> Answer:
@@ -149,7 +153,7 @@ async def create_customer(call: Call) -> Answer:
     "/v1/api/customer/{customer_id}",
     returns="customer",
     dialect=DISBURSEMENTS,
-    presents=_customer,
+    presents=_present_customer,
     answer=CustomerAnswer,
 )
 async def get_customer(call: Call) -> Answer:
@@ -158,15 +162,21 @@ async def get_customer(call: Call) -> Answer:
     return NamedCustomer.of(call.id, await disbursements.find_customer(load, call.id))
 
 
-def _pays(path: str) -> Callable[[Handler], Handler]:
+def _payment_route(path: str) -> Callable[[Handler], Handler]:
     """Some clients use the plural."""
     return route(
-        "POST", path, PAYMENT, returns="disbursement", dialect=DISBURSEMENTS, presents=_payment, answer=Disbursement
+        "POST",
+        path,
+        PAYMENT,
+        returns="disbursement",
+        dialect=DISBURSEMENTS,
+        presents=_present_payment,
+        answer=Disbursement,
     )
 
 
-@_pays("/v1/api/payment")
-@_pays("/v1/api/payments")
+@_payment_route("/v1/api/payment")
+@_payment_route("/v1/api/payments")
 async def create_payment(call: Call) -> Answer:
     """Pay a customer: accepted as pending at once, and settled in the background."""
     currency = call.params["currency"]
@@ -199,4 +209,4 @@ async def list_payments(call: Call) -> Answer:
     if len(found) > LIST_MAX:
         last = quote(page[-1].payment_id or "", safe="")
         headers = (("link", f'</v1/api/payment/{call.id}?starting_after={last}>; rel="next"'),)
-    return Plain(200, encode([_disbursement(payout) for payout in page]), headers=headers)
+    return Plain(200, encode([_disbursement_document(payout) for payout in page]), headers=headers)

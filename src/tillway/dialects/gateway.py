@@ -20,7 +20,7 @@ from tillway.domain.refusal import RULES, Refused
 from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.core import Load
-from tillway.http.contract import Dialect, told
+from tillway.http.contract import Dialect, message_with_field
 from tillway.http.params import Amount, CardField, Currency, Integer, Params, Text
 from tillway.http.routes import Answer, Call, route
 from tillway.operations import gateway_payments
@@ -47,18 +47,23 @@ _FIELDS = {
 }
 
 
-def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
+def render_refusal(refusal: Refused, request_id: str) -> tuple[int, Any]:
     """What is wrong with a card's form is a 400 here, as everything that is missing, unknown or malformed."""
     in_band = _IN_BAND.get(refusal.code)
     if in_band is not None:
         return 200, in_band
     status = RULES[refusal.code].status
     status = 400 if status == 402 else status
-    return status, Failure("NotAuthorised" if status in (401, 403) else None, status, told(refusal, _FIELDS))
+    return status, Failure(
+        "NotAuthorised" if status in (401, 403) else None, status, message_with_field(refusal, _FIELDS)
+    )
 
 
 GATEWAY = Dialect(
-    source_api=SourceApi.gateway, title="the gateway dialect", refused=refused, merchant_field="merchantId"
+    source_api=SourceApi.gateway,
+    title="the gateway dialect",
+    render_refusal=render_refusal,
+    merchant_field="merchantId",
 )
 
 
@@ -111,14 +116,24 @@ MAKE = Params(
 GET = Params(merchantId=_MERCHANT, paymentId=_NUMBER)
 
 
-async def _created(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+async def _present_created(
+    load: Load, record: Record | None, refusal: Refused | None, caller: Caller
+) -> tuple[int, Any]:
     if refusal is not None:
-        return refused(refusal, caller.request_id or "")
+        return render_refusal(refusal, caller.request_id or "")
     assert isinstance(record, GatewayPayment)
     return 200, Created(record.number, "Created", record.created)
 
 
-@route("POST", "/create-payment", CREATE, returns="created payment", dialect=GATEWAY, presents=_created, answer=Created)
+@route(
+    "POST",
+    "/create-payment",
+    CREATE,
+    returns="created payment",
+    dialect=GATEWAY,
+    presents=_present_created,
+    answer=Created,
+)
 async def create_payment(call: Call) -> Answer:
     """Create a payment, to be made within ten minutes."""
     number = str(uuid4())
@@ -129,17 +144,19 @@ async def create_payment(call: Call) -> Answer:
     return await call.platform.engine.run(call.caller, work)
 
 
-async def _made(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+async def _present_outcome(
+    load: Load, record: Record | None, refusal: Refused | None, caller: Caller
+) -> tuple[int, Any]:
     """A decline comes as a refusal, with the payment that it was of."""
     payment = record if refusal is None else refusal.details.get("payment_intent")
     if not isinstance(payment, PaymentIntent):
         assert refusal is not None, "a payment ends as a payment or as a refusal"
-        return refused(refusal, caller.request_id or "")
+        return render_refusal(refusal, caller.request_id or "")
     became = _outcome(payment)
     return 200, Made(became.status or "", became.failCode, became.failReason)
 
 
-@route("POST", "/make-payment", MAKE, returns="outcome", dialect=GATEWAY, presents=_made, answer=Made)
+@route("POST", "/make-payment", MAKE, returns="outcome", dialect=GATEWAY, presents=_present_outcome, answer=Made)
 async def make_payment(call: Call) -> Answer:
     """Take a payment that was created; one that was made already is answered with what became of it."""
     given, now = call.params, call.platform.engine.clock.now_ms() // 1000
@@ -170,14 +187,14 @@ async def get_payment(call: Call) -> Answer:
     now = call.platform.engine.clock.now_ms() // 1000
     created = await gateway_payments.find(load, call.params["paymentId"], now)
     payment = await load.maybe(PaymentIntent, created.payment)
-    shown = Payment("Created", created.created) if payment is None else await _shown(load, created, payment)
+    shown = Payment("Created", created.created) if payment is None else await _payment_document(load, created, payment)
     found: dict[str, Any] = msgspec.to_builtins(shown)
     return found
 
 
-async def _shown(load: Load, created: GatewayPayment, payment: PaymentIntent) -> Payment:
+async def _payment_document(load: Load, created: GatewayPayment, payment: PaymentIntent) -> Payment:
     became = _outcome(payment)
-    card, holder = await _paid_with(load, payment)
+    card, holder = await _find_card_and_holder(load, payment)
     return Payment(
         status=became.status or "",
         creationTimestampSeconds=created.created,
@@ -193,7 +210,7 @@ async def _shown(load: Load, created: GatewayPayment, payment: PaymentIntent) ->
     )
 
 
-async def _paid_with(load: Load, payment: PaymentIntent) -> tuple[CardFacts | None, dict[str, Any]]:
+async def _find_card_and_holder(load: Load, payment: PaymentIntent) -> tuple[CardFacts | None, dict[str, Any]]:
     """The card and its holder: of the charge, and where there is none, of the method or of the one that was refused."""
     charge = await load.maybe(Charge, payment.latest_charge)
     if charge is not None:

@@ -19,7 +19,7 @@ from tillway.domain.refusal import RULES, Refused
 from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.core import Load
-from tillway.http.contract import Dialect, told
+from tillway.http.contract import Dialect, message_with_field
 from tillway.http.params import CardField, Credential, Currency, Integer, MajorUnits, OwnId, Params, Text
 from tillway.http.routes import Answer, Call, route
 from tillway.operations import platform_transactions, refunds
@@ -64,18 +64,18 @@ class Problem(msgspec.Struct, frozen=True):
 _FIELDS = {"payment_intent": "transactionId", "charge": "transactionId"}
 
 
-def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
+def render_refusal(refusal: Refused, request_id: str) -> tuple[int, Any]:
     """What is wrong with a card's form is a 400 here: 402 is no status of this contract."""
     status = RULES[refusal.code].status
     status = 400 if status == 402 else status
     # Who is wrong and what is not there are told in sentences; what is wrong with a request, also by its name.
-    return status, Problem(status, told(refusal, _FIELDS) if status == 400 else refusal.message)
+    return status, Problem(status, message_with_field(refusal, _FIELDS) if status == 400 else refusal.message)
 
 
 PLATFORM = Dialect(
     source_api=SourceApi.online_platform,
     title="the online payment platform dialect",
-    refused=refused,
+    render_refusal=render_refusal,
     key_field="apiKey",
     merchant_field="merchantId",
     customer_field="customerId",
@@ -123,17 +123,21 @@ async def get_token(call: Call) -> Answer:
     return {"token": await call.platform.tokens.issue(grant, now=time.time())}
 
 
-async def _paid(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+async def _present_payment(
+    load: Load, record: Record | None, refusal: Refused | None, caller: Caller
+) -> tuple[int, Any]:
     """A decline comes as a refusal, with the payment that it was of."""
     payment = record if refusal is None else refusal.details.get("payment_intent")
     if not isinstance(payment, PaymentIntent):
         assert refusal is not None, "a payment ends as a payment or as a refusal"
-        return refused(refusal, caller.request_id or "")
-    status, message = _told(payment)
+        return render_refusal(refusal, caller.request_id or "")
+    status, message = _status_and_message(payment)
     return 200, Outcome(payment.transaction or "", status, message)
 
 
-@route("POST", "/process-payments", PAYMENT, returns="outcome", dialect=PLATFORM, presents=_paid, answer=Outcome)
+@route(
+    "POST", "/process-payments", PAYMENT, returns="outcome", dialect=PLATFORM, presents=_present_payment, answer=Outcome
+)
 async def process_payment(call: Call) -> Answer:
     """Take a payment by card."""
     given = call.params
@@ -159,9 +163,11 @@ async def process_payment(call: Call) -> Answer:
     )
 
 
-async def _refunded(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+async def _present_refund(
+    load: Load, record: Record | None, refusal: Refused | None, caller: Caller
+) -> tuple[int, Any]:
     if refusal is not None:
-        return refused(refusal, caller.request_id or "")
+        return render_refusal(refusal, caller.request_id or "")
     assert isinstance(record, Refund)
     payment = await load.get(PaymentIntent, record.payment)
     amount = f"{minor_to_major(record.amount_minor, record.currency)} {record.currency.upper()}"
@@ -175,7 +181,9 @@ async def _refunded(load: Load, record: Record | None, refusal: Refused | None, 
     return 200, Outcome(payment.transaction or "", status, message)
 
 
-@route("POST", "/process-refunds", REFUND, returns="outcome", dialect=PLATFORM, presents=_refunded, answer=Outcome)
+@route(
+    "POST", "/process-refunds", REFUND, returns="outcome", dialect=PLATFORM, presents=_present_refund, answer=Outcome
+)
 async def process_refund(call: Call) -> Answer:
     """Refund a payment, wholly or in part."""
     load = call.platform.engine.load(call.caller.scope_key)
@@ -192,7 +200,7 @@ async def get_payment_details(call: Call) -> Answer:
     load = call.platform.engine.load(call.caller.scope_key)
     payment = await platform_transactions.find(load, call.params["transactionId"], call.params["customerId"])
     charge = await load.maybe(Charge, payment.latest_charge)
-    status, message = _told(payment, charge)
+    status, message = _status_and_message(payment, charge)
     card = charge.card if charge is not None else None
     details = Details(
         transactionId=payment.transaction or "",
@@ -206,7 +214,7 @@ async def get_payment_details(call: Call) -> Answer:
     return {name: getattr(details, name) for name in Details.__struct_fields__}
 
 
-def _told(payment: PaymentIntent, charge: Charge | None = None) -> tuple[str, str]:
+def _status_and_message(payment: PaymentIntent, charge: Charge | None = None) -> tuple[str, str]:
     """Status and message. A payment that was refused stays so until it is paid by another way, in `/v1`."""
     match payment.status:
         case "succeeded" | "requires_capture":

@@ -35,7 +35,7 @@ from tillway.http.params import (
     Text,
 )
 from tillway.http.routes import Answer, Call, route
-from tillway.http.wire import shown
+from tillway.http.wire import quote
 from tillway.operations import orders
 
 DEFAULT_CURRENCY = "eur"
@@ -57,13 +57,13 @@ class Name(OwnId):
     def read(self, value: Any, name: str) -> str | None:
         return super().read(str(value) if type(value) is int else value, name)
 
-    def _checked(self, text: str, name: str) -> str:
+    def _check(self, text: str, name: str) -> str:
         if "/" in text or not text.isprintable() or text != text.strip() or not text.strip("."):
             raise Refused(
                 "parameter_invalid_string",
-                f"Invalid {shown(name)}: an id stands in paths. Write it without / and line breaks, without blanks at "
+                f"Invalid {quote(name)}: an id stands in paths. Write it without / and line breaks, without blanks at "
                 "its ends, and not of full stops alone.",
-                param=shown(name),
+                param=quote(name),
             )
         return text
 
@@ -186,7 +186,7 @@ class CreditAnswer(msgspec.Struct, frozen=True):
     customer: str
 
 
-def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
+def render_refusal(refusal: Refused, request_id: str) -> tuple[int, Any]:
     """As an order tells of its own: what kind of error, and its cause in words; and the field that is wrong."""
     error = {"type": refusal.code, "cause": refusal.message, "request_id": request_id}
     if refusal.param is not None:
@@ -194,20 +194,22 @@ def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
     return RULES[refusal.code].status, {"error": error}
 
 
-ORDERS = Dialect(source_api=SourceApi.orders, title="the order workflow", refused=refused)
+ORDERS = Dialect(source_api=SourceApi.orders, title="the order workflow", render_refusal=render_refusal)
 
 
-async def _order(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+async def _present_order(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
     if refusal is not None:
-        return refused(refusal, caller.request_id or "")
+        return render_refusal(refusal, caller.request_id or "")
     assert isinstance(record, Order)
     payment = await load.maybe(PaymentIntent, record.payment)
     charge = await load.maybe(Charge, payment.latest_charge) if payment is not None else None
     return 200, order_answer(record, charge)
 
 
-async def _accepted(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
-    status, answer = await _order(load, record, refusal, caller)
+async def _present_accepted(
+    load: Load, record: Record | None, refusal: Refused | None, caller: Caller
+) -> tuple[int, Any]:
+    status, answer = await _present_order(load, record, refusal, caller)
     return (202 if status == 200 else status), answer
 
 
@@ -266,7 +268,16 @@ def order_answer(order: Order, charge: Charge | None) -> OrderAnswer:
     )
 
 
-@route("POST", "/orders", ORDER, returns="order", dialect=ORDERS, presents=_accepted, answer=OrderAnswer, status=202)
+@route(
+    "POST",
+    "/orders",
+    ORDER,
+    returns="order",
+    dialect=ORDERS,
+    presents=_present_accepted,
+    answer=OrderAnswer,
+    status=202,
+)
 async def create(call: Call) -> Answer:
     """Take an order in. The same order_id again returns the order that exists."""
     params = call.params
@@ -315,15 +326,17 @@ def _line(line: dict[str, Any], currency: str, name: str) -> Line:
     )
 
 
-@route("GET", "/orders/{order_id}", returns="order", dialect=ORDERS, presents=_order, answer=OrderAnswer)
+@route("GET", "/orders/{order_id}", returns="order", dialect=ORDERS, presents=_present_order, answer=OrderAnswer)
 async def retrieve(call: Call) -> Answer:
     """An order as it stands: its status, its steps with their times, its charge and its deliveries."""
     return await orders.find(call.platform.engine.load(call.caller.scope_key), call.id)
 
 
-async def _product(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+async def _present_product(
+    load: Load, record: Record | None, refusal: Refused | None, caller: Caller
+) -> tuple[int, Any]:
     if refusal is not None:
-        return refused(refusal, caller.request_id or "")
+        return render_refusal(refusal, caller.request_id or "")
     assert isinstance(record, Product)
     return 200, ProductAnswer(
         record.product_id,
@@ -338,7 +351,13 @@ async def _product(load: Load, record: Record | None, refusal: Refused | None, c
 
 
 @route(
-    "PUT", "/products/{product_id}", PRODUCT, returns="product", dialect=ORDERS, presents=_product, answer=ProductAnswer
+    "PUT",
+    "/products/{product_id}",
+    PRODUCT,
+    returns="product",
+    dialect=ORDERS,
+    presents=_present_product,
+    answer=ProductAnswer,
 )
 async def put_product(call: Call) -> Answer:
     """Set a product and how many of it can be ordered. What orders hold or have bought stays theirs."""
@@ -350,9 +369,11 @@ async def put_product(call: Call) -> Answer:
     return await orders.put_product(call.platform, call.caller, product_id, fields)
 
 
-async def _credit(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+async def _present_credit(
+    load: Load, record: Record | None, refusal: Refused | None, caller: Caller
+) -> tuple[int, Any]:
     if refusal is not None:
-        return refused(refusal, caller.request_id or "")
+        return render_refusal(refusal, caller.request_id or "")
     assert isinstance(record, NamedCustomer)
     customer = record.customer
     currency = customer.currency or DEFAULT_CURRENCY
@@ -365,7 +386,7 @@ async def _credit(load: Load, record: Record | None, refusal: Refused | None, ca
     CREDIT,
     returns="credit",
     dialect=ORDERS,
-    presents=_credit,
+    presents=_present_credit,
     answer=CreditAnswer,
 )
 async def put_credit(call: Call) -> Answer:

@@ -104,7 +104,7 @@ _FIELDS = {
 }
 
 
-def refused(refusal: Refused, request_id: str) -> tuple[int, Any]:
+def render_refusal(refusal: Refused, request_id: str) -> tuple[int, Any]:
     return RULES[refusal.code].status, Envelope(False, None, _error(refusal), request_id)
 
 
@@ -116,7 +116,9 @@ def _error(refusal: Refused) -> Error:
     return Error(code, refusal.message, _FIELDS.get(refusal.param or "", refusal.param))
 
 
-TOKEN_CHARGE = Dialect(source_api=SourceApi.token_charge, title="the token and charge dialect", refused=refused)
+TOKEN_CHARGE = Dialect(
+    source_api=SourceApi.token_charge, title="the token and charge dialect", render_refusal=render_refusal
+)
 
 TOKEN = Params(
     card_number=CardField(required=True),
@@ -136,14 +138,16 @@ CHARGE = Params(
 REFUND = Params(charge_id=Id(), id=Id(), amount=Amount()).at_most_one("charge_id", "id")
 
 
-async def _token(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+async def _present_token(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
     if refusal is not None:
-        return refused(refusal, caller.request_id or "")
+        return render_refusal(refusal, caller.request_id or "")
     assert isinstance(record, Token)
-    return 200, _good(TokenData(record.id, record.valid_until, _masked(record.card.last4)), caller)
+    return 200, _wrap_success(TokenData(record.id, record.valid_until, _mask(record.card.last4)), caller)
 
 
-@route("POST", "/token", TOKEN, returns="token", dialect=TOKEN_CHARGE, presents=_token, answer=Envelope[TokenData])
+@route(
+    "POST", "/token", TOKEN, returns="token", dialect=TOKEN_CHARGE, presents=_present_token, answer=Envelope[TokenData]
+)
 async def create_token(call: Call) -> Answer:
     """Put a card into the vault and get a token for it, good for one charge within 15 minutes."""
     given = call.params
@@ -157,16 +161,26 @@ async def create_token(call: Call) -> Answer:
     return await tokens.create(call.platform, call.caller, card)
 
 
-async def _charge(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+async def _present_charge(
+    load: Load, record: Record | None, refusal: Refused | None, caller: Caller
+) -> tuple[int, Any]:
     if refusal is None:
         assert isinstance(record, Charge)
-        return 200, _good(_shown(record), caller)
-    status, answer = refused(refusal, caller.request_id or "")
+        return 200, _wrap_success(_charge_data(record), caller)
+    status, answer = render_refusal(refusal, caller.request_id or "")
     failed = await load.maybe(Charge, refusal.details.get("charge"))
-    return status, msgspec.structs.replace(answer, data=_shown(failed)) if failed is not None else answer
+    return status, msgspec.structs.replace(answer, data=_charge_data(failed)) if failed is not None else answer
 
 
-@route("POST", "/charge", CHARGE, returns="charge", dialect=TOKEN_CHARGE, presents=_charge, answer=Envelope[ChargeData])
+@route(
+    "POST",
+    "/charge",
+    CHARGE,
+    returns="charge",
+    dialect=TOKEN_CHARGE,
+    presents=_present_charge,
+    answer=Envelope[ChargeData],
+)
 async def create_charge(call: Call) -> Answer:
     """Charge a token."""
     given = call.params
@@ -180,9 +194,11 @@ async def create_charge(call: Call) -> Answer:
     return await charges.create(call.platform, call.caller, wanted)
 
 
-async def _refund(load: Load, record: Record | None, refusal: Refused | None, caller: Caller) -> tuple[int, Any]:
+async def _present_refund(
+    load: Load, record: Record | None, refusal: Refused | None, caller: Caller
+) -> tuple[int, Any]:
     if refusal is not None:
-        return refused(refusal, caller.request_id or "")
+        return render_refusal(refusal, caller.request_id or "")
     assert isinstance(record, Refund)
     of = await load.get(Charge, record.charge)
     data = RefundData(
@@ -195,12 +211,20 @@ async def _refund(load: Load, record: Record | None, refusal: Refused | None, ca
         of.refundable_minor,
     )
     if record.status != "failed":
-        return 200, _good(data, caller)
-    status, answer = refused(Refused("refund_failed"), caller.request_id or "")
+        return 200, _wrap_success(data, caller)
+    status, answer = render_refusal(Refused("refund_failed"), caller.request_id or "")
     return status, msgspec.structs.replace(answer, data=data)
 
 
-@route("POST", "/refund", REFUND, returns="refund", dialect=TOKEN_CHARGE, presents=_refund, answer=Envelope[RefundData])
+@route(
+    "POST",
+    "/refund",
+    REFUND,
+    returns="refund",
+    dialect=TOKEN_CHARGE,
+    presents=_present_refund,
+    answer=Envelope[RefundData],
+)
 async def create_refund(call: Call) -> Answer:
     """Refund a charge, wholly or in part."""
     given = call.params
@@ -226,29 +250,29 @@ async def get_charge(call: Call) -> Answer:
         RefundOfCharge(one.id, _status(one), one.amount_minor, one.created) for one in found if isinstance(one, Refund)
     ]
     shown = ChargeWithRefunds(
-        **msgspec.structs.asdict(_shown(charge)),
+        **msgspec.structs.asdict(_charge_data(charge)),
         refunds=given_back[:REFUNDS_MAX],
         more_refunds=len(given_back) > REFUNDS_MAX,
     )
-    answer: dict[str, Any] = msgspec.to_builtins(_good(shown, call.caller))
+    answer: dict[str, Any] = msgspec.to_builtins(_wrap_success(shown, call.caller))
     return answer
 
 
-def _good(data: T, caller: Caller) -> Envelope[T]:
+def _wrap_success(data: T, caller: Caller) -> Envelope[T]:
     return Envelope(True, data, None, caller.request_id or "")
 
 
-def _masked(last4: str) -> str:
+def _mask(last4: str) -> str:
     return f"{'*' * 12}{last4}"
 
 
-def _shown(charge: Charge) -> ChargeData:
+def _charge_data(charge: Charge) -> ChargeData:
     return ChargeData(
         id=charge.id,
         status=charge.status,
         amount=charge.amount_minor,
         currency=charge.currency,
-        card_number=_masked(charge.card.last4) if charge.card is not None else None,
+        card_number=_mask(charge.card.last4) if charge.card is not None else None,
         created=charge.created,
         description=charge.description,
         reference=charge.metadata.get("reference"),

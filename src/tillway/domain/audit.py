@@ -195,7 +195,7 @@ def differences(before: Record, after: Record) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def shown(record: Record) -> Record:
+def redact(record: Record) -> Record:
     """The record with HIDDEN in the place of what is not to be seen: to be encoded, and for nothing else."""
     hidden = {field: HIDDEN for field in REDACTED.get(type(record), ()) if getattr(record, field)}
     return msgspec.structs.replace(record, **hidden) if hidden else record

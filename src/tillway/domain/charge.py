@@ -97,6 +97,6 @@ def released(charge: Charge) -> Charge:
     return msgspec.structs.replace(charge, released_minor=charge.amount_minor - charge.captured_minor)
 
 
-def warned(charge: Charge) -> Changes:
+def warn_of_fraud(charge: Charge) -> Changes:
     """An early fraud warning: the issuer thinks the payment fraudulent, and no money moves."""
     return update(charge, {"fraud_details": {**charge.fraud_details, "stripe_report": "fraudulent"}})

@@ -44,13 +44,13 @@ def create(fields: dict[str, Any], at: Moment) -> Changes:
     """A new customer. The invoice prefix is taken from the id, so that it needs no randomness of its own."""
     suffix = at.new_suffix()
     bare = Customer(id=f"cus_{suffix}", created=at.now, invoice_prefix=suffix[-8:].upper())
-    customer = changed(bare, _settled(bare, fields))
+    customer = changed(bare, _merge_invoice_settings(bare, fields))
     return Changes(result=customer, records=(customer,), events=(EventDraft(type="customer.created", record=customer),))
 
 
 def update(customer: Customer, fields: dict[str, Any]) -> Changes:
     must_exist(customer)
-    after = changed(customer, _settled(customer, fields))
+    after = changed(customer, _merge_invoice_settings(customer, fields))
     if after == customer:
         return Changes(result=customer)
     return Changes(
@@ -60,7 +60,7 @@ def update(customer: Customer, fields: dict[str, Any]) -> Changes:
     )
 
 
-def _settled(customer: Customer, fields: dict[str, Any]) -> dict[str, Any]:
+def _merge_invoice_settings(customer: Customer, fields: dict[str, Any]) -> dict[str, Any]:
     """`fields` with the invoice settings merged into those that the customer has; one given as None goes."""
     if fields.get("invoice_settings") is None:
         return fields

@@ -104,26 +104,26 @@ def respond(dispute: Dispute, charge: Charge, fields: dict[str, Any], at: Moment
     evidence = {name: value for name, value in merged.items() if value is not None}
     after = msgspec.structs.replace(changed(dispute, given), evidence=evidence)
     if not submit:
-        return _updated(dispute, after)
+        return _update(dispute, after)
     after = msgspec.structs.replace(after, submissions=dispute.submissions + 1)
     match evidence.get("uncategorized_text"):
         case "winning_evidence":
-            return _won(dispute, after, charge, at)
+            return _win(dispute, after, charge, at)
         case "losing_evidence":
-            return _lost(dispute, after, charge, at)
+            return _lose(dispute, after, charge, at)
         case _:
             review = "warning_under_review" if dispute.inquiry else "under_review"
-            return _updated(dispute, msgspec.structs.replace(after, status=review))
+            return _update(dispute, msgspec.structs.replace(after, status=review))
 
 
 def close(dispute: Dispute, charge: Charge, at: Moment) -> Changes:
     """Give in: the money stays with the cardholder."""
     if dispute.status not in ("needs_response", "warning_needs_response"):
         raise Refused("dispute_unexpected_state", f"This dispute cannot be closed: its status is {dispute.status}.")
-    return _lost(dispute, dispute, charge, at)
+    return _lose(dispute, dispute, charge, at)
 
 
-def _updated(before: Dispute, after: Dispute) -> Changes:
+def _update(before: Dispute, after: Dispute) -> Changes:
     if after == before:
         return Changes(result=before)
     return Changes(
@@ -133,7 +133,7 @@ def _updated(before: Dispute, after: Dispute) -> Changes:
     )
 
 
-def _won(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes:
+def _win(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes:
     if before.inquiry:
         closed = msgspec.structs.replace(after, status="warning_closed")
         return Changes(
@@ -165,7 +165,7 @@ def _won(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes
     )
 
 
-def _lost(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes:
+def _lose(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes:
     status = "warning_closed" if before.inquiry else "lost"
     closed = msgspec.structs.replace(after, status=status)
     settled = (

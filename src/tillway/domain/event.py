@@ -112,7 +112,7 @@ def create_endpoint(fields: dict[str, Any], existing: Sequence[WebhookEndpoint],
             created=at.now,
             url=fields["url"],
             secret=secret,
-            enabled_events=_subscribed(fields["enabled_events"]),
+            enabled_events=_check_types(fields["enabled_events"]),
         ),
         {name: value for name, value in fields.items() if name not in ("url", "enabled_events")},
     )
@@ -126,12 +126,12 @@ def create_endpoint(fields: dict[str, Any], existing: Sequence[WebhookEndpoint],
 def update_endpoint(endpoint: WebhookEndpoint, fields: dict[str, Any]) -> Changes:
     given = dict(fields)
     if "enabled_events" in given:
-        given["enabled_events"] = _subscribed(given["enabled_events"])
+        given["enabled_events"] = _check_types(given["enabled_events"])
     after = changed(endpoint, given)
     return Changes(result=after, records=(after,) if after != endpoint else ())
 
 
-def _subscribed(types: Sequence[str]) -> tuple[str, ...]:
+def _check_types(types: Sequence[str]) -> tuple[str, ...]:
     """The types, each once. Refuses `*` beside others: whoever wrote that meant one of the two."""
     distinct = tuple(dict.fromkeys(types))
     if EVERYTHING in distinct and len(distinct) > 1:
@@ -155,7 +155,7 @@ def resend(event: Event, endpoints: Sequence[WebhookEndpoint], ids: Sequence[str
     )
 
 
-def delivered(event: Event, delivery: Delivery) -> Changes:
+def mark_delivered(event: Event, delivery: Delivery) -> Changes:
     """The endpoint has it. If it had been given up there, that is forgotten."""
     if delivery.endpoint not in event.undelivered:
         return Changes(deletes=(delivery.id,))
@@ -163,7 +163,7 @@ def delivered(event: Event, delivery: Delivery) -> Changes:
     return Changes(records=(msgspec.structs.replace(event, undelivered=left),), deletes=(delivery.id,))
 
 
-def given_up(event: Event, delivery: Delivery) -> Changes:
+def give_up(event: Event, delivery: Delivery) -> Changes:
     """The three days are over and the endpoint does not have it."""
     missing = tuple(dict.fromkeys((*event.undelivered, delivery.endpoint)))
     return Changes(records=(msgspec.structs.replace(event, undelivered=missing),), deletes=(delivery.id,))

@@ -62,7 +62,7 @@ def create(account: ExternalAccount, others: Sequence[ExternalAccount], *, defau
     kept = msgspec.structs.replace(account, default_for_currency=before is None or bool(default))
     return Changes(
         result=kept,
-        records=(kept, *_deposed(before, kept)),
+        records=(kept, *_unset_default(before, kept)),
         events=(EventDraft(type="account.external_account.created", record=kept),),
     )
 
@@ -85,7 +85,7 @@ def update(
     before = default_of([one for one in others if one.id != account.id], account.currency)
     return Changes(
         result=after,
-        records=(after, *_deposed(before, after)),
+        records=(after, *_unset_default(before, after)),
         events=(EventDraft(type="account.external_account.updated", record=after, previous=account),),
     )
 
@@ -107,7 +107,7 @@ def delete(account: ExternalAccount, others: Sequence[ExternalAccount]) -> Chang
     )
 
 
-def _deposed(before: ExternalAccount | None, now: ExternalAccount) -> tuple[ExternalAccount, ...]:
+def _unset_default(before: ExternalAccount | None, now: ExternalAccount) -> tuple[ExternalAccount, ...]:
     """The default that `now` takes the place of."""
     if before is None or not now.default_for_currency or before.id == now.id:
         return ()

@@ -66,7 +66,7 @@ def _is_for_a_customer(payout: Payout) -> bool:
     return payout.customer is not None and payout.recipient.email is not None
 
 
-def tried(task: EmailTask, at: Moment) -> EmailTask | None:
+def count_try(task: EmailTask, at: Moment) -> EmailTask | None:
     """The task as it stands while it is being sent: due again after the next wait. None where it was the last try.
 
     This is committed before anything is sent: a process that dies over a message has used a try up, and no other takes

@@ -35,7 +35,7 @@ def reference_of(id: str) -> str:
     return id.removeprefix("mandate_")[-35:].upper()
 
 
-def accepted(method: PaymentMethod, given: dict[str, Any], at: Moment, *, once: tuple[int, str] | None) -> Mandate:
+def accept(method: PaymentMethod, given: dict[str, Any], at: Moment, *, once: tuple[int, str] | None) -> Mandate:
     """The mandate that `given`, a `mandate_data[customer_acceptance]`, is the evidence of. `once`: amount and currency
     where it is for this one payment. An acceptance that does not say when it was given was given now."""
     return Mandate(

@@ -238,7 +238,7 @@ def to_do(order: Order, step: str) -> StepRecord | None:
     return None
 
 
-def done(order: Order, step: str, result: dict[str, Any], at: Moment, **fields: Any) -> Changes:
+def complete_step(order: Order, step: str, result: dict[str, Any], at: Moment, **fields: Any) -> Changes:
     """The order with `step` done, at the next. Where that is an end, its task goes and the event tells of it."""
     assert order.state == step, f"{order.id} is at {order.state}, not at {step}"
     following = WORKFLOW.state(WORKFLOW.state(step).next or "")
@@ -258,7 +258,7 @@ def done(order: Order, step: str, result: dict[str, Any], at: Moment, **fields: 
     )
 
 
-def failed(order: Order, step: str, failure: Failure, at: Moment) -> tuple[Order, Again | None]:
+def fail_step(order: Order, step: str, failure: Failure, at: Moment) -> tuple[Order, Again | None]:
     """The order after `step` failed: waiting to try it again, or at the handler."""
     record = order.step(step)
     assert record is not None and order.state == step
@@ -267,10 +267,10 @@ def failed(order: Order, step: str, failure: Failure, at: Moment) -> tuple[Order
     follows = after_failure(WORKFLOW.state(step), failure.type, failures)
     if isinstance(follows, Again):
         return msgspec.structs.replace(order, steps=_with_step(order.steps, tried)), follows
-    return caught(msgspec.structs.replace(order, steps=_with_step(order.steps, tried)), failure, at), None
+    return go_to_handler(msgspec.structs.replace(order, steps=_with_step(order.steps, tried)), failure, at), None
 
 
-def caught(order: Order, failure: Failure, at: Moment) -> Order:
+def go_to_handler(order: Order, failure: Failure, at: Moment) -> Order:
     """The order at the handler, with the error that brought it there. Refused where it has ended."""
     if order.state == HANDLER:
         return order

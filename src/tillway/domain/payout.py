@@ -100,7 +100,7 @@ def guard_id(currency: str) -> str:
     return f"pog_{currency}"
 
 
-def guarded(guard: PayoutGuard | None, currency: str, at: Moment, last: str | None = None) -> PayoutGuard:
+def move_guard(guard: PayoutGuard | None, currency: str, at: Moment, last: str | None = None) -> PayoutGuard:
     """The guard of that currency, moved on."""
     before = guard or PayoutGuard(id=guard_id(currency), created=at.now)
     return msgspec.structs.replace(before, latest=max(before.latest, at.now), last=last or before.last)
@@ -159,7 +159,7 @@ def create(
         fields,
     )
     payout = msgspec.structs.replace(payout, arrival_date=arrival_date(at.now, payout.method))
-    taken = _moved(payout, "payout", -amount_minor, "payouts", at)
+    taken = _movement_entry(payout, "payout", -amount_minor, "payouts", at)
     if funding == "balance":
         payout = msgspec.structs.replace(payout, entry=taken.id)
     attempt = Attempt(
@@ -176,7 +176,7 @@ def create(
     )
     return Changes(
         result=payout,
-        records=(payout, taken, *((guarded(guard, currency, at, id),) if funding == "balance" else ())),
+        records=(payout, taken, *((move_guard(guard, currency, at, id),) if funding == "balance" else ())),
         tasks=(attempt,),
         events=(EventDraft(type="payout.created", record=payout),),
     )
@@ -190,7 +190,7 @@ def settle(
         return Changes(result=payout, deletes=(attempt.id,))
     match outcome:
         case Succeeded():
-            return _paid(payout, attempt, outcome, at)
+            return _pay(payout, attempt, outcome, at)
         case Declined():
             return fail(payout, outcome, at)
         case NotSent() | Pending() | Unknown():
@@ -210,10 +210,10 @@ def _waiting(payout: Payout, attempt: Attempt, outcome: NotSent | Pending | Unkn
     if not isinstance(outcome, Pending) or payout.status != "pending":
         return Changes(result=payout, tasks=(attempt,))
     after = msgspec.structs.replace(payout, status="in_transit", bank_id=outcome.bank_id or payout.bank_id)
-    return Changes(result=after, records=(after,), tasks=(attempt,), events=_told(payout, after))
+    return Changes(result=after, records=(after,), tasks=(attempt,), events=_update_events(payout, after))
 
 
-def _paid(payout: Payout, attempt: Attempt, outcome: Succeeded, at: Moment) -> Changes:
+def _pay(payout: Payout, attempt: Attempt, outcome: Succeeded, at: Moment) -> Changes:
     after = msgspec.structs.replace(
         payout,
         status="paid",
@@ -232,8 +232,8 @@ def _paid(payout: Payout, attempt: Attempt, outcome: Succeeded, at: Moment) -> C
     return Changes(
         result=after,
         records=(after, handed_over),
-        deletes=(attempt.id, *_sealed(payout)),
-        events=_told(payout, after, "payout.paid"),
+        deletes=(attempt.id, *_sealed_ids(payout)),
+        events=_update_events(payout, after, "payout.paid"),
     )
 
 
@@ -243,7 +243,7 @@ def fail(payout: Payout, outcome: Declined, at: Moment) -> Changes:
         return Changes(result=payout)
     code = outcome.decline_code if outcome.decline_code in FAILURES else "could_not_process"
     assert code is not None
-    returned = _moved(
+    returned = _movement_entry(
         payout, "payout_failure", payout.amount_minor, _source(payout) if payout.status == "paid" else "payouts", at
     )
     after = msgspec.structs.replace(
@@ -258,8 +258,8 @@ def fail(payout: Payout, outcome: Declined, at: Moment) -> Changes:
     return Changes(
         result=after,
         records=(after, returned),
-        deletes=(*((payout.attempt,) if payout.attempt is not None else ()), *_sealed(payout)),
-        events=_told(payout, after, "payout.failed"),
+        deletes=(*((payout.attempt,) if payout.attempt is not None else ()), *_sealed_ids(payout)),
+        events=_update_events(payout, after, "payout.failed"),
     )
 
 
@@ -272,7 +272,7 @@ def cancel(payout: Payout, attempt: Attempt | None, at: Moment) -> Changes:
             if payout.status == "pending"
             else f"Payout {payout.id} cannot be canceled because it has a status of {payout.status}.",
         )
-    returned = _moved(payout, "payout_cancel", payout.amount_minor, "payouts", at)
+    returned = _movement_entry(payout, "payout_cancel", payout.amount_minor, "payouts", at)
     after = msgspec.structs.replace(
         payout,
         status="canceled",
@@ -283,8 +283,8 @@ def cancel(payout: Payout, attempt: Attempt | None, at: Moment) -> Changes:
     return Changes(
         result=after,
         records=(after, returned),
-        deletes=(attempt.id, *_sealed(payout)),
-        events=_told(payout, after, "payout.canceled"),
+        deletes=(attempt.id, *_sealed_ids(payout)),
+        events=_update_events(payout, after, "payout.canceled"),
     )
 
 
@@ -292,10 +292,10 @@ def update(payout: Payout, fields: dict[str, Any]) -> Changes:
     after = changed(payout, fields)
     if after == payout:
         return Changes(result=payout)
-    return Changes(result=after, records=(after,), events=_told(payout, after))
+    return Changes(result=after, records=(after,), events=_update_events(payout, after))
 
 
-def _moved(payout: Payout, type: EntryType, amount_minor: int, against: str, at: Moment) -> Entry:
+def _movement_entry(payout: Payout, type: EntryType, amount_minor: int, against: str, at: Moment) -> Entry:
     """Money that leaves (negative) or comes back to (positive) where the payout takes it from."""
     if payout.funding == "balance":
         return balance_entry(
@@ -327,10 +327,10 @@ def _source(payout: Payout) -> str:
     return f"{'receivable' if payout.funding == 'balance' else 'provider'}:{payout.connector}"
 
 
-def _sealed(payout: Payout) -> tuple[str, ...]:
+def _sealed_ids(payout: Payout) -> tuple[str, ...]:
     return (payout.recipient.vault,) if payout.recipient.vault is not None else ()
 
 
-def _told(before: Payout, after: Payout, type: str | None = None) -> tuple[EventDraft, ...]:
+def _update_events(before: Payout, after: Payout, type: str | None = None) -> tuple[EventDraft, ...]:
     updated = EventDraft(type="payout.updated", record=after, previous=before)
     return (EventDraft(type=type, record=after), updated) if type is not None else (updated,)

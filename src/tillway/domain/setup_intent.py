@@ -60,7 +60,7 @@ def create(fields: dict[str, Any], at: Moment, *, secret: str) -> Changes:
     setup = changed(SetupIntent(id=at.new_id("seti"), created=at.now, secret=secret), fields)
     if setup.method is not None:
         setup = _with(setup, status="requires_confirmation")
-    return _saved(setup, "setup_intent.created")
+    return _save(setup, "setup_intent.created")
 
 
 def update(setup: SetupIntent, fields: dict[str, Any]) -> Changes:
@@ -84,7 +84,7 @@ def cancel(setup: SetupIntent, reason: str | None, latest: SetupAttempt | None) 
             f"one of the following statuses may be canceled: {', '.join(CONFIRMABLE)}.",
         )
     canceled = _with(setup, status="canceled", cancellation_reason=reason, challenge=None)
-    return _saved(canceled, "setup_intent.canceled").then(_abandoned(latest, canceled))
+    return _save(canceled, "setup_intent.canceled").then(_abandon_attempt(latest, canceled))
 
 
 def confirm(
@@ -105,22 +105,22 @@ def confirm(
     method = _confirmable(setup, method, customer, mandate)
     # From here it is an attempt, and its outcome is kept.
     setup = _with(setup, method=method.id, mandate=mandate, last_error=None, challenge=None)
-    before = _abandoned(latest, setup)
+    before = _abandon_attempt(latest, setup)
     objection = issuer_objection(method)
     if objection is not None:
-        return before.then(_failed(setup, method, objection, _attempt(setup, method, at)))
+        return before.then(_fail(setup, method, objection, _attempt(setup, method, at)))
     if method.card is None or setup.authenticated or not _needs_authentication(setup, method.card):
-        return before.then(_done(setup, method, customer, _attempt(setup, method, at)))
+        return before.then(_succeed(setup, method, customer, _attempt(setup, method, at)))
     match method.card.authentication:
         case "frictionless":
             authenticated = _with(setup, authenticated=True)
-            return before.then(_done(authenticated, method, customer, _attempt(authenticated, method, at)))
+            return before.then(_succeed(authenticated, method, customer, _attempt(authenticated, method, at)))
         case "error":
-            return before.then(_failed(setup, method, _unauthenticated(), _attempt(setup, method, at)))
+            return before.then(_fail(setup, method, _authentication_failure(), _attempt(setup, method, at)))
         case "challenge":
             attempt = _attempt(setup, method, at)
             waiting = _with(setup, status="requires_action", challenge=challenge_url, latest_attempt=attempt.id)
-            saved = _saved(waiting, "setup_intent.requires_action")
+            saved = _save(waiting, "setup_intent.requires_action")
             return before.then(msgspec.structs.replace(saved, records=(*saved.records, attempt)))
         case other:
             raise AssertionError(f"unknown way to authenticate {other!r}")
@@ -188,11 +188,11 @@ def challenged(
         raise _unexpected(setup, "This SetupIntent is not waiting for an authentication.")
     setup = _with(setup, challenge=None)
     if not passed:
-        return _failed(setup, method, _unauthenticated(), attempt)
+        return _fail(setup, method, _authentication_failure(), attempt)
     if customer is not None:
         must_exist(customer, "customer")
     usable(method, customer=setup.customer)
-    return _done(_with(setup, authenticated=True), method, customer, attempt)
+    return _succeed(_with(setup, authenticated=True), method, customer, attempt)
 
 
 def _needs_authentication(setup: SetupIntent, card: CardFacts) -> bool:
@@ -212,7 +212,7 @@ def _needs_authentication(setup: SetupIntent, card: CardFacts) -> bool:
             raise AssertionError(f"unknown 3-D Secure manner {other!r}")
 
 
-def _done(setup: SetupIntent, method: PaymentMethod, customer: Customer | None, attempt: SetupAttempt) -> Changes:
+def _succeed(setup: SetupIntent, method: PaymentMethod, customer: Customer | None, attempt: SetupAttempt) -> Changes:
     """The card is kept. Its security code is not: this was the attempt that it came for."""
     kept = without_cvc(msgspec.structs.replace(method, set_up=True))
     after_use = kept.result
@@ -222,15 +222,17 @@ def _done(setup: SetupIntent, method: PaymentMethod, customer: Customer | None, 
         changes = changes.then(attach(after_use, customer))
     after = _with(setup, status="succeeded", challenge=None, latest_attempt=attempt.id)
     told = msgspec.structs.replace(attempt, status="succeeded", authenticated=setup.authenticated)
-    saved = _saved(after, "setup_intent.succeeded")
+    saved = _save(after, "setup_intent.succeeded")
     return changes.then(msgspec.structs.replace(saved, records=(*saved.records, told)))
 
 
-def _failed(setup: SetupIntent, method: PaymentMethod, why: Refused, attempt: SetupAttempt) -> Changes:
+def _fail(setup: SetupIntent, method: PaymentMethod, why: Refused, attempt: SetupAttempt) -> Changes:
     spent = without_cvc(method)
     unused = spent.result
     assert isinstance(unused, PaymentMethod)
-    error = PaymentError(code=why.code, decline_code=why.decline_code, message=why.message, method=_shown(unused))
+    error = PaymentError(
+        code=why.code, decline_code=why.decline_code, message=why.message, method=_strip_vault_ids(unused)
+    )
     after = _with(
         setup,
         status="requires_payment_method",
@@ -240,7 +242,7 @@ def _failed(setup: SetupIntent, method: PaymentMethod, why: Refused, attempt: Se
         last_error=error,
         latest_attempt=attempt.id,
     )
-    saved = _saved(after, "setup_intent.setup_failed")
+    saved = _save(after, "setup_intent.setup_failed")
     return spent.then(
         msgspec.structs.replace(
             saved,
@@ -252,7 +254,7 @@ def _failed(setup: SetupIntent, method: PaymentMethod, why: Refused, attempt: Se
     )
 
 
-def _unauthenticated() -> Refused:
+def _authentication_failure() -> Refused:
     return Refused("setup_intent_authentication_failure", RULES["setup_intent_authentication_failure"].message)
 
 
@@ -262,14 +264,14 @@ def _attempt(setup: SetupIntent, method: PaymentMethod, at: Moment) -> SetupAtte
         created=at.now,
         setup=setup.id,
         status="requires_action",
-        method=_shown(method),
+        method=_strip_vault_ids(method),
         customer=setup.customer,
         usage=setup.usage,
         authenticated=setup.authenticated,
     )
 
 
-def _shown(method: PaymentMethod) -> PaymentMethod:
+def _strip_vault_ids(method: PaymentMethod) -> PaymentMethod:
     """What an attempt remembers of a method: not where the vault keeps its card or account."""
     if method.bank is not None:
         return msgspec.structs.replace(method, bank=without_number(method.bank))
@@ -278,7 +280,7 @@ def _shown(method: PaymentMethod) -> PaymentMethod:
     return msgspec.structs.replace(method, card=msgspec.structs.replace(method.card, vault=None, cvc=None))
 
 
-def _abandoned(latest: SetupAttempt | None, setup: SetupIntent) -> Changes:
+def _abandon_attempt(latest: SetupAttempt | None, setup: SetupIntent) -> Changes:
     if latest is None or latest.status != "requires_action":
         return Changes(result=setup)
     return Changes(result=setup, records=(msgspec.structs.replace(latest, status="abandoned"),))
@@ -288,7 +290,7 @@ def _with(setup: SetupIntent, **fields: Any) -> SetupIntent:
     return msgspec.structs.replace(setup, **fields)
 
 
-def _saved(setup: SetupIntent, type: str) -> Changes:
+def _save(setup: SetupIntent, type: str) -> Changes:
     return Changes(result=setup, records=(setup,), events=(EventDraft(type=type, record=setup),))
 
 

@@ -63,7 +63,7 @@ def adjust(customer: Customer, amount_minor: int, currency: str, fields: dict[st
             "customer's balance is never above zero here.",
             param="amount",
         )
-    return _moved(customer, amount_minor, currency, "adjustment", at, fields=fields)
+    return _move(customer, amount_minor, currency, "adjustment", at, fields=fields)
 
 
 def covers(customer: Customer, amount_minor: int) -> bool:
@@ -74,7 +74,7 @@ def covers(customer: Customer, amount_minor: int) -> bool:
 def spend(customer: Customer, amount_minor: int, currency: str, *, source: str, at: Moment) -> Changes:
     """Pay the charge `source` out of the credit, which covers it."""
     assert customer.currency == currency and covers(customer, amount_minor) and amount_minor > 0
-    return _moved(customer, amount_minor, currency, "applied_to_invoice", at, source=source)
+    return _move(customer, amount_minor, currency, "applied_to_invoice", at, source=source)
 
 
 def return_to(customer: Customer, amount_minor: int, currency: str, *, source: str, at: Moment) -> Changes:
@@ -87,7 +87,7 @@ def return_to(customer: Customer, amount_minor: int, currency: str, *, source: s
             param="charge",
         )
     assert customer.currency == currency and amount_minor > 0
-    return _moved(customer, -amount_minor, currency, "unapplied_from_invoice", at, source=source)
+    return _move(customer, -amount_minor, currency, "unapplied_from_invoice", at, source=source)
 
 
 def check_currency_of(customer: Customer, currency: str) -> None:
@@ -107,7 +107,7 @@ def update(movement: CustomerBalanceTransaction, fields: dict[str, Any]) -> Chan
     return Changes(result=after, records=(after,) if after != movement else ())
 
 
-def _moved(
+def _move(
     customer: Customer,
     amount_minor: int,
     currency: str,

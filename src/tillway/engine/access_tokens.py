@@ -8,7 +8,7 @@ import msgspec
 from tillway.domain.account import SYSTEM
 from tillway.domain.credentials import SCOPES, TOKEN_SECONDS, Audience, Grant, SigningKey
 from tillway.domain.refusal import Refused
-from tillway.engine.audit.entries import Author, audited
+from tillway.engine.audit.entries import Author, build_writes
 from tillway.engine.clock import Clock
 from tillway.engine.ids import random_text
 from tillway.store.codec import decode
@@ -70,7 +70,7 @@ class AccessTokens:
             raise Refused("access_token_invalid", f"An access token has at most {TOKEN_LENGTH_MAX} characters.")
         audiences: dict[str, Audience] = {self.issuer + path: name for name, path in _AUDIENCES.items()}
         try:
-            key = await self._named(self._signer.key_id(token), now)
+            key = await self._find_key(self._signer.key_id(token), now)
             claims = self._signer.claims(token, key, issuer=self.issuer, audiences=list(audiences), now=int(now))
         except TokenUnfit as unfit:
             if unfit.expired:
@@ -91,7 +91,7 @@ class AccessTokens:
             expires_at=int(claims["exp"]),
         )
 
-    async def published(self, *, now: float) -> list[dict[str, str]]:
+    async def public_keys(self, *, now: float) -> list[dict[str, str]]:
         """The public keys whose tokens are taken, newest first: a JWK set (RFC 7517)."""
         keys = await self._live(now)
         return [{**key.public, "kid": key.id, "alg": "ES256", "use": "sig"} for key in keys]
@@ -104,8 +104,8 @@ class AccessTokens:
         for _ in range(ROTATIONS_MAX):
             await self._look()
             new = self._signer.new_key(f"jwk_{random_text(16)}", created=int(now))
-            replaced = [(version, key, _retired(key, int(now))) for key, version in self._signing()]
-            writes = audited(SYSTEM, by, self._clock.moment(), (ABSENT, None, new), *replaced)
+            replaced = [(version, key, _retire(key, int(now))) for key, version in self._signing()]
+            writes = build_writes(SYSTEM, by, self._clock.moment(), (ABSENT, None, new), *replaced)
             try:
                 await self._store.commit(writes)
             except Conflict:
@@ -127,7 +127,7 @@ class AccessTokens:
                 await self._look()
             return max(self._signing(), key=lambda held: (held[0].created, held[0].id))[0]
 
-    async def _named(self, id: str, now: float) -> SigningKey:
+    async def _find_key(self, id: str, now: float) -> SigningKey:
         keys = {key.id: key for key in await self._live(now)}
         if id not in keys and now - self._read_at >= LOOK_AGAIN_SECONDS:
             self.forget()
@@ -156,5 +156,5 @@ class AccessTokens:
         return [(key, version) for key, version in self._keys.values() if key.retired_at is None]
 
 
-def _retired(key: SigningKey, now: int) -> SigningKey:
+def _retire(key: SigningKey, now: int) -> SigningKey:
     return msgspec.structs.replace(key, retired_at=now, expires_at=now + VERIFIES_SECONDS)

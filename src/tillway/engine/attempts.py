@@ -38,7 +38,7 @@ from tillway.connectors.transport import converse, listen
 from tillway.domain import dispute, payment_intent
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.attempt import Attempt, reference_of
-from tillway.domain.charge import Charge, full_descriptor, warned
+from tillway.domain.charge import Charge, full_descriptor, warn_of_fraud
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.mandate import reference_of as reference_of_mandate
@@ -51,7 +51,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
-from tillway.engine.recipients import revealed
+from tillway.engine.recipients import reveal
 from tillway.engine.settlers import TAKEN_BACK, Settling, charge_of, revoke_mandate, settler_of
 from tillway.engine.telemetry import Telemetry, note, note_id
 from tillway.sandbox.cards import ALIAS_CVC, by_alias
@@ -266,7 +266,7 @@ class Attempts:
             return await self._authorization(load, scope, attempt, operation, cvc)
         if attempt.kind == "payout":
             paid_out = await load.get(Payout, attempt.subject)
-            recipient = await revealed(self.vault, scope_key, paid_out.recipient)
+            recipient = await reveal(self.vault, scope_key, paid_out.recipient)
             return msgspec.structs.replace(
                 operation, recipient=recipient, statement_descriptor=paid_out.statement_descriptor
             )
@@ -498,7 +498,7 @@ class Attempts:
         async def work(load: Load, at: Moment) -> Changes:
             charge = await load.get(Charge, f"ch_{suffix}")
             if notice.stage == "warning":
-                return warned(charge)
+                return warn_of_fraud(charge)
             changes = dispute.open_dispute(
                 charge,
                 reason=notice.reason or "general",

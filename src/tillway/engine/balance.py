@@ -54,7 +54,7 @@ async def fold(engine: Engine, scope_key: str) -> Fold:
             id=BALANCES_ID,
             created=now,
             accounts=dict(accounts),
-            merchant=_matured(merchant, now),
+            merchant=_merge_available(merchant, now),
             until=horizon,
             entries=entries,
         )
@@ -93,7 +93,7 @@ async def _add(
     return count
 
 
-def _matured(merchant: Totals, now: int) -> Totals:
+def _merge_available(merchant: Totals, now: int) -> Totals:
     """The same sums with everything that is available already under one time."""
     matured: Totals = defaultdict(int)
     for place, amount_minor in merchant.items():

@@ -90,7 +90,7 @@ class CardVault:
             cvc=cvc_id,
         )
         if known is not None:
-            facts = _mannered(facts, known, cvc=checked.cvc is not None, address=address)
+            facts = _apply_test_card(facts, known, cvc=checked.cvc is not None, address=address)
         return facts, tuple(records)
 
     def seen(self, scope_key: str, number: str, exp_month: int, exp_year: int) -> CardFacts:
@@ -122,7 +122,7 @@ class CardVault:
             fingerprint=self.vault.fingerprint(scope_key, Secret(known.number)),
             alias=alias,
         )
-        facts = _mannered(facts, known, cvc=True, address={})
+        facts = _apply_test_card(facts, known, cvc=True, address={})
         if len(self._aliases) >= ALIASES_MAX:
             self._aliases.clear()
         self._aliases[scope_key, alias] = facts
@@ -159,7 +159,7 @@ class CardVault:
         known = by_account_alias(alias) if scope_key.endswith("t") else None
         if known is None:
             return None
-        number, facts = _checked_account(known.type, _given(known), known.type)
+        number, facts = _checked_account(known.type, _account_parameters(known), known.type)
         fingerprint = self._account_print(scope_key, number, facts)
         return known.type, msgspec.structs.replace(facts, alias=alias, fingerprint=fingerprint)
 
@@ -217,7 +217,7 @@ def _checked_account(type: str, given: dict[str, Any], param: str) -> tuple[Secr
     )
 
 
-def _given(known: TestAccount) -> dict[str, Any]:
+def _account_parameters(known: TestAccount) -> dict[str, Any]:
     if known.type == "sepa_debit":
         return {"iban": known.number}
     return {"account_number": known.number, "routing_number": known.routing_number}
@@ -239,7 +239,7 @@ def postal(card: dict[str, Any]) -> dict[str, str]:
     return {name: card[field] for field, name in ADDRESS_FIELDS if card.get(field) is not None}
 
 
-def _mannered(facts: CardFacts, known: TestCard, *, cvc: bool, address: dict[str, Any]) -> CardFacts:
+def _apply_test_card(facts: CardFacts, known: TestCard, *, cvc: bool, address: dict[str, Any]) -> CardFacts:
     """`facts` with the manners of the documented test card."""
     decline = known.charge if known.attach == "decline" else None
     return msgspec.structs.replace(

@@ -43,7 +43,7 @@ class ConfiguredConnections:
     async def default(self, scope: Scope) -> Connection:
         await self._fresh()
         name = self._defaults.get(scope.mode, SIMULATOR)
-        connection = self._opened(scope.mode, name)
+        connection = self._open_connection(scope.mode, name)
         if connection is None and (scope.mode, name) in self._configs:
             raise Refused("busy", f"The connector {name!r} cannot be set up now; the server's log says why.")
         if connection is None:
@@ -52,9 +52,9 @@ class ConfiguredConnections:
 
     async def named(self, name: str, scope: Scope) -> Connection | None:
         await self._fresh()
-        return self._opened(scope.mode, name)
+        return self._open_connection(scope.mode, name)
 
-    def _opened(self, mode: Mode, name: str) -> Connection | None:
+    def _open_connection(self, mode: Mode, name: str) -> Connection | None:
         place = (mode, name)
         config = self._configs.get(place)
         if config is None and name == SIMULATOR and mode == "test":
@@ -83,10 +83,10 @@ class ConfiguredConnections:
             return
         if self._refreshing is None:
             self._refreshing = asyncio.ensure_future(self._refresh())
-            self._refreshing.add_done_callback(self._refreshed)
+            self._refreshing.add_done_callback(self._on_refreshed)
         await asyncio.shield(self._refreshing)
 
-    def _refreshed(self, task: "asyncio.Task[None]") -> None:
+    def _on_refreshed(self, task: "asyncio.Task[None]") -> None:
         self._refreshing = None
         if not task.cancelled():
             task.exception()  # It counts as seen, also where everybody has stopped waiting.
@@ -113,7 +113,7 @@ class ConfiguredConnections:
 _SIMULATOR_CONFIG = ConnectorConfig(id="con_test_simulator", created=0, name=SIMULATOR, kind=SIMULATOR, mode="test")
 
 
-def described(config: ConnectorConfig) -> dict[str, object]:
+def describe(config: ConnectorConfig) -> dict[str, object]:
     """A configuration as an operator may see it: without the values of its settings."""
     return {
         "id": config.id,

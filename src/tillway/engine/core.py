@@ -152,7 +152,7 @@ class Engine:
             seen = None
             at = self.clock.moment()
             changes = await in_span(self.telemetry, "decision", "step", work(load, at))
-            attempts = self._claimed(changes, at) if changes.tasks else ()
+            attempts = self._claim_new_attempts(changes, at) if changes.tasks else ()
             # One that waits for its time is nobody's to wait for: the caller is answered now.
             under_way = attempts and not final and any(attempt.state != "scheduled" for attempt in attempts)
             status, body = 0, b""
@@ -162,7 +162,7 @@ class Engine:
                 await self._answer(caller, load, changes, forgiving=False)
             held = await self._idempotency(caller, load, completes, status, body, at)
             if completes and status and held is None:
-                status, body = _as_told(load, completes, status, body)
+                status, body = _stored_answer(load, completes, status, body)
             writes, queues = await self._writes(caller, load, changes, attempts, held, at)
             if self.clock.now_ms() - at.now_ms > COMMIT_WITHIN_MS:
                 raise Refused("busy")
@@ -179,7 +179,7 @@ class Engine:
         entry = msgspec.structs.replace(_audit_entry(caller, (), self.clock.moment()), detail=detail)
         await self._commit(caller, [write_of(caller.scope_key, entry, ABSENT)], "")
 
-    def _claimed(self, changes: Changes, at: Moment) -> tuple[Attempt, ...]:
+    def _claim_new_attempts(self, changes: Changes, at: Moment) -> tuple[Attempt, ...]:
         """The attempts among the tasks. A new one is born claimed: this process performs it at once, and others find it
         when the lease has run out."""
         until_ms = at.now_ms + self.settings.lease_ms
@@ -208,7 +208,7 @@ class Engine:
         doubted = False
         for _ in range(COMMITS_MAX):
             try:
-                await self._flushed(writes)
+                await self._commit_measured(writes)
                 return True
             except Conflict as conflict:
                 if doubted:
@@ -232,7 +232,7 @@ class Engine:
                 raise Refused("busy") from None
         raise Refused("busy")
 
-    async def _flushed(self, writes: Sequence[Write]) -> None:
+    async def _commit_measured(self, writes: Sequence[Write]) -> None:
         """One commit at the store, and how it went."""
         outcome, began = "unknown", time.perf_counter()
         try:
@@ -360,7 +360,7 @@ class Engine:
         self._endpoints.pop(scope_key, None)
 
 
-def _as_told(load: Load, completes: str, status: int, body: bytes) -> tuple[int, bytes]:
+def _stored_answer(load: Load, completes: str, status: int, body: bytes) -> tuple[int, bytes]:
     """What the key was answered with already, by a notice or by whoever took the attempt over; else this answer."""
     told = load.seen.get(completes, NOWHERE)[1]
     if isinstance(told, IdempotencyRecord) and told.status:

@@ -10,7 +10,7 @@ from typing import Protocol, assert_never
 
 from tillway.domain.account import SYSTEM, Account, scope_of
 from tillway.domain.customer import Customer
-from tillway.domain.mail import Delayed, EmailTask, Handed, Posted, Rejected, tried
+from tillway.domain.mail import Delayed, EmailTask, Handed, Posted, Rejected, count_try
 from tillway.domain.money import minor_to_major
 from tillway.domain.payout import Payout
 from tillway.domain.record import Changes, Moment
@@ -46,7 +46,7 @@ class Mail:
             task = await load.maybe(EmailTask, id)
             if task is None:
                 return Changes()
-            moved = tried(task, at)
+            moved = count_try(task, at)
             if moved is None:
                 log.error("an e-mail was given up: no mail server took it", extra={"task": id, "payout": task.payout})
                 return Changes(deletes=(id,))
@@ -85,10 +85,10 @@ class Mail:
             return None
         scope = scope_of(load.scope_key)
         account = await self.engine.load(SYSTEM).maybe(Account, scope.account)
-        return written(task, payout, sender=self.sender, merchant=account.name if account is not None else "")
+        return compose(task, payout, sender=self.sender, merchant=account.name if account is not None else "")
 
 
-def written(task: EmailTask, payout: Payout, *, sender: str, merchant: str) -> EmailMessage:
+def compose(task: EmailTask, payout: Payout, *, sender: str, merchant: str) -> EmailMessage:
     """The message that tells of `payout`. A repeat of it is the same to the byte, with the same Message-ID."""
     name = "".join(filter(str.isprintable, " ".join(merchant.split())))[:100]
     amount = f"{minor_to_major(payout.amount_minor, payout.currency)} {payout.currency.upper()}"

@@ -35,7 +35,7 @@ async def unseal(vault: CardVault, scope_key: str, id: str | None) -> AccountCon
     return vault.vault.open_account(scope_key, id, _account(record.sealed))
 
 
-async def revealed(vault: CardVault, scope_key: str, recipient: Recipient) -> port.Recipient | None:
+async def reveal(vault: CardVault, scope_key: str, recipient: Recipient) -> port.Recipient | None:
     """The recipient as the provider must see it, for one call; None where the payout has settled since.
 
     A bank account is an IBAN, or `<routing number>/<account number>`.

@@ -96,10 +96,10 @@ class Runner:
         for row in rows:
             task = asyncio.create_task(self._work(queue, row))
             self._busy[queue].add(task)
-            task.add_done_callback(partial(self._done, queue))
+            task.add_done_callback(partial(self._on_done, queue))
         return len(rows)
 
-    def _done(self, queue: str, task: asyncio.Task[None]) -> None:
+    def _on_done(self, queue: str, task: asyncio.Task[None]) -> None:
         busy = self._busy[queue]
         busy.discard(task)
         if len(busy) == AT_ONCE_MAX - 1:

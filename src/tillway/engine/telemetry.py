@@ -115,10 +115,10 @@ SILENT: Telemetry = _Silent()
 def in_span(telemetry: Telemetry, name: str, kind: SpanKind, work: Awaitable[T]) -> Awaitable[T]:
     """`work`, in a span of its own. Where nobody traces it is left as it is: a payment has three such steps, and empty
     spans around them cost it one per cent."""
-    return _spanned(telemetry, name, kind, work) if telemetry.tracing else work
+    return _run_in_span(telemetry, name, kind, work) if telemetry.tracing else work
 
 
-async def _spanned(telemetry: Telemetry, name: str, kind: SpanKind, work: Awaitable[T]) -> T:
+async def _run_in_span(telemetry: Telemetry, name: str, kind: SpanKind, work: Awaitable[T]) -> T:
     with telemetry.span(name, kind):
         return await work
 

@@ -16,11 +16,11 @@ from tillway.http.contract import Dialect
 from tillway.http.errors import challenge, discreet, internal_error
 from tillway.http.idempotency import answer_once
 from tillway.http.messages import Request, Response
-from tillway.http.params import without_nulls
-from tillway.http.render import Renderer, encode, narrowed
+from tillway.http.params import drop_nulls
+from tillway.http.render import Renderer, encode, narrow_for_publishable_key
 from tillway.http.request_log import RequestLog
 from tillway.http.routes import DIALECT_ROUTES, NO_PARAMS, ROUTES, Answer, Call, Page, Plain, Route, Router
-from tillway.http.shapes import check_expansions, expand, shaped
+from tillway.http.shapes import check_expansions, expand, render_record
 from tillway.http.throttle import Limits, Throttle, Throttled
 from tillway.http.versions import CURRENT, check_parameters, check_version
 from tillway.http.wire import parse_body, parse_json, parse_query
@@ -61,9 +61,9 @@ class Api:
         method = request.method if request.method in _METHODS else "OTHER"
         facts: dict[str, Fact] = {}
         if telemetry.telling:
-            response, route = await self._told(request, request_id, caller, method, facts)
+            response, route = await self._handle_in_span(request, request_id, caller, method, facts)
         else:
-            response, route = await self._handled(request, request_id, caller)
+            response, route = await self._respond(request, request_id, caller)
         telemetry.request(method, route, response.status, time.perf_counter() - began, facts)
         return response
 
@@ -72,20 +72,20 @@ class Api:
         request_id = f"req_{random_text(14)}"
         found = self.router.find(path)
         dialect = next(iter(found[0].values())).dialect if found is not None else None
-        status, body = self._refusal(
+        status, body = self._render_refusal(
             Caller(scope=NOBODY, scope_key=NOBODY.key, request_id=request_id), dialect, refused
         )
         return Response(status, [("request-id", request_id), ("content-type", "application/json")], body)
 
-    async def _told(
+    async def _handle_in_span(
         self, request: Request, request_id: str, caller: Caller, method: str, facts: dict[str, Fact]
     ) -> tuple[Response, str]:
-        """As `_handled`, in a span, with the facts that are noted meanwhile in `facts`."""
+        """Respond within a span. Facts that the handler notes are gathered in `facts`."""
         facts["request"] = request_id
         token = begin_facts(facts)
         try:
             with self.platform.engine.telemetry.span("request", "request", request.headers) as span:
-                response, route = await self._handled(request, request_id, caller)
+                response, route = await self._respond(request, request_id, caller)
                 if caller.scope is not NOBODY:
                     facts |= {
                         "account": caller.scope.account,
@@ -97,30 +97,30 @@ class Api:
             end_facts(token)
         return response, route
 
-    async def _handled(self, request: Request, request_id: str, caller: Caller) -> tuple[Response, str]:
+    async def _respond(self, request: Request, request_id: str, caller: Caller) -> tuple[Response, str]:
         """The answer, and the pattern of the route that gave it."""
         pattern = UNMATCHED
         headers: list[tuple[str, str]] = [("request-id", request_id)]
         content_type = "application/json"
         dialect: Dialect | None = None
         try:
-            methods, ids = self._routes(request)
+            methods, ids = self._find_routes(request)
             pattern = next(iter(methods.values())).path
             dialect = next(iter(methods.values())).dialect
-            route = _of_method(request, methods)
+            route = _route_for_method(request, methods)
             raw: dict[str, Any] | None = None
             if dialect is not None:
                 caller.source_api, caller.presenter = dialect.source_api, route.presenter
-                raw = without_nulls(self._raw(request, dialect), route.params)
+                raw = drop_nulls(self._parse_parameters(request, dialect), route.params)
             await identify_caller(self.authenticator, self.throttle, request, route, caller, raw)
-            answer = await self._answer(request, route, ids, caller, headers, raw)
+            answer = await self._call_handler(request, route, ids, caller, headers, raw)
             if isinstance(answer, Plain):
                 status, body, content_type = answer.status, answer.body, answer.content_type
                 headers += answer.headers
                 if status == 401:
-                    self.throttle.failed(request.client_ip)
+                    self.throttle.count_failure(request.client_ip)
             else:
-                status, body = await self._body(route, caller, answer)
+                status, body = await self._render_answer(route, caller, answer)
                 if isinstance(answer, Done | Record):
                     note_record(answer.record if isinstance(answer, Done) else answer)
                 if isinstance(answer, Done) and answer.refusal is not None:
@@ -129,15 +129,15 @@ class Api:
             refused = stopped if isinstance(stopped, Refused) else Refused("busy")
             if isinstance(stopped, Unavailable):
                 log.error("the store cannot be read", extra={"request": request_id, "why": str(stopped)})
-            status, body = self._refusal(caller, dialect, refused)
-            self._remember(request, caller, refused, status)
+            status, body = self._render_refusal(caller, dialect, refused)
+            self._log_refusal(request, caller, refused, status)
             note("code", refused.code)
             headers += self._headers_of(refused, request)
         except Exception:
             log.exception("a request failed inside", extra={"request": request_id, "route": pattern})
             note("code", "internal")
             if dialect is not None:
-                status, body = self._refusal(caller, dialect, Refused("internal"))
+                status, body = self._render_refusal(caller, dialect, Refused("internal"))
             else:
                 status, document = internal_error(request_id=request_id, base_url=self.renderer.base_url)
                 body = encode(document)
@@ -157,14 +157,14 @@ class Api:
             self.platform.engine.telemetry.throttled(refused.limit)
             headers.append(("retry-after", str(refused.retry_after)))
         elif RULES[refused.code].status == 401:
-            self.throttle.failed(request.client_ip)
+            self.throttle.count_failure(request.client_ip)
         if refused.code in ("busy", "lock_timeout", "idempotency_key_in_use", "rate_limit"):
             headers.append(("stripe-should-retry", "true"))
         if (asks_for := challenge(refused)) is not None:
             headers.append(("www-authenticate", asks_for))
         return headers
 
-    def _remember(self, request: Request, caller: Caller, refused: Refused, status: int) -> None:
+    def _log_refusal(self, request: Request, caller: Caller, refused: Refused, status: int) -> None:
         """Keep what `request_log_url` will be asked for: nothing of the parameters but the name of the wrong one."""
         if caller.scope is not NOBODY and caller.request_id is not None:
             self.request_log.keep(
@@ -183,14 +183,14 @@ class Api:
                 },
             )
 
-    def _refusal(self, caller: Caller, dialect: Dialect | None, refused: Refused) -> tuple[int, bytes]:
+    def _render_refusal(self, caller: Caller, dialect: Dialect | None, refused: Refused) -> tuple[int, bytes]:
         if dialect is None:
             return self.renderer.refusal(caller, refused)
         refused.message = discreet(refused.message)
-        status, answer = dialect.refused(refused, caller.request_id or "")
+        status, answer = dialect.render_refusal(refused, caller.request_id or "")
         return status, encode(answer)
 
-    def _routes(self, request: Request) -> tuple[dict[str, Route], tuple[str, ...]]:
+    def _find_routes(self, request: Request) -> tuple[dict[str, Route], tuple[str, ...]]:
         found = self.router.find(request.path)
         if found is None:
             raise Refused(
@@ -200,7 +200,7 @@ class Api:
             )
         return found
 
-    async def _answer(
+    async def _call_handler(
         self,
         request: Request,
         route: Route,
@@ -213,11 +213,11 @@ class Api:
             if route.params is NO_PARAMS:
                 params = {}
             else:
-                params = route.params.validate(raw if raw is not None else self._raw(request, None))
+                params = route.params.validate(raw if raw is not None else self._parse_parameters(request, None))
             return await route.handler(Call(self.platform, caller, params, ids, dict(request.headers), request.body))
         if raw is None:
             caller.api_version = check_version(request.headers.get("stripe-version"))
-            raw = self._raw(request, None)
+            raw = self._parse_parameters(request, None)
             check_parameters(raw, caller.api_version)
         params = route.params.validate(raw)
         caller.expand = tuple(params.get("expand") or ())
@@ -229,7 +229,7 @@ class Api:
             return await route.handler(call)
         return await answer_once(self.platform, request, route, call, key, raw, headers)
 
-    def _raw(self, request: Request, dialect: Dialect | None) -> dict[str, Any]:
+    def _parse_parameters(self, request: Request, dialect: Dialect | None) -> dict[str, Any]:
         if request.method in ("GET", "DELETE") and not request.body:
             return parse_query(request.query)
         if dialect is not None:
@@ -239,7 +239,7 @@ class Api:
             body = {**parse_query(request.query), **body}
         return body
 
-    async def _body(self, route: Route, caller: Caller, answer: Answer) -> tuple[int, bytes]:
+    async def _render_answer(self, route: Route, caller: Caller, answer: Answer) -> tuple[int, bytes]:
         if isinstance(answer, Done):
             return answer.status, answer.body
         if isinstance(answer, Record):
@@ -248,7 +248,9 @@ class Api:
         if isinstance(answer, Page):
             document: dict[str, Any] = {
                 "object": answer.object,
-                "data": [shaped(record, view) if isinstance(record, Record) else record for record in answer.records],
+                "data": [
+                    render_record(record, view) if isinstance(record, Record) else record for record in answer.records
+                ],
                 "has_more": answer.has_more,
                 "url": answer.url,
             }
@@ -259,10 +261,10 @@ class Api:
             document = answer
         if caller.expand:
             await expand(document, caller.expand, self.platform.engine.load(caller.scope_key), view)
-        return 200, encode(narrowed(document) if caller.publishable else document)
+        return 200, encode(narrow_for_publishable_key(document) if caller.publishable else document)
 
 
-def _of_method(request: Request, methods: dict[str, Route]) -> Route:
+def _route_for_method(request: Request, methods: dict[str, Route]) -> Route:
     route = methods.get(request.method)
     if route is None:
         raise Refused("method_not_allowed", f"{request.path[:200]} answers {', '.join(sorted(methods))} only.")

@@ -21,14 +21,14 @@ from tillway.engine.core import Load
 
 Presenter = Callable[[Load, Record | None, Refused | None, Caller], Awaitable[tuple[int, Any]]]
 """(load, record, refusal, caller) → HTTP status and a value to be encoded as JSON. A refusal it has no words of its own
-for, it hands to the dialect's `refused`."""
+for, it hands to the dialect's `render_refusal`."""
 
 
 class Dialect(msgspec.Struct, frozen=True):
     """The contract of one source system.
 
-    `source_api` marks every object made through it. `refused` makes the HTTP status and body of a refusal, given the
-    request id. `key_field` is the member of the body in which a secret key may stand instead of in the header.
+    `source_api` marks every object made through it. `render_refusal` returns the HTTP status and the body of a refusal,
+    given the request id. `key_field` is the member of the body that may hold the secret key instead of the header.
     `merchant_field` is the member that names the merchant, by id or handle: it must be the merchant of the key.
     `customer_field` is the member that names a customer: it must be the customer of a token that is for one customer.
     Access tokens for `audience` are accepted beside those for `/v1`.
@@ -36,7 +36,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     source_api: SourceApi
     title: str
-    refused: Callable[[Refused, str], tuple[int, Any]]
+    render_refusal: Callable[[Refused, str], tuple[int, Any]]
     key_field: str | None = None
     merchant_field: str | None = None
     customer_field: str | None = None
@@ -47,7 +47,7 @@ class Dialect(msgspec.Struct, frozen=True):
         return self.source_api.name
 
 
-def told(refusal: Refused, fields: Mapping[str, str]) -> str:
+def message_with_field(refusal: Refused, fields: Mapping[str, str]) -> str:
     """The message of a refusal for a dialect whose errors have no member for the field: it is put in front where the
     sentence does not name it. `fields` says what the dialect calls a parameter that goes by another name in `/v1`.
     """

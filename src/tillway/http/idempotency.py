@@ -32,7 +32,7 @@ async def answer_once(
     caller = call.caller
     id = record_id(key)
     # Keyed, since the parameters may hold a card number, and whoever knows the rest of them could try all numbers.
-    asked = encode_sorted([request.method, request.path, _lasting(raw)])
+    asked = encode_sorted([request.method, request.path, _without_codes(raw)])
     digest = platform.cards.vault.digest(caller.scope_key, asked)
     # The key goes into events and headers, where a card number has no business.
     caller.idempotency, caller.idempotency_key = (id, digest), without_card_numbers(key)
@@ -40,7 +40,7 @@ async def answer_once(
         return await route.handler(call)
     except (IdempotencyRace, Refused) as stopped:
         # The key was used before, or the request cannot be granted, perhaps because it was granted before.
-        held, version = await _held(platform, caller, id)
+        held, version = await _load_record(platform, caller, id)
         if held is not None:
             return _replay(held, digest, headers)
         if isinstance(stopped, Refused):
@@ -54,7 +54,7 @@ async def answer_once(
         raise Refused("idempotency_key_in_use") from None
 
 
-async def _held(platform: Platform, caller: Caller, id: str) -> tuple[IdempotencyRecord | None, int]:
+async def _load_record(platform: Platform, caller: Caller, id: str) -> tuple[IdempotencyRecord | None, int]:
     """The record of a key, unless it has expired, and the version at which it lies in the store."""
     load = platform.engine.load(caller.scope_key)
     held = await load.maybe(IdempotencyRecord, id)
@@ -79,17 +79,17 @@ encode_sorted = msgspec.json.Encoder(order="sorted", decimal_format="string").en
 _CODES = ("cvc", "cvv")
 
 
-def _lasting(value: Any) -> Any:
+def _without_codes(value: Any) -> Any:
     """Parameters without security codes: nothing that is made from one may outlive its first attempt. A repeat that
     differs in its code alone is therefore answered as the same request."""
     match value:
         case dict():
             return {
-                name: member if type(member) is str else _lasting(member)
+                name: member if type(member) is str else _without_codes(member)
                 for name, member in value.items()
                 if name not in _CODES
             }
         case list():
-            return [_lasting(member) for member in value]
+            return [_without_codes(member) for member in value]
         case _:
             return value

@@ -11,7 +11,7 @@ from tillway.engine.ids import time_prefix
 from tillway.http.params import LIMIT_DEFAULT, Span
 from tillway.http.routes import Call, Page
 from tillway.http.search import Resource, matches, parse, required_terms
-from tillway.http.shapes import View, shaped
+from tillway.http.shapes import View, render_record
 from tillway.store.codec import by_source_api, by_term, decode
 from tillway.store.port import Row
 
@@ -22,7 +22,7 @@ SCAN_MAX = 2_000_000
 Keep = Callable[[Any], bool]
 
 
-async def listed(
+async def list_page(
     call: Call,
     prefix: str,
     *,
@@ -91,9 +91,9 @@ async def collect(
         newest = f"{scope}/{prefix}_{time_prefix(span.last + 1)}"
         oldest = f"{scope}/{prefix}_{time_prefix(span.first)}"
     if order == "newest":
-        after, until = _nearer(cursor, newest, min), oldest
+        after, until = _closer_bound(cursor, newest, min), oldest
     else:
-        after, until = _nearer(cursor, oldest, max), newest
+        after, until = _closer_bound(cursor, oldest, max), newest
     found: list[Record] = []
     for looked_at in range(0, SCAN_MAX, SCAN_PAGE):
         size = min(SCAN_PAGE, limit - len(found)) if keep is None else SCAN_PAGE
@@ -114,7 +114,7 @@ async def collect(
     return found
 
 
-def _nearer(cursor: str | None, bound: str | None, choose: Callable[[str, str], str]) -> str | None:
+def _closer_bound(cursor: str | None, bound: str | None, choose: Callable[[str, str], str]) -> str | None:
     if cursor is None or bound is None:
         return cursor or bound
     return choose(cursor, bound)
@@ -147,7 +147,7 @@ LIST_URLS = {
 }
 
 
-async def searched(call: Call, prefix: str, resource: Resource) -> Page:
+async def search_page(call: Call, prefix: str, resource: Resource) -> Page:
     """One page of the records that match `query`, newest first. An equality on metadata or e-mail is found by index;
     everything else is looked for record by record."""
     query = parse(call.params["query"], resource)
@@ -170,7 +170,7 @@ async def searched(call: Call, prefix: str, resource: Resource) -> Page:
         cursor=f"{scope}/{cursor}" if cursor else None,
         order="newest",
         limit=limit + 1,
-        keep=lambda record: not getattr(record, "deleted", False) and matches(query, shaped(record, view)),
+        keep=lambda record: not getattr(record, "deleted", False) and matches(query, render_record(record, view)),
     )
     page = records[:limit]
     has_more = len(records) > limit

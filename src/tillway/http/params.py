@@ -30,7 +30,7 @@ import msgspec
 from tillway.domain.cards import contains_card_number
 from tillway.domain.money import AMOUNT_MAX, AMOUNT_MIN, check_amount, check_currency
 from tillway.domain.refusal import Refused
-from tillway.http.wire import shown
+from tillway.http.wire import quote
 
 INTEGER_MAX: Final = 99_999_999_999
 """Largest magnitude of an integer parameter: eleven digits, so that no card number passes as one."""
@@ -90,10 +90,10 @@ class Parameter:
         if not self.unsettable:
             raise Refused(
                 "parameter_invalid_empty",
-                f"You passed an empty string for '{shown(name)}'. We assume empty values are an attempt to unset a "
-                f"parameter; however '{shown(name)}' cannot be unset. You should remove '{shown(name)}' from your "
+                f"You passed an empty string for '{quote(name)}'. We assume empty values are an attempt to unset a "
+                f"parameter; however '{quote(name)}' cannot be unset. You should remove '{quote(name)}' from your "
                 "request or supply a non-empty value.",
-                param=shown(name),
+                param=quote(name),
             )
 
 
@@ -121,10 +121,10 @@ class Integer(Parameter):
             self._check_unsettable(name)
             return None
         else:
-            number = _signed(value, name)
-        return self._bounded(number, name)
+            number = _parse_integer(value, name)
+        return self._check_bounds(number, name)
 
-    def _bounded(self, number: int, name: str) -> int:
+    def _check_bounds(self, number: int, name: str) -> int:
         if number < self.minimum:
             _refuse_integer(f"This value must be greater than or equal to {self.minimum}.", name)
         if number > self.maximum:
@@ -141,7 +141,7 @@ class Amount(Integer):
     def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
         super().__init__(minimum=AMOUNT_MIN, maximum=AMOUNT_MAX, required=required, unsettable=unsettable)
 
-    def _bounded(self, number: int, name: str) -> int:
+    def _check_bounds(self, number: int, name: str) -> int:
         return check_amount(number, name)
 
 
@@ -160,11 +160,11 @@ class MajorUnits(Parameter):
         if type(value) is not int and type(value) is not Decimal:
             raise Refused(
                 "parameter_invalid_string",
-                f"Write {shown(name)} as a JSON number in major units, such as 10.50.",
-                param=shown(name),
+                f"Write {quote(name)} as a JSON number in major units, such as 10.50.",
+                param=quote(name),
             )
         if value < 0:
-            raise Refused("amount_too_small", "An amount cannot be negative.", param=shown(name))
+            raise Refused("amount_too_small", "An amount cannot be negative.", param=quote(name))
         return value
 
     def schema(self) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class Boolean(Parameter):
         if value == "" or value is None:
             self._check_unsettable(name)
             return None
-        raise Refused("parameter_invalid_boolean", f"Invalid boolean: {_said(value)}", param=shown(name))
+        raise Refused("parameter_invalid_boolean", f"Invalid boolean: {_quote(value)}", param=quote(name))
 
     def schema(self) -> dict[str, Any]:
         return {"type": "boolean"}
@@ -229,12 +229,12 @@ class Text(Parameter):
         if len(value) > self.maximum:
             _refuse_long(value, self.maximum, name)
         if value.isspace():
-            raise Refused("parameter_invalid_string_blank", param=shown(name))
+            raise Refused("parameter_invalid_string_blank", param=quote(name))
         if self._free and contains_card_number(value):
-            raise Refused("card_number_in_free_text", param=shown(name))
-        return self._checked(value, name)
+            raise Refused("card_number_in_free_text", param=quote(name))
+        return self._check(value, name)
 
-    def _checked(self, text: str, name: str) -> str:
+    def _check(self, text: str, name: str) -> str:
         return text
 
     def schema(self) -> dict[str, Any]:
@@ -249,9 +249,9 @@ class Id(Text):
     def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
         super().__init__(maximum=ID_MAX, required=required, unsettable=unsettable)
 
-    def _checked(self, text: str, name: str) -> str:
+    def _check(self, text: str, name: str) -> str:
         if self._FORM.fullmatch(text) is None:
-            raise Refused("resource_missing", f"No such {_last_step(name)}: '{shown(text)}'", param=shown(name))
+            raise Refused("resource_missing", f"No such {_last_step(name)}: '{quote(text)}'", param=quote(name))
         return text
 
 
@@ -273,9 +273,9 @@ class Email(Text):
     def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
         super().__init__(maximum=EMAIL_MAX, required=required, unsettable=unsettable)
 
-    def _checked(self, text: str, name: str) -> str:
+    def _check(self, text: str, name: str) -> str:
         if self._FORM.fullmatch(text) is None:
-            raise Refused("email_invalid", f"Invalid email address: {shown(text)}", param=shown(name))
+            raise Refused("email_invalid", f"Invalid email address: {quote(text)}", param=quote(name))
         return text
 
     def schema(self) -> dict[str, Any]:
@@ -295,9 +295,9 @@ class Url(Text):
         super().__init__(maximum=URL_MAX, required=required, unsettable=unsettable)
         self.app_schemes = app_schemes
 
-    def _checked(self, text: str, name: str) -> str:
+    def _check(self, text: str, name: str) -> str:
         if not self._usable(text):
-            raise Refused("url_invalid", f"Not a valid URL: {shown(text)}", param=shown(name))
+            raise Refused("url_invalid", f"Not a valid URL: {quote(text)}", param=quote(name))
         return text
 
     def _usable(self, text: str) -> bool:
@@ -327,18 +327,18 @@ class StatementDescriptor(Text):
     def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
         super().__init__(maximum=DESCRIPTOR_MAX, required=required, unsettable=unsettable)
 
-    def _checked(self, text: str, name: str) -> str:
+    def _check(self, text: str, name: str) -> str:
         if not (text.isascii() and text.isprintable()) or any(character in "<>\\'\"*" for character in text):
             raise Refused(
                 "parameter_invalid_string",
                 "The statement descriptor can hold Latin letters, digits and signs, but none of < > \\ ' \" *.",
-                param=shown(name),
+                param=quote(name),
             )
         if not any(map(str.isalpha, text)):
             raise Refused(
                 "parameter_invalid_string",
                 "The statement descriptor must contain at least one letter.",
-                param=shown(name),
+                param=quote(name),
             )
         return text
 
@@ -369,7 +369,7 @@ class CardField(Parameter):
             raise Refused(
                 "parameter_invalid_string",
                 f"Invalid string; must be text of at most {SECRET_MAX} characters",
-                param=shown(name),
+                param=quote(name),
             )
         return Hidden(value)
 
@@ -395,7 +395,7 @@ class AccountField(CardField):
             raise Refused(
                 "parameter_invalid_string",
                 "Invalid string; send it as text, because an integer has no leading zeros",
-                param=shown(name),
+                param=quote(name),
             )
         return super().read(value, name)
 
@@ -415,7 +415,7 @@ class Enum(Parameter):
             self._check_unsettable(name)
             return None
         raise Refused(
-            "parameter_invalid_enum", f"Invalid {shown(name)}: must be {_one_of(self.words)}", param=shown(name)
+            "parameter_invalid_enum", f"Invalid {quote(name)}: must be {_one_of(self.words)}", param=quote(name)
         )
 
     def schema(self) -> dict[str, Any]:
@@ -481,8 +481,8 @@ class Country(Parameter):
             return None
         raise Refused(
             "parameter_invalid_enum",
-            f"Country '{_said(value)}' is unknown. Use a two-letter code, such as 'DE' or 'US'.",
-            param=shown(name),
+            f"Country '{_quote(value)}' is unknown. Use a two-letter code, such as 'DE' or 'US'.",
+            param=quote(name),
         )
 
     def schema(self) -> dict[str, Any]:
@@ -516,7 +516,7 @@ class Metadata(Parameter):
             raise Refused(
                 "parameter_invalid_string",
                 "Metadata keys can be neither empty nor hold square brackets.",
-                param=shown(member),
+                param=quote(member),
             )
         if value is None or value == "":
             text = None
@@ -531,7 +531,7 @@ class Metadata(Parameter):
         if text is not None and len(text) > METADATA_VALUE_MAX:
             _refuse_long(text, METADATA_VALUE_MAX, member)
         if contains_card_number(key) or (text is not None and contains_card_number(text)):
-            raise Refused("card_number_in_free_text", param=shown(member))
+            raise Refused("card_number_in_free_text", param=quote(member))
         return text
 
     def schema(self) -> dict[str, Any]:
@@ -590,7 +590,7 @@ class Object(Parameter):
 
     def _refuse_unknown(self, raw: dict[str, Any], name: str) -> NoReturn:
         unknown = [key for key in raw if key not in self._read]
-        names = [shown(_member(name, key)) for key in unknown[:_UNKNOWN_SHOWN_MAX]]
+        names = [quote(_member(name, key)) for key in unknown[:_UNKNOWN_SHOWN_MAX]]
         if len(unknown) > 1:
             more = ", …" if len(unknown) > _UNKNOWN_SHOWN_MAX else ""
             raise Refused("parameter_unknown", f"Received unknown parameters: {', '.join(names)}{more}", param=names[0])
@@ -668,7 +668,7 @@ class Open(Parameter):
             if len(text) > TEXT_MAX:
                 _refuse_long(text, TEXT_MAX, name)
             if contains_card_number(text):
-                raise Refused("card_number_in_free_text", param=shown(name))
+                raise Refused("card_number_in_free_text", param=quote(name))
 
     def schema(self) -> dict[str, Any]:
         return {"type": "object"}
@@ -724,12 +724,12 @@ class Array(Parameter):
             if value == "" or value is None:
                 self._check_unsettable(name)
                 return None
-            raise Refused("parameter_invalid_array", f"Invalid array; write {shown(name)}[0]=…", param=shown(name))
+            raise Refused("parameter_invalid_array", f"Invalid array; write {quote(name)}[0]=…", param=quote(name))
         if not self.minimum <= len(value) <= self.maximum:
             raise Refused(
                 "parameter_invalid_array",
                 f"Invalid array: must have {self.minimum} to {self.maximum} elements, and has {len(value)}",
-                param=shown(name),
+                param=quote(name),
             )
         return [self.of.read(element, f"{name}[{i}]") for i, element in enumerate(value)]
 
@@ -754,13 +754,13 @@ class _ExpandPath(Parameter):
         if type(value) is not str or len(value) > ID_MAX or self._FORM.fullmatch(value) is None:
             raise Refused(
                 "parameter_invalid_string",
-                f"This property cannot be expanded: {_said(value)}. Write a path such as latest_charge.refunds.",
+                f"This property cannot be expanded: {_quote(value)}. Write a path such as latest_charge.refunds.",
                 param=name,
             )
         if value.count(".") >= EXPAND_DEPTH_MAX:
             raise Refused(
                 "parameter_invalid_string",
-                f"You cannot expand more than {EXPAND_DEPTH_MAX} levels of a property: {shown(value)}",
+                f"You cannot expand more than {EXPAND_DEPTH_MAX} levels of a property: {quote(value)}",
                 param=name,
             )
         return value
@@ -849,7 +849,7 @@ class Params(Object):
         params._exclusive = (*self._exclusive, names)
         return params
 
-    def extended(self, **members: Parameter) -> "Params":
+    def extend(self, **members: Parameter) -> "Params":
         """These parameters with others added or replaced: what a route has beyond another, or in an older version."""
         params = Params(**{**self.members, **members})
         params._exclusive = self._exclusive
@@ -883,19 +883,19 @@ class Params(Object):
         ]
 
 
-def without_nulls(raw: Any, definition: Parameter) -> Any:
+def drop_nulls(raw: Any, definition: Parameter) -> Any:
     """`raw` without the JSON nulls of members that `definition` knows: so writes a client who has a field and no value.
     For contracts in which nothing can be unset."""
     match definition:
         case Object() if type(raw) is dict:
             members = definition.members
             return {
-                name: without_nulls(value, members[name]) if name in members else value
+                name: drop_nulls(value, members[name]) if name in members else value
                 for name, value in raw.items()
                 if value is not None or name not in members
             }
         case Array() if type(raw) is list:
-            return [without_nulls(element, definition.of) for element in raw]
+            return [drop_nulls(element, definition.of) for element in raw]
         case _:
             return raw
 
@@ -915,12 +915,12 @@ def _last_step(name: str) -> str:
     return name.rstrip("]").rpartition("[")[2]
 
 
-def _said(value: Any) -> str:
+def _quote(value: Any) -> str:
     """What the caller sent, as a message may repeat it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str | int | Decimal):
-        return shown(str(value))
+        return quote(str(value))
     return "an array" if isinstance(value, list) else "an object"
 
 
@@ -935,31 +935,31 @@ def _one_of(words: Sequence[str]) -> str:
             return f"one of {', '.join(words[:-1])}, or {words[-1]}"
 
 
-def _signed(value: Any, name: str) -> int:
+def _parse_integer(value: Any, name: str) -> int:
     if isinstance(value, str) and value[:1] == "-" and len(value) <= _DIGITS_MAX:
         digits = value[1:]
         if digits.isdecimal() and digits.isascii():
             return -int(digits)
-    _refuse_integer(f"Invalid integer: {_said(value)}", name)
+    _refuse_integer(f"Invalid integer: {_quote(value)}", name)
 
 
 def _refuse_integer(message: str, name: str) -> NoReturn:
-    raise Refused("parameter_invalid_integer", message, param=shown(name))
+    raise Refused("parameter_invalid_integer", message, param=quote(name))
 
 
 def _refuse_string(value: Any, name: str) -> NoReturn:
-    raise Refused("parameter_invalid_string", f"Invalid string: {_said(value)}", param=shown(name))
+    raise Refused("parameter_invalid_string", f"Invalid string: {_quote(value)}", param=quote(name))
 
 
 def _refuse_object(name: str) -> NoReturn:
-    raise Refused("parameter_invalid_object", f"Invalid object; write {shown(name)}[…]=…", param=shown(name))
+    raise Refused("parameter_invalid_object", f"Invalid object; write {quote(name)}[…]=…", param=quote(name))
 
 
 def _refuse_long(text: str, characters_max: int, name: str) -> NoReturn:
     raise Refused(
         "parameter_invalid_string",
-        f"Invalid string: {shown(text, 20)}; must be at most {characters_max} characters",
-        param=shown(name),
+        f"Invalid string: {quote(text, 20)}; must be at most {characters_max} characters",
+        param=quote(name),
     )
 
 
@@ -968,5 +968,5 @@ def _check_metadata_count(keys: int, name: str) -> None:
         raise Refused(
             "parameter_invalid_object",
             f"Metadata can have at most {METADATA_KEYS_MAX} keys, and this has {keys}",
-            param=shown(name),
+            param=quote(name),
         )

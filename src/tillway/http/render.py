@@ -12,7 +12,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 from tillway.http.errors import render_refusal
 from tillway.http.routes import PRESENTERS
-from tillway.http.shapes import View, expand, shaped
+from tillway.http.shapes import View, expand, render_record
 
 encode = msgspec.json.Encoder().encode
 
@@ -35,18 +35,19 @@ class Renderer:
         if record is None:
             return 200, b"{}"
         view = self.view(caller)
-        document = shaped(record, view)
+        document = render_record(record, view)
         if caller.expand:
             await expand(document, caller.expand, load, view)
         if caller.publishable:
-            document = narrowed(document)
+            document = narrow_for_publishable_key(document)
         return 200, encode(document)
 
     def refusal(self, caller: Caller, refusal: Refused) -> tuple[int, bytes]:
         """The error object; records among its details are shown as everywhere."""
         view = self.view(caller)
         details: dict[str, Any] = {
-            name: shaped(value, view) if isinstance(value, Record) else value for name, value in refusal.details.items()
+            name: render_record(value, view) if isinstance(value, Record) else value
+            for name, value in refusal.details.items()
         }
         shown = Refused(
             refusal.code, refusal.message, param=refusal.param, decline_code=refusal.decline_code, **details
@@ -58,6 +59,6 @@ class Renderer:
 _PRIVATE = ("metadata", "customer", "transfer_data", "review", "on_behalf_of", "source_api")
 
 
-def narrowed(document: dict[str, Any]) -> dict[str, Any]:
+def narrow_for_publishable_key(document: dict[str, Any]) -> dict[str, Any]:
     """What a publishable key sees of an object: nothing that belongs between merchant and platform."""
     return {name: value for name, value in document.items() if name not in _PRIVATE}

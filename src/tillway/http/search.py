@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NoReturn, assert_never
 import msgspec
 
 from tillway.domain.refusal import Refused
-from tillway.http.wire import shown
+from tillway.http.wire import quote
 
 CLAUSES_MAX: Final = 10
 QUERY_MAX: Final = 5000
@@ -96,7 +96,7 @@ def parse(text: str, resource: Resource) -> Query:
 
 def matches(query: Query, document: Mapping[str, Any]) -> bool:
     """Whether `document`, an object as the API renders it, is a result of `query`."""
-    hits = (_holds(clause, document) is not clause.negated for clause in query.clauses)
+    hits = (_clause_matches(clause, document) is not clause.negated for clause in query.clauses)
     match query.join:
         case "and":
             return all(hits)
@@ -133,8 +133,8 @@ def _field(path: tuple[str, ...]) -> str:
 # Matching
 
 
-def _holds(clause: Clause, document: Mapping[str, Any]) -> bool:
-    found = _found(clause.path, document)
+def _clause_matches(clause: Clause, document: Mapping[str, Any]) -> bool:
+    found = _value_at(clause.path, document)
     wanted = clause.value
     match clause.operator:
         case ":":
@@ -151,7 +151,7 @@ def _holds(clause: Clause, document: Mapping[str, Any]) -> bool:
             assert_never(clause.operator)
 
 
-def _found(path: tuple[str, ...], document: Mapping[str, Any]) -> Any:
+def _value_at(path: tuple[str, ...], document: Mapping[str, Any]) -> Any:
     """The value at `path`; None where it is absent or empty."""
     value: Any = document
     for step in path:
@@ -231,7 +231,7 @@ def _clause(scan: _Scan, resource: Resource) -> Clause:
     kind = FIELDS[resource].get(name)
     if kind is None:
         known = ", ".join(FIELDS[resource])
-        _refuse(f"{shown(name)} is not a field that can be searched. The fields are: {known}.", start)
+        _refuse(f"{quote(name)} is not a field that can be searched. The fields are: {known}.", start)
     path = ("metadata", _metadata_key(scan)) if kind == "metadata" else tuple(name.split("."))
     scan.skip_blanks()
     operator_at = scan.position
@@ -247,13 +247,13 @@ def _clause(scan: _Scan, resource: Resource) -> Clause:
             return Clause(path, operator, value, negated)
         case "~":
             if kind != "string":
-                _refuse(f"{shown(name)} can only be compared whole, with `:`.", operator_at)
+                _refuse(f"{quote(name)} can only be compared whole, with `:`.", operator_at)
             if not isinstance(value, str) or len(value) < SUBSTRING_MIN:
                 _refuse(f"`~` needs a text of at least {SUBSTRING_MIN} characters.", value_at)
             return Clause(path, operator, value, negated)
         case ">" | ">=" | "<" | "<=":
             if kind != "number":
-                _refuse(f"{shown(name)} is not a number; only numbers can be compared with {operator}.", operator_at)
+                _refuse(f"{quote(name)} is not a number; only numbers can be compared with {operator}.", operator_at)
             if value is None:
                 _refuse(f"null cannot be compared with {operator}.", value_at)
             return Clause(path, operator, value, negated)
@@ -267,13 +267,13 @@ def _metadata_key(scan: _Scan) -> str:
         key = scan.take(_QUOTED)
     if key is None or scan.take(_CLOSING) is None:
         scan.refuse("A metadata key is expected here, written metadata['key'].")
-    return _unquoted(key)
+    return _unquote(key)
 
 
 def _value(scan: _Scan, kind: Kind) -> str | int | bool | None:
     start = scan.position
     quoted = scan.take(_QUOTED)
-    text = scan.take(_BARE) if quoted is None else _unquoted(quoted)
+    text = scan.take(_BARE) if quoted is None else _unquote(quoted)
     if text is None:
         scan.refuse("A value is expected here; quote text like 'this', and close the quotes.")
     if quoted is None and text.lower() == "null":
@@ -281,11 +281,11 @@ def _value(scan: _Scan, kind: Kind) -> str | int | bool | None:
     match kind:
         case "number":
             if _NUMBER.fullmatch(text) is None:
-                _refuse(f"A whole number is expected here, not {shown(text)}.", start)
+                _refuse(f"A whole number is expected here, not {quote(text)}.", start)
             return int(text)
         case "boolean":
             if text.lower() not in ("true", "false"):
-                _refuse(f"true or false is expected here, not {shown(text)}.", start)
+                _refuse(f"true or false is expected here, not {quote(text)}.", start)
             return text.lower() == "true"
         case "token" | "string" | "metadata":
             if quoted is None and _NUMBER.fullmatch(text) is None:
@@ -295,7 +295,7 @@ def _value(scan: _Scan, kind: Kind) -> str | int | bool | None:
             assert_never(kind)
 
 
-def _unquoted(quoted: str) -> str:
+def _unquote(quoted: str) -> str:
     return _ESCAPE.sub(r"\1", quoted[1:-1])
 
 

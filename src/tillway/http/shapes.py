@@ -56,7 +56,7 @@ def includable(object: str, field: str) -> Callable[[Include], Include]:
     return register
 
 
-def shaped(record: Record, view: View) -> dict[str, Any]:
+def render_record(record: Record, view: View) -> dict[str, Any]:
     return SHAPES[type(record)](record, view)
 
 
@@ -132,7 +132,7 @@ async def _expand(
         record = await load.find(value) if budget[0] >= 0 else None
         if record is None:
             return
-        value = node[step] = shaped(record, view)
+        value = node[step] = render_record(record, view)
     elif not rest and not _is_expanded(value) and field not in EXPANDABLE.get(owner, ()):
         raise _not_expandable(path)
     await _expand(value, rest, path, load, view, budget, owner, f"{field}.")

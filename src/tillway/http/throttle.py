@@ -121,7 +121,7 @@ class Throttle:
         if wait := self._addresses.empty(_network(address), self._limits.failures, self._now()):
             raise Throttled("address", wait)
 
-    def failed(self, address: str | None) -> None:
+    def count_failure(self, address: str | None) -> None:
         """A key from that address was no good."""
         rate = self._limits.failures
         if rate.per_second and address:

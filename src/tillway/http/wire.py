@@ -76,7 +76,7 @@ def parse_query(query: str | bytes) -> dict[str, Any]:
     return _parse_form(_utf8(query.encode(errors="surrogatepass") if isinstance(query, str) else query))
 
 
-def shown(text: str, characters_max: int = 60) -> str:
+def quote(text: str, characters_max: int = 60) -> str:
     """`text` as an error message may repeat it: cut in the middle, and without its digits where these could be a card
     number (12 and more; the shortest card number of ISO/IEC 7812-1 in use has 12).
     """
@@ -93,8 +93,8 @@ def shown(text: str, characters_max: int = 60) -> str:
     )
 
 
-def _malformed(message: str, name: str | None = None) -> NoReturn:
-    raise Refused("body_malformed", message, param=None if name is None else shown(name))
+def _refuse_malformed(message: str, name: str | None = None) -> NoReturn:
+    raise Refused("body_malformed", message, param=None if name is None else quote(name))
 
 
 def _media_type(content_type: str | None) -> str | None:
@@ -112,7 +112,7 @@ def _utf8(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        _malformed(f"The request is not UTF-8: bad byte at position {error.start}.")
+        _refuse_malformed(f"The request is not UTF-8: bad byte at position {error.start}.")
 
 
 # Forms
@@ -120,9 +120,9 @@ def _utf8(body: bytes) -> str:
 
 def _parse_form(text: str) -> dict[str, Any]:
     if "\0" in text:
-        _malformed(f"The request holds a null byte, at character {text.index(chr(0))}.")
+        _refuse_malformed(f"The request holds a null byte, at character {text.index(chr(0))}.")
     if text.count("&") >= PARAMETERS_MAX:
-        _malformed(f"The request has more than {PARAMETERS_MAX} parameters.")
+        _refuse_malformed(f"The request has more than {PARAMETERS_MAX} parameters.")
     root: dict[str, Any] = {}
     nested = False
     for pair in text.split("&"):
@@ -132,14 +132,14 @@ def _parse_form(text: str) -> dict[str, Any]:
                 continue
             _refuse_without_value(text, pair)
         if "%" in pair or "+" in pair:
-            name = _unescaped(name, name)
-            value = _unescaped(value, name)
+            name = _unescape(name, name)
+            value = _unescape(value, name)
         if len(name) > NAME_MAX:
-            _malformed(f"The name of parameter {shown(name)} is longer than {NAME_MAX} characters.", name)
+            _refuse_malformed(f"The name of parameter {quote(name)} is longer than {NAME_MAX} characters.", name)
         if name.isidentifier():
             # The way of almost every parameter: a plain word.
             if name in root:
-                _malformed(f"Parameter {shown(name)} was sent twice.", name)
+                _refuse_malformed(f"Parameter {quote(name)} was sent twice.", name)
             root[name] = value
         else:
             nested = True
@@ -147,17 +147,19 @@ def _parse_form(text: str) -> dict[str, Any]:
     if nested:
         for name, child in root.items():
             if type(child) is dict and name not in _MAPS:
-                root[name] = _with_lists(child, name)
+                root[name] = _convert_lists(child, name)
     return root
 
 
 def _refuse_without_value(text: str, pair: str) -> NoReturn:
     if text.lstrip()[:1] in ("{", "["):
-        _malformed("The body looks like JSON, but was sent as a form. Send it with Content-Type: application/json.")
-    _malformed(f"Parameter {shown(pair)} has no `=` and no value.", pair)
+        _refuse_malformed(
+            "The body looks like JSON, but was sent as a form. Send it with Content-Type: application/json."
+        )
+    _refuse_malformed(f"Parameter {quote(pair)} has no `=` and no value.", pair)
 
 
-def _unescaped(text: str, name: str) -> str:
+def _unescape(text: str, name: str) -> str:
     spaced = text.replace("+", " ")
     if "%" not in spaced:
         return spaced
@@ -165,13 +167,13 @@ def _unescaped(text: str, name: str) -> str:
     plain = unquote_to_bytes(escaped)
     # A whole escape is three bytes and becomes one; what is no escape is left as it was.
     if len(plain) != len(escaped) - 2 * escaped.count(b"%"):
-        _malformed(f"In parameter {shown(name)}, a `%` is not followed by two hexadecimal digits.", name)
+        _refuse_malformed(f"In parameter {quote(name)}, a `%` is not followed by two hexadecimal digits.", name)
     try:
         decoded = plain.decode()
     except UnicodeDecodeError:
-        _malformed(f"Parameter {shown(name)} is not UTF-8.", name)
+        _refuse_malformed(f"Parameter {quote(name)} is not UTF-8.", name)
     if "\0" in decoded:
-        _malformed(f"Parameter {shown(name)} holds a null byte.", name)
+        _refuse_malformed(f"Parameter {quote(name)} holds a null byte.", name)
     return decoded
 
 
@@ -181,11 +183,11 @@ def _path(name: str) -> list[str]:
     path = [name] if opening == -1 else [name[:opening], *name[opening + 1 : -1].split("][")]
     brackets = len(path) - 1
     if name.count("[") != brackets or name.count("]") != brackets or (brackets and name[-1] != "]"):
-        _malformed(f"The brackets of parameter {shown(name)} do not match.", name)
+        _refuse_malformed(f"The brackets of parameter {quote(name)} do not match.", name)
     if not path[0]:
-        _malformed(f"A parameter has no name: `{shown(name)}=`.", name)
+        _refuse_malformed(f"A parameter has no name: `{quote(name)}=`.", name)
     if len(path) > FORM_DEPTH_MAX:
-        _malformed(f"Parameter {shown(name)} is nested deeper than {FORM_DEPTH_MAX}.", name)
+        _refuse_malformed(f"Parameter {quote(name)} is nested deeper than {FORM_DEPTH_MAX}.", name)
     return path
 
 
@@ -196,12 +198,12 @@ def _put(root: dict[str, Any], name: str, value: str) -> None:
     node = root
     for step in path:
         if not step:
-            _malformed(f"In {shown(name)}, number the elements: a[0][b]= instead of a[][b]=.", name)
+            _refuse_malformed(f"In {quote(name)}, number the elements: a[0][b]= instead of a[][b]=.", name)
         child = node.get(step)
         if child is None:
             child = node[step] = {}
         elif type(child) is not dict:
-            _malformed(f"Parameter {shown(name)} was sent both with a value of its own and with members.", name)
+            _refuse_malformed(f"Parameter {quote(name)} was sent both with a value of its own and with members.", name)
         node = child
     if not last:
         node.setdefault("", []).append(value)
@@ -209,30 +211,32 @@ def _put(root: dict[str, Any], name: str, value: str) -> None:
     before = node.get(last)
     if before is not None:
         how = "twice" if type(before) is str else "both with a value of its own and with members"
-        _malformed(f"Parameter {shown(name)} was sent {how}.", name)
+        _refuse_malformed(f"Parameter {quote(name)} was sent {how}.", name)
     node[last] = value
 
 
-def _with_lists(node: dict[str, Any], name: str) -> dict[str, Any] | list[Any]:
+def _convert_lists(node: dict[str, Any], name: str) -> dict[str, Any] | list[Any]:
     """`node` with every dict in it whose keys are indexes turned into a list; at most FORM_DEPTH_MAX deep."""
     indexes = 0
     for key, child in node.items():
         if type(child) is dict and key not in _MAPS:
-            node[key] = _with_lists(child, f"{name}[{key}]")
+            node[key] = _convert_lists(child, f"{name}[{key}]")
         indexes += key.isdecimal()
     if "" in node:
         if len(node) > 1:
-            _malformed(f"Parameter {shown(name)} was sent both as {shown(name)}[] and with other members.", name)
+            _refuse_malformed(f"Parameter {quote(name)} was sent both as {quote(name)}[] and with other members.", name)
         elements: list[Any] = node[""]
         return elements
     if not indexes:
         return node
     if indexes < len(node):
-        _malformed(f"Parameter {shown(name)} was sent both with indexes and with names.", name)
+        _refuse_malformed(f"Parameter {quote(name)} was sent both with indexes and with names.", name)
     try:
         return [node[str(i)] for i in range(indexes)]
     except KeyError as missing:
-        _malformed(f"The indexes of {shown(name)} must run from 0 without a gap; {missing.args[0]} is missing.", name)
+        _refuse_malformed(
+            f"The indexes of {quote(name)} must run from 0 without a gap; {missing.args[0]} is missing.", name
+        )
 
 
 # JSON
@@ -256,11 +260,11 @@ def _parse_json(body: bytes) -> dict[str, Any]:
         root = _decoder.decode(body)
     except RecursionError:
         name = _name_at(body, len(body)).partition("[")[0]
-        _malformed(f"Parameter {shown(name)} is nested deeper than {JSON_DEPTH_MAX}.", name)
+        _refuse_malformed(f"Parameter {quote(name)} is nested deeper than {JSON_DEPTH_MAX}.", name)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         _explain(body, error)
     if type(root) is not dict:
-        _malformed("The body must be a JSON object: {…}.")
+        _refuse_malformed("The body must be a JSON object: {…}.")
     survey = _Survey()
     survey.visit_object(root, "", 1)
     # Every member has one colon, and the others stand inside strings. Where the members and strings that were decoded
@@ -285,29 +289,33 @@ class _Survey:
         for key, value in node.items():
             self.colons += key.count(":")
             if not key:
-                _malformed(f"An object has a member without a name, in {shown(name) or 'the body'}.", name or None)
+                _refuse_malformed(
+                    f"An object has a member without a name, in {quote(name) or 'the body'}.", name or None
+                )
             if len(key) > NAME_MAX or "\0" in key:
-                _malformed(f"The name {shown(key)} is longer than {NAME_MAX} characters or holds a null byte.", key)
+                _refuse_malformed(
+                    f"The name {quote(key)} is longer than {NAME_MAX} characters or holds a null byte.", key
+                )
             self._visit(value, name, key, depth)
 
     def _visit(self, value: Any, parent: str, key: str | int, depth: int) -> None:
         self.values += 1
         if self.values > PARAMETERS_MAX:
-            _malformed(f"The body has more than {PARAMETERS_MAX} values.")
+            _refuse_malformed(f"The body has more than {PARAMETERS_MAX} values.")
         kind = type(value)
         if kind is str:
             self.colons += value.count(":")
             if "\0" in value:
                 name = _member(parent, key)
-                _malformed(f"Parameter {shown(name)} holds a null byte.", name)
+                _refuse_malformed(f"Parameter {quote(name)} holds a null byte.", name)
         elif kind is int:
             if not -INTEGER_MAX <= value <= INTEGER_MAX:
                 name = _member(parent, key)
-                _malformed(f"Parameter {shown(name)} is a number beyond 2^53.", name)
+                _refuse_malformed(f"Parameter {quote(name)} is a number beyond 2^53.", name)
         elif kind is dict or kind is list:
             name = _member(parent, key)
             if depth == JSON_DEPTH_MAX:
-                _malformed(f"Parameter {shown(name)} is nested deeper than {JSON_DEPTH_MAX}.", name)
+                _refuse_malformed(f"Parameter {quote(name)} is nested deeper than {JSON_DEPTH_MAX}.", name)
             if kind is dict:
                 self.visit_object(value, name, depth + 1)
             else:
@@ -315,7 +323,7 @@ class _Survey:
                     self._visit(element, name, i, depth + 1)
         elif kind is _Unreadable:
             name = _member(parent, key)
-            _malformed(f"Parameter {shown(name)} is a number with an exponent or too many digits.", name)
+            _refuse_malformed(f"Parameter {quote(name)} is a number with an exponent or too many digits.", name)
 
 
 def _member(parent: str, key: str | int) -> str:
@@ -384,7 +392,7 @@ def _refuse_repeated_names(text: str) -> None:
     for _ in _follow(text, path):
         if tuple(path) in names:
             name = _name(path)
-            _malformed(f"Parameter {shown(name)} was sent twice.", name)
+            _refuse_malformed(f"Parameter {quote(name)} was sent twice.", name)
         names.add(tuple(path))
 
 
@@ -401,8 +409,8 @@ def _explain(body: bytes, error: Exception) -> NoReturn:
     else:
         reason, position = "it ends too early", len(body)
     name = _name_at(body, position)
-    place = f" (in parameter {shown(name)})" if name else ""
-    _malformed(f"The body is not JSON that can be read: {reason}, at byte {position}{place}.", name or None)
+    place = f" (in parameter {quote(name)})" if name else ""
+    _refuse_malformed(f"The body is not JSON that can be read: {reason}, at byte {position}{place}.", name or None)
 
 
 def _bad_utf8_at(body: bytes) -> int:

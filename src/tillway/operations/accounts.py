@@ -6,7 +6,7 @@ from tillway.domain.account import SYSTEM, Account, Mode, Scope
 from tillway.domain.api_key import ApiKey, key_id
 from tillway.domain.credentials import ClientSecret, OAuthClient, secret_digest
 from tillway.domain.record import Record
-from tillway.engine.audit.entries import Author, audited, task_write
+from tillway.engine.audit.entries import Author, build_writes, task_write
 from tillway.engine.clock import Clock
 from tillway.engine.ids import random_text
 from tillway.store.codec import write_of
@@ -90,7 +90,7 @@ async def create_account(
     at = clock.moment()
     await store.commit(
         [
-            *audited(SYSTEM, by, at, *((ABSENT, None, record) for record in records)),
+            *build_writes(SYSTEM, by, at, *((ABSENT, None, record) for record in records)),
             *(task_write(Scope(account=account.id, mode=mode).key, at.now_ms) for mode in MODES),
         ]
     )

@@ -64,7 +64,7 @@ async def _source(platform: Platform, load: Load, params: dict[str, Any], at: Mo
             if source.get(name) is None:
                 raise Refused("parameter_missing", f"Missing required param: source[{name}].", param=f"source[{name}]")
         facts, sealed = platform.cards.take_in(load.scope_key, source, {}, at, param="source")
-        method = PaymentMethod(id=at.new_id("card"), created=at.now, card=facts, billing_details=_named(source))
+        method = PaymentMethod(id=at.new_id("card"), created=at.now, card=facts, billing_details=_name_field(source))
         return method, Changes(records=(method, *sealed))
     if source.startswith("tok_") and platform.cards.of_alias(load.scope_key, source, at) is None:
         return await redeemed(load, await load.get(Token, source, "source", "token"), at)
@@ -80,7 +80,7 @@ async def _source(platform: Platform, load: Load, params: dict[str, Any], at: Mo
     return method, made
 
 
-def _named(source: dict[str, Any]) -> dict[str, Any]:
+def _name_field(source: dict[str, Any]) -> dict[str, Any]:
     return {"name": source["name"]} if source.get("name") else {}
 
 

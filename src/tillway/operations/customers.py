@@ -72,7 +72,7 @@ async def known_as(load: Load, name: str) -> Customer | None:
     return known if known is not None and not known.deleted else None
 
 
-async def named(
+async def find_or_create(
     load: Load, caller: Caller, name: str, at: Moment, email: str | None = None
 ) -> tuple[Customer, Changes]:
     """The customer whom the merchant calls `name`, made here where there is none: `email` is theirs then."""
@@ -115,7 +115,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
             if attached.refusal is not None:
                 return attached
             changes = changes.then(attached)
-        return _showing(changes, customer)
+        return _with_result(changes, customer)
 
     return await platform.engine.run(caller, work)
 
@@ -215,7 +215,7 @@ async def add_source(platform: Platform, caller: Caller, id: str, params: dict[s
         changes = made.then(attached)
         if customer.default_source is None:
             changes = changes.then(domain.update(customer, {"default_source": after.id}))
-        return _showing(changes, as_card(after))
+        return _with_result(changes, as_card(after))
 
     return await platform.engine.run(caller, work)
 
@@ -233,7 +233,7 @@ async def update_source(platform: Platform, caller: Caller, customer: str, id: s
         changes = payment_method.update(method, fields, at.now)
         after = changes.result
         assert isinstance(after, PaymentMethod)
-        return _showing(changes, as_card(after))
+        return _with_result(changes, as_card(after))
 
     return await platform.engine.run(caller, work)
 
@@ -242,7 +242,7 @@ async def delete_source(platform: Platform, caller: Caller, customer: str, id: s
     """Remove a card; the most recent of the others becomes the default where it was that."""
 
     async def work(load: Load, at: Moment) -> Changes:
-        return await _released(load, await source_of(load, await existing(load, customer), id))
+        return await _release(load, await source_of(load, await existing(load, customer), id))
 
     return await platform.engine.run(caller, work)
 
@@ -311,12 +311,12 @@ async def attach_method(platform: Platform, caller: Caller, id: str, customer: s
 
 async def detach_method(platform: Platform, caller: Caller, id: str) -> Done:
     async def work(load: Load, at: Moment) -> Changes:
-        return await _released(load, await load.get(PaymentMethod, id, "payment_method"))
+        return await _release(load, await load.get(PaymentMethod, id, "payment_method"))
 
     return await platform.engine.run(caller, work)
 
 
-async def _released(load: Load, method: PaymentMethod) -> Changes:
+async def _release(load: Load, method: PaymentMethod) -> Changes:
     """A method without its customer, and the customer without it."""
     detached = payment_method.detach(method)
     customer = await load.maybe(Customer, method.customer)
@@ -327,8 +327,8 @@ async def _released(load: Load, method: PaymentMethod) -> Changes:
         others = [other for other in await sources_of(load, customer.id, 2) if other.id != method.id]
     lost = domain.lose_method(customer, method.id, next_source=others[0].id if others else None)
     assert detached.result is not None
-    return _showing(detached.then(lost), detached.result)
+    return _with_result(detached.then(lost), detached.result)
 
 
-def _showing(changes: Changes, record: Record) -> Changes:
+def _with_result(changes: Changes, record: Record) -> Changes:
     return msgspec.structs.replace(changes, result=record)

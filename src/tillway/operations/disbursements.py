@@ -27,7 +27,7 @@ async def create_customer(platform: Platform, caller: Caller, name: str, email: 
     """
 
     async def work(load: Load, at: Moment) -> Changes:
-        customer, changes = await customers.named(load, caller, name, at, email)
+        customer, changes = await customers.find_or_create(load, caller, name, at, email)
         if customer.email is None:
             # One who came by another door, with an order for instance, gets their address here.
             changes = domain.update(customer, {"email": email})

@@ -7,7 +7,7 @@ from tillway.domain import external_account as domain
 from tillway.domain.account import SYSTEM, Account
 from tillway.domain.external_account import ACCOUNTS_MAX, ExternalAccount
 from tillway.domain.payment_method import Token, redeem
-from tillway.domain.payout import PayoutGuard, guard_id, guarded
+from tillway.domain.payout import PayoutGuard, guard_id, move_guard
 from tillway.domain.record import Changes, Moment, changed
 from tillway.domain.refusal import Refused
 from tillway.engine import recipients
@@ -35,12 +35,12 @@ async def create(platform: Platform, caller: Caller, given: dict[str, Any] | str
     """Keep an external account. `given` is a card's token, or a bank account, card or e-mail address itself."""
 
     async def work(load: Load, at: Moment) -> Changes:
-        account, made = await _made(platform, load, given, await _currency(platform, caller, given), at)
+        account, made = await _build_account(platform, load, given, await _currency(platform, caller, given), at)
         account = changed(account, picked(params, "metadata"))
         guard = await load.maybe(PayoutGuard, guard_id(account.currency))
         others = await accounts_of(load)
         kept = domain.create(account, others, default=params.get("default_for_currency"), at=at)
-        return made.then(kept).then(_moving(guard, account.currency, at, kept))
+        return made.then(kept).then(_with_guard(guard, account.currency, at, kept))
 
     return await platform.engine.run(caller, work)
 
@@ -63,7 +63,7 @@ async def update(platform: Platform, caller: Caller, id: str, params: dict[str, 
             for value in picked(params, given).values()
         }
         changes = domain.update(account, await accounts_of(load), fields, default=params.get("default_for_currency"))
-        return changes.then(_moving(guard, account.currency, at, changes)) if changes.records else changes
+        return changes.then(_with_guard(guard, account.currency, at, changes)) if changes.records else changes
 
     return await platform.engine.run(caller, work)
 
@@ -73,13 +73,13 @@ async def delete(platform: Platform, caller: Caller, id: str) -> Done:
         account = await load.get(ExternalAccount, id, noun="external account")
         guard = await load.maybe(PayoutGuard, guard_id(account.currency))
         changes = domain.delete(account, await accounts_of(load))
-        return changes.then(_moving(guard, account.currency, at, changes))
+        return changes.then(_with_guard(guard, account.currency, at, changes))
 
     return await platform.engine.run(caller, work)
 
 
-def _moving(guard: PayoutGuard | None, currency: str, at: Moment, changes: Changes) -> Changes:
-    return Changes(result=changes.result, records=(guarded(guard, currency, at),))
+def _with_guard(guard: PayoutGuard | None, currency: str, at: Moment, changes: Changes) -> Changes:
+    return Changes(result=changes.result, records=(move_guard(guard, currency, at),))
 
 
 async def _currency(platform: Platform, caller: Caller, given: dict[str, Any] | str) -> str:
@@ -91,7 +91,7 @@ async def _currency(platform: Platform, caller: Caller, given: dict[str, Any] | 
     return account.default_currency if account is not None else "usd"
 
 
-async def _made(
+async def _build_account(
     platform: Platform, load: Load, given: dict[str, Any] | str, currency: str, at: Moment
 ) -> tuple[ExternalAccount, Changes]:
     """The account that `given` stands for, and what has to be written besides it."""

@@ -72,10 +72,10 @@ async def create(platform: Platform, caller: Caller, given: dict[str, Any], *, t
     _courier(platform, caller.scope)
 
     async def work(load: Load, at: Moment) -> Changes:
-        existing = await _named(load, Order, "order", given["order_id"])
+        existing = await _find_named(load, Order, "order", given["order_id"])
         if existing is not None:
             return Changes(result=existing)
-        customer, made = await customers.named(load, caller, given["user_id"], at)
+        customer, made = await customers.find_or_create(load, caller, given["user_id"], at)
         means, method_made = await _means(platform, load, given, at)
         fields = {
             "order_id": given["order_id"],
@@ -111,7 +111,7 @@ async def _means(platform: Platform, load: Load, given: dict[str, Any], at: Mome
 
 async def find(load: Load, order_id: str) -> Order:
     """The order that the merchant calls `order_id`. Refused where there is none."""
-    found = await _named(load, Order, "order", order_id)
+    found = await _find_named(load, Order, "order", order_id)
     if found is None:
         raise Refused("resource_missing", f"No such order: '{order_id[:100]}'", param="order_id")
     return found
@@ -121,7 +121,7 @@ async def put_product(platform: Platform, caller: Caller, product_id: str, field
     """The product as the merchant describes it now. `fields` are those of `product.put`."""
 
     async def work(load: Load, at: Moment) -> Changes:
-        existing = await _named(load, Product, "product", product_id)
+        existing = await _find_named(load, Product, "product", product_id)
         changes = product.put(existing, product_id=product_id, at=at, **fields)
         if existing is not None:
             return changes
@@ -135,7 +135,7 @@ async def put_credit(platform: Platform, caller: Caller, user_id: str, amount_mi
     """The user with that much stored credit. The difference to what they had is a movement of its own."""
 
     async def work(load: Load, at: Moment) -> Changes:
-        customer, made = await customers.named(load, caller, user_id, at)
+        customer, made = await customers.find_or_create(load, caller, user_id, at)
         changes = made.then(stored_credit.set_in(customer, amount_minor, currency, at))
         assert isinstance(changes.result, Customer)
         return changes.then(Changes(result=NamedCustomer.of(user_id, changes.result)))
@@ -143,7 +143,7 @@ async def put_credit(platform: Platform, caller: Caller, user_id: str, amount_mi
     return await platform.engine.run(caller, work)
 
 
-async def _named(load: Load, kind: type[R], noun: str, name: str) -> R | None:
+async def _find_named(load: Load, kind: type[R], noun: str, name: str) -> R | None:
     alias = await load.maybe(Alias, alias_id(noun, name))
     return await load.maybe(kind, alias.target) if alias is not None else None
 
@@ -186,7 +186,7 @@ async def run_step(
 async def _catch(platform: Platform, caller: Caller, order_id: str, failure: Failure) -> None:
     async def work(load: Load, at: Moment) -> Changes:
         order = await load.get(Order, order_id)
-        after = domain.caught(order, failure, at)
+        after = domain.go_to_handler(order, failure, at)
         return Changes(records=(after,) if after is not order else ())
 
     await platform.engine.run(caller, work)
@@ -207,7 +207,7 @@ async def _check_stock(platform: Platform, caller: Caller, order_id: str) -> Ord
         if short:
             raise StepFailed("OutOfStock", f"Not enough left of: {', '.join(short)}")
         held = product.reserve(_existing(products), order.counts)
-        done = domain.done(order, "check_stock", {"reserved": order.counts}, at, stock="reserved")
+        done = domain.complete_step(order, "check_stock", {"reserved": order.counts}, at, stock="reserved")
         return done.then(Changes(records=held))
 
     async with _turn(platform.engine, caller.scope_key, counts):
@@ -254,7 +254,7 @@ async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Or
         payment = await load.get(PaymentIntent, order.payment or "")
         domain.check_paid(order, payment)
         result = {"payment": payment.id, "charge": payment.latest_charge}
-        return domain.done(order, "take_payment", result, at)
+        return domain.complete_step(order, "take_payment", result, at)
 
     try:
         await platform.attempts.operate(caller, begin, cvc)
@@ -276,7 +276,7 @@ async def _arrange_delivery(platform: Platform, caller: Caller, order_id: str) -
         if line.delivery is not None:
             return Arranged(line.delivery)
         async with at_once:
-            return await _arranged(courier, _consignment(caller.scope_key, order, number, line))
+            return await _arrange(courier, _consignment(caller.scope_key, order, number, line))
 
     answers = await asyncio.gather(*(ask(number, line) for number, line in enumerate(order.lines, 1)))
 
@@ -290,7 +290,7 @@ async def _arrange_delivery(platform: Platform, caller: Caller, order_id: str) -
         )
         if all(isinstance(answer, Arranged) for answer in answers):
             result = {"deliveries": [line.delivery for line in lines]}
-            return domain.done(current, "arrange_delivery", result, at, lines=lines)
+            return domain.complete_step(current, "arrange_delivery", result, at, lines=lines)
         noted = msgspec.structs.replace(current, lines=lines)
         return Changes(result=noted, records=(noted,) if lines != current.lines else ())
 
@@ -304,7 +304,7 @@ async def _arrange_delivery(platform: Platform, caller: Caller, order_id: str) -
     return after
 
 
-async def _arranged(courier: Courier, consignment: Consignment) -> Arranged | Undeliverable | Unreachable:
+async def _arrange(courier: Courier, consignment: Consignment) -> Arranged | Undeliverable | Unreachable:
     try:
         async with asyncio.timeout(COURIER_SECONDS):
             return await courier.arrange(consignment)
@@ -325,7 +325,7 @@ async def _place_order(platform: Platform, caller: Caller, order_id: str) -> Ord
         if charge is not None and charge.refunded:
             raise StepFailed("PaymentRefunded", f"{charge.id} was refunded before the order was placed.")
         sold = product.sell(_existing(products), counts)
-        done = domain.done(
+        done = domain.complete_step(
             order, "place_order", {"total": order.total_minor, "currency": order.currency}, at, stock="sold"
         )
         return done.then(Changes(records=sold))
@@ -349,7 +349,7 @@ async def _handle_failure(platform: Platform, caller: Caller, order_id: str) -> 
         undone = Changes()
         payment = await load.maybe(PaymentIntent, order.payment)
         if payment is not None:
-            undone = await _given_back(load, order, payment, at)
+            undone = await _give_back(load, order, payment, at)
         sent = undone.result if isinstance(undone.result, refund.Refund) else None
         result = {
             "stock": order.stock,
@@ -357,7 +357,7 @@ async def _handle_failure(platform: Platform, caller: Caller, order_id: str) -> 
             "refund": sent.id if sent is not None else None,
         }
         return undone.then(
-            domain.done(order, HANDLER, result, at, refund=sent.id if sent is not None else order.refund)
+            domain.complete_step(order, HANDLER, result, at, refund=sent.id if sent is not None else order.refund)
         )
 
     await platform.attempts.operate(caller, end)
@@ -377,7 +377,7 @@ def _releasing(order_id: str, counts: dict[str, int]) -> Work:
     return work
 
 
-async def _given_back(load: Load, order: Order, payment: PaymentIntent, at: Moment) -> Changes:
+async def _give_back(load: Load, order: Order, payment: PaymentIntent, at: Moment) -> Changes:
     """The payment of a failed order, cancelled, voided or refunded. Nothing where there is nothing to give back."""
     charge = await load.maybe(Charge, payment.latest_charge)
     match payment.status:
@@ -449,7 +449,7 @@ _TURNS: WeakKeyDictionary[Engine, WeakValueDictionary[str, asyncio.Lock]] = Weak
 async def _products(load: Load, ids: Iterable[str]) -> dict[str, Product | None]:
     wanted = list(ids)
     return dict(
-        zip(wanted, await asyncio.gather(*(_named(load, Product, "product", id) for id in wanted)), strict=True)
+        zip(wanted, await asyncio.gather(*(_find_named(load, Product, "product", id) for id in wanted)), strict=True)
     )
 
 
@@ -498,7 +498,7 @@ async def carry(platform: Platform, row: Row) -> None:
     for _ in range(STEPS_MAX):
         order = await platform.engine.load(scope_key).get(Order, task.order)
         if order.ended:
-            await platform.engine.run(caller, _forgetting(id))
+            await platform.engine.run(caller, _forget_bank_details(id))
             return
         try:
             await run_step(platform, caller, order.id, order.state)
@@ -513,18 +513,18 @@ async def carry(platform: Platform, row: Row) -> None:
             problem = Failure(type="Internal", cause=type(error).__name__)
         else:
             continue
-        if await _waits(platform, caller, order.id, order.state, problem):
+        if await _note_failure(platform, caller, order.id, order.state, problem):
             return
 
 
-async def _waits(platform: Platform, caller: Caller, order_id: str, step: str, problem: Failure) -> bool:
+async def _note_failure(platform: Platform, caller: Caller, order_id: str, step: str, problem: Failure) -> bool:
     """Note that the step failed: whether it is tried again later, or False where the order goes on at once."""
 
     async def work(load: Load, at: Moment) -> Changes:
         order = await load.get(Order, order_id)
         if order.state != step:
             return Changes(result=order)
-        after, again = domain.failed(order, step, problem, at)
+        after, again = domain.fail_step(order, step, problem, at)
         if again is None:
             return Changes(result=after, records=(after,))
         task = await load.maybe(OrderTask, domain.task_id(order_id))
@@ -539,7 +539,7 @@ async def _waits(platform: Platform, caller: Caller, order_id: str, step: str, p
     return done.record is None
 
 
-def _forgetting(task: str) -> Work:
+def _forget_bank_details(task: str) -> Work:
     async def work(load: Load, at: Moment) -> Changes:
         return Changes(deletes=(task,))
 

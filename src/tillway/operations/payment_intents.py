@@ -10,7 +10,7 @@ from tillway.domain.account import Scope
 from tillway.domain.bank_account import DEBIT_CURRENCIES, TEST_HOLDER
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
-from tillway.domain.mandate import Mandate, accepted
+from tillway.domain.mandate import Mandate, accept
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token, new_bank_method, new_method, redeem
 from tillway.domain.record import Changes, Moment, Record, changed
@@ -196,7 +196,7 @@ async def permission(
     if given is None:
         kept = await load.maybe(Mandate, method.mandate)
         return kept.id if kept is not None and kept.status == "active" else None, method, Changes()
-    new = accepted(method, given, at, once=once)
+    new = accept(method, given, at, once=once)
     if once is not None:
         return new.id, method, Changes(records=(new,))
     method = msgspec.structs.replace(method, mandate=new.id)

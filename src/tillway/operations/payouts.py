@@ -60,7 +60,7 @@ async def create(
         to = recipient
         sealed: tuple[Record, ...] = ()
         if to is None:
-            to, account, sealed = await _saved(platform, load, params, at)
+            to, account, sealed = await _recipient_of_saved_account(platform, load, params, at)
             fields["destination"] = account.id
         changes = payout.create(
             amount_minor=amount_minor,
@@ -114,7 +114,7 @@ async def reverse(platform: Platform, caller: Caller, id: str) -> Done:
     )
 
 
-async def _saved(
+async def _recipient_of_saved_account(
     platform: Platform, load: Load, params: dict[str, Any], at: Moment
 ) -> tuple[Recipient, ExternalAccount, tuple[Record, ...]]:
     """The recipient behind a saved account, and this payout's own sealed copy of the number: so it stays sendable when

@@ -32,7 +32,7 @@ async def pay(
     terms = await platform.attempts.terms(caller.scope)
 
     async def work(load: Load, at: Moment) -> Changes:
-        payer, made = await customers.named(load, caller, customer, at)
+        payer, made = await customers.find_or_create(load, caller, customer, at)
         year = year_of(card["exp_year"], at.now)
         objection = platform_transaction.objection(card["number"], card["exp_month"], year, at.now)
         if objection is None:

@@ -58,7 +58,7 @@ class Line(msgspec.Struct, kw_only=True):
     def net_minor(self) -> int:
         return self.gross_minor - self.fee_minor - self.refunded_minor
 
-    def told(self, by: Sequence[str]) -> dict[str, Any]:
+    def document(self, by: Sequence[str]) -> dict[str, Any]:
         """The row as people and programs read it, its sums in minor units and as decimals too."""
         sums = {
             "gross": self.gross_minor,

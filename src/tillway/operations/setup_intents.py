@@ -60,7 +60,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
             return changes
         setup = created.result
         assert isinstance(setup, SetupIntent)
-        return changes.then(await _confirmed(platform, load, params, setup, method, customer, None, at))
+        return changes.then(await _decide(platform, load, params, setup, method, customer, None, at))
 
     return await platform.engine.run(caller, work)
 
@@ -114,12 +114,12 @@ async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str,
             method = await load.maybe(PaymentMethod, setup.method)
         customer = await load.maybe(Customer, setup.customer)
         latest = await load.maybe(SetupAttempt, setup.latest_attempt)
-        return changes.then(await _confirmed(platform, load, params, setup, method, customer, latest, at))
+        return changes.then(await _decide(platform, load, params, setup, method, customer, latest, at))
 
     return await platform.engine.run(caller, work)
 
 
-async def _confirmed(
+async def _decide(
     platform: Platform,
     load: Load,
     params: dict[str, Any],

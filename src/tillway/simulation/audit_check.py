@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tillway.domain.audit import TASK_ID, UNCHANGING, UNREMARKABLE, AuditEntry, digest_of, shown
+from tillway.domain.audit import TASK_ID, UNCHANGING, UNREMARKABLE, AuditEntry, digest_of, redact
 from tillway.domain.record import Record
 from tillway.engine.audit.chain import AuditChain, rows_of, walk
 from tillway.engine.audit.entries import LEFT_OUT, change_document
@@ -70,7 +70,7 @@ def _differs(kind: type[Record], row: Row, history: dict[float, dict[str, Any]])
     fields: dict[str, Any] = {}
     for change in told:
         fields.update(change["after"] or {})
-    led_to, visible = decode(record.id, msgspec.json.encode(fields)), decode(record.id, encode(shown(record)))
+    led_to, visible = decode(record.id, msgspec.json.encode(fields)), decode(record.id, encode(redact(record)))
     return "" if led_to == visible else f"is {visible}, and its entries lead to {led_to}"
 
 

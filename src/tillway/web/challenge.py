@@ -30,7 +30,7 @@ button{font:inherit;font-weight:600;padding:.75rem;border-radius:8px;border:1px 
 def page(subject: PaymentIntent | SetupIntent) -> bytes:
     """The question, while the challenge is open; else what became of it."""
     if subject.status != "requires_action":
-        said = escape(_said(subject.status))
+        said = escape(_message_for(subject.status))
         return _document("Nothing to do", f"<h1>This authentication is over</h1><p>{said}</p>")
     what = (
         f"<p class=amount>{escape(amount_text(subject.amount_minor, subject.currency))}</p>"
@@ -71,7 +71,7 @@ def amount_text(amount_minor: int, currency: str) -> str:
     return f"{whole} {currency.upper()}"
 
 
-def _said(status: str) -> str:
+def _message_for(status: str) -> str:
     match status:
         case "succeeded" | "requires_capture":
             return "The payment went through. You can close this page."

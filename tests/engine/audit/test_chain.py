@@ -8,12 +8,20 @@ import pytest
 
 from tillway.domain.account import Account
 from tillway.domain.attempt import Attempt
-from tillway.domain.audit import BATCH_MAX, HIDDEN, REDACTED, TASK_ID, UNCHANGING, AuditEntry, root_of, shown
+from tillway.domain.audit import BATCH_MAX, HIDDEN, REDACTED, TASK_ID, UNCHANGING, AuditEntry, redact, root_of
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Record
 from tillway.engine.audit.chain import AuditChain, Walked, walk
-from tillway.engine.audit.entries import LEFT_OUT, Author, as_told, audited, changes_of, entry_write, task_write
+from tillway.engine.audit.entries import (
+    LEFT_OUT,
+    Author,
+    build_writes,
+    changes_of,
+    entry_document,
+    entry_write,
+    task_write,
+)
 from tillway.engine.clock import Clock
 from tillway.store.codec import TYPES, encode, write_of
 from tillway.store.port import ABSENT, Write
@@ -68,11 +76,11 @@ def test_hidden_when_made_changed_and_deleted(record: Any, field: str, secret: s
     after = msgspec.structs.replace(record, **{field: kinds[type(getattr(record, field))]})
     clock = Clock()
     for version, before, then in ((ABSENT, None, record), (1, record, after), (1, record, None)):
-        writes = audited(SCOPE, BY, clock.moment(), (version, before, then))
+        writes = build_writes(SCOPE, BY, clock.moment(), (version, before, then))
         assert len(writes) == 2
         told = (writes[-1].body or b"").decode()
         assert secret not in told and "other" not in told and HIDDEN in told
-    assert secret not in encode(shown(record)).decode()
+    assert secret not in encode(redact(record)).decode()
 
 
 # What enters.
@@ -99,7 +107,7 @@ def test_a_record_that_is_held_is_told_with_its_version() -> None:
     [change] = changes_of({"acct_1": (4, account)}, [account], _written(account, 4))
     assert (change.version, change.changed) == (5, {})
     entry = AuditEntry(id="aud_1", created=1, at_ms=1, actor="a", operation="o", changes=(change,))
-    assert as_told(entry)["changes"][0]["what"] == "held"
+    assert entry_document(entry)["changes"][0]["what"] == "held"
 
 
 # The chain.

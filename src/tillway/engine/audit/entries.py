@@ -25,7 +25,7 @@ from tillway.domain.audit import (
     Change,
     differences,
     digest_of,
-    shown,
+    redact,
 )
 from tillway.domain.event import Event
 from tillway.domain.idempotency import IdempotencyRecord
@@ -70,17 +70,17 @@ def changes_of(before: Before, records: Sequence[Record], writes: Sequence[Write
         elif kind in UNCHANGING:
             told.append(Change(id=record.id, version=1, digest=digest_of(write.body)))
         elif kind not in UNREMARKABLE:
-            body = encode(shown(record)) if kind in REDACTED else write.body
+            body = encode(redact(record)) if kind in REDACTED else write.body
             told.append(Change(id=record.id, version=1, new=msgspec.Raw(body)))
     for write in writes[len(records) :]:
         id = write.key.partition("/")[2]
         old = before.get(id, NOWHERE)[1]
         if old is not None and type(old) not in LEFT_OUT and type(old) not in UNREMARKABLE:
-            told.append(Change(id=id, version=write.version, gone=msgspec.Raw(encode(shown(old)))))
+            told.append(Change(id=id, version=write.version, gone=msgspec.Raw(encode(redact(old)))))
     return told
 
 
-def audited(
+def build_writes(
     scope_key: str,
     by: Author,
     at: Moment,
@@ -121,7 +121,7 @@ def entry_write(
     return write_of(scope_key, entry, ABSENT)
 
 
-def as_told(entry: AuditEntry) -> dict[str, Any]:
+def entry_document(entry: AuditEntry) -> dict[str, Any]:
     """An entry as people and programs read it: each change with the fields before it and after it."""
     at = datetime.fromtimestamp(entry.at_ms // 1000, UTC)
     return {
@@ -162,7 +162,7 @@ def _with_public_names(change: dict[str, Any]) -> dict[str, Any]:
     return change
 
 
-def rewrapped(scope_key: str, by: Author, at: Moment, writes: Sequence[Write]) -> Write:
+def rewrap_write(scope_key: str, by: Author, at: Moment, writes: Sequence[Write]) -> Write:
     """The entry of a commit that puts sealed records under another key: named, and nothing of them shown."""
     changes = [
         Change(id=write.key.partition("/")[2], version=write.version + 1, changed={"sealed": (HIDDEN, HIDDEN)})

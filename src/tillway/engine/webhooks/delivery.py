@@ -81,7 +81,7 @@ class Webhooks:
         async def work(load: Load, at: Moment) -> Changes:
             return domain.create_endpoint(fields, await self._endpoints(load), at, secret=secret)
 
-        return await self._changed(caller, work)
+        return await self._run_and_forget_endpoints(caller, work)
 
     async def update_endpoint(self, caller: Caller, id: str, fields: dict[str, object]) -> Done:
         if "url" in fields:
@@ -90,7 +90,7 @@ class Webhooks:
         async def work(load: Load, at: Moment) -> Changes:
             return domain.update_endpoint(await load.get(WebhookEndpoint, id), fields)
 
-        return await self._changed(caller, work)
+        return await self._run_and_forget_endpoints(caller, work)
 
     async def delete_endpoint(self, caller: Caller, id: str) -> None:
         """Its open deliveries are dropped as they come due."""
@@ -99,9 +99,9 @@ class Webhooks:
             await load.get(WebhookEndpoint, id)
             return Changes(deletes=(id,))
 
-        await self._changed(caller, work)
+        await self._run_and_forget_endpoints(caller, work)
 
-    async def _changed(self, caller: Caller, work: Work) -> Done:
+    async def _run_and_forget_endpoints(self, caller: Caller, work: Work) -> Done:
         try:
             return await self.engine.run(caller, work)
         finally:
@@ -214,17 +214,17 @@ class Webhooks:
         endpoint = await self._endpoint(load, delivery.endpoint)
         if event is None or endpoint is None:
             self._limiters.discard_idle(delivery.endpoint, gone=True)
-            await self._drop(load, delivery)
+            await self._delete(load, delivery)
             return
         body = await self._body(scope_of(scope_key), event, endpoint)
         if body is None:
-            await self._failed(load, delivery, "not sent: the event cannot be rendered")
+            await self._record_failure(load, delivery, "not sent: the event cannot be rendered")
             return
         limiter = self._limiters.of(endpoint.id)
         if not await limiter.acquire():
             if limiter.unresponsive:
                 # Where nothing answers, having waited for that counts as a try, so that it is made ever more seldom.
-                await self._failed(load, delivery, "not sent: the endpoint does not answer")
+                await self._record_failure(load, delivery, "not sent: the endpoint does not answer")
             else:
                 await self._put_off(load, delivery, limiter.retry_after_seconds())
             return
@@ -240,10 +240,10 @@ class Webhooks:
         if isinstance(answer, int):
             note("answer", answer)
         if isinstance(answer, int) and 200 <= answer < 300:
-            await self._delivered(load, delivery)
+            await self._record_success(load, delivery)
             self.engine.telemetry.delivery("delivered")
         else:
-            await self._failed(load, delivery, f"HTTP {answer}" if isinstance(answer, int) else answer)
+            await self._record_failure(load, delivery, f"HTTP {answer}" if isinstance(answer, int) else answer)
 
     async def _endpoint(self, load: Load, id: str) -> WebhookEndpoint | None:
         """The endpoint, unless it is gone or disabled."""
@@ -311,13 +311,13 @@ class Webhooks:
 
     # What becomes of a task.
 
-    async def _delivered(self, load: Load, delivery: Delivery) -> None:
+    async def _record_success(self, load: Load, delivery: Delivery) -> None:
         async def work(load: Load, at: Moment) -> Changes:
             # Whoever else may have claimed it by now: the endpoint has the event, so nobody needs to send it.
             if await load.maybe(Delivery, delivery.id) is None:
                 return Changes()
             event = await load.maybe(Event, delivery.event)
-            return domain.delivered(event, delivery) if event is not None else Changes(deletes=(delivery.id,))
+            return domain.mark_delivered(event, delivery) if event is not None else Changes(deletes=(delivery.id,))
 
         for _ in range(DELIVERED_COMMITS_MAX - 1):
             try:
@@ -327,15 +327,15 @@ class Webhooks:
                 await asyncio.sleep(BUSY_PAUSE_SECONDS)
         await self._commit(load, work)
 
-    async def _drop(self, load: Load, delivery: Delivery) -> None:
+    async def _delete(self, load: Load, delivery: Delivery) -> None:
         async def work(load: Load, at: Moment) -> Changes:
             return Changes(deletes=(delivery.id,))
 
         await self._commit(load, work)
 
-    async def _failed(self, load: Load, delivery: Delivery, why: str) -> None:
+    async def _record_failure(self, load: Load, delivery: Delivery, why: str) -> None:
         """The next try, or the end of all tries."""
-        log.info("a webhook was not delivered", extra=_named(load, delivery, why))
+        log.info("a webhook was not delivered", extra=_log_facts(load, delivery, why))
         self.engine.telemetry.delivery("failed")
         claimed = load.seen[delivery.id][0]
         given_up = False
@@ -349,11 +349,11 @@ class Webhooks:
                 return Changes(tasks=(later,))
             given_up = True
             event = await load.maybe(Event, delivery.event)
-            return domain.given_up(event, delivery) if event is not None else Changes(deletes=(delivery.id,))
+            return domain.give_up(event, delivery) if event is not None else Changes(deletes=(delivery.id,))
 
         await self._commit(load, work)
         if given_up:
-            log.warning("a webhook is given up after three days", extra=_named(load, delivery, why))
+            log.warning("a webhook is given up after three days", extra=_log_facts(load, delivery, why))
             self.engine.telemetry.delivery("given_up")
 
     async def _put_off(self, load: Load, delivery: Delivery, seconds: float) -> None:
@@ -395,7 +395,7 @@ def _refusal_in(error: BaseException) -> HostRefused | None:
     return inner if isinstance(inner, HostRefused) else None
 
 
-def _named(load: Load, delivery: Delivery, why: str) -> dict[str, object]:
+def _log_facts(load: Load, delivery: Delivery, why: str) -> dict[str, object]:
     return {
         "task": f"{load.scope_key}/{delivery.id}",
         "event": delivery.event,
