@@ -8,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from tillway.testing.in_process import Inside
+from tillway.testing.in_process import InProcessApp
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "tillway"
@@ -73,8 +73,8 @@ def test_the_steps_of_a_payment_are_numbered_and_there() -> None:
 
 async def test_a_payment_takes_the_steps_in_this_order(tmp_path: Path) -> None:
     """Every function that is called is noted. Before the first of these steps is the server, after the last a task."""
-    inside = await Inside.open(tmp_path)
-    merchant = await inside.merchant()
+    app = await InProcessApp.open(tmp_path)
+    merchant = await app.merchant()
     payment = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
     payment["automatic_payment_methods"] = {"enabled": True, "allow_redirects": "never"}
     called: dict[tuple[str, str], int] = {}
@@ -86,10 +86,10 @@ async def test_a_payment_takes_the_steps_in_this_order(tmp_path: Path) -> None:
 
     sys.setprofile(note)
     try:
-        paid = await inside.ok(merchant, "POST", "/v1/payment_intents", payment, idempotency_key="once")
+        paid = await app.ok(merchant, "POST", "/v1/payment_intents", payment, idempotency_key="once")
     finally:
         sys.setprofile(None)
-        await inside.close()
+        await app.close()
     assert paid["status"] == "succeeded"
     way = [(path, name) for _, path, names in STEPS[1:-1] for name in re.findall(r"`(.+?)`", names)]
     # A class stands for its first method that is called.

@@ -164,7 +164,7 @@ async def test_listing(shop: CardShop) -> None:
         return [customer["id"] for customer in found["data"]]
 
     newest = made[::-1]
-    now = shop.inside.clock.now_ms() // 1000
+    now = shop.app.clock.now_ms() // 1000
     assert await page() == newest
     assert await page(limit=2) == newest[:2]
     assert await page(limit=2, starting_after=newest[1]) == newest[2:]
@@ -262,14 +262,14 @@ async def test_many_cards_go_in_commits_that_any_store_can_make(shop: CardShop) 
         await shop.ok("POST", f"/v1/payment_methods/{await shop.method()}/attach", {"customer": id})
     assert len(await shop.ids("vlt", "cvc")) == 20
     largest = 0
-    commit = shop.inside.store.commit
+    commit = shop.app.store.commit
 
     async def measured(writes: Sequence[Write]) -> None:
         nonlocal largest
         largest = max(largest, len(writes))
         await commit(writes)
 
-    shop.inside.store.commit = measured  # type: ignore[method-assign]
+    shop.app.store.commit = measured  # type: ignore[method-assign]
     await shop.ok("DELETE", f"/v1/customers/{id}")
     assert WRITES_MAX - 20 < largest <= WRITES_MAX
     assert await shop.ids("vlt", "cvc") == []
@@ -283,15 +283,15 @@ async def test_no_card_slips_in_while_its_customer_goes(shop: CardShop, path: st
     id, method, token = await shop.customer(source="tok_visa"), await shop.method(), await shop.token()
     params = {"customer": id} if "METHOD" in path else {"source": token}
     path = path.replace("METHOD", method).replace("CUSTOMER", id)
-    commit = shop.inside.store.commit
+    commit = shop.app.store.commit
     slipped: list[dict[str, Any]] = []
 
     async def raced(writes: Sequence[Write]) -> None:
-        shop.inside.store.commit = commit  # type: ignore[method-assign]
+        shop.app.store.commit = commit  # type: ignore[method-assign]
         slipped.append(await shop.ok("POST", path, params))
         await commit(writes)
 
-    shop.inside.store.commit = raced  # type: ignore[method-assign]
+    shop.app.store.commit = raced  # type: ignore[method-assign]
     await shop.ok("DELETE", f"/v1/customers/{id}")
     (late,) = slipped
     assert late["customer"] == id
@@ -377,14 +377,14 @@ async def test_two_cards_that_go_at_once_leave_no_dead_default(shop: CardShop) -
     path = f"/v1/customers/{id}/sources"
     second = await shop.ok("POST", path, {"source": "tok_visa"})
     first = (await shop.ok("GET", f"/v1/customers/{id}"))["default_source"]
-    commit = shop.inside.store.commit
+    commit = shop.app.store.commit
 
     async def raced(writes: Sequence[Write]) -> None:
-        shop.inside.store.commit = commit  # type: ignore[method-assign]
+        shop.app.store.commit = commit  # type: ignore[method-assign]
         await shop.ok("DELETE", f"{path}/{second['id']}")
         await commit(writes)
 
-    shop.inside.store.commit = raced  # type: ignore[method-assign]
+    shop.app.store.commit = raced  # type: ignore[method-assign]
     await shop.ok("DELETE", f"{path}/{first}")
     assert (await shop.ok("GET", f"/v1/customers/{id}"))["default_source"] is None
 

@@ -7,21 +7,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from tillway.testing.in_process import LEASE_MS, Answer, Inside, Merchant
+from tillway.testing.in_process import LEASE_MS, Answer, InProcessApp, Merchant
 
 STEPS = ["check_stock", "take_payment", "arrange_delivery", "place_order"]
 
 
-class Counter:
+class OrderShop:
     """A shop counter: one merchant, one product of which there are three, and no runner that would carry an order."""
 
-    def __init__(self, inside: Inside, merchant: Merchant) -> None:
-        self.inside = inside
+    def __init__(self, app: InProcessApp, merchant: Merchant) -> None:
+        self.app = app
         self.merchant = merchant
 
     async def send(self, method: str, path: str, body: Any = None) -> Answer:
         sent = b"" if body is None else msgspec.json.encode(body)
-        return await self.inside.send(method, path, key=self.merchant.key, body=sent, content_type="application/json")
+        return await self.app.send(method, path, key=self.merchant.key, body=sent, content_type="application/json")
 
     async def stock(self, available: int = 3) -> tuple[int, int, int]:
         """Set what can be ordered; all three counts."""
@@ -47,139 +47,139 @@ class Counter:
         return (await self.send("GET", f"/orders/{id}")).json
 
     async def payments(self) -> list[Any]:
-        return (await self.inside.ok(self.merchant, "GET", "/v1/payment_intents"))["data"]
+        return (await self.app.ok(self.merchant, "GET", "/v1/payment_intents"))["data"]
 
     async def carry(self) -> int:
         """Let the engine's own task go as far as it can; how many tasks were due."""
-        now_ms = self.inside.clock.now_ms()
-        rows = await self.inside.store.claim("orders", now_ms=now_ms, lease_ms=LEASE_MS, limit=10)
+        now_ms = self.app.clock.now_ms()
+        rows = await self.app.store.claim("orders", now_ms=now_ms, lease_ms=LEASE_MS, limit=10)
         for row in rows:
-            await self.inside.running.runner.queues["orders"](row)
+            await self.app.running.runner.queues["orders"](row)
         return len(rows)
 
 
 @pytest.fixture
-async def counter(tmp_path: Path) -> AsyncIterator[Counter]:
-    inside = await Inside.open(tmp_path)
-    counter = Counter(inside, await inside.merchant())
-    await counter.stock()
-    yield counter
-    await inside.close()
+async def shop(tmp_path: Path) -> AsyncIterator[OrderShop]:
+    app = await InProcessApp.open(tmp_path)
+    shop = OrderShop(app, await app.merchant())
+    await shop.stock()
+    yield shop
+    await app.close()
 
 
-async def test_each_step_says_again_what_it_came_to(counter: Counter) -> None:
-    await counter.order()
+async def test_each_step_says_again_what_it_came_to(shop: OrderShop) -> None:
+    await shop.order()
     for name in STEPS:
-        first = await counter.step(name)
+        first = await shop.step(name)
         assert (first.status, first.json["status"]) == (200, "done"), first.body
-        counter.inside.clock.ahead_seconds += 60
-        assert (await counter.step(name)).body == first.body
+        shop.app.clock.ahead_seconds += 60
+        assert (await shop.step(name)).body == first.body
     for name in STEPS:
-        assert (await counter.step(name)).status == 200, "also once the order has ended"
-    assert (await counter.shown())["status"] == "placed"
-    assert await counter.stock(1) == (1, 0, 2) and len(await counter.payments()) == 1
+        assert (await shop.step(name)).status == 200, "also once the order has ended"
+    assert (await shop.shown())["status"] == "placed"
+    assert await shop.stock(1) == (1, 0, 2) and len(await shop.payments()) == 1
 
 
-async def test_a_step_out_of_order_is_refused(counter: Counter) -> None:
-    await counter.order()
+async def test_a_step_out_of_order_is_refused(shop: OrderShop) -> None:
+    await shop.order()
     for name in (*STEPS[1:], "handle_failure", "placed", "nonsense"):
-        refused = await counter.step(name)
+        refused = await shop.step(name)
         assert (refused.status, refused.json["error"]["code"]) == (400, "order_step_unexpected"), name
-    assert (await counter.shown())["status"] == "checking" and await counter.payments() == []
-    assert (await counter.step("check_stock", "o-unknown")).status == 404
+    assert (await shop.shown())["status"] == "checking" and await shop.payments() == []
+    assert (await shop.step("check_stock", "o-unknown")).status == 404
 
 
-async def test_a_step_that_fails_changes_nothing_until_it_is_handled(counter: Counter) -> None:
-    await counter.order(address="Undeliverable")
-    await counter.step("check_stock")
-    await counter.step("take_payment")
+async def test_a_step_that_fails_changes_nothing_until_it_is_handled(shop: OrderShop) -> None:
+    await shop.order(address="Undeliverable")
+    await shop.step("check_stock")
+    await shop.step("take_payment")
     for _ in range(2):
-        failed = await counter.step("arrange_delivery")
+        failed = await shop.step("arrange_delivery")
         assert (failed.status, failed.json["error"]["code"]) == (409, "order_step_failed")
         error = failed.json["error"]["step_error"]
         assert error["type"] == "DeliveryRefused"
-        assert (await counter.shown())["status"] == "arranging_delivery"
-    handled = await counter.step("handle_failure", error=error)
+        assert (await shop.shown())["status"] == "arranging_delivery"
+    handled = await shop.step("handle_failure", error=error)
     assert handled.status == 200 and handled.json["result"]["stock"] == "released"
-    assert (await counter.step("handle_failure", error=error)).body == handled.body
-    shown = await counter.shown()
+    assert (await shop.step("handle_failure", error=error)).body == handled.body
+    shown = await shop.shown()
     assert (shown["status"], shown["error"]) == ("payment_failed", error)
-    assert shown["charge"]["status"] == "refunded" and await counter.stock() == (3, 0, 0)
-    assert (await counter.step("place_order")).status == 400
+    assert shown["charge"]["status"] == "refunded" and await shop.stock() == (3, 0, 0)
+    assert (await shop.step("place_order")).status == 400
 
 
-async def test_a_declined_payment_stays_declined_however_often_the_step_is_called(counter: Counter) -> None:
-    await counter.order(token="tok_chargeDeclined")
-    await counter.step("check_stock")
+async def test_a_declined_payment_stays_declined_however_often_the_step_is_called(shop: OrderShop) -> None:
+    await shop.order(token="tok_chargeDeclined")
+    await shop.step("check_stock")
     for _ in range(3):
-        failed = await counter.step("take_payment")
+        failed = await shop.step("take_payment")
         assert failed.json["error"]["step_error"]["type"] == "PaymentDeclined"
-    (payment,) = await counter.payments()
-    charges = await counter.inside.ok(counter.merchant, "GET", "/v1/charges", {"payment_intent": payment["id"]})
+    (payment,) = await shop.payments()
+    charges = await shop.app.ok(shop.merchant, "GET", "/v1/charges", {"payment_intent": payment["id"]})
     assert len(charges["data"]) == 1, "one attempt, not three"
-    await counter.step("handle_failure", error={"type": "PaymentDeclined", "cause": "told by the state machine"})
-    (payment,) = await counter.payments()
+    await shop.step("handle_failure", error={"type": "PaymentDeclined", "cause": "told by the state machine"})
+    (payment,) = await shop.payments()
     assert payment["status"] == "canceled", "nobody can pay for an order that has failed"
 
 
-async def test_an_order_that_was_placed_does_not_fail_any_more(counter: Counter) -> None:
-    await counter.order()
-    assert await counter.carry() == 1
-    refused = await counter.step("handle_failure", error={"type": "Late", "cause": "a state machine that lost its way"})
+async def test_an_order_that_was_placed_does_not_fail_any_more(shop: OrderShop) -> None:
+    await shop.order()
+    assert await shop.carry() == 1
+    refused = await shop.step("handle_failure", error={"type": "Late", "cause": "a state machine that lost its way"})
     assert refused.json["error"]["code"] == "order_step_unexpected"
-    assert (await counter.shown())["status"] == "placed" and await counter.stock(1) == (1, 0, 2)
+    assert (await shop.shown())["status"] == "placed" and await shop.stock(1) == (1, 0, 2)
 
 
-async def test_an_order_whose_payment_was_refunded_meanwhile_is_not_placed(counter: Counter) -> None:
-    await counter.order()
+async def test_an_order_whose_payment_was_refunded_meanwhile_is_not_placed(shop: OrderShop) -> None:
+    await shop.order()
     for name in STEPS[:3]:
-        assert (await counter.step(name)).status == 200
-    charge = (await counter.shown())["charge"]["id"]
-    await counter.inside.ok(counter.merchant, "POST", "/v1/refunds", {"charge": charge})
-    counter.inside.clock.ahead_seconds += 1
-    assert await counter.carry() == 1
-    shown = await counter.shown()
+        assert (await shop.step(name)).status == 200
+    charge = (await shop.shown())["charge"]["id"]
+    await shop.app.ok(shop.merchant, "POST", "/v1/refunds", {"charge": charge})
+    shop.app.clock.ahead_seconds += 1
+    assert await shop.carry() == 1
+    shown = await shop.shown()
     assert (shown["status"], shown["error"]["type"]) == ("payment_failed", "PaymentRefunded")
-    assert [made["status"] for made in shown["deliveries"]] == ["cancelled"] and await counter.stock() == (3, 0, 0)
+    assert [made["status"] for made in shown["deliveries"]] == ["cancelled"] and await shop.stock() == (3, 0, 0)
 
 
-async def test_the_engine_goes_on_where_somebody_else_has_begun(counter: Counter) -> None:
-    await counter.order()
-    await counter.step("check_stock")
-    await counter.step("take_payment")
-    counter.inside.clock.ahead_seconds += 1
-    assert await counter.carry() == 1 and await counter.carry() == 0
-    assert (await counter.shown())["status"] == "placed" and len(await counter.payments()) == 1
+async def test_the_engine_goes_on_where_somebody_else_has_begun(shop: OrderShop) -> None:
+    await shop.order()
+    await shop.step("check_stock")
+    await shop.step("take_payment")
+    shop.app.clock.ahead_seconds += 1
+    assert await shop.carry() == 1 and await shop.carry() == 0
+    assert (await shop.shown())["status"] == "placed" and len(await shop.payments()) == 1
 
 
-async def test_a_product_is_set_while_orders_hold_it(counter: Counter) -> None:
-    await counter.order("o-1", address="Undeliverable")
-    await counter.order("o-2")
-    await counter.step("check_stock", "o-1")
-    assert await counter.stock(10) == (10, 2, 0)
-    await counter.carry()
-    assert await counter.stock(10) == (10, 0, 2)
+async def test_a_product_is_set_while_orders_hold_it(shop: OrderShop) -> None:
+    await shop.order("o-1", address="Undeliverable")
+    await shop.order("o-2")
+    await shop.step("check_stock", "o-1")
+    assert await shop.stock(10) == (10, 2, 0)
+    await shop.carry()
+    assert await shop.stock(10) == (10, 0, 2)
 
 
-async def test_a_bank_that_cannot_process_a_card_is_asked_again_ever_later_and_not_for_ever(counter: Counter) -> None:
+async def test_a_bank_that_cannot_process_a_card_is_asked_again_ever_later_and_not_for_ever(shop: OrderShop) -> None:
     """Each try is an attempt of its own on the one payment."""
-    await counter.order(token="tok_chargeDeclinedProcessingError")
+    await shop.order(token="tok_chargeDeclinedProcessingError")
     for tries, seconds in enumerate((2, 4, 8), 1):
-        assert await counter.carry() == 1
-        shown = await counter.shown()
+        assert await shop.carry() == 1
+        shown = await shop.shown()
         assert (shown["status"], shown["steps"][1]["failures"]) == ("paying", {"ProviderUnavailable": tries})
-        counter.inside.clock.ahead_seconds += seconds - 1
-        assert await counter.carry() == 0, "not before its time"
-        counter.inside.clock.ahead_seconds += 1
-    assert await counter.carry() == 1
-    shown = await counter.shown()
+        shop.app.clock.ahead_seconds += seconds - 1
+        assert await shop.carry() == 0, "not before its time"
+        shop.app.clock.ahead_seconds += 1
+    assert await shop.carry() == 1
+    shown = await shop.shown()
     assert (shown["status"], shown["error"]["type"]) == ("payment_failed", "ProviderUnavailable")
-    (payment,) = await counter.payments()
-    charges = await counter.inside.ok(counter.merchant, "GET", "/v1/charges", {"payment_intent": payment["id"]})
+    (payment,) = await shop.payments()
+    charges = await shop.app.ok(shop.merchant, "GET", "/v1/charges", {"payment_intent": payment["id"]})
     assert [charge["status"] for charge in charges["data"]] == ["failed"] * 4
 
 
-async def test_an_account_number_is_kept_by_the_vault_alone(counter: Counter, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_account_number_is_kept_by_the_vault_alone(shop: OrderShop, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     number = "000123456789"
     line = {"product_id": "book", "name": "Book", "price": 1, "requested_count": 1, "type": "book"}
@@ -189,18 +189,18 @@ async def test_an_account_number_is_kept_by_the_vault_alone(counter: Counter, ca
         "products": [{**line, "delivery_address": "1 Main Street"}],
         "payment": {"type": "bank_account", "account_number": number, "routing_number": "110000000"},
     }
-    told = [await counter.send("POST", "/orders", order)]
-    await counter.carry()
-    await counter.inside.wait(60)
-    counter.inside.clock.ahead_seconds += 1
-    await counter.carry()
-    told += [await counter.send("GET", "/orders/o-1"), await counter.send("GET", "/v1/events")]
-    assert (await counter.shown())["status"] == "placed"
+    told = [await shop.send("POST", "/orders", order)]
+    await shop.carry()
+    await shop.app.wait(60)
+    shop.app.clock.ahead_seconds += 1
+    await shop.carry()
+    told += [await shop.send("GET", "/orders/o-1"), await shop.send("GET", "/v1/events")]
+    assert (await shop.shown())["status"] == "placed"
     order["payment"]["routing_number"] = "1"
-    told.append(await counter.send("POST", "/orders", {**order, "order_id": "o-2"}))
+    told.append(await shop.send("POST", "/orders", {**order, "order_id": "o-2"}))
     assert told[-1].status == 400
     assert not [answer.body for answer in told if number in answer.body.decode()]
-    rows = await counter.inside.store.query(None, "", limit=1000)
+    rows = await shop.app.store.query(None, "", limit=1000)
     assert len(rows) > 20 and not [row.key for row in rows if number.encode() in row.body]
     assert number not in caplog.text
 
@@ -208,40 +208,40 @@ async def test_an_account_number_is_kept_by_the_vault_alone(counter: Counter, ca
 @pytest.mark.parametrize("address", ["1 Main Street", "Undeliverable"])
 @pytest.mark.parametrize("payment", [{"type": "card", "token": "tok_visa"}, {"type": "credit"}], ids=["card", "credit"])
 async def test_the_largest_order_that_everybody_is_told_of_fits_into_its_commits(
-    counter: Counter, payment: dict[str, str], address: str
+    shop: OrderShop, payment: dict[str, str], address: str
 ) -> None:
     for _ in range(16):
         hook = {"url": "http://127.0.0.1:9/hook", "enabled_events": ["*"]}
-        await counter.inside.ok(counter.merchant, "POST", "/v1/webhook_endpoints", hook)
+        await shop.app.ok(shop.merchant, "POST", "/v1/webhook_endpoints", hook)
     credit = {"amount": 100, "currency": "eur"}
-    assert (await counter.send("PUT", "/users/user-1/credit", credit)).status == 200
+    assert (await shop.send("PUT", "/users/user-1/credit", credit)).status == 200
     lines = []
     for number in range(40):
         named = {"product_id": f"book-{number}", "name": "Book", "type": "book", "price": 1}
         body = {name: named[name] for name in ("name", "type", "price")} | {"available_count": 1}
-        assert (await counter.send("PUT", f"/products/book-{number}", body)).status == 200
+        assert (await shop.send("PUT", f"/products/book-{number}", body)).status == 200
         lines.append({**named, "requested_count": 1, "delivery_address": address})
     order = {"order_id": "o-1", "user_id": "user-1", "products": lines, "payment": payment}
-    assert (await counter.send("POST", "/orders", order)).status == 202
-    await counter.carry()
-    assert (await counter.shown())["status"] == ("placed" if address == "1 Main Street" else "payment_failed")
+    assert (await shop.send("POST", "/orders", order)).status == 202
+    await shop.carry()
+    assert (await shop.shown())["status"] == ("placed" if address == "1 Main Street" else "payment_failed")
 
 
-async def test_a_payment_in_doubt_keeps_the_order_waiting_and_wakes_it(counter: Counter) -> None:
+async def test_a_payment_in_doubt_keeps_the_order_waiting_and_wakes_it(shop: OrderShop) -> None:
     rules = {"rules": [{"fault": "lose_answer", "operation": "authorize", "times": 1}, {"fault": "refuse"}]}
-    answer = await counter.inside.call(counter.merchant, "POST", "/ops/v1/simulator", {"faults": rules})
+    answer = await shop.app.call(shop.merchant, "POST", "/ops/v1/simulator", {"faults": rules})
     assert answer.status == 200, answer.body
-    counter.inside.running.platform.engine.settings = msgspec.structs.replace(
-        counter.inside.running.platform.engine.settings, answer_within_seconds=0.0
+    shop.app.running.platform.engine.settings = msgspec.structs.replace(
+        shop.app.running.platform.engine.settings, answer_within_seconds=0.0
     )
-    await counter.order()
-    await counter.carry()
+    await shop.order()
+    await shop.carry()
     for seconds in (1, 2, 4):
-        assert (await counter.shown())["status"] == "paying"
-        counter.inside.clock.ahead_seconds += seconds
-        assert await counter.carry() == 1
-    await counter.inside.ok(counter.merchant, "POST", "/ops/v1/simulator", {"faults": {"seed": 1}})
-    (doubt,) = (await counter.inside.ok(counter.merchant, "GET", "/ops/v1/doubts"))["data"]
-    await counter.inside.ok(counter.merchant, "POST", f"/ops/v1/doubts/{doubt['id']}/resolve", {"outcome": "succeeded"})
-    assert await counter.carry() == 1, "settled, and so due at once"
-    assert (await counter.shown())["status"] == "placed"
+        assert (await shop.shown())["status"] == "paying"
+        shop.app.clock.ahead_seconds += seconds
+        assert await shop.carry() == 1
+    await shop.app.ok(shop.merchant, "POST", "/ops/v1/simulator", {"faults": {"seed": 1}})
+    (doubt,) = (await shop.app.ok(shop.merchant, "GET", "/ops/v1/doubts"))["data"]
+    await shop.app.ok(shop.merchant, "POST", f"/ops/v1/doubts/{doubt['id']}/resolve", {"outcome": "succeeded"})
+    assert await shop.carry() == 1, "settled, and so due at once"
+    assert (await shop.shown())["status"] == "placed"

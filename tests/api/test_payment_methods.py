@@ -157,8 +157,8 @@ async def test_a_card_that_declines_is_not_attached(
 async def test_a_decline_spends_the_idempotency_key_and_a_mistake_does_not(shop: CardShop) -> None:
     customer = await shop.customer()
     declined = "/v1/payment_methods/pm_card_chargeDeclined/attach"
-    first = await shop.inside.call(shop.merchant, "POST", declined, {"customer": customer}, idempotency_key="a")
-    again = await shop.inside.call(shop.merchant, "POST", declined, {"customer": customer}, idempotency_key="a")
+    first = await shop.app.call(shop.merchant, "POST", declined, {"customer": customer}, idempotency_key="a")
+    again = await shop.app.call(shop.merchant, "POST", declined, {"customer": customer}, idempotency_key="a")
     assert (first.status, first.body) == (again.status, again.body)
     assert "idempotent-replayed" not in first.headers and again.headers["idempotent-replayed"] == "true"
     path = "/v1/payment_methods/pm_card_visa/attach"

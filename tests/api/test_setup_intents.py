@@ -231,8 +231,8 @@ async def test_a_second_confirmation_gives_up_the_first(shop: CardShop) -> None:
 
 async def test_a_decline_spends_the_idempotency_key(shop: CardShop) -> None:
     given = {"payment_method": "pm_card_chargeDeclined", "confirm": True}
-    first = await shop.inside.call(shop.merchant, "POST", "/v1/setup_intents", given, idempotency_key="a")
-    again = await shop.inside.call(shop.merchant, "POST", "/v1/setup_intents", given, idempotency_key="a")
+    first = await shop.app.call(shop.merchant, "POST", "/v1/setup_intents", given, idempotency_key="a")
+    again = await shop.app.call(shop.merchant, "POST", "/v1/setup_intents", given, idempotency_key="a")
     assert (first.status, first.body) == (again.status, again.body) == (402, first.body)
     assert len(await shop.ids("seti")) == 1
 
@@ -303,7 +303,7 @@ async def test_listing(shop: CardShop) -> None:
     async def page(**params: Any) -> list[str]:
         return [setup["id"] for setup in (await shop.ok("GET", "/v1/setup_intents", params))["data"]]
 
-    now = shop.inside.clock.now_ms() // 1000
+    now = shop.app.clock.now_ms() // 1000
     assert await page() == [third["id"], second["id"], first["id"]]
     assert await page(limit=1, starting_after=third["id"]) == [second["id"]]
     assert await page(customer=customer) == [third["id"], first["id"]]

@@ -128,7 +128,7 @@ async def test_a_test_token_serves_as_often_as_one_likes(
 @pytest.mark.parametrize(("path", "params", "param"), USES)
 async def test_a_token_lasts_15_minutes(shop: CardShop, path: str, params: dict[str, Any], param: str) -> None:
     token, customer = await shop.token(), await shop.customer()
-    await shop.inside.wait(15 * 60)
+    await shop.app.wait(15 * 60)
     refused = await shop.refused("POST", _filled(path, token, customer), _filled(params, token, customer))
     assert refused == (400, "token_expired", param)
 
@@ -137,8 +137,8 @@ async def test_a_card_that_nobody_wanted_is_forgotten(shop: CardShop) -> None:
     unused, used = await shop.token(), await shop.token()
     customer = await shop.customer(source=used)
     assert len(await shop.ids("vlt")) == 2 and len(await shop.ids("cvc")) == 2
-    await shop.inside.wait(15 * 60)
-    await shop.inside.store.purge_expired(now=shop.inside.clock.now_ms() // 1000, limit=100)
+    await shop.app.wait(15 * 60)
+    await shop.app.store.purge_expired(now=shop.app.clock.now_ms() // 1000, limit=100)
     assert len(await shop.ids("vlt")) == 1 and await shop.ids("cvc") == []
     assert (await shop.ok("GET", f"/v1/tokens/{unused}"))["used"] is False
     charge = await shop.ok("POST", "/v1/charges", {"amount": 100, "currency": "eur", "customer": customer})

@@ -10,7 +10,7 @@ from csv_bank import CsvBank, CsvConnector
 from tillway.connectors.file_port import FILE_BYTES_MAX, Batch, Entry, FileRejected, Folder, OutboundFile, Return, match
 from tillway.connectors.port import Declined, Operation
 from tillway.testing.file_contract import FILE_CHECKS, NOW, FileCheck
-from tillway.testing.in_process import Inside, Merchant
+from tillway.testing.in_process import InProcessApp, Merchant
 
 
 @pytest.mark.parametrize("check", FILE_CHECKS, ids=lambda check: check.__name__)
@@ -120,17 +120,17 @@ def test_files_come_in_and_are_put_away(tmp_path: Path) -> None:
         folder.read(inbound / "large")
 
 
-async def available(inside: Inside, merchant: Merchant) -> int:
-    [row] = (await inside.ok(merchant, "GET", "/v1/balance"))["available"]
+async def available(app: InProcessApp, merchant: Merchant) -> int:
+    [row] = (await app.ok(merchant, "GET", "/v1/balance"))["available"]
     return int(row["amount"])
 
 
 async def test_a_return_fails_the_payout_and_the_money_comes_back_once(tmp_path: Path) -> None:
     """The way through the folder: a payout of the engine goes out in a file, and its return settles it."""
-    inside = await Inside.open(tmp_path)
+    app = await InProcessApp.open(tmp_path)
     try:
-        merchant = await inside.merchant()
-        await inside.ok(
+        merchant = await app.merchant()
+        await app.ok(
             merchant,
             "POST",
             "/v1/charges",
@@ -138,12 +138,12 @@ async def test_a_return_fails_the_payout_and_the_money_comes_back_once(tmp_path:
         )
         account = {"object": "bank_account", "country": "US", "currency": "eur", "routing_number": "110000000"}
         path = f"/v1/accounts/{merchant.account}/external_accounts"
-        await inside.ok(merchant, "POST", path, {"external_account": {**account, "account_number": "000123456789"}})
-        paid = await inside.ok(merchant, "POST", "/v1/payouts", {"amount": 5000, "currency": "eur"})
-        await inside.wait(60)
-        assert (await inside.ok(merchant, "GET", f"/v1/payouts/{paid['id']}"))["status"] == "paid"
-        before = await available(inside, merchant)
-        operations = (await inside.simulator(merchant)).bank.operations()
+        await app.ok(merchant, "POST", path, {"external_account": {**account, "account_number": "000123456789"}})
+        paid = await app.ok(merchant, "POST", "/v1/payouts", {"amount": 5000, "currency": "eur"})
+        await app.wait(60)
+        assert (await app.ok(merchant, "GET", f"/v1/payouts/{paid['id']}"))["status"] == "paid"
+        before = await available(app, merchant)
+        operations = (await app.simulator(merchant)).bank.operations()
         [operation] = [known for known in operations if known.kind == "payout"]
 
         bank, folder = CsvBank(), Folder(tmp_path / "files")
@@ -155,10 +155,10 @@ async def test_a_return_fails_the_payout_and_the_money_comes_back_once(tmp_path:
             [came] = folder.waiting()
             sent = {entry.trace: entry for entry in file.entries}
             for notice in match(bank.connector.read(came.name, folder.read(came)), sent):
-                await inside.running.platform.attempts.notice(notice, "csv")
+                await app.running.platform.attempts.notice(notice, "csv")
             folder.accept(came)
-        failed = await inside.ok(merchant, "GET", f"/v1/payouts/{paid['id']}")
+        failed = await app.ok(merchant, "GET", f"/v1/payouts/{paid['id']}")
         assert (failed["status"], failed["failure_code"]) == ("failed", "insufficient_funds")
-        assert await available(inside, merchant) == before + 5000
+        assert await available(app, merchant) == before + 5000
     finally:
-        await inside.close()
+        await app.close()

@@ -18,7 +18,7 @@ LOOK_UPS_FAIL = {"fault": "error_before", "operation": "look_up"}
 PAYMENT = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
 
 
-class FarBank:
+class BankProcess:
     """`tillway bank` as a process of its own."""
 
     def __init__(self, journal: Path) -> None:
@@ -42,15 +42,15 @@ class FarBank:
 
 
 @pytest.fixture
-def far_bank(tmp_path: Path) -> Iterator[FarBank]:
-    bank = FarBank(tmp_path / "bank.journal")
+def bank_process(tmp_path: Path) -> Iterator[BankProcess]:
+    bank = BankProcess(tmp_path / "bank.journal")
     yield bank
     bank.process.kill()
     bank.process.wait()
 
 
 @pytest.fixture
-def serve(tmp_path: Path, far_bank: FarBank) -> Iterator[Callable[..., TillwayServer]]:
+def serve(tmp_path: Path, bank_process: BankProcess) -> Iterator[Callable[..., TillwayServer]]:
     """Starts the server on one and the same data directory, over the bank, as the settings say."""
     data = tmp_path / "data"
     made = init(data)
@@ -58,7 +58,7 @@ def serve(tmp_path: Path, far_bank: FarBank) -> Iterator[Callable[..., TillwaySe
 
     def start(*arguments: str, **settings: str) -> TillwayServer:
         if not started:
-            settings = {"base_url": far_bank.url, "ask_after_seconds": "15", **settings}
+            settings = {"base_url": bank_process.url, "ask_after_seconds": "15", **settings}
             chosen = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
             added = tillway(
                 "connectors", "add", "bank", "--kind", "http_bank", "--default", *chosen, "--data-dir", data
@@ -73,10 +73,12 @@ def serve(tmp_path: Path, far_bank: FarBank) -> Iterator[Callable[..., TillwaySe
         server.process.wait()
 
 
-def test_an_old_doubt_is_settled_soon_after_a_restart(far_bank: FarBank, serve: Callable[..., TillwayServer]) -> None:
+def test_an_old_doubt_is_settled_soon_after_a_restart(
+    bank_process: BankProcess, serve: Callable[..., TillwayServer]
+) -> None:
     """The bank has been of no use for a while, so the next question is half a minute away; then the server is killed.
     The new one asks at once, and not only when the old one would have."""
-    far_bank.strike({"fault": "reset_after"}, LOOK_UPS_FAIL)
+    bank_process.strike({"fault": "reset_after"}, LOOK_UPS_FAIL)
     server = serve()
     status, payment = server.call("POST", "/v1/payment_intents", PAYMENT)
     assert (status, payment["status"]) == (200, "processing")
@@ -84,26 +86,26 @@ def test_an_old_doubt_is_settled_soon_after_a_restart(far_bank: FarBank, serve: 
     assert doubt["next_question"] > time.time() + 20, "the question waits"
     server.process.kill()
     server.process.wait()
-    far_bank.strike()
+    bank_process.strike()
     server = serve()
     after = _until(server, payment["id"], "succeeded", within_seconds=20)
     assert after["amount_received"] == 4200
-    assert len(far_bank.effects()) == 1
+    assert len(bank_process.effects()) == 1
 
 
-def test_who_comes_back_to_a_doubt_is_told_so(far_bank: FarBank, serve: Callable[..., TillwayServer]) -> None:
+def test_who_comes_back_to_a_doubt_is_told_so(bank_process: BankProcess, serve: Callable[..., TillwayServer]) -> None:
     """The first caller of an undecided payment is told `processing`; so is the one whose server died meanwhile."""
-    far_bank.strike({"fault": "lose_answer"}, LOOK_UPS_FAIL)
+    bank_process.strike({"fault": "lose_answer"}, LOOK_UPS_FAIL)
     server = serve("--lease-seconds", "3")
     with pytest.raises(TimeoutError):
         _order(server, PAYMENT, "one", seconds=1.0)
-    assert len(far_bank.effects()) == 1
+    assert len(bank_process.effects()) == 1
     server.process.kill()
     server.process.wait()
     server = serve()
     first = _insist(server, PAYMENT, "one", within_seconds=20)
     assert first["status"] == "processing"
-    far_bank.strike()
+    bank_process.strike()
     # The answer that a key got is its answer for ever; what came of the payment is told by the payment.
     assert _insist(server, PAYMENT, "one", within_seconds=1) == first
     server.process.kill()
@@ -111,26 +113,26 @@ def test_who_comes_back_to_a_doubt_is_told_so(far_bank: FarBank, serve: Callable
     server = serve()
     assert _until(server, first["id"], "succeeded", within_seconds=20)["amount_received"] == 4200
     assert _insist(server, PAYMENT, "one", within_seconds=1) == first
-    assert len(far_bank.effects()) == 1
+    assert len(bank_process.effects()) == 1
 
 
 def test_a_request_that_is_still_on_its_way_is_never_called_declined(
-    far_bank: FarBank, serve: Callable[..., TillwayServer]
+    bank_process: BankProcess, serve: Callable[..., TillwayServer]
 ) -> None:
     """The first request is stuck in the bank. The bank does not know of it yet when it is asked, and turns every
     further request away; that those were surely not performed says nothing of the first."""
     server = serve(timeout_seconds="1", ask_after_seconds="0.5")
-    far_bank.strike({"fault": "slow", "ms": 8000, "times": 1})
+    bank_process.strike({"fault": "slow", "ms": 8000, "times": 1})
     with ThreadPoolExecutor(1) as pool:
         ordering = pool.submit(server.call, "POST", "/v1/payment_intents", PAYMENT)
         time.sleep(0.5)
-        far_bank.strike({"fault": "throttle"})
+        bank_process.strike({"fault": "throttle"})
         status, payment = ordering.result(20)
     assert (status, payment["status"]) == (200, "processing")
     time.sleep(9)
-    far_bank.strike()
+    bank_process.strike()
     assert _until(server, payment["id"], "succeeded", within_seconds=20)["amount_received"] == 4200
-    assert [effect["status"] for effect in far_bank.effects()] == ["Accepted"]
+    assert [effect["status"] for effect in bank_process.effects()] == ["Accepted"]
 
 
 def _until(server: TillwayServer, payment: str, status: str, *, within_seconds: float) -> Any:

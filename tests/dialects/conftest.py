@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 from tillway_server import TillwayServer
 
-from tillway.testing.in_process import Inside
+from tillway.testing.in_process import InProcessApp
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
-async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
+async def app(tmp_path: Path) -> AsyncIterator[InProcessApp]:
     """An installation in this process, whose clock can be moved."""
-    inside = await Inside.open(tmp_path)
-    yield inside
-    await inside.close()
+    app = await InProcessApp.open(tmp_path)
+    yield app
+    await app.close()
 
 
 @pytest.fixture

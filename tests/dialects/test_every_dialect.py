@@ -15,7 +15,7 @@ from tillway.http.authentication import NOBODY
 from tillway.http.openapi import dialect_document
 from tillway.http.routes import DIALECT_ROUTES, Route
 from tillway.http.throttle import Limits, Rate, Throttle
-from tillway.testing.in_process import Answer, Inside, Merchant
+from tillway.testing.in_process import Answer, InProcessApp, Merchant
 
 assert handlers.LOADED
 
@@ -35,44 +35,44 @@ def path_of(route: Route) -> str:
 
 
 @pytest.fixture
-async def merchant(inside: Inside) -> Merchant:
-    return await inside.merchant()
+async def merchant(app: InProcessApp) -> Merchant:
+    return await app.merchant()
 
 
-async def send(inside: Inside, route: Route, body: bytes, key: str | None, content_type: str | None) -> Answer:
-    return await inside.send(route.method, path_of(route), key=key, body=body, content_type=content_type)
+async def send(app: InProcessApp, route: Route, body: bytes, key: str | None, content_type: str | None) -> Answer:
+    return await app.send(route.method, path_of(route), key=key, body=body, content_type=content_type)
 
 
 @pytest.mark.parametrize("route", WRITING, ids=name_of)
-async def test_bad_bodies_are_refused_and_write_nothing(inside: Inside, merchant: Merchant, route: Route) -> None:
+async def test_bad_bodies_are_refused_and_write_nothing(app: InProcessApp, merchant: Merchant, route: Route) -> None:
     for name, _, body in BAD_BODIES:
         if name in GOOD_HERE.get(name_of(route), ()):
             continue
-        before = inside.store.commits
-        answer = await send(inside, route, body, merchant.key, "application/json")
+        before = app.store.commits
+        answer = await send(app, route, body, merchant.key, "application/json")
         assert answer.status < 500, f"{name}: {answer.status} {answer.body!r}"
-        assert inside.store.commits == before, f"{name}: a refused body wrote something: {answer.body!r}"
+        assert app.store.commits == before, f"{name}: a refused body wrote something: {answer.body!r}"
         assert "4242424242424242" not in answer.body.decode(), name
         assert isinstance(answer.json, dict), name
 
 
 @pytest.mark.parametrize("route", [entry for entry in DIALECT_ROUTES if entry.access != "anyone"], ids=name_of)
-async def test_without_a_key_nobody_is_served(inside: Inside, route: Route) -> None:
+async def test_without_a_key_nobody_is_served(app: InProcessApp, route: Route) -> None:
     for key in (None, "sk_test_nobodys", "pk_test_public"):
-        answer = await send(inside, route, b"{}", key, "application/json")
+        answer = await send(app, route, b"{}", key, "application/json")
         assert answer.status == 401, answer.body
-        assert inside.store.commits == 0 or NOBODY.key not in str(inside.store)
+        assert app.store.commits == 0 or NOBODY.key not in str(app.store)
 
 
 @pytest.mark.parametrize("route", WRITING, ids=name_of)
-async def test_content_types(inside: Inside, merchant: Merchant, route: Route) -> None:
+async def test_content_types(app: InProcessApp, merchant: Merchant, route: Route) -> None:
     """JSON under its own type, under none, and under the one that curl sends; the same refusal under all three."""
     bodies = [
-        await send(inside, route, b'{"no_such_member": 1}', merchant.key, type)
+        await send(app, route, b'{"no_such_member": 1}', merchant.key, type)
         for type in ("application/json", None, "application/x-www-form-urlencoded")
     ]
     assert len({answer.status for answer in bodies}) == 1 and bodies[0].status < 500
-    assert (await send(inside, route, b"{}", merchant.key, "text/xml")).status == 415
+    assert (await send(app, route, b"{}", merchant.key, "text/xml")).status == 415
 
 
 CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
@@ -88,35 +88,35 @@ WITH_NULLS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("path", "body"), WITH_NULLS)
 async def test_what_may_be_left_out_may_be_null(
-    inside: Inside, merchant: Merchant, path: str, body: dict[str, Any]
+    app: InProcessApp, merchant: Merchant, path: str, body: dict[str, Any]
 ) -> None:
     match path:
         case "/process-payments":
             body = body | {"merchantId": merchant.account, "apiKey": None, "customerId": "ada"}
         case "/orders":
             body = body | {"payment": {"type": "credit", "token": None, "account_number": None, "routing_number": None}}
-    answer = await post(inside, merchant.key, path, body)
+    answer = await post(app, merchant.key, path, body)
     assert answer.status in (200, 202), answer.body
     if path == "/charge":
         refund = {"id": answer.json["data"]["id"], "charge_id": None, "amount": None}
-        answer = await post(inside, merchant.key, "/refund", refund)
+        answer = await post(app, merchant.key, "/refund", refund)
         assert answer.json["data"]["refundable"] == 0, answer.body
-    refused = await post(inside, merchant.key, path, {**body, "no_such_member": None})
+    refused = await post(app, merchant.key, path, {**body, "no_such_member": None})
     assert refused.status == 400 and "no_such_member" in refused.body.decode()
 
 
-async def post(inside: Inside, key: str | None, path: str, body: Any) -> Answer:
+async def post(app: InProcessApp, key: str | None, path: str, body: Any) -> Answer:
     encoded = msgspec.json.encode(body)
-    return await inside.send("POST", path, key=key, body=encoded, content_type="application/json")
+    return await app.send("POST", path, key=key, body=encoded, content_type="application/json")
 
 
-async def test_a_token_may_stand_where_a_key_does(inside: Inside, merchant: Merchant) -> None:
+async def test_a_token_may_stand_where_a_key_does(app: InProcessApp, merchant: Merchant) -> None:
     who = {"merchantId": merchant.account, "customerId": "ada"}
-    token = (await post(inside, None, "/get-token", {**who, "apiKey": merchant.key})).json["token"]
-    paid = await post(inside, None, "/process-payments", {**who, **CARD, "amount": 5, "apiKey": token})
+    token = (await post(app, None, "/get-token", {**who, "apiKey": merchant.key})).json["token"]
+    paid = await post(app, None, "/process-payments", {**who, **CARD, "amount": 5, "apiKey": token})
     assert (paid.status, paid.json["status"]) == (200, "Success"), paid.body
     for other in ({"customerId": "bob"}, {"apiKey": f"{token[:-8]}AAAAAAAA"}, {"apiKey": "x" * 300}):
-        refused = await post(inside, None, "/process-payments", {**who, **CARD, "amount": 5, "apiKey": token, **other})
+        refused = await post(app, None, "/process-payments", {**who, **CARD, "amount": 5, "apiKey": token, **other})
         assert refused.status == 401 and token[:10] not in refused.body.decode(), refused.body
 
 
@@ -139,11 +139,11 @@ def test_a_body_that_is_too_large_is_refused_in_the_words_of_its_door(tillway_se
 
 
 @pytest.mark.parametrize("dialect", sorted({entry.dialect.name for entry in DIALECT_ROUTES if entry.dialect}))
-async def test_who_is_throttled_is_told_when_to_come_back(inside: Inside, merchant: Merchant, dialect: str) -> None:
+async def test_who_is_throttled_is_told_when_to_come_back(app: InProcessApp, merchant: Merchant, dialect: str) -> None:
     """In the dialect's own words, and with the header that its clients can wait by."""
-    inside.running.api.throttle = Throttle(Limits(test=Rate(1, 1)))
+    app.running.api.throttle = Throttle(Limits(test=Rate(1, 1)))
     route = next(entry for entry in WRITING if entry.dialect is not None and entry.dialect.name == dialect)
-    first, second = [await send(inside, route, b"{}", merchant.key, None) for _ in range(2)]
+    first, second = [await send(app, route, b"{}", merchant.key, None) for _ in range(2)]
     assert first.status == 400 and second.status == 429, (first.body, second.body)
     assert int(second.headers["retry-after"]) >= 1 and "stripe-should-retry" in second.headers
     assert "object" not in second.json and "Too many requests" in second.body.decode()
@@ -164,10 +164,10 @@ def test_each_dialect_has_its_document() -> None:
     ("old", "name"),
     [("charge", "token_charge"), ("platform", "online_platform"), ("disbursement", "disbursements")],
 )
-async def test_old_addresses_of_the_documents_redirect(inside: Inside, old: str, name: str) -> None:
-    moved = await inside.send("GET", f"/openapi/{old}.json")
+async def test_old_addresses_of_the_documents_redirect(app: InProcessApp, old: str, name: str) -> None:
+    moved = await app.send("GET", f"/openapi/{old}.json")
     assert (moved.status, moved.headers["location"]) == (301, f"/openapi/{name}.json")
-    document = await inside.send("GET", moved.headers["location"])
+    document = await app.send("GET", moved.headers["location"])
     assert document.status == 200 and document.json["info"]["title"].startswith("Tillway: ")
 
 

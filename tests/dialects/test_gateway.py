@@ -14,7 +14,7 @@ from tillway_server import TillwayServer, invoked, invoked_json
 
 from tillway.domain.gateway_payment import LIFETIME_SECONDS
 from tillway.store.port import Row
-from tillway.testing.in_process import Answer, Inside, Merchant
+from tillway.testing.in_process import Answer, InProcessApp, Merchant
 
 EXAMPLE = {
     "cardNumber": "1234432198761543",
@@ -36,16 +36,16 @@ NOT_AUTHORISED = {
 }
 
 
-class Till:
+class Shop:
     """A merchant who takes payments through the dialect."""
 
-    def __init__(self, inside: Inside, merchant: Merchant) -> None:
-        self.inside = inside
+    def __init__(self, app: InProcessApp, merchant: Merchant) -> None:
+        self.app = app
         self.merchant = merchant
 
     async def post(self, path: str, body: dict[str, Any], **headers: str) -> Answer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self.inside.send(
+        return await self.app.send(
             "POST",
             path,
             key=self.merchant.key,
@@ -72,72 +72,72 @@ class Till:
 
     async def get(self, number: str) -> Any:
         query = f"merchantId={self.merchant.account}&paymentId={number}"
-        answer = await self.inside.send("GET", "/get-payment", key=self.merchant.key, query=query)
+        answer = await self.app.send("GET", "/get-payment", key=self.merchant.key, query=query)
         assert answer.status == 200, answer.body
         return answer.json
 
     async def v1(self, path: str, **params: Any) -> Any:
-        return await self.inside.ok(self.merchant, "GET", path, params)
+        return await self.app.ok(self.merchant, "GET", path, params)
 
     async def bank_calls(self) -> int:
         """How many authorizations the bank has had from this merchant."""
-        bank = (await self.inside.simulator(self.merchant)).bank
+        bank = (await self.app.simulator(self.merchant)).bank
         scope = self.merchant.account.removeprefix("acct_")
         ours = [one for one in bank.operations() if one.reference.startswith(scope)]
         return sum(one.kind == "authorization" for one in ours)
 
 
-def rows_of(till: Till) -> dict[str, Row]:
+def rows_of(shop: Shop) -> dict[str, Row]:
     """Everything that the store holds."""
-    return till.inside.store._rows
+    return shop.app.store._rows
 
 
 @pytest.fixture
-async def till(inside: Inside) -> Till:
-    return Till(inside, await inside.merchant())
+async def shop(app: InProcessApp) -> Shop:
+    return Shop(app, await app.merchant())
 
 
 # Created.
 
 
-async def test_a_payment_is_created(till: Till) -> None:
-    answer = await till.post("/create-payment", {"merchantId": till.merchant.account})
+async def test_a_payment_is_created(shop: Shop) -> None:
+    answer = await shop.post("/create-payment", {"merchantId": shop.merchant.account})
     assert answer.status == 200
     assert answer.json == {
         "paymentId": answer.json["paymentId"],
         "status": "Created",
-        "creationTimestampSeconds": till.inside.clock.now_ms() // 1000,
+        "creationTimestampSeconds": shop.app.clock.now_ms() // 1000,
     }
     assert UUID(answer.json["paymentId"]).version == 4
     # Before it is made there is nothing else to tell.
-    found = await till.get(answer.json["paymentId"])
+    found = await shop.get(answer.json["paymentId"])
     assert found == {"status": "Created", "creationTimestampSeconds": answer.json["creationTimestampSeconds"]}
-    assert (await till.v1("/v1/payment_intents"))["data"] == [], "nothing is to be paid yet"
+    assert (await shop.v1("/v1/payment_intents"))["data"] == [], "nothing is to be paid yet"
 
 
-async def test_a_created_payment_expires_after_ten_minutes(till: Till) -> None:
-    in_time, late = await till.created(), await till.created()
-    till.inside.clock.ahead_seconds += LIFETIME_SECONDS - 2
-    assert (await till.make(in_time)).json == {"status": "Accepted"}
-    till.inside.clock.ahead_seconds += 2
+async def test_a_created_payment_expires_after_ten_minutes(shop: Shop) -> None:
+    in_time, late = await shop.created(), await shop.created()
+    shop.app.clock.ahead_seconds += LIFETIME_SECONDS - 2
+    assert (await shop.make(in_time)).json == {"status": "Accepted"}
+    shop.app.clock.ahead_seconds += 2
     # The store has not deleted it: nobody has asked it to.
-    assert any("/gwp_" + late.replace("-", "") in key for key in rows_of(till))
-    assert await till.get(late) == NOT_FOUND
-    assert (await till.make(late)).json == NOT_FOUND
-    till.inside.clock.ahead_seconds += 10 * LIFETIME_SECONDS
-    await till.inside.store.purge_expired(now=till.inside.clock.now_ms() // 1000, limit=100)
-    assert await till.get(late) == NOT_FOUND
-    assert (await till.get(in_time))["status"] == "Accepted", "what was made stays"
+    assert any("/gwp_" + late.replace("-", "") in key for key in rows_of(shop))
+    assert await shop.get(late) == NOT_FOUND
+    assert (await shop.make(late)).json == NOT_FOUND
+    shop.app.clock.ahead_seconds += 10 * LIFETIME_SECONDS
+    await shop.app.store.purge_expired(now=shop.app.clock.now_ms() // 1000, limit=100)
+    assert await shop.get(late) == NOT_FOUND
+    assert (await shop.get(in_time))["status"] == "Accepted", "what was made stays"
 
 
 # Made.
 
 
-async def test_a_card_is_checked_for_its_form_alone_and_shown_masked(till: Till) -> None:
-    number, outcome = await till.made()
+async def test_a_card_is_checked_for_its_form_alone_and_shown_masked(shop: Shop) -> None:
+    number, outcome = await shop.made()
     assert outcome == {"status": "Accepted"}
-    created = (await till.get(number))["creationTimestampSeconds"]
-    assert await till.get(number) == {
+    created = (await shop.get(number))["creationTimestampSeconds"]
+    assert await shop.get(number) == {
         "status": "Accepted",
         "creationTimestampSeconds": created,
         "cardNumber": "************1543",
@@ -155,63 +155,63 @@ async def test_a_card_is_checked_for_its_form_alone_and_shown_masked(till: Till)
         (99_999_999, {"status": "Accepted"}),
     ],
 )
-async def test_the_bank_answers_by_amount(till: Till, amount: int, outcome: dict[str, Any]) -> None:
-    number, told = await till.made(amount)
+async def test_the_bank_answers_by_amount(shop: Shop, amount: int, outcome: dict[str, Any]) -> None:
+    number, told = await shop.made(amount)
     assert told == outcome
-    found = await till.get(number)
+    found = await shop.get(number)
     assert {name: found[name] for name in outcome} == outcome
     assert (found["cardNumber"], found["amount"]) == ("************1543", amount)
 
 
 @pytest.mark.parametrize("amount", [1, 2, 100])
-async def test_once_settled_the_bank_is_never_called_again(till: Till, amount: int) -> None:
-    number, first = await till.made(amount)
-    assert [(await till.make(number, amount=amount)).json for _ in range(3)] == [first] * 3
+async def test_once_settled_the_bank_is_never_called_again(shop: Shop, amount: int) -> None:
+    number, first = await shop.made(amount)
+    assert [(await shop.make(number, amount=amount)).json for _ in range(3)] == [first] * 3
     # Whatever else they send with it: the payment is what was made first.
-    assert (await till.make(number, amount=777, cardNumber="4242424242424242")).json == first
-    assert await till.bank_calls() == 1
-    assert (await till.get(number))["amount"] == amount
+    assert (await shop.make(number, amount=777, cardNumber="4242424242424242")).json == first
+    assert await shop.bank_calls() == 1
+    assert (await shop.get(number))["amount"] == amount
 
 
-async def test_what_is_pending_is_accepted_when_it_is_made_again(till: Till) -> None:
-    number, first = await till.made(24)
-    assert first == {"status": "Pending"} and (await till.get(number))["status"] == "Pending"
-    assert (await till.make(number, amount=24)).json == {"status": "Accepted"}
-    assert (await till.make(number, amount=24)).json == {"status": "Accepted"}
-    assert await till.bank_calls() == 1, "it was asked, and not ordered again"
+async def test_what_is_pending_is_accepted_when_it_is_made_again(shop: Shop) -> None:
+    number, first = await shop.made(24)
+    assert first == {"status": "Pending"} and (await shop.get(number))["status"] == "Pending"
+    assert (await shop.make(number, amount=24)).json == {"status": "Accepted"}
+    assert (await shop.make(number, amount=24)).json == {"status": "Accepted"}
+    assert await shop.bank_calls() == 1, "it was asked, and not ordered again"
 
 
-async def test_what_is_pending_settles_without_being_asked_for(till: Till) -> None:
-    number, _ = await till.made(24)
-    await till.inside.wait(60)
-    assert (await till.get(number))["status"] == "Accepted"
-    assert (await till.make(number, amount=24)).json == {"status": "Accepted"}
+async def test_what_is_pending_settles_without_being_asked_for(shop: Shop) -> None:
+    number, _ = await shop.made(24)
+    await shop.app.wait(60)
+    assert (await shop.get(number))["status"] == "Accepted"
+    assert (await shop.make(number, amount=24)).json == {"status": "Accepted"}
 
 
-async def test_parallel_retries_call_the_bank_once(till: Till) -> None:
-    number = await till.created()
-    (await till.inside.simulator(till.merchant)).faults.replace({"rules": [{"fault": "slow", "ms": 200}]})
-    answers = await asyncio.gather(*(till.make(number) for _ in range(20)))
+async def test_parallel_retries_call_the_bank_once(shop: Shop) -> None:
+    number = await shop.created()
+    (await shop.app.simulator(shop.merchant)).faults.replace({"rules": [{"fault": "slow", "ms": 200}]})
+    answers = await asyncio.gather(*(shop.make(number) for _ in range(20)))
     assert [answer.json for answer in answers] == [{"status": "Accepted"}] * 20
-    assert await till.bank_calls() == 1
-    assert len((await till.v1("/v1/payment_intents"))["data"]) == 1
+    assert await shop.bank_calls() == 1
+    assert len((await shop.v1("/v1/payment_intents"))["data"]) == 1
 
 
-async def test_a_lost_answer_is_found_out(till: Till) -> None:
-    faults = (await till.inside.simulator(till.merchant)).faults
+async def test_a_lost_answer_is_found_out(shop: Shop) -> None:
+    faults = (await shop.app.simulator(shop.merchant)).faults
     faults.replace({"rules": [{"fault": "lose_answer"}, {"fault": "error_before", "operation": "look_up"}]})
-    number = await till.created()
+    number = await shop.created()
     # Nobody knows what became of it, so it is neither accepted nor declined.
-    assert (await till.make(number)).json == {"status": "Pending"}
+    assert (await shop.make(number)).json == {"status": "Pending"}
     faults.replace({"rules": []})
-    assert (await till.make(number)).json == {"status": "Accepted"}
-    assert await till.bank_calls() == 1
+    assert (await shop.make(number)).json == {"status": "Accepted"}
+    assert await shop.bank_calls() == 1
 
 
-async def test_a_card_that_needs_its_holder_is_declined(till: Till) -> None:
+async def test_a_card_that_needs_its_holder_is_declined(shop: Shop) -> None:
     """The contract has no way to send the customer to a challenge."""
-    number = await till.created()
-    answer = await till.make(number, cardNumber="4000000000003220", expiryYear=2040)
+    number = await shop.created()
+    answer = await shop.make(number, cardNumber="4000000000003220", expiryYear=2040)
     assert answer.json["status"] == "Declined" and "authentication" in answer.json["failReason"]
 
 
@@ -222,35 +222,35 @@ NOBODYS = "7e57ab1e-0000-4000-8000-000000000000"
 
 
 @pytest.mark.parametrize("number", [NOBODYS, "7", "gwp_1/../x", "{" + NOBODYS + "}", "ü" * 36])
-async def test_an_unknown_payment_is_not_found(till: Till, number: str) -> None:
-    assert (await till.make(number)).json == NOT_FOUND
-    query = {"merchantId": till.merchant.account, "paymentId": number}
-    assert (await till.inside.call(till.merchant, "GET", "/get-payment", query)).json == NOT_FOUND
+async def test_an_unknown_payment_is_not_found(shop: Shop, number: str) -> None:
+    assert (await shop.make(number)).json == NOT_FOUND
+    query = {"merchantId": shop.merchant.account, "paymentId": number}
+    assert (await shop.app.call(shop.merchant, "GET", "/get-payment", query)).json == NOT_FOUND
 
 
-async def test_another_merchants_payment_is_not_authorised(till: Till) -> None:
-    other = Till(till.inside, await till.inside.merchant())
-    made, created = (await till.made())[0], await till.created()
+async def test_another_merchants_payment_is_not_authorised(shop: Shop) -> None:
+    other = Shop(shop.app, await shop.app.merchant())
+    made, created = (await shop.made())[0], await shop.created()
     for number in (made, created):
         assert await other.get(number) == NOT_AUTHORISED
         assert (await other.make(number)).json == NOT_AUTHORISED
     assert await other.bank_calls() == 0
     # Naming the other merchant does not help.
     for merchant in (other.merchant.account, "test-merchant", 7):
-        assert (await till.make(created, merchantId=merchant)).json == NOT_AUTHORISED, merchant
-    till.inside.clock.ahead_seconds += LIFETIME_SECONDS
+        assert (await shop.make(created, merchantId=merchant)).json == NOT_AUTHORISED, merchant
+    shop.app.clock.ahead_seconds += LIFETIME_SECONDS
     assert await other.get(created) == NOT_FOUND, "what has expired is nobody's"
     assert await other.get(made) == NOT_AUTHORISED
 
 
-async def test_live_payments_are_not_found_in_test_mode(till: Till) -> None:
-    live = msgspec.structs.replace(till.merchant, key=till.merchant.live_key)
-    number = await Till(till.inside, live).created()
-    assert await till.get(number) == NOT_FOUND
+async def test_live_payments_are_not_found_in_test_mode(shop: Shop) -> None:
+    live = msgspec.structs.replace(shop.merchant, key=shop.merchant.live_key)
+    number = await Shop(shop.app, live).created()
+    assert await shop.get(number) == NOT_FOUND
 
 
-async def test_without_a_key_nobody_is_authorised(till: Till) -> None:
-    answer = await till.inside.send("GET", "/get-payment", key=None, query="merchantId=a&paymentId=b")
+async def test_without_a_key_nobody_is_authorised(shop: Shop) -> None:
+    answer = await shop.app.send("GET", "/get-payment", key=None, query="merchantId=a&paymentId=b")
     assert answer.status == 401
     assert (answer.json["status"], answer.json["failCode"]) == ("NotAuthorised", 401)
 
@@ -259,16 +259,16 @@ async def test_without_a_key_nobody_is_authorised(till: Till) -> None:
 
 
 @pytest.mark.parametrize("field", ["paymentId", "merchantId", *EXAMPLE])
-async def test_every_field_is_required(till: Till, field: str) -> None:
-    number = await till.created()
-    answer = await till.make(number, **{field: None})
+async def test_every_field_is_required(shop: Shop, field: str) -> None:
+    number = await shop.created()
+    answer = await shop.make(number, **{field: None})
     assert (answer.status, answer.json) == (
         400,
         {"failCode": 400, "failReason": f"Missing required param: {field}."},
     )
-    answer = await till.make(number, **{field: ""})
+    answer = await shop.make(number, **{field: ""})
     assert answer.status == 400 and field in answer.json["failReason"]
-    assert (await till.get(number))["status"] == "Created"
+    assert (await shop.get(number))["status"] == "Created"
 
 
 @pytest.mark.parametrize(
@@ -278,8 +278,8 @@ async def test_every_field_is_required(till: Till, field: str) -> None:
         ("/make-payment", {"paymentId": "x", **EXAMPLE, "currency_code": "GBP"}),
     ],
 )
-async def test_no_other_fields_are_allowed(till: Till, path: str, body: dict[str, Any]) -> None:
-    answer = await till.post(path, {"merchantId": till.merchant.account, **body})
+async def test_no_other_fields_are_allowed(shop: Shop, path: str, body: dict[str, Any]) -> None:
+    answer = await shop.post(path, {"merchantId": shop.merchant.account, **body})
     assert answer.status == 400 and answer.json["failReason"].startswith("Received unknown parameter")
 
 
@@ -306,22 +306,22 @@ BAD = [
 
 
 @pytest.mark.parametrize(("field", "value", "named"), BAD, ids=lambda value: str(value)[:20])
-async def test_each_field_is_validated(till: Till, field: str, value: object, named: str) -> None:
-    number = await till.created()
-    answer = await till.make(number, **{field: value})
+async def test_each_field_is_validated(shop: Shop, field: str, value: object, named: str) -> None:
+    number = await shop.created()
+    answer = await shop.make(number, **{field: value})
     assert answer.status == 400 and answer.json["failCode"] == 400, answer.body
     assert named in answer.json["failReason"] and "1234432198761543" not in answer.json["failReason"]
-    assert (await till.get(number))["status"] == "Created"
-    assert await till.bank_calls() == 0
+    assert (await shop.get(number))["status"] == "Created"
+    assert await shop.bank_calls() == 0
 
 
-async def test_an_idempotency_key_holds_here_too(till: Till) -> None:
-    body = {"merchantId": till.merchant.account}
-    answers = [await till.post("/create-payment", body, idempotency_key="one") for _ in range(2)]
+async def test_an_idempotency_key_holds_here_too(shop: Shop) -> None:
+    body = {"merchantId": shop.merchant.account}
+    answers = [await shop.post("/create-payment", body, idempotency_key="one") for _ in range(2)]
     assert answers[0].body == answers[1].body
     assert answers[1].headers["idempotent-replayed"] == "true"
     payment = {"paymentId": answers[0].json["paymentId"], **body, **EXAMPLE}
-    made = [await till.post("/make-payment", payment, idempotency_key="two") for _ in range(2)]
+    made = [await shop.post("/make-payment", payment, idempotency_key="two") for _ in range(2)]
     assert made[0].body == made[1].body == b'{"status":"Accepted"}'
     assert made[1].headers["idempotent-replayed"] == "true"
 
@@ -329,57 +329,57 @@ async def test_an_idempotency_key_holds_here_too(till: Till) -> None:
 # Both doors.
 
 
-async def test_a_payment_is_one_of_v1s(till: Till) -> None:
-    accepted, _ = await till.made(4200)
-    declined, _ = await till.made(1)
-    [refused, paid] = (await till.v1("/v1/payment_intents", source_api="gateway"))["data"]
+async def test_a_payment_is_one_of_v1s(shop: Shop) -> None:
+    accepted, _ = await shop.made(4200)
+    declined, _ = await shop.made(1)
+    [refused, paid] = (await shop.v1("/v1/payment_intents", source_api="gateway"))["data"]
     assert (paid["status"], paid["amount"], paid["currency"]) == ("succeeded", 4200, "gbp")
     assert (refused["status"], refused["last_payment_error"]["code"]) == ("requires_payment_method", "card_declined")
-    charge = await till.v1(f"/v1/charges/{paid['latest_charge']}")
+    charge = await shop.v1(f"/v1/charges/{paid['latest_charge']}")
     assert charge["billing_details"]["name"] == EXAMPLE["cardName"]
     assert charge["billing_details"]["address"]["line1"] == EXAMPLE["billingAddress"]
     card = charge["payment_method_details"]["card"]
     assert (card["last4"], card["exp_month"], card["exp_year"]) == ("1543", 12, 2000)
-    types = [event["type"] for event in (await till.v1("/v1/events"))["data"]]
+    types = [event["type"] for event in (await shop.v1("/v1/events"))["data"]]
     assert types[::-1] == [
         *("payment_intent.created", "charge.succeeded", "payment_intent.succeeded"),
         *("payment_intent.created", "charge.failed", "payment_intent.payment_failed"),
     ]
-    ledger = await till.v1("/ops/v1/ledger")
+    ledger = await shop.v1("/ops/v1/ledger")
     rows = {row["account"]: row["balance"] for row in ledger["accounts"]}
     assert ledger["balanced"] and rows["receivable:simulator"] == 4200
     # And what /v1 does with it, the dialect bears.
-    await till.inside.ok(till.merchant, "POST", "/v1/refunds", {"payment_intent": paid["id"]})
-    assert (await till.get(accepted))["status"] == "Accepted"
-    assert (await till.get(declined))["status"] == "Declined"
+    await shop.app.ok(shop.merchant, "POST", "/v1/refunds", {"payment_intent": paid["id"]})
+    assert (await shop.get(accepted))["status"] == "Accepted"
+    assert (await shop.get(declined))["status"] == "Declined"
 
 
-async def test_payments_of_a_time_window_are_listed(till: Till) -> None:
+async def test_payments_of_a_time_window_are_listed(shop: Shop) -> None:
     """The list that the original's author missed."""
-    await till.made(500)
-    begin = till.inside.clock.now_ms() // 1000 + 3600
-    till.inside.clock.ahead_seconds += 3600
-    await till.made(600)
-    await till.inside.ok(
-        till.merchant,
+    await shop.made(500)
+    begin = shop.app.clock.now_ms() // 1000 + 3600
+    shop.app.clock.ahead_seconds += 3600
+    await shop.made(600)
+    await shop.app.ok(
+        shop.merchant,
         "POST",
         "/v1/payment_intents",
         {"amount": 700, "currency": "gbp", "payment_method": "pm_card_visa", "confirm": True},
     )
     window = {"gte": begin - 5, "lt": begin + 3600}
     for path in ("/v1/payment_intents", "/v1/charges"):
-        assert [one["amount"] for one in (await till.v1(path, created=window))["data"]] == [700, 600]
-        assert [one["amount"] for one in (await till.v1(path, created=window, source_api="gateway"))["data"]] == [600]
-        assert [one["amount"] for one in (await till.v1(path, source_api="gateway", limit=1))["data"]] == [600]
-        assert [one["amount"] for one in (await till.v1(path, source_api="v1"))["data"]] == [700]
+        assert [one["amount"] for one in (await shop.v1(path, created=window))["data"]] == [700, 600]
+        assert [one["amount"] for one in (await shop.v1(path, created=window, source_api="gateway"))["data"]] == [600]
+        assert [one["amount"] for one in (await shop.v1(path, source_api="gateway", limit=1))["data"]] == [600]
+        assert [one["amount"] for one in (await shop.v1(path, source_api="v1"))["data"]] == [700]
 
 
-async def test_v1_payments_of_those_amounts_are_as_before(till: Till) -> None:
+async def test_v1_payments_of_those_amounts_are_as_before(shop: Shop) -> None:
     """The bank's table of amounts is the bank's, and not the dialect's."""
     statuses = []
     for amount in (1, 2, 24):
-        answer = await till.inside.call(
-            till.merchant,
+        answer = await shop.app.call(
+            shop.merchant,
             "POST",
             "/v1/payment_intents",
             {"amount": amount, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True},
@@ -388,10 +388,10 @@ async def test_v1_payments_of_those_amounts_are_as_before(till: Till) -> None:
     assert statuses == [(None, "generic_decline"), (None, "insufficient_funds"), ("processing", None)]
 
 
-async def test_a_security_code_is_used_once_and_kept_nowhere(till: Till) -> None:
-    number = await till.created()
-    await till.make(number, cvv="9573", cardNumber="1234432198761543")
-    for key, row in rows_of(till).items():
+async def test_a_security_code_is_used_once_and_kept_nowhere(shop: Shop) -> None:
+    number = await shop.created()
+    await shop.make(number, cvv="9573", cardNumber="1234432198761543")
+    for key, row in rows_of(shop).items():
         assert "/cvc_" not in key, key
         assert b"1234432198761543" not in row.body, key
 
@@ -399,7 +399,7 @@ async def test_a_security_code_is_used_once_and_kept_nowhere(till: Till) -> None
 # On a server.
 
 
-class Far:
+class HttpClient:
     """The dialect over HTTP, as the original's clients use it."""
 
     def __init__(self, server: TillwayServer) -> None:
@@ -422,13 +422,13 @@ class Far:
 
 
 @pytest.fixture(scope="module")
-def far(tillway_server: TillwayServer) -> Iterator[Far]:
-    made = Far(tillway_server)
+def client(tillway_server: TillwayServer) -> Iterator[HttpClient]:
+    made = HttpClient(tillway_server)
     yield made
     made.http.close()
 
 
-def test_every_status_word_over_http(far: Far) -> None:
+def test_every_status_word_over_http(client: HttpClient) -> None:
     declined = {"status": "Declined", "failCode": 402, "failReason": "Your card was declined."}
     poor = {"status": "InsufficientFunds", "failCode": 402, "failReason": "Your card has insufficient funds."}
     pending, accepted = {"status": "Pending"}, {"status": "Accepted"}
@@ -438,22 +438,22 @@ def test_every_status_word_over_http(far: Far) -> None:
         (24, pending, accepted),
         (100, accepted, accepted),
     ):
-        number = far.create()
-        assert far.get(number)[1]["status"] == "Created"
+        number = client.create()
+        assert client.get(number)[1]["status"] == "Created"
         for told in (first, again):
-            assert far.post("/make-payment", paymentId=number, **{**EXAMPLE, "amount": amount}) == (200, told)
-            status, found = far.get(number)
+            assert client.post("/make-payment", paymentId=number, **{**EXAMPLE, "amount": amount}) == (200, told)
+            status, found = client.get(number)
             assert (status, {name: found[name] for name in told}) == (200, told)
-    stranger = Far(far.server)
+    stranger = HttpClient(client.server)
     assert stranger.get(number) == (200, NOT_AUTHORISED)
     assert stranger.post("/make-payment", paymentId=number, **EXAMPLE) == (200, NOT_AUTHORISED)
-    assert far.get(number, merchantId=stranger.account) == (200, NOT_AUTHORISED)
-    assert far.get(str(uuid4())) == (200, NOT_FOUND)
+    assert client.get(number, merchantId=stranger.account) == (200, NOT_AUTHORISED)
+    assert client.get(str(uuid4())) == (200, NOT_FOUND)
     stranger.http.close()
 
 
-def test_every_error_over_http(far: Far) -> None:
-    number = far.create()
+def test_every_error_over_http(client: HttpClient) -> None:
+    number = client.create()
     body = {"paymentId": number, **EXAMPLE}
     for wrong, reason in (
         ({**body, "extra": 1}, "Received unknown parameter: extra"),
@@ -461,52 +461,52 @@ def test_every_error_over_http(far: Far) -> None:
         ({**body, "amount": "much"}, "amount: Invalid integer: much"),
         ({**body, "cardNumber": "12"}, "cardNumber: The card number is not a valid credit card number."),
     ):
-        assert far.post("/make-payment", **wrong) == (400, {"failCode": 400, "failReason": reason})
-    answer = far.http.get("/get-payment", params={"merchantId": far.account})
+        assert client.post("/make-payment", **wrong) == (400, {"failCode": 400, "failReason": reason})
+    answer = client.http.get("/get-payment", params={"merchantId": client.account})
     assert (answer.status_code, answer.json()["failReason"]) == (400, "Missing required param: paymentId.")
     for header, status in (("Bearer sk_test_nobodys", 401), ("", 401)):
-        answer = far.http.post("/create-payment", headers={"authorization": header}, content=b"{}")
+        answer = client.http.post("/create-payment", headers={"authorization": header}, content=b"{}")
         assert (answer.status_code, answer.json()["status"]) == (status, "NotAuthorised")
-    assert far.http.post("/create-payment", headers={"content-type": "text/xml"}, content=b"{}").status_code == 415
-    assert far.http.post("/create-payment", content=b"{").json()["failCode"] == 400
-    assert far.http.get("/make-payment").status_code == 405
+    assert client.http.post("/create-payment", headers={"content-type": "text/xml"}, content=b"{}").status_code == 415
+    assert client.http.post("/create-payment", content=b"{").json()["failCode"] == 400
+    assert client.http.get("/make-payment").status_code == 405
 
 
-def test_a_merchant_goes_by_its_handle_too(far: Far) -> None:
-    place = ("--data-dir", far.server.data_dir)
-    assert invoked("accounts", "handle", far.account, "Test Merchant", *place).returncode == 2
+def test_a_merchant_goes_by_its_handle_too(client: HttpClient) -> None:
+    place = ("--data-dir", client.server.data_dir)
+    assert invoked("accounts", "handle", client.account, "Test Merchant", *place).returncode == 2
     assert invoked("accounts", "handle", "acct_nobody", "test-merchant", *place).returncode == 1
-    made = invoked_json("accounts", "handle", far.account, "test-merchant", *place)
-    assert made == {"account": far.account, "handle": "test-merchant"}
+    made = invoked_json("accounts", "handle", client.account, "test-merchant", *place)
+    assert made == {"account": client.account, "handle": "test-merchant"}
     deadline = time.monotonic() + 5
-    while far.post("/create-payment", merchantId="test-merchant")[1]["status"] != "Created":
+    while client.post("/create-payment", merchantId="test-merchant")[1]["status"] != "Created":
         assert time.monotonic() < deadline, "a running server knows within two seconds"
         time.sleep(0.1)
-    assert far.get(far.create(), merchantId="test-merchant")[1]["status"] == "Created"
+    assert client.get(client.create(), merchantId="test-merchant")[1]["status"] == "Created"
     # It is a name and no key: to know it lets nobody in. And it is one merchant's, until it is given back.
-    stranger = Far(far.server)
-    assert stranger.get(far.create(), merchantId="test-merchant")[1] == NOT_AUTHORISED
+    stranger = HttpClient(client.server)
+    assert stranger.get(client.create(), merchantId="test-merchant")[1] == NOT_AUTHORISED
     taken = invoked("accounts", "handle", stranger.account, "test-merchant", *place)
     assert taken.returncode == 1 and "Another merchant" in taken.stderr
-    assert invoked_json("accounts", "handle", far.account, "test-merchant", *place) == made, "it is theirs already"
-    invoked_json("accounts", "handle", far.account, "other-name", *place)
+    assert invoked_json("accounts", "handle", client.account, "test-merchant", *place) == made, "it is theirs already"
+    invoked_json("accounts", "handle", client.account, "other-name", *place)
     assert invoked_json("accounts", "handle", stranger.account, "test-merchant", *place)["handle"] == "test-merchant"
     invoked_json("accounts", "handle", stranger.account, "", *place)
-    invoked_json("accounts", "handle", far.account, "test-merchant", *place)
+    invoked_json("accounts", "handle", client.account, "test-merchant", *place)
     stranger.http.close()
 
 
-def test_no_card_number_is_kept_or_logged(far: Far) -> None:
+def test_no_card_number_is_kept_or_logged(client: HttpClient) -> None:
     number = "1234432198761550"
     for amount in (100, 1):
-        far.post("/make-payment", paymentId=far.create(), **{**EXAMPLE, "cardNumber": number, "amount": amount})
-    far.post("/make-payment", paymentId=number, **{**EXAMPLE, "cardNumber": f"{number} "})
-    for file in far.server.data_dir.iterdir():
+        client.post("/make-payment", paymentId=client.create(), **{**EXAMPLE, "cardNumber": number, "amount": amount})
+    client.post("/make-payment", paymentId=number, **{**EXAMPLE, "cardNumber": f"{number} "})
+    for file in client.server.data_dir.iterdir():
         if file.is_file():
             assert number.encode() not in file.read_bytes(), file
-    assert number not in "".join(far.server.log)
+    assert number not in "".join(client.server.log)
 
 
-def test_the_examples_run(far: Far, example: Callable[..., list[str]]) -> None:
+def test_the_examples_run(client: HttpClient, example: Callable[..., list[str]]) -> None:
     for name in ("gateway.py", "gateway.sh"):
-        assert example(name, far.key, far.account)[-1] == "Accepted ************1543 100 GBP"
+        assert example(name, client.key, client.account)[-1] == "Accepted ************1543 100 GBP"

@@ -18,7 +18,7 @@ from tillway.domain.money import AMOUNT_MAX
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.source_api import SourceApi
 from tillway.store.codec import decode
-from tillway.testing.in_process import Inside
+from tillway.testing.in_process import InProcessApp
 
 CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2034, "cvv": "123"}
 ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
@@ -443,18 +443,18 @@ def test_the_examples_run(shop: Shop, example: Callable[..., list[str]]) -> None
 # What the original has no word for.
 
 
-async def test_a_payment_of_which_nobody_knows_is_pending_and_never_guessed(inside: Inside) -> None:
-    merchant = await inside.merchant()
+async def test_a_payment_of_which_nobody_knows_is_pending_and_never_guessed(app: InProcessApp) -> None:
+    merchant = await app.merchant()
     rules = [
         {"fault": "error_after", "operation": "authorize"},
         {"fault": "error_before", "operation": "look_up"},
     ]
-    await inside.ok(merchant, "POST", "/ops/v1/simulator", {"faults": {"rules": rules}})
+    await app.ok(merchant, "POST", "/ops/v1/simulator", {"faults": {"rules": rules}})
     who = {"merchantId": merchant.account, "customerId": "frank"}
 
     async def post(path: str, **fields: Any) -> Any:
         body = json.dumps(who | fields).encode()
-        answer = await inside.send(
+        answer = await app.send(
             "POST", path, key=merchant.key, body=body, content_type=None, headers={"idempotency-key": path}
         )
         assert answer.status == 200, answer.body
@@ -463,19 +463,19 @@ async def test_a_payment_of_which_nobody_knows_is_pending_and_never_guessed(insi
     paid = await post("/process-payments", **GOOD)
     assert paid["status"] == "Pending" and ULID.fullmatch(paid["transactionId"])
     assert (await post("/get-payment-details", transactionId=paid["transactionId"]))["status"] == "Pending"
-    await inside.ok(merchant, "POST", "/ops/v1/simulator", {"faults": {"seed": 1}})
-    await inside.wait(600)
+    await app.ok(merchant, "POST", "/ops/v1/simulator", {"faults": {"seed": 1}})
+    await app.wait(600)
     assert (await post("/get-payment-details", transactionId=paid["transactionId"]))["status"] == "Success"
     # Under its key, the same answer as before: what happened since is for /get-payment-details to tell.
     assert await post("/process-payments", **GOOD) == paid
 
 
-async def test_what_is_made_here_says_so(inside: Inside) -> None:
-    merchant = await inside.merchant()
+async def test_what_is_made_here_says_so(app: InProcessApp) -> None:
+    merchant = await app.merchant()
     body = json.dumps({"merchantId": merchant.account, "apiKey": merchant.key, "customerId": "gina"} | GOOD).encode()
-    answer = await inside.send("POST", "/process-payments", body=body)
+    answer = await app.send("POST", "/process-payments", body=body)
     assert answer.json["status"] == "Success"
-    rows = await inside.store.query(None, Scope(account=merchant.account, mode="test").key, limit=100)
+    rows = await app.store.query(None, Scope(account=merchant.account, mode="test").key, limit=100)
     kept = [decode(row.key.partition("/")[2], row.body) for row in rows]
     made_by = {type(record).__name__: record.source_api for record in kept if hasattr(record, "source_api")}
     kinds = ("Charge", "Customer", "PaymentIntent", "PaymentMethod")

@@ -15,7 +15,7 @@ from tillway_server import TillwayServer
 
 from tillway.dialects.token_charge import REFUNDS_MAX
 from tillway.domain.payment_method import TOKEN_LIFETIME_SECONDS
-from tillway.testing.in_process import Inside
+from tillway.testing.in_process import InProcessApp
 
 CARD = {
     "card_number": "4242424242424242",
@@ -324,17 +324,17 @@ def test_the_examples_run(shop: Shop, example: Callable[..., list[str]]) -> None
 
 
 async def test_a_token_is_good_for_fifteen_minutes(tmp_path: Path) -> None:
-    inside = await Inside.open(tmp_path)
-    merchant = await inside.merchant()
+    app = await InProcessApp.open(tmp_path)
+    merchant = await app.merchant()
 
     async def post(path: str, body: Any) -> Any:
         encoded = msgspec.json.encode(body)
-        return (await inside.send("POST", path, key=merchant.key, body=encoded, content_type=None)).json
+        return (await app.send("POST", path, key=merchant.key, body=encoded, content_type=None)).json
 
     in_time, late = [(await post("/token", CARD))["data"]["token"] for _ in range(2)]
-    inside.clock.ahead_seconds += TOKEN_LIFETIME_SECONDS - 5
+    app.clock.ahead_seconds += TOKEN_LIFETIME_SECONDS - 5
     assert (await post("/charge", {"token": in_time, "amount": 100, "currency": "eur"}))["success"] is True
-    inside.clock.ahead_seconds += 10
+    app.clock.ahead_seconds += 10
     for _ in range(2):
         refused = await post("/charge", {"token": late, "amount": 100, "currency": "eur"})
         assert refused["error"] == {
@@ -342,19 +342,19 @@ async def test_a_token_is_good_for_fifteen_minutes(tmp_path: Path) -> None:
             "message": "This token has expired. Make a new one.",
             "field": "token",
         }
-        await inside.store.purge_expired(now=inside.clock.now_ms() // 1000, limit=100)
-    await inside.close()
+        await app.store.purge_expired(now=app.clock.now_ms() // 1000, limit=100)
+    await app.close()
 
 
 async def test_refunds_are_shown_up_to_a_bound(tmp_path: Path) -> None:
-    inside = await Inside.open(tmp_path)
-    merchant = await inside.merchant()
-    charge = await inside.ok(merchant, "POST", "/v1/charges", {"amount": 5000, "currency": "eur", "source": "tok_visa"})
+    app = await InProcessApp.open(tmp_path)
+    merchant = await app.merchant()
+    charge = await app.ok(merchant, "POST", "/v1/charges", {"amount": 5000, "currency": "eur", "source": "tok_visa"})
     wanted = {"charge": charge["id"], "amount": 3}
-    await asyncio.gather(*(inside.ok(merchant, "POST", "/v1/refunds", wanted) for _ in range(5)))
+    await asyncio.gather(*(app.ok(merchant, "POST", "/v1/refunds", wanted) for _ in range(5)))
     for _ in range(REFUNDS_MAX - 4):
-        await inside.ok(merchant, "POST", "/v1/refunds", wanted)
-    shown = (await inside.send("GET", f"/charge/{charge['id']}", key=merchant.key)).json["data"]
+        await app.ok(merchant, "POST", "/v1/refunds", wanted)
+    shown = (await app.send("GET", f"/charge/{charge['id']}", key=merchant.key)).json["data"]
     assert len(shown["refunds"]) == REFUNDS_MAX and shown["more_refunds"] is True
     assert shown["refunded"] == 3 * (REFUNDS_MAX + 1)
-    await inside.close()
+    await app.close()

@@ -69,7 +69,7 @@ TABLES = {
 }
 
 
-class Purse:
+class CustomerCredit:
     """A customer, and what a store would hold about their credit."""
 
     def __init__(self, **payment: Any) -> None:
@@ -139,29 +139,29 @@ class Purse:
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_tables(table: str) -> None:
-    purse = Purse()
+    credit = CustomerCredit()
     for line in table.strip().splitlines():
         step, _, expected = line.partition("->")
         try:
-            said = purse.step(step.split())
+            said = credit.step(step.split())
         except Refused as refused:
             said = f"!{refused.code}"
         assert said == expected.strip(), line
-        purse.check()
+        credit.check()
 
 
 def test_what_a_payment_leaves() -> None:
-    purse = Purse()
-    purse.step(["give", "10", "usd"])
-    purse.events.clear()
-    paid = purse.pay(400, "usd")
-    payment, charge = paid.result, purse.charge
+    credit = CustomerCredit()
+    credit.step(["give", "10", "usd"])
+    credit.events.clear()
+    paid = credit.pay(400, "usd")
+    payment, charge = paid.result, credit.charge
     assert isinstance(payment, PaymentIntent) and charge is not None
     assert (payment.status, payment.received_minor, payment.latest_charge) == ("succeeded", 400, charge.id)
     assert (charge.status, charge.captured_minor, charge.method_type) == ("succeeded", 400, "customer_balance")
     assert (charge.entry, charge.connector, charge.reference) == (None, "", "")
-    assert purse.movements[-1].type == "applied_to_invoice" and purse.movements[-1].source == charge.id
-    assert purse.events == [
+    assert credit.movements[-1].type == "applied_to_invoice" and credit.movements[-1].source == charge.id
+    assert credit.events == [
         "customer.updated",
         "charge.succeeded",
         "payment_intent.succeeded",
@@ -169,14 +169,14 @@ def test_what_a_payment_leaves() -> None:
 
 
 def test_a_decline_leaves_the_customer_alone_and_a_failed_charge() -> None:
-    purse = Purse()
-    declined = purse.pay(400, "usd")
-    payment, charge = declined.result, purse.charge
+    credit = CustomerCredit()
+    declined = credit.pay(400, "usd")
+    payment, charge = declined.result, credit.charge
     assert isinstance(payment, PaymentIntent) and charge is not None
     assert payment.status == "requires_payment_method" and payment.last_error is not None
     assert (charge.status, charge.failure_code) == ("failed", "insufficient_funds")
     assert not [record for record in declined.records if isinstance(record, Customer)]
-    assert purse.events == ["charge.failed", "payment_intent.payment_failed"]
+    assert credit.events == ["charge.failed", "payment_intent.payment_failed"]
 
 
 @pytest.mark.parametrize(
@@ -188,18 +188,18 @@ def test_a_decline_leaves_the_customer_alone_and_a_failed_charge() -> None:
     ],
 )
 def test_what_credit_cannot_do(given: dict[str, Any], param: str) -> None:
-    purse = Purse(**given)
-    purse.step(["give", "10", "usd"])
+    credit = CustomerCredit(**given)
+    credit.step(["give", "10", "usd"])
     with pytest.raises(Refused) as refused:
-        purse.pay(400, "usd")
+        credit.pay(400, "usd")
     assert (refused.value.code, refused.value.param) == ("payment_intent_incompatible_payment_method", param)
 
 
 def test_a_payment_that_takes_cards_alone_takes_no_credit() -> None:
-    purse = Purse(method_types=("card",))
-    purse.step(["give", "10", "usd"])
+    credit = CustomerCredit(method_types=("card",))
+    credit.step(["give", "10", "usd"])
     with pytest.raises(Refused) as refused:
-        purse.pay(400, "usd")
+        credit.pay(400, "usd")
     assert refused.value.code == "payment_method_unexpected_state"
 
 

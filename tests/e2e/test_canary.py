@@ -132,7 +132,7 @@ def flat(params: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return pairs
 
 
-class Scene:
+class Installation:
     def __init__(self, place: Path) -> None:
         port = free_port()
         self.place = place
@@ -160,17 +160,17 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     place = tmp_path_factory.mktemp("canary")
     (place / "bank").mkdir()
-    built = Scene(place)
+    built = Installation(place)
     built.sender.post("/v1/webhook_endpoints", {"url": built.hook.url, "enabled_events[0]": "*"})
     yield built
     built.close()
 
 
-def test_cards_that_are_taken(scene: Scene) -> None:
-    sender = scene.sender
+def test_cards_that_are_taken(installation: Installation) -> None:
+    sender = installation.sender
     customer = sender.post("/v1/customers", {"name": "Ada Lovelace"})["id"]
     pay = {"amount": 4200, "currency": "eur", "confirm": "true", "return_url": RETURN_URL}
 
@@ -224,8 +224,8 @@ def token_of(sender: Sender, sent_as: str) -> str:
     return made
 
 
-def test_cards_that_are_declined_challenged_or_in_doubt(scene: Scene) -> None:
-    sender = scene.sender
+def test_cards_that_are_declined_challenged_or_in_doubt(installation: Installation) -> None:
+    sender = installation.sender
     pay = {"amount": 4200, "currency": "eur", "confirm": "true", "return_url": RETURN_URL}
 
     def data(sent_as: str, number: str | None = None) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def test_cards_that_are_declined_challenged_or_in_doubt(scene: Scene) -> None:
     assert waiting["status"] == "requires_action"
     disputed = sender.post("/v1/payment_intents", {**pay, **data("test card: disputed", "4000000000000259")})
 
-    scene.bank.strike(
+    installation.bank.strike(
         {"fault": "lose_answer", "amount": 6001, "times": 1},
         {"fault": "lose_request", "operation": "look_up", "times": 1},
         {"fault": "error_after", "amount": 6002, "times": 1},
@@ -259,8 +259,8 @@ def test_cards_that_are_declined_challenged_or_in_doubt(scene: Scene) -> None:
     raise AssertionError("no dispute came")
 
 
-def test_bank_accounts_that_are_taken_and_refused(scene: Scene) -> None:
-    sender = scene.sender
+def test_bank_accounts_that_are_taken_and_refused(installation: Installation) -> None:
+    sender = installation.sender
     ada = {"name": "Ada Lovelace", "email": "ada@example.com"}
     us: dict[str, Any] = {"type": "us_bank_account", "billing_details": ada}
     sepa: dict[str, Any] = {"type": "sepa_debit", "billing_details": ada}
@@ -295,9 +295,9 @@ def test_bank_accounts_that_are_taken_and_refused(scene: Scene) -> None:
     assert sender.send("POST", "/v1/payment_methods", json=in_json).status_code == 400
 
 
-def test_cards_through_the_online_platform(scene: Scene) -> None:
-    sender = scene.sender
-    who = {"merchantId": scene.server.account, "customerId": "ada"}
+def test_cards_through_the_online_platform(installation: Installation) -> None:
+    sender = installation.sender
+    who = {"merchantId": installation.server.account, "customerId": "ada"}
 
     def pay(sent_as: str, number: str | None = None, **fields: Any) -> dict[str, Any]:
         card = sender.card(f"platform: {sent_as}", number)
@@ -380,15 +380,17 @@ FREE_FIELDS += [
 
 
 @pytest.mark.parametrize(("path", "params", "field"), FREE_FIELDS, ids=lambda value: str(value)[:60])
-def test_numbers_where_none_belong_are_refused(scene: Scene, path: str, params: dict[str, Any], field: str) -> None:
-    number = scene.sender.number(f"{field} at {path}")
+def test_numbers_where_none_belong_are_refused(
+    installation: Installation, path: str, params: dict[str, Any], field: str
+) -> None:
+    number = installation.sender.number(f"{field} at {path}")
     value = f"https://example.com/{number}" if "url" in field else number
     name, value = (field.format(number), "x") if "{}" in field else (field, value)
-    scene.sender.refused(path, {**params, name: value})
+    installation.sender.refused(path, {**params, name: value})
 
 
-def test_numbers_in_what_cannot_be_read(scene: Scene) -> None:
-    sender = scene.sender
+def test_numbers_in_what_cannot_be_read(installation: Installation) -> None:
+    sender = installation.sender
     form = {"content-type": "application/x-www-form-urlencoded"}
     as_json = {"content-type": "application/json"}
     for headers, body in (
@@ -416,8 +418,8 @@ def test_numbers_in_what_cannot_be_read(scene: Scene) -> None:
         assert 400 <= answer.status_code < 500, (body, answer.text)
 
 
-def test_numbers_in_addresses_and_headers(scene: Scene) -> None:
-    sender = scene.sender
+def test_numbers_in_addresses_and_headers(installation: Installation) -> None:
+    sender = installation.sender
     for path in (
         "/v1/charges/{}",
         "/v1/payment_intents/{}",
@@ -461,9 +463,9 @@ def test_numbers_in_addresses_and_headers(scene: Scene) -> None:
         assert sender.send(sender.number(f"method for {path}"), path).status_code in (404, 405)
 
 
-def test_numbers_in_what_the_bank_says(scene: Scene) -> None:
+def test_numbers_in_what_the_bank_says(installation: Installation) -> None:
     """A bank that repeats a card number in its words does not bring it into our books."""
-    sender = scene.sender
+    sender = installation.sender
     paid = sender.post(
         "/v1/payment_intents",
         {
@@ -474,10 +476,10 @@ def test_numbers_in_what_the_bank_says(scene: Scene) -> None:
             "return_url": RETURN_URL,
         },
     )
-    [operation] = scene.bank.operations(6101).values()
+    [operation] = installation.bank.operations(6101).values()
     refund = sender.post("/v1/refunds", {"payment_intent": paid["id"]})
     assert refund["status"] == "succeeded"
-    [refunded] = [row for row in scene.bank.operations(6101).values() if row["kind"] == "refund"]
+    [refunded] = [row for row in installation.bank.operations(6101).values() if row["kind"] == "refund"]
     for body in (
         {**refunded, "status": "Declined", "message": f"card {sender.number('message of a notice')} is closed"},
         {**operation, "reference": "d-1", "kind": "dispute", "parent": operation["reference"], "dispute": "chargeback",
@@ -495,9 +497,9 @@ def test_numbers_in_what_the_bank_says(scene: Scene) -> None:
         )
 
 
-def test_nothing_is_left_of_any_of_them(scene: Scene) -> None:
+def test_nothing_is_left_of_any_of_them(installation: Installation) -> None:
     """Last: look through everything that can be read, that was said and that was written."""
-    sender = scene.sender
+    sender = installation.sender
     for path in (
         "/v1/charges",
         "/v1/payment_intents",
@@ -521,25 +523,25 @@ def test_nothing_is_left_of_any_of_them(scene: Scene) -> None:
     for request_id in set(itertools.chain(*(re.findall(rb"req_\w+", body) for _, body in sender.heard))):
         sender.send("GET", f"/ops/v1/requests/{request_id.decode()}")
 
-    assert tillway("backup", scene.place / "backup", "--data-dir", scene.data_dir).returncode == 0
-    metrics = re.findall(r"http://\S+/metrics", "".join(scene.server.log))[0]
+    assert tillway("backup", installation.place / "backup", "--data-dir", installation.data_dir).returncode == 0
+    metrics = re.findall(r"http://\S+/metrics", "".join(installation.server.log))[0]
     sender.heard.append(("metrics", httpx.get(metrics).content))
-    scene.server.stop(signal.SIGKILL)
-    assert (scene.data_dir / "tillway.db-wal").stat().st_size > 0
+    installation.server.stop(signal.SIGKILL)
+    assert (installation.data_dir / "tillway.db-wal").stat().st_size > 0
 
     places: dict[str, bytes] = {f"answer to {asked}": b"" for asked, _ in sender.heard}
     for asked, body in sender.heard:
         places[f"answer to {asked}"] += body
-    places["webhooks"] = b"".join(scene.hook.bodies)
-    places["log"] = "".join(scene.server.log).encode()
-    for file in sorted(scene.place.rglob("*")):
+    places["webhooks"] = b"".join(installation.hook.bodies)
+    places["log"] = "".join(installation.server.log).encode()
+    for file in sorted(installation.place.rglob("*")):
         if file.is_file():
-            places[str(file.relative_to(scene.place))] = file.read_bytes()
+            places[str(file.relative_to(installation.place))] = file.read_bytes()
     assert {f"{name}/tillway.db" for name in ("data", "backup")} | {"data/keys.json", "bank/journal"} <= set(places)
     lines = [json.loads(line) for line in places["log"].splitlines()]
     assert {"request", "task"} <= {line["message"] for line in lines}
     assert b"tillway_requests" in places["answer to metrics"]
-    assert len(scene.hook.bodies) > 10, "there was nothing to leak into"
+    assert len(installation.hook.bodies) > 10, "there was nothing to leak into"
     everything = b"".join(places.values())
     assert sum(number[-4:].encode() in everything for number in sender.cards) > 10, "no card came through at all"
 

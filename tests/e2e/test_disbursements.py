@@ -18,7 +18,7 @@ COUNT = 12
 LEASE_SECONDS = 3
 
 
-class Office:
+class PayingMerchant:
     """A merchant who pays out through a connector of its own, and the customers that they pay."""
 
     def __init__(self, place: Path, start: StartServer) -> None:
@@ -63,46 +63,46 @@ class Office:
 
 
 @pytest.fixture
-def office(tmp_path: Path, start_server: StartServer) -> Iterator[Office]:
-    office = Office(tmp_path, start_server)
-    yield office
-    office.server.stop()
-    office.bank.stop()
-    office.mail.stop()
+def merchant(tmp_path: Path, start_server: StartServer) -> Iterator[PayingMerchant]:
+    merchant = PayingMerchant(tmp_path, start_server)
+    yield merchant
+    merchant.server.stop()
+    merchant.bank.stop()
+    merchant.mail.stop()
 
 
-def test_a_server_that_is_killed_pays_everybody_once_and_tells_them(office: Office) -> None:
+def test_a_server_that_is_killed_pays_everybody_once_and_tells_them(merchant: PayingMerchant) -> None:
     # The bank takes its time, and some of its answers never arrive.
-    office.bank.strike(
+    merchant.bank.strike(
         {"fault": "lose_answer", "operation": "payout", "probability": 0.4},
         {"fault": "slow", "operation": "payout", "ms": 3500},
     )
     with ThreadPoolExecutor(COUNT) as pool:
-        made = list(pool.map(office.pay, range(COUNT)))
+        made = list(pool.map(merchant.pay, range(COUNT)))
     assert all(payment["status"] == "pending" for payment, _ in made)
     assert max(seconds for _, seconds in made) < 2.5, "a slow bank kept somebody waiting"
     time.sleep(0.7)
-    office.server.stop(signal.SIGKILL)
-    office.bank.strike()
-    office.server = office.started()
+    merchant.server.stop(signal.SIGKILL)
+    merchant.bank.strike()
+    merchant.server = merchant.started()
     ends = time.monotonic() + 40
-    while office.statuses() != ["paid"] * COUNT and time.monotonic() < ends:
+    while merchant.statuses() != ["paid"] * COUNT and time.monotonic() < ends:
         time.sleep(0.3)
-    assert office.statuses() == ["paid"] * COUNT
+    assert merchant.statuses() == ["paid"] * COUNT
     # `operations` fails where the bank's journal has an effect twice.
-    performed = office.bank.operations()
+    performed = merchant.bank.operations()
     assert sorted(operation["amount"] for operation in performed.values()) == [(10 + n) * 100 for n in range(COUNT)]
-    _, ledger = office.server.call("GET", "/ops/v1/ledger")
+    _, ledger = merchant.server.call("GET", "/ops/v1/ledger")
     total = sum((10 + number) * 100 for number in range(COUNT))
     assert ledger["balanced"] and {row["account"]: row["balance"] for row in ledger["accounts"] if row["balance"]} == {
         "disbursements": total,
         "provider:paypal": -total,
     }
-    while len({message["To"] for message in office.mail.messages}) < COUNT and time.monotonic() < ends:
+    while len({message["To"] for message in merchant.mail.messages}) < COUNT and time.monotonic() < ends:
         time.sleep(0.2)
-    told = {message["To"]: message["Message-ID"] for message in office.mail.messages}
-    assert len(told) == COUNT and len({message["Message-ID"] for message in office.mail.messages}) == COUNT
-    assert not [line for line in office.server.log if "@example.com" in line]
+    told = {message["To"]: message["Message-ID"] for message in merchant.mail.messages}
+    assert len(told) == COUNT and len({message["Message-ID"] for message in merchant.mail.messages}) == COUNT
+    assert not [line for line in merchant.server.log if "@example.com" in line]
 
 
 # The document.

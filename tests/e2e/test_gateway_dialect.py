@@ -23,7 +23,7 @@ CARD = {
 RETRIES = 20
 
 
-class Town:
+class ServerWithBank:
     """A merchant, known by a handle, whose server takes payments at a bank next door."""
 
     def __init__(self, place: Path, start: StartServer) -> None:
@@ -60,53 +60,53 @@ class Town:
 
 
 @pytest.fixture
-def town(tmp_path: Path, start_server: StartServer) -> Iterator[Town]:
-    built = Town(tmp_path, start_server)
+def shop(tmp_path: Path, start_server: StartServer) -> Iterator[ServerWithBank]:
+    built = ServerWithBank(tmp_path, start_server)
     yield built
     built.bank.stop()
 
 
-def test_the_bank_is_called_once_however_often_a_payment_is_made(town: Town) -> None:
+def test_the_bank_is_called_once_however_often_a_payment_is_made(shop: ServerWithBank) -> None:
     """Twenty at once for each of four outcomes: one call each, and everybody is told the same."""
     wanted = {100: "Accepted", 1: "Declined", 2: "InsufficientFunds", 24: "Accepted"}
-    numbers = {amount: town.create() for amount in wanted}
-    town.bank.strike({"fault": "slow", "operation": "authorize", "ms": 300})
+    numbers = {amount: shop.create() for amount in wanted}
+    shop.bank.strike({"fault": "slow", "operation": "authorize", "ms": 300})
     with ThreadPoolExecutor(RETRIES) as pool:
         for amount in (100, 1, 2):
-            told = list(pool.map(lambda _, amount=amount: town.make(numbers[amount], amount), range(RETRIES)))
+            told = list(pool.map(lambda _, amount=amount: shop.make(numbers[amount], amount), range(RETRIES)))
             assert Counter(answer["status"] for answer in told) == {wanted[amount]: RETRIES}
-        told = list(pool.map(lambda _: town.make(numbers[24], 24)["status"], range(RETRIES)))
+        told = list(pool.map(lambda _: shop.make(numbers[24], 24)["status"], range(RETRIES)))
         assert "Pending" in told and set(told) <= {"Pending", "Accepted"}
-        assert town.make(numbers[24], 24) == {"status": "Accepted"}
-    assert {amount: town.get(number)["status"] for amount, number in numbers.items()} == wanted
-    assert Counter(line["amount"] for line in town.bank.operations().values()) == {100: 1, 1: 1, 2: 1, 24: 1}
+        assert shop.make(numbers[24], 24) == {"status": "Accepted"}
+    assert {amount: shop.get(number)["status"] for amount, number in numbers.items()} == wanted
+    assert Counter(line["amount"] for line in shop.bank.operations().values()) == {100: 1, 1: 1, 2: 1, 24: 1}
 
 
-def test_a_server_that_dies_between_the_store_and_the_bank_pays_once(town: Town) -> None:
+def test_a_server_that_dies_between_the_store_and_the_bank_pays_once(shop: ServerWithBank) -> None:
     """Killed after the payment was begun, and before anybody heard of its outcome: made again, it is the same one."""
-    unheard, unsent = town.create(), town.create()
-    town.bank.strike(
+    unheard, unsent = shop.create(), shop.create()
+    shop.bank.strike(
         {"fault": "lose_answer", "operation": "authorize", "amount": 501},
         {"fault": "lose_request", "operation": "authorize", "amount": 502},
     )
     with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(town.make, unheard, 501), pool.submit(town.make, unsent, 502)]
+        calls = [pool.submit(shop.make, unheard, 501), pool.submit(shop.make, unsent, 502)]
         deadline = time.monotonic() + 10
-        while not town.bank.operations(501):
+        while not shop.bank.operations(501):
             assert time.monotonic() < deadline, "the bank has never heard of it"
             time.sleep(0.05)
         time.sleep(0.3)
-        town.server.process.kill()
-        town.server.process.wait(10)
+        shop.server.process.kill()
+        shop.server.process.wait(10)
         assert all(call.exception() is not None for call in calls), "nobody was told anything"
-    assert town.bank.operations(502) == {}
-    town.bank.strike()
-    town.serve()
+    assert shop.bank.operations(502) == {}
+    shop.bank.strike()
+    shop.serve()
     # The store has both, and what was not sent is.
-    assert town.make(unheard, 501) == {"status": "Accepted"}
-    assert town.make(unsent, 502) == {"status": "Accepted"}
-    assert {name: town.get(number)["status"] for name, number in (("heard", unheard), ("sent", unsent))} == {
+    assert shop.make(unheard, 501) == {"status": "Accepted"}
+    assert shop.make(unsent, 502) == {"status": "Accepted"}
+    assert {name: shop.get(number)["status"] for name, number in (("heard", unheard), ("sent", unsent))} == {
         "heard": "Accepted",
         "sent": "Accepted",
     }
-    assert Counter(line["amount"] for line in town.bank.operations().values()) == {501: 1, 502: 1}
+    assert Counter(line["amount"] for line in shop.bank.operations().values()) == {501: 1, 502: 1}

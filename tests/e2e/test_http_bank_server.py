@@ -24,7 +24,7 @@ TIMEOUT_SECONDS = 0.6
 ASK_AFTER_SECONDS = 2.0
 
 
-class Town:
+class ServerWithBank:
     """A server with the bank it is configured for."""
 
     def __init__(self, place: Path, *, mode: str = "test", **settings: float | str) -> None:
@@ -120,9 +120,9 @@ def eventually(look: Callable[[], T], good: Callable[[T], bool], within_seconds:
 
 
 @pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerWithBank]:
     place = tmp_path_factory.mktemp("town")
-    built = Town(
+    built = ServerWithBank(
         place, timeout_seconds=TIMEOUT_SECONDS, ask_after_seconds=ASK_AFTER_SECONDS, debits="us_bank_account,sepa_debit"
     )
     yield built
@@ -150,187 +150,187 @@ FAULTS = [
 ]
 
 
-def test_one_failure_is_found_out_while_the_caller_waits(town: Town) -> None:
+def test_one_failure_is_found_out_while_the_caller_waits(shop: ServerWithBank) -> None:
     """Every fault strikes one payment, all at the same time: each is answered as the table says, settled within six
     seconds, and known to the bank once."""
-    town.bank.strike(*({"fault": fault, "amount": amount, "times": 1, **more} for fault, more, amount, _ in FAULTS))
+    shop.bank.strike(*({"fault": fault, "amount": amount, "times": 1, **more} for fault, more, amount, _ in FAULTS))
     with ThreadPoolExecutor(len(FAULTS)) as at_once:
-        paid = list(at_once.map(lambda row: town.pay(row[2]), FAULTS))
+        paid = list(at_once.map(lambda row: shop.pay(row[2]), FAULTS))
     assert [(row[0], payment.status) for row, payment in zip(FAULTS, paid, strict=True)] == [
         (row[0], row[3]) for row in FAULTS
     ]
     for payment in paid:
-        assert town.settled(payment, 6).status == "succeeded"
-        [operation] = town.bank.operations(payment.amount).values()
+        assert shop.settled(payment, 6).status == "succeeded"
+        [operation] = shop.bank.operations(payment.amount).values()
         assert operation["status"] == "Accepted"
 
 
-def test_captures_refunds_and_voids_suffer_the_same(town: Town) -> None:
+def test_captures_refunds_and_voids_suffer_the_same(shop: ServerWithBank) -> None:
     amounts = {"capture": 5101, "refund": 5102, "void": 5103}
-    held = town.pay(amounts["capture"], capture_method="manual")
-    dropped = town.pay(amounts["void"], capture_method="manual")
-    paid = town.pay(amounts["refund"])
-    town.bank.strike(
+    held = shop.pay(amounts["capture"], capture_method="manual")
+    dropped = shop.pay(amounts["void"], capture_method="manual")
+    paid = shop.pay(amounts["refund"])
+    shop.bank.strike(
         {"fault": "lose_answer", "operation": "capture", "times": 1},
         {"fault": "half_body", "operation": "void", "times": 1},
         {"fault": "error_after", "operation": "refund", "times": 1},
     )
     with ThreadPoolExecutor(3) as at_once:
-        captured = at_once.submit(town.v1.payment_intents.capture, held.id)
-        refunded = at_once.submit(town.v1.refunds.create, {"payment_intent": paid.id})
-        canceled = at_once.submit(town.v1.payment_intents.cancel, dropped.id)
+        captured = at_once.submit(shop.v1.payment_intents.capture, held.id)
+        refunded = at_once.submit(shop.v1.refunds.create, {"payment_intent": paid.id})
+        canceled = at_once.submit(shop.v1.payment_intents.cancel, dropped.id)
         assert captured.result().status == "succeeded"
         assert canceled.result().status == "canceled"
         assert refunded.result().status == "succeeded"
     for kind, amount in amounts.items():
-        operations = [row for row in town.bank.operations(amount).values() if row["kind"] == kind]
+        operations = [row for row in shop.bank.operations(amount).values() if row["kind"] == kind]
         assert [row["status"] for row in operations] == ["Accepted"], kind
 
 
-def test_an_answer_that_stays_lost_is_asked_for_later(town: Town) -> None:
+def test_an_answer_that_stays_lost_is_asked_for_later(shop: ServerWithBank) -> None:
     """Where the questions fail too, the caller is told `processing`, and the next question finds it."""
-    town.bank.strike(
+    shop.bank.strike(
         {"fault": "lose_answer", "operation": "authorize", "times": 1},
         {"fault": "lose_request", "operation": "look_up", "times": 1},
     )
     began = time.monotonic()
-    paid = town.pay(5201)
+    paid = shop.pay(5201)
     assert paid.status == "processing"
     assert time.monotonic() - began < 2 * TIMEOUT_SECONDS + 1.5
     [doubt] = [
-        row for row in town.server.call("GET", "/ops/v1/doubts?limit=100")[1]["data"] if row["subject"] == paid.id
+        row for row in shop.server.call("GET", "/ops/v1/doubts?limit=100")[1]["data"] if row["subject"] == paid.id
     ]
     assert (doubt["state"], doubt["asked"], doubt["needs_attention"]) == ("unknown", 2, False)
-    assert town.settled(paid, 2 * ASK_AFTER_SECONDS + 2).status == "succeeded"
-    assert len(town.bank.operations(5201)) == 1
+    assert shop.settled(paid, 2 * ASK_AFTER_SECONDS + 2).status == "succeeded"
+    assert len(shop.bank.operations(5201)) == 1
 
 
-def test_what_is_pending_is_asked_after_two_seconds(town: Town) -> None:
+def test_what_is_pending_is_asked_after_two_seconds(shop: ServerWithBank) -> None:
     began = time.monotonic()
-    paid = town.pay(24)
+    paid = shop.pay(24)
     assert paid.status == "processing" and time.monotonic() - began < 1
-    assert town.settled(paid, ASK_AFTER_SECONDS + 1.5).status == "succeeded"
+    assert shop.settled(paid, ASK_AFTER_SECONDS + 1.5).status == "succeeded"
     assert time.monotonic() - began >= ASK_AFTER_SECONDS
-    [operation] = town.bank.operations(24).values()
+    [operation] = shop.bank.operations(24).values()
     assert operation["status"] == "Accepted"
 
 
-def test_a_signed_notice_settles_before_anybody_asks(town: Town) -> None:
-    town.bank.strike(
+def test_a_signed_notice_settles_before_anybody_asks(shop: ServerWithBank) -> None:
+    shop.bank.strike(
         {"fault": "lose_answer", "operation": "authorize", "amount": 5301, "times": 1},
         {"fault": "lose_request", "operation": "look_up", "times": 1},
     )
-    paid = town.pay(5301)
+    paid = shop.pay(5301)
     assert paid.status == "processing"
-    [operation] = town.bank.operations(5301).values()
-    forged, body = town.notice({**operation, "status": "Declined"}, "0" * 64)
+    [operation] = shop.bank.operations(5301).values()
+    forged, body = shop.notice({**operation, "status": "Declined"}, "0" * 64)
     assert forged == 400 and "X-Bank-Signature" in body["error"]["message"]
-    assert town.notice({**operation, "status": "Declined"}, "")[0] == 400
-    assert town.notice({"kind": "authorization"})[0] == 400
-    assert town.v1.payment_intents.retrieve(paid.id).status == "processing"
+    assert shop.notice({**operation, "status": "Declined"}, "")[0] == 400
+    assert shop.notice({"kind": "authorization"})[0] == 400
+    assert shop.v1.payment_intents.retrieve(paid.id).status == "processing"
     for _ in range(2):
-        assert town.notice(operation) == (200, {"received": True})
-        assert town.v1.payment_intents.retrieve(paid.id).status == "succeeded"
-    assert town.notice({**operation, "reference": "nobody-of-ours"})[0] == 200
-    assert town.v1.balance_transactions.list({"limit": 100, "type": "charge"}).data[0].amount == 5301
+        assert shop.notice(operation) == (200, {"received": True})
+        assert shop.v1.payment_intents.retrieve(paid.id).status == "succeeded"
+    assert shop.notice({**operation, "reference": "nobody-of-ours"})[0] == 200
+    assert shop.v1.balance_transactions.list({"limit": 100, "type": "charge"}).data[0].amount == 5301
 
 
-def test_a_debit_is_settled_when_it_is_asked_after(town: Town) -> None:
+def test_a_debit_is_settled_when_it_is_asked_after(shop: ServerWithBank) -> None:
     """Its first answer was lost: the same debit again, and never another."""
-    town.bank.strike({"fault": "lose_answer", "operation": "authorize", "amount": 5351, "times": 1})
-    paid = town.debit(5351, "DE89370400440532013000")
-    assert town.settled(paid, ASK_AFTER_SECONDS + 1.5).status == "succeeded"
-    [operation] = town.bank.operations(5351).values()
+    shop.bank.strike({"fault": "lose_answer", "operation": "authorize", "amount": 5351, "times": 1})
+    paid = shop.debit(5351, "DE89370400440532013000")
+    assert shop.settled(paid, ASK_AFTER_SECONDS + 1.5).status == "succeeded"
+    [operation] = shop.bank.operations(5351).values()
     assert (operation["kind"], operation["status"], operation["last4"]) == ("authorization", "Accepted", "3000")
-    refund = town.v1.refunds.create({"payment_intent": paid.id, "amount": 351})
+    refund = shop.v1.refunds.create({"payment_intent": paid.id, "amount": 351})
     assert refund.status == "pending"
-    eventually(lambda: town.v1.refunds.retrieve(refund.id).status, lambda found: found == "succeeded", 5)
+    eventually(lambda: shop.v1.refunds.retrieve(refund.id).status, lambda found: found == "succeeded", 5)
 
 
-def test_a_debit_comes_back_by_a_signed_notice(town: Town) -> None:
-    town.bank.strike({"fault": "lose_request", "operation": "look_up", "times": 1})
-    paid = town.debit(5352, "AT981904300002222227")
+def test_a_debit_comes_back_by_a_signed_notice(shop: ServerWithBank) -> None:
+    shop.bank.strike({"fault": "lose_request", "operation": "look_up", "times": 1})
+    paid = shop.debit(5352, "AT981904300002222227")
     assert paid.status == "processing"
-    failed = town.settled(paid, 5)
+    failed = shop.settled(paid, 5)
     assert failed.status == "requires_payment_method" and failed.last_payment_error is not None
     assert failed.last_payment_error.code == "insufficient_funds"
-    [operation] = town.bank.operations(5352).values()
+    [operation] = shop.bank.operations(5352).values()
     assert operation["status"] == "InsufficientFunds"
-    assert "AT981904300002222227" not in str(town.bank.effects())
+    assert "AT981904300002222227" not in str(shop.bank.effects())
 
 
-def test_a_dispute_is_opened_by_notice(town: Town) -> None:
-    paid = town.pay(5401, "4000000000000259")
+def test_a_dispute_is_opened_by_notice(shop: ServerWithBank) -> None:
+    paid = shop.pay(5401, "4000000000000259")
     disputes = eventually(
-        lambda: town.v1.disputes.list({"payment_intent": paid.id}).data, lambda found: len(found) == 1, 4
+        lambda: shop.v1.disputes.list({"payment_intent": paid.id}).data, lambda found: len(found) == 1, 4
     )
     assert (disputes[0].amount, disputes[0].status, disputes[0].reason) == (5401, "needs_response", "fraudulent")
-    charge = town.v1.charges.retrieve(paid.latest_charge)
+    charge = shop.v1.charges.retrieve(paid.latest_charge)
     assert charge.disputed is True
-    [told] = [row for row in town.bank.effects() if row["kind"] == "dispute" and row["amount"] == 5401]
+    [told] = [row for row in shop.bank.effects() if row["kind"] == "dispute" and row["amount"] == 5401]
     for _ in range(2):
-        assert town.notice(told)[0] == 200
-    assert len(town.v1.disputes.list({"payment_intent": paid.id}).data) == 1
+        assert shop.notice(told)[0] == 200
+    assert len(shop.v1.disputes.list({"payment_intent": paid.id}).data) == 1
 
 
-def test_a_refund_that_comes_back_is_told_by_notice(town: Town) -> None:
-    paid = town.pay(5501, "4000000000005126")
-    refund = town.v1.refunds.create({"payment_intent": paid.id})
+def test_a_refund_that_comes_back_is_told_by_notice(shop: ServerWithBank) -> None:
+    paid = shop.pay(5501, "4000000000005126")
+    refund = shop.v1.refunds.create({"payment_intent": paid.id})
     assert refund.status == "succeeded"
-    failed = eventually(lambda: town.v1.refunds.retrieve(refund.id), lambda found: found.status == "failed", 4)
+    failed = eventually(lambda: shop.v1.refunds.retrieve(refund.id), lambda found: found.status == "failed", 4)
     assert failed.failure_balance_transaction is not None
-    assert town.v1.charges.retrieve(paid.latest_charge).amount_refunded == 0
+    assert shop.v1.charges.retrieve(paid.latest_charge).amount_refunded == 0
 
 
 @pytest.mark.parametrize(
     ("amount", "decline_code"), [(1, "generic_decline"), (2, "insufficient_funds")], ids=["declined", "no funds"]
 )
-def test_declines_are_the_banks(town: Town, amount: int, decline_code: str) -> None:
+def test_declines_are_the_banks(shop: ServerWithBank, amount: int, decline_code: str) -> None:
     with pytest.raises(stripe.CardError) as declined:
-        town.pay(amount)
+        shop.pay(amount)
     assert (declined.value.code, declined.value.error.decline_code) == ("card_declined", decline_code)
 
 
-def test_what_it_cannot_do_is_said(town: Town) -> None:
-    held = town.pay(5601, capture_method="manual")
+def test_what_it_cannot_do_is_said(shop: ServerWithBank) -> None:
+    held = shop.pay(5601, capture_method="manual")
     with pytest.raises(stripe.InvalidRequestError) as refused:
-        town.v1.payment_intents.increment_authorization(held.id, {"amount": 6000})
+        shop.v1.payment_intents.increment_authorization(held.id, {"amount": 6000})
     assert refused.value.code == "connector_unsupported"
-    assert town.v1.payment_intents.retrieve(held.id).status == "requires_capture"
+    assert shop.v1.payment_intents.retrieve(held.id).status == "requires_capture"
 
 
-def test_a_bank_that_is_down_and_comes_back(town: Town) -> None:
+def test_a_bank_that_is_down_and_comes_back(shop: ServerWithBank) -> None:
     """Down from the beginning: declined after a few tries, and no money moved. Down in the middle: found out later."""
-    before = town.ledger()
-    town.bank.strike({"fault": "lose_answer", "operation": "authorize", "amount": 5701, "times": 1})
+    before = shop.ledger()
+    shop.bank.strike({"fault": "lose_answer", "operation": "authorize", "amount": 5701, "times": 1})
     with ThreadPoolExecutor(1) as aside:
-        paying = aside.submit(town.pay, 5701)
-        eventually(lambda: town.bank.operations(5701), bool, 3)
-        town.bank.stop(9)
+        paying = aside.submit(shop.pay, 5701)
+        eventually(lambda: shop.bank.operations(5701), bool, 3)
+        shop.bank.stop(9)
         began = time.monotonic()
         with pytest.raises(stripe.CardError) as declined:
-            town.pay(5702)
+            shop.pay(5702)
         interrupted = paying.result()
     assert interrupted.status == "processing"
     assert declined.value.code == "processing_error"
     assert 0.5 < time.monotonic() - began < 10
     refused = declined.value.error.payment_intent
     assert (refused.status, refused.amount_received) == ("requires_payment_method", 0)
-    assert town.ledger() == before
+    assert shop.ledger() == before
 
-    town.bank.start()
-    assert town.settled(interrupted, 20).status == "succeeded"
-    assert town.v1.payment_intents.confirm(refused.id, {"payment_method": "pm_card_visa"}).status == "succeeded"
-    assert len(town.bank.operations(5701)) == 1
-    [second] = town.bank.operations(5702).values()
+    shop.bank.start()
+    assert shop.settled(interrupted, 20).status == "succeeded"
+    assert shop.v1.payment_intents.confirm(refused.id, {"payment_method": "pm_card_visa"}).status == "succeeded"
+    assert len(shop.bank.operations(5701)) == 1
+    [second] = shop.bank.operations(5702).values()
     assert second["status"] == "Accepted"
 
 
-def test_what_the_bank_took_is_what_the_ledger_says(town: Town) -> None:
+def test_what_the_bank_took_is_what_the_ledger_says(shop: ServerWithBank) -> None:
     """After everything above: money at the bank, less refunds and chargebacks, is what the ledger expects of it."""
-    eventually(lambda: town.server.call("GET", "/ops/v1/doubts")[1]["data"], lambda found: not found, 10)
+    eventually(lambda: shop.server.call("GET", "/ops/v1/doubts")[1]["data"], lambda found: not found, 10)
     moved = charged_back = 0
-    for row in town.bank.operations().values():
+    for row in shop.bank.operations().values():
         if row["status"] != "Accepted":
             continue
         if row["kind"] == "capture" or row.get("capture", False):
@@ -339,14 +339,14 @@ def test_what_the_bank_took_is_what_the_ledger_says(town: Town) -> None:
             moved -= row["amount"]
         if row["kind"] == "dispute" and row["dispute"] == "chargeback":
             charged_back += row["amount"]
-    ledger = town.ledger()
+    ledger = shop.ledger()
     assert (ledger["receivable:bank"], -ledger["disputes"]) == (moved, charged_back)
     assert moved > charged_back > 0
 
 
 def test_live_mode(tmp_path: Path) -> None:
     """Without a connector it says what to configure; with one it takes money, and test mode sees nothing of it."""
-    live = Town(tmp_path, mode="live")
+    live = ServerWithBank(tmp_path, mode="live")
     try:
         paid = live.pay(5801, "4242424242424242")
         assert (paid.status, paid.livemode) == ("succeeded", True)

@@ -14,36 +14,36 @@ from tillway.engine.clock import Clock
 from tillway.engine.connections import ConfiguredConnections
 from tillway.store.codec import encode
 from tillway.store.port import ABSENT, Row, Unavailable, Write
-from tillway.testing.in_process import Inside
+from tillway.testing.in_process import InProcessApp
 from tillway.testing.memory_store import MemoryStore
 
 
 @pytest.fixture
-async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
-    inside = await Inside.open(tmp_path)
-    yield inside
-    await inside.close()
+async def app(tmp_path: Path) -> AsyncIterator[InProcessApp]:
+    app = await InProcessApp.open(tmp_path)
+    yield app
+    await app.close()
 
 
 async def test_a_secret_that_is_gone_is_no_mistake_of_ours(
-    inside: Inside, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    app: InProcessApp, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret = tmp_path / "secret"
     settings = {"base_url": "http://127.0.0.1:1", "api_key": f"file:{secret}"}
     config = ConnectorConfig(
         id="con_test_bank", created=0, name="bank", kind="http_bank", mode="test", settings=settings, default=True
     )
-    await inside.store.commit([Write(f"{SYSTEM}/{config.id}", ABSENT, encode(config))])
-    merchant = await inside.merchant()
+    await app.store.commit([Write(f"{SYSTEM}/{config.id}", ABSENT, encode(config))])
+    merchant = await app.merchant()
     pay = {"amount": 700, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
-    refused = await inside.call(merchant, "POST", "/v1/payment_intents", pay)
+    refused = await app.call(merchant, "POST", "/v1/payment_intents", pay)
     assert (refused.status, refused.json["error"]["code"]) == (503, "busy")
     assert "'bank' cannot be set up" in refused.json["error"]["message"]
-    assert (await inside.ok(merchant, "GET", "/v1/payment_intents"))["data"] == []
+    assert (await app.ok(merchant, "GET", "/v1/payment_intents"))["data"] == []
     assert any(getattr(record, "why", "").startswith("api_key:") for record in caplog.records)
     secret.write_text("s3cret")
     # The bank itself is not there: but it is asked.
-    asked = await inside.call(merchant, "POST", "/v1/payment_intents", pay)
+    asked = await app.call(merchant, "POST", "/v1/payment_intents", pay)
     assert (asked.status, asked.json["error"]["code"]) == (402, "processing_error")
     assert "s3cret" not in caplog.text
 

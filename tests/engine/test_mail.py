@@ -15,7 +15,7 @@ from tillway.domain.mail import TRIES_MAX, EmailTask
 from tillway.domain.payout import Payout, Recipient
 from tillway.engine.mail import compose
 from tillway.operations.accounts import create_account
-from tillway.testing.in_process import Inside, Merchant
+from tillway.testing.in_process import InProcessApp, Merchant
 
 A_DAY_AND_MORE = 3 * 86_400
 PAYOUT = Payout(
@@ -28,16 +28,16 @@ PAYOUT = Payout(
 )
 
 
-class Scene:
+class MailShop:
     """A merchant with one customer, and the mail server that both are told by."""
 
-    def __init__(self, inside: Inside, merchant: Merchant, mail: MailServerHere) -> None:
-        self.inside = inside
+    def __init__(self, app: InProcessApp, merchant: Merchant, mail: MailServerHere) -> None:
+        self.app = app
         self.merchant = merchant
         self.mail = mail
 
     async def post(self, path: str, **body: Any) -> Any:
-        answer = await self.inside.send(
+        answer = await self.app.send(
             "POST", path, key=self.merchant.key, body=msgspec.json.encode(body), content_type="application/json"
         )
         assert answer.status == 200, answer.body
@@ -50,17 +50,17 @@ class Scene:
 
     async def tasks(self) -> int:
         scope = f"{self.merchant.account.removeprefix('acct_')}t"
-        return len(await self.inside.store.query(None, f"{scope}/eml_", limit=100))
+        return len(await self.app.store.query(None, f"{scope}/eml_", limit=100))
 
 
 @pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+async def shop(tmp_path: Path) -> AsyncIterator[MailShop]:
     mail = MailServerHere()
-    inside = await Inside.open(tmp_path, smtp_url=f"smtp://127.0.0.1:{mail.port}", smtp_from="pay@shop.example")
-    account, keys = await create_account(inside.store, inside.clock, name="Anna's\n Shop")
-    scene = Scene(inside, Merchant(account.id, *(key.secret for key in keys)), mail)
-    yield scene
-    await inside.close()
+    app = await InProcessApp.open(tmp_path, smtp_url=f"smtp://127.0.0.1:{mail.port}", smtp_from="pay@shop.example")
+    account, keys = await create_account(app.store, app.clock, name="Anna's\n Shop")
+    shop = MailShop(app, Merchant(account.id, *(key.secret for key in keys)), mail)
+    yield shop
+    await app.close()
     mail.stop()
 
 
@@ -70,19 +70,19 @@ def text(message: Message) -> str:
     return body.decode()
 
 
-async def test_a_customer_is_told_that_they_were_paid(scene: Scene) -> None:
-    made = await scene.pay()
-    assert scene.mail.messages == [] and await scene.tasks() == 0
-    await scene.inside.wait(1)
-    (message,) = scene.mail.messages
+async def test_a_customer_is_told_that_they_were_paid(shop: MailShop) -> None:
+    made = await shop.pay()
+    assert shop.mail.messages == [] and await shop.tasks() == 0
+    await shop.app.wait(1)
+    (message,) = shop.mail.messages
     assert (message["To"], message["From"]) == ("anna@example.com", "Anna's Shop <pay@shop.example>")
     assert message["Subject"] == "Anna's Shop has sent you 12.00 USD"
     assert made["payment_id"] in text(message)
     assert message["Message-ID"].startswith("<eml_") and message["Message-ID"].endswith("@shop.example>")
     assert message["Auto-Submitted"] == "auto-generated"
-    assert await scene.tasks() == 0
-    await scene.inside.wait(A_DAY_AND_MORE)
-    assert len(scene.mail.messages) == 1
+    assert await shop.tasks() == 0
+    await shop.app.wait(A_DAY_AND_MORE)
+    assert len(shop.mail.messages) == 1
 
 
 @pytest.mark.parametrize(
@@ -93,82 +93,82 @@ async def test_a_customer_is_told_that_they_were_paid(scene: Scene) -> None:
         ("returned@example.com", ["has sent you", "did not go through"]),
     ],
 )
-async def test_what_became_of_it_is_told(scene: Scene, email: str, subjects: list[str]) -> None:
-    await scene.pay(email)
+async def test_what_became_of_it_is_told(shop: MailShop, email: str, subjects: list[str]) -> None:
+    await shop.pay(email)
     for _ in range(4):
-        await scene.inside.wait(900)
-    assert len(scene.mail.messages) == len(subjects)
-    for message, words in zip(scene.mail.messages, subjects, strict=True):
+        await shop.app.wait(900)
+    assert len(shop.mail.messages) == len(subjects)
+    for message, words in zip(shop.mail.messages, subjects, strict=True):
         assert words in message["Subject"] and message["To"] == email
 
 
-async def test_a_server_that_is_away_is_asked_again_with_the_same_message(scene: Scene) -> None:
-    scene.mail.refusals = ["451 4.3.0 Later", "", "421 Busy"]
-    await scene.pay()
+async def test_a_server_that_is_away_is_asked_again_with_the_same_message(shop: MailShop) -> None:
+    shop.mail.refusals = ["451 4.3.0 Later", "", "421 Busy"]
+    await shop.pay()
     for _ in range(4):
-        await scene.inside.wait(7200)
+        await shop.app.wait(7200)
     # The second was taken, and nobody heard of it: the third and fourth try say so by their Message-ID.
-    assert len(scene.mail.messages) == 2
-    assert len({message["Message-ID"] for message in scene.mail.messages}) == 1
-    assert scene.mail.messages[0].as_bytes() == scene.mail.messages[1].as_bytes()
-    assert await scene.tasks() == 0
+    assert len(shop.mail.messages) == 2
+    assert len({message["Message-ID"] for message in shop.mail.messages}) == 1
+    assert shop.mail.messages[0].as_bytes() == shop.mail.messages[1].as_bytes()
+    assert await shop.tasks() == 0
 
 
-async def test_it_is_given_up_in_the_end(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    scene.mail.refusals = ["451 Later"] * 100
-    await scene.pay()
+async def test_it_is_given_up_in_the_end(shop: MailShop, caplog: pytest.LogCaptureFixture) -> None:
+    shop.mail.refusals = ["451 Later"] * 100
+    await shop.pay()
     for _ in range(TRIES_MAX + 4):
-        await scene.inside.wait(A_DAY_AND_MORE)
-    assert len(scene.mail.refusals) == 100 - TRIES_MAX
-    assert await scene.tasks() == 0 and scene.mail.messages == []
+        await shop.app.wait(A_DAY_AND_MORE)
+    assert len(shop.mail.refusals) == 100 - TRIES_MAX
+    assert await shop.tasks() == 0 and shop.mail.messages == []
     assert "an e-mail was given up" in caplog.text
     assert "anna@example.com" not in caplog.text
 
 
-async def test_a_mailbox_that_is_not_there_is_not_asked_again(scene: Scene) -> None:
-    scene.mail.refused_recipients = {"anna@example.com": "550 5.1.1 No such mailbox"}
-    await scene.pay()
-    await scene.inside.wait(1)
-    assert await scene.tasks() == 0
-    scene.mail.refused_recipients = {}
-    await scene.inside.wait(A_DAY_AND_MORE)
-    assert scene.mail.messages == []
+async def test_a_mailbox_that_is_not_there_is_not_asked_again(shop: MailShop) -> None:
+    shop.mail.refused_recipients = {"anna@example.com": "550 5.1.1 No such mailbox"}
+    await shop.pay()
+    await shop.app.wait(1)
+    assert await shop.tasks() == 0
+    shop.mail.refused_recipients = {}
+    await shop.app.wait(A_DAY_AND_MORE)
+    assert shop.mail.messages == []
 
 
-async def test_a_deleted_customer_is_left_alone(scene: Scene) -> None:
-    scene.mail.refusals = ["451 Later"]
-    await scene.pay()
-    await scene.inside.wait(1)
-    customer = (await scene.inside.ok(scene.merchant, "GET", "/v1/customers"))["data"][0]["id"]
-    await scene.inside.ok(scene.merchant, "DELETE", f"/v1/customers/{customer}")
-    await scene.inside.wait(A_DAY_AND_MORE)
-    assert scene.mail.messages == [] and await scene.tasks() == 0
+async def test_a_deleted_customer_is_left_alone(shop: MailShop) -> None:
+    shop.mail.refusals = ["451 Later"]
+    await shop.pay()
+    await shop.app.wait(1)
+    customer = (await shop.app.ok(shop.merchant, "GET", "/v1/customers"))["data"][0]["id"]
+    await shop.app.ok(shop.merchant, "DELETE", f"/v1/customers/{customer}")
+    await shop.app.wait(A_DAY_AND_MORE)
+    assert shop.mail.messages == [] and await shop.tasks() == 0
 
 
-async def test_the_task_is_written_with_the_settlement_or_not_at_all(scene: Scene) -> None:
+async def test_the_task_is_written_with_the_settlement_or_not_at_all(shop: MailShop) -> None:
     commits: list[set[str]] = []
-    original = scene.inside.store.commit
+    original = shop.app.store.commit
 
     async def watched(writes: Any) -> None:
         commits.append({write.key.partition("/")[2].partition("_")[0] for write in writes if write.body is not None})
         await original(writes)
 
-    scene.inside.store.commit = watched  # type: ignore[method-assign]
-    await scene.pay()
-    await scene.inside.wait(1)
+    shop.app.store.commit = watched  # type: ignore[method-assign]
+    await shop.pay()
+    await shop.app.wait(1)
     born = next(kinds for kinds in commits if "eml" in kinds)
     assert {"po", "je", "evt", "eml"} <= born
 
 
 async def test_without_a_mail_server_nobody_is_told(tmp_path: Path) -> None:
-    inside = await Inside.open(tmp_path)
+    app = await InProcessApp.open(tmp_path)
     mail = MailServerHere()
-    scene = Scene(inside, await inside.merchant(), mail)
-    await scene.pay()
-    await inside.wait(1)
-    assert await scene.tasks() == 0
-    assert (await inside.ok(scene.merchant, "GET", "/v1/payouts"))["data"][0]["status"] == "paid"
-    await inside.close()
+    shop = MailShop(app, await app.merchant(), mail)
+    await shop.pay()
+    await app.wait(1)
+    assert await shop.tasks() == 0
+    assert (await app.ok(shop.merchant, "GET", "/v1/payouts"))["data"][0]["status"] == "paid"
+    await app.close()
     mail.stop()
 
 

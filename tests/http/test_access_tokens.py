@@ -31,7 +31,7 @@ NOTICED_SECONDS = 2.1
 """After this a running server knows what a command has changed."""
 
 
-class Desk:
+class OAuthMerchant:
     """A merchant of the server with a client, and the installation's own signing key, to sign wrong things with."""
 
     def __init__(self, server: TillwayServer) -> None:
@@ -109,15 +109,15 @@ async def _signing_keys(server: TillwayServer) -> list[SigningKey]:
 
 
 @pytest.fixture(scope="module")
-def desk(tillway_server: TillwayServer) -> Desk:
-    return Desk(tillway_server)
+def merchant(tillway_server: TillwayServer) -> OAuthMerchant:
+    return OAuthMerchant(tillway_server)
 
 
 # What is let in.
 
 
-def test_the_official_sdk_pays_with_a_token_in_the_place_of_a_key(desk: Desk) -> None:
-    shop = desk.server.client_with(desk.token)
+def test_the_official_sdk_pays_with_a_token_in_the_place_of_a_key(merchant: OAuthMerchant) -> None:
+    shop = merchant.server.client_with(merchant.token)
     paid = shop.v1.payment_intents.create(
         {"amount": 1200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
     )
@@ -126,46 +126,46 @@ def test_the_official_sdk_pays_with_a_token_in_the_place_of_a_key(desk: Desk) ->
         shop.v1.refunds.create({"payment_intent": paid.id})
 
 
-def test_our_own_forgery_kit_makes_good_tokens(desk: Desk) -> None:
+def test_our_own_forgery_kit_makes_good_tokens(merchant: OAuthMerchant) -> None:
     """Else every refusal below would prove nothing."""
-    assert desk.get(desk.sign()) == (200, None)
+    assert merchant.get(merchant.sign()) == (200, None)
     ahead = int(time.time()) + LEEWAY_SECONDS - 2
-    assert desk.get(desk.sign(desk.claims(iat=ahead, nbf=ahead))) == (200, None)
+    assert merchant.get(merchant.sign(merchant.claims(iat=ahead, nbf=ahead))) == (200, None)
 
 
-def test_others_can_check_a_token_with_what_is_published(desk: Desk) -> None:
-    about = desk.http.get("/.well-known/oauth-authorization-server").json()
-    assert about["issuer"] == desk.server.base_url and about["token_endpoint"].endswith("/oauth2/token")
+def test_others_can_check_a_token_with_what_is_published(merchant: OAuthMerchant) -> None:
+    about = merchant.http.get("/.well-known/oauth-authorization-server").json()
+    assert about["issuer"] == merchant.server.base_url and about["token_endpoint"].endswith("/oauth2/token")
     published = httpx.get(about["jwks_uri"]).json()["keys"]
-    key = next(key for key in published if key["kid"] == desk.kid)
+    key = next(key for key in published if key["kid"] == merchant.kid)
     assert not {"d", "sealed"} & key.keys() and key["alg"] == "ES256"
-    token = jwt.decode(desk.token, ECKey.import_key(key), algorithms=["ES256"])
-    assert token.header == {"typ": "at+jwt", "alg": "ES256", "kid": desk.kid}
+    token = jwt.decode(merchant.token, ECKey.import_key(key), algorithms=["ES256"])
+    assert token.header == {"typ": "at+jwt", "alg": "ES256", "kid": merchant.kid}
     assert token.claims["aud"] == about["issuer"] and token.claims["exp"] - token.claims["iat"] == TOKEN_SECONDS
-    assert token.claims["sub"] == desk.client["client_id"] and token.claims["account"] == desk.account
+    assert token.claims["sub"] == merchant.client["client_id"] and token.claims["account"] == merchant.account
 
 
 # What is not.
 
 
-def _unsigned(desk: Desk, *, with_hmac_of: bytes | None = None, **header: Any) -> str:
+def _unsigned(merchant: OAuthMerchant, *, with_hmac_of: bytes | None = None, **header: Any) -> str:
     """Good claims without a signature, or with an HMAC in its place."""
 
     def part(value: bytes) -> str:
         return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
-    full = {"typ": "at+jwt", "alg": "none", "kid": desk.kid, **header}
-    text = f"{part(json.dumps(full).encode())}.{part(json.dumps(desk.claims()).encode())}"
+    full = {"typ": "at+jwt", "alg": "none", "kid": merchant.kid, **header}
+    text = f"{part(json.dumps(full).encode())}.{part(json.dumps(merchant.claims()).encode())}"
     mac = hmac.digest(with_hmac_of, text.encode(), "sha256") if with_hmac_of is not None else b""
     return f"{text}.{part(mac)}"
 
 
-def _resigned(desk: Desk, token: str) -> str:
+def _resigned(merchant: OAuthMerchant, token: str) -> str:
     """The claims of somebody's choice under the signature of another token."""
-    return ".".join((*desk.sign(desk.claims(scope="payouts:write")).split(".")[:2], token.split(".")[2]))
+    return ".".join((*merchant.sign(merchant.claims(scope="payouts:write")).split(".")[:2], token.split(".")[2]))
 
 
-FORGED: dict[str, tuple[Callable[[Desk], str], str]] = {
+FORGED: dict[str, tuple[Callable[[OAuthMerchant], str], str]] = {
     "no algorithm": (lambda d: _unsigned(d), "access_token_invalid"),
     "no algorithm, other letters": (lambda d: _unsigned(d, alg="nOnE"), "access_token_invalid"),
     "no signature": (lambda d: d.sign().rpartition(".")[0] + ".", "access_token_invalid"),
@@ -236,33 +236,33 @@ FORGED: dict[str, tuple[Callable[[Desk], str], str]] = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_it_is_refused(desk: Desk, name: str) -> None:
+def test_it_is_refused(merchant: OAuthMerchant, name: str) -> None:
     forge, code = FORGED[name]
-    assert desk.get(forge(desk)) == (401, code)
+    assert merchant.get(forge(merchant)) == (401, code)
 
 
 @given(data=st.data())
-def test_no_letter_of_a_token_can_be_changed(desk: Desk, data: st.DataObject) -> None:
+def test_no_letter_of_a_token_can_be_changed(merchant: OAuthMerchant, data: st.DataObject) -> None:
     # The last letter of a signature has bits that mean nothing.
-    place = data.draw(st.integers(0, len(desk.token) - 2))
+    place = data.draw(st.integers(0, len(merchant.token) - 2))
     letter = data.draw(st.sampled_from("Ab0-_.=~"))
-    changed = desk.token[:place] + letter + desk.token[place + 1 :]
-    status, code = desk.get(changed)
-    assert changed == desk.token or (status == 401 and code in ("access_token_invalid", "api_key_invalid"))
+    changed = merchant.token[:place] + letter + merchant.token[place + 1 :]
+    status, code = merchant.get(changed)
+    assert changed == merchant.token or (status == 401 and code in ("access_token_invalid", "api_key_invalid"))
 
 
 # Who asks for tokens.
 
 
-def test_a_client_may_send_its_secret_in_the_form_and_ask_for_less(desk: Desk) -> None:
-    sent = {name: desk.client[name] for name in ("client_id", "client_secret")}
-    answer = desk.http.post(
+def test_a_client_may_send_its_secret_in_the_form_and_ask_for_less(merchant: OAuthMerchant) -> None:
+    sent = {name: merchant.client[name] for name in ("client_id", "client_secret")}
+    answer = merchant.http.post(
         "/oauth2/token", data={"grant_type": "client_credentials", "scope": "payments:read", "resource": "x", **sent}
     )
     granted = answer.json()
     assert (granted["token_type"], granted["expires_in"], granted["scope"]) == ("Bearer", 900, "payments:read")
-    assert desk.get(granted["access_token"]) == (200, None)
-    refused = desk.http.post("/v1/payment_intents", headers={"Authorization": f"Bearer {granted['access_token']}"})
+    assert merchant.get(granted["access_token"]) == (200, None)
+    refused = merchant.http.post("/v1/payment_intents", headers={"Authorization": f"Bearer {granted['access_token']}"})
     assert refused.status_code == 403 and refused.json()["error"]["scope"] == "payments:write"
     assert refused.headers["www-authenticate"] == (
         'Bearer realm="Tillway", error="insufficient_scope", scope="payments:write"'
@@ -298,10 +298,10 @@ ASKED_WRONGLY = [
 
 @pytest.mark.parametrize(("name", "body", "basic", "status", "error"), ASKED_WRONGLY, ids=lambda v: str(v)[:30])
 def test_wrong_questions_get_the_answers_of_rfc_6749(
-    desk: Desk, name: str, body: str, basic: bool, status: int, error: str
+    merchant: OAuthMerchant, name: str, body: str, basic: bool, status: int, error: str
 ) -> None:
-    id, secret = desk.client["client_id"], desk.client["client_secret"]
-    answer = desk.http.post(
+    id, secret = merchant.client["client_id"], merchant.client["client_secret"]
+    answer = merchant.http.post(
         "/oauth2/token",
         content=body.replace("{id}", id).replace("{secret}", secret),
         headers={"content-type": FORM},
@@ -314,58 +314,62 @@ def test_wrong_questions_get_the_answers_of_rfc_6749(
         assert answer.headers["www-authenticate"].startswith("Basic")
 
 
-def test_a_token_is_asked_for_in_a_form(desk: Desk) -> None:
-    credentials = (desk.client["client_id"], desk.client["client_secret"])
-    answer = desk.http.post("/oauth2/token", json={"grant_type": "client_credentials"}, auth=credentials)
+def test_a_token_is_asked_for_in_a_form(merchant: OAuthMerchant) -> None:
+    credentials = (merchant.client["client_id"], merchant.client["client_secret"])
+    answer = merchant.http.post("/oauth2/token", json={"grant_type": "client_credentials"}, auth=credentials)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
-    basic = desk.http.post("/oauth2/token", content="x=1", headers={"content-type": FORM, "authorization": "Basic ?"})
+    basic = merchant.http.post(
+        "/oauth2/token", content="x=1", headers={"content-type": FORM, "authorization": "Basic ?"}
+    )
     assert (basic.status_code, basic.json()["error"]) == (401, "invalid_client")
 
 
 # What is taken back, and what is replaced.
 
 
-def test_what_was_taken_back_is_refused_and_what_overlaps_is_not(desk: Desk) -> None:
+def test_what_was_taken_back_is_refused_and_what_overlaps_is_not(merchant: OAuthMerchant) -> None:
     """One wait of two seconds for everything that a running server has to notice."""
-    server, place = desk.server, desk.place
-    gone = desk.add("--scope", "payments:read")
-    gone_token = desk.ask(gone)["access_token"]
-    turned = desk.add("--scope", "payments:read")
-    old_key = invoked_json("keys", "create", "--account", desk.account, "--scope", "payments:read", *place)
-    kept_key = invoked_json("keys", "create", "--account", desk.account, *place)
+    server, place = merchant.server, merchant.place
+    gone = merchant.add("--scope", "payments:read")
+    gone_token = merchant.ask(gone)["access_token"]
+    turned = merchant.add("--scope", "payments:read")
+    old_key = invoked_json("keys", "create", "--account", merchant.account, "--scope", "payments:read", *place)
+    kept_key = invoked_json("keys", "create", "--account", merchant.account, *place)
     assert old_key["secret"].startswith("rk_test_")
-    assert desk.get(gone_token) == desk.get(old_key["secret"]) == desk.get(kept_key["secret"]) == (200, None)
-    assert desk.get(old_key["secret"], "/v1/refunds") == (403, "insufficient_scope")
+    assert (
+        merchant.get(gone_token) == merchant.get(old_key["secret"]) == merchant.get(kept_key["secret"]) == (200, None)
+    )
+    assert merchant.get(old_key["secret"], "/v1/refunds") == (403, "insufficient_scope")
 
     invoked_json("oauth", "clients", "revoke", gone["client_id"], *place)
     fresh = invoked_json("oauth", "clients", "rotate", turned["client_id"], "--overlap-seconds", "1", *place)
-    assert desk.ask(fresh) and desk.ask(turned), "both are good during the overlap"
+    assert merchant.ask(fresh) and merchant.ask(turned), "both are good during the overlap"
     rolled = invoked_json("keys", "roll", old_key["id"], "--overlap-seconds", "1", *place)
     overlapping = invoked_json("keys", "roll", kept_key["id"], *place)
     signing = invoked_json("keys", "rotate-signing", *place)
     # So are both keys, the new one at once.
     assert rolled["replaces"] == old_key["id"] and rolled["scopes"] == ["payments:read"]
-    assert desk.get(rolled["secret"]) == desk.get(old_key["secret"]) == (200, None)
+    assert merchant.get(rolled["secret"]) == merchant.get(old_key["secret"]) == (200, None)
 
     time.sleep(NOTICED_SECONDS)
-    assert desk.get(gone_token) == (401, "access_token_invalid")
-    assert desk.get(old_key["secret"]) == (401, "api_key_invalid") and desk.get(rolled["secret"]) == (200, None)
-    assert desk.get(rolled["secret"], "/v1/refunds") == (403, "insufficient_scope")
-    assert desk.get(kept_key["secret"]) == desk.get(overlapping["secret"]) == (200, None)
-    assert desk.ask(fresh)
+    assert merchant.get(gone_token) == (401, "access_token_invalid")
+    assert merchant.get(old_key["secret"]) == (401, "api_key_invalid") and merchant.get(rolled["secret"]) == (200, None)
+    assert merchant.get(rolled["secret"], "/v1/refunds") == (403, "insufficient_scope")
+    assert merchant.get(kept_key["secret"]) == merchant.get(overlapping["secret"]) == (200, None)
+    assert merchant.ask(fresh)
     with pytest.raises(AssertionError, match="invalid_client"):
-        desk.ask(turned)
+        merchant.ask(turned)
     with pytest.raises(AssertionError, match="invalid_client"):
-        desk.ask(gone)
+        merchant.ask(gone)
     # Another key signs, and what the old one signed is still good.
-    new = desk.ask(fresh)["access_token"]
-    assert jws.extract_compact(new.encode()).headers()["kid"] == signing["id"] != desk.kid
-    assert desk.get(new) == desk.get(desk.sign()) == (200, None)
-    assert [kept["id"] for kept in signing["replaced"]] == [desk.kid]
+    new = merchant.ask(fresh)["access_token"]
+    assert jws.extract_compact(new.encode()).headers()["kid"] == signing["id"] != merchant.kid
+    assert merchant.get(new) == merchant.get(merchant.sign()) == (200, None)
+    assert [kept["id"] for kept in signing["replaced"]] == [merchant.kid]
     assert abs(signing["replaced"][0]["verifies_until"] - time.time() - VERIFIES_SECONDS) < 30
-    kids = [key["kid"] for key in desk.http.get("/.well-known/jwks.json").json()["keys"]]
-    assert sorted(kids) == sorted([signing["id"], desk.kid])
-    listed = invoked_json("oauth", "clients", "list", "--account", desk.account, *place)
+    kids = [key["kid"] for key in merchant.http.get("/.well-known/jwks.json").json()["keys"]]
+    assert sorted(kids) == sorted([signing["id"], merchant.kid])
+    listed = invoked_json("oauth", "clients", "list", "--account", merchant.account, *place)
     assert {client["client_id"]: client["state"] for client in listed}[gone["client_id"]] == "revoked"
     assert gone["client_secret"] not in json.dumps(listed) and not server.log[1:], server.log
     # Who did all that is on record, and nothing that could be used.
@@ -375,37 +379,37 @@ def test_what_was_taken_back_is_refused_and_what_overlaps_is_not(desk: Desk) -> 
     assert secret_digest(gone["client_secret"]) not in trail
 
 
-def test_a_replaced_key_verifies_no_longer_than_its_tokens_live(desk: Desk) -> None:
+def test_a_replaced_key_verifies_no_longer_than_its_tokens_live(merchant: OAuthMerchant) -> None:
     now = int(time.time())
     keys = {}
     for name, expires_at in (("good", now + 60), ("over", now - 1)):
-        key = desk.signer.new_key(f"jwk_{name}{now}", created=now)
+        key = merchant.signer.new_key(f"jwk_{name}{now}", created=now)
         keys[name] = msgspec.structs.replace(key, retired_at=now - 1, expires_at=expires_at)
 
     async def put() -> None:
-        store = await open_store(Settings(data_dir=desk.server.data_dir))
+        store = await open_store(Settings(data_dir=merchant.server.data_dir))
         await store.commit([system_write(key) for key in keys.values()])
         await store.close()
 
     asyncio.run(put())
     time.sleep(LOOK_AGAIN_SECONDS + 0.05)
-    tokens = {name: desk.signer.sign(key, desk.claims()) for name, key in keys.items()}
-    assert desk.get(tokens["good"]) == (200, None)
-    assert desk.get(tokens["over"]) == (401, "access_token_invalid")
-    kids = [key["kid"] for key in desk.http.get("/.well-known/jwks.json").json()["keys"]]
+    tokens = {name: merchant.signer.sign(key, merchant.claims()) for name, key in keys.items()}
+    assert merchant.get(tokens["good"]) == (200, None)
+    assert merchant.get(tokens["over"]) == (401, "access_token_invalid")
+    kids = [key["kid"] for key in merchant.http.get("/.well-known/jwks.json").json()["keys"]]
     assert keys["good"].id in kids and keys["over"].id not in kids
-    assert desk.get(desk.ask(desk.client)["access_token"]) == (200, None)
+    assert merchant.get(merchant.ask(merchant.client)["access_token"]) == (200, None)
 
 
-def test_commands_that_cannot_be_meant(desk: Desk) -> None:
+def test_commands_that_cannot_be_meant(merchant: OAuthMerchant) -> None:
     for arguments, code, words in (
-        (("oauth", "clients", "add", "--account", desk.account), 2, "at least one --scope"),
-        (("oauth", "clients", "add", "--account", desk.account, "--scope", "fly"), 2, "no scope 'fly'"),
-        (("keys", "create", "--account", desk.account, "--scope", "fly"), 2, "no scope 'fly'"),
+        (("oauth", "clients", "add", "--account", merchant.account), 2, "at least one --scope"),
+        (("oauth", "clients", "add", "--account", merchant.account, "--scope", "fly"), 2, "no scope 'fly'"),
+        (("keys", "create", "--account", merchant.account, "--scope", "fly"), 2, "no scope 'fly'"),
         (("keys", "create", "--kind", "publishable", "--scope", "payments:read"), 2, "--scope is for secret keys"),
         (("keys", "roll", "key_unknown"), 1, "no key 'key_unknown'"),
         (("oauth", "clients", "rotate", "oac_unknown"), 1, "no client 'oac_unknown'"),
         (("oauth", "clients", "revoke", "oac_unknown"), 1, "no client 'oac_unknown'"),
     ):
-        done = invoked(*arguments, *desk.place)
+        done = invoked(*arguments, *merchant.place)
         assert done.returncode == code and words in done.stderr, done.stderr

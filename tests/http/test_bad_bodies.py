@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from bad_bodies import BAD_BODIES, FORM, MEANINGLESS, UNREADABLE
-from good_calls import GOOD, Stall, name_of, path_of, routes
+from good_calls import GOOD, MerchantObjects, name_of, path_of, routes
 from tillway_server import TillwayServer
 
 from tillway.http.routes import NO_PARAMS, Route
-from tillway.testing.in_process import Inside
+from tillway.testing.in_process import InProcessApp
 
 POSTS = routes("POST")
 NAMED = {name for name, _, _ in MEANINGLESS}
@@ -30,10 +30,10 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def stall(data_dir: Path) -> AsyncIterator[Stall]:
-    inside = await Inside.open(data_dir)
-    yield Stall(inside, await inside.merchant())
-    await inside.close()
+async def objects(data_dir: Path) -> AsyncIterator[MerchantObjects]:
+    app = await InProcessApp.open(data_dir)
+    yield MerchantObjects(app, await app.merchant())
+    await app.close()
 
 
 def test_the_corpus_is_one() -> None:
@@ -42,17 +42,17 @@ def test_the_corpus_is_one() -> None:
 
 
 @pytest.mark.parametrize("route", POSTS, ids=name_of)
-async def test_in_process(stall: Stall, route: Route) -> None:
+async def test_in_process(objects: MerchantObjects, route: Route) -> None:
     """On real objects of the caller's own, so that no 404 can hide what becomes of the body."""
-    inside, key = stall.inside, stall.merchant.key
-    good = await GOOD[name_of(route)](stall)
+    app, key = objects.app, objects.merchant.key
+    good = await GOOD[name_of(route)](objects)
     path = path_of(route, good.ids)
     for name, content_type, body in BAD_BODIES:
         if (name_of(route), name) in GOOD_HERE:
             continue
-        before = inside.store.commits
-        answer = await inside.send("POST", path, key=key, query=good.query, body=body, content_type=content_type)
-        assert inside.store.commits == before, f"{name}: a refused body wrote something"
+        before = app.store.commits
+        answer = await app.send("POST", path, key=key, query=good.query, body=body, content_type=content_type)
+        assert app.store.commits == before, f"{name}: a refused body wrote something"
         assert 400 <= answer.status < 500 and answer.status != 404, f"{name}: {answer.status} {answer.body!r}"
         error = answer.json["error"]
         if route.returns == "access_token":
@@ -64,25 +64,25 @@ async def test_in_process(stall: Stall, route: Route) -> None:
             assert error.get("param"), f"{name}: the refusal names no parameter: {error}"
         assert "4242424242424242" not in answer.body.decode(), name
         assert len(answer.body) < 5000, f"{name}: a long answer to a long question"
-    assert (await inside.send("GET", "/v1/balance", key=key)).status == 200
-    after = await inside.call(stall.merchant, "POST", path, good.params) if not good.query else None
+    assert (await app.send("GET", "/v1/balance", key=key)).status == 200
+    after = await app.call(objects.merchant, "POST", path, good.params) if not good.query else None
     assert after is None or after.status in good.statuses, after.body
 
 
 @pytest.mark.parametrize("route", POSTS, ids=name_of)
-async def test_under_an_idempotency_key(stall: Stall, route: Route) -> None:
+async def test_under_an_idempotency_key(objects: MerchantObjects, route: Route) -> None:
     """A body that is refused does not use the key up."""
-    good = await GOOD[name_of(route)](stall)
+    good = await GOOD[name_of(route)](objects)
     path = path_of(route, good.ids)
     if good.query or good.statuses != (200,):
         pytest.skip("this route takes no keys, or never succeeds here")
     headers = {"idempotency-key": "one"}
     for name, content_type, body in BAD_BODIES[::12]:
-        answer = await stall.inside.send(
-            "POST", path, key=stall.merchant.key, body=body, content_type=content_type, headers=headers
+        answer = await objects.app.send(
+            "POST", path, key=objects.merchant.key, body=body, content_type=content_type, headers=headers
         )
         assert 400 <= answer.status < 500, name
-    answer = await stall.inside.call(stall.merchant, "POST", path, good.params, idempotency_key="one")
+    answer = await objects.app.call(objects.merchant, "POST", path, good.params, idempotency_key="one")
     assert answer.status == 200 and "idempotent-replayed" not in answer.headers
 
 
@@ -99,44 +99,44 @@ LONG = {
 }
 
 
-async def test_bad_queries(stall: Stall) -> None:
+async def test_bad_queries(objects: MerchantObjects) -> None:
     """The same care where parameters stand in the address."""
     bad = [*SHORT, *(f"{name}={text}" for name, text in LONG.items()), "&".join(f"k{i}=1" for i in range(2000))]
     for route in routes("GET"):
         if route.access == "anyone":
             continue
-        good = await GOOD[name_of(route)](stall)
+        good = await GOOD[name_of(route)](objects)
         for query in bad:
-            answer = await stall.inside.send("GET", path_of(route, good.ids), key=stall.merchant.key, query=query)
+            answer = await objects.app.send("GET", path_of(route, good.ids), key=objects.merchant.key, query=query)
             if route.params is NO_PARAMS:
                 assert answer.status < 500, f"{name_of(route)} {query[:60]}"
             else:
                 assert 400 <= answer.status < 500, f"{name_of(route)} {query[:60]}: {answer.status} {answer.body!r}"
 
 
-async def test_bad_paths(stall: Stall) -> None:
+async def test_bad_paths(objects: MerchantObjects) -> None:
     """Ids that are no ids: an honest 404, whatever they are made of."""
     bad = ["%00", "..", "pi_", "_", "pi_/x", "é", "a" * 5000, "pi_%2F", "acct_0000000000000000", "idem_x", "'", "pi_\n"]
     for route in routes():
         if "{" not in route.path or route.access == "anyone":
             continue
-        good = await GOOD[name_of(route)](stall)
+        good = await GOOD[name_of(route)](objects)
         for id in bad:
             path = path_of(route, tuple(id for _ in good.ids))
-            answer = await stall.inside.call(stall.merchant, route.method, path, good.params)
+            answer = await objects.app.call(objects.merchant, route.method, path, good.params)
             if route.method == "GET" and route.returns == "list" and answer.status == 200:
                 assert answer.json["data"] == []
             else:
                 assert answer.status in (404, 405), f"{route.method} {path[:80]}: {answer.status} {answer.body[:300]!r}"
 
 
-async def test_internal_records_have_no_address(stall: Stall) -> None:
+async def test_internal_records_have_no_address(objects: MerchantObjects) -> None:
     """Keys, sealed cards, attempts and idempotency records lie beside what the API shows, and are never shown."""
-    await stall.paid()
-    await stall.inside.call(stall.merchant, "POST", "/v1/customers", {}, idempotency_key="k")
-    await stall.method()
-    scope = (await stall.challenge())[0][0]
-    rows = await stall.inside.store.query(None, f"{scope}/", limit=1000)
+    await objects.paid()
+    await objects.app.call(objects.merchant, "POST", "/v1/customers", {}, idempotency_key="k")
+    await objects.method()
+    scope = (await objects.challenge())[0][0]
+    rows = await objects.app.store.query(None, f"{scope}/", limit=1000)
     ids = [row.key.partition("/")[2] for row in rows]
     kinds = {id.partition("_")[0] for id in ids}
     assert {"pi", "ch", "vlt", "cvc", "idem", "evt", "txn"} <= kinds
@@ -145,7 +145,7 @@ async def test_internal_records_have_no_address(stall: Stall) -> None:
         if route.path.count("{") == 1 and route.path.endswith("{id}") and route.access != "anyone":
             for id in ids:
                 if id.partition("_")[0] not in shown:
-                    answer = await stall.inside.call(stall.merchant, "GET", path_of(route, (id,)))
+                    answer = await objects.app.call(objects.merchant, "GET", path_of(route, (id,)))
                     assert answer.status == 404, f"{route.path} shows {id}"
 
 

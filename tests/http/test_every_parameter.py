@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from good_calls import GOOD, Stall, name_of, path_of, routes
+from good_calls import GOOD, MerchantObjects, name_of, path_of, routes
 from stripe_shapes import problems
 
 from tillway.http.params import AnyOf, Array, Created, Enum, Ignored, Object, Parameter, Unsupported
 from tillway.http.routes import Route
-from tillway.testing.in_process import Inside
+from tillway.testing.in_process import InProcessApp
 
 ODD: list[Any] = [
     "",
@@ -51,10 +51,10 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def stall(data_dir: Path) -> AsyncIterator[Stall]:
-    inside = await Inside.open(data_dir)
-    yield Stall(inside, await inside.merchant())
-    await inside.close()
+async def objects(data_dir: Path) -> AsyncIterator[MerchantObjects]:
+    app = await InProcessApp.open(data_dir)
+    yield MerchantObjects(app, await app.merchant())
+    await app.close()
 
 
 def places(parameter: Parameter, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Parameter]]:
@@ -89,9 +89,9 @@ def put(where: Any, path: tuple[str | int, ...], value: Any) -> Any:
 @pytest.mark.parametrize(
     "route", [route for route in routes("POST") if route.access != "anyone" and route.params.members], ids=name_of
 )
-async def test_of_a_post(stall: Stall, route: Route) -> None:
-    inside = stall.inside
-    good = await GOOD[name_of(route)](stall)
+async def test_of_a_post(objects: MerchantObjects, route: Route) -> None:
+    app = objects.app
+    good = await GOOD[name_of(route)](objects)
     taken = 0
     for path, parameter in dict(places(route.params)).items():
         if isinstance(parameter, Ignored | Unsupported):
@@ -100,11 +100,11 @@ async def test_of_a_post(stall: Stall, route: Route) -> None:
         for odd in (*ODD, *words):
             said = f"{name_of(route)}: {'.'.join(map(str, path))} = {odd!r}"[:300]
             body = json.dumps(put(good.params, path, odd)).encode()
-            before = inside.store.commits
-            answer = await inside.send(
+            before = app.store.commits
+            answer = await app.send(
                 "POST",
                 path_of(route, good.ids),
-                key=stall.merchant.key,
+                key=objects.merchant.key,
                 body=body,
                 content_type="application/json",
             )
@@ -114,11 +114,11 @@ async def test_of_a_post(stall: Stall, route: Route) -> None:
             assert not wrong, f"{said}: {wrong}"
             if answer.status == 200:
                 taken += 1
-                good = await GOOD[name_of(route)](stall)
+                good = await GOOD[name_of(route)](objects)
             elif answer.status == 402:
-                good = await GOOD[name_of(route)](stall)
+                good = await GOOD[name_of(route)](objects)
             else:
-                assert inside.store.commits == before, f"{said}: refused, and something was written"
+                assert app.store.commits == before, f"{said}: refused, and something was written"
                 assert document["error"]["message"], said
     assert taken or good.statuses != (200,)
 
@@ -126,15 +126,15 @@ async def test_of_a_post(stall: Stall, route: Route) -> None:
 @pytest.mark.parametrize(
     "route", [route for route in routes("GET") if route.access != "anyone" and route.params.members], ids=name_of
 )
-async def test_of_a_get(stall: Stall, route: Route) -> None:
-    inside = stall.inside
-    good = await GOOD[name_of(route)](stall)
+async def test_of_a_get(objects: MerchantObjects, route: Route) -> None:
+    app = objects.app
+    good = await GOOD[name_of(route)](objects)
     for path, parameter in dict(places(route.params)).items():
         if isinstance(parameter, Ignored | Unsupported):
             continue
         for odd in (*ODD, *(parameter.words[:3] if isinstance(parameter, Enum) else ())):
             params = put(good.params, path, odd)
-            answer = await inside.call(stall.merchant, "GET", path_of(route, good.ids), params)
+            answer = await app.call(objects.merchant, "GET", path_of(route, good.ids), params)
             said = f"{name_of(route)}: {'.'.join(map(str, path))} = {odd!r}"[:300]
             assert answer.status < 500, f"{said}: {answer.body!r}"
             wrong = problems(answer.json)

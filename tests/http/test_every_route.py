@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from good_calls import GOOD, Stall, name_of, path_of, routes
+from good_calls import GOOD, MerchantObjects, name_of, path_of, routes
 from stripe_shapes import problems
 
 from tillway.http.routes import Route
-from tillway.testing.in_process import Inside
+from tillway.testing.in_process import InProcessApp
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +17,10 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def stall(data_dir: Path) -> AsyncIterator[Stall]:
-    inside = await Inside.open(data_dir)
-    yield Stall(inside, await inside.merchant())
-    await inside.close()
+async def objects(data_dir: Path) -> AsyncIterator[MerchantObjects]:
+    app = await InProcessApp.open(data_dir)
+    yield MerchantObjects(app, await app.merchant())
+    await app.close()
 
 
 def test_every_route_has_a_good_call() -> None:
@@ -28,14 +28,14 @@ def test_every_route_has_a_good_call() -> None:
 
 
 @pytest.mark.parametrize("route", routes(), ids=name_of)
-async def test_it_answers(stall: Stall, route: Route) -> None:
-    good = await GOOD[name_of(route)](stall)
+async def test_it_answers(objects: MerchantObjects, route: Route) -> None:
+    good = await GOOD[name_of(route)](objects)
     path = path_of(route, good.ids)
     if good.query:
         body = "&".join(f"{name}={value}" for name, value in good.params.items()).encode()
-        answer = await stall.inside.send(route.method, path, query=good.query, body=body)
+        answer = await objects.app.send(route.method, path, query=good.query, body=body)
     else:
-        answer = await stall.inside.call(stall.merchant, route.method, path, good.params)
+        answer = await objects.app.call(objects.merchant, route.method, path, good.params)
     assert answer.status in good.statuses, answer.body
     if answer.headers["content-type"] == "application/json":
         wrong = problems(answer.json)
@@ -43,12 +43,12 @@ async def test_it_answers(stall: Stall, route: Route) -> None:
 
 
 @pytest.mark.parametrize("route", [route for route in routes() if route.access == "secret"], ids=name_of)
-async def test_it_needs_a_secret_key(stall: Stall, route: Route) -> None:
+async def test_it_needs_a_secret_key(objects: MerchantObjects, route: Route) -> None:
     path = path_of(route, tuple("x_1" for part in route.path.split("/") if part.startswith("{")))
     for key, code in (
         (None, "api_key_missing"),
         ("sk_test_" + "0" * 40, "api_key_invalid"),
-        (stall.merchant.public_key, "secret_key_required"),
+        (objects.merchant.public_key, "secret_key_required"),
     ):
-        answer = await stall.inside.send(route.method, path, key=key)
+        answer = await objects.app.send(route.method, path, key=key)
         assert (answer.status, answer.json["error"]["code"]) == (401, code)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from good_calls import GOOD, LOOSE, Good, Stall, name_of, path_of, references, routes
+from good_calls import GOOD, LOOSE, Good, MerchantObjects, name_of, path_of, references, routes
 
 from tillway.http.routes import Route
-from tillway.testing.in_process import Answer, Inside, Merchant
+from tillway.testing.in_process import Answer, InProcessApp, Merchant
 
 WHO = ("another merchant", "live mode of the same merchant")
 
@@ -32,8 +32,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def inside(data_dir: Path) -> AsyncIterator[Inside]:
-    opened = await Inside.open(data_dir)
+async def app(data_dir: Path) -> AsyncIterator[InProcessApp]:
+    opened = await InProcessApp.open(data_dir)
     yield opened
     await opened.close()
 
@@ -43,9 +43,9 @@ def unknown(id: str) -> str:
     return id[:-1] + ("0" if id[-1] != "0" else "1")
 
 
-async def stranger(inside: Inside, owner: Merchant, who: str) -> str:
+async def stranger(app: InProcessApp, owner: Merchant, who: str) -> str:
     """The key of whoever has nothing to do with `owner`."""
-    return (await inside.merchant()).key if who == WHO[0] else owner.live_key
+    return (await app.merchant()).key if who == WHO[0] else owner.live_key
 
 
 def seen(answer: Answer, id: str) -> tuple[int, dict[str, str], bytes]:
@@ -57,10 +57,10 @@ def seen(answer: Answer, id: str) -> tuple[int, dict[str, str], bytes]:
 
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("route", WITH_IDS, ids=name_of)
-async def test_in_the_path(inside: Inside, route: Route, who: str) -> None:
-    owner = await inside.merchant()
-    key = await stranger(inside, owner, who)
-    good = await GOOD[name_of(route)](Stall(inside, owner))
+async def test_in_the_path(app: InProcessApp, route: Route, who: str) -> None:
+    owner = await app.merchant()
+    key = await stranger(app, owner, who)
+    good = await GOOD[name_of(route)](MerchantObjects(app, owner))
     for place, id in enumerate(good.ids):
         if id == owner.account and who == WHO[1]:
             continue  # The account is the same in both modes; what it has is not.
@@ -68,9 +68,9 @@ async def test_in_the_path(inside: Inside, route: Route, who: str) -> None:
         for named in (id, unknown(id)):
             # The owner's other ids stay as they are: a stranger may know all of them.
             ids = (*good.ids[:place], named, *good.ids[place + 1 :])
-            before = inside.store.commits
-            answer = await inside.call(key, route.method, path_of(route, ids), good.params)
-            assert inside.store.commits == before, "a stranger's call wrote something"
+            before = app.store.commits
+            answer = await app.call(key, route.method, path_of(route, ids), good.params)
+            assert app.store.commits == before, "a stranger's call wrote something"
             answers.append(seen(answer, named))
         assert answers[0] == answers[1]
         if not (route.method == "GET" and route.returns == "list"):
@@ -81,17 +81,17 @@ async def test_in_the_path(inside: Inside, route: Route, who: str) -> None:
 @pytest.mark.parametrize(
     ("route", "path"), REFERENCES, ids=[f"{name_of(route)} {'.'.join(path)}" for route, path in REFERENCES]
 )
-async def test_in_a_parameter(inside: Inside, route: Route, path: tuple[str, ...], who: str) -> None:
-    owner = await inside.merchant()
-    key = await stranger(inside, owner, who)
-    id = await referred(Stall(inside, owner), route, path)
+async def test_in_a_parameter(app: InProcessApp, route: Route, path: tuple[str, ...], who: str) -> None:
+    owner = await app.merchant()
+    key = await stranger(app, owner, who)
+    id = await referred(MerchantObjects(app, owner), route, path)
     answers = []
     for named in (id, unknown(id)):
         # In live mode the stranger has no cards, but may have customers and payments that wait.
-        mine = Merchant(owner.account, key, "", "", "") if who == WHO[1] else await as_merchant(inside, key)
-        good = await good_call(Stall(inside, mine), route, live=who == WHO[1])
+        mine = Merchant(owner.account, key, "", "", "") if who == WHO[1] else await as_merchant(app, key)
+        good = await good_call(MerchantObjects(app, mine), route, live=who == WHO[1])
         params = {name: value for name, value in good.params.items() if name not in EXCLUDED.get(path[-1], ())}
-        answer = await inside.call(key, route.method, path_of(route, good.ids), put(params, path, named))
+        answer = await app.call(key, route.method, path_of(route, good.ids), put(params, path, named))
         text = seen(answer, named)
         for own in good.ids:
             text = (text[0], text[1], text[2].replace(own.encode(), b"<own>"))
@@ -105,100 +105,100 @@ EXCLUDED = {"payment_method": ("payment_method_data",), "source": ("card",), "ca
 """Parameters of good calls that cannot be sent beside the one in question."""
 
 
-async def as_merchant(inside: Inside, key: str) -> Merchant:
-    scope = (await inside.running.platform.authenticator.authenticate_header(f"Bearer {key}", now=time.time()))[1]
+async def as_merchant(app: InProcessApp, key: str) -> Merchant:
+    scope = (await app.running.platform.authenticator.authenticate_header(f"Bearer {key}", now=time.time()))[1]
     return Merchant(scope.account, key, "", "", "")
 
 
-async def good_call(stall: Stall, route: Route, *, live: bool) -> Good:
+async def good_call(objects: MerchantObjects, route: Route, *, live: bool) -> Good:
     """The stranger's own good call. In live mode, where nothing can be paid, on ids that need no payment."""
     if not live:
-        return await GOOD[name_of(route)](stall)
-    makers = {"payment_intents": stall.payment, "setup_intents": stall.setup, "customers": stall.customer}
+        return await GOOD[name_of(route)](objects)
+    makers = {"payment_intents": objects.payment, "setup_intents": objects.setup, "customers": objects.customer}
     noun = route.path.split("/")[2] if route.path.startswith("/v1/") else ""
     count = route.path.count("{")
     if count == 0:
-        return Good() if route.path in ("/v1/refunds", "/v1/payouts") else await GOOD[name_of(route)](stall)
+        return Good() if route.path in ("/v1/refunds", "/v1/payouts") else await GOOD[name_of(route)](objects)
     if noun == "accounts":
-        return Good((stall.merchant.account, *["x_1"] * (count - 1)))
+        return Good((objects.merchant.account, *["x_1"] * (count - 1)))
     ids = [(await makers[noun]())["id"]] if noun in makers else ["x_1"]
     return Good((*ids, *["x_1"] * (count - 1)))
 
 
-async def referred(stall: Stall, route: Route, path: tuple[str, ...]) -> str:
+async def referred(objects: MerchantObjects, route: Route, path: tuple[str, ...]) -> str:
     """The owner's object that a parameter of this name may refer to."""
     match path[-1]:
         case "customer":
-            return (await stall.customer())["id"]
+            return (await objects.customer())["id"]
         case "payment_method" | "default_payment_method":
-            return await stall.method()
+            return await objects.method()
         case "token":
-            return await stall.token()
+            return await objects.token()
         case "source":
-            return await stall.charge() if route.method == "GET" else await stall.token()
+            return await objects.charge() if route.method == "GET" else await objects.token()
         case "card":
-            return await stall.token()
+            return await objects.token()
         case "default_source":
-            return (await stall.card_of())[1]
+            return (await objects.card_of())[1]
         case "charge":
-            return await stall.charge()
+            return await objects.charge()
         case "payment_intent":
-            return (await stall.paid())["id"]
+            return (await objects.paid())["id"]
         case "setup_intent":
-            return (await stall.setup())["id"]
+            return (await objects.setup())["id"]
         case "webhook_endpoint":
-            return await stall.endpoint()
+            return await objects.endpoint()
         case "destination":
-            return (await stall.external())[1]
+            return (await objects.external())[1]
         case "mandate":
-            return await stall.mandate()
+            return await objects.mandate()
         case "external_account":
-            return await stall.token()
+            return await objects.token()
         case "starting_after" | "ending_before" | "page":
-            return await listed(stall, route)
+            return await listed(objects, route)
         case name:
             raise AssertionError(f"{name_of(route)}: say what {name} refers to")
 
 
-async def listed(stall: Stall, route: Route) -> str:
+async def listed(objects: MerchantObjects, route: Route) -> str:
     """One of the owner's objects that this listing would show."""
     parts = route.path.split("/")
     match parts[2], parts[-1]:
         case _, "audit":
-            return await stall.told()
+            return await objects.told()
         case _, "doubts":
-            return await stall.doubt()
+            return await objects.doubt()
         case _, ("orders" | "products") as noun:
-            await stall.order()
-            return (await stall.inside.ok(stall.merchant, "GET", f"/ops/v1/{noun}"))["data"][0]["id"]
+            await objects.order()
+            return (await objects.app.ok(objects.merchant, "GET", f"/ops/v1/{noun}"))["data"][0]["id"]
         case _, "sources":
-            return (await stall.card_of())[1]
+            return (await objects.card_of())[1]
         case _, "refunds":
-            return await stall.refund()
+            return await objects.refund()
         case _, "payment_methods":
-            return await stall.method()
+            return await objects.method()
         case _, "external_accounts":
-            return (await stall.external())[1]
+            return (await objects.external())[1]
         case ("payouts", _):
-            return await stall.payout()
+            return await objects.payout()
         case ("payment_intents", _):
-            return (await stall.payment())["id"]
+            return (await objects.payment())["id"]
         case ("charges", _):
-            return await stall.charge()
+            return await objects.charge()
         case ("customers", _):
-            return (await stall.customer())["id"]
+            return (await objects.customer())["id"]
         case ("balance_transactions", _):
-            return await stall.movement()
+            return await objects.movement()
         case ("disputes", _):
-            return await stall.dispute()
+            return await objects.dispute()
         case ("events", _):
-            return await stall.event()
+            return await objects.event()
         case ("setup_intents", _):
-            return (await stall.setup())["id"]
+            return (await objects.setup())["id"]
         case ("setup_attempts", _):
-            return (await stall.setup(payment_method="pm_card_visa", confirm=True))["latest_attempt"]
+            return (await objects.setup(payment_method="pm_card_visa", confirm=True))["latest_attempt"]
         case ("webhook_endpoints", _):
-            return await stall.endpoint()
+            return await objects.endpoint()
         case _:
             raise AssertionError(f"{name_of(route)}: say what it lists")
 
@@ -218,14 +218,14 @@ def put(params: dict[str, Any], path: tuple[str, ...], value: str) -> dict[str, 
 # The challenge page has no key: its address is the secret.
 
 
-async def test_the_challenge_page_tells_nothing_without_its_secret(inside: Inside) -> None:
-    owner = await inside.merchant()
-    (scope, id), query = await Stall(inside, owner).challenge()
-    other = (await Stall(inside, await inside.merchant()).challenge())[0][0]
+async def test_the_challenge_page_tells_nothing_without_its_secret(app: InProcessApp) -> None:
+    owner = await app.merchant()
+    (scope, id), query = await MerchantObjects(app, owner).challenge()
+    other = (await MerchantObjects(app, await app.merchant()).challenge())[0][0]
     wrong = f"{query[:-1]}{'a' if query[-1] != 'a' else 'b'}"
     for method, body in (("GET", b""), ("POST", b"outcome=pass")):
         answers = [
-            seen(await inside.send(method, f"/3ds/{place}/{named}", query=secret, body=body), named)
+            seen(await app.send(method, f"/3ds/{place}/{named}", query=secret, body=body), named)
             for place, named, secret in (
                 (scope, unknown(id), query),
                 (scope, id, wrong),
@@ -235,31 +235,39 @@ async def test_the_challenge_page_tells_nothing_without_its_secret(inside: Insid
         ]
         assert {answer[0] for answer in answers} == {404}
         assert len({answer[2] for answer in answers}) == 1
-    assert (await inside.ok(owner, "GET", f"/v1/payment_intents/{id}"))["status"] == "requires_action"
+    assert (await app.ok(owner, "GET", f"/v1/payment_intents/{id}"))["status"] == "requires_action"
 
 
-async def test_a_client_secret_is_for_its_own_merchant(inside: Inside) -> None:
-    owner, other = await inside.merchant(), await inside.merchant()
-    made = await Stall(inside, owner).payment()
+async def test_a_client_secret_is_for_its_own_merchant(app: InProcessApp) -> None:
+    owner, other = await app.merchant(), await app.merchant()
+    made = await MerchantObjects(app, owner).payment()
     secret = {"client_secret": made["client_secret"]}
     answers = [
-        seen(await inside.call(other.public_key, "GET", f"/v1/payment_intents/{id}", secret), id)
+        seen(await app.call(other.public_key, "GET", f"/v1/payment_intents/{id}", secret), id)
         for id in (made["id"], unknown(made["id"]))
     ]
     assert answers[0] == answers[1]
     assert answers[0][0] == 404
 
 
-async def test_lists_and_searches_show_one_merchant_alone(inside: Inside) -> None:
-    owner, other = await inside.merchant(), await inside.merchant()
-    stall = Stall(inside, owner)
-    for make in (stall.paid, stall.refund, stall.dispute, stall.customer, stall.method, stall.setup, stall.endpoint):
+async def test_lists_and_searches_show_one_merchant_alone(app: InProcessApp) -> None:
+    owner, other = await app.merchant(), await app.merchant()
+    objects = MerchantObjects(app, owner)
+    for make in (
+        objects.paid,
+        objects.refund,
+        objects.dispute,
+        objects.customer,
+        objects.method,
+        objects.setup,
+        objects.endpoint,
+    ):
         await make()
     for route in routes("GET"):
         if route.returns not in ("list", "search_result") or "{" in route.path or route.path.endswith("connectors"):
             continue
-        good = await GOOD[name_of(route)](Stall(inside, owner))
+        good = await GOOD[name_of(route)](MerchantObjects(app, owner))
         for key in (other.key, owner.live_key):
             if route.path == "/v1/setup_attempts":
                 continue
-            assert (await inside.ok(key, "GET", route.path, good.params))["data"] == [], route.path
+            assert (await app.ok(key, "GET", route.path, good.params))["data"] == [], route.path

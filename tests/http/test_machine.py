@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tillway.domain.money import fee_minor
-from tillway.testing.in_process import Answer, Inside
+from tillway.testing.in_process import Answer, InProcessApp
 
 _KEYS = TemporaryDirectory()
 """One key file for all examples: making one costs more than an example does."""
@@ -65,33 +65,33 @@ class Shop(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.runner = asyncio.Runner()
-        self.inside = self.runner.run(Inside.open(Path(_KEYS.name)))
-        self.merchant = self.runner.run(self.inside.merchant())
-        self.bank = self.runner.run(self.inside.simulator(self.merchant)).bank
+        self.app = self.runner.run(InProcessApp.open(Path(_KEYS.name)))
+        self.merchant = self.runner.run(self.app.merchant())
+        self.bank = self.runner.run(self.app.simulator(self.merchant)).bank
         self.payments: list[Payment] = []
         self.sent: list[Sent] = []
         self.keys, self.day = 0, 0
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
-            self.runner.run(self.inside.close())
+            self.runner.run(self.app.close())
             self.runner.close()
 
     def post(self, path: str, **params: Any) -> Answer:
         """One call under a key of its own; a bad one changes nothing."""
         self.keys += 1
         key = f"key-{self.keys}"
-        before = self.inside.store.commits
-        answer = self.runner.run(self.inside.call(self.merchant, "POST", path, params, idempotency_key=key))
+        before = self.app.store.commits
+        answer = self.runner.run(self.app.call(self.merchant, "POST", path, params, idempotency_key=key))
         assert answer.status in (200, 400, 402), answer.body
         if answer.status == 400:
-            assert self.inside.store.commits == before, f"a refused call wrote something: {path} {params}"
+            assert self.app.store.commits == before, f"a refused call wrote something: {path} {params}"
         else:
             self.sent.append(Sent(path, params, key, self.day, answer))
         return answer
 
     def get(self, path: str) -> Any:
-        return self.runner.run(self.inside.ok(self.merchant, "GET", path))
+        return self.runner.run(self.app.ok(self.merchant, "GET", path))
 
     def one(self, pick: int, *statuses: str, direct: bool = False) -> Payment | None:
         fitting = [one for one in self.payments if one.status in statuses and one.direct is direct]
@@ -148,7 +148,7 @@ class Shop(RuleBasedStateMachine):
         assert payment.challenge is not None
         path, _, query = payment.challenge.partition("/3ds/")[2].partition("?")
         body = f"outcome={outcome}".encode()
-        answer = self.runner.run(self.inside.send("POST", f"/3ds/{path}", query=query, body=body))
+        answer = self.runner.run(self.app.send("POST", f"/3ds/{path}", query=query, body=body))
         assert answer.status == 200
         payment.challenge = None
         if outcome == "pass":
@@ -235,18 +235,16 @@ class Shop(RuleBasedStateMachine):
         sent = self.sent[pick % len(self.sent)]
         if sent.day < self.day:
             return  # A key holds for 24 hours.
-        before = self.inside.store.commits
-        again = self.runner.run(
-            self.inside.call(self.merchant, "POST", sent.path, sent.params, idempotency_key=sent.key)
-        )
+        before = self.app.store.commits
+        again = self.runner.run(self.app.call(self.merchant, "POST", sent.path, sent.params, idempotency_key=sent.key))
         assert (again.status, again.body) == (sent.answer.status, sent.answer.body)
         assert again.headers["idempotent-replayed"] == "true"
-        assert self.inside.store.commits == before
+        assert self.app.store.commits == before
 
     @rule(days=st.integers(0, 3))
     def time_goes_by(self, days: int) -> None:
         self.day += days
-        self.runner.run(self.inside.wait(days * 86_400 + 5))
+        self.runner.run(self.app.wait(days * 86_400 + 5))
 
     # What is true after every step.
 

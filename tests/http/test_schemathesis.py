@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from good_calls import GOOD, Stall
+from good_calls import GOOD, MerchantObjects
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import load_all_checks, not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tillway.http.openapi import document
-from tillway.testing.in_process import Inside
+from tillway.testing.in_process import InProcessApp
 
 load_all_checks()
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -26,19 +26,19 @@ BASE = "http://tillway.test"
 schema = schemathesis.openapi.from_dict(document())
 
 
-class Counter:
+class SyncApp:
     """An installation whose calls are made from outside any event loop."""
 
-    def __init__(self, runner: asyncio.Runner, stall: Stall) -> None:
+    def __init__(self, runner: asyncio.Runner, objects: MerchantObjects) -> None:
         self.runner = runner
-        self.stall = stall
+        self.objects = objects
         self.ids: dict[str, tuple[str, ...]] = {}
         self.count = 0
 
     def ids_for(self, name: str) -> tuple[str, ...]:
         """Ids of this merchant's own for a route."""
         if name not in self.ids:
-            self.ids[name] = self.runner.run(GOOD[name](self.stall)).ids
+            self.ids[name] = self.runner.run(GOOD[name](self.objects)).ids
         return self.ids[name]
 
     def answer(self, case: schemathesis.Case) -> schemathesis.Response:
@@ -52,10 +52,10 @@ class Counter:
         address = str(prepared.url).removeprefix(BASE)
         path, _, query = address.partition("?")
         sent = self.runner.run(
-            self.stall.inside.send(
+            self.objects.app.send(
                 str(prepared.method),
                 path,
-                key=self.stall.merchant.key,
+                key=self.objects.merchant.key,
                 query=query,
                 body=body.encode() if isinstance(body, str) else body,
                 content_type=prepared.headers.get("Content-Type"),
@@ -71,11 +71,11 @@ def _sendable(case: schemathesis.Case) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def counter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counter]:
+def sync_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncApp]:
     with asyncio.Runner() as runner:
-        inside = runner.run(Inside.open(tmp_path_factory.mktemp("keys")))
-        yield Counter(runner, Stall(inside, runner.run(inside.merchant())))
-        runner.run(inside.close())
+        app = runner.run(InProcessApp.open(tmp_path_factory.mktemp("keys")))
+        yield SyncApp(runner, MerchantObjects(app, runner.run(app.merchant())))
+        runner.run(app.close())
 
 
 @schema.parametrize()
@@ -87,5 +87,5 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counter]:
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_no_call_leaves_the_document(case: schemathesis.Case, counter: Counter) -> None:
-    case.validate_response(counter.answer(case), checks=CHECKS)
+def test_no_call_leaves_the_document(case: schemathesis.Case, sync_app: SyncApp) -> None:
+    case.validate_response(sync_app.answer(case), checks=CHECKS)

@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
-from good_calls import GOOD, Stall, name_of, path_of
+from good_calls import GOOD, MerchantObjects, name_of, path_of
 
 from tillway import wiring
 from tillway.domain.credentials import SCOPES
 from tillway.http.routes import DIALECT_ROUTES, ROUTES
 from tillway.http.scopes import EXACTLY, NOUNS, scope_of
 from tillway.operations.accounts import new_key, system_write
-from tillway.testing.in_process import Inside
+from tillway.testing.in_process import InProcessApp
 
 assert wiring.handlers.LOADED and wiring.dialect_handlers.LOADED
 
@@ -55,41 +55,41 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_no_route_is_open_without_its_scope_and_each_is_with_it(data_dir: Path) -> None:
-    inside = await Inside.open(data_dir)
-    stall = Stall(inside, await inside.merchant())
-    account = stall.merchant.account
+    app = await InProcessApp.open(data_dir)
+    objects = MerchantObjects(app, await app.merchant())
+    account = objects.merchant.account
     with_all_but: dict[str, str] = {}
     with_only: dict[str, str] = {}
     for scope in SCOPES:
         but = new_key(account, "test", "secret", created=1, scopes=tuple(one for one in SCOPES if one != scope))
         only = new_key(account, "test", "secret", created=1, scopes=(scope,))
-        await inside.store.commit([system_write(but.record), system_write(only.record)])
+        await app.store.commit([system_write(but.record), system_write(only.record)])
         with_all_but[scope], with_only[scope] = but.secret, only.secret
     for entry in LOCKED:
         scope = scope_of(entry.method, entry.path)
         unknown = tuple("x_1" for part in entry.path.split("/") if part.startswith("{"))
         path = path_of(entry, unknown)
-        answer = await inside.send(entry.method, path, key=with_all_but[scope], content_type="application/json")
+        answer = await app.send(entry.method, path, key=with_all_but[scope], content_type="application/json")
         challenge = answer.headers.get("www-authenticate", "")
         assert f'error="insufficient_scope", scope="{scope}"' in challenge, f"{name_of(entry)}: {answer.body!r}"
-        answer = await inside.send(entry.method, path, key=with_only[scope], content_type="application/json")
+        answer = await app.send(entry.method, path, key=with_only[scope], content_type="application/json")
         assert "www-authenticate" not in answer.headers, f"{name_of(entry)}: {answer.body!r}"
-    await inside.close()
+    await app.close()
 
 
 async def test_a_restricted_key_does_what_it_may(data_dir: Path) -> None:
-    inside = await Inside.open(data_dir)
-    stall = Stall(inside, await inside.merchant())
-    made = new_key(stall.merchant.account, "test", "secret", created=1, scopes=("refunds:write",))
-    await inside.store.commit([system_write(made.record)])
-    good = await GOOD["POST /v1/refunds"](stall)
-    assert (await inside.call(made.secret, "POST", "/v1/refunds", good.params)).status == 200
-    refused = await inside.call(made.secret, "GET", "/v1/refunds")
+    app = await InProcessApp.open(data_dir)
+    objects = MerchantObjects(app, await app.merchant())
+    made = new_key(objects.merchant.account, "test", "secret", created=1, scopes=("refunds:write",))
+    await app.store.commit([system_write(made.record)])
+    good = await GOOD["POST /v1/refunds"](objects)
+    assert (await app.call(made.secret, "POST", "/v1/refunds", good.params)).status == 200
+    refused = await app.call(made.secret, "GET", "/v1/refunds")
     assert (refused.status, refused.json["error"]["code"]) == (403, "insufficient_scope")
     # What was refused can be looked up by who may look.
-    seen = await inside.ok(stall.merchant, "GET", f"/ops/v1/requests/{refused.headers['request-id']}")
+    seen = await app.ok(objects.merchant, "GET", f"/ops/v1/requests/{refused.headers['request-id']}")
     assert seen["code"] == "insufficient_scope"
-    await inside.close()
+    await app.close()
 
 
 if __name__ == "__main__":

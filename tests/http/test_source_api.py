@@ -10,7 +10,7 @@ import pytest
 from tillway.domain.account import Scope
 from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.store.port import ABSENT, Write
-from tillway.testing.in_process import Inside, Merchant
+from tillway.testing.in_process import InProcessApp, Merchant
 
 CARD = {"card_number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvv": "123", "card_holder": "Ada"}
 V1 = {"amount": 100, "currency": "eur"}
@@ -40,7 +40,7 @@ OLD_EVENT = '{"id":"%(id)s","created":1795928190,"type":"charge.succeeded","obje
 class Shop:
     """A merchant who charges through the token and charge dialect and through `/v1`."""
 
-    def __init__(self, app: Inside, merchant: Merchant) -> None:
+    def __init__(self, app: InProcessApp, merchant: Merchant) -> None:
         self.app = app
         self.merchant = merchant
         self.scope = Scope(account=merchant.account, mode="test").key
@@ -82,7 +82,7 @@ class Shop:
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    app = await Inside.open(tmp_path)
+    app = await InProcessApp.open(tmp_path)
     yield Shop(app, await app.merchant())
     await app.close()
 

@@ -9,7 +9,7 @@ import pytest
 from tillway.domain.account import SYSTEM, Account
 from tillway.http.throttle import BUCKETS_MAX, Buckets, Limits, Rate, Throttle, Throttled
 from tillway.store.codec import decode, write_of
-from tillway.testing.in_process import Answer, Inside, Merchant
+from tillway.testing.in_process import Answer, InProcessApp, Merchant
 
 
 class Now:
@@ -75,20 +75,20 @@ def test_retry_after_is_whole_seconds_and_never_too_soon(seconds: float, says: i
 
 
 @pytest.fixture
-async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
-    found = await Inside.open(tmp_path)
+async def app(tmp_path: Path) -> AsyncIterator[InProcessApp]:
+    found = await InProcessApp.open(tmp_path)
     yield found
     await found.close()
 
 
-def limit(inside: Inside, **limits: Rate) -> Now:
+def limit(app: InProcessApp, **limits: Rate) -> Now:
     now = Now()
-    inside.running.api.throttle = Throttle(Limits(**limits), now)
+    app.running.api.throttle = Throttle(Limits(**limits), now)
     return now
 
 
-async def ask(inside: Inside, key: str, times: int, path: str = "/v1/charges") -> list[int]:
-    return [(await inside.send("GET", path, key=key)).status for _ in range(times)]
+async def ask(app: InProcessApp, key: str, times: int, path: str = "/v1/charges") -> list[int]:
+    return [(await app.send("GET", path, key=key)).status for _ in range(times)]
 
 
 def refused(answer: Answer) -> str:
@@ -97,94 +97,94 @@ def refused(answer: Answer) -> str:
     return answer.headers["retry-after"]
 
 
-async def test_a_merchant_has_a_bucket_for_each_mode(inside: Inside) -> None:
-    one, other = await inside.merchant(), await inside.merchant()
-    now = limit(inside, test=Rate(2, 3), live=Rate(2, 5))
-    assert await ask(inside, one.key, 5) == [200] * 3 + [429] * 2
-    assert await ask(inside, one.live_key, 7) == [200] * 5 + [429] * 2
-    assert await ask(inside, other.key, 4) == [200] * 3 + [429]
-    assert refused(await inside.send("GET", "/v1/charges", key=one.key)) == "1"
+async def test_a_merchant_has_a_bucket_for_each_mode(app: InProcessApp) -> None:
+    one, other = await app.merchant(), await app.merchant()
+    now = limit(app, test=Rate(2, 3), live=Rate(2, 5))
+    assert await ask(app, one.key, 5) == [200] * 3 + [429] * 2
+    assert await ask(app, one.live_key, 7) == [200] * 5 + [429] * 2
+    assert await ask(app, other.key, 4) == [200] * 3 + [429]
+    assert refused(await app.send("GET", "/v1/charges", key=one.key)) == "1"
     now.at += 1
-    assert await ask(inside, one.key, 4) == [200] * 2 + [429] * 2
+    assert await ask(app, one.key, 4) == [200] * 2 + [429] * 2
 
 
-async def test_a_key_has_a_bucket_and_leaves_the_other_keys_alone(inside: Inside) -> None:
-    one = await inside.merchant()
-    limit(inside, test=Rate(1, 10), key=Rate(1, 3))
-    intent = await inside.ok(one, "POST", "/v1/payment_intents", {"amount": 100, "currency": "eur"})
+async def test_a_key_has_a_bucket_and_leaves_the_other_keys_alone(app: InProcessApp) -> None:
+    one = await app.merchant()
+    limit(app, test=Rate(1, 10), key=Rate(1, 3))
+    intent = await app.ok(one, "POST", "/v1/payment_intents", {"amount": 100, "currency": "eur"})
     path = f"/v1/payment_intents/{intent['id']}"
     published = {"query": f"client_secret={intent['client_secret']}", "key": one.public_key}
-    assert [(await inside.send("GET", path, **published)).status for _ in range(5)] == [200] * 3 + [429] * 2
-    assert await ask(inside, one.key, 3) == [200, 200, 429], "which has made one request before"
+    assert [(await app.send("GET", path, **published)).status for _ in range(5)] == [200] * 3 + [429] * 2
+    assert await ask(app, one.key, 3) == [200, 200, 429], "which has made one request before"
 
 
-async def test_it_is_counted_before_the_body_is_read(inside: Inside) -> None:
-    one = await inside.merchant()
-    limit(inside, test=Rate(1, 1))
-    unreadable = [await inside.send("POST", "/v1/charges", key=one.key, body=b"\xff{{{") for _ in range(2)]
+async def test_it_is_counted_before_the_body_is_read(app: InProcessApp) -> None:
+    one = await app.merchant()
+    limit(app, test=Rate(1, 1))
+    unreadable = [await app.send("POST", "/v1/charges", key=one.key, body=b"\xff{{{") for _ in range(2)]
     assert unreadable[0].status == 400
     refused(unreadable[1])
 
 
-async def test_a_throttled_request_spends_no_idempotency_key(inside: Inside) -> None:
-    one = await inside.merchant()
-    now = limit(inside, test=Rate(1, 1))
-    await ask(inside, one.key, 1)
+async def test_a_throttled_request_spends_no_idempotency_key(app: InProcessApp) -> None:
+    one = await app.merchant()
+    now = limit(app, test=Rate(1, 1))
+    await ask(app, one.key, 1)
     asked = ("POST", "/v1/customers", {"name": "Ada"})
-    refused(await inside.call(one, *asked, idempotency_key="k"))
+    refused(await app.call(one, *asked, idempotency_key="k"))
     now.at += 1
-    assert (await inside.call(one, *asked, idempotency_key="k")).status == 200
+    assert (await app.call(one, *asked, idempotency_key="k")).status == 200
 
 
-async def test_an_account_may_have_a_rate_of_its_own(inside: Inside) -> None:
-    one = await inside.merchant()
-    limit(inside, test=Rate(1, 2), live=Rate(1, 2), key=Rate(1, 1))
-    await give(inside, one, requests_per_second=1, requests_burst=6)
-    assert await ask(inside, one.key, 7) == [200] * 6 + [429]
-    await give(inside, one, requests_per_second=0)
-    assert await ask(inside, one.key, 30) == [200] * 30
-    await give(inside, one, requests_per_second=None)
-    assert await ask(inside, one.live_key, 2) == [200, 429]
+async def test_an_account_may_have_a_rate_of_its_own(app: InProcessApp) -> None:
+    one = await app.merchant()
+    limit(app, test=Rate(1, 2), live=Rate(1, 2), key=Rate(1, 1))
+    await give(app, one, requests_per_second=1, requests_burst=6)
+    assert await ask(app, one.key, 7) == [200] * 6 + [429]
+    await give(app, one, requests_per_second=0)
+    assert await ask(app, one.key, 30) == [200] * 30
+    await give(app, one, requests_per_second=None)
+    assert await ask(app, one.live_key, 2) == [200, 429]
 
 
-async def give(inside: Inside, merchant: Merchant, **fields: int | None) -> None:
-    row = await inside.store.get(f"{SYSTEM}/{merchant.account}")
+async def give(app: InProcessApp, merchant: Merchant, **fields: int | None) -> None:
+    row = await app.store.get(f"{SYSTEM}/{merchant.account}")
     assert row is not None
     account = decode(merchant.account, row.body)
     assert isinstance(account, Account)
-    await inside.store.commit([write_of(SYSTEM, msgspec.structs.replace(account, **fields), row.version)])
-    inside.running.platform.authenticator.forget()
+    await app.store.commit([write_of(SYSTEM, msgspec.structs.replace(account, **fields), row.version)])
+    app.running.platform.authenticator.forget()
 
 
-async def test_bad_keys_from_one_address(inside: Inside) -> None:
-    one, late = await inside.merchant(), await inside.merchant()
-    now = limit(inside, failures=Rate(1, 4))
-    assert await ask(inside, one.key, 1) == [200]
+async def test_bad_keys_from_one_address(app: InProcessApp) -> None:
+    one, late = await app.merchant(), await app.merchant()
+    now = limit(app, failures=Rate(1, 4))
+    assert await ask(app, one.key, 1) == [200]
     bad = "sk_test_" + "x" * 40
-    assert await ask(inside, bad, 6) == [401] * 4 + [429] * 2
-    assert (await inside.send("GET", "/v1/charges")).status == 429, "no key at all is as bad"
-    reads = count_reads(inside)
-    assert await ask(inside, bad, 3) == [429] * 3
+    assert await ask(app, bad, 6) == [401] * 4 + [429] * 2
+    assert (await app.send("GET", "/v1/charges")).status == 429, "no key at all is as bad"
+    reads = count_reads(app)
+    assert await ask(app, bad, 3) == [429] * 3
     assert not reads, "nothing is looked up"
-    assert await ask(inside, one.key, 3) == [200] * 3, "a key that was good before is let through"
-    assert await ask(inside, late.key, 1) == [429], "one that nobody has seen yet comes again"
+    assert await ask(app, one.key, 3) == [200] * 3, "a key that was good before is let through"
+    assert await ask(app, late.key, 1) == [429], "one that nobody has seen yet comes again"
     now.at += 2
-    assert await ask(inside, late.key, 2) == [200, 200]
-    assert await ask(inside, bad, 3) == [401, 401, 429]
+    assert await ask(app, late.key, 2) == [200, 200]
+    assert await ask(app, bad, 3) == [401, 401, 429]
 
 
-def count_reads(inside: Inside) -> list[str]:
+def count_reads(app: InProcessApp) -> list[str]:
     reads: list[str] = []
-    get = inside.store.get
+    get = app.store.get
 
     async def counted(key: str) -> object:
         reads.append(key)
         return await get(key)
 
-    inside.store.get = counted  # type: ignore[assignment, method-assign]
+    app.store.get = counted  # type: ignore[assignment, method-assign]
     return reads
 
 
-async def test_by_default_nobody_who_pays_is_held_back(inside: Inside) -> None:
-    one = await inside.merchant()
-    assert await ask(inside, one.key, 600) == [200] * 600
+async def test_by_default_nobody_who_pays_is_held_back(app: InProcessApp) -> None:
+    one = await app.merchant()
+    assert await ask(app, one.key, 600) == [200] * 600

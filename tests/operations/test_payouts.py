@@ -14,7 +14,7 @@ from tillway.engine.caller import Caller
 from tillway.operations import payouts
 from tillway.store.codec import by_customer, decode
 from tillway.store.port import Row
-from tillway.testing.in_process import LEASE_MS, Inside, Merchant
+from tillway.testing.in_process import LEASE_MS, InProcessApp, Merchant
 
 NUMBER = "000123456789"
 DELAY_SECONDS = 5
@@ -26,166 +26,166 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def inside(data_dir: Path) -> AsyncIterator[Inside]:
-    opened = await Inside.open(data_dir)
+async def app(data_dir: Path) -> AsyncIterator[InProcessApp]:
+    opened = await InProcessApp.open(data_dir)
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def shop(inside: Inside) -> Merchant:
+async def shop(app: InProcessApp) -> Merchant:
     """A merchant with 96.80 EUR that are available, and a bank account."""
-    made = await inside.merchant()
-    await account(inside, made)
+    made = await app.merchant()
+    await account(app, made)
     paid = {"amount": 10_000, "currency": "eur", "payment_method": "pm_card_bypassPending", "confirm": True}
-    await inside.ok(made, "POST", "/v1/payment_intents", paid)
+    await app.ok(made, "POST", "/v1/payment_intents", paid)
     return made
 
 
-async def account(inside: Inside, shop: Merchant, number: str = NUMBER) -> Any:
+async def account(app: InProcessApp, shop: Merchant, number: str = NUMBER) -> Any:
     given = {"object": "bank_account", "country": "US", "currency": "eur", "routing_number": "110000000"}
     path = f"/v1/accounts/{shop.account}/external_accounts"
-    return await inside.ok(shop, "POST", path, {"external_account": {**given, "account_number": number}})
+    return await app.ok(shop, "POST", path, {"external_account": {**given, "account_number": number}})
 
 
-async def pay_out(inside: Inside, shop: Merchant, amount: int = 1000, **params: Any) -> str:
-    made = await inside.ok(shop, "POST", "/v1/payouts", {"amount": amount, "currency": "eur", **params})
+async def pay_out(app: InProcessApp, shop: Merchant, amount: int = 1000, **params: Any) -> str:
+    made = await app.ok(shop, "POST", "/v1/payouts", {"amount": amount, "currency": "eur", **params})
     assert made["status"] == "pending"
     return str(made["id"])
 
 
-async def look(inside: Inside, shop: Merchant, id: str) -> Any:
-    return await inside.ok(shop, "GET", f"/v1/payouts/{id}")
+async def look(app: InProcessApp, shop: Merchant, id: str) -> Any:
+    return await app.ok(shop, "GET", f"/v1/payouts/{id}")
 
 
-async def available(inside: Inside, shop: Merchant) -> int:
-    return int((await inside.ok(shop, "GET", "/v1/balance"))["available"][0]["amount"])
+async def available(app: InProcessApp, shop: Merchant) -> int:
+    return int((await app.ok(shop, "GET", "/v1/balance"))["available"][0]["amount"])
 
 
-async def ledger(inside: Inside, shop: Merchant) -> dict[str, int]:
+async def ledger(app: InProcessApp, shop: Merchant) -> dict[str, int]:
     """What each account holds, but for those that are empty."""
-    told = await inside.ok(shop, "GET", "/ops/v1/ledger")
+    told = await app.ok(shop, "GET", "/ops/v1/ledger")
     assert told["balanced"]
     return {one["account"]: one["balance"] for one in told["accounts"] if one["balance"]}
 
 
-async def faults(inside: Inside, shop: Merchant, *rules: dict[str, Any]) -> None:
-    await inside.ok(shop, "POST", "/ops/v1/simulator", {"faults": {"rules": list(rules)}})
+async def faults(app: InProcessApp, shop: Merchant, *rules: dict[str, Any]) -> None:
+    await app.ok(shop, "POST", "/ops/v1/simulator", {"faults": {"rules": list(rules)}})
 
 
-async def bank_has(inside: Inside, shop: Merchant) -> list[tuple[str, str, int]]:
-    bank = (await inside.simulator(shop)).bank
+async def bank_has(app: InProcessApp, shop: Merchant) -> list[tuple[str, str, int]]:
+    bank = (await app.simulator(shop)).bank
     return [(one.reference[17:], one.status, one.amount) for one in bank.operations() if one.kind == "payout"]
 
 
-def attempts_of(inside: Inside, shop: Merchant) -> list[Row]:
+def attempts_of(app: InProcessApp, shop: Merchant) -> list[Row]:
     scope = Scope(account=shop.account, mode="test").key
-    return [row for key, row in inside.store._rows.items() if key.startswith(f"{scope}/att_")]
+    return [row for key, row in app.store._rows.items() if key.startswith(f"{scope}/att_")]
 
 
-async def test_nothing_is_sent_before_its_time(inside: Inside, shop: Merchant) -> None:
-    id = await pay_out(inside, shop)
-    (row,) = attempts_of(inside, shop)
+async def test_nothing_is_sent_before_its_time(app: InProcessApp, shop: Merchant) -> None:
+    id = await pay_out(app, shop)
+    (row,) = attempts_of(app, shop)
     waiting = decode(row.key.partition("/")[2], row.body)
     assert isinstance(waiting, Attempt) and waiting.state == "scheduled"
-    assert (await inside.ok(shop, "GET", "/ops/v1/doubts"))["data"] == []
-    await inside.wait(DELAY_SECONDS - 1)
-    assert await bank_has(inside, shop) == []
-    await inside.wait(1)
-    assert await bank_has(inside, shop) == [(id.removeprefix("po_"), "Accepted", 1000)]
-    assert (await look(inside, shop, id))["status"] == "paid"
-    assert await ledger(inside, shop) == {"fees": -320, "merchant": -8680, "receivable:simulator": 9000}
+    assert (await app.ok(shop, "GET", "/ops/v1/doubts"))["data"] == []
+    await app.wait(DELAY_SECONDS - 1)
+    assert await bank_has(app, shop) == []
+    await app.wait(1)
+    assert await bank_has(app, shop) == [(id.removeprefix("po_"), "Accepted", 1000)]
+    assert (await look(app, shop, id))["status"] == "paid"
+    assert await ledger(app, shop) == {"fees": -320, "merchant": -8680, "receivable:simulator": 9000}
 
 
-async def test_who_cancels_first_and_who_begins_first(inside: Inside, shop: Merchant) -> None:
-    called_back, begun = await pay_out(inside, shop), await pay_out(inside, shop)
-    rows = {f"po_{row.key.rpartition('_')[2]}": row for row in attempts_of(inside, shop)}
-    await inside.ok(shop, "POST", f"/v1/payouts/{called_back}/cancel")
+async def test_who_cancels_first_and_who_begins_first(app: InProcessApp, shop: Merchant) -> None:
+    called_back, begun = await pay_out(app, shop), await pay_out(app, shop)
+    rows = {f"po_{row.key.rpartition('_')[2]}": row for row in attempts_of(app, shop)}
+    await app.ok(shop, "POST", f"/v1/payouts/{called_back}/cancel")
     # A worker that had claimed it meanwhile finds that there is nothing to begin.
-    await inside.running.platform.attempts.take_over(rows[called_back])
-    assert await bank_has(inside, shop) == []
+    await app.running.platform.attempts.take_over(rows[called_back])
+    assert await bank_has(app, shop) == []
 
     caller = Caller.system(Scope(account=shop.account, mode="test"))
     attempt = decode(rows[begun].key.partition("/")[2], rows[begun].body)
     assert isinstance(attempt, Attempt)
-    assert await inside.running.platform.attempts._begin(caller, attempt) is not None
-    answer = await inside.call(shop, "POST", f"/v1/payouts/{begun}/cancel")
+    assert await app.running.platform.attempts._begin(caller, attempt) is not None
+    answer = await app.call(shop, "POST", f"/v1/payouts/{begun}/cancel")
     assert (answer.status, answer.json["error"]["code"]) == (400, "payout_unexpected_state")
     assert "already on its way" in answer.json["error"]["message"]
 
     # Its worker died here. Whoever takes over asks first, and sends since the bank has never seen it.
-    await inside.wait(LEASE_MS // 1000 + 1)
-    assert [status for _, status, _ in await bank_has(inside, shop)] == ["Accepted"]
-    assert (await look(inside, shop, begun))["status"] == "paid"
-    assert (await look(inside, shop, called_back))["status"] == "canceled"
+    await app.wait(LEASE_MS // 1000 + 1)
+    assert [status for _, status, _ in await bank_has(app, shop)] == ["Accepted"]
+    assert (await look(app, shop, begun))["status"] == "paid"
+    assert (await look(app, shop, called_back))["status"] == "canceled"
 
 
-async def test_an_answer_that_is_lost(inside: Inside, shop: Merchant) -> None:
+async def test_an_answer_that_is_lost(app: InProcessApp, shop: Merchant) -> None:
     await faults(
-        inside,
+        app,
         shop,
         {"fault": "lose_answer", "operation": "payout"},
         {"fault": "error_before", "operation": "look_up", "times": 2},
     )
-    id = await pay_out(inside, shop)
-    await inside.wait(DELAY_SECONDS)
-    assert (await look(inside, shop, id))["status"] == "pending"
-    (doubt,) = (await inside.ok(shop, "GET", "/ops/v1/doubts"))["data"]
+    id = await pay_out(app, shop)
+    await app.wait(DELAY_SECONDS)
+    assert (await look(app, shop, id))["status"] == "pending"
+    (doubt,) = (await app.ok(shop, "GET", "/ops/v1/doubts"))["data"]
     assert (doubt["kind"], doubt["subject"], doubt["amount"], doubt["state"]) == ("payout", id, 1000, "unknown")
-    answer = await inside.call(shop, "POST", f"/v1/payouts/{id}/cancel")
+    answer = await app.call(shop, "POST", f"/v1/payouts/{id}/cancel")
     assert answer.json["error"]["code"] == "payout_unexpected_state"
     for _ in range(4):
-        await inside.wait(30)
-    assert (await look(inside, shop, id))["status"] == "paid"
-    assert len(await bank_has(inside, shop)) == 1
-    assert (await inside.ok(shop, "GET", "/ops/v1/doubts"))["data"] == []
+        await app.wait(30)
+    assert (await look(app, shop, id))["status"] == "paid"
+    assert len(await bank_has(app, shop)) == 1
+    assert (await app.ok(shop, "GET", "/ops/v1/doubts"))["data"] == []
 
 
 @pytest.mark.parametrize(("word", "status"), [("succeeded", "paid"), ("declined", "failed")])
-async def test_a_doubt_that_a_person_settles(inside: Inside, shop: Merchant, word: str, status: str) -> None:
-    await faults(inside, shop, {"fault": "lose_request", "operation": "payout"})
-    id = await pay_out(inside, shop)
-    await inside.wait(DELAY_SECONDS)
-    (doubt,) = (await inside.ok(shop, "GET", "/ops/v1/doubts"))["data"]
-    await inside.ok(shop, "POST", f"/ops/v1/doubts/{doubt['id']}/resolve", {"outcome": word})
-    assert (await look(inside, shop, id))["status"] == status
-    assert await available(inside, shop) == (8680 if status == "paid" else 9680)
+async def test_a_doubt_that_a_person_settles(app: InProcessApp, shop: Merchant, word: str, status: str) -> None:
+    await faults(app, shop, {"fault": "lose_request", "operation": "payout"})
+    id = await pay_out(app, shop)
+    await app.wait(DELAY_SECONDS)
+    (doubt,) = (await app.ok(shop, "GET", "/ops/v1/doubts"))["data"]
+    await app.ok(shop, "POST", f"/ops/v1/doubts/{doubt['id']}/resolve", {"outcome": word})
+    assert (await look(app, shop, id))["status"] == status
+    assert await available(app, shop) == (8680 if status == "paid" else 9680)
 
 
-async def test_an_account_that_is_deleted_on_the_way(inside: Inside, shop: Merchant) -> None:
-    other = await account(inside, shop, "000999999991")
-    id = await pay_out(inside, shop, destination=other["id"])
+async def test_an_account_that_is_deleted_on_the_way(app: InProcessApp, shop: Merchant) -> None:
+    other = await account(app, shop, "000999999991")
+    id = await pay_out(app, shop, destination=other["id"])
     path = f"/v1/accounts/{shop.account}/external_accounts/{other['id']}"
-    assert (await inside.ok(shop, "DELETE", path))["deleted"]
-    await inside.wait(DELAY_SECONDS)
-    assert (await look(inside, shop, id))["status"] == "paid"
-    await inside.wait(1)
-    assert (await look(inside, shop, id))["failure_code"] == "account_closed"
-    assert await available(inside, shop) == 9680
+    assert (await app.ok(shop, "DELETE", path))["deleted"]
+    await app.wait(DELAY_SECONDS)
+    assert (await look(app, shop, id))["status"] == "paid"
+    await app.wait(1)
+    assert (await look(app, shop, id))["failure_code"] == "account_closed"
+    assert await available(app, shop) == 9680
     # One sealed number is left, that of the default account; and none ever lay in the clear.
-    sealed = [key for key in inside.store._rows if "/vlt_" in key]
+    sealed = [key for key in app.store._rows if "/vlt_" in key]
     assert len(sealed) == 1
-    assert not [key for key, row in inside.store._rows.items() if b"999999991" in row.body or b"123456789" in row.body]
+    assert not [key for key, row in app.store._rows.items() if b"999999991" in row.body or b"123456789" in row.body]
 
 
-async def test_a_worker_whose_clock_is_behind(inside: Inside, shop: Merchant) -> None:
+async def test_a_worker_whose_clock_is_behind(app: InProcessApp, shop: Merchant) -> None:
     """What one took whose clock is ahead is gone for all."""
-    inside.clock.ahead_seconds = 2
-    await pay_out(inside, shop, 9000)
-    inside.clock.ahead_seconds = 0
-    answer = await inside.call(shop, "POST", "/v1/payouts", {"amount": 1000, "currency": "eur"})
+    app.clock.ahead_seconds = 2
+    await pay_out(app, shop, 9000)
+    app.clock.ahead_seconds = 0
+    answer = await app.call(shop, "POST", "/v1/payouts", {"amount": 1000, "currency": "eur"})
     assert answer.json["error"]["code"] == "balance_insufficient"
 
 
-async def test_a_disbursement_needs_no_balance(inside: Inside) -> None:
-    shop = await inside.merchant()
-    customer = (await inside.ok(shop, "POST", "/v1/customers", {"email": "anna@example.org"}))["id"]
+async def test_a_disbursement_needs_no_balance(app: InProcessApp) -> None:
+    shop = await app.merchant()
+    customer = (await app.ok(shop, "POST", "/v1/customers", {"email": "anna@example.org"}))["id"]
     caller = Caller.system(Scope(account=shop.account, mode="test"))
     params = {"amount": 700, "currency": "eur", "metadata": {"week": "7"}}
     ids = {}
     for name in ("anna", "no_account", "returned"):
         done = await payouts.create(
-            inside.running.platform,
+            app.running.platform,
             caller,
             params,
             source_api=SourceApi.disbursements,
@@ -195,33 +195,33 @@ async def test_a_disbursement_needs_no_balance(inside: Inside) -> None:
         )
         assert isinstance(done.record, Payout) and done.record.status == "pending"
         ids[name] = done.record.id
-    assert await ledger(inside, shop) == {"disbursements": 2100, "payouts": -2100}
-    await inside.wait(0)
-    told = {name: await look(inside, shop, id) for name, id in ids.items()}
+    assert await ledger(app, shop) == {"disbursements": 2100, "payouts": -2100}
+    await app.wait(0)
+    told = {name: await look(app, shop, id) for name, id in ids.items()}
     assert {name: one["status"] for name, one in told.items()} == {
         "anna": "paid",
         "no_account": "failed",
         "returned": "paid",
     }
-    assert await ledger(inside, shop) == {"disbursements": 1400, "provider:simulator": -1400}
-    await inside.wait(2)
-    returned = await look(inside, shop, ids["returned"])
+    assert await ledger(app, shop) == {"disbursements": 1400, "provider:simulator": -1400}
+    await app.wait(2)
+    returned = await look(app, shop, ids["returned"])
     assert (returned["status"], returned["type"], returned["balance_transaction"]) == ("failed", "email", None)
-    assert await ledger(inside, shop) == {"disbursements": 700, "provider:simulator": -700}
-    assert (await inside.ok(shop, "GET", "/v1/balance_transactions"))["data"] == []
-    assert await available(inside, shop) == 0
+    assert await ledger(app, shop) == {"disbursements": 700, "provider:simulator": -700}
+    assert (await app.ok(shop, "GET", "/v1/balance_transactions"))["data"] == []
+    assert await available(app, shop) == 0
 
-    listed = (await inside.ok(shop, "GET", "/v1/payouts", {"customer": customer}))["data"]
+    listed = (await app.ok(shop, "GET", "/v1/payouts", {"customer": customer}))["data"]
     assert [one["id"] for one in listed] == list(reversed(ids.values()))
-    rows = await inside.store.query("customer", by_customer(caller.scope_key, "po", customer), limit=10)
+    rows = await app.store.query("customer", by_customer(caller.scope_key, "po", customer), limit=10)
     assert len(rows) == 3
 
 
-async def test_there_is_a_bound(inside: Inside) -> None:
-    shop = await inside.merchant()
+async def test_there_is_a_bound(app: InProcessApp) -> None:
+    shop = await app.merchant()
     for _ in range(50):
-        await account(inside, shop)
+        await account(app, shop)
     given = {"object": "email", "email": "anna@example.org", "currency": "eur"}
     path = f"/v1/accounts/{shop.account}/external_accounts"
-    answer = await inside.call(shop, "POST", path, {"external_account": given})
+    answer = await app.call(shop, "POST", path, {"external_account": given})
     assert answer.json["error"]["code"] == "external_account_limit"

@@ -10,7 +10,7 @@ from stripe_shapes import problems
 from tillway.domain.account import scope_of
 from tillway.domain.setup_intent import SetupIntent
 from tillway.operations import setup_intents
-from tillway.testing.in_process import Inside, Merchant
+from tillway.testing.in_process import InProcessApp, Merchant
 
 VISA = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}
 DECLINED = {**VISA, "number": "4000000000000002"}
@@ -23,15 +23,15 @@ def card(number: str, **fields: Any) -> dict[str, Any]:
 class CardShop:
     """`ok` gives the document of a call that must succeed, `refused` status, code and param of one that must not."""
 
-    def __init__(self, inside: Inside, merchant: Merchant) -> None:
-        self.inside = inside
+    def __init__(self, app: InProcessApp, merchant: Merchant) -> None:
+        self.app = app
         self.merchant = merchant
         self.other: Merchant | None = None
 
     async def call(
         self, method: str, path: str, params: dict[str, Any] | None = None, *, key: str = "", **headers: str
     ) -> tuple[int, Any]:
-        answer = await self.inside.call(key or self.merchant.key, method, path, params, **headers)
+        answer = await self.app.call(key or self.merchant.key, method, path, params, **headers)
         if (key or self.merchant.key).startswith("sk_"):  # A publishable key sees less than the shapes have.
             wrong = problems(answer.json)
             assert not wrong, "\n".join(wrong)
@@ -79,7 +79,7 @@ class CardShop:
     async def foreign_key(self) -> str:
         """The key of another merchant of the installation."""
         if self.other is None:
-            self.other = await self.inside.merchant()
+            self.other = await self.app.merchant()
         return self.other.key
 
     async def types(self) -> list[str]:
@@ -92,7 +92,7 @@ class CardShop:
         scope = self.merchant.account.removeprefix("acct_") + "t"
         found = []
         for prefix in prefixes:
-            rows = await self.inside.store.query(None, f"{scope}/{prefix}_", limit=1000)
+            rows = await self.app.store.query(None, f"{scope}/{prefix}_", limit=1000)
             found += [row.key.partition("/")[2] for row in rows]
         return found
 
@@ -101,14 +101,14 @@ class CardShop:
         url: str = setup["next_action"]["redirect_to_url"]["url"]
         path, _, secret = url.partition("?secret=")
         _, scope_key, id = path.rsplit("/", 2)
-        platform = self.inside.running.platform
+        platform = self.app.running.platform
         return await setup_intents.challenge(platform, scope_of(scope_key), id, secret, passed=passed)
 
 
 @contextlib.asynccontextmanager
 async def opened(data_dir: Path) -> AsyncIterator[CardShop]:
-    inside = await Inside.open(data_dir)
+    app = await InProcessApp.open(data_dir)
     try:
-        yield CardShop(inside, await inside.merchant())
+        yield CardShop(app, await app.merchant())
     finally:
-        await inside.close()
+        await app.close()

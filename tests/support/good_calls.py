@@ -13,7 +13,7 @@ from tillway.api import handlers
 from tillway.http.params import AnyOf, Array, Id, Object, Parameter
 from tillway.http.routes import ROUTES, Route
 from tillway.operations.accounts import new_client, system_write
-from tillway.testing.in_process import Inside, Merchant
+from tillway.testing.in_process import InProcessApp, Merchant
 
 assert handlers.LOADED
 
@@ -31,15 +31,15 @@ class Good(msgspec.Struct):
     statuses: tuple[int, ...] = (200,)
 
 
-class Stall:
+class MerchantObjects:
     """A merchant's things, made through the API as they are needed."""
 
-    def __init__(self, inside: Inside, merchant: Merchant) -> None:
-        self.inside = inside
+    def __init__(self, app: InProcessApp, merchant: Merchant) -> None:
+        self.app = app
         self.merchant = merchant
 
     async def post(self, path: str, **params: Any) -> Any:
-        return await self.inside.ok(self.merchant, "POST", path, params)
+        return await self.app.ok(self.merchant, "POST", path, params)
 
     async def payment(self, **params: Any) -> Any:
         return await self.post("/v1/payment_intents", **{"amount": 4200, "currency": "eur", **params})
@@ -55,7 +55,7 @@ class Stall:
 
     async def told(self) -> str:
         await self.paid()
-        return (await self.inside.ok(self.merchant, "GET", "/ops/v1/audit", {"limit": 1}))["data"][0]["id"]
+        return (await self.app.ok(self.merchant, "GET", "/ops/v1/audit", {"limit": 1}))["data"][0]["id"]
 
     async def refund(self) -> str:
         return (await self.post("/v1/refunds", charge=await self.charge()))["id"]
@@ -63,11 +63,11 @@ class Stall:
     async def external(self) -> tuple[str, str]:
         owner = self.merchant.account
         path = f"/v1/accounts/{owner}/external_accounts"
-        listed = await self.inside.ok(self.merchant, "GET", path, {"limit": 100})
+        listed = await self.app.ok(self.merchant, "GET", path, {"limit": 100})
         if len(listed["data"]) == 40:
             # A merchant has at most 50, and the default goes last.
             for account in listed["data"][:-1]:
-                await self.inside.ok(self.merchant, "DELETE", f"{path}/{account['id']}")
+                await self.app.ok(self.merchant, "DELETE", f"{path}/{account['id']}")
         return owner, (await self.post(path, external_account=BANK))["id"]
 
     async def funds(self) -> None:
@@ -81,8 +81,8 @@ class Stall:
 
     async def dispute(self) -> str:
         charge = (await self.paid("pm_card_createDispute"))["latest_charge"]
-        await self.inside.wait(5)
-        found = await self.inside.ok(self.merchant, "GET", "/v1/disputes", {"charge": charge})
+        await self.app.wait(5)
+        found = await self.app.ok(self.merchant, "GET", "/v1/disputes", {"charge": charge})
         return found["data"][0]["id"]
 
     async def customer(self, **params: Any) -> Any:
@@ -112,15 +112,15 @@ class Stall:
         return await self.post("/v1/setup_intents", **params)
 
     async def endpoint(self) -> str:
-        listed = await self.inside.ok(self.merchant, "GET", "/v1/webhook_endpoints")
+        listed = await self.app.ok(self.merchant, "GET", "/v1/webhook_endpoints")
         if len(listed["data"]) == 10:
             # A merchant has at most 16.
-            await self.inside.ok(self.merchant, "DELETE", f"/v1/webhook_endpoints/{listed['data'][0]['id']}")
+            await self.app.ok(self.merchant, "DELETE", f"/v1/webhook_endpoints/{listed['data'][0]['id']}")
         return (await self.post("/v1/webhook_endpoints", url=HOOK, enabled_events=["charge.failed"]))["id"]
 
     async def event(self) -> str:
         await self.payment()
-        return (await self.inside.ok(self.merchant, "GET", "/v1/events", {"limit": 1}))["data"][0]["id"]
+        return (await self.app.ok(self.merchant, "GET", "/v1/events", {"limit": 1}))["data"][0]["id"]
 
     async def mandate(self) -> str:
         paid = await self.paid(
@@ -134,16 +134,16 @@ class Stall:
 
     async def movement(self) -> str:
         await self.charge()
-        return (await self.inside.ok(self.merchant, "GET", "/v1/balance_transactions", {"limit": 1}))["data"][0]["id"]
+        return (await self.app.ok(self.merchant, "GET", "/v1/balance_transactions", {"limit": 1}))["data"][0]["id"]
 
     async def doubt(self) -> str:
         """The simulated bank's answer to 24 is that it does not know yet."""
         assert (await self.paid(amount=24))["status"] == "processing"
-        listed = await self.inside.ok(self.merchant, "GET", "/ops/v1/doubts", {"limit": 100})
+        listed = await self.app.ok(self.merchant, "GET", "/ops/v1/doubts", {"limit": 100})
         return listed["data"][-1]["id"]
 
     async def refused(self) -> str:
-        answer = await self.inside.call(self.merchant, "POST", "/v1/payment_intents")
+        answer = await self.app.call(self.merchant, "POST", "/v1/payment_intents")
         return answer.headers["request-id"]
 
     async def order(self) -> None:
@@ -158,7 +158,7 @@ class Stall:
         }
         for method, path, body in (("PUT", "/products/book", product), ("POST", "/orders", order)):
             sent, key = msgspec.json.encode(body), self.merchant.key
-            made = await self.inside.send(method, path, key=key, body=sent, content_type="application/json")
+            made = await self.app.send(method, path, key=key, body=sent, content_type="application/json")
             assert made.status in (200, 202), made.body
 
     async def challenge(self) -> tuple[tuple[str, str], str]:
@@ -168,91 +168,93 @@ class Stall:
         return (scope, id), query
 
 
-def _nothing(**params: Any) -> Callable[[Stall], Awaitable[Good]]:
-    async def make(stall: Stall) -> Good:
+def _nothing(**params: Any) -> Callable[[MerchantObjects], Awaitable[Good]]:
+    async def make(objects: MerchantObjects) -> Good:
         return Good(params=params)
 
     return make
 
 
-async def _document(stall: Stall) -> Good:
+async def _document(objects: MerchantObjects) -> Good:
     return Good(("gateway.json",))
 
 
-def _on(make_id: Callable[[Stall], Awaitable[Any]], **params: Any) -> Callable[[Stall], Awaitable[Good]]:
+def _on(
+    make_id: Callable[[MerchantObjects], Awaitable[Any]], **params: Any
+) -> Callable[[MerchantObjects], Awaitable[Good]]:
     """A call on what `make_id` makes: an id, a pair of ids, or a document."""
 
-    async def make(stall: Stall) -> Good:
-        made = await make_id(stall)
+    async def make(objects: MerchantObjects) -> Good:
+        made = await make_id(objects)
         ids = made if isinstance(made, tuple) else (made["id"] if isinstance(made, dict) else made,)
         return Good(ids, params)
 
     return make
 
 
-async def _customers_method(stall: Stall) -> Good:
-    return Good((await stall.method(),), {"customer": (await stall.customer())["id"]})
+async def _customers_method(objects: MerchantObjects) -> Good:
+    return Good((await objects.method(),), {"customer": (await objects.customer())["id"]})
 
 
-async def _attempts(stall: Stall) -> Good:
-    return Good(params={"setup_intent": (await stall.setup())["id"]})
+async def _attempts(objects: MerchantObjects) -> Good:
+    return Good(params={"setup_intent": (await objects.setup())["id"]})
 
 
-async def _refund(stall: Stall) -> Good:
-    return Good(params={"charge": await stall.charge()})
+async def _refund(objects: MerchantObjects) -> Good:
+    return Good(params={"charge": await objects.charge()})
 
 
-async def _payout(stall: Stall) -> Good:
-    await stall.funds()
-    await stall.external()
+async def _payout(objects: MerchantObjects) -> Good:
+    await objects.funds()
+    await objects.external()
     return Good(params={"amount": 100, "currency": "eur"})
 
 
-async def _payout_that_is_pending(stall: Stall) -> Good:
+async def _payout_that_is_pending(objects: MerchantObjects) -> Good:
     # None can be fetched back, and this one need not be.
-    return Good((await stall.payout(),), statuses=(400,))
+    return Good((await objects.payout(),), statuses=(400,))
 
 
-async def _look(stall: Stall) -> Good:
-    ids, query = await stall.challenge()
+async def _look(objects: MerchantObjects) -> Good:
+    ids, query = await objects.challenge()
     return Good(ids, query=query)
 
 
-async def _decide(stall: Stall) -> Good:
-    ids, query = await stall.challenge()
+async def _decide(objects: MerchantObjects) -> Good:
+    ids, query = await objects.challenge()
     return Good(ids, {"outcome": "pass"}, query, (303,))
 
 
-async def _notice(stall: Stall) -> Good:
+async def _notice(objects: MerchantObjects) -> Good:
     # The simulator takes no notices from outside; its refusal is all that this address has without another bank.
     return Good(("test", "simulator"), statuses=(400,))
 
 
-async def _another_external(stall: Stall) -> Good:
+async def _another_external(objects: MerchantObjects) -> Good:
     # The first one is the currency's default, which is the last to go.
-    await stall.external()
-    return Good(await stall.external())
+    await objects.external()
+    return Good(await objects.external())
 
 
-async def _token(stall: Stall) -> Good:
-    made = new_client(stall.merchant.account, "test", ("payments:read",), created=1)
-    await stall.inside.store.commit([system_write(made.record)])
+async def _token(objects: MerchantObjects) -> Good:
+    made = new_client(objects.merchant.account, "test", ("payments:read",), created=1)
+    await objects.app.store.commit([system_write(made.record)])
     sent = {"grant_type": "client_credentials", "client_id": made.record.id, "client_secret": made.secret}
     return Good(params=sent)
 
 
-async def _refund_that_waits(stall: Stall) -> Good:
+async def _refund_that_waits(objects: MerchantObjects) -> Good:
     # No refund to a card ever waits for the customer.
-    return Good((await stall.refund(),), statuses=(400,))
+    return Good((await objects.refund(),), statuses=(400,))
 
 
-async def _step(stall: Stall) -> Good:
+async def _step(objects: MerchantObjects) -> Good:
     """The first step of an order, done by hand."""
-    await stall.order()
+    await objects.order()
     return Good(("order-1", "check_stock"), {"error": {"type": "Late", "cause": "of no concern to a step that is due"}})
 
 
-GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
+GOOD: dict[str, Callable[[MerchantObjects], Awaitable[Good]]] = {
     "GET /.well-known/jwks.json": _nothing(),
     "GET /.well-known/oauth-authorization-server": _nothing(),
     "GET /3ds/{scope}/{id}": _look,
@@ -264,100 +266,104 @@ GOOD: dict[str, Callable[[Stall], Awaitable[Good]]] = {
     "GET /openapi/{dialect}": _document,
     "GET /readyz": _nothing(),
     "GET /ops/v1/audit": _nothing(),
-    "GET /ops/v1/audit/{id}": _on(Stall.told),
+    "GET /ops/v1/audit/{id}": _on(MerchantObjects.told),
     "GET /ops/v1/connectors": _nothing(),
     "GET /ops/v1/doubts": _nothing(),
-    "POST /ops/v1/doubts/{id}/resolve": _on(Stall.doubt, outcome="declined"),
-    "POST /ops/v1/events/{id}/resend": _on(Stall.event),
+    "POST /ops/v1/doubts/{id}/resolve": _on(MerchantObjects.doubt, outcome="declined"),
+    "POST /ops/v1/events/{id}/resend": _on(MerchantObjects.event),
     "GET /ops/v1/ledger": _nothing(),
     "GET /ops/v1/orders": _nothing(),
     "GET /ops/v1/products": _nothing(),
     "POST /ops/v1/orders/{order_id}/steps/{step}": _step,
     "GET /ops/v1/reports/transactions": _nothing(),
-    "GET /ops/v1/requests/{id}": _on(Stall.refused),
+    "GET /ops/v1/requests/{id}": _on(MerchantObjects.refused),
     "GET /ops/v1/simulator": _nothing(),
     "POST /ops/v1/simulator": _nothing(faults={"rules": [{"fault": "slow"}]}),
-    "GET /v1/accounts/{account}/external_accounts": _on(lambda stall: _first(stall.external())),
-    "POST /v1/accounts/{account}/external_accounts": _on(lambda stall: _first(stall.external()), external_account=BANK),
-    "GET /v1/accounts/{account}/external_accounts/{id}": _on(Stall.external),
-    "POST /v1/accounts/{account}/external_accounts/{id}": _on(Stall.external, metadata={"a": "1"}),
+    "GET /v1/accounts/{account}/external_accounts": _on(lambda objects: _first(objects.external())),
+    "POST /v1/accounts/{account}/external_accounts": _on(
+        lambda objects: _first(objects.external()), external_account=BANK
+    ),
+    "GET /v1/accounts/{account}/external_accounts/{id}": _on(MerchantObjects.external),
+    "POST /v1/accounts/{account}/external_accounts/{id}": _on(MerchantObjects.external, metadata={"a": "1"}),
     "DELETE /v1/accounts/{account}/external_accounts/{id}": _another_external,
     "GET /v1/balance": _nothing(),
     "GET /v1/balance_transactions": _nothing(),
-    "GET /v1/balance_transactions/{id}": _on(Stall.movement),
+    "GET /v1/balance_transactions/{id}": _on(MerchantObjects.movement),
     "GET /v1/charges": _nothing(),
     "POST /v1/charges": _nothing(amount=700, currency="eur", source="tok_visa"),
     "GET /v1/charges/search": _nothing(query="amount>1"),
-    "GET /v1/charges/{id}": _on(Stall.charge),
-    "POST /v1/charges/{id}": _on(Stall.charge, description="Chair"),
-    "POST /v1/charges/{id}/capture": _on(lambda stall: stall.charge(capture=False)),
-    "GET /v1/charges/{id}/refunds": _on(Stall.charge),
-    "POST /v1/charges/{id}/refunds": _on(Stall.charge),
+    "GET /v1/charges/{id}": _on(MerchantObjects.charge),
+    "POST /v1/charges/{id}": _on(MerchantObjects.charge, description="Chair"),
+    "POST /v1/charges/{id}/capture": _on(lambda objects: objects.charge(capture=False)),
+    "GET /v1/charges/{id}/refunds": _on(MerchantObjects.charge),
+    "POST /v1/charges/{id}/refunds": _on(MerchantObjects.charge),
     "GET /v1/customers": _nothing(),
     "POST /v1/customers": _nothing(name="Anna"),
     "GET /v1/customers/search": _nothing(query="name:'Anna'"),
-    "GET /v1/customers/{customer}/balance_transactions": _on(Stall.customer),
-    "POST /v1/customers/{customer}/balance_transactions": _on(Stall.customer, amount=-500, currency="usd"),
-    "GET /v1/customers/{customer}/balance_transactions/{id}": _on(Stall.movement_of),
-    "POST /v1/customers/{customer}/balance_transactions/{id}": _on(Stall.movement_of, description="A present"),
-    "GET /v1/customers/{customer}/payment_methods/{id}": _on(Stall.method_of),
-    "GET /v1/customers/{customer}/sources": _on(Stall.customer),
-    "POST /v1/customers/{customer}/sources": _on(Stall.customer, source="tok_visa"),
-    "GET /v1/customers/{customer}/sources/{id}": _on(Stall.card_of),
-    "POST /v1/customers/{customer}/sources/{id}": _on(Stall.card_of, name="Anna"),
-    "DELETE /v1/customers/{customer}/sources/{id}": _on(Stall.card_of),
-    "GET /v1/customers/{id}": _on(Stall.customer),
-    "POST /v1/customers/{id}": _on(Stall.customer, name="Anna"),
-    "DELETE /v1/customers/{id}": _on(Stall.customer),
-    "GET /v1/customers/{id}/payment_methods": _on(Stall.customer),
+    "GET /v1/customers/{customer}/balance_transactions": _on(MerchantObjects.customer),
+    "POST /v1/customers/{customer}/balance_transactions": _on(MerchantObjects.customer, amount=-500, currency="usd"),
+    "GET /v1/customers/{customer}/balance_transactions/{id}": _on(MerchantObjects.movement_of),
+    "POST /v1/customers/{customer}/balance_transactions/{id}": _on(
+        MerchantObjects.movement_of, description="A present"
+    ),
+    "GET /v1/customers/{customer}/payment_methods/{id}": _on(MerchantObjects.method_of),
+    "GET /v1/customers/{customer}/sources": _on(MerchantObjects.customer),
+    "POST /v1/customers/{customer}/sources": _on(MerchantObjects.customer, source="tok_visa"),
+    "GET /v1/customers/{customer}/sources/{id}": _on(MerchantObjects.card_of),
+    "POST /v1/customers/{customer}/sources/{id}": _on(MerchantObjects.card_of, name="Anna"),
+    "DELETE /v1/customers/{customer}/sources/{id}": _on(MerchantObjects.card_of),
+    "GET /v1/customers/{id}": _on(MerchantObjects.customer),
+    "POST /v1/customers/{id}": _on(MerchantObjects.customer, name="Anna"),
+    "DELETE /v1/customers/{id}": _on(MerchantObjects.customer),
+    "GET /v1/customers/{id}/payment_methods": _on(MerchantObjects.customer),
     "GET /v1/disputes": _nothing(),
-    "GET /v1/disputes/{id}": _on(Stall.dispute),
-    "POST /v1/disputes/{id}": _on(Stall.dispute, metadata={"case": "7"}),
-    "POST /v1/disputes/{id}/close": _on(Stall.dispute),
+    "GET /v1/disputes/{id}": _on(MerchantObjects.dispute),
+    "POST /v1/disputes/{id}": _on(MerchantObjects.dispute, metadata={"case": "7"}),
+    "POST /v1/disputes/{id}/close": _on(MerchantObjects.dispute),
     "GET /v1/events": _nothing(),
-    "GET /v1/events/{id}": _on(Stall.event),
-    "POST /v1/events/{id}/retry": _on(Stall.event),
-    "GET /v1/mandates/{id}": _on(Stall.mandate),
+    "GET /v1/events/{id}": _on(MerchantObjects.event),
+    "POST /v1/events/{id}/retry": _on(MerchantObjects.event),
+    "GET /v1/mandates/{id}": _on(MerchantObjects.mandate),
     "GET /v1/payment_intents": _nothing(),
     "POST /v1/payment_intents": _nothing(amount=700, currency="eur"),
     "GET /v1/payment_intents/search": _nothing(query="amount>1"),
-    "GET /v1/payment_intents/{id}": _on(Stall.payment),
-    "POST /v1/payment_intents/{id}": _on(Stall.payment, description="Chair"),
-    "POST /v1/payment_intents/{id}/cancel": _on(Stall.payment),
-    "POST /v1/payment_intents/{id}/capture": _on(Stall.held),
-    "POST /v1/payment_intents/{id}/confirm": _on(Stall.payment, payment_method="pm_card_visa"),
-    "POST /v1/payment_intents/{id}/increment_authorization": _on(Stall.held, amount=5000),
+    "GET /v1/payment_intents/{id}": _on(MerchantObjects.payment),
+    "POST /v1/payment_intents/{id}": _on(MerchantObjects.payment, description="Chair"),
+    "POST /v1/payment_intents/{id}/cancel": _on(MerchantObjects.payment),
+    "POST /v1/payment_intents/{id}/capture": _on(MerchantObjects.held),
+    "POST /v1/payment_intents/{id}/confirm": _on(MerchantObjects.payment, payment_method="pm_card_visa"),
+    "POST /v1/payment_intents/{id}/increment_authorization": _on(MerchantObjects.held, amount=5000),
     "GET /v1/payment_methods": _nothing(),
     "POST /v1/payment_methods": _nothing(type="card", card=CARD),
-    "GET /v1/payment_methods/{id}": _on(Stall.method),
-    "POST /v1/payment_methods/{id}": _on(lambda stall: _second(stall.method_of()), metadata={"a": "1"}),
+    "GET /v1/payment_methods/{id}": _on(MerchantObjects.method),
+    "POST /v1/payment_methods/{id}": _on(lambda objects: _second(objects.method_of()), metadata={"a": "1"}),
     "POST /v1/payment_methods/{id}/attach": _customers_method,
-    "POST /v1/payment_methods/{id}/detach": _on(lambda stall: _second(stall.method_of())),
+    "POST /v1/payment_methods/{id}/detach": _on(lambda objects: _second(objects.method_of())),
     "GET /v1/payouts": _nothing(),
     "POST /v1/payouts": _payout,
-    "GET /v1/payouts/{id}": _on(Stall.payout),
-    "POST /v1/payouts/{id}": _on(Stall.payout, metadata={"a": "1"}),
-    "POST /v1/payouts/{id}/cancel": _on(Stall.payout),
+    "GET /v1/payouts/{id}": _on(MerchantObjects.payout),
+    "POST /v1/payouts/{id}": _on(MerchantObjects.payout, metadata={"a": "1"}),
+    "POST /v1/payouts/{id}/cancel": _on(MerchantObjects.payout),
     "POST /v1/payouts/{id}/reverse": _payout_that_is_pending,
     "GET /v1/refunds": _nothing(),
     "POST /v1/refunds": _refund,
-    "GET /v1/refunds/{id}": _on(Stall.refund),
-    "POST /v1/refunds/{id}": _on(Stall.refund, metadata={"a": "1"}),
+    "GET /v1/refunds/{id}": _on(MerchantObjects.refund),
+    "POST /v1/refunds/{id}": _on(MerchantObjects.refund, metadata={"a": "1"}),
     "POST /v1/refunds/{id}/cancel": _refund_that_waits,
     "GET /v1/setup_attempts": _attempts,
     "GET /v1/setup_intents": _nothing(),
     "POST /v1/setup_intents": _nothing(usage="on_session"),
-    "GET /v1/setup_intents/{id}": _on(Stall.setup),
-    "POST /v1/setup_intents/{id}": _on(Stall.setup, description="Later"),
-    "POST /v1/setup_intents/{id}/cancel": _on(Stall.setup),
-    "POST /v1/setup_intents/{id}/confirm": _on(Stall.setup, payment_method="pm_card_visa"),
+    "GET /v1/setup_intents/{id}": _on(MerchantObjects.setup),
+    "POST /v1/setup_intents/{id}": _on(MerchantObjects.setup, description="Later"),
+    "POST /v1/setup_intents/{id}/cancel": _on(MerchantObjects.setup),
+    "POST /v1/setup_intents/{id}/confirm": _on(MerchantObjects.setup, payment_method="pm_card_visa"),
     "POST /v1/tokens": _nothing(card=CARD),
-    "GET /v1/tokens/{id}": _on(Stall.token),
+    "GET /v1/tokens/{id}": _on(MerchantObjects.token),
     "GET /v1/webhook_endpoints": _nothing(),
     "POST /v1/webhook_endpoints": _nothing(url=HOOK, enabled_events=["charge.failed"]),
-    "GET /v1/webhook_endpoints/{id}": _on(Stall.endpoint),
-    "POST /v1/webhook_endpoints/{id}": _on(Stall.endpoint, description="Hook"),
-    "DELETE /v1/webhook_endpoints/{id}": _on(Stall.endpoint),
+    "GET /v1/webhook_endpoints/{id}": _on(MerchantObjects.endpoint),
+    "POST /v1/webhook_endpoints/{id}": _on(MerchantObjects.endpoint, description="Hook"),
+    "DELETE /v1/webhook_endpoints/{id}": _on(MerchantObjects.endpoint),
 }
 
 

@@ -76,14 +76,14 @@ def problems(text: str, legend: str = "") -> list[str]:
                 elif not asked <= values:
                     wrong.append(f"{node.name}: {matcher.name} is never {asked - values}")
         if isinstance(node, promql_parser.AggregateExpr) and node.modifier is not None:
-            inside = set().union(
+            app = set().union(
                 *(
                     known.get(one.name, set())
                     for one in nodes(node.expr)
                     if isinstance(one, promql_parser.VectorSelector)
                 )
             )
-            wrong += [f"nothing in {text!r} has the label {label}" for label in set(node.modifier.labels) - inside]
+            wrong += [f"nothing in {text!r} has the label {label}" for label in set(node.modifier.labels) - app]
     wrong += [f"the legend names {label}" for label in set(re.findall(r"{{ *(\w+) *}}", legend)) - labels]
     return wrong
 

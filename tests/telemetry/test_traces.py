@@ -20,7 +20,7 @@ from tillway.settings import Settings
 from tillway.telemetry.metrics import Metrics
 from tillway.telemetry.recorder import Recorder
 from tillway.telemetry.traces import TraceContext, Traces, TracesUnavailable
-from tillway.testing.in_process import Inside, MovedClock
+from tillway.testing.in_process import InProcessApp, MovedClock
 from tillway.testing.memory_store import MemoryStore
 from tillway.vault.keyring import Keyring
 from tillway.wiring import KEY_FILE, assemble
@@ -36,7 +36,7 @@ PAYMENT = {
 }
 
 
-class Traced(Inside):
+class Traced(InProcessApp):
     """An installation whose spans are gathered, and whose webhooks and connector requests are kept."""
 
     spans: InMemorySpanExporter
@@ -78,15 +78,15 @@ async def hook() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
     await runner.cleanup()
 
 
-async def pay(inside: Traced, url: str, **headers: str) -> Any:
+async def pay(app: Traced, url: str, **headers: str) -> Any:
     """A payment, and the delivery of its events to `url`."""
-    merchant = await inside.merchant()
-    await inside.ok(merchant, "POST", "/v1/webhook_endpoints", {"url": url, "enabled_events": ["charge.succeeded"]})
-    inside.spans.clear()
-    inside.running.runner.start()
-    paid = await inside.ok(merchant, "POST", "/v1/payment_intents", PAYMENT, **headers)
+    merchant = await app.merchant()
+    await app.ok(merchant, "POST", "/v1/webhook_endpoints", {"url": url, "enabled_events": ["charge.succeeded"]})
+    app.spans.clear()
+    app.running.runner.start()
+    paid = await app.ok(merchant, "POST", "/v1/payment_intents", PAYMENT, **headers)
     for _ in range(100):
-        if any(span.name == "task deliveries" for span in inside.spans.get_finished_spans()):
+        if any(span.name == "task deliveries" for span in app.spans.get_finished_spans()):
             return paid
         await asyncio.sleep(0.05)
     raise AssertionError("nothing was delivered")
@@ -97,12 +97,12 @@ def hexadecimal(number: int, digits: int) -> str:
 
 
 async def test_a_payment_is_one_trace_from_the_caller_to_the_bank(tmp_path: Path, hook: Any) -> None:
-    inside = await Traced.with_context(tmp_path, "accept")
+    app = await Traced.with_context(tmp_path, "accept")
     try:
-        paid = await pay(inside, hook[0], traceparent=CALLER)
+        paid = await pay(app, hook[0], traceparent=CALLER)
     finally:
-        await inside.close()
-    found = inside.by_name()
+        await app.close()
+    found = app.by_name()
     [request] = found["POST /v1/payment_intents"]
     assert request.parent is not None and hexadecimal(request.parent.span_id, 16) == "b7ad6b7169203331"
     within = [
@@ -125,11 +125,11 @@ async def test_a_payment_is_one_trace_from_the_caller_to_the_bank(tmp_path: Path
 
 @pytest.mark.parametrize("context", ["pass", "ignore"])
 async def test_whether_traces_cross_our_borders(tmp_path: Path, hook: Any, context: TraceContext) -> None:
-    inside = await Traced.with_context(tmp_path, context)
+    app = await Traced.with_context(tmp_path, context)
     sent: list[dict[str, str]] = []
-    merchant = await inside.merchant()
-    simulator = await inside.simulator(merchant)
-    connections = inside.running.connections
+    merchant = await app.merchant()
+    simulator = await app.simulator(merchant)
+    connections = app.running.connections
 
     class Listening:
         async def send(self, request: Any) -> Any:
@@ -147,18 +147,18 @@ async def test_whether_traces_cross_our_borders(tmp_path: Path, hook: Any, conte
         Connection("simulator", simulator, Listening()),
     )
     try:
-        await pay(inside, hook[0], traceparent=CALLER)
+        await pay(app, hook[0], traceparent=CALLER)
     finally:
-        await inside.close()
-    [request] = inside.by_name()["POST /v1/payment_intents"]
+        await app.close()
+    [request] = app.by_name()["POST /v1/payment_intents"]
     of_webhook = {name.lower(): value for name, value in hook[1][0].items()}.get("traceparent")
     if context == "ignore":
         assert hexadecimal(request.context.trace_id, 32) != TRACE and request.parent is None
         assert of_webhook is None and not any("traceparent" in headers for headers in sent)
         return
-    [call] = inside.by_name()["simulator authorize"]
+    [call] = app.by_name()["simulator authorize"]
     assert sent[0]["traceparent"] == f"00-{TRACE}-{hexadecimal(call.context.span_id, 16)}-01"
-    [webhook] = inside.by_name()["webhook"]
+    [webhook] = app.by_name()["webhook"]
     assert of_webhook is not None and of_webhook.split("-")[2] == hexadecimal(webhook.context.span_id, 16)
 
 
@@ -169,15 +169,15 @@ def _scope(account: str) -> Any:
 
 
 async def test_a_failure_shows_its_kind_and_none_of_its_words(tmp_path: Path) -> None:
-    inside = await Traced.with_context(tmp_path, "accept")
+    app = await Traced.with_context(tmp_path, "accept")
     try:
-        with pytest.raises(ValueError), inside.running.platform.engine.telemetry.span("x", "step"):
+        with pytest.raises(ValueError), app.running.platform.engine.telemetry.span("x", "step"):
             raise ValueError("card 4242424242424242")
-        answer = await inside.send("GET", "/v1/charges/4242424242424242", headers={"traceparent": "4242424242424242"})
+        answer = await app.send("GET", "/v1/charges/4242424242424242", headers={"traceparent": "4242424242424242"})
         assert answer.status == 401
     finally:
-        await inside.close()
-    shown = " ".join(span.to_json() for span in inside.spans.get_finished_spans())
+        await app.close()
+    shown = " ".join(span.to_json() for span in app.spans.get_finished_spans())
     assert '"error.type": "ValueError"' in shown and "GET /v1/charges/{id}" in shown and "4242" not in shown
 
 

@@ -52,7 +52,7 @@ class ReadableStore(MemoryStore):
         await super().commit(writes)
 
 
-class Inside:
+class InProcessApp:
     """An installation without a server. `ahead_seconds` is how far its clock is ahead of the real one."""
 
     def __init__(self, running: Running, store: MemoryStore, clock: "MovedClock") -> None:
@@ -61,7 +61,7 @@ class Inside:
         self.clock = clock
 
     @classmethod
-    async def open(cls, data_dir: Path, **settings: Any) -> "Inside":
+    async def open(cls, data_dir: Path, **settings: Any) -> "InProcessApp":
         """`data_dir` holds nothing but the key file, which is made where there is none: many may share it."""
         if not (data_dir / KEY_FILE).exists():
             Keyring.create(data_dir / KEY_FILE)
