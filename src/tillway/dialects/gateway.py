@@ -4,7 +4,7 @@ Failures of a payment are told in band, in an HTTP 200; only what cannot be read
 an HTTP error.
 """
 
-from typing import Any
+from typing import Any, assert_never
 from uuid import uuid4
 
 import msgspec
@@ -231,5 +231,7 @@ def _outcome(payment: PaymentIntent) -> Failure:
             poor = error is not None and error.decline_code == "insufficient_funds"
             reason = error.message if error is not None else "The payment was canceled."
             return Failure("InsufficientFunds" if poor else "Declined", 402, reason)
-        case _:
+        case "processing":
             return Failure("Pending")
+        case _:
+            assert_never(payment.status)

@@ -4,7 +4,7 @@ A payment that a bank refuses is an answer (HTTP 200, `Failed`), not an error.
 """
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, assert_never
 
 import msgspec
 
@@ -176,8 +176,10 @@ async def _present_refund(
             status, message = "Success", f"Refunded {amount}"
         case "failed" | "canceled":
             status, message = "Failed", f"The refund of {amount} failed: {record.failure_reason or record.status}"
-        case _:
+        case "pending":
             status, message = "Pending", f"The refund of {amount} is on its way"
+        case _:
+            assert_never(record.status)
     return 200, Outcome(payment.transaction or "", status, message)
 
 
@@ -225,5 +227,7 @@ def _status_and_message(payment: PaymentIntent, charge: Charge | None = None) ->
             return "Success", "Payment successful"
         case "requires_payment_method" | "requires_confirmation" | "canceled":
             return "Failed", payment.last_error.message if payment.last_error is not None else "Payment failed"
-        case _:
+        case "processing" | "requires_action":
             return "Pending", "The payment is being processed. Ask /get-payment-details for its outcome."
+        case _:
+            assert_never(payment.status)

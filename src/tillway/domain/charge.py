@@ -1,6 +1,6 @@
 """Charges: what was taken, or refused, once."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,7 +21,7 @@ class Charge(Record, frozen=True, kw_only=True):
 
     amount_minor: int
     currency: str
-    status: str
+    status: Literal["pending", "succeeded", "failed"]
     payment: str
     """The payment this charge belongs to; one whose id begins with `dpi_` stays behind the scenes."""
     captured: bool = False

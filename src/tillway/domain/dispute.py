@@ -1,6 +1,6 @@
 """Disputes: a cardholder takes a payment back through the bank, and the merchant may answer."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +18,18 @@ LOSING_EVIDENCE = "losing_evidence"
 """In test mode these words as `uncategorized_text` decide a dispute (https://docs.stripe.com/testing)."""
 
 
+Status = Literal[
+    "needs_response",
+    "under_review",
+    "won",
+    "lost",
+    "warning_needs_response",
+    "warning_under_review",
+    "warning_closed",
+]
+"""Stripe's words, https://docs.stripe.com/api/disputes/object. Those of an inquiry begin with `warning_`."""
+
+
 class Dispute(Record, frozen=True, kw_only=True):
     """`inquiry` disputes (status warning_…) withhold no money. `entries` are what it has moved of the balance: nothing,
     or the withdrawal, and after it what came back."""
@@ -27,7 +39,7 @@ class Dispute(Record, frozen=True, kw_only=True):
     charge: str
     payment: str
     reason: str
-    status: str = "needs_response"
+    status: Status = "needs_response"
     inquiry: bool = False
     connector: str = ""
     brand: str | None = "visa"

@@ -6,7 +6,7 @@ order ends as `placed`, with its payment taken and its stock sold, or as `paymen
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import msgspec
 
@@ -306,8 +306,16 @@ def check_paid(order: Order, payment: PaymentIntent) -> None:
             name = "ProviderUnavailable" if may_try_again(payment) else "PaymentDeclined"
             reason = f"{error.code} ({error.decline_code})" if error.decline_code else error.code
             raise StepFailed(name, f"{reason}: {error.message}")
-        case status:
+        case (
+            "requires_payment_method"
+            | "requires_confirmation"
+            | "requires_action"
+            | "requires_capture"
+            | "canceled" as status
+        ):
             raise StepFailed("PaymentDeclined", f"The payment was not taken: its status is {status}.")
+        case _:
+            assert_never(payment.status)
 
 
 def may_try_again(payment: PaymentIntent) -> bool:

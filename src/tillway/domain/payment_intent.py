@@ -25,6 +25,23 @@ from tillway.domain.source_api import SourceApi
 AUTHORIZATION_LIFETIME_SECONDS = 7 * 24 * 60 * 60
 """An authorization that is not captured within 7 days is released (Stripe's window for card payments online)."""
 
+Status = Literal[
+    "requires_payment_method",
+    "requires_confirmation",
+    "requires_action",
+    "processing",
+    "requires_capture",
+    "canceled",
+    "succeeded",
+]
+"""Stripe's words, https://docs.stripe.com/api/payment_intents/object."""
+
+CaptureMethod = Literal["automatic", "automatic_async", "manual"]
+ConfirmationMethod = Literal["automatic", "manual"]
+FutureUsage = Literal["off_session", "on_session"]
+CancellationReason = Literal["abandoned", "duplicate", "fraudulent", "requested_by_customer", "expired"]
+"""Why a payment was cancelled. `expired` is the platform's own word, for an authorization whose days are over."""
+
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 UPDATABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 
@@ -61,9 +78,9 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     amount_minor: int
     currency: str
     secret: str
-    status: str = "requires_payment_method"
-    capture_method: str = "automatic"
-    confirmation_method: str = "automatic"
+    status: Status = "requires_payment_method"
+    capture_method: CaptureMethod = "automatic"
+    confirmation_method: ConfirmationMethod = "automatic"
     customer: str | None = None
     method: str | None = None
     method_types: tuple[str, ...] = ("card",)
@@ -76,7 +93,7 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     shipping: dict[str, Any] | None = None
     statement_descriptor: str | None = None
     statement_descriptor_suffix: str | None = None
-    setup_future_usage: str | None = None
+    setup_future_usage: FutureUsage | None = None
     transfer_group: str | None = None
     return_url: str | None = None
     use_stripe_sdk: bool = False
@@ -89,7 +106,7 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     received_minor: int = 0
     last_error: PaymentError | None = None
     canceled_at: int | None = None
-    cancellation_reason: str | None = None
+    cancellation_reason: CancellationReason | None = None
     transaction: str | None = None
     """The id by which the online payment platform's door knows it: a ULID."""
     order: str | None = None
@@ -836,7 +853,12 @@ def capture(
 
 
 def cancel(
-    payment: PaymentIntent, charge: Charge | None, reason: str | None, at: Moment, *, idem: str | None = None
+    payment: PaymentIntent,
+    charge: Charge | None,
+    reason: CancellationReason | None,
+    at: Moment,
+    *,
+    idem: str | None = None,
 ) -> Changes:
     """Nothing more will be taken. What stands authorized is voided at the provider first."""
     _not_busy(payment)
@@ -878,11 +900,11 @@ def increment(
 def _follow(
     payment: PaymentIntent,
     charge: Charge,
-    kind: Any,
+    kind: Literal["capture", "void", "increment"],
     amount_minor: int,
     at: Moment,
     idem: str | None,
-    shows: Any = "subject",
+    shows: Literal["subject", "charge"] = "subject",
 ) -> Changes:
     attempt = Attempt(
         id=at.new_id("att"),
@@ -931,8 +953,8 @@ def _needs_authentication(payment: PaymentIntent, method: PaymentMethod) -> bool
             return payment.card_option("request_three_d_secure") in ("any", "challenge")
         case "unenrolled" | "not_supported":
             return False
-        case other:
-            raise AssertionError(f"unknown 3-D Secure manner {other!r}")
+        case _:
+            assert_never(card.three_d_secure)
 
 
 def _with(payment: PaymentIntent, **fields: Any) -> PaymentIntent:

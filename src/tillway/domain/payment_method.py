@@ -18,6 +18,15 @@ CVC_LIFETIME_SECONDS = 24 * 60 * 60
 """A CVC that no attempt has used is gone after a day."""
 
 
+ThreeDSecure = Literal[
+    "required", "required_unless_set_up", "required_on_session", "optional", "unenrolled", "not_supported"
+]
+"""When the issuer of a test card wants its holder to authenticate a payment."""
+
+Authentication = Literal["challenge", "frictionless", "error"]
+"""How an authentication goes: by a challenge page, without one, or not at all."""
+
+
 class CardFacts(Value, frozen=True, kw_only=True):
     """What may be known of a card outside the vault.
 
@@ -39,8 +48,8 @@ class CardFacts(Value, frozen=True, kw_only=True):
     cvc_check: str | None = None
     address_line1_check: str | None = None
     postal_code_check: str | None = None
-    three_d_secure: str = "unenrolled"
-    authentication: str = "challenge"
+    three_d_secure: ThreeDSecure = "unenrolled"
+    authentication: Authentication = "challenge"
     attach_decline: tuple[str, str | None] | None = None
     risk_level: str = "normal"
     blocked: str | None = None

@@ -1,6 +1,6 @@
 """Refunds: money on its way back. Never more than was captured, also when two race for it."""
 
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 import msgspec
 
@@ -15,15 +15,17 @@ from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
 
+Status = Literal["pending", "succeeded", "failed", "canceled"]
+
 
 class Refund(Record, frozen=True, kw_only=True):
-    """`status` is pending, succeeded, failed or canceled. Its attempt at the provider has the id's own suffix."""
+    """A refund of `amount_minor` minor units. Its attempt at the provider has the id's own suffix."""
 
     amount_minor: int
     currency: str
     charge: str
     payment: str
-    status: str = "pending"
+    status: Status = "pending"
     reason: str | None = None
     metadata: dict[str, str] = {}
     customer: str | None = None

@@ -1,6 +1,6 @@
 """Setup intents: a card made ready for payments that its holder will not be present at."""
 
-from typing import Any
+from typing import Any, Literal, assert_never
 
 import msgspec
 
@@ -12,6 +12,14 @@ from tillway.domain.payment_method import CardFacts, PaymentMethod, attach, issu
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import RULES, Refused
 
+Status = Literal[
+    "requires_payment_method", "requires_confirmation", "requires_action", "processing", "canceled", "succeeded"
+]
+"""Stripe's words, https://docs.stripe.com/api/setup_intents/object. No setup is ever `processing`: no provider is
+asked."""
+
+Usage = Literal["off_session", "on_session"]
+
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 
 
@@ -20,7 +28,7 @@ class SetupIntent(Record, frozen=True, kw_only=True):
     `challenge` is the address of the one that waits."""
 
     secret: str
-    status: str = "requires_payment_method"
+    status: Status = "requires_payment_method"
     customer: str | None = None
     method: str | None = None
     method_types: tuple[str, ...] = ("card",)
@@ -28,7 +36,7 @@ class SetupIntent(Record, frozen=True, kw_only=True):
     automatic_methods: dict[str, Any] | None = None
     description: str | None = None
     metadata: dict[str, str] = {}
-    usage: str = "off_session"
+    usage: Usage = "off_session"
     return_url: str | None = None
     use_stripe_sdk: bool = False
     challenge: str | None = None
@@ -44,14 +52,13 @@ class SetupIntent(Record, frozen=True, kw_only=True):
 
 
 class SetupAttempt(Record, frozen=True, kw_only=True):
-    """One try to set a payment method up; `status` is requires_action, succeeded, failed or abandoned. `method` is the
-    payment method as it then was."""
+    """One try to set a payment method up. `method` is the payment method as it was then."""
 
     setup: str
-    status: str
+    status: Literal["requires_action", "succeeded", "failed", "abandoned"]
     method: PaymentMethod
     customer: str | None = None
-    usage: str = "off_session"
+    usage: Usage = "off_session"
     error: PaymentError | None = None
     authenticated: bool = False
 
@@ -122,8 +129,8 @@ def confirm(
             waiting = _with(setup, status="requires_action", challenge=challenge_url, latest_attempt=attempt.id)
             saved = _save(waiting, "setup_intent.requires_action")
             return before.then(msgspec.structs.replace(saved, records=(*saved.records, attempt)))
-        case other:
-            raise AssertionError(f"unknown way to authenticate {other!r}")
+        case _:
+            assert_never(method.card.authentication)
 
 
 def _confirmable(
@@ -208,8 +215,8 @@ def _needs_authentication(setup: SetupIntent, card: CardFacts) -> bool:
             return asked
         case "unenrolled" | "not_supported":
             return False
-        case other:
-            raise AssertionError(f"unknown 3-D Secure manner {other!r}")
+        case _:
+            assert_never(card.three_d_secure)
 
 
 def _succeed(setup: SetupIntent, method: PaymentMethod, customer: Customer | None, attempt: SetupAttempt) -> Changes:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
@@ -397,8 +397,10 @@ async def _give_back(load: Load, order: Order, payment: PaymentIntent, at: Momen
                     raise
                 log.warning("an order's payment cannot be refunded", extra={"order": order.id, "why": refused.code})
                 return Changes()
-        case _:
+        case "requires_payment_method" | "requires_confirmation" | "requires_action" | "requires_capture":
             return payment_intent.cancel(payment, charge, "abandoned", at)
+        case _:
+            assert_never(payment.status)
 
 
 async def _cancel_deliveries(courier: Courier, scope_key: str, order: Order) -> None:

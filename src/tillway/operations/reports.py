@@ -125,8 +125,8 @@ def _of_entry(entry: Entry, source: Record | None) -> dict[str, str]:
 
 
 def _of_charge(charge: Charge) -> dict[str, str]:
-    status = charge.status
-    if status == "succeeded" and not charge.captured:
+    status: str = charge.status
+    if charge.status == "succeeded" and not charge.captured:
         status = "released" if charge.released_minor else "uncaptured"
     return {
         "day": _day(charge.created),

@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
-ThreeDSecure = Literal[
-    "not_supported", "unenrolled", "optional", "required_on_session", "required_unless_set_up", "required"
-]
+from tillway.domain.payment_method import Authentication, ThreeDSecure
+
 Check = Literal["pass", "fail", "unavailable"]
 
 
@@ -46,7 +45,7 @@ class TestCard(msgspec.Struct, frozen=True, kw_only=True):
     charge: Decline | None = None
     attach: Literal["ok", "decline"] = "ok"
     three_d_secure: ThreeDSecure = "unenrolled"
-    authentication: Literal["challenge", "frictionless", "error"] = "challenge"
+    authentication: Authentication = "challenge"
     cvc_check: Check = "pass"
     postal_code_check: Check = "pass"
     address_line1_check: Check = "pass"

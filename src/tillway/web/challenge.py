@@ -1,8 +1,10 @@
 """The 3-D Secure challenge page of test mode: what an issuer would show, with its two ends as buttons."""
 
 from html import escape
+from typing import assert_never
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from tillway.domain import payment_intent, setup_intent
 from tillway.domain.money import MINOR_UNITS
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.setup_intent import SetupIntent
@@ -71,7 +73,7 @@ def amount_text(amount_minor: int, currency: str) -> str:
     return f"{whole} {currency.upper()}"
 
 
-def _message_for(status: str) -> str:
+def _message_for(status: payment_intent.Status | setup_intent.Status) -> str:
     match status:
         case "succeeded" | "requires_capture":
             return "The payment went through. You can close this page."
@@ -79,8 +81,10 @@ def _message_for(status: str) -> str:
             return "The payment is being processed. You can close this page."
         case "requires_payment_method":
             return "The authentication failed. Go back to the shop and try another card."
-        case _:
+        case "requires_confirmation" | "requires_action" | "canceled":
             return "There is nothing more to confirm. You can close this page."
+        case _:
+            assert_never(status)
 
 
 def _document(title: str, body: str) -> bytes:
