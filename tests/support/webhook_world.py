@@ -135,7 +135,7 @@ class World:
         async def work(load: Load, at: Moment) -> Changes:
             made = payment_intent.create({"amount_minor": 100, "currency": "eur", **fields}, at, secret="s" * 24)
             assert made.result is not None
-            return Changes(records=made.records, events=(EventDraft(type=type, record=made.result),))
+            return Changes(result=None, records=made.records, events=(EventDraft(type=type, record=made.result),))
 
         await self.running.platform.engine.run(Caller.system(scope), work)
         return (await self.records("evt", live=live))[-1].id

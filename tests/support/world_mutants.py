@@ -17,7 +17,7 @@ from tillway.domain.audit import AuditBatch, Change
 from tillway.domain.ledger import Entry
 from tillway.domain.outcome import Declined, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.record import Changes
+from tillway.domain.record import NO_CHANGES, Changes
 from tillway.engine import attempts
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit import chain
@@ -251,9 +251,9 @@ def an_order_is_noted_after_its_payment() -> AbstractContextManager[None]:
 
 def a_failed_order_keeps_its_payment() -> AbstractContextManager[None]:
     async def keep(*arguments: Any) -> Changes:
-        return Changes()
+        return NO_CHANGES
 
-    return replaced(orders, "_given_back", keep)
+    return replaced(orders, "_give_back", keep)
 
 
 def each_request_for_a_delivery_has_a_reference_of_its_own() -> AbstractContextManager[None]:
@@ -284,7 +284,7 @@ def stock_is_released_whether_or_not_it_was_held() -> AbstractContextManager[Non
                 for found in products.values()
                 if found is not None
             ]
-            return Changes(records=tuple(freed))
+            return Changes(result=None, records=tuple(freed))
 
         return release
 
@@ -329,7 +329,7 @@ MUTANTS = (
     Mutant(the_attempt_is_never_deleted, ("liveness",)),
     Mutant(the_idempotency_record_has_a_commit_of_its_own, ("one payment", "same answer", "liveness")),
     Mutant(events_have_a_commit_of_their_own, ("events",)),
-    Mutant(None, ("bounds", "bank", "money"), CarelessStore),
+    Mutant(None, ("bounds", "bank", "money", "promise"), CarelessStore),
     Mutant(settling_twice_posts_twice, ("events", "money", "final", "liveness", "error inside")),
     Mutant(the_security_code_is_kept_for_the_next_try, ("cvc",)),
     Mutant(an_unknown_commit_counts_as_done, ("promise", "durable first", "error inside")),

@@ -148,7 +148,7 @@ async def retrieve(call: Call) -> Answer:
 async def update(call: Call) -> Answer:
     """Change a charge's words and metadata."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Charge]:
         charge = await load.get(Charge, call.id)
         fields = {name: value for name, value in call.params.items() if name != "expand"}
         if "fraud_details" in fields:

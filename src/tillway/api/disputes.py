@@ -102,7 +102,7 @@ async def retrieve(call: Call) -> Answer:
 async def update(call: Call) -> Answer:
     """Stage evidence against a dispute, and submit it unless `submit` is false."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Dispute]:
         found = await load.get(Dispute, call.id)
         fields = picked(call.params, "evidence", "intended_submission_method", "metadata")
         submit = call.params.get("submit", "evidence" in fields)
@@ -117,7 +117,7 @@ async def update(call: Call) -> Answer:
 async def close(call: Call) -> Answer:
     """Give in to a dispute: it is lost."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Dispute]:
         found = await load.get(Dispute, call.id)
         return domain.close(found, await load.get(Charge, found.charge), at)
 

@@ -55,7 +55,7 @@ LIST = LIST_OF_CUSTOMER.extend(customer=Id(), customer_account=Unsupported(_CONN
 async def create(call: Call) -> Answer:
     """Create a payment method from card data or a token."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         method, made = await payment_intents.make_method(call.platform, load, call.params, at)
         return Changes(result=method, records=made.records)
 
@@ -81,7 +81,7 @@ async def update(call: Call) -> Answer:
     fields |= picked(call.params.get("card") or {}, "exp_month", "exp_year")
     fields |= picked(call.params.get("us_bank_account") or {}, "account_holder_type", "account_type")
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         return domain.update(await load.get(PaymentMethod, call.id, "payment_method"), fields, at.now)
 
     return await call.platform.engine.run(call.caller, work)

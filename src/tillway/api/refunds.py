@@ -94,7 +94,7 @@ async def retrieve(call: Call) -> Answer:
 async def update(call: Call) -> Answer:
     """Change a refund's metadata."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Refund]:
         return domain.update(await load.get(Refund, call.id), picked(call.params, "metadata"))
 
     return await call.platform.engine.run(call.caller, work)
@@ -104,7 +104,7 @@ async def update(call: Call) -> Answer:
 async def cancel(call: Call) -> Answer:
     """Cancel a refund that waits for the customer."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Refund]:
         return domain.cancel(await load.get(Refund, call.id))
 
     return await call.platform.engine.run(call.caller, work)

@@ -138,7 +138,7 @@ async def create_payment(call: Call) -> Answer:
     """Create a payment, to be made within ten minutes."""
     number = str(uuid4())
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[GatewayPayment]:
         return gateway_payment.create(number, at)
 
     return await call.platform.engine.run(call.caller, work)

@@ -71,7 +71,7 @@ class Charge(Record, frozen=True, kw_only=True):
         return self.status == "succeeded" and self.refunded_minor + self.released_minor >= self.amount_minor
 
 
-def update(charge: Charge, fields: dict[str, Any]) -> Changes:
+def update(charge: Charge, fields: dict[str, Any]) -> Changes[Charge]:
     after = changed(charge, fields)
     if after == charge:
         return Changes(result=charge)
@@ -97,6 +97,6 @@ def released(charge: Charge) -> Charge:
     return msgspec.structs.replace(charge, released_minor=charge.amount_minor - charge.captured_minor)
 
 
-def warn_of_fraud(charge: Charge) -> Changes:
+def warn_of_fraud(charge: Charge) -> Changes[Charge]:
     """An early fraud warning: the issuer thinks the payment fraudulent, and no money moves."""
     return update(charge, {"fraud_details": {**charge.fraud_details, "stripe_report": "fraudulent"}})

@@ -40,7 +40,7 @@ class Customer(Record, frozen=True, kw_only=True):
         return self.invoice_settings.get("default_payment_method")
 
 
-def create(fields: dict[str, Any], at: Moment) -> Changes:
+def create(fields: dict[str, Any], at: Moment) -> Changes[Customer]:
     """A new customer. The invoice prefix is taken from the id, so that it needs no randomness of its own."""
     suffix = at.new_suffix()
     bare = Customer(id=f"cus_{suffix}", created=at.now, invoice_prefix=suffix[-8:].upper())
@@ -48,7 +48,7 @@ def create(fields: dict[str, Any], at: Moment) -> Changes:
     return Changes(result=customer, records=(customer,), events=(EventDraft(type="customer.created", record=customer),))
 
 
-def update(customer: Customer, fields: dict[str, Any]) -> Changes:
+def update(customer: Customer, fields: dict[str, Any]) -> Changes[Customer]:
     must_exist(customer)
     after = changed(customer, _merge_invoice_settings(customer, fields))
     if after == customer:
@@ -68,7 +68,7 @@ def _merge_invoice_settings(customer: Customer, fields: dict[str, Any]) -> dict[
     return {**fields, "invoice_settings": {name: value for name, value in merged.items() if value is not None}}
 
 
-def lose_method(customer: Customer, method: str, *, next_source: str | None) -> Changes:
+def lose_method(customer: Customer, method: str, *, next_source: str | None) -> Changes[Customer]:
     """One of the customer's payment methods goes. `next_source` takes its place where it was the default source.
 
     The customer is written in any case, so that two of its methods that go at once cannot each make the other default.
@@ -83,7 +83,7 @@ def lose_method(customer: Customer, method: str, *, next_source: str | None) -> 
     return Changes(result=after, records=(after,), events=events)
 
 
-def delete(customer: Customer) -> Changes:
+def delete(customer: Customer) -> Changes[Customer]:
     """What stays is a stub that says so: old charges keep pointing at it, and nothing about the person is left.
 
     Refused where they have stored credit: what is owed to somebody does not vanish by forgetting them.

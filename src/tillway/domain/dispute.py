@@ -6,7 +6,7 @@ import msgspec
 
 from tillway.domain.charge import Charge
 from tillway.domain.ledger import Entry, balance_entry, transfer_entry
-from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
+from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import Refused
 
 EVIDENCE_DUE_SECONDS = 9 * 24 * 60 * 60
@@ -56,10 +56,12 @@ class Dispute(Record, frozen=True, kw_only=True):
         return self.inquiry or self.status == "won"
 
 
-def open_dispute(charge: Charge, *, reason: str, inquiry: bool, amount_minor: int | None, at: Moment) -> Changes:
+def open_dispute(
+    charge: Charge, *, reason: str, inquiry: bool, amount_minor: int | None, at: Moment
+) -> Changes[Dispute | None]:
     """A second notice of the same dispute changes nothing."""
     if charge.dispute is not None or not charge.captured:
-        return Changes(result=charge)
+        return NO_CHANGES
     amount = charge.refundable_minor if amount_minor is None else min(amount_minor, charge.refundable_minor)
     dispute = Dispute(
         id=at.new_id("du"),
@@ -105,7 +107,7 @@ def open_dispute(charge: Charge, *, reason: str, inquiry: bool, amount_minor: in
     )
 
 
-def respond(dispute: Dispute, charge: Charge, fields: dict[str, Any], at: Moment, *, submit: bool) -> Changes:
+def respond(dispute: Dispute, charge: Charge, fields: dict[str, Any], at: Moment, *, submit: bool) -> Changes[Dispute]:
     """Stage evidence, or with `submit` send it to the bank. The test words decide the dispute at once."""
     if dispute.status not in ("needs_response", "warning_needs_response"):
         raise Refused(
@@ -128,14 +130,14 @@ def respond(dispute: Dispute, charge: Charge, fields: dict[str, Any], at: Moment
             return _update(dispute, msgspec.structs.replace(after, status=review))
 
 
-def close(dispute: Dispute, charge: Charge, at: Moment) -> Changes:
+def close(dispute: Dispute, charge: Charge, at: Moment) -> Changes[Dispute]:
     """Give in: the money stays with the cardholder."""
     if dispute.status not in ("needs_response", "warning_needs_response"):
         raise Refused("dispute_unexpected_state", f"This dispute cannot be closed: its status is {dispute.status}.")
     return _lose(dispute, dispute, charge, at)
 
 
-def _update(before: Dispute, after: Dispute) -> Changes:
+def _update(before: Dispute, after: Dispute) -> Changes[Dispute]:
     if after == before:
         return Changes(result=before)
     return Changes(
@@ -145,7 +147,7 @@ def _update(before: Dispute, after: Dispute) -> Changes:
     )
 
 
-def _win(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes:
+def _win(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes[Dispute]:
     if before.inquiry:
         closed = msgspec.structs.replace(after, status="warning_closed")
         return Changes(
@@ -177,7 +179,7 @@ def _win(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes
     )
 
 
-def _lose(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes:
+def _lose(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes[Dispute]:
     status = "warning_closed" if before.inquiry else "lost"
     closed = msgspec.structs.replace(after, status=status)
     settled = (

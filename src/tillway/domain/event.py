@@ -100,7 +100,9 @@ class NoticeTask(Record, frozen=True, kw_only=True):
     body: dict[str, Any]
 
 
-def create_endpoint(fields: dict[str, Any], existing: Sequence[WebhookEndpoint], at: Moment, *, secret: str) -> Changes:
+def create_endpoint(
+    fields: dict[str, Any], existing: Sequence[WebhookEndpoint], at: Moment, *, secret: str
+) -> Changes[NewEndpoint]:
     """A new endpoint beside the `existing` ones, of which there may be ENDPOINTS_MAX in all."""
     if len(existing) >= ENDPOINTS_MAX:
         raise Refused(
@@ -123,7 +125,7 @@ def create_endpoint(fields: dict[str, Any], existing: Sequence[WebhookEndpoint],
     )
 
 
-def update_endpoint(endpoint: WebhookEndpoint, fields: dict[str, Any]) -> Changes:
+def update_endpoint(endpoint: WebhookEndpoint, fields: dict[str, Any]) -> Changes[WebhookEndpoint]:
     given = dict(fields)
     if "enabled_events" in given:
         given["enabled_events"] = _check_types(given["enabled_events"])
@@ -143,7 +145,9 @@ def _check_types(types: Sequence[str]) -> tuple[str, ...]:
     return distinct
 
 
-def resend(event: Event, endpoints: Sequence[WebhookEndpoint], ids: Sequence[str], pending: int, at: Moment) -> Changes:
+def resend(
+    event: Event, endpoints: Sequence[WebhookEndpoint], ids: Sequence[str], pending: int, at: Moment
+) -> Changes[EventReading]:
     """Offer `event` once more, now and again for three days, to `endpoints`. `pending` deliveries are open already."""
     tasks = tuple(
         Delivery(id=id, created=at.now, event=event.id, endpoint=endpoint.id, due_at_ms=at.now_ms)
@@ -155,15 +159,15 @@ def resend(event: Event, endpoints: Sequence[WebhookEndpoint], ids: Sequence[str
     )
 
 
-def mark_delivered(event: Event, delivery: Delivery) -> Changes:
+def mark_delivered(event: Event, delivery: Delivery) -> Changes[None]:
     """The endpoint has it. If it had been given up there, that is forgotten."""
     if delivery.endpoint not in event.undelivered:
-        return Changes(deletes=(delivery.id,))
+        return Changes(result=None, deletes=(delivery.id,))
     left = tuple(endpoint for endpoint in event.undelivered if endpoint != delivery.endpoint)
-    return Changes(records=(msgspec.structs.replace(event, undelivered=left),), deletes=(delivery.id,))
+    return Changes(result=None, records=(msgspec.structs.replace(event, undelivered=left),), deletes=(delivery.id,))
 
 
-def give_up(event: Event, delivery: Delivery) -> Changes:
+def give_up(event: Event, delivery: Delivery) -> Changes[None]:
     """The three days are over and the endpoint does not have it."""
     missing = tuple(dict.fromkeys((*event.undelivered, delivery.endpoint)))
-    return Changes(records=(msgspec.structs.replace(event, undelivered=missing),), deletes=(delivery.id,))
+    return Changes(result=None, records=(msgspec.structs.replace(event, undelivered=missing),), deletes=(delivery.id,))

@@ -51,7 +51,9 @@ def default_of(accounts: Sequence[ExternalAccount], currency: str) -> ExternalAc
     return next((one for one in accounts if one.currency == currency and one.default_for_currency), None)
 
 
-def create(account: ExternalAccount, others: Sequence[ExternalAccount], *, default: bool | None, at: Moment) -> Changes:
+def create(
+    account: ExternalAccount, others: Sequence[ExternalAccount], *, default: bool | None, at: Moment
+) -> Changes[ExternalAccount]:
     """Keep `account` beside the merchant's `others`. The first of its currency is the default, and so is one that asks
     for it. The caller writes the currency's guard too, so that of two first ones only one is the first."""
     if len(others) >= ACCOUNTS_MAX:
@@ -69,7 +71,7 @@ def create(account: ExternalAccount, others: Sequence[ExternalAccount], *, defau
 
 def update(
     account: ExternalAccount, others: Sequence[ExternalAccount], fields: dict[str, Any], *, default: bool | None
-) -> Changes:
+) -> Changes[ExternalAccount]:
     """Change the holder and the metadata, or make it the default; its number never changes."""
     if default is False and account.default_for_currency:
         raise Refused(
@@ -90,7 +92,7 @@ def update(
     )
 
 
-def delete(account: ExternalAccount, others: Sequence[ExternalAccount]) -> Changes:
+def delete(account: ExternalAccount, others: Sequence[ExternalAccount]) -> Changes[DeletedAccount]:
     """Forget it and its number; payouts that are on their way keep their own copy. The default is the last to go."""
     if account.default_for_currency and any(
         one.id != account.id and one.currency == account.currency for one in others

@@ -35,7 +35,7 @@ def gateway_payment_id(number: str) -> str | None:
     return f"gwp_{number.replace('-', '').lower()}" if _NUMBER.fullmatch(number) else None
 
 
-def create(number: str, at: Moment) -> Changes:
+def create(number: str, at: Moment) -> Changes[GatewayPayment]:
     """`number` is a UUID nobody has used."""
     id = gateway_payment_id(number)
     assert id is not None, "a payment's number is a UUID"
@@ -43,7 +43,7 @@ def create(number: str, at: Moment) -> Changes:
     return Changes(result=created, records=(created,))
 
 
-def make(created: GatewayPayment, payment: PaymentIntent) -> Changes:
+def make(created: GatewayPayment, payment: PaymentIntent) -> Changes[None]:
     """`payment` is what becomes of `created`, in the commit that begins it, and nothing else ever will be."""
     assert created.payment is None, "a gateway payment is made once"
-    return Changes(records=(msgspec.structs.replace(created, payment=payment.id, expires_at=None),))
+    return Changes(result=None, records=(msgspec.structs.replace(created, payment=payment.id, expires_at=None),))

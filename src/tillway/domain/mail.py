@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from tillway.domain.payout import Payout
-from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.record import Changes, Moment, Record, Result
 
 TRIES_MAX = 8
 
@@ -50,7 +50,7 @@ Posted = Handed | Rejected | Delayed
 _ABOUT: dict[str, Literal["paid", "failed"]] = {"payout.paid": "paid", "payout.failed": "failed"}
 
 
-def announced(changes: Changes, at: Moment) -> Changes:
+def announced(changes: Changes[Result], at: Moment) -> Changes[Result]:
     """`changes`, and the tasks that tell customers of the disbursements that they settle."""
     tasks = tuple(
         EmailTask(

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from tillway.domain.payment_method import PaymentMethod
-from tillway.domain.record import Changes, EventDraft, Moment, Record
+from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record
 
 REVOKED_BY = frozenset(("debit_not_authorized",))
 """Why a debit came back, where that says that there was no permission, or is none any more."""
@@ -51,9 +51,11 @@ def accept(method: PaymentMethod, given: dict[str, Any], at: Moment, *, once: tu
     )
 
 
-def revoked(mandate: Mandate) -> Changes:
+def revoked(mandate: Mandate) -> Changes[None]:
     """It permits nothing any more: the account's owner told their bank so. A second time it changes nothing."""
     if mandate.status == "inactive":
-        return Changes()
+        return NO_CHANGES
     after = msgspec.structs.replace(mandate, status="inactive")
-    return Changes(records=(after,), events=(EventDraft(type="mandate.updated", record=after, previous=mandate),))
+    return Changes(
+        result=None, records=(after,), events=(EventDraft(type="mandate.updated", record=after, previous=mandate),)
+    )

@@ -198,7 +198,7 @@ def task_id(order: str) -> str:
     return f"ordt_{order.removeprefix('ord_')}"
 
 
-def create(fields: dict[str, Any], at: Moment, *, tasked: bool = True) -> Changes:
+def create(fields: dict[str, Any], at: Moment, *, tasked: bool = True) -> Changes[Order]:
     """A new order, at the start of its workflow. `tasked` False leaves its steps to whoever calls them."""
     suffix = at.new_suffix()
     total = sum(line.price_minor * line.requested_count for line in fields["lines"])
@@ -238,7 +238,7 @@ def to_do(order: Order, step: str) -> StepRecord | None:
     return None
 
 
-def complete_step(order: Order, step: str, result: dict[str, Any], at: Moment, **fields: Any) -> Changes:
+def complete_step(order: Order, step: str, result: dict[str, Any], at: Moment, **fields: Any) -> Changes[Order]:
     """The order with `step` done, at the next. Where that is an end, its task goes and the event tells of it."""
     assert order.state == step, f"{order.id} is at {order.state}, not at {step}"
     following = WORKFLOW.state(WORKFLOW.state(step).next or "")

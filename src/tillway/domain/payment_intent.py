@@ -18,7 +18,7 @@ from tillway.domain.ledger import Fee, available_on, charge_entry
 from tillway.domain.money import fee_minor
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_method import CardFacts, PaymentMethod, usable, with_checks
-from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
+from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record, Value, changed
 from tillway.domain.refusal import RULES, Refused
 from tillway.domain.source_api import SourceApi
 
@@ -169,7 +169,7 @@ class Terms(Value, frozen=True, kw_only=True):
     any_currency: bool = False
 
 
-def create(fields: dict[str, Any], at: Moment, *, secret: str, prefix: str = "pi") -> Changes:
+def create(fields: dict[str, Any], at: Moment, *, secret: str, prefix: str = "pi") -> Changes[PaymentIntent]:
     payment = changed(
         PaymentIntent(
             id=at.new_id(prefix),
@@ -184,7 +184,7 @@ def create(fields: dict[str, Any], at: Moment, *, secret: str, prefix: str = "pi
     return _saved(payment, *_events(payment, "payment_intent.created"))
 
 
-def update(payment: PaymentIntent, fields: dict[str, Any]) -> Changes:
+def update(payment: PaymentIntent, fields: dict[str, Any]) -> Changes[PaymentIntent]:
     """Amount, currency and means can change until a provider is asked; words and metadata at any time."""
     frozen = _UNTIL_ASKED & fields.keys()
     if frozen and (payment.attempt or payment.status not in UPDATABLE):
@@ -217,7 +217,7 @@ def confirm(
     *,
     idem: str | None = None,
     customer: Customer | None = None,
-) -> Changes:
+) -> Changes[PaymentIntent]:
     """Start taking the money, send the customer to a challenge, or refuse. The provider is not asked in here.
 
     `customer` is needed where stored credit pays: that is over with this decision, because no provider is asked.
@@ -289,7 +289,7 @@ def _can_debit(payment: PaymentIntent, method: PaymentMethod, terms: Terms) -> N
 
 def challenged(
     payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Moment, *, passed: bool, idem: str | None = None
-) -> Changes:
+) -> Changes[PaymentIntent]:
     """The customer came back from the challenge: go on to the provider, or ask for another way to pay.
 
     Where the merchant confirms every step, going on waits for the next confirmation.
@@ -304,7 +304,9 @@ def challenged(
     return _begin(_with(payment, authenticated=True, challenge=None), method, terms, at, idem)
 
 
-def _begin(payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Moment, idem: str | None) -> Changes:
+def _begin(
+    payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Moment, idem: str | None
+) -> Changes[PaymentIntent]:
     attempt = Attempt(
         id=at.new_id("att"),
         created=at.now,
@@ -324,14 +326,16 @@ def _begin(payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Mome
         return _debiting(started, attempt, method, terms, at)
     pending = (_charge(started, attempt.id, method, terms.connector, at.now),) if terms.shows == "charge" else ()
     return Changes(
-        result=pending[0] if pending else started,
+        result=started,
         records=(started, *pending, *_spent(payment, method)),
         tasks=(attempt,),
         deletes=(method.card.cvc,) if method.card is not None and method.card.cvc else (),
     )
 
 
-def _from_credit(payment: PaymentIntent, method: PaymentMethod, customer: Customer | None, at: Moment) -> Changes:
+def _from_credit(
+    payment: PaymentIntent, method: PaymentMethod, customer: Customer | None, at: Moment
+) -> Changes[PaymentIntent]:
     """Paid out of the customer's stored credit, or declined, in one commit. The platform earns nothing by it, and the
     merchant is owed nothing: they have had the money since they gave the credit."""
     if payment.customer is None or customer is None or customer.deleted:
@@ -370,7 +374,9 @@ _CREDIT_INSUFFICIENT = Declined(
 )
 
 
-def _debiting(started: PaymentIntent, attempt: Attempt, method: PaymentMethod, terms: Terms, at: Moment) -> Changes:
+def _debiting(
+    started: PaymentIntent, attempt: Attempt, method: PaymentMethod, terms: Terms, at: Moment
+) -> Changes[PaymentIntent]:
     """A debit takes days: everybody is told from the first commit on that it is under way."""
     charge = _charge(started, attempt.id, method, terms.connector, at.now)
     charge = msgspec.structs.replace(charge, mandate=terms.mandate)
@@ -386,7 +392,7 @@ def _debiting(started: PaymentIntent, attempt: Attempt, method: PaymentMethod, t
     )
 
 
-def refuse(payment: PaymentIntent, method: PaymentMethod, outcome: Declined, at: Moment) -> Changes:
+def refuse(payment: PaymentIntent, method: PaymentMethod, outcome: Declined, at: Moment) -> Changes[PaymentIntent]:
     """Refused by the platform itself, before any provider: a failed charge is kept all the same, without a connector
     and a reference there."""
     unsent = msgspec.structs.replace(_charge(payment, at.new_id("att"), method, "", at.now), reference="")
@@ -422,7 +428,7 @@ def settle(
     first_ask_seconds: float = 5.0,
     charge: Charge | None = None,
     method: PaymentMethod | None = None,
-) -> Changes:
+) -> Changes[PaymentIntent]:
     """Bring an outcome home. Settling twice changes nothing: the second finds that the attempt is no longer this one.
 
     `method` is needed to settle an authorization, `charge` for everything that follows one.
@@ -473,7 +479,7 @@ def _succeeded(
     at: Moment,
     charge: Charge | None,
     method: PaymentMethod | None,
-) -> Changes:
+) -> Changes[PaymentIntent]:
     match attempt.kind:
         case "authorize":
             assert method is not None, "an authorization is settled with its payment method, or with a stand-in for it"
@@ -501,7 +507,7 @@ def _authorized(
     at: Moment,
     method: PaymentMethod,
     pending: Charge | None,
-) -> Changes:
+) -> Changes[PaymentIntent]:
     """`pending` is a direct charge as it stands: its words may have been changed while the provider was asked."""
     begun = pending or _charge(payment, attempt.id, method, attempt.connector, attempt.created)
     charge = msgspec.structs.replace(
@@ -557,23 +563,28 @@ def expiry_id(charge: Charge) -> str:
     return f"exp_{charge.id.removeprefix('ch_')}"
 
 
-def kept(payment: PaymentIntent, method: PaymentMethod, customer: Customer | None, outcome: Succeeded) -> Changes:
+def kept(payment: PaymentIntent, method: PaymentMethod, customer: Customer | None, outcome: Succeeded) -> Changes[None]:
     """The changes that a success makes to its method: the method is kept for the customer where that was asked for and
     both are still there, and a kept card remembers the network's id of its first payment and the issuer's checks.
 
     The customer is written with it, as by every attachment, so that none slips in while the customer is being deleted.
     """
     if method.detached:
-        return Changes()
+        return NO_CHANGES
     keeps = payment.future_usage is not None and not method.set_up
     if method.customer is not None:
         if not keeps and (method.network_transaction_id is not None or outcome.network_transaction_id is None):
-            return Changes()
-        return Changes(records=(msgspec.structs.replace(_remembering(method, outcome), set_up=method.set_up or keeps),))
+            return NO_CHANGES
+        return Changes(
+            result=None,
+            records=(msgspec.structs.replace(_remembering(method, outcome), set_up=method.set_up or keeps),),
+        )
     if not keeps or customer is None or customer.deleted:
-        return Changes()
+        return NO_CHANGES
     attached = msgspec.structs.replace(_remembering(method, outcome), customer=customer.id, set_up=True)
-    return Changes(records=(attached, customer), events=(EventDraft(type="payment_method.attached", record=attached),))
+    return Changes(
+        result=None, records=(attached, customer), events=(EventDraft(type="payment_method.attached", record=attached),)
+    )
 
 
 def _remembering(method: PaymentMethod, outcome: Succeeded) -> PaymentMethod:
@@ -609,7 +620,9 @@ def _taken(charge: Charge, captured_minor: int, connector: str, terms: Terms, at
     return after, entry
 
 
-def _captured(payment: PaymentIntent, attempt: Attempt, terms: Terms, at: Moment, charge: Charge) -> Changes:
+def _captured(
+    payment: PaymentIntent, attempt: Attempt, terms: Terms, at: Moment, charge: Charge
+) -> Changes[PaymentIntent]:
     taken, entry = _taken(charge, attempt.amount_minor, attempt.connector, terms, at)
     after = _with(payment, status="succeeded", attempt=None, capturable_minor=0, received_minor=attempt.amount_minor)
     return Changes(
@@ -623,7 +636,7 @@ def _captured(payment: PaymentIntent, attempt: Attempt, terms: Terms, at: Moment
     )
 
 
-def _voided(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge) -> Changes:
+def _voided(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge) -> Changes[PaymentIntent]:
     released = msgspec.structs.replace(charge, released_minor=charge.amount_minor, capture_before=None)
     after = _with(payment, status="canceled", attempt=None, capturable_minor=0, canceled_at=at.now)
     expired = (EventDraft(type="charge.expired", record=released),) if after.cancellation_reason == "expired" else ()
@@ -639,7 +652,7 @@ def _voided(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge
     )
 
 
-def _incremented(payment: PaymentIntent, attempt: Attempt, charge: Charge) -> Changes:
+def _incremented(payment: PaymentIntent, attempt: Attempt, charge: Charge) -> Changes[PaymentIntent]:
     larger = msgspec.structs.replace(charge, amount_minor=attempt.amount_minor)
     after = _with(
         payment,
@@ -666,7 +679,7 @@ def _refused_by_provider(
     at: Moment,
     charge: Charge | None,
     method: PaymentMethod | None,
-) -> Changes:
+) -> Changes[PaymentIntent]:
     if attempt.kind == "authorize":
         assert method is not None, "an authorization is settled with its payment method"
         if charge is not None and charge.method_type in DEBIT_CURRENCIES:
@@ -722,7 +735,7 @@ def _declined(
     attempt: Attempt | None,
     at: Moment,
     pending: Charge | None = None,
-) -> Changes:
+) -> Changes[PaymentIntent]:
     """A failed charge is kept, with its reason; the payment asks for another means. `pending`: see `_authorized`."""
     assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
     message = outcome.message or _decline_message(outcome)
@@ -831,7 +844,7 @@ def capture(
     *,
     idem: str | None = None,
     shows: Literal["subject", "charge"] = "subject",
-) -> Changes:
+) -> Changes[PaymentIntent]:
     """Take what was authorized, or less (the rest is released). `amount_minor` None takes all."""
     _not_busy(payment)
     if payment.status != "requires_capture":
@@ -859,7 +872,7 @@ def cancel(
     at: Moment,
     *,
     idem: str | None = None,
-) -> Changes:
+) -> Changes[PaymentIntent]:
     """Nothing more will be taken. What stands authorized is voided at the provider first."""
     _not_busy(payment)
     if payment.status in ("succeeded", "canceled", "processing"):
@@ -879,7 +892,7 @@ def cancel(
 
 def increment(
     payment: PaymentIntent, charge: Charge | None, amount_minor: int, at: Moment, *, idem: str | None = None
-) -> Changes:
+) -> Changes[PaymentIntent]:
     """Authorize a larger total on the same card. The new total must be larger than the old."""
     _not_busy(payment)
     if payment.status != "requires_capture":
@@ -905,7 +918,7 @@ def _follow(
     at: Moment,
     idem: str | None,
     shows: Literal["subject", "charge"] = "subject",
-) -> Changes:
+) -> Changes[PaymentIntent]:
     attempt = Attempt(
         id=at.new_id("att"),
         created=at.now,
@@ -923,7 +936,7 @@ def _follow(
     return Changes(result=after, records=(after,), tasks=(attempt,))
 
 
-def as_charge(changes: Changes, charge: Charge | None) -> Changes:
+def as_charge(changes: Changes[PaymentIntent], charge: Charge | None) -> Changes[Charge | None]:
     """The same changes, shown as the charge they are about: `charge`, or the one they write."""
     shown = next((record for record in changes.records if isinstance(record, Charge)), charge)
     refusal = changes.refusal
@@ -931,7 +944,14 @@ def as_charge(changes: Changes, charge: Charge | None) -> Changes:
         refusal = Refused(
             refusal.code, refusal.message, decline_code=refusal.decline_code, charge=refusal.details.get("charge")
         )
-    return msgspec.structs.replace(changes, result=shown, refusal=refusal)
+    return Changes(
+        result=shown,
+        records=changes.records,
+        tasks=changes.tasks,
+        deletes=changes.deletes,
+        events=changes.events,
+        refusal=refusal,
+    )
 
 
 # Shared by all of them.
@@ -961,7 +981,7 @@ def _with(payment: PaymentIntent, **fields: Any) -> PaymentIntent:
     return msgspec.structs.replace(payment, **fields)
 
 
-def _saved(payment: PaymentIntent, *events: EventDraft) -> Changes:
+def _saved(payment: PaymentIntent, *events: EventDraft) -> Changes[PaymentIntent]:
     return Changes(result=payment, records=(payment,), events=events)
 
 

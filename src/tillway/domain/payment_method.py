@@ -175,7 +175,7 @@ def gone(id: str, created: int) -> PaymentMethod:
     return PaymentMethod(id=id, created=created, detached=True)
 
 
-def attach(method: PaymentMethod, customer: Customer) -> Changes:
+def attach(method: PaymentMethod, customer: Customer) -> Changes[PaymentMethod]:
     """Keep `method` for `customer`. Refuses one that was used up and one that is another's; a card whose issuer does
     not let it be kept is a decline, which writes nothing but spends an idempotency key.
 
@@ -208,7 +208,7 @@ def attach(method: PaymentMethod, customer: Customer) -> Changes:
         )
     decline = issuer_objection(method)
     if decline is not None:
-        return Changes(refusal=decline)
+        return Changes(result=method, refusal=decline)
     after = msgspec.structs.replace(method, customer=customer.id)
     event = (
         EventDraft(type="customer.source.created", record=as_card(after))
@@ -227,7 +227,7 @@ def issuer_objection(method: PaymentMethod) -> Refused | None:
     return Refused(code, message, decline_code=decline_code)
 
 
-def detach(method: PaymentMethod) -> Changes:
+def detach(method: PaymentMethod) -> Changes[PaymentMethod]:
     """The card or account goes with it: a detached method can never be used again, so nothing may keep what it stood
     for."""
     if method.customer is None:
@@ -270,7 +270,7 @@ def with_checks(card: CardFacts | None, checks: Checks | None) -> CardFacts | No
     return msgspec.structs.replace(card, cvc_check=after[0], address_line1_check=after[1], postal_code_check=after[2])
 
 
-def without_cvc(method: PaymentMethod) -> Changes:
+def without_cvc(method: PaymentMethod) -> Changes[PaymentMethod]:
     """`method` once its security code has served its only use."""
     if method.card is None or method.card.cvc is None:
         return Changes(result=method)
@@ -278,7 +278,7 @@ def without_cvc(method: PaymentMethod) -> Changes:
     return Changes(result=after, records=(after,), deletes=(method.card.cvc,))
 
 
-def update(method: PaymentMethod, fields: dict[str, Any], now: int) -> Changes:
+def update(method: PaymentMethod, fields: dict[str, Any], now: int) -> Changes[PaymentMethod]:
     """Expiry, billing details and metadata can change; the number never. `now` is epoch seconds."""
     if method.detached:
         raise Refused(

@@ -130,7 +130,7 @@ def create(
     fields: dict[str, Any],
     suffix: str,
     at: Moment,
-) -> Changes:
+) -> Changes[Payout]:
     """Take the money off the balance, and put the attempt down that is to send it `delay_ms` from now.
 
     `available_minor` and `guard` are what the balance held and the guard as it stood before that was read; neither
@@ -184,7 +184,7 @@ def create(
 
 def settle(
     payout: Payout, attempt: Attempt, outcome: Outcome, at: Moment, *, first_ask_seconds: float = 5.0
-) -> Changes:
+) -> Changes[Payout]:
     """Bring the provider's word home; a second time it changes nothing."""
     if payout.attempt != attempt.id:
         return Changes(result=payout, deletes=(attempt.id,))
@@ -205,7 +205,7 @@ def settle(
             assert_never(outcome)
 
 
-def _waiting(payout: Payout, attempt: Attempt, outcome: NotSent | Pending | Unknown) -> Changes:
+def _waiting(payout: Payout, attempt: Attempt, outcome: NotSent | Pending | Unknown) -> Changes[Payout]:
     """`attempt` goes on. A payout that the provider has accepted is in transit from then on."""
     if not isinstance(outcome, Pending) or payout.status != "pending":
         return Changes(result=payout, tasks=(attempt,))
@@ -213,7 +213,7 @@ def _waiting(payout: Payout, attempt: Attempt, outcome: NotSent | Pending | Unkn
     return Changes(result=after, records=(after,), tasks=(attempt,), events=_update_events(payout, after))
 
 
-def _pay(payout: Payout, attempt: Attempt, outcome: Succeeded, at: Moment) -> Changes:
+def _pay(payout: Payout, attempt: Attempt, outcome: Succeeded, at: Moment) -> Changes[Payout]:
     after = msgspec.structs.replace(
         payout,
         status="paid",
@@ -237,7 +237,7 @@ def _pay(payout: Payout, attempt: Attempt, outcome: Succeeded, at: Moment) -> Ch
     )
 
 
-def fail(payout: Payout, outcome: Declined, at: Moment) -> Changes:
+def fail(payout: Payout, outcome: Declined, at: Moment) -> Changes[Payout]:
     """The money comes back to where it was taken from. Also of a payout that was returned after it had been paid."""
     if payout.status in ("failed", "canceled"):
         return Changes(result=payout)
@@ -263,7 +263,7 @@ def fail(payout: Payout, outcome: Declined, at: Moment) -> Changes:
     )
 
 
-def cancel(payout: Payout, attempt: Attempt | None, at: Moment) -> Changes:
+def cancel(payout: Payout, attempt: Attempt | None, at: Moment) -> Changes[Payout]:
     """Only while nobody has begun to send it. The attempt goes in the same commit, so that nobody can begin it then."""
     if payout.status != "pending" or attempt is None or attempt.state != "scheduled":
         raise Refused(
@@ -288,7 +288,7 @@ def cancel(payout: Payout, attempt: Attempt | None, at: Moment) -> Changes:
     )
 
 
-def update(payout: Payout, fields: dict[str, Any]) -> Changes:
+def update(payout: Payout, fields: dict[str, Any]) -> Changes[Payout]:
     after = changed(payout, fields)
     if after == payout:
         return Changes(result=payout)

@@ -41,7 +41,7 @@ def put(
     type: str,
     available_count: int,
     at: Moment,
-) -> Changes:
+) -> Changes[Product]:
     """The product as the merchant describes it, new or changed. What orders hold or have bought stays as it is:
     `available_count` is what others can order from now on."""
     after = Product(

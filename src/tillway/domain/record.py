@@ -1,7 +1,7 @@
 """What every noun of the domain is made of: records, events about them, and the changes that a decision asks for."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import msgspec
 
@@ -57,26 +57,41 @@ class EventDraft(Value, frozen=True, kw_only=True):
     previous: Record | None = None
 
 
-class Changes(Value, frozen=True, kw_only=True, gc=True):
-    """What a decision asks for: written in one commit, or not at all.
+Result = TypeVar("Result", bound=Record | None, covariant=True)
+Later = TypeVar("Later", bound=Record)
 
-    `result` is what the caller is shown. `refusal` is a "no" that has effects, a declined card for instance: its
-    records are committed, and then the caller gets the error. `tasks` are new or moved; `deletes` are
-    ids of records or tasks.
+
+class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
+    """The records that a decision writes, in one commit or not at all.
+
+    `result` is the record that the caller gets, None where the decision has none to show. `refusal` is a "no" that has
+    effects, a declined card for instance: its records are committed, and then the caller gets the error. `tasks` are
+    new or moved; `deletes` are ids of records or tasks. `detail` goes into the audit trail beside the changed records.
     """
 
-    result: Record | None = None
+    result: Result
     records: tuple[Record, ...] = ()
     tasks: tuple[Record, ...] = ()
     deletes: tuple[str, ...] = ()
     events: tuple[EventDraft, ...] = ()
     refusal: Refused | None = None
+    detail: dict[str, Any] = {}
 
-    def then(self, later: "Changes") -> "Changes":
-        """Both, in order: what `later` writes again replaces the earlier; results and refusals are later's."""
-        if self == _NO_CHANGES:
+    @overload
+    def then(self, later: "Changes[None]") -> "Changes[Result]": ...
+
+    @overload
+    def then(self, later: "Changes[Later]") -> "Changes[Later]": ...
+
+    @overload
+    def then(self, later: "Changes[Later | None]") -> "Changes[Result | Later]": ...
+
+    def then(self, later: "Changes[Any]") -> "Changes[Any]":
+        """Join both, in order: a record that `later` writes again replaces the earlier one. The result is the one of
+        `later`, or the earlier where that has none; the refusal is the one of `later`, or none."""
+        if self == NO_CHANGES:
             return later
-        if later == _NO_CHANGES:
+        if later == NO_CHANGES:
             return self if self.refusal is None else msgspec.structs.replace(self, refusal=None)
         rewritten = {record.id for record in later.records + later.tasks}.union(later.deletes)
         return Changes(
@@ -86,10 +101,12 @@ class Changes(Value, frozen=True, kw_only=True, gc=True):
             deletes=self.deletes + later.deletes,
             events=self.events + later.events,
             refusal=later.refusal,
+            detail=later.detail or self.detail,
         )
 
 
-_NO_CHANGES = Changes()
+NO_CHANGES: Changes[None] = Changes(result=None)
+"""Nothing to write and nothing to show."""
 
 
 def _without(records: tuple[Record, ...], ids: set[str]) -> tuple[Record, ...]:

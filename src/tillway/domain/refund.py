@@ -48,7 +48,7 @@ def create(
     *,
     idem: str | None = None,
     customer: Customer | None = None,
-) -> Changes:
+) -> Changes[Refund]:
     """Take `amount_minor` (None: all that is left) off the charge and off the balance, and start sending it back.
 
     What was paid with the stored credit of `customer` is back there with this decision.
@@ -138,7 +138,7 @@ def _refundable(charge: Charge, amount_minor: int | None) -> int:
 
 def _to_credit(
     charge: Charge, customer: Customer | None, amount_minor: int, fields: dict[str, Any], at: Moment
-) -> Changes:
+) -> Changes[Refund]:
     assert customer is not None, "a charge that stored credit paid has its customer, or the stub that is left of them"
     refund = changed(
         Refund(
@@ -171,7 +171,7 @@ def _to_credit(
 
 def settle(
     refund: Refund, charge: Charge, attempt: Attempt, outcome: Outcome, at: Moment, *, first_ask_seconds: float = 5.0
-) -> Changes:
+) -> Changes[Refund]:
     """Bring the provider's word home; a second time it changes nothing."""
     if refund.attempt != attempt.id:
         return Changes(result=refund, deletes=(attempt.id,))
@@ -194,7 +194,7 @@ def settle(
             assert_never(outcome)
 
 
-def _paid(refund: Refund, attempt: Attempt, at: Moment) -> Changes:
+def _paid(refund: Refund, attempt: Attempt, at: Moment) -> Changes[Refund]:
     after = msgspec.structs.replace(refund, status="succeeded", attempt=None)
     paid = transfer_entry(
         source=refund.id,
@@ -212,7 +212,7 @@ def _paid(refund: Refund, attempt: Attempt, at: Moment) -> Changes:
     )
 
 
-def fail(refund: Refund, charge: Charge, outcome: Declined, at: Moment) -> Changes:
+def fail(refund: Refund, charge: Charge, outcome: Declined, at: Moment) -> Changes[Refund]:
     """The money comes back to the balance and can be refunded again. Also for a refund that had succeeded before."""
     if refund.status in ("failed", "canceled"):
         return Changes(result=refund)
@@ -254,7 +254,7 @@ def _failure_reason(outcome: Declined) -> str:
     return "declined" if outcome.code == "card_declined" else "unknown"
 
 
-def update(refund: Refund, fields: dict[str, Any]) -> Changes:
+def update(refund: Refund, fields: dict[str, Any]) -> Changes[Refund]:
     after = changed(refund, fields)
     if after == refund:
         return Changes(result=refund)
@@ -268,7 +268,7 @@ def update(refund: Refund, fields: dict[str, Any]) -> Changes:
     )
 
 
-def cancel(refund: Refund) -> Changes:
+def cancel(refund: Refund) -> Changes[Refund]:
     """Only a refund that waits for the customer can be cancelled, and a card refund never does (Stripe's rule)."""
     raise Refused(
         "refund_unexpected_state",

@@ -63,14 +63,14 @@ class SetupAttempt(Record, frozen=True, kw_only=True):
     authenticated: bool = False
 
 
-def create(fields: dict[str, Any], at: Moment, *, secret: str) -> Changes:
+def create(fields: dict[str, Any], at: Moment, *, secret: str) -> Changes[SetupIntent]:
     setup = changed(SetupIntent(id=at.new_id("seti"), created=at.now, secret=secret), fields)
     if setup.method is not None:
         setup = _with(setup, status="requires_confirmation")
     return _save(setup, "setup_intent.created")
 
 
-def update(setup: SetupIntent, fields: dict[str, Any]) -> Changes:
+def update(setup: SetupIntent, fields: dict[str, Any]) -> Changes[SetupIntent]:
     """Everything can change until the setup is over; words and metadata at any time."""
     if setup.status not in CONFIRMABLE and set(fields) - {"metadata", "description"}:
         raise _unexpected(
@@ -83,7 +83,7 @@ def update(setup: SetupIntent, fields: dict[str, Any]) -> Changes:
     return Changes(result=after, records=(after,) if after != setup else ())
 
 
-def cancel(setup: SetupIntent, reason: str | None, latest: SetupAttempt | None) -> Changes:
+def cancel(setup: SetupIntent, reason: str | None, latest: SetupAttempt | None) -> Changes[SetupIntent]:
     if setup.status not in CONFIRMABLE:
         raise _unexpected(
             setup,
@@ -103,7 +103,7 @@ def confirm(
     *,
     challenge_url: str,
     mandate: str | None = None,
-) -> Changes:
+) -> Changes[SetupIntent]:
     """Keep the card, or send its holder to a challenge first. The provider is not asked: nothing is taken.
 
     `customer` is the setup's, `latest` its latest attempt: one that still waits is given up for this one. A bank
@@ -189,7 +189,7 @@ def challenged(
     attempt: SetupAttempt,
     *,
     passed: bool,
-) -> Changes:
+) -> Changes[SetupIntent]:
     """The holder came back from the challenge that `attempt` waits for."""
     if setup.status != "requires_action":
         raise _unexpected(setup, "This SetupIntent is not waiting for an authentication.")
@@ -219,7 +219,9 @@ def _needs_authentication(setup: SetupIntent, card: CardFacts) -> bool:
             assert_never(card.three_d_secure)
 
 
-def _succeed(setup: SetupIntent, method: PaymentMethod, customer: Customer | None, attempt: SetupAttempt) -> Changes:
+def _succeed(
+    setup: SetupIntent, method: PaymentMethod, customer: Customer | None, attempt: SetupAttempt
+) -> Changes[SetupIntent]:
     """The card is kept. Its security code is not: this was the attempt that it came for."""
     kept = without_cvc(msgspec.structs.replace(method, set_up=True))
     after_use = kept.result
@@ -233,7 +235,7 @@ def _succeed(setup: SetupIntent, method: PaymentMethod, customer: Customer | Non
     return changes.then(msgspec.structs.replace(saved, records=(*saved.records, told)))
 
 
-def _fail(setup: SetupIntent, method: PaymentMethod, why: Refused, attempt: SetupAttempt) -> Changes:
+def _fail(setup: SetupIntent, method: PaymentMethod, why: Refused, attempt: SetupAttempt) -> Changes[SetupIntent]:
     spent = without_cvc(method)
     unused = spent.result
     assert isinstance(unused, PaymentMethod)
@@ -287,7 +289,7 @@ def _strip_vault_ids(method: PaymentMethod) -> PaymentMethod:
     return msgspec.structs.replace(method, card=msgspec.structs.replace(method.card, vault=None, cvc=None))
 
 
-def _abandon_attempt(latest: SetupAttempt | None, setup: SetupIntent) -> Changes:
+def _abandon_attempt(latest: SetupAttempt | None, setup: SetupIntent) -> Changes[SetupIntent]:
     if latest is None or latest.status != "requires_action":
         return Changes(result=setup)
     return Changes(result=setup, records=(msgspec.structs.replace(latest, status="abandoned"),))
@@ -297,7 +299,7 @@ def _with(setup: SetupIntent, **fields: Any) -> SetupIntent:
     return msgspec.structs.replace(setup, **fields)
 
 
-def _save(setup: SetupIntent, type: str) -> Changes:
+def _save(setup: SetupIntent, type: str) -> Changes[SetupIntent]:
     return Changes(result=setup, records=(setup,), events=(EventDraft(type=type, record=setup),))
 
 

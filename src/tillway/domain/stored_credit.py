@@ -45,7 +45,9 @@ class CustomerBalanceTransaction(Record, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
 
 
-def adjust(customer: Customer, amount_minor: int, currency: str, fields: dict[str, Any], at: Moment) -> Changes:
+def adjust(
+    customer: Customer, amount_minor: int, currency: str, fields: dict[str, Any], at: Moment
+) -> Changes[CustomerBalanceTransaction]:
     """Give credit (a negative amount) or take it back, as the merchant says. The result is the movement.
 
     Refused: no amount or more than AMOUNT_MAX, another currency than the customer's, more than there is.
@@ -71,13 +73,17 @@ def covers(customer: Customer, amount_minor: int) -> bool:
     return customer.balance_minor + amount_minor <= 0
 
 
-def spend(customer: Customer, amount_minor: int, currency: str, *, source: str, at: Moment) -> Changes:
+def spend(
+    customer: Customer, amount_minor: int, currency: str, *, source: str, at: Moment
+) -> Changes[CustomerBalanceTransaction]:
     """Pay the charge `source` out of the credit, which covers it."""
     assert customer.currency == currency and covers(customer, amount_minor) and amount_minor > 0
     return _move(customer, amount_minor, currency, "applied_to_invoice", at, source=source)
 
 
-def return_to(customer: Customer, amount_minor: int, currency: str, *, source: str, at: Moment) -> Changes:
+def return_to(
+    customer: Customer, amount_minor: int, currency: str, *, source: str, at: Moment
+) -> Changes[CustomerBalanceTransaction]:
     """Put what was paid with credit back to it, for the refund `source`."""
     if customer.deleted:
         raise Refused(
@@ -101,7 +107,7 @@ def check_currency_of(customer: Customer, currency: str) -> None:
         )
 
 
-def update(movement: CustomerBalanceTransaction, fields: dict[str, Any]) -> Changes:
+def update(movement: CustomerBalanceTransaction, fields: dict[str, Any]) -> Changes[CustomerBalanceTransaction]:
     """Words and metadata alone: the money of a movement stands."""
     after = changed(movement, fields)
     return Changes(result=after, records=(after,) if after != movement else ())
@@ -116,7 +122,7 @@ def _move(
     *,
     source: str | None = None,
     fields: dict[str, Any] | None = None,
-) -> Changes:
+) -> Changes[CustomerBalanceTransaction]:
     after = msgspec.structs.replace(customer, balance_minor=customer.balance_minor + amount_minor, currency=currency)
     movement = changed(
         CustomerBalanceTransaction(

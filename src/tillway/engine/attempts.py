@@ -46,7 +46,7 @@ from tillway.domain.outcome import Declined
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Terms
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.payout import Payout
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
@@ -144,7 +144,9 @@ class Attempts:
             debits=connection.connector.capabilities.debits,
         )
 
-    async def operate(self, caller: Caller, begin: Work, cvc: "list[str] | None" = None) -> Done:
+    async def operate(
+        self, caller: Caller, begin: Work[Record | None], cvc: "list[str] | None" = None
+    ) -> Done[Record | None]:
         """Commit the intent, see the provider about it, commit the outcome, and answer.
 
         `cvc`: a list that `begin` puts the security code in, when it opens one; it lives no longer than this call.
@@ -158,10 +160,10 @@ class Attempts:
             return settled
         return await self._answer_unfinished(caller, attempt)
 
-    async def _answer_unfinished(self, caller: Caller, attempt: Attempt) -> Done:
+    async def _answer_unfinished(self, caller: Caller, attempt: Attempt) -> Done[Record | None]:
         """Nobody knows yet: tell the caller so, and spend the idempotency key on that answer."""
 
-        async def as_it_stands(load: Load, at: Moment) -> Changes:
+        async def as_it_stands(load: Load, at: Moment) -> Changes[Record | None]:
             subject = await load.find(attempt.subject)
             if attempt.shows == "charge":
                 assert isinstance(subject, PaymentIntent)
@@ -171,8 +173,14 @@ class Attempts:
         return await self.engine.run(caller, as_it_stands, completes=attempt.idem, final=True)
 
     async def carry(
-        self, caller: Caller, attempt: Attempt, begun: Done | None = None, *, cvc: str | None = None, ask: bool = False
-    ) -> Done | None:
+        self,
+        caller: Caller,
+        attempt: Attempt,
+        begun: Done[Record | None] | None = None,
+        *,
+        cvc: str | None = None,
+        ask: bool = False,
+    ) -> Done[Record | None] | None:
         """Send or ask until the attempt is settled or a caller would wait too long. None where it is not settled."""
         place = (caller.scope_key, attempt.id)
         self.held[place] = attempt.due_at_ms
@@ -319,7 +327,7 @@ class Attempts:
         *,
         connection: Connection | None = None,
         seen: Seen | None = None,
-    ) -> Done:
+    ) -> Done[Record | None]:
         """Bring an outcome home in one commit, together with the answer that an idempotency key waits for."""
         if isinstance(outcome, Declined) and outcome.alert is not None:
             log.error("a provider refused our request", extra={"attempt": attempt.id, "alert": outcome.alert})
@@ -327,7 +335,7 @@ class Attempts:
         settler = settler_of(attempt.subject)
         first_ask = ASK_AFTER_SECONDS if connection is None else connection.connector.capabilities.ask_after_seconds
 
-        async def work(load: Load, at: Moment) -> Changes:
+        async def work(load: Load, at: Moment) -> Changes[Record | None]:
             nonlocal over
             current = await load.maybe(Attempt, attempt.id) or attempt
             changes = await settler.settle(
@@ -396,12 +404,12 @@ class Attempts:
         """The attempt, this worker's from now on and surely never sent before. None where it has been cancelled, or
         begun by another: whoever takes it over from here has to ask."""
 
-        async def begin(load: Load, at: Moment) -> Changes:
+        async def begin(load: Load, at: Moment) -> Changes[Record | None]:
             current = await load.maybe(Attempt, attempt.id)
             if current is None or current.state != "scheduled":
-                return Changes()
+                return NO_CHANGES
             until_ms = at.now_ms + self.engine.settings.lease_ms
-            return Changes(tasks=(msgspec.structs.replace(current, state="new", due_at_ms=until_ms),))
+            return Changes(result=None, tasks=(msgspec.structs.replace(current, state="new", due_at_ms=until_ms),))
 
         done = await self.engine.run(caller, begin, completes=NO_KEY)
         return done.attempts[0] if done.attempts else None
@@ -410,13 +418,13 @@ class Attempts:
         """The attempt, from now on one of which nobody can say that it was never sent: its first worker may only have
         been slow, and send it yet. None where it has been settled or taken over meanwhile."""
 
-        async def doubt(load: Load, at: Moment) -> Changes:
+        async def doubt(load: Load, at: Moment) -> Changes[Record | None]:
             current = await load.maybe(Attempt, attempt.id)
             if current is None or current.state != "new":
-                return Changes()
+                return NO_CHANGES
             until_ms = at.now_ms + self.engine.settings.lease_ms
             doubted = msgspec.structs.replace(current, state="unknown", reason="taken over", due_at_ms=until_ms)
-            return Changes(tasks=(doubted,))
+            return Changes(result=None, tasks=(doubted,))
 
         done = await self.engine.run(caller, doubt, completes=NO_KEY)
         return done.attempts[0] if done.attempts else None
@@ -436,10 +444,10 @@ class Attempts:
         expiry = decode(id, row.body)
         assert isinstance(expiry, AuthorizationExpiry), f"{row.key} is not an expiry"
 
-        async def release(load: Load, at: Moment) -> Changes:
+        async def release(load: Load, at: Moment) -> Changes[Record | None]:
             payment = await load.get(PaymentIntent, expiry.payment)
             if payment.status != "requires_capture":
-                return Changes(deletes=(id,) if payment.attempt is None else ())
+                return Changes(result=None, deletes=(id,) if payment.attempt is None else ())
             charge = await load.maybe(Charge, payment.latest_charge)
             return payment_intent.cancel(payment, charge, "expired", at)
 
@@ -489,13 +497,13 @@ class Attempts:
         assert take_back is not None, f"{subject} cannot be taken back"
         declined, settings = outcome, self.engine.settings
 
-        async def fail(load: Load, at: Moment) -> Changes:
+        async def fail(load: Load, at: Moment) -> Changes[Record | None]:
             return await take_back(load, subject, declined, at, settings)
 
         await self.engine.run(Caller.system(scope, "notice", actor=actor), fail)
 
     async def _dispute_notice(self, scope: Scope, suffix: str, notice: Notice, actor: str) -> None:
-        async def work(load: Load, at: Moment) -> Changes:
+        async def work(load: Load, at: Moment) -> Changes[Record | None]:
             charge = await load.get(Charge, f"ch_{suffix}")
             if notice.stage == "warning":
                 return warn_of_fraud(charge)

@@ -1,7 +1,5 @@
 """On whose behalf a request or a task acts, and the settings that its decisions follow."""
 
-from typing import Any
-
 import msgspec
 
 from tillway.domain.account import Scope
@@ -56,8 +54,6 @@ class Caller(msgspec.Struct, kw_only=True):
     customer: str | None = None
     scopes: tuple[str, ...] | None = None
     """What the caller is restricted to; None: to nothing."""
-    detail: dict[str, Any] = {}
-    """What the audit trail is to be told of besides changed records."""
 
     @property
     def idem(self) -> str | None:

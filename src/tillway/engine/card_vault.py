@@ -191,7 +191,7 @@ class CardVault:
             name=method.billing_details.get("name"),
         )
 
-    async def take_cvc(self, load: Load, facts: CardFacts, made: Changes, now: int) -> str | None:
+    async def take_cvc(self, load: Load, facts: CardFacts, made: Changes[Record | None], now: int) -> str | None:
         """The security code, to be sent once; the caller deletes its record in the commit that precedes the sending.
 
         `made` is what that commit writes besides: a card that comes with the payment is not in the store yet.

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -12,7 +12,7 @@ from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditEntry, Change
 from tillway.domain.event import Delivery, Event, WebhookEndpoint
 from tillway.domain.idempotency import LIFETIME_SECONDS, IdempotencyRecord
-from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record
+from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record, Result
 from tillway.domain.refusal import Refused
 from tillway.engine.audit import entries
 from tillway.engine.audit.entries import NOWHERE
@@ -43,13 +43,13 @@ Seen = dict[str, tuple[int, Record | None]]
 """Records by id as they were last read or written, each with its version; version 0 and None: there is none."""
 
 
-class Done(msgspec.Struct):
+class Done(msgspec.Struct, Generic[Result]):
     """What a commit came to: the record to show, the refusal that was committed with it, and the answer as bytes.
 
     `seen` are the versions after the commit, so that a commit that follows at once need not read again.
     """
 
-    record: Record | None
+    record: Result
     refusal: Refused | None
     status: int
     body: bytes
@@ -113,7 +113,7 @@ NOUNS = {
     "Entry": "balance transaction",
 }
 
-Work = Callable[[Load, Moment], Awaitable[Changes]]
+Work = Callable[[Load, Moment], Awaitable[Changes[Result]]]
 
 
 class Engine:
@@ -135,12 +135,12 @@ class Engine:
     async def run(
         self,
         caller: Caller,
-        work: Work,
+        work: Work[Result],
         *,
         seen: Seen | None = None,
         completes: str | None = None,
         final: bool = False,
-    ) -> Done:
+    ) -> Done[Result]:
         """Load, decide, commit. `seen` are versions known already; they are dropped at the first conflict.
 
         `completes` is the idempotency record that this commit answers (empty: none); otherwise the caller's own key, if
@@ -176,10 +176,10 @@ class Engine:
 
     async def note(self, caller: Caller, detail: dict[str, Any]) -> None:
         """Enter into the audit trail what changes no record. Refused `busy` where that cannot be written."""
-        entry = msgspec.structs.replace(_audit_entry(caller, (), self.clock.moment()), detail=detail)
+        entry = _audit_entry(caller, (), detail, self.clock.moment())
         await self._commit(caller, [write_of(caller.scope_key, entry, ABSENT)], "")
 
-    def _claim_new_attempts(self, changes: Changes, at: Moment) -> tuple[Attempt, ...]:
+    def _claim_new_attempts(self, changes: Changes[Record | None], at: Moment) -> tuple[Attempt, ...]:
         """The attempts among the tasks. A new one is born claimed: this process performs it at once, and others find it
         when the lease has run out."""
         until_ms = at.now_ms + self.settings.lease_ms
@@ -189,7 +189,9 @@ class Engine:
             if isinstance(task, Attempt)
         )
 
-    async def _answer(self, caller: Caller, load: Load, changes: Changes, *, forgiving: bool) -> tuple[int, bytes]:
+    async def _answer(
+        self, caller: Caller, load: Load, changes: Changes[Record | None], *, forgiving: bool
+    ) -> tuple[int, bytes]:
         """The answer to be stored and sent. What cannot be expanded is refused before money moves (the first commit is
         rendered for that alone) and left as an id after it (`forgiving`): an outcome is never lost to its presentation.
         """
@@ -272,7 +274,7 @@ class Engine:
         self,
         caller: Caller,
         load: Load,
-        changes: Changes,
+        changes: Changes[Record | None],
         attempts: tuple[Attempt, ...],
         held: IdempotencyRecord | None,
         at: Moment,
@@ -302,8 +304,8 @@ class Engine:
                 deletions.append(Write(f"{scope}/{gone}", version, None))
         told = entries.changes_of(seen, records, [*writes, *deletions])
         of_record = dict(zip(map(id, records), writes, strict=True)) if changes.events else {}
-        if told or caller.detail:
-            writes.append(write_of(scope, _audit_entry(caller, told, at), ABSENT))
+        if told or changes.detail:
+            writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
         if changes.events:
             endpoints = await self.endpoints(scope)
             for draft in changes.events:
@@ -380,7 +382,7 @@ def _trace(write: Write, row: Row | None) -> Literal["ours", "theirs", "untouche
     return "ours" if row is not None and row.body == write.body else "theirs"
 
 
-def _audit_entry(caller: Caller, told: Sequence[Change], at: Moment) -> AuditEntry:
+def _audit_entry(caller: Caller, told: Sequence[Change], detail: dict[str, Any], at: Moment) -> AuditEntry:
     return AuditEntry(
         id=at.new_id("aud"),
         created=at.now,
@@ -391,7 +393,7 @@ def _audit_entry(caller: Caller, told: Sequence[Change], at: Moment) -> AuditEnt
         hint=caller.hint,
         ip=caller.client_ip,
         request=caller.request_id,
-        detail=caller.detail,
+        detail=detail,
     )
 
 
@@ -419,12 +421,14 @@ def _event_writes(
     return writes
 
 
-def _fresh(changes: Changes) -> Seen:
+def _fresh(changes: Changes[Record | None]) -> Seen:
     """The records that a commit is about to write, for a renderer that must already see them."""
     return {record.id: (ABSENT, record) for record in (*changes.records, *changes.tasks)}
 
 
-def _after(load: Load, changes: Changes, attempts: tuple[Attempt, ...], held: IdempotencyRecord | None) -> Seen:
+def _after(
+    load: Load, changes: Changes[Record | None], attempts: tuple[Attempt, ...], held: IdempotencyRecord | None
+) -> Seen:
     """What is known of the scope's records once the commit is durable."""
     after = dict(load.seen)
     for record in (*changes.records, *attempts):

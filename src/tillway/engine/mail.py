@@ -13,7 +13,7 @@ from tillway.domain.customer import Customer
 from tillway.domain.mail import Delayed, EmailTask, Handed, Posted, Rejected, count_try
 from tillway.domain.money import minor_to_major
 from tillway.domain.payout import Payout
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import NO_CHANGES, Changes, Moment
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
 from tillway.store.port import Row
@@ -40,18 +40,18 @@ class Mail:
         caller = Caller.system(scope_of(scope_key), "send an e-mail")
         message: EmailMessage | None = None
 
-        async def begin(load: Load, at: Moment) -> Changes:
+        async def begin(load: Load, at: Moment) -> Changes[None]:
             nonlocal message
             message = None
             task = await load.maybe(EmailTask, id)
             if task is None:
-                return Changes()
+                return NO_CHANGES
             moved = count_try(task, at)
             if moved is None:
                 log.error("an e-mail was given up: no mail server took it", extra={"task": id, "payout": task.payout})
-                return Changes(deletes=(id,))
+                return Changes(result=None, deletes=(id,))
             message = await self._message(load, task)
-            return Changes(tasks=(moved,)) if message is not None else Changes(deletes=(id,))
+            return Changes(result=None, tasks=(moved,)) if message is not None else Changes(result=None, deletes=(id,))
 
         await self.engine.run(caller, begin)
         if message is None:
@@ -68,8 +68,8 @@ class Mail:
             case _:
                 assert_never(posted)
 
-        async def forget(load: Load, at: Moment) -> Changes:
-            return Changes(deletes=(id,))
+        async def forget(load: Load, at: Moment) -> Changes[None]:
+            return Changes(result=None, deletes=(id,))
 
         await self.engine.run(caller, forget)
 

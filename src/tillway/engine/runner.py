@@ -249,8 +249,8 @@ class Runner:
                 log.warning("a notice could not be checked", extra={"task": row.key, "why": str(undecided)})
                 return
 
-        async def forget(load: Load, at: Moment) -> Changes:
-            return Changes(deletes=(id,))
+        async def forget(load: Load, at: Moment) -> Changes[None]:
+            return Changes(result=None, deletes=(id,))
 
         await self.engine.run(Caller.system(scope), forget)
 

@@ -20,7 +20,7 @@ from tillway.domain.outcome import Declined, Outcome, Succeeded
 from tillway.domain.payment_intent import PaymentIntent, Terms
 from tillway.domain.payment_method import PaymentMethod, gone
 from tillway.domain.payout import Payout
-from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refund import Refund
 from tillway.engine.caller import Settings
 from tillway.engine.core import Load
@@ -42,11 +42,11 @@ class Settler(msgspec.Struct, frozen=True):
     """`settle` books an outcome. `take_back` books a decline that a provider sends after it had said yes; None where
     no provider does that."""
 
-    settle: Callable[[Settling], Awaitable[Changes]]
-    take_back: Callable[[Load, str, Declined, Moment, Settings], Awaitable[Changes]] | None = None
+    settle: Callable[[Settling], Awaitable[Changes[Record | None]]]
+    take_back: Callable[[Load, str, Declined, Moment, Settings], Awaitable[Changes[Record | None]]] | None = None
 
 
-async def _settle_payment(given: Settling) -> Changes:
+async def _settle_payment(given: Settling) -> Changes[Record | None]:
     load, attempt, outcome, at = given.load, given.attempt, given.outcome, given.at
     payment = await load.get(PaymentIntent, attempt.subject)
     charge = await charge_of(load, payment, attempt)
@@ -69,16 +69,14 @@ async def _settle_payment(given: Settling) -> Changes:
         changes = changes.then(payment_intent.kept(payment, method, customer, outcome))
     if isinstance(outcome, Declined) and failure(outcome).code in REVOKED_BY and changes.records:
         changes = (await revoke_mandate(load, charge)).then(changes)
-    if attempt.shows == "charge":
-        changes = payment_intent.as_charge(changes, charge)
     if payment.order is not None and attempt.id in changes.deletes:
         waiting = await load.maybe(OrderTask, task_id(payment.order))
         woken = () if waiting is None else (wake(waiting, at),)
         changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *woken))
-    return changes
+    return payment_intent.as_charge(changes, charge) if attempt.shows == "charge" else changes
 
 
-async def _settle_refund(given: Settling) -> Changes:
+async def _settle_refund(given: Settling) -> Changes[Record | None]:
     owed = await given.load.get(Refund, given.attempt.subject)
     charge = await given.load.get(Charge, owed.charge)
     return refund.settle(
@@ -86,22 +84,26 @@ async def _settle_refund(given: Settling) -> Changes:
     )
 
 
-async def _take_refund_back(load: Load, id: str, declined: Declined, at: Moment, settings: Settings) -> Changes:
+async def _take_refund_back(
+    load: Load, id: str, declined: Declined, at: Moment, settings: Settings
+) -> Changes[Record | None]:
     owed = await load.get(Refund, id)
     return refund.fail(owed, await load.get(Charge, owed.charge), declined, at)
 
 
-async def _settle_payout(given: Settling) -> Changes:
+async def _settle_payout(given: Settling) -> Changes[Record | None]:
     sent_out = await given.load.get(Payout, given.attempt.subject)
     changes = payout.settle(sent_out, given.attempt, given.outcome, given.at, first_ask_seconds=given.first_ask_seconds)
     return _announce(changes, given.at, given.settings)
 
 
-async def _take_payout_back(load: Load, id: str, declined: Declined, at: Moment, settings: Settings) -> Changes:
+async def _take_payout_back(
+    load: Load, id: str, declined: Declined, at: Moment, settings: Settings
+) -> Changes[Record | None]:
     return _announce(payout.fail(await load.get(Payout, id), declined, at), at, settings)
 
 
-def _announce(changes: Changes, at: Moment, settings: Settings) -> Changes:
+def _announce(changes: Changes[Record | None], at: Moment, settings: Settings) -> Changes[Record | None]:
     """Add an e-mail to the customer of a disbursement, where the installation has a mail server."""
     return announced(changes, at) if settings.mails_customers else changes
 
@@ -131,8 +133,8 @@ async def charge_of(load: Load, payment: PaymentIntent, attempt: Attempt) -> Cha
     return await load.maybe(Charge, own) if attempt.shows == "charge" or payment.latest_charge == own else None
 
 
-async def revoke_mandate(load: Load, charge: Charge | None) -> Changes:
+async def revoke_mandate(load: Load, charge: Charge | None) -> Changes[Record | None]:
     """End the mandate behind a debit; no changes where the charge has none."""
     if charge is None or charge.mandate is None:
-        return Changes()
+        return NO_CHANGES
     return revoked(await load.get(Mandate, charge.mandate))

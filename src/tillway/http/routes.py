@@ -53,7 +53,7 @@ class Plain(msgspec.Struct):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Answer = Done | Record | Page | Plain | dict[str, Any]
+Answer = Done[Record | None] | Record | Page | Plain | dict[str, Any]
 Handler = Callable[[Call], Awaitable[Answer]]
 
 

@@ -9,7 +9,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, Token
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
@@ -18,13 +18,13 @@ from tillway.engine.platform import Platform
 from tillway.operations.payment_intents import existing_method, fields_of, picked, redeemed, take_code
 
 
-async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done:
+async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done[Record | None]:
     """A payment behind the scenes (`dpi_`), confirmed at once; the caller is shown its charge."""
     secret = random_text(24)
     cvc: list[str] = []
     terms = msgspec.structs.replace(await platform.attempts.terms(caller.scope), shows="charge")
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Record | None]:
         method, made = await _source(platform, load, params, at)
         fields = fields_of(params)
         fields |= {
@@ -35,18 +35,16 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
             "source_api": caller.source_api,
         }
         created = payment_intent.create(fields, at, secret=secret, prefix="dpi")
-        payment = created.result
-        assert isinstance(payment, PaymentIntent)
-        begun = payment_intent.confirm(payment, method, terms, at, idem=caller.idem)
-        if begun.refusal is not None:
-            begun = payment_intent.as_charge(begun, None)
+        begun = payment_intent.confirm(created.result, method, terms, at, idem=caller.idem)
         await take_code(platform, load, method, made, begun, at, cvc)
-        return made.then(created).then(begun)
+        return made.then(created).then(payment_intent.as_charge(begun, None))
 
     return await platform.attempts.operate(caller, work, cvc)
 
 
-async def _source(platform: Platform, load: Load, params: dict[str, Any], at: Moment) -> tuple[PaymentMethod, Changes]:
+async def _source(
+    platform: Platform, load: Load, params: dict[str, Any], at: Moment
+) -> tuple[PaymentMethod, Changes[None]]:
     """What pays: a token, a test token, raw card data, one of the customer's cards, or the customer's default."""
     source = params.get("source") or params.get("card")
     owner = params.get("customer")
@@ -65,7 +63,7 @@ async def _source(platform: Platform, load: Load, params: dict[str, Any], at: Mo
                 raise Refused("parameter_missing", f"Missing required param: source[{name}].", param=f"source[{name}]")
         facts, sealed = platform.cards.take_in(load.scope_key, source, {}, at, param="source")
         method = PaymentMethod(id=at.new_id("card"), created=at.now, card=facts, billing_details=_name_field(source))
-        return method, Changes(records=(method, *sealed))
+        return method, Changes(result=None, records=(method, *sealed))
     if source.startswith("tok_") and platform.cards.of_alias(load.scope_key, source, at) is None:
         return await redeemed(load, await load.get(Token, source, "source", "token"), at)
     method, made = await existing_method(platform, load, source, at, param="source")
@@ -84,8 +82,8 @@ def _name_field(source: dict[str, Any]) -> dict[str, Any]:
     return {"name": source["name"]} if source.get("name") else {}
 
 
-async def capture(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
-    async def work(load: Load, at: Moment) -> Changes:
+async def capture(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Record | None]:
+    async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         found = await load.get(Charge, id)
         if found.captured:
             raise Refused("charge_already_captured", f"Charge {id} has already been captured.")
@@ -96,7 +94,6 @@ async def capture(platform: Platform, caller: Caller, id: str, params: dict[str,
             raise Refused("capture_amount_too_large", param="amount")
         payment = await load.get(PaymentIntent, found.payment)
         renamed = charge.update(found, picked(params, *_NAMED_AT_CAPTURE))
-        assert isinstance(renamed.result, Charge)
         return renamed.then(
             payment_intent.capture(payment, renamed.result, amount, at, idem=caller.idem, shows="charge")
         )

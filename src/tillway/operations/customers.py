@@ -4,7 +4,7 @@ Whatever changes which methods a customer has writes the customer too. So a cust
 that has gone, and none is attached while its customer is being deleted.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,7 +13,7 @@ from tillway.domain import payment_method
 from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.payment_method import PaymentMethod, Token, as_card, attach, holder, new_method
-from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import ADDRESS_FIELDS, postal
@@ -22,6 +22,8 @@ from tillway.engine.platform import Platform
 from tillway.operations.payment_intents import existing_method, picked, redeemed
 from tillway.store.codec import by_customer, decode
 from tillway.store.port import prefix_end
+
+R = TypeVar("R", bound=Record)
 
 METHODS_PER_COMMIT = 4
 """Each method that goes with its customer is up to 20 writes: itself, its card, its security code, and an event with a
@@ -74,24 +76,23 @@ async def known_as(load: Load, name: str) -> Customer | None:
 
 async def find_or_create(
     load: Load, caller: Caller, name: str, at: Moment, email: str | None = None
-) -> tuple[Customer, Changes]:
-    """The customer whom the merchant calls `name`, made here where there is none: `email` is theirs then."""
+) -> Changes[Customer]:
+    """Find the customer whom the merchant calls `name`; where there is none, make one with that `email`."""
     known = await known_as(load, name)
     if known is not None:
-        return known, Changes()
+        return Changes(result=known)
     created = domain.create({"email": email, "metadata": {"customer_id": name}, "source_api": caller.source_api}, at)
-    assert isinstance(created.result, Customer)
     found = new_alias("customer", name, created.result.id, at)
-    return created.result, created.then(Changes(records=(found,), result=created.result))
+    return created.then(Changes(result=None, records=(found,)))
 
 
-async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done:
+async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done[Customer | PaymentMethod]:
     """A customer, with the payment method or card given along attached to it. A card that is declined makes none."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Customer | PaymentMethod]:
         fields = fields_of(params) | {"source_api": caller.source_api}
         given: list[PaymentMethod] = []
-        made = Changes()
+        made = NO_CHANGES
         if params.get("payment_method") is not None:
             method, new = await existing_method(platform, load, params["payment_method"], at, param="payment_method")
             given.append(method)
@@ -108,8 +109,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
             raise await _not_theirs(load, wanted)
         created = domain.create(fields, at)
         customer = created.result
-        assert isinstance(customer, Customer)
-        changes = made.then(created)
+        changes: Changes[Customer | PaymentMethod] = made.then(created)
         for method in given:
             attached = attach(method, customer)
             if attached.refusal is not None:
@@ -120,10 +120,10 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
     return await platform.engine.run(caller, work)
 
 
-async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Customer | PaymentMethod]:
     """Change a customer. A new `source` becomes the default in place of the old one, which goes."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Customer | PaymentMethod]:
         customer = await existing(load, id)
         fields = fields_of(params)
         wanted = _default_method(fields)
@@ -133,7 +133,7 @@ async def update(platform: Platform, caller: Caller, id: str, params: dict[str, 
                 raise await _not_theirs(load, wanted)
         if fields.get("default_source") is not None:
             await source_of(load, customer, fields["default_source"], "default_source")
-        changes = Changes()
+        changes: Changes[PaymentMethod | None] = NO_CHANGES
         if params.get("source") is not None:
             method, made = await _source(platform, load, params["source"], at)
             attached = attach(method, customer)
@@ -166,19 +166,19 @@ async def _not_theirs(load: Load, method: str) -> Refused:
     )
 
 
-async def delete(platform: Platform, caller: Caller, id: str) -> Done:
+async def delete(platform: Platform, caller: Caller, id: str) -> Done[Customer]:
     """Remove a customer, their payment methods and the sealed cards of those.
 
     Methods go a few a commit and the customer with the last of them: a deletion that was cut short leaves a customer
     with fewer methods, and is finished by asking again.
     """
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Customer]:
         customer = await existing(load, id)
         domain.must_have_no_credit(customer)
         partition = by_customer(load.scope_key, "pm", id)
         rows = await load.store.query("customer", partition, limit=METHODS_PER_COMMIT + 1)
-        changes = Changes()
+        changes: Changes[PaymentMethod | None] = NO_CHANGES
         for row in rows[:METHODS_PER_COMMIT]:
             method = await load.maybe(PaymentMethod, row.key.partition("/")[2])
             if method is not None and method.customer == id:
@@ -198,10 +198,10 @@ async def delete(platform: Platform, caller: Caller, id: str) -> Done:
 # Cards of the old API.
 
 
-async def add_source(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+async def add_source(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[PaymentMethod]:
     """Attach a token's card; it becomes the default where there is none. The caller is shown the card."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         customer = await existing(load, id)
         method, made = await _source(platform, load, params["source"], at)
         if params.get("metadata"):
@@ -211,8 +211,7 @@ async def add_source(platform: Platform, caller: Caller, id: str, params: dict[s
         if attached.refusal is not None:
             return attached
         after = attached.result
-        assert isinstance(after, PaymentMethod)
-        changes = made.then(attached)
+        changes: Changes[Record | None] = made.then(attached)
         if customer.default_source is None:
             changes = changes.then(domain.update(customer, {"default_source": after.id}))
         return _with_result(changes, as_card(after))
@@ -220,8 +219,10 @@ async def add_source(platform: Platform, caller: Caller, id: str, params: dict[s
     return await platform.engine.run(caller, work)
 
 
-async def update_source(platform: Platform, caller: Caller, customer: str, id: str, params: dict[str, Any]) -> Done:
-    async def work(load: Load, at: Moment) -> Changes:
+async def update_source(
+    platform: Platform, caller: Caller, customer: str, id: str, params: dict[str, Any]
+) -> Done[PaymentMethod]:
+    async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         method = await source_of(load, await existing(load, customer), id)
         fields: dict[str, Any] = picked(params, "exp_month", "exp_year", "metadata")
         moved = {name: params[field] for field, name in ADDRESS_FIELDS if field in params}
@@ -231,17 +232,15 @@ async def update_source(platform: Platform, caller: Caller, customer: str, id: s
             "address": {name: value for name, value in address.items() if value is not None} or None,
         }
         changes = payment_method.update(method, fields, at.now)
-        after = changes.result
-        assert isinstance(after, PaymentMethod)
-        return _with_result(changes, as_card(after))
+        return _with_result(changes, as_card(changes.result))
 
     return await platform.engine.run(caller, work)
 
 
-async def delete_source(platform: Platform, caller: Caller, customer: str, id: str) -> Done:
+async def delete_source(platform: Platform, caller: Caller, customer: str, id: str) -> Done[PaymentMethod]:
     """Remove a card; the most recent of the others becomes the default where it was that."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         return await _release(load, await source_of(load, await existing(load, customer), id))
 
     return await platform.engine.run(caller, work)
@@ -275,13 +274,13 @@ async def sources_of(load: Load, customer: str, limit: int) -> list[PaymentMetho
 
 async def _source(
     platform: Platform, load: Load, given: str | dict[str, Any], at: Moment
-) -> tuple[PaymentMethod, Changes]:
+) -> tuple[PaymentMethod, Changes[None]]:
     """The card behind a token, a test token or raw card data, and what has to be written for it to exist."""
     if isinstance(given, dict):
         address = postal(given)
         facts, sealed = platform.cards.take_in(load.scope_key, given, address, at, param="source")
         method = new_method(facts, {"billing_details": holder(given.get("name"), address)}, at, prefix="card")
-        return method, Changes(records=(method, *sealed))
+        return method, Changes(result=None, records=(method, *sealed))
     if not given.startswith("tok_"):
         remedy = ""
         if given.startswith("pm_"):
@@ -290,17 +289,17 @@ async def _source(
     facts_of_alias = platform.cards.of_alias(load.scope_key, given, at)
     if facts_of_alias is not None:
         method = new_method(facts_of_alias, {}, at, prefix="card")
-        return method, Changes(records=(method,))
+        return method, Changes(result=None, records=(method,))
     return await redeemed(load, await load.get(Token, given, "source", "token"), at)
 
 
 # Payment methods.
 
 
-async def attach_method(platform: Platform, caller: Caller, id: str, customer: str) -> Done:
+async def attach_method(platform: Platform, caller: Caller, id: str, customer: str) -> Done[PaymentMethod]:
     """Attach a payment method, or a new one of a public test card. A card that is declined is not made."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         owner = await existing(load, customer, "customer")
         method, made = await existing_method(platform, load, id, at, param="payment_method")
         attached = attach(method, owner)
@@ -309,14 +308,14 @@ async def attach_method(platform: Platform, caller: Caller, id: str, customer: s
     return await platform.engine.run(caller, work)
 
 
-async def detach_method(platform: Platform, caller: Caller, id: str) -> Done:
-    async def work(load: Load, at: Moment) -> Changes:
+async def detach_method(platform: Platform, caller: Caller, id: str) -> Done[PaymentMethod]:
+    async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         return await _release(load, await load.get(PaymentMethod, id, "payment_method"))
 
     return await platform.engine.run(caller, work)
 
 
-async def _release(load: Load, method: PaymentMethod) -> Changes:
+async def _release(load: Load, method: PaymentMethod) -> Changes[PaymentMethod]:
     """A method without its customer, and the customer without it."""
     detached = payment_method.detach(method)
     customer = await load.maybe(Customer, method.customer)
@@ -326,9 +325,9 @@ async def _release(load: Load, method: PaymentMethod) -> Changes:
     if customer.default_source == method.id:
         others = [other for other in await sources_of(load, customer.id, 2) if other.id != method.id]
     lost = domain.lose_method(customer, method.id, next_source=others[0].id if others else None)
-    assert detached.result is not None
     return _with_result(detached.then(lost), detached.result)
 
 
-def _with_result(changes: Changes, record: Record) -> Changes:
-    return msgspec.structs.replace(changes, result=record)
+def _with_result(changes: Changes[Record | None], record: R) -> Changes[R]:
+    """The same changes, with `record` as their result."""
+    return changes.then(Changes(result=record))

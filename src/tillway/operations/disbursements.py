@@ -19,19 +19,19 @@ LATER_MAX = 1000
 """Disbursements to one customer in one millisecond: each is called a millisecond later than the one before."""
 
 
-async def create_customer(platform: Platform, caller: Caller, name: str, email: str) -> Done:
+async def create_customer(platform: Platform, caller: Caller, name: str, email: str) -> Done[NamedCustomer]:
     """The customer that the merchant calls `name`, made where there is none; a repeat finds them.
 
     Refused where there is one with another e-mail address: money goes to that address, so a mere repeat of the call
     must not move it. `POST /v1/customers/{id}` changes it.
     """
 
-    async def work(load: Load, at: Moment) -> Changes:
-        customer, changes = await customers.find_or_create(load, caller, name, at, email)
+    async def work(load: Load, at: Moment) -> Changes[NamedCustomer]:
+        changes = await customers.find_or_create(load, caller, name, at, email)
+        customer = changes.result
         if customer.email is None:
             # One who came by another door, with an order for instance, gets their address here.
             changes = domain.update(customer, {"email": email})
-            assert isinstance(changes.result, Customer)
             customer = changes.result
         elif customer.email.lower() != email.lower():
             raise Refused(
@@ -55,11 +55,11 @@ async def find_customer(load: Load, name: str) -> Customer:
 
 async def create(
     platform: Platform, caller: Caller, *, name: str, email: str, amount_minor: int, currency: str
-) -> Done:
+) -> Done[Payout]:
     """Accept a disbursement: one commit, in which nobody is asked; the runner sends it. The result is the payout."""
     connection = await _connection(platform, caller)
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Payout]:
         customer = await find_customer(load, name)
         recipient = recipient_of(customer, email)
         alias = await _instant(load, customer, at)
@@ -81,9 +81,8 @@ async def create(
             suffix=at.new_suffix(),
             at=at,
         )
-        assert changes.result is not None
         taken = new_alias(_kind(customer), alias, changes.result.id, at)
-        return changes.then(Changes(records=(taken,)))
+        return changes.then(Changes(result=None, records=(taken,)))
 
     return await platform.engine.run(caller, work)
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from tillway.domain import external_account as domain
 from tillway.domain.account import SYSTEM, Account
-from tillway.domain.external_account import ACCOUNTS_MAX, ExternalAccount
+from tillway.domain.external_account import ACCOUNTS_MAX, DeletedAccount, ExternalAccount
 from tillway.domain.payment_method import Token, redeem
 from tillway.domain.payout import PayoutGuard, guard_id, move_guard
-from tillway.domain.record import Changes, Moment, changed
+from tillway.domain.record import NO_CHANGES, Changes, Moment, changed
 from tillway.domain.refusal import Refused
 from tillway.engine import recipients
 from tillway.engine.caller import Caller
@@ -31,24 +31,26 @@ async def accounts_of(load: Load) -> list[ExternalAccount]:
     return found
 
 
-async def create(platform: Platform, caller: Caller, given: dict[str, Any] | str, params: dict[str, Any]) -> Done:
+async def create(
+    platform: Platform, caller: Caller, given: dict[str, Any] | str, params: dict[str, Any]
+) -> Done[ExternalAccount]:
     """Keep an external account. `given` is a card's token, or a bank account, card or e-mail address itself."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[ExternalAccount]:
         account, made = await _build_account(platform, load, given, await _currency(platform, caller, given), at)
         account = changed(account, picked(params, "metadata"))
         guard = await load.maybe(PayoutGuard, guard_id(account.currency))
         others = await accounts_of(load)
         kept = domain.create(account, others, default=params.get("default_for_currency"), at=at)
-        return made.then(kept).then(_with_guard(guard, account.currency, at, kept))
+        return made.then(kept).then(_with_guard(guard, account.currency, at))
 
     return await platform.engine.run(caller, work)
 
 
-async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[ExternalAccount]:
     """Change the holder's name and type, the metadata, or which account is its currency's default."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[ExternalAccount]:
         account = await load.get(ExternalAccount, id, noun="external account")
         guard = await load.maybe(PayoutGuard, guard_id(account.currency))
         fields = {
@@ -63,23 +65,23 @@ async def update(platform: Platform, caller: Caller, id: str, params: dict[str, 
             for value in picked(params, given).values()
         }
         changes = domain.update(account, await accounts_of(load), fields, default=params.get("default_for_currency"))
-        return changes.then(_with_guard(guard, account.currency, at, changes)) if changes.records else changes
+        return changes.then(_with_guard(guard, account.currency, at)) if changes.records else changes
 
     return await platform.engine.run(caller, work)
 
 
-async def delete(platform: Platform, caller: Caller, id: str) -> Done:
-    async def work(load: Load, at: Moment) -> Changes:
+async def delete(platform: Platform, caller: Caller, id: str) -> Done[DeletedAccount]:
+    async def work(load: Load, at: Moment) -> Changes[DeletedAccount]:
         account = await load.get(ExternalAccount, id, noun="external account")
         guard = await load.maybe(PayoutGuard, guard_id(account.currency))
         changes = domain.delete(account, await accounts_of(load))
-        return changes.then(_with_guard(guard, account.currency, at, changes))
+        return changes.then(_with_guard(guard, account.currency, at))
 
     return await platform.engine.run(caller, work)
 
 
-def _with_guard(guard: PayoutGuard | None, currency: str, at: Moment, changes: Changes) -> Changes:
-    return Changes(result=changes.result, records=(move_guard(guard, currency, at),))
+def _with_guard(guard: PayoutGuard | None, currency: str, at: Moment) -> Changes[None]:
+    return Changes(result=None, records=(move_guard(guard, currency, at),))
 
 
 async def _currency(platform: Platform, caller: Caller, given: dict[str, Any] | str) -> str:
@@ -93,7 +95,7 @@ async def _currency(platform: Platform, caller: Caller, given: dict[str, Any] | 
 
 async def _build_account(
     platform: Platform, load: Load, given: dict[str, Any] | str, currency: str, at: Moment
-) -> tuple[ExternalAccount, Changes]:
+) -> tuple[ExternalAccount, Changes[None]]:
     """The account that `given` stands for, and what has to be written besides it."""
     scope_key = load.scope_key
     if isinstance(given, str):
@@ -112,24 +114,24 @@ async def _build_account(
                 email=given["email"],
                 holder_name=given.get("account_holder_name"),
             )
-            return account, Changes()
-    return account, Changes(records=(sealed,))
+            return account, NO_CHANGES
+    return account, Changes(result=None, records=(sealed,))
 
 
 async def _of_token(
     platform: Platform, load: Load, id: str, currency: str, at: Moment
-) -> tuple[ExternalAccount, Changes]:
+) -> tuple[ExternalAccount, Changes[None]]:
     """The card behind a token, which is used up by that; a public test token never is."""
     facts = platform.cards.of_alias(load.scope_key, id, at) if id.startswith("tok_") else None
     if facts is not None:
         token = Token(id=id, created=at.now, card=facts, card_id=f"card_{id.removeprefix('tok_')}")
         account, sealed = await recipients.card_of_token(platform.cards, load.scope_key, token, currency, at)
-        return account, Changes(records=(sealed,))
+        return account, Changes(result=None, records=(sealed,))
     token = await load.get(Token, id, "external_account", "token")
     used, _ = redeem(token, at)
     account, sealed = await recipients.card_of_token(platform.cards, load.scope_key, token, currency, at)
     gone = tuple(name for name in (token.card.vault, token.card.cvc) if name is not None)
-    return account, Changes(records=(used, sealed), deletes=gone)
+    return account, Changes(result=None, records=(used, sealed), deletes=gone)
 
 
 def refuse_other(caller: Caller, account: str) -> None:

@@ -14,7 +14,7 @@ from tillway.domain.cards import check_form
 from tillway.domain.gateway_payment import GatewayPayment, gateway_payment_id
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import new_method
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
@@ -33,14 +33,14 @@ class _UnderWay(Exception):
 
 async def make(
     platform: Platform, caller: Caller, number: str, *, card: dict[str, Any], amount_minor: int, currency: str
-) -> Done:
+) -> Done[Record | None]:
     """Take the payment of that number by `card`, or find what became of it. The result is the payment.
 
     `card` has number, exp_month, exp_year, cvc, name and address (one line of text); only its form is checked.
     """
     secret, cvc = random_text(24), list[str]()
 
-    async def begin(load: Load, at: Moment) -> Changes:
+    async def begin(load: Load, at: Moment) -> Changes[PaymentIntent]:
         created = await find(load, number, at.now)
         if created.payment is not None:
             known = await load.get(PaymentIntent, created.payment)
@@ -58,9 +58,8 @@ async def make(
             "off_session": True,
             "source_api": caller.source_api,
         }
-        made = Changes(records=(method, *sealed)).then(payment_intent.create(fields, at, secret=secret))
+        made = Changes(result=None, records=(method, *sealed)).then(payment_intent.create(fields, at, secret=secret))
         payment = made.result
-        assert isinstance(payment, PaymentIntent)
         made = made.then(gateway_payment.make(created, payment))
         terms = await platform.attempts.terms(caller.scope)
         begun = payment_intent.confirm(payment, method, terms, at, idem=caller.idem)
@@ -72,7 +71,7 @@ async def make(
     except _UnderWay:
         await _see_through(platform, caller, number)
 
-    async def look(load: Load, at: Moment) -> Changes:
+    async def look(load: Load, at: Moment) -> Changes[PaymentIntent]:
         created = await find(load, number, at.now)
         return Changes(result=await load.get(PaymentIntent, created.payment or ""))
 

@@ -28,7 +28,7 @@ from tillway.domain.order import HANDLER, MEANS, Failure, Line, Order, OrderTask
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.product import Product
-from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
 from tillway.domain.workflow import StepFailed
@@ -63,7 +63,7 @@ R = TypeVar("R", bound=Record)
 # What a merchant asks for.
 
 
-async def create(platform: Platform, caller: Caller, given: dict[str, Any], *, tasked: bool = True) -> Done:
+async def create(platform: Platform, caller: Caller, given: dict[str, Any], *, tasked: bool = True) -> Done[Order]:
     """The order of that `order_id`: the one that exists, else a new one, which its task carries from here on.
 
     `given` holds the contract's fields, its `lines` and lower-case currency already read. Refused: a token or account
@@ -71,30 +71,31 @@ async def create(platform: Platform, caller: Caller, given: dict[str, Any], *, t
     """
     _courier(platform, caller.scope)
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Order]:
         existing = await _find_named(load, Order, "order", given["order_id"])
         if existing is not None:
             return Changes(result=existing)
-        customer, made = await customers.find_or_create(load, caller, given["user_id"], at)
+        made = await customers.find_or_create(load, caller, given["user_id"], at)
         means, method_made = await _means(platform, load, given, at)
         fields = {
             "order_id": given["order_id"],
             "user_id": given["user_id"],
-            "customer": customer.id,
+            "customer": made.result.id,
             "currency": given["currency"],
             "lines": given["lines"],
             "means": given["payment"]["type"],
             "method": means.id,
         }
         created = domain.create(fields, at, tasked=tasked)
-        assert created.result is not None
         alias = new_alias("order", given["order_id"], created.result.id, at)
-        return made.then(method_made).then(Changes(records=(alias,))).then(created)
+        return made.then(method_made).then(Changes(result=None, records=(alias,))).then(created)
 
     return await platform.engine.run(caller, work)
 
 
-async def _means(platform: Platform, load: Load, given: dict[str, Any], at: Moment) -> tuple[PaymentMethod, Changes]:
+async def _means(
+    platform: Platform, load: Load, given: dict[str, Any], at: Moment
+) -> tuple[PaymentMethod, Changes[None]]:
     """The payment method that the order's `payment` describes."""
     payment = given["payment"]
     means = MEANS[payment["type"]]
@@ -117,27 +118,27 @@ async def find(load: Load, order_id: str) -> Order:
     return found
 
 
-async def put_product(platform: Platform, caller: Caller, product_id: str, fields: dict[str, Any]) -> Done:
+async def put_product(platform: Platform, caller: Caller, product_id: str, fields: dict[str, Any]) -> Done[Product]:
     """The product as the merchant describes it now. `fields` are those of `product.put`."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Product]:
         existing = await _find_named(load, Product, "product", product_id)
         changes = product.put(existing, product_id=product_id, at=at, **fields)
         if existing is not None:
             return changes
-        assert changes.result is not None
-        return changes.then(Changes(records=(new_alias("product", product_id, changes.result.id, at),)))
+        return changes.then(Changes(result=None, records=(new_alias("product", product_id, changes.result.id, at),)))
 
     return await platform.engine.run(caller, work)
 
 
-async def put_credit(platform: Platform, caller: Caller, user_id: str, amount_minor: int, currency: str) -> Done:
+async def put_credit(
+    platform: Platform, caller: Caller, user_id: str, amount_minor: int, currency: str
+) -> Done[NamedCustomer]:
     """The user with that much stored credit. The difference to what they had is a movement of its own."""
 
-    async def work(load: Load, at: Moment) -> Changes:
-        customer, made = await customers.find_or_create(load, caller, user_id, at)
-        changes = made.then(stored_credit.set_in(customer, amount_minor, currency, at))
-        assert isinstance(changes.result, Customer)
+    async def work(load: Load, at: Moment) -> Changes[NamedCustomer]:
+        made = await customers.find_or_create(load, caller, user_id, at)
+        changes = made.then(stored_credit.set_in(made.result, amount_minor, currency, at))
         return changes.then(Changes(result=NamedCustomer.of(user_id, changes.result)))
 
     return await platform.engine.run(caller, work)
@@ -184,10 +185,10 @@ async def run_step(
 
 
 async def _catch(platform: Platform, caller: Caller, order_id: str, failure: Failure) -> None:
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[None]:
         order = await load.get(Order, order_id)
         after = domain.go_to_handler(order, failure, at)
-        return Changes(records=(after,) if after is not order else ())
+        return Changes(result=None, records=(after,) if after is not order else ())
 
     await platform.engine.run(caller, work)
 
@@ -196,7 +197,7 @@ async def _check_stock(platform: Platform, caller: Caller, order_id: str) -> Ord
     """All products or none, in one commit: whoever is slower finds what is left."""
     counts = await _counts(platform, caller, order_id)
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Order]:
         products = await _products(load, counts)
         order = await load.get(Order, order_id)
         if domain.to_do(order, "check_stock") is not None:
@@ -208,7 +209,7 @@ async def _check_stock(platform: Platform, caller: Caller, order_id: str) -> Ord
             raise StepFailed("OutOfStock", f"Not enough left of: {', '.join(short)}")
         held = product.reserve(_existing(products), order.counts)
         done = domain.complete_step(order, "check_stock", {"reserved": order.counts}, at, stock="reserved")
-        return done.then(Changes(records=held))
+        return done.then(Changes(result=None, records=held))
 
     async with _turn(platform.engine, caller.scope_key, counts):
         return _order(await platform.engine.run(caller, work))
@@ -220,17 +221,16 @@ async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Or
     cvc: list[str] = []
     secret = random_text(24)
 
-    async def begin(load: Load, at: Moment) -> Changes:
+    async def begin(load: Load, at: Moment) -> Changes[Order]:
         order = await load.get(Order, order_id)
         if domain.to_do(order, "take_payment") is not None:
             return Changes(result=order)
         terms = await platform.attempts.terms(caller.scope, error_on_action=True)
         method = await load.get(PaymentMethod, order.method)
-        made = Changes()
+        made: Changes[PaymentIntent | None] = NO_CHANGES
         if order.payment is None:
-            made = payment_intent.create(domain.payment_fields(order, method.type), at, secret=secret)
-            payment = made.result
-            assert isinstance(payment, PaymentIntent)
+            made = created = payment_intent.create(domain.payment_fields(order, method.type), at, secret=secret)
+            payment = created.result
         else:
             payment = await load.get(PaymentIntent, order.payment)
             if not domain.may_try_again(payment):
@@ -243,11 +243,11 @@ async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Or
             terms = msgspec.structs.replace(terms, mandate=mandate, any_currency=True)
         customer = await load.maybe(Customer, order.customer)
         begun = payment_intent.confirm(payment, method, terms, at, customer=customer)
-        await take_code(platform, load, method, Changes(), begun, at, cvc)
+        await take_code(platform, load, method, NO_CHANGES, begun, at, cvc)
         noted = msgspec.structs.replace(order, payment=payment.id)
         return made.then(begun).then(Changes(result=noted, records=(noted,)))
 
-    async def finish(load: Load, at: Moment) -> Changes:
+    async def finish(load: Load, at: Moment) -> Changes[Order]:
         order = await load.get(Order, order_id)
         if domain.to_do(order, "take_payment") is not None:
             return Changes(result=order)
@@ -280,7 +280,7 @@ async def _arrange_delivery(platform: Platform, caller: Caller, order_id: str) -
 
     answers = await asyncio.gather(*(ask(number, line) for number, line in enumerate(order.lines, 1)))
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Order]:
         current = await load.get(Order, order_id)
         if domain.to_do(current, "arrange_delivery") is not None:
             return Changes(result=current)
@@ -315,7 +315,7 @@ async def _arrange(courier: Courier, consignment: Consignment) -> Arranged | Und
 async def _place_order(platform: Platform, caller: Caller, order_id: str) -> Order:
     counts = await _counts(platform, caller, order_id)
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Order]:
         products = await _products(load, counts)
         order = await load.get(Order, order_id)
         if domain.to_do(order, "place_order") is not None:
@@ -328,7 +328,7 @@ async def _place_order(platform: Platform, caller: Caller, order_id: str) -> Ord
         done = domain.complete_step(
             order, "place_order", {"total": order.total_minor, "currency": order.currency}, at, stock="sold"
         )
-        return done.then(Changes(records=sold))
+        return done.then(Changes(result=None, records=sold))
 
     async with _turn(platform.engine, caller.scope_key, counts):
         return _order(await platform.engine.run(caller, work))
@@ -342,11 +342,11 @@ async def _handle_failure(platform: Platform, caller: Caller, order_id: str) -> 
     async with _turn(platform.engine, caller.scope_key, order.counts):
         await platform.engine.run(caller, _releasing(order_id, order.counts))
 
-    async def end(load: Load, at: Moment) -> Changes:
+    async def end(load: Load, at: Moment) -> Changes[Order]:
         order = await load.get(Order, order_id)
         if domain.to_do(order, HANDLER) is not None:
             return Changes(result=order)
-        undone = Changes()
+        undone: Changes[refund.Refund | PaymentIntent | None] = NO_CHANGES
         payment = await load.maybe(PaymentIntent, order.payment)
         if payment is not None:
             undone = await _give_back(load, order, payment, at)
@@ -365,24 +365,26 @@ async def _handle_failure(platform: Platform, caller: Caller, order_id: str) -> 
     return await platform.engine.load(caller.scope_key).get(Order, order_id)
 
 
-def _releasing(order_id: str, counts: dict[str, int]) -> Work:
-    async def work(load: Load, at: Moment) -> Changes:
+def _releasing(order_id: str, counts: dict[str, int]) -> Work[None]:
+    async def work(load: Load, at: Moment) -> Changes[None]:
         products = await _products(load, counts)
         order = await load.get(Order, order_id)
         if order.state != HANDLER or order.stock != "reserved":
-            return Changes()
+            return NO_CHANGES
         freed = product.release(_existing(products), counts)
-        return Changes(records=(msgspec.structs.replace(order, stock="released"), *freed))
+        return Changes(result=None, records=(msgspec.structs.replace(order, stock="released"), *freed))
 
     return work
 
 
-async def _give_back(load: Load, order: Order, payment: PaymentIntent, at: Moment) -> Changes:
+async def _give_back(
+    load: Load, order: Order, payment: PaymentIntent, at: Moment
+) -> Changes[refund.Refund | PaymentIntent | None]:
     """The payment of a failed order, cancelled, voided or refunded. Nothing where there is nothing to give back."""
     charge = await load.maybe(Charge, payment.latest_charge)
     match payment.status:
         case "canceled":
-            return Changes()
+            return NO_CHANGES
         case "processing":
             raise StepFailed("PaymentProcessing", "What came of the payment has to be known before it is given back.")
         case "succeeded":
@@ -396,7 +398,7 @@ async def _give_back(load: Load, order: Order, payment: PaymentIntent, at: Momen
                 if refused.code not in ("charge_already_refunded", "charge_disputed", "charge_not_refundable"):
                     raise
                 log.warning("an order's payment cannot be refunded", extra={"order": order.id, "why": refused.code})
-                return Changes()
+                return NO_CHANGES
         case "requires_payment_method" | "requires_confirmation" | "requires_action" | "requires_capture":
             return payment_intent.cancel(payment, charge, "abandoned", at)
         case _:
@@ -481,7 +483,7 @@ def _courier(platform: Platform, scope: Scope) -> Courier:
     return courier
 
 
-def _order(done: Done) -> Order:
+def _order(done: Done[Order]) -> Order:
     assert isinstance(done.record, Order)
     return done.record
 
@@ -500,7 +502,7 @@ async def carry(platform: Platform, row: Row) -> None:
     for _ in range(STEPS_MAX):
         order = await platform.engine.load(scope_key).get(Order, task.order)
         if order.ended:
-            await platform.engine.run(caller, _forget_bank_details(id))
+            await platform.engine.run(caller, _delete_task(id))
             return
         try:
             await run_step(platform, caller, order.id, order.state)
@@ -522,7 +524,7 @@ async def carry(platform: Platform, row: Row) -> None:
 async def _note_failure(platform: Platform, caller: Caller, order_id: str, step: str, problem: Failure) -> bool:
     """Note that the step failed: whether it is tried again later, or False where the order goes on at once."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Order | None]:
         order = await load.get(Order, order_id)
         if order.state != step:
             return Changes(result=order)
@@ -531,18 +533,18 @@ async def _note_failure(platform: Platform, caller: Caller, order_id: str, step:
             return Changes(result=after, records=(after,))
         task = await load.maybe(OrderTask, domain.task_id(order_id))
         if task is None:
-            return Changes(records=(after,))
+            return Changes(result=None, records=(after,))
         payment = await load.maybe(PaymentIntent, order.payment)
         settled = problem.type == "PaymentProcessing" and payment is not None and payment.status != "processing"
         due_at_ms = at.now_ms if settled else at.now_ms + again.seconds * 1000
-        return Changes(records=(after,), tasks=(msgspec.structs.replace(task, due_at_ms=due_at_ms),))
+        return Changes(result=None, records=(after,), tasks=(msgspec.structs.replace(task, due_at_ms=due_at_ms),))
 
     done = await platform.engine.run(caller, work)
     return done.record is None
 
 
-def _forget_bank_details(task: str) -> Work:
-    async def work(load: Load, at: Moment) -> Changes:
-        return Changes(deletes=(task,))
+def _delete_task(task: str) -> Work[None]:
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        return Changes(result=None, deletes=(task,))
 
     return work

@@ -13,7 +13,7 @@ from tillway.domain.customer import Customer
 from tillway.domain.mandate import Mandate, accept
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token, new_bank_method, new_method, redeem
-from tillway.domain.record import Changes, Moment, Record, changed
+from tillway.domain.record import NO_CHANGES, Changes, Moment, Record, changed
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
@@ -61,13 +61,15 @@ def picked(params: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: params[name] for name in names if name in params}
 
 
-async def create(platform: Platform, caller: Caller, params: dict[str, Any], *, prefix: str = "pi") -> Done:
+async def create(
+    platform: Platform, caller: Caller, params: dict[str, Any], *, prefix: str = "pi"
+) -> Done[Record | None]:
     _check_create(params)
     secret = random_text(24)
     cvc: list[str] = []
     terms = await platform.attempts.terms(caller.scope) if params.get("confirm") else None
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         fields = fields_of(params)
         method, made = await find_method(platform, load, params, at)
         if method is not None:
@@ -78,7 +80,6 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any], *, 
         if terms is None:
             return changes
         payment = changes.result
-        assert isinstance(payment, PaymentIntent)
         begun = await _begin(platform, load, payment, method, made, params, terms, caller, at, cvc)
         return changes.then(begun)
 
@@ -110,10 +111,10 @@ def _check_create(params: dict[str, Any]) -> None:
         )
 
 
-async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Record | None]:
     cvc: list[str] = []
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
         client_secrets.check(caller, payment.client_secret, params.get("client_secret"))
         if caller.publishable and payment.confirmation_method == "manual":
@@ -132,14 +133,14 @@ async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str,
         fields = fields_of(params)
         if method is not None:
             fields["method"] = method.id
+        written: Changes[PaymentIntent | None] = made
         if fields:
             updated = payment_intent.update(payment, fields)
-            assert isinstance(updated.result, PaymentIntent)
-            payment, made = updated.result, made.then(updated)
+            payment, written = updated.result, made.then(updated)
         if method is None:
             method = await load.maybe(PaymentMethod, payment.method)
         terms = await platform.attempts.terms(caller.scope)
-        return made.then(await _begin(platform, load, payment, method, made, params, terms, caller, at, cvc))
+        return written.then(await _begin(platform, load, payment, method, written, params, terms, caller, at, cvc))
 
     return await platform.attempts.operate(caller, work, cvc)
 
@@ -149,13 +150,13 @@ async def _begin(
     load: Load,
     payment: PaymentIntent,
     method: PaymentMethod | None,
-    made: Changes,
+    made: Changes[Record | None],
     params: dict[str, Any],
     terms: payment_intent.Terms,
     caller: Caller,
     at: Moment,
     cvc: list[str],
-) -> Changes:
+) -> Changes[PaymentIntent]:
     """Start the confirmation of a payment that is in `load` or about to be written; `made` is what else is."""
     if "off_session" in params:
         payment = msgspec.structs.replace(payment, off_session=bool(params["off_session"]))
@@ -164,7 +165,7 @@ async def _begin(
         challenge_url=f"{platform.engine.settings.public_url}/3ds/{caller.scope_key}/{payment.id}?secret={payment.secret}",
         error_on_action=bool(params.get("error_on_requires_action")),
     )
-    permitted = Changes()
+    permitted = NO_CHANGES
     if method is not None and (method.type in DEBIT_CURRENCIES or params.get("mandate")):
         once = None if payment.future_usage else (payment.amount_minor, payment.currency)
         mandate, method, permitted = await permission(load, method, params, at, once=once)
@@ -178,7 +179,7 @@ async def _begin(
 
 async def permission(
     load: Load, method: PaymentMethod, params: dict[str, Any], at: Moment, *, once: tuple[int, str] | None
-) -> tuple[str | None, PaymentMethod, Changes]:
+) -> tuple[str | None, PaymentMethod, Changes[None]]:
     """The customer's mandate to debit their account: the one that `params` names or tells of, or the one that came with
     the method when it was set up. The method has it from now on, unless it is for this payment alone (`once`); the
     changes are what has to be written for it to stand."""
@@ -192,23 +193,23 @@ async def permission(
                 "mandate_data.",
                 param="mandate",
             )
-        return known.id, method, Changes()
+        return known.id, method, NO_CHANGES
     if given is None:
         kept = await load.maybe(Mandate, method.mandate)
-        return kept.id if kept is not None and kept.status == "active" else None, method, Changes()
+        return kept.id if kept is not None and kept.status == "active" else None, method, NO_CHANGES
     new = accept(method, given, at, once=once)
     if once is not None:
-        return new.id, method, Changes(records=(new,))
+        return new.id, method, Changes(result=None, records=(new,))
     method = msgspec.structs.replace(method, mandate=new.id)
-    return new.id, method, Changes(records=(new, method))
+    return new.id, method, Changes(result=None, records=(new, method))
 
 
 async def take_code(
     platform: Platform,
     load: Load,
     method: PaymentMethod | None,
-    made: Changes,
-    begun: Changes,
+    made: Changes[Record | None],
+    begun: Changes[Record | None],
     at: Moment,
     cvc: list[str],
 ) -> None:
@@ -233,8 +234,8 @@ async def _payment(load: Load, id: str) -> PaymentIntent:
     return await load.get(PaymentIntent, id, "intent")
 
 
-async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
-    async def work(load: Load, at: Moment) -> Changes:
+async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[PaymentIntent]:
+    async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
         fields = fields_of(params)
         method, made = await find_method(platform, load, params, at)
@@ -246,7 +247,7 @@ async def update(platform: Platform, caller: Caller, id: str, params: dict[str, 
     return await platform.engine.run(caller, work)
 
 
-async def capture(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+async def capture(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Record | None]:
     if params.get("final_capture") is False:
         raise Refused(
             "connector_unsupported",
@@ -254,15 +255,14 @@ async def capture(platform: Platform, caller: Caller, id: str, params: dict[str,
             param="final_capture",
         )
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
         named = picked(params, "metadata", "statement_descriptor", "statement_descriptor_suffix")
-        before = Changes()
+        before: Changes[PaymentIntent | None] = NO_CHANGES
         if named and payment.status == "requires_capture":
-            before = payment_intent.update(payment, named)
-            assert isinstance(before.result, PaymentIntent)
-            payment = before.result
+            before = updated = payment_intent.update(payment, named)
+            payment = updated.result
         return before.then(
             payment_intent.capture(payment, charge, params.get("amount_to_capture"), at, idem=caller.idem)
         )
@@ -270,8 +270,8 @@ async def capture(platform: Platform, caller: Caller, id: str, params: dict[str,
     return await platform.attempts.operate(caller, work)
 
 
-async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
-    async def work(load: Load, at: Moment) -> Changes:
+async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Record | None]:
+    async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
         return payment_intent.cancel(payment, charge, params.get("cancellation_reason"), at, idem=caller.idem)
@@ -279,16 +279,15 @@ async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, 
     return await platform.attempts.operate(caller, work)
 
 
-async def increment(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
-    async def work(load: Load, at: Moment) -> Changes:
+async def increment(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Record | None]:
+    async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
-        before = Changes()
+        before: Changes[PaymentIntent | None] = NO_CHANGES
         named = picked(params, "metadata", "description", "statement_descriptor")
         if named:
-            before = payment_intent.update(payment, named)
-            assert isinstance(before.result, PaymentIntent)
-            payment = before.result
+            before = updated = payment_intent.update(payment, named)
+            payment = updated.result
         connector = charge.connector if charge is not None else ""
         connection = await platform.attempts.connections.named(connector, caller.scope)
         if connection is not None and "increment" not in connection.connector.capabilities.operations:
@@ -310,13 +309,13 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
     terms = await platform.attempts.terms(scope)
     cvc: list[str] = []
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await load.get(PaymentIntent, id)
         if payment.status != "requires_action":
             return Changes(result=payment)  # Somebody pressed the other button at the same time.
         method = await load.get(PaymentMethod, payment.method or "", "payment_method")
         begun = payment_intent.challenged(payment, method, terms, at, passed=passed)
-        await take_code(platform, load, method, Changes(), begun, at, cvc)
+        await take_code(platform, load, method, NO_CHANGES, begun, at, cvc)
         return begun
 
     done = await platform.attempts.operate(caller, work, cvc)
@@ -326,7 +325,7 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
 
 async def find_method(
     platform: Platform, load: Load, params: dict[str, Any], at: Moment
-) -> tuple[PaymentMethod | None, Changes]:
+) -> tuple[PaymentMethod | None, Changes[None]]:
     """The payment method that a request names or describes, and what has to be written for it to exist."""
     data = params.get("payment_method_data")
     named = params.get("payment_method")
@@ -339,36 +338,36 @@ async def find_method(
             )
         return await make_method(platform, load, data, at, param="payment_method_data")
     if named is None:
-        return None, Changes()
+        return None, NO_CHANGES
     return await existing_method(platform, load, named, at, param="payment_method")
 
 
 async def existing_method(
     platform: Platform, load: Load, named: str, at: Moment, *, param: str
-) -> tuple[PaymentMethod, Changes]:
+) -> tuple[PaymentMethod, Changes[None]]:
     """The method of that id, or the one that a token, a public test card or a public test account stands for."""
     facts = platform.cards.of_alias(load.scope_key, named, at)
     if facts is not None:
         method = new_method(facts, {}, at)
-        return method, Changes(records=(method,))
+        return method, Changes(result=None, records=(method,))
     account = platform.cards.of_account_alias(load.scope_key, named)
     if account is not None:
         method = new_bank_method(*account, {"billing_details": TEST_HOLDER}, at)
-        return method, Changes(records=(method,))
+        return method, Changes(result=None, records=(method,))
     if named.startswith("tok_"):
         token = await load.get(Token, named, param, "token")
         return await redeemed(load, token, at)
-    return await load.get(PaymentMethod, named, param), Changes()
+    return await load.get(PaymentMethod, named, param), NO_CHANGES
 
 
-async def redeemed(load: Load, token: Token, at: Moment) -> tuple[PaymentMethod, Changes]:
+async def redeemed(load: Load, token: Token, at: Moment) -> tuple[PaymentMethod, Changes[None]]:
     """The payment method of a token; its sealed card is kept from now on."""
     used, method = redeem(token, at)
     kept = []
     if method.card is not None and method.card.vault is not None:
         sealed = await load.get(SealedRecord, method.card.vault, "source", "token")
         kept.append(msgspec.structs.replace(sealed, expires_at=None))
-    return method, Changes(records=(used, method, *kept))
+    return method, Changes(result=None, records=(used, method, *kept))
 
 
 class MethodMaker(Protocol):
@@ -378,12 +377,12 @@ class MethodMaker(Protocol):
 
     async def __call__(
         self, platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
-    ) -> tuple[PaymentMethod, Changes]: ...
+    ) -> tuple[PaymentMethod, Changes[None]]: ...
 
 
 async def make_method(
     platform: Platform, load: Load, data: dict[str, Any], at: Moment, *, param: str = ""
-) -> tuple[PaymentMethod, Changes]:
+) -> tuple[PaymentMethod, Changes[None]]:
     """A new payment method from `payment_method_data` or the body of `POST /v1/payment_methods`."""
     type = data["type"]
     maker = METHOD_MAKERS.get(type)
@@ -400,7 +399,7 @@ async def make_method(
 
 async def _make_card(
     platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
-) -> tuple[PaymentMethod, Changes]:
+) -> tuple[PaymentMethod, Changes[None]]:
     card, details = data.get("card"), fields["billing_details"]
     if card is None:
         raise Refused("parameter_missing", f"Missing required param: {param}.", param=param)
@@ -408,13 +407,15 @@ async def _make_card(
         facts = platform.cards.of_alias(load.scope_key, card["token"], at)
         if facts is not None:
             method = new_method(facts, fields, at)
-            return method, Changes(records=(method,))
+            return method, Changes(result=None, records=(method,))
         token = await load.get(Token, card["token"], f"{param}[token]", "token")
         method, made = await redeemed(load, token, at)
         moved = msgspec.structs.replace(
             method, id=at.new_id("pm"), created=at.now, billing_details={**method.billing_details, **details}
         )
-        return moved, Changes(records=(*(record for record in made.records if record.id != method.id), moved))
+        return moved, Changes(
+            result=None, records=(*(record for record in made.records if record.id != method.id), moved)
+        )
     for name in ("number", "exp_month", "exp_year"):
         if card.get(name) is None:
             raise Refused("parameter_missing", f"Missing required param: {param}[{name}].", param=f"{param}[{name}]")
@@ -422,20 +423,20 @@ async def _make_card(
         load.scope_key, {**card, "name": details.get("name")}, details.get("address") or {}, at, param=param
     )
     method = new_method(facts, fields, at)
-    return method, Changes(records=(method, *sealed))
+    return method, Changes(result=None, records=(method, *sealed))
 
 
 async def _make_credit(
     platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
-) -> tuple[PaymentMethod, Changes]:
+) -> tuple[PaymentMethod, Changes[None]]:
     """Whose credit it is, the payment says."""
     method = changed(PaymentMethod(id=at.new_id("pm"), created=at.now, type=stored_credit.METHOD_TYPE), fields)
-    return method, Changes(records=(method,))
+    return method, Changes(result=None, records=(method,))
 
 
 async def _make_bank_account(
     platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
-) -> tuple[PaymentMethod, Changes]:
+) -> tuple[PaymentMethod, Changes[None]]:
     type: str = data["type"]
     needed, from_holder = _BANK_ACCOUNT[type]
     account, details = data.get(type) or {}, fields["billing_details"]
@@ -449,7 +450,7 @@ async def _make_bank_account(
             raise Refused("parameter_missing", f"Missing required param: {missing}.", param=missing)
     facts, sealed = platform.cards.take_in_account(load.scope_key, type, account, at, param=param)
     method = new_bank_method(type, facts, fields, at)
-    return method, Changes(records=(method, *sealed))
+    return method, Changes(result=None, records=(method, *sealed))
 
 
 _BANK_ACCOUNT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

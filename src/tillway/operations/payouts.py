@@ -31,7 +31,7 @@ async def create(
     funding: Funding = "balance",
     customer: str | None = None,
     recipient: Recipient | None = None,
-) -> Done:
+) -> Done[Payout]:
     """Commit a payout, its entry and the attempt that will send it. The answer is a pending payout, or a refusal.
 
     `params` hold `amount` (minor units), `currency` and what `/v1/payouts` takes besides. `funding` is the merchant's
@@ -48,7 +48,7 @@ async def create(
             "connector_unsupported", f"The connector {connection.name} cannot pay out. Configure one that can."
         )
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Payout]:
         guard = await load.maybe(PayoutGuard, payout.guard_id(currency))
         available_minor = 0
         if funding == "balance":
@@ -83,26 +83,26 @@ async def create(
         return await platform.engine.run(caller, work)
 
 
-async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
+async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Payout]:
     """Change a payout's metadata."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Payout]:
         return payout.update(await load.get(Payout, id), picked(params, "metadata"))
 
     return await platform.engine.run(caller, work)
 
 
-async def cancel(platform: Platform, caller: Caller, id: str) -> Done:
+async def cancel(platform: Platform, caller: Caller, id: str) -> Done[Payout]:
     """Call a payout back that nobody has begun to send."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Payout]:
         found = await load.get(Payout, id)
         return payout.cancel(found, await load.maybe(Attempt, found.attempt), at)
 
     return await platform.engine.run(caller, work)
 
 
-async def reverse(platform: Platform, caller: Caller, id: str) -> Done:
+async def reverse(platform: Platform, caller: Caller, id: str) -> Done[Payout]:
     """Refused: a provider sends money, and cannot fetch it back."""
     found = await platform.engine.load(caller.scope_key).get(Payout, id)
     if found.status == "pending":

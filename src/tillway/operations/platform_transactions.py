@@ -8,7 +8,7 @@ from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.cards import check_form, year_of
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, new_method
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
@@ -20,7 +20,7 @@ from tillway.operations.payment_intents import take_code
 
 async def pay(
     platform: Platform, caller: Caller, *, customer: str, card: dict[str, Any], amount_minor: int, currency: str
-) -> Done:
+) -> Done[Record | None]:
     """Take a payment by card for the customer whom the merchant calls `customer`, who is made where there is none.
 
     The result is the payment, as it ended or as far as it is known.
@@ -31,21 +31,22 @@ async def pay(
     )
     terms = await platform.attempts.terms(caller.scope)
 
-    async def work(load: Load, at: Moment) -> Changes:
-        payer, made = await customers.find_or_create(load, caller, customer, at)
+    async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
+        named = await customers.find_or_create(load, caller, customer, at)
+        payer = named.result
         year = year_of(card["exp_year"], at.now)
         objection = platform_transaction.objection(card["number"], card["exp_month"], year, at.now)
         if objection is None:
             facts, sealed = platform.cards.take_in(load.scope_key, card, {}, at, check=check_form)
             method = new_method(facts, {"source_api": caller.source_api}, at)
-            made = made.then(Changes(records=(method, *sealed)))
+            made = Changes(result=None, records=(method, *sealed))
         else:
             facts = platform.cards.seen(load.scope_key, card["number"], card["exp_month"], year)
             # It stands for no card that could be charged, so it is one that was taken away.
             method = PaymentMethod(
                 id=at.new_id("pm"), created=at.now, card=facts, detached=True, source_api=caller.source_api
             )
-            made = made.then(Changes(records=(method,)))
+            made = Changes(result=None, records=(method,))
         fields = {
             "amount_minor": amount_minor,
             "currency": currency,
@@ -59,14 +60,13 @@ async def pay(
         }
         created = payment_intent.create(fields, at, secret=secret)
         payment = created.result
-        assert isinstance(payment, PaymentIntent)
         known_as = new_alias("transaction", _name(transaction, customer), payment.id, at)
-        made = made.then(created).then(Changes(records=(known_as,)))
+        written = named.then(made).then(created).then(Changes(result=None, records=(known_as,)))
         if objection is not None:
-            return made.then(payment_intent.refuse(payment, method, objection, at))
+            return written.then(payment_intent.refuse(payment, method, objection, at))
         begun = payment_intent.confirm(payment, method, terms, at, idem=caller.idem)
-        await take_code(platform, load, method, made, begun, at, cvc)
-        return made.then(begun)
+        await take_code(platform, load, method, written, begun, at, cvc)
+        return written.then(begun)
 
     return await platform.attempts.operate(caller, work, cvc)
 

@@ -6,7 +6,7 @@ from tillway.domain import refund, stored_credit
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
@@ -14,7 +14,7 @@ from tillway.engine.platform import Platform
 from tillway.operations.payment_intents import picked
 
 
-async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done:
+async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done[Record | None]:
     """Refund a charge, or the charge of a payment, wholly or in part."""
     if params.get("charge") is None and params.get("payment_intent") is None:
         raise Refused(
@@ -23,7 +23,7 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
             param="charge",
         )
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[refund.Refund]:
         charge = await _charge(load, params)
         fields = picked(params, "reason", "metadata", "instructions_email")
         fields["source_api"] = caller.source_api

@@ -8,7 +8,7 @@ from tillway.domain.account import Scope
 from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.customer import Customer
 from tillway.domain.payment_method import PaymentMethod
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import NO_CHANGES, Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.engine.caller import Caller
@@ -45,12 +45,12 @@ def _fields_of(params: dict[str, Any], method: PaymentMethod | None) -> dict[str
     return fields
 
 
-async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done:
+async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done[SetupIntent]:
     """A setup, and with `confirm` its first attempt in the same commit."""
     _check_create(params)
     secret = random_text(24)
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         method, made = await find_method(platform, load, params, at)
         fields = _fields_of(params, method)
         customer = await existing(load, fields["customer"], "customer") if fields.get("customer") else None
@@ -59,7 +59,6 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
         if not params.get("confirm"):
             return changes
         setup = created.result
-        assert isinstance(setup, SetupIntent)
         return changes.then(await _decide(platform, load, params, setup, method, customer, None, at))
 
     return await platform.engine.run(caller, work)
@@ -88,8 +87,8 @@ async def retrieve(platform: Platform, caller: Caller, id: str, params: dict[str
     return setup
 
 
-async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
-    async def work(load: Load, at: Moment) -> Changes:
+async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[SetupIntent]:
+    async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         setup = await load.get(SetupIntent, id, "intent")
         method, made = await find_method(platform, load, params, at)
         fields = _fields_of(params, method)
@@ -100,15 +99,15 @@ async def update(platform: Platform, caller: Caller, id: str, params: dict[str, 
     return await platform.engine.run(caller, work)
 
 
-async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
-    async def work(load: Load, at: Moment) -> Changes:
+async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[SetupIntent]:
+    async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         setup = await load.get(SetupIntent, id, "intent")
         client_secrets.check(caller, setup.client_secret, params.get("client_secret"))
-        method, changes = await find_method(platform, load, params, at)
+        method, made = await find_method(platform, load, params, at)
+        changes: Changes[SetupIntent | None] = made
         fields = _fields_of(params, method)
         if fields and setup.status in setup_intent.CONFIRMABLE:
             updated = setup_intent.update(setup, fields)
-            assert isinstance(updated.result, SetupIntent)
             setup, changes = updated.result, changes.then(updated)
         if method is None:
             method = await load.maybe(PaymentMethod, setup.method)
@@ -128,9 +127,9 @@ async def _decide(
     customer: Customer | None,
     latest: SetupAttempt | None,
     at: Moment,
-) -> Changes:
+) -> Changes[SetupIntent]:
     public_url = platform.engine.settings.public_url
-    mandate, permitted = None, Changes()
+    mandate, permitted = None, NO_CHANGES
     if method is not None and method.type in DEBIT_CURRENCIES:
         mandate, method, permitted = await permission(load, method, params, at, once=None)
     confirmed = setup_intent.confirm(
@@ -145,8 +144,8 @@ async def _decide(
     return permitted.then(confirmed)
 
 
-async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done:
-    async def work(load: Load, at: Moment) -> Changes:
+async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[SetupIntent]:
+    async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         setup = await load.get(SetupIntent, id, "intent")
         latest = await load.maybe(SetupAttempt, setup.latest_attempt)
         return setup_intent.cancel(setup, params.get("cancellation_reason"), latest)
@@ -163,7 +162,7 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
     if passed is None or setup.status != "requires_action":
         return setup
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         setup = await load.get(SetupIntent, id)
         if setup.status != "requires_action":
             return Changes(result=setup)  # Somebody pressed the other button at the same time.

@@ -22,13 +22,13 @@ async def adjust(
     *,
     description: str | None = None,
     metadata: dict[str, str | None] | None = None,
-) -> Done:
+) -> Done[CustomerBalanceTransaction]:
     """Move a customer's credit by `amount_minor`: a negative amount gives credit, a positive one takes it back.
 
     The caller is shown the movement. Refused as `domain/stored_credit.py` says.
     """
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[CustomerBalanceTransaction]:
         customer = await existing(load, customer_id, "customer")
         fields: dict[str, Any] = {"description": description, "metadata": metadata or {}}
         return stored_credit.adjust(customer, amount_minor, currency, fields, at)
@@ -44,13 +44,13 @@ async def set_to(
     currency: str,
     *,
     description: str | None = None,
-) -> Done:
+) -> Done[Customer]:
     """Bring a customer's credit to `credit_minor`, by one adjustment where it is not there already.
 
     The caller is shown the customer. Refused as `domain/stored_credit.py` says.
     """
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Customer]:
         customer = await existing(load, customer_id, "customer")
         return set_in(customer, credit_minor, currency, at, description=description)
 
@@ -59,14 +59,14 @@ async def set_to(
 
 def set_in(
     customer: Customer, credit_minor: int, currency: str, at: Moment, *, description: str | None = None
-) -> Changes:
+) -> Changes[Customer]:
     """The changes of `set_to`, for a commit that does more than that. The result is the customer."""
     stored_credit.check_currency_of(customer, currency)
     amount_minor = -credit_minor - customer.balance_minor
     if amount_minor == 0:
         return Changes(result=customer)
     changes = stored_credit.adjust(customer, amount_minor, currency, {"description": description}, at)
-    after = next(record for record in changes.records if record.id == customer.id)
+    after = next(record for record in changes.records if isinstance(record, Customer))
     return changes.then(Changes(result=after))
 
 
@@ -79,8 +79,10 @@ async def movement(load: Load, customer: str, id: str) -> CustomerBalanceTransac
     return found
 
 
-async def update(platform: Platform, caller: Caller, customer: str, id: str, fields: dict[str, Any]) -> Done:
-    async def work(load: Load, at: Moment) -> Changes:
+async def update(
+    platform: Platform, caller: Caller, customer: str, id: str, fields: dict[str, Any]
+) -> Done[CustomerBalanceTransaction]:
+    async def work(load: Load, at: Moment) -> Changes[CustomerBalanceTransaction]:
         return stored_credit.update(await movement(load, customer, id), fields)
 
     return await platform.engine.run(caller, work)

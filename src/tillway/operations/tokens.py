@@ -10,10 +10,10 @@ from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 
 
-async def create(platform: Platform, caller: Caller, card: dict[str, Any]) -> Done:
+async def create(platform: Platform, caller: Caller, card: dict[str, Any]) -> Done[Token]:
     """A token for `card`. What is sealed of it goes with the token if nobody uses that in time."""
 
-    async def work(load: Load, at: Moment) -> Changes:
+    async def work(load: Load, at: Moment) -> Changes[Token]:
         address = postal(card)
         facts, sealed = platform.cards.take_in(
             load.scope_key, card, address, at, keep_until=at.now + TOKEN_LIFETIME_SECONDS

@@ -10,14 +10,15 @@ import logging
 import time
 
 import aiohttp
+import msgspec
 import yarl
 from aiohttp.abc import AbstractResolver
 
 from tillway import __version__
 from tillway.domain import event as domain
 from tillway.domain.account import Mode, Scope, scope_of
-from tillway.domain.event import Delivery, Event, EventReading, WebhookEndpoint
-from tillway.domain.record import Changes, Moment
+from tillway.domain.event import Delivery, Event, EventReading, NewEndpoint, WebhookEndpoint
+from tillway.domain.record import NO_CHANGES, Changes, Moment, Result
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Engine, Load, Render, Work
@@ -74,20 +75,20 @@ class Webhooks:
 
     # Endpoints.
 
-    async def create_endpoint(self, caller: Caller, fields: dict[str, object]) -> Done:
+    async def create_endpoint(self, caller: Caller, fields: dict[str, object]) -> Done[NewEndpoint]:
         await self._check_url(caller.scope, str(fields["url"]))
         secret = new_secret()
 
-        async def work(load: Load, at: Moment) -> Changes:
+        async def work(load: Load, at: Moment) -> Changes[NewEndpoint]:
             return domain.create_endpoint(fields, await self._endpoints(load), at, secret=secret)
 
         return await self._run_and_forget_endpoints(caller, work)
 
-    async def update_endpoint(self, caller: Caller, id: str, fields: dict[str, object]) -> Done:
+    async def update_endpoint(self, caller: Caller, id: str, fields: dict[str, object]) -> Done[WebhookEndpoint]:
         if "url" in fields:
             await self._check_url(caller.scope, str(fields["url"]))
 
-        async def work(load: Load, at: Moment) -> Changes:
+        async def work(load: Load, at: Moment) -> Changes[WebhookEndpoint]:
             return domain.update_endpoint(await load.get(WebhookEndpoint, id), fields)
 
         return await self._run_and_forget_endpoints(caller, work)
@@ -95,13 +96,13 @@ class Webhooks:
     async def delete_endpoint(self, caller: Caller, id: str) -> None:
         """Its open deliveries are dropped as they come due."""
 
-        async def work(load: Load, at: Moment) -> Changes:
+        async def work(load: Load, at: Moment) -> Changes[None]:
             await load.get(WebhookEndpoint, id)
-            return Changes(deletes=(id,))
+            return Changes(result=None, deletes=(id,))
 
         await self._run_and_forget_endpoints(caller, work)
 
-    async def _run_and_forget_endpoints(self, caller: Caller, work: Work) -> Done:
+    async def _run_and_forget_endpoints(self, caller: Caller, work: Work[Result]) -> Done[Result]:
         try:
             return await self.engine.run(caller, work)
         finally:
@@ -168,10 +169,10 @@ class Webhooks:
             await asyncio.sleep(0)  # A long look must not keep payments waiting.
         return frozenset(found)
 
-    async def resend(self, caller: Caller, id: str, endpoint: str | None) -> Done:
+    async def resend(self, caller: Caller, id: str, endpoint: str | None) -> Done[EventReading]:
         """Offer an event once more: to `endpoint`, or to every endpoint that wants its type."""
 
-        async def work(load: Load, at: Moment) -> Changes:
+        async def work(load: Load, at: Moment) -> Changes[EventReading]:
             event = await load.get(Event, id)
             if endpoint is None:
                 targets = [one for one in await self._endpoints(load) if one.wants(event.type)]
@@ -185,8 +186,9 @@ class Webhooks:
                     )
                 targets = [named]
             ids = [f"whd_{_batch(id)}{at.new_suffix()}" for _ in targets]
-            caller.detail = {"event": id, "endpoints": [target.id for target in targets]}
-            return domain.resend(event, targets, ids, await self._pending(load.scope_key, event), at)
+            changes = domain.resend(event, targets, ids, await self._pending(load.scope_key, event), at)
+            detail = {"event": id, "endpoints": [target.id for target in targets]}
+            return msgspec.structs.replace(changes, detail=detail)
 
         return await self.engine.run(caller, work)
 
@@ -312,12 +314,16 @@ class Webhooks:
     # What becomes of a task.
 
     async def _record_success(self, load: Load, delivery: Delivery) -> None:
-        async def work(load: Load, at: Moment) -> Changes:
+        async def work(load: Load, at: Moment) -> Changes[None]:
             # Whoever else may have claimed it by now: the endpoint has the event, so nobody needs to send it.
             if await load.maybe(Delivery, delivery.id) is None:
-                return Changes()
+                return NO_CHANGES
             event = await load.maybe(Event, delivery.event)
-            return domain.mark_delivered(event, delivery) if event is not None else Changes(deletes=(delivery.id,))
+            return (
+                domain.mark_delivered(event, delivery)
+                if event is not None
+                else Changes(result=None, deletes=(delivery.id,))
+            )
 
         for _ in range(DELIVERED_COMMITS_MAX - 1):
             try:
@@ -328,8 +334,8 @@ class Webhooks:
         await self._commit(load, work)
 
     async def _delete(self, load: Load, delivery: Delivery) -> None:
-        async def work(load: Load, at: Moment) -> Changes:
-            return Changes(deletes=(delivery.id,))
+        async def work(load: Load, at: Moment) -> Changes[None]:
+            return Changes(result=None, deletes=(delivery.id,))
 
         await self._commit(load, work)
 
@@ -340,16 +346,18 @@ class Webhooks:
         claimed = load.seen[delivery.id][0]
         given_up = False
 
-        async def work(load: Load, at: Moment) -> Changes:
+        async def work(load: Load, at: Moment) -> Changes[None]:
             nonlocal given_up
             if await load.maybe(Delivery, delivery.id) is None or load.seen[delivery.id][0] != claimed:
-                return Changes()  # Another worker has it.
+                return NO_CHANGES  # Another worker has it.
             later = delivery.failed(why, at)
             if later is not None:
-                return Changes(tasks=(later,))
+                return Changes(result=None, tasks=(later,))
             given_up = True
             event = await load.maybe(Event, delivery.event)
-            return domain.give_up(event, delivery) if event is not None else Changes(deletes=(delivery.id,))
+            return (
+                domain.give_up(event, delivery) if event is not None else Changes(result=None, deletes=(delivery.id,))
+            )
 
         await self._commit(load, work)
         if given_up:
@@ -360,14 +368,14 @@ class Webhooks:
         self.engine.telemetry.delivery("put_off")
         claimed = load.seen[delivery.id][0]
 
-        async def work(load: Load, at: Moment) -> Changes:
+        async def work(load: Load, at: Moment) -> Changes[None]:
             if await load.maybe(Delivery, delivery.id) is None or load.seen[delivery.id][0] != claimed:
-                return Changes()  # Another worker has it.
-            return Changes(tasks=(delivery.put_off(seconds, at),))
+                return NO_CHANGES  # Another worker has it.
+            return Changes(result=None, tasks=(delivery.put_off(seconds, at),))
 
         await self._commit(load, work)
 
-    async def _commit(self, load: Load, work: Work) -> None:
+    async def _commit(self, load: Load, work: Work[None]) -> None:
         await self.engine.run(Caller.system(scope_of(load.scope_key)), work, seen=load.seen)
 
     async def close(self) -> None:
