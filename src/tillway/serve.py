@@ -57,9 +57,9 @@ Visitor = Callable[[str], Awaitable[Literal["serve", "stop"]]]
 
 
 def run(settings: Settings, visitor: Visitor | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what is in flight and return.
+    """Serve until SIGTERM or SIGINT; then finish the requests in flight and return.
 
-    Raises `CannotListen`, `DataDirectoryInUse`, `TracesUnavailable`, and what `assemble` raises.
+    Raises `CannotListen`, `DataDirectoryInUse`, `TracesUnavailable`, and the errors of `assemble`.
     """
     _check_tls(settings)
     settings, address = _resolve_address(settings)
@@ -121,7 +121,7 @@ class DrainingApp:
         try:
             await self._app(scope, protocol)
         except asyncio.CancelledError:
-            # The store holds what was begun: a repeat with the same Idempotency-Key finds it in any process.
+            # The store holds the operation: a repeat with the same Idempotency-Key finds it in any process.
             protocol.response_bytes(503, _STOPPING_HEADERS, _STOPPING)
         finally:
             self._in_flight.discard(task)

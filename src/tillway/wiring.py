@@ -48,7 +48,7 @@ assert handlers.LOADED and dialect_handlers.LOADED, "handlers and dialects decla
 
 
 class Running(msgspec.Struct):
-    """A platform with everything that has to be stopped again."""
+    """A platform, with all parts that must be closed."""
 
     platform: Platform
     api: Api
@@ -66,21 +66,21 @@ class Running(msgspec.Struct):
 
 
 async def open_store(settings: Settings, *, create: bool = False) -> Store:
-    """The store of an installation. Raises `StoreUnfit` with the remedy."""
+    """Open the store of an installation. Raises `StoreUnfit` with the remedy."""
     if settings.store:
         return await stores.kind(settings.store).open(settings.store, create=create)
     return await SqliteStore.open(settings.data_dir / DATABASE, create=create)
 
 
 async def migrate_store(settings: Settings) -> int:
-    """Bring the store to this code's schema; its version. Raises `StoreUnfit` with the remedy."""
+    """Migrate the store to this code's schema and return its version. Raises `StoreUnfit` with the remedy."""
     if settings.store:
         return await stores.kind(settings.store).migrate(settings.store)
     return await asyncio.to_thread(sqlite.migrate, settings.data_dir / DATABASE)
 
 
 async def inspect_store(settings: Settings) -> list[Finding]:
-    """What there is to say of the store's durability and schema."""
+    """Return findings about the store's durability and schema."""
     if settings.store:
         return await stores.kind(settings.store).inspect(settings.store)
     return await asyncio.to_thread(sqlite.inspect, settings.data_dir / DATABASE)
@@ -106,7 +106,7 @@ def limits_of(settings: Settings) -> Limits:
 
 
 def mail_server(settings: Settings) -> MailServer | None:
-    """The mail server of the settings, if there is one. Raises `SettingsInvalid` where its password cannot be read."""
+    """Return the mail server of the settings, if any. Raises `SettingsInvalid` if its password cannot be read."""
     if not settings.smtp_url:
         return None
     if settings.smtp_password_file is None:
@@ -121,7 +121,10 @@ def mail_server(settings: Settings) -> MailServer | None:
 async def assemble(
     settings: Settings, store: Store | None = None, clock: Clock | None = None, recorder: Recorder | None = None
 ) -> Running:
-    """Everything but the server. Inside the event loop that will run it. `recorder`: who is told of the work."""
+    """Build everything except the server. Call it in the event loop that will run it.
+
+    `recorder` receives the telemetry; None: no telemetry.
+    """
     clock = clock or Clock()
     store = store or await open_store(settings)
     keyring = Keyring.load(key_file(settings))

@@ -15,7 +15,7 @@ LIST = list_params(actor=Text(maximum=200), created=Created(), record=Text(maxim
 
 @route("GET", "/ops/v1/audit", LIST, returns="list")
 async def list_entries(call: Call) -> Answer:
-    """List who changed what, newest first; `record` and `actor` keep those about one record or by one actor."""
+    """List audit entries, newest first. `record` and `actor` select those about one record or by one actor."""
     params = call.params
     actor, record = params.get("actor"), params.get("record")
 
@@ -26,7 +26,7 @@ async def list_entries(call: Call) -> Answer:
 
     since = made_at(record) if record is not None else None
     if since is not None:
-        # Nothing can be told of a record before it was made.
+        # No entry about a record is older than the record.
         span: Span = params.get("created") or Span()
         params["created"] = Span(max(span.first, since), span.last)
     filtered = actor is not None or record is not None

@@ -1,4 +1,4 @@
-"""The balance and what it is made of."""
+"""The balance and its parts."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ EXPAND_ONLY = Params(expand=Expand())
 
 @route("GET", "/v1/balance", EXPAND_ONLY, returns="balance")
 async def retrieve(call: Call) -> Answer:
-    """What the merchant can have now, and what is on its way."""
+    """Retrieve the balance: available and pending amounts."""
     engine, caller = call.platform.engine, call.caller
     now = engine.clock.now_ms() // 1000
     available, pending = available_and_pending(await fold(engine, caller.scope_key), now)

@@ -30,7 +30,7 @@ LIST = list_params(
 
 @route("GET", "/v1/balance_transactions", LIST, returns="list")
 async def list_balance_transactions(call: Call) -> Answer:
-    """List what has moved the balance, newest first."""
+    """List the movements of the balance, newest first."""
     params, scope = call.params, call.caller.scope_key
     wanted = {name: params[name] for name in ("currency", "source", "type") if name in params}
 

@@ -1,4 +1,4 @@
-"""Bank accounts in answers: what every resource that shows one has in common."""
+"""Bank accounts in answers, as every resource shows them."""
 
 from typing import Any
 
@@ -6,8 +6,7 @@ from tillway.domain.bank_account import BankAccountFacts
 
 
 def bank_object(type: str, bank: BankAccountFacts) -> dict[str, Any]:
-    """What Stripe shows of a bank account under the name of its payment method type, without what a single payment
-    adds to it."""
+    """Return the fields under the name of a payment method type, without those that a single payment adds."""
     if type == "sepa_debit":
         return {
             "bank_code": bank.bank_code,
@@ -27,7 +26,7 @@ def bank_object(type: str, bank: BankAccountFacts) -> dict[str, Any]:
 
 
 def method_object(type: str, bank: BankAccountFacts) -> dict[str, Any]:
-    """A bank account as a payment method shows it."""
+    """Return a bank account as a payment method shows it."""
     if type == "sepa_debit":
         return {**bank_object(type, bank), "generated_from": None}
     return {

@@ -1,4 +1,4 @@
-"""Cards in requests and answers: what every resource that shows or takes a card has in common."""
+"""Cards in requests and answers, as every resource accepts and shows them."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ METHOD_TYPES = (
     "ideal",
     "klarna",
 )
-"""Payment method types that can be named; those without a connector are refused when they are made."""
+"""Payment method types that a request may name. Creating one that no connector supports is refused."""
 
 NETWORK_NAMES = (
     "amex",
@@ -47,7 +47,7 @@ NETWORK_NAMES = (
     "unknown",
     "visa",
 )
-"""Networks that a co-branded card may be asked to go through."""
+"""Networks that a request may choose for a co-branded card."""
 
 BILLING = Object(
     address=Address(unsettable=True),
@@ -73,7 +73,7 @@ STRIPE_JS: dict[str, Any] = {
         "time_on_page",
     )
 }
-"""What Stripe.js reports on the browser it runs in, or repeats from the headers; none of that decides anything here."""
+"""Facts that Stripe.js reports about the browser or repeats from the headers. They decide nothing here."""
 
 NETWORKS = Object(preferred=Enum("cartes_bancaires", "mastercard", "visa", unsettable=True))
 
@@ -93,7 +93,7 @@ CARD = Object(
     currency=Ignored(),
     networks=NETWORKS,
 )
-"""A card as the old API takes it, for a token or in the place of one."""
+"""A card as the old API accepts it, for a token or instead of one."""
 
 MANDATE_DATA = Object(
     customer_acceptance=Object(
@@ -104,7 +104,7 @@ MANDATE_DATA = Object(
     ),
     unsettable=True,
 )
-"""How a customer accepted that their bank account is debited."""
+"""The customer's consent to debits of their bank account."""
 
 _SETUP = Unsupported("setups by payment method type; say it of the whole payment")
 _DATE = Unsupported("debits on a chosen date")
@@ -120,7 +120,7 @@ US_BANK_OPTIONS = Object(
     unsettable=True,
 )
 SEPA_OPTIONS = Object(mandate_options=Open(), setup_future_usage=_SETUP, target_date=_DATE, unsettable=True)
-"""What can be said of a bank account in `payment_method_options`."""
+"""The parameters of a bank account in `payment_method_options`."""
 
 METHOD_DATA = Object(
     type=Enum(*METHOD_TYPES, required=True),
@@ -151,7 +151,7 @@ METHOD_DATA = Object(
 
 
 def billing(details: dict[str, Any] | None) -> dict[str, Any]:
-    """Billing details with every field present, as Stripe shows them."""
+    """Return billing details with every field present, as Stripe shows them."""
     given = details or {}
     return {
         "address": postal(given.get("address")),
@@ -163,7 +163,7 @@ def billing(details: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def shipping(given: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A shipping address with every field present."""
+    """Return a shipping address with every field present."""
     if given is None:
         return None
     return {
@@ -176,7 +176,7 @@ def shipping(given: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def postal(address: dict[str, Any] | None) -> dict[str, Any]:
-    """A postal address with every field present."""
+    """Return a postal address with every field present."""
     given = address or {}
     return {name: given.get(name) for name in ("city", "country", "line1", "line2", "postal_code", "state")}
 
@@ -210,7 +210,7 @@ def card_object(
     metadata: dict[str, str] | None = None,
     allow_redisplay: str = "unspecified",
 ) -> dict[str, Any]:
-    """The `card` object of tokens and of customers' sources. A token's has no customer at all."""
+    """Return the `card` object of a token or of a customer's source. The one of a token has no `customer` field."""
     shown = {
         "id": id,
         "object": "card",

@@ -1,4 +1,4 @@
-"""The challenge page's two calls: look, and decide."""
+"""The two calls of the challenge page: show it, and decide."""
 
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.payment_intent import PaymentIntent
@@ -39,7 +39,7 @@ async def _subject(call: Call, passed: bool | None) -> PaymentIntent | SetupInte
 
 
 def _test_scope(key: str) -> Scope:
-    """Only test mode has this page: in live mode the provider names the issuer's own."""
+    """Refuse in live mode, where the provider names the issuer's own page."""
     if len(key) != SCOPE_KEY_LENGTH or key[-1] != "t" or not key.isalnum():
         raise Refused("resource_missing", param="id")
     return scope_of(key)

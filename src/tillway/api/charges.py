@@ -1,4 +1,4 @@
-"""Charges: parameters, calls and shape, the direct charge of old among them."""
+"""Charges: parameters, calls and shape, including the direct charge of the old API."""
 
 from typing import Any
 
@@ -146,7 +146,7 @@ async def retrieve(call: Call) -> Answer:
 
 @route("POST", "/v1/charges/{id}", UPDATE, returns="charge")
 async def update(call: Call) -> Answer:
-    """Change a charge's words and metadata."""
+    """Change a charge's description and metadata."""
 
     async def work(load: Load, at: Moment) -> Changes[Charge]:
         charge = await load.get(Charge, call.id)
@@ -165,7 +165,7 @@ async def update(call: Call) -> Answer:
 
 @route("POST", "/v1/charges/{id}/capture", CAPTURE, returns="charge")
 async def capture(call: Call) -> Answer:
-    """Capture an authorized charge, or less of it."""
+    """Capture an authorized charge, in full or in part."""
     return await charges.capture(call.platform, call.caller, call.id, call.params)
 
 

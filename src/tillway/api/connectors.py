@@ -1,4 +1,4 @@
-"""`/ops/v1/connectors`: which providers the installation talks to."""
+"""`/ops/v1/connectors`: the providers that the installation uses."""
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.connector_config import ConnectorConfig
@@ -9,7 +9,7 @@ from tillway.store.codec import decode
 
 @route("GET", "/ops/v1/connectors", returns="list")
 async def connectors(call: Call) -> Answer:
-    """The connectors of this mode, without the values of their settings."""
+    """List the connectors of this mode, without the values of their settings."""
     rows = await call.platform.store.query(None, f"{SYSTEM}/con_", limit=1000, order="oldest")
     configs = [decode(row.key.partition("/")[2], row.body) for row in rows]
     shown = [

@@ -67,7 +67,7 @@ async def retrieve(call: Call) -> Answer:
 
 @route("POST", "/v1/customers/{customer}/balance_transactions/{id}", UPDATE, returns="customer_balance_transaction")
 async def update(call: Call) -> Answer:
-    """Change the words and metadata of a movement."""
+    """Change the description and metadata of a movement."""
     customer, id = call.ids
     fields = picked(call.params, "description", "metadata")
     return await stored_credit.update(call.platform, call.caller, customer, id, fields)

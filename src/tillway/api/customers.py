@@ -34,7 +34,7 @@ from tillway.store.codec import by_term
 
 
 class InvoicePrefix(Text):
-    """What invoice numbers begin with: 3 to 12 upper-case letters or digits."""
+    """The prefix of invoice numbers: 3 to 12 upper-case letters or digits."""
 
     _FORM = re.compile(r"[A-Z0-9]{3,12}")
 
@@ -123,10 +123,10 @@ async def search(call: Call) -> Answer:
 
 @route("GET", "/v1/customers/{id}", EXPAND_ONLY, returns="customer")
 async def retrieve(call: Call) -> Answer:
-    """Retrieve a customer; of a deleted one, that it was."""
+    """Retrieve a customer, or the note that it is deleted."""
     customer = await call.platform.engine.load(call.caller.scope_key).get(Customer, call.id)
     if customer.deleted:
-        call.caller.expand = ()  # There is nothing left to expand, and that is no error.
+        call.caller.expand = ()  # A deleted customer has nothing to expand; asking for it is no error.
     return customer
 
 

@@ -68,7 +68,7 @@ UPDATE = Params(
         **{name: Text(maximum=EVIDENCE_TEXT_MAX, unsettable=True) for name in EVIDENCE},
     ),
     expand=Expand(),
-    # Smart Disputes, which would answer in the merchant's stead, is a product of its own.
+    # Smart Disputes, a separate product of Stripe, would answer for the merchant.
     intended_submission_method=Enum("manual", "prefer_manual"),
     metadata=Metadata(),
     submit=Boolean(),
@@ -115,7 +115,7 @@ async def update(call: Call) -> Answer:
 
 @route("POST", "/v1/disputes/{id}/close", EXPAND_ONLY, returns="dispute")
 async def close(call: Call) -> Answer:
-    """Give in to a dispute: it is lost."""
+    """Accept a dispute. It is lost."""
 
     async def work(load: Load, at: Moment) -> Changes[Dispute]:
         found = await load.get(Dispute, call.id)

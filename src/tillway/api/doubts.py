@@ -1,4 +1,4 @@
-"""`/ops/v1/doubts`: attempts whose outcome nobody knows, and how an operator settles them."""
+"""`/ops/v1/doubts`: attempts with an unknown outcome, and their settlement by an operator."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ RESOLVE = Params(outcome=Enum("succeeded", "declined", required=True))
 
 @route("GET", "/ops/v1/doubts", DOUBTS, returns="list")
 async def doubts(call: Call) -> Answer:
-    """Money in doubt, oldest first: attempts whose outcome nobody knows, although it is time."""
+    """List money in doubt, oldest first: attempts whose outcome is overdue and still unknown."""
     scope, limit = call.caller.scope_key, call.params.get("limit", LIMIT_DEFAULT)
     now, head = call.platform.engine.clock.now_ms() // 1000, f"{scope}/att_"
     after: str | None = None
@@ -35,20 +35,20 @@ async def doubts(call: Call) -> Answer:
         if len(rows) < SCAN_PAGE or len(found) > limit:
             break
         after = rows[-1].key
-        await asyncio.sleep(0)  # A long look must not keep payments waiting.
+        await asyncio.sleep(0)  # A long scan must not delay payments.
     return {"object": "list", "data": found[:limit], "has_more": len(found) > limit, "url": "/ops/v1/doubts"}
 
 
 @route("POST", "/ops/v1/doubts/{id}/resolve", RESOLVE, returns="doubt")
 async def resolve(call: Call) -> Answer:
-    """Settle an attempt by hand, once a person has asked the provider."""
+    """Settle an attempt by hand, after a person has asked the provider."""
     attempt = await call.platform.engine.load(call.caller.scope_key).get(Attempt, call.id)
     if attempt.state in ("scheduled", "new"):
         raise Refused(
             "lock_timeout", "This attempt is being carried out at this moment; nothing about it is in doubt yet."
         )
     outcome = Succeeded() if call.params["outcome"] == "succeeded" else Declined(message="Settled by hand as declined.")
-    # Not the request's own caller: its key is not spent on what another request's key waits for.
+    # Not the request's own caller, whose idempotency key must not be used up for the attempt of another request.
     asked = call.caller
     caller = Caller.system(asked.scope, asked.operation, actor=asked.actor)
     caller.hint, caller.request_id, caller.client_ip = asked.hint, asked.request_id, asked.client_ip

@@ -30,7 +30,7 @@ from tillway.http.versions import CURRENT
 from tillway.store.codec import by_kind, decode
 
 TYPES_MAX = 20
-"""Most types that one listing names (Stripe's bound); a pattern that stands for more is looked for event by event."""
+"""The most types that one listing may name (Stripe's bound). A pattern for more types is compared event by event."""
 
 TYPE_LENGTH_MAX = 100
 
@@ -75,12 +75,12 @@ async def retry(call: Call) -> Answer:
 
 @route("POST", "/ops/v1/events/{id}/resend", RESEND, returns="event")
 async def resend(call: Call) -> Answer:
-    """Send an event again: to one webhook endpoint, or to every one that wants its type."""
+    """Send an event again, to one webhook endpoint or to every endpoint that subscribes to its type."""
     return await call.platform.webhooks.resend(call.caller, call.id, call.params.get("webhook_endpoint"))
 
 
 def _types(params: dict[str, Any]) -> tuple[list[str] | None, str | None]:
-    """The types to list by their index (None: all), and a pattern to look for instead where those would be too many."""
+    """Return the types to list by index (None: all), and a pattern to compare instead if they are too many."""
     if "types" in params:
         return list(dict.fromkeys(params["types"])), None
     asked = params.get("type")
@@ -108,7 +108,7 @@ async def _keep(call: Call, pattern: str | None) -> Callable[[Event], bool] | No
 
 
 async def _merge_pages(call: Call, types: list[str], keep: Callable[[Event], bool] | None) -> Page:
-    """One page out of the pages of several types: ids sort by time, whatever the type."""
+    """Merge the pages of several types into one. Ids of all types sort by time."""
     scope = call.caller.scope_key
     limit = call.params.get("limit", LIMIT_DEFAULT)
     records: list[Event] = []
@@ -146,8 +146,10 @@ def event_shape(reading: EventReading, view: View) -> dict[str, Any]:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """What was otherwise in `before`, in Stripe's form: old values only; of an object, the members that changed; of an
-    array, the whole; None for what was not there."""
+    """Return the values of `before` that changed, in Stripe's form.
+
+    It holds old values: of an object the members that changed, of an array the whole array, None for an absent value.
+    """
     changed: dict[str, Any] = {}
     for name, old in before.items():
         new = after.get(name)
@@ -167,5 +169,5 @@ _identify = msgspec.json.Decoder(_Identified).decode
 
 
 def _decode_object(raw: msgspec.Raw) -> Record:
-    """The record that an event holds, in the store's encoding."""
+    """Decode the record that an event holds in the store's encoding."""
     return decode(_identify(raw).id, bytes(raw))

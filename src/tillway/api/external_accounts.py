@@ -95,20 +95,20 @@ _COMMON = ("object", "currency", "default_for_currency", "metadata")
 
 @route("POST", "/v1/accounts/{account}/external_accounts", CREATE, returns="bank_account")
 async def create(call: Call) -> Answer:
-    """Keep a bank account, card or e-mail address that payouts can go to."""
+    """Add a bank account, card or e-mail address that payouts can go to."""
     external_accounts.refuse_other(call.caller, call.id)
     params = dict(call.params)
     given = params.pop("external_account")
     if isinstance(given, dict):
         _check(given)
-        # Stripe has these two beside the account; its card and bank account objects have them inside as well.
+        # Stripe accepts these two beside the account, and also within its card and bank account objects.
         params = {name: given[name] for name in ("metadata", "default_for_currency") if name in given} | params
     return await external_accounts.create(call.platform, call.caller, given, params)
 
 
 @route("GET", "/v1/accounts/{account}/external_accounts", LIST, returns="list")
 async def list_accounts(call: Call) -> Answer:
-    """List where payouts can go, newest first."""
+    """List external accounts, newest first."""
     external_accounts.refuse_other(call.caller, call.id)
     wanted = call.params.get("object")
     page: Page = await list_page(
@@ -147,7 +147,7 @@ async def delete(call: Call) -> Answer:
 
 
 def _check(given: dict[str, Any]) -> None:
-    """Refuse what is missing, and what belongs to another type."""
+    """Refuse missing parameters and those of another type."""
     type = given["object"]
     for name in given:
         if name not in (*_COMMON, *_NEEDED[type], *_OPTIONAL[type]):
@@ -167,7 +167,7 @@ def _check(given: dict[str, Any]) -> None:
 
 @shape(ExternalAccount, object="bank_account")
 def account_shape(account: ExternalAccount, view: View) -> dict[str, Any]:
-    """Stripe's bank account or card; an e-mail address is a type of Tillway's own."""
+    """Return Stripe's bank account or card object, or Tillway's own object for an e-mail address."""
     common = {
         "available_payout_methods": ["standard", "instant"] if account.type == "card" else ["standard"],
         "currency": account.currency,

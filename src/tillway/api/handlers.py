@@ -1,4 +1,4 @@
-"""Imports every handlers file, which puts its routes into the table and its shapes beside them."""
+"""Imports every handlers file, which registers its routes and shapes."""
 
 import importlib
 

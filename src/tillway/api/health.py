@@ -1,4 +1,4 @@
-"""Whether the server lives, and whether it can take payments."""
+"""Liveness and readiness of the server."""
 
 import msgspec
 
@@ -11,13 +11,13 @@ _encode = msgspec.json.Encoder().encode
 
 @route("GET", "/healthz", returns="health", access="anyone")
 async def healthz(call: Call) -> Answer:
-    """The process answers."""
+    """Answer while the process runs."""
     return Plain(200, _encode({"status": "ok", "version": __version__}))
 
 
 @route("GET", "/readyz", returns="health", access="anyone")
 async def readyz(call: Call) -> Answer:
-    """The store answers, so payments can be taken."""
+    """Answer 200 if the store answers, so that payments can be taken."""
     try:
         await call.platform.store.get(f"{SYSTEM}/readyz")
     except Exception as error:

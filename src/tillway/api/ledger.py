@@ -6,7 +6,7 @@ from tillway.http.routes import Answer, Call, route
 
 @route("GET", "/ops/v1/ledger", returns="ledger")
 async def ledger(call: Call) -> Answer:
-    """Every account of the ledger and whether debits equal credits."""
+    """List every account of the ledger, and whether debits equal credits."""
     folded = await fold(call.platform.engine, call.caller.scope_key)
     accounts = [
         {"account": place.rpartition("/")[0], "balance": amount, "currency": place.rpartition("/")[2]}

@@ -10,7 +10,7 @@ from tillway.http.shapes import View, shape
 
 @route("GET", "/v1/mandates/{id}", Params(expand=Expand()), returns="mandate")
 async def retrieve(call: Call) -> Answer:
-    """Retrieve the mandate that a bank account was debited with."""
+    """Retrieve the mandate for debits of a bank account."""
     return await call.platform.engine.load(call.caller.scope_key).get(Mandate, call.id, "mandate")
 
 

@@ -1,4 +1,4 @@
-"""The addresses to which providers send notices: one a connector and mode, authenticated by the connector itself."""
+"""The addresses for the notices of providers: one for each connector and mode. The connector authenticates them."""
 
 from tillway.connectors.port import NoticeRejected, NoticeUndecided
 from tillway.domain.account import Mode, Scope
@@ -8,7 +8,7 @@ from tillway.http.routes import Answer, Call, Plain, route
 
 @route("POST", "/connectors/{mode}/{name}/notices", returns="notice", access="anyone")
 async def receive(call: Call) -> Answer:
-    """Take in a provider's signed notice. It may come twice, late, or before the answer to the call itself."""
+    """Receive a provider's signed notice. It may come twice, late, or before the answer to the call itself."""
     mode, name = call.ids
     if mode not in ("test", "live"):
         raise Refused("route_unknown", "The address of notices is /connectors/{test or live}/{name}/notices.")

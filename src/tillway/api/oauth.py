@@ -1,7 +1,6 @@
-"""OAuth 2 for machines: client credentials (RFC 6749, 4.4), and what others need to check the tokens.
+"""OAuth 2 for machines: client credentials (RFC 6749, 4.4), and the documents by which others check the tokens.
 
-The errors of the token endpoint are those of RFC 6749, 5.2, in its form and not in Stripe's, because the libraries that
-call it read nothing else.
+The errors of the token endpoint have the form of RFC 6749, 5.2, and not Stripe's, for OAuth libraries read no other.
 """
 
 import base64
@@ -35,7 +34,7 @@ class _Denied(Exception):
 
 @route("POST", "/oauth2/token", returns="access_token", access="anyone")
 async def token(call: Call) -> Answer:
-    """Exchange a client's id and secret for an access token: OAuth 2, client credentials, a form and no JSON."""
+    """Exchange a client's id and secret for an access token (OAuth 2, client credentials), sent as a form, not JSON."""
     try:
         return Plain(200, _encode(await _issue_token(call)), headers=_PRIVATE)
     except _Denied as denied:
@@ -49,14 +48,14 @@ async def token(call: Call) -> Answer:
 
 @route("GET", "/.well-known/jwks.json", returns="document", access="anyone")
 async def jwks(call: Call) -> Answer:
-    """The public keys that access tokens are signed with (RFC 7517)."""
+    """List the public keys of access tokens (RFC 7517)."""
     keys = await call.platform.tokens.public_keys(now=time.time())
     return Plain(200, _encode({"keys": keys}), headers=_PUBLIC)
 
 
 @route("GET", "/.well-known/oauth-authorization-server", returns="document", access="anyone")
 async def metadata(call: Call) -> Answer:
-    """Where tokens are to be had, and for which scopes (RFC 8414)."""
+    """Describe the token endpoint and its scopes (RFC 8414)."""
     issuer = call.platform.tokens.issuer
     document = {
         "issuer": issuer,
@@ -89,7 +88,7 @@ async def _issue_token(call: Call) -> dict[str, Any]:
         case _:
             raise _Denied("unsupported_grant_type", "The one grant_type here is client_credentials.")
     asked = sent.get("scope")
-    # RFC 6749, 3.3: the order of scopes means nothing, and no scope asked for is all that the client has.
+    # RFC 6749, 3.3: scopes have no order. A request without scopes gets all scopes of the client.
     wanted = set(asked.split(" ")) - {""} if asked else set(client.scopes)
     if not wanted <= set(client.scopes):
         raise _Denied("invalid_scope", f"The client's scopes are: {' '.join(client.scopes)}.")
@@ -104,7 +103,7 @@ async def _issue_token(call: Call) -> dict[str, Any]:
 
 
 def _form_fields(call: Call) -> dict[str, str]:
-    """The form's fields. Those that the RFC does not know are left alone, as it asks for."""
+    """Return the fields of the form. Unknown fields are ignored, as the RFC demands."""
     content_type = call.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != _FORM:
         raise _Denied("invalid_request", f"Send the request as {_FORM}.")
@@ -116,12 +115,12 @@ def _form_fields(call: Call) -> dict[str, str]:
         value = body.get(name)
         if value is not None and (not isinstance(value, str) or len(value) > _TEXT_MAX):
             raise _Denied("invalid_request", f"{name} is one text of at most {_TEXT_MAX} characters.")
-    # RFC 6749, 3.2: what is sent without a value is as good as left out.
+    # RFC 6749, 3.2: a parameter without a value counts as absent.
     return {name: value for name, value in body.items() if isinstance(value, str) and value}
 
 
 def _credentials(call: Call, sent: dict[str, str]) -> tuple[str, str]:
-    """The client's id and secret, by one way: the header (client_secret_basic) or the form (client_secret_post)."""
+    """Return the client's id and secret from the header (client_secret_basic) or the form (client_secret_post)."""
     header = call.headers.get("authorization", "")
     kind, _, value = header.partition(" ")
     if kind.lower() != "basic":
@@ -143,5 +142,5 @@ def _credentials(call: Call, sent: dict[str, str]) -> tuple[str, str]:
 
 
 def _plain(text: str) -> str:
-    """`text` in the characters that RFC 6749 allows in a description."""
+    """Return `text` in the characters that RFC 6749 allows in a description."""
     return "".join(c if " " <= c <= "~" and c not in '"\\' else "'" for c in text)

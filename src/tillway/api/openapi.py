@@ -12,13 +12,13 @@ from tillway.http.routes import DIALECT_ROUTES, Answer, Call, Plain, route
 
 @route("GET", "/openapi.json", returns="document", access="anyone")
 async def openapi(call: Call) -> Answer:
-    """This document."""
+    """Retrieve this document."""
     return Plain(200, _encode_document())
 
 
 @route("GET", "/openapi/{dialect}", returns="document", access="anyone")
 async def openapi_of(call: Call) -> Answer:
-    """The document of a dialect."""
+    """Retrieve the document of a dialect."""
     name = call.id.removesuffix(".json")
     if name in _OLD_NAMES:
         return Plain(301, b"", headers=(("location", f"/openapi/{_OLD_NAMES[name]}.json"),))

@@ -1,4 +1,4 @@
-"""Orders for operators: their steps one by one, and how an event shows an order."""
+"""Orders for operators: single steps, and the shape of an order in an event."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ async def list_products(call: Call) -> Answer:
 
 @route("POST", "/ops/v1/orders/{order_id}/steps/{step}", STEP, returns="order_step")
 async def run_step(call: Call) -> Answer:
-    """Do one step of an order, or hear again what it came to. `error` sends a failed order to its handler."""
+    """Run one step of an order, or return its result again. `error` sends a failed order to its handler."""
     order_id, step = call.ids
     order = await orders.find(call.platform.engine.load(call.caller.scope_key), order_id)
     given = call.params.get("error")

@@ -142,7 +142,7 @@ CONFIRM = _COMMON.extend(
     amount_to_confirm=Amount(),
     payment_method_types=_TYPES,
     client_secret=Text(),
-    # What Stripe.js sends beside its confirmations.
+    # Stripe.js sends these with its confirmations.
     expected_payment_method_type=Ignored(),
     key=Ignored(),
     client_attribution_metadata=Ignored(),
@@ -213,13 +213,13 @@ async def confirm(call: Call) -> Answer:
 
 @route("POST", "/v1/payment_intents/{id}/capture", CAPTURE, returns="payment_intent")
 async def capture(call: Call) -> Answer:
-    """Capture what was authorized, or less of it."""
+    """Capture the authorized amount, in full or in part."""
     return await payment_intents.capture(call.platform, call.caller, call.id, call.params)
 
 
 @route("POST", "/v1/payment_intents/{id}/cancel", CANCEL, returns="payment_intent")
 async def cancel(call: Call) -> Answer:
-    """Cancel a payment and release what is authorized."""
+    """Cancel a payment and release its authorization."""
     return await payment_intents.cancel(call.platform, call.caller, call.id, call.params)
 
 
@@ -301,7 +301,7 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
 
 
 def _options(payment: PaymentIntent) -> dict[str, Any]:
-    """What was asked for of each type, and of cards what holds where nothing was."""
+    """Return the options of each type as they were requested; those of cards include the defaults."""
     given = payment.method_options
     if not given:
         return _DEFAULT_OPTIONS if "card" in payment.method_types else {}

@@ -64,7 +64,7 @@ async def create(call: Call) -> Answer:
 
 @route("GET", "/v1/payment_methods", LIST, returns="list")
 async def list_payment_methods(call: Call) -> Answer:
-    """List payment methods, newest first; those of one customer with `customer`."""
+    """List payment methods, newest first. `customer` selects those of one customer."""
     return await _list_page(call, call.params.get("customer"))
 
 

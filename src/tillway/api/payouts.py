@@ -49,7 +49,7 @@ LIST = list_params(
 
 @route("POST", "/v1/payouts", CREATE, returns="payout")
 async def create(call: Call) -> Answer:
-    """Pay available balance out to an external account."""
+    """Pay out available balance to an external account."""
     return await payouts.create(call.platform, call.caller, call.params)
 
 
@@ -88,13 +88,13 @@ async def update(call: Call) -> Answer:
 
 @route("POST", "/v1/payouts/{id}/cancel", EXPAND_ONLY, returns="payout")
 async def cancel(call: Call) -> Answer:
-    """Cancel a payout that nobody has begun to send."""
+    """Cancel a payout that has not been sent yet."""
     return await payouts.cancel(call.platform, call.caller, call.id)
 
 
 @route("POST", "/v1/payouts/{id}/reverse", REVERSE, returns="payout")
 async def reverse(call: Call) -> Answer:
-    """Refused with the reason: no connector can fetch back what it has sent."""
+    """Refuse with the reason: no connector can reverse a payout."""
     return await payouts.reverse(call.platform, call.caller, call.id)
 
 
@@ -105,7 +105,10 @@ async def reverse(call: Call) -> Answer:
     "reversed_by",
 )
 def payout_shape(payout: Payout, view: View) -> dict[str, Any]:
-    """Stripe's payout. Of one to an e-mail address `type` is `email` and `destination` null, unless that is saved."""
+    """Return Stripe's payout object.
+
+    A payout to an e-mail address has the `type` `email`, and a null `destination` unless the address is saved.
+    """
     return {
         "id": payout.id,
         "object": "payout",
@@ -139,7 +142,7 @@ def payout_shape(payout: Payout, view: View) -> dict[str, Any]:
 
 
 def _trace(payout: Payout) -> dict[str, Any]:
-    """The provider's own id of it, by which its bank can be asked."""
+    """Return the provider's own id of the payout, for enquiries at its bank."""
     if payout.bank_id is not None:
         return {"status": "supported", "value": payout.bank_id}
     return {"status": "pending" if payout.status in ("pending", "in_transit") else "unsupported", "value": None}

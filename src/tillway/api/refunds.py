@@ -54,13 +54,13 @@ EXPAND_ONLY = Params(expand=Expand())
 
 @route("POST", "/v1/refunds", CREATE, returns="refund")
 async def create(call: Call) -> Answer:
-    """Refund a charge or a payment, wholly or in part."""
+    """Refund a charge or a payment, in full or in part."""
     return await refunds.create(call.platform, call.caller, call.params)
 
 
 @route("POST", "/v1/charges/{id}/refunds", ON_CHARGE, returns="refund")
 async def create_on_charge(call: Call) -> Answer:
-    """Refund a charge by its own address."""
+    """Refund the charge in the path."""
     return await refunds.create(call.platform, call.caller, {**call.params, "charge": call.id})
 
 
@@ -152,7 +152,7 @@ _TRANSFERS = {"us_bank_account": "us_bank_transfer", "sepa_debit": "eu_bank_tran
 
 
 def _destination(refund: Refund) -> dict[str, Any]:
-    """Where the money goes. Stored credit has no word of its own there; Stripe's cash balance is the nearest."""
+    """Return the destination of the money. Stripe has no word for stored credit there; its cash balance is nearest."""
     if refund.method_type == "customer_balance":
         return {"customer_cash_balance": {}, "type": "customer_cash_balance"}
     if refund.method_type in _TRANSFERS:

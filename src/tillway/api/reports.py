@@ -1,4 +1,4 @@
-"""`/ops/v1/reports`: transactions added up, as `tillway reports` does it, for the key's own merchant and mode."""
+"""`/ops/v1/reports`: sums of transactions, as in `tillway reports`, for the key's own merchant and mode."""
 
 from tillway.domain.ledger import SECONDS_PER_DAY
 from tillway.domain.refusal import Refused
@@ -13,7 +13,7 @@ DAYS_DEFAULT = 30
 
 @route("GET", "/ops/v1/reports/transactions", TRANSACTIONS, returns="report")
 async def transactions(call: Call) -> Answer:
-    """Transactions by day, type, status, connector and currency: count, gross, fee, refunded, net, within `created`."""
+    """Sum transactions within `created`, by day, type, status, connector and currency."""
     now = call.platform.engine.clock.now_ms() // 1000
     span: Span = call.params.get("created") or Span(now - DAYS_DEFAULT * SECONDS_PER_DAY, now)
     last = now if span.last == TIME_MAX else span.last

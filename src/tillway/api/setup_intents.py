@@ -116,7 +116,7 @@ LIST_ATTEMPTS = list_params(created=Created(), setup_intent=Id(required=True))
 
 @route("POST", "/v1/setup_intents", CREATE, returns="setup_intent")
 async def create(call: Call) -> Answer:
-    """Create a setup, and with `confirm` keep the card at once."""
+    """Create a setup, and with `confirm` save the card at once."""
     return await setup_intents.create(call.platform, call.caller, call.params)
 
 
@@ -145,7 +145,7 @@ async def update(call: Call) -> Answer:
 
 @route("POST", "/v1/setup_intents/{id}/confirm", CONFIRM, returns="setup_intent", access="publishable")
 async def confirm(call: Call) -> Answer:
-    """Keep the card, or send its holder to authenticate it."""
+    """Save the card, or send its holder to authenticate it."""
     return await setup_intents.confirm(call.platform, call.caller, call.id, call.params)
 
 

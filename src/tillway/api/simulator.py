@@ -13,14 +13,14 @@ from tillway.sandbox.simulator import Simulator
 
 
 class Probability(Parameter):
-    """A share of all cases, from 0 to 1."""
+    """A probability from 0 to 1."""
 
     def read(self, value: Any, name: str) -> float | None:
         if value == "" or value is None:
             self._check_unsettable(name)
             return None
         try:
-            # What is no number, and NaN when it is compared, raise the same.
+            # Text that is no number raises the same error as a comparison with NaN.
             if isinstance(value, str | int | Decimal) and not isinstance(value, bool) and 0 <= Decimal(value) <= 1:
                 return float(value)
         except InvalidOperation:
@@ -45,7 +45,7 @@ SIMULATE = Params(faults=Object(seed=Integer(minimum=0), rules=Array(_RULE, maxi
 
 @route("GET", "/ops/v1/simulator", returns="simulator")
 async def simulator(call: Call) -> Answer:
-    """The faults that the bank simulator is set to commit."""
+    """Retrieve the faults that the bank simulator commits."""
     return {"object": "simulator", "faults": (await _simulator(call)).faults.as_dict()}
 
 
@@ -63,7 +63,7 @@ async def set_simulator(call: Call) -> Answer:
     try:
         await call.platform.engine.note(call.caller, {"before": before, "after": found.faults.as_dict()})
     except Refused:
-        found.faults.replace(before)  # What the audit trail cannot tell is not done.
+        found.faults.replace(before)  # The faults change only if the audit trail could be written.
         raise
     return {"object": "simulator", "faults": found.faults.as_dict()}
 

@@ -25,7 +25,7 @@ from tillway.operations import customers
 from tillway.store.codec import by_customer
 
 INCLUDED_MAX = 10
-"""Most sources that an expanded customer holds; the rest are listed by their own address."""
+"""The most sources in an expanded customer. The list of sources has the rest."""
 
 SOURCE = AnyOf(Id(), CARD)
 

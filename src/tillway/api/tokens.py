@@ -29,7 +29,7 @@ EXPAND_ONLY = Params(expand=Expand())
 
 @route("POST", "/v1/tokens", CREATE, returns="token", access="publishable")
 async def create(call: Call) -> Answer:
-    """Create a token from card data, to be used once within 15 minutes."""
+    """Create a token from card data, for one use within 15 minutes."""
     if "card" not in call.params:
         raise Refused("parameter_missing", "You must supply a card to create a token.", param="card")
     return await tokens.create(call.platform, call.caller, call.params["card"])

@@ -15,7 +15,7 @@ from tillway.http.wire import quote
 
 
 class EventType(Enum):
-    """A type that Stripe documents, or `*`. The refusal names a near one; the whole list would fill a page."""
+    """An event type of Stripe's, or `*`. The refusal names a similar type, because the whole list would fill a page."""
 
     def __init__(self) -> None:
         super().__init__(EVERYTHING, *sorted(EVENT_TYPES))
@@ -35,7 +35,7 @@ class EventType(Enum):
 
 
 class Version(Text):
-    """An API version: a date, and since 2024 a name behind it."""
+    """An API version: a date, followed by a name since 2024."""
 
     def __init__(self) -> None:
         super().__init__(maximum=40)
@@ -73,7 +73,7 @@ _KEPT = ("api_version", "description", "disabled", "enabled_events", "metadata",
 
 @route("POST", "/v1/webhook_endpoints", CREATE, returns="webhook_endpoint")
 async def create(call: Call) -> Answer:
-    """Create a webhook endpoint. The answer holds its signing secret, this once."""
+    """Create a webhook endpoint. Only this answer holds its signing secret."""
     if call.params.get("connect"):
         raise Refused(
             "parameter_unsupported",
@@ -97,13 +97,13 @@ async def retrieve(call: Call) -> Answer:
 
 @route("POST", "/v1/webhook_endpoints/{id}", UPDATE, returns="webhook_endpoint")
 async def update(call: Call) -> Answer:
-    """Change a webhook endpoint, or switch it off and on with `disabled`."""
+    """Change a webhook endpoint, or switch it off or on with `disabled`."""
     return await call.platform.webhooks.update_endpoint(call.caller, call.id, _fields(call))
 
 
 @route("DELETE", "/v1/webhook_endpoints/{id}", returns="deleted_webhook_endpoint")
 async def delete(call: Call) -> Answer:
-    """Delete a webhook endpoint. What has not been delivered to it is dropped."""
+    """Delete a webhook endpoint and its open deliveries."""
     await call.platform.webhooks.delete_endpoint(call.caller, call.id)
     return {"id": call.id, "object": "webhook_endpoint", "deleted": True}
 

@@ -1,6 +1,6 @@
 """The customers and disbursements dialect: money goes out to a customer, by their e-mail address.
 
-A disbursement is accepted as pending at once and settles in the background: a slow provider keeps nobody waiting.
+A disbursement is accepted as pending at once and settles in the background, so no client waits for a slow provider.
 """
 
 import re
@@ -25,7 +25,7 @@ from tillway.http.routes import Answer, Call, Handler, Plain, route
 from tillway.operations import disbursements
 
 LIST_MAX = 1000
-"""Disbursements in one answer; `Link` leads to the next ones."""
+"""The most disbursements in one answer. The header `Link` has the address of the next ones."""
 
 
 class CustomerId(OwnId):
@@ -48,7 +48,7 @@ class CustomerId(OwnId):
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a request was refused: `field` is the one to change."""
+    """The reason of a refusal. `field` is the one to change."""
 
     code: str
     message: str
@@ -57,7 +57,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CustomerAnswer(msgspec.Struct, frozen=True):
-    """`id` is what `/v1/customers` calls them."""
+    """`id` is the customer's id in `/v1/customers`."""
 
     customer_id: str
     email: str | None
@@ -66,7 +66,7 @@ class CustomerAnswer(msgspec.Struct, frozen=True):
 
 class Disbursement(msgspec.Struct, frozen=True, omit_defaults=True):
     """`amount` is in major units, `payment_method` the connector that pays. `status` is pending, paid, failed or
-    canceled; a paid one fails if the money comes back. `id` is what `/v1/payouts` calls it.
+    canceled; a paid one fails if the money comes back. `id` is its id in `/v1/payouts`.
     """
 
     payment_id: str
@@ -120,7 +120,7 @@ def _disbursement_document(payout: Payout) -> Disbursement:
     assert payout.payment_id is not None
     return Disbursement(
         payment_id=payout.payment_id,
-        # What the provider has and has not settled is pending to whoever waits for the money.
+        # For the customer, a payout that the provider has accepted but not settled is still pending.
         status="pending" if payout.status == "in_transit" else payout.status,
         amount=msgspec.Raw(minor_to_major(payout.amount_minor, payout.currency).encode()),
         currency=payout.currency.upper(),
@@ -142,7 +142,7 @@ def _disbursement_document(payout: Payout) -> Disbursement:
     answer=CustomerAnswer,
 )
 async def create_customer(call: Call) -> Answer:
-    """Make a customer known; a repeat finds them."""
+    """Create a customer; a repeat returns the same one."""
     return await disbursements.create_customer(
         call.platform, call.caller, call.params["customer_id"], call.params["email"]
     )
@@ -157,13 +157,13 @@ async def create_customer(call: Call) -> Answer:
     answer=CustomerAnswer,
 )
 async def get_customer(call: Call) -> Answer:
-    """Look a customer up."""
+    """Retrieve a customer."""
     load = call.platform.engine.load(call.caller.scope_key)
     return NamedCustomer.of(call.id, await disbursements.find_customer(load, call.id))
 
 
 def _payment_route(path: str) -> Callable[[Handler], Handler]:
-    """Some clients use the plural."""
+    """Declare the payment call under `path`. Some clients use the plural."""
     return route(
         "POST",
         path,
@@ -178,7 +178,7 @@ def _payment_route(path: str) -> Callable[[Handler], Handler]:
 @_payment_route("/v1/api/payment")
 @_payment_route("/v1/api/payments")
 async def create_payment(call: Call) -> Answer:
-    """Pay a customer: accepted as pending at once, and settled in the background."""
+    """Pay a customer. The disbursement is pending at once and settles in the background."""
     currency = call.params["currency"]
     amount_minor = check_amount(major_to_minor(call.params["amount"], currency), currency)
     return await disbursements.create(
@@ -200,7 +200,7 @@ async def create_payment(call: Call) -> Answer:
     answer=list[Disbursement],
 )
 async def list_payments(call: Call) -> Answer:
-    """All disbursements to a customer, oldest first; a thousand at a time."""
+    """List all disbursements to a customer, oldest first, a thousand at a time."""
     load = call.platform.engine.load(call.caller.scope_key)
     customer = await disbursements.find_customer(load, call.id)
     found = await disbursements.list_of(load, customer, after=call.params.get("starting_after"), limit=LIST_MAX + 1)

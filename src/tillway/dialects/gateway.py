@@ -1,7 +1,6 @@
-"""The gateway dialect: a payment is created, made, and looked at.
+"""The gateway dialect: a client creates a payment, makes it, and retrieves it.
 
-Failures of a payment are told in band, in an HTTP 200; only what cannot be read as a request, and who has no key, gets
-an HTTP error.
+Failures of a payment are answered in band, with HTTP 200. Only malformed requests and missing keys get an HTTP error.
 """
 
 from typing import Any, assert_never
@@ -27,8 +26,8 @@ from tillway.operations import gateway_payments
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`failCode` is an HTTP status in the body of an answer whose own status may be 200. An answer that is no payment's
-    has no `status`."""
+    """`failCode` is an HTTP status in the body of an answer whose own status may be 200. `status` is absent if the
+    answer is not about a payment."""
 
     status: str | None = None
     failCode: int | None = None
@@ -48,7 +47,7 @@ _FIELDS = {
 
 
 def render_refusal(refusal: Refused, request_id: str) -> tuple[int, Any]:
-    """What is wrong with a card's form is a 400 here, as everything that is missing, unknown or malformed."""
+    """Return status and body of a refusal. A malformed card is a 400, like every other malformed field."""
     in_band = _IN_BAND.get(refusal.code)
     if in_band is not None:
         return 200, in_band
@@ -135,7 +134,7 @@ async def _present_created(
     answer=Created,
 )
 async def create_payment(call: Call) -> Answer:
-    """Create a payment, to be made within ten minutes."""
+    """Create a payment. It expires unless it is made within ten minutes."""
     number = str(uuid4())
 
     async def work(load: Load, at: Moment) -> Changes[GatewayPayment]:
@@ -147,7 +146,7 @@ async def create_payment(call: Call) -> Answer:
 async def _present_outcome(
     load: Load, record: Record | None, refusal: Refused | None, caller: Caller
 ) -> tuple[int, Any]:
-    """A decline comes as a refusal, with the payment that it was of."""
+    """Present a payment or a refusal. A decline arrives as a refusal that holds its payment."""
     payment = record if refusal is None else refusal.details.get("payment_intent")
     if not isinstance(payment, PaymentIntent):
         assert refusal is not None, "a payment ends as a payment or as a refusal"
@@ -158,9 +157,9 @@ async def _present_outcome(
 
 @route("POST", "/make-payment", MAKE, returns="outcome", dialect=GATEWAY, presents=_present_outcome, answer=Made)
 async def make_payment(call: Call) -> Answer:
-    """Take a payment that was created; one that was made already is answered with what became of it."""
+    """Make a payment that was created. If it was made before, return its outcome."""
     given, now = call.params, call.platform.engine.clock.now_ms() // 1000
-    # Before the payment is looked for, so that what is wrong with a request does not depend on it.
+    # Checked before the payment is loaded, so that the error of a malformed request does not depend on it.
     check_form(given["cardNumber"], given["expiryMonth"], given["expiryYear"], given["cvv"], now=now)
     card = {
         "number": given["cardNumber"],
@@ -182,7 +181,7 @@ async def make_payment(call: Call) -> Answer:
 
 @route("GET", "/get-payment", GET, returns="payment", dialect=GATEWAY, answer=Payment)
 async def get_payment(call: Call) -> Answer:
-    """What became of a payment."""
+    """Retrieve a payment and its outcome."""
     load = call.platform.engine.load(call.caller.scope_key)
     now = call.platform.engine.clock.now_ms() // 1000
     created = await gateway_payments.find(load, call.params["paymentId"], now)
@@ -211,7 +210,7 @@ async def _payment_document(load: Load, created: GatewayPayment, payment: Paymen
 
 
 async def _find_card_and_holder(load: Load, payment: PaymentIntent) -> tuple[CardFacts | None, dict[str, Any]]:
-    """The card and its holder: of the charge, and where there is none, of the method or of the one that was refused."""
+    """Return the card and its holder: those of the charge, else of the method, else of the method that was refused."""
     charge = await load.maybe(Charge, payment.latest_charge)
     if charge is not None:
         return charge.card, charge.billing_details
@@ -222,7 +221,7 @@ async def _find_card_and_holder(load: Load, payment: PaymentIntent) -> tuple[Car
 
 
 def _outcome(payment: PaymentIntent) -> Failure:
-    """Status and reason. A payment that was declined stays so until it is paid by another way, in `/v1`."""
+    """Return status and reason. A declined payment stays declined until it is paid in another way, through `/v1`."""
     match payment.status:
         case "succeeded" | "requires_capture":
             return Failure("Accepted")

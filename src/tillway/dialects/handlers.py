@@ -1,4 +1,4 @@
-"""Imports every dialect, which puts its routes into the table."""
+"""Imports every dialect, which registers its routes."""
 
 import importlib
 

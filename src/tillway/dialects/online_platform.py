@@ -26,10 +26,10 @@ from tillway.operations import platform_transactions, refunds
 
 DEFAULT_CURRENCY = "usd"
 CARD_DIGITS_MIN = 12
-"""What is shorter is no card number, but may well stand in an id."""
+"""Fewer digits are no card number, but may be part of an id."""
 
 TOKEN_SCOPES: tuple[str, ...] = ("payments:read", "payments:write", "refunds:write")
-"""What a token of `/get-token` may do, for its customer alone."""
+"""The scopes of a token of `/get-token`, which is for one customer."""
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """`status` is Success or Failed; Pending as long as nobody knows, which the original had no word for."""
+    """`status` is Success or Failed, and Pending while the outcome is unknown. The original had no word for that."""
 
     transactionId: str
     status: str
@@ -65,10 +65,10 @@ _FIELDS = {"payment_intent": "transactionId", "charge": "transactionId"}
 
 
 def render_refusal(refusal: Refused, request_id: str) -> tuple[int, Any]:
-    """What is wrong with a card's form is a 400 here: 402 is no status of this contract."""
+    """Return status and body of a refusal. A malformed card is a 400, because this contract has no 402."""
     status = RULES[refusal.code].status
     status = 400 if status == 402 else status
-    # Who is wrong and what is not there are told in sentences; what is wrong with a request, also by its name.
+    # The message names the field of a malformed request, but not for 401, 403 and 404.
     return status, Problem(status, message_with_field(refusal, _FIELDS) if status == 400 else refusal.message)
 
 
@@ -103,10 +103,10 @@ DETAILS = Params(**_WHO, customerId=_CUSTOMER, transactionId=_TRANSACTION)
 
 @route("POST", "/get-token", TOKEN, returns="token", dialect=PLATFORM, answer=Token)
 async def get_token(call: Call) -> Answer:
-    """Exchange a key for a token that is good for one customer, and for 15 minutes."""
+    """Exchange a key for a token that is valid for one customer, for 15 minutes."""
     caller = call.caller
     if caller.customer is not None:
-        # Else a token could be made to last for ever.
+        # A token that bought another token would never expire.
         raise Refused("secret_key_required", "A token is made with an API key, and not with another token.")
     scopes = TOKEN_SCOPES
     if caller.scopes is not None:
@@ -126,7 +126,7 @@ async def get_token(call: Call) -> Answer:
 async def _present_payment(
     load: Load, record: Record | None, refusal: Refused | None, caller: Caller
 ) -> tuple[int, Any]:
-    """A decline comes as a refusal, with the payment that it was of."""
+    """Present a payment or a refusal. A decline arrives as a refusal that holds its payment."""
     payment = record if refusal is None else refusal.details.get("payment_intent")
     if not isinstance(payment, PaymentIntent):
         assert refusal is not None, "a payment ends as a payment or as a refusal"
@@ -151,7 +151,7 @@ async def process_payment(call: Call) -> Answer:
     if not (len(card["cvc"]) in (3, 4) and card["cvc"].isascii() and card["cvc"].isdigit()):
         raise Refused("invalid_cvc", "The cvv has three or four digits.", param="cvv")
     if len(card["number"]) >= CARD_DIGITS_MIN and card["number"] in given["customerId"]:
-        # Any other digits may be an id; these are the card's, and would be kept where no card number may be.
+        # Other digits may be an id. These are the card's own, and must not be stored in the clear.
         raise Refused("card_number_in_free_text", param="customerId")
     return await platform_transactions.pay(
         call.platform,
@@ -187,7 +187,7 @@ async def _present_refund(
     "POST", "/process-refunds", REFUND, returns="outcome", dialect=PLATFORM, presents=_present_refund, answer=Outcome
 )
 async def process_refund(call: Call) -> Answer:
-    """Refund a payment, wholly or in part."""
+    """Refund a payment, in full or in part."""
     load = call.platform.engine.load(call.caller.scope_key)
     payment = await platform_transactions.find(load, call.params["transactionId"], call.params["customerId"])
     wanted: dict[str, Any] = {"payment_intent": payment.id}
@@ -198,7 +198,7 @@ async def process_refund(call: Call) -> Answer:
 
 @route("POST", "/get-payment-details", DETAILS, returns="payment", dialect=PLATFORM, answer=Details)
 async def get_payment_details(call: Call) -> Answer:
-    """What became of a payment."""
+    """Retrieve a payment and its outcome."""
     load = call.platform.engine.load(call.caller.scope_key)
     payment = await platform_transactions.find(load, call.params["transactionId"], call.params["customerId"])
     charge = await load.maybe(Charge, payment.latest_charge)
@@ -217,7 +217,7 @@ async def get_payment_details(call: Call) -> Answer:
 
 
 def _status_and_message(payment: PaymentIntent, charge: Charge | None = None) -> tuple[str, str]:
-    """Status and message. A payment that was refused stays so until it is paid by another way, in `/v1`."""
+    """Return status and message. A failed payment stays failed until it is paid in another way, through `/v1`."""
     match payment.status:
         case "succeeded" | "requires_capture":
             if charge is not None and charge.refunded_minor:

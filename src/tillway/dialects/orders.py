@@ -1,6 +1,6 @@
-"""The order workflow: an order is accepted at once, and carried by a state machine; stock and credit are set.
+"""The order workflow: a state machine carries an order that was accepted at once. Other calls set stock and credit.
 
-What an order goes through is written down in `domain/order.py`; this door reads it in and shows it.
+`domain/order.py` holds the states of an order. This file reads requests and presents answers.
 """
 
 from decimal import Decimal
@@ -41,13 +41,13 @@ from tillway.operations import orders
 DEFAULT_CURRENCY = "eur"
 
 ADDRESS_MAX = 2000
-"""Longest delivery address: characters of a text, bytes of an object in JSON."""
+"""The longest delivery address: characters of a text, bytes of an object in JSON."""
 
 REQUESTED_MAX = 1_000_000
 
 
 class Name(OwnId):
-    """A merchant's own id for a thing, which also has to stand in a path. A JSON integer is taken for its digits."""
+    """A merchant's own id of an object, which must also fit into a path. A JSON integer is read as its digits."""
 
     _LENGTH_MAX = 255
 
@@ -91,7 +91,7 @@ ORDER = Params(
     payment=Object(
         type=Enum(*MEANS, required=True),
         token=Text(maximum=255),
-        # A long account number would pass for a card's in a text.
+        # As free text, a long account number would be refused as a card number.
         account_number=CardField(),
         routing_number=Text(maximum=20),
         required=True,
@@ -125,7 +125,7 @@ class ProductLine(msgspec.Struct, frozen=True):
 
 
 class StepAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Times are epoch seconds. `failures` counts the step's failures by error, those that were tried again too."""
+    """Times are epoch seconds. `failures` counts the step's failures by error, including those that were retried."""
 
     step: str
     status: str
@@ -167,7 +167,7 @@ class OrderAnswer(msgspec.Struct, frozen=True):
 
 
 class ProductAnswer(msgspec.Struct, frozen=True):
-    """`available_count` can be ordered; `reserved_count` is held for orders under way."""
+    """`available_count` can be ordered. `reserved_count` is held for orders in progress."""
 
     product_id: str
     name: str
@@ -187,7 +187,7 @@ class CreditAnswer(msgspec.Struct, frozen=True):
 
 
 def render_refusal(refusal: Refused, request_id: str) -> tuple[int, Any]:
-    """As an order tells of its own: what kind of error, and its cause in words; and the field that is wrong."""
+    """Return status and body of a refusal: type and cause as in an order's own error, and the field to change."""
     error = {"type": refusal.code, "cause": refusal.message, "request_id": request_id}
     if refusal.param is not None:
         error["param"] = refusal.param
@@ -279,7 +279,7 @@ def order_answer(order: Order, charge: Charge | None) -> OrderAnswer:
     status=202,
 )
 async def create(call: Call) -> Answer:
-    """Take an order in. The same order_id again returns the order that exists."""
+    """Create an order. A repeat of its order_id returns the existing order."""
     params = call.params
     currency = params.get("currency", DEFAULT_CURRENCY)
     _check_payment(params["payment"])
@@ -294,7 +294,7 @@ async def create(call: Call) -> Answer:
 
 
 def _check_payment(payment: dict[str, Any]) -> None:
-    """Each way to pay has its own fields: all of them, and none of another's."""
+    """Refuse a payment that lacks a field of its type, or has a field of another type."""
     wanted = MEANS[payment["type"]].fields
     for name in payment:
         if name != "type" and name not in wanted:
@@ -328,7 +328,7 @@ def _line(line: dict[str, Any], currency: str, name: str) -> Line:
 
 @route("GET", "/orders/{order_id}", returns="order", dialect=ORDERS, presents=_present_order, answer=OrderAnswer)
 async def retrieve(call: Call) -> Answer:
-    """An order as it stands: its status, its steps with their times, its charge and its deliveries."""
+    """Retrieve an order: its status, its steps with their times, its charge and its deliveries."""
     return await orders.find(call.platform.engine.load(call.caller.scope_key), call.id)
 
 
@@ -360,7 +360,7 @@ async def _present_product(
     answer=ProductAnswer,
 )
 async def put_product(call: Call) -> Answer:
-    """Set a product and how many of it can be ordered. What orders hold or have bought stays theirs."""
+    """Set a product and its available count. Reserved and sold items are not affected."""
     product_id = _NAME.read(call.id, "product_id")
     assert product_id is not None
     currency = call.params.get("currency", DEFAULT_CURRENCY)
@@ -390,7 +390,7 @@ async def _present_credit(
     answer=CreditAnswer,
 )
 async def put_credit(call: Call) -> Answer:
-    """Set a user's stored credit. The difference to what they had is a movement of its own."""
+    """Set a user's stored credit. The difference becomes one movement of their balance."""
     user_id = _NAME.read(call.id, "user_id")
     assert user_id is not None
     currency = call.params["currency"]
@@ -399,7 +399,7 @@ async def put_credit(call: Call) -> Answer:
 
 
 def _minor(amount_major: int | Decimal, currency: str, name: str) -> int:
-    """Minor units of a price, which may be nothing, up to the largest amount there is."""
+    """Convert a price to minor units. It may be 0. Raises Refused `amount_too_large` above AMOUNT_MAX."""
     amount_minor = major_to_minor(amount_major, currency, name)
     if amount_minor > AMOUNT_MAX:
         raise Refused("amount_too_large", param=name)
@@ -407,5 +407,5 @@ def _minor(amount_major: int | Decimal, currency: str, name: str) -> int:
 
 
 def _major(amount_minor: int, currency: str) -> msgspec.Raw:
-    """A JSON number with all of the currency's decimals, which no float could promise."""
+    """Return a JSON number with all decimals of the currency, exactly, which a float cannot guarantee."""
     return msgspec.Raw(minor_to_major(amount_minor, currency).encode())

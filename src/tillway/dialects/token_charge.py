@@ -1,6 +1,6 @@
 """The token and charge dialect: a card becomes a token, the token is charged once, the charge is refunded.
 
-Everything is answered in one envelope, errors too. A decline is an error with data: the charge that failed.
+Every answer has the same envelope, errors included. A decline is an error with data: the charge that failed.
 """
 
 from typing import Any, Generic, TypeVar
@@ -22,13 +22,13 @@ from tillway.operations import charges, refunds, tokens
 from tillway.store.codec import by_parent, decode
 
 REFUNDS_MAX = 100
-"""Most refunds that are shown with their charge, the oldest ones. `/v1/refunds?charge=…` lists all."""
+"""The most refunds in the answer about a charge: the oldest ones. `/v1/refunds?charge=…` lists all."""
 
 T = TypeVar("T")
 
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`field` is the one to change; `code` one of docs/errors.md, or why the bank said no."""
+    """`field` is the one to change. `code` is one of docs/errors.md, or the bank's reason for a decline."""
 
     code: str
     message: str
@@ -36,7 +36,7 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Envelope(msgspec.Struct, Generic[T], frozen=True):
-    """What every call answers with."""
+    """The envelope of every answer."""
 
     success: bool
     data: T | None
@@ -53,7 +53,7 @@ class TokenData(msgspec.Struct, frozen=True):
 
 
 class RefundData(msgspec.Struct, frozen=True):
-    """`status` is succeeded, pending or failed; `refundable` what is left of the charge after it."""
+    """`status` is succeeded, pending or failed. `refundable` is the rest of the charge that can still be refunded."""
 
     id: str
     charge_id: str
@@ -73,7 +73,7 @@ class RefundOfCharge(msgspec.Struct, frozen=True):
 
 class ChargeData(msgspec.Struct, frozen=True):
     """`status` is succeeded, pending or failed. Amounts are minor units, `created` is epoch seconds. `card_number` is
-    masked, and null where no card paid."""
+    masked, and null if the charge was not paid by card."""
 
     id: str
     status: str
@@ -88,7 +88,7 @@ class ChargeData(msgspec.Struct, frozen=True):
 
 
 class ChargeWithRefunds(ChargeData, frozen=True):
-    """With its refunds, oldest first; `more_refunds` where there are more than 100."""
+    """A charge with its refunds, oldest first. `more_refunds` is true if there are more than 100."""
 
     refunds: list[RefundOfCharge]
     more_refunds: bool
@@ -109,7 +109,7 @@ def render_refusal(refusal: Refused, request_id: str) -> tuple[int, Any]:
 
 
 def _error(refusal: Refused) -> Error:
-    """The most exact code that there is: `insufficient_funds` before `card_declined`."""
+    """Return the error with the most exact code: `insufficient_funds` rather than `card_declined`."""
     code = refusal.code
     if code == "card_declined" and refusal.decline_code not in (None, "generic_decline"):
         code = refusal.decline_code or code
@@ -131,7 +131,7 @@ CHARGE = Params(
     token=Id(required=True),
     amount=Amount(required=True),
     currency=Currency(required=True),
-    # What a form has left blank comes as an empty text.
+    # A client sends an empty text for a field that its form left blank.
     description=Text(maximum=1000, unsettable=True),
     reference=Text(maximum=500, unsettable=True),
 )
@@ -149,7 +149,7 @@ async def _present_token(load: Load, record: Record | None, refusal: Refused | N
     "POST", "/token", TOKEN, returns="token", dialect=TOKEN_CHARGE, presents=_present_token, answer=Envelope[TokenData]
 )
 async def create_token(call: Call) -> Answer:
-    """Put a card into the vault and get a token for it, good for one charge within 15 minutes."""
+    """Store a card in the vault and return a token for it, valid for one charge within 15 minutes."""
     given = call.params
     card = {
         "number": given["card_number"],
@@ -226,7 +226,7 @@ async def _present_refund(
     answer=Envelope[RefundData],
 )
 async def create_refund(call: Call) -> Answer:
-    """Refund a charge, wholly or in part."""
+    """Refund a charge, in full or in part."""
     given = call.params
     id = given.get("charge_id") or given.get("id")
     if id is None:
@@ -239,7 +239,7 @@ async def create_refund(call: Call) -> Answer:
 
 @route("GET", "/charge/{id}", returns="charge", dialect=TOKEN_CHARGE, answer=Envelope[ChargeWithRefunds])
 async def get_charge(call: Call) -> Answer:
-    """A charge with its refunds."""
+    """Retrieve a charge with its refunds."""
     load = call.platform.engine.load(call.caller.scope_key)
     charge = await load.get(Charge, call.id)
     rows = await load.store.query(
@@ -282,5 +282,5 @@ def _charge_data(charge: Charge) -> ChargeData:
 
 
 def _status(refund: Refund) -> str:
-    """A card refund is never cancelled, and one of a bank debit that was counts as not made."""
+    """Return the status in this contract's words. A cancelled refund of a bank debit counts as failed."""
     return "failed" if refund.status == "canceled" else refund.status

@@ -1,4 +1,4 @@
-"""The 3-D Secure challenge page of test mode: what an issuer would show, with its two ends as buttons."""
+"""The 3-D Secure challenge page of test mode. It stands in for the issuer's page and has a button for each outcome."""
 
 from html import escape
 from typing import assert_never
@@ -15,8 +15,9 @@ HEADERS = (
     ("referrer-policy", "no-referrer"),
     ("x-content-type-options", "nosniff"),
 )
-"""Merchants may show the page in a frame, as they do with issuers' pages; nothing in it runs or is loaded. Where its
-form leads is not restricted: browsers hold redirects to that too, and the way back may be an app's own scheme."""
+"""Merchants may show the page in a frame, as they do with issuers' pages. It runs no script and loads nothing. The
+target of its form is not restricted, because browsers apply `form-action` to redirects too, and the customer may return
+to an app's own scheme."""
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;background:#f2f4f7;color:#1a2233;margin:0;display:grid;min-height:100vh;
@@ -30,7 +31,7 @@ button{font:inherit;font-weight:600;padding:.75rem;border-radius:8px;border:1px 
 
 
 def page(subject: PaymentIntent | SetupIntent) -> bytes:
-    """The question, while the challenge is open; else what became of it."""
+    """Return the page: the question while the challenge is open, else its outcome."""
     if subject.status != "requires_action":
         said = escape(_message_for(subject.status))
         return _document("Nothing to do", f"<h1>This authentication is over</h1><p>{said}</p>")
@@ -51,7 +52,7 @@ def page(subject: PaymentIntent | SetupIntent) -> bytes:
 
 
 def back_to(subject: PaymentIntent | SetupIntent) -> str | None:
-    """Where the customer is sent on, with the parameters that Stripe adds; None where there is no return_url."""
+    """Return the URL that the customer returns to, with the parameters that Stripe adds; None without a return_url."""
     if subject.return_url is None:
         return None
     noun = "payment_intent" if isinstance(subject, PaymentIntent) else "setup_intent"
@@ -66,7 +67,7 @@ def back_to(subject: PaymentIntent | SetupIntent) -> str | None:
 
 
 def amount_text(amount_minor: int, currency: str) -> str:
-    """`4200` of `eur` as `42.00 EUR`, with as many decimals as the currency has."""
+    """Format `4200` of `eur` as `42.00 EUR`, with as many decimals as the currency has."""
     decimals = MINOR_UNITS[currency]
     digits = str(amount_minor).rjust(decimals + 1, "0")
     whole = f"{digits[:-decimals]}.{digits[-decimals:]}" if decimals else digits
