@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tillway.domain.bank_account import DEBIT_CURRENCIES
+from tillway.domain.method_types import DEBITS
 
 SECRET_BYTES_MAX = 16_384
 
@@ -119,8 +119,8 @@ def yes_or_no(value: str) -> bool:
 def debit_types(value: str) -> frozenset[str]:
     """Payment method types that debit bank accounts, with commas between them."""
     types = frozenset(name.strip() for name in value.split(","))
-    if not types <= DEBIT_CURRENCIES.keys():
-        raise ValueError(f"not one or more of {', '.join(DEBIT_CURRENCIES)}, with commas between them")
+    if not types <= set(DEBITS):
+        raise ValueError(f"not one or more of {', '.join(DEBITS)}, with commas between them")
     return types
 
 

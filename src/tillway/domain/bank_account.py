@@ -3,7 +3,7 @@
 Pure. A number that has passed `check_us_account` or `check_iban` travels as a `Secret` and is opened only by the vault.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -11,11 +11,6 @@ from tillway.domain.cards import Secret
 from tillway.domain.outcome import Declined
 from tillway.domain.record import Value
 from tillway.domain.refusal import Refused
-
-DebitType = Literal["us_bank_account", "sepa_debit"]
-
-DEBIT_CURRENCIES: dict[str, str] = {"us_bank_account": "usd", "sepa_debit": "eur"}
-"""The payment method types that debit a bank account, and the one currency that each of their rails carries."""
 
 TEST_ROUTING_NUMBER = "110000000"
 TEST_HOLDER = {"email": "jenny.rosen@example.com", "name": "Jenny Rosen"}
@@ -222,22 +217,4 @@ def check_verification(type: str, options: dict[str, Any]) -> None:
             "Tillway neither sends microdeposits nor connects to the customer's bank: an account is used without being "
             "verified. Leave verification_method out, or set it to automatic.",
             param=f"payment_method_options[{type}][verification_method]",
-        )
-
-
-def check_payment(type: str, currency: str, capture_method: Any) -> None:
-    """What a bank debit cannot do: another currency than its rail's, and be authorized now and captured later."""
-    only = DEBIT_CURRENCIES[type]
-    if currency != only:
-        raise Refused(
-            "parameter_invalid_string",
-            f"The payment method type {type} takes payments in {only} alone, and this one is in {currency}. Change "
-            "the currency, or pay with another payment method type.",
-            param="currency",
-        )
-    if capture_method == "manual":
-        raise Refused(
-            "parameter_invalid_enum",
-            f"The payment method type {type} cannot be captured later. Set capture_method to automatic.",
-            param="capture_method",
         )

@@ -10,11 +10,12 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from tillway.domain import stored_credit
-from tillway.domain.attempt import BANK_DAYS_SECONDS, AskLater, Attempt, GiveUp, Retry, next_step
-from tillway.domain.bank_account import DEBIT_CURRENCIES, check_payment, check_verification, failure, without_number
+from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, next_step
+from tillway.domain.bank_account import check_verification, failure, without_number
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import Fee, available_on, charge_entry
+from tillway.domain.method_types import METHOD_TYPES, MethodType, check_payment
 from tillway.domain.money import fee_minor
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_method import CardFacts, PaymentMethod, usable, with_checks
@@ -244,10 +245,11 @@ def confirm(
             payment_intent=payment,
         )
     usable(method, customer=payment.customer)
-    if method.type in DEBIT_CURRENCIES:
-        _can_debit(payment, method, terms)
+    type = METHOD_TYPES[method.type]
+    if type.debits:
+        _can_debit(payment, type, terms)
     payment = _with(payment, method=method.id, last_error=None, challenge=None)
-    if method.type == stored_credit.METHOD_TYPE:
+    if type.performed_by == "platform":
         return _from_credit(payment, method, customer, at)
     if not payment.authenticated and _needs_authentication(payment, method):
         assert method.card is not None, "only cards are authenticated"
@@ -264,20 +266,20 @@ def confirm(
     return _begin(payment, method, terms, at, idem)
 
 
-def _can_debit(payment: PaymentIntent, method: PaymentMethod, terms: Terms) -> None:
+def _can_debit(payment: PaymentIntent, type: MethodType, terms: Terms) -> None:
     """Refused unless this payment can be a debit of that bank account, by this connector, with the customer's leave."""
-    currency = DEBIT_CURRENCIES[method.type] if terms.any_currency else payment.currency
-    check_payment(method.type, currency, payment.capture_method)
-    check_verification(method.type, payment.method_options)
-    if method.type not in terms.debits:
+    currency = type.currency if terms.any_currency and type.currency else payment.currency
+    check_payment(type, currency, payment.capture_method)
+    check_verification(type.name, payment.method_options)
+    if type.name not in terms.debits:
         raise Refused(
             "connector_unsupported",
-            f"The connector {terms.connector!r} cannot debit bank accounts of the type {method.type}. Pay with another "
+            f"The connector {terms.connector!r} cannot debit bank accounts of the type {type.name}. Pay with another "
             "payment method type, or make a connector that can the default.",
             param="payment_method",
             payment_intent=payment,
         )
-    if terms.mandate is None:
+    if type.needs_mandate and terms.mandate is None:
         raise Refused(
             "payment_intent_mandate_invalid",
             "This PaymentIntent requires a mandate, and the payment method has none that is active. Send how "
@@ -307,6 +309,7 @@ def challenged(
 def _begin(
     payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Moment, idem: str | None
 ) -> Changes[PaymentIntent]:
+    type = METHOD_TYPES[method.type]
     attempt = Attempt(
         id=at.new_id("att"),
         created=at.now,
@@ -319,10 +322,10 @@ def _begin(
         method=method.id,
         idem=idem,
         shows=terms.shows,
-        patience_seconds=BANK_DAYS_SECONDS if method.type in DEBIT_CURRENCIES else 0,
+        patience_seconds=type.patience_seconds,
     )
     started = _with(payment, status="processing", attempt=attempt.id)
-    if method.type in DEBIT_CURRENCIES:
+    if type.patience_seconds:
         return _debiting(started, attempt, method, terms, at)
     pending = (_charge(started, attempt.id, method, terms.connector, at.now),) if terms.shows == "charge" else ()
     return Changes(
@@ -599,7 +602,7 @@ def _taken(charge: Charge, captured_minor: int, connector: str, terms: Terms, at
     """The charge with its money taken, and the entry that says so."""
     instant = charge.card is not None and charge.card.instant
     entry = charge_entry(
-        type="payment" if charge.method_type in DEBIT_CURRENCIES else "charge",
+        type=METHOD_TYPES[charge.method_type].entry_type,
         source=charge.id,
         amount_minor=captured_minor,
         fee_minor=fee_minor(captured_minor, rate_bps=terms.fee.rate_bps, fixed_minor=terms.fee.fixed_minor),
@@ -682,7 +685,7 @@ def _refused_by_provider(
 ) -> Changes[PaymentIntent]:
     if attempt.kind == "authorize":
         assert method is not None, "an authorization is settled with its payment method"
-        if charge is not None and charge.method_type in DEBIT_CURRENCIES:
+        if charge is not None and METHOD_TYPES[charge.method_type].debits:
             outcome = failure(outcome)
         changes = _declined(payment, method, outcome, attempt, at, charge)
         return msgspec.structs.replace(changes, deletes=(*changes.deletes, attempt.id))

@@ -8,6 +8,7 @@ import msgspec
 from tillway.domain.bank_account import BankAccountFacts, without_number
 from tillway.domain.cards import YEARS_AHEAD_MAX, expired
 from tillway.domain.customer import Customer
+from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.outcome import Checks
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
 from tillway.domain.refusal import RULES, Refused
@@ -199,13 +200,9 @@ def attach(method: PaymentMethod, customer: Customer) -> Changes[PaymentMethod]:
             "Customer, and may not be used again.",
             param="payment_method",
         )
-    if method.type == "customer_balance":
-        raise Refused(
-            "payment_method_unexpected_state",
-            "A payment method of the type customer_balance cannot be attached: it stands for the stored credit of the "
-            "payment's customer. Make one for each payment.",
-            param="payment_method",
-        )
+    attach_refusal = METHOD_TYPES[method.type].attach_refusal
+    if attach_refusal:
+        raise Refused("payment_method_unexpected_state", attach_refusal, param="payment_method")
     decline = issuer_objection(method)
     if decline is not None:
         return Changes(result=method, refusal=decline)

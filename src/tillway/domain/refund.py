@@ -5,11 +5,11 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from tillway.domain import stored_credit
-from tillway.domain.attempt import BANK_DAYS_SECONDS, AskLater, Attempt, GiveUp, Retry, next_step
-from tillway.domain.bank_account import DEBIT_CURRENCIES
+from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, next_step
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import balance_entry, transfer_entry
+from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import Refused
@@ -54,12 +54,13 @@ def create(
     What was paid with the stored credit of `customer` is back there with this decision.
     """
     amount = _refundable(charge, amount_minor)
-    if charge.method_type == stored_credit.METHOD_TYPE:
+    type = METHOD_TYPES[charge.method_type]
+    if type.performed_by == "platform":
         return _to_credit(charge, customer, amount, fields, at)
     # From here the refund must be tried.
     suffix = at.new_suffix()
     entry = balance_entry(
-        type="payment_refund" if charge.method_type in DEBIT_CURRENCIES else "refund",
+        type=type.refund_entry_type,
         source=f"re_{suffix}",
         amount_minor=-amount,
         currency=charge.currency,
@@ -79,7 +80,7 @@ def create(
         parent=charge.reference,
         parent_bank_id=charge.bank_id,
         idem=idem,
-        patience_seconds=BANK_DAYS_SECONDS if charge.method_type in DEBIT_CURRENCIES else 0,
+        patience_seconds=type.patience_seconds,
     )
     refund = changed(
         Refund(

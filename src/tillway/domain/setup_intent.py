@@ -4,9 +4,9 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
-from tillway.domain import stored_credit
 from tillway.domain.bank_account import check_verification, without_number
 from tillway.domain.customer import Customer, must_exist
+from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.payment_intent import PaymentError
 from tillway.domain.payment_method import CardFacts, PaymentMethod, attach, issuer_objection, usable, without_cvc
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
@@ -159,19 +159,15 @@ def _confirmable(
             param="payment_method",
             setup_intent=setup,
         )
-    if method.type == stored_credit.METHOD_TYPE:
-        raise Refused(
-            "payment_method_unexpected_state",
-            "Stored credit needs no setup: pay with it by its type, customer_balance.",
-            param="payment_method",
-            setup_intent=setup,
-        )
+    type = METHOD_TYPES[method.type]
+    if type.setup_refusal:
+        raise Refused("payment_method_unexpected_state", type.setup_refusal, param="payment_method", setup_intent=setup)
     if customer is not None:
         must_exist(customer, "customer")
     usable(method, customer=setup.customer)
-    if method.bank is not None:
+    if type.debits:
         check_verification(method.type, setup.method_options)
-    if method.bank is not None and mandate is None:
+    if type.needs_mandate and mandate is None:
         raise Refused(
             "setup_intent_mandate_invalid",
             "This SetupIntent requires a mandate. Send with the confirmation how the customer accepted it, as "

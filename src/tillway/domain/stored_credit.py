@@ -19,9 +19,6 @@ from tillway.domain.money import AMOUNT_MAX
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import Refused
 
-METHOD_TYPE = "customer_balance"
-"""The type of the payment methods that pay with stored credit."""
-
 CREDIT_MAX = 99_999_999_999
 """Most credit that a customer can have, in minor units."""
 

@@ -5,12 +5,13 @@ from typing import Any, Protocol
 import msgspec
 
 from tillway.connectors.port import BankAccountData, CardData
-from tillway.domain.bank_account import BankAccountFacts, check_iban, check_us_account
+from tillway.domain.bank_account import BankAccountFacts
 from tillway.domain.cards import FORM_DIGITS, CheckedCard, Secret, brand_of, check_card
+from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.payment_method import CVC_LIFETIME_SECONDS, CardFacts, PaymentMethod, SealedRecord
 from tillway.domain.record import Changes, Moment, Record
 from tillway.engine.core import Load
-from tillway.sandbox.bank_accounts import TestAccount, by_account_alias
+from tillway.sandbox.bank_accounts import by_account_alias
 from tillway.sandbox.cards import TestCard, alias_expiry, by_alias, by_number
 from tillway.store.port import Store
 from tillway.vault.port import AccountContents, CardContents, SealedAccount, SealedCard, SealedCvc, Vault
@@ -146,7 +147,7 @@ class CardVault:
 
         Raises Refused with the parameter where it cannot be an account of `type`.
         """
-        number, facts = _checked_account(type, given, param)
+        number, facts = _read_account(type, given, param)
         owner = at.new_id("vlt")
         contents = AccountContents(number=number, routing=facts.routing_number)
         sealed = self.vault.seal_account(scope_key, owner, contents)
@@ -159,7 +160,7 @@ class CardVault:
         known = by_account_alias(alias) if scope_key.endswith("t") else None
         if known is None:
             return None
-        number, facts = _checked_account(known.type, _account_parameters(known), known.type)
+        number, facts = _read_account(known.type, known.parameters, known.type)
         fingerprint = self._account_print(scope_key, number, facts)
         return known.type, msgspec.structs.replace(facts, alias=alias, fingerprint=fingerprint)
 
@@ -205,22 +206,10 @@ class CardVault:
         return self.vault.open_cvc(load.scope_key, facts.cvc, _cvc.decode(record.sealed)).reveal()
 
 
-def _checked_account(type: str, given: dict[str, Any], param: str) -> tuple[Secret[str], BankAccountFacts]:
-    if type == "sepa_debit":
-        return check_iban(given["iban"], param=param)
-    return check_us_account(
-        given["account_number"],
-        given["routing_number"],
-        given.get("account_holder_type"),
-        given.get("account_type"),
-        param=param,
-    )
-
-
-def _account_parameters(known: TestAccount) -> dict[str, Any]:
-    if known.type == "sepa_debit":
-        return {"iban": known.number}
-    return {"account_number": known.number, "routing_number": known.routing_number}
+def _read_account(type: str, given: dict[str, Any], param: str) -> tuple[Secret[str], BankAccountFacts]:
+    read = METHOD_TYPES[type].read_account
+    assert read is not None, f"a payment method of the type {type} holds no bank account"
+    return read(given, param)
 
 
 ADDRESS_FIELDS = (

@@ -20,10 +20,10 @@ from tillway.domain import order as domain
 from tillway.domain import payment_intent, product, refund
 from tillway.domain.account import Scope, scope_of
 from tillway.domain.alias import Alias, alias_id, new_alias
-from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.disbursement import NamedCustomer
+from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.order import HANDLER, MEANS, Failure, Line, Order, OrderTask, StepRecord
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
@@ -235,7 +235,7 @@ async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Or
             payment = await load.get(PaymentIntent, order.payment)
             if not domain.may_try_again(payment):
                 return Changes(result=order)
-        if method.type in DEBIT_CURRENCIES:
+        if METHOD_TYPES[method.type].needs_mandate:
             once = (order.total_minor, order.currency)
             mandate, method, permitted = await permission(load, method, _ACCEPTED, at, once=once)
             made = made.then(permitted)

@@ -1,16 +1,17 @@
 """What can be done with a payment: parameters in, one decision, one or two commits."""
 
 import hmac
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
-from tillway.domain import payment_intent, stored_credit
+from tillway.domain import payment_intent
 from tillway.domain.account import Scope
-from tillway.domain.bank_account import DEBIT_CURRENCIES, TEST_HOLDER
+from tillway.domain.bank_account import TEST_HOLDER
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.mandate import Mandate, accept
+from tillway.domain.method_types import METHOD_TYPES, MethodType
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token, new_bank_method, new_method, redeem
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record, changed
@@ -166,11 +167,11 @@ async def _begin(
         error_on_action=bool(params.get("error_on_requires_action")),
     )
     permitted = NO_CHANGES
-    if method is not None and (method.type in DEBIT_CURRENCIES or params.get("mandate")):
+    if method is not None and (METHOD_TYPES[method.type].needs_mandate or params.get("mandate")):
         once = None if payment.future_usage else (payment.amount_minor, payment.currency)
         mandate, method, permitted = await permission(load, method, params, at, once=once)
         terms = msgspec.structs.replace(terms, mandate=mandate)
-    pays_from_credit = method is not None and method.type == stored_credit.METHOD_TYPE
+    pays_from_credit = method is not None and METHOD_TYPES[method.type].performed_by == "platform"
     customer = await load.maybe(Customer, payment.customer) if pays_from_credit else None
     changes = payment_intent.confirm(payment, method, terms, at, idem=caller.idem, customer=customer)
     await take_code(platform, load, method, made, changes, at, cvc)
@@ -385,16 +386,16 @@ async def make_method(
 ) -> tuple[PaymentMethod, Changes[None]]:
     """A new payment method from `payment_method_data` or the body of `POST /v1/payment_methods`."""
     type = data["type"]
-    maker = METHOD_MAKERS.get(type)
-    if maker is None:
+    row = METHOD_TYPES.get(type)
+    if row is None:
         raise Refused(
             "parameter_unsupported",
-            f"No connector takes payment methods of the type {type} yet. Use one of: {', '.join(METHOD_MAKERS)}.",
+            f"No connector takes payment methods of the type {type} yet. Use one of: {', '.join(METHOD_TYPES)}.",
             param=f"{param}[type]" if param else "type",
         )
     details = {name: value for name, value in (data.get("billing_details") or {}).items() if value is not None}
     fields: dict[str, Any] = {"billing_details": details, **picked(data, "metadata", "allow_redisplay")}
-    return await maker(platform, load, data, fields, at, param=f"{param}[{type}]" if param else type)
+    return await _MAKERS[row.holds](platform, load, data, fields, at, param=f"{param}[{type}]" if param else type)
 
 
 async def _make_card(
@@ -416,9 +417,7 @@ async def _make_card(
         return moved, Changes(
             result=None, records=(*(record for record in made.records if record.id != method.id), moved)
         )
-    for name in ("number", "exp_month", "exp_year"):
-        if card.get(name) is None:
-            raise Refused("parameter_missing", f"Missing required param: {param}[{name}].", param=f"{param}[{name}]")
+    _check_given(METHOD_TYPES["card"], card, param)
     facts, sealed = platform.cards.take_in(
         load.scope_key, {**card, "name": details.get("name")}, details.get("address") or {}, at, param=param
     )
@@ -426,11 +425,11 @@ async def _make_card(
     return method, Changes(result=None, records=(method, *sealed))
 
 
-async def _make_credit(
+async def _make_bare(
     platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
 ) -> tuple[PaymentMethod, Changes[None]]:
-    """Whose credit it is, the payment says."""
-    method = changed(PaymentMethod(id=at.new_id("pm"), created=at.now, type=stored_credit.METHOD_TYPE), fields)
+    """Make a method that holds nothing. The payment names the customer whose stored credit pays."""
+    method = changed(PaymentMethod(id=at.new_id("pm"), created=at.now, type=data["type"]), fields)
     return method, Changes(result=None, records=(method,))
 
 
@@ -438,13 +437,10 @@ async def _make_bank_account(
     platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
 ) -> tuple[PaymentMethod, Changes[None]]:
     type: str = data["type"]
-    needed, from_holder = _BANK_ACCOUNT[type]
     account, details = data.get(type) or {}, fields["billing_details"]
-    for name in needed:
-        if account.get(name) is None:
-            raise Refused("parameter_missing", f"Missing required param: {param}[{name}].", param=f"{param}[{name}]")
+    _check_given(METHOD_TYPES[type], account, param)
     holder = f"{param.removesuffix(type).removesuffix(f'[{type}]')}"
-    for name in from_holder:
+    for name in METHOD_TYPES[type].needs_of_holder:
         if details.get(name) is None:
             missing = f"{holder}[billing_details][{name}]" if holder else f"billing_details[{name}]"
             raise Refused("parameter_missing", f"Missing required param: {missing}.", param=missing)
@@ -453,19 +449,19 @@ async def _make_bank_account(
     return method, Changes(result=None, records=(method, *sealed))
 
 
-_BANK_ACCOUNT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "us_bank_account": (("account_number", "routing_number"), ("name",)),
-    "sepa_debit": (("iban",), ("name", "email")),
-}
-"""What each type of bank account has to say of itself, and of its holder."""
+def _check_given(type: MethodType, given: dict[str, Any], param: str) -> None:
+    """Raise `Refused` for the first parameter that `type` needs and the caller left out."""
+    for name in type.needs:
+        if given.get(name) is None:
+            raise Refused("parameter_missing", f"Missing required param: {param}[{name}].", param=f"{param}[{name}]")
 
 
-METHOD_MAKERS: dict[str, MethodMaker] = {
-    **dict.fromkeys(_BANK_ACCOUNT, _make_bank_account),
+_MAKERS: dict[Literal["card", "bank"] | None, MethodMaker] = {
     "card": _make_card,
-    stored_credit.METHOD_TYPE: _make_credit,
+    "bank": _make_bank_account,
+    None: _make_bare,
 }
-"""The types of payment methods that can be made, and how."""
+"""How a payment method is made, by what it holds (`MethodType.holds`)."""
 
 
 async def _check_customer(load: Load, id: str | None) -> None:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from tillway.domain import refund, stored_credit
+from tillway.domain import refund
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
+from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
@@ -27,9 +28,8 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
         charge = await _charge(load, params)
         fields = picked(params, "reason", "metadata", "instructions_email")
         fields["source_api"] = caller.source_api
-        customer = (
-            await load.maybe(Customer, charge.customer) if charge.method_type == stored_credit.METHOD_TYPE else None
-        )
+        by_platform = METHOD_TYPES[charge.method_type].performed_by == "platform"
+        customer = await load.maybe(Customer, charge.customer) if by_platform else None
         return refund.create(charge, params.get("amount"), fields, at, idem=caller.idem, customer=customer)
 
     return await platform.attempts.operate(caller, work)

@@ -5,8 +5,8 @@ from typing import Any
 
 from tillway.domain import setup_intent
 from tillway.domain.account import Scope
-from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.customer import Customer
+from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import NO_CHANGES, Changes, Moment
 from tillway.domain.refusal import Refused
@@ -130,7 +130,7 @@ async def _decide(
 ) -> Changes[SetupIntent]:
     public_url = platform.engine.settings.public_url
     mandate, permitted = None, NO_CHANGES
-    if method is not None and method.type in DEBIT_CURRENCIES:
+    if method is not None and METHOD_TYPES[method.type].needs_mandate:
         mandate, method, permitted = await permission(load, method, params, at, once=None)
     confirmed = setup_intent.confirm(
         setup,

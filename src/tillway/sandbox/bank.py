@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from tillway.connectors.port import REFERENCE_MAX, Request, Response
-from tillway.domain.bank_account import DEBIT_CURRENCIES
+from tillway.domain.method_types import DEBITS
 from tillway.sandbox import bank_accounts, cards
 from tillway.sandbox.recipients import recipient_of
 
@@ -609,8 +609,8 @@ _ACCOUNT_FIELDS = _ACCOUNT_REQUIRED | {"routing_number", "account_holder_type", 
 
 def _check_account(account: Any, *, capture: bool) -> None:
     _check_fields(account, _ACCOUNT_REQUIRED, _ACCOUNT_FIELDS, "account.")
-    if account["type"] not in DEBIT_CURRENCIES:
-        raise _Invalid(422, f"account.type is not {' or '.join(DEBIT_CURRENCIES)}")
+    if account["type"] not in DEBITS:
+        raise _Invalid(422, f"account.type is not {' or '.join(DEBITS)}")
     number = account["number"]
     if type(number) is not str or not 4 <= len(number) <= 34 or not (number.isascii() and number.isalnum()):
         raise _Invalid(422, "account.number is not 4 to 34 letters and digits")

@@ -30,6 +30,13 @@ class TestAccount(msgspec.Struct, frozen=True, kw_only=True):
     settles: Literal["soon", "never"] = "soon"
     dispute: bool = False
 
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The account as the parameters of its payment method type. An IBAN names its bank itself."""
+        if self.routing_number is None:
+            return {"iban": self.number}
+        return {"account_number": self.number, "routing_number": self.routing_number}
+
 
 def by_account(number: str) -> TestAccount | None:
     """The documented account of this number or IBAN (no spaces, upper case), or None."""

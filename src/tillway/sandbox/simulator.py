@@ -28,7 +28,7 @@ from tillway.connectors.port import (
     tell,
 )
 from tillway.connectors.settings import Setting, read_settings, seconds
-from tillway.domain.bank_account import DEBIT_CURRENCIES
+from tillway.domain.method_types import DEBITS
 from tillway.sandbox.bank import Announcement, Bank, BankOperation
 from tillway.sandbox.faults import Drawn, Fault, Faults, bend
 
@@ -56,7 +56,7 @@ class Simulator:
             deduplicates=True,
             looks_up=True,
             livemode=False,
-            debits=frozenset(DEBIT_CURRENCIES),
+            debits=frozenset(DEBITS),
             ask_after_seconds=ask_after_seconds,
         )
 

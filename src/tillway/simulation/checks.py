@@ -14,7 +14,6 @@ import msgspec
 
 from tillway.connectors import port
 from tillway.domain.account import SCOPE_KEY_LENGTH
-from tillway.domain.bank_account import DEBIT_CURRENCIES
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.dispute import FEE_MINOR as DISPUTE_FEE_MINOR
@@ -23,6 +22,7 @@ from tillway.domain.event import Event
 from tillway.domain.external_account import ExternalAccount
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Entry, Fee
+from tillway.domain.method_types import DEBITS
 from tillway.domain.money import fee_minor
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import SealedRecord
@@ -30,7 +30,6 @@ from tillway.domain.payout import Payout
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
-from tillway.domain.stored_credit import METHOD_TYPE as CREDIT
 from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.engine.clock import Clock
 from tillway.http.messages import Response
@@ -47,6 +46,7 @@ R = TypeVar("R", bound=Record)
 AHEAD_SECONDS = 600
 
 PAID = ("Accepted", "Pending")
+CREDIT = "customer_balance"
 FINAL = {"succeeded", "canceled"}
 
 
@@ -567,13 +567,12 @@ def _check_events(books: Books) -> None:
         expect("payment_intent.succeeded", payment.id, int(listed and payment.status == "succeeded"))
         expect("payment_intent.canceled", payment.id, int(listed and payment.status == "canceled"))
         debits = sum(
-            charge.payment == payment.id and charge.method_type in DEBIT_CURRENCIES
-            for charge in books.of(Charge).values()
+            charge.payment == payment.id and charge.method_type in DEBITS for charge in books.of(Charge).values()
         )
         expect("payment_intent.processing", payment.id, debits)
     refunds = Counter(refund.charge for refund in books.of(Refund).values())
     for charge in books.of(Charge).values():
-        expect("charge.pending", charge.id, int(charge.method_type in DEBIT_CURRENCIES))
+        expect("charge.pending", charge.id, int(charge.method_type in DEBITS))
         expect("charge.succeeded", charge.id, int(charge.status == "succeeded"))
         expect("charge.failed", charge.id, int(charge.status == "failed"))
         voided = charge.status == "succeeded" and not charge.captured and charge.released_minor > 0

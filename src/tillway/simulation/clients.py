@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from tillway.domain.method_types import METHOD_TYPES
 from tillway.http.messages import Request, Response
 from tillway.simulation.world import Answer, Asked, Merchant, World
 
@@ -34,8 +35,6 @@ DEBITS = {
     "sepa_debit": ("DE89370400440532013000", "AT611904300234573201", "DE65370400440002222227", "BE08510007547063"),
 }
 """Bank accounts that pay: some settle, some come back, and one of each kind is disputed."""
-
-DEBIT_CURRENCY = {"us_bank_account": "usd", "sepa_debit": "eur"}
 
 AMOUNTS = (1, 2, 24, 25, 60, 999, 4200, 4200, 4200, 77_000)
 PARTS = (1, 2, 24, 500, 2000, 4200)
@@ -149,7 +148,7 @@ class Client:
             case _:
                 pass
         accepted = {"mandate_data": {"customer_acceptance": {"type": "offline"}}}
-        params |= {"currency": DEBIT_CURRENCY[type], "payment_method_types": ["card", type], "confirm": True}
+        params |= {"currency": METHOD_TYPES[type].currency, "payment_method_types": ["card", type], "confirm": True}
         return await self._one("/v1/payment_intents", {**params, **means, **accepted})
 
     async def _pay_with_credit(self, params: dict[str, Any]) -> dict[str, Any] | None:

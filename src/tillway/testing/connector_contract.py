@@ -43,7 +43,8 @@ from tillway.connectors.port import (
     encode_body,
 )
 from tillway.connectors.transport import converse, listen
-from tillway.domain.bank_account import DEBIT_CURRENCIES, failure
+from tillway.domain.bank_account import failure
+from tillway.domain.method_types import METHOD_TYPES
 
 AMOUNT = 4200
 DECLINED, NO_FUNDS, PENDING = 1, 2, 24
@@ -470,7 +471,7 @@ def debit(type: str, account: str = "good") -> Operation:
     """A debit of 42.00 from one of `ACCOUNTS`, under a new reference."""
     routing_number = "110000000" if type == "us_bank_account" else None
     data = BankAccountData(type, ACCOUNTS[type][account], routing_number, name="Ada Lovelace")
-    return authorization(card=None, account=data, currency=DEBIT_CURRENCIES[type])
+    return authorization(card=None, account=data, currency=METHOD_TYPES[type].currency)
 
 
 def payout(**fields: Any) -> Operation:
