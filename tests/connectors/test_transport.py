@@ -5,6 +5,7 @@ import contextlib
 import socket
 import struct
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -121,10 +122,11 @@ async def sent(port, request=POST, **options):
         "3 MB",
     ],
 )
-async def test_may_have_been_seen(answer):
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_may_have_been_seen(answer, method):
     async with server(answer) as (port, heard):
         with pytest.raises(TransportError) as failed:
-            await sent(port)
+            await sent(port, msgspec.structs.replace(POST, method=method))
         assert failed.value.spoken
         assert len(heard) == 1, "a request that moves money was sent again"
 

@@ -117,7 +117,12 @@ class SocketTransport:
             headers["content-type"] = content_type
         try:
             async with session.request(
-                request.method, self._base_url + request.path, data=body, headers=headers, allow_redirects=False
+                request.method,
+                self._base_url + request.path,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                middlewares=_SENT_ONCE if request.moves_money else (),
             ) as answer:
                 content = await _read(answer)
                 if content is None:
@@ -146,6 +151,20 @@ class SocketTransport:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
+
+
+async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request that moves money at most once: aiohttp repeats a PUT or DELETE by itself when a connection breaks,
+    and the provider may have performed the first."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise TransportError(_said(error), spoken=True) from error
+
+
+_SENT_ONCE = (_send_once,)
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes | None:

@@ -25,7 +25,7 @@ import msgspec
 from aiohttp import web
 
 from tillway.connectors.port import BODY_MAX, Form, Request, Response, TransportError, encode_body
-from tillway.sandbox.faults import Faults
+from tillway.sandbox.faults import Fault, Faults
 
 End = Literal["answered", "torn", "reset", "lost", "refused"]
 
@@ -171,12 +171,14 @@ class Handler:
 
     `handle` performs a request and answers it; `describe` names the operation of a request (one of
     `tillway.sandbox.faults.OPERATIONS`) and its amount in minor units, by which the rules of `faults` are matched.
+    `notice_faults` are those of the notices about the request that is being handled.
     """
 
     def __init__(
         self, handle: Callable[[Request], Response], describe: Callable[[Request], tuple[str, int | None]]
     ) -> None:
         self.faults = Faults()
+        self.notice_faults: tuple[Fault, ...] = ()
         self._handle, self._describe = handle, describe
 
     def play(self, request: Request) -> Play:
@@ -196,6 +198,7 @@ class Handler:
             case "throttle":
                 assert fault is not None
                 return Play(answer(429, None, {"retry-after": str(-(-fault.ms // 1000))}), slow_seconds=slow)
+        self.notice_faults = drawn.notices
         done = self._handle(request)
         match fault.fault if fault is not None else None:
             case "lose_answer":
