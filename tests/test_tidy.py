@@ -31,7 +31,6 @@ NOT_YET = frozenset(
         "docs",
         "domain",
         "engine",
-        "http",
         "operations",
         "sandbox",
         "settings",

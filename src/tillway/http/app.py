@@ -1,4 +1,4 @@
-"""The API as one function from request to response on plain values; every server is a thin door to it."""
+"""The API as one function from request to response on plain values, which each kind of server adapts to."""
 
 import logging
 import time
@@ -29,7 +29,7 @@ from tillway.store.port import Unavailable
 log = logging.getLogger(__name__)
 
 UNMATCHED = "unmatched"
-"""Stands for the route in logs and metrics where no route has the path."""
+"""The name in logs and metrics for a path without a route."""
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
 
@@ -53,11 +53,11 @@ class Api:
         self.router = Router(ROUTES + DIALECT_ROUTES)
 
     async def handle(self, request: Request) -> Response:
-        """The answer to `request`. Never raises: what is ours to answer for is logged and becomes a 500."""
+        """Answer `request`. Never raises: an unexpected exception is logged and answered with a 500."""
         telemetry, began = self.platform.engine.telemetry, time.perf_counter()
         request_id = f"req_{random_text(14)}"
         caller = Caller(scope=NOBODY, scope_key=_NOBODY_KEY, request_id=request_id)
-        # The method of a request that no route has may be any word.
+        # The method of a request without a route may be any word.
         method = request.method if request.method in _METHODS else "OTHER"
         facts: dict[str, Fact] = {}
         if telemetry.telling:
@@ -68,7 +68,7 @@ class Api:
         return response
 
     def refuse_unread(self, path: str, refused: Refused) -> Response:
-        """The answer to a request whose body was not read to its end, in the words of the contract that it came by."""
+        """Refuse a request whose body was not read to its end, in the words of its contract."""
         request_id = f"req_{random_text(14)}"
         found = self.router.find(path)
         dialect = next(iter(found[0].values())).dialect if found is not None else None
@@ -98,7 +98,7 @@ class Api:
         return response, route
 
     async def _respond(self, request: Request, request_id: str, caller: Caller) -> tuple[Response, str]:
-        """The answer, and the pattern of the route that gave it."""
+        """Return the response and the pattern of its route."""
         pattern = UNMATCHED
         headers: list[tuple[str, str]] = [("request-id", request_id)]
         content_type = "application/json"
@@ -150,8 +150,10 @@ class Api:
         return Response(status, headers, body), pattern
 
     def _headers_of(self, refused: Refused, request: Request) -> list[tuple[str, str]]:
-        """Headers that tell the client of a refusal when to come back and how to authenticate. Failures to authenticate
-        count against its address."""
+        """Return the headers of a refusal that say when to retry and how to authenticate.
+
+        A failed authentication is counted against the client's address.
+        """
         headers: list[tuple[str, str]] = []
         if isinstance(refused, Throttled):
             self.platform.engine.telemetry.throttled(refused.limit)
@@ -165,7 +167,7 @@ class Api:
         return headers
 
     def _log_refusal(self, request: Request, caller: Caller, refused: Refused, status: int) -> None:
-        """Keep what `request_log_url` will be asked for: nothing of the parameters but the name of the wrong one."""
+        """Log a refusal for its `request_log_url`. Of the parameters it holds only the name of the wrong one."""
         if caller.scope is not NOBODY and caller.request_id is not None:
             self.request_log.keep(
                 caller.scope_key,

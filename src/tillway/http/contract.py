@@ -1,9 +1,9 @@
 """Dialects: the HTTP contracts of other systems, served by the one engine.
 
-A dialect declares its calls like every other (`@route(…, dialect=GATEWAY)`), and says here in what it differs from
-`/v1`: where a key may stand, how a merchant is named, and how a refusal looks. What a call answers is put into the
-dialect's words by a presenter, which the engine calls before it commits: so an Idempotency-Key stores the answer of the
-dialect that it was sent to, whoever finishes the request.
+A dialect declares its calls like all others (`@route(…, dialect=GATEWAY)`). Its `Dialect` says how it differs from
+`/v1`: where a key may stand, how a merchant is named, and how a refusal looks. A presenter puts each result into the
+dialect's words. The engine calls it before the commit, so that an Idempotency-Key stores the dialect's own answer, even
+if another process finishes the request.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,8 +20,8 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 
 Presenter = Callable[[Load, Record | None, Refused | None, Caller], Awaitable[tuple[int, Any]]]
-"""(load, record, refusal, caller) → HTTP status and a value to be encoded as JSON. A refusal it has no words of its own
-for, it hands to the dialect's `render_refusal`."""
+"""(load, record, refusal, caller) → HTTP status and a value to be encoded as JSON. It passes a refusal without special
+words to the dialect's `render_refusal`."""
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -48,13 +48,14 @@ class Dialect(msgspec.Struct, frozen=True):
 
 
 def message_with_field(refusal: Refused, fields: Mapping[str, str]) -> str:
-    """The message of a refusal for a dialect whose errors have no member for the field: it is put in front where the
-    sentence does not name it. `fields` says what the dialect calls a parameter that goes by another name in `/v1`.
+    """Return the message of a refusal for a dialect whose errors have no member for the field.
+
+    The field stands before the message unless the message names it. `fields` maps names of `/v1` to the dialect's own.
     """
     field = fields.get(refusal.param or "", refusal.param)
     return refusal.message if field is None or field in refusal.message else f"{field}: {refusal.message}"
 
 
 def is_named(account: Account, name: Any) -> bool:
-    """Whether `name` is what `account` goes by: its id, or the handle it chose."""
+    """Whether `name` is the id of `account` or its handle."""
     return isinstance(name, str) and bool(name) and name in (account.id, account.handle)

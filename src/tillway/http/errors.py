@@ -1,4 +1,4 @@
-"""How a refusal looks from outside: Stripe's error object (https://docs.stripe.com/api/errors)."""
+"""Renders refusals as Stripe's error object (https://docs.stripe.com/api/errors)."""
 
 import re
 from typing import Any, Final
@@ -70,11 +70,11 @@ STRIPE_CODES: Final = frozenset(
         "url_invalid",
     }
 )
-"""Codes that Stripe's own page explains. Every other code is explained by ours."""
+"""Codes that Stripe's page explains. docs/errors.md explains all others."""
 
 
 def doc_url(code: str) -> str:
-    """Where `code` is explained: on Stripe's page where that has it, else on our own."""
+    """Return the address that explains `code`: Stripe's page if it has the code, else Tillway's."""
     dashed = code.replace("_", "-")
     return f"https://docs.stripe.com/error-codes/{dashed}" if code in STRIPE_CODES else f"{OWN_DOCS}#{dashed}"
 
@@ -84,15 +84,16 @@ _MAYBE_IBAN: Final = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}[0-9A-Za-z]
 
 
 def discreet(text: str) -> str:
-    """`text` as an error may repeat it, also to who sent it: card numbers, IBANs and keys are written as ****."""
+    """Return `text` as an error may repeat it: card numbers, IBANs and keys become ****."""
     text = _KEY.sub(r"\1****", without_card_numbers(text))
     return _MAYBE_IBAN.sub(lambda found: "****" if iban_valid(found[0].upper()) else found[0], text)
 
 
 def render_refusal(refused: Refused, *, request_id: str, base_url: str) -> tuple[int, dict[str, Any]]:
-    """The HTTP status and the body that answer `refused`. `details` of the refusal become members of the error.
+    """Return the HTTP status and the body for `refused`. The `details` of the refusal become members of the error.
 
-    A number or key that a caller wrote where none belongs is not repeated to it, for answers are kept and logged.
+    The answer does not repeat a card number or key that the caller sent in a wrong place, because answers are stored
+    and logged.
     """
     rule = RULES[refused.code]
     error: dict[str, Any] = {
@@ -114,8 +115,7 @@ def render_refusal(refused: Refused, *, request_id: str, base_url: str) -> tuple
 
 
 def challenge(refused: Refused) -> str | None:
-    """What the header `WWW-Authenticate` says beside a refusal (RFC 6750, 3); None where authentication is not the
-    matter."""
+    """Return the header `WWW-Authenticate` for a refusal (RFC 6750, 3); None if it is not about authentication."""
     if refused.code == "insufficient_scope":
         scope = refused.details.get("scope")
         wanted = f', scope="{scope}"' if scope else ""
@@ -126,7 +126,7 @@ def challenge(refused: Refused) -> str | None:
 
 
 def internal_error(*, request_id: str, base_url: str) -> tuple[int, dict[str, Any]]:
-    """The answer where Tillway itself failed. The cause is not in it, but in the log under the request id."""
+    """Return the answer to an internal failure. The log has the cause under the request id; the answer has not."""
     return render_refusal(
         Refused("internal", f"{RULES['internal'].message} It is {request_id}."),
         request_id=request_id,

@@ -1,4 +1,4 @@
-"""Answer a request once under its Idempotency-Key, and repeat that answer to whoever sends the key again."""
+"""Answer a request once under its Idempotency-Key, and repeat that answer if the key is sent again."""
 
 from typing import Any
 
@@ -26,20 +26,20 @@ async def answer_once(
     raw: dict[str, Any],
     headers: list[tuple[str, str]],
 ) -> Answer:
-    """Answer as before where the key was used before; else handle the request under that key."""
+    """Repeat the stored answer if the key was used before; else handle the request under that key."""
     if len(key) > KEY_LENGTH_MAX:
         raise Refused("idempotency_key_too_long")
     caller = call.caller
     id = record_id(key)
-    # Keyed, since the parameters may hold a card number, and whoever knows the rest of them could try all numbers.
+    # A keyed digest: the parameters may hold a card number, which an attacker who knows the others could find by trial.
     asked = encode_sorted([request.method, request.path, _without_codes(raw)])
     digest = platform.cards.vault.digest(caller.scope_key, asked)
-    # The key goes into events and headers, where a card number has no business.
+    # The key is copied into events and headers, which must not hold a card number.
     caller.idempotency, caller.idempotency_key = (id, digest), without_card_numbers(key)
     try:
         return await route.handler(call)
     except (IdempotencyRace, Refused) as stopped:
-        # The key was used before, or the request cannot be granted, perhaps because it was granted before.
+        # Another request used the key, or this one is refused, perhaps because the other one succeeded.
         held, version = await _load_record(platform, caller, id)
         if held is not None:
             return _replay(held, digest, headers)
@@ -47,7 +47,7 @@ async def answer_once(
             raise
         if version == ABSENT:
             raise Refused("idempotency_key_in_use") from None
-        caller.replaces = version  # Its 24 hours are over, and the store has not forgotten it yet.
+        caller.replaces = version  # The record expired after 24 hours, but the store has not deleted it yet.
     try:
         return await route.handler(call)
     except IdempotencyRace:
@@ -55,7 +55,7 @@ async def answer_once(
 
 
 async def _load_record(platform: Platform, caller: Caller, id: str) -> tuple[IdempotencyRecord | None, int]:
-    """The record of a key, unless it has expired, and the version at which it lies in the store."""
+    """Return the record of a key, None if it has expired, and the version of an expired one (else ABSENT)."""
     load = platform.engine.load(caller.scope_key)
     held = await load.maybe(IdempotencyRecord, id)
     if held is None or held.expires_at > platform.engine.clock.now_ms() // 1000:
@@ -64,7 +64,7 @@ async def _load_record(platform: Platform, caller: Caller, id: str) -> tuple[Ide
 
 
 def _replay(held: IdempotencyRecord, digest: str, headers: list[tuple[str, str]]) -> Plain:
-    """The answer that a key got the first time. Refused where it was used for something else or has no answer yet."""
+    """Return the stored answer of a key. Raises Refused if the request differs, or if there is no answer yet."""
     if held.fingerprint != digest:
         raise Refused("idempotency_key_reused")
     if held.status == 0:
@@ -80,8 +80,10 @@ _CODES = ("cvc", "cvv")
 
 
 def _without_codes(value: Any) -> Any:
-    """Parameters without security codes: nothing that is made from one may outlive its first attempt. A repeat that
-    differs in its code alone is therefore answered as the same request."""
+    """Return parameters without security codes, because nothing derived from one may outlive its first attempt.
+
+    A repeat that differs only in its code therefore counts as the same request.
+    """
     match value:
         case dict():
             return {

@@ -1,4 +1,4 @@
-"""Listings and searches: pages of records by id, which is by time, newest first."""
+"""Lists and searches: pages of records in the order of ids, which is the order of time, newest first."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from tillway.store.port import Row
 
 SCAN_PAGE = 200
 SCAN_MAX = 2_000_000
-"""Most records that one filtered listing or search looks at."""
+"""The most records that one filtered list or search reads."""
 
 Keep = Callable[[Any], bool]
 
@@ -31,8 +31,11 @@ async def list_page(
     keep: Keep | None = None,
     noun: str | None = None,
 ) -> Page:
-    """One page of the records with ids `<prefix>_…`, or of those in `partition` of `index`, that `keep` keeps; where
-    the call names a `source_api`, of those that were made through it."""
+    """Return one page of the records that `keep` accepts.
+
+    They are those with ids `<prefix>_…`, or those in `partition` of `index`. If the call names a `source_api`, the page
+    has only records that were made through it.
+    """
     params, scope = call.params, call.caller.scope_key
     if "source_api" in params:
         index, partition, keep = _by_source_api(scope, prefix, SourceApi[params["source_api"]], index, partition, keep)
@@ -65,8 +68,11 @@ async def list_page(
 def _by_source_api(
     scope: str, prefix: str, source_api: SourceApi, index: str | None, partition: str | None, keep: Keep | None
 ) -> tuple[str | None, str | None, Keep | None]:
-    """Found by an index where no other is in use. What came by `/v1` has no entry there and is looked for record by
-    record, as what another index has found."""
+    """Choose index, partition and filter for a `source_api`.
+
+    Its own index is used unless another one is. Records made through `/v1` have no entry in it, so a filter finds them,
+    as it does within another index.
+    """
     if index is None and source_api is not SourceApi.v1:
         return "term", by_source_api(scope, prefix, source_api), keep
     return index, partition, lambda record: record.source_api is source_api and (keep is None or keep(record))
@@ -84,7 +90,7 @@ async def collect(
     limit: int,
     keep: Keep | None,
 ) -> list[Record]:
-    """Up to `limit` records in `order`, beyond the key `cursor`, made within `span`."""
+    """Return up to `limit` records in `order`, after the key `cursor`, created within `span`."""
     scope = call.caller.scope_key
     newest, oldest = None, None
     if span is not None:
@@ -110,7 +116,7 @@ async def collect(
             return found
         after = rows[-1].key
         if looked_at:
-            await asyncio.sleep(0)  # A long look must not keep payments waiting.
+            await asyncio.sleep(0)  # A long scan must not delay payments.
     return found
 
 
@@ -148,8 +154,10 @@ LIST_URLS = {
 
 
 async def search_page(call: Call, prefix: str, resource: Resource) -> Page:
-    """One page of the records that match `query`, newest first. An equality on metadata or e-mail is found by index;
-    everything else is looked for record by record."""
+    """Return one page of the records that match `query`, newest first.
+
+    An equality on metadata or e-mail uses an index; every other query reads all records of the prefix.
+    """
     query = parse(call.params["query"], resource)
     scope = call.caller.scope_key
     limit = call.params.get("limit", LIMIT_DEFAULT)

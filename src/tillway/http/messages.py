@@ -1,4 +1,4 @@
-"""Requests and responses as plain values: every server translates to and from these."""
+"""Requests and responses as plain values, to and from which each server adapter translates."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Request(msgspec.Struct):
-    """A request as a server hands it in. Header names are lower case; `query` is without its question mark."""
+    """A request from a server adapter. Header names are lower case; `query` has no question mark."""
 
     method: str
     path: str

@@ -1,4 +1,4 @@
-"""The OpenAPI documents, made from the route table: what they say is what the API does. Each dialect has its own, at
+"""Builds the OpenAPI documents from the route table, so that they agree with the code. Each dialect has its own, at
 `/openapi/<dialect>.json`."""
 
 from typing import Any
@@ -12,7 +12,7 @@ from tillway.http.routes import DIALECT_ROUTES, ROUTES, Route
 
 
 def dialect_document(dialect: Dialect) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of one dialect, with the types of its answers."""
+    """Return the OpenAPI 3.1 document of one dialect, with the types of its answers."""
     routes = [entry for entry in DIALECT_ROUTES if entry.dialect is dialect]
     types = [entry.answer for entry in routes if entry.answer is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
@@ -47,7 +47,7 @@ def dialect_document(dialect: Dialect) -> dict[str, Any]:
 
 
 def document() -> dict[str, Any]:
-    """The OpenAPI 3.1 document of every route."""
+    """Return the OpenAPI 3.1 document of all routes outside the dialects."""
     paths: dict[str, dict[str, Any]] = {}
     for entry in sorted(ROUTES, key=lambda entry: (entry.path, entry.method)):
         paths.setdefault(entry.path, {})[entry.method.lower()] = _operation(entry)
@@ -70,7 +70,7 @@ def document() -> dict[str, Any]:
 
 
 def route_table() -> str:
-    """The route table in Markdown, as docs/api.md holds it between its markers."""
+    """Return the route table in Markdown. docs/api.md has it between its markers."""
     rows = ["| call | key | what it does |", "|---|---|---|"]
     for entry in sorted(ROUTES, key=lambda entry: (entry.path, entry.method)):
         rows.append(f"| `{entry.method} {entry.path}` | {entry.access} | {entry.summary} |")
@@ -117,7 +117,7 @@ def _operation(entry: Route) -> dict[str, Any]:
 
 
 def operation_id(entry: Route) -> str:
-    """`POST /v1/payment_intents/{id}/confirm` as `post_v1_payment_intents_id_confirm`."""
+    """Return an id such as `post_v1_payment_intents_id_confirm` for `POST /v1/payment_intents/{id}/confirm`."""
     words = [part.strip("{}").replace(".", "_").replace("-", "_") for part in entry.path.strip("/").split("/")]
     return "_".join([entry.method.lower(), *words])
 
@@ -218,4 +218,4 @@ _OF_TOKENS = {
         },
     },
 }
-"""The one call whose request and errors have the form of another standard."""
+"""The token endpoint's operation: its request and errors follow RFC 6749."""

@@ -1,4 +1,4 @@
-"""The language in which a handler writes down its parameters, and the reader that holds a request to it.
+"""Definitions of the parameters of a route, and their validation.
 
     CAPTURE = Params(
         amount_to_capture=Amount(),
@@ -9,13 +9,13 @@
     )
     params = CAPTURE.validate(parse_body(content_type, body))
 
-`validate` gives a dict of typed values that holds only what was sent. An empty string or a JSON null means "unset":
-where a parameter is `unsettable`, its value is then None, elsewhere it is refused, as Stripe does. A number or boolean
-may be written as text, because a form knows nothing else. Errors carry Stripe's codes and wording, and name a nested
-parameter as `card[number]`. They never repeat what may be a card number, and free text that holds one is refused.
+`validate` returns a dict of typed values that holds only the parameters that were sent. An empty string or a JSON null
+means "unset": the value of an `unsettable` parameter is then None; any other parameter is refused, as Stripe does. A
+number or boolean may be written as text, because a form has only text. Errors have Stripe's codes and wording, and name
+a nested parameter as `card[number]`. They never repeat a possible card number. Free text that holds one is refused.
 
-The same definitions give the JSON schemas of the OpenAPI document. Everything that does not depend on the request is
-worked out when a definition is made, which is at import.
+The same definitions yield the JSON schemas of the OpenAPI document. Work that does not depend on the request is done
+once, when a definition is made at import.
 """
 
 import re
@@ -33,12 +33,12 @@ from tillway.domain.refusal import Refused
 from tillway.http.wire import quote
 
 INTEGER_MAX: Final = 99_999_999_999
-"""Largest magnitude of an integer parameter: eleven digits, so that no card number passes as one."""
+"""The largest magnitude of an integer parameter: eleven digits, so that no card number passes as one."""
 
 TEXT_MAX: Final = 5000
 ID_MAX: Final = 255
 EMAIL_MAX: Final = 254
-"""Longest e-mail address, in characters (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
+"""The longest e-mail address, in characters (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
 
 URL_MAX: Final = 2048
 SECRET_MAX: Final = 64
@@ -53,7 +53,7 @@ EXPAND_MAX: Final = 20
 EXPAND_DEPTH_MAX: Final = 4
 LIMIT_MAX: Final = 100
 LIMIT_DEFAULT: Final = 10
-"""What a listing takes when `limit` was not sent."""
+"""The page size of a list if `limit` was not sent."""
 
 TIME_MAX: Final = 253_402_300_799
 """The last second of the year 9999, in epoch seconds."""
@@ -63,7 +63,7 @@ _UNKNOWN_SHOWN_MAX = 5
 
 
 class Parameter:
-    """What one parameter may be. `required` and `unsettable` mean what they say; see the module."""
+    """The definition of one parameter. The module's docstring explains `unsettable`."""
 
     shape = "scalar"
 
@@ -72,21 +72,21 @@ class Parameter:
         self.unsettable = unsettable
 
     def read(self, value: Any, name: str) -> Any:
-        """The typed value, None where it was unset. Raises `Refused`. `name` is the parameter's whole name."""
+        """Return the typed value, None if it was unset. Raises `Refused`. `name` is the parameter's full name."""
         raise NotImplementedError
 
     def schema(self) -> dict[str, Any]:
-        """The JSON schema of a value that is not unset."""
+        """Return the JSON schema of a value that is not unset."""
         raise NotImplementedError
 
     def openapi(self) -> dict[str, Any]:
-        """The JSON schema of the parameter."""
+        """Return the JSON schema of the parameter."""
         if self.unsettable:
             return {"anyOf": [self.schema(), {"type": "string", "enum": [""]}]}
         return self.schema()
 
     def _check_unsettable(self, name: str) -> None:
-        """Raises `Refused` where the parameter may not be unset."""
+        """Return None. Raises `Refused` if the parameter is not `unsettable`."""
         if not self.unsettable:
             raise Refused(
                 "parameter_invalid_empty",
@@ -98,7 +98,7 @@ class Parameter:
 
 
 class Integer(Parameter):
-    """An integer in plain digits from `minimum` to `maximum`, both inclusive. Booleans and fractions are none."""
+    """An integer in plain digits from `minimum` to `maximum`, both inclusive. Booleans and fractions are refused."""
 
     def __init__(
         self,
@@ -146,9 +146,10 @@ class Amount(Integer):
 
 
 class MajorUnits(Parameter):
-    """An amount in major units: a JSON number, exactly as it was written and never a float. How many minor units it is
-    depends on its currency: see `money.major_to_minor`. `minimum` and `maximum` are for the schema; whoever knows the
-    currency holds the amount to them.
+    """An amount in major units: a JSON number, exactly as it was written and never a float.
+
+    `money.major_to_minor` converts it, because its minor units depend on the currency. `minimum` and `maximum` are for
+    the schema only; the handler, which knows the currency, enforces them.
     """
 
     def __init__(self, *, minimum: int = 0, maximum: int | None = None, required: bool = False) -> None:
@@ -185,7 +186,7 @@ class Timestamp(Integer):
 
 
 class Limit(Integer):
-    """How many objects a page holds at most; LIMIT_DEFAULT where it was not sent."""
+    """The largest number of objects on a page; LIMIT_DEFAULT if it was not sent."""
 
     def __init__(self) -> None:
         super().__init__(minimum=1, maximum=LIMIT_MAX)
@@ -242,7 +243,7 @@ class Text(Parameter):
 
 
 class Id(Text):
-    """The id of an object: ours, or the caller's own. Whether there is such an object is for the handler to say."""
+    """The id of an object, Tillway's or the caller's own. The handler checks that the object exists."""
 
     _FORM = re.compile(r"[A-Za-z0-9_.:-]+")
 
@@ -256,8 +257,7 @@ class Id(Text):
 
 
 class OwnId(Text):
-    """A merchant's own id for a thing. Digits that pass for a card number are taken, since an id may well be such, and
-    for the same reason no log line quotes one."""
+    """A merchant's own id of an object. It may look like a card number; therefore no log line quotes such an id."""
 
     _free = False
 
@@ -289,7 +289,7 @@ class Url(Text):
     _NO_APPS = frozenset(
         {"about", "blob", "data", "file", "filesystem", "jar", "javascript", "vbscript", "view-source"}
     )
-    """Schemes that a browser answers itself: a customer who is sent there would run or read what they do not expect."""
+    """Schemes that the browser itself handles: a redirect to one could run a script or open a local file."""
 
     def __init__(self, *, app_schemes: bool = False, required: bool = False, unsettable: bool = False) -> None:
         super().__init__(maximum=URL_MAX, required=required, unsettable=unsettable)
@@ -322,7 +322,7 @@ class Url(Text):
 
 
 class StatementDescriptor(Text):
-    """What stands on the cardholder's statement: at most 22 Latin characters, a letter among them, none of <>\\'\"*."""
+    """The text on the cardholder's statement: at most 22 Latin characters, with a letter, and none of <>\\'\"*."""
 
     def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
         super().__init__(maximum=DESCRIPTOR_MAX, required=required, unsettable=unsettable)
@@ -344,7 +344,7 @@ class StatementDescriptor(Text):
 
 
 class Hidden(str):
-    """Text whose repr shows nothing, so that no traceback or log line can."""
+    """Text whose repr is masked, so that no traceback or log line shows it."""
 
     __slots__ = ()
 
@@ -353,10 +353,9 @@ class Hidden(str):
 
 
 class CardField(Parameter):
-    """Card data, such as a number or a security code: the only text in which a card number may stand.
+    """Card data, such as a number or a security code: the only text that may hold a card number.
 
-    Its value is `Hidden` text, also where JSON held an integer, and no error repeats it. What the digits mean is for
-    `domain.cards` to check.
+    Its value is `Hidden` text, also if JSON held an integer, and no error repeats it. `domain.cards` checks the digits.
     """
 
     def read(self, value: Any, name: str) -> Hidden | None:
@@ -378,7 +377,7 @@ class CardField(Parameter):
 
 
 class Credential(Parameter):
-    """A key or token in a body, which whoever authenticates has read: its value is never looked at again."""
+    """A key or token in a body. Authentication has read it before; its value is dropped here."""
 
     def read(self, value: Any, name: str) -> Hidden:
         return Hidden()
@@ -388,7 +387,7 @@ class Credential(Parameter):
 
 
 class AccountField(CardField):
-    """The number of a bank account: text alone, since an integer has lost its leading zeros and is another account."""
+    """The number of a bank account. It must be text: an integer loses leading zeros and so names another account."""
 
     def read(self, value: Any, name: str) -> Hidden | None:
         if type(value) is int:
@@ -467,7 +466,7 @@ _COUNTRIES = frozenset(
     )
     for second in row[1:]
 )
-"""ISO 3166-1 alpha-2, as a first letter and all of its second ones; and XK, which is Kosovo's by custom."""
+"""ISO 3166-1 alpha-2, each first letter with all its second letters; and XK, which is in use for Kosovo."""
 
 
 class Country(Parameter):
@@ -490,7 +489,7 @@ class Country(Parameter):
 
 
 class Metadata(Parameter):
-    """The caller's own notes. The value is a dict in which None stands for a key to be deleted, or None: delete all.
+    """Key-value notes of the caller. The value is a dict in which None marks a key to delete, or None: delete all.
 
     Use `merged` to apply it. Always unsettable. Numbers and booleans in JSON become the text that a form would send.
     """
@@ -545,7 +544,7 @@ class Metadata(Parameter):
 def merged(
     metadata: Mapping[str, str], change: Mapping[str, str | None] | None, param: str = "metadata"
 ) -> dict[str, str]:
-    """`metadata` after `change`, a value of `Metadata`. Raises `Refused` where it would then have too many keys."""
+    """Return `metadata` after `change`, a value of `Metadata`. Raises `Refused` if it then has too many keys."""
     if change is None:
         return {}
     result = {key: text for key, text in (*metadata.items(), *change.items()) if change.get(key, text) is not None}
@@ -578,7 +577,9 @@ class Object(Parameter):
         if not raw.keys() <= readers.keys():
             self._refuse_unknown(raw, name)
         values = {
-            key: readers[key](value, f"{name}[{key}]" if name else key)  # A key of ours: there is nothing to hide.
+            key: readers[key](
+                value, f"{name}[{key}]" if name else key
+            )  # A name that Tillway defined, so there is nothing to hide.
             for key, value in raw.items()
         }
         if not self._required <= values.keys():
@@ -642,7 +643,7 @@ class Shipping(Object):
 
 
 class Open(Parameter):
-    """An object of any members, as deep as `wire` lets through, that holds no card number and no text too long."""
+    """An object with any members, as deep as `wire` allows, without card numbers and overlong texts."""
 
     shape = "object"
 
@@ -675,7 +676,7 @@ class Open(Parameter):
 
 
 class Ignored(Parameter):
-    """Taken and dropped unread: it is not among the values. For what Stripe.js reports about the browser."""
+    """A parameter that is accepted and dropped, such as the facts that Stripe.js reports about the browser."""
 
     shape = "any"
 
@@ -687,7 +688,7 @@ class Ignored(Parameter):
 
 
 class Unsupported(Parameter):
-    """A parameter of Stripe's that Tillway lacks; `reason` names the missing feature. To send it is refused by name."""
+    """A parameter of Stripe's that Tillway lacks and refuses by name. `reason` names the missing feature."""
 
     shape = "any"
 
@@ -741,7 +742,7 @@ class Array(Parameter):
 
 
 class Expand(Array):
-    """Which references to answer as whole objects: dotted paths of at most four steps, `data` among them."""
+    """The references to expand into objects: dotted paths of at most four steps, including `data`."""
 
     def __init__(self) -> None:
         super().__init__(_ExpandPath(), maximum=EXPAND_MAX, unsettable=True)
@@ -770,9 +771,9 @@ class _ExpandPath(Parameter):
 
 
 class AnyOf(Parameter):
-    """What the first of several definitions that accepts it makes of a value.
+    """A parameter with several definitions, of which the first that accepts the value reads it.
 
-    The refusal is that of the last definition whose shape (a dict, a list, else a plain value) is the value's.
+    The refusal is that of the last definition with the value's shape (a dict, a list, else a plain value).
     """
 
     shape = "any"
@@ -804,7 +805,7 @@ class AnyOf(Parameter):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """A stretch of time in epoch seconds, both ends inclusive. It is empty where `first` lies after `last`."""
+    """A time span in epoch seconds, both ends inclusive. It is empty if `first` is after `last`."""
 
     first: int = 0
     last: int = TIME_MAX
@@ -843,20 +844,20 @@ class Params(Object):
         self._exclusive: tuple[tuple[str, ...], ...] = ()
 
     def at_most_one(self, *names: str) -> "Params":
-        """These parameters, of which at most one of `names` may be sent with a value."""
+        """Return these parameters with the rule that at most one of `names` may have a value."""
         assert self.members.keys() >= set(names)
         params = Params(**self.members)
         params._exclusive = (*self._exclusive, names)
         return params
 
     def extend(self, **members: Parameter) -> "Params":
-        """These parameters with others added or replaced: what a route has beyond another, or in an older version."""
+        """Return these parameters with others added or replaced, for a similar route or an older version."""
         params = Params(**{**self.members, **members})
         params._exclusive = self._exclusive
         return params
 
     def validate(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """The typed values of `raw`, which came out of `wire`. Raises `Refused`: unknown names first, missing last."""
+        """Return the typed values of `raw`, parsed by `wire`. Raises `Refused`: unknown names first, missing last."""
         values = self._read_members(raw, "")
         for names in self._exclusive:
             sent = [name for name in names if values.get(name) is not None]
@@ -869,7 +870,7 @@ class Params(Object):
         return values
 
     def openapi_query(self) -> list[dict[str, Any]]:
-        """The parameters as OpenAPI parameter objects of a query string."""
+        """Return the parameters as OpenAPI parameter objects of a query string."""
         return [
             {
                 "name": name,
@@ -884,8 +885,10 @@ class Params(Object):
 
 
 def drop_nulls(raw: Any, definition: Parameter) -> Any:
-    """`raw` without the JSON nulls of members that `definition` knows: so writes a client who has a field and no value.
-    For contracts in which nothing can be unset."""
+    """Return `raw` without the JSON nulls of members that `definition` knows.
+
+    Some clients send a null for a field without a value. This is for contracts in which nothing can be unset.
+    """
     match definition:
         case Object() if type(raw) is dict:
             members = definition.members
@@ -901,7 +904,7 @@ def drop_nulls(raw: Any, definition: Parameter) -> Any:
 
 
 def list_params(**filters: Parameter) -> Params:
-    """The parameters of a listing by id: pages, `expand`, and the given filters."""
+    """Return the parameters of a list: those of paging, `expand`, and the given filters."""
     return Params(limit=Limit(), starting_after=Id(), ending_before=Id(), expand=Expand(), **filters).at_most_one(
         "starting_after", "ending_before"
     )
@@ -916,7 +919,7 @@ def _last_step(name: str) -> str:
 
 
 def _quote(value: Any) -> str:
-    """What the caller sent, as a message may repeat it."""
+    """Return the caller's value as a message may repeat it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str | int | Decimal):
@@ -925,7 +928,7 @@ def _quote(value: Any) -> str:
 
 
 def _one_of(words: Sequence[str]) -> str:
-    """`words` as Stripe lists them: "one of a, b, or c"."""
+    """Join `words` as Stripe does: "one of a, b, or c"."""
     match words:
         case [only]:
             return only

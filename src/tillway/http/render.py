@@ -1,5 +1,5 @@
-"""From a record, or a refusal, to the bytes of an answer. The engine calls this before it commits, so that an answer
-and what it tells of are stored together."""
+"""Renders a record or a refusal as the bytes of an answer. The engine does this before the commit, so that the answer
+and the change are stored together."""
 
 import time
 from typing import Any
@@ -43,7 +43,7 @@ class Renderer:
         return 200, encode(document)
 
     def refusal(self, caller: Caller, refusal: Refused) -> tuple[int, bytes]:
-        """The error object; records among its details are shown as everywhere."""
+        """Render the error object. Records among its details have their usual shape."""
         view = self.view(caller)
         details: dict[str, Any] = {
             name: render_record(value, view) if isinstance(value, Record) else value
@@ -60,5 +60,5 @@ _PRIVATE = ("metadata", "customer", "transfer_data", "review", "on_behalf_of", "
 
 
 def narrow_for_publishable_key(document: dict[str, Any]) -> dict[str, Any]:
-    """What a publishable key sees of an object: nothing that belongs between merchant and platform."""
+    """Return the document without the fields that concern only merchant and platform, for a publishable key."""
     return {name: value for name, value in document.items() if name not in _PRIVATE}

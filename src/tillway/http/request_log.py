@@ -1,4 +1,4 @@
-"""The last refused requests, by id: what the `request_log_url` of an error shows."""
+"""The last refused requests, by id. The `request_log_url` of an error leads to them."""
 
 from collections import OrderedDict
 from typing import Any

@@ -1,7 +1,7 @@
-"""The route table: every call the API answers, its parameters, who may make it, and what it returns.
+"""The route table: every call of the API, with its parameters, the kind of key it needs, and its result.
 
-A handlers file declares its routes with `@route(...)`; matching, authentication, parsing and the OpenAPI document all
-read this one table.
+A handlers file declares its routes with `@route(...)`. Matching, authentication, parsing and the OpenAPI document all
+use this table.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ Access = Literal["secret", "publishable", "anyone"]
 
 
 class Call(msgspec.Struct):
-    """One request as a handler sees it: who calls, the typed parameters, and the ids from the path in their order."""
+    """One request as a handler receives it: the caller, the typed parameters, and the ids in the path, in order."""
 
     platform: Platform
     caller: Caller
@@ -35,7 +35,7 @@ class Call(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
-    """A list answer: records in the order they are shown, and whether more follow."""
+    """A list answer: records in display order, and whether more follow."""
 
     records: list[Any]
     has_more: bool
@@ -45,7 +45,7 @@ class Page(msgspec.Struct):
 
 
 class Plain(msgspec.Struct):
-    """An answer that is no record: a page of HTML, a document, a redirect."""
+    """An answer that is not a record: an HTML page, a document, a redirect."""
 
     status: int
     body: bytes
@@ -67,19 +67,19 @@ class Route(msgspec.Struct, frozen=True):
     summary: str
     dialect: Dialect | None = None
     answer: type | None = None
-    """The type of what a dialect's call answers, for its document."""
+    """The type of the answer of a dialect's call, for its OpenAPI document."""
     status: int = 200
-    """The HTTP status of a good answer of a dialect's, for its document."""
+    """The HTTP status of a successful answer of a dialect's call, for its OpenAPI document."""
 
     @property
     def presenter(self) -> str:
-        """The name that what this route answers with is presented under; empty where a record's shape does that."""
+        """The name of this route's presenter; empty if the record's shape renders the answer."""
         name = f"{self.method} {self.path}"
         return name if name in PRESENTERS else ""
 
     @property
     def group(self) -> str:
-        """The noun that the route belongs to, for the documents."""
+        """The noun of the route, for the OpenAPI documents."""
         parts = self.path.strip("/").split("/")
         if parts[0] == "ops":
             return "ops"
@@ -88,7 +88,7 @@ class Route(msgspec.Struct, frozen=True):
 
 ROUTES: list[Route] = []
 DIALECT_ROUTES: list[Route] = []
-"""The calls of the dialects, which stand in documents of their own."""
+"""The calls of the dialects, each of which has its own OpenAPI document."""
 
 PRESENTERS: dict[str, Presenter] = {}
 NO_PARAMS = Params()
@@ -108,8 +108,8 @@ def route(
 ) -> Callable[[Handler], Handler]:
     """Declare the decorated handler as the answer to `method path`; its docstring is the route's summary.
 
-    In a dialect, `presents` puts the record or refusal that the handler's work ends with into the dialect's words, and
-    `answer` and `status` are the type and HTTP status of that answer, for the dialect's document.
+    In a dialect, `presents` renders the record or refusal that the handler returns in the dialect's words; `answer` and
+    `status` are the type and HTTP status of that answer, for the dialect's OpenAPI document.
     """
 
     def declare(handler: Handler) -> Handler:
@@ -125,7 +125,7 @@ def route(
 
 
 class Router:
-    """Finds a path's routes by looking its segments up, ids standing as `*`."""
+    """Finds the routes of a path by its segments, with `*` for ids."""
 
     def __init__(self, routes: list[Route]) -> None:
         self._table: dict[tuple[str, ...], dict[str, Route]] = {}
@@ -142,7 +142,7 @@ class Router:
         )
 
     def find(self, path: str) -> tuple[dict[str, Route], tuple[str, ...]] | None:
-        """The routes of `path` by method, and the ids in it; None where no route has it."""
+        """Return the routes of `path` by method, and the ids in it; None if there is no route."""
         methods = self._plain.get(path)
         if methods is not None:
             return methods, ()

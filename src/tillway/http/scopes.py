@@ -1,4 +1,4 @@
-"""Which scope a call needs: told from its path and method by one table, which a test holds to the route table."""
+"""The scope that each call needs, found by path and method in one table. A test compares it with the route table."""
 
 from functools import cache
 from typing import Final
@@ -41,20 +41,22 @@ NOUNS: Final[dict[str, str]] = {
     "v1/api/payment": "payouts",
     "v1/api/payments": "payouts",
 }
-"""The noun of everything below a path; the longest path counts. `*` stands for an id."""
+"""The noun of all calls below a path; the longest path wins. `*` stands for an id."""
 
 EXACTLY: Final[dict[str, str]] = {
     "POST /v1/events/{id}/retry": "webhooks:write",
     "POST /get-token": "payments:read",
     "POST /get-payment-details": "payments:read",
 }
-"""Calls whose method does not tell whether they read or write."""
+"""Calls that their method alone does not classify as reading or writing."""
 
 
 @cache
 def scope_of(method: str, path: str) -> str:
-    """The scope that `method` on the route `path` needs; empty where the table does not know the path, and no
-    restricted credential may call it."""
+    """Return the scope that `method` on the route `path` needs.
+
+    It is empty if the table does not have the path; no restricted credential may then make the call.
+    """
     exactly = EXACTLY.get(f"{method} {path}")
     if exactly is not None:
         return exactly

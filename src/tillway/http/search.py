@@ -2,8 +2,8 @@
 
     status:'succeeded' AND metadata['order']:'6735'        amount>=1000 -currency:'jpy'        email~'rocket'
 
-Clauses are joined by AND (also by nothing but a blank) or by OR, never by both, and there are no parentheses. Text is
-compared without regard to case. `parse` knows the fields of each resource and refuses all others.
+Clauses are joined by AND (or just a blank) or by OR, never by both, and there are no parentheses. Text is compared
+without regard to case. `parse` knows the fields of each resource and refuses all others.
 """
 
 import re
@@ -17,15 +17,15 @@ from tillway.http.wire import quote
 
 CLAUSES_MAX: Final = 10
 QUERY_MAX: Final = 5000
-"""Longest query, in characters."""
+"""The longest query, in characters."""
 
 SUBSTRING_MIN: Final = 3
-"""Shortest text that `~` looks for; Stripe's bound."""
+"""The shortest text for `~`, in characters; Stripe's bound."""
 
 Operator = Literal[":", "~", ">", ">=", "<", "<="]
 Resource = Literal["payment_intents", "charges", "customers"]
 Kind = Literal["number", "boolean", "token", "string", "metadata"]
-"""What a field holds. A token is only compared whole; in a string one can look for a part."""
+"""The kind of a field. A token is compared whole; in a string, a query can search for a part."""
 
 FIELDS: Final[Mapping[Resource, Mapping[str, Kind]]] = {
     "payment_intents": {
@@ -60,7 +60,7 @@ FIELDS: Final[Mapping[Resource, Mapping[str, Kind]]] = {
         "phone": "string",
     },
 }
-"""The fields of each resource: those in Stripe's tables of query fields, as far as Tillway's objects have them."""
+"""The fields of each resource: those of Stripe's tables of query fields that Tillway's objects have."""
 
 
 class Clause(msgspec.Struct, frozen=True):
@@ -80,7 +80,7 @@ class Query(msgspec.Struct, frozen=True):
 
 
 def parse(text: str, resource: Resource) -> Query:
-    """`text` as a query over `resource`. Raises `Refused` query_invalid, which names the character where it fails."""
+    """Parse `text` as a query over `resource`. Raises `Refused` query_invalid, which names the wrong character."""
     if len(text) > QUERY_MAX:
         _refuse(f"It is longer than {QUERY_MAX} characters.", QUERY_MAX)
     scan = _Scan(text)
@@ -107,11 +107,10 @@ def matches(query: Query, document: Mapping[str, Any]) -> bool:
 
 
 def required_terms(query: Query) -> list[tuple[str, str]]:
-    """(field, text) pairs that every result must have, in the order of the query; for choosing an index.
+    """Return the (field, text) pairs that every result must have, in the order of the query, for choosing an index.
 
-    Text is as the query has it, and is compared without regard to case: an index over it holds lower case and is asked
-    for lower case, or it loses results. A metadata field is written `metadata[key]`. The list is empty where no field
-    is fixed to a text, as under OR.
+    The text is as in the query. Because case does not matter, an index must hold and look up lower case, or it misses
+    results. A metadata field is written `metadata[key]`. The list is empty if no field is fixed to a text, as under OR.
     """
     if query.join == "or" and len(query.clauses) > 1:
         return []
@@ -152,14 +151,14 @@ def _clause_matches(clause: Clause, document: Mapping[str, Any]) -> bool:
 
 
 def _value_at(path: tuple[str, ...], document: Mapping[str, Any]) -> Any:
-    """The value at `path`; None where it is absent or empty."""
+    """Return the value at `path`; None if it is absent or empty."""
     value: Any = document
     for step in path:
         if not isinstance(value, Mapping):
             return None
         value = value.get(step)
     if isinstance(value, Mapping):
-        value = value.get("id")  # A reference that was expanded.
+        value = value.get("id")  # An expanded reference.
     return None if value == "" else value
 
 
@@ -171,7 +170,7 @@ def _text(value: str | int | bool) -> str:
 
 
 class _Scan:
-    """The query, and how far it has been read."""
+    """The text of a query, and the position of the scanner in it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -182,7 +181,7 @@ class _Scan:
         return self.position == len(self.text)
 
     def take(self, pattern: re.Pattern[str]) -> str | None:
-        """What stands here, where it is a `pattern`; it is then behind us."""
+        """Return the match of `pattern` at the position and move behind it; None if it does not match."""
         found = pattern.match(self.text, self.position)
         if found is None:
             return None
@@ -211,7 +210,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 
 
 def _join(scan: _Scan, before: set[str]) -> str:
-    """What joins the clause behind us to the one that comes: `and` or `or`."""
+    """Read the word between two clauses and return `and` or `or`."""
     start = scan.position
     if not scan.skip_blanks():
         scan.refuse("A blank, AND or OR belongs between two clauses.")

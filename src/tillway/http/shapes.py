@@ -1,6 +1,6 @@
-"""How records look from outside: one shape a type, in Stripe's words, and what can be expanded in it.
+"""The shapes of records in answers, one for each type, in Stripe's words; and the expansion of references in them.
 
-A shape is a function from a record and a `View` to a plain dict. Handlers files register theirs with `@shape`.
+A shape is a function from a record and a `View` to a plain dict. Handlers files register their shapes with `@shape`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,11 +17,11 @@ Include = Callable[[Load, dict[str, Any], "View"], Awaitable[Any]]
 R = TypeVar("R", bound=Record)
 
 EXPANSIONS_MAX = 1000
-"""Most objects that one answer has expanded in it."""
+"""The most expanded objects in one answer."""
 
 
 class View(msgspec.Struct):
-    """From where, and when (epoch seconds), a record is looked at."""
+    """The context of rendering: mode, base URL, API version, and the time in epoch seconds."""
 
     livemode: bool
     base_url: str
@@ -35,8 +35,11 @@ INCLUDABLE: dict[tuple[str, str], Include] = {}
 
 
 def shape(kind: type[R], *, object: str, expandable: str = "") -> Callable[[Shape], Shape]:
-    """Register the shape of `kind`. `expandable` names the fields that hold an id, or nothing, and can hold the object
-    instead; one that lies deeper is written with its path (`invoice_settings.default_payment_method`)."""
+    """Register the shape of `kind`.
+
+    `expandable` names the fields that hold an id or null and can hold the object instead. A nested field is written as
+    a path (`invoice_settings.default_payment_method`).
+    """
 
     def register(function: Shape) -> Shape:
         SHAPES[kind] = function
@@ -47,7 +50,7 @@ def shape(kind: type[R], *, object: str, expandable: str = "") -> Callable[[Shap
 
 
 def includable(object: str, field: str) -> Callable[[Include], Include]:
-    """Register how `field` of `object`, left out unless it is asked for, is filled in."""
+    """Register the function that fills `field` of `object` in. The field is absent unless a caller expands it."""
 
     def register(function: Include) -> Include:
         INCLUDABLE[object, field] = function
@@ -61,16 +64,17 @@ def render_record(record: Record, view: View) -> dict[str, Any]:
 
 
 async def expand(node: Any, paths: tuple[str, ...], load: Load, view: View) -> None:
-    """Replace ids in `node` by what they stand for, along `paths` such as `latest_charge.balance_transaction`."""
+    """Replace ids in `node` by their objects, along `paths` such as `latest_charge.balance_transaction`."""
     budget = [EXPANSIONS_MAX]
     for path in paths:
         await _expand(node, path.split("."), path, load, view, budget)
 
 
 def check_expansions(object: str, paths: tuple[str, ...]) -> None:
-    """Refuse what can never be expanded in an `object`, before anything is done for its sake.
+    """Refuse paths that can never be expanded in an `object`, before the request has any effect.
 
-    It follows a path as far as types are known; what lies behind a list or an id of any kind, is seen once it is there.
+    It follows a path as far as types are known. The rest, behind a list or an id of unknown type, is checked during the
+    expansion.
     """
     for path in paths:
         steps, here = path.split("."), object
@@ -92,7 +96,7 @@ _HOLDS = {
     "latest_charge": "charge",
     "source": "",
 }
-"""What a field's id stands for where the field is not called so; empty where it stands for more than one type."""
+"""The object type of an id field that has another name than its type; empty if the id can have several types."""
 
 
 async def _expand(
@@ -105,7 +109,8 @@ async def _expand(
     owner: str = "",
     walked: str = "",
 ) -> None:
-    """`owner` is the type of the nearest object above, `walked` how far from it `node` lies (`invoice_settings.`)."""
+    """Expand one path. `owner` is the type of the nearest object above; `walked` is the path from it to `node`
+    (`invoice_settings.`)."""
     if not steps or node is None:
         return
     if isinstance(node, list):

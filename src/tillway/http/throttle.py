@@ -1,9 +1,9 @@
-"""How many requests a second a merchant, a key, and an address whose keys fail may make.
+"""Rate limits for a merchant, a key, and a client address with failed keys, in requests a second.
 
-A bucket is one number, the time at which it will be full again (the generic cell rate algorithm): a request moves it
-one interval on, and is refused where it would lie further ahead than the burst allows. What lies in the past is the
-same as no entry at all, so that full buckets can be forgotten. Buckets are this process's own: of N processes each
-lets through as much.
+A bucket is one number, the time at which it will be full again (the generic cell rate algorithm). A request moves it
+on by one interval, and is refused if the new time lies further ahead than the burst allows. A time in the past is the
+same as no entry, so full buckets can be dropped. Each process has its own buckets: N processes let N times as much
+through.
 """
 
 import ipaddress
@@ -16,26 +16,26 @@ from tillway.domain.account import Mode
 from tillway.domain.refusal import Refused
 
 BUCKETS_MAX = 20_000
-"""Most buckets of one kind. Beyond that, those that have been full the longest go first."""
+"""The most buckets of one kind. Beyond that, those that have been full the longest are dropped first."""
 
 RETRY_SECONDS_MAX = 60
-"""The official SDKs wait for as long as `Retry-After` says, up to a minute."""
+"""The official SDKs wait as long as `Retry-After` says, up to a minute."""
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """So many a second, and so many at once; 0 a second is no limit."""
+    """A rate of requests a second, and the burst that may come at once. 0 a second means no limit."""
 
     per_second: int
     burst: int
     interval: float = 0.0
-    """Seconds between two, and how far ahead the last of a burst may lie: worked out once."""
+    """Seconds between two requests, and how far ahead the last of a burst may lie. Computed once."""
     slack: float = 0.0
 
     def __post_init__(self) -> None:
         if self.per_second:
             interval = 1 / self.per_second
             msgspec.structs.force_setattr(self, "interval", interval)
-            # What adding up makes of whole intervals must not count as a request more.
+            # Rounding errors in the sum of intervals must not count as one more request.
             msgspec.structs.force_setattr(self, "slack", interval * (self.burst - 1) + interval * 1e-6)
 
 
@@ -47,7 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Throttled(Refused):
-    """Too many requests: refused `rate_limit`, with the whole seconds after which one will be let through."""
+    """Too many requests: Refused `rate_limit`, with the whole seconds after which the next request is accepted."""
 
     def __init__(self, limit: str, seconds: float) -> None:
         super().__init__("rate_limit")
@@ -56,13 +56,13 @@ class Throttled(Refused):
 
 
 class Buckets:
-    """When each bucket will be full again, in seconds of the clock that `now` is of."""
+    """The time at which each bucket will be full again, in seconds of the same clock as `now`."""
 
     def __init__(self) -> None:
         self._full_at: dict[str, float] = {}
 
     def take(self, name: str, rate: Rate, now: float) -> float:
-        """Take one from the bucket: 0.0 where there was one, else the seconds until there is."""
+        """Take one from the bucket. Return 0.0 if there was one, else the seconds until there is one."""
         full_at = self._full_at.get(name, now)
         if full_at <= now:
             if len(self._full_at) >= BUCKETS_MAX and name not in self._full_at:
@@ -76,13 +76,13 @@ class Buckets:
         return 0.0
 
     def empty(self, name: str, rate: Rate, now: float) -> float:
-        """The seconds until `take` would get one, without taking it."""
+        """Return the seconds until `take` would succeed, without taking one."""
         return max(0.0, self._full_at.get(name, now) - now - rate.slack)
 
     def _make_room(self, now: float) -> None:
         kept = {name: at for name, at in self._full_at.items() if at > now}
         if len(kept) >= BUCKETS_MAX:
-            # Whoever comes from so many places at once is not held back by counting places.
+            # Limits by address do not stop a client that uses so many addresses at once.
             nearest = sorted(kept, key=kept.__getitem__)[: BUCKETS_MAX // 2]
             for name in nearest:
                 del kept[name]
@@ -101,12 +101,12 @@ class Throttle:
         self._addresses = Buckets()
 
     def count(self, scope_key: str, mode: Mode, key_id: str, own: Rate | None = None) -> None:
-        """Count a request of a merchant, made with that key. Raises `Throttled`.
+        """Count a request of a merchant with that key. Raises `Throttled`.
 
-        `own` is the rate of this account where it has one: it holds for the account and for each of its keys.
+        `own` is the account's own rate, if any. It applies to the account and to each of its keys.
         """
         limits, now = self._limits, self._now()
-        # A key beyond its limit takes nothing from the account's other keys.
+        # A key beyond its limit must not use up the limit of the account's other keys.
         rate = own or limits.key
         if rate.per_second and (wait := self._keys.take(key_id, rate, now)):
             raise Throttled("key", wait)
@@ -115,21 +115,21 @@ class Throttle:
             raise Throttled("account", wait)
 
     def admit(self, address: str | None) -> None:
-        """Raises `Throttled` where too many keys of that address have failed of late."""
+        """Raises `Throttled` if too many keys from that address failed recently."""
         if not self._addresses or not address:
             return
         if wait := self._addresses.empty(_network(address), self._limits.failures, self._now()):
             raise Throttled("address", wait)
 
     def count_failure(self, address: str | None) -> None:
-        """A key from that address was no good."""
+        """Count a failed key from that address."""
         rate = self._limits.failures
         if rate.per_second and address:
             self._addresses.take(_network(address), rate, self._now())
 
 
 def _network(address: str) -> str:
-    """An address as it is counted. Whoever has one of IPv6 has the other 2^64 of its network too."""
+    """Return the address to count: for IPv6 its /64 network, because a client usually has all 2^64 addresses of it."""
     if ":" not in address:
         return address
     try:

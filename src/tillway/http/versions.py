@@ -1,4 +1,4 @@
-"""API versions: which are spoken, and what they change."""
+"""The supported API versions and their differences."""
 
 import re
 from typing import Any
@@ -11,7 +11,7 @@ _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(\.[a-z]+)?\Z")
 
 
 def check_version(header: str | None) -> str | None:
-    """The version a request names; None where it names none and the older, more lenient rules hold."""
+    """Return the version that a request names; None if it names none, so that the older, more lenient rules apply."""
     if header is None:
         return None
     if not _VERSION.match(header):
@@ -24,7 +24,8 @@ def check_version(header: str | None) -> str | None:
 
 
 def check_parameters(raw: dict[str, Any], version: str | None) -> None:
-    """`2026-10-28.endive` renamed `payment_method_types`; versions before it, and requests that name none, keep it."""
+    """Refuse `payment_method_types` in `2026-10-28.endive`, which renamed it. Older versions and requests without one
+    keep it."""
     if version is not None and version >= CURRENT and "payment_method_types" in raw:
         raise Refused(
             "parameter_unknown",

@@ -1,8 +1,8 @@
-"""Bytes from outside into plain values: form bodies, JSON bodies and query strings, strictly.
+"""Strict parsers from bytes to plain values: form bodies, JSON bodies and query strings.
 
-What comes out is a dict of `str`, `list` and `dict`, and from JSON also `int`, `bool`, `None` and `Decimal` (for a
-number with a fraction; a float never appears). What the values mean is the business of `params`. Everything that cannot
-be read in exactly one way is `Refused`, with the parameter or the position named.
+The result is a dict of `str`, `list` and `dict`, and from JSON also `int`, `bool`, `None` and `Decimal` (for a number
+with a fraction; never a float). `params` interprets the values. An ambiguous or malformed input is `Refused`, and the
+error names the parameter or the position.
 """
 
 import re
@@ -18,17 +18,17 @@ from tillway.domain.refusal import Refused
 
 BODY_BYTES_MAX: Final = 1 << 20
 PARAMETERS_MAX: Final = 1000
-"""Most pairs in a form; most values, at all depths, in a JSON body."""
+"""The most pairs in a form, and the most values, at all depths, in a JSON body."""
 
 NAME_MAX: Final = 500
-"""Longest name of a parameter, in characters, with its brackets."""
+"""The longest name of a parameter, in characters, with its brackets."""
 
 FORM_DEPTH_MAX: Final = 8
 JSON_DEPTH_MAX: Final = 20
-"""Deepest nesting: `a[b]` has a depth of 2, and so has `{"a": {"b": 1}}`."""
+"""The deepest nesting: `a[b]` has a depth of 2, and so has `{"a": {"b": 1}}`."""
 
 INTEGER_MAX: Final = 2**53
-"""Largest magnitude of an integer in JSON: from here on, JSON readers disagree about the value (RFC 8259, 6)."""
+"""The largest magnitude of an integer in JSON. Beyond it, JSON readers disagree about the value (RFC 8259, 6)."""
 
 DECIMAL_CHARACTERS_MAX: Final = 40
 
@@ -36,13 +36,14 @@ _FORM_TYPE = "application/x-www-form-urlencoded"
 _JSON_TYPE = "application/json"
 
 _MAPS = frozenset({"metadata"})
-"""Names whose members are never the elements of a list: `metadata[0]=x` sets the key "0"."""
+"""Parameters that are never lists: `metadata[0]=x` sets the key "0"."""
 
 
 def parse_body(content_type: str | None, body: bytes) -> dict[str, Any]:
-    """The parameters in `body`, at most BODY_BYTES_MAX long. An empty body has none, whatever its type.
+    """Return the parameters in `body`, at most BODY_BYTES_MAX long. An empty body of any type has none.
 
-    No content type counts as a form. Raises `Refused` body_too_large, content_type_unsupported or body_malformed.
+    A body without a content type counts as a form. Raises `Refused` body_too_large, content_type_unsupported or
+    body_malformed.
     """
     if not body:
         return {}
@@ -58,8 +59,10 @@ def parse_body(content_type: str | None, body: bytes) -> dict[str, Any]:
 
 
 def parse_json(content_type: str | None, body: bytes) -> dict[str, Any]:
-    """The parameters in a body that is JSON, for the dialects: also where no type is named, and under the form type
-    that curl sends when it is told nothing. Any other type is refused."""
+    """Return the parameters in a JSON body of a dialect.
+
+    The body may have no content type, or the form type that curl sends by default. Any other type is refused.
+    """
     if len(body) > BODY_BYTES_MAX:
         raise Refused("body_too_large")
     if _media_type(content_type) is None:
@@ -68,7 +71,7 @@ def parse_json(content_type: str | None, body: bytes) -> dict[str, Any]:
 
 
 def parse_query(query: str | bytes) -> dict[str, Any]:
-    """The parameters in a query string (without its `?`), under the rules of a form body."""
+    """Return the parameters in a query string (without its `?`), under the rules of a form body."""
     if not query:
         return {}
     if len(query) > BODY_BYTES_MAX:
@@ -77,8 +80,10 @@ def parse_query(query: str | bytes) -> dict[str, Any]:
 
 
 def quote(text: str, characters_max: int = 60) -> str:
-    """`text` as an error message may repeat it: cut in the middle, and without its digits where these could be a card
-    number (12 and more; the shortest card number of ISO/IEC 7812-1 in use has 12).
+    """Return `text` as an error message may repeat it.
+
+    A long text is cut in the middle. Digits that could be a card number are removed: 12 and more, because the shortest
+    card number of ISO/IEC 7812-1 in use has 12.
     """
     if len(text) > characters_max:
         half = characters_max // 2
@@ -137,7 +142,7 @@ def _parse_form(text: str) -> dict[str, Any]:
         if len(name) > NAME_MAX:
             _refuse_malformed(f"The name of parameter {quote(name)} is longer than {NAME_MAX} characters.", name)
         if name.isidentifier():
-            # The way of almost every parameter: a plain word.
+            # Almost every parameter is a plain word.
             if name in root:
                 _refuse_malformed(f"Parameter {quote(name)} was sent twice.", name)
             root[name] = value
@@ -165,7 +170,7 @@ def _unescape(text: str, name: str) -> str:
         return spaced
     escaped = spaced.encode()
     plain = unquote_to_bytes(escaped)
-    # A whole escape is three bytes and becomes one; what is no escape is left as it was.
+    # A valid escape of three bytes becomes one byte; other text is left unchanged.
     if len(plain) != len(escaped) - 2 * escaped.count(b"%"):
         _refuse_malformed(f"In parameter {quote(name)}, a `%` is not followed by two hexadecimal digits.", name)
     try:
@@ -178,7 +183,7 @@ def _unescape(text: str, name: str) -> str:
 
 
 def _path(name: str) -> list[str]:
-    """The steps of a bracketed name: `a[b][0]` is ["a", "b", "0"], and `a[]` is ["a", ""]."""
+    """Split a bracketed name into steps: `a[b][0]` is ["a", "b", "0"], and `a[]` is ["a", ""]."""
     opening = name.find("[")
     path = [name] if opening == -1 else [name[:opening], *name[opening + 1 : -1].split("][")]
     brackets = len(path) - 1
@@ -192,7 +197,7 @@ def _path(name: str) -> list[str]:
 
 
 def _put(root: dict[str, Any], name: str, value: str) -> None:
-    """Set `value` in `root`, where `a[0]` and `a[b]` are as yet the same, and `a[]` is a list under the key ""."""
+    """Set `value` in `root`. `a[0]` and `a[b]` are both still dicts here, and `a[]` is a list under the key ""."""
     path = _path(name)
     last = path.pop()
     node = root
@@ -216,7 +221,7 @@ def _put(root: dict[str, Any], name: str, value: str) -> None:
 
 
 def _convert_lists(node: dict[str, Any], name: str) -> dict[str, Any] | list[Any]:
-    """`node` with every dict in it whose keys are indexes turned into a list; at most FORM_DEPTH_MAX deep."""
+    """Return `node` with every dict that has indexes as keys turned into a list; at most FORM_DEPTH_MAX deep."""
     indexes = 0
     for key, child in node.items():
         if type(child) is dict and key not in _MAPS:
@@ -243,7 +248,7 @@ def _convert_lists(node: dict[str, Any], name: str) -> dict[str, Any] | list[Any
 
 
 class _Unreadable:
-    """Stands in for a number that is refused, until the survey comes to it and can name it."""
+    """Stands in for a refused number until the survey reaches it and can name its parameter."""
 
 
 def _decimal(literal: str) -> Decimal | _Unreadable:
@@ -267,7 +272,7 @@ def _parse_json(body: bytes) -> dict[str, Any]:
         _refuse_malformed("The body must be a JSON object: {…}.")
     survey = _Survey()
     survey.visit_object(root, "", 1)
-    # Every member has one colon, and the others stand inside strings. Where the members and strings that were decoded
+    # Every member has one colon, and the others are inside strings. If the members and strings that were decoded
     # account for all of them, no name was repeated and no value lost. An escape may be a colon that is not counted, so
     # that bodies with escapes, and those where the count is off, get the closer look.
     if body.count(b":") != survey.colons or b"\\" in body:
@@ -276,7 +281,7 @@ def _parse_json(body: bytes) -> dict[str, Any]:
 
 
 class _Survey:
-    """One walk over decoded JSON that holds it to the bounds and counts the colons it was written with."""
+    """One walk over decoded JSON that enforces the bounds and counts the colons of its text."""
 
     __slots__ = ("colons", "values")
 
@@ -330,7 +335,7 @@ def _member(parent: str, key: str | int) -> str:
     return f"{parent}[{key}]" if parent else str(key)
 
 
-# Only refusals come to what follows: it finds the name for a position in the text.
+# The rest runs only for refusals. It finds the parameter's name for a position in the text.
 
 _TOKENS_MAX = 20_000
 _TOKEN = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)(?:"(\s*:)?|\\?\Z)|[{}\[\],]', re.DOTALL)
@@ -340,11 +345,11 @@ _SILENT_FAULT = re.compile(
     rb"|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"
     rb"|(?<![0-9])[0-9]{99}"
 )
-"""What the decoder refuses without a position: lone surrogates, and integers beyond everything."""
+"""Errors of the decoder that have no position: lone surrogates and huge integers."""
 
 
 def _follow(text: str, path: list[str | int]) -> Iterator[None]:
-    """Moves `path` through the JSON in `text`, which may end anywhere, and yields at each member of an object."""
+    """Move `path` through the JSON in `text`, which may be cut off, and yield at each member of an object."""
     for token in islice(_TOKEN.finditer(text), _TOKENS_MAX):
         match token[0][0]:
             case "{":
@@ -386,7 +391,7 @@ def _name_at(body: bytes, position: int) -> str:
 
 
 def _refuse_repeated_names(text: str) -> None:
-    """Raises `Refused` where an object in `text`, JSON that was decoded before, has a name twice."""
+    """Raises `Refused` if an object in `text`, JSON that was decoded before, has a name twice."""
     path: list[str | int] = []
     names: set[tuple[str | int, ...]] = set()
     for _ in _follow(text, path):
@@ -397,7 +402,7 @@ def _refuse_repeated_names(text: str) -> None:
 
 
 def _explain(body: bytes, error: Exception) -> NoReturn:
-    """Raises `Refused` with the place where `body` stops being JSON."""
+    """Raises `Refused` with the position at which `body` stops being JSON."""
     byte = _BYTE.search(str(error))
     fault = _SILENT_FAULT.search(body)
     if isinstance(error, UnicodeDecodeError):
