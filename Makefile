@@ -33,6 +33,7 @@ check: $(VENV)/.installed-dev ## Check style, types, layers and the house rules 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/pytest -q tests/test_layers.py tests/test_tidy.py
 
 format: $(VENV)/.installed-dev ## Put the source into the house's form

@@ -123,7 +123,7 @@ def tillway(name: str, data_dir: Path) -> Iterator[Server]:
         for bound in ("per-second", "burst")
         for word in (f"--throttle-{name}-{bound}", "1000000")
     ]
-    command = (*_TILLWAY, "serve", "--data-dir", data_dir, "--port", str(port), *unthrottled)
+    command: tuple[str | Path, ...] = (*_TILLWAY, "serve", "--data-dir", data_dir, "--port", str(port), *unthrottled)
     with running(name, port, *command, log=data_dir.with_suffix(".log")) as server:
         yield server
 

@@ -124,14 +124,30 @@ def _serving(data_dir: Path, arguments: tuple[str, ...]) -> Iterator[int]:
 
 
 def _pgbench_init(database: PostgresServer) -> None:
-    command = [database.programs / "pgbench", "-i", "-q", "-s", str(PGBENCH_SCALE), *_address(database)]
+    command: list[str | Path] = [
+        database.programs / "pgbench",
+        "-i",
+        "-q",
+        "-s",
+        str(PGBENCH_SCALE),
+        *_address(database),
+    ]
     subprocess.run(command, check=True, capture_output=True)
 
 
 def _pgbench(database: PostgresServer, connections: int, seconds: float) -> Cell:
     """`-N`: one update, one read and one insertion in a transaction; prepared statements, one thread a core."""
     with _log_folder() as folder:
-        command = [database.programs / "pgbench", "-N", "-n", "-M", "prepared", "-c", str(connections), "-l"]
+        command: list[str | Path] = [
+            database.programs / "pgbench",
+            "-N",
+            "-n",
+            "-M",
+            "prepared",
+            "-c",
+            str(connections),
+            "-l",
+        ]
         command += ["-j", str(min(connections, os.cpu_count() or 1)), "-T", str(max(1, round(seconds)))]
         done = subprocess.run([*command, *_address(database)], check=True, capture_output=True, text=True, cwd=folder)
         latencies = sorted(

@@ -24,7 +24,7 @@ STORE = os.environ.get("TILLWAY_TEST_STORE", "sqlite")
 """`sqlite`, `postgresql` or `dynamodb`: what the server that tests share runs on."""
 
 # How fast examples are made says something about the machine and nothing about the code.
-_HOUSE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+_HOUSE: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("short", max_examples=100, **_HOUSE)
 settings.register_profile("soak", max_examples=2000, **_HOUSE)
 

@@ -183,7 +183,7 @@ async def test_an_account_number_is_kept_by_the_vault_alone(shop: OrderShop, cap
     caplog.set_level("DEBUG")
     number = "000123456789"
     line = {"product_id": "book", "name": "Book", "price": 1, "requested_count": 1, "type": "book"}
-    order = {
+    order: dict[str, Any] = {
         "order_id": "o-1",
         "user_id": "user-1",
         "products": [{**line, "delivery_address": "1 Main Street"}],

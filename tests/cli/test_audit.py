@@ -401,7 +401,7 @@ def test_who_carries_an_installation_away_is_told(trail: Trail, tmp_path: Path) 
 
 
 def test_a_report_as_table_csv_and_json(trail: Trail) -> None:
-    place = ("--data-dir", trail.data_dir, "--to", "2100-01-01", "--from", "2099-06-01")
+    place: tuple[str | Path, ...] = ("--data-dir", trail.data_dir, "--to", "2100-01-01", "--from", "2099-06-01")
     assert json.loads(invoked("reports", "transactions", *place, "--format", "json").stdout) == []
     place = ("--data-dir", trail.data_dir)  # The last 30 days; the clock of this trade ran ahead by minutes.
     ahead = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 3600))

@@ -185,7 +185,7 @@ def server(imposter: Imposter, tmp_path_factory: pytest.TempPathFactory) -> Iter
     running.stop()
 
 
-def pay(server: TillwayServer, amount: int, **params: Any) -> stripe.PaymentIntent:
+def pay(server: TillwayServer, amount: int, **params: Any) -> Any:
     return server.client.v1.payment_intents.create(
         {
             "amount": amount,
@@ -229,8 +229,9 @@ def test_authorized_captured_and_voided(server: TillwayServer, imposter: Imposte
 def test_declined_by_amount(server: TillwayServer, amount: int, decline_code: str) -> None:
     with pytest.raises(stripe.CardError) as declined:
         pay(server, amount)
-    assert declined.value.code == "card_declined" and declined.value.error.decline_code == decline_code
-    assert server.client.v1.payment_intents.retrieve(declined.value.error.payment_intent.id).amount_received == 0
+    error: Any = declined.value.error
+    assert declined.value.code == "card_declined" and error.decline_code == decline_code
+    assert server.client.v1.payment_intents.retrieve(error.payment_intent.id).amount_received == 0
 
 
 def test_pending_is_settled_by_asking(server: TillwayServer) -> None:

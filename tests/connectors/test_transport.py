@@ -35,9 +35,10 @@ POST = Request("POST", "/v1/authorizations", {"reference": "r"}, {"idempotency-k
 @contextlib.asynccontextmanager
 async def server(answer):
     """A server that reads a request and then does `answer(reader, writer)`; yields its port."""
-    heard = []
+    heard, writers = [], []
 
     async def serve(reader, writer):
+        writers.append(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             heard.append(head)
@@ -50,6 +51,8 @@ async def server(answer):
         yield listening.sockets[0].getsockname()[1], heard
     finally:
         listening.close()
+        for writer in writers:
+            writer.transport.abort()
 
 
 def writes(content):

@@ -150,7 +150,7 @@ def _second(world: World, name: str, **fields: Any) -> None:
     world[name].append({**copy.deepcopy(world[name][0]), **fields})
 
 
-def _bank(world: World, suffix: str, kind: str, amount: int, **more: Any) -> None:
+def _bank(world: World, suffix: str, kind: str, amount: int, **more: Any) -> Any:
     world["bank"][SCOPE + suffix] = performed(suffix, kind, amount, **more)
 
 
@@ -186,7 +186,7 @@ def _bank(world: World, suffix: str, kind: str, amount: int, **more: Any) -> Non
         (lambda w: w["payouts"][0].update(amount=999), "payouts are the bank's payouts"),
         (lambda w: w["payouts"].pop(), "payouts are the bank's payouts"),
         (
-            lambda w: (w["payouts"][0].update(status="canceled"), _bank(w, "000000000000005", "payout", 1_000)),
+            lambda w: w["payouts"][0].update(status="canceled") or _bank(w, "000000000000005", "payout", 1_000),
             "payouts are the bank's payouts",
         ),
         (lambda w: w["bank"].pop(SCOPE + "000000000000006"), "payouts are the bank's payouts"),

@@ -1,8 +1,7 @@
 """What a restart promises, on real processes: what a dead server left is settled, and who comes back is answered."""
 
 import json
-import subprocess
-import sys
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -12,41 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tillway_server import ENVIRONMENT, TillwayServer, init, tillway
+from bank_process import BankProcess
+from tillway_server import TillwayServer, init, tillway
 
 LOOK_UPS_FAIL = {"fault": "error_before", "operation": "look_up"}
 PAYMENT = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
-
-
-class BankProcess:
-    """`tillway bank` as a process of its own."""
-
-    def __init__(self, journal: Path) -> None:
-        self.journal = journal
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tillway.cli.main", "bank", "--port", "0", "--journal", str(journal)],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=ENVIRONMENT,
-        )
-        assert self.process.stderr is not None
-        self.url = "http://" + self.process.stderr.readline().rpartition(" ")[2].strip()
-
-    def strike(self, *rules: dict[str, Any]) -> None:
-        body = json.dumps({"rules": rules}).encode()
-        request = urllib.request.Request(f"{self.url}/_faults", data=body, method="POST")
-        urllib.request.urlopen(request, timeout=10).close()
-
-    def effects(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.journal.read_text().splitlines()]
 
 
 @pytest.fixture
 def bank_process(tmp_path: Path) -> Iterator[BankProcess]:
     bank = BankProcess(tmp_path / "bank.journal")
     yield bank
-    bank.process.kill()
-    bank.process.wait()
+    bank.stop(signal.SIGKILL)
 
 
 @pytest.fixture
@@ -122,17 +98,24 @@ def test_a_request_that_is_still_on_its_way_is_never_called_declined(
     """The first request is stuck in the bank. The bank does not know of it yet when it is asked, and turns every
     further request away; that those were surely not performed says nothing of the first."""
     server = serve(timeout_seconds="1", ask_after_seconds="0.5")
-    bank_process.strike({"fault": "slow", "ms": 8000, "times": 1})
+    bank_process.strike({"fault": "slow", "ms": 6000, "times": 1})
     with ThreadPoolExecutor(1) as pool:
         ordering = pool.submit(server.call, "POST", "/v1/payment_intents", PAYMENT)
         time.sleep(0.5)
         bank_process.strike({"fault": "throttle"})
         status, payment = ordering.result(20)
     assert (status, payment["status"]) == (200, "processing")
-    time.sleep(9)
+    _eventually(bank_process.effects, within_seconds=20)
     bank_process.strike()
     assert _until(server, payment["id"], "succeeded", within_seconds=20)["amount_received"] == 4200
     assert [effect["status"] for effect in bank_process.effects()] == ["Accepted"]
+
+
+def _eventually(holds: Callable[[], object], *, within_seconds: float) -> None:
+    deadline = time.monotonic() + within_seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {within_seconds} s"
+        time.sleep(0.1)
 
 
 def _until(server: TillwayServer, payment: str, status: str, *, within_seconds: float) -> Any:

@@ -20,7 +20,7 @@ from tillway.domain.source_api import SourceApi
 from tillway.store.codec import decode
 from tillway.testing.in_process import InProcessApp
 
-CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2034, "cvv": "123"}
+CARD: dict[str, Any] = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2034, "cvv": "123"}
 ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
@@ -257,7 +257,7 @@ ERRORS: list[tuple[str, str, dict[str, Any], int, str]] = [
 def test_an_error_has_a_code_and_a_message_and_nothing_else(
     shop: Shop, what: str, path: str, fields: dict[str, Any], status: int, words: str
 ) -> None:
-    body = {name: value for name, value in (_who(shop) | fields).items() if value is not None}
+    body: dict[str, Any] = {name: value for name, value in (_who(shop) | fields).items() if value is not None}
     answer = shop.send(path, body)
     assert (answer.status_code, set(answer.json())) == (status, {"code", "message"}), answer.text
     assert answer.json()["code"] == status and words in answer.json()["message"], answer.text
@@ -374,7 +374,7 @@ def test_v1_the_events_and_the_ledger_tell_the_same(tillway_server: TillwayServe
     assert customer.metadata["customer_id"] == "dora"
     refund = shop.sdk.v1.refunds.list({"charge": charge.id}).data[0]
     assert payment.source_api == charge.source_api == customer.source_api == refund.source_api == "online_platform"
-    made_here = shop.sdk.v1.charges.list({"source_api": "online_platform"})  # type: ignore[typeddict-unknown-key]
+    made_here = shop.sdk.v1.charges.list({"source_api": "online_platform"})
     assert [one.id for one in made_here.data] == [charge.id]
     movements = shop.sdk.v1.balance_transactions.list()
     assert [(moved.type, moved.amount) for moved in movements] == [("refund", -3000), ("charge", 8000)]

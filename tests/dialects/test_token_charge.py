@@ -262,12 +262,12 @@ def test_a_charge_and_its_refunds_are_v1s(tillway_server: TillwayServer) -> None
     assert theirs["source_api"] == "token_charge"
     assert shop.v1.refunds.retrieve(refund["id"])["source_api"] == "token_charge"
     for listed in (
-        shop.v1.charges.list({"source_api": "token_charge"}),  # type: ignore[typeddict-unknown-key]
+        shop.v1.charges.list({"source_api": "token_charge"}),
         shop.v1.charges.list({"created": {"gte": charge["created"]}}),
     ):
         assert [one.id for one in listed.data] == [charge["id"]]
-    assert shop.v1.refunds.list({"source_api": "token_charge"}).data[0].id == refund["id"]  # type: ignore[typeddict-unknown-key]
-    assert shop.v1.charges.list({"source_api": "gateway"}).data == []  # type: ignore[typeddict-unknown-key]
+    assert shop.v1.refunds.list({"source_api": "token_charge"}).data[0].id == refund["id"]
+    assert shop.v1.charges.list({"source_api": "gateway"}).data == []
     # And what /v1 refunds is refunded here.
     shop.v1.refunds.create({"charge": charge["id"], "amount": 1000})
     assert shop.good("GET", f"/charge/{charge['id']}")["refundable"] == 3000

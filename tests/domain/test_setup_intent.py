@@ -46,10 +46,8 @@ class Machine:
     def step(self, verb: str, word: str = "") -> str:
         match verb:
             case "update":
-                fields: dict[str, Any] = {"method": {"method": "pm_1"}, "unset": {"method": None}}.get(
-                    word, {"description": word}
-                )
-                return self.keep(domain.update(self.setup, fields))
+                named: dict[str, dict[str, Any]] = {"method": {"method": "pm_1"}, "unset": {"method": None}}
+                return self.keep(domain.update(self.setup, named.get(word, {"description": word})))
             case "confirm":
                 method = self.records["pm_1"] if word else self.records.get(self.setup.method or "")
                 assert method is None or isinstance(method, PaymentMethod)
@@ -81,7 +79,7 @@ class Machine:
             self.records[record.id] = record
         self.deletes += changes.deletes
         self.events += [event.type for event in changes.events]
-        status: str = changes.result.status  # type: ignore[union-attr]
+        status: str = changes.result.status
         return f"!{changes.refusal.code} {status}" if changes.refusal is not None else status
 
     @property

@@ -1,6 +1,7 @@
 """Servers that end with their test, also where the test fails."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tillway_server import StartServer, TillwayServer
@@ -11,7 +12,7 @@ def start_server() -> Iterator[StartServer]:
     """Starts a server as `TillwayServer` does; whatever still runs when the test is over is killed."""
     started: list[TillwayServer] = []
 
-    def start(*arguments: object) -> TillwayServer:
+    def start(*arguments: Any) -> TillwayServer:
         started.append(TillwayServer(*arguments))
         return started[-1]
 

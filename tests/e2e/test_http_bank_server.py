@@ -46,7 +46,7 @@ class ServerWithBank:
         self.v1 = self.server.client_with(self.key).v1
         self.notice_path = f"/connectors/{mode}/bank/notices"
 
-    def pay(self, amount: int, number: str | None = None, **params: Any) -> stripe.PaymentIntent:
+    def pay(self, amount: int, number: str | None = None, **params: Any) -> Any:
         how: dict[str, Any] = {"payment_method": "pm_card_visa"}
         if number is not None:
             card = {"number": number, "exp_month": 12, "exp_year": 2040, "cvc": "123"}
@@ -62,7 +62,7 @@ class ServerWithBank:
             }
         )
 
-    def debit(self, amount: int, iban: str) -> stripe.PaymentIntent:
+    def debit(self, amount: int, iban: str) -> Any:
         holder = {"name": "Ada Lovelace", "email": "ada@example.com"}
         return self.v1.payment_intents.create(
             {
@@ -79,7 +79,7 @@ class ServerWithBank:
             }
         )
 
-    def settled(self, payment: stripe.PaymentIntent, within_seconds: float) -> stripe.PaymentIntent:
+    def settled(self, payment: Any, within_seconds: float) -> Any:
         """The payment once it is no longer processing."""
         return eventually(
             lambda: self.v1.payment_intents.retrieve(payment.id),
@@ -288,7 +288,8 @@ def test_a_refund_that_comes_back_is_told_by_notice(shop: ServerWithBank) -> Non
 def test_declines_are_the_banks(shop: ServerWithBank, amount: int, decline_code: str) -> None:
     with pytest.raises(stripe.CardError) as declined:
         shop.pay(amount)
-    assert (declined.value.code, declined.value.error.decline_code) == ("card_declined", decline_code)
+    error: Any = declined.value.error
+    assert (declined.value.code, error.decline_code) == ("card_declined", decline_code)
 
 
 def test_what_it_cannot_do_is_said(shop: ServerWithBank) -> None:
@@ -314,7 +315,8 @@ def test_a_bank_that_is_down_and_comes_back(shop: ServerWithBank) -> None:
     assert interrupted.status == "processing"
     assert declined.value.code == "processing_error"
     assert 0.5 < time.monotonic() - began < 10
-    refused = declined.value.error.payment_intent
+    error: Any = declined.value.error
+    refused = error.payment_intent
     assert (refused.status, refused.amount_received) == ("requires_payment_method", 0)
     assert shop.ledger() == before
 

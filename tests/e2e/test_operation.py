@@ -68,7 +68,7 @@ def test_every_request_and_every_task_is_a_line(server: TillwayServer) -> None:
     lines = said(server)
     by_request = {line["request"]: line for line in lines if line["message"] == "request"}
 
-    line = by_request[paid.last_response.request_id]  # type: ignore[attr-defined]
+    line = by_request[paid.last_response.request_id]
     assert line.pop("ms") > 0 and line.pop("time").endswith("Z")
     assert line == {
         "level": "info",
@@ -76,7 +76,7 @@ def test_every_request_and_every_task_is_a_line(server: TillwayServer) -> None:
         "method": "POST",
         "route": "/v1/payment_intents",
         "status": 200,
-        "request": paid.last_response.request_id,  # type: ignore[attr-defined]
+        "request": paid.last_response.request_id,
         "connector": "simulator",
         "payment": paid.id,
         "charge": paid.latest_charge,
@@ -84,7 +84,7 @@ def test_every_request_and_every_task_is_a_line(server: TillwayServer) -> None:
         "mode": "test",
         "source_api": "v1",
     }
-    line = by_request[refunded.last_response.request_id]  # type: ignore[attr-defined]
+    line = by_request[refunded.last_response.request_id]
     assert (line["refund"], line["payment"], line["charge"]) == (refunded.id, paid.id, paid.latest_charge)
     line = by_request[declined.value.request_id or ""]
     assert (line["status"], line["code"], line["connector"]) == (402, "card_declined", "simulator")

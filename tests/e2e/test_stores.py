@@ -151,7 +151,7 @@ def test_no_two_processes_deliver_one_event(server: TillwayServer) -> None:
 
 def test_every_process_learns_of_new_vault_keys_and_of_revoked_ones(server: TillwayServer) -> None:
     """Each request may reach another process: within two seconds none of them lags behind."""
-    where = ("--data-dir", server.data_dir, *server.store_arguments)
+    where: tuple[str | Path, ...] = ("--data-dir", server.data_dir, *server.store_arguments)
     merchant = server.new_account()["secret_key"]
     v1 = server.client_with(merchant).v1
     card: Any = {"type": "card", "card": {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040}}
@@ -183,7 +183,7 @@ def test_every_process_learns_of_new_vault_keys_and_of_revoked_ones(server: Till
 
 
 def test_commands_reach_the_store_too(server: TillwayServer) -> None:
-    url = server.process.args[server.process.args.index("--store") + 1]  # type: ignore[union-attr,index]
+    url = server.store_arguments[1]
     listed = tillway_json("accounts", "list", "--data-dir", server.data_dir, "--store", url)
     assert server.account in [account["account"] for account in listed]
     assert tillway_json("migrate", "--data-dir", server.data_dir, "--store", url) == {"schema_version": 1}

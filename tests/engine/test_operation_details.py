@@ -15,7 +15,10 @@ from tillway.testing.far_side import Handler, answer, over_http
 from tillway.testing.in_process import InProcessApp, Merchant
 
 ADDRESS = {"line1": "1 High St", "city": "Bath", "postal_code": "BA1 1AA", "country": "GB"}
-CARD = {"type": "card", "card": {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}}
+CARD: dict[str, Any] = {
+    "type": "card",
+    "card": {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"},
+}
 
 
 @pytest.fixture

@@ -305,7 +305,7 @@ def test_wrong_questions_get_the_answers_of_rfc_6749(
         "/oauth2/token",
         content=body.replace("{id}", id).replace("{secret}", secret),
         headers={"content-type": FORM},
-        auth=(id, secret) if basic else None,
+        auth=httpx.BasicAuth(id, secret) if basic else httpx.USE_CLIENT_DEFAULT,
     )
     assert (answer.status_code, answer.json()["error"]) == (status, error)
     assert answer.json()["error_description"] and answer.headers["cache-control"] == "no-store"

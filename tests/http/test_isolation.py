@@ -22,7 +22,7 @@ REFERENCES = [
     (route, path)
     for route in routes()
     if route.access != "anyone"
-    for path in (*references(route), *LOOSE.get(name_of(route), ()))
+    for path in [*references(route), *LOOSE.get(name_of(route), ())]
 ]
 
 
@@ -106,7 +106,7 @@ EXCLUDED = {"payment_method": ("payment_method_data",), "source": ("card",), "ca
 
 
 async def as_merchant(app: InProcessApp, key: str) -> Merchant:
-    scope = (await app.running.platform.authenticator.authenticate_header(f"Bearer {key}", now=time.time()))[1]
+    scope = (await app.running.api.authenticator.authenticate_header(f"Bearer {key}", now=time.time()))[1]
     return Merchant(scope.account, key, "", "", "")
 
 

@@ -48,7 +48,8 @@ class SyncApp:
             # An id of schemathesis's own leads to a 404 before anything else is looked at.
             case.path_parameters = dict(zip(case.path_parameters, own, strict=True))
         prepared = requests.Request(**_sendable(case)).prepare()
-        body = prepared.body or b""
+        body, content_type = prepared.body or b"", prepared.headers.get("Content-Type")
+        assert isinstance(body, str | bytes) and not isinstance(content_type, bytes)
         address = str(prepared.url).removeprefix(BASE)
         path, _, query = address.partition("?")
         sent = self.runner.run(
@@ -58,7 +59,7 @@ class SyncApp:
                 key=self.objects.merchant.key,
                 query=query,
                 body=body.encode() if isinstance(body, str) else body,
-                content_type=prepared.headers.get("Content-Type"),
+                content_type=content_type,
             )
         )
         headers = {name: [value] for name, value in sent.headers.items()}

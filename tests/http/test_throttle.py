@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -113,7 +114,7 @@ async def test_a_key_has_a_bucket_and_leaves_the_other_keys_alone(app: InProcess
     limit(app, test=Rate(1, 10), key=Rate(1, 3))
     intent = await app.ok(one, "POST", "/v1/payment_intents", {"amount": 100, "currency": "eur"})
     path = f"/v1/payment_intents/{intent['id']}"
-    published = {"query": f"client_secret={intent['client_secret']}", "key": one.public_key}
+    published: Any = {"query": f"client_secret={intent['client_secret']}", "key": one.public_key}
     assert [(await app.send("GET", path, **published)).status for _ in range(5)] == [200] * 3 + [429] * 2
     assert await ask(app, one.key, 3) == [200, 200, 429], "which has made one request before"
 

@@ -17,7 +17,7 @@ ACCEPTED = {
 ACH = {"account_number": "000123456789", "routing_number": "110000000"}
 
 
-def debit(shop: Shop, method: str = "pm_usBankAccount_success", **params: Any) -> stripe.PaymentIntent:
+def debit(shop: Shop, method: str = "pm_usBankAccount_success", **params: Any) -> Any:
     """A payment of 42.00 by a bank account, confirmed."""
     type = "sepa_debit" if "sepa" in method else "us_bank_account"
     given = {
@@ -32,7 +32,7 @@ def debit(shop: Shop, method: str = "pm_usBankAccount_success", **params: Any) -
     return shop.v1.payment_intents.create({name: value for name, value in given.items() if value is not None})
 
 
-def settled(shop: Shop, payment: stripe.PaymentIntent) -> stripe.PaymentIntent:
+def settled(shop: Shop, payment: stripe.PaymentIntent) -> Any:
     """The payment once the bank has settled or returned it."""
     until = time.monotonic() + 20
     while time.monotonic() < until:

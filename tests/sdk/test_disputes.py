@@ -1,6 +1,7 @@
 """Dispute cards: the dispute comes over the charge, takes the money, and is closed or answered."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import stripe
@@ -20,7 +21,7 @@ def coming(shop: Shop) -> dict[str, list[str]]:
 def disputed(shop: Shop, coming: dict[str, list[str]]) -> Disputed:
     """The dispute that comes over a payment of 42.00 EUR; each call gives another one."""
 
-    def take(method: str = "pm_card_createDispute") -> stripe.Dispute:
+    def take(method: str = "pm_card_createDispute") -> Any:
         charge = coming[method].pop()
         until(lambda: bool(shop.v1.disputes.list({"charge": charge}).data))
         return shop.v1.disputes.list({"charge": charge}).data[0]

@@ -1,6 +1,7 @@
 """Payments through the official SDK."""
 
 import re
+from typing import Any
 
 import pytest
 import stripe
@@ -54,7 +55,6 @@ def test_payment_method_data(shop: Shop) -> None:
     assert (method.card.brand, method.card.last4, method.card.exp_year) == ("visa", "4242", 2034)
     assert method.billing_details.name == "Anna"
     charge = paid.latest_charge
-    assert isinstance(charge, stripe.Charge)
     checks = charge.payment_method_details.card.checks
     assert (checks.cvc_check, checks.address_postal_code_check, checks.address_line1_check) == ("pass", "pass", "pass")
 
@@ -75,7 +75,8 @@ def test_a_second_confirmation_is_refused(shop: Shop) -> None:
     with pytest.raises(stripe.InvalidRequestError) as caught:
         shop.v1.payment_intents.confirm(paid.id)
     assert caught.value.code == "payment_intent_unexpected_state"
-    assert caught.value.error is not None and caught.value.error.payment_intent.id == paid.id
+    error: Any = caught.value.error
+    assert error.payment_intent.id == paid.id
 
 
 def test_confirmation_needs_a_method(shop: Shop) -> None:
@@ -244,7 +245,6 @@ def test_automatic_payment_methods(shop: Shop) -> None:
 def test_statement_descriptor_on_the_charge(shop: Shop) -> None:
     paid = shop.pay(statement_descriptor_suffix="ORDER 7", expand=["latest_charge"])
     charge = paid.latest_charge
-    assert isinstance(charge, stripe.Charge)
     assert charge.statement_descriptor_suffix == "ORDER 7"
     assert "ORDER 7" in (charge.calculated_statement_descriptor or "")
 
@@ -323,7 +323,6 @@ def test_a_publishable_key_makes_no_payments(shop: Shop) -> None:
 def test_expand_nested(shop: Shop) -> None:
     paid = shop.pay(expand=["latest_charge.balance_transaction", "payment_method", "customer"])
     charge = paid.latest_charge
-    assert isinstance(charge, stripe.Charge)
     assert isinstance(charge.balance_transaction, stripe.BalanceTransaction)
     assert isinstance(paid.payment_method, stripe.PaymentMethod)
     assert paid.customer is None

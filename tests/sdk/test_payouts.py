@@ -35,7 +35,7 @@ def balance(shop: Shop) -> int:
     return sum(row.amount for row in shop.v1.balance.retrieve().available if row.currency == "eur")
 
 
-def pay_out(shop: Shop, amount: int = 1000, **params: Any) -> stripe.Payout:
+def pay_out(shop: Shop, amount: int = 1000, **params: Any) -> Any:
     return shop.v1.payouts.create({"amount": amount, "currency": "eur", **params})
 
 

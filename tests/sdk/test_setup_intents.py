@@ -1,5 +1,7 @@
 """Setup intents and their attempts: cards kept for later."""
 
+from typing import Any
+
 import pytest
 import stripe
 from sdk_shop import RETURN_URL, Shop, card, challenge
@@ -64,8 +66,8 @@ def test_declined(shop: Shop, customer: str) -> None:
         shop.v1.setup_intents.create(
             {"customer": customer, "payment_method": "pm_card_chargeDeclined", "confirm": True}
         )
-    error = caught.value
-    assert error.error is not None and error.code == "card_declined"
+    error: Any = caught.value
+    assert error.code == "card_declined"
     setup = error.error.setup_intent
     assert (setup.status, setup.last_setup_error.code) == ("requires_payment_method", "card_declined")
 

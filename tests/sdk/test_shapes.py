@@ -85,7 +85,7 @@ def broken(document: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
         del parent[path[-1]]
     else:
         parent[path[-1]] = value
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def test_the_sdk_describes_the_version_that_tillway_speaks() -> None:

@@ -113,7 +113,7 @@ def test_too_little_is_a_decline(shop: Shop) -> None:
 def test_refused_movements(shop: Shop, given: dict[str, Any], code: str, param: str) -> None:
     customer = customer_with(shop, 500)
     with pytest.raises(stripe.InvalidRequestError) as caught:
-        shop.v1.customers.balance_transactions.create(customer, given)  # type: ignore[arg-type]
+        shop.v1.customers.balance_transactions.create(customer, given)
     assert (caught.value.code, caught.value.param) == (code, param)
     assert balance(shop, customer) == -500
 

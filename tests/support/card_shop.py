@@ -12,7 +12,7 @@ from tillway.domain.setup_intent import SetupIntent
 from tillway.operations import setup_intents
 from tillway.testing.in_process import InProcessApp, Merchant
 
-VISA = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}
+VISA: dict[str, Any] = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}
 DECLINED = {**VISA, "number": "4000000000000002"}
 
 

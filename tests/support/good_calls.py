@@ -4,7 +4,7 @@ Tests that walk through the route table read this beside it, and `test_every_rou
 whoever adds one says here how it is called well.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -168,7 +168,7 @@ class MerchantObjects:
         return (scope, id), query
 
 
-def _nothing(**params: Any) -> Callable[[MerchantObjects], Awaitable[Good]]:
+def _nothing(**params: Any) -> Callable[[MerchantObjects], Coroutine[Any, Any, Good]]:
     async def make(objects: MerchantObjects) -> Good:
         return Good(params=params)
 
@@ -181,7 +181,7 @@ async def _document(objects: MerchantObjects) -> Good:
 
 def _on(
     make_id: Callable[[MerchantObjects], Awaitable[Any]], **params: Any
-) -> Callable[[MerchantObjects], Awaitable[Good]]:
+) -> Callable[[MerchantObjects], Coroutine[Any, Any, Good]]:
     """A call on what `make_id` makes: an id, a pair of ids, or a document."""
 
     async def make(objects: MerchantObjects) -> Good:
@@ -254,7 +254,7 @@ async def _step(objects: MerchantObjects) -> Good:
     return Good(("order-1", "check_stock"), {"error": {"type": "Late", "cause": "of no concern to a step that is due"}})
 
 
-GOOD: dict[str, Callable[[MerchantObjects], Awaitable[Good]]] = {
+GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /.well-known/jwks.json": _nothing(),
     "GET /.well-known/oauth-authorization-server": _nothing(),
     "GET /3ds/{scope}/{id}": _look,
@@ -413,7 +413,7 @@ def _references(parameter: Parameter, path: tuple[str, ...]) -> Any:
 
 
 # Ids in parameters that are not typed as such: what they hold may also be a token's or an alias.
-LOOSE = {
+LOOSE: dict[str, list[tuple[str, ...]]] = {
     "POST /v1/payment_methods": [("card", "token")],
     "POST /v1/payment_intents": [("payment_method_data", "card", "token")],
     "POST /v1/payment_intents/{id}/confirm": [("payment_method_data", "card", "token")],

@@ -44,15 +44,22 @@ class MailServerHere:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
 
-        async def listen() -> None:
+        async def listen() -> asyncio.Server:
             server = await self._loop.create_server(
                 lambda: SMTP(self, loop=self._loop, **self._options), self.host, 0, ssl=self._tls
             )
             self.port = server.sockets[0].getsockname()[1]
+            return server
 
-        self._loop.run_until_complete(listen())
+        server = self._loop.run_until_complete(listen())
         self._ready.set()
         self._loop.run_forever()
+        server.close()
+        for connection in asyncio.all_tasks(self._loop):
+            connection.cancel()
+        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -74,6 +81,6 @@ class MailServerHere:
         self.messages.append(message_from_bytes(envelope.content))
         self.encrypted.append(session.ssl is not None or self._tls is not None)
         if refusal == "":
-            assert server.transport is not None
+            assert isinstance(server.transport, asyncio.Transport)
             server.transport.abort()
         return "250 Taken"

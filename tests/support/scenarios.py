@@ -17,14 +17,14 @@ from tillway.domain import payment_intent, refund
 from tillway.domain.attempt import Attempt
 from tillway.domain.charge import Charge
 from tillway.domain.ledger import Entry, Fee
-from tillway.domain.outcome import ActionRequired, Declined, NotSent, Pending, Succeeded, Unknown
+from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent, Terms
 from tillway.domain.payment_method import CardFacts, PaymentMethod
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
 
-OUTCOMES = {
+OUTCOMES: dict[str, Outcome] = {
     "succeeded": Succeeded(bank_id="bank_1"),
     "declined": Declined(),
     "insufficient": Declined(decline_code="insufficient_funds"),
@@ -76,13 +76,14 @@ class Machine:
                 return self.keep(payment_intent.update(self.payment, {"amount_minor": minor(words[0])}))
             case "confirm":
                 method = PaymentMethod(id="pm_1", created=0, card=self.facts())
-                self.records.setdefault("pm_1", method)
-                return self.keep(payment_intent.confirm(self.payment, self.records["pm_1"], TERMS, at))  # type: ignore[arg-type]
+                kept = self.records.setdefault("pm_1", method)
+                assert isinstance(kept, PaymentMethod)
+                return self.keep(payment_intent.confirm(self.payment, kept, TERMS, at))
             case "challenge":
-                method = self.records["pm_1"]
-                assert isinstance(method, PaymentMethod)
+                kept = self.records["pm_1"]
+                assert isinstance(kept, PaymentMethod)
                 passed = words[0] == "pass"
-                return self.keep(payment_intent.challenged(self.payment, method, TERMS, at, passed=passed))
+                return self.keep(payment_intent.challenged(self.payment, kept, TERMS, at, passed=passed))
             case "settle":
                 return self.settle(words[0], at)
             case "capture":
@@ -121,7 +122,7 @@ class Machine:
         for id in changes.deletes:
             self.records.pop(id, None)
         self.events += [event.type for event in changes.events]
-        status: str = changes.result.status  # type: ignore[union-attr]
+        status: str = changes.result.status
         return f"!{changes.refusal.code} {status}" if changes.refusal is not None else status
 
     def check(self) -> None:

@@ -40,10 +40,10 @@ class Shop:
         self.public = server.client_with(self.public_key).v1
         self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30)
 
-    def client_with(self, key: str, **options: Any) -> stripe.StripeClient:
+    def client_with(self, key: str, **options: Any) -> Any:
         return self.server.client_with(key, **{"http_client": ShapedClient(), **options})
 
-    def pay(self, method: str | None = "pm_card_visa", **params: Any) -> stripe.PaymentIntent:
+    def pay(self, method: str | None = "pm_card_visa", **params: Any) -> Any:
         """A payment of 42.00 EUR by `method`, confirmed."""
         given = {
             "amount": 4200,
@@ -55,11 +55,11 @@ class Shop:
         }
         return self.v1.payment_intents.create({name: value for name, value in given.items() if value is not None})
 
-    def authorized(self, **params: Any) -> stripe.PaymentIntent:
+    def authorized(self, **params: Any) -> Any:
         """A payment of 42.00 EUR that waits to be captured."""
         return self.pay(capture_method="manual", **params)
 
-    def declined(self, method: str | None = "pm_card_chargeDeclined", **params: Any) -> stripe.CardError:
+    def declined(self, method: str | None = "pm_card_chargeDeclined", **params: Any) -> Any:
         """The error of a payment that is declined."""
         try:
             paid = self.pay(method, **params)

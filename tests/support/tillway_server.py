@@ -91,12 +91,13 @@ class TillwayServer:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(line)
-            found = _READY.search(line)
-            if found is not None:
-                self.base_url = found.group(1)
-                self._ready.set()
+        with self.process.stderr as lines:
+            for line in lines:
+                self.log.append(line)
+                found = _READY.search(line)
+                if found is not None:
+                    self.base_url = found.group(1)
+                    self._ready.set()
         self._ready.set()
 
     @property
@@ -104,11 +105,13 @@ class TillwayServer:
         return int(self.base_url.rpartition(":")[2])
 
     @property
-    def client(self) -> stripe.StripeClient:
+    def client(self) -> Any:
         """The official SDK under the test secret key."""
         return self.client_with(self.secret_key)
 
-    def client_with(self, key: str, **options: Any) -> stripe.StripeClient:
+    def client_with(self, key: str, **options: Any) -> Any:
+        """A `stripe.StripeClient`. Its types would forbid the wrong parameters that tests send, and have them check
+        every optional field for None."""
         return stripe.StripeClient(key, base_addresses={"api": self.base_url}, **{"max_network_retries": 0, **options})
 
     def call(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> tuple[int, Any]:

@@ -31,7 +31,7 @@ from tillway.wiring import KEY_FILE, assemble
 
 LEASE_MS = 12_000
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Receiver:
@@ -42,13 +42,13 @@ class Receiver:
         self.answers: dict[str, Answer] = {}
         self.url = ""
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.requests.append((request.path, dict(request.headers), await request.read()))
         answer = self.answers.get(request.path)
         return web.Response() if answer is None else await answer(request)
 
     def status(self, path: str, status: int, **headers: str) -> None:
-        async def answer(request: web.Request) -> web.Response:
+        async def answer(request: web.BaseRequest) -> web.Response:
             return web.Response(status=status, headers=headers)
 
         self.answers[path] = answer

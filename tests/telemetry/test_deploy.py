@@ -78,7 +78,7 @@ def problems(text: str, legend: str = "") -> list[str]:
         if isinstance(node, promql_parser.AggregateExpr) and node.modifier is not None:
             app = set().union(
                 *(
-                    known.get(one.name, set())
+                    known.get(one.name or "", set())
                     for one in nodes(node.expr)
                     if isinstance(one, promql_parser.VectorSelector)
                 )

@@ -41,7 +41,7 @@ async def no_sleep(seconds):
 class World:
     """A store full of sealed cards and codes, and what each must open to."""
 
-    def __init__(self, path, cards=3):
+    def __init__(self, path, cards=3) -> None:
         self.path = path
         self.store = MemoryStore()
         self.seconds = 0.0

@@ -2,6 +2,7 @@
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,15 @@ from tillway.vault.keyring import Keyring
 from tillway.vault.port import TokenUnfit, VaultTampered
 from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
 
-CLAIMS = {"iss": "https://pay.example", "aud": "a", "sub": "s", "jti": "1", "iat": 10, "nbf": 10, "exp": 20}
+CLAIMS: dict[str, Any] = {
+    "iss": "https://pay.example",
+    "aud": "a",
+    "sub": "s",
+    "jti": "1",
+    "iat": 10,
+    "nbf": 10,
+    "exp": 20,
+}
 
 
 def signer_of(place: Path) -> Es256Signer:
@@ -37,7 +46,8 @@ def test_a_rotation_of_the_vaults_keys_leaves_tokens_alone(tmp_path: Path) -> No
 def test_what_is_stored_has_no_private_part_that_opens_elsewhere(tmp_path: Path) -> None:
     signer = signer_of(tmp_path / "keys.json")
     key = signer.new_key("jwk_1", created=1)
-    private = base64.urlsafe_b64encode(signer._private(key).raw_value.private_numbers().private_value.to_bytes(32))
+    numbers: Any = signer._private(key).raw_value
+    private = base64.urlsafe_b64encode(numbers.private_numbers().private_value.to_bytes(32))
     assert private.rstrip(b"=") not in encode(key) and b'"d"' not in encode(key) and "d" not in key.public
     assert decode(key.id, encode(key)) == key
     with pytest.raises(VaultTampered):
@@ -53,7 +63,7 @@ def test_the_last_second_is_not_in_it(tmp_path: Path) -> None:
     signer = signer_of(tmp_path / "keys.json")
     key = signer.new_key("jwk_1", created=1)
     token = signer.sign(key, CLAIMS)
-    where = {"issuer": CLAIMS["iss"], "audiences": ["a"]}
+    where: Any = {"issuer": CLAIMS["iss"], "audiences": ["a"]}
     assert signer.claims(token, key, now=19, **where)
     with pytest.raises(TokenUnfit) as unfit:
         signer.claims(token, key, now=20, **where)

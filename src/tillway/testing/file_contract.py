@@ -31,7 +31,8 @@ NOW = 1_780_000_000
 class FileFarSide(Protocol):
     """A file connector with the provider that reads and writes its files. Every check gets a fresh one."""
 
-    connector: FileConnector
+    @property
+    def connector(self) -> FileConnector: ...
 
     def operation(self, reference: str, amount_minor: int) -> Operation:
         """An operation that the connector can carry."""

@@ -72,7 +72,7 @@ def test_no_field_that_sounds_secret_enters() -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, Record) else "",
 )
 def test_hidden_when_made_changed_and_deleted(record: Any, field: str, secret: str) -> None:
-    kinds = {str: "other", dict: {"k": "other"}}
+    kinds: dict[type, Any] = {str: "other", dict: {"k": "other"}}
     after = msgspec.structs.replace(record, **{field: kinds[type(getattr(record, field))]})
     clock = Clock()
     for version, before, then in ((ABSENT, None, record), (1, record, after), (1, record, None)):

@@ -98,12 +98,12 @@ async def test_only_what_an_endpoint_asked_for_is_sent_to_it(world: World, recei
 # What becomes of a task.
 
 
-async def _hang(request: web.Request) -> web.Response:
+async def _hang(request: web.BaseRequest) -> web.Response:
     await asyncio.sleep(30)
     return web.Response()
 
 
-async def _reset(request: web.Request) -> web.Response:
+async def _reset(request: web.BaseRequest) -> web.Response:
     assert request.transport is not None
     request.transport.abort()
     return web.Response()
@@ -348,7 +348,7 @@ async def test_a_task_that_another_worker_took_over(world: World, receiver: Rece
 async def test_an_endless_answer_is_not_read(world: World, receiver: Receiver) -> None:
     sent = 0
 
-    async def endless(request: web.Request) -> web.StreamResponse:
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
         nonlocal sent
         response = web.StreamResponse()
         await response.prepare(request)
@@ -368,7 +368,7 @@ async def test_an_endless_answer_is_not_read(world: World, receiver: Receiver) -
 
 
 async def test_a_packed_answer_is_not_unpacked(world: World, receiver: Receiver) -> None:
-    async def bomb(request: web.Request) -> web.Response:
+    async def bomb(request: web.BaseRequest) -> web.Response:
         return web.Response(body=gzip.compress(bytes(32 << 20)), headers={"Content-Encoding": "gzip"})
 
     receiver.answers[HOOK] = bomb
@@ -402,7 +402,7 @@ async def test_endless_headers_are_no_answer(world: World) -> None:
 
 
 async def test_a_body_that_never_ends_does_not_undo_the_status(world: World, receiver: Receiver) -> None:
-    async def stuck(request: web.Request) -> web.StreamResponse:
+    async def stuck(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
         await response.write(b"thanks")
@@ -424,7 +424,7 @@ async def test_a_body_that_never_ends_does_not_undo_the_status(world: World, rec
 async def test_a_slow_endpoint_does_not_hold_up_a_fast_one(world: World, receiver: Receiver) -> None:
     at_once = most = 0
 
-    async def slow(request: web.Request) -> web.Response:
+    async def slow(request: web.BaseRequest) -> web.Response:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
@@ -468,7 +468,7 @@ async def test_a_commit_wakes_the_runner(world: World, receiver: Receiver) -> No
 async def test_everything_arrives_in_whatever_order(world: World, receiver: Receiver) -> None:
     failures = iter([500, 200, 500, 503, 200] * 20)
 
-    async def moody(request: web.Request) -> web.Response:
+    async def moody(request: web.BaseRequest) -> web.Response:
         return web.Response(status=next(failures, 200))
 
     receiver.answers[HOOK] = moody
@@ -526,7 +526,7 @@ def test_lanes_are_forgotten_when_nothing_is_known_of_them() -> None:
     limiters.discard_idle("we_1")
     assert limiters.of("we_1") is not limiter
     silent = limiters.of("we_2")
-    silent.silent = True
+    silent.average_seconds, silent.unresponsive = 0.01, True
     limiters.discard_idle("we_2")
     assert limiters.of("we_2") is silent
     limiters.discard_idle("we_2", gone=True)

@@ -15,4 +15,4 @@ async def hope(store: PostgresStore, columns: list[list[Any]]) -> list[Any]:
         return []
 
 
-PostgresStore._execute = hope  # type: ignore[method-assign]
+PostgresStore._execute = hope  # type: ignore[method-assign, assignment]

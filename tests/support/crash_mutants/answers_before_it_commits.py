@@ -38,5 +38,5 @@ async def get_pending(store: SqliteStore, key: str) -> Row | None:
     return pending[key] if key in pending else await get(store, key)
 
 
-SqliteStore.commit = commit_later  # type: ignore[method-assign]
-SqliteStore.get = get_pending  # type: ignore[method-assign]
+SqliteStore.commit = commit_later  # type: ignore[method-assign, assignment]
+SqliteStore.get = get_pending  # type: ignore[method-assign, assignment]

@@ -15,4 +15,4 @@ def cancel_anyway(paid_out: Any, attempt: Any, *arguments: Any) -> Any:
     return cancel(paid_out, attempt, *arguments)
 
 
-payout.cancel = cancel_anyway
+payout.cancel = cancel_anyway  # type: ignore[assignment]

@@ -29,5 +29,5 @@ async def get_with_open_keys(store: SqliteStore, key: str) -> Row | None:
     return open_keys.get(key) or await get(store, key)
 
 
-SqliteStore.commit = commit_without_open_keys  # type: ignore[method-assign]
-SqliteStore.get = get_with_open_keys  # type: ignore[method-assign]
+SqliteStore.commit = commit_without_open_keys  # type: ignore[method-assign, assignment]
+SqliteStore.get = get_with_open_keys  # type: ignore[method-assign, assignment]

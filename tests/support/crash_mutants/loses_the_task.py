@@ -22,4 +22,4 @@ async def forgetful(store: SqliteStore, writes: Sequence[Write]) -> None:
     )
 
 
-SqliteStore.commit = forgetful  # type: ignore[method-assign]
+SqliteStore.commit = forgetful  # type: ignore[method-assign, assignment]

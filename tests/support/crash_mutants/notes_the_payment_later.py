@@ -19,4 +19,4 @@ async def commit_apart(self: Any, caller: Any, writes: Any, completes: Any) -> b
     return await commit(self, caller, orders, completes)
 
 
-Engine._commit = commit_apart
+Engine._commit = commit_apart  # type: ignore[method-assign]
