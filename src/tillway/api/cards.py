@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from tillway.domain.payment_method import CardFacts
+from tillway.domain.charge import Charge
+from tillway.domain.payment_method import CardFacts, PaymentMethod
+from tillway.domain.refund import Refund
+from tillway.domain.setup_intent import SetupAttempt
 from tillway.http.params import (
-    AccountField,
     Address,
     Boolean,
     CardField,
@@ -12,25 +14,10 @@ from tillway.http.params import (
     Enum,
     Ignored,
     Integer,
-    Metadata,
     Object,
-    Open,
     Text,
     Unsupported,
 )
-
-METHOD_TYPES = (
-    "card",
-    "us_bank_account",
-    "sepa_debit",
-    "customer_balance",
-    "link",
-    "paypal",
-    "bancontact",
-    "ideal",
-    "klarna",
-)
-"""Payment method types that a request may name. Creating one that no connector supports is refused."""
 
 NETWORK_NAMES = (
     "amex",
@@ -95,58 +82,45 @@ CARD = Object(
 )
 """A card as the old API accepts it, for a token or instead of one."""
 
-MANDATE_DATA = Object(
-    customer_acceptance=Object(
-        accepted_at=Integer(minimum=0),
-        offline=Open(),
-        online=Object(ip_address=Text(maximum=100), user_agent=Text(maximum=500), infer_from_client=Boolean()),
-        type=Enum("offline", "online", required=True),
-    ),
+METHOD = Object(
+    number=CardField(),
+    exp_month=CardField(),
+    exp_year=CardField(),
+    cvc=CardField(),
+    token=Text(),
+    networks=NETWORKS,
+)
+"""The card of a new payment method."""
+
+CHANGES = Object(exp_month=Integer(minimum=0), exp_year=Integer(minimum=0, maximum=9999), networks=NETWORKS)
+
+PAYMENT_OPTIONS = Object(
+    request_three_d_secure=Enum("any", "automatic", "challenge"),
+    setup_future_usage=Enum("none", "off_session", "on_session", unsettable=True),
+    capture_method=Enum("manual", unsettable=True),
+    moto=Unsupported("orders by mail and telephone"),
+    cvc_token=Unsupported("CVC tokens"),
+    network=Enum(*NETWORK_NAMES),
+    installments=Unsupported("instalments"),
+    mandate_options=Unsupported("mandates"),
+    statement_descriptor_suffix_kana=Text(unsettable=True),
+    statement_descriptor_suffix_kanji=Text(unsettable=True),
+    request_extended_authorization=Enum("if_available", "never"),
+    request_incremental_authorization=Enum("if_available", "never"),
+    request_multicapture=Enum("if_available", "never"),
+    request_overcapture=Enum("if_available", "never"),
+    require_cvc_recollection=Boolean(),
+    three_d_secure=Unsupported("authentication results from elsewhere"),
     unsettable=True,
 )
-"""The customer's consent to debits of their bank account."""
 
-_SETUP = Unsupported("setups by payment method type; say it of the whole payment")
-_DATE = Unsupported("debits on a chosen date")
-US_BANK_OPTIONS = Object(
-    financial_connections=Open(),
-    mandate_options=Open(),
-    networks=Open(),
-    preferred_settlement_speed=Enum("fastest", "standard", unsettable=True),
-    setup_future_usage=_SETUP,
-    target_date=_DATE,
-    transaction_purpose=Open(),
-    verification_method=Enum("automatic", "instant", "microdeposits"),
-    unsettable=True,
-)
-SEPA_OPTIONS = Object(mandate_options=Open(), setup_future_usage=_SETUP, target_date=_DATE, unsettable=True)
-"""The parameters of a bank account in `payment_method_options`."""
-
-METHOD_DATA = Object(
-    type=Enum(*METHOD_TYPES, required=True),
-    card=Object(
-        number=CardField(),
-        exp_month=CardField(),
-        exp_year=CardField(),
-        cvc=CardField(),
-        token=Text(),
-        networks=NETWORKS,
-    ),
-    billing_details=BILLING,
-    metadata=Metadata(),
-    allow_redisplay=Enum("always", "limited", "unspecified"),
-    radar_options=Open(),
-    link=Ignored(),
-    us_bank_account=Object(
-        account_holder_type=Enum("company", "individual"),
-        account_number=AccountField(),
-        account_type=Enum("checking", "savings"),
-        financial_connections_account=Unsupported("Financial Connections"),
-        routing_number=Text(maximum=20),
-    ),
-    sepa_debit=Object(iban=CardField()),
-    customer_balance=Object(),
-    **STRIPE_JS,
+SETUP_OPTIONS = Object(
+    request_three_d_secure=Enum("any", "automatic", "challenge"),
+    moto=Unsupported("orders by mail and telephone"),
+    network=Enum(*NETWORK_NAMES),
+    mandate_options=Unsupported("mandates"),
+    setup_credential_usage=Enum("installment", "recurring", "unscheduled"),
+    three_d_secure=Unsupported("authentication results from elsewhere"),
 )
 
 
@@ -241,3 +215,115 @@ def card_object(
     if customer is not None:
         shown["customer"] = customer
     return shown
+
+
+def card_of_method(method: PaymentMethod) -> dict[str, Any] | None:
+    """The card of a payment method; None where there is none."""
+    card = method.card
+    if card is None:
+        return None
+    return {
+        "brand": card.brand,
+        "checks": checks(card),
+        "country": card.country,
+        "display_brand": card.brand,
+        "exp_month": card.exp_month,
+        "exp_year": card.exp_year,
+        "fingerprint": card.fingerprint,
+        "funding": card.funding,
+        "generated_from": None,
+        "last4": card.last4,
+        "networks": {"available": [card.brand], "preferred": None},
+        "regulated_status": "unregulated",
+        "three_d_secure_usage": {"supported": card.three_d_secure != "not_supported"},
+        "wallet": None,
+    }
+
+
+def card_of_charge(charge: Charge) -> dict[str, Any]:
+    """The card of a charge, with its results for this payment; empty where the payment method has been deleted."""
+    card = charge.card
+    if card is None:
+        return {}
+    secure = None
+    if charge.authenticated:
+        secure = {
+            "authentication_flow": card.authentication,
+            "electronic_commerce_indicator": "05",
+            "exemption_indicator": None,
+            "result": "authenticated",
+            "result_reason": None,
+            "transaction_id": None,
+            "version": "2.2.0",
+        }
+    shown = {
+        "amount_authorized": charge.amount_minor if charge.status == "succeeded" else None,
+        "authorization_code": None,
+        "brand": card.brand,
+        "checks": checks(card),
+        "country": card.country,
+        "electronic_commerce_indicator": "05" if charge.authenticated else None,
+        "exp_month": card.exp_month,
+        "exp_year": card.exp_year,
+        "extended_authorization": {"status": "disabled"},
+        "fingerprint": card.fingerprint,
+        "funding": card.funding,
+        "incremental_authorization": {"status": "available" if charge.capture_before else "unavailable"},
+        "installments": None,
+        "last4": card.last4,
+        "mandate": None,
+        "multicapture": {"status": "unavailable"},
+        "network": card.brand,
+        "network_token": {"used": False},
+        "network_transaction_id": charge.network_transaction_id,
+        "overcapture": {"maximum_amount_capturable": charge.amount_minor, "status": "unavailable"},
+        "regulated_status": "unregulated",
+        "three_d_secure": secure,
+        "transaction_link_id": None,
+        "wallet": None,
+    }
+    if charge.capture_before is not None:
+        shown["capture_before"] = charge.capture_before
+    return shown
+
+
+def card_of_setup(attempt: SetupAttempt) -> dict[str, Any] | None:
+    """The card of a try to set a payment method up; None where there is none."""
+    card = attempt.method.card
+    if card is None:
+        return None
+    secure = None
+    if attempt.authenticated:
+        secure = {
+            "authentication_flow": "frictionless" if card.authentication == "frictionless" else "challenge",
+            "electronic_commerce_indicator": "05",
+            "result": "authenticated",
+            "result_reason": None,
+            "transaction_id": None,
+            "version": "2.2.0",
+        }
+    return {
+        "brand": card.brand,
+        "checks": checks(card),
+        "country": card.country,
+        "exp_month": card.exp_month,
+        "exp_year": card.exp_year,
+        "fingerprint": card.fingerprint,
+        "funding": card.funding,
+        "last4": card.last4,
+        "network": card.brand,
+        "three_d_secure": secure,
+        "wallet": None,
+    }
+
+
+def card_refund(refund: Refund) -> dict[str, Any]:
+    """Where a refund to a card goes."""
+    return {
+        "card": {
+            "reference_status": "pending" if refund.status == "pending" else "available",
+            "reference_type": "acquirer_reference_number",
+            "type": "refund",
+        },
+        "type": "card",
+    }

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from tillway.api.bank_accounts import bank_object
-from tillway.api.cards import billing, checks, shipping
+from tillway.api.cards import billing, shipping
+from tillway.api.method_types import FORMS
 from tillway.domain import charge as domain
 from tillway.domain.charge import Charge, full_descriptor
-from tillway.domain.payment_method import CardFacts
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
 from tillway.domain.source_api import SOURCE_API_NAMES
@@ -176,6 +175,7 @@ async def capture(call: Call) -> Answer:
     "on_behalf_of payment_intent payment_method payment_method_details.card.mandate review source_transfer transfer",
 )
 def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
+    type = charge.method_type
     return {
         "id": charge.id,
         "object": "charge",
@@ -210,7 +210,7 @@ def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
         "paid": charge.status == "succeeded",
         "payment_intent": charge.payment if charge.payment.startswith("pi_") else None,
         "payment_method": charge.method,
-        "payment_method_details": _details(charge),
+        "payment_method_details": {type: FORMS[type].of_charge(charge), "type": type},
         "radar_options": {},
         "receipt_email": charge.receipt_email,
         "receipt_number": None,
@@ -272,55 +272,3 @@ def _outcome(charge: Charge) -> dict[str, Any] | None:
         "seller_message": f"The bank returned the decline code `{reason}`.",
         "type": "issuer_declined",
     }
-
-
-def _details(charge: Charge) -> dict[str, Any]:
-    if charge.bank is not None:
-        own = {"mandate": charge.mandate, "payment_reference": charge.bank_id}
-        return {charge.method_type: {**bank_object(charge.method_type, charge.bank), **own}, "type": charge.method_type}
-    if charge.card is None:
-        return {charge.method_type: {}, "type": charge.method_type}
-    return {"card": _card(charge, charge.card), "type": "card"}
-
-
-def _card(charge: Charge, card: CardFacts) -> dict[str, Any]:
-    secure = None
-    if charge.authenticated:
-        secure = {
-            "authentication_flow": card.authentication,
-            "electronic_commerce_indicator": "05",
-            "exemption_indicator": None,
-            "result": "authenticated",
-            "result_reason": None,
-            "transaction_id": None,
-            "version": "2.2.0",
-        }
-    shown = {
-        "amount_authorized": charge.amount_minor if charge.status == "succeeded" else None,
-        "authorization_code": None,
-        "brand": card.brand,
-        "checks": checks(card),
-        "country": card.country,
-        "electronic_commerce_indicator": "05" if charge.authenticated else None,
-        "exp_month": card.exp_month,
-        "exp_year": card.exp_year,
-        "extended_authorization": {"status": "disabled"},
-        "fingerprint": card.fingerprint,
-        "funding": card.funding,
-        "incremental_authorization": {"status": "available" if charge.capture_before else "unavailable"},
-        "installments": None,
-        "last4": card.last4,
-        "mandate": None,
-        "multicapture": {"status": "unavailable"},
-        "network": card.brand,
-        "network_token": {"used": False},
-        "network_transaction_id": charge.network_transaction_id,
-        "overcapture": {"maximum_amount_capturable": charge.amount_minor, "status": "unavailable"},
-        "regulated_status": "unregulated",
-        "three_d_secure": secure,
-        "transaction_link_id": None,
-        "wallet": None,
-    }
-    if charge.capture_before is not None:
-        shown["capture_before"] = charge.capture_before
-    return shown

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tillway.api.method_types import FORMS
 from tillway.domain.mandate import Mandate
 from tillway.http.params import Expand, Params
 from tillway.http.routes import Answer, Call, route
@@ -23,14 +24,15 @@ def mandate_shape(mandate: Mandate, view: View) -> dict[str, Any]:
         told["online"] = {"ip_address": online.get("ip_address"), "user_agent": online.get("user_agent")}
     else:
         told["offline"] = {}
-    own: dict[str, Any] = {"reference": mandate.reference, "url": None} if mandate.method_type == "sepa_debit" else {}
+    of_mandate = FORMS[mandate.method_type].of_mandate
+    assert of_mandate is not None, f"{mandate.method_type} needs no mandate"
     shown: dict[str, Any] = {
         "id": mandate.id,
         "object": "mandate",
         "customer_acceptance": told,
         "livemode": view.livemode,
         "payment_method": mandate.method,
-        "payment_method_details": {mandate.method_type: own, "type": mandate.method_type},
+        "payment_method_details": {mandate.method_type: of_mandate(mandate), "type": mandate.method_type},
         "status": mandate.status,
         "type": mandate.type,
     }

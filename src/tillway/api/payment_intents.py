@@ -2,15 +2,9 @@
 
 from typing import Any
 
-from tillway.api.cards import (
-    MANDATE_DATA,
-    METHOD_DATA,
-    METHOD_TYPES,
-    NETWORK_NAMES,
-    SEPA_OPTIONS,
-    US_BANK_OPTIONS,
-    shipping,
-)
+from tillway.api.bank_accounts import MANDATE_DATA
+from tillway.api.cards import shipping
+from tillway.api.method_types import METHOD_DATA, PAYMENT_OPTIONS, TYPE_NAMES
 from tillway.domain.payment_intent import PaymentError, PaymentIntent
 from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.http.errors import doc_url
@@ -46,47 +40,21 @@ from tillway.store.codec import by_customer
 
 _CONNECT = "Connect accounts"
 
-_OPTIONS = Object(
-    card=Object(
-        request_three_d_secure=Enum("any", "automatic", "challenge"),
-        setup_future_usage=Enum("none", "off_session", "on_session", unsettable=True),
-        capture_method=Enum("manual", unsettable=True),
-        moto=Unsupported("orders by mail and telephone"),
-        cvc_token=Unsupported("CVC tokens"),
-        network=Enum(*NETWORK_NAMES),
-        installments=Unsupported("instalments"),
-        mandate_options=Unsupported("mandates"),
-        statement_descriptor_suffix_kana=Text(unsettable=True),
-        statement_descriptor_suffix_kanji=Text(unsettable=True),
-        request_extended_authorization=Enum("if_available", "never"),
-        request_incremental_authorization=Enum("if_available", "never"),
-        request_multicapture=Enum("if_available", "never"),
-        request_overcapture=Enum("if_available", "never"),
-        require_cvc_recollection=Boolean(),
-        three_d_secure=Unsupported("authentication results from elsewhere"),
-        unsettable=True,
-    ),
-    us_bank_account=US_BANK_OPTIONS,
-    sepa_debit=SEPA_OPTIONS,
-    customer_balance=Open(),
-    link=Ignored(),
-)
-
-_TYPES = Array(Enum(*METHOD_TYPES), maximum=20)
+_TYPES = Array(Enum(*TYPE_NAMES), maximum=20)
 
 _COMMON = Params(
     amount_details=Open(),
     application_fee_amount=Unsupported(_CONNECT),
     capture_method=Enum("automatic", "automatic_async", "manual"),
     customer_account=Unsupported(_CONNECT),
-    excluded_payment_method_types=Array(Enum(*METHOD_TYPES), maximum=20, unsettable=True),
+    excluded_payment_method_types=Array(Enum(*TYPE_NAMES), maximum=20, unsettable=True),
     expand=Expand(),
     hooks=Unsupported("hooks"),
     metadata=Metadata(),
     payment_details=Open(),
     payment_method=Id(),
     payment_method_data=METHOD_DATA,
-    payment_method_options=_OPTIONS,
+    payment_method_options=PAYMENT_OPTIONS,
     receipt_email=Email(unsettable=True),
     setup_future_usage=Enum("off_session", "on_session", unsettable=True),
     shipping=Shipping(unsettable=True),

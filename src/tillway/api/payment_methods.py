@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from tillway.api.bank_accounts import method_object
-from tillway.api.cards import BILLING, METHOD_DATA, NETWORKS, billing, card_object, checks
+from tillway.api.cards import BILLING, billing, card_object
+from tillway.api.method_types import CHANGES, FORMS, METHOD_DATA
 from tillway.domain import payment_method as domain
+from tillway.domain.method_types import DEBITS
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
@@ -14,9 +15,7 @@ from tillway.http.params import (
     Enum,
     Expand,
     Id,
-    Integer,
     Metadata,
-    Object,
     Params,
     Unsupported,
     list_params,
@@ -28,7 +27,7 @@ from tillway.operations.payment_intents import picked
 from tillway.store.codec import by_customer
 
 _CONNECT = "Connect accounts"
-_TYPE = Enum("card", "customer_balance", "us_bank_account", "sepa_debit")
+_TYPE = Enum(*FORMS)
 _REDISPLAY = Enum("always", "limited", "unspecified")
 
 CREATE = Params(
@@ -40,10 +39,9 @@ CREATE = Params(
 UPDATE = Params(
     allow_redisplay=_REDISPLAY,
     billing_details=BILLING,
-    card=Object(exp_month=Integer(minimum=0), exp_year=Integer(minimum=0, maximum=9999), networks=NETWORKS),
     expand=Expand(),
     metadata=Metadata(),
-    us_bank_account=Object(account_holder_type=Enum("company", "individual"), account_type=Enum("checking", "savings")),
+    **CHANGES,
 )
 ATTACH = Params(customer=Id(required=True), customer_account=Unsupported(_CONNECT), expand=Expand())
 EXPAND_ONLY = Params(expand=Expand())
@@ -79,7 +77,7 @@ async def update(call: Call) -> Answer:
     """Change a payment method's billing details, expiry or metadata."""
     fields = picked(call.params, "allow_redisplay", "billing_details", "metadata")
     fields |= picked(call.params.get("card") or {}, "exp_month", "exp_year")
-    fields |= picked(call.params.get("us_bank_account") or {}, "account_holder_type", "account_type")
+    fields |= picked(call.params, *DEBITS)
 
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         return domain.update(await load.get(PaymentMethod, call.id, "payment_method"), fields, at.now)
@@ -164,25 +162,7 @@ def payment_method_shape(method: PaymentMethod, view: View) -> dict[str, Any]:
         "metadata": method.metadata,
         "type": method.type,
     }
-    if method.type == "customer_balance":
-        shown["customer_balance"] = {}
-    if card is not None:
-        shown["card"] = {
-            "brand": card.brand,
-            "checks": checks(card),
-            "country": card.country,
-            "display_brand": card.brand,
-            "exp_month": card.exp_month,
-            "exp_year": card.exp_year,
-            "fingerprint": card.fingerprint,
-            "funding": card.funding,
-            "generated_from": None,
-            "last4": card.last4,
-            "networks": {"available": [card.brand], "preferred": None},
-            "regulated_status": "unregulated",
-            "three_d_secure_usage": {"supported": card.three_d_secure != "not_supported"},
-            "wallet": None,
-        }
-    if method.bank is not None:
-        shown[method.type] = method_object(method.type, method.bank)
+    own = FORMS[method.type].of_method(method)
+    if own is not None:
+        shown[method.type] = own
     return shown

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tillway.api.method_types import FORMS
 from tillway.domain import refund as domain
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refund import Refund
@@ -127,7 +128,7 @@ def refund_shape(refund: Refund, view: View) -> dict[str, Any]:
         "currency": refund.currency,
         "customer": refund.customer,
         "customer_account": None,
-        "destination_details": _destination(refund),
+        "destination_details": FORMS[refund.method_type].of_refund(refund),
         "source_api": refund.source_api.name,
         "metadata": refund.metadata,
         "payment_intent": refund.payment if refund.payment.startswith("pi_") else None,
@@ -146,24 +147,3 @@ def refund_shape(refund: Refund, view: View) -> dict[str, Any]:
     if refund.instructions_email is not None:
         shown["instructions_email"] = refund.instructions_email
     return shown
-
-
-_TRANSFERS = {"us_bank_account": "us_bank_transfer", "sepa_debit": "eu_bank_transfer"}
-
-
-def _destination(refund: Refund) -> dict[str, Any]:
-    """Return the destination of the money. Stripe has no word for stored credit there; its cash balance is nearest."""
-    if refund.method_type == "customer_balance":
-        return {"customer_cash_balance": {}, "type": "customer_cash_balance"}
-    if refund.method_type in _TRANSFERS:
-        transfer = _TRANSFERS[refund.method_type]
-        reference_status = "pending" if refund.status == "pending" else "available"
-        return {transfer: {"reference": refund.id, "reference_status": reference_status}, "type": transfer}
-    return {
-        "card": {
-            "reference_status": "pending" if refund.status == "pending" else "available",
-            "reference_type": "acquirer_reference_number",
-            "type": "refund",
-        },
-        "type": "card",
-    }

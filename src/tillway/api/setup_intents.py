@@ -2,18 +2,10 @@
 
 from typing import Any
 
-from tillway.api.cards import (
-    MANDATE_DATA,
-    METHOD_DATA,
-    METHOD_TYPES,
-    NETWORK_NAMES,
-    SEPA_OPTIONS,
-    STRIPE_JS,
-    US_BANK_OPTIONS,
-    checks,
-)
+from tillway.api.bank_accounts import MANDATE_DATA
+from tillway.api.cards import STRIPE_JS
+from tillway.api.method_types import FORMS, METHOD_DATA, SETUP_OPTIONS, TYPE_NAMES
 from tillway.domain.payment_intent import PaymentError
-from tillway.domain.payment_method import CardFacts
 from tillway.domain.refusal import RULES
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.http.errors import doc_url
@@ -42,34 +34,21 @@ from tillway.store.codec import by_customer, by_parent
 
 _CONNECT = "Connect accounts"
 
-_OPTIONS = Object(
-    card=Object(
-        request_three_d_secure=Enum("any", "automatic", "challenge"),
-        moto=Unsupported("orders by mail and telephone"),
-        network=Enum(*NETWORK_NAMES),
-        mandate_options=Unsupported("mandates"),
-        setup_credential_usage=Enum("installment", "recurring", "unscheduled"),
-        three_d_secure=Unsupported("authentication results from elsewhere"),
-    ),
-    us_bank_account=US_BANK_OPTIONS,
-    sepa_debit=SEPA_OPTIONS,
-    link=Ignored(),
-)
-_TYPES = Array(Enum(*METHOD_TYPES), maximum=20)
+_TYPES = Array(Enum(*TYPE_NAMES), maximum=20)
 
 _COMMON = Params(
     allowed_payment_method_types=_TYPES,
     expand=Expand(),
     payment_method=Id(),
     payment_method_data=METHOD_DATA,
-    payment_method_options=_OPTIONS,
+    payment_method_options=SETUP_OPTIONS,
     payment_method_types=_TYPES,
 )
 _DESCRIBING = Params(
     attach_to_self=Unsupported(_CONNECT),
     customer=Id(),
     customer_account=Unsupported(_CONNECT),
-    excluded_payment_method_types=Array(Enum(*METHOD_TYPES), maximum=20, unsettable=True),
+    excluded_payment_method_types=Array(Enum(*TYPE_NAMES), maximum=20, unsettable=True),
     flow_directions=Unsupported(_CONNECT),
     metadata=Metadata(),
     payment_method_configuration=Ignored(),
@@ -252,10 +231,11 @@ def _next_action(setup: SetupIntent) -> dict[str, Any] | None:
     expandable="application customer on_behalf_of payment_method setup_intent",
 )
 def setup_attempt_shape(attempt: SetupAttempt, view: View) -> dict[str, Any]:
-    card = attempt.method.card
-    details: dict[str, Any] = {"type": attempt.method.type}
-    if card is not None:
-        details["card"] = _card(attempt, card)
+    type = attempt.method.type
+    details: dict[str, Any] = {"type": type}
+    own = FORMS[type].of_setup(attempt)
+    if own is not None:
+        details[type] = own
     return {
         "id": attempt.id,
         "object": "setup_attempt",
@@ -272,30 +252,4 @@ def setup_attempt_shape(attempt: SetupAttempt, view: View) -> dict[str, Any]:
         "setup_intent": attempt.setup,
         "status": attempt.status,
         "usage": attempt.usage,
-    }
-
-
-def _card(attempt: SetupAttempt, card: CardFacts) -> dict[str, Any]:
-    secure = None
-    if attempt.authenticated:
-        secure = {
-            "authentication_flow": "frictionless" if card.authentication == "frictionless" else "challenge",
-            "electronic_commerce_indicator": "05",
-            "result": "authenticated",
-            "result_reason": None,
-            "transaction_id": None,
-            "version": "2.2.0",
-        }
-    return {
-        "brand": card.brand,
-        "checks": checks(card),
-        "country": card.country,
-        "exp_month": card.exp_month,
-        "exp_year": card.exp_year,
-        "fingerprint": card.fingerprint,
-        "funding": card.funding,
-        "last4": card.last4,
-        "network": card.brand,
-        "three_d_secure": secure,
-        "wallet": None,
     }

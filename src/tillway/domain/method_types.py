@@ -29,7 +29,7 @@ class MethodType(msgspec.Struct, frozen=True, kw_only=True):
     checks the parameters of a type that holds a bank account.
 
     `needs` and `needs_of_holder` are the parameters without which none can be made: of the type itself, and of
-    `billing_details`. `changeable` are facts that the merchant may correct later.
+    `billing_details`.
 
     `performed_by` tells who takes the money: a provider through its connector, or the platform itself in one commit.
 
@@ -46,7 +46,6 @@ class MethodType(msgspec.Struct, frozen=True, kw_only=True):
     read_account: ReadAccount | None = None
     needs: tuple[str, ...] = ()
     needs_of_holder: tuple[str, ...] = ()
-    changeable: tuple[str, ...] = ()
     performed_by: Literal["connector", "platform"] = "connector"
     currency: str | None = None
     captured: Literal["now_or_later", "now"] = "now"
@@ -92,7 +91,6 @@ _ROWS: Final = (
         read_account=_read_us_account,
         needs=("account_number", "routing_number"),
         needs_of_holder=("name",),
-        changeable=("account_holder_type", "account_type"),
         currency="usd",
         patience_seconds=BANK_DAYS_SECONDS,
         needs_mandate=True,

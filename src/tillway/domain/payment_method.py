@@ -8,7 +8,7 @@ import msgspec
 from tillway.domain.bank_account import BankAccountFacts, without_number
 from tillway.domain.cards import YEARS_AHEAD_MAX, expired
 from tillway.domain.customer import Customer
-from tillway.domain.method_types import METHOD_TYPES
+from tillway.domain.method_types import DEBITS, METHOD_TYPES
 from tillway.domain.outcome import Checks
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
 from tillway.domain.refusal import RULES, Refused
@@ -276,28 +276,29 @@ def without_cvc(method: PaymentMethod) -> Changes[PaymentMethod]:
 
 
 def update(method: PaymentMethod, fields: dict[str, Any], now: int) -> Changes[PaymentMethod]:
-    """Expiry, billing details and metadata can change; the number never. `now` is epoch seconds."""
+    """Change expiry, billing details, metadata, or the facts of an account, which stand under the name of its type. The
+    number never changes. `now` is epoch seconds."""
     if method.detached:
         raise Refused(
             "payment_method_unexpected_state", "A detached payment method cannot be changed.", param="payment_method"
         )
     given = dict(fields)
     month, year = given.pop("exp_month", None), given.pop("exp_year", None)
-    holds = {name: given.pop(name) for name in ("account_holder_type", "account_type") if name in given}
+    accounts = {type: facts for type in DEBITS if (facts := given.pop(type, None))}
     if given.get("billing_details") is not None:
         merged = {**method.billing_details, **given["billing_details"]}
         given["billing_details"] = {name: value for name, value in merged.items() if value is not None}
     after = changed(method, given)
     if month is not None or year is not None:
         after = msgspec.structs.replace(after, card=_with_expiry(method, month, year, now))
-    if holds:
-        if method.type != "us_bank_account" or method.bank is None:
+    for type, facts in accounts.items():
+        if method.type != type or method.bank is None:
             raise Refused(
                 "payment_method_unexpected_state",
-                f"A payment method of the type {method.type} has no us_bank_account.",
-                param="us_bank_account",
+                f"A payment method of the type {method.type} has no {type}.",
+                param=type,
             )
-        after = msgspec.structs.replace(after, bank=msgspec.structs.replace(method.bank, **holds))
+        after = msgspec.structs.replace(after, bank=msgspec.structs.replace(method.bank, **facts))
     if after == method:
         return Changes(result=method)
     event = (

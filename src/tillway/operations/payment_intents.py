@@ -395,7 +395,7 @@ async def make_method(
         )
     details = {name: value for name, value in (data.get("billing_details") or {}).items() if value is not None}
     fields: dict[str, Any] = {"billing_details": details, **picked(data, "metadata", "allow_redisplay")}
-    return await _MAKERS[row.holds](platform, load, data, fields, at, param=f"{param}[{type}]" if param else type)
+    return await MAKERS[row.holds](platform, load, data, fields, at, param=f"{param}[{type}]" if param else type)
 
 
 async def _make_card(
@@ -456,7 +456,7 @@ def _check_given(type: MethodType, given: dict[str, Any], param: str) -> None:
             raise Refused("parameter_missing", f"Missing required param: {param}[{name}].", param=f"{param}[{name}]")
 
 
-_MAKERS: dict[Literal["card", "bank"] | None, MethodMaker] = {
+MAKERS: dict[Literal["card", "bank"] | None, MethodMaker] = {
     "card": _make_card,
     "bank": _make_bank_account,
     None: _make_bare,
