@@ -24,4 +24,7 @@ async def readyz(call: Call) -> Answer:
         return Plain(
             503, _encode({"status": "unavailable", "reason": f"the store does not answer: {type(error).__name__}"})
         )
+    trouble = call.platform.engine.time.trouble
+    if trouble:
+        return Plain(503, _encode({"status": "unavailable", "reason": trouble}))
     return Plain(200, _encode({"status": "ready"}))

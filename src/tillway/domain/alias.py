@@ -23,4 +23,4 @@ def alias_id(kind: str, name: str) -> str:
 
 
 def new_alias(kind: str, name: str, target: str, at: Moment) -> Alias:
-    return Alias(id=alias_id(kind, name), created=at.now, kind=kind, name=name, target=target)
+    return Alias(id=alias_id(kind, name), created=at.created, kind=kind, name=name, target=target)

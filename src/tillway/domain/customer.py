@@ -43,7 +43,7 @@ class Customer(Record, frozen=True, kw_only=True):
 def create(fields: dict[str, Any], at: Moment) -> Changes[Customer]:
     """A new customer. The invoice prefix is taken from the id, so that it needs no randomness of its own."""
     suffix = at.new_suffix()
-    bare = Customer(id=f"cus_{suffix}", created=at.now, invoice_prefix=suffix[-8:].upper())
+    bare = Customer(id=f"cus_{suffix}", created=at.created, invoice_prefix=suffix[-8:].upper())
     customer = changed(bare, _merge_invoice_settings(bare, fields))
     return Changes(result=customer, records=(customer,), events=(EventDraft(type="customer.created", record=customer),))
 

@@ -65,7 +65,7 @@ def open_dispute(
     amount = charge.refundable_minor if amount_minor is None else min(amount_minor, charge.refundable_minor)
     dispute = Dispute(
         id=at.new_id("du"),
-        created=at.now,
+        created=at.created,
         amount_minor=amount,
         currency=charge.currency,
         charge=charge.id,

@@ -111,7 +111,7 @@ def create_endpoint(
     endpoint = changed(
         WebhookEndpoint(
             id=at.new_id("we"),
-            created=at.now,
+            created=at.created,
             url=fields["url"],
             secret=secret,
             enabled_events=_check_types(fields["enabled_events"]),
@@ -150,7 +150,7 @@ def resend(
 ) -> Changes[EventReading]:
     """Offer `event` once more, now and again for three days, to `endpoints`. `pending` deliveries are open already."""
     tasks = tuple(
-        Delivery(id=id, created=at.now, event=event.id, endpoint=endpoint.id, due_at_ms=at.now_ms)
+        Delivery(id=id, created=at.created, event=event.id, endpoint=endpoint.id, due_at_ms=at.now_ms)
         for id, endpoint in zip(ids, endpoints, strict=True)
     )
     told = msgspec.structs.replace(event, deliveries=event.deliveries + len(tasks))

@@ -39,7 +39,7 @@ def create(number: str, at: Moment) -> Changes[GatewayPayment]:
     """`number` is a UUID nobody has used."""
     id = gateway_payment_id(number)
     assert id is not None, "a payment's number is a UUID"
-    created = GatewayPayment(id=id, created=at.now, number=number, expires_at=at.now + LIFETIME_SECONDS)
+    created = GatewayPayment(id=id, created=at.created, number=number, expires_at=at.now + LIFETIME_SECONDS)
     return Changes(result=created, records=(created,))
 
 

@@ -87,6 +87,8 @@ class Balances(Record, frozen=True, kw_only=True):
     merchant: dict[str, int]
     until: str
     entries: int
+    proven: bool = False
+    """Whether `until` is a mark below which nothing could be committed any more. Earlier versions trusted the clock."""
 
 
 def charge_entry(
@@ -104,7 +106,7 @@ def charge_entry(
     """The provider owes us the gross; the merchant is owed the net; the fee is ours."""
     return Entry(
         id=at.new_id("txn"),
-        created=at.now,
+        created=at.created,
         type=type,
         currency=currency,
         amount_minor=amount_minor,
@@ -138,7 +140,7 @@ def balance_entry(
     """Money that leaves (negative) or enters (positive) the merchant's balance at once, against a clearing account."""
     return Entry(
         id=at.new_id("txn"),
-        created=at.now,
+        created=at.created,
         type=type,
         currency=currency,
         amount_minor=amount_minor,
@@ -160,7 +162,7 @@ def transfer_entry(*, source: str, debit: str, credit: str, amount_minor: int, c
     """Money that changes accounts without touching what the merchant sees."""
     return Entry(
         id=at.new_id("je"),
-        created=at.now,
+        created=at.created,
         currency=currency,
         source=source,
         postings=(

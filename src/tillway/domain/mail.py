@@ -54,7 +54,11 @@ def announced(changes: Changes[Result], at: Moment) -> Changes[Result]:
     """`changes`, and the tasks that tell customers of the disbursements that they settle."""
     tasks = tuple(
         EmailTask(
-            id=at.new_id("eml"), created=at.now, payout=event.record.id, about=_ABOUT[event.type], due_at_ms=at.now_ms
+            id=at.new_id("eml"),
+            created=at.created,
+            payout=event.record.id,
+            about=_ABOUT[event.type],
+            due_at_ms=at.now_ms,
         )
         for event in changes.events
         if event.type in _ABOUT and isinstance(event.record, Payout) and _is_for_a_customer(event.record)

@@ -40,7 +40,7 @@ def accept(method: PaymentMethod, given: dict[str, Any], at: Moment, *, once: tu
     where it is for this one payment. An acceptance that does not say when it was given was given now."""
     return Mandate(
         id=at.new_id("mandate"),
-        created=at.now,
+        created=at.created,
         method=method.id,
         method_type=method.type,
         type="multi_use" if once is None else "single_use",

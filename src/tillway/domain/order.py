@@ -210,12 +210,12 @@ def create(fields: dict[str, Any], at: Moment, *, tasked: bool = True) -> Change
         )
     order = Order(
         id=f"ord_{suffix}",
-        created=at.now,
+        created=at.created,
         total_minor=total,
         steps=(StepRecord(step=WORKFLOW.start, started_at=at.now),),
         **fields,
     )
-    task = OrderTask(id=task_id(order.id), created=at.now, order=order.id, due_at_ms=at.now_ms)
+    task = OrderTask(id=task_id(order.id), created=at.created, order=order.id, due_at_ms=at.now_ms)
     return Changes(result=order, records=(order,), tasks=(task,) if tasked else ())
 
 

@@ -174,7 +174,7 @@ def create(fields: dict[str, Any], at: Moment, *, secret: str, prefix: str = "pi
     payment = changed(
         PaymentIntent(
             id=at.new_id(prefix),
-            created=at.now,
+            created=at.created,
             amount_minor=fields["amount_minor"],
             currency=fields["currency"],
             secret=secret,
@@ -312,7 +312,7 @@ def _begin(
     type = METHOD_TYPES[method.type]
     attempt = Attempt(
         id=at.new_id("att"),
-        created=at.now,
+        created=at.created,
         kind="authorize",
         subject=payment.id,
         amount_minor=payment.amount_minor,
@@ -924,7 +924,7 @@ def _follow(
 ) -> Changes[PaymentIntent]:
     attempt = Attempt(
         id=at.new_id("att"),
-        created=at.now,
+        created=at.created,
         kind=kind,
         subject=payment.id,
         amount_minor=amount_minor,

@@ -113,11 +113,11 @@ class SealedRecord(Record, frozen=True, kw_only=True):
 
 
 def new_method(card: CardFacts, fields: dict[str, Any], at: Moment, *, prefix: str = "pm") -> PaymentMethod:
-    return changed(PaymentMethod(id=at.new_id(prefix), created=at.now, card=card), fields)
+    return changed(PaymentMethod(id=at.new_id(prefix), created=at.created, card=card), fields)
 
 
 def new_bank_method(type: str, bank: BankAccountFacts, fields: dict[str, Any], at: Moment) -> PaymentMethod:
-    return changed(PaymentMethod(id=at.new_id("pm"), created=at.now, type=type, bank=bank), fields)
+    return changed(PaymentMethod(id=at.new_id("pm"), created=at.created, type=type, bank=bank), fields)
 
 
 def new_token(
@@ -131,7 +131,7 @@ def new_token(
 ) -> Token:
     return Token(
         id=at.new_id("tok"),
-        created=at.now,
+        created=at.created,
         card=card,
         card_id=at.new_id("card"),
         name=name,

@@ -102,7 +102,7 @@ def guard_id(currency: str) -> str:
 
 def move_guard(guard: PayoutGuard | None, currency: str, at: Moment, last: str | None = None) -> PayoutGuard:
     """The guard of that currency, moved on."""
-    before = guard or PayoutGuard(id=guard_id(currency), created=at.now)
+    before = guard or PayoutGuard(id=guard_id(currency), created=at.created)
     return msgspec.structs.replace(before, latest=max(before.latest, at.now), last=last or before.last)
 
 
@@ -148,7 +148,7 @@ def create(
     payout = changed(
         Payout(
             id=id,
-            created=at.now,
+            created=at.created,
             amount_minor=amount_minor,
             currency=currency,
             recipient=recipient,
@@ -164,7 +164,7 @@ def create(
         payout = msgspec.structs.replace(payout, entry=taken.id)
     attempt = Attempt(
         id=f"att_{suffix}",
-        created=at.now,
+        created=at.created,
         kind="payout",
         subject=id,
         amount_minor=amount_minor,

@@ -33,11 +33,17 @@ class Moment(msgspec.Struct, frozen=True):
 
     now_ms: int
     new_suffix: Callable[[], str]
+    created: int = 0
+    """Epoch seconds that new records carry. They agree with the ids and never go back; `now` follows the clock, and due
+    times are counted from it."""
     now: int = 0
     """Epoch seconds, worked out once: a decision asks a dozen times."""
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "now", self.now_ms // 1000)
+        now = self.now_ms // 1000
+        msgspec.structs.force_setattr(self, "now", now)
+        if not self.created:
+            msgspec.structs.force_setattr(self, "created", now)
 
     def new_id(self, prefix: str) -> str:
         return f"{prefix}_{self.new_suffix()}"

@@ -71,7 +71,7 @@ def create(
     )
     attempt = Attempt(
         id=f"att_{suffix}",
-        created=at.now,
+        created=at.created,
         kind="refund",
         subject=f"re_{suffix}",
         amount_minor=amount,
@@ -85,7 +85,7 @@ def create(
     refund = changed(
         Refund(
             id=f"re_{suffix}",
-            created=at.now,
+            created=at.created,
             amount_minor=amount,
             currency=charge.currency,
             charge=charge.id,
@@ -144,7 +144,7 @@ def _to_credit(
     refund = changed(
         Refund(
             id=at.new_id("re"),
-            created=at.now,
+            created=at.created,
             amount_minor=amount_minor,
             currency=charge.currency,
             charge=charge.id,

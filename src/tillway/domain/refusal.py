@@ -162,6 +162,11 @@ RULES: dict[str, Rule] = {
     "webhook_endpoint_limit": Rule(400, _INVALID, "An account has at most 16 webhook endpoints."),
     # Ours: nothing the caller sent makes these, and each is logged with its cause.
     "internal": Rule(500, "api_error", "Something went wrong inside Tillway. The request id finds it in the log."),
+    "clock_off": Rule(
+        503,
+        "api_error",
+        "This server's clock cannot be trusted, so it begins no payments. Send the request again in a while.",
+    ),
     "busy": Rule(503, "api_error", "Tillway could not finish this in time. Send the request again."),
 }
 

@@ -64,7 +64,7 @@ class SetupAttempt(Record, frozen=True, kw_only=True):
 
 
 def create(fields: dict[str, Any], at: Moment, *, secret: str) -> Changes[SetupIntent]:
-    setup = changed(SetupIntent(id=at.new_id("seti"), created=at.now, secret=secret), fields)
+    setup = changed(SetupIntent(id=at.new_id("seti"), created=at.created, secret=secret), fields)
     if setup.method is not None:
         setup = _with(setup, status="requires_confirmation")
     return _save(setup, "setup_intent.created")
@@ -266,7 +266,7 @@ def _authentication_failure() -> Refused:
 def _attempt(setup: SetupIntent, method: PaymentMethod, at: Moment) -> SetupAttempt:
     return SetupAttempt(
         id=at.new_id("setatt"),
-        created=at.now,
+        created=at.created,
         setup=setup.id,
         status="requires_action",
         method=_strip_vault_ids(method),

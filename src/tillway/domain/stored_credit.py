@@ -124,7 +124,7 @@ def _move(
     movement = changed(
         CustomerBalanceTransaction(
             id=at.new_id("cbtxn"),
-            created=at.now,
+            created=at.created,
             customer=customer.id,
             amount_minor=amount_minor,
             currency=currency,

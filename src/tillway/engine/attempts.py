@@ -352,7 +352,7 @@ class Attempts:
                 later = tuple(
                     NoticeTask(
                         id=at.new_id("ntc"),
-                        created=at.now,
+                        created=at.created,
                         connector=attempt.connector,
                         due_at_ms=at.now_ms + delay_ms,
                         body=body,

@@ -1,8 +1,8 @@
 """Balances: folded from postings, and nowhere else kept.
 
-A checkpoint holds the fold of all entries that are older than FOLD_AFTER_SECONDS, so that reading a balance costs what
-has happened since. No entry can appear before a checkpoint any more: the engine gives up a decision that is older than
-COMMIT_WITHIN_MS before it commits it.
+A checkpoint holds the fold of all entries below a mark that is final (`engine/time_mark.py`), so that reading a balance
+costs as much as has happened since. No wall clock decides what is final. A checkpoint that was made before there were
+marks, or that lies above the store's mark, is thrown away and folded anew.
 """
 
 from collections import defaultdict
@@ -11,12 +11,9 @@ import msgspec
 
 from tillway.domain.ledger import Balances, Entry
 from tillway.engine.core import Engine
-from tillway.engine.ids import time_prefix
+from tillway.engine.ids import SKEW_SECONDS
 from tillway.store.codec import decode, encode
 from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Write
-
-FOLD_AFTER_SECONDS = 180
-"""An entry this old has no elder that is still to be committed; six times what the engine lets a decision wait."""
 
 CHECKPOINT_EVERY = 500
 """Entries folded anew before a checkpoint is worth a write."""
@@ -39,28 +36,31 @@ async def fold(engine: Engine, scope_key: str) -> Fold:
     now = engine.clock.now_ms() // 1000
     row = await engine.store.get(f"{scope_key}/{BALANCES_ID}")
     checkpoint = decode(BALANCES_ID, row.body) if row is not None else None
+    settled = engine.time.settled_until()
     accounts: Totals = defaultdict(int)
     merchant: Totals = defaultdict(int)
     after, entries = "", 0
-    if isinstance(checkpoint, Balances):
+    if isinstance(checkpoint, Balances) and checkpoint.proven and checkpoint.until <= engine.time.known_until():
         accounts.update(checkpoint.accounts)
         merchant.update(checkpoint.merchant)
         after, entries = checkpoint.until, checkpoint.entries
-    horizon = time_prefix(now - FOLD_AFTER_SECONDS)
-    fresh = await _add(engine, scope_key, accounts, merchant, after, horizon)
+    horizon = max(settled or "", after)
+    fresh = await _add(engine, scope_key, accounts, merchant, after, horizon) if horizon > after else 0
     entries += fresh
     if fresh >= CHECKPOINT_EVERY:
-        settled = Balances(
+        folded = Balances(
             id=BALANCES_ID,
             created=now,
             accounts=dict(accounts),
-            merchant=_merge_available(merchant, now),
+            # Less the skew that a clock may have: money is not made available for good by one that is ahead.
+            merchant=_merge_available(merchant, now - SKEW_SECONDS),
             until=horizon,
             entries=entries,
+            proven=True,
         )
         try:
             version = row.version if row is not None else ABSENT
-            await engine.store.commit([Write(f"{scope_key}/{BALANCES_ID}", version, encode(settled))])
+            await engine.store.commit([Write(f"{scope_key}/{BALANCES_ID}", version, encode(folded))])
         except (Conflict, CommitUnknown):
             pass  # Another reader was faster, or the next one will write it: a checkpoint only saves work.
     entries += await _add(engine, scope_key, accounts, merchant, horizon, None)

@@ -66,7 +66,9 @@ class CardVault:
             number=number, exp_month=checked.exp_month, exp_year=checked.exp_year, name=given.get("name")
         )
         sealed = self.vault.seal(scope_key, owner, contents)
-        records = [SealedRecord(id=owner, created=at.now, sealed=msgspec.Raw(_encode(sealed)), expires_at=keep_until)]
+        records = [
+            SealedRecord(id=owner, created=at.created, sealed=msgspec.Raw(_encode(sealed)), expires_at=keep_until)
+        ]
         cvc_id = None
         if checked.cvc is not None:
             cvc_id = at.new_id("cvc")
@@ -74,7 +76,7 @@ class CardVault:
             records.append(
                 SealedRecord(
                     id=cvc_id,
-                    created=at.now,
+                    created=at.created,
                     sealed=msgspec.Raw(_encode(sealed_cvc)),
                     expires_at=keep_until or at.now + CVC_LIFETIME_SECONDS,
                 )
@@ -152,7 +154,7 @@ class CardVault:
         contents = AccountContents(number=number, routing=facts.routing_number)
         sealed = self.vault.seal_account(scope_key, owner, contents)
         known = msgspec.structs.replace(facts, vault=owner, fingerprint=self._account_print(scope_key, number, facts))
-        return known, (SealedRecord(id=owner, created=at.now, sealed=msgspec.Raw(_encode(sealed))),)
+        return known, (SealedRecord(id=owner, created=at.created, sealed=msgspec.Raw(_encode(sealed))),)
 
     def of_account_alias(self, scope_key: str, alias: str) -> tuple[str, BankAccountFacts] | None:
         """Type and facts of the public test account behind `pm_usBankAccount_success`; None in live mode and for any

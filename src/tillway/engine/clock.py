@@ -1,37 +1,84 @@
-"""The only place in the platform that reads the clock for a decision."""
+"""The only place in the platform that reads the clock for a decision.
+
+Wall clocks jump, forward and back, and those of several hosts differ. Two things keep money right all the same. Ids and
+`created` never go below the store's mark (`engine/time_mark.py`), whatever the clock shows. And while a process runs,
+it compares the wall clock with the monotonic one: where they part by more than SKEW_SECONDS, decisions follow the
+monotonic clock, and the process begins no new payment until the wall clock is right again or an operator accepts it.
+"""
 
 import threading
 import time
 from collections.abc import Callable
 
 from tillway.domain.record import Moment
-from tillway.engine.ids import BATCH_MAX, PAIRS, SELDOM, base62, random_text
+from tillway.engine.ids import BATCH_MAX, PAIRS, SELDOM, SKEW_SECONDS, base62, random_text
+
+_SKEW_NS = SKEW_SECONDS * 1_000_000_000
+
+
+def _boottime_ns() -> int:
+    """Nanoseconds that also count while the machine sleeps, where the system has such a clock."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
 
 
 class Clock:
-    """Wall time, and ids that sort by the time they were made, strictly so within a process."""
+    """Wall time, and ids that sort by the time they were made, strictly so within a process.
+
+    `monotonic_ns` is compared with `time_ns`; a clock that a test moves is its own monotonic clock unless it is given
+    one.
+    """
 
     def __init__(
-        self, time_ns: Callable[[], int] = time.time_ns, random_text: Callable[[int], str] = random_text
+        self,
+        time_ns: Callable[[], int] = time.time_ns,
+        random_text: Callable[[int], str] = random_text,
+        monotonic_ns: Callable[[], int] | None = None,
     ) -> None:
         self._time_ns = time_ns
         self._random_text = random_text
-        self._last = 0
+        self.monotonic_ns = monotonic_ns or (_boottime_ns if time_ns is time.time_ns else time_ns)
         self._high, self._high_text = -1, ""
         self._lock = threading.Lock()
+        self._floor_us = 0
+        self.made_us = 0
+        """The microsecond of the newest id that this process has made."""
+        self.accept()
+
+    def accept(self) -> None:
+        """Believe the wall clock as it is now, from now on."""
+        self._ahead_ns = self._time_ns() - self.monotonic_ns()
+
+    def follow(self) -> None:
+        """Take over a small drift of the wall clock. A caller does so once a second; a jump stays to be seen."""
+        if abs(self.deviation_ns()) <= _SKEW_NS:
+            self.accept()
+
+    def deviation_ns(self) -> int:
+        """How far the wall clock is ahead of the monotonic one since it was last believed; negative: behind."""
+        return self._time_ns() - self.monotonic_ns() - self._ahead_ns
+
+    def raise_floor(self, mark_us: int) -> None:
+        """Make every later id, and every `created`, come after `mark_us` (microseconds since 1970)."""
+        with self._lock:
+            self._floor_us = max(self._floor_us, mark_us)
+
+    def now_ns(self) -> int:
+        wall_ns = self._time_ns()
+        expected_ns = self.monotonic_ns() + self._ahead_ns
+        return wall_ns if -_SKEW_NS <= wall_ns - expected_ns <= _SKEW_NS else expected_ns
 
     def now_ms(self) -> int:
-        return self._time_ns() // 1_000_000
+        return self.now_ns() // 1_000_000
 
     def moment(self) -> Moment:
         """Now, and a fresh batch of ids: at most BATCH_MAX of them, each larger than every one before it."""
         with self._lock:
-            now_ns = self._time_ns()
-            self._last = tick = max(now_ns // 1000, self._last + 1)
+            now_ns = self.now_ns()
+            self._floor_us = self.made_us = tick = max(now_ns // 1000, self._floor_us + 1)
             high, low = divmod(tick, SELDOM)
             if high != self._high:
                 self._high, self._high_text = high, base62(high, 5)
             head = self._high_text
         low, last = divmod(low, BATCH_MAX)
         head = f"{head}{PAIRS[low]}{PAIRS[last]}{self._random_text(6)}"
-        return Moment(now_ns // 1_000_000, map(head.__add__, PAIRS).__next__)
+        return Moment(now_ns // 1_000_000, map(head.__add__, PAIRS).__next__, created=tick // 1_000_000)

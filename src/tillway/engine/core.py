@@ -12,6 +12,7 @@ from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditEntry, Change
 from tillway.domain.event import Delivery, Event, WebhookEndpoint
 from tillway.domain.idempotency import LIFETIME_SECONDS, IdempotencyRecord
+from tillway.domain.ledger import Entry
 from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record, Result
 from tillway.domain.refusal import Refused
 from tillway.engine.audit import entries
@@ -19,6 +20,7 @@ from tillway.engine.audit.entries import NOWHERE
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.clock import Clock
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
+from tillway.engine.time_mark import COMMIT_SECONDS_MAX, TimeKeeper
 from tillway.store.codec import QUEUES, TYPES, decode, encode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Write
 
@@ -26,9 +28,6 @@ log = logging.getLogger(__name__)
 
 CONFLICTS_MAX = 16
 """How often a decision is made again because a record had moved, before the caller is told to come back."""
-
-COMMIT_WITHIN_MS = 30_000
-"""A decision older than this is not committed any more: its ids would lie in a past that others hold to be complete."""
 
 COMMITS_MAX = 4
 READ_BACKS_MAX = 3
@@ -127,6 +126,7 @@ class Engine:
         self.on_tasks: Callable[[set[str]], None] | None = None
         """Called after a commit that made tasks which are due at once, with their queues. It must not raise."""
         self.telemetry: Telemetry = SILENT
+        self.time = TimeKeeper(store, clock)
         self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
 
     def load(self, scope_key: str) -> Load:
@@ -148,10 +148,15 @@ class Engine:
         way. `final`: the caller is answered now, whatever is still under way.
         """
         for _ in range(CONFLICTS_MAX):
+            if not self.time.fresh:
+                await self._read_mark()
             load = Load(self.store, caller.scope_key, seen)
             seen = None
+            began_ns = self.clock.monotonic_ns()
             at = self.clock.moment()
             changes = await in_span(self.telemetry, "decision", "step", work(load, at))
+            if self.time.trouble and completes is None:
+                _refuse_new_money(changes, self.time.trouble)
             attempts = self._claim_new_attempts(changes, at) if changes.tasks else ()
             # One that waits for its time is nobody's to wait for: the caller is answered now.
             under_way = attempts and not final and any(attempt.state != "scheduled" for attempt in attempts)
@@ -164,9 +169,7 @@ class Engine:
             if completes and status and held is None:
                 status, body = _stored_answer(load, completes, status, body)
             writes, queues = await self._writes(caller, load, changes, attempts, held, at)
-            if self.clock.now_ms() - at.now_ms > COMMIT_WITHIN_MS:
-                raise Refused("busy")
-            if writes and not await self._commit(caller, writes, completes):
+            if writes and not await self._commit(caller, writes, completes, began_ns):
                 continue
             if queues and self.on_tasks is not None:
                 self.on_tasks(queues)
@@ -176,8 +179,20 @@ class Engine:
 
     async def note(self, caller: Caller, detail: dict[str, Any]) -> None:
         """Enter into the audit trail what changes no record. Refused `busy` where that cannot be written."""
+        if not self.time.fresh:
+            await self._read_mark()
+        began_ns = self.clock.monotonic_ns()
         entry = _audit_entry(caller, (), detail, self.clock.moment())
-        await self._commit(caller, [write_of(caller.scope_key, entry, ABSENT)], "")
+        await self._commit(caller, [write_of(caller.scope_key, entry, ABSENT)], "", began_ns)
+
+    async def _read_mark(self) -> None:
+        """Learn the store's mark before ids are made. Refused `busy` where the store does not answer."""
+        try:
+            await self.time.catch_up()
+        except Unavailable as unavailable:
+            log.error("the store's mark of time cannot be read", extra={"why": str(unavailable)})
+        if not self.time.fresh:
+            raise Refused("busy")
 
     def _claim_new_attempts(self, changes: Changes[Record | None], at: Moment) -> tuple[Attempt, ...]:
         """The attempts among the tasks. A new one is born claimed: this process performs it at once, and others find it
@@ -205,10 +220,16 @@ class Engine:
             caller.expand = ()
             return await self.render(caller, view, changes.result, changes.refusal)
 
-    async def _commit(self, caller: Caller, writes: Sequence[Write], completes: str | None) -> bool:
-        """Whether the writes are durable. False where a record had moved: decide again."""
+    async def _commit(self, caller: Caller, writes: Sequence[Write], completes: str | None, began_ns: int) -> bool:
+        """Whether the writes are durable. False where a record had moved: decide again.
+
+        A decision that began COMMIT_SECONDS_MAX ago is not committed any more: its ids lie in a past that other
+        processes hold to be complete.
+        """
         doubted = False
         for _ in range(COMMITS_MAX):
+            if self.clock.monotonic_ns() - began_ns > COMMIT_SECONDS_MAX * 1_000_000_000:
+                break
             try:
                 await self._commit_measured(writes)
                 return True
@@ -334,7 +355,7 @@ class Engine:
             load.seen[id] = (caller.replaces, None)
         return IdempotencyRecord(
             id=id,
-            created=at.now,
+            created=at.created,
             fingerprint=fingerprint,
             expires_at=at.now + LIFETIME_SECONDS,
             request=caller.request_id or "",
@@ -362,6 +383,14 @@ class Engine:
         self._endpoints.pop(scope_key, None)
 
 
+def _refuse_new_money(changes: Changes[Any], trouble: str) -> None:
+    """Refuse changes that begin something at a provider or move money: the host's clock cannot be trusted."""
+    if any(isinstance(task, Attempt) for task in changes.tasks) or any(
+        isinstance(record, Entry) for record in changes.records
+    ):
+        raise Refused("clock_off", f"This server's clock cannot be trusted ({trouble}), so it begins no payments.")
+
+
 def _stored_answer(load: Load, completes: str, status: int, body: bytes) -> tuple[int, bytes]:
     """What the key was answered with already, by a notice or by whoever took the attempt over; else this answer."""
     told = load.seen.get(completes, NOWHERE)[1]
@@ -385,7 +414,7 @@ def _trace(write: Write, row: Row | None) -> Literal["ours", "theirs", "untouche
 def _audit_entry(caller: Caller, told: Sequence[Change], detail: dict[str, Any], at: Moment) -> AuditEntry:
     return AuditEntry(
         id=at.new_id("aud"),
-        created=at.now,
+        created=at.created,
         at_ms=at.now_ms,
         actor=caller.actor,
         operation=caller.operation,
@@ -403,7 +432,7 @@ def _event_writes(
     wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)] if endpoints else []
     event = Event(
         id=at.new_id("evt"),
-        created=at.now,
+        created=at.created,
         type=draft.type,
         object=msgspec.Raw(body if body is not None else encode(draft.record)),
         previous=msgspec.Raw(encode(draft.previous)) if draft.previous is not None else NOTHING,
@@ -415,7 +444,7 @@ def _event_writes(
     writes = [write_of(scope, event, ABSENT)]
     for endpoint in wanting:
         delivery = Delivery(
-            id=at.new_id("whd"), created=at.now, event=event.id, endpoint=endpoint.id, due_at_ms=at.now_ms
+            id=at.new_id("whd"), created=at.created, event=event.id, endpoint=endpoint.id, due_at_ms=at.now_ms
         )
         writes.append(write_of(scope, delivery, ABSENT))
     return writes

@@ -23,7 +23,7 @@ def seal(vault: CardVault, scope_key: str, contents: AccountContents, at: Moment
     """The sealed record of an account, for the commit that makes what it belongs to."""
     owner = at.new_id("vlt")
     sealed = vault.vault.seal_account(scope_key, owner, contents)
-    return SealedRecord(id=owner, created=at.now, sealed=msgspec.Raw(_encode(sealed)))
+    return SealedRecord(id=owner, created=at.created, sealed=msgspec.Raw(_encode(sealed)))
 
 
 async def unseal(vault: CardVault, scope_key: str, id: str | None) -> AccountContents | None:
@@ -59,7 +59,7 @@ def bank_account(
     sealed = seal(vault, scope_key, AccountContents(number=Secret(number), routing=routing, name=name), at)
     account = ExternalAccount(
         id=at.new_id("ba"),
-        created=at.now,
+        created=at.created,
         type="bank_account",
         currency=currency,
         country=given["country"],
@@ -133,7 +133,7 @@ def _card(
     sealed = seal(vault, scope_key, AccountContents(number=number, name=name), at)
     account = ExternalAccount(
         id=at.new_id("ba"),
-        created=at.now,
+        created=at.created,
         type="card",
         currency=currency,
         country=facts.country or "US",

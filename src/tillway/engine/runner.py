@@ -24,6 +24,7 @@ from tillway.engine.audit.chain import AuditChain
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
+from tillway.engine.time_mark import KEEP_EVERY_SECONDS
 from tillway.store.codec import decode, write_of
 from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable
 
@@ -43,6 +44,9 @@ SLOW_POLL_SECONDS = 5.0
 AWAY_PAUSE_SECONDS = 1.0
 """The wait before the store is tried again for what has to be done once after the start."""
 
+COMPARE_EVERY = 60
+"""After so many rounds of keeping time the host's clock is compared with the store's, and the mark raised anyway."""
+
 PURGE_EVERY_SECONDS = 60.0
 PURGE_MAX = 1000
 
@@ -53,7 +57,7 @@ class Runner:
     def __init__(self, engine: Engine, attempts: Attempts, deliver: Work, carry_order: Work, send_mail: Work) -> None:
         self.engine = engine
         self.attempts = attempts
-        self.audit = AuditChain(engine.store, engine.clock)
+        self.audit = AuditChain(engine.store, engine.clock, engine.time)
         self.queues: dict[str, Work] = {
             "attempts": attempts.take_over,
             "expiries": attempts.expire,
@@ -72,6 +76,7 @@ class Runner:
         self.engine.on_tasks = self._wake_up
         for queue in self.queues:
             self._loops.append(asyncio.create_task(self._poll(queue)))
+        self._loops.append(asyncio.create_task(self._keep_time()))
         self._loops.append(asyncio.create_task(self._keep_leases()))
         self._loops.append(asyncio.create_task(self._purge()))
         self._loops.append(asyncio.create_task(self._ask_soon()))
@@ -156,6 +161,24 @@ class Runner:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SLOW_POLL_SECONDS if queue in SLOW else POLL_SECONDS):
                         await wake.wait()
+
+    async def _keep_time(self) -> None:
+        """Keep the clock and the store's mark of time together, and compare with the store's clock now and then."""
+        turn, away = 0, False
+        while not self._stopping:
+            try:
+                if turn % COMPARE_EVERY == 0:
+                    await self.engine.time.compare()
+                await self.engine.time.refresh(anyway=turn % COMPARE_EVERY == 0)
+                away = False
+            except Unavailable as unavailable:
+                if not away:
+                    log.error("the store's mark of time cannot be kept", extra={"why": str(unavailable)})
+                away = True
+            except Exception:
+                log.exception("the store's mark of time could not be kept")
+            turn += 1
+            await asyncio.sleep(KEEP_EVERY_SECONDS)
 
     async def _keep_leases(self) -> None:
         """Extend the leases of this process's own attempts that have used up half of theirs."""

@@ -160,7 +160,7 @@ class Api:
             headers.append(("retry-after", str(refused.retry_after)))
         elif RULES[refused.code].status == 401:
             self.throttle.count_failure(request.client_ip)
-        if refused.code in ("busy", "lock_timeout", "idempotency_key_in_use", "rate_limit"):
+        if refused.code in ("busy", "lock_timeout", "idempotency_key_in_use", "rate_limit", "clock_off"):
             headers.append(("stripe-should-retry", "true"))
         if (asks_for := challenge(refused)) is not None:
             headers.append(("www-authenticate", asks_for))

@@ -62,7 +62,9 @@ async def _source(
             if source.get(name) is None:
                 raise Refused("parameter_missing", f"Missing required param: source[{name}].", param=f"source[{name}]")
         facts, sealed = platform.cards.take_in(load.scope_key, source, {}, at, param="source")
-        method = PaymentMethod(id=at.new_id("card"), created=at.now, card=facts, billing_details=_name_field(source))
+        method = PaymentMethod(
+            id=at.new_id("card"), created=at.created, card=facts, billing_details=_name_field(source)
+        )
         return method, Changes(result=None, records=(method, *sealed))
     if source.startswith("tok_") and platform.cards.of_alias(load.scope_key, source, at) is None:
         return await redeemed(load, await load.get(Token, source, "source", "token"), at)

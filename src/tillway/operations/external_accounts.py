@@ -108,7 +108,7 @@ async def _build_account(
         case _:
             account = ExternalAccount(
                 id=at.new_id("ba"),
-                created=at.now,
+                created=at.created,
                 type="email",
                 currency=currency,
                 email=given["email"],
@@ -124,7 +124,7 @@ async def _of_token(
     """The card behind a token, which is used up by that; a public test token never is."""
     facts = platform.cards.of_alias(load.scope_key, id, at) if id.startswith("tok_") else None
     if facts is not None:
-        token = Token(id=id, created=at.now, card=facts, card_id=f"card_{id.removeprefix('tok_')}")
+        token = Token(id=id, created=at.created, card=facts, card_id=f"card_{id.removeprefix('tok_')}")
         account, sealed = await recipients.card_of_token(platform.cards, load.scope_key, token, currency, at)
         return account, Changes(result=None, records=(sealed,))
     token = await load.get(Token, id, "external_account", "token")

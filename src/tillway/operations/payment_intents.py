@@ -412,7 +412,7 @@ async def _make_card(
         token = await load.get(Token, card["token"], f"{param}[token]", "token")
         method, made = await redeemed(load, token, at)
         moved = msgspec.structs.replace(
-            method, id=at.new_id("pm"), created=at.now, billing_details={**method.billing_details, **details}
+            method, id=at.new_id("pm"), created=at.created, billing_details={**method.billing_details, **details}
         )
         return moved, Changes(
             result=None, records=(*(record for record in made.records if record.id != method.id), moved)
@@ -429,7 +429,7 @@ async def _make_bare(
     platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
 ) -> tuple[PaymentMethod, Changes[None]]:
     """Make a method that holds nothing. The payment names the customer whose stored credit pays."""
-    method = changed(PaymentMethod(id=at.new_id("pm"), created=at.now, type=data["type"]), fields)
+    method = changed(PaymentMethod(id=at.new_id("pm"), created=at.created, type=data["type"]), fields)
     return method, Changes(result=None, records=(method,))
 
 

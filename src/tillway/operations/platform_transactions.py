@@ -44,7 +44,7 @@ async def pay(
             facts = platform.cards.seen(load.scope_key, card["number"], card["exp_month"], year)
             # It stands for no card that could be charged, so it is one that was taken away.
             method = PaymentMethod(
-                id=at.new_id("pm"), created=at.now, card=facts, detached=True, source_api=caller.source_api
+                id=at.new_id("pm"), created=at.created, card=facts, detached=True, source_api=caller.source_api
             )
             made = Changes(result=None, records=(method,))
         fields = {

@@ -31,5 +31,5 @@ async def find(platform: Platform, scope_key: str, id: str) -> Token:
     at = platform.engine.clock.moment()
     facts = platform.cards.of_alias(scope_key, id, at) if id.startswith("tok_") else None
     if facts is not None:
-        return Token(id=id, created=at.now, card=facts, card_id=f"card_{id.removeprefix('tok_')}")
+        return Token(id=id, created=at.created, card=facts, card_id=f"card_{id.removeprefix('tok_')}")
     return await platform.engine.load(scope_key).get(Token, id, "token")

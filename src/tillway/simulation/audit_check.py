@@ -11,14 +11,25 @@ from tillway.domain.record import Record
 from tillway.engine.audit.chain import AuditChain, rows_of, walk
 from tillway.engine.audit.entries import LEFT_OUT, change_document
 from tillway.engine.clock import Clock
+from tillway.engine.ids import time_prefix
 from tillway.store.codec import TYPES, decode, encode
 from tillway.store.port import Row, Store
+
+
+class _Everything:
+    """At rest nothing is committed any more, so everything before `clock` is settled."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def settled_until(self) -> str:
+        return time_prefix(self._clock.now_ms() // 1000)
 
 
 async def audit_damage(store: Store, scope_key: str, clock: Clock) -> str:
     """Name the first fault in a scope's audit trail; empty where there is none. `clock` must be so far ahead that the
     chain task links every entry."""
-    chain = AuditChain(store, clock)
+    chain = AuditChain(store, clock, _Everything(clock))
     await chain.ensure()
     while True:
         row = await store.get(f"{scope_key}/{TASK_ID}")

@@ -60,6 +60,9 @@ class BridgedStore:
     ) -> list[Waiting]:
         return self._do(self.inner.peek(queue, now_ms=now_ms, limit=limit, order=order))
 
+    async def clock_ms(self) -> int | None:
+        return self._do(self.inner.clock_ms())
+
     async def purge_expired(self, *, now: int, limit: int) -> int:
         return self._do(self.inner.purge_expired(now=now, limit=limit))
 

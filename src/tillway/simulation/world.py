@@ -572,6 +572,9 @@ class _ProcessStore:
     ) -> list[Waiting]:
         return await self._store.peek(queue, now_ms=now_ms, limit=limit, order=order)
 
+    async def clock_ms(self) -> int | None:
+        return None
+
     async def purge_expired(self, *, now: int, limit: int) -> int:
         await self._reach()
         return await self._store.purge_expired(now=now, limit=limit)

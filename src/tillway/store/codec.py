@@ -36,6 +36,7 @@ from tillway.domain.refund import Refund
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.domain.source_api import STORED_FIELD, SourceApi
 from tillway.domain.stored_credit import CustomerBalanceTransaction
+from tillway.domain.time_mark import TimeMark
 from tillway.store.port import Write
 
 TYPES: dict[str, type[Record]] = {
@@ -53,6 +54,7 @@ TYPES: dict[str, type[Record]] = {
     "card": PaymentMethod,
     "cbtxn": CustomerBalanceTransaction,
     "ch": Charge,
+    "clk": TimeMark,
     "cus": Customer,
     "cvc": SealedRecord,
     "dpi": PaymentIntent,

@@ -583,6 +583,10 @@ class DynamoStore:
         waiting.sort(key=lambda task: (task.due_at_ms, task.key), reverse=order == "latest")
         return waiting[:limit]
 
+    async def clock_ms(self) -> int | None:
+        """By the `Date` of AWS's newest answer, which is precise to a second."""
+        return self.client.clock_ms()
+
     async def purge_expired(self, *, now: int, limit: int) -> int:
         assert 1 <= limit <= PAGE_MAX
         if not self._scans_for_expired:

@@ -8,8 +8,10 @@ own request machinery is left out: it costs many times the CPU of everything els
 import hashlib
 import hmac
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import aiohttp
@@ -78,6 +80,7 @@ class DynamoClient:
         self._credentials = credentials
         self._session: aiohttp.ClientSession | None = None
         self._signing_key: tuple[str, str, bytes] = ("", "", b"")
+        self._dated: tuple[str | None, float] = (None, 0.0)
 
     async def call(self, operation: str, body: dict[str, Any]) -> dict[str, Any]:
         """Call `operation`. Raises `AwsError` where AWS refused it, `Lost` where its outcome is unknown."""
@@ -93,6 +96,7 @@ class DynamoClient:
         try:
             async with self._session.post(self.endpoint + "/", data=payload, headers=headers) as response:
                 answer = await response.read()
+                self._dated = (response.headers.get("date"), time.monotonic())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Lost(repr(error)) from error
         try:
@@ -109,6 +113,17 @@ class DynamoClient:
         reasons = tuple(str(reason.get("Code") or "None") for reason in document.get("CancellationReasons") or ())
         message = str(document.get("message") or document.get("Message") or "")
         raise AwsError(response.status, code, message, reasons)
+
+    def clock_ms(self) -> int | None:
+        """AWS's time, milliseconds since 1970, by the newest answer; None before the first."""
+        date, read_at = self._dated
+        if date is None:
+            return None
+        try:
+            said = parsedate_to_datetime(date)
+        except ValueError:
+            return None
+        return int((said.timestamp() + time.monotonic() - read_at) * 1000)
 
     async def close(self) -> None:
         if self._session is not None:

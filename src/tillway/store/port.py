@@ -151,6 +151,9 @@ class Store(Protocol):
         """Up to `limit` tasks of `queue` by due time and then key, due or not, claimed or not, without touching them:
         for monitoring. Tasks that have expired at `now_ms` are left out."""
 
+    async def clock_ms(self) -> int | None:
+        """The store's own time, milliseconds since 1970; None where it has no clock but the host's."""
+
     async def purge_expired(self, *, now: int, limit: int) -> int:
         """Delete up to `limit` records with `expires_at` at or before `now` (epoch seconds). Return their number."""
 

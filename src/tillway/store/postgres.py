@@ -343,6 +343,10 @@ class PostgresStore:
         rows = await self._readers.fetch(f"{_WAITING} ORDER BY {by} LIMIT $3", queue, now_ms // 1000, limit)
         return [Waiting(*row) for row in rows]
 
+    async def clock_ms(self) -> int | None:
+        (row,) = await self._readers.fetch("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+        return int(row[0])
+
     async def purge_expired(self, *, now: int, limit: int) -> int:
         assert 1 <= limit <= PAGE_MAX
         if not await self._readers.fetch(_ANY_EXPIRED, now):

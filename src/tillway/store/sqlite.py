@@ -302,6 +302,9 @@ class SqliteStore:
         rows = self._rows(f"{_WAITING} ORDER BY {by} LIMIT ?", (queue, now_ms // 1000, limit))
         return [Waiting(*row) for row in rows]
 
+    async def clock_ms(self) -> int | None:
+        return None
+
     async def purge_expired(self, *, now: int, limit: int) -> int:
         assert 1 <= limit <= PAGE_MAX
         if not self._rows(_ANY_EXPIRED, (now,)):

@@ -113,6 +113,9 @@ class MemoryStore:
         )
         return [Waiting(key, at, self._rows[key].body) for at, key in found[:limit]]
 
+    async def clock_ms(self) -> int | None:
+        return None
+
     async def purge_expired(self, *, now: int, limit: int) -> int:
         assert 1 <= limit <= PAGE_MAX
         expired = [key for key in self._keys if _expired(self._writes[key], now)][:limit]

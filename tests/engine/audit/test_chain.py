@@ -23,6 +23,7 @@ from tillway.engine.audit.entries import (
     task_write,
 )
 from tillway.engine.clock import Clock
+from tillway.engine.time_mark import SETTLED_SECONDS, TimeKeeper
 from tillway.store.codec import TYPES, encode, write_of
 from tillway.store.port import ABSENT, Write
 from tillway.testing.memory_store import MemoryStore
@@ -120,22 +121,25 @@ class Trail:
         self.now = 1_800_000_000.0
         self.store = MemoryStore()
         self.clock = Clock(lambda: int(self.now * 1e9))
-        self.chain = AuditChain(self.store, self.clock)
+        self.time = TimeKeeper(self.store, self.clock)
+        self.chain = AuditChain(self.store, self.clock, self.time)
 
     async def begin(self) -> None:
         await self.store.commit([task_write(SCOPE, self.clock.now_ms())])
 
     async def tell(self, count: int, *, behind_seconds: float = 0.0) -> list[str]:
-        """Entries, made by a process whose clock is so far behind."""
-        clock = Clock(lambda: int((self.now - behind_seconds) * 1e9))
+        """Entries of this process, or of one whose clock is so far behind and that does not know the store's mark."""
+        clock = Clock(lambda: int((self.now - behind_seconds) * 1e9)) if behind_seconds else self.clock
         writes = [entry_write(SCOPE, BY, clock.moment(), (), {"number": number}) for number in range(count)]
         for start in range(0, count, 100):
             await self.store.commit(writes[start : start + 100])
+        await self.time.refresh()
         return [write.key.partition("/")[2] for write in writes]
 
     async def run(self) -> None:
         row = await self.store.get(f"{SCOPE}/{TASK_ID}")
         assert row is not None
+        await self.time.refresh()
         await self.chain.run(row)
 
     async def walk(self) -> Walked:
@@ -151,25 +155,37 @@ async def trail() -> Trail:
 
 async def test_young_entries_wait(trail: Trail) -> None:
     await trail.tell(3)
-    trail.now += 170
+    trail.now += SETTLED_SECONDS - 1
     await trail.run()
     assert (await trail.walk()).waiting == 3
-    trail.now += 20
+    trail.now += 2
     await trail.run()
     walked = await trail.walk()
     assert (walked.batches, walked.entries, walked.waiting, walked.damage) == (1, 3, 0, None)
 
 
-async def test_an_entry_that_comes_late_is_noticed(trail: Trail) -> None:
-    """Within the horizon the clocks may differ. A process whose clock is further behind leaves an entry that no batch
-    has: it is named like one that was put in."""
+async def test_an_entry_of_a_process_whose_clock_is_behind_comes_after_the_mark(trail: Trail) -> None:
     await trail.tell(2)
-    trail.now += 100
-    await trail.tell(1, behind_seconds=150)
-    trail.now += 200
+    trail.now += SETTLED_SECONDS + 1
+    await trail.run()
+    behind = Clock(lambda: int((trail.now - 250) * 1e9))
+    keeper = TimeKeeper(trail.store, behind)
+    await keeper.refresh()
+    await trail.store.commit([entry_write(SCOPE, BY, behind.moment(), (), {})])
+    await keeper.refresh()
+    await trail.time.refresh()
+    trail.now += SETTLED_SECONDS + 1
+    await trail.run()
+    walked = await trail.walk()
+    assert (walked.batches, walked.entries, walked.damage) == (2, 3, None)
+
+
+async def test_an_entry_below_the_mark_was_put_in(trail: Trail) -> None:
+    await trail.tell(2)
+    trail.now += 300
     await trail.run()
     assert (await trail.walk()).damage is None
-    [late] = await trail.tell(1, behind_seconds=250)
+    [late] = await trail.tell(1, behind_seconds=350)
     await trail.run()
     damage = (await trail.walk()).damage
     assert damage is not None and (damage.kind, damage.entry) == ("inserted", late)
@@ -192,12 +208,16 @@ async def test_two_processes_link_the_same_entries_once(trail: Trail) -> None:
     row = await trail.store.get(f"{SCOPE}/{TASK_ID}")
     assert row is not None
     await trail.chain.run(row)
-    await AuditChain(trail.store, trail.clock).run(row)  # It has claimed the task before, and looks only now.
+    await AuditChain(trail.store, trail.clock, trail.time).run(
+        row
+    )  # It has claimed the task before, and looks only now.
     walked = await trail.walk()
     assert (walked.batches, walked.entries, walked.damage) == (1, 5, None)
 
 
 async def test_where_nothing_happens_it_is_looked_ever_more_seldom(trail: Trail) -> None:
+    await trail.time.refresh()
+    trail.now += SETTLED_SECONDS
     pauses = []
     for _ in range(6):
         await trail.run()

@@ -8,15 +8,15 @@ from tillway.engine.core import Engine
 commit = Engine._commit
 
 
-async def commit_apart(self: Any, caller: Any, writes: Any, completes: Any) -> bool:
+async def commit_apart(self: Any, caller: Any, writes: Any, completes: Any, began_ns: int) -> bool:
     orders = [write for write in writes if "/ord_" in write.key]
     if not orders or not any("/pi_" in write.key for write in writes):
-        return await commit(self, caller, writes, completes)
+        return await commit(self, caller, writes, completes, began_ns)
     rest = [write for write in writes if write not in orders]
-    if not await commit(self, caller, rest, completes):
+    if not await commit(self, caller, rest, completes, began_ns):
         return False
     await asyncio.sleep(0.1)
-    return await commit(self, caller, orders, completes)
+    return await commit(self, caller, orders, completes, began_ns)
 
 
 Engine._commit = commit_apart  # type: ignore[method-assign]

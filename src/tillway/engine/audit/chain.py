@@ -1,14 +1,14 @@
 """The chain of the audit trail: a task per scope links its entries into batches, and whoever doubts walks them.
 
-Processes write entries at the same time and their clocks differ, so an entry is linked only when it is
-FOLD_AFTER_SECONDS old: by then none with a smaller id can still be committed. One that appears nevertheless, because
-somebody put it there or because a clock was minutes behind, stands in no batch, and the walk names it.
+Processes write entries at the same time and their clocks differ, so an entry is linked only when it lies below a mark
+that is final (`engine/time_mark.py`): from then on no entry with a smaller id can be committed. An entry that appears
+below it nevertheless was put there by hand: it stands in no batch, and the walk names it.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -29,9 +29,7 @@ from tillway.domain.audit import (
 )
 from tillway.domain.record import Record
 from tillway.engine.audit.entries import task_write
-from tillway.engine.balance import FOLD_AFTER_SECONDS
 from tillway.engine.clock import Clock
-from tillway.engine.ids import time_prefix
 from tillway.store.codec import decode, write_of
 from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Row, Store
 
@@ -50,10 +48,16 @@ PAGE_ROWS = 500
 PAGE_BATCHES = 20
 
 
+class Settled(Protocol):
+    def settled_until(self) -> str | None:
+        """The head of ids below which nothing can be committed any more; None while that is not known."""
+
+
 class AuditChain:
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, time: Settled) -> None:
         self.store = store
         self.clock = clock
+        self.time = time
 
     async def run(self, row: Row) -> None:
         """Link what has come of age in a scope, and come back later."""
@@ -72,7 +76,10 @@ class AuditChain:
             )
             await self._put_off(scope_key, task, row.version, IDLE_SECONDS_MAX)
             return
-        horizon = time_prefix(self.clock.now_ms() // 1000 - FOLD_AFTER_SECONDS)
+        horizon = self.time.settled_until()
+        if horizon is None:
+            await self._put_off(scope_key, task, row.version, LINK_EVERY_SECONDS)
+            return
         version = row.version
         for _ in range(BATCHES_AT_ONCE):
             batch, more = await self._next(scope_key, last, horizon)
@@ -93,6 +100,8 @@ class AuditChain:
 
     async def _next(self, scope_key: str, last: AuditBatch | None, horizon: str) -> tuple[AuditBatch | None, bool]:
         """The batch that comes next, and whether more may follow it at once."""
+        if last is not None and horizon <= last.until:
+            return None, False
         head = f"{scope_key}/aud_"
         rows = await self.store.query(
             None,

@@ -33,11 +33,12 @@ from tillway.domain.ledger import Balances
 from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
 from tillway.domain.source_api import STORED_FIELD, public_name
+from tillway.domain.time_mark import TimeMark
 from tillway.store.codec import QUEUES, encode, write_of
 from tillway.store.port import ABSENT, Write
 
 LEFT_OUT: frozenset[type[Record]] = frozenset(
-    (AuditBatch, AuditEntry, Balances, Event, IdempotencyRecord, PayoutGuard, *(set(QUEUES) - {Attempt}))
+    (AuditBatch, AuditEntry, Balances, Event, IdempotencyRecord, PayoutGuard, TimeMark, *(set(QUEUES) - {Attempt}))
 )
 """Record types whose changes are no entries."""
 
@@ -111,7 +112,7 @@ def entry_write(
     """The write of an entry, for a commit whose other writes are made already."""
     entry = AuditEntry(
         id=at.new_id("aud"),
-        created=at.now,
+        created=at.created,
         at_ms=at.now_ms,
         actor=by.actor,
         operation=by.operation,

@@ -1,0 +1,22 @@
+"""The store's high-water mark of time: no id and no `created` that is made from now on lies below it."""
+
+from tillway.domain.record import Record
+
+MARK_ID = "clk_mark"
+
+
+class TimeMark(Record, frozen=True, kw_only=True):
+    """`mark_us` is microseconds since 1970, and only ever grows.
+
+    An operator who accepts that the mark lies in the future (a clock was ahead, and has been corrected) sets
+    `accepted_us` to it: up to ACCEPTED_SLACK_US beyond that, ids go on from the mark and nothing is held up.
+    `acceptances` counts such decisions, so that running processes notice each of them.
+    """
+
+    mark_us: int
+    accepted_us: int = 0
+    acceptances: int = 0
+
+
+ACCEPTED_SLACK_US = 60_000_000
+"""How far ids may go on beyond an accepted mark: each takes a microsecond, and a mark is written a little ahead."""

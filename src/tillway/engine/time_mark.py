@@ -1,0 +1,161 @@
+"""The store's mark of time, as this process knows it: where ids begin, and up to where nothing can change any more.
+
+Every process reads the mark once a second and raises it to its own newest id. A process that has not read it for
+READ_SECONDS_MAX reads it before its next decision, and a decision that is older than COMMIT_SECONDS_MAX is given up. So
+an entry that is committed at some moment has an id above every mark that was in the store SETTLED_SECONDS before, by
+the monotonic clock of any process: below such a mark, sums and the audit trail's batches are final. No wall clock has a
+part in that.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from tillway.domain.account import SYSTEM
+from tillway.domain.audit import AuditEntry
+from tillway.domain.time_mark import ACCEPTED_SLACK_US, MARK_ID, TimeMark
+from tillway.engine.clock import Clock
+from tillway.engine.ids import SKEW_SECONDS, base62
+from tillway.store.codec import decode, write_of
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store
+
+log = logging.getLogger(__name__)
+
+KEEP_EVERY_SECONDS: Final = 1.0
+READ_SECONDS_MAX: Final = 5
+COMMIT_SECONDS_MAX: Final = 10
+STORE_SECONDS_MAX: Final = 20
+"""How long a store may take over a commit before the commit is of unknown outcome and cannot happen any more."""
+
+SETTLED_SECONDS: Final = READ_SECONDS_MAX + COMMIT_SECONDS_MAX + STORE_SECONDS_MAX + 10
+"""45 seconds: the bounds above, and ten to spare."""
+
+_KEY: Final = f"{SYSTEM}/{MARK_ID}"
+_NS: Final = 1_000_000_000
+
+
+class TimeKeeper:
+    """Keeps a process's clock above the store's mark, and the mark above the process's ids."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._read_ns: int | None = None
+        self._known: deque[tuple[int, int]] = deque()
+        """(monotonic nanoseconds before a read, the mark that it found), oldest first."""
+        self._acceptances = -1
+        self._skewed_ms = 0
+        self._reading = asyncio.Lock()
+        self.trouble = ""
+        """Why this process begins no new payment; empty where its clock can be trusted."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the mark was read lately enough for a decision."""
+        return self._read_ns is not None and self._clock.monotonic_ns() - self._read_ns < READ_SECONDS_MAX * _NS
+
+    async def catch_up(self) -> None:
+        """Read the mark if it was not read lately. Requests that wait at the same moment share one read."""
+        async with self._reading:
+            if not self.fresh:
+                await self.refresh()
+
+    async def refresh(self, *, anyway: bool = False) -> None:
+        """Read the mark, raise it where this process has made ids since (or `anyway`), and judge the clock by it.
+
+        Raises `Unavailable` where the store does not answer.
+        """
+        before_ns = self._clock.monotonic_ns()
+        row = await self._store.get(_KEY)
+        mark = decode(MARK_ID, row.body) if row is not None else None
+        if not isinstance(mark, TimeMark):
+            mark = TimeMark(id=MARK_ID, created=self._clock.now_ms() // 1000, mark_us=0)
+        raised = max(self._clock.made_us + 1, self._clock.now_ns() // 1000)
+        # Above the newest id, so that everything made before lies below it. Now and then also for a process that died
+        # before it could raise the mark itself.
+        if self._clock.made_us >= mark.mark_us or (anyway and raised > mark.mark_us):
+            higher = msgspec.structs.replace(mark, mark_us=raised)
+            try:
+                await self._store.commit([write_of(SYSTEM, higher, row.version if row is not None else ABSENT)])
+                mark = higher
+            except (Conflict, CommitUnknown):
+                pass  # Another process has just raised it. What was read still is a mark that was in the store.
+        self._clock.raise_floor(mark.mark_us)
+        self._read_ns = before_ns
+        self._known.append((before_ns, mark.mark_us))
+        settled_ns = before_ns - SETTLED_SECONDS * _NS
+        while len(self._known) > 1 and self._known[1][0] <= settled_ns:
+            self._known.popleft()
+        if self._acceptances not in (-1, mark.acceptances):
+            log.warning("an operator has accepted the clock; this process believes it as it is now")
+            self._clock.accept()
+        self._acceptances = mark.acceptances
+        self._judge(mark)
+        self._clock.follow()
+
+    async def compare(self) -> None:
+        """Compare the host's clock with the store's own, where the store has one that is not the host's."""
+        theirs_ms = await self._store.clock_ms()
+        self._skewed_ms = self._clock.now_ms() - theirs_ms if theirs_ms is not None else 0
+
+    def _judge(self, mark: TimeMark) -> None:
+        deviation = self._clock.deviation_ns() / _NS
+        ahead = (mark.mark_us - self._clock.now_ns() // 1000) / 1_000_000
+        trouble = ""
+        if abs(deviation) > SKEW_SECONDS:
+            way = "forward" if deviation > 0 else "back"
+            trouble = f"the clock jumped {way} by {abs(deviation):.0f} s while the server ran"
+        elif abs(self._skewed_ms) > SKEW_SECONDS * 1000:
+            side = "ahead of" if self._skewed_ms > 0 else "behind"
+            trouble = f"the clock is {abs(self._skewed_ms) / 1000:.0f} s {side} the database's"
+        elif ahead > SKEW_SECONDS and mark.mark_us > mark.accepted_us + ACCEPTED_SLACK_US:
+            trouble = f"the clock is {ahead:.0f} s behind the newest records in the store"
+        if trouble and trouble.split(" by ")[0] != self.trouble.split(" by ")[0]:
+            log.error(
+                "no new payment is begun until the clock is corrected, or accepted by `tillway clock accept`",
+                extra={"why": trouble},
+            )
+        elif self.trouble and not trouble:
+            log.warning("the clock is right again, and payments are taken")
+        self.trouble = trouble
+
+    def known_until(self) -> str:
+        """The newest mark that this process has read, in the form of `settled_until`; empty before the first."""
+        return base62(self._known[-1][1], 9) if self._known else ""
+
+    def settled_until(self) -> str | None:
+        """The head of ids below which nothing can be committed any more: 9 characters, as in `ids.time_prefix`.
+
+        None until this process has known a mark for SETTLED_SECONDS.
+        """
+        settled_ns = self._clock.monotonic_ns() - SETTLED_SECONDS * _NS
+        found = None
+        for read_ns, mark_us in self._known:
+            if read_ns > settled_ns:
+                break
+            found = mark_us
+        return base62(found, 9) if found is not None else None
+
+
+async def read_mark(store: Store) -> TimeMark | None:
+    """The mark as it stands in the store; None where no server has run on it yet."""
+    row = await store.get(_KEY)
+    mark = decode(MARK_ID, row.body) if row is not None else None
+    return mark if isinstance(mark, TimeMark) else None
+
+
+async def accept_mark(store: Store, entry: AuditEntry) -> TimeMark | None:
+    """Accept that the mark lies in the future, with `entry` in the audit trail. None where there is no mark.
+
+    Raises `Conflict` where a server has just raised the mark: try again.
+    """
+    row = await store.get(_KEY)
+    mark = decode(MARK_ID, row.body) if row is not None else None
+    if row is None or not isinstance(mark, TimeMark):
+        return None
+    accepted = msgspec.structs.replace(mark, accepted_us=mark.mark_us, acceptances=mark.acceptances + 1)
+    await store.commit([write_of(SYSTEM, accepted, row.version), write_of(SYSTEM, entry, ABSENT)])
+    return accepted
