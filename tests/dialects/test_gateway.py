@@ -326,7 +326,7 @@ async def test_an_idempotency_key_holds_here_too(shop: Shop) -> None:
     assert made[1].headers["idempotent-replayed"] == "true"
 
 
-# Both doors.
+# Both contracts.
 
 
 async def test_a_payment_is_one_of_v1s(shop: Shop) -> None:

@@ -388,7 +388,7 @@ def test_v1_the_events_and_the_ledger_tell_the_same(tillway_server: TillwayServe
         "charge.refunded",
         "refund.updated",
     ]
-    # What /v1 refunds, this door sees, and the other way round.
+    # The dialect sees refunds made through /v1, and the other way round.
     shop.sdk.v1.refunds.create({"payment_intent": payment.id, "amount": 1000})
     assert shop.details(paid, "dora")["message"] == "Refunded 40.00 of 80.00 USD"
     with pytest.raises(stripe.InvalidRequestError, match="greater than unrefunded"):

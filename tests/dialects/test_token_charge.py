@@ -249,7 +249,7 @@ def test_another_merchants_things_do_not_exist(shop: Shop, tillway_server: Tillw
     other.http.close()
 
 
-# Both doors.
+# Both contracts.
 
 
 def test_a_charge_and_its_refunds_are_v1s(tillway_server: TillwayServer) -> None:

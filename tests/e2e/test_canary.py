@@ -1,7 +1,7 @@
-"""No card number and no security code anywhere: cards go in by every door and by every mistake, and then everything
-that the platform wrote or said is searched for them.
+"""No card number and no security code anywhere: cards go in through every contract and with every mistake, and then
+everything that the platform wrote or answered is searched for them.
 
-Each sending has a number of its own, so that a leak tells its door. The numbers are of no documented card.
+Each sending has a number of its own, so that a leak tells its way in. The numbers are of no documented card.
 """
 
 import http.server

@@ -205,7 +205,7 @@ FORGED: dict[str, tuple[Callable[[OAuthMerchant], str], str]] = {
         lambda d: d.sign(d.claims(aud=[d.server.base_url, "https://elsewhere.example"])),
         "access_token_invalid",
     ),
-    "the audience of another door": (
+    "the audience of another contract": (
         lambda d: d.sign(d.claims(aud=f"{d.server.base_url}/online-payment-platform")),
         "access_token_invalid",
     ),

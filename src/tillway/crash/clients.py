@@ -99,7 +99,7 @@ class Shop:
         """A fault of the client itself, which makes the run worthless."""
         self._urls = urls
         self._seed = seed
-        self._doors = random.Random(f"doors {seed}")
+        self._url_choice = random.Random(f"doors {seed}")
         self._account = account
         self._began = began
         self._journal = journal.open("ab", buffering=1 << 16)
@@ -129,10 +129,10 @@ class Shop:
                 self.stories += 1
                 task = asyncio.create_task(self._live(self.stories))
                 self._under_way.add(task)
-                task.add_done_callback(self._ended)
+                task.add_done_callback(self._on_task_done)
             await asyncio.sleep(1 / per_second)
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
+    def _on_task_done(self, task: "asyncio.Task[None]") -> None:
         self._under_way.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self.failure = self.failure or task.exception()
@@ -149,13 +149,13 @@ class Shop:
     async def come_back(self, orders: Sequence[Order], *, within_seconds: float) -> None:
         """Send once more what was given up, under the same keys, as a client does that finds its own records later."""
         self._until = time.monotonic() + within_seconds
-        await self._many([self.until_answered(order, random.Random(order.key)) for order in orders])
+        await self._many([self.send_until_answered(order, random.Random(order.key)) for order in orders])
 
     async def ask_again(self, orders: Sequence[Order], *, within_seconds: float) -> list[Reply]:
         """The answers that `orders`, which have been answered, get now."""
         self._until = time.monotonic() + within_seconds
         before = len(self.told)
-        await self._many([self.until_answered(order, random.Random(order.key)) for order in orders])
+        await self._many([self.send_until_answered(order, random.Random(order.key)) for order in orders])
         return self.told[before:]
 
     async def _many(self, asking: list[Any]) -> None:
@@ -164,7 +164,7 @@ class Shop:
 
     # One order.
 
-    async def until_answered(self, order: Order, chance: random.Random) -> Reply | None:
+    async def send_until_answered(self, order: Order, chance: random.Random) -> Reply | None:
         """Send `order` until there is an answer that says more than "not now"; None when the time is up."""
         while self._until is None or time.monotonic() < self._until:
             told = await self._send(order)
@@ -183,15 +183,17 @@ class Shop:
             body = msgspec.json.encode(order.params) if in_json else urlencode(_flat(order.params)).encode()
             kind = "application/json" if in_json else "application/x-www-form-urlencoded"
             headers = {"idempotency-key": order.key, "content-type": kind}
-            url = self._doors.choice(self._urls) + order.path
+            url = self._url_choice.choice(self._urls) + order.path
             async with self._session.request(order.method, url, data=body, headers=headers) as answer:
                 body = await answer.read()
                 replayed = answer.headers.get("idempotent-replayed") == "true"
-                return self._hear(order, answer.status, body, replayed=replayed)
+                return self._record_reply(order, answer.status, body, replayed=replayed)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return self._hear(order, 0, why=type(error).__name__)
+            return self._record_reply(order, 0, why=type(error).__name__)
 
-    def _hear(self, order: Order, status: int, body: bytes = b"", *, replayed: bool = False, why: str = "") -> Reply:
+    def _record_reply(
+        self, order: Order, status: int, body: bytes = b"", *, replayed: bool = False, why: str = ""
+    ) -> Reply:
         told = Reply(at=round(self.elapsed(), 4), order=order, status=status, body=body, replayed=replayed, why=why)
         # That a connection broke, or that it is not yet the time, is told in the journal alone.
         if status and told.code not in BUSY_CODES:
@@ -215,7 +217,7 @@ class Shop:
         )
         return told
 
-    async def _order(self, story: "_Story", what: str, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
+    async def _order(self, story: "_Purchase", what: str, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
         """Order something, in one of the ways in which clients do. The document that came; None where none did."""
         story.orders += 1
         order = Order(story=story.name, what=what, path=path, params=params, key=f"{story.name}-{story.orders}-{what}")
@@ -225,25 +227,25 @@ class Shop:
             case "several":
                 copies = chance.randint(2, SEVERAL)
                 chances = [random.Random(chance.random()) for _ in range(copies)]
-                heard = await asyncio.gather(*(self.until_answered(order, own) for own in chances))
+                heard = await asyncio.gather(*(self.send_until_answered(order, own) for own in chances))
                 told = next((one for one in heard if one is not None and one.final), heard[0])
             case "give up":
                 self.given_up[order.key] = order
                 try:
                     async with asyncio.timeout(chance.choice((0.002, 0.005, 0.01, 0.03))):
-                        told = await self.until_answered(order, chance)
+                        told = await self.send_until_answered(order, chance)
                 except TimeoutError:
                     return None
                 del self.given_up[order.key]
             case _:
-                told = await self.until_answered(order, chance)
+                told = await self.send_until_answered(order, chance)
         return told.document if told is not None and told.status == 200 else None
 
     # The stories.
 
     async def _live(self, number: int) -> None:
         name = f"{self._seed}-{number}"
-        story = _Story(name, random.Random(f"story {name}"))
+        story = _Purchase(name, random.Random(f"story {name}"))
         plots = {
             self._buys: 22,
             self._buys_in_two_steps: 12,
@@ -260,16 +262,16 @@ class Shop:
         plot = story.chance.choices(list(plots), list(plots.values()))[0]
         await plot(story)
 
-    async def _buys(self, story: "_Story") -> None:
+    async def _buys(self, story: "_Purchase") -> None:
         payment = await self._pay(story)
         await self._refund(story, payment)
 
-    async def _buys_in_two_steps(self, story: "_Story") -> None:
+    async def _buys_in_two_steps(self, story: "_Purchase") -> None:
         created = await self._order(story, "create", "/v1/payment_intents", self._purchase(story) | story.means())
         payment = await self._then(story, created, "confirm")
         await self._refund(story, payment)
 
-    async def _reserves(self, story: "_Story") -> None:
+    async def _reserves(self, story: "_Purchase") -> None:
         payment = await self._pay(story, capture_method="manual")
         if payment is None or payment["status"] != "requires_capture":
             return
@@ -279,7 +281,7 @@ class Shop:
         captured = await self._then(story, payment, "capture", self._part(story, payment))
         await self._refund(story, captured)
 
-    async def _reserves_and_is_torn(self, story: "_Story") -> None:
+    async def _reserves_and_is_torn(self, story: "_Purchase") -> None:
         """Captures and cancels at the same time: one of them wins."""
         payment = await self._pay(story, capture_method="manual")
         if payment is None or payment["status"] != "requires_capture":
@@ -291,7 +293,7 @@ class Shop:
             if outcome is not None and outcome["status"] == "succeeded":
                 await self._refund(story, outcome)
 
-    async def _is_declined_first(self, story: "_Story") -> None:
+    async def _is_declined_first(self, story: "_Purchase") -> None:
         amount = story.amount
         story.amount = story.chance.choice((DECLINED, NO_FUNDS))
         created = await self._order(story, "create", "/v1/payment_intents", self._purchase(story) | story.means())
@@ -300,11 +302,11 @@ class Shop:
         payment = await self._then(story, created, "confirm", {"payment_method": "pm_card_visa"})
         await self._refund(story, payment)
 
-    async def _waits_for_the_bank(self, story: "_Story") -> None:
+    async def _waits_for_the_bank(self, story: "_Purchase") -> None:
         story.amount = PENDING
         await self._pay(story)
 
-    async def _confirms_twice(self, story: "_Story") -> None:
+    async def _confirms_twice(self, story: "_Purchase") -> None:
         """Two browser tabs: two keys, one payment."""
         created = await self._order(story, "create", "/v1/payment_intents", self._purchase(story) | story.means())
         first, second = await asyncio.gather(
@@ -312,7 +314,7 @@ class Shop:
         )
         await self._refund(story, first or second)
 
-    async def _pays_as_of_old(self, story: "_Story") -> None:
+    async def _pays_as_of_old(self, story: "_Purchase") -> None:
         capture = story.chance.random() < 0.7
         source = {"amount": story.amount, "currency": story.currency, "source": "tok_visa", "capture": capture}
         charge = await self._order(story, "charge", "/v1/charges", source | {"metadata": {"story": story.name}})
@@ -322,13 +324,13 @@ class Shop:
             charge = await self._order(story, "capture", f"/v1/charges/{charge['id']}/capture", {})
         await self._refund(story, charge)
 
-    async def _pays_out(self, story: "_Story") -> None:
+    async def _pays_out(self, story: "_Purchase") -> None:
         """Money that is available at once goes out again, in parts that together want more; some are called back."""
         bank = {"object": "bank_account", "country": "DE", "currency": story.currency, "account_number": IBAN}
         path = f"/v1/accounts/{self._account}/external_accounts"
         key = f"{self._seed}-account-{story.currency}"
         account = Order(story=story.name, what="account", path=path, params={"external_account": bank}, key=key)
-        if await self.until_answered(account, story.chance) is None:
+        if await self.send_until_answered(account, story.chance) is None:
             return
         paid = await self._pay(story, payment_method="pm_card_bypassPending")
         if paid is None or paid["status"] != "succeeded" or self._closing:
@@ -336,7 +338,7 @@ class Shop:
         part = max(3, story.amount * story.chance.choice((2, 4)) // 5)
         await asyncio.gather(*(self._pay_out(story, part) for _ in range(story.chance.choice((1, 2, 3)))))
 
-    async def _pay_out(self, story: "_Story", amount: int) -> None:
+    async def _pay_out(self, story: "_Purchase", amount: int) -> None:
         chance = random.Random(story.chance.random())
         params = {"amount": amount, "currency": story.currency, "metadata": {"story": story.name}}
         made = await self._order(story, "payout", "/v1/payouts", params)
@@ -345,7 +347,7 @@ class Shop:
             if not self._closing:
                 await self._order(story, "cancel payout", f"/v1/payouts/{made['id']}/cancel", {})
 
-    async def _pays_a_customer(self, story: "_Story") -> None:
+    async def _pays_a_customer(self, story: "_Purchase") -> None:
         """By the dialect of disbursements, which needs no balance."""
         person = {"customer_id": f"C{story.name.replace('-', 'n'):0>8}", "email": "anna@example.org"}
         known = await self._order(story, "customer", f"{DISBURSEMENTS}customer", person)
@@ -354,7 +356,7 @@ class Shop:
         money = {"amount": story.chance.choice((1, 24, 500)), "currency": story.currency.upper()}
         await self._order(story, "disburse", f"{DISBURSEMENTS}payment", person | money)
 
-    async def _sells_the_last_ones(self, story: "_Story") -> None:
+    async def _sells_the_last_ones(self, story: "_Purchase") -> None:
         """A few items, and more orders for them than there are, all at once; some go where no courier does."""
         chance, product = story.chance, f"book-{story.name}"
         stock = {"name": "Book", "type": "book", "currency": story.currency, "price": 1}
@@ -367,7 +369,7 @@ class Shop:
             key=f"{story.name}-stock",
             method="PUT",
         )
-        if await self.until_answered(put, chance) is None or self._closing:
+        if await self.send_until_answered(put, chance) is None or self._closing:
             return
         wanted = []
         for number in range(chance.randint(1, 3)):
@@ -389,13 +391,13 @@ class Shop:
             wanted += [order] * chance.choice((1, 1, 2))
         await asyncio.gather(*(self._order(story, "order", "/orders", order) for order in wanted))
 
-    async def _pay(self, story: "_Story", **more: str) -> dict[str, Any] | None:
+    async def _pay(self, story: "_Purchase", **more: str) -> dict[str, Any] | None:
         means = {} if "payment_method" in more else story.means()
         params = self._purchase(story) | means | {"confirm": True} | more
         return await self._order(story, "pay", "/v1/payment_intents", params)
 
     async def _then(
-        self, story: "_Story", payment: dict[str, Any] | None, what: str, params: dict[str, Any] | None = None
+        self, story: "_Purchase", payment: dict[str, Any] | None, what: str, params: dict[str, Any] | None = None
     ) -> dict[str, Any] | None:
         """The next thing to do with `payment`, where there is one and the shop is still open."""
         if payment is None or self._closing:
@@ -403,7 +405,7 @@ class Shop:
         path = f"/v1/payment_intents/{payment['id']}"
         return await self._order(story, what, path if what == "update" else f"{path}/{what}", params or {})
 
-    async def _refund(self, story: "_Story", paid: dict[str, Any] | None) -> None:
+    async def _refund(self, story: "_Purchase", paid: dict[str, Any] | None) -> None:
         """Give some of the money back: several refunds at once, which together may want more than there is."""
         if paid is None or paid["status"] != "succeeded" or self._closing:
             return
@@ -424,16 +426,16 @@ class Shop:
         of = {"payment_intent" if paid["object"] == "payment_intent" else "charge": paid["id"]}
         await asyncio.gather(*(self._order(story, "refund", "/v1/refunds", of | amount) for amount in wanted))
 
-    def _purchase(self, story: "_Story") -> dict[str, Any]:
+    def _purchase(self, story: "_Purchase") -> dict[str, Any]:
         return {"amount": story.amount, "currency": story.currency, "metadata": {"story": story.name}}
 
-    def _part(self, story: "_Story", payment: dict[str, Any]) -> dict[str, Any]:
+    def _part(self, story: "_Purchase", payment: dict[str, Any]) -> dict[str, Any]:
         if story.chance.random() < 0.5:
             return {}
         return {"amount_to_capture": story.chance.randint(100, payment["amount_capturable"])}
 
 
-class _Story:
+class _Purchase:
     """One shopper, and the chance that decides for them."""
 
     def __init__(self, name: str, chance: random.Random) -> None:
@@ -451,7 +453,7 @@ class _Story:
 
 
 def _refusal(document: dict[str, Any]) -> dict[str, Any]:
-    """The error object; the door of disbursements has it without a cover."""
+    """The error object; the disbursements dialect sends it without an envelope."""
     found: dict[str, Any] = document.get("error", document)
     return found
 

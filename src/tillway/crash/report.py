@@ -1,4 +1,4 @@
-"""What is known about a violation, as a person can read it: the shopper's orders, the deaths, and the bank's lines."""
+"""Explains a violation to a person: the shopper's orders, the kills, and the lines of the bank's journal."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,19 +10,19 @@ import msgspec
 from tillway.crash.reconcile import SCOPE_LENGTH, Violation
 
 LINES_MAX = 120
-"""Longest story, in lines."""
+"""The longest explanation, in lines."""
 
 _IDS = re.compile(r"\b(?:pi|ch|re|att)_([0-9A-Za-z]{15,})\b")
 
 
 def explain(violation: Violation, clients: Path, journal: Path, deaths: Sequence[tuple[float, str]]) -> list[str]:
-    """The lines of the story, by time; what the bank did stands behind them, for its journal has no times."""
+    """Return the lines about a violation by time. The bank's lines follow them, because its journal has no times."""
     told = [msgspec.json.decode(line) for line in _lines_about(clients, violation.about)]
     names = {line["story"] for line in told} | {about for about in violation.about if re.fullmatch(r"\d+-\d+", about)}
     if not names:
         return []
     whole = [line for line in map(msgspec.json.decode, _whole_lines(clients)) if line["story"] in names]
-    events = [(line["at"], _said(line)) for line in whole]
+    events = [(line["at"], _describe_reply(line)) for line in whole]
     if events:
         first, last = events[0][0], events[-1][0]
         events += [(at, f"        *** {what} dies") for at, what in deaths if first <= at <= last]
@@ -33,7 +33,7 @@ def explain(violation: Violation, clients: Path, journal: Path, deaths: Sequence
         if _concerns(msgspec.json.decode(line), suffixes)
     ]
     lines = [f"{at:9.3f}  {what}" for at, what in sorted(events, key=lambda event: event[0])]
-    return [*_shortened(lines), *_shortened(effects)]
+    return [*_shorten(lines), *_shorten(effects)]
 
 
 def _lines_about(clients: Path, about: Iterable[str]) -> list[bytes]:
@@ -50,7 +50,7 @@ def _concerns(line: dict[str, Any], suffixes: set[str]) -> bool:
     return any((line.get(name) or "")[SCOPE_LENGTH:] in suffixes for name in ("reference", "parent"))
 
 
-def _said(line: dict[str, Any]) -> str:
+def _describe_reply(line: dict[str, Any]) -> str:
     asked = f"{line['story']} {line['what']} {line['path']} under {line['key']}"
     if line["status"] == 0:
         return f"{asked}: {line['why']}"
@@ -64,7 +64,7 @@ def _said(line: dict[str, Any]) -> str:
     return f"{asked}: {line['status']} {state}{again}"
 
 
-def _shortened(lines: list[str]) -> list[str]:
+def _shorten(lines: list[str]) -> list[str]:
     if len(lines) <= LINES_MAX:
         return lines
     half = LINES_MAX // 2

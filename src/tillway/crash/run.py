@@ -38,7 +38,7 @@ from tillway.crash.hook import EVENTS, Hook
 from tillway.crash.processes import Daemon, EndedAlone, Launcher
 from tillway.crash.reconcile import Document, Performed, Platform, Violation, read_journal, reconcile
 from tillway.crash.report import explain
-from tillway.crash.stores import Place, StoreName, StoreUnderTest, Victim, changed, store_under_test
+from tillway.crash.stores import Place, StoreName, StoreUnderTest, Victim, modified_ns, store_under_test
 from tillway.domain.account import Scope
 from tillway.engine.clock import Clock
 from tillway.simulation.audit_check import audit_damage
@@ -194,7 +194,7 @@ class Stage(msgspec.Struct, kw_only=True):
     account: str
     session: aiohttp.ClientSession
     journal: Path
-    doors: "itertools.cycle[str]"
+    urls_in_turn: "itertools.cycle[str]"
     """The servers' URLs, one after the other: whoever is asked, the answer is the same."""
 
     @property
@@ -236,14 +236,14 @@ async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
     directory.mkdir(parents=True)
     store = await asyncio.to_thread(store_under_test, plan.store, directory)
     try:
-        async with _staged(plan, store, directory, began) as stage:
+        async with _open_stage(plan, store, directory, began) as stage:
             yield stage
     finally:
         await asyncio.to_thread(store.close)
 
 
 @asynccontextmanager
-async def _staged(plan: Plan, store: StoreUnderTest, directory: Path, began: float) -> AsyncIterator[Stage]:
+async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began: float) -> AsyncIterator[Stage]:
     bank_port, *ports = _free_ports(1 + len(store.places))
     data = [directory / place.name for place in store.places]
     account, secret_key = _install(data[0], store.arguments(data[0]), bank_port)
@@ -276,7 +276,7 @@ async def _staged(plan: Plan, store: StoreUnderTest, directory: Path, began: flo
             account=account,
             session=session,
             journal=directory / JOURNAL,
-            doors=itertools.cycle(urls),
+            urls_in_turn=itertools.cycle(urls),
         )
     finally:
         await shop.close()
@@ -361,7 +361,7 @@ async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random,
         await stage.start_server(site)
     await stage.ready()
     async with stage.session.post(
-        next(stage.doors) + "/v1/webhook_endpoints",
+        next(stage.urls_in_turn) + "/v1/webhook_endpoints",
         data=[("url", stage.hook.url), *(("enabled_events[]", type) for type in EVENTS)],
     ) as answer:
         assert answer.status == 200, await answer.text()
@@ -426,9 +426,9 @@ async def _strike(
             alone = chance.random() < 0.7
             killed = [] if alone else [site.server.kill() for site in stage.sites]
             died("the database" if alone else "the database with everything")
-            await asyncio.gather(stage.store.die(), *killed)
+            await asyncio.gather(stage.store.kill(), *killed)
             await asyncio.sleep(chance.choice(AWAY_SECONDS))
-            await stage.store.rise()
+            await stage.store.restart()
 
 
 async def _moment(point: Point, stage: Stage, chance: random.Random) -> None:
@@ -438,14 +438,16 @@ async def _moment(point: Point, stage: Stage, chance: random.Random) -> None:
         return
     await stage.ready()
     await asyncio.sleep(chance.uniform(0.05, 0.3))
-    written = stage.store.written if point == "while it writes" else lambda: changed(stage.journal)
+    written = stage.store.written if point == "while it writes" else lambda: modified_ns(stage.journal)
     if point == "any moment" or written() is None:
         await asyncio.sleep(min(chance.expovariate(8.0), WAIT_MAX_SECONDS))
     else:
-        await _until_written(written, chance.randint(1, 6 if point == "after an effect at the bank" else 12), chance)
+        await _wait_until_written(
+            written, chance.randint(1, 6 if point == "after an effect at the bank" else 12), chance
+        )
 
 
-async def _until_written(written: Callable[[], int | None], times: int, chance: random.Random) -> None:
+async def _wait_until_written(written: Callable[[], int | None], times: int, chance: random.Random) -> None:
     """Wait until something was written `times` times, and 0 to 4 ms more. It looks every half millisecond."""
     deadline = time.monotonic() + WAIT_MAX_SECONDS
     seen = written()
@@ -471,15 +473,16 @@ async def _come_to_rest(stage: Stage, report: Report) -> None:
     await stage.ready()
     restarted = time.monotonic()
     await asyncio.gather(
-        stage.shop.wind_up(within_seconds=SETTLE_SECONDS + 10), _settled(stage, report, restarted, SETTLE_SECONDS)
+        stage.shop.wind_up(within_seconds=SETTLE_SECONDS + 10),
+        _wait_until_settled(stage, report, restarted, SETTLE_SECONDS),
     )
 
 
-async def _settled(stage: Stage, report: Report, since: float, within_seconds: float) -> None:
+async def _wait_until_settled(stage: Stage, report: Report, since: float, within_seconds: float) -> None:
     """Note how long it takes until nothing is under way; what still is at the end of the time is a violation."""
     left: list[str] = []
     while time.monotonic() - since < within_seconds:
-        left = await _under_way(stage)
+        left = await _list_in_flight(stage)
         if not left:
             report.settled_after = max(report.settled_after, time.monotonic() - since)
             return
@@ -494,7 +497,7 @@ async def _settled(stage: Stage, report: Report, since: float, within_seconds: f
         )
 
 
-async def _under_way(stage: Stage) -> list[str]:
+async def _list_in_flight(stage: Stage) -> list[str]:
     document = await _get(stage, "/ops/v1/doubts", limit=PAGE)
     found = [f"{doubt['id']} of {doubt['subject']} is {doubt['state']}" for doubt in document["data"]]
     page = await _get(stage, "/v1/payment_intents/search", query="status:'processing'", limit=PAGE)
@@ -538,7 +541,7 @@ async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Rand
     finally:
         await store.close()
     for server in stage.servers:
-        report.violations += _unexpected(server.log)
+        report.violations += _find_unexpected(server.log)
     return bank
 
 
@@ -546,7 +549,7 @@ async def _ask_again(stage: Stage, report: Report, chance: random.Random, say: S
     """What was given up is ordered once more, and what was answered must be answered as before."""
     shop = stage.shop
     await shop.come_back(list(shop.given_up.values()), within_seconds=30)
-    await _settled(stage, report, time.monotonic(), SETTLE_SECONDS)
+    await _wait_until_settled(stage, report, time.monotonic(), SETTLE_SECONDS)
     answered: dict[str, Order] = {told.order.key: told.order for told in shop.told if told.final}
     again = chance.sample(sorted(answered), min(len(answered), REPLAYS_MAX))
     say(f"at rest after {report.settled_after:.1f} s; asking {len(again)} orders again, then the books are opened")
@@ -592,7 +595,7 @@ async def _inside(store: Store, stage: Stage) -> AsyncIterator[Violation]:
         yield Violation("the audit trail leads to what is there", torn)
 
 
-def _unexpected(log: Path) -> list[Violation]:
+def _find_unexpected(log: Path) -> list[Violation]:
     """The first exception that the server did not expect, if there was one."""
     text = log.read_text(errors="replace")
     place = text.find("Traceback (most recent call last)")
@@ -600,7 +603,7 @@ def _unexpected(log: Path) -> list[Violation]:
 
 
 async def _get(stage: Stage, path: str, **params: Any) -> Document:
-    async with stage.session.get(next(stage.doors) + path, params=params) as answer:
+    async with stage.session.get(next(stage.urls_in_turn) + path, params=params) as answer:
         document: Document = msgspec.json.decode(await answer.read())
         assert answer.status == 200, f"GET {path} was answered {answer.status}: {document}"
         return document

@@ -40,10 +40,10 @@ class StoreUnderTest(Protocol):
     def written(self) -> int | None:
         """What changes whenever the store writes its log; None where nobody can see it."""
 
-    async def die(self) -> None:
+    async def kill(self) -> None:
         """The database ends without warning, and everything that it has not flushed is gone."""
 
-    async def rise(self) -> None:
+    async def restart(self) -> None:
         """It starts again on what is left."""
 
     async def open(self) -> Store:
@@ -69,12 +69,12 @@ class SqliteUnderTest:
         return []
 
     def written(self) -> int | None:
-        return changed(self._log)
+        return modified_ns(self._log)
 
-    async def die(self) -> None:
+    async def kill(self) -> None:
         raise AssertionError("a file does not die")
 
-    async def rise(self) -> None:
+    async def restart(self) -> None:
         raise AssertionError("a file does not rise")
 
     async def open(self) -> Store:
@@ -122,13 +122,13 @@ class PostgresUnderTest:
     def written(self) -> int | None:
         if self._log is None:
             # One of them is written to for a while, and then the next.
-            self._log = max(self._logs.glob("0*"), key=changed, default=None)
-        return changed(self._log) if self._log is not None else None
+            self._log = max(self._logs.glob("0*"), key=modified_ns, default=None)
+        return modified_ns(self._log) if self._log is not None else None
 
-    async def die(self) -> None:
+    async def kill(self) -> None:
         await asyncio.to_thread(self._server.stop, signal.SIGQUIT)
 
-    async def rise(self) -> None:
+    async def restart(self) -> None:
         self._log = None
         await asyncio.to_thread(self._server.start)
 
@@ -171,10 +171,10 @@ class DynamoUnderTest:
     def written(self) -> int | None:
         return None
 
-    async def die(self) -> None:
+    async def kill(self) -> None:
         raise AssertionError("the emulator would forget everything")
 
-    async def rise(self) -> None:
+    async def restart(self) -> None:
         raise AssertionError("the emulator would forget everything")
 
     async def open(self) -> Store:
@@ -200,7 +200,7 @@ def store_under_test(store: StoreName, directory: Path) -> StoreUnderTest:
             return DynamoUnderTest(directory)
 
 
-def changed(file: Path) -> int:
+def modified_ns(file: Path) -> int:
     try:
         return os.stat(file).st_mtime_ns
     except FileNotFoundError:

@@ -80,7 +80,7 @@ class Payout(Record, frozen=True, kw_only=True):
     connector: str = ""
     bank_id: str | None = None
     payment_id: str | None = None
-    """What a disbursement is called at its own door: the instant at which it was asked for."""
+    """The id of a disbursement in its own contract: the instant of its request."""
     source_api: SourceApi = SourceApi.v1
 
 

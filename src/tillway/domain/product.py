@@ -1,6 +1,6 @@
 """Products and their stock: what can be ordered, what is held for orders under way, and what has been sold.
 
-An order takes its items through three doors: `reserve`, then `sell` or `release`. Each moves the product's version, so
+An order takes its items in two steps: `reserve`, then `sell` or `release`. Each moves the product's version, so
 of two orders that want the last item one finds it gone. Whatever orders do, the sum of the three counts stands.
 """
 

@@ -1,4 +1,4 @@
-"""The parts of a running platform, as its doors see them. `wiring.py` puts them together."""
+"""The parts of a running platform, as handlers and workers use them. `wiring.py` puts them together."""
 
 from typing import Any, Protocol
 

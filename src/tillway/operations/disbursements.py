@@ -30,7 +30,7 @@ async def create_customer(platform: Platform, caller: Caller, name: str, email: 
         changes = await customers.find_or_create(load, caller, name, at, email)
         customer = changes.result
         if customer.email is None:
-            # One who came by another door, with an order for instance, gets their address here.
+            # A customer made through another contract, with an order for instance, gets the address here.
             changes = domain.update(customer, {"email": email})
             customer = changes.result
         elif customer.email.lower() != email.lower():

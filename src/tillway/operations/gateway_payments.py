@@ -1,4 +1,4 @@
-"""Payments of the gateway's door: ordinary ones, made once from an id that was created before.
+"""Payments of the gateway dialect: ordinary payments, made once from an id that was created before.
 
 Who comes with the same id again never begins a second payment. They get what became of the first; while that is open,
 they wait for whoever is at it, or the provider is asked by our reference.

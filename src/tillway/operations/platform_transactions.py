@@ -1,4 +1,4 @@
-"""Payments of the online payment platform's door: ordinary ones, for a customer and under an id of its own."""
+"""Payments of the online platform dialect: ordinary payments, for a customer and under an id of their own."""
 
 import os
 from typing import Any

@@ -378,7 +378,7 @@ class Process:
         else:
             await asyncio.sleep(0)
 
-    # Its doors.
+    # Its entry points.
 
     def serve(self, asked: Asked, request: Request, answer: "asyncio.Future[Response | None]") -> None:
         self._carry_out(self._serve(asked, request, answer), answer)
