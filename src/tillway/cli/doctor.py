@@ -62,6 +62,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _key_file(settings)
     yield from _store(settings)
     yield from _clock(settings)
+    yield from _mark(settings)
     yield from _disk(settings)
     yield from _versions()
     yield from _limits()
@@ -181,6 +182,27 @@ def _clock(settings: Settings) -> Iterator[Finding]:
         yield Finding("clock", "fail", f"it shows {_date(now)}, and the database was written {_date(written)}", remedy)
     else:
         yield Finding("clock", "ok", _date(now))
+
+
+def _mark(settings: Settings) -> Iterator[Finding]:
+    """Compare the clock with the store's mark of time. A mark that lies ahead by more than the skew stops payments."""
+    from tillway.domain.time_mark import ACCEPTED_SLACK_US
+    from tillway.engine.ids import SKEW_SECONDS
+    from tillway.engine.time_mark import read_mark
+    from tillway.store.port import StoreUnfit, Unavailable
+
+    try:
+        mark = with_store(settings, read_mark)
+    except (StoreUnfit, Unavailable):
+        return  # The store's own findings say so.
+    if mark is None:
+        return
+    ahead = mark.mark_us / 1_000_000 - time.time()
+    if ahead > SKEW_SECONDS and mark.mark_us > mark.accepted_us + ACCEPTED_SLACK_US:
+        remedy = "Set the clock. Where it is right and a clock was wrong before: tillway clock accept"
+        yield Finding("mark of time", "fail", f"the newest records are {ahead:.0f} s ahead of the clock", remedy)
+    else:
+        yield Finding("mark of time", "ok", _date(mark.mark_us / 1_000_000))
 
 
 def _date(epoch_seconds: float) -> str:

@@ -7,6 +7,7 @@ from tillway.cli import (
     audit,
     backups,
     bank,
+    clock,
     connectors,
     demo,
     doctor,
@@ -40,6 +41,7 @@ app.command()(bank.bank)
 app.add_typer(vault.app, name="vault")
 app.add_typer(audit.app, name="audit")
 app.add_typer(reports.app, name="reports")
+app.add_typer(clock.app, name="clock")
 app.command()(backups.backup)
 app.command()(backups.restore)
 app.command()(backups.migrate)

@@ -15,12 +15,11 @@ from typing import Final
 import msgspec
 
 from tillway.domain.account import SYSTEM
-from tillway.domain.audit import AuditEntry
 from tillway.domain.time_mark import ACCEPTED_SLACK_US, MARK_ID, TimeMark
 from tillway.engine.clock import Clock
 from tillway.engine.ids import SKEW_SECONDS, base62
 from tillway.store.codec import decode, write_of
-from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Write
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +146,15 @@ async def read_mark(store: Store) -> TimeMark | None:
     return mark if isinstance(mark, TimeMark) else None
 
 
-async def accept_mark(store: Store, entry: AuditEntry) -> TimeMark | None:
+async def clock_above(store: Store) -> Clock:
+    """A clock for a command that writes to the store once: its ids lie above the mark."""
+    clock, mark = Clock(), await read_mark(store)
+    if mark is not None:
+        clock.raise_floor(mark.mark_us)
+    return clock
+
+
+async def accept_mark(store: Store, entry: Write) -> TimeMark | None:
     """Accept that the mark lies in the future, with `entry` in the audit trail. None where there is no mark.
 
     Raises `Conflict` where a server has just raised the mark: try again.
@@ -157,5 +164,5 @@ async def accept_mark(store: Store, entry: AuditEntry) -> TimeMark | None:
     if row is None or not isinstance(mark, TimeMark):
         return None
     accepted = msgspec.structs.replace(mark, accepted_us=mark.mark_us, acceptances=mark.acceptances + 1)
-    await store.commit([write_of(SYSTEM, accepted, row.version), write_of(SYSTEM, entry, ABSENT)])
+    await store.commit([write_of(SYSTEM, accepted, row.version), entry])
     return accepted

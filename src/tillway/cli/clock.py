@@ -1,0 +1,82 @@
+"""`tillway clock`: the store's mark of time, and accepting a clock that was corrected."""
+
+import time
+from typing import TYPE_CHECKING
+
+import typer
+
+from tillway.cli.installation import author, with_store
+from tillway.cli.terminal import AsJson, DataDir, StoreUrl, fail, settings_from, show
+
+if TYPE_CHECKING:
+    from tillway.cli.terminal import Document
+    from tillway.domain.time_mark import TimeMark
+    from tillway.store.port import Store
+
+app = typer.Typer(help="The clock: show, accept.", no_args_is_help=True)
+
+TRIES_MAX = 20
+
+
+@app.command("show")
+def show_clock(
+    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
+) -> None:
+    """Show the host's clock beside the store's mark, below which no new id lies."""
+    from tillway.engine.time_mark import read_mark
+
+    async def read(store: "Store") -> "Document":
+        return _document(await read_mark(store))
+
+    document = with_store(settings_from(context.params), read)
+    show(document, _text(document), as_json=as_json)
+
+
+@app.command()
+def accept(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+    """Accept the host's clock as right, although the store's mark lies in the future or the clock has jumped.
+
+    Ids go on from the mark; due times follow the clock. Running servers notice within seconds.
+    """
+    from tillway.domain.account import SYSTEM
+    from tillway.engine.audit.entries import entry_write
+    from tillway.engine.time_mark import accept_mark, clock_above, read_mark
+    from tillway.store.port import Conflict
+
+    async def work(store: "Store") -> "Document":
+        for _ in range(TRIES_MAX):
+            before = await read_mark(store)
+            if before is None:
+                raise fail("No server has run on this store yet, so there is no mark to accept.")
+            clock = await clock_above(store)
+            told = {"mark": before.mark_us / 1_000_000, "clock": time.time()}
+            try:
+                accepted = await accept_mark(
+                    store, entry_write(SYSTEM, author("clock accept"), clock.moment(), (), told)
+                )
+            except Conflict:
+                continue
+            return _document(accepted)
+        raise fail("The mark is being raised by servers all the time. Try again.")
+
+    document = with_store(settings_from(context.params), work)
+    show(document, f"accepted: {_text(document)}", as_json=as_json)
+
+
+def _document(mark: "TimeMark | None") -> "Document":
+    now = time.time()
+    ahead = round(mark.mark_us / 1_000_000 - now, 3) if mark is not None else None
+    return {
+        "clock": round(now, 3),
+        "mark": mark.mark_us / 1_000_000 if mark is not None else None,
+        "mark_ahead_seconds": ahead,
+        "accepted": mark is not None and mark.accepted_us > 0,
+    }
+
+
+def _text(document: "Document") -> str:
+    if document["mark"] is None:
+        return "no server has run on this store yet"
+    ahead = float(str(document["mark_ahead_seconds"]))
+    side = "ahead of" if ahead > 0 else "behind"
+    return f"the store's mark is {abs(ahead):.0f} s {side} the host's clock"
