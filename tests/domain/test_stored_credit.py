@@ -9,6 +9,7 @@ from scenarios import minor
 from tillway.domain import customer as customers
 from tillway.domain import payment_intent, refund, stored_credit
 from tillway.domain.charge import Charge
+from tillway.domain.commands import AdjustCredit, CreateRefund
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import Entry, Fee
 from tillway.domain.money import AMOUNT_MAX, minor_to_major
@@ -85,14 +86,15 @@ class CustomerCredit:
         match verb:
             case "give" | "take":
                 assert amount is not None
-                self.keep(stored_credit.adjust(self.customer, -amount if verb == "give" else amount, words[2], {}, AT))
+                moved = -amount if verb == "give" else amount
+                self.keep(stored_credit.adjust(self.customer, AdjustCredit(amount_minor=moved, currency=words[2]), AT))
             case "pay":
                 changes = self.pay(amount or 0, words[2])
                 if changes.refusal is not None:
                     return f"!{changes.refusal.code}"
             case "refund":
                 assert self.charge is not None
-                self.keep(refund.create(self.charge, amount, {}, AT, customer=self.customer))
+                self.keep(refund.create(self.charge, CreateRefund(amount_minor=amount), AT, customer=self.customer))
             case "delete":
                 self.keep(customers.delete(self.customer))
             case _:
@@ -206,10 +208,10 @@ def test_a_payment_that_takes_cards_alone_takes_no_credit() -> None:
 def test_there_is_an_end_to_credit() -> None:
     customer = Customer(id="cus_1", created=0, balance_minor=-(CREDIT_MAX - 1), currency="usd")
     with pytest.raises(Refused) as refused:
-        stored_credit.adjust(customer, -2, "usd", {}, AT)
+        stored_credit.adjust(customer, AdjustCredit(amount_minor=-2, currency="usd"), AT)
     assert refused.value.code == "amount_too_large"
     with pytest.raises(Refused):
-        stored_credit.adjust(customer, AMOUNT_MAX + 1, "usd", {}, AT)
+        stored_credit.adjust(customer, AdjustCredit(amount_minor=AMOUNT_MAX + 1, currency="usd"), AT)
 
 
 def test_a_way_to_pay_with_credit_is_nobodys() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tillway.domain.account import Scope
 from tillway.domain.attempt import Attempt
+from tillway.domain.commands import CreatePayout
 from tillway.domain.payout import Payout, Recipient
 from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
@@ -181,16 +182,20 @@ async def test_a_disbursement_needs_no_balance(app: InProcessApp) -> None:
     shop = await app.merchant()
     customer = (await app.ok(shop, "POST", "/v1/customers", {"email": "anna@example.org"}))["id"]
     caller = Caller.system(Scope(account=shop.account, mode="test"))
-    params = {"amount": 700, "currency": "eur", "metadata": {"week": "7"}}
+    command = CreatePayout(
+        amount_minor=700,
+        currency="eur",
+        source_api=SourceApi.disbursements,
+        funding="provider",
+        customer=customer,
+        metadata={"week": "7"},
+    )
     ids = {}
     for name in ("anna", "no_account", "returned"):
         done = await payouts.create(
             app.running.platform,
             caller,
-            params,
-            source_api=SourceApi.disbursements,
-            funding="provider",
-            customer=customer,
+            command,
             recipient=Recipient(type="email", email=f"{name}@example.com"),
         )
         assert isinstance(done.record, Payout) and done.record.status == "pending"

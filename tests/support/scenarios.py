@@ -16,6 +16,7 @@ from typing import Any
 from tillway.domain import payment_intent, refund
 from tillway.domain.attempt import Attempt
 from tillway.domain.charge import Charge
+from tillway.domain.commands import CreateRefund
 from tillway.domain.ledger import Entry, Fee
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent, Terms
@@ -96,7 +97,7 @@ class Machine:
                 return self.keep(payment_intent.cancel(self.payment, charge, "abandoned", at))
             case "refund":
                 amount = minor(words[0]) if words else None
-                return self.keep(refund.create(self.charge, amount, {}, at))
+                return self.keep(refund.create(self.charge, CreateRefund(amount_minor=amount), at))
             case "fail_refund":
                 owed = self.newest(Refund)
                 return self.keep(refund.fail(owed, self.charge, Declined(), at))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tillway.domain.commands import AdjustCredit, UpdateCreditMovement
 from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.http.lists import list_page
 from tillway.http.params import (
@@ -14,11 +15,11 @@ from tillway.http.params import (
     Text,
     Unsupported,
     list_params,
+    pick,
 )
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
 from tillway.operations import customers, stored_credit
-from tillway.operations.payment_intents import picked
 from tillway.store.codec import by_parent
 
 CREATE = Params(
@@ -37,15 +38,10 @@ LIST = list_params(created=Created(), invoice=Unsupported("invoices"))
 async def create(call: Call) -> Answer:
     """Give a customer credit (a negative amount), or take it back."""
     params = call.params
-    return await stored_credit.adjust(
-        call.platform,
-        call.caller,
-        call.id,
-        params["amount"],
-        params["currency"],
-        description=params.get("description"),
-        metadata=params.get("metadata"),
+    command = AdjustCredit(
+        amount_minor=params["amount"], currency=params["currency"], **pick(params, "description", "metadata")
     )
+    return await stored_credit.adjust(call.platform, call.caller, call.id, command)
 
 
 @route("GET", "/v1/customers/{customer}/balance_transactions", LIST, returns="list")
@@ -69,8 +65,8 @@ async def retrieve(call: Call) -> Answer:
 async def update(call: Call) -> Answer:
     """Change the description and metadata of a movement."""
     customer, id = call.ids
-    fields = picked(call.params, "description", "metadata")
-    return await stored_credit.update(call.platform, call.caller, customer, id, fields)
+    command = UpdateCreditMovement(**pick(call.params, "description", "metadata"))
+    return await stored_credit.update(call.platform, call.caller, customer, id, command)
 
 
 @shape(CustomerBalanceTransaction, object="customer_balance_transaction", expandable="customer")

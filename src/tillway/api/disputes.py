@@ -4,10 +4,10 @@ from typing import Any
 
 from tillway.domain import dispute as domain
 from tillway.domain.charge import Charge
+from tillway.domain.commands import RespondToDispute
 from tillway.domain.dispute import Dispute
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, Moment
-from tillway.domain.refusal import Refused
 from tillway.engine.core import Load
 from tillway.http.lists import list_page
 from tillway.http.params import (
@@ -22,10 +22,10 @@ from tillway.http.params import (
     Text,
     Unsupported,
     list_params,
+    pick,
 )
 from tillway.http.routes import Answer, Call, Page, route
 from tillway.http.shapes import View, render_record, shape
-from tillway.operations.payment_intents import picked
 from tillway.store.codec import by_parent
 
 EVIDENCE = (
@@ -101,14 +101,12 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/v1/disputes/{id}", UPDATE, returns="dispute")
 async def update(call: Call) -> Answer:
     """Stage evidence against a dispute, and submit it unless `submit` is false."""
+    fields = pick(call.params, "evidence", "intended_submission_method", "metadata", "submit")
+    command = RespondToDispute(**fields)
 
     async def work(load: Load, at: Moment) -> Changes[Dispute]:
         found = await load.get(Dispute, call.id)
-        fields = picked(call.params, "evidence", "intended_submission_method", "metadata")
-        submit = call.params.get("submit", "evidence" in fields)
-        if submit and not fields.get("evidence") and not found.evidence:
-            raise Refused("parameter_missing", "There is no evidence to submit. Send `evidence`.", param="evidence")
-        return domain.respond(found, await load.get(Charge, found.charge), fields, at, submit=submit)
+        return domain.respond(found, await load.get(Charge, found.charge), command, at)
 
     return await call.platform.engine.run(call.caller, work)
 

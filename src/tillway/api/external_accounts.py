@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from msgspec import UNSET
+
 from tillway.api.cards import card_object
 from tillway.domain.bank_account import TEST_ROUTING_NUMBER
+from tillway.domain.commands import CreateExternalAccount, UpdateExternalAccount
 from tillway.domain.external_account import DeletedAccount, ExternalAccount
 from tillway.domain.refusal import Refused
 from tillway.http.lists import list_page
@@ -23,6 +26,7 @@ from tillway.http.params import (
     Text,
     Unsupported,
     list_params,
+    pick,
 )
 from tillway.http.routes import Answer, Call, Page, route
 from tillway.http.shapes import View, shape
@@ -103,7 +107,10 @@ async def create(call: Call) -> Answer:
         _check(given)
         # Stripe accepts these two beside the account, and also within its card and bank account objects.
         params = {name: given[name] for name in ("metadata", "default_for_currency") if name in given} | params
-    return await external_accounts.create(call.platform, call.caller, given, params)
+    command = CreateExternalAccount(
+        account=given, metadata=params.get("metadata"), default=params.get("default_for_currency")
+    )
+    return await external_accounts.create(call.platform, call.caller, command)
 
 
 @route("GET", "/v1/accounts/{account}/external_accounts", LIST, returns="list")
@@ -135,7 +142,7 @@ async def update(call: Call) -> Answer:
     """Change an external account's holder and metadata, or make it the default of its currency."""
     account, id = call.ids
     external_accounts.refuse_other(call.caller, account)
-    return await external_accounts.update(call.platform, call.caller, id, call.params)
+    return await external_accounts.update(call.platform, call.caller, id, _read_update(call.params))
 
 
 @route("DELETE", "/v1/accounts/{account}/external_accounts/{id}", EXPAND_ONLY, returns="deleted_bank_account")
@@ -144,6 +151,15 @@ async def delete(call: Call) -> Answer:
     account, id = call.ids
     external_accounts.refuse_other(call.caller, account)
     return await external_accounts.delete(call.platform, call.caller, id)
+
+
+def _read_update(params: dict[str, Any]) -> UpdateExternalAccount:
+    return UpdateExternalAccount(
+        # A bank account calls its holder `account_holder_name`, a card `name`.
+        holder_name=params.get("name", params.get("account_holder_name", UNSET)),
+        holder_type=params.get("account_holder_type", UNSET),
+        **pick(params, "account_type", "default_for_currency", "metadata"),
+    )
 
 
 def _check(given: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tillway.domain.commands import CreatePayout, UpdatePayout
 from tillway.domain.payout import Payout
 from tillway.http.lists import list_page
 from tillway.http.params import (
@@ -17,6 +18,7 @@ from tillway.http.params import (
     Text,
     Unsupported,
     list_params,
+    pick,
 )
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
@@ -50,7 +52,14 @@ LIST = list_params(
 @route("POST", "/v1/payouts", CREATE, returns="payout")
 async def create(call: Call) -> Answer:
     """Pay out available balance to an external account."""
-    return await payouts.create(call.platform, call.caller, call.params)
+    params = call.params
+    command = CreatePayout(
+        amount_minor=params["amount"],
+        currency=params["currency"],
+        source_api=call.caller.source_api,
+        **pick(params, "destination", "method", "description", "statement_descriptor", "metadata"),
+    )
+    return await payouts.create(call.platform, call.caller, command)
 
 
 @route("GET", "/v1/payouts", LIST, returns="list")
@@ -83,7 +92,7 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/v1/payouts/{id}", UPDATE, returns="payout")
 async def update(call: Call) -> Answer:
     """Change a payout's metadata."""
-    return await payouts.update(call.platform, call.caller, call.id, call.params)
+    return await payouts.update(call.platform, call.caller, call.id, UpdatePayout(**pick(call.params, "metadata")))
 
 
 @route("POST", "/v1/payouts/{id}/cancel", EXPAND_ONLY, returns="payout")

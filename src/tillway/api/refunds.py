@@ -3,11 +3,9 @@
 from typing import Any
 
 from tillway.api.method_types import FORMS
-from tillway.domain import refund as domain
-from tillway.domain.record import Changes, Moment
+from tillway.domain.commands import CreateRefund, UpdateRefund
 from tillway.domain.refund import Refund
 from tillway.domain.source_api import SOURCE_API_NAMES
-from tillway.engine.core import Load
 from tillway.http.lists import list_page
 from tillway.http.params import (
     Amount,
@@ -21,11 +19,11 @@ from tillway.http.params import (
     Params,
     Unsupported,
     list_params,
+    pick,
 )
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
 from tillway.operations import refunds
-from tillway.operations.payment_intents import picked
 from tillway.store.codec import by_kind, by_parent
 
 _CONNECT = "Connect accounts"
@@ -56,13 +54,13 @@ EXPAND_ONLY = Params(expand=Expand())
 @route("POST", "/v1/refunds", CREATE, returns="refund")
 async def create(call: Call) -> Answer:
     """Refund a charge or a payment, in full or in part."""
-    return await refunds.create(call.platform, call.caller, call.params)
+    return await refunds.create(call.platform, call.caller, _read_create(call, call.params.get("charge")))
 
 
 @route("POST", "/v1/charges/{id}/refunds", ON_CHARGE, returns="refund")
 async def create_on_charge(call: Call) -> Answer:
     """Refund the charge in the path."""
-    return await refunds.create(call.platform, call.caller, {**call.params, "charge": call.id})
+    return await refunds.create(call.platform, call.caller, _read_create(call, call.id))
 
 
 @route("GET", "/v1/refunds", LIST, returns="list")
@@ -94,21 +92,26 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/v1/refunds/{id}", UPDATE, returns="refund")
 async def update(call: Call) -> Answer:
     """Change a refund's metadata."""
-
-    async def work(load: Load, at: Moment) -> Changes[Refund]:
-        return domain.update(await load.get(Refund, call.id), picked(call.params, "metadata"))
-
-    return await call.platform.engine.run(call.caller, work)
+    return await refunds.update(call.platform, call.caller, call.id, UpdateRefund(**pick(call.params, "metadata")))
 
 
 @route("POST", "/v1/refunds/{id}/cancel", EXPAND_ONLY, returns="refund")
 async def cancel(call: Call) -> Answer:
     """Cancel a refund that waits for the customer."""
+    return await refunds.cancel(call.platform, call.caller, call.id)
 
-    async def work(load: Load, at: Moment) -> Changes[Refund]:
-        return domain.cancel(await load.get(Refund, call.id))
 
-    return await call.platform.engine.run(call.caller, work)
+def _read_create(call: Call, charge: str | None) -> CreateRefund:
+    params = call.params
+    return CreateRefund(
+        charge=charge,
+        payment=params.get("payment_intent"),
+        amount_minor=params.get("amount"),
+        reason=params.get("reason"),
+        metadata=params.get("metadata"),
+        instructions_email=params.get("instructions_email"),
+        source_api=call.caller.source_api,
+    )
 
 
 @shape(

@@ -3,11 +3,12 @@
 from difflib import get_close_matches
 from typing import Any
 
+from tillway.domain.commands import CreateEndpoint, UpdateEndpoint
 from tillway.domain.event import NewEndpoint, WebhookEndpoint
 from tillway.domain.event_types import EVENT_TYPES, EVERYTHING
 from tillway.domain.refusal import Refused
 from tillway.http.lists import list_page
-from tillway.http.params import Array, Boolean, Enum, Expand, Metadata, Params, Text, Url, list_params
+from tillway.http.params import Array, Boolean, Enum, Expand, Metadata, Params, Text, Url, list_params, pick
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, render_record, shape
 from tillway.http.versions import check_version
@@ -68,7 +69,6 @@ UPDATE = Params(
     url=Url(),
 )
 EXPAND_ONLY = Params(expand=Expand())
-_KEPT = ("api_version", "description", "disabled", "enabled_events", "metadata", "url")
 
 
 @route("POST", "/v1/webhook_endpoints", CREATE, returns="webhook_endpoint")
@@ -80,7 +80,7 @@ async def create(call: Call) -> Answer:
             "Tillway does not support connect (Connect accounts). Leave it out of the request.",
             param="connect",
         )
-    return await call.platform.webhooks.create_endpoint(call.caller, _fields(call))
+    return await call.platform.webhooks.create_endpoint(call.caller, CreateEndpoint(**_fields(call.params)))
 
 
 @route("GET", "/v1/webhook_endpoints", list_params(), returns="list")
@@ -98,7 +98,7 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/v1/webhook_endpoints/{id}", UPDATE, returns="webhook_endpoint")
 async def update(call: Call) -> Answer:
     """Change a webhook endpoint, or switch it off or on with `disabled`."""
-    return await call.platform.webhooks.update_endpoint(call.caller, call.id, _fields(call))
+    return await call.platform.webhooks.update_endpoint(call.caller, call.id, UpdateEndpoint(**_fields(call.params)))
 
 
 @route("DELETE", "/v1/webhook_endpoints/{id}", returns="deleted_webhook_endpoint")
@@ -108,8 +108,11 @@ async def delete(call: Call) -> Answer:
     return {"id": call.id, "object": "webhook_endpoint", "deleted": True}
 
 
-def _fields(call: Call) -> dict[str, Any]:
-    return {name: call.params[name] for name in _KEPT if name in call.params}
+def _fields(params: dict[str, Any]) -> dict[str, Any]:
+    fields = pick(params, "api_version", "description", "disabled", "enabled_events", "metadata", "url")
+    if "enabled_events" in fields:
+        fields["enabled_events"] = tuple(fields["enabled_events"])
+    return fields
 
 
 @shape(WebhookEndpoint, object="webhook_endpoint")

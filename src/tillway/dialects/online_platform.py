@@ -9,6 +9,7 @@ from typing import Annotated, Any, assert_never
 import msgspec
 
 from tillway.domain.charge import Charge
+from tillway.domain.commands import CreateRefund
 from tillway.domain.credentials import Grant
 from tillway.domain.money import check_amount, major_to_minor, minor_to_major
 from tillway.domain.payment_intent import PaymentIntent
@@ -190,10 +191,11 @@ async def process_refund(call: Call) -> Answer:
     """Refund a payment, in full or in part."""
     load = call.platform.engine.load(call.caller.scope_key)
     payment = await platform_transactions.find(load, call.params["transactionId"], call.params["customerId"])
-    wanted: dict[str, Any] = {"payment_intent": payment.id}
+    amount_minor = None
     if call.params.get("amount") is not None:
-        wanted["amount"] = check_amount(major_to_minor(call.params["amount"], payment.currency))
-    return await refunds.create(call.platform, call.caller, wanted)
+        amount_minor = check_amount(major_to_minor(call.params["amount"], payment.currency))
+    command = CreateRefund(payment=payment.id, amount_minor=amount_minor, source_api=call.caller.source_api)
+    return await refunds.create(call.platform, call.caller, command)
 
 
 @route("POST", "/get-payment-details", DETAILS, returns="payment", dialect=PLATFORM, answer=Details)

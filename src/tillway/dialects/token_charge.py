@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from tillway.domain.charge import Charge
+from tillway.domain.commands import CreateRefund
 from tillway.domain.payment_method import Token
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
@@ -231,10 +232,8 @@ async def create_refund(call: Call) -> Answer:
     id = given.get("charge_id") or given.get("id")
     if id is None:
         raise Refused("parameter_missing", "Missing required param: charge_id.", param="charge_id")
-    wanted = {"charge": id}
-    if "amount" in given:
-        wanted["amount"] = given["amount"]
-    return await refunds.create(call.platform, call.caller, wanted)
+    command = CreateRefund(charge=id, amount_minor=given.get("amount"), source_api=call.caller.source_api)
+    return await refunds.create(call.platform, call.caller, command)
 
 
 @route("GET", "/charge/{id}", returns="charge", dialect=TOKEN_CHARGE, answer=Envelope[ChargeWithRefunds])

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from tillway.domain.charge import Charge
+from tillway.domain.commands import RespondToDispute
 from tillway.domain.ledger import Entry, balance_entry, transfer_entry
 from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import Refused
@@ -107,13 +108,16 @@ def open_dispute(
     )
 
 
-def respond(dispute: Dispute, charge: Charge, fields: dict[str, Any], at: Moment, *, submit: bool) -> Changes[Dispute]:
+def respond(dispute: Dispute, charge: Charge, command: RespondToDispute, at: Moment) -> Changes[Dispute]:
     """Stage evidence, or with `submit` send it to the bank. The test words decide the dispute at once."""
+    given = command.given()
+    submit = given.pop("submit", "evidence" in given)
+    if submit and not given.get("evidence") and not dispute.evidence:
+        raise Refused("parameter_missing", "There is no evidence to submit. Send `evidence`.", param="evidence")
     if dispute.status not in ("needs_response", "warning_needs_response"):
         raise Refused(
             "dispute_unexpected_state", f"This dispute can no longer be changed: its status is {dispute.status}."
         )
-    given = dict(fields)
     merged = {**dispute.evidence, **(given.pop("evidence", None) or {})}
     evidence = {name: value for name, value in merged.items() if value is not None}
     after = msgspec.structs.replace(changed(dispute, given), evidence=evidence)

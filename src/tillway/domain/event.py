@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
+from tillway.domain.commands import CreateEndpoint, UpdateEndpoint
 from tillway.domain.event_types import EVERYTHING
-from tillway.domain.record import NOTHING, Changes, Moment, Record, changed
+from tillway.domain.record import NOTHING, Changes, Moment, Record, changed, merged_metadata
 from tillway.domain.refusal import Refused
 
 ENDPOINTS_MAX = 16
@@ -101,22 +102,22 @@ class NoticeTask(Record, frozen=True, kw_only=True):
 
 
 def create_endpoint(
-    fields: dict[str, Any], existing: Sequence[WebhookEndpoint], at: Moment, *, secret: str
+    command: CreateEndpoint, existing: Sequence[WebhookEndpoint], at: Moment, *, secret: str
 ) -> Changes[NewEndpoint]:
-    """A new endpoint beside the `existing` ones, of which there may be ENDPOINTS_MAX in all."""
+    """Create an endpoint beside the `existing` ones. Refused where an account would have more than ENDPOINTS_MAX."""
     if len(existing) >= ENDPOINTS_MAX:
         raise Refused(
             "webhook_endpoint_limit", f"An account has at most {ENDPOINTS_MAX} webhook endpoints in each mode."
         )
-    endpoint = changed(
-        WebhookEndpoint(
-            id=at.new_id("we"),
-            created=at.created,
-            url=fields["url"],
-            secret=secret,
-            enabled_events=_check_types(fields["enabled_events"]),
-        ),
-        {name: value for name, value in fields.items() if name not in ("url", "enabled_events")},
+    endpoint = WebhookEndpoint(
+        id=at.new_id("we"),
+        created=at.created,
+        url=command.url,
+        secret=secret,
+        enabled_events=_check_types(command.enabled_events),
+        description=command.description,
+        metadata=merged_metadata({}, command.metadata),
+        api_version=command.api_version,
     )
     # One of the others is written again as it is: of two creations at once, the second then counts anew.
     return Changes(
@@ -125,8 +126,8 @@ def create_endpoint(
     )
 
 
-def update_endpoint(endpoint: WebhookEndpoint, fields: dict[str, Any]) -> Changes[WebhookEndpoint]:
-    given = dict(fields)
+def update_endpoint(endpoint: WebhookEndpoint, command: UpdateEndpoint) -> Changes[WebhookEndpoint]:
+    given = command.given()
     if "enabled_events" in given:
         given["enabled_events"] = _check_types(given["enabled_events"])
     after = changed(endpoint, given)

@@ -6,11 +6,11 @@ The number lies sealed in the vault; a record knows its last four characters and
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from tillway.domain.bank_account import iban_valid, routing_valid
+from tillway.domain.commands import UpdateExternalAccount
 from tillway.domain.payment_method import CardFacts
 from tillway.domain.payout import RecipientType
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
@@ -70,9 +70,11 @@ def create(
 
 
 def update(
-    account: ExternalAccount, others: Sequence[ExternalAccount], fields: dict[str, Any], *, default: bool | None
+    account: ExternalAccount, others: Sequence[ExternalAccount], command: UpdateExternalAccount
 ) -> Changes[ExternalAccount]:
     """Change the holder and the metadata, or make it the default; its number never changes."""
+    fields = command.given()
+    default = fields.pop("default_for_currency", None)
     if default is False and account.default_for_currency:
         raise Refused(
             "parameter_invalid_boolean",

@@ -11,14 +11,15 @@
 it needs no balance and shows in none.
 """
 
-from typing import Any, Literal, assert_never
+from typing import Literal, assert_never
 
 import msgspec
 
 from tillway.domain.attempt import BANK_DAYS_SECONDS, AskLater, Attempt, GiveUp, Retry, next_step
+from tillway.domain.commands import CreatePayout, UpdatePayout
 from tillway.domain.ledger import SECONDS_PER_DAY, Entry, EntryType, balance_entry, transfer_entry
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
-from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
+from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed, merged_metadata
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
 
@@ -118,24 +119,22 @@ def arrival_date(now: int, method: str) -> int:
 
 
 def create(
+    command: CreatePayout,
+    at: Moment,
     *,
-    amount_minor: int,
-    currency: str,
     recipient: Recipient,
+    destination: str | None,
     connector: str,
-    funding: Funding,
     available_minor: int,
     guard: PayoutGuard | None,
     delay_ms: int,
-    fields: dict[str, Any],
-    suffix: str,
-    at: Moment,
 ) -> Changes[Payout]:
-    """Take the money off the balance, and put the attempt down that is to send it `delay_ms` from now.
+    """Take the money off the balance, and put down the attempt that sends it `delay_ms` from now.
 
-    `available_minor` and `guard` are what the balance held and the guard as it stood before that was read; neither
-    counts where the money is the merchant's own at the provider.
+    `destination` is the external account of `recipient`, where there is one. `available_minor` is the balance, read
+    after `guard` was; neither counts where the money is the merchant's own at the provider.
     """
+    funding, amount_minor, currency = command.funding, command.amount_minor, command.currency
     if funding == "balance" and amount_minor > available_minor:
         raise Refused(
             "balance_insufficient",
@@ -144,21 +143,27 @@ def create(
             param="amount",
         )
     # From here the payout must be tried.
+    suffix = at.new_suffix()
     id = f"po_{suffix}"
-    payout = changed(
-        Payout(
-            id=id,
-            created=at.created,
-            amount_minor=amount_minor,
-            currency=currency,
-            recipient=recipient,
-            funding=funding,
-            attempt=f"att_{suffix}",
-            connector=connector,
-        ),
-        fields,
+    payout = Payout(
+        id=id,
+        created=at.created,
+        amount_minor=amount_minor,
+        currency=currency,
+        recipient=recipient,
+        funding=funding,
+        destination=destination,
+        customer=command.customer,
+        method=command.method,
+        arrival_date=arrival_date(at.now, command.method),
+        description=command.description,
+        statement_descriptor=command.statement_descriptor,
+        metadata=merged_metadata({}, command.metadata),
+        attempt=f"att_{suffix}",
+        connector=connector,
+        payment_id=command.payment_id,
+        source_api=command.source_api,
     )
-    payout = msgspec.structs.replace(payout, arrival_date=arrival_date(at.now, payout.method))
     taken = _movement_entry(payout, "payout", -amount_minor, "payouts", at)
     if funding == "balance":
         payout = msgspec.structs.replace(payout, entry=taken.id)
@@ -288,8 +293,8 @@ def cancel(payout: Payout, attempt: Attempt | None, at: Moment) -> Changes[Payou
     )
 
 
-def update(payout: Payout, fields: dict[str, Any]) -> Changes[Payout]:
-    after = changed(payout, fields)
+def update(payout: Payout, command: UpdatePayout) -> Changes[Payout]:
+    after = changed(payout, command.given())
     if after == payout:
         return Changes(result=payout)
     return Changes(result=after, records=(after,), events=_update_events(payout, after))

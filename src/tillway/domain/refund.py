@@ -1,17 +1,18 @@
 """Refunds: money on its way back. Never more than was captured, also when two race for it."""
 
-from typing import Any, Literal, assert_never
+from typing import Literal, assert_never
 
 import msgspec
 
 from tillway.domain import stored_credit
 from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, next_step
 from tillway.domain.charge import Charge
+from tillway.domain.commands import CreateRefund, UpdateRefund
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import balance_entry, transfer_entry
 from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
-from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
+from tillway.domain.record import Changes, EventDraft, Moment, Record, changed, merged_metadata
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
 
@@ -42,21 +43,21 @@ class Refund(Record, frozen=True, kw_only=True):
 
 def create(
     charge: Charge,
-    amount_minor: int | None,
-    fields: dict[str, Any],
+    command: CreateRefund,
     at: Moment,
     *,
     idem: str | None = None,
     customer: Customer | None = None,
 ) -> Changes[Refund]:
-    """Take `amount_minor` (None: all that is left) off the charge and off the balance, and start sending it back.
+    """Take the amount off the charge and off the balance, and start sending it back.
 
-    What was paid with the stored credit of `customer` is back there with this decision.
+    A charge that was paid with the stored credit of `customer` goes back there with this decision. Refused where the
+    charge has less than the amount left.
     """
-    amount = _refundable(charge, amount_minor)
+    amount = _refundable(charge, command.amount_minor)
     type = METHOD_TYPES[charge.method_type]
     if type.performed_by == "platform":
-        return _to_credit(charge, customer, amount, fields, at)
+        return _to_credit(charge, customer, amount, command, at)
     # From here the refund must be tried.
     suffix = at.new_suffix()
     entry = balance_entry(
@@ -82,22 +83,23 @@ def create(
         idem=idem,
         patience_seconds=type.patience_seconds,
     )
-    refund = changed(
-        Refund(
-            id=f"re_{suffix}",
-            created=at.created,
-            amount_minor=amount,
-            currency=charge.currency,
-            charge=charge.id,
-            payment=charge.payment,
-            customer=charge.customer,
-            method=charge.method,
-            method_type=charge.method_type,
-            entry=entry.id,
-            attempt=attempt.id,
-            connector=charge.connector,
-        ),
-        fields,
+    refund = Refund(
+        id=f"re_{suffix}",
+        created=at.created,
+        amount_minor=amount,
+        currency=charge.currency,
+        charge=charge.id,
+        payment=charge.payment,
+        reason=command.reason,
+        metadata=merged_metadata({}, command.metadata),
+        customer=charge.customer,
+        method=charge.method,
+        method_type=charge.method_type,
+        entry=entry.id,
+        attempt=attempt.id,
+        connector=charge.connector,
+        instructions_email=command.instructions_email,
+        source_api=command.source_api,
     )
     after = msgspec.structs.replace(charge, refunded_minor=charge.refunded_minor + amount, last_refund=refund.id)
     return Changes(
@@ -138,23 +140,24 @@ def _refundable(charge: Charge, amount_minor: int | None) -> int:
 
 
 def _to_credit(
-    charge: Charge, customer: Customer | None, amount_minor: int, fields: dict[str, Any], at: Moment
+    charge: Charge, customer: Customer | None, amount_minor: int, command: CreateRefund, at: Moment
 ) -> Changes[Refund]:
     assert customer is not None, "a charge that stored credit paid has its customer, or the stub that is left of them"
-    refund = changed(
-        Refund(
-            id=at.new_id("re"),
-            created=at.created,
-            amount_minor=amount_minor,
-            currency=charge.currency,
-            charge=charge.id,
-            payment=charge.payment,
-            status="succeeded",
-            customer=charge.customer,
-            method=charge.method,
-            method_type=charge.method_type,
-        ),
-        fields,
+    refund = Refund(
+        id=at.new_id("re"),
+        created=at.created,
+        amount_minor=amount_minor,
+        currency=charge.currency,
+        charge=charge.id,
+        payment=charge.payment,
+        status="succeeded",
+        reason=command.reason,
+        metadata=merged_metadata({}, command.metadata),
+        customer=charge.customer,
+        method=charge.method,
+        method_type=charge.method_type,
+        instructions_email=command.instructions_email,
+        source_api=command.source_api,
     )
     returned = stored_credit.return_to(customer, amount_minor, charge.currency, source=refund.id, at=at)
     after = msgspec.structs.replace(charge, refunded_minor=charge.refunded_minor + amount_minor, last_refund=refund.id)
@@ -255,8 +258,8 @@ def _failure_reason(outcome: Declined) -> str:
     return "declined" if outcome.code == "card_declined" else "unknown"
 
 
-def update(refund: Refund, fields: dict[str, Any]) -> Changes[Refund]:
-    after = changed(refund, fields)
+def update(refund: Refund, command: UpdateRefund) -> Changes[Refund]:
+    after = changed(refund, command.given())
     if after == refund:
         return Changes(result=refund)
     return Changes(

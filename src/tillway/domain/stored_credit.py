@@ -9,14 +9,15 @@ touches what the merchant is owed: whoever could fund credit from nothing, pay w
 would have made money.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from tillway.domain.commands import AdjustCredit, UpdateCreditMovement
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.ledger import transfer_entry
 from tillway.domain.money import AMOUNT_MAX
-from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
+from tillway.domain.record import Changes, EventDraft, Moment, Record, changed, merged_metadata
 from tillway.domain.refusal import Refused
 
 CREDIT_MAX = 99_999_999_999
@@ -42,13 +43,12 @@ class CustomerBalanceTransaction(Record, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
 
 
-def adjust(
-    customer: Customer, amount_minor: int, currency: str, fields: dict[str, Any], at: Moment
-) -> Changes[CustomerBalanceTransaction]:
+def adjust(customer: Customer, command: AdjustCredit, at: Moment) -> Changes[CustomerBalanceTransaction]:
     """Give credit (a negative amount) or take it back, as the merchant says. The result is the movement.
 
     Refused: no amount or more than AMOUNT_MAX, another currency than the customer's, more than there is.
     """
+    amount_minor, currency = command.amount_minor, command.currency
     must_exist(customer, "customer")
     check_currency_of(customer, currency)
     if amount_minor == 0:
@@ -62,7 +62,7 @@ def adjust(
             "customer's balance is never above zero here.",
             param="amount",
         )
-    return _move(customer, amount_minor, currency, "adjustment", at, fields=fields)
+    return _move(customer, amount_minor, currency, "adjustment", at, words=command)
 
 
 def covers(customer: Customer, amount_minor: int) -> bool:
@@ -104,9 +104,9 @@ def check_currency_of(customer: Customer, currency: str) -> None:
         )
 
 
-def update(movement: CustomerBalanceTransaction, fields: dict[str, Any]) -> Changes[CustomerBalanceTransaction]:
+def update(movement: CustomerBalanceTransaction, command: UpdateCreditMovement) -> Changes[CustomerBalanceTransaction]:
     """Words and metadata alone: the money of a movement stands."""
-    after = changed(movement, fields)
+    after = changed(movement, command.given())
     return Changes(result=after, records=(after,) if after != movement else ())
 
 
@@ -118,21 +118,20 @@ def _move(
     at: Moment,
     *,
     source: str | None = None,
-    fields: dict[str, Any] | None = None,
+    words: AdjustCredit | None = None,
 ) -> Changes[CustomerBalanceTransaction]:
     after = msgspec.structs.replace(customer, balance_minor=customer.balance_minor + amount_minor, currency=currency)
-    movement = changed(
-        CustomerBalanceTransaction(
-            id=at.new_id("cbtxn"),
-            created=at.created,
-            customer=customer.id,
-            amount_minor=amount_minor,
-            currency=currency,
-            ending_balance_minor=after.balance_minor,
-            type=kind,
-            source=source,
-        ),
-        fields or {},
+    movement = CustomerBalanceTransaction(
+        id=at.new_id("cbtxn"),
+        created=at.created,
+        customer=customer.id,
+        amount_minor=amount_minor,
+        currency=currency,
+        ending_balance_minor=after.balance_minor,
+        type=kind,
+        source=source,
+        description=words.description if words is not None else None,
+        metadata=merged_metadata({}, words.metadata) if words is not None else {},
     )
     spent = amount_minor > 0
     entry = transfer_entry(

@@ -836,6 +836,11 @@ class Created(Parameter):
         return {"anyOf": [self._bounds.schema(), self._time.schema()]}
 
 
+def pick(params: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return those of the named parameters that were sent."""
+    return {name: params[name] for name in names if name in params}
+
+
 class Params(Object):
     """The parameters of one route."""
 

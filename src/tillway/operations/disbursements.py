@@ -3,6 +3,7 @@
 from tillway.domain import customer as domain
 from tillway.domain import payout
 from tillway.domain.alias import Alias, alias_id, new_alias
+from tillway.domain.commands import CreatePayout
 from tillway.domain.customer import Customer
 from tillway.domain.disbursement import NamedCustomer, payment_id, recipient_of
 from tillway.domain.payout import Payout
@@ -63,23 +64,24 @@ async def create(
         customer = await find_customer(load, name)
         recipient = recipient_of(customer, email)
         alias = await _instant(load, customer, at)
-        changes = payout.create(
+        command = CreatePayout(
             amount_minor=amount_minor,
             currency=currency,
-            recipient=recipient,
-            connector=connection.name,
+            source_api=caller.source_api,
             funding="provider",
+            customer=customer.id,
+            metadata={"customer_id": name, "payment_id": alias},
+            payment_id=alias,
+        )
+        changes = payout.create(
+            command,
+            at,
+            recipient=recipient,
+            destination=None,
+            connector=connection.name,
             available_minor=0,
             guard=None,
             delay_ms=0,
-            fields={
-                "customer": customer.id,
-                "source_api": caller.source_api,
-                "metadata": {"customer_id": name, "payment_id": alias},
-                "payment_id": alias,
-            },
-            suffix=at.new_suffix(),
-            at=at,
         )
         taken = new_alias(_kind(customer), alias, changes.result.id, at)
         return changes.then(Changes(result=None, records=(taken,)))

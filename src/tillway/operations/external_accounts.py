@@ -3,18 +3,20 @@ defaults, nor none."""
 
 from typing import Any
 
+import msgspec
+
 from tillway.domain import external_account as domain
 from tillway.domain.account import SYSTEM, Account
+from tillway.domain.commands import CreateExternalAccount, UpdateExternalAccount
 from tillway.domain.external_account import ACCOUNTS_MAX, DeletedAccount, ExternalAccount
 from tillway.domain.payment_method import Token, redeem
 from tillway.domain.payout import PayoutGuard, guard_id, move_guard
-from tillway.domain.record import NO_CHANGES, Changes, Moment, changed
+from tillway.domain.record import NO_CHANGES, Changes, Moment, merged_metadata
 from tillway.domain.refusal import Refused
 from tillway.engine import recipients
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
-from tillway.operations.payment_intents import picked
 from tillway.store.codec import decode
 
 
@@ -31,40 +33,28 @@ async def accounts_of(load: Load) -> list[ExternalAccount]:
     return found
 
 
-async def create(
-    platform: Platform, caller: Caller, given: dict[str, Any] | str, params: dict[str, Any]
-) -> Done[ExternalAccount]:
-    """Keep an external account. `given` is a card's token, or a bank account, card or e-mail address itself."""
+async def create(platform: Platform, caller: Caller, command: CreateExternalAccount) -> Done[ExternalAccount]:
+    """Keep an external account."""
+    given = command.account
 
     async def work(load: Load, at: Moment) -> Changes[ExternalAccount]:
         account, made = await _build_account(platform, load, given, await _currency(platform, caller, given), at)
-        account = changed(account, picked(params, "metadata"))
+        account = msgspec.structs.replace(account, metadata=merged_metadata({}, command.metadata))
         guard = await load.maybe(PayoutGuard, guard_id(account.currency))
         others = await accounts_of(load)
-        kept = domain.create(account, others, default=params.get("default_for_currency"), at=at)
+        kept = domain.create(account, others, default=command.default, at=at)
         return made.then(kept).then(_with_guard(guard, account.currency, at))
 
     return await platform.engine.run(caller, work)
 
 
-async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[ExternalAccount]:
+async def update(platform: Platform, caller: Caller, id: str, command: UpdateExternalAccount) -> Done[ExternalAccount]:
     """Change the holder's name and type, the metadata, or which account is its currency's default."""
 
     async def work(load: Load, at: Moment) -> Changes[ExternalAccount]:
         account = await load.get(ExternalAccount, id, noun="external account")
         guard = await load.maybe(PayoutGuard, guard_id(account.currency))
-        fields = {
-            name: value
-            for given, name in (
-                ("account_holder_name", "holder_name"),
-                ("name", "holder_name"),
-                ("account_holder_type", "holder_type"),
-                ("account_type", "account_type"),
-                ("metadata", "metadata"),
-            )
-            for value in picked(params, given).values()
-        }
-        changes = domain.update(account, await accounts_of(load), fields, default=params.get("default_for_currency"))
+        changes = domain.update(account, await accounts_of(load), command)
         return changes.then(_with_guard(guard, account.currency, at)) if changes.records else changes
 
     return await platform.engine.run(caller, work)

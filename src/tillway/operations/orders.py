@@ -21,6 +21,7 @@ from tillway.domain import payment_intent, product, refund
 from tillway.domain.account import Scope, scope_of
 from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.charge import Charge
+from tillway.domain.commands import CreateRefund
 from tillway.domain.customer import Customer
 from tillway.domain.disbursement import NamedCustomer
 from tillway.domain.method_types import METHOD_TYPES
@@ -390,9 +391,9 @@ async def _give_back(
         case "succeeded":
             assert charge is not None, "a payment that succeeded has its charge"
             owner = await load.maybe(Customer, charge.customer)
-            words = {"metadata": {"order_id": order.order_id}, "source_api": order.source_api}
+            command = CreateRefund(metadata={"order_id": order.order_id}, source_api=order.source_api)
             try:
-                return refund.create(charge, None, words, at, customer=owner)
+                return refund.create(charge, command, at, customer=owner)
             except Refused as refused:
                 # Somebody has refunded it already, or the bank has taken it back: nothing of it is with the merchant.
                 if refused.code not in ("charge_already_refunded", "charge_disputed", "charge_not_refundable"):

@@ -1,13 +1,12 @@
 """Payouts: who gets the money, whether there is enough of it, and off it goes, in the background."""
 
-from typing import Any
-
 import msgspec
 
 from tillway.domain import payout
 from tillway.domain.attempt import Attempt
+from tillway.domain.commands import CreatePayout, UpdatePayout
 from tillway.domain.external_account import ExternalAccount, default_of
-from tillway.domain.payout import Funding, Payout, PayoutGuard, Recipient
+from tillway.domain.payout import Payout, PayoutGuard, Recipient
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
@@ -17,31 +16,18 @@ from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 from tillway.engine.recipients import seal, unseal
 from tillway.operations.external_accounts import accounts_of
-from tillway.operations.payment_intents import picked
-
-_FIELDS = ("description", "metadata", "method", "statement_descriptor")
 
 
 async def create(
-    platform: Platform,
-    caller: Caller,
-    params: dict[str, Any],
-    *,
-    source_api: SourceApi | None = None,
-    funding: Funding = "balance",
-    customer: str | None = None,
-    recipient: Recipient | None = None,
+    platform: Platform, caller: Caller, command: CreatePayout, *, recipient: Recipient | None = None
 ) -> Done[Payout]:
     """Commit a payout, its entry and the attempt that will send it. The answer is a pending payout, or a refusal.
 
-    `params` hold `amount` (minor units), `currency` and what `/v1/payouts` takes besides. `funding` is the merchant's
-    `balance`, which must be enough, or the merchant's own money at the `provider`. `recipient` is who gets it, by
-    e-mail; without one it goes to the external account `destination`, or to the currency's default. `source_api` is the
-    caller's unless it is given; what comes by `/v1` waits for `payout_delay_ms`, in which it can be cancelled.
+    `recipient` is who gets the money by e-mail; without one it goes to an external account. A payout of `/v1` waits for
+    `payout_delay_ms`, in which it can be cancelled.
     """
-    source_api = source_api or caller.source_api
-    delay_ms = platform.engine.settings.payout_delay_ms if source_api is SourceApi.v1 else 0
-    currency, amount_minor = params["currency"], params["amount"]
+    delay_ms = platform.engine.settings.payout_delay_ms if command.source_api is SourceApi.v1 else 0
+    currency = command.currency
     connection = await platform.connections.default(caller.scope)
     if "payout" not in connection.connector.capabilities.operations:
         raise Refused(
@@ -51,43 +37,39 @@ async def create(
     async def work(load: Load, at: Moment) -> Changes[Payout]:
         guard = await load.maybe(PayoutGuard, payout.guard_id(currency))
         available_minor = 0
-        if funding == "balance":
+        if command.funding == "balance":
             # Read after the guard: whatever was taken since then has moved it, and this commit conflicts.
             now = max(at.now, guard.latest if guard is not None else 0)
             available, _ = available_and_pending(await fold(platform.engine, load.scope_key), now)
             available_minor = available.get(currency, 0)
-        fields = picked(params, *_FIELDS) | {"customer": customer, "source_api": source_api}
-        to = recipient
+        to, destination = recipient, None
         sealed: tuple[Record, ...] = ()
         if to is None:
-            to, account, sealed = await _recipient_of_saved_account(platform, load, params, at)
-            fields["destination"] = account.id
+            to, account, sealed = await _recipient_of_saved_account(platform, load, command, at)
+            destination = account.id
         changes = payout.create(
-            amount_minor=amount_minor,
-            currency=currency,
+            command,
+            at,
             recipient=to,
+            destination=destination,
             connector=connection.name,
-            funding=funding,
             available_minor=available_minor,
             guard=guard,
             delay_ms=delay_ms,
-            fields=fields,
-            suffix=at.new_suffix(),
-            at=at,
         )
         return msgspec.structs.replace(changes, records=(*changes.records, *sealed))
 
-    if funding == "provider":
+    if command.funding == "provider":
         return await platform.engine.run(caller, work)
     async with platform.locks.at(f"{caller.scope_key}/{payout.guard_id(currency)}"):
         return await platform.engine.run(caller, work)
 
 
-async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Payout]:
+async def update(platform: Platform, caller: Caller, id: str, command: UpdatePayout) -> Done[Payout]:
     """Change a payout's metadata."""
 
     async def work(load: Load, at: Moment) -> Changes[Payout]:
-        return payout.update(await load.get(Payout, id), picked(params, "metadata"))
+        return payout.update(await load.get(Payout, id), command)
 
     return await platform.engine.run(caller, work)
 
@@ -115,14 +97,14 @@ async def reverse(platform: Platform, caller: Caller, id: str) -> Done[Payout]:
 
 
 async def _recipient_of_saved_account(
-    platform: Platform, load: Load, params: dict[str, Any], at: Moment
+    platform: Platform, load: Load, command: CreatePayout, at: Moment
 ) -> tuple[Recipient, ExternalAccount, tuple[Record, ...]]:
     """The recipient behind a saved account, and this payout's own sealed copy of the number: so it stays sendable when
     the account is deleted, and no number stays behind when it has settled."""
-    currency = params["currency"]
+    currency = command.currency
     account: ExternalAccount | None
-    if params.get("destination") is not None:
-        account = await load.get(ExternalAccount, params["destination"], "destination", "external account")
+    if command.destination is not None:
+        account = await load.get(ExternalAccount, command.destination, "destination", "external account")
         if account.currency != currency:
             raise Refused(
                 "parameter_invalid_string",
@@ -138,7 +120,7 @@ async def _recipient_of_saved_account(
                 f"/v1/accounts/{{your account}}/external_accounts.",
                 param="currency",
             )
-    if params.get("method") == "instant" and account.type != "card":
+    if command.method == "instant" and account.type != "card":
         raise Refused(
             "instant_payouts_unsupported",
             f"The external account {account.id} does not take instant payouts; a card does. Use method=standard.",

@@ -1,8 +1,7 @@
 """Stored credit: what a merchant gives and takes back."""
 
-from typing import Any
-
 from tillway.domain import stored_credit
+from tillway.domain.commands import AdjustCredit, UpdateCreditMovement
 from tillway.domain.customer import Customer
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
@@ -14,58 +13,24 @@ from tillway.operations.customers import existing
 
 
 async def adjust(
-    platform: Platform,
-    caller: Caller,
-    customer_id: str,
-    amount_minor: int,
-    currency: str,
-    *,
-    description: str | None = None,
-    metadata: dict[str, str | None] | None = None,
+    platform: Platform, caller: Caller, customer_id: str, command: AdjustCredit
 ) -> Done[CustomerBalanceTransaction]:
-    """Move a customer's credit by `amount_minor`: a negative amount gives credit, a positive one takes it back.
-
-    The caller is shown the movement. Refused as `domain/stored_credit.py` says.
-    """
+    """Move a customer's credit. The result is the movement. Refused as `domain/stored_credit.py` says."""
 
     async def work(load: Load, at: Moment) -> Changes[CustomerBalanceTransaction]:
-        customer = await existing(load, customer_id, "customer")
-        fields: dict[str, Any] = {"description": description, "metadata": metadata or {}}
-        return stored_credit.adjust(customer, amount_minor, currency, fields, at)
+        return stored_credit.adjust(await existing(load, customer_id, "customer"), command, at)
 
     return await platform.engine.run(caller, work)
 
 
-async def set_to(
-    platform: Platform,
-    caller: Caller,
-    customer_id: str,
-    credit_minor: int,
-    currency: str,
-    *,
-    description: str | None = None,
-) -> Done[Customer]:
-    """Bring a customer's credit to `credit_minor`, by one adjustment where it is not there already.
-
-    The caller is shown the customer. Refused as `domain/stored_credit.py` says.
-    """
-
-    async def work(load: Load, at: Moment) -> Changes[Customer]:
-        customer = await existing(load, customer_id, "customer")
-        return set_in(customer, credit_minor, currency, at, description=description)
-
-    return await platform.engine.run(caller, work)
-
-
-def set_in(
-    customer: Customer, credit_minor: int, currency: str, at: Moment, *, description: str | None = None
-) -> Changes[Customer]:
-    """The changes of `set_to`, for a commit that does more than that. The result is the customer."""
+def set_in(customer: Customer, credit_minor: int, currency: str, at: Moment) -> Changes[Customer]:
+    """Bring a customer's credit to `credit_minor`, by one adjustment where it is not there already. The result is the
+    customer. Refused as `domain/stored_credit.py` says."""
     stored_credit.check_currency_of(customer, currency)
     amount_minor = -credit_minor - customer.balance_minor
     if amount_minor == 0:
         return Changes(result=customer)
-    changes = stored_credit.adjust(customer, amount_minor, currency, {"description": description}, at)
+    changes = stored_credit.adjust(customer, AdjustCredit(amount_minor=amount_minor, currency=currency), at)
     after = next(record for record in changes.records if isinstance(record, Customer))
     return changes.then(Changes(result=after))
 
@@ -80,9 +45,9 @@ async def movement(load: Load, customer: str, id: str) -> CustomerBalanceTransac
 
 
 async def update(
-    platform: Platform, caller: Caller, customer: str, id: str, fields: dict[str, Any]
+    platform: Platform, caller: Caller, customer: str, id: str, command: UpdateCreditMovement
 ) -> Done[CustomerBalanceTransaction]:
     async def work(load: Load, at: Moment) -> Changes[CustomerBalanceTransaction]:
-        return stored_credit.update(await movement(load, customer, id), fields)
+        return stored_credit.update(await movement(load, customer, id), command)
 
     return await platform.engine.run(caller, work)

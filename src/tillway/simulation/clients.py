@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
+from tillway.domain.commands import CreatePayout
 from tillway.domain.method_types import METHOD_TYPES
+from tillway.domain.source_api import SourceApi
 from tillway.http.messages import Request, Response
 from tillway.simulation.world import Answer, Asked, Merchant, World
 
@@ -365,11 +367,17 @@ class Treasurer(Client):
         """Ask once: this call takes no Idempotency-Key, so a client cannot know whether to repeat it."""
         self.asked += 1
         amount = self.random.choice((1, 24, 500, 3000))
-        params = {"amount": amount, "currency": self.currency, "metadata": {"request": f"{self.name}.{self.asked}"}}
+        command = CreatePayout(
+            amount_minor=amount,
+            currency=self.currency,
+            source_api=SourceApi.disbursements,
+            funding="provider",
+            metadata={"request": f"{self.name}.{self.asked}"},
+        )
         done: asyncio.Future[None] = self.world.loop.create_future()
         process = await self.world.reachable()
         self.world.tell(f"{self.name}.{self.asked}", f"-> {process.name} pays a customer {amount}")
-        process.disburse(self.merchant.scope, params, self.random.choice(ADDRESSES), done)
+        process.disburse(self.merchant.scope, command, self.random.choice(ADDRESSES), done)
         await done
 
 

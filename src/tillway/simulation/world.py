@@ -25,12 +25,12 @@ from tillway.connectors.port import (
 from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, Account, Scope
 from tillway.domain.api_key import ApiKey, key_id
 from tillway.domain.cards import Secret
+from tillway.domain.commands import CreatePayout
 from tillway.domain.credentials import Grant
 from tillway.domain.idempotency import record_id
 from tillway.domain.order import Order
 from tillway.domain.payout import Recipient
 from tillway.domain.refusal import Refused
-from tillway.domain.source_api import SourceApi
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
 from tillway.engine.caller import Caller, Settings
@@ -383,9 +383,9 @@ class Process:
     def serve(self, asked: Asked, request: Request, answer: "asyncio.Future[Response | None]") -> None:
         self._carry_out(self._serve(asked, request, answer), answer)
 
-    def disburse(self, scope: Scope, params: dict[str, Any], email: str, done: "asyncio.Future[None]") -> None:
+    def disburse(self, scope: Scope, command: CreatePayout, email: str, done: "asyncio.Future[None]") -> None:
         """Pay a customer from the merchant's own money at the bank, as a dialect does."""
-        self._carry_out(self._disburse(scope, params, email, done), done)
+        self._carry_out(self._disburse(scope, command, email, done), done)
 
     def hear(self, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
         self._carry_out(self._hear(body, heard), heard)
@@ -407,17 +407,10 @@ class Process:
             return
         self._answered(answer, response)
 
-    async def _disburse(self, scope: Scope, params: dict[str, Any], email: str, done: "asyncio.Future[None]") -> None:
+    async def _disburse(self, scope: Scope, command: CreatePayout, email: str, done: "asyncio.Future[None]") -> None:
         to = Recipient(type="email", email=email)
         try:
-            await payouts.create(
-                self.platform,
-                Caller.system(scope),
-                params,
-                source_api=SourceApi.disbursements,
-                funding="provider",
-                recipient=to,
-            )
+            await payouts.create(self.platform, Caller.system(scope), command, recipient=to)
         except Refused as refused:
             if refused.code not in TRANSIENT:
                 raise

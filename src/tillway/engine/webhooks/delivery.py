@@ -13,10 +13,12 @@ import aiohttp
 import msgspec
 import yarl
 from aiohttp.abc import AbstractResolver
+from msgspec import UNSET
 
 from tillway import __version__
 from tillway.domain import event as domain
 from tillway.domain.account import Mode, Scope, scope_of
+from tillway.domain.commands import CreateEndpoint, UpdateEndpoint
 from tillway.domain.event import Delivery, Event, EventReading, NewEndpoint, WebhookEndpoint
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Result
 from tillway.domain.refusal import Refused
@@ -75,21 +77,21 @@ class Webhooks:
 
     # Endpoints.
 
-    async def create_endpoint(self, caller: Caller, fields: dict[str, object]) -> Done[NewEndpoint]:
-        await self._check_url(caller.scope, str(fields["url"]))
+    async def create_endpoint(self, caller: Caller, command: CreateEndpoint) -> Done[NewEndpoint]:
+        await self._check_url(caller.scope, command.url)
         secret = new_secret()
 
         async def work(load: Load, at: Moment) -> Changes[NewEndpoint]:
-            return domain.create_endpoint(fields, await self._endpoints(load), at, secret=secret)
+            return domain.create_endpoint(command, await self._endpoints(load), at, secret=secret)
 
         return await self._run_and_forget_endpoints(caller, work)
 
-    async def update_endpoint(self, caller: Caller, id: str, fields: dict[str, object]) -> Done[WebhookEndpoint]:
-        if "url" in fields:
-            await self._check_url(caller.scope, str(fields["url"]))
+    async def update_endpoint(self, caller: Caller, id: str, command: UpdateEndpoint) -> Done[WebhookEndpoint]:
+        if command.url is not UNSET:
+            await self._check_url(caller.scope, command.url)
 
         async def work(load: Load, at: Moment) -> Changes[WebhookEndpoint]:
-            return domain.update_endpoint(await load.get(WebhookEndpoint, id), fields)
+            return domain.update_endpoint(await load.get(WebhookEndpoint, id), command)
 
         return await self._run_and_forget_endpoints(caller, work)
 
