@@ -147,9 +147,12 @@ def by_source_api(scope: str, prefix: str, source_api: SourceApi) -> str:
     return by_term(scope, prefix, STORED_FIELD, source_api.value)
 
 
+_V1 = SourceApi.v1  # Python 3.11 takes 0.1 µs for an access through the enumeration.
+
+
 def _source_api_terms(scope: str, prefix: str, source_api: SourceApi) -> tuple[tuple[str, str], ...]:
     """Records made through `/v1` itself have no entry: they are the majority, and lists find them without one."""
-    return (("term", by_source_api(scope, prefix, source_api)),) if source_api is not SourceApi.v1 else ()
+    return (("term", by_source_api(scope, prefix, source_api)),) if source_api is not _V1 else ()
 
 
 def _metadata_terms(scope: str, prefix: str, metadata: dict[str, str]) -> tuple[tuple[str, str], ...]:
@@ -169,7 +172,7 @@ def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:
 
 def _charge(scope: str, charge: Charge) -> tuple[tuple[str, str], ...]:
     own: tuple[tuple[str, str], ...] = (("parent", by_parent(scope, "ch", charge.payment)),)
-    if charge.source_api is not SourceApi.v1 or charge.metadata:
+    if charge.source_api is not _V1 or charge.metadata:
         own = (*_metadata_terms(scope, "ch", charge.metadata), *_source_api_terms(scope, "ch", charge.source_api), *own)
     if charge.customer is None:
         return own
