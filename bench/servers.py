@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from bench.bare import Constant
+from tillway.crash.free_port import free_port
 
 READY_WITHIN_SECONDS = 30.0
 STOPPED_WITHIN_SECONDS = 60.0
@@ -97,13 +98,6 @@ def _await_port(name: str, process: subprocess.Popen[bytes], port: int, log: Pat
         except OSError:
             time.sleep(0.05)
     raise RuntimeError(f"{name} does not listen on port {port}; it said:\n{log.read_text()[-2000:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def install(data_dir: Path) -> Merchant:

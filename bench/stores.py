@@ -20,6 +20,7 @@ from bench import servers, units
 from bench.load import Pressed
 from bench.payment import payment
 from bench.servers import Merchant
+from tillway.crash.free_port import free_port
 from tillway.crash.postgres_server import USER, PostgresServer, fresh, own_server
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +104,7 @@ def _payments(name: str, database: PostgresServer, directory: Path, connections:
 
 @contextmanager
 def _serving(data_dir: Path, arguments: tuple[str, ...]) -> Iterator[int]:
-    port = servers.free_port()
+    port = free_port()
     unthrottled = [f"--throttle-{name}-{bound}" for name in ("test", "key") for bound in ("per-second", "burst")]
     command = [sys.executable, "-m", "tillway.cli.main", "serve", "--data-dir", str(data_dir), "--port", str(port)]
     command += [*arguments, *(word for flag in unthrottled for word in (flag, "1000000"))]

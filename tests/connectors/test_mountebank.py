@@ -4,6 +4,7 @@ Mountebank comes from npm into build/, once. Where there is neither a copy nor a
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -19,12 +20,12 @@ from typing import Any
 import httpx
 import pytest
 import stripe
-from bank_peers import free_port
 from tillway_server import TillwayServer, init, tillway_json
 
 from tillway.connectors.http_bank import HttpBank
 from tillway.connectors.port import Connector, Outcome, Transport
 from tillway.connectors.transport import SocketTransport
+from tillway.crash.free_port import free_port
 from tillway.domain.account import Scope
 from tillway.testing.connector_contract import Check, checks_for
 
@@ -90,8 +91,11 @@ class Imposter:
 def imposter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Imposter]:
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("mountebank needs node and npm, which are not here")
-    if not INSTALLED.exists():
-        _install()
+    INSTALLED.parent.mkdir(exist_ok=True)
+    with INSTALLED.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not INSTALLED.exists():
+            _install()
     running = Imposter(tmp_path_factory.mktemp("mountebank"))
     yield running
     running.stop()
@@ -113,8 +117,7 @@ def _install() -> None:
         )
         if done.returncode != 0:
             pytest.skip(f"npm could not fetch mountebank: {done.stderr.strip()[-300:]}")
-        with contextlib.suppress(OSError):
-            partial.rename(INSTALLED)  # Another worker may have been faster.
+        partial.rename(INSTALLED)
     except subprocess.TimeoutExpired:
         pytest.skip(f"npm did not fetch mountebank within {INSTALL_SECONDS} seconds")
     finally:

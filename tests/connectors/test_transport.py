@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from bank_peers import free_port
 
 from tillway.connectors.port import (
     BODY_MAX,
@@ -28,6 +27,7 @@ from tillway.connectors.port import (
     tell,
 )
 from tillway.connectors.transport import REQUESTS_MAX, SocketTransport, converse, listen
+from tillway.crash.free_port import free_port
 
 POST = Request("POST", "/v1/authorizations", {"reference": "r"}, {"idempotency-key": "r"})
 

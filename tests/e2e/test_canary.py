@@ -18,12 +18,12 @@ from typing import Any
 
 import httpx
 import pytest
-from bank_peers import free_port
 from bank_process import BankProcess
 from card_traces import cvc_traces, traces
 from tillway_server import TillwayServer, init, tillway, tillway_json
 
 from tillway.connectors.http_bank import signature
+from tillway.crash.free_port import free_port
 from tillway.domain.cards import luhn_valid
 
 SECRET = "the-bank-signs-with-this"

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import pytest
 import stripe
-from bank_peers import free_port
 from bank_process import BankProcess
 from tillway_server import TillwayServer, init, tillway, tillway_json
 
 from tillway.connectors.http_bank import signature
+from tillway.crash.free_port import free_port
 
 T = TypeVar("T")
 

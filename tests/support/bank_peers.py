@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from aiohttp import web
 from tillway.connectors.http_bank import HttpBank
 from tillway.connectors.port import Connector, Notice, Notices, Outcome, Pending, Succeeded, Transport
 from tillway.connectors.transport import SocketTransport
+from tillway.crash.free_port import free_port
 from tillway.sandbox import bank_server
 from tillway.sandbox.bank_server import BankServer
 from tillway.sandbox.faults import Faults
@@ -75,13 +75,6 @@ def read_at_once(conversation: Notices) -> list[Notice]:
     except StopIteration as end:
         return list(end.value)
     raise AssertionError(f"the connector asks {request!r} about a notice")
-
-
-def free_port() -> int:
-    """A port where nobody listens at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.asynccontextmanager

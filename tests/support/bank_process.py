@@ -13,6 +13,8 @@ from typing import Any
 
 from tillway_server import ENVIRONMENT
 
+from tillway.crash.free_port import free_port
+
 STOPPED_WITHIN_SECONDS = 20.0
 
 
@@ -22,7 +24,7 @@ class BankProcess:
     def __init__(self, journal: Path, *arguments: str) -> None:
         self.journal = journal
         self.arguments = arguments
-        self.port = 0
+        self.port = free_port()
         self.start()
 
     def start(self) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from bank_peers import free_port
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tillway_server import ENVIRONMENT
 
+from tillway.crash.free_port import free_port
 from tillway.engine.attempts import Connection
 from tillway.settings import Settings
 from tillway.telemetry.metrics import Metrics

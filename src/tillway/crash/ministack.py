@@ -7,7 +7,6 @@ names begin with that one, with the credentials of the environment, and leave th
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from unittest import SkipTest
+
+from tillway.crash.free_port import free_port
 
 VERSION = "1.5.33"
 INSTALLS_WITHIN_SECONDS = 240
@@ -44,9 +45,7 @@ class MiniStack:
 
     def __init__(self, python: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tillway-aws-"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),

@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
+
+from tillway.crash.free_port import free_port
 
 NAMED_BY = "TILLWAY_TEST_POSTGRES"
 STARTS_WITHIN_SECONDS = 30
@@ -53,7 +54,7 @@ class PostgresServer:
         self.programs = programs
         self.settings = settings
         self.folder = Path(tempfile.mkdtemp(prefix="tillway-pg-"))
-        self.port = _free_port()
+        self.port = free_port()
         self._owner = _owner()
         if self._owner is not None:
             os.chown(self.folder, self._owner.pw_uid, self._owner.pw_gid)
@@ -107,8 +108,9 @@ class PostgresServer:
         ready: list[str | Path] = [
             self.programs / "pg_isready",
             "-q",
+            # At its own socket: another program may have taken the port meanwhile.
             "-h",
-            "127.0.0.1",
+            self.folder,
             "-p",
             str(self.port),
             "-U",
@@ -170,9 +172,3 @@ def _owner() -> pwd.struct_passwd | None:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
     raise SkipTest("PostgreSQL does not run as root, and there is nobody else")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -19,7 +19,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ import aiohttp
 import msgspec
 
 from tillway.crash.clients import Order, Shop
+from tillway.crash.free_port import free_port
 from tillway.crash.hook import EVENTS, Hook
 from tillway.crash.processes import Daemon, EndedAlone, Launcher
 from tillway.crash.reconcile import Document, Performed, Platform, Violation, read_journal, reconcile
@@ -244,7 +244,7 @@ async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began: float) -> AsyncIterator[Stage]:
-    bank_port, *ports = _free_ports(1 + len(store.places))
+    bank_port, *ports = [free_port() for _ in range(1 + len(store.places))]
     data = [directory / place.name for place in store.places]
     account, secret_key = _install(data[0], store.arguments(data[0]), bank_port)
     for other in data[1:]:
@@ -306,17 +306,6 @@ def _tillway(*arguments: str) -> bytes:
     if done.returncode != 0:
         raise EndedAlone(f"tillway {' '.join(arguments[:2])} failed: {done.stderr.decode(errors='replace')}")
     return done.stdout
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 # The kills.
