@@ -91,7 +91,7 @@ class ExampleConnector:
         return Unknown(f"Example Pay answered {answer.status} to a question")
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
-        named = re.fullmatch(rb'\{"event":"([a-z0-9-]{1,80})"\}', body)
+        named = re.fullmatch(rb'\{"event":"([A-Za-z0-9_-]{1,80})"\}', body)
         if named is None:
             raise NoticeRejected("the body is not an event of Example Pay")
         return self._fetch(named[1].decode())

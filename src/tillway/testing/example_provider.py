@@ -48,8 +48,16 @@ class ExampleFarSide:
     def nowhere(self) -> Transport:
         return Nowhere()
 
-    async def notices(self, outcome: Outcome, count: int) -> list[tuple[Mapping[str, str], bytes]]:
+    async def notices(self, outcome: Outcome | None, count: int) -> list[tuple[Mapping[str, str], bytes]]:
         return [({}, msgspec.json.encode({"event": id})) for id in self._due[:count]]
+
+    def settle(self) -> None:
+        """Settle every pending operation, and owe a notice about each."""
+        for operation in list(self.bank.operations()):
+            for announcement in self.bank.forthcoming(operation):
+                if announcement.what == "settles":
+                    told, _ = self.bank.announce(announcement)
+                    self._tell(f"settled-{operation.reference}", {"type": "operation", **_shown(told)})
 
     # The provider.
 
