@@ -262,15 +262,17 @@ def _body(operation: Operation, details: bool) -> dict[str, Any]:
 
 def _details(operation: Operation) -> dict[str, Any]:
     """The optional member `details` of an authorization, without the parts that are not known."""
-    known: dict[str, Any] = {
-        "network_transaction_id": operation.network_transaction_id,
-        "email": operation.email,
-        "statement_descriptor": operation.statement_descriptor,
-        "return_url": operation.return_url,
-    }
-    known = {name: value for name, value in known.items() if value is not None}
+    known: dict[str, Any] = {}
     if operation.off_session:
         known["off_session"] = True
+    if operation.network_transaction_id is not None:
+        known["network_transaction_id"] = operation.network_transaction_id
+    if operation.email is not None:
+        known["email"] = operation.email
+    if operation.statement_descriptor is not None:
+        known["statement_descriptor"] = operation.statement_descriptor
+    if operation.return_url is not None:
+        known["return_url"] = operation.return_url
     if operation.billing_address is not None:
         parts = msgspec.structs.asdict(operation.billing_address)
         known["billing_address"] = {name: value for name, value in parts.items() if value is not None}
@@ -387,10 +389,13 @@ def _network_id(value: Any) -> str | None:
 def _checks(body: Mapping[str, Any]) -> Checks | None:
     """The results in the answer's optional member `checks`; a result that is no word of the contract is left out."""
     told = body.get("checks")
-    if not isinstance(told, dict):
+    if not isinstance(told, dict) or not told:
         return None
-    known = {name: told[name] for name in Checks.__struct_fields__ if told.get(name) in _RESULTS}
-    return Checks(**known) if known else None
+    try:
+        return msgspec.convert(told, Checks)
+    except msgspec.ValidationError:
+        known = {name: told[name] for name in Checks.__struct_fields__ if told.get(name) in _RESULTS}
+        return Checks(**known) if known else None
 
 
 _RESULTS = ("pass", "fail", "unavailable", "unchecked")

@@ -259,12 +259,12 @@ def with_checks(card: CardFacts | None, checks: Checks | None) -> CardFacts | No
     """The card with the results that a provider told; a result that it did not tell stays as it was."""
     if card is None or checks is None:
         return card
-    cvc, line1, postal_code = checks.cvc, checks.address_line1, checks.postal_code
-    before = (card.cvc_check, card.address_line1_check, card.postal_code_check)
-    after = (cvc or before[0], line1 or before[1], postal_code or before[2])
-    if after == before:
+    cvc = checks.cvc or card.cvc_check
+    line1 = checks.address_line1 or card.address_line1_check
+    postal_code = checks.postal_code or card.postal_code_check
+    if cvc == card.cvc_check and line1 == card.address_line1_check and postal_code == card.postal_code_check:
         return card
-    return msgspec.structs.replace(card, cvc_check=after[0], address_line1_check=after[1], postal_code_check=after[2])
+    return msgspec.structs.replace(card, cvc_check=cvc, address_line1_check=line1, postal_code_check=postal_code)
 
 
 def without_cvc(method: PaymentMethod) -> Changes[PaymentMethod]:

@@ -16,7 +16,6 @@ import msgspec
 
 from tillway.connectors.port import (
     ActionRequired,
-    BankAccountData,
     CardData,
     Connector,
     Conversation,
@@ -258,56 +257,61 @@ class Attempts:
 
     async def _operation(self, scope: Scope, attempt: Attempt, seen: Seen | None, cvc: str | None) -> Operation:
         """The operation of an attempt, with everything that the provider is to know, opened from the vault."""
-        scope_key = scope.key
-        operation = Operation(
-            reference=reference_of(scope_key, attempt),
+        load = Load(self.engine.store, scope.key, seen)
+        told: dict[str, Any] = {}
+        if attempt.kind == "authorize":
+            told = await self._authorization(load, scope, attempt, cvc)
+        elif attempt.kind == "payout":
+            paid_out = await load.get(Payout, attempt.subject)
+            told["recipient"] = await reveal(self.vault, scope.key, paid_out.recipient)
+            told["statement_descriptor"] = paid_out.statement_descriptor
+        return Operation(
+            reference=reference_of(scope.key, attempt),
             kind=attempt.kind,
             amount_minor=attempt.amount_minor,
             currency=attempt.currency,
             capture=attempt.capture,
-            parent=f"{scope_key}{attempt.parent.removeprefix('att_')}" if attempt.parent is not None else None,
+            parent=f"{scope.key}{attempt.parent.removeprefix('att_')}" if attempt.parent is not None else None,
             parent_bank_id=attempt.parent_bank_id,
             livemode=scope.livemode,
+            **told,
         )
-        load = Load(self.engine.store, scope_key, seen)
-        if attempt.kind == "authorize":
-            return await self._authorization(load, scope, attempt, operation, cvc)
-        if attempt.kind == "payout":
-            paid_out = await load.get(Payout, attempt.subject)
-            recipient = await reveal(self.vault, scope_key, paid_out.recipient)
-            return msgspec.structs.replace(
-                operation, recipient=recipient, statement_descriptor=paid_out.statement_descriptor
-            )
-        return operation
 
-    async def _authorization(
-        self, load: Load, scope: Scope, attempt: Attempt, operation: Operation, cvc: str | None
-    ) -> Operation:
-        """`operation` with its means of payment and what the merchant told of the payment and the payer."""
-        card: CardData | None = None
-        account: BankAccountData | None = None
-        payment = await load.get(PaymentIntent, attempt.subject)
+    async def _authorization(self, load: Load, scope: Scope, attempt: Attempt, cvc: str | None) -> dict[str, Any]:
+        """The fields of an authorization: its means of payment, and the merchant's words on the payment and the payer.
+
+        Every payment comes by here: fields that nobody gave are left to their defaults.
+        """
+        payment = await load.find(attempt.subject)
+        assert isinstance(payment, PaymentIntent), f"{attempt.id} authorizes no payment"
+        told: dict[str, Any] = {}
+        if payment.off_session:
+            told["off_session"] = True
+        if payment.return_url is not None:
+            told["return_url"] = payment.return_url
+        if payment.statement_descriptor or payment.statement_descriptor_suffix:
+            told["statement_descriptor"] = full_descriptor(
+                payment.statement_descriptor, payment.statement_descriptor_suffix
+            )
         method = await load.maybe(PaymentMethod, attempt.method)
-        details: dict[str, Any] = {}
-        if method is not None:
-            card = await self._card(scope, method, cvc)
-            details = method.billing_details
-            if method.bank is not None:
-                account = await self.vault.open_account(scope.key, method)
-                debit = await load.maybe(Charge, f"ch_{attempt.suffix}")
-                if account is not None and debit is not None and debit.mandate is not None:
-                    account = msgspec.structs.replace(account, mandate=reference_of_mandate(debit.mandate))
-        return msgspec.structs.replace(
-            operation,
-            card=card,
-            account=account,
-            off_session=payment.off_session,
-            network_transaction_id=method.network_transaction_id if method is not None else None,
-            email=payment.receipt_email or details.get("email"),
-            billing_address=_postal(details.get("address")),
-            statement_descriptor=full_descriptor(payment.statement_descriptor, payment.statement_descriptor_suffix),
-            return_url=payment.return_url,
-        )
+        details = method.billing_details if method is not None else {}
+        email = payment.receipt_email or details.get("email")
+        if email is not None:
+            told["email"] = email
+        if details.get("address"):
+            told["billing_address"] = _postal(details["address"])
+        if method is None:
+            return told
+        told["card"] = await self._card(scope, method, cvc)
+        if method.network_transaction_id is not None:
+            told["network_transaction_id"] = method.network_transaction_id
+        if method.bank is not None:
+            account = await self.vault.open_account(scope.key, method)
+            debit = await load.maybe(Charge, f"ch_{attempt.suffix}")
+            if account is not None and debit is not None and debit.mandate is not None:
+                account = msgspec.structs.replace(account, mandate=reference_of_mandate(debit.mandate))
+            told["account"] = account
+        return told
 
     async def _card(self, scope: Scope, method: PaymentMethod, cvc: str | None) -> CardData | None:
         facts = method.card
@@ -528,9 +532,9 @@ class Attempts:
             )
 
 
-def _postal(address: dict[str, Any] | None) -> PostalAddress | None:
+def _postal(address: dict[str, Any]) -> PostalAddress | None:
     """The billing address with the parts that were given, None where no part was."""
-    given = {name: address[name] for name in PostalAddress.__struct_fields__ if address.get(name)} if address else {}
+    given = {name: address[name] for name in PostalAddress.__struct_fields__ if address.get(name)}
     return PostalAddress(**given) if given else None
 
 
