@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from tillway.domain import setup_intent as domain
+from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, UpdateSetup
 from tillway.domain.customer import Customer
 from tillway.domain.payment_method import CardFacts, PaymentMethod
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
-from tillway.domain.setup_intent import SetupAttempt, SetupIntent
+from tillway.domain.setup_intent import Means, SetupAttempt, SetupIntent
 
 NOW = 1_800_000_000
 FACTS = CardFacts(brand="visa", last4="4242", exp_month=12, exp_year=2040, vault="vlt_1", cvc="cvc_1")
@@ -32,7 +33,7 @@ class Machine:
         }
         self.deletes: list[str] = []
         self.events: list[str] = []
-        self.keep(domain.create({"customer": customer}, self.at, secret="s"))
+        self.keep(domain.create(CreateSetup(customer=customer), Means(), self.at, secret="s"))
 
     def run(self, table: str) -> None:
         for line in table.strip().splitlines():
@@ -46,20 +47,26 @@ class Machine:
     def step(self, verb: str, word: str = "") -> str:
         match verb:
             case "update":
-                named: dict[str, dict[str, Any]] = {"method": {"method": "pm_1"}, "unset": {"method": None}}
-                return self.keep(domain.update(self.setup, named.get(word, {"description": word})))
+                if word == "method":
+                    method = self.records["pm_1"]
+                    assert isinstance(method, PaymentMethod)
+                    return self.keep(domain.update(self.setup, UpdateSetup(method="pm_1"), method))
+                command = UpdateSetup(method=None) if word == "unset" else UpdateSetup(description=word)
+                return self.keep(domain.update(self.setup, command))
             case "confirm":
                 method = self.records["pm_1"] if word else self.records.get(self.setup.method or "")
                 assert method is None or isinstance(method, PaymentMethod)
+                means = Means(method=method, customer=self.customer, latest=self.latest)
                 return self.keep(
-                    domain.confirm(self.setup, method, self.customer, self.latest, self.at, challenge_url="https://3ds")
+                    domain.confirm(self.setup, ConfirmSetup(), means, self.at, challenge_base="https://3ds/")
                 )
             case "challenge":
                 assert self.latest is not None
                 passed = word == "pass"
-                return self.keep(domain.challenged(self.setup, self.method, self.customer, self.latest, passed=passed))
+                means = Means(method=self.method, customer=self.customer, latest=self.latest)
+                return self.keep(domain.challenged(self.setup, means, passed=passed))
             case "cancel":
-                return self.keep(domain.cancel(self.setup, "abandoned", self.latest))
+                return self.keep(domain.cancel(self.setup, CancelSetup(reason="abandoned"), self.latest))
             case "delete_customer":
                 self.records["cus_1"] = Customer(id="cus_1", created=NOW, deleted=True)
                 return "gone"

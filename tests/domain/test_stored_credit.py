@@ -9,14 +9,15 @@ from scenarios import minor
 from tillway.domain import customer as customers
 from tillway.domain import payment_intent, refund, stored_credit
 from tillway.domain.charge import Charge
-from tillway.domain.commands import AdjustCredit, CreateRefund
+from tillway.domain.commands import AdjustCredit, Confirm, CreatePayment, CreateRefund
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import Entry, Fee
 from tillway.domain.money import AMOUNT_MAX, minor_to_major
-from tillway.domain.payment_intent import PaymentIntent, Terms
+from tillway.domain.payment_intent import Means, PaymentIntent, Terms
 from tillway.domain.payment_method import PaymentMethod, attach
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SourceApi
 from tillway.domain.stored_credit import CREDIT_MAX, CustomerBalanceTransaction
 
 _numbers = count()
@@ -102,12 +103,13 @@ class CustomerCredit:
         return minor_to_major(-self.customer.balance_minor, "usd")
 
     def pay(self, amount_minor: int, currency: str) -> Changes:
-        fields = {"amount_minor": amount_minor, "currency": currency, "customer": "cus_1", **self.given}
-        fields.setdefault("method_types", ("customer_balance",))
-        payment = payment_intent.create(fields, AT, secret="s").result
-        assert isinstance(payment, PaymentIntent)
+        given = {"customer": "cus_1", "method_types": ("customer_balance",), **self.given}
+        command = CreatePayment(amount_minor=amount_minor, currency=currency, source_api=SourceApi.v1, **given)
         method = PaymentMethod(id="pm_1", created=0, type="customer_balance")
-        return self.keep(payment_intent.confirm(payment, method, TERMS, AT, customer=self.customer))
+        means = Means(method=method, customer=self.customer)
+        payment = payment_intent.create(command, means, AT, secret="s").result
+        assert isinstance(payment, PaymentIntent)
+        return self.keep(payment_intent.confirm(payment, Confirm(), means, TERMS, AT))
 
     def keep(self, changes: Changes) -> Changes:
         assert not changes.tasks, "no provider is asked about credit"

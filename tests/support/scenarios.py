@@ -16,14 +16,15 @@ from typing import Any
 from tillway.domain import payment_intent, refund
 from tillway.domain.attempt import Attempt
 from tillway.domain.charge import Charge
-from tillway.domain.commands import CreateRefund
+from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, CreateRefund, Increment, UpdatePayment
 from tillway.domain.ledger import Entry, Fee
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
-from tillway.domain.payment_intent import PaymentIntent, Terms
+from tillway.domain.payment_intent import Means, PaymentIntent, Terms
 from tillway.domain.payment_method import CardFacts, PaymentMethod
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SourceApi
 
 OUTCOMES: dict[str, Outcome] = {
     "succeeded": Succeeded(bank_id="bank_1"),
@@ -35,7 +36,7 @@ OUTCOMES: dict[str, Outcome] = {
     "action": ActionRequired("https://issuer.example/challenge"),
 }
 TERMS = Terms(
-    connector="simulator", fee=Fee(rate_bps=290, fixed_minor=30), settlement_days=2, challenge_url="https://3ds"
+    connector="simulator", fee=Fee(rate_bps=290, fixed_minor=30), settlement_days=2, challenge_base="https://3ds/"
 )
 
 
@@ -67,34 +68,37 @@ class Machine:
         at = self.moment()
         match verb:
             case "create":
-                fields: dict[str, Any] = {"amount_minor": minor(words[0]), "currency": words[1]}
-                if "manual" in words:
-                    fields["capture_method"] = "manual"
-                if "off_session" in words:
-                    fields["off_session"] = True
-                return self.keep(payment_intent.create(fields, at, secret="s"))
+                new = CreatePayment(
+                    amount_minor=minor(words[0]),
+                    currency=words[1],
+                    capture_method="manual" if "manual" in words else "automatic",
+                    off_session="off_session" in words,
+                    source_api=SourceApi.v1,
+                )
+                return self.keep(payment_intent.create(new, Means(), at, secret="s"))
             case "update":
-                return self.keep(payment_intent.update(self.payment, {"amount_minor": minor(words[0])}))
+                return self.keep(payment_intent.update(self.payment, UpdatePayment(amount_minor=minor(words[0]))))
             case "confirm":
-                method = PaymentMethod(id="pm_1", created=0, card=self.facts())
-                kept = self.records.setdefault("pm_1", method)
-                assert isinstance(kept, PaymentMethod)
-                return self.keep(payment_intent.confirm(self.payment, kept, TERMS, at))
+                method = self.records.setdefault("pm_1", PaymentMethod(id="pm_1", created=0, card=self.facts()))
+                assert isinstance(method, PaymentMethod)
+                means = Means(method=method)
+                return self.keep(payment_intent.confirm(self.payment, Confirm(), means, TERMS, at))
             case "challenge":
                 kept = self.records["pm_1"]
                 assert isinstance(kept, PaymentMethod)
                 passed = words[0] == "pass"
-                return self.keep(payment_intent.challenged(self.payment, kept, TERMS, at, passed=passed))
+                return self.keep(payment_intent.challenged(self.payment, Means(method=kept), TERMS, at, passed=passed))
             case "settle":
                 return self.settle(words[0], at)
             case "capture":
                 amount = minor(words[0]) if words else None
-                return self.keep(payment_intent.capture(self.payment, self.charge, amount, at))
+                return self.keep(payment_intent.capture(self.payment, self.charge, Capture(amount_minor=amount), at))
             case "increment":
-                return self.keep(payment_intent.increment(self.payment, self.charge, minor(words[0]), at))
+                larger = Increment(amount_minor=minor(words[0]))
+                return self.keep(payment_intent.increment(self.payment, self.charge, larger, at))
             case "cancel":
                 charge = self.charge if self.payment.latest_charge else None
-                return self.keep(payment_intent.cancel(self.payment, charge, "abandoned", at))
+                return self.keep(payment_intent.cancel(self.payment, charge, Cancel(reason="abandoned"), at))
             case "refund":
                 amount = minor(words[0]) if words else None
                 return self.keep(refund.create(self.charge, CreateRefund(amount_minor=amount), at))

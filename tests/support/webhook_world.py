@@ -14,8 +14,11 @@ from aiohttp.abc import AbstractResolver
 
 from tillway.domain import payment_intent
 from tillway.domain.account import Scope
+from tillway.domain.commands import CreatePayment
 from tillway.domain.event import Delivery
+from tillway.domain.payment_intent import Means
 from tillway.domain.record import Changes, EventDraft, Moment, Record
+from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.clock import Clock
 from tillway.engine.core import Load
@@ -133,7 +136,8 @@ class World:
         scope = self.scope(live=live)
 
         async def work(load: Load, at: Moment) -> Changes:
-            made = payment_intent.create({"amount_minor": 100, "currency": "eur", **fields}, at, secret="s" * 24)
+            command = CreatePayment(amount_minor=100, currency="eur", source_api=SourceApi.v1, **fields)
+            made = payment_intent.create(command, Means(), at, secret="s" * 24)
             assert made.result is not None
             return Changes(result=None, records=made.records, events=(EventDraft(type=type, record=made.result),))
 

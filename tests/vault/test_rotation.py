@@ -8,7 +8,7 @@ import pytest
 from interruptible_store import Interruption, Killed, MemoryStore
 
 from tillway.domain.cards import Secret
-from tillway.domain.payment_method import SealedRecord
+from tillway.domain.record import SealedRecord
 from tillway.store.codec import encode
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Unavailable, Write
 from tillway.store.sqlite import SqliteStore

@@ -4,9 +4,9 @@ from typing import Any
 
 from tillway.api.cards import billing, shipping
 from tillway.api.method_types import FORMS
-from tillway.domain import charge as domain
+from tillway.api.payment_intents import parse_create
 from tillway.domain.charge import Charge, full_descriptor
-from tillway.domain.record import Changes, Moment
+from tillway.domain.commands import CaptureCharge, CreateCharge, UpdateCharge
 from tillway.domain.refund import Refund
 from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.engine.core import Load
@@ -36,7 +36,6 @@ from tillway.http.params import (
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, includable, render_record, shape
 from tillway.operations import charges
-from tillway.operations.customers import existing
 from tillway.store.codec import by_customer, by_parent, decode
 
 _CONNECT = "Connect accounts"
@@ -101,7 +100,15 @@ RETRIEVE = Params(expand=Expand())
 @route("POST", "/v1/charges", CREATE, returns="charge")
 async def create(call: Call) -> Answer:
     """Charge a token, a card or a customer's card directly."""
-    return await charges.create(call.platform, call.caller, call.params)
+    params = call.params
+    payment = parse_create(
+        params,
+        call.caller.source_api,
+        capture_method="manual" if params.get("capture") is False else "automatic",
+        off_session=True,
+    )
+    command = CreateCharge(payment=payment, source=params.get("source") or params.get("card"))
+    return await charges.create(call.platform, call.caller, command)
 
 
 @route("GET", "/v1/charges", LIST, returns="list")
@@ -146,26 +153,16 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/v1/charges/{id}", UPDATE, returns="charge")
 async def update(call: Call) -> Answer:
     """Change a charge's description and metadata."""
-
-    async def work(load: Load, at: Moment) -> Changes[Charge]:
-        charge = await load.get(Charge, call.id)
-        fields = {name: value for name, value in call.params.items() if name != "expand"}
-        if "fraud_details" in fields:
-            reported = {**charge.fraud_details, **fields["fraud_details"]}
-            fields["fraud_details"] = {name: value for name, value in reported.items() if value is not None}
-        if "customer" in fields:
-            if charge.customer not in (None, fields["customer"]):
-                raise charges.customer_is_set(charge)
-            await existing(load, fields["customer"], "customer")
-        return domain.update(charge, fields)
-
-    return await call.platform.engine.run(call.caller, work)
+    given = {name: value for name, value in call.params.items() if name != "expand"}
+    return await charges.update(call.platform, call.caller, call.id, UpdateCharge(**given))
 
 
 @route("POST", "/v1/charges/{id}/capture", CAPTURE, returns="charge")
 async def capture(call: Call) -> Answer:
     """Capture an authorized charge, in full or in part."""
-    return await charges.capture(call.platform, call.caller, call.id, call.params)
+    words = {name: value for name, value in call.params.items() if name in UpdateCharge.__struct_fields__}
+    command = CaptureCharge(amount_minor=call.params.get("amount"), update=UpdateCharge(**words))
+    return await charges.capture(call.platform, call.caller, call.id, command)
 
 
 @shape(

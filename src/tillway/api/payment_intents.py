@@ -2,11 +2,15 @@
 
 from typing import Any
 
+from msgspec import UNSET
+
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import shipping
 from tillway.api.method_types import METHOD_DATA, PAYMENT_OPTIONS, TYPE_NAMES
+from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment
 from tillway.domain.payment_intent import PaymentError, PaymentIntent
-from tillway.domain.source_api import SOURCE_API_NAMES
+from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SOURCE_API_NAMES, SourceApi
 from tillway.http.errors import doc_url
 from tillway.http.lists import list_page, search_page
 from tillway.http.params import (
@@ -155,46 +159,146 @@ INCREMENT = Params(
 )
 
 
+_FIELDS = {
+    "allowed_payment_method_types": "method_types",
+    "amount": "amount_minor",
+    "automatic_payment_methods": "automatic_methods",
+    "capture_method": "capture_method",
+    "confirmation_method": "confirmation_method",
+    "currency": "currency",
+    "customer": "customer",
+    "description": "description",
+    "excluded_payment_method_types": "excluded_types",
+    "metadata": "metadata",
+    "payment_method": "method",
+    "payment_method_data": "method_data",
+    "payment_method_options": "method_options",
+    "payment_method_types": "method_types",
+    "receipt_email": "receipt_email",
+    "return_url": "return_url",
+    "setup_future_usage": "setup_future_usage",
+    "shipping": "shipping",
+    "statement_descriptor": "statement_descriptor",
+    "statement_descriptor_suffix": "statement_descriptor_suffix",
+    "transfer_group": "transfer_group",
+    "use_stripe_sdk": "use_stripe_sdk",
+}
+"""The parameters that are fields of the commands, with the names that they have there."""
+
+
+def _parse_fields(params: dict[str, Any]) -> dict[str, Any]:
+    fields = {_FIELDS[name]: value for name, value in params.items() if name in _FIELDS}
+    for name in ("method_types", "excluded_types"):
+        if fields.get(name) is not None:
+            fields[name] = tuple(fields[name])
+    return fields
+
+
+def parse_create(params: dict[str, Any], source_api: SourceApi, **more: Any) -> CreatePayment:
+    """The command that the parameters of a new payment, or of a direct charge, ask for; `more` are further fields."""
+    fields = {name: value for name, value in _parse_fields(params).items() if value is not None}
+    return CreatePayment(**fields, **more, source_api=source_api)
+
+
+def _parse_update(params: dict[str, Any]) -> UpdatePayment | None:
+    """None where the parameters change no field."""
+    fields = _parse_fields(params)
+    return UpdatePayment(**fields) if fields else None
+
+
+def _parse_confirm(params: dict[str, Any], update: UpdatePayment | None) -> Confirm:
+    return Confirm(
+        update=update,
+        client_secret=params.get("client_secret"),
+        amount_minor=params.get("amount_to_confirm"),
+        off_session=bool(params["off_session"]) if "off_session" in params else UNSET,
+        error_on_action=bool(params.get("error_on_requires_action")),
+        mandate=params.get("mandate"),
+        acceptance=(params.get("mandate_data") or {}).get("customer_acceptance"),
+    )
+
+
+def _check_create(params: dict[str, Any]) -> None:
+    if params.get("off_session") and not params.get("confirm"):
+        raise Refused(
+            "parameter_invalid_string",
+            "The parameter `off_session` cannot be passed when creating a PaymentIntent without `confirm` set to true.",
+            param="off_session",
+        )
+    for name in ("return_url", "error_on_requires_action", "mandate", "mandate_data"):
+        if name in params and not params.get("confirm"):
+            raise Refused(
+                "parameter_invalid_string",
+                f"The parameter `{name}` cannot be passed when creating a PaymentIntent unless `confirm` is true.",
+                param=name,
+            )
+    if params.get("automatic_payment_methods") and (
+        "payment_method_types" in params or "allowed_payment_method_types" in params
+    ):
+        named = "payment_method_types" if "payment_method_types" in params else "allowed_payment_method_types"
+        raise Refused(
+            "parameters_exclusive",
+            f"You may only specify one of these parameters: automatic_payment_methods, {named}.",
+            param=named,
+        )
+
+
 @route("POST", "/v1/payment_intents", CREATE, returns="payment_intent")
 async def create(call: Call) -> Answer:
     """Create a payment, and with `confirm` take it at once."""
-    return await payment_intents.create(call.platform, call.caller, call.params)
+    params = call.params
+    _check_create(params)
+    confirm = _parse_confirm(params, None) if params.get("confirm") else None
+    command = parse_create(params, call.caller.source_api, confirm=confirm)
+    return await payment_intents.create(call.platform, call.caller, command)
 
 
 @route("GET", "/v1/payment_intents/{id}", RETRIEVE, returns="payment_intent", access="publishable")
 async def retrieve(call: Call) -> Answer:
     """Retrieve a payment; with a publishable key, by its client secret."""
-    return await payment_intents.retrieve(call.platform, call.caller, call.id, call.params)
+    return await payment_intents.retrieve(call.platform, call.caller, call.id, call.params.get("client_secret"))
 
 
 @route("POST", "/v1/payment_intents/{id}", UPDATE, returns="payment_intent")
 async def update(call: Call) -> Answer:
     """Change a payment that has not been taken yet."""
-    return await payment_intents.update(call.platform, call.caller, call.id, call.params)
+    return await payment_intents.update(
+        call.platform, call.caller, call.id, _parse_update(call.params) or UpdatePayment()
+    )
 
 
 @route("POST", "/v1/payment_intents/{id}/confirm", CONFIRM, returns="payment_intent", access="publishable")
 async def confirm(call: Call) -> Answer:
     """Take the payment, or send the customer to authenticate it."""
-    return await payment_intents.confirm(call.platform, call.caller, call.id, call.params)
+    return await payment_intents.confirm(
+        call.platform, call.caller, call.id, _parse_confirm(call.params, _parse_update(call.params))
+    )
 
 
 @route("POST", "/v1/payment_intents/{id}/capture", CAPTURE, returns="payment_intent")
 async def capture(call: Call) -> Answer:
     """Capture the authorized amount, in full or in part."""
-    return await payment_intents.capture(call.platform, call.caller, call.id, call.params)
+    command = Capture(
+        amount_minor=call.params.get("amount_to_capture"),
+        final=call.params.get("final_capture") is not False,
+        update=_parse_update(call.params),
+    )
+    return await payment_intents.capture(call.platform, call.caller, call.id, command)
 
 
 @route("POST", "/v1/payment_intents/{id}/cancel", CANCEL, returns="payment_intent")
 async def cancel(call: Call) -> Answer:
     """Cancel a payment and release its authorization."""
-    return await payment_intents.cancel(call.platform, call.caller, call.id, call.params)
+    command = Cancel(reason=call.params.get("cancellation_reason"))
+    return await payment_intents.cancel(call.platform, call.caller, call.id, command)
 
 
 @route("POST", "/v1/payment_intents/{id}/increment_authorization", INCREMENT, returns="payment_intent")
 async def increment_authorization(call: Call) -> Answer:
     """Authorize a larger total on the same card."""
-    return await payment_intents.increment(call.platform, call.caller, call.id, call.params)
+    params = dict(call.params)
+    command = Increment(amount_minor=params.pop("amount"), update=_parse_update(params))
+    return await payment_intents.increment(call.platform, call.caller, call.id, command)
 
 
 @route("GET", "/v1/payment_intents", LIST, returns="list")

@@ -5,8 +5,9 @@ from typing import Any
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import STRIPE_JS
 from tillway.api.method_types import FORMS, METHOD_DATA, SETUP_OPTIONS, TYPE_NAMES
+from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, UpdateSetup
 from tillway.domain.payment_intent import PaymentError
-from tillway.domain.refusal import RULES
+from tillway.domain.refusal import RULES, Refused
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.http.errors import doc_url
 from tillway.http.lists import list_page
@@ -93,10 +94,74 @@ LIST = list_params(
 LIST_ATTEMPTS = list_params(created=Created(), setup_intent=Id(required=True))
 
 
+_FIELDS = {
+    "allowed_payment_method_types": "method_types",
+    "automatic_payment_methods": "automatic_methods",
+    "customer": "customer",
+    "description": "description",
+    "metadata": "metadata",
+    "payment_method": "method",
+    "payment_method_data": "method_data",
+    "payment_method_options": "method_options",
+    "payment_method_types": "method_types",
+    "return_url": "return_url",
+    "usage": "usage",
+    "use_stripe_sdk": "use_stripe_sdk",
+}
+"""The parameters that are fields of the commands, with the names that they have there."""
+
+
+def _parse_fields(params: dict[str, Any]) -> dict[str, Any]:
+    fields = {_FIELDS[name]: value for name, value in params.items() if name in _FIELDS}
+    if fields.get("method_types") is not None:
+        fields["method_types"] = tuple(fields["method_types"])
+    return fields
+
+
+def _parse_create(params: dict[str, Any]) -> CreateSetup:
+    fields = {name: value for name, value in _parse_fields(params).items() if value is not None}
+    return CreateSetup(**fields, confirm=_parse_confirm(params, None) if params.get("confirm") else None)
+
+
+def _parse_update(params: dict[str, Any]) -> UpdateSetup | None:
+    """None where the parameters change no field."""
+    fields = _parse_fields(params)
+    return UpdateSetup(**fields) if fields else None
+
+
+def _parse_confirm(params: dict[str, Any], update: UpdateSetup | None) -> ConfirmSetup:
+    return ConfirmSetup(
+        update=update,
+        client_secret=params.get("client_secret"),
+        acceptance=(params.get("mandate_data") or {}).get("customer_acceptance"),
+    )
+
+
+_WITH_CONFIRM = ("return_url", "mandate_data", "use_stripe_sdk")
+
+
+def _check_create(params: dict[str, Any]) -> None:
+    for name in _WITH_CONFIRM:
+        if name in params and not params.get("confirm"):
+            raise Refused(
+                "parameter_invalid_string",
+                f"The parameter `{name}` cannot be passed when creating a SetupIntent unless `confirm` is set to true.",
+                param=name,
+            )
+    for name in ("payment_method_types", "allowed_payment_method_types"):
+        if params.get("automatic_payment_methods") and name in params:
+            raise Refused(
+                "parameters_exclusive",
+                f"You may only specify one of these parameters: automatic_payment_methods, {name}.",
+                param=name,
+            )
+
+
 @route("POST", "/v1/setup_intents", CREATE, returns="setup_intent")
 async def create(call: Call) -> Answer:
     """Create a setup, and with `confirm` save the card at once."""
-    return await setup_intents.create(call.platform, call.caller, call.params)
+    _check_create(call.params)
+    return await setup_intents.create(call.platform, call.caller, _parse_create(call.params))
 
 
 @route("GET", "/v1/setup_intents", LIST, returns="list")
@@ -113,25 +178,28 @@ async def list_setup_intents(call: Call) -> Answer:
 @route("GET", "/v1/setup_intents/{id}", RETRIEVE, returns="setup_intent", access="publishable")
 async def retrieve(call: Call) -> Answer:
     """Retrieve a setup; with a publishable key, by its client secret."""
-    return await setup_intents.retrieve(call.platform, call.caller, call.id, call.params)
+    return await setup_intents.retrieve(call.platform, call.caller, call.id, call.params.get("client_secret"))
 
 
 @route("POST", "/v1/setup_intents/{id}", UPDATE, returns="setup_intent")
 async def update(call: Call) -> Answer:
     """Change a setup that is not over."""
-    return await setup_intents.update(call.platform, call.caller, call.id, call.params)
+    command = _parse_update(call.params) or UpdateSetup()
+    return await setup_intents.update(call.platform, call.caller, call.id, command)
 
 
 @route("POST", "/v1/setup_intents/{id}/confirm", CONFIRM, returns="setup_intent", access="publishable")
 async def confirm(call: Call) -> Answer:
     """Save the card, or send its holder to authenticate it."""
-    return await setup_intents.confirm(call.platform, call.caller, call.id, call.params)
+    command = _parse_confirm(call.params, _parse_update(call.params))
+    return await setup_intents.confirm(call.platform, call.caller, call.id, command)
 
 
 @route("POST", "/v1/setup_intents/{id}/cancel", CANCEL, returns="setup_intent")
 async def cancel(call: Call) -> Answer:
     """Cancel a setup that is not over."""
-    return await setup_intents.cancel(call.platform, call.caller, call.id, call.params)
+    command = CancelSetup(reason=call.params.get("cancellation_reason"))
+    return await setup_intents.cancel(call.platform, call.caller, call.id, command)
 
 
 @route("GET", "/v1/setup_attempts", LIST_ATTEMPTS, returns="list")

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from tillway.domain.charge import Charge
-from tillway.domain.commands import CreateRefund
+from tillway.domain.commands import CreateCharge, CreatePayment, CreateRefund
 from tillway.domain.payment_method import Token
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
@@ -187,12 +187,16 @@ async def create_charge(call: Call) -> Answer:
     given = call.params
     if not given["token"].startswith("tok_"):
         raise Refused("resource_missing", f"No such token: '{given['token'][:100]}'", param="token")
-    wanted = {"source": given["token"], "amount": given["amount"], "currency": given["currency"]}
-    if given.get("description") is not None:
-        wanted["description"] = given["description"]
-    if given.get("reference") is not None:
-        wanted["metadata"] = {"reference": given["reference"]}
-    return await charges.create(call.platform, call.caller, wanted)
+    payment = CreatePayment(
+        amount_minor=given["amount"],
+        currency=given["currency"],
+        description=given.get("description"),
+        metadata={"reference": given["reference"]} if given.get("reference") is not None else {},
+        off_session=True,
+        source_api=call.caller.source_api,
+    )
+    command = CreateCharge(payment=payment, source=given["token"])
+    return await charges.create(call.platform, call.caller, command)
 
 
 async def _present_refund(

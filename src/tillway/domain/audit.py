@@ -20,8 +20,7 @@ from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.event import WebhookEndpoint
 from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.payment_method import SealedRecord
-from tillway.domain.record import NOTHING, Record, Value
+from tillway.domain.record import NOTHING, Record, SealedRecord, Value
 from tillway.domain.setup_intent import SetupIntent
 
 BATCH_MAX = 500

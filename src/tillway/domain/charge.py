@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from tillway.domain.bank_account import BankAccountFacts
+from tillway.domain.commands import UpdateCharge
 from tillway.domain.payment_method import CardFacts
 from tillway.domain.record import Changes, EventDraft, Record, changed
 from tillway.domain.source_api import SourceApi
@@ -71,8 +72,13 @@ class Charge(Record, frozen=True, kw_only=True):
         return self.status == "succeeded" and self.refunded_minor + self.released_minor >= self.amount_minor
 
 
-def update(charge: Charge, fields: dict[str, Any]) -> Changes[Charge]:
-    after = changed(charge, fields)
+def update(charge: Charge, command: UpdateCharge) -> Changes[Charge]:
+    """Change the charge's words. A fraud report that is given as None is removed."""
+    given = command.given()
+    if "fraud_details" in given:
+        reports = {**charge.fraud_details, **given["fraud_details"]}
+        given["fraud_details"] = {name: value for name, value in reports.items() if value is not None}
+    after = changed(charge, given)
     if after == charge:
         return Changes(result=charge)
     return Changes(
@@ -99,4 +105,4 @@ def released(charge: Charge) -> Charge:
 
 def warn_of_fraud(charge: Charge) -> Changes[Charge]:
     """An early fraud warning: the issuer thinks the payment fraudulent, and no money moves."""
-    return update(charge, {"fraud_details": {**charge.fraud_details, "stripe_report": "fraudulent"}})
+    return update(charge, UpdateCharge(fraud_details={"stripe_report": "fraudulent"}))

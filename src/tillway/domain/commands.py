@@ -14,6 +14,11 @@ from msgspec import UNSET, UnsetType
 
 from tillway.domain.source_api import SourceApi
 
+CaptureMethod = Literal["automatic", "automatic_async", "manual"]
+ConfirmationMethod = Literal["automatic", "manual"]
+FutureUsage = Literal["off_session", "on_session"]
+CancellationReason = Literal["abandoned", "duplicate", "fraudulent", "requested_by_customer", "expired"]
+"""Why a payment was cancelled. `expired` is the platform's own word, for an authorization whose days are over."""
 RefundReason = Literal["duplicate", "fraudulent", "requested_by_customer"]
 PayoutMethod = Literal["standard", "instant"]
 TaxExempt = Literal["exempt", "none", "reverse"]
@@ -29,6 +34,193 @@ class Update(Command, frozen=True, kw_only=True):
     def given(self) -> dict[str, Any]:
         """The fields that the caller sent; the value None puts a field back to its default."""
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not UNSET}
+
+
+# Payments.
+
+
+class UpdatePayment(Update, frozen=True, kw_only=True):
+    """Change a payment. `method` names a payment method, a token or a test card; `method_data` describes a new one."""
+
+    amount_minor: int | UnsetType = UNSET
+    automatic_methods: dict[str, Any] | UnsetType | None = UNSET
+    capture_method: CaptureMethod | UnsetType = UNSET
+    currency: str | UnsetType = UNSET
+    customer: str | UnsetType | None = UNSET
+    description: str | UnsetType | None = UNSET
+    excluded_types: tuple[str, ...] | UnsetType | None = UNSET
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    method: str | UnsetType | None = UNSET
+    method_data: dict[str, Any] | UnsetType | None = UNSET
+    method_options: dict[str, Any] | UnsetType | None = UNSET
+    method_types: tuple[str, ...] | UnsetType | None = UNSET
+    receipt_email: str | UnsetType | None = UNSET
+    return_url: str | UnsetType | None = UNSET
+    setup_future_usage: FutureUsage | UnsetType | None = UNSET
+    shipping: dict[str, Any] | UnsetType | None = UNSET
+    statement_descriptor: str | UnsetType | None = UNSET
+    statement_descriptor_suffix: str | UnsetType | None = UNSET
+    transfer_group: str | UnsetType | None = UNSET
+    use_stripe_sdk: bool | UnsetType | None = UNSET
+
+    @property
+    def gives_method(self) -> bool:
+        return not (self.method in (UNSET, None) and self.method_data in (UNSET, None))
+
+
+class Confirm(Command, frozen=True, kw_only=True):
+    """Start taking a payment, after the changes of `update`.
+
+    `amount_minor` is the amount that the caller expects. `error_on_action` declines a payment that the customer would
+    have to authenticate. `mandate` names the permission to debit a bank account, `acceptance` is the evidence for a
+    new one. `any_currency` leaves it to the connector in which currencies it debits.
+    """
+
+    update: UpdatePayment | None = None
+    client_secret: str | None = None
+    amount_minor: int | None = None
+    off_session: bool | UnsetType = UNSET
+    error_on_action: bool = False
+    mandate: str | None = None
+    acceptance: dict[str, Any] | None = None
+    any_currency: bool = False
+
+
+class CreatePayment(Command, frozen=True, kw_only=True):
+    """Create a payment, and confirm it at once where `confirm` is given. `method` and `method_data` are those of
+    UpdatePayment; `transaction` and `order` those of the payment."""
+
+    amount_minor: int
+    currency: str
+    source_api: SourceApi
+    automatic_methods: dict[str, Any] | None = None
+    capture_method: CaptureMethod = "automatic"
+    confirmation_method: ConfirmationMethod = "automatic"
+    customer: str | None = None
+    description: str | None = None
+    excluded_types: tuple[str, ...] = ()
+    metadata: dict[str, str | None] = {}
+    method: str | None = None
+    method_data: dict[str, Any] | None = None
+    method_options: dict[str, Any] = {}
+    method_types: tuple[str, ...] = ("card",)
+    off_session: bool = False
+    order: str | None = None
+    receipt_email: str | None = None
+    return_url: str | None = None
+    setup_future_usage: FutureUsage | None = None
+    shipping: dict[str, Any] | None = None
+    statement_descriptor: str | None = None
+    statement_descriptor_suffix: str | None = None
+    transaction: str | None = None
+    transfer_group: str | None = None
+    use_stripe_sdk: bool = False
+    confirm: Confirm | None = None
+
+
+class Capture(Command, frozen=True, kw_only=True):
+    """Take what was authorized, or `amount_minor` of it. `final` False asks for further captures after this one."""
+
+    amount_minor: int | None = None
+    final: bool = True
+    update: UpdatePayment | None = None
+
+
+class Cancel(Command, frozen=True, kw_only=True):
+    """Cancel a payment, and release what stands authorized."""
+
+    reason: CancellationReason | None = None
+
+
+class Increment(Command, frozen=True, kw_only=True):
+    """Authorize the larger total `amount_minor` on the same card."""
+
+    amount_minor: int
+    update: UpdatePayment | None = None
+
+
+# Charges.
+
+
+class CreateCharge(Command, frozen=True, kw_only=True):
+    """Charge `source` at once: a token, a test card, one of the customer's cards, or a card's own data. None takes the
+    default of the payment's customer."""
+
+    payment: CreatePayment
+    source: str | dict[str, Any] | None = None
+
+
+class UpdateCharge(Update, frozen=True, kw_only=True):
+    """Change a charge's words. `fraud_details` are merged into the charge's."""
+
+    customer: str | UnsetType = UNSET
+    description: str | UnsetType | None = UNSET
+    fraud_details: dict[str, Any] | UnsetType = UNSET
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    receipt_email: str | UnsetType | None = UNSET
+    shipping: dict[str, Any] | UnsetType = UNSET
+    statement_descriptor: str | UnsetType = UNSET
+    statement_descriptor_suffix: str | UnsetType = UNSET
+    transfer_group: str | UnsetType = UNSET
+
+
+class CaptureCharge(Command, frozen=True, kw_only=True):
+    """Capture an authorized charge, or `amount_minor` of it."""
+
+    amount_minor: int | None = None
+    update: UpdateCharge = UpdateCharge()
+
+
+# Setups.
+
+
+class UpdateSetup(Update, frozen=True, kw_only=True):
+    """Change a setup. `method` and `method_data` are those of UpdatePayment."""
+
+    customer: str | UnsetType = UNSET
+    description: str | UnsetType | None = UNSET
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    method: str | UnsetType | None = UNSET
+    method_data: dict[str, Any] | UnsetType | None = UNSET
+    method_options: dict[str, Any] | UnsetType | None = UNSET
+    method_types: tuple[str, ...] | UnsetType | None = UNSET
+    return_url: str | UnsetType | None = UNSET
+    use_stripe_sdk: bool | UnsetType | None = UNSET
+
+    @property
+    def gives_method(self) -> bool:
+        return not (self.method in (UNSET, None) and self.method_data in (UNSET, None))
+
+
+class ConfirmSetup(Command, frozen=True, kw_only=True):
+    """Keep the method, after the changes of `update`. `acceptance` is the evidence for a mandate to debit it."""
+
+    update: UpdateSetup | None = None
+    client_secret: str | None = None
+    acceptance: dict[str, Any] | None = None
+
+
+class CreateSetup(Command, frozen=True, kw_only=True):
+    """Create a setup, and confirm it at once where `confirm` is given."""
+
+    automatic_methods: dict[str, Any] | None = None
+    customer: str | None = None
+    description: str | None = None
+    metadata: dict[str, str | None] = {}
+    method: str | None = None
+    method_data: dict[str, Any] | None = None
+    method_options: dict[str, Any] = {}
+    method_types: tuple[str, ...] = ("card",)
+    return_url: str | None = None
+    usage: FutureUsage = "off_session"
+    use_stripe_sdk: bool = False
+    confirm: ConfirmSetup | None = None
+
+
+class CancelSetup(Command, frozen=True, kw_only=True):
+    """Cancel a setup that is not over."""
+
+    reason: Literal["abandoned", "duplicate", "requested_by_customer"] | None = None
 
 
 # Refunds.

@@ -6,6 +6,7 @@ import msgspec
 
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record
+from tillway.domain.refusal import Refused
 
 REVOKED_BY = frozenset(("debit_not_authorized",))
 """Why a debit came back, where that says that there was no permission, or is none any more."""
@@ -49,6 +50,40 @@ def accept(method: PaymentMethod, given: dict[str, Any], at: Moment, *, once: tu
         amount_minor=once[0] if once is not None else None,
         currency=once[1] if once is not None else None,
     )
+
+
+def permit(
+    method: PaymentMethod,
+    known: Mandate | None,
+    at: Moment,
+    *,
+    named: str | None,
+    acceptance: dict[str, Any] | None,
+    once: tuple[int, str] | None,
+) -> tuple[str | None, PaymentMethod, Changes[None]]:
+    """Find the customer's permission to debit `method`: the mandate that a request `named`, the one that `acceptance`
+    is the evidence of, or the one that came with the method when it was set up.
+
+    `known` is the named mandate, or else the method's own. Gives the mandate's id, None where there is none that is
+    active, the method with the mandate, and the changes that make a new one. One for this payment alone (`once`:
+    amount and currency) is not kept with the method.
+    """
+    if named is not None:
+        if known is None or known.method != method.id or known.status != "active" or known.type != "multi_use":
+            raise Refused(
+                "payment_intent_mandate_invalid",
+                f"The mandate {named} is not one to debit this payment method with. Send one of its own, or "
+                "mandate_data.",
+                param="mandate",
+            )
+        return known.id, method, NO_CHANGES
+    if acceptance is None:
+        return known.id if known is not None and known.status == "active" else None, method, NO_CHANGES
+    new = accept(method, acceptance, at, once=once)
+    if once is not None:
+        return new.id, method, Changes(result=None, records=(new,))
+    method = msgspec.structs.replace(method, mandate=new.id)
+    return new.id, method, Changes(result=None, records=(new, method))
 
 
 def revoked(mandate: Mandate) -> Changes[None]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
+from tillway.domain.commands import CreatePayment
 from tillway.domain.money import AMOUNT_MAX
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value
@@ -324,20 +325,19 @@ def may_try_again(payment: PaymentIntent) -> bool:
     return payment.status == "requires_payment_method" and error is not None and error.code == "processing_error"
 
 
-def payment_fields(order: Order, method_type: str) -> dict[str, Any]:
+def payment_command(order: Order, method_type: str) -> CreatePayment:
     """The payment of an order, to be taken at once and without the user, who has gone by then."""
-    return {
-        "amount_minor": order.total_minor,
-        "currency": order.currency,
-        "customer": order.customer,
-        "method": order.method,
-        "method_types": (method_type,),
-        "description": f"Order {order.order_id}",
-        "metadata": {"order_id": order.order_id},
-        "off_session": True,
-        "order": order.id,
-        "source_api": order.source_api,
-    }
+    return CreatePayment(
+        amount_minor=order.total_minor,
+        currency=order.currency,
+        customer=order.customer,
+        method_types=(method_type,),
+        description=f"Order {order.order_id}",
+        metadata={"order_id": order.order_id},
+        off_session=True,
+        order=order.id,
+        source_api=order.source_api,
+    )
 
 
 def wake(task: OrderTask, at: Moment) -> OrderTask:

@@ -8,18 +8,42 @@ Everything that takes money by card goes through this file, whatever door it cam
 from typing import Any, Literal, assert_never
 
 import msgspec
+from msgspec import UNSET
 
 from tillway.domain import stored_credit
 from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, next_step
 from tillway.domain.bank_account import check_verification, failure, without_number
 from tillway.domain.charge import Charge
+from tillway.domain.commands import (
+    Cancel,
+    CancellationReason,
+    Capture,
+    CaptureMethod,
+    Confirm,
+    ConfirmationMethod,
+    CreatePayment,
+    FutureUsage,
+    Increment,
+    UpdatePayment,
+)
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import Fee, available_on, charge_entry
+from tillway.domain.mandate import Mandate, permit
 from tillway.domain.method_types import METHOD_TYPES, MethodType, check_payment
 from tillway.domain.money import fee_minor
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_method import CardFacts, PaymentMethod, usable, with_checks
-from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record, Value, changed
+from tillway.domain.record import (
+    NO_CHANGES,
+    Changes,
+    EventDraft,
+    Moment,
+    Record,
+    SealedRecord,
+    Value,
+    changed,
+    merged_metadata,
+)
 from tillway.domain.refusal import RULES, Refused
 from tillway.domain.source_api import SourceApi
 
@@ -36,12 +60,6 @@ Status = Literal[
     "succeeded",
 ]
 """Stripe's words, https://docs.stripe.com/api/payment_intents/object."""
-
-CaptureMethod = Literal["automatic", "automatic_async", "manual"]
-ConfirmationMethod = Literal["automatic", "manual"]
-FutureUsage = Literal["off_session", "on_session"]
-CancellationReason = Literal["abandoned", "duplicate", "fraudulent", "requested_by_customer", "expired"]
-"""Why a payment was cancelled. `expired` is the platform's own word, for an authorization whose days are over."""
 
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 UPDATABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
@@ -151,43 +169,95 @@ class AuthorizationExpiry(Record, frozen=True, kw_only=True):
 
 
 class Terms(Value, frozen=True, kw_only=True):
-    """How a confirmation is to be carried out: over which connector, at what price, settling when.
+    """The platform's terms for a payment: over which connector, at what price, settling when.
 
-    `challenge_url` is where the customer would be sent. `error_on_action` refuses a payment that needs one.
-    A direct charge `shows` its charge, which exists from the first commit on. `debits` are the types of bank accounts
-    that the connector can take from, `mandate` the permission to do that; `any_currency` leaves it to the connector in
-    which currencies.
+    `challenge_base` is the address of the challenge page up to the payment's id. A direct charge `shows` its charge,
+    which exists from the first commit on. `debits` are the types of bank accounts that the connector can take from.
     """
 
     connector: str
     fee: Fee
     settlement_days: int
-    challenge_url: str = ""
-    error_on_action: bool = False
+    challenge_base: str = ""
     shows: Literal["subject", "charge"] = "subject"
     debits: frozenset[str] = frozenset()
-    mandate: str | None = None
-    any_currency: bool = False
 
 
-def create(fields: dict[str, Any], at: Moment, *, secret: str, prefix: str = "pi") -> Changes[PaymentIntent]:
-    payment = changed(
-        PaymentIntent(
-            id=at.new_id(prefix),
-            created=at.created,
-            amount_minor=fields["amount_minor"],
-            currency=fields["currency"],
-            secret=secret,
-            status="requires_payment_method" if fields.get("method") is None else "requires_confirmation",
-        ),
-        fields,
+class Means(Value, frozen=True, kw_only=True, gc=True):
+    """The means by which a payment is to be paid: everything that was looked up for the decision.
+
+    `made` are the changes that bring a new method into being. `mandate` is the permission to debit `method` that the
+    command names, or else the one that the method has. `code` is the method's sealed security code. `customer` is
+    the one whose stored credit pays; other methods do without.
+    """
+
+    method: PaymentMethod | None = None
+    made: Changes[Record | None] = NO_CHANGES
+    mandate: Mandate | None = None
+    code: SealedRecord | None = None
+    customer: Customer | None = None
+
+
+def create(
+    command: CreatePayment,
+    means: Means,
+    at: Moment,
+    *,
+    secret: str,
+    prefix: str = "pi",
+    terms: Terms | None = None,
+    idem: str | None = None,
+) -> Changes[PaymentIntent]:
+    """Create a payment, and start taking it where the command confirms it: then `terms` are needed."""
+    payment = PaymentIntent(
+        id=at.new_id(prefix),
+        created=at.created,
+        amount_minor=command.amount_minor,
+        currency=command.currency,
+        secret=secret,
+        status="requires_payment_method" if means.method is None else "requires_confirmation",
+        automatic_methods=command.automatic_methods,
+        capture_method=command.capture_method,
+        confirmation_method=command.confirmation_method,
+        customer=command.customer,
+        description=command.description,
+        excluded_types=command.excluded_types,
+        metadata=merged_metadata({}, command.metadata) if command.metadata else {},
+        method=means.method.id if means.method is not None else None,
+        method_options=command.method_options,
+        method_types=command.method_types,
+        off_session=command.off_session,
+        order=command.order,
+        receipt_email=command.receipt_email,
+        return_url=command.return_url,
+        setup_future_usage=command.setup_future_usage,
+        shipping=command.shipping,
+        source_api=command.source_api,
+        statement_descriptor=command.statement_descriptor,
+        statement_descriptor_suffix=command.statement_descriptor_suffix,
+        transaction=command.transaction,
+        transfer_group=command.transfer_group,
+        use_stripe_sdk=command.use_stripe_sdk,
     )
-    return _saved(payment, *_events(payment, "payment_intent.created"))
+    created = means.made.then(_saved(payment, *_events(payment, "payment_intent.created")))
+    if command.confirm is None:
+        return created
+    assert terms is not None, "a confirmation has its terms"
+    return created.then(_confirm(payment, command.confirm, means, terms, at, idem))
 
 
-def update(payment: PaymentIntent, fields: dict[str, Any]) -> Changes[PaymentIntent]:
-    """Amount, currency and means can change until a provider is asked; words and metadata at any time."""
-    frozen = _UNTIL_ASKED & fields.keys()
+def update(
+    payment: PaymentIntent, command: UpdatePayment, method: PaymentMethod | None = None
+) -> Changes[PaymentIntent]:
+    """Change amount, currency and means until a provider is asked, words and metadata at any time.
+
+    `method` is the one that the command names or describes.
+    """
+    given = command.given()
+    given.pop("method_data", None)
+    if method is not None:
+        given["method"] = method.id
+    frozen = _UNTIL_ASKED & given.keys()
     if frozen and (payment.attempt or payment.status not in UPDATABLE):
         raise _unexpected(
             payment,
@@ -196,11 +266,11 @@ def update(payment: PaymentIntent, fields: dict[str, Any]) -> Changes[PaymentInt
             f"{' and '.join(sorted(_public(name) for name in frozen))} of a PaymentIntent with one of the following "
             f"statuses: {', '.join(UPDATABLE)}.",
         )
-    after = changed(payment, fields)
+    after = changed(payment, given)
     if (after.method, after.amount_minor, after.currency) != (payment.method, payment.amount_minor, payment.currency):
         # What the customer has authenticated was that payment with that method.
         after = _with(after, authenticated=False)
-    if "method" in fields:
+    if "method" in given:
         if after.method is None:
             after = _with(after, status="requires_payment_method", challenge=None)
         elif after.status in ("requires_payment_method", "requires_action"):
@@ -211,18 +281,74 @@ def update(payment: PaymentIntent, fields: dict[str, Any]) -> Changes[PaymentInt
 
 
 def confirm(
-    payment: PaymentIntent,
-    method: PaymentMethod | None,
-    terms: Terms,
-    at: Moment,
-    *,
-    idem: str | None = None,
-    customer: Customer | None = None,
+    payment: PaymentIntent, command: Confirm, means: Means, terms: Terms, at: Moment, *, idem: str | None = None
 ) -> Changes[PaymentIntent]:
     """Start taking the money, send the customer to a challenge, or refuse. The provider is not asked in here.
 
-    `customer` is needed where stored credit pays: that is over with this decision, because no provider is asked.
+    Where stored credit pays, it is over with this decision, because no provider is asked.
     """
+    if command.amount_minor not in (None, payment.amount_minor):
+        raise Refused(
+            "parameter_invalid_integer",
+            f"The amount to confirm is not the payment's amount ({payment.amount_minor}).",
+            param="amount_to_confirm",
+        )
+    before = means.made
+    if command.update is not None:
+        updated = update(payment, command.update, means.method if command.update.gives_method else None)
+        payment, before = updated.result, before.then(updated)
+    return before.then(_confirm(payment, command, means, terms, at, idem))
+
+
+def _confirm(
+    payment: PaymentIntent, command: Confirm, means: Means, terms: Terms, at: Moment, idem: str | None
+) -> Changes[PaymentIntent]:
+    if command.off_session is not UNSET:
+        payment = _with(payment, off_session=command.off_session)
+    method, mandate, permitted = means.method, None, NO_CHANGES
+    if method is not None and (METHOD_TYPES[method.type].needs_mandate or command.mandate):
+        once = None if payment.future_usage else (payment.amount_minor, payment.currency)
+        mandate, method, permitted = permit(
+            method, means.mandate, at, named=command.mandate, acceptance=command.acceptance, once=once
+        )
+    method = _confirmable(payment, method)
+    type = METHOD_TYPES[method.type]
+    if type.debits:
+        _can_debit(payment, type, mandate, terms, any_currency=command.any_currency)
+    payment = _with(payment, method=method.id, last_error=None, challenge=None)
+    if type.performed_by == "platform":
+        return permitted.then(_from_credit(payment, method, means.customer, at))
+    if payment.authenticated or not _needs_authentication(payment, method):
+        return permitted.then(_begin(payment, method, terms, at, idem, code=means.code, mandate=mandate))
+    return permitted.then(_authenticate(payment, command, method, means.code, terms, at, idem))
+
+
+def _authenticate(
+    payment: PaymentIntent,
+    command: Confirm,
+    method: PaymentMethod,
+    code: SealedRecord | None,
+    terms: Terms,
+    at: Moment,
+    idem: str | None,
+) -> Changes[PaymentIntent]:
+    """Send the customer to a challenge, unless the issuer is content without one or there is nobody to send."""
+    assert method.card is not None, "only cards are authenticated"
+    if method.card.authentication == "frictionless":
+        return _begin(_with(payment, authenticated=True), method, terms, at, idem, code=code)
+    if method.card.authentication == "error":
+        return _declined(payment, method, _AUTHENTICATION_FAILED, None, at)
+    if payment.off_session:
+        return _declined(payment, method, _AUTHENTICATION_REQUIRED, None, at)
+    if command.error_on_action:
+        return _declined(payment, method, _ACTION_REFUSED, None, at)
+    challenge = f"{terms.challenge_base}{payment.id}?secret={payment.secret}"
+    waiting = _with(payment, status="requires_action", challenge=challenge)
+    return _saved(waiting, *_events(waiting, "payment_intent.requires_action"))
+
+
+def _confirmable(payment: PaymentIntent, method: PaymentMethod | None) -> PaymentMethod:
+    """The payment's method. Refused unless the payment can be confirmed with it."""
     _not_busy(payment)
     if payment.status not in CONFIRMABLE:
         raise _unexpected(payment, _already(payment))
@@ -245,30 +371,14 @@ def confirm(
             payment_intent=payment,
         )
     usable(method, customer=payment.customer)
-    type = METHOD_TYPES[method.type]
-    if type.debits:
-        _can_debit(payment, type, terms)
-    payment = _with(payment, method=method.id, last_error=None, challenge=None)
-    if type.performed_by == "platform":
-        return _from_credit(payment, method, customer, at)
-    if not payment.authenticated and _needs_authentication(payment, method):
-        assert method.card is not None, "only cards are authenticated"
-        if method.card.authentication == "frictionless":
-            return _begin(_with(payment, authenticated=True), method, terms, at, idem)
-        if method.card.authentication == "error":
-            return _declined(payment, method, _AUTHENTICATION_FAILED, None, at)
-        if payment.off_session:
-            return _declined(payment, method, _AUTHENTICATION_REQUIRED, None, at)
-        if terms.error_on_action:
-            return _declined(payment, method, _ACTION_REFUSED, None, at)
-        waiting = _with(payment, status="requires_action", challenge=terms.challenge_url)
-        return _saved(waiting, *_events(waiting, "payment_intent.requires_action"))
-    return _begin(payment, method, terms, at, idem)
+    return method
 
 
-def _can_debit(payment: PaymentIntent, type: MethodType, terms: Terms) -> None:
+def _can_debit(
+    payment: PaymentIntent, type: MethodType, mandate: str | None, terms: Terms, *, any_currency: bool
+) -> None:
     """Refused unless this payment can be a debit of that bank account, by this connector, with the customer's leave."""
-    currency = type.currency if terms.any_currency and type.currency else payment.currency
+    currency = type.currency if any_currency and type.currency else payment.currency
     check_payment(type, currency, payment.capture_method)
     check_verification(type.name, payment.method_options)
     if type.name not in terms.debits:
@@ -279,7 +389,7 @@ def _can_debit(payment: PaymentIntent, type: MethodType, terms: Terms) -> None:
             param="payment_method",
             payment_intent=payment,
         )
-    if type.needs_mandate and terms.mandate is None:
+    if type.needs_mandate and mandate is None:
         raise Refused(
             "payment_intent_mandate_invalid",
             "This PaymentIntent requires a mandate, and the payment method has none that is active. Send how "
@@ -290,12 +400,14 @@ def _can_debit(payment: PaymentIntent, type: MethodType, terms: Terms) -> None:
 
 
 def challenged(
-    payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Moment, *, passed: bool, idem: str | None = None
+    payment: PaymentIntent, means: Means, terms: Terms, at: Moment, *, passed: bool, idem: str | None = None
 ) -> Changes[PaymentIntent]:
     """The customer came back from the challenge: go on to the provider, or ask for another way to pay.
 
     Where the merchant confirms every step, going on waits for the next confirmation.
     """
+    method = means.method
+    assert method is not None, "a payment that waits for a challenge has its method"
     _not_busy(payment)
     if payment.status != "requires_action":
         raise _unexpected(payment, "This PaymentIntent is not waiting for an authentication.")
@@ -303,11 +415,19 @@ def challenged(
         return _declined(_with(payment, challenge=None), method, _AUTHENTICATION_FAILED, None, at)
     if payment.confirmation_method == "manual":
         return _saved(_with(payment, status="requires_confirmation", authenticated=True, challenge=None))
-    return _begin(_with(payment, authenticated=True, challenge=None), method, terms, at, idem)
+    authenticated = _with(payment, authenticated=True, challenge=None)
+    return _begin(authenticated, method, terms, at, idem, code=means.code)
 
 
 def _begin(
-    payment: PaymentIntent, method: PaymentMethod, terms: Terms, at: Moment, idem: str | None
+    payment: PaymentIntent,
+    method: PaymentMethod,
+    terms: Terms,
+    at: Moment,
+    idem: str | None,
+    *,
+    code: SealedRecord | None,
+    mandate: str | None = None,
 ) -> Changes[PaymentIntent]:
     type = METHOD_TYPES[method.type]
     attempt = Attempt(
@@ -326,13 +446,15 @@ def _begin(
     )
     started = _with(payment, status="processing", attempt=attempt.id)
     if type.patience_seconds:
-        return _debiting(started, attempt, method, terms, at)
+        return _debiting(started, attempt, method, mandate, terms, at)
     pending = (_charge(started, attempt.id, method, terms.connector, at.now),) if terms.shows == "charge" else ()
+    expired = code is None or (code.expires_at is not None and code.expires_at <= at.now)
     return Changes(
         result=started,
         records=(started, *pending, *_spent(payment, method)),
         tasks=(attempt,),
         deletes=(method.card.cvc,) if method.card is not None and method.card.cvc else (),
+        code=None if expired else code,
     )
 
 
@@ -378,11 +500,16 @@ _CREDIT_INSUFFICIENT = Declined(
 
 
 def _debiting(
-    started: PaymentIntent, attempt: Attempt, method: PaymentMethod, terms: Terms, at: Moment
+    started: PaymentIntent,
+    attempt: Attempt,
+    method: PaymentMethod,
+    mandate: str | None,
+    terms: Terms,
+    at: Moment,
 ) -> Changes[PaymentIntent]:
     """A debit takes days: everybody is told from the first commit on that it is under way."""
     charge = _charge(started, attempt.id, method, terms.connector, at.now)
-    charge = msgspec.structs.replace(charge, mandate=terms.mandate)
+    charge = msgspec.structs.replace(charge, mandate=mandate)
     payment = _with(started, latest_charge=charge.id)
     return Changes(
         result=payment,
@@ -842,13 +969,17 @@ def _checked(card: CardFacts | None) -> CardFacts | None:
 def capture(
     payment: PaymentIntent,
     charge: Charge | None,
-    amount_minor: int | None,
+    command: Capture,
     at: Moment,
     *,
     idem: str | None = None,
     shows: Literal["subject", "charge"] = "subject",
 ) -> Changes[PaymentIntent]:
-    """Take what was authorized, or less (the rest is released). `amount_minor` None takes all."""
+    """Take what was authorized, or less (the rest is released)."""
+    before: Changes[PaymentIntent | None] = NO_CHANGES
+    if command.update is not None and payment.status == "requires_capture":
+        before = updated = update(payment, command.update)
+        payment = updated.result
     _not_busy(payment)
     if payment.status != "requires_capture":
         raise _unexpected(
@@ -856,7 +987,7 @@ def capture(
             f"This PaymentIntent could not be captured because it has a status of {payment.status}. Only a "
             "PaymentIntent with one of the following statuses may be captured: requires_capture.",
         )
-    amount = payment.capturable_minor if amount_minor is None else amount_minor
+    amount = payment.capturable_minor if command.amount_minor is None else command.amount_minor
     if amount > payment.capturable_minor:
         raise Refused(
             "capture_amount_too_large",
@@ -865,18 +996,13 @@ def capture(
             payment_intent=payment,
         )
     assert charge is not None, "a payment to capture has a charge"
-    return _follow(payment, charge, "capture", amount, at, idem, shows)
+    return before.then(_follow(payment, charge, "capture", amount, at, idem, shows))
 
 
 def cancel(
-    payment: PaymentIntent,
-    charge: Charge | None,
-    reason: CancellationReason | None,
-    at: Moment,
-    *,
-    idem: str | None = None,
+    payment: PaymentIntent, charge: Charge | None, command: Cancel, at: Moment, *, idem: str | None = None
 ) -> Changes[PaymentIntent]:
-    """Nothing more will be taken. What stands authorized is voided at the provider first."""
+    """Cancel the payment: nothing more will be taken. An authorization that stands is voided at the provider first."""
     _not_busy(payment)
     if payment.status in ("succeeded", "canceled", "processing"):
         raise _unexpected(
@@ -885,7 +1011,7 @@ def cancel(
             "with one of the following statuses may be canceled: requires_payment_method, requires_capture, "
             "requires_confirmation, requires_action, processing.",
         )
-    given = _with(payment, cancellation_reason=reason)
+    given = _with(payment, cancellation_reason=command.reason)
     if payment.status == "requires_capture":
         assert charge is not None, "a payment to capture has a charge"
         return _follow(given, charge, "void", payment.capturable_minor, at, idem)
@@ -894,23 +1020,27 @@ def cancel(
 
 
 def increment(
-    payment: PaymentIntent, charge: Charge | None, amount_minor: int, at: Moment, *, idem: str | None = None
+    payment: PaymentIntent, charge: Charge | None, command: Increment, at: Moment, *, idem: str | None = None
 ) -> Changes[PaymentIntent]:
     """Authorize a larger total on the same card. The new total must be larger than the old."""
+    before: Changes[PaymentIntent | None] = NO_CHANGES
+    if command.update is not None:
+        before = updated = update(payment, command.update)
+        payment = updated.result
     _not_busy(payment)
     if payment.status != "requires_capture":
         raise _unexpected(
             payment,
             f"This PaymentIntent's authorization could not be incremented because it has a status of {payment.status}.",
         )
-    if amount_minor <= payment.amount_minor:
+    if command.amount_minor <= payment.amount_minor:
         raise Refused(
             "amount_too_small",
             f"The new amount must be greater than the amount authorized ({payment.amount_minor}).",
             param="amount",
         )
     assert charge is not None, "a payment to capture has a charge"
-    return _follow(payment, charge, "increment", amount_minor, at, idem)
+    return before.then(_follow(payment, charge, "increment", command.amount_minor, at, idem))
 
 
 def _follow(

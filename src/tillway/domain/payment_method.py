@@ -104,14 +104,6 @@ class Token(Record, frozen=True, kw_only=True):
         return self.created + TOKEN_LIFETIME_SECONDS
 
 
-class SealedRecord(Record, frozen=True, kw_only=True):
-    """A card or a bank account (`vlt_`), or a security code (`cvc_`), as the vault sealed it: bytes that nothing but
-    the vault can open."""
-
-    sealed: msgspec.Raw
-    expires_at: int | None = None
-
-
 def new_method(card: CardFacts, fields: dict[str, Any], at: Moment, *, prefix: str = "pm") -> PaymentMethod:
     return changed(PaymentMethod(id=at.new_id(prefix), created=at.created, card=card), fields)
 

@@ -28,6 +28,14 @@ class Record(
     created: int
 
 
+class SealedRecord(Record, frozen=True, kw_only=True):
+    """A card or a bank account (`vlt_`), or a security code (`cvc_`), as the vault sealed it: bytes that nothing but
+    the vault can open."""
+
+    sealed: msgspec.Raw
+    expires_at: int | None = None
+
+
 class Moment(msgspec.Struct, frozen=True):
     """When a decision is made, and where it takes its ids from. The domain has no clock and no randomness."""
 
@@ -73,6 +81,8 @@ class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
     `result` is the record that the caller gets, None where the decision has none to show. `refusal` is a "no" that has
     effects, a declined card for instance: its records are committed, and then the caller gets the error. `tasks` are
     new or moved; `deletes` are ids of records or tasks. `detail` goes into the audit trail beside the changed records.
+    `code` is the card's security code for the attempt among the tasks: it is opened after the commit, sent once, and
+    never written.
     """
 
     result: Result
@@ -82,6 +92,7 @@ class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
     events: tuple[EventDraft, ...] = ()
     refusal: Refused | None = None
     detail: dict[str, Any] = {}
+    code: SealedRecord | None = None
 
     @overload
     def then(self, later: "Changes[None]") -> "Changes[Result]": ...
@@ -108,6 +119,7 @@ class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
             events=self.events + later.events,
             refusal=later.refusal,
             detail=later.detail or self.detail,
+            code=later.code or self.code,
         )
 
 

@@ -5,11 +5,13 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from tillway.domain.bank_account import check_verification, without_number
+from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, FutureUsage, UpdateSetup
 from tillway.domain.customer import Customer, must_exist
+from tillway.domain.mandate import Mandate, permit
 from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.payment_intent import PaymentError
 from tillway.domain.payment_method import CardFacts, PaymentMethod, attach, issuer_objection, usable, without_cvc
-from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
+from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record, Value, changed, merged_metadata
 from tillway.domain.refusal import RULES, Refused
 
 Status = Literal[
@@ -17,8 +19,6 @@ Status = Literal[
 ]
 """Stripe's words, https://docs.stripe.com/api/setup_intents/object. No setup is ever `processing`: no provider is
 asked."""
-
-Usage = Literal["off_session", "on_session"]
 
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 
@@ -36,7 +36,7 @@ class SetupIntent(Record, frozen=True, kw_only=True):
     automatic_methods: dict[str, Any] | None = None
     description: str | None = None
     metadata: dict[str, str] = {}
-    usage: Usage = "off_session"
+    usage: FutureUsage = "off_session"
     return_url: str | None = None
     use_stripe_sdk: bool = False
     challenge: str | None = None
@@ -44,7 +44,7 @@ class SetupIntent(Record, frozen=True, kw_only=True):
     mandate: str | None = None
     latest_attempt: str | None = None
     last_error: PaymentError | None = None
-    cancellation_reason: str | None = None
+    cancellation_reason: Literal["abandoned", "duplicate", "requested_by_customer"] | None = None
 
     @property
     def client_secret(self) -> str:
@@ -58,75 +58,125 @@ class SetupAttempt(Record, frozen=True, kw_only=True):
     status: Literal["requires_action", "succeeded", "failed", "abandoned"]
     method: PaymentMethod
     customer: str | None = None
-    usage: Usage = "off_session"
+    usage: FutureUsage = "off_session"
     error: PaymentError | None = None
     authenticated: bool = False
 
 
-def create(fields: dict[str, Any], at: Moment, *, secret: str) -> Changes[SetupIntent]:
-    setup = changed(SetupIntent(id=at.new_id("seti"), created=at.created, secret=secret), fields)
-    if setup.method is not None:
-        setup = _with(setup, status="requires_confirmation")
-    return _save(setup, "setup_intent.created")
+class Means(Value, frozen=True, kw_only=True, gc=True):
+    """Everything that was looked up for a decision about a setup.
+
+    `made` are the changes that bring a new method into being, `mandate` is the method's own, `customer` the setup's,
+    `latest` the setup's latest attempt.
+    """
+
+    method: PaymentMethod | None = None
+    made: Changes[None] = NO_CHANGES
+    mandate: Mandate | None = None
+    customer: Customer | None = None
+    latest: SetupAttempt | None = None
 
 
-def update(setup: SetupIntent, fields: dict[str, Any]) -> Changes[SetupIntent]:
-    """Everything can change until the setup is over; words and metadata at any time."""
-    if setup.status not in CONFIRMABLE and set(fields) - {"metadata", "description"}:
+def create(
+    command: CreateSetup, means: Means, at: Moment, *, secret: str, challenge_base: str = ""
+) -> Changes[SetupIntent]:
+    """Create a setup, and confirm it where the command does so: then `challenge_base` is needed."""
+    setup = SetupIntent(
+        id=at.new_id("seti"),
+        created=at.created,
+        secret=secret,
+        status="requires_payment_method" if means.method is None else "requires_confirmation",
+        automatic_methods=command.automatic_methods,
+        customer=command.customer,
+        description=command.description,
+        metadata=merged_metadata({}, command.metadata),
+        method=means.method.id if means.method is not None else None,
+        method_options=command.method_options,
+        method_types=command.method_types,
+        return_url=command.return_url,
+        usage=command.usage,
+        use_stripe_sdk=command.use_stripe_sdk,
+    )
+    created = means.made.then(_save(setup, "setup_intent.created"))
+    if command.confirm is None:
+        return created
+    return created.then(_confirm(setup, command.confirm, means, at, challenge_base))
+
+
+def update(setup: SetupIntent, command: UpdateSetup, method: PaymentMethod | None = None) -> Changes[SetupIntent]:
+    """Change anything until the setup is over, words and metadata at any time.
+
+    `method` is the one that the command names or describes.
+    """
+    given = command.given()
+    given.pop("method_data", None)
+    if method is not None:
+        given["method"] = method.id
+    if setup.status not in CONFIRMABLE and given.keys() - {"metadata", "description"}:
         raise _unexpected(
             setup, f"A SetupIntent with the status {setup.status} can only change description and metadata."
         )
-    after = changed(setup, fields)
-    if "method" in fields:
+    after = changed(setup, given)
+    if "method" in given:
         status = "requires_confirmation" if after.method else "requires_payment_method"
         after = _with(after, authenticated=False, challenge=None, status=status)
     return Changes(result=after, records=(after,) if after != setup else ())
 
 
-def cancel(setup: SetupIntent, reason: str | None, latest: SetupAttempt | None) -> Changes[SetupIntent]:
+def cancel(setup: SetupIntent, command: CancelSetup, latest: SetupAttempt | None) -> Changes[SetupIntent]:
+    """Cancel the setup. `latest` is its latest attempt: one that still waits is given up."""
     if setup.status not in CONFIRMABLE:
         raise _unexpected(
             setup,
             f"You cannot cancel this SetupIntent because it has a status of {setup.status}. Only a SetupIntent with "
             f"one of the following statuses may be canceled: {', '.join(CONFIRMABLE)}.",
         )
-    canceled = _with(setup, status="canceled", cancellation_reason=reason, challenge=None)
+    canceled = _with(setup, status="canceled", cancellation_reason=command.reason, challenge=None)
     return _save(canceled, "setup_intent.canceled").then(_abandon_attempt(latest, canceled))
 
 
 def confirm(
-    setup: SetupIntent,
-    method: PaymentMethod | None,
-    customer: Customer | None,
-    latest: SetupAttempt | None,
-    at: Moment,
-    *,
-    challenge_url: str,
-    mandate: str | None = None,
+    setup: SetupIntent, command: ConfirmSetup, means: Means, at: Moment, *, challenge_base: str
 ) -> Changes[SetupIntent]:
     """Keep the card, or send its holder to a challenge first. The provider is not asked: nothing is taken.
 
-    `customer` is the setup's, `latest` its latest attempt: one that still waits is given up for this one. A bank
-    account needs a `mandate`.
+    `challenge_base` is the address of the challenge page up to the setup's id. An attempt that still waits is given up
+    for this one. A bank account needs a mandate.
     """
-    method = _confirmable(setup, method, customer, mandate)
+    before: Changes[SetupIntent | None] = means.made
+    if command.update is not None and setup.status in CONFIRMABLE:
+        updated = update(setup, command.update, means.method if command.update.gives_method else None)
+        setup, before = updated.result, before.then(updated)
+    return before.then(_confirm(setup, command, means, at, challenge_base))
+
+
+def _confirm(
+    setup: SetupIntent, command: ConfirmSetup, means: Means, at: Moment, challenge_base: str
+) -> Changes[SetupIntent]:
+    method, mandate, permitted = means.method, None, NO_CHANGES
+    if method is not None and METHOD_TYPES[method.type].needs_mandate:
+        mandate, method, permitted = permit(
+            method, means.mandate, at, named=None, acceptance=command.acceptance, once=None
+        )
+    method = _confirmable(setup, method, means.customer, mandate)
     # From here it is an attempt, and its outcome is kept.
     setup = _with(setup, method=method.id, mandate=mandate, last_error=None, challenge=None)
-    before = _abandon_attempt(latest, setup)
+    before = permitted.then(_abandon_attempt(means.latest, setup))
+    attempt = _attempt(setup, method, at)
     objection = issuer_objection(method)
     if objection is not None:
-        return before.then(_fail(setup, method, objection, _attempt(setup, method, at)))
+        return before.then(_fail(setup, method, objection, attempt))
     if method.card is None or setup.authenticated or not _needs_authentication(setup, method.card):
-        return before.then(_succeed(setup, method, customer, _attempt(setup, method, at)))
+        return before.then(_succeed(setup, method, means.customer, attempt))
     match method.card.authentication:
         case "frictionless":
-            authenticated = _with(setup, authenticated=True)
-            return before.then(_succeed(authenticated, method, customer, _attempt(authenticated, method, at)))
+            attempt = msgspec.structs.replace(attempt, authenticated=True)
+            return before.then(_succeed(_with(setup, authenticated=True), method, means.customer, attempt))
         case "error":
-            return before.then(_fail(setup, method, _authentication_failure(), _attempt(setup, method, at)))
+            return before.then(_fail(setup, method, _authentication_failure(), attempt))
         case "challenge":
-            attempt = _attempt(setup, method, at)
-            waiting = _with(setup, status="requires_action", challenge=challenge_url, latest_attempt=attempt.id)
+            challenge = f"{challenge_base}{setup.id}?secret={setup.secret}"
+            waiting = _with(setup, status="requires_action", challenge=challenge, latest_attempt=attempt.id)
             saved = _save(waiting, "setup_intent.requires_action")
             return before.then(msgspec.structs.replace(saved, records=(*saved.records, attempt)))
         case _:
@@ -178,24 +228,19 @@ def _confirmable(
     return method
 
 
-def challenged(
-    setup: SetupIntent,
-    method: PaymentMethod,
-    customer: Customer | None,
-    attempt: SetupAttempt,
-    *,
-    passed: bool,
-) -> Changes[SetupIntent]:
-    """The holder came back from the challenge that `attempt` waits for."""
+def challenged(setup: SetupIntent, means: Means, *, passed: bool) -> Changes[SetupIntent]:
+    """The holder came back from the challenge that the setup's latest attempt waits for."""
+    method, attempt = means.method, means.latest
+    assert method is not None and attempt is not None, "a setup that waits for a challenge has a method and an attempt"
     if setup.status != "requires_action":
         raise _unexpected(setup, "This SetupIntent is not waiting for an authentication.")
     setup = _with(setup, challenge=None)
     if not passed:
         return _fail(setup, method, _authentication_failure(), attempt)
-    if customer is not None:
-        must_exist(customer, "customer")
+    if means.customer is not None:
+        must_exist(means.customer, "customer")
     usable(method, customer=setup.customer)
-    return _succeed(_with(setup, authenticated=True), method, customer, attempt)
+    return _succeed(_with(setup, authenticated=True), method, means.customer, attempt)
 
 
 def _needs_authentication(setup: SetupIntent, card: CardFacts) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol, assert_never
+from typing import Any, Literal, Protocol, assert_never
 
 import msgspec
 
@@ -38,6 +38,7 @@ from tillway.domain import dispute, payment_intent
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.charge import Charge, full_descriptor, warn_of_fraud
+from tillway.domain.commands import Cancel
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.mandate import reference_of as reference_of_mandate
@@ -131,30 +132,30 @@ class Attempts:
         self.held: dict[tuple[str, str], int] = {}
         """The attempts this process is at, by (scope key, id), and until when they are leased to it."""
 
-    async def terms(self, scope: Scope, *, challenge: str = "", error_on_action: bool = False) -> Terms:
+    async def terms(self, scope: Scope, *, shows: Literal["subject", "charge"] = "subject") -> Terms:
+        """The terms of a new payment in that scope. Refused `live_mode_not_configured` where no connector takes it."""
         connection = await self.connections.default(scope)
         settings = self.engine.settings
         return Terms(
             connector=connection.name,
             fee=settings.fee,
             settlement_days=settings.settlement_days,
-            challenge_url=challenge,
-            error_on_action=error_on_action,
+            challenge_base=self.engine.challenge_base(scope),
+            shows=shows,
             debits=connection.connector.capabilities.debits,
         )
 
-    async def operate(
-        self, caller: Caller, begin: Work[Record | None], cvc: "list[str] | None" = None
-    ) -> Done[Record | None]:
+    async def operate(self, caller: Caller, begin: Work[Record | None]) -> Done[Record | None]:
         """Commit the intent, see the provider about it, commit the outcome, and answer.
 
-        `cvc`: a list that `begin` puts the security code in, when it opens one; it lives no longer than this call.
+        The security code that the decision gives along lives no longer than this call.
         """
         begun = await self.engine.run(caller, begin)
         if not begun.attempts:
             return begun
         attempt = begun.attempts[0]
-        settled = await self.carry(caller, attempt, begun, cvc=cvc[0] if cvc else None)
+        code = self.vault.open_code(caller.scope_key, begun.code)
+        settled = await self.carry(caller, attempt, begun, cvc=code)
         if settled is not None:
             return settled
         return await self._answer_unfinished(caller, attempt)
@@ -453,7 +454,7 @@ class Attempts:
             if payment.status != "requires_capture":
                 return Changes(result=None, deletes=(id,) if payment.attempt is None else ())
             charge = await load.maybe(Charge, payment.latest_charge)
-            return payment_intent.cancel(payment, charge, "expired", at)
+            return payment_intent.cancel(payment, charge, Cancel(reason="expired"), at)
 
         await self.operate(Caller.system(scope_of(scope_key), "release an expired authorization"), release)
 

@@ -8,9 +8,8 @@ from tillway.connectors.port import BankAccountData, CardData
 from tillway.domain.bank_account import BankAccountFacts
 from tillway.domain.cards import FORM_DIGITS, CheckedCard, Secret, brand_of, check_card
 from tillway.domain.method_types import METHOD_TYPES
-from tillway.domain.payment_method import CVC_LIFETIME_SECONDS, CardFacts, PaymentMethod, SealedRecord
-from tillway.domain.record import Changes, Moment, Record
-from tillway.engine.core import Load
+from tillway.domain.payment_method import CVC_LIFETIME_SECONDS, CardFacts, PaymentMethod
+from tillway.domain.record import Moment, Record, SealedRecord
 from tillway.sandbox.bank_accounts import by_account_alias
 from tillway.sandbox.cards import TestCard, alias_expiry, by_alias, by_number
 from tillway.store.port import Store
@@ -194,18 +193,11 @@ class CardVault:
             name=method.billing_details.get("name"),
         )
 
-    async def take_cvc(self, load: Load, facts: CardFacts, made: Changes[Record | None], now: int) -> str | None:
-        """The security code, to be sent once; the caller deletes its record in the commit that precedes the sending.
-
-        `made` is what that commit writes besides: a card that comes with the payment is not in the store yet.
-        """
-        if facts.cvc is None:
+    def open_code(self, scope_key: str, code: SealedRecord | None) -> str | None:
+        """The security code, to be sent once: the commit before the sending has deleted its record."""
+        if code is None:
             return None
-        fresh = next((record for record in made.records if record.id == facts.cvc), None)
-        record = fresh if isinstance(fresh, SealedRecord) else await load.maybe(SealedRecord, facts.cvc)
-        if record is None or (record.expires_at is not None and record.expires_at <= now):
-            return None
-        return self.vault.open_cvc(load.scope_key, facts.cvc, _cvc.decode(record.sealed)).reveal()
+        return self.vault.open_cvc(scope_key, code.id, _cvc.decode(code.sealed)).reveal()
 
 
 def _read_account(type: str, given: dict[str, Any], param: str) -> tuple[Secret[str], BankAccountFacts]:

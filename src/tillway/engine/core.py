@@ -8,12 +8,13 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
+from tillway.domain.account import Scope
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditEntry, Change
 from tillway.domain.event import Delivery, Event, WebhookEndpoint
 from tillway.domain.idempotency import LIFETIME_SECONDS, IdempotencyRecord
 from tillway.domain.ledger import Entry
-from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record, Result
+from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record, Result, SealedRecord
 from tillway.domain.refusal import Refused
 from tillway.engine.audit import entries
 from tillway.engine.audit.entries import NOWHERE
@@ -45,7 +46,8 @@ Seen = dict[str, tuple[int, Record | None]]
 class Done(msgspec.Struct, Generic[Result]):
     """What a commit came to: the record to show, the refusal that was committed with it, and the answer as bytes.
 
-    `seen` are the versions after the commit, so that a commit that follows at once need not read again.
+    `seen` are the versions after the commit, so that a commit that follows at once need not read again. `code` is the
+    sealed security code that goes with the first of the attempts.
     """
 
     record: Result
@@ -54,6 +56,7 @@ class Done(msgspec.Struct, Generic[Result]):
     body: bytes
     attempts: tuple[Attempt, ...]
     seen: Seen
+    code: SealedRecord | None = None
 
 
 class IdempotencyRace(Exception):
@@ -132,6 +135,10 @@ class Engine:
     def load(self, scope_key: str) -> Load:
         return Load(self.store, scope_key)
 
+    def challenge_base(self, scope: Scope) -> str:
+        """The address of a scope's challenge pages, up to the id of the payment or setup."""
+        return f"{self.settings.public_url}/3ds/{scope.key}/"
+
     async def run(
         self,
         caller: Caller,
@@ -174,7 +181,7 @@ class Engine:
             if queues and self.on_tasks is not None:
                 self.on_tasks(queues)
             after = _after(load, changes, attempts, held) if attempts else {}
-            return Done(changes.result, changes.refusal, status, body, attempts, after)
+            return Done(changes.result, changes.refusal, status, body, attempts, after, changes.code)
         raise Refused("lock_timeout")
 
     async def note(self, caller: Caller, detail: dict[str, Any]) -> None:

@@ -7,9 +7,9 @@ import msgspec
 from tillway.connectors import port
 from tillway.domain.cards import Secret, brand_of, check_card
 from tillway.domain.external_account import ExternalAccount, check_bank_account
-from tillway.domain.payment_method import CardFacts, SealedRecord, Token
+from tillway.domain.payment_method import CardFacts, Token
 from tillway.domain.payout import Recipient
-from tillway.domain.record import Moment
+from tillway.domain.record import Moment, SealedRecord
 from tillway.domain.refusal import Refused
 from tillway.engine.card_vault import CardVault
 from tillway.sandbox.cards import by_alias, by_number

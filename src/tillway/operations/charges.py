@@ -3,9 +3,11 @@
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from tillway.domain import charge, payment_intent
 from tillway.domain.charge import Charge
+from tillway.domain.commands import Capture, CaptureCharge, Confirm, CreateCharge, UpdateCharge
 from tillway.domain.customer import Customer
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, Token
@@ -15,39 +17,34 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
-from tillway.operations.payment_intents import existing_method, fields_of, picked, redeemed, take_code
+from tillway.operations.customers import existing
+from tillway.operations.payment_intents import existing_method, gather, redeemed
 
 
-async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done[Record | None]:
-    """A payment behind the scenes (`dpi_`), confirmed at once; the caller is shown its charge."""
+async def create(platform: Platform, caller: Caller, command: CreateCharge) -> Done[Record | None]:
+    """Make a payment behind the scenes (`dpi_`) and confirm it at once; the caller is shown its charge."""
     secret = random_text(24)
-    cvc: list[str] = []
-    terms = msgspec.structs.replace(await platform.attempts.terms(caller.scope), shows="charge")
+    terms = await platform.attempts.terms(caller.scope, shows="charge")
 
     async def work(load: Load, at: Moment) -> Changes[Record | None]:
-        method, made = await _source(platform, load, params, at)
-        fields = fields_of(params)
-        fields |= {
-            "method": method.id,
-            "capture_method": "manual" if params.get("capture") is False else "automatic",
-            "customer": method.customer or params.get("customer"),
-            "off_session": True,
-            "source_api": caller.source_api,
-        }
-        created = payment_intent.create(fields, at, secret=secret, prefix="dpi")
-        begun = payment_intent.confirm(created.result, method, terms, at, idem=caller.idem)
-        await take_code(platform, load, method, made, begun, at, cvc)
-        return made.then(created).then(payment_intent.as_charge(begun, None))
+        method, made = await _source(platform, load, command, at)
+        customer = method.customer or command.payment.customer
+        payment = msgspec.structs.replace(command.payment, customer=customer, confirm=_CONFIRM)
+        means = await gather(load, method, made, _CONFIRM, customer=customer)
+        changes = payment_intent.create(payment, means, at, secret=secret, prefix="dpi", terms=terms, idem=caller.idem)
+        return payment_intent.as_charge(changes, None)
 
-    return await platform.attempts.operate(caller, work, cvc)
+    return await platform.attempts.operate(caller, work)
+
+
+_CONFIRM = Confirm()
 
 
 async def _source(
-    platform: Platform, load: Load, params: dict[str, Any], at: Moment
+    platform: Platform, load: Load, command: CreateCharge, at: Moment
 ) -> tuple[PaymentMethod, Changes[None]]:
     """What pays: a token, a test token, raw card data, one of the customer's cards, or the customer's default."""
-    source = params.get("source") or params.get("card")
-    owner = params.get("customer")
+    source, owner = command.source, command.payment.customer
     if owner is not None:
         customer = await load.get(Customer, owner, "customer")
         if customer.deleted:
@@ -84,31 +81,40 @@ def _name_field(source: dict[str, Any]) -> dict[str, Any]:
     return {"name": source["name"]} if source.get("name") else {}
 
 
-async def capture(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Record | None]:
+async def update(platform: Platform, caller: Caller, id: str, command: UpdateCharge) -> Done[Charge]:
+    """Change a charge's words and metadata."""
+
+    async def work(load: Load, at: Moment) -> Changes[Charge]:
+        found = await load.get(Charge, id)
+        if command.customer is not UNSET:
+            if found.customer not in (None, command.customer):
+                raise Refused(
+                    "parameter_invalid_string",
+                    f"Charge {id} already has a customer, which cannot be changed.",
+                    param="customer",
+                )
+            await existing(load, command.customer, "customer")
+        return charge.update(found, command)
+
+    return await platform.engine.run(caller, work)
+
+
+async def capture(platform: Platform, caller: Caller, id: str, command: CaptureCharge) -> Done[Record | None]:
+    """Capture an authorized charge, or less of it."""
+
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         found = await load.get(Charge, id)
         if found.captured:
             raise Refused("charge_already_captured", f"Charge {id} has already been captured.")
         if found.refunded:
             raise Refused("charge_already_refunded", f"Charge {id} has been released and cannot be captured.")
-        amount = params.get("amount")
-        if amount is not None and amount > found.amount_minor:
+        if command.amount_minor is not None and command.amount_minor > found.amount_minor:
             raise Refused("capture_amount_too_large", param="amount")
         payment = await load.get(PaymentIntent, found.payment)
-        renamed = charge.update(found, picked(params, *_NAMED_AT_CAPTURE))
+        renamed = charge.update(found, command.update)
+        taking = Capture(amount_minor=command.amount_minor)
         return renamed.then(
-            payment_intent.capture(payment, renamed.result, amount, at, idem=caller.idem, shows="charge")
+            payment_intent.capture(payment, renamed.result, taking, at, idem=caller.idem, shows="charge")
         )
 
     return await platform.attempts.operate(caller, work)
-
-
-_NAMED_AT_CAPTURE = ("receipt_email", "statement_descriptor", "statement_descriptor_suffix", "transfer_group")
-
-
-def customer_is_set(known: Charge) -> Refused:
-    return Refused(
-        "parameter_invalid_string",
-        f"Charge {known.id} already has a customer, which cannot be changed.",
-        param="customer",
-    )

@@ -7,10 +7,13 @@ they wait for whoever is at it, or the provider is asked by our reference.
 import asyncio
 from typing import Any
 
+import msgspec
+
 from tillway.domain import gateway_payment, payment_intent
 from tillway.domain.account import scope_of
 from tillway.domain.attempt import Attempt
 from tillway.domain.cards import check_form
+from tillway.domain.commands import Confirm, CreatePayment
 from tillway.domain.gateway_payment import GatewayPayment, gateway_payment_id
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import new_method
@@ -20,8 +23,10 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
-from tillway.operations.payment_intents import take_code
+from tillway.operations.payment_intents import gather
 from tillway.store.codec import by_number, decode
+
+_CONFIRM = Confirm()
 
 LOOK_SECONDS = 0.05
 """How often somebody who waits for another's request looks whether it is done."""
@@ -38,7 +43,7 @@ async def make(
 
     `card` has number, exp_month, exp_year, cvc, name and address (one line of text); only its form is checked.
     """
-    secret, cvc = random_text(24), list[str]()
+    secret = random_text(24)
 
     async def begin(load: Load, at: Moment) -> Changes[PaymentIntent]:
         created = await find(load, number, at.now)
@@ -50,24 +55,22 @@ async def make(
         facts, sealed = platform.cards.take_in(load.scope_key, card, {}, at, check=check_form)
         holder = {"name": card["name"], "address": {"line1": card["address"]}}
         method = new_method(facts, {"billing_details": holder, "source_api": caller.source_api}, at)
-        fields = {
-            "amount_minor": amount_minor,
-            "currency": currency,
-            "method": method.id,
+        command = CreatePayment(
+            amount_minor=amount_minor,
+            currency=currency,
             # The contract has no way to send the customer to a challenge.
-            "off_session": True,
-            "source_api": caller.source_api,
-        }
-        made = Changes(result=None, records=(method, *sealed)).then(payment_intent.create(fields, at, secret=secret))
-        payment = made.result
-        made = made.then(gateway_payment.make(created, payment))
+            off_session=True,
+            source_api=caller.source_api,
+        )
         terms = await platform.attempts.terms(caller.scope)
-        begun = payment_intent.confirm(payment, method, terms, at, idem=caller.idem)
-        await take_code(platform, load, method, made, begun, at, cvc)
-        return made.then(begun)
+        means = await gather(load, method, Changes(result=None, records=(method, *sealed)), _CONFIRM)
+        made = payment_intent.create(command, means, at, secret=secret)
+        payment = made.result
+        means = msgspec.structs.replace(means, made=made.then(gateway_payment.make(created, payment)))
+        return payment_intent.confirm(payment, _CONFIRM, means, terms, at, idem=caller.idem)
 
     try:
-        return await platform.attempts.operate(caller, begin, cvc)
+        return await platform.attempts.operate(caller, begin)
     except _UnderWay:
         await _see_through(platform, caller, number)
 

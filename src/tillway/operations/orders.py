@@ -21,12 +21,11 @@ from tillway.domain import payment_intent, product, refund
 from tillway.domain.account import Scope, scope_of
 from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.charge import Charge
-from tillway.domain.commands import CreateRefund
+from tillway.domain.commands import Cancel, Confirm, CreateRefund
 from tillway.domain.customer import Customer
 from tillway.domain.disbursement import NamedCustomer
-from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.order import HANDLER, MEANS, Failure, Line, Order, OrderTask, StepRecord
-from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_intent import Means, PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.product import Product
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
@@ -38,7 +37,7 @@ from tillway.engine.core import Done, Engine, Load, Work
 from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.operations import customers, stored_credit
-from tillway.operations.payment_intents import make_method, permission, take_code
+from tillway.operations.payment_intents import gather, make_method
 from tillway.store.codec import decode
 from tillway.store.port import Row, Unavailable
 
@@ -55,8 +54,9 @@ COURIER_SECONDS = 10.0
 
 TRANSIENT = ("busy", "lock_timeout")
 
-_ACCEPTED = {"mandate_data": {"customer_acceptance": {"type": "offline"}}}
-"""With the order, its user let the shop debit their account for it, this once; the shop has that on its own record."""
+_CONFIRM = Confirm(acceptance={"type": "offline"}, error_on_action=True, any_currency=True)
+"""With the order, its user let the shop debit their account for it, this once; the shop has that on its own record.
+The contract's orders are in euro unless they say otherwise, whatever pays for them."""
 
 R = TypeVar("R", bound=Record)
 
@@ -219,34 +219,27 @@ async def _check_stock(platform: Platform, caller: Caller, order_id: str) -> Ord
 async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Order:
     """The payment is made in the commit that notes it on the order, so there is never a second; it is carried like any
     other. What has come of it is read from the payment itself, whoever brought that home."""
-    cvc: list[str] = []
     secret = random_text(24)
 
     async def begin(load: Load, at: Moment) -> Changes[Order]:
         order = await load.get(Order, order_id)
         if domain.to_do(order, "take_payment") is not None:
             return Changes(result=order)
-        terms = await platform.attempts.terms(caller.scope, error_on_action=True)
+        terms = await platform.attempts.terms(caller.scope)
         method = await load.get(PaymentMethod, order.method)
         made: Changes[PaymentIntent | None] = NO_CHANGES
         if order.payment is None:
-            made = created = payment_intent.create(domain.payment_fields(order, method.type), at, secret=secret)
+            command = domain.payment_command(order, method.type)
+            made = created = payment_intent.create(command, Means(method=method), at, secret=secret)
             payment = created.result
         else:
             payment = await load.get(PaymentIntent, order.payment)
             if not domain.may_try_again(payment):
                 return Changes(result=order)
-        if METHOD_TYPES[method.type].needs_mandate:
-            once = (order.total_minor, order.currency)
-            mandate, method, permitted = await permission(load, method, _ACCEPTED, at, once=once)
-            made = made.then(permitted)
-            # The contract's orders are in euro unless they say otherwise, whatever pays for them.
-            terms = msgspec.structs.replace(terms, mandate=mandate, any_currency=True)
-        customer = await load.maybe(Customer, order.customer)
-        begun = payment_intent.confirm(payment, method, terms, at, customer=customer)
-        await take_code(platform, load, method, NO_CHANGES, begun, at, cvc)
+        means = await gather(load, method, made, _CONFIRM, customer=order.customer)
+        begun = payment_intent.confirm(payment, _CONFIRM, means, terms, at)
         noted = msgspec.structs.replace(order, payment=payment.id)
-        return made.then(begun).then(Changes(result=noted, records=(noted,)))
+        return begun.then(Changes(result=noted, records=(noted,)))
 
     async def finish(load: Load, at: Moment) -> Changes[Order]:
         order = await load.get(Order, order_id)
@@ -258,7 +251,7 @@ async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Or
         return domain.complete_step(order, "take_payment", result, at)
 
     try:
-        await platform.attempts.operate(caller, begin, cvc)
+        await platform.attempts.operate(caller, begin)
     except Refused as refused:
         if refused.code in (*TRANSIENT, "order_step_unexpected"):
             raise
@@ -401,7 +394,7 @@ async def _give_back(
                 log.warning("an order's payment cannot be refunded", extra={"order": order.id, "why": refused.code})
                 return NO_CHANGES
         case "requires_payment_method" | "requires_confirmation" | "requires_action" | "requires_capture":
-            return payment_intent.cancel(payment, charge, "abandoned", at)
+            return payment_intent.cancel(payment, charge, Cancel(reason="abandoned"), at)
         case _:
             assert_never(payment.status)
 

@@ -1,20 +1,22 @@
-"""What can be done with a payment: parameters in, one decision, one or two commits."""
+"""Operations on payments: look up what a command names, make one decision, commit it and see it through."""
 
 import hmac
 from typing import Any, Literal, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from tillway.domain import payment_intent
 from tillway.domain.account import Scope
 from tillway.domain.bank_account import TEST_HOLDER
 from tillway.domain.charge import Charge
+from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment
 from tillway.domain.customer import Customer
-from tillway.domain.mandate import Mandate, accept
+from tillway.domain.mandate import Mandate
 from tillway.domain.method_types import METHOD_TYPES, MethodType
-from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token, new_bank_method, new_method, redeem
-from tillway.domain.record import NO_CHANGES, Changes, Moment, Record, changed
+from tillway.domain.payment_intent import Means, PaymentIntent
+from tillway.domain.payment_method import PaymentMethod, Token, new_bank_method, new_method, redeem
+from tillway.domain.record import NO_CHANGES, Changes, Moment, Record, SealedRecord, changed
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
@@ -22,209 +24,95 @@ from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.operations import client_secrets
 
-_FIELDS = {
-    "amount": "amount_minor",
-    "payment_method": "method",
-    "payment_method_options": "method_options",
-    "payment_method_types": "method_types",
-    "allowed_payment_method_types": "method_types",
-    "automatic_payment_methods": "automatic_methods",
-    "excluded_payment_method_types": "excluded_types",
-    "currency": "currency",
-    "capture_method": "capture_method",
-    "confirmation_method": "confirmation_method",
-    "customer": "customer",
-    "description": "description",
-    "metadata": "metadata",
-    "receipt_email": "receipt_email",
-    "shipping": "shipping",
-    "statement_descriptor": "statement_descriptor",
-    "statement_descriptor_suffix": "statement_descriptor_suffix",
-    "setup_future_usage": "setup_future_usage",
-    "transfer_group": "transfer_group",
-    "return_url": "return_url",
-    "use_stripe_sdk": "use_stripe_sdk",
-}
-"""The parameters that are fields of a payment, with the names that they have there."""
-
-
-def fields_of(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that are fields of the record, under the record's names."""
-    fields = {_FIELDS[name]: value for name, value in params.items() if name in _FIELDS}
-    for name in ("method_types", "excluded_types"):
-        if fields.get(name) is not None:
-            fields[name] = tuple(fields[name])
-    return fields
-
 
 def picked(params: dict[str, Any], *names: str) -> dict[str, Any]:
     """Those of the named parameters that were sent."""
     return {name: params[name] for name in names if name in params}
 
 
-async def create(
-    platform: Platform, caller: Caller, params: dict[str, Any], *, prefix: str = "pi"
-) -> Done[Record | None]:
-    _check_create(params)
+async def create(platform: Platform, caller: Caller, command: CreatePayment) -> Done[Record | None]:
+    """Create a payment, and take it at once where the command confirms it."""
     secret = random_text(24)
-    cvc: list[str] = []
-    terms = await platform.attempts.terms(caller.scope) if params.get("confirm") else None
+    terms = await platform.attempts.terms(caller.scope) if command.confirm is not None else None
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
-        fields = fields_of(params)
-        method, made = await find_method(platform, load, params, at)
-        if method is not None:
-            fields["method"] = method.id
-        await _check_customer(load, fields.get("customer"))
-        fields["source_api"] = caller.source_api
-        changes = made.then(payment_intent.create(fields, at, secret=secret, prefix=prefix))
-        if terms is None:
-            return changes
-        payment = changes.result
-        begun = await _begin(platform, load, payment, method, made, params, terms, caller, at, cvc)
-        return changes.then(begun)
+        method, made = await find_method(platform, load, command.method, command.method_data, at)
+        await _check_customer(load, command.customer)
+        means = await gather(load, method, made, command.confirm, customer=command.customer)
+        return payment_intent.create(command, means, at, secret=secret, terms=terms, idem=caller.idem)
 
-    return await platform.attempts.operate(caller, work, cvc)
+    return await platform.attempts.operate(caller, work)
 
 
-def _check_create(params: dict[str, Any]) -> None:
-    if params.get("off_session") and not params.get("confirm"):
-        raise Refused(
-            "parameter_invalid_string",
-            "The parameter `off_session` cannot be passed when creating a PaymentIntent without `confirm` set to true.",
-            param="off_session",
-        )
-    for name in ("return_url", "error_on_requires_action", "mandate", "mandate_data"):
-        if name in params and not params.get("confirm"):
-            raise Refused(
-                "parameter_invalid_string",
-                f"The parameter `{name}` cannot be passed when creating a PaymentIntent unless `confirm` is true.",
-                param=name,
-            )
-    if params.get("automatic_payment_methods") and (
-        "payment_method_types" in params or "allowed_payment_method_types" in params
-    ):
-        named = "payment_method_types" if "payment_method_types" in params else "allowed_payment_method_types"
-        raise Refused(
-            "parameters_exclusive",
-            f"You may only specify one of these parameters: automatic_payment_methods, {named}.",
-            param=named,
-        )
-
-
-async def confirm(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Record | None]:
-    cvc: list[str] = []
+async def confirm(platform: Platform, caller: Caller, id: str, command: Confirm) -> Done[Record | None]:
+    """Take a payment, or send the customer to authenticate it."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
-        client_secrets.check(caller, payment.client_secret, params.get("client_secret"))
+        client_secrets.check(caller, payment.client_secret, command.client_secret)
         if caller.publishable and payment.confirmation_method == "manual":
             raise Refused(
                 "payment_intent_unexpected_state",
                 f"This PaymentIntent {id} cannot be confirmed using your publishable key because its "
                 "`confirmation_method` is set to `manual`. Use your secret key.",
             )
-        if params.get("amount_to_confirm") not in (None, payment.amount_minor):
-            raise Refused(
-                "parameter_invalid_integer",
-                f"The amount to confirm is not the payment's amount ({payment.amount_minor}).",
-                param="amount_to_confirm",
-            )
-        method, made = await find_method(platform, load, params, at)
-        fields = fields_of(params)
-        if method is not None:
-            fields["method"] = method.id
-        written: Changes[PaymentIntent | None] = made
-        if fields:
-            updated = payment_intent.update(payment, fields)
-            payment, written = updated.result, made.then(updated)
+        method, made = await _given_method(platform, load, command.update, at)
         if method is None:
             method = await load.maybe(PaymentMethod, payment.method)
         terms = await platform.attempts.terms(caller.scope)
-        return written.then(await _begin(platform, load, payment, method, written, params, terms, caller, at, cvc))
+        means = await gather(load, method, made, command, customer=payment.customer)
+        return payment_intent.confirm(payment, command, means, terms, at, idem=caller.idem)
 
-    return await platform.attempts.operate(caller, work, cvc)
+    return await platform.attempts.operate(caller, work)
 
 
-async def _begin(
-    platform: Platform,
+async def gather(
     load: Load,
-    payment: PaymentIntent,
     method: PaymentMethod | None,
-    made: Changes[Record | None],
-    params: dict[str, Any],
-    terms: payment_intent.Terms,
-    caller: Caller,
-    at: Moment,
-    cvc: list[str],
-) -> Changes[PaymentIntent]:
-    """Start the confirmation of a payment that is in `load` or about to be written; `made` is what else is."""
-    if "off_session" in params:
-        payment = msgspec.structs.replace(payment, off_session=bool(params["off_session"]))
-    terms = msgspec.structs.replace(
-        terms,
-        challenge_url=f"{platform.engine.settings.public_url}/3ds/{caller.scope_key}/{payment.id}?secret={payment.secret}",
-        error_on_action=bool(params.get("error_on_requires_action")),
+    made: Changes[Record | None] = NO_CHANGES,
+    command: Confirm | None = None,
+    *,
+    customer: str | None = None,
+) -> Means:
+    """Look up what a decision needs beside the payment and its `method`, which `made` brings into being where it is
+    new. Without a `command` to confirm, that is nothing."""
+    if method is None or command is None:
+        return Means(method=method, made=made)
+    mandate = None
+    if METHOD_TYPES[method.type].needs_mandate or command.mandate is not None:
+        mandate = await find_mandate(load, method, command.mandate, command.acceptance)
+    pays_from_credit = METHOD_TYPES[method.type].performed_by == "platform"
+    return Means(
+        method=method,
+        made=made,
+        mandate=mandate,
+        code=await _code_of(load, method, made),
+        customer=await load.maybe(Customer, customer) if pays_from_credit else None,
     )
-    permitted = NO_CHANGES
-    if method is not None and (METHOD_TYPES[method.type].needs_mandate or params.get("mandate")):
-        once = None if payment.future_usage else (payment.amount_minor, payment.currency)
-        mandate, method, permitted = await permission(load, method, params, at, once=once)
-        terms = msgspec.structs.replace(terms, mandate=mandate)
-    pays_from_credit = method is not None and METHOD_TYPES[method.type].performed_by == "platform"
-    customer = await load.maybe(Customer, payment.customer) if pays_from_credit else None
-    changes = payment_intent.confirm(payment, method, terms, at, idem=caller.idem, customer=customer)
-    await take_code(platform, load, method, made, changes, at, cvc)
-    return permitted.then(changes)
 
 
-async def permission(
-    load: Load, method: PaymentMethod, params: dict[str, Any], at: Moment, *, once: tuple[int, str] | None
-) -> tuple[str | None, PaymentMethod, Changes[None]]:
-    """The customer's mandate to debit their account: the one that `params` names or tells of, or the one that came with
-    the method when it was set up. The method has it from now on, unless it is for this payment alone (`once`); the
-    changes are what has to be written for it to stand."""
-    named, given = params.get("mandate"), (params.get("mandate_data") or {}).get("customer_acceptance")
+async def find_mandate(
+    load: Load, method: PaymentMethod, named: str | None, acceptance: dict[str, Any] | None
+) -> Mandate | None:
+    """The mandate that a request `named`, else the method's own. None where a new one is to be made of `acceptance`."""
     if named is not None:
-        known = await load.get(Mandate, named, "mandate")
-        if known.method != method.id or known.status != "active" or known.type != "multi_use":
-            raise Refused(
-                "payment_intent_mandate_invalid",
-                f"The mandate {named} is not one to debit this payment method with. Send one of its own, or "
-                "mandate_data.",
-                param="mandate",
-            )
-        return known.id, method, NO_CHANGES
-    if given is None:
-        kept = await load.maybe(Mandate, method.mandate)
-        return kept.id if kept is not None and kept.status == "active" else None, method, NO_CHANGES
-    new = accept(method, given, at, once=once)
-    if once is not None:
-        return new.id, method, Changes(result=None, records=(new,))
-    method = msgspec.structs.replace(method, mandate=new.id)
-    return new.id, method, Changes(result=None, records=(new, method))
+        return await load.get(Mandate, named, "mandate")
+    return await load.maybe(Mandate, method.mandate) if acceptance is None else None
 
 
-async def take_code(
-    platform: Platform,
-    load: Load,
-    method: PaymentMethod | None,
-    made: Changes[Record | None],
-    begun: Changes[Record | None],
-    at: Moment,
-    cvc: list[str],
-) -> None:
-    """Put the method's security code into `cvc`, for the attempt that `begun` starts; nothing where it starts none."""
-    cvc.clear()  # A decision that is made again opens it again.
-    if begun.tasks and method is not None and method.card is not None and method.card.cvc is not None:
-        code = await platform.cards.take_cvc(load, method.card, made, at.now)
-        if code is not None:
-            cvc.append(code)
+async def _code_of(load: Load, method: PaymentMethod, made: Changes[Record | None]) -> SealedRecord | None:
+    """The method's sealed security code: among the changes that make the method, or in the store."""
+    id = method.card.cvc if method.card is not None else None
+    if id is None:
+        return None
+    fresh = next((record for record in made.records if record.id == id), None)
+    return fresh if isinstance(fresh, SealedRecord) else await load.maybe(SealedRecord, id)
 
 
-async def retrieve(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Record:
+async def retrieve(platform: Platform, caller: Caller, id: str, client_secret: str | None) -> Record:
+    """The payment of that id; a publishable key needs its client secret."""
     payment = await _payment(platform.engine.load(caller.scope_key), id)
-    client_secrets.check(caller, payment.client_secret, params.get("client_secret"))
+    client_secrets.check(caller, payment.client_secret, client_secret)
     return payment
 
 
@@ -235,21 +123,21 @@ async def _payment(load: Load, id: str) -> PaymentIntent:
     return await load.get(PaymentIntent, id, "intent")
 
 
-async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[PaymentIntent]:
+async def update(platform: Platform, caller: Caller, id: str, command: UpdatePayment) -> Done[Record | None]:
+    """Change a payment."""
+
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
-        fields = fields_of(params)
-        method, made = await find_method(platform, load, params, at)
-        if method is not None:
-            fields["method"] = method.id
-        await _check_customer(load, fields.get("customer"))
-        return made.then(payment_intent.update(payment, fields))
+        method, made = await _given_method(platform, load, command, at)
+        await _check_customer(load, None if command.customer is UNSET else command.customer)
+        return made.then(payment_intent.update(payment, command, method))
 
     return await platform.engine.run(caller, work)
 
 
-async def capture(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Record | None]:
-    if params.get("final_capture") is False:
+async def capture(platform: Platform, caller: Caller, id: str, command: Capture) -> Done[Record | None]:
+    """Take what was authorized, or less of it."""
+    if not command.final:
         raise Refused(
             "connector_unsupported",
             "This payment cannot be captured more than once. Leave final_capture out, or set it to true.",
@@ -259,41 +147,33 @@ async def capture(platform: Platform, caller: Caller, id: str, params: dict[str,
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
-        named = picked(params, "metadata", "statement_descriptor", "statement_descriptor_suffix")
-        before: Changes[PaymentIntent | None] = NO_CHANGES
-        if named and payment.status == "requires_capture":
-            before = updated = payment_intent.update(payment, named)
-            payment = updated.result
-        return before.then(
-            payment_intent.capture(payment, charge, params.get("amount_to_capture"), at, idem=caller.idem)
-        )
+        return payment_intent.capture(payment, charge, command, at, idem=caller.idem)
 
     return await platform.attempts.operate(caller, work)
 
 
-async def cancel(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Record | None]:
+async def cancel(platform: Platform, caller: Caller, id: str, command: Cancel) -> Done[Record | None]:
+    """Cancel a payment and release what is authorized."""
+
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
-        return payment_intent.cancel(payment, charge, params.get("cancellation_reason"), at, idem=caller.idem)
+        return payment_intent.cancel(payment, charge, command, at, idem=caller.idem)
 
     return await platform.attempts.operate(caller, work)
 
 
-async def increment(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Record | None]:
+async def increment(platform: Platform, caller: Caller, id: str, command: Increment) -> Done[Record | None]:
+    """Authorize a larger total on the same card."""
+
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
-        before: Changes[PaymentIntent | None] = NO_CHANGES
-        named = picked(params, "metadata", "description", "statement_descriptor")
-        if named:
-            before = updated = payment_intent.update(payment, named)
-            payment = updated.result
         connector = charge.connector if charge is not None else ""
         connection = await platform.attempts.connections.named(connector, caller.scope)
         if connection is not None and "increment" not in connection.connector.capabilities.operations:
             raise Refused("connector_unsupported", f"The connector {connector!r} cannot increment an authorization.")
-        return before.then(payment_intent.increment(payment, charge, params["amount"], at, idem=caller.idem))
+        return payment_intent.increment(payment, charge, command, at, idem=caller.idem)
 
     return await platform.attempts.operate(caller, work)
 
@@ -308,28 +188,39 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
         return payment
     caller = Caller.system(scope, "challenge", actor="customer")
     terms = await platform.attempts.terms(scope)
-    cvc: list[str] = []
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await load.get(PaymentIntent, id)
         if payment.status != "requires_action":
-            return Changes(result=payment)  # Somebody pressed the other button at the same time.
+            return Changes(result=payment)  # The customer pressed the other button at the same time.
         method = await load.get(PaymentMethod, payment.method or "", "payment_method")
-        begun = payment_intent.challenged(payment, method, terms, at, passed=passed)
-        await take_code(platform, load, method, NO_CHANGES, begun, at, cvc)
-        return begun
+        means = Means(method=method, code=await _code_of(load, method, NO_CHANGES))
+        return payment_intent.challenged(payment, means, terms, at, passed=passed)
 
-    done = await platform.attempts.operate(caller, work, cvc)
+    done = await platform.attempts.operate(caller, work)
     assert isinstance(done.record, PaymentIntent)
     return done.record
 
 
-async def find_method(
-    platform: Platform, load: Load, params: dict[str, Any], at: Moment
+async def _given_method(
+    platform: Platform, load: Load, update: UpdatePayment | None, at: Moment
 ) -> tuple[PaymentMethod | None, Changes[None]]:
-    """The payment method that a request names or describes, and what has to be written for it to exist."""
-    data = params.get("payment_method_data")
-    named = params.get("payment_method")
+    """The payment method that an update names or describes, as `find_method`."""
+    if update is None:
+        return None, NO_CHANGES
+    return await find_method(
+        platform,
+        load,
+        None if update.method is UNSET else update.method,
+        None if update.method_data is UNSET else update.method_data,
+        at,
+    )
+
+
+async def find_method(
+    platform: Platform, load: Load, named: str | None, data: dict[str, Any] | None, at: Moment
+) -> tuple[PaymentMethod | None, Changes[None]]:
+    """The payment method that a request names, or describes with `data`, and the changes that make a new one."""
     if data is not None:
         if named is not None:
             raise Refused(

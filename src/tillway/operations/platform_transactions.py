@@ -3,9 +3,12 @@
 import os
 from typing import Any
 
+import msgspec
+
 from tillway.domain import payment_intent, platform_transaction
 from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.cards import check_form, year_of
+from tillway.domain.commands import Confirm, CreatePayment
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, new_method
 from tillway.domain.record import Changes, Moment, Record
@@ -15,7 +18,7 @@ from tillway.engine.core import Done, Load
 from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.operations import customers
-from tillway.operations.payment_intents import take_code
+from tillway.operations.payment_intents import gather
 
 
 async def pay(
@@ -25,7 +28,7 @@ async def pay(
 
     The result is the payment, as it ended or as far as it is known.
     """
-    secret, cvc = random_text(24), list[str]()
+    secret = random_text(24)
     transaction = platform_transaction.transaction_id(
         platform.engine.clock.now_ms(), os.urandom(platform_transaction.RANDOM_BYTES)
     )
@@ -47,28 +50,30 @@ async def pay(
                 id=at.new_id("pm"), created=at.created, card=facts, detached=True, source_api=caller.source_api
             )
             made = Changes(result=None, records=(method,))
-        fields = {
-            "amount_minor": amount_minor,
-            "currency": currency,
-            "customer": payer.id,
-            "method": method.id,
+        command = CreatePayment(
+            amount_minor=amount_minor,
+            currency=currency,
+            customer=payer.id,
             # The contract has no way to send the customer to a challenge.
-            "off_session": True,
-            "transaction": transaction,
-            "metadata": {"transaction_id": transaction},
-            "source_api": caller.source_api,
-        }
-        created = payment_intent.create(fields, at, secret=secret)
+            off_session=True,
+            transaction=transaction,
+            metadata={"transaction_id": transaction},
+            source_api=caller.source_api,
+        )
+        means = await gather(load, method, named.then(made), _CONFIRM)
+        created = payment_intent.create(command, means, at, secret=secret)
         payment = created.result
         known_as = new_alias("transaction", _name(transaction, customer), payment.id, at)
-        written = named.then(made).then(created).then(Changes(result=None, records=(known_as,)))
+        written = created.then(Changes(result=None, records=(known_as,)))
         if objection is not None:
             return written.then(payment_intent.refuse(payment, method, objection, at))
-        begun = payment_intent.confirm(payment, method, terms, at, idem=caller.idem)
-        await take_code(platform, load, method, written, begun, at, cvc)
-        return written.then(begun)
+        means = msgspec.structs.replace(means, made=written)
+        return payment_intent.confirm(payment, _CONFIRM, means, terms, at, idem=caller.idem)
 
-    return await platform.attempts.operate(caller, work, cvc)
+    return await platform.attempts.operate(caller, work)
+
+
+_CONFIRM = Confirm()
 
 
 async def find(load: Load, transaction: str, customer: str) -> PaymentIntent:

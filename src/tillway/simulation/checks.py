@@ -25,9 +25,8 @@ from tillway.domain.ledger import Entry, Fee
 from tillway.domain.method_types import DEBITS
 from tillway.domain.money import fee_minor
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.payment_method import SealedRecord
 from tillway.domain.payout import Payout
-from tillway.domain.record import Record
+from tillway.domain.record import Record, SealedRecord
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
 from tillway.domain.stored_credit import CustomerBalanceTransaction

@@ -28,10 +28,10 @@ from tillway.domain.mail import EmailTask
 from tillway.domain.mandate import Mandate
 from tillway.domain.order import Order, OrderTask
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent
-from tillway.domain.payment_method import PaymentMethod, SealedRecord, Token
+from tillway.domain.payment_method import PaymentMethod, Token
 from tillway.domain.payout import Payout, PayoutGuard
 from tillway.domain.product import Product
-from tillway.domain.record import Record
+from tillway.domain.record import Record, SealedRecord
 from tillway.domain.refund import Refund
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.domain.source_api import STORED_FIELD, SourceApi

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
-from tillway.domain.payment_method import SealedRecord
+from tillway.domain.record import SealedRecord
 from tillway.store.codec import write_of
 from tillway.store.port import WRITES_MAX, CommitUnknown, Conflict, Row, Store, Unavailable, Write
 from tillway.vault.envelope import EnvelopeVault
