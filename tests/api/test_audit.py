@@ -173,10 +173,10 @@ async def test_a_provider_speaks_and_a_person_decides(objects: MerchantObjects) 
     assert (newest["actor"], newest["operation"]) == ("notice:simulator", "notice")
     assert newest["changes"][0]["record"].startswith(("du_", "ch_"))
     doubt = await objects.doubt()
-    await objects.post(f"/ops/v1/doubts/{doubt}/resolve", outcome="succeeded")
+    await objects.resolve(doubt, "succeeded")
     newest = (await _get(objects, "/ops/v1/audit", limit=1))["data"][0]
     assert newest["operation"] == "POST /ops/v1/doubts/{id}/resolve"
-    assert newest["actor"].startswith("key_") and newest["hint"].endswith(objects.merchant.key[-4:])
+    assert newest["actor"].startswith("opr_") and newest["detail"] == {"reason": "The bank says so."}
 
 
 async def test_a_customer_passes_a_challenge(objects: MerchantObjects) -> None:

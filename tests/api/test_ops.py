@@ -68,11 +68,12 @@ async def test_a_doubt_is_resolved_by_a_person(objects: MerchantObjects) -> None
     listed = await objects.app.ok(objects.merchant, "GET", "/ops/v1/doubts")
     assert [(one["id"], one["state"], one["amount"]) for one in listed["data"]] == [(doubt, "pending", 24)]
     payment = listed["data"][0]["subject"]
-    resolved = await objects.post(f"/ops/v1/doubts/{doubt}/resolve", outcome="succeeded")
+    resolved = await objects.resolve(doubt, "succeeded")
     assert resolved["resolved"] == "succeeded"
     assert (await objects.app.ok(objects.merchant, "GET", f"/v1/payment_intents/{payment}"))["status"] == "succeeded"
     assert (await objects.app.ok(objects.merchant, "GET", "/ops/v1/doubts"))["data"] == []
-    again = await objects.app.call(objects.merchant, "POST", f"/ops/v1/doubts/{doubt}/resolve", {"outcome": "declined"})
+    params = {"outcome": "failed", "reason": "The bank says otherwise."}
+    again = await objects.app.call(objects.merchant.operator_key, "POST", f"/ops/v1/doubts/{doubt}/resolve", params)
     assert again.status == 404
 
 

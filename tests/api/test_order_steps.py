@@ -242,6 +242,7 @@ async def test_a_payment_in_doubt_keeps_the_order_waiting_and_wakes_it(shop: Ord
         assert await shop.carry() == 1
     await shop.app.ok(shop.merchant, "POST", "/ops/v1/simulator", {"faults": {"seed": 1}})
     (doubt,) = (await shop.app.ok(shop.merchant, "GET", "/ops/v1/doubts"))["data"]
-    await shop.app.ok(shop.merchant, "POST", f"/ops/v1/doubts/{doubt['id']}/resolve", {"outcome": "succeeded"})
+    params = {"outcome": "succeeded", "reason": "The bank says so."}
+    await shop.app.ok(shop.merchant.operator_key, "POST", f"/ops/v1/doubts/{doubt['id']}/resolve", params)
     assert await shop.carry() == 1, "settled, and so due at once"
     assert (await shop.shown())["status"] == "placed"

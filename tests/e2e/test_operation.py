@@ -14,7 +14,7 @@ import httpx
 import pytest
 import stripe
 from prometheus_client.parser import text_string_to_metric_families
-from tillway_server import ENVIRONMENT, TillwayServer, init, invoked_json
+from tillway_server import ENVIRONMENT, TillwayServer, init, invoked_json, tillway_json
 
 PAYMENT: Any = {
     "amount": 4200,
@@ -161,7 +161,9 @@ def test_doubts_are_counted_until_they_are_settled(server: TillwayServer) -> Non
     assert found["tillway_connector_outcomes_total"]["simulator", "authorize", "unknown"] == 1
     server.call("POST", "/ops/v1/simulator", {"faults": {}})
     [doubt] = server.call("GET", "/ops/v1/doubts")[1]["data"]
-    assert server.call("POST", f"/ops/v1/doubts/{doubt['id']}/resolve", {"outcome": "succeeded"})[0] == 200
+    operator = tillway_json("operators", "add", "Ada", "--role", "operator", "--data-dir", server.data_dir)["test_key"]
+    params = {"outcome": "succeeded", "reason": "The bank says so."}
+    assert server.call("POST", f"/ops/v1/doubts/{doubt['id']}/resolve", params, key=operator)[0] == 200
     time.sleep(1.0)
     found = metrics(server)
     assert found["tillway_doubts"]["simulator", "unknown"] == 0

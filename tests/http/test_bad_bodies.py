@@ -44,7 +44,7 @@ def test_the_corpus_is_one() -> None:
 @pytest.mark.parametrize("route", POSTS, ids=name_of)
 async def test_in_process(objects: MerchantObjects, route: Route) -> None:
     """On real objects of the caller's own, so that no 404 can hide what becomes of the body."""
-    app, key = objects.app, objects.merchant.key
+    app, key = objects.app, objects.key_for(route)
     good = await GOOD[name_of(route)](objects)
     path = path_of(route, good.ids)
     for name, content_type, body in BAD_BODIES:
@@ -65,7 +65,7 @@ async def test_in_process(objects: MerchantObjects, route: Route) -> None:
         assert "4242424242424242" not in answer.body.decode(), name
         assert len(answer.body) < 5000, f"{name}: a long answer to a long question"
     assert (await app.send("GET", "/v1/balance", key=key)).status == 200
-    after = await app.call(objects.merchant, "POST", path, good.params) if not good.query else None
+    after = await app.call(key, "POST", path, good.params) if not good.query else None
     assert after is None or after.status in good.statuses, after.body
 
 
@@ -79,10 +79,10 @@ async def test_under_an_idempotency_key(objects: MerchantObjects, route: Route) 
     headers = {"idempotency-key": "one"}
     for name, content_type, body in BAD_BODIES[::12]:
         answer = await objects.app.send(
-            "POST", path, key=objects.merchant.key, body=body, content_type=content_type, headers=headers
+            "POST", path, key=objects.key_for(route), body=body, content_type=content_type, headers=headers
         )
         assert 400 <= answer.status < 500, name
-    answer = await objects.app.call(objects.merchant, "POST", path, good.params, idempotency_key="one")
+    answer = await objects.app.call(objects.key_for(route), "POST", path, good.params, idempotency_key="one")
     assert answer.status == 200 and "idempotent-replayed" not in answer.headers
 
 
@@ -123,7 +123,7 @@ async def test_bad_paths(objects: MerchantObjects) -> None:
         good = await GOOD[name_of(route)](objects)
         for id in bad:
             path = path_of(route, tuple(id for _ in good.ids))
-            answer = await objects.app.call(objects.merchant, route.method, path, good.params)
+            answer = await objects.app.call(objects.key_for(route), route.method, path, good.params)
             if route.method == "GET" and route.returns == "list" and answer.status == 200:
                 assert answer.json["data"] == []
             else:

@@ -104,7 +104,7 @@ async def test_of_a_post(objects: MerchantObjects, route: Route) -> None:
             answer = await app.send(
                 "POST",
                 path_of(route, good.ids),
-                key=objects.merchant.key,
+                key=objects.key_for(route),
                 body=body,
                 content_type="application/json",
             )
@@ -134,7 +134,7 @@ async def test_of_a_get(objects: MerchantObjects, route: Route) -> None:
             continue
         for odd in (*ODD, *(parameter.words[:3] if isinstance(parameter, Enum) else ())):
             params = put(good.params, path, odd)
-            answer = await app.call(objects.merchant, "GET", path_of(route, good.ids), params)
+            answer = await app.call(objects.key_for(route), "GET", path_of(route, good.ids), params)
             said = f"{name_of(route)}: {'.'.join(map(str, path))} = {odd!r}"[:300]
             assert answer.status < 500, f"{said}: {answer.body!r}"
             wrong = problems(answer.json)

@@ -56,7 +56,7 @@ class SyncApp:
             self.objects.app.send(
                 str(prepared.method),
                 path,
-                key=self.objects.merchant.key,
+                key=self.objects.merchant.operator_key if path.endswith("/resolve") else self.objects.merchant.key,
                 query=query,
                 body=body.encode() if isinstance(body, str) else body,
                 content_type=content_type,

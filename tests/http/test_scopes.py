@@ -20,7 +20,7 @@ assert wiring.handlers.LOADED and wiring.dialect_handlers.LOADED
 
 PAGE = Path(__file__).parents[2] / "docs" / "authentication.md"
 MARKED = re.compile(r"(?<=<!-- scopes -->\n).*?(?=<!-- /scopes -->)", re.DOTALL)
-LOCKED = [entry for entry in ROUTES + DIALECT_ROUTES if entry.access != "anyone"]
+LOCKED = [entry for entry in ROUTES + DIALECT_ROUTES if entry.access not in ("anyone", "operator")]
 
 
 def scope_table() -> str:

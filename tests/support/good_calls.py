@@ -38,6 +38,15 @@ class MerchantObjects:
         self.app = app
         self.merchant = merchant
 
+    def key_for(self, route: Route) -> str:
+        """The key of this merchant that may call the route."""
+        return self.merchant.operator_key if route.access == "operator" else self.merchant.key
+
+    async def resolve(self, doubt: str, outcome: str) -> Any:
+        """Settle an attempt in doubt, as an operator."""
+        params = {"outcome": outcome, "reason": "The bank says so."}
+        return await self.app.ok(self.merchant.operator_key, "POST", f"/ops/v1/doubts/{doubt}/resolve", params)
+
     async def post(self, path: str, **params: Any) -> Any:
         return await self.app.ok(self.merchant, "POST", path, params)
 
@@ -269,7 +278,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/audit/{id}": _on(MerchantObjects.told),
     "GET /ops/v1/connectors": _nothing(),
     "GET /ops/v1/doubts": _nothing(),
-    "POST /ops/v1/doubts/{id}/resolve": _on(MerchantObjects.doubt, outcome="declined"),
+    "POST /ops/v1/doubts/{id}/resolve": _on(MerchantObjects.doubt, outcome="failed", reason="The bank says so."),
     "POST /ops/v1/events/{id}/resend": _on(MerchantObjects.event),
     "GET /ops/v1/ledger": _nothing(),
     "GET /ops/v1/orders": _nothing(),

@@ -55,7 +55,7 @@ async def retrieve(call: Call) -> Answer:
     return entry
 
 
-@shape(Entry, expandable="source")
+@shape(Entry, object="balance_transaction", expandable="source")
 def entry_shape(entry: Entry, view: View) -> dict[str, Any]:
     return {
         "id": entry.id,

@@ -5,7 +5,6 @@ from typing import Any
 
 from tillway.api.cards import postal, shipping
 from tillway.api.sources import SOURCE
-from tillway.domain.commands import CreateCustomer, CustomerFields, UpdateCustomer
 from tillway.domain.customer import Customer
 from tillway.domain.refusal import Refused
 from tillway.http.lists import list_page, search_page
@@ -27,7 +26,6 @@ from tillway.http.params import (
     Text,
     Unsupported,
     list_params,
-    pick,
 )
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
@@ -98,7 +96,7 @@ SEARCH = Params(query=Text(required=True), limit=Limit(), page=Id(), expand=Expa
 @route("POST", "/v1/customers", CREATE, returns="customer")
 async def create(call: Call) -> Answer:
     """Create a customer."""
-    return await customers.create(call.platform, call.caller, _read_create(call))
+    return await customers.create(call.platform, call.caller, call.params)
 
 
 @route("GET", "/v1/customers", LIST, returns="list")
@@ -135,12 +133,7 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/v1/customers/{id}", UPDATE, returns="customer")
 async def update(call: Call) -> Answer:
     """Change a customer."""
-    return await customers.update(
-        call.platform,
-        call.caller,
-        call.id,
-        UpdateCustomer(fields=_read_fields(call.params), source=call.params.get("source")),
-    )
+    return await customers.update(call.platform, call.caller, call.id, call.params)
 
 
 @route("DELETE", "/v1/customers/{id}", EXPAND_ONLY, returns="deleted_customer")
@@ -149,22 +142,7 @@ async def delete(call: Call) -> Answer:
     return await customers.delete(call.platform, call.caller, call.id)
 
 
-def _read_create(call: Call) -> CreateCustomer:
-    return CreateCustomer(
-        fields=_read_fields(call.params),
-        source_api=call.caller.source_api,
-        **pick(call.params, "payment_method", "source"),
-    )
-
-
-def _read_fields(params: dict[str, Any]) -> CustomerFields:
-    fields = pick(params, *CustomerFields.__struct_fields__)
-    if fields.get("preferred_locales") is not None:
-        fields["preferred_locales"] = tuple(fields["preferred_locales"])
-    return CustomerFields(**fields)
-
-
-@shape(Customer, expandable="invoice_settings.default_payment_method test_clock")
+@shape(Customer, object="customer", expandable="invoice_settings.default_payment_method test_clock")
 def customer_shape(customer: Customer, view: View) -> dict[str, Any]:
     if customer.deleted:
         return {"id": customer.id, "object": "customer", "deleted": True}

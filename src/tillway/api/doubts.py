@@ -4,16 +4,21 @@ import asyncio
 from typing import Any
 
 from tillway.domain.attempt import Attempt
-from tillway.domain.outcome import Declined, Succeeded
+from tillway.domain.operator import REASON_MAX, check_reason
+from tillway.domain.outcome import Declined, Outcome, Succeeded
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.http.lists import SCAN_MAX, SCAN_PAGE
-from tillway.http.params import LIMIT_DEFAULT, Enum, Id, Limit, Params
+from tillway.http.params import LIMIT_DEFAULT, Enum, Id, Limit, Params, Text
 from tillway.http.routes import Answer, Call, route
 from tillway.store.codec import decode
 
 DOUBTS = Params(limit=Limit(), starting_after=Id())
-RESOLVE = Params(outcome=Enum("succeeded", "declined", required=True))
+RESOLVE = Params(
+    outcome=Enum("succeeded", "failed", required=True),
+    provider_reference=Text(maximum=255),
+    reason=Text(maximum=REASON_MAX),
+)
 
 
 @route("GET", "/ops/v1/doubts", DOUBTS, returns="list")
@@ -39,21 +44,35 @@ async def doubts(call: Call) -> Answer:
     return {"object": "list", "data": found[:limit], "has_more": len(found) > limit, "url": "/ops/v1/doubts"}
 
 
-@route("POST", "/ops/v1/doubts/{id}/resolve", RESOLVE, returns="doubt")
+@route("POST", "/ops/v1/doubts/{id}/resolve", RESOLVE, returns="doubt", access="operator")
 async def resolve(call: Call) -> Answer:
-    """Settle an attempt by hand, after a person has asked the provider."""
-    attempt = await call.platform.engine.load(call.caller.scope_key).get(Attempt, call.id)
-    if attempt.state in ("scheduled", "new"):
+    """Settle an attempt by hand, after a person has asked the provider. Only an operator may, and says why."""
+    params, asked = call.params, call.caller
+    reason = check_reason(params.get("reason"))
+    attempt = await call.platform.engine.load(asked.scope_key).get(Attempt, call.id)
+    now = call.platform.engine.clock.now_ms() // 1000
+    if not attempt.in_doubt(now):
         raise Refused(
-            "lock_timeout", "This attempt is being carried out at this moment; nothing about it is in doubt yet."
+            "doubt_unexpected_state",
+            f"The outcome of {attempt.id} is not in doubt: the attempt is {attempt.state}. Only attempts that GET "
+            "/ops/v1/doubts lists can be resolved.",
         )
-    outcome = Succeeded() if call.params["outcome"] == "succeeded" else Declined(message="Settled by hand as declined.")
+    reference = params.get("provider_reference")
+    outcome: Outcome = (
+        Succeeded(bank_id=reference)
+        if params["outcome"] == "succeeded"
+        else Declined(message="An operator settled this as failed.", bank_id=reference)
+    )
     # Not the request's own caller, whose idempotency key must not be used up for the attempt of another request.
-    asked = call.caller
     caller = Caller.system(asked.scope, asked.operation, actor=asked.actor)
     caller.hint, caller.request_id, caller.client_ip = asked.hint, asked.request_id, asked.client_ip
+    caller.reason = reason
     await call.platform.attempts.settle(caller, attempt, outcome)
-    return _doubt(attempt, call.platform.engine.clock.now_ms() // 1000) | {"resolved": call.params["outcome"]}
+    return _doubt(attempt, now) | {
+        "resolved": params["outcome"],
+        "provider_reference": reference,
+        "resolution_reason": reason,
+    }
 
 
 def _doubt(attempt: Attempt, now: int) -> dict[str, Any]:

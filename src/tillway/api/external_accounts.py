@@ -181,7 +181,7 @@ def _check(given: dict[str, Any]) -> None:
             )
 
 
-@shape(ExternalAccount)
+@shape(ExternalAccount, object="bank_account")
 def account_shape(account: ExternalAccount, view: View) -> dict[str, Any]:
     """Return Stripe's bank account or card object, or Tillway's own object for an e-mail address."""
     common = {

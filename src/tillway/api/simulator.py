@@ -8,7 +8,7 @@ from tillway.engine.connections import SIMULATOR
 from tillway.http.params import Amount, Array, Enum, Integer, Object, Parameter, Params
 from tillway.http.routes import Answer, Call, route
 from tillway.http.wire import quote
-from tillway.sandbox.faults import CALL_FAULTS, MS_MAX, NOTICE_FAULTS, OPERATIONS, RULES_MAX, FaultsInvalid
+from tillway.sandbox.faults import CALL_FAULTS, MS_MAX, NOTICE_FAULTS, OPERATIONS, RULES_MAX, Faults, FaultsInvalid
 from tillway.sandbox.simulator import Simulator
 
 
@@ -45,27 +45,42 @@ SIMULATE = Params(faults=Object(seed=Integer(minimum=0), rules=Array(_RULE, maxi
 
 @route("GET", "/ops/v1/simulator", returns="simulator")
 async def simulator(call: Call) -> Answer:
-    """Retrieve the faults that the bank simulator commits."""
-    return {"object": "simulator", "faults": (await _simulator(call)).faults.as_dict()}
+    """Retrieve the faults that the bank simulator commits: the merchant's own, or those of the whole installation."""
+    found = await _simulator(call)
+    return {"object": "simulator", "faults": _faults(call, found).as_dict()}
 
 
 @route("POST", "/ops/v1/simulator", SIMULATE, returns="simulator")
 async def set_simulator(call: Call) -> Answer:
-    """Set the bank simulator's faults; an empty object clears them. They hold for the whole installation."""
+    """Set the bank simulator's faults for the merchant's own test payments; an empty object clears them.
+
+    An operator who may configure sets them for the whole installation.
+    """
     found = await _simulator(call)
-    before = found.faults.as_dict()
+    scope = call.caller.scope_key
+    faults = found.faults if call.caller.kind == "operator" else found.faults_of.setdefault(scope, Faults())
+    before = faults.as_dict()
     try:
-        found.faults.replace(call.params["faults"])
+        faults.replace(call.params["faults"])
     except FaultsInvalid as invalid:
         raise Refused(
             "parameter_invalid_object", f"These faults cannot be set: {invalid}", param=f"faults.{invalid.field}"
         ) from None
     try:
-        await call.platform.engine.note(call.caller, {"before": before, "after": found.faults.as_dict()})
+        await call.platform.engine.note(call.caller, {"before": before, "after": faults.as_dict()})
     except Refused:
-        found.faults.replace(before)  # The faults change only if the audit trail could be written.
+        faults.replace(before)  # The faults change only if the audit trail could be written.
         raise
-    return {"object": "simulator", "faults": found.faults.as_dict()}
+    after = faults.as_dict()
+    if not call.params["faults"] and faults is not found.faults:
+        found.faults_of.pop(scope, None)  # The faults of the whole installation hold again.
+    return {"object": "simulator", "faults": after}
+
+
+def _faults(call: Call, simulator: Simulator) -> Faults:
+    if call.caller.kind == "operator":
+        return simulator.faults
+    return simulator.faults_of.get(call.caller.scope_key, simulator.faults)
 
 
 async def _simulator(call: Call) -> Simulator:

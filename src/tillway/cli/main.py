@@ -15,6 +15,7 @@ from tillway.cli import (
     installation,
     keys,
     oauth,
+    operators,
     reports,
     serve,
     vault,
@@ -36,6 +37,7 @@ app.command()(doctor.doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(oauth.app, name="oauth")
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(operators.app, name="operators")
 app.add_typer(connectors.app, name="connectors")
 app.command()(bank.bank)
 app.add_typer(vault.app, name="vault")

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from tillway.domain.charge import Charge
-from tillway.domain.commands import CreateCharge, CreatePayment, CreateRefund, CreateToken
+from tillway.domain.commands import CreateCharge, CreatePayment, CreateRefund
 from tillway.domain.payment_method import Token
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
@@ -159,8 +159,7 @@ async def create_token(call: Call) -> Answer:
         "cvc": given["cvv"],
         "name": given["card_holder"],
     }
-    command = CreateToken(card=card, source_api=call.caller.source_api)
-    return await tokens.create(call.platform, call.caller, command)
+    return await tokens.create(call.platform, call.caller, card)
 
 
 async def _present_charge(

@@ -5,6 +5,7 @@ from typing import Literal
 
 from tillway.domain.account import Mode
 from tillway.domain.api_key import ApiKey
+from tillway.domain.operator import Role
 from tillway.domain.record import Record, Value
 from tillway.domain.refusal import Refused
 
@@ -81,16 +82,19 @@ class OAuthClient(Record, frozen=True, kw_only=True):
 class Grant(Value, frozen=True, kw_only=True):
     """What a credential lets its bearer do. `id` is the API key or the client behind it.
 
-    `hint` is what may be shown of it. `scopes` is None where everything is allowed. `customer` is the merchant's own id
-    of the one customer that a token is for; `token` is its `jti`. A token of the audience `online_platform` is accepted
-    by that dialect alone.
+    `hint` is what may be shown of it. An operator's grant has a `role`, no account of its own, and the `accounts` that
+    the operator works for (None: all). `scopes` is None where everything is allowed. `customer` is the merchant's own
+    id of the one customer that a token is for; `token` is its `jti`. A token of the audience `online_platform` is
+    accepted by that dialect alone.
     """
 
     id: str
     hint: str
     account: str
     mode: Mode
-    kind: Literal["secret", "publishable"] = "secret"
+    kind: Literal["secret", "publishable", "operator"] = "secret"
+    role: Role | None = None
+    accounts: tuple[str, ...] | None = None
     scopes: tuple[str, ...] | None = None
     customer: str | None = None
     audience: Audience = "api"

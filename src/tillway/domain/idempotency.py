@@ -24,6 +24,9 @@ class IdempotencyRecord(Record, frozen=True, kw_only=True):
     body: msgspec.Raw = NOTHING
     api_version: str | None = None
     expand: tuple[str, ...] = ()
+    credential: str = ""
+    """What kind of credential the request came with; only the same kind is given the answer again. Empty: a record of
+    an earlier version, which did not say."""
     presenter: str = ""
     """The dialect's call whose words the answer is put into; empty for `/v1`."""
 

@@ -26,6 +26,15 @@ RULES: dict[str, Rule] = {
     "secret_key_required": Rule(
         401, _INVALID, "This call needs a secret key (sk_…); a publishable key (pk_…) was sent."
     ),
+    "operator_required": Rule(
+        403, _INVALID, "This call takes an operator's key (ok_…); `tillway operators add` makes one."
+    ),
+    "operator_forbidden": Rule(403, _INVALID, "Your role may not do this."),
+    "operator_account_required": Rule(
+        400, _INVALID, "You work for several merchants. Name one in the header Tillway-Account (acct_…)."
+    ),
+    "refund_limit_exceeded": Rule(403, _INVALID, "This refund is above the limit of your role."),
+    "doubt_unexpected_state": Rule(400, _INVALID, "This attempt is not in doubt, so there is nothing to resolve."),
     "client_secret_invalid": Rule(401, _INVALID, "The client_secret does not belong to this object."),
     "account_invalid": Rule(
         403, _INVALID, "This key reaches its own account alone: there are no connected accounts. Leave the header out."

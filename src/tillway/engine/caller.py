@@ -1,9 +1,12 @@
 """On whose behalf a request or a task acts, and the settings that its decisions follow."""
 
+from typing import Literal
+
 import msgspec
 
 from tillway.domain.account import Scope
 from tillway.domain.ledger import Fee
+from tillway.domain.operator import Role
 from tillway.domain.source_api import SourceApi
 
 
@@ -50,8 +53,14 @@ class Caller(msgspec.Struct, kw_only=True):
     """Which key the actor is, as its owner knows it."""
     operation: str = ""
     """What is asked for, for the audit trail: a route, or what a task does."""
+    reason: str = ""
+    """Why an operator decided this, for the audit trail."""
     presenter: str = ""
     customer: str | None = None
+    kind: Literal["secret", "publishable", "operator", "system"] = "system"
+    """What kind of credential the request came with."""
+    role: Role | None = None
+    """The role of an operator; None: not an operator."""
     scopes: tuple[str, ...] | None = None
     """What the caller is restricted to; None: to nothing."""
 

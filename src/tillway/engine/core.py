@@ -22,7 +22,7 @@ from tillway.engine.caller import Caller, Settings
 from tillway.engine.clock import Clock
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
 from tillway.engine.time_mark import COMMIT_SECONDS_MAX, TimeKeeper
-from tillway.store.codec import QUEUES, RECORD_TYPES, TYPES, decode, encode, write_of
+from tillway.store.codec import QUEUES, TYPES, decode, encode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Write
 
 log = logging.getLogger(__name__)
@@ -101,10 +101,19 @@ class Load:
         """The record, or Refused `resource_missing`: the same words for another merchant's as for nobody's."""
         record = await self.find(id)
         if not isinstance(record, kind):
-            name = noun or RECORD_TYPES[kind].name
+            name = noun or NOUNS.get(kind.__name__, kind.__name__.lower())
             raise Refused("resource_missing", f"No such {name}: '{id[:100]}'", param=param)
         return record
 
+
+NOUNS = {
+    "PaymentIntent": "payment_intent",
+    "PaymentMethod": "PaymentMethod",
+    "SetupIntent": "setupintent",
+    "SetupAttempt": "setup_attempt",
+    "WebhookEndpoint": "webhook endpoint",
+    "Entry": "balance transaction",
+}
 
 Work = Callable[[Load, Moment], Awaitable[Changes[Result]]]
 
@@ -362,6 +371,7 @@ class Engine:
             api_version=caller.api_version,
             expand=caller.expand,
             presenter=caller.presenter,
+            credential=caller.kind,
         )
 
     async def endpoints(self, scope_key: str) -> list[WebhookEndpoint]:
@@ -410,6 +420,8 @@ def _trace(write: Write, row: Row | None) -> Literal["ours", "theirs", "untouche
 
 
 def _audit_entry(caller: Caller, told: Sequence[Change], detail: dict[str, Any], at: Moment) -> AuditEntry:
+    if caller.reason:
+        detail = {**detail, "reason": caller.reason}
     return AuditEntry(
         id=at.new_id("aud"),
         created=at.created,

@@ -4,6 +4,9 @@ import logging
 import time
 from typing import Any
 
+import msgspec
+
+from tillway.domain.operator import MAY
 from tillway.domain.record import Record
 from tillway.domain.refusal import RULES, Refused
 from tillway.engine.caller import Caller
@@ -15,6 +18,7 @@ from tillway.http.authentication import NOBODY, Authenticator, identify_caller
 from tillway.http.contract import Dialect
 from tillway.http.errors import challenge, discreet, internal_error
 from tillway.http.idempotency import answer_once
+from tillway.http.masking import mask_personal
 from tillway.http.messages import Request, Response
 from tillway.http.params import drop_nulls
 from tillway.http.render import Renderer, encode, narrow_for_publishable_key
@@ -121,6 +125,8 @@ class Api:
                     self.throttle.count_failure(request.client_ip)
             else:
                 status, body = await self._render_answer(route, caller, answer)
+                if caller.role is not None and "personal" not in MAY[caller.role]:
+                    body = encode(mask_personal(msgspec.json.decode(body)))
                 if isinstance(answer, Done | Record):
                     note_record(answer.record if isinstance(answer, Done) else answer)
                 if isinstance(answer, Done) and answer.refusal is not None:

@@ -5,14 +5,17 @@ import binascii
 import hashlib
 import re
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 from tillway.domain.account import SYSTEM, Account, Scope
 from tillway.domain.api_key import ApiKey, key_id
 from tillway.domain.credentials import Grant, OAuthClient, grant_of, is_live
+from tillway.domain.operator import Operator, OperatorKey, operator_key_id, refuse_unless_may
+from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.caller import Caller
+from tillway.http.capabilities import capability_of
 from tillway.http.contract import is_named
 from tillway.http.messages import Request
 from tillway.http.routes import Route
@@ -20,6 +23,8 @@ from tillway.http.scopes import scope_of
 from tillway.http.throttle import Rate, Throttle, Throttled
 from tillway.store.codec import decode
 from tillway.store.port import Store
+
+R = TypeVar("R", bound=Record)
 
 CACHE_SECONDS = 2.0
 """How long another process may still accept a key or a client that was just revoked."""
@@ -57,7 +62,8 @@ class Authenticator:
         if known is not None and known[0] > now:
             return known[1], known[2]
         self._known.pop(digest, None)
-        grant = await (self._by_token if is_token(secret) else self._by_key)(secret, now)
+        by = self._by_operator_key if secret.startswith("ok_") else self._by_token if is_token(secret) else self._by_key
+        grant = await by(secret, now)
         if len(self._known) >= CACHE_MAX:
             self._known.clear()
         until = now + CACHE_SECONDS if grant.expires_at is None else min(now + CACHE_SECONDS, grant.expires_at)
@@ -85,6 +91,49 @@ class Authenticator:
         if not isinstance(key, ApiKey):
             raise Refused("api_key_invalid", f"Invalid API Key provided: {mask(secret)}")
         return grant_of(key)
+
+    async def _by_operator_key(self, secret: str, now: float) -> Grant:
+        key = await self._system(operator_key_id(secret), OperatorKey)
+        operator = await self._system(key.operator, Operator) if key is not None else None
+        if key is None or key.revoked_at is not None or operator is None or operator.disabled_at is not None:
+            raise Refused("api_key_invalid", f"Invalid API Key provided: {mask(secret)}")
+        return Grant(
+            id=operator.id,
+            hint=operator.name,
+            account=NOBODY.account,
+            mode=key.mode,
+            kind="operator",
+            role=operator.role,
+            accounts=operator.accounts,
+        )
+
+    async def _system(self, id: str, kind: type[R]) -> R | None:
+        row = await self._store.get(f"{SYSTEM}/{id}")
+        record = decode(id, row.body) if row is not None else None
+        return record if isinstance(record, kind) else None
+
+    async def scope_of_operator(self, grant: Grant, named: str | None, *, now: float) -> Scope:
+        """Return the merchant that an operator means. `named` is the header Tillway-Account, needed with several.
+
+        Raises Refused `operator_account_required`, `operator_forbidden` or `resource_missing`.
+        """
+        if named is None:
+            mine = grant.accounts if grant.accounts is not None else await self._all_accounts(now)
+            if len(mine) != 1:
+                raise Refused("operator_account_required", param="Tillway-Account")
+            named = mine[0]
+        if grant.accounts is not None and named not in grant.accounts:
+            raise Refused(
+                "operator_forbidden", f"You do not work for the merchant {named[:40]}.", param="Tillway-Account"
+            )
+        if not named.startswith("acct_") or "/" in named or await self.account(named, now=now) is None:
+            raise Refused("resource_missing", f"No such merchant: '{named[:40]}'", param="Tillway-Account")
+        return Scope(account=named, mode=grant.mode)
+
+    async def _all_accounts(self, now: float) -> tuple[str, ...]:
+        """The ids of at most two accounts: enough to tell whether there is only one."""
+        rows = await self._store.query(None, f"{SYSTEM}/acct_", limit=2, order="oldest")
+        return tuple(row.key.partition("/")[2] for row in rows)
 
     async def _by_token(self, token: str, now: float) -> Grant:
         if self._tokens is None:
@@ -177,12 +226,19 @@ async def identify_caller(
         if not authenticator.knows(header):
             raise
     key, scope = await authenticator.authenticate_header(header, now=time.time())
+    if key.kind == "operator":
+        refuse_unless_may(key.role or "viewer", capability_of(route.method, route.path))
+        named = request.headers.get("tillway-account")
+        scope = await authenticator.scope_of_operator(key, named, now=time.time())
+    elif route.access == "operator":
+        raise Refused("operator_required")
     account = await authenticator.account(scope.account, now=time.time())
     scope_key = scope.key
     throttle.count(scope_key, scope.mode, key.id, _own_rate(account))
     if key.kind == "publishable" and route.access != "publishable":
         raise Refused("secret_key_required")
     caller.scope, caller.scope_key = scope, scope_key
+    caller.kind, caller.role = key.kind, key.role
     caller.publishable, caller.customer, caller.scopes = key.kind == "publishable", key.customer, key.scopes
     caller.client_ip, caller.actor = request.client_ip, key.id
     caller.hint, caller.operation = key.token or key.hint, f"{route.method} {route.path}"

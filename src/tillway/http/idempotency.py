@@ -42,7 +42,7 @@ async def answer_once(
         # Another request used the key, or this one is refused, perhaps because the other one succeeded.
         held, version = await _load_record(platform, caller, id)
         if held is not None:
-            return _replay(held, digest, headers)
+            return _replay(held, digest, caller, headers)
         if isinstance(stopped, Refused):
             raise
         if version == ABSENT:
@@ -63,10 +63,19 @@ async def _load_record(platform: Platform, caller: Caller, id: str) -> tuple[Ide
     return None, load.seen[id][0]
 
 
-def _replay(held: IdempotencyRecord, digest: str, headers: list[tuple[str, str]]) -> Plain:
-    """Return the stored answer of a key. Raises Refused if the request differs, or if there is no answer yet."""
+def _replay(held: IdempotencyRecord, digest: str, caller: Caller, headers: list[tuple[str, str]]) -> Plain:
+    """Return the stored answer of a key. Raises Refused if the request differs, or if there is no answer yet.
+
+    An answer holds as much as the credential of its request may see, so it is given to that kind of credential only.
+    """
     if held.fingerprint != digest:
         raise Refused("idempotency_key_reused")
+    if held.credential != (caller.kind if held.credential else "") or (not held.credential and caller.kind != "secret"):
+        raise Refused(
+            "idempotency_key_reused",
+            "This Idempotency-Key was used with another kind of credential. Send the request with that kind, or under "
+            "another key.",
+        )
     if held.status == 0:
         raise Refused("idempotency_key_in_use")
     headers += (_REPLAYED, ("original-request", held.request))

@@ -16,7 +16,8 @@ from tillway.engine.platform import Platform
 from tillway.http.contract import Dialect, Presenter
 from tillway.http.params import Params
 
-Access = Literal["secret", "publishable", "anyone"]
+Access = Literal["operator", "secret", "publishable", "anyone"]
+"""The least credential that a call takes: an operator's key, a secret key, a publishable key, or none."""
 
 
 class Call(msgspec.Struct):

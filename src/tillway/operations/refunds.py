@@ -1,10 +1,13 @@
 """Refunds: find the charge, decide, and send the money back."""
 
+import msgspec
+
 from tillway.domain import refund
 from tillway.domain.charge import Charge
 from tillway.domain.commands import CreateRefund, UpdateRefund
 from tillway.domain.customer import Customer
 from tillway.domain.method_types import METHOD_TYPES
+from tillway.domain.operator import MAY, RefundTally, count_refund, tally_id
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refund import Refund
@@ -27,9 +30,20 @@ async def create(platform: Platform, caller: Caller, command: CreateRefund) -> D
         charge = await _charge(load, command)
         paid_by_platform = METHOD_TYPES[charge.method_type].performed_by == "platform"
         customer = await load.maybe(Customer, charge.customer) if paid_by_platform else None
-        return refund.create(charge, command, at, idem=caller.idem, customer=customer)
+        changes = refund.create(charge, command, at, idem=caller.idem, customer=customer)
+        return await limit_refund(load, caller, changes, at)
 
     return await platform.attempts.operate(caller, work)
+
+
+async def limit_refund(load: Load, caller: Caller, changes: Changes[Refund], at: Moment) -> Changes[Refund]:
+    """Count a refund by an operator whose role has a limit, in the same commit. Refused above the limit."""
+    made = changes.result
+    if caller.role is None or "refund_large" in MAY[caller.role]:
+        return changes
+    tally = await load.maybe(RefundTally, tally_id(caller.actor, made.currency, at.now))
+    counted = count_refund(tally, caller.actor, made.currency, made.amount_minor, at)
+    return msgspec.structs.replace(changes, records=(*changes.records, counted))
 
 
 async def _charge(load: Load, command: CreateRefund) -> Charge:

@@ -28,6 +28,7 @@ from tillway.connectors.port import (
     tell,
 )
 from tillway.connectors.settings import Setting, read_settings, seconds
+from tillway.domain.account import SCOPE_KEY_LENGTH
 from tillway.domain.method_types import DEBITS
 from tillway.sandbox.bank import Announcement, Bank, BankOperation
 from tillway.sandbox.faults import Drawn, Fault, Faults, bend
@@ -50,6 +51,9 @@ class Simulator:
     ) -> None:
         self.bank = bank or Bank()
         self.faults = faults or Faults()
+        """The faults of the whole installation."""
+        self.faults_of: dict[str, Faults] = {}
+        """The faults that a merchant has set for its own test payments, by scope key: these go before the others."""
         self._notice_faults: dict[str, tuple[Fault, ...]] = {}
         self.capabilities = Capabilities(
             operations=frozenset(("authorize", "capture", "void", "increment", "refund", "payout")),
@@ -70,7 +74,7 @@ class Simulator:
         return SETTINGS
 
     def transport(self) -> "CallTransport":
-        return CallTransport(self.bank, self.faults, self._notice_faults)
+        return CallTransport(self.bank, self.faults, self.faults_of, self._notice_faults)
 
     def perform(self, operation: Operation) -> Conversation:
         assert not operation.livemode, "the simulator serves test mode only"
@@ -133,15 +137,25 @@ def _body(bank: Bank, announcement: Announcement) -> dict[str, Any]:
 class CallTransport:
     """Carries requests into the bank of this process, with the faults that are in force."""
 
-    def __init__(self, bank: Bank, faults: Faults, notice_faults: dict[str, tuple[Fault, ...]]) -> None:
+    def __init__(
+        self,
+        bank: Bank,
+        faults: Faults,
+        faults_of: dict[str, Faults],
+        notice_faults: dict[str, tuple[Fault, ...]],
+    ) -> None:
         self._bank = bank
         self._faults = faults
+        self._faults_of = faults_of
         self._notice_faults = notice_faults
 
     async def send(self, request: Request) -> Response:
         body = request.body if isinstance(request.body, dict) else None
         operation = OPERATIONS.get(request.path, "look_up")
-        drawn = self._faults.draw(operation, body.get("amount") if body is not None else None)
+        # A reference begins with the scope key of its merchant, also where it stands in the address of a look-up.
+        reference = body["reference"] if body is not None else request.path.rpartition("/")[2]
+        faults = self._faults_of.get(reference[:SCOPE_KEY_LENGTH], self._faults)
+        drawn = faults.draw(operation, body.get("amount") if body is not None else None)
         if drawn.slow_ms:
             await asyncio.sleep(drawn.slow_ms / 1000)
         if drawn.call is None:

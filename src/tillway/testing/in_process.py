@@ -9,11 +9,13 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from tillway.domain.account import SYSTEM
+from tillway.domain.operator import Role
 from tillway.domain.time_mark import MARK_ID
 from tillway.engine.clock import Clock
 from tillway.engine.connections import SIMULATOR
 from tillway.http.messages import Request
-from tillway.operations.accounts import create_account
+from tillway.operations.accounts import create_account, system_write
+from tillway.operations.operators import new_operator, new_operator_keys
 from tillway.sandbox.simulator import Simulator
 from tillway.settings import Settings
 from tillway.store.codec import decode
@@ -42,6 +44,8 @@ class Merchant(msgspec.Struct, frozen=True):
     public_key: str
     live_key: str
     live_public_key: str
+    operator_key: str
+    """A test key of an operator who works for this merchant with the role `operator`."""
 
 
 class ReadableStore(MemoryStore):
@@ -77,7 +81,15 @@ class InProcessApp:
 
     async def merchant(self) -> Merchant:
         account, keys = await create_account(self.store, self.clock)
-        return Merchant(account.id, *(key.secret for key in keys))
+        return Merchant(account.id, *(key.secret for key in keys), await self.operator("operator", account.id))
+
+    async def operator(self, role: Role, *accounts: str) -> str:
+        """The test key of a new operator, for these merchants or, without any, for the installation."""
+        created = self.clock.now_ms() // 1000
+        made = new_operator(f"{role}-{self.store.commits}", role, accounts or None, created=created)
+        key = new_operator_keys(made.id, created=created)[0]
+        await self.store.commit([system_write(made), system_write(key.record)])
+        return key.secret
 
     async def send(
         self,

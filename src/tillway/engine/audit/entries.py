@@ -30,6 +30,7 @@ from tillway.domain.audit import (
 from tillway.domain.event import Event
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Balances
+from tillway.domain.operator import RefundTally
 from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
 from tillway.domain.source_api import STORED_FIELD, public_name
@@ -38,7 +39,17 @@ from tillway.store.codec import QUEUES, encode, write_of
 from tillway.store.port import ABSENT, Write
 
 LEFT_OUT: frozenset[type[Record]] = frozenset(
-    (AuditBatch, AuditEntry, Balances, Event, IdempotencyRecord, PayoutGuard, TimeMark, *(set(QUEUES) - {Attempt}))
+    (
+        AuditBatch,
+        AuditEntry,
+        Balances,
+        Event,
+        IdempotencyRecord,
+        PayoutGuard,
+        RefundTally,
+        TimeMark,
+        *(set(QUEUES) - {Attempt}),
+    )
 )
 """Record types whose changes are no entries."""
 

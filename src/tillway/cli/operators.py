@@ -1,0 +1,188 @@
+"""`tillway operators`: people who may decide for merchants. A key is shown when it is made, and never again."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tillway.cli.installation import build_writes, find_account_id, records, show_once, with_store
+from tillway.cli.terminal import (
+    AsJson,
+    DataDir,
+    Document,
+    StoreUrl,
+    WrongUsage,
+    day,
+    fail,
+    say,
+    settings_from,
+    show,
+    table,
+)
+
+if TYPE_CHECKING:
+    from tillway.domain.operator import Operator, OperatorKey
+    from tillway.store.port import Store
+
+app = typer.Typer(help="Operators: add, list, reset, disable.", no_args_is_help=True)
+
+NAME_MAX = 100
+
+Name = Annotated[str, typer.Argument(help="The operator's name.")]
+
+
+@app.command()
+def add(
+    context: typer.Context,
+    name: Name,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    role: Annotated[str, typer.Option(help="viewer, support, operator or admin.")] = "viewer",
+    account: Annotated[
+        str | None, typer.Option("--account", help="The merchant to work for; if left out, the whole installation.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add an operator and print a test key and a live key, this once."""
+    from tillway.domain.operator import ROLES, Operator
+    from tillway.operations.operators import new_operator, new_operator_keys
+    from tillway.store.port import ABSENT
+
+    if role not in ROLES:
+        raise WrongUsage(f"--role is {role!r}; it must be one of {', '.join(ROLES)}")
+    if not name.strip() or len(name) > NAME_MAX:
+        raise WrongUsage(f"the name must have 1 to {NAME_MAX} characters")
+
+    async def work(store: "Store") -> Document:
+        if any(known.name == name for known, _ in await records(store, Operator)):
+            raise fail(f"There is an operator {name!r} already. `tillway operators list` shows them.")
+        accounts = (await find_account_id(store, account),) if account is not None else None
+        created = int(time.time())
+        made = new_operator(name, role, accounts, created=created)
+        keys = new_operator_keys(made.id, created=created)
+        writes = [(ABSENT, None, made), *((ABSENT, None, key.record) for key in keys)]
+        await store.commit(build_writes("operators add", *writes))
+        return {"operator": made.id, "test_key": keys[0].secret, "live_key": keys[1].secret}
+
+    document = with_store(settings_from(context.params), work)
+    if not as_json:
+        say(f"{name} is an operator with the role {role}. These keys are shown once; keep them.")
+    show_once(document, as_json=as_json)
+
+
+@app.command("list")
+def list_operators(
+    context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
+) -> None:
+    """List the operators, with their roles and merchants."""
+    from tillway.domain.operator import Operator
+
+    async def work(store: "Store") -> "list[Operator]":
+        return [operator for operator, _ in await records(store, Operator)]
+
+    found = with_store(settings_from(context.params), work)
+    show(
+        [_document(operator) for operator in found],
+        table(
+            ("id", "name", "role", "merchants", "made", "state"),
+            [
+                (
+                    operator.id,
+                    operator.name,
+                    operator.role,
+                    ", ".join(operator.accounts) if operator.accounts is not None else "all",
+                    day(operator.created),
+                    "disabled" if operator.disabled_at is not None else "active",
+                )
+                for operator in found
+            ],
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def reset(
+    context: typer.Context, name: Name, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
+) -> None:
+    """Revoke an operator's keys and print new ones, this once. A running server notices within two seconds."""
+    from tillway.operations.operators import new_operator_keys
+    from tillway.store.port import ABSENT
+
+    async def work(store: "Store") -> Document:
+        import msgspec
+
+        operator, version = await _find(store, name)
+        now = int(time.time())
+        keys = new_operator_keys(operator.id, created=now)
+        revoked = [
+            (at, key, msgspec.structs.replace(key, revoked_at=now)) for key, at in await _keys_of(store, operator.id)
+        ]
+        enabled = msgspec.structs.replace(operator, disabled_at=None)
+        made = [(ABSENT, None, key.record) for key in keys]
+        changed = [(version, operator, enabled)] if enabled != operator else []
+        await store.commit(build_writes("operators reset", *changed, *revoked, *made))
+        return {"operator": operator.id, "test_key": keys[0].secret, "live_key": keys[1].secret}
+
+    document = with_store(settings_from(context.params), work)
+    if not as_json:
+        say("The keys before are revoked. These are shown once; keep them.")
+    show_once(document, as_json=as_json)
+
+
+@app.command()
+def disable(
+    context: typer.Context, name: Name, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
+) -> None:
+    """Disable an operator. A running server refuses their keys within two seconds. The last admin stays."""
+
+    async def work(store: "Store") -> "Operator":
+        import msgspec
+
+        from tillway.domain.operator import Operator
+
+        operator, version = await _find(store, name)
+        admins = [
+            known
+            for known, _ in await records(store, Operator)
+            if known.role == "admin" and known.accounts is None and known.disabled_at is None
+        ]
+        if admins == [operator]:
+            raise fail(f"{name} is the last admin of the installation. Add another one first.")
+        after = msgspec.structs.replace(operator, disabled_at=operator.disabled_at or int(time.time()))
+        if after != operator:
+            await store.commit(build_writes("operators disable", (version, operator, after)))
+        return after
+
+    disabled = with_store(settings_from(context.params), work)
+    show(_document(disabled), f"{disabled.name} is disabled", as_json=as_json)
+
+
+async def _find(store: "Store", name: str) -> "tuple[Operator, int]":
+    from tillway.domain.operator import Operator
+
+    for operator, version in await records(store, Operator):
+        if name in (operator.name, operator.id):
+            return operator, version
+    raise fail(f"There is no operator {name!r}. `tillway operators list` shows them.")
+
+
+async def _keys_of(store: "Store", operator: str) -> "list[tuple[OperatorKey, int]]":
+    from tillway.domain.operator import OperatorKey
+
+    return [
+        (key, version)
+        for key, version in await records(store, OperatorKey)
+        if key.operator == operator and key.revoked_at is None
+    ]
+
+
+def _document(operator: "Operator") -> Document:
+    return {
+        "id": operator.id,
+        "name": operator.name,
+        "role": operator.role,
+        "accounts": list(operator.accounts) if operator.accounts is not None else None,
+        "created": operator.created,
+        "disabled_at": operator.disabled_at,
+    }

@@ -1,0 +1,132 @@
+"""Operators: the people who run an installation or work for a merchant, and what each role may do.
+
+Operators are not merchants. A merchant's secret key does a merchant's business at `/v1`; whatever decides or changes
+something for others (money in doubt, connectors, settings, faults for the whole installation) takes an operator. The
+dashboard uses these rules unchanged.
+"""
+
+import hashlib
+from typing import Final, Literal
+
+import msgspec
+
+from tillway.domain.account import Mode
+from tillway.domain.money import MINOR_UNITS
+from tillway.domain.record import Moment, Record
+from tillway.domain.refusal import Refused
+
+Role = Literal["viewer", "support", "operator", "admin"]
+ROLES: Final[tuple[Role, ...]] = ("viewer", "support", "operator", "admin")
+
+Capability = Literal["read", "personal", "refund", "refund_large", "disputes", "settle", "configure", "export_audit"]
+"""The rows of the role table.
+
+| capability | lets a role |
+|---|---|
+| `read` | see payments, customers, balance, disputes, events |
+| `personal` | see names and e-mail addresses whole; others see them masked |
+| `refund` | capture, cancel, and refund up to SUPPORT_REFUND_MAJOR |
+| `refund_large` | refund any amount |
+| `disputes` | answer disputes |
+| `settle` | settle money in doubt, pay out, drain connectors, resend webhooks |
+| `configure` | change connectors, routing, keys, settings, operators, and faults for the whole installation |
+| `export_audit` | read and export the audit trail |
+"""
+
+MAY: Final[dict[Role, frozenset[Capability]]] = {
+    "viewer": frozenset(("read", "export_audit")),
+    "support": frozenset(("read", "personal", "refund", "disputes")),
+    "operator": frozenset(("read", "personal", "refund", "refund_large", "disputes", "settle")),
+    "admin": frozenset(
+        ("read", "personal", "refund", "refund_large", "disputes", "settle", "configure", "export_audit")
+    ),
+}
+
+SUPPORT_REFUND_MAJOR: Final = 100
+"""The most that support may refund of one payment, and in all on one day (UTC), in major units of the currency."""
+
+SECONDS_PER_DAY: Final = 24 * 60 * 60
+
+REASON_MAX: Final = 500
+"""Longest reason of an operator's decision, in characters."""
+
+
+class Operator(Record, frozen=True, kw_only=True):
+    """A person (`opr_…`). `accounts` are the merchants they work for; None: every merchant, as who runs it all."""
+
+    name: str
+    role: Role
+    accounts: tuple[str, ...] | None = None
+    disabled_at: int | None = None
+
+    def may(self, capability: Capability) -> bool:
+        return capability in MAY[self.role]
+
+
+class OperatorKey(Record, frozen=True, kw_only=True):
+    """An operator's key for one mode, known by a digest of its secret alone (`opk_…`)."""
+
+    operator: str
+    mode: Mode
+    hint: str
+    revoked_at: int | None = None
+
+
+class RefundTally(Record, frozen=True, kw_only=True):
+    """What one operator has refunded on one day in one currency (`opt_…`), in minor units.
+
+    It moves in the commit of each refund, so that two refunds at the same time cannot pass the limit together.
+    """
+
+    amount_minor: int = 0
+    expires_at: int = 0
+
+
+def operator_key_id(secret: str) -> str:
+    """The id of the key with that secret: `opk_` and 24 hexadecimal characters of SHA-256."""
+    return "opk_" + hashlib.sha256(secret.encode()).hexdigest()[:24]
+
+
+def refuse_unless_may(role: Role, capability: Capability | None) -> None:
+    """Raise Refused `operator_forbidden` unless `role` has the capability. None: no role has it."""
+    if capability is not None and capability in MAY[role]:
+        return
+    may = [name for name in ROLES if capability in MAY[name]]
+    who = f"one of these roles: {', '.join(may)}" if may else "a merchant's secret key"
+    raise Refused("operator_forbidden", f"Your role ({role}) may not do this. It takes {who}.")
+
+
+def tally_id(operator: str, currency: str, now: int) -> str:
+    return f"opt_{operator.removeprefix('opr_')}.{now // SECONDS_PER_DAY}.{currency}"
+
+
+def count_refund(tally: RefundTally | None, operator: str, currency: str, amount_minor: int, at: Moment) -> RefundTally:
+    """Add a refund by support to the day's tally.
+
+    Raises Refused `refund_limit_exceeded` above the limit of a payment or a day; the same refund by a role that may
+    refund any amount is not limited.
+    """
+    limit_minor: int = SUPPORT_REFUND_MAJOR * 10 ** MINOR_UNITS[currency]
+    before = tally or RefundTally(
+        id=tally_id(operator, currency, at.now), created=at.created, expires_at=at.now + 2 * SECONDS_PER_DAY
+    )
+    after = msgspec.structs.replace(before, amount_minor=before.amount_minor + amount_minor)
+    if after.amount_minor > limit_minor:
+        raise Refused(
+            "refund_limit_exceeded",
+            f"Support may refund {limit_minor} {currency} (minor units) of a payment and in a day; "
+            f"{max(limit_minor - before.amount_minor, 0)} are left today. Ask an operator or an admin.",
+            param="amount",
+        )
+    return after
+
+
+def check_reason(reason: str | None) -> str:
+    """The reason of an operator's decision. Raises Refused `parameter_missing` where there is none."""
+    if reason is None or not reason.strip():
+        raise Refused(
+            "parameter_missing",
+            "Missing required param: reason. Say why, for the audit trail: 1 to 500 characters.",
+            param="reason",
+        )
+    return reason.strip()

@@ -1,0 +1,45 @@
+"""The capability of an operator that each call needs. A test compares the table with the routes."""
+
+from functools import cache
+from typing import Final
+
+from tillway.domain.operator import Capability
+
+WRITES: Final[dict[str, Capability]] = {
+    "POST /v1/charges/{id}/capture": "refund",
+    "POST /v1/charges/{id}/refunds": "refund",
+    "POST /v1/payment_intents/{id}/cancel": "refund",
+    "POST /v1/payment_intents/{id}/capture": "refund",
+    "POST /v1/refunds": "refund",
+    "POST /v1/refunds/{id}/cancel": "refund",
+    "POST /v1/disputes/{id}": "disputes",
+    "POST /v1/disputes/{id}/close": "disputes",
+    "POST /v1/events/{id}/retry": "settle",
+    "POST /v1/payouts": "settle",
+    "POST /v1/payouts/{id}/cancel": "settle",
+    "POST /v1/webhook_endpoints": "configure",
+    "POST /v1/webhook_endpoints/{id}": "configure",
+    "DELETE /v1/webhook_endpoints/{id}": "configure",
+    "POST /ops/v1/doubts/{id}/resolve": "settle",
+    "POST /ops/v1/events/{id}/resend": "settle",
+    "POST /ops/v1/open_items/{id}/close": "settle",
+    "POST /ops/v1/orders/{order_id}/steps/{step}": "settle",
+    "POST /ops/v1/simulator": "configure",
+}
+"""Calls that change something and that some role may make. Every other write is a merchant's business."""
+
+READS: Final[dict[str, Capability]] = {
+    "GET /ops/v1/audit": "export_audit",
+    "GET /ops/v1/audit/{id}": "export_audit",
+}
+"""Calls that read and need more than `read`."""
+
+
+@cache
+def capability_of(method: str, path: str) -> Capability | None:
+    """Return the capability that `method` on the route `path` needs; None where no operator may make the call."""
+    if not path.startswith(("/v1/", "/ops/v1/")):
+        return None
+    if method == "GET":
+        return READS.get(f"GET {path}", "read")
+    return WRITES.get(f"{method} {path}")
