@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from sdk_shop import until
 from tillway_server import TillwayServer, init, tillway
 
 PAYMENT = {
@@ -52,18 +53,26 @@ def slow_bank(server: TillwayServer, ms: int) -> None:
     assert status == 200
 
 
+def payments_of(server: TillwayServer) -> int:
+    """How many payments it knows: each is stored before the bank is asked."""
+    return len(server.client.v1.payment_intents.list().data)
+
+
+def refuses_connections(server: TillwayServer) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", server.port)) != 0
+
+
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_what_is_in_flight_finishes_first(tmp_path: Path, sign: int) -> None:
     made = init(tmp_path)
     server = TillwayServer(tmp_path, made)
     slow_bank(server, 1500)
     payers = [Payer(server) for _ in range(5)]
-    time.sleep(0.5)
+    until(lambda: payments_of(server) == 5)
     began = time.monotonic()
     server.process.send_signal(sign)
-    time.sleep(0.3)
-    with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"{server.base_url}/healthz", timeout=5)
+    until(lambda: refuses_connections(server))
     assert server.process.wait(10) == 0
     assert time.monotonic() - began < 5
     for payer in payers:
@@ -80,7 +89,7 @@ def test_after_the_bound_the_rest_is_told_to_come_back_and_nothing_is_lost(tmp_p
     server = TillwayServer(tmp_path, made, ["--shutdown-seconds", "1", "--lease-seconds", "3"])
     slow_bank(server, 60_000)
     payer = Payer(server)
-    time.sleep(0.5)
+    until(lambda: payments_of(server) == 1)
     began = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - began < 6
@@ -102,9 +111,9 @@ def test_whoever_asks_twice_does_not_wait(tmp_path: Path) -> None:
     server = TillwayServer(tmp_path, init(tmp_path))
     slow_bank(server, 60_000)
     payer = Payer(server)
-    time.sleep(0.5)
+    until(lambda: payments_of(server) == 1)
     server.process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    until(lambda: "Tillway stops" in "".join(server.log))
     began = time.monotonic()
     assert server.stop(signal.SIGINT) == 0
     assert time.monotonic() - began < 5
