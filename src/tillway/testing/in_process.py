@@ -81,7 +81,9 @@ class InProcessApp:
 
     async def merchant(self) -> Merchant:
         account, keys = await create_account(self.store, self.clock)
-        return Merchant(account.id, *(key.secret for key in keys), await self.operator("operator", account.id))
+        secret, public, live, live_public = (key.secret for key in keys)
+        operator = await self.operator("operator", account.id)
+        return Merchant(account.id, secret, public, live, live_public, operator)
 
     async def operator(self, role: Role, *accounts: str) -> str:
         """The test key of a new operator, for these merchants or, without any, for the installation."""
