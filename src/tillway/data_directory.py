@@ -1,7 +1,7 @@
-"""The data directory: made private, and in the hands of one server at a time.
+"""The data directory: private to one user, and locked by one server at a time.
 
-The lock is the kernel's (`flock`), so it is gone with its holder, however that ended. What the lock file says is for
-people: who holds it.
+The kernel holds the lock (`flock`) and releases it when the holder ends, even by a crash. The text in the lock file is
+for people: it names the holder.
 """
 
 import fcntl
@@ -13,25 +13,25 @@ from pathlib import Path
 
 LOCK_FILE = "serve.lock"
 HOLDER_LENGTH_MAX = 300
-"""Longest note about the holder that is read back, in bytes."""
+"""Longest note about the holder, in bytes."""
 
 
 class DataDirectoryUnfit(Exception):
-    """The directory cannot be used as it is. The text says the remedy."""
+    """The directory cannot be used as it is. The text gives the remedy."""
 
 
 class DataDirectoryInUse(DataDirectoryUnfit):
-    """Another process holds the directory. The text says which."""
+    """Another process holds the directory. The text names that process."""
 
 
 def make_private(directory: Path) -> None:
-    """Make `directory`, and its parents, for this user alone (mode 0700); one that is there must be the
-    user's own, and loses what others may do in it. Raises `DataDirectoryUnfit`."""
+    """Make `directory`, and its parents, for this user alone (mode 0700). An existing directory must belong to this
+    user; the permissions of group and others are removed. Raises `DataDirectoryUnfit`."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = directory.stat()
         if status.st_uid != os.geteuid():
-            raise DataDirectoryUnfit(f"{directory} belongs to user {status.st_uid}. Take a directory of your own.")
+            raise DataDirectoryUnfit(f"{directory} belongs to user {status.st_uid}. Use a directory of your own.")
         if stat.S_IMODE(status.st_mode) & 0o077:
             directory.chmod(0o700)
     except FileExistsError:
@@ -42,17 +42,17 @@ def make_private(directory: Path) -> None:
 
 @contextmanager
 def occupied(directory: Path, by: str) -> Iterator[None]:
-    """Hold `directory`; `by` says for what, in a few words. Raises `DataDirectoryInUse`, or `DataDirectoryUnfit` where
-    there is no such directory."""
+    """Hold the lock of `directory`; `by` gives the purpose in a few words. Raises `DataDirectoryInUse`, or
+    `DataDirectoryUnfit` if the directory does not exist."""
     try:
         held = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (FileNotFoundError, NotADirectoryError):
         raise DataDirectoryUnfit(
-            f"{directory} is no directory. Make one: tillway init --data-dir {directory}"
+            f"{directory} is not a directory. Make one: tillway init --data-dir {directory}"
         ) from None
     except OSError as error:
         raise DataDirectoryUnfit(
-            f"{directory} cannot be written: {error.strerror}. Run as the user it belongs to."
+            f"{directory} cannot be written: {error.strerror}. Run as the user that it belongs to."
         ) from None
     try:
         try:
@@ -63,12 +63,13 @@ def occupied(directory: Path, by: str) -> Iterator[None]:
         os.pwrite(held, f"process {os.getpid()} ({by})\n".encode()[:HOLDER_LENGTH_MAX], 0)
         yield
     finally:
-        # Not unlinked: a process that waits on the old file would then hold a lock that nobody else sees.
+        # The file is not unlinked: a process that had opened the old file would then hold a lock that no other process
+        # sees.
         os.close(held)
 
 
 def holder(directory: Path) -> str | None:
-    """Who holds `directory` at this moment, in words; None where nobody does."""
+    """The note about the process that holds `directory` at this moment; None if it is free."""
     try:
         seen = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

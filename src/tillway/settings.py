@@ -18,11 +18,11 @@ from tillway.store.registry import scheme_of
 
 
 class SettingsInvalid(ValueError):
-    """A setting that cannot be; the text names it, where it came from and what it should be."""
+    """A setting is invalid. The text names the setting, its source and the values it may have."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What an installation can be told. Durations and amounts are in the unit that the name ends with."""
+    """The settings of an installation. Each duration and amount is in the unit that its name ends with."""
 
     data_dir: Path = Path("data")
     store: str = ""
@@ -60,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """One row of the table: what it does, and its bounds (both inclusive) where it is a number."""
+    """One row of the table: the setting's purpose and, for a number, its bounds (both inclusive)."""
 
     name: str
     what: str
@@ -80,29 +80,41 @@ TABLE = (
     Setting("data_dir", "Directory of the key file, `tillway.toml` and, where `store` is empty, the database."),
     Setting(
         "store",
-        "URL of the store: `postgresql://…`, `dynamodb://table?region=…` or another kind; if empty, a file.",
+        "URL of the store: `postgresql://…`, `dynamodb://table?region=…` or another kind; if empty, a local file.",
     ),
     Setting("host", "Address that the server listens on."),
     Setting("port", "Port that the server listens on; 0 takes a free one.", 0, 65_535),
-    Setting("public_url", "How browsers and providers reach the server; if empty, http(s)://host:port."),
+    Setting("public_url", "URL at which browsers and providers reach the server; if empty, http(s)://host:port."),
     Setting("tls_cert", "Certificate chain (PEM); needs tls_key."),
     Setting("tls_key", "Private key (PEM); needs tls_cert."),
     Setting("fee_rate_bps", "Fee on a charge, in hundredths of a percent.", 0, 10_000),
     Setting("fee_fixed_minor", "Fixed fee on a charge, in minor units of its currency.", 0, 1_000_000),
-    Setting("settlement_days", "Whole days until a charge becomes available.", 0, 365),
-    Setting("lease_seconds", "How long a task is its worker's before another takes it over.", 3, 600),
+    Setting("settlement_days", "Whole days until the money of a charge becomes available.", 0, 365),
+    Setting("lease_seconds", "How long a worker holds a task before another may take it.", 3, 600),
     Setting("answer_within_seconds", "How long a request waits for a provider before it answers `processing`.", 1, 300),
-    Setting("payout_delay_seconds", "How long a payout waits, and can be cancelled, before it is sent.", 0, 604_800),
+    Setting(
+        "payout_delay_seconds", "How long a payout waits before it is sent; until then it can be cancelled.", 0, 604_800
+    ),
     Setting("disbursement_connector", "Name of the connector that disbursements go through; if empty, the default."),
-    Setting("workers", "Server processes on this host; more than one needs a store that is no file.", 1, 64),
-    Setting("smtp_url", "Mail server that customers are told by, smtps://user@host:465; if empty, they are not told."),
-    Setting("smtp_from", "Address that e-mail comes from; needs smtp_url."),
-    Setting("smtp_password_file", "File with the password of smtp_url's user."),
-    Setting("header_seconds", "How long a connection may take to send a request's headers, or stay idle.", 1, 300),
-    Setting("shutdown_seconds", "How long a stopping server lets requests finish.", 1, 600),
-    Setting("throttle_test_per_second", "Requests a second of one merchant in test mode; 0: no limit.", 0, 1_000_000),
+    Setting("workers", "Server processes on this host; more than one requires PostgreSQL or DynamoDB.", 1, 64),
+    Setting("smtp_url", "Mail server that sends e-mail to customers, smtps://user@host:465; if empty, none is sent."),
+    Setting("smtp_from", "Sender address of e-mail; needs smtp_url."),
+    Setting("smtp_password_file", "File that holds the password of smtp_url's user."),
+    Setting("header_seconds", "How long a connection may stay idle or take to send a request's headers.", 1, 300),
+    Setting("shutdown_seconds", "How long a stopping server waits for requests to finish.", 1, 600),
+    Setting(
+        "throttle_test_per_second",
+        "Requests a second that one merchant may send in test mode; 0: no limit.",
+        0,
+        1_000_000,
+    ),
     Setting("throttle_test_burst", "How many of them may come at once.", 1, 1_000_000),
-    Setting("throttle_live_per_second", "Requests a second of one merchant in live mode; 0: no limit.", 0, 1_000_000),
+    Setting(
+        "throttle_live_per_second",
+        "Requests a second that one merchant may send in live mode; 0: no limit.",
+        0,
+        1_000_000,
+    ),
     Setting("throttle_live_burst", "How many of them may come at once.", 1, 1_000_000),
     Setting("throttle_key_per_second", "Requests a second with one API key; 0: no limit.", 0, 1_000_000),
     Setting("throttle_key_burst", "How many of them may come at once.", 1, 1_000_000),
@@ -110,12 +122,15 @@ TABLE = (
         "throttle_failures_per_second", "Requests a second with bad keys from one address; 0: no limit.", 0, 1_000_000
     ),
     Setting("throttle_failures_burst", "How many of them may come at once.", 1, 1_000_000),
-    Setting("log_level", "debug, info, warning or error; from info on, each request and each task is a line."),
-    Setting("log_format", "text or json: one JSON object a line."),
-    Setting("metrics_listen", "Address and port of `/metrics` for Prometheus, such as 127.0.0.1:9464; if empty, none."),
-    Setting("traces", "off or on: OpenTelemetry, as the OTEL_* variables say; needs tillway[otel]."),
+    Setting("log_level", "debug, info, warning or error; at info and debug, each request and each task logs a line."),
+    Setting("log_format", "text, or json: one JSON object a line."),
     Setting(
-        "trace_context", "ignore callers' `traceparent`, accept it, or pass ours to providers and webhooks as well."
+        "metrics_listen",
+        "Address and port that serve `/metrics` for Prometheus, such as 127.0.0.1:9464; if empty, none.",
+    ),
+    Setting("traces", "off, or on: OpenTelemetry traces, configured by the OTEL_* variables; needs tillway[otel]."),
+    Setting(
+        "trace_context", "ignore callers' `traceparent`, accept it, or pass ours on to providers and webhooks as well."
     ),
 )
 
@@ -134,29 +149,29 @@ _PATHS = ("data_dir", "tls_cert", "tls_key", "smtp_password_file")
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings in force. A flag of None was not given. Raises `SettingsInvalid`."""
+    """Load the settings in force. A flag that is None was not given. Raises `SettingsInvalid`."""
     environment = os.environ if environment is None else environment
     given = {name: value for name, value in flags.items() if value is not None}
     from_environment = {row.name: environment[row.variable] for row in TABLE if row.variable in environment}
-    # Where the file lies must be known before it is read, so it has no say in that.
+    # The file lies in the data directory, so only the environment and the flags can name that directory.
     data_dir = Settings().data_dir
     for source, layer in (("the environment", from_environment), ("a flag", given)):
         if "data_dir" in layer:
             data_dir = _checked("data_dir", layer["data_dir"], source)
     in_file = _file(data_dir / FILE_NAME)
     if "data_dir" in in_file:
-        raise SettingsInvalid(f"{FILE_NAME} sets 'data_dir', the directory that it lies in; use --data-dir")
+        raise SettingsInvalid(f"{FILE_NAME} cannot set 'data_dir', because it lies in that directory; use --data-dir")
     values: dict[str, Any] = {"data_dir": data_dir}
     for source, layer in ((FILE_NAME, in_file), ("the environment", from_environment), ("a flag", given)):
         for name, value in layer.items():
             values[name] = _checked(name, value, source)
     settings = Settings(**values)
     if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise SettingsInvalid("tls_cert and tls_key go together; only one of them is set")
+        raise SettingsInvalid("tls_cert and tls_key must be set together; only one of them is set")
     if settings.workers > 1 and not settings.store:
-        raise SettingsInvalid(f"workers is {settings.workers}, and a database in a file has one; name a store")
+        raise SettingsInvalid(f"workers is {settings.workers}, but a database in a file allows only one; name a store")
     if bool(settings.smtp_url) != bool(settings.smtp_from):
-        raise SettingsInvalid("smtp_url and smtp_from go together; only one of them is set")
+        raise SettingsInvalid("smtp_url and smtp_from must be set together; only one of them is set")
     return settings
 
 
@@ -173,10 +188,10 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def _checked(name: str, value: Any, source: str) -> Any:
-    """`value` as the setting `name` has it. Numbers come from a file as integers and from the environment as text."""
+    """Check and convert `value` for the setting `name`. The file gives numbers as integers, the environment as text."""
     row = _ROWS.get(name)
     if row is None:
-        raise SettingsInvalid(f"{source} sets {name!r}, which is no setting; there are {', '.join(_ROWS)}")
+        raise SettingsInvalid(f"{source} sets {name!r}, which is not a setting; the settings are {', '.join(_ROWS)}")
     if row.lowest is not None and row.highest is not None:
         return _number(row.name, value, source, row.lowest, row.highest)
     if not isinstance(value, str | Path):
@@ -195,7 +210,7 @@ def _checked(name: str, value: Any, source: str) -> Any:
         except StoreUnfit as unfit:
             raise SettingsInvalid(f"store in {source}: {unfit}") from None
     if name == "smtp_url" and value and not _is_mail_server(str(value)):
-        # Not repeated: there may be a password in it.
+        # The message does not repeat the URL, which may hold a password.
         raise SettingsInvalid(
             f"smtp_url in {source} must be such as smtps://user@mail.example.com:465; the password goes into "
             "smtp_password_file"
@@ -227,7 +242,7 @@ def _is_mail_server(url: str) -> bool:
 
 
 def address_of(text: str) -> tuple[str, int] | None:
-    """Host and port of `127.0.0.1:9464` or `[::1]:9464`; None where it is no such thing."""
+    """Host and port of `127.0.0.1:9464` or `[::1]:9464`; None if `text` has another form."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:

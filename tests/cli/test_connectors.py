@@ -118,9 +118,9 @@ def test_one_default_a_mode(tmp_path: Path) -> None:
         (("bank", "--kind", "http_bank", "--set", "colour=blue"), "colour: unknown"),
         (("bank", "--kind", "http_bank", "--set", "base_url=@/nowhere"), "/nowhere cannot be read"),
         (("bank", "--kind", "piggy"), "no connector of this kind; there are http_bank, simulator"),
-        (("Bank!", "--kind", "http_bank"), "no name for a connector"),
+        (("Bank!", "--kind", "http_bank"), "cannot name a connector"),
         (("simulator", "--kind", "simulator", "--mode", "live"), "serves test mode only"),
-        (("simulator", "--kind", "http_bank", "--set", "base_url=http://127.0.0.1:1"), "called 'simulator'"),
+        (("simulator", "--kind", "http_bank", "--set", "base_url=http://127.0.0.1:1"), "reserved for the simulator"),
         (("bank", "--kind", "http_bank", "--mode", "dream"), "--mode"),
     ],
 )
@@ -162,4 +162,4 @@ def test_a_bank_ends_in_order_and_says_what_is_wrong(tmp_path: Path) -> None:
         done = tillway("bank", "--port", "0", "--journal", tmp_path / "journal", "--faults", faults)
         assert done.returncode == 2 and "--faults" in done.stderr
     done = tillway("bank", "--port", "0", "--journal", tmp_path / "no" / "journal")
-    assert done.returncode == 1 and "cannot be had" in done.stderr
+    assert done.returncode == 1 and "cannot be used" in done.stderr

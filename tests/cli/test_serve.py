@@ -162,7 +162,7 @@ def test_a_directory_is_free_once_its_server_is_killed(tmp_path: Path) -> None:
         (("--port", "eighty"), 2, "--port"),
         (("--port", "99999"), 2, "from 0 to 65535"),
         (("--colour", "blue"), 2, "--colour"),
-        (("--tls-cert", "x.pem"), 2, "go together"),
+        (("--tls-cert", "x.pem"), 2, "must be set together"),
         (("--log-level", "loud"), 2, "debug, info"),
         (("--log-format", "xml"), 2, "text, json"),
         (("--metrics-listen", "9464"), 2, "127.0.0.1:9464"),

@@ -29,7 +29,7 @@ def scope_table() -> str:
         scopes = ", ".join(f"`{scope}`" for scope in SCOPES if scope.startswith(f"{noun}:"))
         paths = ", ".join(f"`/{path.replace('*', '{id}')}`" for path in sorted(NOUNS) if NOUNS[path] == noun)
         rows.append(f"| {scopes} | {paths} |")
-    rows += ["", "Elsewhere than its method says:", ""]
+    rows += ["", "Exceptions from the rule of methods:", ""]
     rows += [f"- `{call}` needs `{scope}`." for call, scope in sorted(EXACTLY.items())]
     return "\n".join(rows) + "\n"
 

@@ -31,7 +31,7 @@ app = typer.Typer(help="The merchants of an installation.", no_args_is_help=True
 def create(
     context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, name: Name = "", as_json: AsJson = False
 ) -> None:
-    """Add a merchant with its keys. The keys are shown once; a running server knows them at once."""
+    """Add a merchant with its keys. The keys are shown once; a running server accepts them at once."""
     from tillway.engine.clock import Clock
     from tillway.operations.accounts import create_account
 
@@ -68,15 +68,15 @@ def throttle(
     per_second: Annotated[
         int | None, typer.Option(min=0, max=1_000_000, help="Requests a second; 0: no limit.")
     ] = None,
-    burst: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="How many of them may come at once.")] = None,
-    default: Annotated[bool, typer.Option("--default", help="As the settings say, from now on.")] = False,
+    burst: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="How many requests may come at once.")] = None,
+    default: Annotated[bool, typer.Option("--default", help="Return to the rate of the settings.")] = False,
     data_dir: DataDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a merchant and each of its keys a rate of their own. A running server knows within two seconds."""
+    """Set the request rate of a merchant and of each of its keys. A running server applies it within two seconds."""
     if default is not (per_second is None) or (burst is not None and per_second is None):
-        raise WrongUsage("name --per-second, with --burst or without, or --default")
+        raise WrongUsage("give either --per-second, with or without --burst, or --default")
     rates = {"requests_per_second": per_second, "requests_burst": burst or max(per_second or 1, 1)}
     changed = _change_account(context, account, "accounts throttle", rates)
     rate = changed.requests_per_second
@@ -92,16 +92,18 @@ def throttle(
 def handle(
     context: typer.Context,
     account: Annotated[str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.")],
-    handle: Annotated[str, typer.Argument(help="Small letters, digits and dashes, at most 64; empty: none.")],
+    handle: Annotated[
+        str, typer.Argument(help="At most 64 small letters, digits and dashes, a letter first; empty: none.")
+    ],
     data_dir: DataDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Choose the name by which a dialect's requests may call a merchant. A running server knows within two seconds."""
+    """Set the name of a merchant in requests of the dialects. A running server accepts it within two seconds."""
     from tillway.domain.account import is_handle
 
     if handle and not is_handle(handle):
-        raise WrongUsage(f"{handle!r} is no handle: use 1 to 64 small letters, digits and dashes, a letter first")
+        raise WrongUsage(f"{handle!r} is not a handle: use 1 to 64 small letters, digits and dashes, a letter first")
     changed = _change_account(context, account, "accounts handle", {"handle": handle}, handles=True)
     show(
         {"account": changed.id, "handle": changed.handle},
@@ -113,8 +115,8 @@ def handle(
 def _change_account(
     context: typer.Context, account: str, operation: str, fields: dict[str, Any], *, handles: bool = False
 ) -> "Account":
-    """The account with those fields changed, told in the audit trail; ends the command where there is none. With
-    `handles`, the new handle is taken and the old one given back in the same commit."""
+    """Change fields of the account and enter the change into the audit trail; end the command if the account does not
+    exist. With `handles`, the same commit takes the new handle and gives back the old one."""
     import msgspec
 
     from tillway.domain.account import Account
@@ -138,7 +140,8 @@ def _change_account(
 
 
 async def _reassign_handle(store: "Store", old: str, account: "Account") -> "list[Alteration]":
-    """What has to be altered so that `account` alone goes by its handle, of two who take it at once, too."""
+    """Build the alterations that give the handle to `account` alone. If two accounts take it at once, one commit
+    conflicts."""
     from tillway.domain.account import SYSTEM
     from tillway.domain.alias import Alias, alias_id, new_alias
     from tillway.engine.clock import Clock

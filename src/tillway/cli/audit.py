@@ -1,4 +1,4 @@
-"""`tillway audit`: read the audit trail, carry its heads away, and find out whether anybody has touched it."""
+"""`tillway audit`: export the audit trail and its heads, and verify that no entry was edited, deleted or inserted."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Walk the whole trail and name the first entry that was edited, deleted or put in. The server may run."""
+    """Walk the whole trail and name the first entry that was edited, deleted or inserted. The server may run."""
     import msgspec
 
     from tillway.engine.audit import chain
@@ -61,12 +61,13 @@ def verify(
         as_json=as_json,
     )
     if torn:
-        raise fail(f"The audit trail is not what it was: {_name_of_scope(torn[0][0])}: {torn[0][1].text}.")
+        raise fail(f"The audit trail is damaged: {_name_of_scope(torn[0][0])}: {torn[0][1].text}.")
 
 
 @app.command()
 def heads(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Show the last head of every trail. Kept elsewhere, they show later whether a trail was cut off or rewritten."""
+    """Show the last head of every trail. Keep the heads elsewhere: later they show whether a trail was cut off or
+    rewritten."""
     import msgspec
 
     from tillway.engine.audit import chain
@@ -74,7 +75,7 @@ def heads(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = No
     try:
         found = with_store(settings_from(context.params), chain.heads)
     except chain.Unreadable as unreadable:
-        raise fail(f"{unreadable}. What became of the trail: tillway audit verify") from None
+        raise fail(f"{unreadable}. Find the damage with `tillway audit verify`.") from None
     rows = [(_name_of_scope(head.scope), str(head.sequence), str(head.entries), head.head) for head in found]
     show(
         [{**_owner(head.scope), **msgspec.to_builtins(head)} for head in found],
@@ -89,13 +90,13 @@ def export(
     data_dir: DataDir = None,
     store: StoreUrl = None,
     form: Annotated[
-        Literal["ndjson", "csv"], typer.Option("--format", help="ndjson, an entry a line, or csv, a change a row.")
+        Literal["ndjson", "csv"], typer.Option("--format", help="ndjson: one entry a line; csv: one change a row.")
     ] = "ndjson",
     account: AccountOption = None,
     since: Annotated[str | None, typer.Option("--from", help="From this day or time on (UTC).")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Before this day or time (UTC).")] = None,
 ) -> None:
-    """Write the entries to standard output, scope by scope, oldest first, as they are read."""
+    """Write the entries to standard output while reading them, scope by scope, oldest first."""
     import csv
 
     import msgspec
@@ -143,8 +144,8 @@ def export(
     with_store(settings_from(context.params), as_rows if form == "csv" else as_lines)
     if unreadable:
         raise fail(
-            f"{len(unreadable)} entries cannot be read and were left out, {unreadable[0]} first. What became of the "
-            "trail: tillway audit verify"
+            f"{len(unreadable)} entries cannot be read and were left out, {unreadable[0]} first. Find the damage "
+            "with `tillway audit verify`."
         )
 
 
@@ -167,7 +168,7 @@ CSV_HEADS = (
 
 
 def _owner(scope: str) -> dict[str, str]:
-    """Whose trail that is: a merchant's in a mode, or the installation's own."""
+    """The owner of a trail: a merchant and a mode, or the installation itself."""
     from tillway.domain.account import SYSTEM, scope_of
 
     if scope == SYSTEM:
@@ -192,5 +193,7 @@ def _read_heads(path: Path) -> "dict[str, Head]":
     except OSError as error:
         raise WrongUsage(f"--heads {path} cannot be read: {error.strerror}") from None
     except msgspec.MsgspecError as error:
-        raise WrongUsage(f"--heads {path} holds no heads: {error}. Export them: tillway audit heads --json") from None
+        raise WrongUsage(
+            f"--heads {path} does not hold heads: {error}. Export them: tillway audit heads --json"
+        ) from None
     return {head.scope: head for head in found}

@@ -22,10 +22,10 @@ def backup(
     directory: Directory,
     data_dir: DataDir = None,
     store: StoreUrl = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Check a backup that is there, and make none.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check an existing backup; make none.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Back up database, key file and settings into a new directory, while the server runs."""
+    """Copy the database, the key file and the settings into a new directory, while the server runs."""
     from tillway.settings import FILE_NAME
     from tillway.store import backup as backups
     from tillway.wiring import DATABASE, key_file
@@ -39,10 +39,10 @@ def backup(
     database = settings.data_dir / DATABASE
     extra = [path for path in (key_file(settings), settings.data_dir / FILE_NAME) if path.exists()]
     if database.exists():
-        # First, so that there is no copy of the keys that the trail does not know, and the copy tells of itself.
+        # The audit entry comes first: the trail knows every copy of the keys, and the copy holds its own entry.
         _tell(settings, "backup", {"directory": str(directory.absolute())})
     manifest = backups.backup(database, directory, extra=extra)
-    say("It holds the key file beside what that opens: guard it like the data directory.")
+    say("The backup holds the key file beside the cards that it opens: guard it like the data directory.")
     size = sum(file.bytes for file in manifest.files)
     show(_manifest_document(manifest, directory), f"{directory}: {size} bytes, checked", as_json=as_json)
 
@@ -53,7 +53,7 @@ def restore(
     data_dir: DataDir = None,
     store: StoreUrl = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Put what is there aside, as NAME.before-restore-TIME.")
+        bool, typer.Option("--replace", help="Rename existing files to NAME.before-restore-TIME.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -73,12 +73,12 @@ def restore(
 
 
 def migrate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Bring the store to this version's schema. An embedded database must not be in use; make a backup first."""
+    """Migrate the store to this version's schema. Make a backup first; with an embedded database, stop the server."""
     from tillway.data_directory import occupied
     from tillway.wiring import migrate_store
 
     settings = settings_from(context.params)
-    # Other stores are migrated while processes of the version before go on working.
+    # Other stores are migrated while processes of the previous version keep working.
     with nullcontext() if settings.store else occupied(settings.data_dir, "tillway migrate"):
         version = run(lambda: migrate_store(settings))
         _tell(settings, "migrate", {"schema_version": version})
@@ -94,14 +94,14 @@ def _refuse_without_file(settings: Settings) -> None:
 
 
 def _tell(settings: Settings, command: str, detail: Document) -> None:
-    """Enter into the audit trail what a command did to the whole store."""
+    """Enter an action on the whole store into the audit trail."""
 
     async def work(store: "Store") -> None:
         await store.commit(build_writes(command, detail=detail))
 
     from tillway.store.port import StoreUnfit
 
-    # A backup of an older schema is told of when it is migrated.
+    # A backup with an older schema gets its audit entry when it is migrated.
     with suppress(StoreUnfit):
         with_store(settings, work)
 

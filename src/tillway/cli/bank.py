@@ -1,4 +1,4 @@
-"""`tillway bank`: the simulated bank as a program of its own."""
+"""`tillway bank`: the simulated bank as a separate program."""
 
 import signal
 from pathlib import Path
@@ -11,12 +11,12 @@ from tillway.cli.terminal import WrongUsage, fail
 
 def bank(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")],
-    journal: Annotated[Path, typer.Option(help="File of every effect, flushed before any answer.")],
+    journal: Annotated[Path, typer.Option(help="File that records every effect before the bank answers.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     notice_url: Annotated[
-        str | None, typer.Option(help="Where notices go: http://127.0.0.1:8420/connectors/test/NAME/notices.")
+        str | None, typer.Option(help="URL for notices: http://127.0.0.1:8420/connectors/test/NAME/notices.")
     ] = None,
-    notice_secret: Annotated[str | None, typer.Option(help="What signs the notices.")] = None,
+    notice_secret: Annotated[str | None, typer.Option(help="Secret that signs the notices.")] = None,
     faults: Annotated[
         str | None, typer.Option(help='Faults as JSON: {"rules": [{"fault": "slow", "ms": 250}]}.')
     ] = None,
@@ -25,11 +25,11 @@ def bank(
     from tillway.sandbox import bank_server
     from tillway.sandbox.faults import FaultsInvalid
 
-    # SIGTERM ends it as Ctrl-C does: in order, and with exit code 0.
+    # SIGTERM stops the bank as Ctrl-C does: in order, with exit code 0.
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
         bank_server.main(port, str(journal), notice_url, notice_secret, faults, host)
     except FaultsInvalid as invalid:
         raise WrongUsage(f"--faults: {invalid}") from None
     except OSError as error:
-        raise fail(f"{host}:{port} or {journal} cannot be had: {error}") from None
+        raise fail(f"{host}:{port} or {journal} cannot be used: {error}") from None

@@ -1,4 +1,4 @@
-"""`tillway connectors`: which banks and providers an installation talks to."""
+"""`tillway connectors`: the banks and providers of an installation."""
 
 import re
 import time
@@ -33,7 +33,7 @@ NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 SETTING_BYTES_MAX = 16_384
 TRIES_MAX = 8
 
-Named = Annotated[str, typer.Argument(help="What the connector is called here.")]
+Named = Annotated[str, typer.Argument(help="Name of the connector in this installation.")]
 
 
 @app.command()
@@ -46,17 +46,17 @@ def add(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="A setting of the kind. NAME=@FILE reads it now; a secret can be file:/PATH or env:NAME.",
+            help="A setting of the kind. NAME=@FILE reads the value now; a secret can be file:/PATH or env:NAME.",
         ),
     ] = None,
-    default: Annotated[bool, typer.Option("--default", help="Payments of this mode go through it.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Give a connector that is there new settings.")] = False,
+    default: Annotated[bool, typer.Option("--default", help="Send payments of this mode through it.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Change the settings of an existing connector.")] = False,
     mode: Mode = "test",
     data_dir: DataDir = None,
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add a connector. A running server takes it up within two seconds."""
+    """Add a connector. A running server uses it within two seconds."""
     import msgspec
 
     from tillway.domain.connector_config import ConnectorConfig
@@ -64,7 +64,7 @@ def add(
     from tillway.store.port import Conflict
 
     if not NAME.fullmatch(name):
-        raise WrongUsage(f"{name!r} is no name for a connector: a letter, then at most 30 of a-z, 0-9, - and _")
+        raise WrongUsage(f"{name!r} cannot name a connector: use a small letter, then at most 30 of a-z, 0-9, - and _")
     wanted = ConnectorConfig(
         id=f"con_{mode}_{name}",
         created=int(time.time()),
@@ -81,7 +81,9 @@ def add(
             there = {config.id: (config, version) for config, version in await records(store, ConnectorConfig)}
             before, version = there.get(wanted.id, (None, 0))
             if before is not None and not replace:
-                raise fail(f"There is a connector {name!r} in {mode} mode. Use another name, or --replace.")
+                raise fail(
+                    f"{mode.capitalize()} mode has a connector {name!r} already. Use another name, or --replace."
+                )
             config = wanted
             if before is not None:
                 config = msgspec.structs.replace(wanted, created=before.created, default=default or before.default)
@@ -92,7 +94,7 @@ def add(
                 return config
             except Conflict:
                 continue
-        raise fail("The connectors are being changed by others all the time. Try again.")
+        raise fail("Other commands keep changing the connectors. Try again.")
 
     added = with_store(settings_from(context.params), work)
     if mode == "live" and not added.default:
@@ -113,7 +115,7 @@ def list_connectors(
 
     found = with_store(settings_from(context.params), work)
     if not any(config.mode == "test" and config.default for config in found):
-        say("Payments in test mode go through the built-in simulator.")
+        say("Test payments go through the built-in simulator.")
     show(
         [describe(config) for config in found],
         table(
@@ -129,11 +131,11 @@ def remove(
     context: typer.Context,
     name: Named,
     mode: Mode = "test",
-    force: Annotated[bool, typer.Option("--force", help="Even where money is in doubt at it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Remove it even if operations wait for its answer.")] = False,
     data_dir: DataDir = None,
     store: StoreUrl = None,
 ) -> None:
-    """Remove a connector. Payments made through it can then be neither captured nor refunded."""
+    """Remove a connector. Payments made through it can no longer be captured or refunded."""
     from tillway.domain.connector_config import ConnectorConfig
 
     id = f"con_{mode}_{name}"
@@ -145,15 +147,15 @@ def remove(
         waiting = None if force else await _open_attempt(store, name, mode)
         if waiting is not None:
             raise fail(
-                f"{waiting} still waits for an answer of {name!r}, and only {name!r} can give it. "
-                f"Wait until it has, settle it by hand (/ops/v1/doubts), or use --force."
+                f"{waiting} still waits for an answer of {name!r}. "
+                f"Wait for the answer, settle it by hand (/ops/v1/doubts), or use --force."
             )
         config, version = there[id]
         await store.commit(build_writes("connectors remove", (version, config, None)))
         return config
 
     removed = with_store(settings_from(context.params), work)
-    say(f"{name!r} is gone from {mode} mode. Add it again to capture or refund what was paid through it.")
+    say(f"{name!r} is removed from {mode} mode. Add it again to capture or refund payments made through it.")
     if removed.default:
         say("Payments go through the simulator now." if mode == "test" else "Payments in live mode are refused now.")
 
@@ -210,13 +212,13 @@ def _settings(given: list[str]) -> dict[str, str]:
 
 
 def _check(config: "ConnectorConfig") -> None:
-    """Raise `WrongUsage` where the connector could not be built, or not serve its mode."""
+    """Raise `WrongUsage` if the connector cannot be built or does not serve its mode."""
     from tillway.connectors import registry
     from tillway.connectors.settings import SettingInvalid
     from tillway.engine.connections import SIMULATOR
 
     if (config.name == SIMULATOR) != (config.kind == SIMULATOR):
-        raise WrongUsage(f"the simulator, and nothing else, is called {SIMULATOR!r}")
+        raise WrongUsage(f"the name {SIMULATOR!r} is reserved for the simulator")
     try:
         connector, transport = registry.build(config.kind, config.settings)
     except SettingInvalid as invalid:
@@ -229,7 +231,8 @@ def _check(config: "ConnectorConfig") -> None:
 def _unset_other_defaults(
     there: "dict[str, tuple[ConnectorConfig, int]]", config: "ConnectorConfig"
 ) -> "list[tuple[int, ConnectorConfig, ConnectorConfig]]":
-    """The alterations that take the default away from the others of the mode, where `config` has it now."""
+    """Build the alterations that take the default away from the mode's other connectors, if `config` is the default
+    now."""
     from tillway.engine.connections import as_default
 
     return [
@@ -240,7 +243,7 @@ def _unset_other_defaults(
 
 
 async def _open_attempt(store: "Store", name: str, mode: str) -> str | None:
-    """The id of an attempt that still waits for this connector, or None. Attempts that are settled are gone."""
+    """The id of an attempt that still waits for this connector, or None. Settled attempts are deleted."""
     from tillway.cli.installation import PAGE, PAGES_MAX
     from tillway.domain.attempt import Attempt
     from tillway.store.codec import decode

@@ -1,4 +1,4 @@
-"""`tillway demo`: a shop with customers and payments of every kind, made through the API, and the server it runs on."""
+"""`tillway demo`: a demo shop with customers and payments of every kind, made through the API of its own server."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ CUSTOMERS = (
 
 
 class Sale(msgspec.Struct, frozen=True):
-    """One payment of the demo shop. `then` are the calls that follow it: (path with {payment}, parameters)."""
+    """One payment of the demo shop. `then` lists the calls that follow it: (path with {payment}, parameters)."""
 
     what: str
     customer: int
@@ -65,7 +65,8 @@ SALES = (
 
 
 class Shop(msgspec.Struct):
-    """What `demo.json` keeps, so that a second run finds the shop of the first. Test keys only; `payments` are ids."""
+    """The content of `demo.json`, by which a second run finds the first run's shop. Test keys only; `payments` are
+    ids."""
 
     account: str
     secret_key: str
@@ -79,9 +80,9 @@ def demo(
     store: StoreUrl = None,
     host: Annotated[str | None, setting("host")] = None,
     port: Annotated[int | None, setting("port")] = None,
-    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Go on serving once the shop is there.")] = True,
+    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Keep serving after the shop is made.")] = True,
 ) -> None:
-    """Make a demo shop in the data directory (./data), serve it, and say what to try next. A second run reuses it."""
+    """Make a demo shop in the data directory (./data), serve it, and print what to try next. A second run reuses it."""
     settings = settings_from(context.params)
     from tillway.serve import run
 
@@ -105,7 +106,8 @@ def demo(
 
 
 def _shop(settings: Settings) -> Shop:
-    """The demo's account and keys: the last run's, or those of a new installation, or new ones of the first account."""
+    """Load the last run's account and keys; else make an installation, or new keys for the first account of this
+    one."""
     path = settings.data_dir / DEMO_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=Shop)
@@ -150,7 +152,7 @@ def _keep(path: Path, shop: Shop) -> None:
 
 
 async def _trade(session: "ClientSession") -> list[str]:
-    """Make the customers and their payments through the API, as a shop would. The ids of the payments."""
+    """Make the customers and their payments through the API, as a shop would. Return the ids of the payments."""
     customers = [
         (await _post(session, "/v1/customers", {"name": name, "email": email}, f"demo-customer-{place}"))["id"]
         for place, (name, email) in enumerate(CUSTOMERS)
@@ -193,7 +195,7 @@ async def _look(session: "ClientSession", id: str) -> dict[str, Any]:
 
 
 async def _post(session: "ClientSession", path: str, parameters: dict[str, Any], key: str) -> dict[str, Any]:
-    """What the API answers, a decline included. Repeated after a crash, the key makes it the same answer again."""
+    """Post, and return the answer, which may be a decline. After a crash, the same key gets the same answer again."""
     async with session.post(path, data=parameters, headers={"Idempotency-Key": key}) as response:
         answer: dict[str, Any] = await response.json()
     error = answer.get("error")
@@ -238,7 +240,7 @@ or with Stripe's own Python SDK (pip install stripe):
       amount=4200, currency="eur", payment_method="pm_card_visa",
       confirm=True, return_url="{RETURN_URL}").status)
 {challenge}
-See what is there:
+List the charges, the balance and the routes:
 
   curl {url}/v1/charges -u {shop.secret_key}:
   curl {url}/v1/balance -u {shop.secret_key}:
@@ -247,7 +249,7 @@ See what is there:
 
 
 def _became(payment: dict[str, Any]) -> str:
-    """A payment's status, and what it does not say: why a card was declined, how much was captured or sent back."""
+    """A payment's status with its details: the reason of a decline, the amount captured or refunded."""
     from tillway.web.challenge import amount_text
 
     said: str = payment["status"]
@@ -255,7 +257,7 @@ def _became(payment: dict[str, Any]) -> str:
     if error is not None:
         return f"{said} ({error.get('decline_code') or error['code']})"
     if said == "succeeded" and charge["amount_refunded"]:
-        # What a partial capture leaves goes back to the card, and Stripe counts it as refunded.
+        # A partial capture releases the rest to the card, and Stripe counts the rest as refunded.
         back = amount_text(charge["amount_refunded"], payment["currency"])
         return f"{said}, {back} {'refunded' if payment['amount_received'] == payment['amount'] else 'not captured'}"
     return said

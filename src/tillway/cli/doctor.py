@@ -1,4 +1,4 @@
-"""`tillway doctor`: whether this installation can keep its promises, and for each thing that it cannot, the remedy."""
+"""`tillway doctor`: checks of an installation, with a remedy for each that fails."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PYTHON_LEAST = (3, 11)
 SQLITE_LEAST = (3, 51, 3)
-"""Earlier ones can corrupt a database in WAL mode when two connections meet in a checkpoint: the WAL-reset bug,
+"""Earlier versions can corrupt a database in WAL mode when two connections checkpoint at once: the WAL-reset bug,
 https://sqlite.org/wal.html#walresetbug."""
 
 DISK_BYTES_FAIL = 100 << 20
@@ -30,11 +30,11 @@ DISK_BYTES_WARN = 1 << 30
 CLOCK_SKEW_SECONDS_MAX = 5
 FILES_LEAST = 1024
 RELEASED_AT = 1_767_225_600
-"""2026-01-01: no clock that is right shows less."""
+"""2026-01-01: a clock that shows an earlier time is wrong."""
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at. `fail` keeps payments from being safe or possible; `warn` does not yet."""
+    """The result of one check. `fail`: payments are unsafe or impossible; `warn`: they still work."""
 
     check: str
     state: Literal["ok", "warn", "fail"]
@@ -43,7 +43,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def doctor(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Check durability, key file, clock, disk, versions and connectors. Exit code 1 where something fails."""
+    """Check durability, key file, clock, disk, versions and connectors. The exit code is 1 if a check fails."""
     settings = settings_from(context.params)
     findings = list(examine(settings))
     failed = any(finding.state == "fail" for finding in findings)
@@ -57,7 +57,7 @@ def doctor(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Everything there is to say, in the order in which it would be mended."""
+    """All findings, in the order in which an operator would mend them."""
     yield from _directory(settings)
     yield from _key_file(settings)
     yield from _store(settings)
@@ -80,7 +80,9 @@ def _directory(settings: Settings) -> Iterator[Finding]:
 
     directory = settings.data_dir
     if not directory.is_dir():
-        yield Finding("directory", "fail", f"{directory} is no directory", f"Run: tillway init --data-dir {directory}")
+        yield Finding(
+            "directory", "fail", f"{directory} is not a directory", f"Run: tillway init --data-dir {directory}"
+        )
         return
     status = directory.stat()
     mode = stat.S_IMODE(status.st_mode)
@@ -119,7 +121,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
     try:
         findings = run(lambda: inspect_store(settings))
     except StoreUnfit as unfit:
-        yield Finding("database", "fail", str(unfit), "Name another store, or mend what the text names.")
+        yield Finding("database", "fail", str(unfit), "Name another store, or mend the fault that the text names.")
         return
     for found in findings:
         yield Finding("database", "ok" if found.ok else "fail", found.what, found.remedy)
@@ -128,7 +130,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
     try:
         accounts, configs = with_store(settings, _contents)
     except (StoreUnfit, Unavailable) as unfit:
-        yield Finding("database", "fail", str(unfit), "Restore a backup, or mend what the text names.")
+        yield Finding("database", "fail", str(unfit), "Restore a backup, or mend the fault that the text names.")
         return
     if accounts:
         yield Finding("accounts", "ok", f"{accounts}")
@@ -214,7 +216,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         return
     free = shutil.disk_usage(settings.data_dir).free
     what = f"{free / (1 << 30):.1f} GiB free"
-    remedy = "" if free >= DISK_BYTES_WARN else "Make room: without space no payment can be written, and none is taken."
+    remedy = "" if free >= DISK_BYTES_WARN else "Make room: without space Tillway cannot write payments and takes none."
     state: Literal["ok", "warn", "fail"] = "ok" if free >= DISK_BYTES_WARN else "warn"
     yield Finding("disk", "fail" if free < DISK_BYTES_FAIL else state, what, remedy)
 
@@ -286,5 +288,5 @@ def _mail(settings: Settings) -> Iterator[Finding]:
     if wrong is None:
         yield Finding("mail", "ok", f"{settings.smtp_url} takes e-mail from here")
     else:
-        remedy = "Set smtp_url and smtp_password_file right. What customers are to be told waits, for a day at most."
+        remedy = "Correct smtp_url and smtp_password_file. E-mail to customers waits for at most a day."
         yield Finding("mail", "warn", f"{settings.smtp_url}: {wrong}", remedy)

@@ -1,4 +1,4 @@
-"""`tillway export` and `tillway import`: an installation from one store to another."""
+"""`tillway export` and `tillway import`: move an installation from one store to another."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,7 +27,8 @@ def export(
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write every record of a store to a file, for `tillway import`. Stop the servers first; one cut off goes on."""
+    """Write every record of a store to a file for `tillway import`. Stop the servers first. Repeat it after an
+    interruption."""
     from tillway.store import export
 
     settings = settings_from(context.params)
@@ -40,7 +41,7 @@ def export(
 
     with _alone(settings, "tillway export"):
         tally = with_store(settings, work)
-    say("Bring the key file along: without it no card can be opened at the other store.")
+    say("Copy the key file too: the other installation cannot open cards without it.")
     _tell(tally, f"{file}: {tally.records} records, checksummed", as_json=as_json)
 
 
@@ -51,7 +52,7 @@ def bring_in(
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an export to an empty store, and prove that all of it arrived. One that was cut off is run again."""
+    """Write an export to an empty store and prove that all of it arrived. Repeat it after an interruption."""
     from tillway.store import export
     from tillway.wiring import open_store
 
@@ -72,7 +73,8 @@ def bring_in(
 
 
 def _alone(settings: Settings, what: str) -> AbstractContextManager[None]:
-    """A database in the data directory is kept from servers; of others, whoever runs them has to see to it."""
+    """A database in the data directory is locked against servers; of other stores, the operator has to stop the
+    servers."""
     from tillway.data_directory import make_private, occupied
 
     if settings.store:
@@ -83,7 +85,7 @@ def _alone(settings: Settings, what: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A line on a terminal's standard error: a bar where the whole is known, else a count."""
+    """Show progress in one line on a terminal's standard error: a bar if the total is known, else a count."""
     import sys
 
     def tell(done: int, whole: int) -> None:

@@ -1,4 +1,4 @@
-"""The installation behind the commands: how it is made, and how a command gets at its store."""
+"""The installation behind the commands: create it, open its store, read and alter its records."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -34,7 +34,7 @@ T = TypeVar("T")
 R = TypeVar("R", bound="Record")
 Owned = TypeVar("Owned", "ApiKey", "OAuthClient")
 
-Name = Annotated[str, typer.Option(help="What the account is called.")]
+Name = Annotated[str, typer.Option(help="Name of the account.")]
 
 DEMO_FILE = "demo.json"
 PAGE = 500
@@ -67,10 +67,10 @@ def init(
 
 
 def create(settings: Settings, *, name: str = "") -> Document | None:
-    """A new installation in the data directory, and what it is to be used with; None where one is there already.
+    """Create an installation in the data directory and return its account and keys; None if it exists already.
 
-    The account is the last thing made, in one commit with its keys: what dies before it leaves nothing that counts, and
-    runs again. Raises `DataDirectoryUnfit`, `KeyFileUnfit`, `StoreUnfit`.
+    The account comes last, in one commit with its keys: a command that is killed before that leaves nothing that counts
+    and can be run again. Raises `DataDirectoryUnfit`, `KeyFileUnfit`, `StoreUnfit`.
     """
     from tillway.data_directory import LOCK_FILE, DataDirectoryUnfit, make_private, occupied
     from tillway.engine.clock import Clock
@@ -87,7 +87,7 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     make_private(directory)
 
     async def build() -> Document | None:
-        # The key file comes after the database. Where it is, the database is whole, and not to be touched.
+        # The key file comes after the database. If it exists, the database is whole and must not be touched.
         begun = key_file(settings).exists()
         store = await open_store(settings, create=not begun)
         try:
@@ -104,7 +104,7 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
 
 
 def first_use(account: "Account", keys: "list[NewKey]") -> Document:
-    """A new account and its keys as they are shown once. `keys` are in the order of `create_account`."""
+    """The document of a new account with its keys, which is shown once. `keys` has the order of `create_account`."""
     secret, publishable, live_secret, live_publishable = (key.secret for key in keys)
     return {
         "account": account.id,
@@ -120,7 +120,8 @@ def show_once(made: Document, *, as_json: bool) -> None:
 
 
 def with_store(settings: Settings, work: "Callable[[Store], Coroutine[Any, Any, T]]") -> T:
-    """What `work` makes of the installation's store, which may be a running server's at the same time."""
+    """Open the installation's store and return the result of `work`. A running server may use the store at the same
+    time."""
     from tillway.wiring import open_store
 
     async def opened() -> T:
@@ -134,8 +135,8 @@ def with_store(settings: Settings, work: "Callable[[Store], Coroutine[Any, Any, 
 
 
 def author(command: str) -> "Author":
-    """Who runs a command and where, for the audit trail: the user of the operating system, whatever the environment
-    calls them, and the host."""
+    """The actor of a command for the audit trail: the operating system's user (not the name in the environment) and the
+    host."""
     import os
     import pwd
     import socket
@@ -145,14 +146,14 @@ def author(command: str) -> "Author":
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        user = str(os.getuid())  # A container's user need not have a name.
+        user = str(os.getuid())  # In a container the user may have no name.
     return Author(f"cli:{user}@{socket.gethostname()}", f"tillway {command}")
 
 
 def build_writes(command: str, *alterations: "Alteration", detail: dict[str, Any] | None = None) -> "list[Write]":
-    """The writes of an administrative action, with the entry of the audit trail that tells of it.
+    """Build the writes of an administrative action, its entry in the audit trail included.
 
-    An alteration is (version seen, record as it was, record as it shall be); None stands for no record.
+    An alteration is (version seen, record before, record after); None stands for no record.
     """
     from tillway.domain.account import SYSTEM
     from tillway.engine.audit.entries import build_writes
@@ -172,10 +173,10 @@ def alter_record(
     listing: str,
     beside: "Callable[[Store, R, R], Awaitable[Sequence[Alteration]]] | None" = None,
 ) -> R:
-    """The installation's record of that id, changed, told in the audit trail; ends the command where there is none.
+    """Change the record `id` and enter the change into the audit trail; end the command if the record does not exist.
 
-    `change` may be asked more than once, and where it changes nothing, nothing is told. `beside` is what has to be
-    altered in the same commit; `noun` is what people call it, `listing` the command that lists them.
+    `change` may be called more than once; if it changes nothing, no entry is written. `beside` gives the alterations of
+    the same commit, `noun` is the word for the record in messages, `listing` the command that lists such records.
     """
     from tillway.store.port import Conflict
 
@@ -194,14 +195,14 @@ def alter_record(
                 return after
             except Conflict:
                 continue
-        raise fail(f"{id} is being changed by others all the time. Try again.")
+        raise fail(f"Other commands keep changing {id}. Try again.")
 
     return with_store(settings, work)
 
 
 async def list_records_of(store: "Store", kind: "type[Owned]", account: str | None) -> "list[Owned]":
-    """The records of that kind that one account has, or all accounts have, oldest first; ends the command where there
-    is no such account."""
+    """The records of one kind of one account, or of all accounts, oldest first. Ends the command if the account does
+    not exist."""
     if account is not None:
         await find_account_id(store, account)
     found = [record for record, _ in await records(store, kind) if account in (None, record.account)]
@@ -209,7 +210,7 @@ async def list_records_of(store: "Store", kind: "type[Owned]", account: str | No
 
 
 async def find_account_id(store: "Store", named: str | None) -> str:
-    """The id of the account that a command is for: the only one needs no name."""
+    """The id of the account that a command is for. If there is only one account, it need not be named."""
     from tillway.domain.account import Account
 
     accounts = [account.id for account, _ in await records(store, Account)]
@@ -223,7 +224,7 @@ async def find_account_id(store: "Store", named: str | None) -> str:
 
 
 async def records(store: "Store", kind: type[R]) -> list[tuple[R, int]]:
-    """All records of the installation of that kind with their versions, by id (at most PAGE * PAGES_MAX)."""
+    """All records of one kind in the installation, with their versions, by id (at most PAGE * PAGES_MAX)."""
     from tillway.domain.account import SYSTEM
     from tillway.store.codec import TYPES, decode
 
@@ -243,7 +244,7 @@ async def records(store: "Store", kind: type[R]) -> list[tuple[R, int]]:
 
 
 async def scopes(store: "Store") -> list[str]:
-    """The key of every merchant's scope, test and live."""
+    """The scope keys of every merchant, test and live."""
     from tillway.domain.account import Account, Scope
 
     return [

@@ -1,4 +1,4 @@
-"""`tillway keys`: the API keys of an installation. A secret is shown when it is made, and never again."""
+"""`tillway keys`: the API keys of an installation. A secret is shown once, when it is made."""
 
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="API keys, and the keys that sign access tokens.", no_args_is_help=True)
 
 NOTICED_WITHIN_SECONDS = 2
-"""How soon a running server refuses a revoked key: it remembers keys for that long."""
+"""Most seconds until a running server refuses a revoked key: it caches keys for that long."""
 
 AccountOption = Annotated[str | None, typer.Option("--account", help="The merchant; needed where there are several.")]
 
@@ -65,14 +65,14 @@ def create(
     account: AccountOption = None,
     mode: Mode = "test",
     kind: Annotated[str, typer.Option(help="secret or publishable.")] = "secret",
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
-    expires_in_days: Annotated[int | None, typer.Option(min=1, max=3650, help="When it ends by itself.")] = None,
+    name: Annotated[str, typer.Option(help="Purpose of the key.")] = "",
+    expires_in_days: Annotated[int | None, typer.Option(min=1, max=3650, help="Days until the key expires.")] = None,
     scope: Annotated[
-        list[str] | None, typer.Option(help="What it may do, such as payments:write; if left out, everything.")
+        list[str] | None, typer.Option(help="Permission of the key, such as payments:write; if left out, all.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. Its secret is shown once; a running server knows it at once."""
+    """Make a key. Its secret is shown once; a running server accepts it at once."""
     from tillway.operations.accounts import new_key
     from tillway.store.port import ABSENT
 
@@ -80,7 +80,7 @@ def create(
         raise WrongUsage(f"--kind is {kind!r}; it must be secret or publishable")
     scopes = checked_scopes(scope) if scope else None
     if scopes is not None and kind != "secret":
-        raise WrongUsage("--scope is for secret keys; a publishable key can do the same few things everywhere")
+        raise WrongUsage("--scope is for secret keys; every publishable key has the same few permissions")
 
     async def work(store: "Store") -> Document:
         owner = await find_account_id(store, account)
@@ -102,7 +102,7 @@ def revoke(
     data_dir: DataDir = None,
     store: StoreUrl = None,
     after_seconds: Annotated[
-        int, typer.Option(min=0, max=30 * 86_400, help="Leave it that long, while its users change over.")
+        int, typer.Option(min=0, max=30 * 86_400, help="How long the key still works, while its users change over.")
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -138,7 +138,7 @@ def roll(
     ] = 86_400,
     as_json: AsJson = False,
 ) -> None:
-    """Replace a key by a new one that can do the same. The old one ends after the overlap."""
+    """Replace a key by a new one with the same permissions. The old one ends after the overlap."""
     import msgspec
 
     from tillway.domain.api_key import ApiKey
@@ -156,7 +156,7 @@ def roll(
         )
 
     async def begin(store: "Store", old: ApiKey, ending: ApiKey) -> "list[Alteration]":
-        # Both or neither: a new key whose old one never ends is what a rotation is there to prevent.
+        # One commit makes the new key and ends the old one; otherwise a failure could leave the old key valid for ever.
         rolled[:] = [new_key(old.account, old.mode, old.kind, created=now, name=old.name, scopes=old.scopes)]
         return [(ABSENT, None, rolled[0].record)]
 
@@ -172,7 +172,7 @@ def roll(
 def rotate_signing(
     context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
 ) -> None:
-    """Let a new key sign access tokens. The old one verifies until its last token has expired."""
+    """Make a new key that signs access tokens. The old one verifies until its last token has expired."""
     from tillway.domain.credentials import SigningKey
     from tillway.engine.access_tokens import AccessTokens
     from tillway.engine.clock import Clock
@@ -188,7 +188,7 @@ def rotate_signing(
         return await tokens.rotate(author("keys rotate-signing"), now=time.time())
 
     new, replaced = with_store(settings, work)
-    say("A running server signs with it within two seconds; tokens made before stay good until they expire.")
+    say("A running server signs with it within two seconds; earlier tokens stay valid until they expire.")
     document = {
         "id": new.id,
         "created": new.created,
@@ -198,12 +198,12 @@ def rotate_signing(
 
 
 def checked_scopes(named: list[str]) -> tuple[str, ...]:
-    """The scopes as they are kept: in the order of the list of all, each once."""
+    """Check scopes and return them as they are stored: in the order of `SCOPES`, each once."""
     from tillway.domain.credentials import SCOPES
 
     unknown = sorted(set(named) - set(SCOPES))
     if unknown:
-        raise WrongUsage(f"there is no scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
+        raise WrongUsage(f"{unknown[0]!r} is not a scope; the scopes are {', '.join(SCOPES)}")
     return tuple(scope for scope in SCOPES if scope in named)
 
 

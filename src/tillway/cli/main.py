@@ -1,4 +1,4 @@
-"""`tillway`: every command, and the file that has it."""
+"""`tillway`: all commands, each from its file."""
 
 import typer
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     help="Tillway: a payments platform that you host yourself.",
     no_args_is_help=True,
     add_completion=False,
-    # Tracebacks of rich show local variables, and a local variable may be a key.
+    # Rich's tracebacks show local variables, and a local variable may be a key.
     pretty_exceptions_enable=False,
 )
 app.command()(installation.init)

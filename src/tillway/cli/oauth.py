@@ -1,4 +1,4 @@
-"""`tillway oauth clients`: who may ask for access tokens. A secret is shown when it is made, and never again."""
+"""`tillway oauth clients`: the clients that may request access tokens. A secret is shown once, when it is made."""
 
 import time
 from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tillway.settings import Settings
     from tillway.store.port import Store
 
-app = typer.Typer(help="OAuth 2: who may ask for access tokens.", no_args_is_help=True)
+app = typer.Typer(help="OAuth 2: the clients that may request access tokens.", no_args_is_help=True)
 clients = typer.Typer(help="Clients: add, list, rotate, revoke.", no_args_is_help=True)
 app.add_typer(clients, name="clients")
 
@@ -42,17 +42,17 @@ def add(
     store: StoreUrl = None,
     account: AccountOption = None,
     mode: Mode = "test",
-    scope: Annotated[list[str] | None, typer.Option(help="What its tokens may do; at least one.")] = None,
-    name: Annotated[str, typer.Option(help="Who the client is.")] = "",
+    scope: Annotated[list[str] | None, typer.Option(help="Permission of its tokens; at least one.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the client.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Add a client. Its secret is shown once; a running server knows it at once."""
+    """Add a client. Its secret is shown once; a running server accepts it at once."""
     from tillway.domain.credentials import SCOPES
     from tillway.operations.accounts import new_client
     from tillway.store.port import ABSENT
 
     if not scope:
-        raise WrongUsage(f"give the client at least one --scope; there are {', '.join(SCOPES)}")
+        raise WrongUsage(f"give the client at least one --scope; the scopes are {', '.join(SCOPES)}")
     scopes = checked_scopes(scope)
 
     async def work(store: "Store") -> Document:
@@ -114,7 +114,7 @@ def rotate(
             raise fail(f"{client} is revoked. Add a new client: tillway oauth clients add")
         live = live_secrets(found, now)
         if len(live) >= SECRETS_MAX and overlap_seconds:
-            raise fail(f"{client} has {SECRETS_MAX} secrets that work. Rotate with --overlap-seconds 0 to end them.")
+            raise fail(f"{client} has {SECRETS_MAX} valid secrets. Rotate with --overlap-seconds 0 to end them.")
         until = now + overlap_seconds
         ending = tuple(msgspec.structs.replace(old, ends_at=min(old.ends_at or until, until)) for old in live)
         return msgspec.structs.replace(found, secrets=(*(old for old in ending if (old.ends_at or 0) > now), kept))
@@ -128,7 +128,7 @@ def rotate(
 def revoke(
     context: typer.Context, client: ClientId, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
 ) -> None:
-    """Revoke a client and all tokens it has been given. A running server refuses them within two seconds."""
+    """Revoke a client and all its tokens. A running server refuses them within two seconds."""
     import msgspec
 
     now = int(time.time())

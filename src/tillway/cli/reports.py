@@ -1,4 +1,4 @@
-"""`tillway reports`: transactions added up, from the ledger."""
+"""`tillway reports`: sums of transactions, from the ledger."""
 
 import sys
 import time
@@ -35,13 +35,13 @@ def transactions(
     by: Annotated[str, typer.Option(help="Columns, such as day,status; if left out, all.")] = "",
     form: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:
-    """Add transactions up by merchant, day, type, status, connector and currency. The sums are the ledger's."""
+    """Add up the ledger's transactions by merchant, day, type, status, connector and currency."""
     from tillway.operations import reports
 
     columns = tuple(dict.fromkeys(part.strip() for part in by.split(",") if part.strip())) or reports.COLUMNS
     wrong = [column for column in columns if column not in reports.COLUMNS]
     if wrong:
-        raise WrongUsage(f"--by has {wrong[0]!r}; there are {', '.join(reports.COLUMNS)}")
+        raise WrongUsage(f"--by has {wrong[0]!r}, which is not a column; the columns are {', '.join(reports.COLUMNS)}")
     last = (moment(to, "--to") if to is not None else int(time.time()) + 1) - 1
     first = moment(since, "--from") if since is not None else max(last - DAYS_DEFAULT * SECONDS_PER_DAY, 0)
     if last - first > reports.DAYS_MAX * SECONDS_PER_DAY:

@@ -44,7 +44,7 @@ def serve(
     traces: Annotated[str | None, setting("traces")] = None,
     trace_context: Annotated[str | None, setting("trace_context")] = None,
 ) -> None:
-    """Serve the API until SIGTERM or Ctrl-C; what is in flight then finishes first."""
+    """Serve the API until SIGTERM or Ctrl-C; requests in flight finish first."""
     settings = settings_from(context.params)
     from tillway.serve import run
 

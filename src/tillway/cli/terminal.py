@@ -1,4 +1,4 @@
-"""How commands speak: results on standard output, everything else on standard error, and failures as an exit code."""
+"""Output of commands: results on standard output, other text on standard error, failures as an exit code."""
 
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 
 def setting(name: str) -> Any:
-    """The command-line option of a setting, with the words of the table."""
+    """The command-line option of a setting, with the help text of the table."""
     row = next(row for row in TABLE if row.name == name)
     return typer.Option(row.flag, help=row.what, show_default=False)
 
@@ -32,23 +32,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document fo
 
 
 def settings_from(flags: Mapping[str, Any]) -> Settings:
-    """The settings in force, flags being those of a command; what else it takes is left out."""
+    """Load the settings in force. `flags` are a command's parameters; those that are not settings are ignored."""
     names = {row.name for row in TABLE}
     return load({name: value for name, value in flags.items() if name in names})
 
 
 def say(text: str) -> None:
-    """Progress and prose: standard error."""
+    """Print progress or prose to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def show(document: Any, text: str, *, as_json: bool) -> None:
-    """A result: standard output, as JSON or as `text`."""
+    """Print a result to standard output, as JSON or as `text`."""
     print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() if as_json else text, flush=True)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under their heads, each column as wide as it must be."""
+    """Lay out rows under their heads, each column as wide as its widest cell."""
     widths = [max(len(row[place]) for row in (heads, *rows)) for place in range(len(heads))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (heads, *rows)]
     return "\n".join(line.rstrip() for line in lines)
@@ -70,7 +70,7 @@ def moment(text: str, option: str) -> int:
 
 
 def fail(text: str, code: int = FAILED) -> typer.Exit:
-    """To be raised: the command ends with `code`, and `text` says why."""
+    """Print `text`, the reason, and return the exception that ends the command with `code`."""
     say(f"tillway: {text}")
     return typer.Exit(code)
 
@@ -83,11 +83,11 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 class WrongUsage(Exception):
-    """What was typed cannot be meant. The text says why; the exit code is 2."""
+    """The command line is invalid. The text gives the reason; the exit code is 2."""
 
 
 class Commands(TyperGroup):
-    """The commands, with the failures that a person can mend said in a line and not as a traceback."""
+    """The commands. A failure that the user can mend prints one line, not a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -101,8 +101,8 @@ class Commands(TyperGroup):
 
 
 def _mendable(error: Exception) -> bool:
-    """Whether the error's text says the remedy. Only what was imported can have been raised, so nothing is imported to
-    find out."""
+    """Whether the error's text gives the remedy. An exception can only come from an imported module, so none is
+    imported here."""
     return any(
         isinstance(error, getattr(sys.modules[module], name)) for module, name in _MENDABLE if module in sys.modules
     )
@@ -123,4 +123,4 @@ _MENDABLE = (
     ("tillway.vault.rotation", "RotationUnfinished"),
     ("tillway.workers", "WorkersFailed"),
 )
-"""The failures whose texts are written for whoever runs the command."""
+"""Failures with texts that tell the user of the command the remedy."""

@@ -1,4 +1,4 @@
-"""`tillway vault`: the keys under which stored cards are sealed."""
+"""`tillway vault`: the keys that encrypt stored cards."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,7 @@ app = typer.Typer(help="The keys of the card vault: prepare, rotate, keys, forge
 
 @app.command()
 def prepare(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Make the key that the next rotation takes, so that other hosts have it before a card is sealed under it."""
+    """Make the key for the next rotation, so that it can be copied to other hosts before it encrypts a card."""
     from tillway.vault.keyring import Keyring
     from tillway.wiring import key_file
 
@@ -36,8 +36,8 @@ def prepare(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = 
 
 @app.command()
 def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Move every stored card under a new key, or the prepared one, while the server runs. Killed, it goes on when run
-    again."""
+    """Encrypt every stored card under the prepared key, or a new one, while the server runs. Repeat it after an
+    interruption."""
     import msgspec
 
     from tillway.engine.audit.entries import rewrap_write
@@ -68,7 +68,9 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
     text = f"{done.moved} records moved under {done.key_id}; retired: {', '.join(done.retired) or 'none'}"
     show(msgspec.to_builtins(done), text, as_json=as_json)
     if done.damaged:
-        raise fail(f"{len(done.damaged)} records do not open and were left as they are: {', '.join(done.damaged[:10])}")
+        raise fail(
+            f"{len(done.damaged)} records could not be opened and were left as they are: {', '.join(done.damaged[:10])}"
+        )
 
 
 @app.command()
@@ -91,7 +93,7 @@ def forget(
     data_dir: DataDir = None,
     store: StoreUrl = None,
 ) -> None:
-    """Destroy a retired key. Backups made before the rotation can then never be opened again."""
+    """Destroy a retired key. The cards in backups made before the rotation can then never be opened again."""
     from tillway.vault import rotation
     from tillway.vault.keyring import Keyring
     from tillway.wiring import key_file

@@ -1,8 +1,8 @@
-"""What the platform refuses, and how it says so: one table for every door.
+"""Refusals: one table of error codes for every source API.
 
-`Refused` is the caller's problem and is always raised before anything is written. The table below gives each code its
-HTTP status, its error type (Stripe's vocabulary, https://docs.stripe.com/error-codes) and the sentence used when the
-place that refuses has nothing more exact to say.
+`Refused` means that the caller has to change something; it is always raised before anything is written. The table gives
+each code its HTTP status, its error type (Stripe's vocabulary, https://docs.stripe.com/error-codes) and a default
+message, for a refusal that has no more exact one.
 """
 
 from typing import Any, NamedTuple
@@ -17,11 +17,11 @@ class Rule(NamedTuple):
 _INVALID = "invalid_request_error"
 
 RULES: dict[str, Rule] = {
-    # Who is asking.
+    # Authentication.
     "api_key_missing": Rule(401, _INVALID, "No API key. Send it as `Authorization: Bearer sk_test_…`."),
     "api_key_invalid": Rule(401, _INVALID, "Invalid API key. List the keys with `tillway keys list`."),
-    "access_token_invalid": Rule(401, _INVALID, "The access token is refused. Ask for a new one at /oauth2/token."),
-    "access_token_expired": Rule(401, _INVALID, "The access token has expired. Ask for a new one at /oauth2/token."),
+    "access_token_invalid": Rule(401, _INVALID, "The access token is not valid. Request a new one at /oauth2/token."),
+    "access_token_expired": Rule(401, _INVALID, "The access token has expired. Request a new one at /oauth2/token."),
     "insufficient_scope": Rule(403, _INVALID, "This credential does not have the scope that the call needs."),
     "secret_key_required": Rule(
         401, _INVALID, "This call needs a secret key (sk_…); a publishable key (pk_…) was sent."
@@ -37,23 +37,23 @@ RULES: dict[str, Rule] = {
     "doubt_unexpected_state": Rule(400, _INVALID, "This attempt is not in doubt, so there is nothing to resolve."),
     "client_secret_invalid": Rule(401, _INVALID, "The client_secret does not belong to this object."),
     "account_invalid": Rule(
-        403, _INVALID, "This key reaches its own account alone: there are no connected accounts. Leave the header out."
+        403, _INVALID, "This key reaches only its own account; there are no connected accounts. Leave the header out."
     ),
     "merchant_mismatch": Rule(401, _INVALID, "The merchant named in the request is not the merchant of its key."),
     "customer_mismatch": Rule(401, _INVALID, "The customer named in the request is not the one of its access token."),
-    "livemode_mismatch": Rule(401, _INVALID, "A test key cannot reach live objects, nor a live key test objects."),
+    "livemode_mismatch": Rule(
+        401, _INVALID, "A test key cannot reach live objects, and a live key cannot reach test objects."
+    ),
     "live_mode_not_configured": Rule(
         400, _INVALID, "Live mode has no connector. Add one with `tillway connectors add NAME --kind KIND --mode live`."
     ),
-    # What is asked for.
+    # Routes, objects and limits.
     "route_unknown": Rule(404, _INVALID, "Unrecognized request URL. The routes are listed at /openapi.json."),
     "method_not_allowed": Rule(405, _INVALID, "This URL exists, but not with this method."),
     "resource_missing": Rule(404, _INVALID, "No such object."),
-    "rate_limit": Rule(429, _INVALID, "Too many requests. Wait for the seconds given in Retry-After."),
-    "lock_timeout": Rule(
-        429, _INVALID, "Another request is working on this object at this moment. Send the request again shortly."
-    ),
-    # How it is written.
+    "rate_limit": Rule(429, _INVALID, "Too many requests. Wait the number of seconds in Retry-After."),
+    "lock_timeout": Rule(429, _INVALID, "Another request is changing this object. Send the request again shortly."),
+    # Bodies and parameters.
     "body_too_large": Rule(413, _INVALID, "The request body is larger than 1 MiB."),
     "body_malformed": Rule(400, _INVALID, "The request body cannot be read."),
     "content_type_unsupported": Rule(
@@ -69,7 +69,7 @@ RULES: dict[str, Rule] = {
     "parameter_invalid_enum": Rule(400, _INVALID, "This parameter has a value outside its list."),
     "parameter_invalid_object": Rule(400, _INVALID, "This parameter must be an object."),
     "parameter_invalid_array": Rule(400, _INVALID, "This parameter must be an array."),
-    "parameters_exclusive": Rule(400, _INVALID, "Two parameters were sent that exclude each other."),
+    "parameters_exclusive": Rule(400, _INVALID, "These two parameters exclude each other. Send one of them."),
     "parameter_unsupported": Rule(400, _INVALID, "Tillway does not support this parameter."),
     "email_invalid": Rule(400, _INVALID, "This is not an e-mail address."),
     "url_invalid": Rule(400, _INVALID, "This is not a URL that can be used here."),
@@ -79,7 +79,7 @@ RULES: dict[str, Rule] = {
     "api_version_invalid": Rule(400, _INVALID, "This Stripe-Version is not a version date."),
     "query_invalid": Rule(400, _INVALID, "The search query cannot be read."),
     "card_number_in_free_text": Rule(
-        400, _INVALID, "This field holds what looks like a card number, which belongs in the card's own field only."
+        400, _INVALID, "This field seems to hold a card number. Send card numbers only in the card's own field."
     ),
     # Idempotency.
     "idempotency_key_reused": Rule(
@@ -105,8 +105,8 @@ RULES: dict[str, Rule] = {
         402, "card_error", "An error occurred while processing your card. Try again in a little bit."
     ),
     "authentication_required": Rule(402, "card_error", "This payment requires authentication."),
-    "insufficient_funds": Rule(402, "card_error", "There is not enough money to pay with."),
-    # Bank accounts, and why a debit of one came back.
+    "insufficient_funds": Rule(402, "card_error", "The balance is too low for this payment."),
+    # Bank accounts, and the reasons why a debit is returned.
     "account_number_invalid": Rule(400, _INVALID, "The bank account number you provided is invalid."),
     "routing_number_invalid": Rule(400, _INVALID, "The bank routing number you provided is invalid."),
     "invalid_bank_account_iban": Rule(400, _INVALID, "The IBAN you provided is invalid."),
@@ -124,7 +124,7 @@ RULES: dict[str, Rule] = {
     "no_account": Rule(402, "card_error", "The customer's bank account could not be found."),
     "token_already_used": Rule(400, _INVALID, "You cannot use a token more than once."),
     "token_expired": Rule(400, _INVALID, "This token has expired. Make a new one."),
-    # The state of things.
+    # States of objects.
     "payment_intent_unexpected_state": Rule(400, _INVALID, "The PaymentIntent's status does not allow this."),
     "payment_intent_authentication_failure": Rule(
         402, "card_error", "The provided payment method has failed authentication."
@@ -145,7 +145,7 @@ RULES: dict[str, Rule] = {
     "charge_expired_for_capture": Rule(400, _INVALID, "The authorization of this charge has expired."),
     "refund_unexpected_state": Rule(400, _INVALID, "The refund's status does not allow this."),
     "refund_amount_too_large": Rule(400, _INVALID, "The refund is larger than what is left of the charge."),
-    "refund_failed": Rule(402, "card_error", "The bank refused the refund. What it was of can be refunded again."),
+    "refund_failed": Rule(402, "card_error", "The bank refused the refund. The charge can be refunded again."),
     "payout_unexpected_state": Rule(400, _INVALID, "The payout's status does not allow this."),
     "balance_insufficient": Rule(400, _INVALID, "There is not enough available balance for this payout."),
     "payouts_not_allowed": Rule(400, _INVALID, "There is no external account in this currency to pay out to."),
@@ -154,22 +154,24 @@ RULES: dict[str, Rule] = {
     "external_account_limit": Rule(400, _INVALID, "An account has at most 50 external accounts in each mode."),
     "dispute_unexpected_state": Rule(400, _INVALID, "The dispute's status does not allow this."),
     "missing": Rule(402, "card_error", "The customer has no such payment source."),
-    "customer_id_taken": Rule(409, _INVALID, "There is another customer of that id."),
+    "customer_id_taken": Rule(409, _INVALID, "Another customer has this id."),
     "email_not_the_customers": Rule(
-        400, _INVALID, "The e-mail address is not the customer's own. Money goes to nobody else."
+        400, _INVALID, "The e-mail address is not the customer's. Money goes only to the customer's own address."
     ),
-    "customer_credit_insufficient": Rule(400, _INVALID, "The customer has less stored credit than that."),
+    "customer_credit_insufficient": Rule(400, _INVALID, "The customer has less stored credit than this amount."),
     "customer_currency_mismatch": Rule(400, _INVALID, "The customer's stored credit is in another currency."),
     "customer_has_credit": Rule(
-        400, _INVALID, "The customer has stored credit. Take it back with a balance transaction before deleting them."
+        400,
+        _INVALID,
+        "The customer has stored credit. Take it back with a balance transaction before you delete the customer.",
     ),
     "capture_amount_too_large": Rule(400, _INVALID, "The amount to capture is larger than what was authorized."),
     "connector_unsupported": Rule(400, _INVALID, "The connector of this payment cannot do this."),
     "order_step_unexpected": Rule(400, _INVALID, "The order is not at this step."),
-    "order_step_failed": Rule(409, _INVALID, "This step of the order could not be done."),
-    "delivery_not_configured": Rule(400, _INVALID, "Live mode has no delivery service, so no orders are taken in it."),
+    "order_step_failed": Rule(409, _INVALID, "This step of the order failed."),
+    "delivery_not_configured": Rule(400, _INVALID, "Live mode has no delivery service and takes no orders."),
     "webhook_endpoint_limit": Rule(400, _INVALID, "An account has at most 16 webhook endpoints."),
-    # Ours: nothing the caller sent makes these, and each is logged with its cause.
+    # Tillway's own failures: no request causes them, and each is logged with its cause.
     "internal": Rule(500, "api_error", "Something went wrong inside Tillway. The request id finds it in the log."),
     "clock_off": Rule(
         503,
@@ -181,10 +183,10 @@ RULES: dict[str, Rule] = {
 
 
 class Refused(Exception):
-    """A request that cannot be granted. `param` is written as the caller wrote it: `card[number]`.
+    """A request that Tillway refuses. `param` is spelled as the caller spelled it: `card[number]`.
 
-    `decline_code` stands beside `card_declined` and its kin. `details` are further members of the error object, such
-    as `charge` or `payment_intent`.
+    `decline_code` accompanies `card_declined` and similar codes. `details` are further members of the error object,
+    such as `charge` or `payment_intent`.
     """
 
     def __init__(
