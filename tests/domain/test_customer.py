@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from tillway.domain import customer as domain
+from tillway.domain.commands import CustomerFields
 from tillway.domain.customer import Customer
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
@@ -14,7 +15,7 @@ SETTINGS = {"default_payment_method": "pm_1", "footer": "thank you"}
 
 
 def made(**fields: Any) -> Customer:
-    customer = domain.create(fields, AT).result
+    customer = domain.create(CustomerFields(**fields), AT).result
     assert isinstance(customer, Customer)
     return customer
 
@@ -40,12 +41,12 @@ def test_a_new_customer_has_a_prefix_for_its_invoices() -> None:
     ],
 )
 def test_invoice_settings_are_merged(before: dict[str, Any], given: dict[str, Any], after: dict[str, Any]) -> None:
-    changed = domain.update(made(invoice_settings=before), {"invoice_settings": given}).result
+    changed = domain.update(made(invoice_settings=before), CustomerFields(invoice_settings=given)).result
     assert isinstance(changed, Customer) and changed.invoice_settings == after
 
 
 def test_an_update_that_changes_nothing_writes_nothing() -> None:
-    changes = domain.update(made(name="J"), {"name": "J"})
+    changes = domain.update(made(name="J"), CustomerFields(name="J"))
     assert (changes.records, changes.events) == ((), ())
 
 
@@ -75,7 +76,7 @@ def test_a_deleted_customer_is_a_stub() -> None:
     changes = domain.delete(customer)
     stub = Customer(id=customer.id, created=customer.created, deleted=True)
     assert changes.records == (stub,) and changes.events[0].record == customer
-    for use in (domain.delete, lambda gone: domain.update(gone, {"name": "K"}), domain.must_exist):
+    for use in (domain.delete, lambda gone: domain.update(gone, CustomerFields(name="K")), domain.must_exist):
         with pytest.raises(Refused) as refused:
             use(stub)
         assert (refused.value.code, refused.value.param) == ("resource_missing", "id")

@@ -12,7 +12,8 @@ import pytest
 
 from tillway.domain import order as domain
 from tillway.domain import product
-from tillway.domain.order import WORKFLOW, Failure, Line, Order
+from tillway.domain.commands import CreateOrder, OrderLine
+from tillway.domain.order import WORKFLOW, Failure, Order
 from tillway.domain.product import Product
 from tillway.domain.record import Moment
 from tillway.domain.refusal import Refused
@@ -87,7 +88,7 @@ def _at(now: int = 1_800_000_000) -> Moment:
 
 
 def _order(**fields: Any) -> Order:
-    line = Line(
+    line = OrderLine(
         product_id="book",
         name="Book",
         price_minor=1250,
@@ -95,16 +96,9 @@ def _order(**fields: Any) -> Order:
         type="book",
         delivery_address="1 Main Street",
     )
-    given: dict[str, Any] = {
-        "order_id": "o-1",
-        "user_id": "u-1",
-        "customer": "cus_1",
-        "currency": "eur",
-        "lines": (line, line),
-        "means": "card",
-        "method": "pm_1",
-    }
-    made = domain.create(given | fields, _at()).result
+    given = {"lines": (line, line), **fields}
+    command = CreateOrder(order_id="o-1", user_id="u-1", currency="eur", payment={"type": "card"}, **given)
+    made = domain.create(command, _at(), customer="cus_1", method="pm_1").result
     assert isinstance(made, Order)
     return made
 
@@ -137,7 +131,7 @@ def test_a_failure_shows_where_it_was_until_all_is_undone() -> None:
 
 @pytest.mark.parametrize("price", [0, 99_999_999])
 def test_an_order_costs_something_and_not_too_much(price: int) -> None:
-    line = Line(product_id="p", name="P", price_minor=price, requested_count=2, type="t", delivery_address="there")
+    line = OrderLine(product_id="p", name="P", price_minor=price, requested_count=2, type="t", delivery_address="there")
     with pytest.raises(Refused):
         _order(lines=(line,))
 

@@ -5,6 +5,7 @@ import msgspec
 import pytest
 
 from tillway.domain import payment_method as domain
+from tillway.domain.commands import UpdatePaymentMethod
 from tillway.domain.customer import Customer
 from tillway.domain.payment_method import TOKEN_LIFETIME_SECONDS, CardFacts, PaymentMethod
 from tillway.domain.record import Changes, Moment
@@ -69,7 +70,7 @@ def test_events_tell_of_it_in_the_words_of_its_api(prefix: str, types: list[str]
     assert ANN in attached.records, "the customer's version moves"
     one = attached.result
     assert isinstance(one, PaymentMethod)
-    changed = domain.update(one, {"metadata": {"a": "b"}}, NOW)
+    changed = domain.update(one, UpdatePaymentMethod(metadata={"a": "b"}), NOW)
     detached = domain.detach(one)
     events = [event for changes in (attached, changed, detached) for event in changes.events]
     assert [event.type for event in events] == types
@@ -126,7 +127,7 @@ def test_who_may_pay_with_it(one: PaymentMethod, payer: str | None, expected: st
 )
 def test_a_new_expiry(given: dict[str, int], expected: tuple[int, int] | str) -> None:
     try:
-        after = domain.update(method(), given, NOW).result
+        after = domain.update(method(), UpdatePaymentMethod(**given), NOW).result
         assert isinstance(after, PaymentMethod) and after.card is not None
         said: tuple[int, int] | str = (after.card.exp_month, after.card.exp_year)
     except Refused as refused:
@@ -137,13 +138,13 @@ def test_a_new_expiry(given: dict[str, int], expected: tuple[int, int] | str) ->
 def test_a_month_that_is_past_in_this_year() -> None:
     march = NOW + 70 * 24 * 60 * 60
     with pytest.raises(Refused) as refused:
-        domain.update(method("card"), {"exp_month": 2, "exp_year": 2027}, march)
+        domain.update(method("card"), UpdatePaymentMethod(exp_month=2, exp_year=2027), march)
     assert (refused.value.code, refused.value.param) == ("invalid_expiry_month", "exp_month")
 
 
 def test_billing_details_are_merged() -> None:
     one = method(billing_details={"name": "J", "email": "a@shop.example"})
-    after = domain.update(one, {"billing_details": {"name": None, "phone": "1"}}, NOW).result
+    after = domain.update(one, UpdatePaymentMethod(billing_details={"name": None, "phone": "1"}), NOW).result
     assert isinstance(after, PaymentMethod)
     assert after.billing_details == {"email": "a@shop.example", "phone": "1"}
 

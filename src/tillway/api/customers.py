@@ -5,6 +5,7 @@ from typing import Any
 
 from tillway.api.cards import postal, shipping
 from tillway.api.sources import SOURCE
+from tillway.domain.commands import CreateCustomer, CustomerFields, UpdateCustomer
 from tillway.domain.customer import Customer
 from tillway.domain.refusal import Refused
 from tillway.http.lists import list_page, search_page
@@ -26,6 +27,7 @@ from tillway.http.params import (
     Text,
     Unsupported,
     list_params,
+    pick,
 )
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
@@ -96,7 +98,7 @@ SEARCH = Params(query=Text(required=True), limit=Limit(), page=Id(), expand=Expa
 @route("POST", "/v1/customers", CREATE, returns="customer")
 async def create(call: Call) -> Answer:
     """Create a customer."""
-    return await customers.create(call.platform, call.caller, call.params)
+    return await customers.create(call.platform, call.caller, _read_create(call))
 
 
 @route("GET", "/v1/customers", LIST, returns="list")
@@ -133,13 +135,33 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/v1/customers/{id}", UPDATE, returns="customer")
 async def update(call: Call) -> Answer:
     """Change a customer."""
-    return await customers.update(call.platform, call.caller, call.id, call.params)
+    return await customers.update(
+        call.platform,
+        call.caller,
+        call.id,
+        UpdateCustomer(fields=_read_fields(call.params), source=call.params.get("source")),
+    )
 
 
 @route("DELETE", "/v1/customers/{id}", EXPAND_ONLY, returns="deleted_customer")
 async def delete(call: Call) -> Answer:
     """Delete a customer with their cards, for good."""
     return await customers.delete(call.platform, call.caller, call.id)
+
+
+def _read_create(call: Call) -> CreateCustomer:
+    return CreateCustomer(
+        fields=_read_fields(call.params),
+        source_api=call.caller.source_api,
+        **pick(call.params, "payment_method", "source"),
+    )
+
+
+def _read_fields(params: dict[str, Any]) -> CustomerFields:
+    fields = pick(params, *CustomerFields.__struct_fields__)
+    if fields.get("preferred_locales") is not None:
+        fields["preferred_locales"] = tuple(fields["preferred_locales"])
+    return CustomerFields(**fields)
 
 
 @shape(Customer, object="customer", expandable="invoice_settings.default_payment_method test_clock")

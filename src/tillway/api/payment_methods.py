@@ -5,6 +5,7 @@ from typing import Any
 from tillway.api.cards import BILLING, billing, card_object
 from tillway.api.method_types import CHANGES, FORMS, METHOD_DATA
 from tillway.domain import payment_method as domain
+from tillway.domain.commands import UpdatePaymentMethod
 from tillway.domain.method_types import DEBITS
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import Changes, Moment
@@ -19,11 +20,11 @@ from tillway.http.params import (
     Params,
     Unsupported,
     list_params,
+    pick,
 )
 from tillway.http.routes import Answer, Call, Page, route
 from tillway.http.shapes import EXPANDABLE, View, shape
 from tillway.operations import customers, payment_intents
-from tillway.operations.payment_intents import picked
 from tillway.store.codec import by_customer
 
 _CONNECT = "Connect accounts"
@@ -75,12 +76,13 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/v1/payment_methods/{id}", UPDATE, returns="payment_method")
 async def update(call: Call) -> Answer:
     """Change a payment method's billing details, expiry or metadata."""
-    fields = picked(call.params, "allow_redisplay", "billing_details", "metadata")
-    fields |= picked(call.params.get("card") or {}, "exp_month", "exp_year")
-    fields |= picked(call.params, *DEBITS)
+    fields = pick(call.params, "allow_redisplay", "billing_details", "metadata")
+    fields |= pick(call.params.get("card") or {}, "exp_month", "exp_year")
+    account = {type: facts for type, facts in pick(call.params, *DEBITS).items() if facts}
+    command = UpdatePaymentMethod(account=account, **fields)
 
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
-        return domain.update(await load.get(PaymentMethod, call.id, "payment_method"), fields, at.now)
+        return domain.update(await load.get(PaymentMethod, call.id, "payment_method"), command, at.now)
 
     return await call.platform.engine.run(call.caller, work)
 
@@ -119,7 +121,7 @@ async def retrieve_of_customer(call: Call) -> Answer:
 
 async def _list_page(call: Call, customer: str | None) -> Page:
     scope = call.caller.scope_key
-    wanted = picked(call.params, "type", "allow_redisplay")
+    wanted = pick(call.params, "type", "allow_redisplay")
 
     def keep(method: PaymentMethod) -> bool:
         return all(getattr(method, name) == value for name, value in wanted.items())

@@ -3,7 +3,9 @@
 from typing import Any
 
 from tillway.api.cards import CARD
+from tillway.domain.commands import AddSource, UpdateSource
 from tillway.domain.payment_method import PaymentMethod, as_card
+from tillway.engine.card_vault import ADDRESS_FIELDS
 from tillway.engine.core import Load
 from tillway.http.lists import list_page
 from tillway.http.params import (
@@ -18,6 +20,7 @@ from tillway.http.params import (
     Text,
     Unsupported,
     list_params,
+    pick,
 )
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, includable, render_record
@@ -55,7 +58,9 @@ EXPAND_ONLY = Params(expand=Expand())
 @route("POST", "/v1/customers/{customer}/sources", CREATE, returns="card")
 async def create(call: Call) -> Answer:
     """Attach a token's card to a customer."""
-    return await customers.add_source(call.platform, call.caller, call.id, call.params)
+    return await customers.add_source(
+        call.platform, call.caller, call.id, AddSource(**pick(call.params, "source", "metadata"))
+    )
 
 
 @route("GET", "/v1/customers/{customer}/sources", LIST, returns="list")
@@ -89,7 +94,11 @@ async def retrieve(call: Call) -> Answer:
 async def update(call: Call) -> Answer:
     """Change a customer's card: its holder's name and address, its expiry and its metadata."""
     owner, id = call.ids
-    return await customers.update_source(call.platform, call.caller, owner, id, call.params)
+    command = UpdateSource(
+        address={name: call.params[field] for field, name in ADDRESS_FIELDS if field in call.params},
+        **pick(call.params, "name", "exp_month", "exp_year", "metadata"),
+    )
+    return await customers.update_source(call.platform, call.caller, owner, id, command)
 
 
 @route("DELETE", "/v1/customers/{customer}/sources/{id}", EXPAND_ONLY, returns="deleted_card")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tillway.api.cards import CARD, STRIPE_JS, card_object
+from tillway.domain.commands import CreateToken
 from tillway.domain.payment_method import Token
 from tillway.domain.refusal import Refused
 from tillway.http.params import Expand, Open, Params, Unsupported
@@ -32,7 +33,9 @@ async def create(call: Call) -> Answer:
     """Create a token from card data, for one use within 15 minutes."""
     if "card" not in call.params:
         raise Refused("parameter_missing", "You must supply a card to create a token.", param="card")
-    return await tokens.create(call.platform, call.caller, call.params["card"])
+    return await tokens.create(
+        call.platform, call.caller, CreateToken(card=call.params["card"], source_api=call.caller.source_api)
+    )
 
 
 @route("GET", "/v1/tokens/{id}", EXPAND_ONLY, returns="token")

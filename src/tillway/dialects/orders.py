@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import msgspec
 
 from tillway.domain.charge import Charge
+from tillway.domain.commands import CreateOrder, OrderLine, PutCredit, PutProduct
 from tillway.domain.disbursement import NamedCustomer
 from tillway.domain.money import AMOUNT_MAX, major_to_minor, minor_to_major
-from tillway.domain.order import LINES_MAX, MEANS, Line, Order
+from tillway.domain.order import LINES_MAX, MEANS, Order
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.product import COUNT_MAX, Product
 from tillway.domain.record import Record
@@ -33,6 +34,7 @@ from tillway.http.params import (
     OwnId,
     Params,
     Text,
+    pick,
 )
 from tillway.http.routes import Answer, Call, route
 from tillway.http.wire import quote
@@ -283,14 +285,14 @@ async def create(call: Call) -> Answer:
     params = call.params
     currency = params.get("currency", DEFAULT_CURRENCY)
     _check_payment(params["payment"])
-    given = {
-        "order_id": params["order_id"],
-        "user_id": params["user_id"],
-        "currency": currency,
-        "payment": params["payment"],
-        "lines": tuple(_line(line, currency, f"products[{i}]") for i, line in enumerate(params["products"])),
-    }
-    return await orders.create(call.platform, call.caller, given)
+    command = CreateOrder(
+        order_id=params["order_id"],
+        user_id=params["user_id"],
+        currency=currency,
+        payment=params["payment"],
+        lines=tuple(_line(line, currency, f"products[{i}]") for i, line in enumerate(params["products"])),
+    )
+    return await orders.create(call.platform, call.caller, command)
 
 
 def _check_payment(payment: dict[str, Any]) -> None:
@@ -308,7 +310,7 @@ def _check_payment(payment: dict[str, Any]) -> None:
             raise Refused("parameter_missing", f"Missing required param: payment[{name}].", param=f"payment[{name}]")
 
 
-def _line(line: dict[str, Any], currency: str, name: str) -> Line:
+def _line(line: dict[str, Any], currency: str, name: str) -> OrderLine:
     address = line["delivery_address"]
     if len(msgspec.json.encode(address)) > ADDRESS_MAX * 4 or address == {}:
         raise Refused(
@@ -316,7 +318,7 @@ def _line(line: dict[str, Any], currency: str, name: str) -> Line:
             f"Write the delivery address as text, or as an object of at most {ADDRESS_MAX} bytes that is not empty.",
             param=f"{name}[delivery_address]",
         )
-    return Line(
+    return OrderLine(
         product_id=line["product_id"],
         name=line["name"],
         price_minor=_minor(line["price"], currency, f"{name}[price]"),
@@ -364,9 +366,13 @@ async def put_product(call: Call) -> Answer:
     product_id = _NAME.read(call.id, "product_id")
     assert product_id is not None
     currency = call.params.get("currency", DEFAULT_CURRENCY)
-    fields = {name: call.params[name] for name in ("name", "available_count", "type")}
-    fields |= {"price_minor": _minor(call.params["price"], currency, "price"), "currency": currency}
-    return await orders.put_product(call.platform, call.caller, product_id, fields)
+    command = PutProduct(
+        product_id=product_id,
+        price_minor=_minor(call.params["price"], currency, "price"),
+        currency=currency,
+        **pick(call.params, "name", "available_count", "type"),
+    )
+    return await orders.put_product(call.platform, call.caller, command)
 
 
 async def _present_credit(
@@ -395,7 +401,8 @@ async def put_credit(call: Call) -> Answer:
     assert user_id is not None
     currency = call.params["currency"]
     amount_minor = _minor(call.params["amount"], currency, "amount")
-    return await orders.put_credit(call.platform, call.caller, user_id, amount_minor, currency)
+    command = PutCredit(user_id=user_id, amount_minor=amount_minor, currency=currency)
+    return await orders.put_credit(call.platform, call.caller, command)
 
 
 def _minor(amount_major: int | Decimal, currency: str, name: str) -> int:

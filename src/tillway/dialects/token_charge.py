@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from tillway.domain.charge import Charge
-from tillway.domain.commands import CreateCharge, CreatePayment, CreateRefund
+from tillway.domain.commands import CreateCharge, CreatePayment, CreateRefund, CreateToken
 from tillway.domain.payment_method import Token
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
@@ -159,7 +159,8 @@ async def create_token(call: Call) -> Answer:
         "cvc": given["cvv"],
         "name": given["card_holder"],
     }
-    return await tokens.create(call.platform, call.caller, card)
+    command = CreateToken(card=card, source_api=call.caller.source_api)
+    return await tokens.create(call.platform, call.caller, command)
 
 
 async def _present_charge(

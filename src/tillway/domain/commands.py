@@ -347,3 +347,132 @@ class UpdateCreditMovement(Update, frozen=True, kw_only=True):
 
     description: str | UnsetType | None = UNSET
     metadata: dict[str, str | None] | UnsetType | None = UNSET
+
+
+# Customers and what they pay with.
+
+
+class CustomerFields(Update, frozen=True, kw_only=True):
+    """The fields of a customer that a request may set. Those of `invoice_settings` are merged one by one."""
+
+    address: dict[str, Any] | UnsetType | None = UNSET
+    business_name: str | UnsetType | None = UNSET
+    default_source: str | UnsetType | None = UNSET
+    description: str | UnsetType | None = UNSET
+    email: str | UnsetType | None = UNSET
+    individual_name: str | UnsetType | None = UNSET
+    invoice_prefix: str | UnsetType | None = UNSET
+    invoice_settings: dict[str, Any] | UnsetType | None = UNSET
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    name: str | UnsetType | None = UNSET
+    next_invoice_sequence: int | UnsetType | None = UNSET
+    phone: str | UnsetType | None = UNSET
+    preferred_locales: tuple[str, ...] | UnsetType | None = UNSET
+    shipping: dict[str, Any] | UnsetType | None = UNSET
+    tax_exempt: TaxExempt | UnsetType | None = UNSET
+
+    @property
+    def default_method(self) -> str | None:
+        """The payment method that the request makes the default, None where it makes none."""
+        wanted: str | None = (self.invoice_settings or {}).get("default_payment_method")
+        return wanted
+
+
+class CreateCustomer(Command, frozen=True, kw_only=True):
+    """Create a customer. `payment_method` is attached; `source`, a token or the fields of a card, too, as the default
+    source."""
+
+    fields: CustomerFields = CustomerFields()
+    payment_method: str | None = None
+    source: str | dict[str, Any] | None = None
+    source_api: SourceApi = SourceApi.v1
+
+
+class UpdateCustomer(Command, frozen=True, kw_only=True):
+    """Change a customer. A `source` replaces the default source, which is removed."""
+
+    fields: CustomerFields = CustomerFields()
+    source: str | dict[str, Any] | None = None
+
+
+class AddSource(Command, frozen=True, kw_only=True):
+    """Attach the card behind a token, or the card with these fields, to a customer."""
+
+    source: str | dict[str, Any]
+    metadata: dict[str, str | None] | None = None
+
+
+class UpdateSource(Command, frozen=True, kw_only=True):
+    """Change the card of a customer. `address` holds the parts that were sent, None for a cleared part."""
+
+    name: str | UnsetType | None = UNSET
+    address: dict[str, str | None] = {}
+    exp_month: int | UnsetType = UNSET
+    exp_year: int | UnsetType = UNSET
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+
+
+class UpdatePaymentMethod(Update, frozen=True, kw_only=True):
+    """Change the words of a payment method, the expiry of its card, or facts of its bank account.
+
+    `account` holds those facts under the name of the payment method type. Those of `billing_details` are merged one by
+    one.
+    """
+
+    allow_redisplay: str | UnsetType = UNSET
+    billing_details: dict[str, Any] | UnsetType | None = UNSET
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    exp_month: int | UnsetType | None = UNSET
+    exp_year: int | UnsetType | None = UNSET
+    account: dict[str, dict[str, Any]] | UnsetType = UNSET
+
+
+class CreateToken(Command, frozen=True, kw_only=True):
+    """Keep a card for one use within 15 minutes. `card` has the fields of a card of the old API."""
+
+    card: dict[str, Any]
+    source_api: SourceApi
+
+
+# Orders and products.
+
+
+class OrderLine(Command, frozen=True, kw_only=True):
+    """So many of a product to one address. `price_minor` is the price of one item."""
+
+    product_id: str
+    name: str
+    price_minor: int
+    requested_count: int
+    type: str
+    delivery_address: Any
+
+
+class CreateOrder(Command, frozen=True, kw_only=True):
+    """Order products and pay for them. `order_id` and `user_id` are the merchant's own names; `payment` holds the
+    fields of the payment by their names in the contract, its `type` among them."""
+
+    order_id: str
+    user_id: str
+    currency: str
+    payment: dict[str, Any]
+    lines: tuple[OrderLine, ...]
+
+
+class PutProduct(Command, frozen=True, kw_only=True):
+    """Describe a product, new or known. `available_count` is the number that can be ordered from now on."""
+
+    product_id: str
+    name: str
+    price_minor: int
+    currency: str
+    type: str
+    available_count: int
+
+
+class PutCredit(Command, frozen=True, kw_only=True):
+    """Set the stored credit of the user whom the merchant calls `user_id`."""
+
+    user_id: str
+    amount_minor: int
+    currency: str

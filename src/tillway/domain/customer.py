@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from tillway.domain.commands import CustomerFields
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
@@ -40,15 +41,15 @@ class Customer(Record, frozen=True, kw_only=True):
         return self.invoice_settings.get("default_payment_method")
 
 
-def create(fields: dict[str, Any], at: Moment) -> Changes[Customer]:
-    """A new customer. The invoice prefix is taken from the id, so that it needs no randomness of its own."""
+def create(fields: CustomerFields, at: Moment, *, source_api: SourceApi = SourceApi.v1) -> Changes[Customer]:
+    """Create a customer. The invoice prefix is taken from the id, so that it needs no randomness of its own."""
     suffix = at.new_suffix()
-    bare = Customer(id=f"cus_{suffix}", created=at.created, invoice_prefix=suffix[-8:].upper())
+    bare = Customer(id=f"cus_{suffix}", created=at.created, invoice_prefix=suffix[-8:].upper(), source_api=source_api)
     customer = changed(bare, _merge_invoice_settings(bare, fields))
     return Changes(result=customer, records=(customer,), events=(EventDraft(type="customer.created", record=customer),))
 
 
-def update(customer: Customer, fields: dict[str, Any]) -> Changes[Customer]:
+def update(customer: Customer, fields: CustomerFields) -> Changes[Customer]:
     must_exist(customer)
     after = changed(customer, _merge_invoice_settings(customer, fields))
     if after == customer:
@@ -60,12 +61,13 @@ def update(customer: Customer, fields: dict[str, Any]) -> Changes[Customer]:
     )
 
 
-def _merge_invoice_settings(customer: Customer, fields: dict[str, Any]) -> dict[str, Any]:
-    """`fields` with the invoice settings merged into those that the customer has; one given as None goes."""
-    if fields.get("invoice_settings") is None:
-        return fields
-    merged = {**customer.invoice_settings, **fields["invoice_settings"]}
-    return {**fields, "invoice_settings": {name: value for name, value in merged.items() if value is not None}}
+def _merge_invoice_settings(customer: Customer, fields: CustomerFields) -> dict[str, Any]:
+    """The given fields, with the invoice settings merged into those that the customer has; one given as None goes."""
+    given = fields.given()
+    if given.get("invoice_settings") is not None:
+        merged = {**customer.invoice_settings, **given["invoice_settings"]}
+        given["invoice_settings"] = {name: value for name, value in merged.items() if value is not None}
+    return given
 
 
 def lose_method(customer: Customer, method: str, *, next_source: str | None) -> Changes[Customer]:

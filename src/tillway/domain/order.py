@@ -10,7 +10,7 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
-from tillway.domain.commands import CreatePayment
+from tillway.domain.commands import CreateOrder, CreatePayment
 from tillway.domain.money import AMOUNT_MAX
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value
@@ -199,10 +199,12 @@ def task_id(order: str) -> str:
     return f"ordt_{order.removeprefix('ord_')}"
 
 
-def create(fields: dict[str, Any], at: Moment, *, tasked: bool = True) -> Changes[Order]:
-    """A new order, at the start of its workflow. `tasked` False leaves its steps to whoever calls them."""
+def create(
+    command: CreateOrder, at: Moment, *, customer: str, method: str, carried_by: Literal["task", "caller"] = "task"
+) -> Changes[Order]:
+    """Create an order at the start of its workflow, which its task or the caller then carries step by step."""
     suffix = at.new_suffix()
-    total = sum(line.price_minor * line.requested_count for line in fields["lines"])
+    total = sum(line.price_minor * line.requested_count for line in command.lines)
     if total < 1:
         raise Refused("amount_too_small", "The products add up to nothing. An order costs something.", param="products")
     if total > AMOUNT_MAX:
@@ -212,12 +214,18 @@ def create(fields: dict[str, Any], at: Moment, *, tasked: bool = True) -> Change
     order = Order(
         id=f"ord_{suffix}",
         created=at.created,
+        order_id=command.order_id,
+        user_id=command.user_id,
+        customer=customer,
+        currency=command.currency,
         total_minor=total,
+        lines=tuple(Line(**msgspec.structs.asdict(line)) for line in command.lines),
+        means=command.payment["type"],
+        method=method,
         steps=(StepRecord(step=WORKFLOW.start, started_at=at.now),),
-        **fields,
     )
     task = OrderTask(id=task_id(order.id), created=at.created, order=order.id, due_at_ms=at.now_ms)
-    return Changes(result=order, records=(order,), tasks=(task,) if tasked else ())
+    return Changes(result=order, records=(order,), tasks=(task,) if carried_by == "task" else ())
 
 
 # The way through the workflow.

@@ -4,11 +4,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from tillway.domain.bank_account import BankAccountFacts, without_number
 from tillway.domain.cards import YEARS_AHEAD_MAX, expired
+from tillway.domain.commands import UpdatePaymentMethod, UpdateSource
 from tillway.domain.customer import Customer
-from tillway.domain.method_types import DEBITS, METHOD_TYPES
+from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.outcome import Checks
 from tillway.domain.record import Changes, EventDraft, Moment, Record, Value, changed
 from tillway.domain.refusal import RULES, Refused
@@ -267,16 +269,16 @@ def without_cvc(method: PaymentMethod) -> Changes[PaymentMethod]:
     return Changes(result=after, records=(after,), deletes=(method.card.cvc,))
 
 
-def update(method: PaymentMethod, fields: dict[str, Any], now: int) -> Changes[PaymentMethod]:
-    """Change expiry, billing details, metadata, or the facts of an account, which stand under the name of its type. The
-    number never changes. `now` is epoch seconds."""
+def update(method: PaymentMethod, command: UpdatePaymentMethod, now: int) -> Changes[PaymentMethod]:
+    """Change expiry, billing details, metadata, or the facts of an account. The number never changes. `now` is epoch
+    seconds."""
     if method.detached:
         raise Refused(
             "payment_method_unexpected_state", "A detached payment method cannot be changed.", param="payment_method"
         )
-    given = dict(fields)
+    given = command.given()
     month, year = given.pop("exp_month", None), given.pop("exp_year", None)
-    accounts = {type: facts for type in DEBITS if (facts := given.pop(type, None))}
+    accounts: dict[str, dict[str, Any]] = given.pop("account", {})
     if given.get("billing_details") is not None:
         merged = {**method.billing_details, **given["billing_details"]}
         given["billing_details"] = {name: value for name, value in merged.items() if value is not None}
@@ -299,6 +301,17 @@ def update(method: PaymentMethod, fields: dict[str, Any], now: int) -> Changes[P
         else EventDraft(type="payment_method.updated", record=after, previous=method)
     )
     return Changes(result=after, records=(after,), events=(event,))
+
+
+def update_source(method: PaymentMethod, command: UpdateSource, now: int) -> Changes[PaymentMethod]:
+    """Change a card as the old API does: its holder's name and address, its expiry and its metadata."""
+    address = {**(method.billing_details.get("address") or {}), **command.address}
+    details: dict[str, Any] = {} if command.name is UNSET else {"name": command.name}
+    details["address"] = {name: value for name, value in address.items() if value is not None} or None
+    changes = UpdatePaymentMethod(
+        billing_details=details, exp_month=command.exp_month, exp_year=command.exp_year, metadata=command.metadata
+    )
+    return update(method, changes, now)
 
 
 def _with_expiry(method: PaymentMethod, month: int | None, year: int | None, now: int) -> CardFacts:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from tillway.domain.commands import PutProduct
 from tillway.domain.record import Changes, Moment, Record
 
 COUNT_MAX = 1_000_000_000
@@ -31,28 +32,18 @@ class Product(Record, frozen=True, kw_only=True):
         assert min(self.available_count, self.reserved_count, self.sold_count) >= 0, "a count below nothing"
 
 
-def put(
-    product: Product | None,
-    *,
-    product_id: str,
-    name: str,
-    price_minor: int,
-    currency: str,
-    type: str,
-    available_count: int,
-    at: Moment,
-) -> Changes[Product]:
-    """The product as the merchant describes it, new or changed. What orders hold or have bought stays as it is:
-    `available_count` is what others can order from now on."""
+def put(product: Product | None, command: PutProduct, at: Moment) -> Changes[Product]:
+    """Describe a product, new or known. Items that orders hold or have bought stay as they are: `available_count` is
+    the number that others can order from now on."""
     after = Product(
         id=product.id if product is not None else at.new_id("prod"),
-        created=product.created if product is not None else at.now,
-        product_id=product_id,
-        name=name,
-        price_minor=price_minor,
-        currency=currency,
-        type=type,
-        available_count=available_count,
+        created=product.created if product is not None else at.created,
+        product_id=command.product_id,
+        name=command.name,
+        price_minor=command.price_minor,
+        currency=command.currency,
+        type=command.type,
+        available_count=command.available_count,
         reserved_count=product.reserved_count if product is not None else 0,
         sold_count=product.sold_count if product is not None else 0,
     )

@@ -11,15 +11,16 @@ import msgspec
 from tillway.domain import customer as domain
 from tillway.domain import payment_method
 from tillway.domain.alias import Alias, alias_id, new_alias
+from tillway.domain.commands import AddSource, CreateCustomer, CustomerFields, UpdateCustomer, UpdateSource
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.payment_method import PaymentMethod, Token, as_card, attach, holder, new_method
-from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
+from tillway.domain.record import NO_CHANGES, Changes, Moment, Record, merged_metadata
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
-from tillway.engine.card_vault import ADDRESS_FIELDS, postal
+from tillway.engine.card_vault import postal
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
-from tillway.operations.payment_intents import existing_method, picked, redeemed
+from tillway.operations.payment_intents import existing_method, redeemed
 from tillway.store.codec import by_customer, decode
 from tillway.store.port import prefix_end
 
@@ -32,32 +33,6 @@ entry are a commit's 100."""
 
 DELETE_ROUNDS_MAX = 1000
 """Commits that one deletion makes before it is left to the next request."""
-
-_FIELDS = (
-    "address",
-    "business_name",
-    "default_source",
-    "description",
-    "email",
-    "individual_name",
-    "invoice_prefix",
-    "invoice_settings",
-    "metadata",
-    "name",
-    "next_invoice_sequence",
-    "phone",
-    "preferred_locales",
-    "shipping",
-    "tax_exempt",
-)
-
-
-def fields_of(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that are fields of the record."""
-    fields = picked(params, *_FIELDS)
-    if fields.get("preferred_locales") is not None:
-        fields["preferred_locales"] = tuple(fields["preferred_locales"])
-    return fields
 
 
 async def existing(load: Load, id: str, param: str = "id") -> Customer:
@@ -81,33 +56,35 @@ async def find_or_create(
     known = await known_as(load, name)
     if known is not None:
         return Changes(result=known)
-    created = domain.create({"email": email, "metadata": {"customer_id": name}, "source_api": caller.source_api}, at)
+    fields = CustomerFields(email=email, metadata={"customer_id": name})
+    created = domain.create(fields, at, source_api=caller.source_api)
     found = new_alias("customer", name, created.result.id, at)
     return created.then(Changes(result=None, records=(found,)))
 
 
-async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> Done[Customer | PaymentMethod]:
-    """A customer, with the payment method or card given along attached to it. A card that is declined makes none."""
+async def create(platform: Platform, caller: Caller, command: CreateCustomer) -> Done[Customer | PaymentMethod]:
+    """Create a customer with the given payment method or card attached. A card that is declined makes none."""
 
     async def work(load: Load, at: Moment) -> Changes[Customer | PaymentMethod]:
-        fields = fields_of(params) | {"source_api": caller.source_api}
+        fields = command.fields
         given: list[PaymentMethod] = []
         made = NO_CHANGES
-        if params.get("payment_method") is not None:
-            method, new = await existing_method(platform, load, params["payment_method"], at, param="payment_method")
+        if command.payment_method is not None:
+            method, new = await existing_method(platform, load, command.payment_method, at, param="payment_method")
             given.append(method)
             made = made.then(new)
-            if _default_method(fields) == params["payment_method"]:
-                fields["invoice_settings"] = {**fields["invoice_settings"], "default_payment_method": method.id}
-        if params.get("source") is not None:
-            method, new = await _source(platform, load, params["source"], at)
+            if fields.default_method == command.payment_method:
+                settings = {**(fields.invoice_settings or {}), "default_payment_method": method.id}
+                fields = msgspec.structs.replace(fields, invoice_settings=settings)
+        if command.source is not None:
+            method, new = await _source(platform, load, command.source, at)
             given.append(method)
             made = made.then(new)
-            fields["default_source"] = method.id
-        wanted = _default_method(fields)
+            fields = msgspec.structs.replace(fields, default_source=method.id)
+        wanted = fields.default_method
         if wanted is not None and wanted not in (method.id for method in given):
             raise await _not_theirs(load, wanted)
-        created = domain.create(fields, at)
+        created = domain.create(fields, at, source_api=command.source_api)
         customer = created.result
         changes: Changes[Customer | PaymentMethod] = made.then(created)
         for method in given:
@@ -120,22 +97,24 @@ async def create(platform: Platform, caller: Caller, params: dict[str, Any]) -> 
     return await platform.engine.run(caller, work)
 
 
-async def update(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[Customer | PaymentMethod]:
+async def update(
+    platform: Platform, caller: Caller, id: str, command: UpdateCustomer
+) -> Done[Customer | PaymentMethod]:
     """Change a customer. A new `source` becomes the default in place of the old one, which goes."""
 
     async def work(load: Load, at: Moment) -> Changes[Customer | PaymentMethod]:
         customer = await existing(load, id)
-        fields = fields_of(params)
-        wanted = _default_method(fields)
+        fields = command.fields
+        wanted = fields.default_method
         if wanted is not None:
             method = await load.maybe(PaymentMethod, wanted)
             if method is None or method.customer != id:
                 raise await _not_theirs(load, wanted)
-        if fields.get("default_source") is not None:
-            await source_of(load, customer, fields["default_source"], "default_source")
+        if fields.default_source:
+            await source_of(load, customer, fields.default_source, "default_source")
         changes: Changes[PaymentMethod | None] = NO_CHANGES
-        if params.get("source") is not None:
-            method, made = await _source(platform, load, params["source"], at)
+        if command.source is not None:
+            method, made = await _source(platform, load, command.source, at)
             attached = attach(method, customer)
             if attached.refusal is not None:
                 return attached
@@ -143,15 +122,10 @@ async def update(platform: Platform, caller: Caller, id: str, params: dict[str, 
             replaced = await load.maybe(PaymentMethod, customer.default_source)
             if replaced is not None and replaced.customer == id:
                 changes = changes.then(payment_method.detach(replaced))
-            fields["default_source"] = method.id
+            fields = msgspec.structs.replace(fields, default_source=method.id)
         return changes.then(domain.update(customer, fields))
 
     return await platform.engine.run(caller, work)
-
-
-def _default_method(fields: dict[str, Any]) -> str | None:
-    wanted: str | None = (fields.get("invoice_settings") or {}).get("default_payment_method")
-    return wanted
 
 
 async def _not_theirs(load: Load, method: str) -> Refused:
@@ -198,40 +172,32 @@ async def delete(platform: Platform, caller: Caller, id: str) -> Done[Customer]:
 # Cards of the old API.
 
 
-async def add_source(platform: Platform, caller: Caller, id: str, params: dict[str, Any]) -> Done[PaymentMethod]:
+async def add_source(platform: Platform, caller: Caller, id: str, command: AddSource) -> Done[PaymentMethod]:
     """Attach a token's card; it becomes the default where there is none. The caller is shown the card."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         customer = await existing(load, id)
-        method, made = await _source(platform, load, params["source"], at)
-        if params.get("metadata"):
-            kept = {key: value for key, value in params["metadata"].items() if value is not None}
-            method = msgspec.structs.replace(method, metadata=kept)
+        method, made = await _source(platform, load, command.source, at)
+        if command.metadata:
+            method = msgspec.structs.replace(method, metadata=merged_metadata({}, command.metadata))
         attached = attach(method, customer)
         if attached.refusal is not None:
             return attached
         after = attached.result
         changes: Changes[Record | None] = made.then(attached)
         if customer.default_source is None:
-            changes = changes.then(domain.update(customer, {"default_source": after.id}))
+            changes = changes.then(domain.update(customer, CustomerFields(default_source=after.id)))
         return _with_result(changes, as_card(after))
 
     return await platform.engine.run(caller, work)
 
 
 async def update_source(
-    platform: Platform, caller: Caller, customer: str, id: str, params: dict[str, Any]
+    platform: Platform, caller: Caller, customer: str, id: str, command: UpdateSource
 ) -> Done[PaymentMethod]:
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         method = await source_of(load, await existing(load, customer), id)
-        fields: dict[str, Any] = picked(params, "exp_month", "exp_year", "metadata")
-        moved = {name: params[field] for field, name in ADDRESS_FIELDS if field in params}
-        address = {**(method.billing_details.get("address") or {}), **moved}
-        fields["billing_details"] = {
-            **picked(params, "name"),
-            "address": {name: value for name, value in address.items() if value is not None} or None,
-        }
-        changes = payment_method.update(method, fields, at.now)
+        changes = payment_method.update_source(method, command, at.now)
         return _with_result(changes, as_card(changes.result))
 
     return await platform.engine.run(caller, work)

@@ -3,7 +3,7 @@
 from tillway.domain import customer as domain
 from tillway.domain import payout
 from tillway.domain.alias import Alias, alias_id, new_alias
-from tillway.domain.commands import CreatePayout
+from tillway.domain.commands import CreatePayout, CustomerFields
 from tillway.domain.customer import Customer
 from tillway.domain.disbursement import NamedCustomer, payment_id, recipient_of
 from tillway.domain.payout import Payout
@@ -32,7 +32,7 @@ async def create_customer(platform: Platform, caller: Caller, name: str, email: 
         customer = changes.result
         if customer.email is None:
             # A customer made through another contract, with an order for instance, gets the address here.
-            changes = domain.update(customer, {"email": email})
+            changes = domain.update(customer, CustomerFields(email=email))
             customer = changes.result
         elif customer.email.lower() != email.lower():
             raise Refused(

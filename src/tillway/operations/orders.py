@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar, assert_never
+from typing import Literal, TypeVar, assert_never
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
@@ -21,7 +21,7 @@ from tillway.domain import payment_intent, product, refund
 from tillway.domain.account import Scope, scope_of
 from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.charge import Charge
-from tillway.domain.commands import Cancel, Confirm, CreateRefund
+from tillway.domain.commands import Cancel, Confirm, CreateOrder, CreateRefund, PutCredit, PutProduct
 from tillway.domain.customer import Customer
 from tillway.domain.disbursement import NamedCustomer
 from tillway.domain.order import HANDLER, MEANS, Failure, Line, Order, OrderTask, StepRecord
@@ -64,44 +64,37 @@ R = TypeVar("R", bound=Record)
 # What a merchant asks for.
 
 
-async def create(platform: Platform, caller: Caller, given: dict[str, Any], *, tasked: bool = True) -> Done[Order]:
-    """The order of that `order_id`: the one that exists, else a new one, which its task carries from here on.
+async def create(
+    platform: Platform, caller: Caller, command: CreateOrder, *, carried_by: Literal["task", "caller"] = "task"
+) -> Done[Order]:
+    """Find the order of that `order_id`, or create it; its task carries it from here on, or the caller.
 
-    `given` holds the contract's fields, its `lines` and lower-case currency already read. Refused: a token or account
+    Refused: a token or account
     that cannot pay, products that add up to nothing or too much, live mode without a delivery service.
     """
     _courier(platform, caller.scope)
 
     async def work(load: Load, at: Moment) -> Changes[Order]:
-        existing = await _find_named(load, Order, "order", given["order_id"])
+        existing = await _find_named(load, Order, "order", command.order_id)
         if existing is not None:
             return Changes(result=existing)
-        made = await customers.find_or_create(load, caller, given["user_id"], at)
-        means, method_made = await _means(platform, load, given, at)
-        fields = {
-            "order_id": given["order_id"],
-            "user_id": given["user_id"],
-            "customer": made.result.id,
-            "currency": given["currency"],
-            "lines": given["lines"],
-            "means": given["payment"]["type"],
-            "method": means.id,
-        }
-        created = domain.create(fields, at, tasked=tasked)
-        alias = new_alias("order", given["order_id"], created.result.id, at)
+        made = await customers.find_or_create(load, caller, command.user_id, at)
+        means, method_made = await _means(platform, load, command, at)
+        created = domain.create(command, at, customer=made.result.id, method=means.id, carried_by=carried_by)
+        alias = new_alias("order", command.order_id, created.result.id, at)
         return made.then(method_made).then(Changes(result=None, records=(alias,))).then(created)
 
     return await platform.engine.run(caller, work)
 
 
 async def _means(
-    platform: Platform, load: Load, given: dict[str, Any], at: Moment
+    platform: Platform, load: Load, command: CreateOrder, at: Moment
 ) -> tuple[PaymentMethod, Changes[None]]:
     """The payment method that the order's `payment` describes."""
-    payment = given["payment"]
+    payment = command.payment
     means = MEANS[payment["type"]]
     own = {name: payment[field] for field, name in means.fields.items() if field in payment}
-    data = {"type": means.method_type, means.method_type: own, "billing_details": {"name": given["user_id"]}}
+    data = {"type": means.method_type, means.method_type: own, "billing_details": {"name": command.user_id}}
     try:
         return await make_method(platform, load, data, at, param="payment")
     except Refused as refused:
@@ -119,28 +112,27 @@ async def find(load: Load, order_id: str) -> Order:
     return found
 
 
-async def put_product(platform: Platform, caller: Caller, product_id: str, fields: dict[str, Any]) -> Done[Product]:
-    """The product as the merchant describes it now. `fields` are those of `product.put`."""
+async def put_product(platform: Platform, caller: Caller, command: PutProduct) -> Done[Product]:
+    """Describe a product, new or known."""
 
     async def work(load: Load, at: Moment) -> Changes[Product]:
-        existing = await _find_named(load, Product, "product", product_id)
-        changes = product.put(existing, product_id=product_id, at=at, **fields)
+        existing = await _find_named(load, Product, "product", command.product_id)
+        changes = product.put(existing, command, at)
         if existing is not None:
             return changes
-        return changes.then(Changes(result=None, records=(new_alias("product", product_id, changes.result.id, at),)))
+        alias = new_alias("product", command.product_id, changes.result.id, at)
+        return changes.then(Changes(result=None, records=(alias,)))
 
     return await platform.engine.run(caller, work)
 
 
-async def put_credit(
-    platform: Platform, caller: Caller, user_id: str, amount_minor: int, currency: str
-) -> Done[NamedCustomer]:
-    """The user with that much stored credit. The difference to what they had is a movement of its own."""
+async def put_credit(platform: Platform, caller: Caller, command: PutCredit) -> Done[NamedCustomer]:
+    """Set the stored credit of a user. The difference to the credit before is a movement of its own."""
 
     async def work(load: Load, at: Moment) -> Changes[NamedCustomer]:
-        made = await customers.find_or_create(load, caller, user_id, at)
-        changes = made.then(stored_credit.set_in(made.result, amount_minor, currency, at))
-        return changes.then(Changes(result=NamedCustomer.of(user_id, changes.result)))
+        made = await customers.find_or_create(load, caller, command.user_id, at)
+        changes = made.then(stored_credit.set_in(made.result, command.amount_minor, command.currency, at))
+        return changes.then(Changes(result=NamedCustomer.of(command.user_id, changes.result)))
 
     return await platform.engine.run(caller, work)
 

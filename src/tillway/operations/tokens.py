@@ -1,7 +1,6 @@
 """Tokens: cards that pass once, and for 15 minutes, from whoever types them to whoever charges them."""
 
-from typing import Any
-
+from tillway.domain.commands import CreateToken
 from tillway.domain.payment_method import TOKEN_LIFETIME_SECONDS, Token, new_token
 from tillway.domain.record import Changes, Moment
 from tillway.engine.caller import Caller
@@ -10,8 +9,9 @@ from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 
 
-async def create(platform: Platform, caller: Caller, card: dict[str, Any]) -> Done[Token]:
-    """A token for `card`. What is sealed of it goes with the token if nobody uses that in time."""
+async def create(platform: Platform, caller: Caller, command: CreateToken) -> Done[Token]:
+    """Create a token for a card. The sealed card goes with the token if nobody uses that in time."""
+    card = command.card
 
     async def work(load: Load, at: Moment) -> Changes[Token]:
         address = postal(card)
@@ -19,7 +19,7 @@ async def create(platform: Platform, caller: Caller, card: dict[str, Any]) -> Do
             load.scope_key, card, address, at, keep_until=at.now + TOKEN_LIFETIME_SECONDS
         )
         token = new_token(
-            facts, at, name=card.get("name"), address=address, client_ip=caller.client_ip, source_api=caller.source_api
+            facts, at, name=card.get("name"), address=address, client_ip=caller.client_ip, source_api=command.source_api
         )
         return Changes(result=token, records=(token, *sealed))
 
