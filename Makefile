@@ -15,10 +15,10 @@ TEST_WORKERS ?= 3
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
 
-.PHONY: help demo test soak check bench format clean
+.PHONY: help demo test soak check bench instructions format clean
 
 help: ## Say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(VENV)/.installed ## Start a server with a demo shop on 127.0.0.1:8420
 	@$(BIN)/tillway demo --data-dir $(DATA_DIR)
@@ -43,6 +43,9 @@ format: $(VENV)/.installed-dev ## Put the source into the house's form
 bench: $(VENV)/.installed-dev ## Measure payments a second (docs/benchmarks.md)
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.stores
+
+instructions: $(VENV)/.installed-dev ## Count the instructions, rows and bytes of a payment (needs valgrind)
+	$(BIN)/python -m bench.instructions
 
 clean: ## Remove the virtual environment (never a data directory)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

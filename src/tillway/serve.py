@@ -139,7 +139,7 @@ class DrainingApp:
         await asyncio.wait((asyncio.ensure_future(self.wait_until_idle()),), timeout=CANCELLED_WITHIN_SECONDS)
 
 
-def _tune_interpreter() -> None:
+def tune_interpreter() -> None:
     """Make the cycle collector run less often.
 
     Loaded modules stay for the life of the process, and reference counting frees a request's garbage: there is no need
@@ -167,7 +167,7 @@ async def _serve(
     except CannotListen:
         await running.close()
         raise
-    _tune_interpreter()
+    tune_interpreter()
     app = DrainingApp(RsgiApp(running.api))
     server = Server(
         app,

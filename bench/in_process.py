@@ -1,0 +1,221 @@
+"""Payments inside this process: what `bench/instructions.py` counts. Run it through that module, not by hand.
+
+    python -m bench.in_process {instructions|calls|stored} DIRECTORY
+
+The store is an SQLite file in DIRECTORY, which must be empty. 64 payments are under way at a time, each from a request
+with its body read to its answer, without a socket. Background work (the task runner) is not started: it follows the
+clock, and a count must not.
+"""
+
+import asyncio
+import ctypes
+import itertools
+import mmap
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import apsw
+import msgspec
+import uvloop
+
+from tillway.engine.clock import Clock
+from tillway.http.messages import Request
+from tillway.operations.accounts import create_account
+from tillway.serve import tune_interpreter
+from tillway.settings import Settings
+from tillway.store.port import Write
+from tillway.store.sqlite import SqliteStore
+from tillway.telemetry.metrics import Metrics
+from tillway.telemetry.recorder import Recorder
+from tillway.vault.keyring import Keyring
+from tillway.wiring import DATABASE, KEY_FILE, assemble
+
+AT_ONCE = 64
+
+WARM_UP = 2 * AT_ONCE
+"""Payments before the first that counts: they fill caches of keys, statements and code."""
+
+SHORT, LONG = 2 * AT_ONCE, 6 * AT_ONCE
+"""Payments of the two counted stretches. Their difference counts, which is free of the beginning and end of each."""
+
+STORED = 2_000
+"""Payments for bytes and rows: enough that the pages which are half full do not matter."""
+
+BODY = b"amount=2000&currency=usd&payment_method=pm_card_visa&confirm=true"
+
+Pay = Callable[[int], Awaitable[None]]
+
+
+class SteppedTime:
+    """Wall time that moves by a fixed step with each payment, as if 500 a second were taken.
+
+    Caches that live for seconds are then filled anew after the same payments in every run, however slow it is.
+    """
+
+    STEP_NS = 2_000_000
+
+    def __init__(self) -> None:
+        self.now_ns = time.time_ns()
+        time.time = self.time  # Some modules ask for the time themselves.
+
+    def step(self) -> None:
+        self.now_ns += self.STEP_NS
+
+    def time_ns(self) -> int:
+        return self.now_ns
+
+    def time(self) -> float:
+        return self.now_ns / 1e9
+
+
+class CountingStore(SqliteStore):
+    """The store, counting the rows that its commits insert or change."""
+
+    rows_written = 0
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        self.rows_written += len(writes)
+        await super().commit(writes)
+
+
+class Callgrind:
+    """Tells callgrind, which must run this process, to start, divide and stop its count.
+
+    A program speaks to valgrind by a sequence of instructions that otherwise does nothing; valgrind.h ("client
+    requests") defines it for each architecture and promises not to change it. These are the bytes for x86-64.
+    """
+
+    CODE = bytes.fromhex(
+        "4889f8"  # mov rax, rdi: the address of six words, the request and its arguments
+        "31d2"  # xor edx, edx: the answer where valgrind does not run
+        "48c1c703 48c1c70d 48c1c73d 48c1c733 4887db"  # rol rdi by 3, 13, 61 and 51; xchg rbx, rbx
+        "4889d0"  # mov rax, rdx
+        "c3"  # ret
+    )
+    RUNNING_ON_VALGRIND = 0x1001
+    TOOL = ord("C") << 24 | ord("T") << 16
+    DUMP, START, STOP = TOOL, TOOL + 4, TOOL + 5
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._memory.write(self.CODE)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._call = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(address)
+        if not self.request(self.RUNNING_ON_VALGRIND):
+            raise SystemExit("This count runs under `valgrind --tool=callgrind`: use `python -m bench.instructions`.")
+
+    def request(self, code: int) -> int:
+        words = (ctypes.c_uint64 * 6)(code)
+        return int(self._call(ctypes.addressof(words)))
+
+
+async def count_instructions(pay: Pay, store: CountingStore) -> None:
+    """Divide callgrind's count into two parts: SHORT payments, then LONG ones."""
+    callgrind = Callgrind()
+    await many(pay, WARM_UP)
+    callgrind.request(callgrind.START)
+    await many(pay, SHORT)
+    callgrind.request(callgrind.DUMP)
+    await many(pay, LONG)
+    callgrind.request(callgrind.DUMP)
+    callgrind.request(callgrind.STOP)
+
+
+async def count_calls(pay: Pay, store: CountingStore) -> None:
+    """Count calls of Python functions, the resumptions of coroutines among them, in all threads."""
+    calls = 0
+
+    def see(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    async def counted(payments: int) -> int:
+        before = calls
+        await many(pay, payments)
+        return calls - before
+
+    await many(pay, WARM_UP)
+    sys.setprofile(see)
+    short, long = await counted(SHORT), await counted(LONG)
+    sys.setprofile(None)
+    say({"calls": (long - short) / (LONG - SHORT)})
+
+
+async def count_stored(pay: Pay, store: CountingStore) -> None:
+    """Count the bytes of the database file, the rows in it and the rows that were written."""
+    await many(pay, WARM_UP)
+    before = stored(store)
+    await many(pay, STORED)
+    after = stored(store)
+    say({name: (after[name] - before[name]) / STORED for name in before})
+
+
+def stored(store: CountingStore) -> dict[str, int]:
+    """Take the write-ahead log into the file; count the pages in use, and the rows of all tables."""
+    connection = apsw.Connection(str(store.path))
+    try:
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        pages = connection.pragma("page_count") - connection.pragma("freelist_count")
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        return {
+            "bytes": pages * connection.pragma("page_size"),
+            "rows_added": sum(connection.execute(f'SELECT count(*) FROM "{name}"').get for name in tables),
+            "rows_written": store.rows_written,
+        }
+    finally:
+        connection.close()
+
+
+async def many(pay: Pay, payments: int) -> None:
+    numbers = iter(range(payments))
+
+    async def customer() -> None:
+        for number in numbers:
+            await pay(number)
+
+    await asyncio.gather(*(customer() for _ in range(AT_ONCE)))
+
+
+def say(measured: dict[str, float]) -> None:
+    print(msgspec.json.encode(measured).decode())
+
+
+COUNTS = {"instructions": count_instructions, "calls": count_calls, "stored": count_stored}
+
+
+async def run(kind: str, directory: Path) -> None:
+    Keyring.create(directory / KEY_FILE)
+    store = await CountingStore.open(directory / DATABASE, create=True)
+    stepped = SteppedTime()
+    clock = Clock(stepped.time_ns)
+    _, keys = await create_account(store, clock)
+    settings = Settings(data_dir=directory, throttle_test_per_second=0, throttle_key_per_second=0)
+    running = await assemble(settings, store, clock, recorder=Recorder(Metrics(), None, None))
+    tune_interpreter()
+    handle, secret, serial = running.api.handle, keys[0].secret, itertools.count()
+
+    async def pay(_: int) -> None:
+        stepped.step()
+        headers = {
+            "host": "127.0.0.1",
+            "authorization": f"Bearer {secret}",
+            "idempotency-key": f"in-process-{next(serial):010d}",
+            "content-type": "application/x-www-form-urlencoded",
+            "content-length": str(len(BODY)),
+        }
+        answer = await handle(Request("POST", "/v1/payment_intents", "", headers, BODY, "127.0.0.1"))
+        if answer.status != 200 or b'"status":"succeeded"' not in answer.body:
+            raise RuntimeError(f"a payment was answered with {answer.status}: {answer.body[:1000]!r}")
+
+    try:
+        await COUNTS[kind](pay, store)
+    finally:
+        await running.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(run(sys.argv[1], Path(sys.argv[2])))
