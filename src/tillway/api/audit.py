@@ -39,6 +39,6 @@ async def retrieve(call: Call) -> Answer:
     return await call.platform.engine.load(call.caller.scope_key).get(AuditEntry, call.id, noun="audit entry")
 
 
-@shape(AuditEntry, object="audit_entry")
+@shape(AuditEntry)
 def entry_shape(entry: AuditEntry, view: View) -> dict[str, Any]:
     return entry_document(entry)

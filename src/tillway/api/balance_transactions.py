@@ -55,7 +55,7 @@ async def retrieve(call: Call) -> Answer:
     return entry
 
 
-@shape(Entry, object="balance_transaction", expandable="source")
+@shape(Entry, expandable="source")
 def entry_shape(entry: Entry, view: View) -> dict[str, Any]:
     return {
         "id": entry.id,

@@ -167,7 +167,6 @@ async def capture(call: Call) -> Answer:
 
 @shape(
     Charge,
-    object="charge",
     expandable="application application_fee balance_transaction customer dispute failure_balance_transaction "
     "on_behalf_of payment_intent payment_method payment_method_details.card.mandate review source_transfer transfer",
 )

@@ -69,7 +69,7 @@ async def update(call: Call) -> Answer:
     return await stored_credit.update(call.platform, call.caller, customer, id, command)
 
 
-@shape(CustomerBalanceTransaction, object="customer_balance_transaction", expandable="customer")
+@shape(CustomerBalanceTransaction, expandable="customer")
 def movement_shape(movement: CustomerBalanceTransaction, view: View) -> dict[str, Any]:
     return {
         "id": movement.id,

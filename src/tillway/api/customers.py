@@ -164,7 +164,7 @@ def _read_fields(params: dict[str, Any]) -> CustomerFields:
     return CustomerFields(**fields)
 
 
-@shape(Customer, object="customer", expandable="invoice_settings.default_payment_method test_clock")
+@shape(Customer, expandable="invoice_settings.default_payment_method test_clock")
 def customer_shape(customer: Customer, view: View) -> dict[str, Any]:
     if customer.deleted:
         return {"id": customer.id, "object": "customer", "deleted": True}

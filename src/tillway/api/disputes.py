@@ -122,7 +122,7 @@ async def close(call: Call) -> Answer:
     return await call.platform.engine.run(call.caller, work)
 
 
-@shape(Dispute, object="dispute", expandable="charge payment_intent")
+@shape(Dispute, expandable="charge payment_intent")
 def dispute_shape(dispute: Dispute, view: View) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "id": dispute.id,

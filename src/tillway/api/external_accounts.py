@@ -181,7 +181,7 @@ def _check(given: dict[str, Any]) -> None:
             )
 
 
-@shape(ExternalAccount, object="bank_account")
+@shape(ExternalAccount)
 def account_shape(account: ExternalAccount, view: View) -> dict[str, Any]:
     """Return Stripe's bank account or card object, or Tillway's own object for an e-mail address."""
     common = {

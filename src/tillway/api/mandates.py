@@ -15,7 +15,7 @@ async def retrieve(call: Call) -> Answer:
     return await call.platform.engine.load(call.caller.scope_key).get(Mandate, call.id, "mandate")
 
 
-@shape(Mandate, object="mandate", expandable="payment_method")
+@shape(Mandate, expandable="payment_method")
 def mandate_shape(mandate: Mandate, view: View) -> dict[str, Any]:
     acceptance = mandate.acceptance
     told: dict[str, Any] = {"accepted_at": mandate.accepted_at, "type": acceptance["type"]}

@@ -318,7 +318,6 @@ async def search(call: Call) -> Answer:
 
 @shape(
     PaymentIntent,
-    object="payment_intent",
     expandable="application customer latest_charge on_behalf_of payment_method payment_record review source",
 )
 def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:

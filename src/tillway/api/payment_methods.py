@@ -138,7 +138,7 @@ async def _list_page(call: Call, customer: str | None) -> Page:
 EXPANDABLE["card"] = frozenset(("customer",))
 
 
-@shape(PaymentMethod, object="payment_method", expandable="customer")
+@shape(PaymentMethod, expandable="customer")
 def payment_method_shape(method: PaymentMethod, view: View) -> dict[str, Any]:
     card = method.card
     if method.shown_as == "card":

@@ -109,7 +109,6 @@ async def reverse(call: Call) -> Answer:
 
 @shape(
     Payout,
-    object="payout",
     expandable="application_fee balance_transaction destination failure_balance_transaction original_payout "
     "reversed_by",
 )

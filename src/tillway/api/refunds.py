@@ -116,7 +116,6 @@ def _read_create(call: Call, charge: str | None) -> CreateRefund:
 
 @shape(
     Refund,
-    object="refund",
     expandable="balance_transaction charge customer failure_balance_transaction payment_intent payment_method "
     "source_transfer_reversal transfer_reversal",
 )

@@ -214,7 +214,6 @@ async def list_setup_attempts(call: Call) -> Answer:
 
 @shape(
     SetupIntent,
-    object="setup_intent",
     expandable="application customer latest_attempt mandate on_behalf_of payment_method single_use_mandate",
 )
 def setup_intent_shape(setup: SetupIntent, view: View) -> dict[str, Any]:
@@ -295,7 +294,6 @@ def _next_action(setup: SetupIntent) -> dict[str, Any] | None:
 
 @shape(
     SetupAttempt,
-    object="setup_attempt",
     expandable="application customer on_behalf_of payment_method setup_intent",
 )
 def setup_attempt_shape(attempt: SetupAttempt, view: View) -> dict[str, Any]:

@@ -44,7 +44,7 @@ async def retrieve(call: Call) -> Answer:
     return await tokens.find(call.platform, call.caller.scope_key, call.id)
 
 
-@shape(Token, object="token")
+@shape(Token)
 def token_shape(token: Token, view: View) -> dict[str, Any]:
     return {
         "id": token.id,

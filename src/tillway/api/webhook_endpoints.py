@@ -115,7 +115,7 @@ def _fields(params: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-@shape(WebhookEndpoint, object="webhook_endpoint")
+@shape(WebhookEndpoint)
 def endpoint_shape(endpoint: WebhookEndpoint, view: View) -> dict[str, Any]:
     return {
         "id": endpoint.id,

@@ -6,7 +6,7 @@ from typing import Final
 from tillway.domain.customer import Customer
 from tillway.domain.money import MINOR_UNITS
 from tillway.domain.payout import Recipient
-from tillway.domain.record import Record
+from tillway.domain.record import Reading
 from tillway.domain.refusal import Refused
 
 AMOUNT_MAJOR_MIN: Final = 1
@@ -14,7 +14,7 @@ AMOUNT_MAJOR_MAX: Final = 1_000_000
 """Bounds of a disbursement in major units of its currency, both inclusive."""
 
 
-class NamedCustomer(Record, frozen=True, kw_only=True):
+class NamedCustomer(Reading, frozen=True, kw_only=True):
     """A customer as a caller is shown them, with the merchant's own id for them. Never kept."""
 
     name: str

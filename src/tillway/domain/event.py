@@ -7,7 +7,7 @@ import msgspec
 
 from tillway.domain.commands import CreateEndpoint, UpdateEndpoint
 from tillway.domain.event_types import EVERYTHING
-from tillway.domain.record import NOTHING, Changes, Moment, Record, changed, merged_metadata
+from tillway.domain.record import NOTHING, Changes, Moment, Reading, Record, changed, merged_metadata
 from tillway.domain.refusal import Refused
 
 ENDPOINTS_MAX = 16
@@ -37,7 +37,7 @@ class Event(Record, frozen=True, kw_only=True):
     undelivered: tuple[str, ...] = ()
 
 
-class EventReading(Record, frozen=True, kw_only=True):
+class EventReading(Reading, frozen=True, kw_only=True):
     """An event as a reader is shown it: with the number of deliveries that are open at that moment."""
 
     event: Event
@@ -66,7 +66,7 @@ class WebhookEndpoint(Record, frozen=True, kw_only=True):
         return not self.disabled and (EVERYTHING in self.enabled_events or type in self.enabled_events)
 
 
-class NewEndpoint(Record, frozen=True, kw_only=True):
+class NewEndpoint(Reading, frozen=True, kw_only=True):
     """An endpoint as its maker is shown it, this once: with the secret."""
 
     endpoint: WebhookEndpoint

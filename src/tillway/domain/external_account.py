@@ -13,7 +13,7 @@ from tillway.domain.bank_account import iban_valid, routing_valid
 from tillway.domain.commands import UpdateExternalAccount
 from tillway.domain.payment_method import CardFacts
 from tillway.domain.payout import RecipientType
-from tillway.domain.record import Changes, EventDraft, Moment, Record, changed
+from tillway.domain.record import Changes, EventDraft, Moment, Reading, Record, changed
 from tillway.domain.refusal import Refused
 
 ACCOUNTS_MAX = 50
@@ -40,7 +40,7 @@ class ExternalAccount(Record, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
 
 
-class DeletedAccount(Record, frozen=True, kw_only=True):
+class DeletedAccount(Reading, frozen=True, kw_only=True):
     """What is told of one that is gone."""
 
     type: RecipientType

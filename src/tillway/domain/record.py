@@ -36,6 +36,10 @@ class SealedRecord(Record, frozen=True, kw_only=True):
     expires_at: int | None = None
 
 
+class Reading(Record, frozen=True, kw_only=True):
+    """A record as one answer shows it, made of others for that answer. It is never stored."""
+
+
 class Moment(msgspec.Struct, frozen=True):
     """When a decision is made, and where it takes its ids from. The domain has no clock and no randomness."""
 

@@ -22,7 +22,7 @@ from tillway.engine.caller import Caller, Settings
 from tillway.engine.clock import Clock
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
 from tillway.engine.time_mark import COMMIT_SECONDS_MAX, TimeKeeper
-from tillway.store.codec import QUEUES, TYPES, decode, encode, write_of
+from tillway.store.codec import QUEUES, RECORD_TYPES, TYPES, decode, encode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Write
 
 log = logging.getLogger(__name__)
@@ -101,19 +101,10 @@ class Load:
         """The record, or Refused `resource_missing`: the same words for another merchant's as for nobody's."""
         record = await self.find(id)
         if not isinstance(record, kind):
-            name = noun or NOUNS.get(kind.__name__, kind.__name__.lower())
+            name = noun or RECORD_TYPES[kind].name
             raise Refused("resource_missing", f"No such {name}: '{id[:100]}'", param=param)
         return record
 
-
-NOUNS = {
-    "PaymentIntent": "payment_intent",
-    "PaymentMethod": "PaymentMethod",
-    "SetupIntent": "setupintent",
-    "SetupAttempt": "setup_attempt",
-    "WebhookEndpoint": "webhook endpoint",
-    "Entry": "balance transaction",
-}
 
 Work = Callable[[Load, Moment], Awaitable[Changes[Result]]]
 

@@ -11,6 +11,7 @@ import msgspec
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
 from tillway.engine.core import Load
+from tillway.store.codec import RECORD_TYPES
 
 Shape = Callable[[Any, "View"], dict[str, Any]]
 Include = Callable[[Load, dict[str, Any], "View"], Awaitable[Any]]
@@ -34,16 +35,21 @@ EXPANDABLE: dict[str, frozenset[str]] = {}
 INCLUDABLE: dict[tuple[str, str], Include] = {}
 
 
-def shape(kind: type[R], *, object: str, expandable: str = "") -> Callable[[Shape], Shape]:
+def shape(kind: type[R], *, object: str = "", expandable: str = "") -> Callable[[Shape], Shape]:
     """Register the shape of `kind`.
 
-    `expandable` names the fields that hold an id or null and can hold the object instead. A nested field is written as
-    a path (`invoice_settings.default_payment_method`).
+    A stored record has the `object` of its row in `store/codec.py`; that of a reading is given here. `expandable` names
+    the fields that hold an id or null and can hold the object instead. A nested field is written as a path
+    (`invoice_settings.default_payment_method`).
     """
+    row = RECORD_TYPES.get(kind)
+    name = object if row is None else row.object
+    assert name, f"{kind.__name__} has no object: add one to its row in store/codec.py"
+    assert row is None or not object, f"{kind.__name__} has its object in its row in store/codec.py"
 
     def register(function: Shape) -> Shape:
         SHAPES[kind] = function
-        EXPANDABLE[object] = frozenset(expandable.split())
+        EXPANDABLE[name] = frozenset(expandable.split())
         return function
 
     return register

@@ -5,7 +5,7 @@ default are left out; an unknown field in a row (written by a newer version) is 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -40,68 +40,6 @@ from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.domain.time_mark import TimeMark
 from tillway.store.port import Write
 
-TYPES: dict[str, type[Record]] = {
-    "acct": Account,
-    "key": ApiKey,
-    "con": ConnectorConfig,
-    "jwk": SigningKey,
-    "oac": OAuthClient,
-    "als": Alias,
-    "aud": AuditEntry,
-    "audt": AuditTask,
-    "att": Attempt,
-    "ba": ExternalAccount,
-    "bal": Balances,
-    "card": PaymentMethod,
-    "cbtxn": CustomerBalanceTransaction,
-    "ch": Charge,
-    "clk": TimeMark,
-    "cus": Customer,
-    "cvc": SealedRecord,
-    "dpi": PaymentIntent,
-    "du": Dispute,
-    "eml": EmailTask,
-    "evt": Event,
-    "exp": AuthorizationExpiry,
-    "gwp": GatewayPayment,
-    "idem": IdempotencyRecord,
-    "je": Entry,
-    "mandate": Mandate,
-    "ntc": NoticeTask,
-    "opk": OperatorKey,
-    "opr": Operator,
-    "opt": RefundTally,
-    "ord": Order,
-    "ordt": OrderTask,
-    "mrk": AuditBatch,
-    "pi": PaymentIntent,
-    "pm": PaymentMethod,
-    "po": Payout,
-    "pog": PayoutGuard,
-    "prod": Product,
-    "re": Refund,
-    "setatt": SetupAttempt,
-    "seti": SetupIntent,
-    "tok": Token,
-    "txn": Entry,
-    "vlt": SealedRecord,
-    "we": WebhookEndpoint,
-    "whd": Delivery,
-}
-"""Record types by id prefix."""
-
-QUEUES: dict[type[Record], str] = {
-    Attempt: "attempts",
-    AuditTask: "audit",
-    AuthorizationExpiry: "expiries",
-    Delivery: "deliveries",
-    EmailTask: "mail",
-    NoticeTask: "notices",
-    OrderTask: "orders",
-}
-"""The record types that are tasks, and the queue that each stands in."""
-
-_DECODERS = {prefix: msgspec.json.Decoder(kind) for prefix, kind in TYPES.items()}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -218,6 +156,10 @@ def _method(scope: str, method: PaymentMethod) -> tuple[tuple[str, str], ...]:
     return (("customer", by_customer(scope, "pm", method.customer)),) if method.customer else ()
 
 
+def _setup(scope: str, setup: SetupIntent) -> tuple[tuple[str, str], ...]:
+    return (("customer", by_customer(scope, "seti", setup.customer)),) if setup.customer else ()
+
+
 def _key(scope: str, key: ApiKey) -> tuple[tuple[str, str], ...]:
     return (("parent", by_parent(scope, "key", key.account)),)
 
@@ -226,29 +168,126 @@ def _gateway_payment(scope: str, created: GatewayPayment) -> tuple[tuple[str, st
     return (("kind", by_number(created.id)),)
 
 
-_ENTRIES: dict[type[Record], Callable[[str, Any], tuple[tuple[str, str], ...]]] = {
-    PaymentIntent: _payment,
-    Charge: _charge,
-    Refund: _refund,
-    Payout: _payout,
-    Entry: _entry,
-    Customer: _customer,
-    PaymentMethod: _method,
-    ApiKey: _key,
-    GatewayPayment: _gateway_payment,
-    Event: lambda scope, event: (("kind", by_kind(scope, "evt", event.type)),),
-    Dispute: lambda scope, dispute: (("parent", by_parent(scope, "du", dispute.charge)),),
-    SetupIntent: lambda scope, setup: (
-        (("customer", by_customer(scope, "seti", setup.customer)),) if setup.customer else ()
-    ),
-    CustomerBalanceTransaction: lambda scope, movement: (("parent", by_parent(scope, "cbtxn", movement.customer)),),
-    SetupAttempt: lambda scope, attempt: (("parent", by_parent(scope, "setatt", attempt.setup)),),
-}
+class RecordType(msgspec.Struct, frozen=True, kw_only=True):
+    """One type of record, as the store keeps it and the API names it.
 
+    `prefixes` begin the ids of its records, without the underscore. `entries` are its index entries. `queue` is the
+    queue of a record that is a task; such a record has a `due_at_ms`.
+
+    `object` is its name in answers of the API; where it has one, a file of `api/` registers its shape with `@shape`.
+    `noun` is its name in errors ("No such charge: …"); the name of the class in lower case where it is left out.
+    """
+
+    kind: type[Record]
+    prefixes: tuple[str, ...]
+    object: str = ""
+    noun: str = ""
+    entries: Callable[[str, Any], tuple[tuple[str, str], ...]] | None = None
+    queue: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.noun or self.kind.__name__.lower()
+
+
+_ROWS: Final = (
+    RecordType(kind=Account, prefixes=("acct",)),
+    RecordType(kind=Alias, prefixes=("als",)),
+    RecordType(kind=ApiKey, prefixes=("key",), entries=_key),
+    RecordType(kind=Attempt, prefixes=("att",), queue="attempts"),
+    RecordType(kind=AuditBatch, prefixes=("mrk",)),
+    RecordType(kind=AuditEntry, prefixes=("aud",), object="audit_entry"),
+    RecordType(kind=AuditTask, prefixes=("audt",), queue="audit"),
+    RecordType(kind=AuthorizationExpiry, prefixes=("exp",), queue="expiries"),
+    RecordType(kind=Balances, prefixes=("bal",)),
+    RecordType(kind=Charge, prefixes=("ch",), object="charge", entries=_charge),
+    RecordType(kind=ConnectorConfig, prefixes=("con",)),
+    RecordType(kind=Customer, prefixes=("cus",), object="customer", entries=_customer),
+    RecordType(
+        kind=CustomerBalanceTransaction,
+        prefixes=("cbtxn",),
+        object="customer_balance_transaction",
+        entries=lambda scope, movement: (("parent", by_parent(scope, "cbtxn", movement.customer)),),
+    ),
+    RecordType(kind=Delivery, prefixes=("whd",), queue="deliveries"),
+    RecordType(
+        kind=Dispute,
+        prefixes=("du",),
+        object="dispute",
+        entries=lambda scope, dispute: (("parent", by_parent(scope, "du", dispute.charge)),),
+    ),
+    RecordType(kind=EmailTask, prefixes=("eml",), queue="mail"),
+    # An entry of the API (`txn`), or one that only the ledger has (`je`).
+    RecordType(
+        kind=Entry,
+        prefixes=("txn", "je"),
+        object="balance_transaction",
+        noun="balance transaction",
+        entries=_entry,
+    ),
+    # The API shows an `EventReading`.
+    RecordType(
+        kind=Event, prefixes=("evt",), entries=lambda scope, event: (("kind", by_kind(scope, "evt", event.type)),)
+    ),
+    RecordType(kind=ExternalAccount, prefixes=("ba",), object="bank_account"),
+    RecordType(kind=GatewayPayment, prefixes=("gwp",), entries=_gateway_payment),
+    RecordType(kind=IdempotencyRecord, prefixes=("idem",)),
+    RecordType(kind=Mandate, prefixes=("mandate",), object="mandate"),
+    RecordType(kind=NoticeTask, prefixes=("ntc",), queue="notices"),
+    RecordType(kind=OAuthClient, prefixes=("oac",)),
+    RecordType(kind=Operator, prefixes=("opr",)),
+    RecordType(kind=OperatorKey, prefixes=("opk",)),
+    RecordType(kind=Order, prefixes=("ord",), object="order"),
+    RecordType(kind=OrderTask, prefixes=("ordt",), queue="orders"),
+    # The payment of a direct charge (`dpi`) is not listed.
+    RecordType(
+        kind=PaymentIntent,
+        prefixes=("pi", "dpi"),
+        object="payment_intent",
+        noun="payment_intent",
+        entries=_payment,
+    ),
+    RecordType(
+        kind=PaymentMethod,
+        prefixes=("pm", "card"),
+        object="payment_method",
+        noun="PaymentMethod",
+        entries=_method,
+    ),
+    RecordType(kind=Payout, prefixes=("po",), object="payout", entries=_payout),
+    RecordType(kind=PayoutGuard, prefixes=("pog",)),
+    RecordType(kind=Product, prefixes=("prod",), object="product"),
+    RecordType(kind=Refund, prefixes=("re",), object="refund", entries=_refund),
+    RecordType(kind=RefundTally, prefixes=("opt",)),
+    RecordType(kind=SealedRecord, prefixes=("vlt", "cvc")),
+    RecordType(
+        kind=SetupAttempt,
+        prefixes=("setatt",),
+        object="setup_attempt",
+        noun="setup_attempt",
+        entries=lambda scope, attempt: (("parent", by_parent(scope, "setatt", attempt.setup)),),
+    ),
+    RecordType(kind=SetupIntent, prefixes=("seti",), object="setup_intent", entries=_setup),
+    RecordType(kind=SigningKey, prefixes=("jwk",)),
+    RecordType(kind=TimeMark, prefixes=("clk",)),
+    RecordType(kind=Token, prefixes=("tok",), object="token"),
+    RecordType(kind=WebhookEndpoint, prefixes=("we",), object="webhook_endpoint", noun="webhook endpoint"),
+)
+
+RECORD_TYPES: Final[dict[type[Record], RecordType]] = {row.kind: row for row in _ROWS}
+"""All types of records that are stored. A new one is a row here; `tests/test_record_types.py` tells which part of it is
+missing elsewhere."""
+
+TYPES: Final[dict[str, type[Record]]] = {prefix: row.kind for row in _ROWS for prefix in row.prefixes}
+"""Record types by id prefix."""
+
+QUEUES: Final[dict[type[Record], str]] = {row.kind: row.queue for row in _ROWS if row.queue is not None}
+"""The record types that are tasks, and the queue of each."""
+
+_DECODERS = {prefix: msgspec.json.Decoder(kind) for prefix, kind in TYPES.items()}
 
 _FORMS = {
-    kind: (_ENTRIES.get(kind), QUEUES.get(kind), "expires_at" in kind.__struct_fields__ and kind not in QUEUES)
-    for kind in set(TYPES.values())
+    row.kind: (row.entries, row.queue, "expires_at" in row.kind.__struct_fields__ and row.queue is None)
+    for row in _ROWS
 }
 """For each record type: its index entries, its queue, and whether the store may forget it at its `expires_at`."""
-assert all("due_at_ms" in kind.__struct_fields__ for kind in QUEUES)
