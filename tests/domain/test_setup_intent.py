@@ -64,7 +64,7 @@ class Machine:
                 assert self.latest is not None
                 passed = word == "pass"
                 means = Means(method=self.method, customer=self.customer, latest=self.latest)
-                return self.keep(domain.challenged(self.setup, means, passed=passed))
+                return self.keep(domain.finish_challenge(self.setup, means, passed=passed))
             case "cancel":
                 return self.keep(domain.cancel(self.setup, CancelSetup(reason="abandoned"), self.latest))
             case "delete_customer":

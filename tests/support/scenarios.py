@@ -87,7 +87,9 @@ class Machine:
                 kept = self.records["pm_1"]
                 assert isinstance(kept, PaymentMethod)
                 passed = words[0] == "pass"
-                return self.keep(payment_intent.challenged(self.payment, Means(method=kept), TERMS, at, passed=passed))
+                return self.keep(
+                    payment_intent.finish_challenge(self.payment, Means(method=kept), TERMS, at, passed=passed)
+                )
             case "settle":
                 return self.settle(words[0], at)
             case "capture":

@@ -1,8 +1,6 @@
-"""Charges: what was taken, or refused, once."""
+"""Charges: one authorization each, succeeded or failed, with its captures and refunds."""
 
 from typing import Any, Literal
-
-import msgspec
 
 from tillway.domain.bank_account import BankAccountFacts
 from tillway.domain.commands import UpdateCharge
@@ -12,7 +10,7 @@ from tillway.domain.source_api import SourceApi
 
 
 class Charge(Record, frozen=True, kw_only=True):
-    """One authorization at a provider and what became of it. All amounts are minor units of `currency`.
+    """One authorization at a provider, with its captures, refunds and disputes. Amounts are minor units of `currency`.
 
     `refunded_minor` counts refunds from their creation on (a failed one is taken off again), so that two that race
     can never exceed what was captured. `released_minor` is authorized money that was never taken: it moves no account.
@@ -96,11 +94,6 @@ def full_descriptor(prefix: str | None, suffix: str | None) -> str | None:
     """The text on the payer's statement: both parts, upper case, at most 22 characters; None where neither is given."""
     words = [word for word in (prefix, suffix) if word]
     return "* ".join(words)[:STATEMENT_DESCRIPTOR_MAX].upper() if words else None
-
-
-def released(charge: Charge) -> Charge:
-    """The charge once what was authorized and not captured has been given back."""
-    return msgspec.structs.replace(charge, released_minor=charge.amount_minor - charge.captured_minor)
 
 
 def warn_of_fraud(charge: Charge) -> Changes[Charge]:

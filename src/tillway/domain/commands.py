@@ -119,7 +119,7 @@ class CreatePayment(Command, frozen=True, kw_only=True):
 
 
 class Capture(Command, frozen=True, kw_only=True):
-    """Take what was authorized, or `amount_minor` of it. `final` False asks for further captures after this one."""
+    """Take the authorized amount, or `amount_minor` of it. `final` False asks for further captures after this one."""
 
     amount_minor: int | None = None
     final: bool = True
@@ -127,7 +127,7 @@ class Capture(Command, frozen=True, kw_only=True):
 
 
 class Cancel(Command, frozen=True, kw_only=True):
-    """Cancel a payment, and release what stands authorized."""
+    """Cancel a payment, and release its authorization."""
 
     reason: CancellationReason | None = None
 

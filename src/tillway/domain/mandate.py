@@ -86,7 +86,7 @@ def permit(
     return new.id, method, Changes(result=None, records=(new, method))
 
 
-def revoked(mandate: Mandate) -> Changes[None]:
+def revoke(mandate: Mandate) -> Changes[None]:
     """It permits nothing any more: the account's owner told their bank so. A second time it changes nothing."""
     if mandate.status == "inactive":
         return NO_CHANGES

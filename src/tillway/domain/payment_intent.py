@@ -1,7 +1,7 @@
-"""Payments: the state machine between what a merchant asks for and what a provider does.
+"""Payments: the state machine between a merchant's commands and a provider's outcomes.
 
-Everything that takes money by card goes through this file, whatever door it came in by: a payment whose id begins with
-`dpi_` serves a charge that was made directly and is not listed. A payment has at most one attempt under way
+Every source API takes money through this file. A payment whose id begins with `dpi_` serves a direct charge and is not
+listed. A payment has at most one attempt under way
 (`attempt`), and while it has one, nothing else may touch its money.
 """
 
@@ -74,7 +74,7 @@ _UNTIL_ASKED = {
     "method_types",
     "setup_future_usage",
 }
-"""What cannot change any more once a provider has been asked."""
+"""The fields that cannot change any more once a provider has been asked."""
 
 
 class PaymentError(Value, frozen=True, kw_only=True):
@@ -138,7 +138,8 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
 
     @property
     def captures_at_once(self) -> bool:
-        """What is asked for of cards goes before what is asked for of the payment, here and below."""
+        """Whether the money is taken together with the authorization. `payment_method_options[card]` overrides the
+        payment-level value, here and in `future_usage`."""
         return (self.card_option("capture_method") or self.capture_method) != "manual"
 
     @property
@@ -239,7 +240,7 @@ def create(
         transfer_group=command.transfer_group,
         use_stripe_sdk=command.use_stripe_sdk,
     )
-    created = means.made.then(_saved(payment, *_events(payment, "payment_intent.created")))
+    created = means.made.then(_save(payment, *_draft_events(payment, "payment_intent.created")))
     if command.confirm is None:
         return created
     assert terms is not None, "a confirmation has its terms"
@@ -261,14 +262,14 @@ def update(
     if frozen and (payment.attempt or payment.status not in UPDATABLE):
         raise _unexpected(
             payment,
-            f"This PaymentIntent's {' and '.join(sorted(_public(name) for name in frozen))} could not be updated "
+            f"This PaymentIntent's {' and '.join(sorted(_param_of(name) for name in frozen))} could not be updated "
             f"because it has a status of {payment.status}. You may only update the "
-            f"{' and '.join(sorted(_public(name) for name in frozen))} of a PaymentIntent with one of the following "
+            f"{' and '.join(sorted(_param_of(name) for name in frozen))} of a PaymentIntent with one of the following "
             f"statuses: {', '.join(UPDATABLE)}.",
         )
     after = changed(payment, given)
     if (after.method, after.amount_minor, after.currency) != (payment.method, payment.amount_minor, payment.currency):
-        # What the customer has authenticated was that payment with that method.
+        # The customer authenticated the payment as it was, with the method that it had.
         after = _with(after, authenticated=False)
     if "method" in given:
         if after.method is None:
@@ -277,7 +278,7 @@ def update(
             after = _with(after, status="requires_confirmation", challenge=None)
     if after == payment:
         return Changes(result=payment)
-    return _saved(after)
+    return _save(after)
 
 
 def confirm(
@@ -332,26 +333,27 @@ def _authenticate(
     at: Moment,
     idem: str | None,
 ) -> Changes[PaymentIntent]:
-    """Send the customer to a challenge, unless the issuer is content without one or there is nobody to send."""
+    """Send the customer to a challenge. Decline where the authentication fails at once, or where the customer is absent
+    or may not be sent; begin where the issuer asks for no challenge."""
     assert method.card is not None, "only cards are authenticated"
     if method.card.authentication == "frictionless":
         return _begin(_with(payment, authenticated=True), method, terms, at, idem, code=code)
     if method.card.authentication == "error":
-        return _declined(payment, method, _AUTHENTICATION_FAILED, None, at)
+        return _decline(payment, method, _AUTHENTICATION_FAILED, None, at)
     if payment.off_session:
-        return _declined(payment, method, _AUTHENTICATION_REQUIRED, None, at)
+        return _decline(payment, method, _AUTHENTICATION_REQUIRED, None, at)
     if command.error_on_action:
-        return _declined(payment, method, _ACTION_REFUSED, None, at)
+        return _decline(payment, method, _ACTION_REFUSED, None, at)
     challenge = f"{terms.challenge_base}{payment.id}?secret={payment.secret}"
     waiting = _with(payment, status="requires_action", challenge=challenge)
-    return _saved(waiting, *_events(waiting, "payment_intent.requires_action"))
+    return _save(waiting, *_draft_events(waiting, "payment_intent.requires_action"))
 
 
 def _confirmable(payment: PaymentIntent, method: PaymentMethod | None) -> PaymentMethod:
     """The payment's method. Refused unless the payment can be confirmed with it."""
     _not_busy(payment)
     if payment.status not in CONFIRMABLE:
-        raise _unexpected(payment, _already(payment))
+        raise _unexpected(payment, _explain_status(payment))
     if method is None:
         raise Refused(
             "payment_intent_unexpected_state",
@@ -399,7 +401,7 @@ def _can_debit(
         )
 
 
-def challenged(
+def finish_challenge(
     payment: PaymentIntent, means: Means, terms: Terms, at: Moment, *, passed: bool, idem: str | None = None
 ) -> Changes[PaymentIntent]:
     """The customer came back from the challenge: go on to the provider, or ask for another way to pay.
@@ -412,9 +414,9 @@ def challenged(
     if payment.status != "requires_action":
         raise _unexpected(payment, "This PaymentIntent is not waiting for an authentication.")
     if not passed:
-        return _declined(_with(payment, challenge=None), method, _AUTHENTICATION_FAILED, None, at)
+        return _decline(_with(payment, challenge=None), method, _AUTHENTICATION_FAILED, None, at)
     if payment.confirmation_method == "manual":
-        return _saved(_with(payment, status="requires_confirmation", authenticated=True, challenge=None))
+        return _save(_with(payment, status="requires_confirmation", authenticated=True, challenge=None))
     authenticated = _with(payment, authenticated=True, challenge=None)
     return _begin(authenticated, method, terms, at, idem, code=means.code)
 
@@ -446,12 +448,12 @@ def _begin(
     )
     started = _with(payment, status="processing", attempt=attempt.id)
     if type.patience_seconds:
-        return _debiting(started, attempt, method, mandate, terms, at)
+        return _begin_debit(started, attempt, method, mandate, terms, at)
     pending = (_charge(started, attempt.id, method, terms.connector, at.now),) if terms.shows == "charge" else ()
     expired = code is None or (code.expires_at is not None and code.expires_at <= at.now)
     return Changes(
         result=started,
-        records=(started, *pending, *_spent(payment, method)),
+        records=(started, *pending, *_mark_used(payment, method)),
         tasks=(attempt,),
         deletes=(method.card.cvc,) if method.card is not None and method.card.cvc else (),
         code=None if expired else code,
@@ -475,15 +477,18 @@ def _from_credit(
     drawn = _charge(payment, at.new_id("att"), method, "", at.now)
     drawn = msgspec.structs.replace(drawn, reference="")
     if not stored_credit.covers(customer, payment.amount_minor):
-        return _declined(payment, method, _CREDIT_INSUFFICIENT, None, at, drawn)
+        return _decline(payment, method, _CREDIT_INSUFFICIENT, None, at, drawn)
     spent = stored_credit.spend(customer, payment.amount_minor, payment.currency, source=drawn.id, at=at)
     charge = msgspec.structs.replace(drawn, status="succeeded", captured=True, captured_minor=drawn.amount_minor)
     after = _with(payment, status="succeeded", latest_charge=charge.id, received_minor=charge.captured_minor)
     return spent.then(
         Changes(
             result=after,
-            records=(after, charge, *_spent(payment, method)),
-            events=(EventDraft(type="charge.succeeded", record=charge), *_events(after, "payment_intent.succeeded")),
+            records=(after, charge, *_mark_used(payment, method)),
+            events=(
+                EventDraft(type="charge.succeeded", record=charge),
+                *_draft_events(after, "payment_intent.succeeded"),
+            ),
         )
     )
 
@@ -499,7 +504,7 @@ _CREDIT_INSUFFICIENT = Declined(
 )
 
 
-def _debiting(
+def _begin_debit(
     started: PaymentIntent,
     attempt: Attempt,
     method: PaymentMethod,
@@ -507,17 +512,17 @@ def _debiting(
     terms: Terms,
     at: Moment,
 ) -> Changes[PaymentIntent]:
-    """A debit takes days: everybody is told from the first commit on that it is under way."""
+    """Begin a debit. It takes days, so its charge is shown as pending from the first commit on."""
     charge = _charge(started, attempt.id, method, terms.connector, at.now)
     charge = msgspec.structs.replace(charge, mandate=mandate)
     payment = _with(started, latest_charge=charge.id)
     return Changes(
         result=payment,
-        records=(payment, charge, *_spent(payment, method)),
+        records=(payment, charge, *_mark_used(payment, method)),
         tasks=(attempt,),
         events=(
             EventDraft(type="charge.pending", record=charge),
-            *_events(payment, "payment_intent.processing"),
+            *_draft_events(payment, "payment_intent.processing"),
         ),
     )
 
@@ -526,12 +531,12 @@ def refuse(payment: PaymentIntent, method: PaymentMethod, outcome: Declined, at:
     """Refused by the platform itself, before any provider: a failed charge is kept all the same, without a connector
     and a reference there."""
     unsent = msgspec.structs.replace(_charge(payment, at.new_id("att"), method, "", at.now), reference="")
-    return _declined(payment, method, outcome, None, at, unsent)
+    return _decline(payment, method, outcome, None, at, unsent)
 
 
-def _spent(payment: PaymentIntent, method: PaymentMethod) -> tuple[PaymentMethod, ...]:
+def _mark_used(payment: PaymentIntent, method: PaymentMethod) -> tuple[PaymentMethod, ...]:
     """The method as it is while the provider is asked: without its security code, which goes in the commit that
-    precedes its only use, and used up where nobody keeps it; a decline makes it usable again."""
+    precedes its only use, and used up where no customer has it; a decline makes it usable again."""
     spent = method
     if method.customer is None and not _keeps(payment):
         spent = msgspec.structs.replace(spent, consumed=True)
@@ -545,7 +550,7 @@ def _keeps(payment: PaymentIntent) -> bool:
     return payment.customer is not None and payment.future_usage is not None
 
 
-# What came of it.
+# Outcomes.
 
 
 def settle(
@@ -567,19 +572,19 @@ def settle(
         return Changes(result=payment, deletes=(attempt.id,), refusal=_refusal_of(payment, attempt))
     match outcome:
         case Succeeded():
-            return _succeeded(payment, attempt, outcome, terms, at, charge, method)
+            return _settle_success(payment, attempt, outcome, terms, at, charge, method)
         case Declined():
-            return _refused_by_provider(payment, attempt, outcome, at, charge, method)
+            return _settle_refusal(payment, attempt, outcome, at, charge, method)
         case ActionRequired(redirect_url=url):
             assert attempt.kind == "authorize", f"{attempt.kind} cannot need an action"
             waiting = _with(payment, status="requires_action", challenge=url, attempt=None)
-            changes = _saved(waiting, *_events(waiting, "payment_intent.requires_action"))
+            changes = _save(waiting, *_draft_events(waiting, "payment_intent.requires_action"))
             usable_again = (msgspec.structs.replace(method, consumed=False),) if method and method.consumed else ()
             return msgspec.structs.replace(changes, records=(*changes.records, *usable_again), deletes=(attempt.id,))
         case NotSent() | Pending() | Unknown():
             match next_step(attempt, outcome, at, first_ask_seconds=first_ask_seconds):
                 case GiveUp(declined=declined):
-                    return _refused_by_provider(payment, attempt, declined, at, charge, method)
+                    return _settle_refusal(payment, attempt, declined, at, charge, method)
                 case Retry(attempt=again) | AskLater(attempt=again):
                     return Changes(result=payment, tasks=(again,))
         case _:
@@ -587,7 +592,7 @@ def settle(
 
 
 def _refusal_of(payment: PaymentIntent, attempt: Attempt) -> Refused | None:
-    """What the caller is told where somebody else, a notice for instance, settled this authorization with a decline."""
+    """The refusal for a caller whose authorization was declined in another commit, a notice's for instance."""
     error = payment.last_error
     if attempt.kind != "authorize" or error is None or error.charge != f"ch_{attempt.suffix}":
         return None
@@ -601,7 +606,7 @@ def _refusal_of(payment: PaymentIntent, attempt: Attempt) -> Refused | None:
     )
 
 
-def _succeeded(
+def _settle_success(
     payment: PaymentIntent,
     attempt: Attempt,
     outcome: Succeeded,
@@ -613,23 +618,23 @@ def _succeeded(
     match attempt.kind:
         case "authorize":
             assert method is not None, "an authorization is settled with its payment method, or with a stand-in for it"
-            return _authorized(payment, attempt, outcome, terms, at, method, charge)
+            return _settle_authorization(payment, attempt, outcome, terms, at, method, charge)
         case "capture":
             assert charge is not None, "a capture is settled with its charge"
-            return _captured(payment, attempt, terms, at, charge)
+            return _settle_capture(payment, attempt, terms, at, charge)
         case "void":
             assert charge is not None, "a void is settled with its charge"
-            return _voided(payment, attempt, at, charge)
+            return _settle_void(payment, attempt, at, charge)
         case "increment":
             assert charge is not None, "an increment is settled with its charge"
-            return _incremented(payment, attempt, charge)
+            return _settle_increment(payment, attempt, charge)
         case "refund" | "payout":
             raise AssertionError(f"a payment has no {attempt.kind}")
         case _:
             assert_never(attempt.kind)
 
 
-def _authorized(
+def _settle_authorization(
     payment: PaymentIntent,
     attempt: Attempt,
     outcome: Succeeded,
@@ -664,10 +669,10 @@ def _authorized(
             deletes=(attempt.id,),
             events=(
                 EventDraft(type="charge.succeeded", record=charge),
-                *_events(after, "payment_intent.amount_capturable_updated"),
+                *_draft_events(after, "payment_intent.amount_capturable_updated"),
             ),
         )
-    charge, entry = _taken(charge, charge.amount_minor, attempt.connector, terms, at)
+    charge, entry = _book_capture(charge, charge.amount_minor, attempt.connector, terms, at)
     after = _with(
         payment, status="succeeded", attempt=None, latest_charge=charge.id, received_minor=charge.captured_minor
     )
@@ -677,7 +682,7 @@ def _authorized(
         deletes=(attempt.id,),
         events=(
             EventDraft(type="charge.succeeded", record=charge),
-            *_events(after, "payment_intent.succeeded"),
+            *_draft_events(after, "payment_intent.succeeded"),
         ),
     )
 
@@ -693,7 +698,9 @@ def expiry_id(charge: Charge) -> str:
     return f"exp_{charge.id.removeprefix('ch_')}"
 
 
-def kept(payment: PaymentIntent, method: PaymentMethod, customer: Customer | None, outcome: Succeeded) -> Changes[None]:
+def keep_method(
+    payment: PaymentIntent, method: PaymentMethod, customer: Customer | None, outcome: Succeeded
+) -> Changes[None]:
     """The changes that a success makes to its method: the method is kept for the customer where that was asked for and
     both are still there, and a kept card remembers the network's id of its first payment and the issuer's checks.
 
@@ -707,17 +714,17 @@ def kept(payment: PaymentIntent, method: PaymentMethod, customer: Customer | Non
             return NO_CHANGES
         return Changes(
             result=None,
-            records=(msgspec.structs.replace(_remembering(method, outcome), set_up=method.set_up or keeps),),
+            records=(msgspec.structs.replace(_remember_network(method, outcome), set_up=method.set_up or keeps),),
         )
     if not keeps or customer is None or customer.deleted:
         return NO_CHANGES
-    attached = msgspec.structs.replace(_remembering(method, outcome), customer=customer.id, set_up=True)
+    attached = msgspec.structs.replace(_remember_network(method, outcome), customer=customer.id, set_up=True)
     return Changes(
         result=None, records=(attached, customer), events=(EventDraft(type="payment_method.attached", record=attached),)
     )
 
 
-def _remembering(method: PaymentMethod, outcome: Succeeded) -> PaymentMethod:
+def _remember_network(method: PaymentMethod, outcome: Succeeded) -> PaymentMethod:
     return msgspec.structs.replace(
         method,
         card=with_checks(method.card, outcome.checks),
@@ -725,7 +732,9 @@ def _remembering(method: PaymentMethod, outcome: Succeeded) -> PaymentMethod:
     )
 
 
-def _taken(charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment) -> tuple[Charge, Record]:
+def _book_capture(
+    charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment
+) -> tuple[Charge, Record]:
     """The charge with its money taken, and the entry that says so."""
     instant = charge.card is not None and charge.card.instant
     entry = charge_entry(
@@ -750,10 +759,10 @@ def _taken(charge: Charge, captured_minor: int, connector: str, terms: Terms, at
     return after, entry
 
 
-def _captured(
+def _settle_capture(
     payment: PaymentIntent, attempt: Attempt, terms: Terms, at: Moment, charge: Charge
 ) -> Changes[PaymentIntent]:
-    taken, entry = _taken(charge, attempt.amount_minor, attempt.connector, terms, at)
+    taken, entry = _book_capture(charge, attempt.amount_minor, attempt.connector, terms, at)
     after = _with(payment, status="succeeded", attempt=None, capturable_minor=0, received_minor=attempt.amount_minor)
     return Changes(
         result=after,
@@ -761,12 +770,12 @@ def _captured(
         deletes=(attempt.id, expiry_id(charge)),
         events=(
             EventDraft(type="charge.captured", record=taken, previous=charge),
-            *_events(after, "payment_intent.succeeded"),
+            *_draft_events(after, "payment_intent.succeeded"),
         ),
     )
 
 
-def _voided(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge) -> Changes[PaymentIntent]:
+def _settle_void(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge) -> Changes[PaymentIntent]:
     released = msgspec.structs.replace(charge, released_minor=charge.amount_minor, capture_before=None)
     after = _with(payment, status="canceled", attempt=None, capturable_minor=0, canceled_at=at.now)
     expired = (EventDraft(type="charge.expired", record=released),) if after.cancellation_reason == "expired" else ()
@@ -777,12 +786,12 @@ def _voided(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge
         events=(
             *expired,
             EventDraft(type="charge.refunded", record=released, previous=charge),
-            *_events(after, "payment_intent.canceled"),
+            *_draft_events(after, "payment_intent.canceled"),
         ),
     )
 
 
-def _incremented(payment: PaymentIntent, attempt: Attempt, charge: Charge) -> Changes[PaymentIntent]:
+def _settle_increment(payment: PaymentIntent, attempt: Attempt, charge: Charge) -> Changes[PaymentIntent]:
     larger = msgspec.structs.replace(charge, amount_minor=attempt.amount_minor)
     after = _with(
         payment,
@@ -797,12 +806,12 @@ def _incremented(payment: PaymentIntent, attempt: Attempt, charge: Charge) -> Ch
         deletes=(attempt.id,),
         events=(
             EventDraft(type="charge.updated", record=larger, previous=charge),
-            *_events(after, "payment_intent.amount_capturable_updated"),
+            *_draft_events(after, "payment_intent.amount_capturable_updated"),
         ),
     )
 
 
-def _refused_by_provider(
+def _settle_refusal(
     payment: PaymentIntent,
     attempt: Attempt,
     outcome: Declined,
@@ -814,9 +823,9 @@ def _refused_by_provider(
         assert method is not None, "an authorization is settled with its payment method"
         if charge is not None and METHOD_TYPES[charge.method_type].debits:
             outcome = failure(outcome)
-        changes = _declined(payment, method, outcome, attempt, at, charge)
+        changes = _decline(payment, method, outcome, attempt, at, charge)
         return msgspec.structs.replace(changes, deletes=(*changes.deletes, attempt.id))
-    # The authorization stands as it was: only what was asked of it has been refused.
+    # The authorization stands as it was: the provider refused only this operation on it.
     message = (
         outcome.message or f"The provider refused the {attempt.kind}. Retrieve the payment to see what still stands."
     )
@@ -858,7 +867,7 @@ _ACTION_REFUSED = Declined(
 )
 
 
-def _declined(
+def _decline(
     payment: PaymentIntent,
     method: PaymentMethod,
     outcome: Declined,
@@ -866,7 +875,8 @@ def _declined(
     at: Moment,
     pending: Charge | None = None,
 ) -> Changes[PaymentIntent]:
-    """A failed charge is kept, with its reason; the payment asks for another means. `pending`: see `_authorized`."""
+    """Keep a failed charge with its reason, and ask for another means of payment. `pending` is the charge of a debit or
+    a direct charge, which exists already."""
     assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
     message = outcome.message or _decline_message(outcome)
     usable_again = msgspec.structs.replace(method, consumed=False) if method.consumed else method
@@ -909,7 +919,7 @@ def _declined(
         ),
         events=(
             *((EventDraft(type="charge.failed", record=charge),) if charge is not None else ()),
-            *_events(after, "payment_intent.payment_failed"),
+            *_draft_events(after, "payment_intent.payment_failed"),
         ),
         refusal=Refused(
             outcome.code,
@@ -940,7 +950,7 @@ def _charge(payment: PaymentIntent, attempt_id: str, method: PaymentMethod, conn
         customer=payment.customer,
         method=method.id,
         method_type=method.type,
-        card=_checked(method.card),
+        card=_without_vault_ids(method.card),
         bank=without_number(method.bank),
         billing_details=method.billing_details,
         description=payment.description,
@@ -956,14 +966,14 @@ def _charge(payment: PaymentIntent, attempt_id: str, method: PaymentMethod, conn
     )
 
 
-def _checked(card: CardFacts | None) -> CardFacts | None:
-    """What a charge remembers of a card: not where the vault keeps it."""
+def _without_vault_ids(card: CardFacts | None) -> CardFacts | None:
+    """The facts of a card that a charge remembers, without the ids of its sealed number and code."""
     if card is None or (card.vault is None and card.cvc is None):
         return card
     return msgspec.structs.replace(card, vault=None, cvc=None)
 
 
-# What may follow an authorization.
+# Operations on an authorization.
 
 
 def capture(
@@ -975,7 +985,7 @@ def capture(
     idem: str | None = None,
     shows: Literal["subject", "charge"] = "subject",
 ) -> Changes[PaymentIntent]:
-    """Take what was authorized, or less (the rest is released)."""
+    """Take the authorized amount, or less of it: the rest is released."""
     before: Changes[PaymentIntent | None] = NO_CHANGES
     if command.update is not None and payment.status == "requires_capture":
         before = updated = update(payment, command.update)
@@ -1016,7 +1026,7 @@ def cancel(
         assert charge is not None, "a payment to capture has a charge"
         return _follow(given, charge, "void", payment.capturable_minor, at, idem)
     after = _with(given, status="canceled", canceled_at=at.now, challenge=None)
-    return _saved(after, *_events(after, "payment_intent.canceled"))
+    return _save(after, *_draft_events(after, "payment_intent.canceled"))
 
 
 def increment(
@@ -1114,16 +1124,16 @@ def _with(payment: PaymentIntent, **fields: Any) -> PaymentIntent:
     return msgspec.structs.replace(payment, **fields)
 
 
-def _saved(payment: PaymentIntent, *events: EventDraft) -> Changes[PaymentIntent]:
+def _save(payment: PaymentIntent, *events: EventDraft) -> Changes[PaymentIntent]:
     return Changes(result=payment, records=(payment,), events=events)
 
 
-def _events(payment: PaymentIntent, type: str) -> tuple[EventDraft, ...]:
+def _draft_events(payment: PaymentIntent, type: str) -> tuple[EventDraft, ...]:
     return (EventDraft(type=type, record=payment),) if payment.listed else ()
 
 
 def _not_busy(payment: PaymentIntent) -> None:
-    """Refused while an attempt is under way, unless that is a debit: what cannot be done then, its status tells."""
+    """Refused while an attempt is under way. A debit passes: the status alone says which operations it allows."""
     if payment.attempt is not None and not payment.debiting:
         raise Refused(
             "lock_timeout",
@@ -1137,7 +1147,7 @@ def _unexpected(payment: PaymentIntent, message: str) -> Refused:
     return Refused("payment_intent_unexpected_state", message, payment_intent=payment)
 
 
-def _already(payment: PaymentIntent) -> str:
+def _explain_status(payment: PaymentIntent) -> str:
     if payment.status == "succeeded":
         return (
             "You cannot confirm this PaymentIntent because it has already succeeded after being previously confirmed."
@@ -1148,7 +1158,7 @@ def _already(payment: PaymentIntent) -> str:
     )
 
 
-def _public(name: str) -> str:
+def _param_of(name: str) -> str:
     return {
         "amount_minor": "amount",
         "excluded_types": "excluded_payment_method_types",

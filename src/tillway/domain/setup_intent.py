@@ -228,7 +228,7 @@ def _confirmable(
     return method
 
 
-def challenged(setup: SetupIntent, means: Means, *, passed: bool) -> Changes[SetupIntent]:
+def finish_challenge(setup: SetupIntent, means: Means, *, passed: bool) -> Changes[SetupIntent]:
     """The holder came back from the challenge that the setup's latest attempt waits for."""
     method, attempt = means.method, means.latest
     assert method is not None and attempt is not None, "a setup that waits for a challenge has a method and an attempt"
@@ -322,7 +322,7 @@ def _attempt(setup: SetupIntent, method: PaymentMethod, at: Moment) -> SetupAtte
 
 
 def _strip_vault_ids(method: PaymentMethod) -> PaymentMethod:
-    """What an attempt remembers of a method: not where the vault keeps its card or account."""
+    """The method as an attempt remembers it, without the ids of its sealed card or account."""
     if method.bank is not None:
         return msgspec.structs.replace(method, bank=without_number(method.bank))
     if method.card is None:

@@ -336,12 +336,10 @@ class Attempts:
         """Bring an outcome home in one commit, together with the answer that an idempotency key waits for."""
         if isinstance(outcome, Declined) and outcome.alert is not None:
             log.error("a provider refused our request", extra={"attempt": attempt.id, "alert": outcome.alert})
-        over = False
         settler = settler_of(attempt.subject)
         first_ask = ASK_AFTER_SECONDS if connection is None else connection.connector.capabilities.ask_after_seconds
 
         async def work(load: Load, at: Moment) -> Changes[Record | None]:
-            nonlocal over
             current = await load.maybe(Attempt, attempt.id) or attempt
             changes = await settler.settle(
                 Settling(
@@ -365,13 +363,12 @@ class Attempts:
                     for delay_ms, body in outcome.notices
                 )
                 changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *later))
-            over = attempt.id in changes.deletes
             return changes
 
         done = await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
         note("connector", attempt.connector)
         note_id(attempt.subject)
-        if over:
+        if not done.attempts:
             source_api = getattr(done.record, "source_api", caller.source_api)
             self.engine.telemetry.settled(attempt.connector, attempt.kind, source_api, _OUTCOMES[type(outcome)])
         return done
@@ -435,13 +432,18 @@ class Attempts:
         return done.attempts[0] if done.attempts else None
 
     async def _caller_of_old(self, scope: Scope, attempt: Attempt) -> Caller:
+        """The caller whose idempotency key waits for the answer of this attempt, or else the platform itself."""
         caller = Caller.system(scope, "carry an attempt through")
-        if attempt.idem is not None:
-            held = await self.engine.load(scope.key).maybe(IdempotencyRecord, attempt.idem)
-            if held is not None:
-                caller.api_version, caller.expand, caller.request_id = held.api_version, held.expand, held.request
-                caller.presenter = held.presenter
-        return caller
+        held = await self.engine.load(scope.key).maybe(IdempotencyRecord, attempt.idem)
+        if held is None:
+            return caller
+        return msgspec.structs.replace(
+            caller,
+            api_version=held.api_version,
+            expand=held.expand,
+            request_id=held.request,
+            presenter=held.presenter,
+        )
 
     async def expire(self, row: Row) -> None:
         """Release an authorization whose days are over. While another operation holds the payment, the task waits."""
@@ -488,8 +490,8 @@ class Attempts:
         load = self.engine.load(scope.key)
         attempt = await load.maybe(Attempt, f"att_{suffix}")
         if attempt is not None:
-            caller = await self._caller_of_old(scope, attempt)
-            caller.actor, caller.operation = actor, "notice"
+            waiting = await self._caller_of_old(scope, attempt)
+            caller = msgspec.structs.replace(waiting, actor=actor, operation="notice")
             await self.settle(caller, attempt, outcome)
             return
         if not isinstance(outcome, Declined):

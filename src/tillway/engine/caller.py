@@ -70,5 +70,8 @@ class Caller(msgspec.Struct, kw_only=True):
         return self.idempotency[0] if self.idempotency is not None else None
 
     @classmethod
-    def system(cls, scope: Scope, operation: str = "task", *, actor: str = "system") -> "Caller":
-        return cls(scope=scope, scope_key=scope.key, operation=operation, actor=actor)
+    def system(
+        cls, scope: Scope, operation: str = "task", *, actor: str = "system", source_api: SourceApi = SourceApi.v1
+    ) -> "Caller":
+        """The platform itself, or a part of it that `actor` names."""
+        return cls(scope=scope, scope_key=scope.key, operation=operation, actor=actor, source_api=source_api)

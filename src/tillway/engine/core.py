@@ -215,8 +215,8 @@ class Engine:
         except Refused:
             if not forgiving or not caller.expand:
                 raise
-            caller.expand = ()
-            return await self.render(caller, view, changes.result, changes.refusal)
+            plain = msgspec.structs.replace(caller, expand=())
+            return await self.render(plain, view, changes.result, changes.refusal)
 
     async def _commit(self, caller: Caller, writes: Sequence[Write], completes: str | None, began_ns: int) -> bool:
         """Whether the writes are durable. False where a record had moved: decide again.

@@ -14,7 +14,7 @@ from tillway.domain.bank_account import failure
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.mail import announced
-from tillway.domain.mandate import REVOKED_BY, Mandate, revoked
+from tillway.domain.mandate import REVOKED_BY, Mandate, revoke
 from tillway.domain.order import OrderTask, task_id, wake
 from tillway.domain.outcome import Declined, Outcome, Succeeded
 from tillway.domain.payment_intent import PaymentIntent, Terms
@@ -66,7 +66,7 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
     )
     if method is not None and isinstance(outcome, Succeeded) and payment.attempt == attempt.id:
         customer = await load.maybe(Customer, payment.customer) if payment.future_usage else None
-        changes = changes.then(payment_intent.kept(payment, method, customer, outcome))
+        changes = changes.then(payment_intent.keep_method(payment, method, customer, outcome))
     if isinstance(outcome, Declined) and failure(outcome).code in REVOKED_BY and changes.records:
         changes = (await revoke_mandate(load, charge)).then(changes)
     if payment.order is not None and attempt.id in changes.deletes:
@@ -137,4 +137,4 @@ async def revoke_mandate(load: Load, charge: Charge | None) -> Changes[Record | 
     """End the mandate behind a debit; no changes where the charge has none."""
     if charge is None or charge.mandate is None:
         return NO_CHANGES
-    return revoked(await load.get(Mandate, charge.mandate))
+    return revoke(await load.get(Mandate, charge.mandate))

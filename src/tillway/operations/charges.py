@@ -43,7 +43,7 @@ _CONFIRM = Confirm()
 async def _source(
     platform: Platform, load: Load, command: CreateCharge, at: Moment
 ) -> tuple[PaymentMethod, Changes[None]]:
-    """What pays: a token, a test token, raw card data, one of the customer's cards, or the customer's default."""
+    """The method that pays: a token, a test token, raw card data, a card of the customer, or the customer's default."""
     source, owner = command.source, command.payment.customer
     if owner is not None:
         customer = await load.get(Customer, owner, "customer")

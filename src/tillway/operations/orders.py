@@ -483,8 +483,7 @@ async def carry(platform: Platform, row: Row) -> None:
     scope_key, _, id = row.key.partition("/")
     task = decode(id, row.body)
     assert isinstance(task, OrderTask), f"{row.key} is not an order's task"
-    caller = Caller.system(scope_of(scope_key), "carry an order on")
-    caller.source_api = SourceApi.orders
+    caller = Caller.system(scope_of(scope_key), "carry an order on", source_api=SourceApi.orders)
     for _ in range(STEPS_MAX):
         order = await platform.engine.load(scope_key).get(Order, task.order)
         if order.ended:

@@ -136,7 +136,7 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdatePay
 
 
 async def capture(platform: Platform, caller: Caller, id: str, command: Capture) -> Done[Record | None]:
-    """Take what was authorized, or less of it."""
+    """Take the authorized amount, or less of it."""
     if not command.final:
         raise Refused(
             "connector_unsupported",
@@ -153,7 +153,7 @@ async def capture(platform: Platform, caller: Caller, id: str, command: Capture)
 
 
 async def cancel(platform: Platform, caller: Caller, id: str, command: Cancel) -> Done[Record | None]:
-    """Cancel a payment and release what is authorized."""
+    """Cancel a payment and release its authorization."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
@@ -195,7 +195,7 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
             return Changes(result=payment)  # The customer pressed the other button at the same time.
         method = await load.get(PaymentMethod, payment.method or "", "payment_method")
         means = Means(method=method, code=await _code_of(load, method, NO_CHANGES))
-        return payment_intent.challenged(payment, means, terms, at, passed=passed)
+        return payment_intent.finish_challenge(payment, means, terms, at, passed=passed)
 
     done = await platform.attempts.operate(caller, work)
     assert isinstance(done.record, PaymentIntent)

@@ -133,7 +133,7 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
         attempt = await load.get(SetupAttempt, setup.latest_attempt or "", "setup_attempt")
         customer = await load.maybe(Customer, setup.customer)
         means = Means(method=method, customer=customer, latest=attempt)
-        return setup_intent.challenged(setup, means, passed=passed)
+        return setup_intent.finish_challenge(setup, means, passed=passed)
 
     done = await platform.engine.run(Caller.system(scope, "challenge", actor="customer"), work)
     assert isinstance(done.record, SetupIntent)
