@@ -71,7 +71,7 @@ def test_a_failing_world_is_told_with_its_seed(capsys: pytest.CaptureFixture[str
     with a_time_out_means_declined():
         assert main(["--worlds", "100", "--seed", "40"]) == 1
     told = capsys.readouterr().out
-    assert "the bank says Accepted" in told
+    assert " failed, and the bank says " in told
     assert "commits" in told and "sends /v1/authorizations" in told
     seed = told.rpartition("--seed ")[2].split()[0]
     assert int(seed) >= 40
