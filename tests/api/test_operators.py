@@ -33,7 +33,7 @@ async def objects(data_dir: Path) -> AsyncIterator[MerchantObjects]:
 
 def test_every_entry_of_the_tables_is_a_route() -> None:
     names = {name_of(route) for route in ROUTES}
-    assert (WRITES.keys() | READS.keys()) - names <= {"POST /ops/v1/open_items/{id}/close"}
+    assert WRITES.keys() | READS.keys() <= names
 
 
 @pytest.mark.parametrize("role", ROLES)

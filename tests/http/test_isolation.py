@@ -166,6 +166,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
     match parts[2], parts[-1]:
         case _, "audit":
             return await objects.told()
+        case _, "open_items":
+            return await objects.open_item()
         case _, "doubts":
             return await objects.doubt()
         case _, ("orders" | "products") as noun:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from tillway.api import handlers
+from tillway.connectors.port import Notice, Succeeded
 from tillway.http.params import AnyOf, Array, Id, Object, Parameter
 from tillway.http.routes import ROUTES, Route
 from tillway.operations.accounts import new_client, system_write
@@ -41,6 +42,16 @@ class MerchantObjects:
     def key_for(self, route: Route) -> str:
         """The key of this merchant that may call the route."""
         return self.merchant.operator_key if route.access == "operator" else self.merchant.key
+
+    async def open_item(self) -> str:
+        """A payment in doubt that an operator settled as failed, and the bank then says that it took the money."""
+        doubt = await self.doubt()
+        await self.resolve(doubt, "failed")
+        account = self.merchant.account.removeprefix("acct_")
+        reference = f"{account}t{doubt.removeprefix('att_')}"
+        late = Notice(id=f"late-{doubt}", kind="operation", reference=reference, outcome=Succeeded(bank_id="bank-1"))
+        await self.app.running.platform.attempts.notice(late, "simulator")
+        return (await self.app.ok(self.merchant, "GET", "/ops/v1/open_items"))["data"][0]["id"]
 
     async def resolve(self, doubt: str, outcome: str) -> Any:
         """Settle an attempt in doubt, as an operator."""
@@ -278,6 +289,9 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/audit/{id}": _on(MerchantObjects.told),
     "GET /ops/v1/connectors": _nothing(),
     "GET /ops/v1/doubts": _nothing(),
+    "GET /ops/v1/open_items": _nothing(),
+    "GET /ops/v1/open_items/{id}": _on(MerchantObjects.open_item),
+    "POST /ops/v1/open_items/{id}/close": _on(MerchantObjects.open_item, reason="The bank refunds it."),
     "POST /ops/v1/doubts/{id}/resolve": _on(MerchantObjects.doubt, outcome="failed", reason="The bank says so."),
     "POST /ops/v1/events/{id}/resend": _on(MerchantObjects.event),
     "GET /ops/v1/ledger": _nothing(),

@@ -20,6 +20,7 @@ NOUNS = (
     "mandates",
     "notices",
     "oauth",
+    "open_items",
     "openapi",
     "orders",
     "payment_intents",

@@ -113,7 +113,7 @@ _VERBS = {
     "treasury.received_debit": "created",
 }
 
-OWN = frozenset(("order.payment_failed", "order.placed"))
+OWN = frozenset(("open_item.closed", "open_item.created", "order.payment_failed", "order.placed"))
 """Types that Stripe has no word for."""
 
 EVENT_TYPES = OWN | {f"{noun}.{verb}" for noun, verbs in _VERBS.items() for verb in verbs.split()}

@@ -52,7 +52,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
 from tillway.engine.recipients import reveal
-from tillway.engine.settlers import TAKEN_BACK, Settling, charge_of, revoke_mandate, settler_of
+from tillway.engine.settlers import TAKEN_BACK, Settling, charge_of, contradiction, revoke_mandate, settler_of
 from tillway.engine.telemetry import Telemetry, note, note_id
 from tillway.sandbox.cards import ALIAS_CVC, by_alias
 from tillway.store.codec import decode
@@ -494,6 +494,9 @@ class Attempts:
             caller = msgspec.structs.replace(waiting, actor=actor, operation="notice")
             await self.settle(caller, attempt, outcome)
             return
+        caller = Caller.system(scope, "notice", actor=actor)
+        if await self._open_contradiction(caller, suffix, outcome):
+            return
         if not isinstance(outcome, Declined):
             return
         found = [id for id in (f"{prefix}_{suffix}" for prefix in TAKEN_BACK) if await load.find(id) is not None]
@@ -507,7 +510,25 @@ class Attempts:
         async def fail(load: Load, at: Moment) -> Changes[Record | None]:
             return await take_back(load, subject, declined, at, settings)
 
-        await self.engine.run(Caller.system(scope, "notice", actor=actor), fail)
+        await self.engine.run(caller, fail)
+
+    async def _open_contradiction(self, caller: Caller, suffix: str, outcome: Outcome) -> bool:
+        """Open an item where the provider contradicts a settled outcome, and raise an alarm. Whether it does."""
+        connector = caller.actor.removeprefix("notice:")
+        at = self.engine.clock.moment()
+        if await contradiction(self.engine.load(caller.scope_key), suffix, outcome, connector, at) is None:
+            return False
+
+        async def work(load: Load, at: Moment) -> Changes[Record | None]:
+            return await contradiction(load, suffix, outcome, connector, at) or NO_CHANGES
+
+        done = await self.engine.run(caller, work)
+        if done.record is not None:
+            log.error(
+                "a provider contradicts a settled outcome",
+                extra={"open_item": done.record.id, "reference": f"{caller.scope_key}{suffix}"},
+            )
+        return True
 
     async def _dispute_notice(self, scope: Scope, suffix: str, notice: Notice, actor: str) -> None:
         async def work(load: Load, at: Moment) -> Changes[Record | None]:

@@ -15,6 +15,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.mail import announced
 from tillway.domain.mandate import REVOKED_BY, Mandate, revoke
+from tillway.domain.open_item import OpenItem, item_id, open_item
 from tillway.domain.order import OrderTask, task_id, wake
 from tillway.domain.outcome import Declined, Outcome, Succeeded
 from tillway.domain.payment_intent import PaymentIntent, Terms
@@ -44,6 +45,45 @@ class Settler(msgspec.Struct, frozen=True):
 
     settle: Callable[[Settling], Awaitable[Changes[Record | None]]]
     take_back: Callable[[Load, str, Declined, Moment, Settings], Awaitable[Changes[Record | None]]] | None = None
+
+
+async def contradiction(
+    load: Load, suffix: str, outcome: Outcome, connector: str, at: Moment
+) -> Changes[Record | None] | None:
+    """Open an item where a provider's late word contradicts a settled outcome; None where it does not.
+
+    `suffix` is that of the attempt, whose charge, refund or payout has the same. A decline of a refund or payout that
+    had succeeded is no contradiction: providers return such money, and it is booked.
+    """
+    if not isinstance(outcome, Succeeded | Declined):
+        return None
+    theirs = "succeeded" if isinstance(outcome, Succeeded) else "declined"
+    subject = (
+        await load.maybe(Charge, f"ch_{suffix}")
+        or await load.maybe(Refund, f"re_{suffix}")
+        or await load.maybe(Payout, f"po_{suffix}")
+    )
+    if subject is None:
+        return None
+    failed = subject.status in ("failed", "canceled")
+    returns = isinstance(subject, Refund | Payout)
+    if not (failed and theirs == "succeeded") and not (not failed and theirs == "declined" and not returns):
+        return None
+    if await load.maybe(OpenItem, item_id(suffix, theirs)) is not None:
+        return NO_CHANGES
+    item = OpenItem(
+        id=item_id(suffix, theirs),
+        created=at.created,
+        kind="contradiction",
+        connector=connector,
+        reference=f"{load.scope_key}{suffix}",
+        ours=subject.status,
+        theirs=theirs,
+        subject=subject.id,
+        amount_minor=subject.amount_minor,
+        currency=subject.currency,
+    )
+    return open_item(item)
 
 
 async def _settle_payment(given: Settling) -> Changes[Record | None]:

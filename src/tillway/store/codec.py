@@ -26,6 +26,7 @@ from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Balances, Entry
 from tillway.domain.mail import EmailTask
 from tillway.domain.mandate import Mandate
+from tillway.domain.open_item import OpenItem
 from tillway.domain.operator import Operator, OperatorKey, RefundTally
 from tillway.domain.order import Order, OrderTask
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent
@@ -235,6 +236,7 @@ _ROWS: Final = (
     RecordType(kind=Mandate, prefixes=("mandate",), object="mandate"),
     RecordType(kind=NoticeTask, prefixes=("ntc",), queue="notices"),
     RecordType(kind=OAuthClient, prefixes=("oac",)),
+    RecordType(kind=OpenItem, prefixes=("oi",), object="open_item", noun="open item"),
     RecordType(kind=Operator, prefixes=("opr",)),
     RecordType(kind=OperatorKey, prefixes=("opk",)),
     RecordType(kind=Order, prefixes=("ord",), object="order"),

@@ -1,0 +1,65 @@
+"""`/ops/v1/open_items`: accounts of the same money that do not agree, and their clearing by an operator."""
+
+from typing import Any
+
+from tillway.domain import open_item
+from tillway.domain.open_item import OpenItem
+from tillway.domain.operator import REASON_MAX, check_reason
+from tillway.domain.record import Changes, Moment
+from tillway.engine.core import Load
+from tillway.http.lists import list_page
+from tillway.http.params import Created, Enum, Params, Text, list_params
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape
+
+LIST = list_params(created=Created(), status=Enum("open", "closed"))
+CLOSE = Params(reason=Text(maximum=REASON_MAX))
+
+
+@route("GET", "/ops/v1/open_items", LIST, returns="list")
+async def list_open_items(call: Call) -> Answer:
+    """List open items, newest first. `status` selects those that are open or closed."""
+    status = call.params.get("status")
+    keep = (lambda item: item.status == status) if status is not None else None
+    return await list_page(call, "oi", keep=keep, noun="open item")
+
+
+@route("GET", "/ops/v1/open_items/{id}", returns="open_item")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve an open item."""
+    return await call.platform.engine.load(call.caller.scope_key).get(OpenItem, call.id)
+
+
+@route("POST", "/ops/v1/open_items/{id}/close", CLOSE, returns="open_item", access="operator")
+async def close(call: Call) -> Answer:
+    """Close an open item after it has been cleared up. Only an operator may, and says how."""
+    reason = check_reason(call.params.get("reason"))
+    caller = call.caller
+    caller.reason = reason
+
+    async def work(load: Load, at: Moment) -> Changes[OpenItem]:
+        return open_item.close(await load.get(OpenItem, call.id), by=caller.actor, reason=reason, at=at)
+
+    return await call.platform.engine.run(caller, work)
+
+
+@shape(OpenItem)
+def open_item_shape(item: OpenItem, view: View) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "object": "open_item",
+        "amount": item.amount_minor,
+        "closed_at": item.closed_at,
+        "closed_by": item.closed_by,
+        "connector": item.connector,
+        "created": item.created,
+        "currency": item.currency,
+        "kind": item.kind,
+        "livemode": view.livemode,
+        "ours": item.ours,
+        "reference": item.reference,
+        "resolution": item.resolution,
+        "status": item.status,
+        "subject": item.subject,
+        "theirs": item.theirs,
+    }

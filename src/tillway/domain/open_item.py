@@ -1,0 +1,54 @@
+"""Open items: two accounts of the same money that do not agree, for an operator to clear up.
+
+A provider's word that contradicts a settled outcome, or an operation at a provider that nothing here explains, is never
+dropped and never guessed: it becomes an open item with both sides, an event and an alarm.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from tillway.domain.record import Changes, EventDraft, Moment, Record
+from tillway.domain.refusal import Refused
+
+Kind = Literal["contradiction", "unexplained"]
+
+
+class OpenItem(Record, frozen=True, kw_only=True):
+    """`ours` and `theirs` are the two sides in words, `reference` the reference at the provider `connector`.
+
+    `subject` is the id of the payment, refund or payout concerned, None where nothing here explains the operation.
+    Amounts are minor units. An operator closes the item with a `resolution`.
+    """
+
+    kind: Kind
+    connector: str
+    reference: str
+    ours: str
+    theirs: str
+    subject: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    status: Literal["open", "closed"] = "open"
+    closed_at: int | None = None
+    closed_by: str | None = None
+    resolution: str | None = None
+
+
+def item_id(suffix: str, theirs: str) -> str:
+    """One item for each reference and word of the provider, however often the provider repeats it."""
+    return f"oi_{suffix}.{theirs}"
+
+
+def open_item(item: OpenItem) -> Changes[OpenItem]:
+    return Changes(result=item, records=(item,), events=(EventDraft(type="open_item.created", record=item),))
+
+
+def close(item: OpenItem, *, by: str, reason: str, at: Moment) -> Changes[OpenItem]:
+    """Refused `open_item_closed` where it is closed already."""
+    if item.status == "closed":
+        raise Refused("open_item_closed", f"The open item {item.id} was closed already.")
+    closed = msgspec.structs.replace(item, status="closed", closed_at=at.now, closed_by=by, resolution=reason)
+    return Changes(
+        result=closed, records=(closed,), events=(EventDraft(type="open_item.closed", record=closed, previous=item),)
+    )
