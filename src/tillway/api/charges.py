@@ -105,7 +105,6 @@ async def create(call: Call) -> Answer:
         params,
         call.caller.source_api,
         capture_method="manual" if params.get("capture") is False else "automatic",
-        off_session=True,
     )
     command = CreateCharge(payment=payment, source=params.get("source") or params.get("card"))
     return await charges.create(call.platform, call.caller, command)

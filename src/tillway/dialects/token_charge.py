@@ -193,7 +193,6 @@ async def create_charge(call: Call) -> Answer:
         currency=given["currency"],
         description=given.get("description"),
         metadata={"reference": given["reference"]} if given.get("reference") is not None else {},
-        off_session=True,
         source_api=call.caller.source_api,
     )
     command = CreateCharge(payment=payment, source=given["token"])

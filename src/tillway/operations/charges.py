@@ -29,7 +29,7 @@ async def create(platform: Platform, caller: Caller, command: CreateCharge) -> D
     async def work(load: Load, at: Moment) -> Changes[Record | None]:
         method, made = await _source(platform, load, command, at)
         customer = method.customer or command.payment.customer
-        payment = msgspec.structs.replace(command.payment, customer=customer, confirm=_CONFIRM)
+        payment = msgspec.structs.replace(command.payment, customer=customer, confirm=_CONFIRM, off_session=True)
         means = await gather(load, method, made, _CONFIRM, customer=customer)
         changes = payment_intent.create(payment, means, at, secret=secret, prefix="dpi", terms=terms, idem=caller.idem)
         return payment_intent.as_charge(changes, None)
