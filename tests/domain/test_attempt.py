@@ -2,9 +2,10 @@
 
 import pytest
 
-from tillway.domain.attempt import SENDS_MAX, AskLater, Attempt, GiveUp, Retry, next_step
+from tillway.domain.attempt import SENDS_MAX, AskLater, Attempt, GiveUp, Retry, check_settled_by_hand, next_step
 from tillway.domain.outcome import NotSent, Pending, Unknown
 from tillway.domain.record import Moment
+from tillway.domain.refusal import Refused
 
 NOW_MS = 1_800_000_000_000
 DAY = 24 * 60 * 60
@@ -72,3 +73,24 @@ def test_an_unknown_outcome_never_becomes_a_failure() -> None:
         assert isinstance(step, AskLater)
         current = step.attempt
     assert current.state == "unknown" and current.asked == 1000
+
+
+BY_HAND = [
+    (attempt("scheduled"), False),
+    (attempt("new"), False),
+    (attempt("unknown"), True),
+    (attempt("pending"), True),
+    (attempt("pending", patience_seconds=DAY), False),
+    (attempt("pending", patience_seconds=DAY, age_seconds=DAY), True),
+]
+
+
+@pytest.mark.parametrize(("before", "expected"), BY_HAND)
+def test_only_an_attempt_in_doubt_is_settled_by_hand(before: Attempt, expected: bool) -> None:
+    try:
+        check_settled_by_hand(before, NOW_MS // 1000)
+        settled = True
+    except Refused as refused:
+        assert refused.code == "doubt_unexpected_state"
+        settled = False
+    assert settled is expected

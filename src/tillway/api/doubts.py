@@ -3,10 +3,9 @@
 import asyncio
 from typing import Any
 
-from tillway.domain.attempt import Attempt
+from tillway.domain.attempt import Attempt, check_settled_by_hand
 from tillway.domain.operator import REASON_MAX, check_reason
 from tillway.domain.outcome import Declined, Outcome, Succeeded
-from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.http.lists import SCAN_MAX, SCAN_PAGE
 from tillway.http.params import LIMIT_DEFAULT, Enum, Id, Limit, Params, Text
@@ -51,12 +50,7 @@ async def resolve(call: Call) -> Answer:
     reason = check_reason(params.get("reason"))
     attempt = await call.platform.engine.load(asked.scope_key).get(Attempt, call.id)
     now = call.platform.engine.clock.now_ms() // 1000
-    if not attempt.in_doubt(now):
-        raise Refused(
-            "doubt_unexpected_state",
-            f"The outcome of {attempt.id} is not in doubt: the attempt is {attempt.state}. Only attempts that GET "
-            "/ops/v1/doubts lists can be resolved.",
-        )
+    check_settled_by_hand(attempt, now)
     reference = params.get("provider_reference")
     outcome: Outcome = (
         Succeeded(bank_id=reference)

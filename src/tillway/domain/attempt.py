@@ -11,6 +11,7 @@ import msgspec
 
 from tillway.domain.outcome import Declined, NotSent, Pending, Unknown
 from tillway.domain.record import Moment, Record
+from tillway.domain.refusal import Refused
 
 SENDS_MAX = 6
 """How often an attempt that surely was not performed is sent again before it is given up."""
@@ -71,6 +72,16 @@ class Attempt(Record, frozen=True, kw_only=True):
         if self.state == "unknown" and self.asked >= DOUBTFUL_AFTER_ASKS:
             return True
         return self.patience_seconds > 0 and self.overdue(now) and self.in_doubt(now)
+
+
+def check_settled_by_hand(attempt: Attempt, now: int) -> None:
+    """Raise `Refused` unless the attempt is in doubt at `now` (epoch seconds): an operator can settle no other."""
+    if not attempt.in_doubt(now):
+        raise Refused(
+            "doubt_unexpected_state",
+            f"The outcome of {attempt.id} is not in doubt: the attempt is {attempt.state}. Only attempts that GET "
+            "/ops/v1/doubts lists can be resolved.",
+        )
 
 
 class Retry(msgspec.Struct, frozen=True):

@@ -2,10 +2,14 @@
 
 from typing import Any, Literal
 
+from msgspec import UNSET
+
 from tillway.domain.bank_account import BankAccountFacts
 from tillway.domain.commands import UpdateCharge
-from tillway.domain.payment_method import CardFacts
+from tillway.domain.customer import Customer, must_exist
+from tillway.domain.payment_method import CardFacts, PaymentMethod
 from tillway.domain.record import Changes, EventDraft, Record, changed
+from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
 
 
@@ -70,8 +74,47 @@ class Charge(Record, frozen=True, kw_only=True):
         return self.status == "succeeded" and self.refunded_minor + self.released_minor >= self.amount_minor
 
 
+def default_source(customer: Customer) -> str:
+    """The card that pays where a direct charge names the customer alone. Refused where they have none."""
+    must_exist(customer, "customer")
+    if customer.default_source is None:
+        raise Refused("missing", "Cannot charge a customer that has no active card", param="card")
+    return customer.default_source
+
+
+def check_source(method: PaymentMethod, customer: str | None) -> None:
+    """Raise `Refused` where `method`, the source of a direct charge, belongs to a customer other than the charge's."""
+    if method.customer is not None and method.customer != customer:
+        raise Refused(
+            "missing",
+            f"Customer {customer} does not have a linked source with ID {method.id}."
+            if customer
+            else f"Source {method.id} belongs to a customer. Send the `customer` as well.",
+            param="source",
+        )
+
+
+def check_capture(charge: Charge, amount_minor: int | None) -> None:
+    """Raise `Refused` where the charge cannot be captured, or not with `amount_minor` (None: all of it)."""
+    if charge.captured:
+        raise Refused("charge_already_captured", f"Charge {charge.id} has already been captured.")
+    if charge.refunded:
+        raise Refused("charge_already_refunded", f"Charge {charge.id} has been released and cannot be captured.")
+    if amount_minor is not None and amount_minor > charge.amount_minor:
+        raise Refused("capture_amount_too_large", param="amount")
+
+
 def update(charge: Charge, command: UpdateCharge) -> Changes[Charge]:
-    """Change the charge's words. A fraud report that is given as None is removed."""
+    """Change the charge's words, or give it a customer; one that it has stays, and another is refused.
+
+    A fraud report that is given as None is removed.
+    """
+    if command.customer is not UNSET and charge.customer not in (None, command.customer):
+        raise Refused(
+            "parameter_invalid_string",
+            f"Charge {charge.id} already has a customer, which cannot be changed.",
+            param="customer",
+        )
     given = command.given()
     if "fraud_details" in given:
         reports = {**charge.fraud_details, **given["fraud_details"]}

@@ -35,6 +35,18 @@ def check_amount(amount_minor: int, currency: str) -> int:
     return amount_minor
 
 
+def check_taken(name: str, customer: Customer, email: str) -> None:
+    """Raise `Refused` where the merchant's id `name` is that of a customer with another e-mail address: money goes to
+    that address, so a mere repeat of the call must not move it."""
+    if customer.email is not None and customer.email.lower() != email.lower():
+        raise Refused(
+            "customer_id_taken",
+            f"There is a customer {name} with another e-mail address. Change it at /v1/customers/{customer.id}, or "
+            "use another customer_id.",
+            param="customer_id",
+        )
+
+
 def recipient_of(customer: Customer, email: str) -> Recipient:
     """Who gets the money: the customer, at the address that is known of them. Refused where `email` is another.
 

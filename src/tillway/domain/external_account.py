@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from tillway.domain.bank_account import iban_valid, routing_valid
-from tillway.domain.commands import UpdateExternalAccount
+from tillway.domain.commands import PayoutMethod, UpdateExternalAccount
 from tillway.domain.payment_method import CardFacts
 from tillway.domain.payout import RecipientType
 from tillway.domain.record import Changes, EventDraft, Moment, Reading, Record, changed
@@ -49,6 +49,38 @@ class DeletedAccount(Reading, frozen=True, kw_only=True):
 
 def default_of(accounts: Sequence[ExternalAccount], currency: str) -> ExternalAccount | None:
     return next((one for one in accounts if one.currency == currency and one.default_for_currency), None)
+
+
+def choose(
+    named: ExternalAccount | None, saved: Sequence[ExternalAccount], currency: str, method: PayoutMethod
+) -> ExternalAccount:
+    """The account that a payout in `currency` goes to: the one that the caller `named`, else the default of those
+    that are `saved`.
+
+    Refused, in this order: `parameter_invalid_string` for an account in another currency, `payouts_not_allowed` where
+    there is no default, `instant_payouts_unsupported` for an instant payout to anything but a card.
+    """
+    if named is not None and named.currency != currency:
+        raise Refused(
+            "parameter_invalid_string",
+            f"The external account {named.id} takes {named.currency}, and this payout is in {currency}.",
+            param="destination",
+        )
+    account = named or default_of(saved, currency)
+    if account is None:
+        raise Refused(
+            "payouts_not_allowed",
+            f"You have no external account in {currency} that this payout could go to. Add one with POST "
+            f"/v1/accounts/{{your account}}/external_accounts.",
+            param="currency",
+        )
+    if method == "instant" and account.type != "card":
+        raise Refused(
+            "instant_payouts_unsupported",
+            f"The external account {account.id} does not take instant payouts; a card does. Use method=standard.",
+            param="method",
+        )
+    return account
 
 
 def create(

@@ -1147,6 +1147,16 @@ def _unexpected(payment: PaymentIntent, message: str) -> Refused:
     return Refused("payment_intent_unexpected_state", message, payment_intent=payment)
 
 
+def check_confirmed_by_customer(payment: PaymentIntent) -> None:
+    """Raise `Refused` where only the merchant confirms the payment, not the customer with a publishable key."""
+    if payment.confirmation_method == "manual":
+        raise Refused(
+            "payment_intent_unexpected_state",
+            f"This PaymentIntent {payment.id} cannot be confirmed using your publishable key because its "
+            "`confirmation_method` is set to `manual`. Use your secret key.",
+        )
+
+
 def _explain_status(payment: PaymentIntent) -> str:
     if payment.status == "succeeded":
         return (

@@ -11,7 +11,7 @@
 it needs no balance and shows in none.
 """
 
-from typing import Literal, assert_never
+from typing import Literal, NoReturn, assert_never
 
 import msgspec
 
@@ -290,6 +290,17 @@ def cancel(payout: Payout, attempt: Attempt | None, at: Moment) -> Changes[Payou
         records=(after, returned),
         deletes=(attempt.id, *_sealed_ids(payout)),
         events=_update_events(payout, after, "payout.canceled"),
+    )
+
+
+def reverse(payout: Payout) -> NoReturn:
+    """Raise `Refused`: a provider sends money and cannot fetch it back."""
+    if payout.status == "pending":
+        raise Refused("payout_unexpected_state", f"Payout {payout.id} is pending. Cancel it instead of reversing it.")
+    raise Refused(
+        "connector_unsupported",
+        f"Payout {payout.id} cannot be reversed: no connector can fetch back what it has sent. Ask the recipient to "
+        "return it; the payout then becomes failed, and the money available again.",
     )
 
 

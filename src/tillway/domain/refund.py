@@ -12,6 +12,7 @@ from tillway.domain.customer import Customer
 from tillway.domain.ledger import balance_entry, transfer_entry
 from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
+from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Changes, EventDraft, Moment, Record, changed, merged_metadata
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
@@ -111,6 +112,18 @@ def create(
             EventDraft(type="charge.refunded", record=after, previous=charge),
         ),
     )
+
+
+def charge_of(payment: PaymentIntent, named: str | None) -> str:
+    """The id of the charge that a refund of `payment` is about. Refused where the payment has none, and where the
+    caller also `named` a charge and it is another."""
+    if payment.latest_charge is None or named not in (None, payment.latest_charge):
+        raise Refused(
+            "charge_not_refundable",
+            f"This PaymentIntent ({payment.id}) does not have a successful charge to refund.",
+            param="payment_intent",
+        )
+    return payment.latest_charge
 
 
 def _refundable(charge: Charge, amount_minor: int | None) -> int:

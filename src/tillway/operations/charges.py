@@ -8,7 +8,7 @@ from msgspec import UNSET
 from tillway.domain import charge, payment_intent
 from tillway.domain.charge import Charge
 from tillway.domain.commands import Capture, CaptureCharge, Confirm, CreateCharge, UpdateCharge
-from tillway.domain.customer import Customer
+from tillway.domain.customer import Customer, must_exist
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, Token
 from tillway.domain.record import Changes, Moment, Record
@@ -47,11 +47,8 @@ async def _source(
     source, owner = command.source, command.payment.customer
     if owner is not None:
         customer = await load.get(Customer, owner, "customer")
-        if customer.deleted:
-            raise Refused("resource_missing", f"No such customer: '{owner}'", param="customer")
-        source = source or customer.default_source
-        if source is None:
-            raise Refused("missing", "Cannot charge a customer that has no active card", param="card")
+        must_exist(customer, "customer")
+        source = source or charge.default_source(customer)
     if source is None:
         raise Refused("parameter_missing", "Must provide source or customer.", param="source")
     if isinstance(source, dict):
@@ -66,14 +63,7 @@ async def _source(
     if source.startswith("tok_") and platform.cards.of_alias(load.scope_key, source, at) is None:
         return await redeemed(load, await load.get(Token, source, "source", "token"), at)
     method, made = await existing_method(platform, load, source, at, param="source")
-    if method.customer is not None and method.customer != owner:
-        raise Refused(
-            "missing",
-            f"Customer {owner} does not have a linked source with ID {source}."
-            if owner
-            else f"Source {source} belongs to a customer. Send the `customer` as well.",
-            param="source",
-        )
+    charge.check_source(method, owner)
     return method, made
 
 
@@ -86,15 +76,10 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdateCha
 
     async def work(load: Load, at: Moment) -> Changes[Charge]:
         found = await load.get(Charge, id)
+        changes = charge.update(found, command)
         if command.customer is not UNSET:
-            if found.customer not in (None, command.customer):
-                raise Refused(
-                    "parameter_invalid_string",
-                    f"Charge {id} already has a customer, which cannot be changed.",
-                    param="customer",
-                )
             await existing(load, command.customer, "customer")
-        return charge.update(found, command)
+        return changes
 
     return await platform.engine.run(caller, work)
 
@@ -104,12 +89,7 @@ async def capture(platform: Platform, caller: Caller, id: str, command: CaptureC
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         found = await load.get(Charge, id)
-        if found.captured:
-            raise Refused("charge_already_captured", f"Charge {id} has already been captured.")
-        if found.refunded:
-            raise Refused("charge_already_refunded", f"Charge {id} has been released and cannot be captured.")
-        if command.amount_minor is not None and command.amount_minor > found.amount_minor:
-            raise Refused("capture_amount_too_large", param="amount")
+        charge.check_capture(found, command.amount_minor)
         payment = await load.get(PaymentIntent, found.payment)
         renamed = charge.update(found, command.update)
         taking = Capture(amount_minor=command.amount_minor)

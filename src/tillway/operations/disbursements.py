@@ -5,7 +5,7 @@ from tillway.domain import payout
 from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.commands import CreatePayout, CustomerFields
 from tillway.domain.customer import Customer
-from tillway.domain.disbursement import NamedCustomer, payment_id, recipient_of
+from tillway.domain.disbursement import NamedCustomer, check_taken, payment_id, recipient_of
 from tillway.domain.payout import Payout
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
@@ -30,17 +30,11 @@ async def create_customer(platform: Platform, caller: Caller, name: str, email: 
     async def work(load: Load, at: Moment) -> Changes[NamedCustomer]:
         changes = await customers.find_or_create(load, caller, name, at, email)
         customer = changes.result
+        check_taken(name, customer, email)
         if customer.email is None:
             # A customer made through another contract, with an order for instance, gets the address here.
             changes = domain.update(customer, CustomerFields(email=email))
             customer = changes.result
-        elif customer.email.lower() != email.lower():
-            raise Refused(
-                "customer_id_taken",
-                f"There is a customer {name} with another e-mail address. Change it at /v1/customers/{customer.id}, or "
-                "use another customer_id.",
-                param="customer_id",
-            )
         return changes.then(Changes(result=NamedCustomer.of(name, customer)))
 
     return await platform.engine.run(caller, work)

@@ -11,7 +11,7 @@ from tillway.domain.account import Scope
 from tillway.domain.bank_account import TEST_HOLDER
 from tillway.domain.charge import Charge
 from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment
-from tillway.domain.customer import Customer
+from tillway.domain.customer import Customer, must_exist
 from tillway.domain.mandate import Mandate
 from tillway.domain.method_types import METHOD_TYPES, MethodType
 from tillway.domain.payment_intent import Means, PaymentIntent
@@ -50,12 +50,8 @@ async def confirm(platform: Platform, caller: Caller, id: str, command: Confirm)
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
         client_secrets.check(caller, payment.client_secret, command.client_secret)
-        if caller.publishable and payment.confirmation_method == "manual":
-            raise Refused(
-                "payment_intent_unexpected_state",
-                f"This PaymentIntent {id} cannot be confirmed using your publishable key because its "
-                "`confirmation_method` is set to `manual`. Use your secret key.",
-            )
+        if caller.publishable:
+            payment_intent.check_confirmed_by_customer(payment)
         method, made = await _given_method(platform, load, command.update, at)
         if method is None:
             method = await load.maybe(PaymentMethod, payment.method)
@@ -358,6 +354,4 @@ MAKERS: dict[Literal["card", "bank"] | None, MethodMaker] = {
 async def _check_customer(load: Load, id: str | None) -> None:
     if id is None:
         return
-    customer = await load.get(Customer, id, "customer")
-    if customer.deleted:
-        raise Refused("resource_missing", f"No such customer: '{id}'", param="customer")
+    must_exist(await load.get(Customer, id, "customer"), "customer")

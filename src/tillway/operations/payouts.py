@@ -1,11 +1,13 @@
 """Payouts: who gets the money, whether there is enough of it, and off it goes, in the background."""
 
+from typing import NoReturn
+
 import msgspec
 
 from tillway.domain import payout
 from tillway.domain.attempt import Attempt
 from tillway.domain.commands import CreatePayout, UpdatePayout
-from tillway.domain.external_account import ExternalAccount, default_of
+from tillway.domain.external_account import ExternalAccount, choose
 from tillway.domain.payout import Payout, PayoutGuard, Recipient
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
@@ -84,16 +86,9 @@ async def cancel(platform: Platform, caller: Caller, id: str) -> Done[Payout]:
     return await platform.engine.run(caller, work)
 
 
-async def reverse(platform: Platform, caller: Caller, id: str) -> Done[Payout]:
-    """Refused: a provider sends money, and cannot fetch it back."""
-    found = await platform.engine.load(caller.scope_key).get(Payout, id)
-    if found.status == "pending":
-        raise Refused("payout_unexpected_state", f"Payout {id} is pending. Cancel it instead of reversing it.")
-    raise Refused(
-        "connector_unsupported",
-        f"Payout {id} cannot be reversed: no connector can fetch back what it has sent. Ask the recipient to return "
-        "it; the payout then becomes failed, and the money available again.",
-    )
+async def reverse(platform: Platform, caller: Caller, id: str) -> NoReturn:
+    """Refuse to fetch a payout back."""
+    payout.reverse(await platform.engine.load(caller.scope_key).get(Payout, id))
 
 
 async def _recipient_of_saved_account(
@@ -101,31 +96,12 @@ async def _recipient_of_saved_account(
 ) -> tuple[Recipient, ExternalAccount, tuple[Record, ...]]:
     """The recipient behind a saved account, and this payout's own sealed copy of the number: so it stays sendable when
     the account is deleted, and no number stays behind when it has settled."""
-    currency = command.currency
-    account: ExternalAccount | None
+    named, saved = None, []
     if command.destination is not None:
-        account = await load.get(ExternalAccount, command.destination, "destination", "external account")
-        if account.currency != currency:
-            raise Refused(
-                "parameter_invalid_string",
-                f"The external account {account.id} takes {account.currency}, and this payout is in {currency}.",
-                param="destination",
-            )
+        named = await load.get(ExternalAccount, command.destination, "destination", "external account")
     else:
-        account = default_of(await accounts_of(load), currency)
-        if account is None:
-            raise Refused(
-                "payouts_not_allowed",
-                f"You have no external account in {currency} that this payout could go to. Add one with POST "
-                f"/v1/accounts/{{your account}}/external_accounts.",
-                param="currency",
-            )
-    if command.method == "instant" and account.type != "card":
-        raise Refused(
-            "instant_payouts_unsupported",
-            f"The external account {account.id} does not take instant payouts; a card does. Use method=standard.",
-            param="method",
-        )
+        saved = await accounts_of(load)
+    account = choose(named, saved, command.currency, command.method)
     if account.type == "email":
         return Recipient(type="email", email=account.email, name=account.holder_name), account, ()
     contents = await unseal(platform.cards, load.scope_key, account.vault)

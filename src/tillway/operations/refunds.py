@@ -50,13 +50,7 @@ async def _charge(load: Load, command: CreateRefund) -> Charge:
     id = command.charge
     if command.payment is not None:
         payment = await load.get(PaymentIntent, command.payment, "payment_intent")
-        if payment.latest_charge is None or (id is not None and id != payment.latest_charge):
-            raise Refused(
-                "charge_not_refundable",
-                f"This PaymentIntent ({payment.id}) does not have a successful charge to refund.",
-                param="payment_intent",
-            )
-        id = payment.latest_charge
+        id = refund.charge_of(payment, id)
     return await load.get(Charge, id or "", "charge")
 
 
