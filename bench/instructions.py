@@ -1,6 +1,6 @@
 """Count the processor instructions of a payment, which other programs on the machine do not disturb.
 
-    python -m bench.instructions             count, and compare with the last figures in bench/instructions.json
+    python -m bench.instructions             count, and show beside the figures in bench/instructions.json
     python -m bench.instructions --record    append the figures to that file
 
 It needs valgrind (the Debian package `valgrind`) on Linux on x86-64. The count is repeatable to 0.1 %: it takes the
@@ -165,21 +165,27 @@ def _total(part: Path) -> int:
     return int(found[1])
 
 
-def table(now: Figures, before: Record | None) -> str:
-    lines = ["| a payment | now | last recorded | change |", "|---|--:|--:|--:|"]
-    for name in Figures.__struct_fields__:
-        value: Any = getattr(now, name)
-        if before is None:
-            lines.append(f"| {name.replace('_', ' ')} | {value:,} | - | - |")
-        else:
-            last: Any = getattr(before.figures, name)
-            lines.append(f"| {name.replace('_', ' ')} | {value:,} | {last:,} | {(value - last) / last:+.1%} |")
-    where = f"recorded on {before.day} at {before.commit}" if before is not None else "nothing recorded"
-    return "\n".join((*lines, "", f"{interpreter()}: {where}."))
+def table(now: Figures) -> str:
+    """Everything recorded for this kind of interpreter, and now, with the changes since the first."""
+    kind = interpreter()
+    rows = [(record.commit, record.figures) for record in recorded() if record.interpreter == kind]
+    rows.append(("now", now))
+    names = Figures.__struct_fields__
+    lines = [f"| a payment at | {' | '.join(names).replace('_', ' ')} |", "|---|" + "--:|" * len(names)]
+    for commit, figures in rows:
+        cells = []
+        for name in names:
+            value: Any = getattr(figures, name)
+            first: Any = getattr(rows[0][1], name)
+            cells.append(f"{value:,}" + (f" ({value / first - 1:+.1%})" if value != first else ""))
+        lines.append(f"| {commit} | {' | '.join(cells)} |")
+    return "\n".join((*lines, "", kind))
 
 
 def _commit() -> str:
-    done = subprocess.run(("git", "describe", "--always", "--dirty"), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ("git", "describe", "--always", "--dirty", "--exclude=*"), cwd=ROOT, capture_output=True, text=True
+    )
     return done.stdout.strip() or "unknown"
 
 
@@ -191,7 +197,7 @@ def main() -> None:
         now = figures()
     except CannotCount as reason:
         sys.exit(str(reason))
-    print(table(now, last_recorded(interpreter())))
+    print(table(now))
     if given.record:
         day = time.strftime("%Y-%m-%d", time.gmtime())
         records = [*recorded(), Record(interpreter=interpreter(), commit=_commit(), day=day, figures=now)]
