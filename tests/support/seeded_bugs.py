@@ -42,8 +42,8 @@ OF_MONEY = (
 )
 
 OF_PROMISES = (
-    Bug("acknowledges_a_lost_commit", 12, "what was said is so", "postgresql"),
-    Bug("answers_before_it_commits", 20, "what was said is so"),
+    Bug("acknowledges_a_lost_commit", 12, "answers stay true", "postgresql"),
+    Bug("answers_before_it_commits", 20, "answers stay true"),
     Bug("forgets_the_key", 15, "one key, one payment"),
     Bug("loses_the_task", 15, "nothing is left under way"),
     Bug("settles_twice", 20, "events are told once", short=True),

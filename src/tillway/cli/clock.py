@@ -1,4 +1,4 @@
-"""`tillway clock`: the store's mark of time, and accepting a clock that was corrected."""
+"""`tillway clock`: show the store's mark of time, and accept a corrected clock."""
 
 import time
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ TRIES_MAX = 20
 def show_clock(
     context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
 ) -> None:
-    """Show the host's clock beside the store's mark, below which no new id lies."""
+    """Show the host's clock beside the store's mark; every new id lies above the mark."""
     from tillway.engine.time_mark import read_mark
 
     async def read(store: "Store") -> "Document":
@@ -36,7 +36,7 @@ def show_clock(
 def accept(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Accept the host's clock as right, although the store's mark lies in the future or the clock has jumped.
 
-    Ids go on from the mark; due times follow the clock. Running servers notice within seconds.
+    New ids continue from the mark; due times follow the clock. Running servers notice within seconds.
     """
     from tillway.domain.account import SYSTEM
     from tillway.engine.audit.entries import entry_write

@@ -1,4 +1,4 @@
-"""`tillway operators`: people who may decide for merchants. A key is shown when it is made, and never again."""
+"""`tillway operators`: people who may decide for merchants. A key is shown once, when it is made."""
 
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -43,7 +43,7 @@ def add(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add an operator and print a test key and a live key, this once."""
+    """Add an operator. Its test key and live key are shown once."""
     from tillway.domain.operator import ROLES, Operator
     from tillway.operations.operators import new_operator, new_operator_keys
     from tillway.store.port import ABSENT
@@ -105,7 +105,8 @@ def list_operators(
 def reset(
     context: typer.Context, name: Name, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
 ) -> None:
-    """Revoke an operator's keys and print new ones, this once. A running server notices within two seconds."""
+    """Revoke an operator's keys and make new ones, which are shown once. A running server notices within two
+    seconds."""
     from tillway.operations.operators import new_operator_keys
     from tillway.store.port import ABSENT
 
@@ -134,7 +135,8 @@ def reset(
 def disable(
     context: typer.Context, name: Name, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
 ) -> None:
-    """Disable an operator. A running server refuses their keys within two seconds. The last admin stays."""
+    """Disable an operator. A running server refuses the operator's keys within two seconds. The last admin cannot be
+    disabled."""
 
     async def work(store: "Store") -> "Operator":
         import msgspec

@@ -1,7 +1,7 @@
-"""A complete connector for a provider that does not exist: the tutorial of docs/contributing/connector.md.
+"""A complete connector for a fictional provider: the tutorial of docs/contributing/connector.md.
 
-The provider, Example Pay, takes forms, writes amounts in major units ("42.00"), names each operation by our reference,
-and sends notices that say no more than "fetch event 7". `tillway.testing.example_provider` is its sandbox.
+The provider, Example Pay, takes forms, writes amounts in major units ("42.00"), names each operation by Tillway's
+reference, and sends notices that only say "fetch event 7". `tillway.testing.example_provider` is its sandbox.
 """
 
 import re
@@ -75,7 +75,7 @@ class ExampleConnector:
         answer = yield Request("PUT", _path(operation), _form(operation))
         if answer.status != 409:
             return _outcome(operation, answer)
-        # The reference was used before with other contents: by this very operation, before a crash took its CVC, or by
+        # The reference was used before with other contents: by this operation, before a crash deleted its CVC, or by
         # another one. The provider's record of it decides.
         found = yield _question(operation)
         if found.status == 200 and not _is_answer_to(operation, found):
@@ -97,7 +97,7 @@ class ExampleConnector:
         return self._fetch(named[1].decode())
 
     def _fetch(self, event_id: str) -> Notices:
-        """Anyone can send us a notice, so its content is fetched from the provider."""
+        """Any sender can post a notice, so its content is fetched from the provider."""
         answer = yield Request("GET", f"/events/{event_id}", moves_money=False)
         if answer.status == 404:
             raise NoticeRejected("Example Pay does not know the event")
@@ -158,13 +158,13 @@ def _outcome(operation: Operation, answer: Response) -> Outcome:
             assert answer.body is not None
             return _state(answer.body) or Unknown("the answer has a state that is not documented")
         case 400 | 401 | 403 | 422:
-            # Our own mistake: no money moved, and a person must look. The words of the answer may hold a card number.
+            # A fault of Tillway: no money moved, and a person must look. The text of the answer may hold a card number.
             return Declined("processing_error", None, alert=f"Example Pay answered {answer.status}")
         case 429:
             wait = answer.headers.get("retry-after", "")
             return NotSent("Example Pay answered 429", float(wait) if re.fullmatch("[0-9]{1,4}", wait) else None)
         case _:
-            # 5xx and all that is not documented: it may have happened.
+            # 5xx and every undocumented status: the operation may have happened.
             return Unknown(f"Example Pay answered {answer.status}")
 
 
@@ -185,11 +185,11 @@ _DECLINES = {
     "bad-cvc": ("incorrect_cvc", None, False),
     "try-later": ("card_declined", "try_again_later", True),
 }
-"""Example Pay's reasons: the error code, the decline code, and whether another provider may still say yes."""
+"""Example Pay's reasons: the error code, the decline code, and whether another provider may still accept."""
 
 
 def _state(body: Mapping[str, Any]) -> Outcome | None:
-    """The outcome of a state; None for one that is not documented."""
+    """The outcome of a state; None for an undocumented one."""
     id = body.get("id")
     bank_id = id if isinstance(id, str) else None
     match body.get("state"):
@@ -207,5 +207,6 @@ def _state(body: Mapping[str, Any]) -> Outcome | None:
 
 
 def _minor(amount: Any) -> int | None:
-    """Minor units of a disputed amount, which Example Pay states in them; None, the whole charge, for anything else."""
+    """Minor units of a disputed amount, which Example Pay states in minor units; None, the whole charge, for any other
+    value."""
     return amount if type(amount) is int and amount > 0 else None

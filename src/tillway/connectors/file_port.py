@@ -1,12 +1,12 @@
 """The port of providers that exchange files: batches of operations go out, and files with returns come in.
 
-A file connector (NACHA, pain.001) does no I/O and knows no clock. `build` turns operations that are due into the bytes
-of one file, always the same for the same arguments; `read` turns an inbound file into `Return`s. A file names an
-operation by its `trace`, since most formats have no room for our reference; `match` finds the operations again and
-makes `Notice`s of the returns, which the engine takes like those of any provider. `Folder` is the directory in between.
+A file connector (NACHA, pain.001) does no I/O and knows no clock. `build` turns due operations into the bytes of one
+file, the same bytes for the same arguments; `read` turns an inbound file into `Return`s. A file names an operation by
+its `trace`, since most formats have no room for Tillway's reference; `match` finds the operations again and turns the
+returns into `Notice`s, which the engine handles like those of any provider. `Folder` is the directory in between.
 
-An operation is `Pending` once its file has been written. The row that records the batch, with its entries, is committed
-before the file appears in the folder.
+An operation is `Pending` once its file has been written. The commit of the batch's row, with its entries, comes before
+the file appears in the folder.
 """
 
 import contextlib
@@ -20,27 +20,27 @@ import msgspec
 from tillway.connectors.port import REFERENCE_MAX, Declined, Notice, Operation, OperationKind, Outcome
 
 FILE_BYTES_MAX = 64 << 20
-"""Largest inbound file that is read, in bytes (64 MiB)."""
+"""Largest inbound file, in bytes (64 MiB)."""
 
 FILE_NAME_MAX = 120
 """Longest name of a file, in characters."""
 
 INBOUND_MAX = 1000
-"""Most inbound files that are taken up at once; the others wait for the next time."""
+"""Most inbound files handled at once; the others wait for the next time."""
 
 
 class FileRejected(Exception):
-    """An inbound file that is no file of this provider, or contradicts the files that were sent. Nothing of it counts.
+    """An inbound file that is not a file of this provider, or contradicts the sent files. None of its returns counts.
 
-    The text says why, for the operator; it repeats no account number.
+    The text gives the operator the reason; it repeats no account number.
     """
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """The circumstances of one outbound file.
 
-    `created_at` is epoch seconds, the time that the file states. `number` counts the connector's files from 1 and never
-    repeats, `number_today` those of the same day (UTC); both let a format number its files and entries.
+    `created_at` is the time stated in the file, in epoch seconds. `number` counts the connector's files from 1 and
+    never repeats, `number_today` those of the same day (UTC); a format can number its files and entries by both.
     """
 
     created_at: int
@@ -49,8 +49,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One operation in a file. `trace` is the id by which the provider's files name it: 1 to 35 printable ASCII
-    characters, never used twice by one connector. Amounts are minor units."""
+    """One operation in a file. `trace` is its id in the provider's files: 1 to 35 printable ASCII characters, never
+    used twice by one connector. Amounts are minor units."""
 
     trace: str
     reference: str
@@ -72,8 +72,8 @@ class OutboundFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Return(msgspec.Struct, frozen=True, kw_only=True):
-    """The provider's word on one entry. `id` is the same where the same news comes in another file. `amount_minor` and
-    `currency` are those that the file states, None where it states none."""
+    """The provider's report on one entry. `id` is the same if another file repeats the report. `amount_minor` and
+    `currency` are those in the file, None if it has none."""
 
     id: str
     trace: str
@@ -94,24 +94,24 @@ class FileConnector(Protocol):
     capabilities: FileCapabilities
 
     def refuse(self, operation: Operation) -> Declined | None:
-        """The decline of an operation that this rail cannot carry (another currency, no account number); None for one
-        that it can. Asked before the operation is put into a batch."""
+        """The decline of an operation that this rail cannot carry (another currency, no account number), else None. The
+        caller asks before it puts the operation into a batch."""
 
     def build(self, operations: Sequence[Operation], batch: Batch) -> OutboundFile:
-        """One file with each of `operations`, 1 to `entries_max`, none of which `refuse` declines.
+        """Build one file with each of `operations`, 1 to `entries_max`, none of which `refuse` declines.
 
-        The same arguments give the same bytes. `entries` are in the order of `operations`.
+        The same arguments give the same bytes. `entries` has the order of `operations`.
         """
 
     def read(self, name: str, content: bytes) -> list[Return]:
-        """The returns in an inbound file. Raises `FileRejected` where it cannot be read whole."""
+        """The returns in an inbound file. Raises `FileRejected` if it cannot be read whole."""
 
 
 def match(returns: Iterable[Return], sent: Mapping[str, Entry]) -> list[Notice]:
-    """The notices that returns make, given the entries that were sent, by trace.
+    """Make notices of returns, given the sent entries by trace.
 
-    Raises `FileRejected` where a return names no entry of ours or another amount or currency than was sent: such a file
-    moves nothing.
+    Raises `FileRejected` if a return names an unknown entry, or another amount or currency than was sent: such a file
+    moves no money.
     """
     notices = []
     for returned in returns:
@@ -135,7 +135,7 @@ def match(returns: Iterable[Return], sent: Mapping[str, Entry]) -> list[Notice]:
 
 
 class Folder:
-    """The directory that the provider's files pass through: `outbound`, `inbound`, `processed` and `rejected`."""
+    """The directory of a provider's files: `outbound`, `inbound`, `processed` and `rejected`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -143,9 +143,9 @@ class Folder:
             (directory / name).mkdir(parents=True, exist_ok=True)
 
     def put(self, file: OutboundFile) -> Path:
-        """Write an outbound file whole: it appears under its name by a rename, once its bytes are on the disk.
+        """Write an outbound file whole: a rename gives it its name once its bytes are on the disk.
 
-        A repeat with the same bytes changes nothing. Raises FileExistsError where the name has other bytes.
+        A repeat with the same bytes changes nothing. Raises FileExistsError if the name has other bytes.
         """
         place = self.directory / "outbound" / file.name
         assert place.parent == self.directory / "outbound", f"{file.name!r} is no plain file name"
@@ -153,7 +153,7 @@ class Folder:
             if place.read_bytes() != file.content:
                 raise FileExistsError(f"{place} holds another file")
             return place
-        # A dot in front: readers of the folder pass over it.
+        # Readers of the folder skip names that begin with a dot.
         unfinished = place.with_name(f".{file.name}.part")
         with unfinished.open("wb") as writing:
             writing.write(file.content)
@@ -169,7 +169,7 @@ class Folder:
         return sorted(path for path in files if not path.name.startswith("."))[:INBOUND_MAX]
 
     def read(self, file: Path) -> bytes:
-        """The bytes of an inbound file. Raises `FileRejected` where there are more than FILE_BYTES_MAX."""
+        """The bytes of an inbound file. Raises `FileRejected` if there are more than FILE_BYTES_MAX."""
         with file.open("rb") as reading:
             content = reading.read(FILE_BYTES_MAX + 1)
         if len(content) > FILE_BYTES_MAX:
@@ -197,7 +197,8 @@ class Folder:
 
 
 def _flush(directory: Path) -> None:
-    """Make a rename durable. Some file systems cannot flush a directory; there the rename is as durable as it gets."""
+    """Make a rename durable. Some file systems cannot flush a directory; there it is as durable as the system
+    allows."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

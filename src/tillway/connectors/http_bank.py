@@ -1,7 +1,7 @@
 """Connector `http_bank`: the plainest bank, over the wire contract of docs/http-bank.md.
 
-Whoever has a bank without a public API puts a program behind that contract. What the bank answers becomes an outcome by
-one table (`_heard`); what the network does is the core's business (`transport.py`).
+For a bank without a public API, the operator writes a program that serves this contract. One table (`_heard`) turns the
+bank's answers into outcomes; the core handles network failures (`transport.py`).
 """
 
 import hashlib
@@ -44,14 +44,14 @@ SETTINGS = (
         name="notice_secret",
         read=text(200),
         secret=True,
-        description="what signs its notices; without it none is taken",
+        description="secret that signs its notices; without it all are refused",
     ),
     Setting(name="api_key", read=text(500), secret=True, description="sent as `Authorization: Bearer`"),
     Setting(
         name="ask_after_seconds",
         read=seconds(0.05, 3600),
         default=5.0,
-        description="how long to wait before asking what became of an operation, first time",
+        description="seconds from an unknown or pending outcome to the first question",
     ),
     Setting(
         name="timeout_seconds",
@@ -81,7 +81,7 @@ PATHS = {
     "refund": "/v1/refunds",
     "payout": "/v1/payouts",
 }
-"""The call of each operation. `increment` is no part of the contract: the simulated bank has it on top."""
+"""The call of each operation. `increment` is not in the contract: the simulated bank adds it."""
 
 OPERATIONS = {path: operation for operation, path in PATHS.items()}
 
@@ -151,25 +151,25 @@ class HttpBank:
 
 
 def signature(secret: str, body: bytes) -> str:
-    """What stands in `X-Bank-Signature`: hex(HMAC-SHA256(secret, body))."""
+    """The value of `X-Bank-Signature`: hex(HMAC-SHA256(secret, body))."""
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-# The conversation. The simulator speaks it too, without a socket.
+# The conversation. The simulator uses it too, without a socket.
 
 
 def perform(operation: Operation, *, details: bool = False) -> Conversation:
-    """Send `operation`; one more question where the bank says that it knows the reference with other contents.
+    """Send `operation`; ask once if the bank knows the reference with other contents.
 
-    `details`: authorizations carry the optional member of that name.
+    `details`: authorizations have the optional member of that name.
     """
     reference = operation.reference
     assert 0 < len(reference) <= REFERENCE_MAX, "a reference has 1 to 35 characters"
     answer = yield Request("POST", PATHS[operation.kind], _body(operation, details), {"idempotency-key": reference})
     if answer.status != 409:
         return _heard(operation, answer)
-    # After a crash an authorization is sent again without its CVC. If the first sending had arrived after all, the bank
-    # calls the second one another order; what it did with the first is then the answer, provided that it is ours.
+    # After a crash an authorization is sent again without its CVC. If the first request had arrived after all, the bank
+    # takes the second for another operation; the outcome of the first is then the answer, if it is Tillway's operation.
     found = yield Request("GET", f"/v1/operations/{reference}", moves_money=False)
     if found.status == 404:
         return _our_fault("the bank says that the reference was used with other contents, and then that it is unknown")
@@ -181,7 +181,7 @@ def perform(operation: Operation, *, details: bool = False) -> Conversation:
 
 
 def look_up(operation: Operation) -> LookUp:
-    """Ask what became of `operation`. Whatever is neither its answer nor a 404 leaves that open."""
+    """Ask for the outcome of `operation`. Only its answer or a 404 decides it."""
     answer = yield Request("GET", f"/v1/operations/{operation.reference}", moves_money=False)
     if answer.status == 404:
         return NeverSeen()
@@ -191,7 +191,7 @@ def look_up(operation: Operation) -> LookUp:
 
 
 def read_notice(body: bytes) -> Notice:
-    """A notice whose signature has been checked. Raises `NoticeRejected` where it is not one."""
+    """Parse a notice after its signature has been checked. Raises `NoticeRejected` if it is not one."""
     try:
         said = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -221,7 +221,7 @@ def read_notice(body: bytes) -> Notice:
     outcome = _status(said)
     if outcome is None:
         raise NoticeRejected(f"status {str(status)[:20]!r} is not one of {', '.join(_STATUSES)}")
-    # The same news twice has the same id, and a change of mind another.
+    # A repeated report has the same id, and a changed outcome another.
     return Notice(
         id=f"{reference}:{status}", kind="operation", reference=reference, outcome=outcome, amount_minor=amount_minor
     )
@@ -261,7 +261,7 @@ def _body(operation: Operation, details: bool) -> dict[str, Any]:
 
 
 def _details(operation: Operation) -> dict[str, Any]:
-    """The optional member `details` of an authorization, without the parts that are not known."""
+    """The optional member `details` of an authorization, with the known parts."""
     known: dict[str, Any] = {}
     if operation.off_session:
         known["off_session"] = True
@@ -315,12 +315,12 @@ def _heard(operation: Operation, answer: Response) -> Outcome:
         case 429:
             return NotSent("the bank answered 429", _retry_after(answer))
         case _:
-            # 5xx, redirects and whatever the contract does not name: it may have happened.
+            # 5xx, redirects and every other status: the operation may have happened.
             return Unknown(f"the bank answered {answer.status}")
 
 
 def _answered(operation: Operation, body: Mapping[str, Any]) -> Outcome:
-    """The outcome that an answer reports, once it is sure that it is the answer to `operation`."""
+    """The outcome in an answer that certainly belongs to `operation`."""
     if body.get("reference") != operation.reference:
         return Unknown("the answer names another reference")
     mismatch = _mismatch(operation, body)
@@ -336,7 +336,7 @@ def _mismatch(operation: Operation, body: Mapping[str, Any]) -> str | None:
     if not isinstance(kind, str) or _KINDS.get(kind.lower(), operation.kind) != operation.kind:
         return "kind"
     if operation.kind == "void":
-        # A void is sent without an amount; what the bank writes there is its own affair.
+        # A void is sent without an amount; the bank may state any.
         return None
     if type(body.get("amount")) is not int or body["amount"] != operation.amount_minor:
         return "amount"
@@ -346,7 +346,7 @@ def _mismatch(operation: Operation, body: Mapping[str, Any]) -> str | None:
     return None
 
 
-# The contract does not spell the kinds. A word that we know must be the right one; another may be the bank's own.
+# The contract does not list the kinds. A known kind must be the right one; an unknown one may be the bank's own.
 _KINDS: dict[str, str] = {"authorization": "authorize", "authorizations": "authorize"}
 for _kind in PATHS:
     _KINDS |= {_kind: _kind, f"{_kind}s": _kind}
@@ -377,7 +377,7 @@ def _status(body: Mapping[str, Any]) -> Outcome | None:
 
 
 NETWORK_ID_MAX = 64
-"""Longest network transaction id that is kept, in characters."""
+"""Longest network transaction id that is stored, in characters."""
 
 
 def _network_id(value: Any) -> str | None:
@@ -387,7 +387,7 @@ def _network_id(value: Any) -> str | None:
 
 
 def _checks(body: Mapping[str, Any]) -> Checks | None:
-    """The results in the answer's optional member `checks`; a result that is no word of the contract is left out."""
+    """The results in the answer's optional member `checks`; results outside the contract are left out."""
     told = body.get("checks")
     if not isinstance(told, dict) or not told:
         return None
@@ -407,7 +407,7 @@ _CODES = frozenset(("expired_card", "incorrect_cvc", "incorrect_number", "incorr
 `card_declined` with that decline code."""
 
 _SOFT = frozenset(("issuer_not_available", "processing_error", "reenter_transaction", "try_again_later"))
-"""Refusals that say nothing about the card: another provider may say yes."""
+"""Refusals that do not concern the card: another provider may accept it."""
 
 
 def _our_fault(alert: str) -> Declined:
@@ -423,7 +423,7 @@ _DIGITS = re.compile(r"\d(?:[ -]?\d){11,18}")
 
 
 def _safe(said: str) -> str:
-    """A bank's words, cut to 200 characters, and without what may be a card number."""
+    """A bank's message, cut to 200 characters, with possible card numbers masked."""
     return _DIGITS.sub("****", said[:1000])[:200]
 
 

@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 REFERENCE_MAX = 35
-"""Longest reference, in characters: the strictest rails (SEPA end-to-end ids) carry 35."""
+"""Longest reference, in characters: the strictest rails (SEPA end-to-end ids) allow 35."""
 
 BODY_MAX = 1 << 20
 """Largest answer that a transport reads, in bytes (1 MiB). A larger one is a `TransportError`."""
@@ -63,7 +63,7 @@ OperationKind = Literal["authorize", "capture", "void", "increment", "refund", "
 
 
 class CardData(msgspec.Struct, frozen=True):
-    """A card as the provider must see it; opened from the vault for one call. Its repr shows nothing."""
+    """A card for the provider, decrypted from the vault for one call. Its repr shows nothing."""
 
     number: str
     exp_month: int
@@ -76,9 +76,9 @@ class CardData(msgspec.Struct, frozen=True):
 
 
 class BankAccountData(msgspec.Struct, frozen=True):
-    """A bank account to debit, as the provider must see it; opened from the vault for one call. `type` is the payment
-    method type, `number` an account number or an IBAN, `mandate` the reference (at most 35 characters) of the
-    customer's permission. Its repr shows nothing."""
+    """A bank account to debit, decrypted from the vault for one call. `type` is the payment method type, `number` an
+    account number or an IBAN, `mandate` the reference (at most 35 characters) of the customer's permission. Its repr
+    shows nothing."""
 
     type: str
     number: str
@@ -93,7 +93,7 @@ class BankAccountData(msgspec.Struct, frozen=True):
 
 
 class Recipient(msgspec.Struct, frozen=True):
-    """Who gets a payout. Its repr shows the type alone: the value may be a card number."""
+    """The recipient of a payout. Its repr shows only the type: the value may be a card number."""
 
     type: Literal["email", "bank_account", "card"]
     value: str
@@ -126,11 +126,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     `parent_bank_id` is the provider's own id of it. Amounts are minor units of `currency` (ISO 4217, lower case).
     `capture` is for `authorize`: take the money at once.
 
-    The rest describes a payment to its provider; each is None where the merchant gave none. `off_session`: the customer
-    is not present, the merchant initiates the payment with a stored method. `network_transaction_id` is the card
-    network's id of the first payment with that card, perhaps at another provider. `email` and `billing_address` are the
-    payer's, `statement_descriptor` is the text for the payer's statement (at most 22 characters), and `return_url` is
-    where the customer comes back to after a redirect.
+    The rest describes a payment to its provider; each is None if the merchant gave none. `off_session`: the customer is
+    not present, the merchant initiates the payment with a stored method. `network_transaction_id` is the card network's
+    id of the first payment with that card, perhaps at another provider. `email` and `billing_address` are the payer's,
+    `statement_descriptor` is the text for the payer's statement (at most 22 characters), and `return_url` is the page
+    to which the customer returns after a redirect.
     """
 
     reference: str
@@ -152,7 +152,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     return_url: str | None = None
 
     def __repr__(self) -> str:
-        # The payer's address and e-mail do not belong in a traceback.
+        # The payer's address and e-mail must not be in a traceback.
         return f"Operation({self.kind} {self.reference} {self.amount_minor} {self.currency})"
 
 
@@ -166,7 +166,7 @@ class Form(msgspec.Struct, frozen=True):
 
 
 Body = dict[str, Any] | list[Any] | Form | bytes
-"""A request's body: an object or list is sent as JSON, a `Form` URL-encoded, bytes as they are."""
+"""A request's body: an object or list is sent as JSON, a `Form` URL-encoded, bytes unchanged."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -185,16 +185,16 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The members of the body's JSON object; none where the body is another kind."""
+        """The members of the body's JSON object; none if the body is another kind."""
         return self.body if isinstance(self.body, dict) else {}
 
     def __repr__(self) -> str:
-        # The body may hold a card number and the headers a key: neither belongs in a traceback.
+        # The body may hold a card number and the headers a key: neither must be in a traceback.
         return f"Request({self.method} {self.path})"
 
 
 def encode_body(request: Request) -> tuple[bytes | None, str | None]:
-    """The bytes of the request's body and their content type; (None, None) where it has no body."""
+    """The bytes of the request's body and their content type; (None, None) if it has no body."""
     body = request.body
     if body is None:
         return None, None
@@ -206,7 +206,7 @@ def encode_body(request: Request) -> tuple[bytes | None, str | None]:
 
 
 class Response(msgspec.Struct, frozen=True):
-    """The provider's answer. `body` is the parsed JSON object, or None where `content`, the raw bytes (at most
+    """The provider's answer. `body` is the parsed JSON object, or None if `content`, the raw bytes (at most
     `BODY_MAX`), is not a JSON object. Header names are lower case."""
 
     status: int
@@ -216,7 +216,7 @@ class Response(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, status: int, content: bytes, headers: Mapping[str, str]) -> "Response":
-        """The answer with these bytes as its body, parsed where they are a JSON object."""
+        """The answer with these bytes as its body, parsed if they are a JSON object."""
         return cls(status, _json_object(content), headers, content)
 
     def __repr__(self) -> str:
@@ -234,10 +234,10 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """News that a provider sends of its own accord. A repetition has the same `id`; `reference` names our operation.
+    """A report that a provider sends by itself. A repetition has the same `id`; `reference` names Tillway's operation.
 
-    kind `operation` carries the operation's `outcome`; `dispute` opens one over the charge behind `reference`, at
-    `stage`: a `chargeback` takes the money, an `inquiry` only asks, a `warning` (early fraud warning) only tells.
+    kind `operation` has the operation's `outcome`; `dispute` opens one over the charge behind `reference`, at `stage`:
+    a `chargeback` takes the money, an `inquiry` only asks, a `warning` (early fraud warning) only informs.
     """
 
     id: str
@@ -259,7 +259,7 @@ Notices = Generator[Request, Response, list[Notice]]
 
 
 def tell(notices: list[Notice]) -> Notices:
-    """The conversation of a connector that needs to ask nothing before it believes these notices."""
+    """The conversation of a connector that accepts these notices without asking its provider."""
     yield from ()
     return notices
 
@@ -267,9 +267,9 @@ def tell(notices: list[Notice]) -> Notices:
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """The provider's promises.
 
-    `deduplicates`: a resend under the same reference is performed at most once. `looks_up`: it can be asked by our
-    reference. `ask_after_seconds`: how long to wait before asking after an unknown or pending outcome, first time.
-    `debits`: the payment method types whose bank accounts it can take money from.
+    `deduplicates`: a resend with the same reference is performed at most once. `looks_up`: it answers questions by
+    reference. `ask_after_seconds`: seconds from an unknown or pending outcome to the first question. `debits`: the
+    payment method types of bank accounts that it can debit.
     """
 
     operations: frozenset[str]
@@ -286,22 +286,22 @@ class NoticeRejected(Exception):
 
 
 class NoticeUndecided(Exception):
-    """The provider could not be asked whether a notice is its own; the sender gets a 503 and should send it again."""
+    """The provider could not be asked whether it sent a notice; the sender gets a 503 and should send it again."""
 
 
 class Connector(Protocol):
     capabilities: Capabilities
 
     def perform(self, operation: Operation) -> Conversation:
-        """Do `operation`, in as many requests as it takes."""
+        """Perform `operation`, in as many requests as necessary."""
 
     def look_up(self, operation: Operation) -> LookUp:
-        """Ask what became of `operation`. Yields requests that move no money."""
+        """Ask for the outcome of `operation`. Yields requests that move no money."""
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         """Read the notices in one request of the provider (header names are lower case).
 
-        A conversation, too: some providers say only when asked whether a notice is theirs. Its requests move no money.
+        This is also a conversation: for some providers, only a question confirms a notice. Its requests move no money.
         Raises `NoticeRejected`, at the call or during the conversation.
         """
 
@@ -319,7 +319,7 @@ class Transport(Protocol):
     """Carries a connector's requests: over a socket, or by a call inside this process."""
 
     async def send(self, request: Request) -> Response:
-        """Raises `TransportError`. A body that is cut short or larger than `BODY_MAX` is one with `spoken`."""
+        """Raises `TransportError`; with `spoken` if the body is cut short or larger than `BODY_MAX`."""
 
     async def close(self) -> None: ...
 
@@ -328,7 +328,7 @@ class Transport(Protocol):
 
 
 class Consignment(msgspec.Struct, frozen=True, kw_only=True):
-    """So many of a product to one address, under `reference` (at most 40 characters)."""
+    """A quantity of one product to one address, under `reference` (at most 40 characters)."""
 
     reference: str
     order_id: str
@@ -339,28 +339,28 @@ class Consignment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Arranged(msgspec.Struct, frozen=True):
-    """The service will deliver; `id` is its own name for that."""
+    """The service will deliver; `id` is its own id of the delivery."""
 
     id: str
 
 
 class Undeliverable(msgspec.Struct, frozen=True):
-    """The service will not deliver this, however often it is asked."""
+    """The service will never deliver this."""
 
     reason: str
 
 
 class Unreachable(msgspec.Struct, frozen=True):
-    """Nobody knows whether the service took it. The same reference again, and never another."""
+    """It is unknown whether the service accepted it. Repeat with the same reference, never with another."""
 
     reason: str
 
 
 class Courier(Protocol):
-    """A delivery service. It promises to deliver a reference once, however often it is asked to."""
+    """A delivery service. It promises to deliver a reference once, however often it is requested."""
 
     async def arrange(self, consignment: Consignment) -> Arranged | Undeliverable | Unreachable: ...
 
     async def cancel(self, reference: str) -> bool:
-        """Whether it is certain that nothing will be delivered under `reference`, also where a request to do so is
-        still on its way. False: ask again."""
+        """Cancel; True if certainly nothing will be delivered under `reference`, even if a request to do so is still on
+        its way. False: cancel again."""

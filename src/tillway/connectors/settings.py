@@ -1,4 +1,4 @@
-"""What a connector can be set up with: one table a connector, read once, refused by name."""
+"""The settings of connectors: one table a connector, read once; errors name the setting."""
 
 import math
 import os
@@ -15,8 +15,8 @@ SECRET_BYTES_MAX = 16_384
 
 
 class SettingInvalid(ValueError):
-    """A setting that is missing, unknown or impossible. The text names it and says what to do; values of secrets are
-    not repeated."""
+    """A setting that is missing, unknown or invalid. The text names it and gives the remedy; it never repeats the value
+    of a secret."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"{name}: {problem}")
@@ -25,8 +25,8 @@ class SettingInvalid(ValueError):
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting. `read` takes the text that the operator wrote and raises ValueError with what is wrong with it.
-    `default` is None where it may be left out without one; `required` where it may not."""
+    """One setting. `read` takes the operator's text and raises ValueError with the fault. `default` is None if the
+    setting is optional and has none; `required` if it is not optional."""
 
     name: str
     read: Callable[[str], Any]
@@ -37,7 +37,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_settings(settings: Mapping[str, str], table: Iterable[Setting]) -> dict[str, Any]:
-    """The value of every setting of `table`. Raises `SettingInvalid`: unknown names first, then missing, then wrong."""
+    """The value of every setting of `table`. Raises `SettingInvalid`: for unknown names first, then missing, then
+    wrong."""
     rows = {row.name: row for row in table}
     for name in settings:
         if name not in rows:
@@ -59,8 +60,8 @@ def read_settings(settings: Mapping[str, str], table: Iterable[Setting]) -> dict
 
 
 def resolved(settings: Mapping[str, str], table: Iterable[Setting]) -> dict[str, str]:
-    """`settings`, with each secret that is written `file:/PATH` or `env:NAME` as it stands there now: so a secret can
-    stay where the machine keeps its secrets, and only its place is kept here. Raises `SettingInvalid`."""
+    """Replace each secret written as `file:/PATH` or `env:NAME` in `settings` by its current value. So a secret stays
+    in its place, and the store holds only that place. Raises `SettingInvalid`."""
     secrets = {row.name for row in table if row.secret}
     return {name: _looked_up(name, value) if name in secrets else value for name, value in settings.items()}
 
@@ -84,7 +85,7 @@ def _looked_up(name: str, value: str) -> str:
 
 
 def text(most: int) -> Callable[[str], str]:
-    """Printable ASCII of at most `most` characters: what may stand in a header."""
+    """Printable ASCII of at most `most` characters, which is safe in a header."""
 
     def read(value: str) -> str:
         if not 0 < len(value) <= most or not (value.isascii() and value.isprintable()):
@@ -125,7 +126,7 @@ def debit_types(value: str) -> frozenset[str]:
 
 
 def http_url(value: str) -> str:
-    """An absolute http or https URL without credentials, query or fragment, and without the slash at its end."""
+    """An absolute http or https URL without credentials, query or fragment, and without a slash at its end."""
     try:
         parts = urlsplit(value)
         port = parts.port

@@ -1,4 +1,4 @@
-"""A mail server, as SMTP reaches it: the one socket that e-mail leaves by."""
+"""A mail server, reached by SMTP: the only socket for e-mail."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ from tillway.domain.cards import Secret
 from tillway.domain.mail import Delayed, Handed, Posted, Rejected
 
 SECONDS_MAX: Final = 30.0
-"""How long one message may take, from the connection to the server's word."""
+"""How long one message may take, from the connection to the server's reply."""
 
 GREETING_SECONDS_MAX: Final = 10.0
 
@@ -23,9 +23,8 @@ _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 
 
 class MailServer:
-    """`smtps://[user@]host[:465]` speaks TLS from the first byte; `smtp://[user@]host[:587]` turns to TLS by STARTTLS,
-    and hands nothing over where the server cannot, except to this machine's own (127.0.0.1, ::1, localhost).
-    """
+    """`smtps://[user@]host[:465]` uses TLS from the first byte; `smtp://[user@]host[:587]` switches to TLS by STARTTLS,
+    and sends nothing if the server cannot, except to this machine's own (127.0.0.1, ::1, localhost)."""
 
     def __init__(self, url: str, password: Secret[str] | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
@@ -39,8 +38,8 @@ class MailServer:
         self._tls = tls
 
     async def send(self, message: EmailMessage) -> Posted:
-        """Hand one message over. What the server says about the message or its recipient for good is a rejection;
-        whatever else goes wrong may be over tomorrow, our own mistakes in the settings included."""
+        """Send one message. A permanent refusal of the message or its recipient is a rejection; any other failure may
+        be temporary, including errors in Tillway's own settings."""
         try:
             async with asyncio.timeout(SECONDS_MAX), self._client() as client:
                 await client.send_message(message)
@@ -55,7 +54,7 @@ class MailServer:
         return Handed()
 
     async def greet(self) -> str | None:
-        """Connect, turn to TLS, give the password, and leave. None where all that went well, else why it did not."""
+        """Connect, switch to TLS, log in, and leave. None on success, else the reason of the failure."""
         try:
             async with asyncio.timeout(GREETING_SECONDS_MAX), self._client():
                 return None
@@ -78,12 +77,12 @@ class MailServer:
 
 
 def _said(refused: aiosmtplib.SMTPResponseException) -> Posted:
-    """A reply of the fives is for good (RFC 5321, 4.2.1)."""
+    """A 5xx reply is permanent (RFC 5321, 4.2.1)."""
     return Rejected(_code(refused)) if 500 <= refused.code < 600 else Delayed(_code(refused))
 
 
 def _code(refused: aiosmtplib.SMTPResponseException) -> str:
-    """The codes of a reply. Its text may repeat the customer's address, which has no business in a log."""
+    """The codes of a reply. Its text may repeat the customer's address, which must not be in a log."""
     enhanced = refused.message.partition(" ")[0]
     return f"{refused.code} {enhanced}" if _ENHANCED.fullmatch(enhanced) else str(refused.code)
 

@@ -1,4 +1,4 @@
-"""The only socket that goes out to a provider, and the only place that says what its failures mean.
+"""The only socket to providers, and the only place that decides the meaning of its failures.
 
 A request that surely was not seen (refused, no such host, TLS failed, no connection in time) is `spoken=False`; one
 that may have been seen (no answer in time, reset, half an answer) is `spoken=True`. `converse` turns that into an
@@ -36,9 +36,10 @@ CONNECTIONS_MAX = 100
 async def converse(conversation: Conversation | LookUp, transport: Transport) -> Outcome | NeverSeen:
     """Carry a conversation to its end, in at most REQUESTS_MAX requests.
 
-    A request that moves money and surely was not seen makes `NotSent`, unless an earlier one of the same conversation
-    was sent: then, as with everything that may have been seen, nobody knows. A question that could not be asked answers
-    nothing, so that a failed look-up is `Unknown` whatever failed. An exception of the connector itself goes through.
+    If a request that moves money surely was not seen, the outcome is `NotSent`, unless an earlier one of the same
+    conversation was sent; then, and if a request may have been seen, it is `Unknown`. A question that could not be sent
+    has no answer, so a failed look-up is `Unknown` after any failure. An exception of the connector itself passes
+    through.
     """
     money_sent = False
     answer: Response | None = None
@@ -64,7 +65,7 @@ async def converse(conversation: Conversation | LookUp, transport: Transport) ->
 async def listen(conversation: Notices, transport: Transport) -> list[Notice]:
     """Carry the conversation over a notice to its end, in at most REQUESTS_MAX requests.
 
-    Raises `NoticeRejected` where the connector does not believe it, and `NoticeUndecided` where the provider could not
+    Raises `NoticeRejected` if the connector does not accept the notice, and `NoticeUndecided` if the provider could not
     be asked.
     """
     answer: Response | None = None
@@ -86,10 +87,10 @@ async def listen(conversation: Notices, transport: Transport) -> list[Notice]:
 
 
 class SocketTransport:
-    """HTTP to one provider. `timeout_seconds` bounds the whole exchange, `connect_seconds` the way to a connection.
+    """HTTP to one provider. `timeout_seconds` bounds the whole exchange, `connect_seconds` the connection.
 
     Redirects are not followed: an answer that points elsewhere is not the provider's answer. `headers` go with every
-    request (credentials live here, not in the connector's requests). Opens nothing before the first `send`.
+    request (credentials are here, not in the connector's requests). Opens nothing before the first `send`.
     """
 
     def __init__(
@@ -102,14 +103,14 @@ class SocketTransport:
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._headers = {"accept": "application/json", "user-agent": "Tillway", **(headers or {})}
-        # The way to a connection has its own, never longer bound: when the whole runs out, the request was on its way.
+        # The connection has its own bound, never longer: when the whole time runs out, the request was already sent.
         self._timeout = aiohttp.ClientTimeout(
             total=timeout_seconds, connect=min(connect_seconds, timeout_seconds * 0.9)
         )
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request) -> Response:
-        """One request, one whole answer of at most BODY_MAX bytes, or `TransportError`."""
+        """Send one request and return one whole answer of at most BODY_MAX bytes, or raise `TransportError`."""
         session = self._open()
         body, content_type = encode_body(request)
         headers = dict(request.headers)
@@ -139,7 +140,7 @@ class SocketTransport:
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
-            # TLS connections of aiohttp finish closing in the next turns of the loop.
+            # aiohttp finishes closing TLS connections in the next turns of the loop.
             await asyncio.sleep(0)
 
     def _open(self) -> aiohttp.ClientSession:
@@ -155,7 +156,7 @@ class SocketTransport:
 
 async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Send a request that moves money at most once: aiohttp repeats a PUT or DELETE by itself when a connection breaks,
-    and the provider may have performed the first."""
+    although the provider may have performed the first."""
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
@@ -168,7 +169,7 @@ _SENT_ONCE = (_send_once,)
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes | None:
-    """The whole body, or None where it is larger than BODY_MAX; the connection is then not used again."""
+    """The whole body, or None if it is larger than BODY_MAX; the connection is then not used again."""
     pieces: list[bytes] = []
     length = 0
     while piece := await answer.content.readany():
@@ -181,6 +182,6 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes | None:
 
 
 def _said(error: BaseException) -> str:
-    """The kind of failure and the system's words: no URL, header or body, which may hold secrets."""
+    """The kind of failure and the system's message: no URL, header or body, which may hold secrets."""
     reason = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else None
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__

@@ -1,8 +1,8 @@
-"""The clients of the crash harness: shops that pay, capture, cancel and refund, and write down what they were told.
+"""The clients of the crash harness: shops that pay, capture, cancel and refund, and record the answers.
 
-A client names an Idempotency-Key with every order and, when the connection breaks, sends the same order under the same
-key until it is answered. Some orders are sent several times at once, some are given up unanswered, and refunds,
-captures and cancellations race. Everything is drawn from the seed, but for what kills and network do to it.
+A client sends every order with an Idempotency-Key and, when the connection breaks, repeats the order with the same key
+until it gets an answer. Some orders are sent several times at once, some are abandoned, and refunds, captures and
+cancellations race. The seed decides everything except the effects of kills and the network.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ import aiohttp
 import msgspec
 
 ANSWER_SECONDS = 8.0
-"""How long a client waits for one answer before it takes the connection for broken."""
+"""How long a client waits for one answer before it treats the connection as broken."""
 
 RETRY_SECONDS = (0.02, 0.2)
 """The pause after a broken connection, drawn between these."""
 
 BUSY_SECONDS = (0.3, 0.9)
-"""The pause after being told that the order, or another one about the same object, is still under way."""
+"""The pause after an answer that the order, or another one about the same object, is still under way."""
 
 SEVERAL = 3
 """Most copies of one order that are sent at the same time."""
@@ -31,13 +31,13 @@ SEVERAL = 3
 BUSY_CODES = ("idempotency_key_in_use", "lock_timeout", "busy", "rate_limit")
 CURRENCIES = ("usd", "eur", "jpy")
 DECLINED, NO_FUNDS, PENDING = 1, 2, 24
-"""Amounts that the bank answers in its own way."""
+"""Amounts that the bank treats specially."""
 
 DISBURSEMENTS = "/v1/api/"
-"""Where the paths of the dialect begin by which customers are paid."""
+"""Prefix of the dialect's paths for disbursements to customers."""
 
 IN_JSON = (DISBURSEMENTS, "/orders", "/products/")
-"""Where the paths begin that know no forms."""
+"""Prefixes of the paths that take no forms."""
 
 IBAN = "DE89370400440532013000"
 
@@ -45,7 +45,7 @@ CARD = {"number": "4242424242424242", "exp_month": "12", "exp_year": "2040", "cv
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a client asks for. `story` is the shopper it belongs to, `key` the Idempotency-Key."""
+    """A request of a client. `story` is its shopper, `key` the Idempotency-Key."""
 
     story: str
     what: str
@@ -56,8 +56,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer, as it came. `at` is seconds since the harness began; `why` says what broke where `status` is 0.
-    `replayed`: the server says that it is the answer of before."""
+    """One answer, unchanged. `at` is seconds since the harness began; `why` is the failure if `status` is 0.
+    `replayed`: the server marks the answer as a replay."""
 
     at: float
     order: Order
@@ -72,7 +72,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def code(self) -> str:
-        """The code of the error that it is, or the empty text."""
+        """The error's code, or the empty text."""
         if self.status in (200, 202) or not self.body:
             return ""
         refusal = _refusal(self.document)
@@ -85,8 +85,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shop:
-    """All clients of one merchant. `told` is what they heard, in order; `given_up` what they never heard about. They
-    send each order, and each repetition, to any of `urls`."""
+    """All clients of one merchant. `told` has their answers, in order; `given_up` their abandoned orders. They send
+    each order, and each repetition, to any of `urls`."""
 
     def __init__(
         self, urls: Sequence[str], secret_key: str, seed: int, journal: Path, *, account: str, began: float
@@ -138,7 +138,7 @@ class Shop:
             self.failure = self.failure or task.exception()
 
     async def wind_up(self, *, within_seconds: float) -> None:
-        """Order nothing new, and wait until every order that was not given up is answered."""
+        """Start no new stories, and wait until every order that was not abandoned has an answer."""
         self._closing = True
         self._until = time.monotonic() + within_seconds
         if self._under_way:
@@ -147,12 +147,12 @@ class Shop:
             raise self.failure
 
     async def come_back(self, orders: Sequence[Order], *, within_seconds: float) -> None:
-        """Send once more what was given up, under the same keys, as a client does that finds its own records later."""
+        """Repeat the abandoned orders with the same keys, like a client that later finds them in its records."""
         self._until = time.monotonic() + within_seconds
         await self._many([self.send_until_answered(order, random.Random(order.key)) for order in orders])
 
     async def ask_again(self, orders: Sequence[Order], *, within_seconds: float) -> list[Reply]:
-        """The answers that `orders`, which have been answered, get now."""
+        """The current answers to repeats of `orders`, which were answered before."""
         self._until = time.monotonic() + within_seconds
         before = len(self.told)
         await self._many([self.send_until_answered(order, random.Random(order.key)) for order in orders])
@@ -165,7 +165,7 @@ class Shop:
     # One order.
 
     async def send_until_answered(self, order: Order, chance: random.Random) -> Reply | None:
-        """Send `order` until there is an answer that says more than "not now"; None when the time is up."""
+        """Send `order` until it gets an answer other than "not now"; None when the time is up."""
         while self._until is None or time.monotonic() < self._until:
             told = await self._send(order)
             if told.status == 0:
@@ -195,7 +195,7 @@ class Shop:
         self, order: Order, status: int, body: bytes = b"", *, replayed: bool = False, why: str = ""
     ) -> Reply:
         told = Reply(at=round(self.elapsed(), 4), order=order, status=status, body=body, replayed=replayed, why=why)
-        # That a connection broke, or that it is not yet the time, is told in the journal alone.
+        # A broken connection or a "not now" is recorded only in the journal.
         if status and told.code not in BUSY_CODES:
             self.told.append(told)
         self._journal.write(
@@ -218,7 +218,7 @@ class Shop:
         return told
 
     async def _order(self, story: "_Purchase", what: str, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
-        """Order something, in one of the ways in which clients do. The document that came; None where none did."""
+        """Send an order in one of the ways of clients. Return the document of the answer, or None."""
         story.orders += 1
         order = Order(story=story.name, what=what, path=path, params=params, key=f"{story.name}-{story.orders}-{what}")
         chance = story.chance
@@ -325,7 +325,7 @@ class Shop:
         await self._refund(story, charge)
 
     async def _pays_out(self, story: "_Purchase") -> None:
-        """Money that is available at once goes out again, in parts that together want more; some are called back."""
+        """Available money is paid out, in parts that together exceed it; some payouts are cancelled."""
         bank = {"object": "bank_account", "country": "DE", "currency": story.currency, "account_number": IBAN}
         path = f"/v1/accounts/{self._account}/external_accounts"
         key = f"{self._seed}-account-{story.currency}"
@@ -357,10 +357,10 @@ class Shop:
         await self._order(story, "disburse", f"{DISBURSEMENTS}payment", person | money)
 
     async def _sells_the_last_ones(self, story: "_Purchase") -> None:
-        """A few items, and more orders for them than there are, all at once; some go where no courier does."""
+        """A few items, and concurrent orders for more than these; some go to an address without a courier."""
         chance, product = story.chance, f"book-{story.name}"
         stock = {"name": "Book", "type": "book", "currency": story.currency, "price": 1}
-        # Until it is certain: whoever gave this up would not know what there is to be sold.
+        # Until it is certain: if this were abandoned, the stock would be unknown.
         put = Order(
             story=story.name,
             what="stock",
@@ -399,14 +399,14 @@ class Shop:
     async def _then(
         self, story: "_Purchase", payment: dict[str, Any] | None, what: str, params: dict[str, Any] | None = None
     ) -> dict[str, Any] | None:
-        """The next thing to do with `payment`, where there is one and the shop is still open."""
+        """The next step with `payment`, if there is one and the shop is still open."""
         if payment is None or self._closing:
             return None
         path = f"/v1/payment_intents/{payment['id']}"
         return await self._order(story, what, path if what == "update" else f"{path}/{what}", params or {})
 
     async def _refund(self, story: "_Purchase", paid: dict[str, Any] | None) -> None:
-        """Give some of the money back: several refunds at once, which together may want more than there is."""
+        """Refund some of the money: several refunds at once, which together may exceed the charge."""
         if paid is None or paid["status"] != "succeeded" or self._closing:
             return
         chance = story.chance
@@ -436,7 +436,7 @@ class Shop:
 
 
 class _Purchase:
-    """One shopper, and the chance that decides for them."""
+    """One shopper, and its random generator."""
 
     def __init__(self, name: str, chance: random.Random) -> None:
         self.name = name
@@ -446,7 +446,7 @@ class _Purchase:
         self.currency = chance.choice(CURRENCIES)
 
     def means(self) -> dict[str, Any]:
-        """A test card by its name, or one by its number, with a CVC that the server may use once."""
+        """A test card by its alias, or one by its number, with a CVC that the server may use once."""
         if self.chance.random() < 0.6:
             return {"payment_method": "pm_card_visa"}
         return {"payment_method_data": {"type": "card", "card": CARD}}

@@ -1,4 +1,5 @@
-"""Ports for servers that tests start. A port stays this process's own until it ends, against other test runs too."""
+"""Ports for servers that tests start. A port stays reserved for this process until it ends, against other test runs
+too."""
 
 import fcntl
 import os
@@ -17,7 +18,7 @@ _locks: list[IO[str]] = []
 
 
 def free_port() -> int:
-    """Reserve a port on 127.0.0.1 where nothing listens. Raises `RuntimeError` where none is found."""
+    """Reserve a port on 127.0.0.1 where no server listens. Raises `RuntimeError` if none is found."""
     folder = Path(tempfile.gettempdir()) / f"tillway-ports-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     for port in SystemRandom().sample(PORTS, TRIES_MAX):

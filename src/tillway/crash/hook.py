@@ -1,4 +1,4 @@
-"""The merchant's webhook endpoint in the crash harness: it takes every event that it is sent, and counts."""
+"""The merchant's webhook endpoint in the crash harness: it takes every event, and counts."""
 
 import socket
 from collections import Counter
@@ -7,11 +7,11 @@ import msgspec
 from aiohttp import web
 
 EVENTS = ("payment_intent.succeeded", "charge.refunded", "payout.paid", "order.placed")
-"""What the merchant wants to be told. Not everything, because every telling is a request to the harness itself."""
+"""The types that the merchant subscribes to: not all, because every delivery is a request to the harness itself."""
 
 
 class Hook:
-    """Listens on a port of its own. `received` counts what came, by the event's id."""
+    """Listens on its own port. `received` counts deliveries, by the event's id."""
 
     def __init__(self) -> None:
         self.received: Counter[str] = Counter()

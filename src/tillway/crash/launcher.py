@@ -1,17 +1,17 @@
-"""Starts commands of Tillway as processes that are there at once: everything is loaded before, once, and then forked.
+"""Starts commands of Tillway as processes quickly: it loads all modules once and then forks.
 
 `python -m tillway.crash.launcher [--mutant FILE]` reads one JSON object a line and answers each with one:
 
     {"start": ["serve", "--data-dir", "d"], "log": "server.log"}  ->  {"pid": 4711}
     {"reap": 4711}                                                ->  {"status": -9}
 
-A child is a process like any other, with its own memory, event loop, sockets and locks; what it does not have is the
-half second that Python needs to import it. `status` is the exit code, or the negated signal. A child that has died is
-kept as a zombie until it is reaped, so that its number cannot become another process's before. Each is the leader of a
-process group, so that it can be killed together with the workers that it has forked itself.
+A child is an ordinary process with its own memory, event loop, sockets and locks, but starts without the half second of
+Python's imports. `status` is the exit code, or the negated signal. A dead child stays a zombie until it is reaped, so
+that no other process gets its number before. Each leads a process group, so that it can be killed together with its own
+workers.
 
-`--mutant` runs a file of Python once everything is loaded: how the harness is tested on servers with seeded bugs. No
-production code knows of it. When its input ends, the launcher kills what it has started and ends.
+`--mutant` runs a Python file after loading: it tests the harness on servers with seeded bugs. No production code has a
+part in it. When its input ends, the launcher kills its children and ends.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     _warm_up()
     if mutant is not None:
         runpy.run_path(mutant, run_name="mutant")
-    # What is loaded stays for ever, and should not be copied into each child by the collector's marks.
+    # Loaded objects stay for ever; without the freeze, the collector's marks would copy them into each child.
     gc.collect()
     gc.freeze()
     running: set[int] = set()
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _warm_up() -> None:
-    """Run a command that does nothing, for the sake of what the command line imports only when it runs one."""
+    """Run a command without effect, because the command line imports some modules only when it runs one."""
     from tillway.cli.main import app
 
     with suppress(SystemExit), redirect_stdout(io.StringIO()):
@@ -75,7 +75,7 @@ def _fork(arguments: list[str], log: str) -> int:
     if child:
         _lead(child)
         return child
-    # From here on it is the child, which must never come back into the launcher's loop.
+    # From here on this is the child, which must never return to the launcher's loop.
     status = 70
     try:
         written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -99,7 +99,7 @@ def _fork(arguments: list[str], log: str) -> int:
 
 
 def _lead(child: int) -> None:
-    """Give a child a process group of its own. Both sides do it, so that it is so for both at once."""
+    """Give a child its own process group. Parent and child both do it, so that it holds for both at once."""
     with suppress(ProcessLookupError, PermissionError):
         os.setpgid(child, 0)
 

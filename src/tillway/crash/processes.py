@@ -1,4 +1,4 @@
-"""The processes of the crash harness: the server and the bank, started in no time, killed without warning."""
+"""The processes of the crash harness: servers and banks that start quickly and are killed without warning."""
 
 import asyncio
 import os
@@ -15,17 +15,17 @@ READY_SECONDS = 20.0
 """How long a started process may take until its port answers."""
 
 GONE_SECONDS = 2.0
-"""How long to wait until killed workers are gone. Longer than it takes where somebody reaps orphans."""
+"""How long to wait until killed workers are gone: longer than init needs to reap orphans."""
 
 POLL_SECONDS = 0.004
 
 
 class EndedAlone(Exception):
-    """A process ended without having been killed, or did not begin to answer. The text has the end of its log."""
+    """A process ended without being killed, or did not begin to answer. The text has the end of its log."""
 
 
 class Launcher:
-    """The process that forks all others (see `crash_launcher`)."""
+    """The process that forks all others (see `launcher.py`)."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -47,7 +47,7 @@ class Launcher:
             self._process.stdin.write(msgspec.json.encode(order) + b"\n")
             line = await self._process.stdout.readline()
         if not line:
-            raise EndedAlone("the launcher ended; what it said stands above")
+            raise EndedAlone("the launcher ended; its output stands above")
         answer: dict[str, Any] = msgspec.json.decode(line)
         return answer
 
@@ -58,7 +58,7 @@ class Launcher:
 
 
 class Daemon:
-    """One command that listens on a port, and that is started again after each of its deaths. It may have workers."""
+    """One command that listens on a port, and is started again after each kill. It may have workers."""
 
     def __init__(self, launcher: Launcher, name: str, port: int, log: Path) -> None:
         self.name = name
@@ -74,7 +74,7 @@ class Daemon:
         self.pid = answer["pid"]
 
     async def ready(self) -> None:
-        """Return when the port answers. Raises `EndedAlone` where it does not within READY_SECONDS."""
+        """Return when the port answers. Raises `EndedAlone` if it does not within READY_SECONDS."""
         began = time.monotonic()
         while time.monotonic() - began < READY_SECONDS:
             try:
@@ -90,15 +90,15 @@ class Daemon:
         raise EndedAlone(f"{self.name} does not answer on port {self.port}\n{self._last_words()}")
 
     def workers(self) -> list[int]:
-        """The processes that it has forked, oldest first; none where the system does not tell."""
+        """The processes that it has forked, oldest first; none if the system does not list them."""
         try:
             return [int(child) for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
         except OSError:
             return []
 
     async def kill(self) -> None:
-        """SIGKILL for it and its workers, and return when all are gone: what a worker holds is free again only then.
-        Raises `EndedAlone` where it had ended before."""
+        """Kill it and its workers with SIGKILL, and return when all are gone: a worker's locks are free only then.
+        Raises `EndedAlone` if it had ended before."""
         assert self.pid is not None
         group = self.pid
         os.killpg(group, signal.SIGKILL)
@@ -110,7 +110,7 @@ class Daemon:
             await asyncio.sleep(POLL_SECONDS)
 
     async def terminate(self) -> int:
-        """SIGTERM; the exit code."""
+        """Send SIGTERM; return the exit code."""
         assert self.pid is not None
         os.kill(self.pid, signal.SIGTERM)
         return await self._reap()
@@ -142,4 +142,4 @@ def _dead(process: int) -> bool:
     except OSError:
         return Path(
             "/proc/self/stat"
-        ).exists()  # Else it is not Linux, and nobody knows: READY_SECONDS have to run out.
+        ).exists()  # Not Linux: the state cannot be read, and READY_SECONDS have to run out.

@@ -1,6 +1,6 @@
-"""What must hold when everything has come to rest: the clients' answers, the API and the bank's journal say the same.
+"""The rules that must hold at rest: the clients' answers, the API and the bank's journal agree.
 
-Pure: `reconcile` gets the three accounts of what happened and returns every contradiction between them.
+Pure: `reconcile` gets the three records and returns every contradiction between them.
 """
 
 from collections import Counter, defaultdict
@@ -19,7 +19,7 @@ ACCEPTED = "Accepted"
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """Something that cannot be true. `about` are ids, references, keys and stories by which the rest is found."""
+    """A contradiction. `about` are ids, references, keys and stories by which related lines are found."""
 
     rule: str
     what: str
@@ -27,7 +27,7 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True):
-    """What the API says in the end, newest first in each list."""
+    """The final state of the API, newest first in each list."""
 
     payments: list[Document]
     charges: list[Document]
@@ -43,7 +43,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Performed(msgspec.Struct, frozen=True, kw_only=True):
-    """One operation as the bank's journal leaves it. `suffix` is the reference without the merchant's own part."""
+    """One operation in its last state in the bank's journal. `suffix` is the reference without the merchant's part."""
 
     reference: str
     kind: str
@@ -64,11 +64,11 @@ class Performed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SCOPE_LENGTH = 17
-"""Characters of a reference that name the merchant and the mode; what follows is the attempt's own."""
+"""Characters of a reference that name the merchant and the mode; the rest is the attempt's own."""
 
 
 def read_journal(path: Path) -> tuple[dict[str, Performed], list[Violation]]:
-    """The bank's operations by reference, and the references that stand for two different things."""
+    """The bank's operations by reference, and the references that name two different operations."""
     operations: dict[str, Performed] = {}
     violations: list[Violation] = []
     content = path.read_bytes()
@@ -98,8 +98,8 @@ def reconcile(
     connector: str,
     delivered: Mapping[str, int],
 ) -> list[Violation]:
-    """Every contradiction, in the order of the rules below. `delivered`: how often the merchant's webhook endpoint was
-    sent an event, by its id."""
+    """Return every contradiction, in the order of the rules below. `delivered`: how often the merchant's webhook
+    endpoint got an event, by its id."""
     told = list(told)
     return [
         *_nobody_heard_nonsense(told),
@@ -118,11 +118,11 @@ def reconcile(
     ]
 
 
-# What the clients heard.
+# The clients' answers.
 
 
 def _nobody_heard_nonsense(told: list[Reply]) -> Iterator[Violation]:
-    """Nothing that a client does makes a 500, nor a refusal that these clients cannot have earned."""
+    """No request gets a 500, or a refusal that these clients cannot have caused."""
     for one in told:
         if one.status >= 500 or one.status in (401, 404, 405, 413, 415):
             yield Violation(
@@ -151,7 +151,7 @@ EARNED = (
 
 
 def _a_key_has_one_answer(told: list[Reply]) -> Iterator[Violation]:
-    """Whoever sends an order again gets the bytes of before."""
+    """A repeated order gets the same bytes again."""
     answers: dict[str, Reply] = {}
     for one in told:
         first = answers.get(one.order.key)
@@ -169,7 +169,7 @@ def _a_key_has_one_answer(told: list[Reply]) -> Iterator[Violation]:
 
 
 def _what_was_said_is_so(told: list[Reply], platform: Platform) -> Iterator[Violation]:
-    """An answer that says something final is true for ever."""
+    """An answer with a final status stays true."""
     kinds = (platform.payments, platform.charges, platform.refunds, platform.payouts)
     by_id = {document["id"]: document for documents in kinds for document in documents}
     for one in told:
@@ -179,19 +179,19 @@ def _what_was_said_is_so(told: list[Reply], platform: Platform) -> Iterator[Viol
         if one.order.what in ("account", "customer", "stock"):
             continue
         if one.order.what == "disburse":
-            # Said in major units and words of its own: who it went to, and that it is so, is checked with the payouts.
+            # In major units, and in terms of the dialect: its recipient and its truth are checked with the payouts.
             said = {**by_id.get(said["id"], {}), "id": said["id"]}
         if one.status == 402:
             said = said["error"].get("payment_intent") or {"id": said["error"].get("charge"), "object": "charge"}
         now = by_id.get(said.get("id") or "")
         about = (one.order.story, one.order.key, said.get("id") or "")
         if now is None:
-            yield Violation("what was said is so", f"{one.order.what}: {said.get('id')} does not exist", about)
+            yield Violation("answers stay true", f"{one.order.what}: {said.get('id')} does not exist", about)
             continue
         if one.status == 402:
-            continue  # A declined payment may have been paid since. That its charge failed is checked with the charges.
+            continue  # It may have been paid since. Its failed charge is checked with the charges.
         for wrong in _contradictions(said, now):
-            yield Violation("what was said is so", f"{one.order.what} of {said['id']}: {wrong}", about)
+            yield Violation("answers stay true", f"{one.order.what} of {said['id']}: {wrong}", about)
 
 
 _STAYS: dict[tuple[str, str], tuple[str, ...]] = {
@@ -200,7 +200,7 @@ _STAYS: dict[tuple[str, str], tuple[str, ...]] = {
     ("payment_intent", "requires_capture"): ("amount", "currency", "latest_charge"),
     ("payment_intent", "requires_confirmation"): ("currency",),
     ("payment_intent", "requires_payment_method"): ("currency",),
-    # Once it has been declined, its amount may change.
+    # After a decline, its amount may change.
     ("payment_intent", "processing"): ("currency",),
     ("charge", "succeeded"): ("amount", "currency", "status"),
     ("charge", "failed"): ("amount", "currency", "status"),
@@ -214,7 +214,7 @@ _STAYS: dict[tuple[str, str], tuple[str, ...]] = {
     ("payout", "pending"): ("amount", "currency"),
     ("payout", "in_transit"): ("amount", "currency"),
 }
-"""Object and status that a client was told -> the fields that never change from then on."""
+"""Object and status in an answer -> the fields that never change from then on."""
 
 
 def _contradictions(said: Document, now: Document) -> Iterator[str]:
@@ -232,7 +232,7 @@ def _contradictions(said: Document, now: Document) -> Iterator[str]:
             yield f"{name} was {said[name]!r}, and is {now[name]!r}"
 
 
-# What the API says, and what the bank did.
+# The API against the bank's operations.
 
 
 def _all_is_settled(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
@@ -318,7 +318,7 @@ def _charges_are_authorizations(platform: Platform, bank: Mapping[str, Performed
 
 
 def _refunds_are_refunds(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
-    """Each refund is one of the bank's, of the same charge and amount; together never more than was captured."""
+    """Each refund is one of the bank's, of the same charge and amount; their sum never exceeds the captured amount."""
     rule = "refunds are the bank's refunds"
     by_suffix = {one.suffix: one for one in bank.values() if one.kind == "refund"}
     returned: Counter[str] = Counter()
@@ -359,7 +359,7 @@ def _refunds_are_refunds(platform: Platform, bank: Mapping[str, Performed]) -> I
 
 
 def _payouts_are_payouts(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
-    """Each payout is one of the bank's, with the same amount; one that was cancelled never reached it."""
+    """Each payout is one of the bank's, with the same amount; a cancelled one never reached the bank."""
     rule = "payouts are the bank's payouts"
     by_suffix = {one.suffix: one for one in bank.values() if one.kind == "payout"}
     for payout in platform.payouts:
@@ -391,7 +391,8 @@ def _nothing_else_was_done(platform: Platform, bank: Mapping[str, Performed]) ->
 
 
 def _the_sums_agree(platform: Platform, bank: Mapping[str, Performed], connector: str) -> Iterator[Violation]:
-    """What the bank holds for us = the ledger's receivable = captured minus refunded by the API; and all balances."""
+    """The bank's balance for Tillway = the ledger's receivable = captured minus refunded by the API; and all
+    balances."""
     rule = "the sums agree"
     at_bank = _held_by_the_bank(platform, bank)
     by_api, given = _held_by_the_api(platform)
@@ -464,7 +465,7 @@ def _sums(documents: Iterable[Document], name: str) -> Counter[str]:
 
 
 def _events_are_told_once(platform: Platform) -> Iterator[Violation]:
-    """What happened once is one event, and what did not happen is none."""
+    """Each change has exactly one event, and every event its change."""
     events = Counter((event["type"], event["data"]["object"]["id"]) for event in platform.events)
     expected: Counter[tuple[str, str]] = Counter()
     for payment in platform.payments:
@@ -491,7 +492,7 @@ def _events_are_told_once(platform: Platform) -> Iterator[Violation]:
 
 
 def _events_reach_the_merchant(platform: Platform, delivered: Mapping[str, int]) -> Iterator[Violation]:
-    """Every event that the endpoint wants comes there, at least once, and no other."""
+    """Every event that the endpoint subscribes to arrives there, at least once, and no other."""
     rule = "events reach the merchant"
     wanted = {event["id"]: event for event in platform.events if event["type"] in EVENTS}
     for id, event in wanted.items():
@@ -503,8 +504,8 @@ def _events_reach_the_merchant(platform: Platform, delivered: Mapping[str, int])
 
 
 def _orders_end_well(told: list[Reply], platform: Platform) -> Iterator[Violation]:
-    """An order is placed where its payment was taken and stays, and its stock is sold; else both are given back. Its
-    payment has no story: it is known by the order."""
+    """An order is placed if its payment was taken and not returned, and its stock is sold; otherwise both are returned.
+    Its payment has no story: the order identifies it."""
     rule = "orders end well"
     payments = {payment["id"]: payment for payment in platform.payments}
     refunds = {refund["id"] for refund in platform.refunds}

@@ -1,4 +1,4 @@
-"""Explains a violation to a person: the shopper's orders, the kills, and the lines of the bank's journal."""
+"""The explanation of a violation: the shopper's orders, the kills, and the lines of the bank's journal."""
 
 import re
 from collections.abc import Iterable, Sequence

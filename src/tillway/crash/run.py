@@ -1,15 +1,15 @@
-"""The kill -9 harness: server and bank are killed over and over while clients pay; then the books are compared.
+"""The kill -9 harness: it kills server and bank repeatedly while clients pay, then compares the books.
 
     python -m tillway.crash.run --store postgresql --kills 3000 --seed 7 --dir /var/tmp/crashes
 
-`tillway serve` is killed at random moments, while it starts, right after the bank has written an effect down, and while
-the store writes its log; each time it is started again at once on the same data directory. On a store that several
-processes share there are several servers, and what dies is drawn: one worker, one server, all of them, or the database
-(`crash_grounds`). The bank, `tillway bank` with faults, is the witness, and is killed now and then itself. Afterwards
-the faults are switched off, the servers are killed and started a last time, and everything has to come to rest within
-SETTLE_SECONDS. Then the clients' answers, the API, the bank's journal and the store are reconciled (`crash_reconcile`).
+`tillway serve` is killed at random moments, while it starts, right after the bank has recorded an effect, and while the
+store writes its log; each time it is started again at once on the same data directory. On a store that several
+processes share there are several servers, and each kill draws its target: one worker, one server, all of them, or the
+database (`stores.py`). The bank, `tillway bank` with faults, is the witness, and is sometimes killed too. Afterwards
+the faults stop, the servers are killed and started a last time, and all work must finish within SETTLE_SECONDS. Then
+the clients' answers, the API, the bank's journal and the store are compared (`reconcile.py`).
 
-docs/testing-crashes.md says what is checked and how to read a violation.
+docs/testing-crashes.md lists the checks and explains how to read a violation.
 """
 
 import argparse
@@ -46,21 +46,22 @@ from tillway.store.codec import QUEUES
 from tillway.store.port import Store
 
 SETTLE_SECONDS = 20.0
-"""How long after a restart everything that a dead process left must be settled, as long as the bank answers."""
+"""How long after a restart the work of a dead process may take to settle, as long as the bank answers."""
 
 STOP_SECONDS = 30.0
 COMMAND_SECONDS = 60.0
 CONNECTOR = "bank"
 CLIENTS, JOURNAL, REPORT = "clients.jsonl", "bank.journal", "report.txt"
-"""What the clients and the bank wrote down, and what came of it, in the directory of the run."""
+"""The records of the clients and the bank, and the report, in the directory of the run."""
 
 NOTICE_SECRET = "whsec_of_the_crash_harness"
 PAGE = 100
 LEASES_SECONDS = (3, 3, 12)
-"""Leases that restarts draw from: the shortest, so that much is taken over while the kills go on, and the default."""
+"""Leases that restarts draw from: the shortest, so that other processes take over much work between kills, and the
+default."""
 
 REPLAYS_MAX = 2_000
-"""Most answered orders that are sent again in the end."""
+"""Most answered orders that are repeated in the end."""
 
 Point = Literal["any moment", "while it starts", "after an effect at the bank", "while it writes"]
 POINTS: dict[Point, int] = {
@@ -70,18 +71,18 @@ POINTS: dict[Point, int] = {
     "while it writes": 20,
 }
 WAIT_MAX_SECONDS = 0.8
-"""How long a kill waits for its moment to come."""
+"""How long a kill waits for its moment."""
 
 AWAY_SECONDS = (0.0, 0.0, 0.3, 1.0)
-"""How long the bank and the database stay away, drawn from these."""
+"""How long the bank and the database stay down, drawn from these."""
 
 AGED_SECONDS = 3600
-"""So far ahead of now every entry of the audit trail has come of age."""
+"""By this far ahead of now, every entry of the audit trail is old enough to be linked."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `at_once` and `per_second` bound the shoppers under way and those who come anew; None: as many as the
-    store can bear on two cores."""
+    """One run. `at_once` and `per_second` bound the shoppers under way and the new ones; None: as many as the store can
+    bear on two cores."""
 
     directory: Path
     store: StoreName = "sqlite"
@@ -92,11 +93,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     per_second: float | None = None
     bank_killed_every: int = 12
     last_lease_seconds: int | None = None
-    """The lease of the last start; None: the default, under which SETTLE_SECONDS is promised."""
+    """The lease of the last start; None: the default, for which SETTLE_SECONDS is promised."""
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What came of a run. Durations are seconds."""
+    """The result of a run. Durations are seconds."""
 
     seed: int
     store: str = "sqlite"
@@ -109,7 +110,7 @@ class Report(msgspec.Struct, kw_only=True):
     replays: int = 0
     deliveries: int = 0
     repeated: int = 0
-    """Deliveries of events that the merchant had been told of already."""
+    """Deliveries of events that the merchant had already got."""
     storm_seconds: float = 0.0
     seconds: float = 0.0
     settled_after: float = 0.0
@@ -123,10 +124,10 @@ Say = Callable[[str], None]
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description="Kill Tillway over and over, and reconcile what is left.")
-    options.add_argument("--store", choices=get_args(StoreName), default="sqlite", help="what the servers stand on")
+    options = argparse.ArgumentParser(description="Kill Tillway repeatedly, and compare the books.")
+    options.add_argument("--store", choices=get_args(StoreName), default="sqlite", help="store of the servers")
     options.add_argument("--kills", type=int, default=300, help="how often something is killed (default 300)")
-    options.add_argument("--seed", type=int, default=None, help="what everything is drawn from (default: the time)")
+    options.add_argument("--seed", type=int, default=None, help="seed of all random choices (default: the time)")
     options.add_argument("--dir", type=Path, default=None, help="where to work; kept (default: a new directory)")
     options.add_argument("--mutant", type=Path, default=None, help="a file of Python with a seeded bug")
     given = options.parse_args()
@@ -171,11 +172,11 @@ async def run(plan: Plan, *, say: Say = lambda text: None) -> Report:
     return report
 
 
-# The stage.
+# Servers and bank.
 
 
 class Site(msgspec.Struct, frozen=True):
-    """One server: where it is, and the process."""
+    """One server: its address and its process."""
 
     place: Place
     data: Path
@@ -183,7 +184,7 @@ class Site(msgspec.Struct, frozen=True):
 
 
 class Stage(msgspec.Struct, kw_only=True):
-    """Everything that runs, and how to start it."""
+    """All processes, and how to start them."""
 
     plan: Plan
     store: StoreUnderTest
@@ -195,7 +196,7 @@ class Stage(msgspec.Struct, kw_only=True):
     session: aiohttp.ClientSession
     journal: Path
     urls_in_turn: "itertools.cycle[str]"
-    """The servers' URLs, one after the other: whoever is asked, the answer is the same."""
+    """The servers' URLs in turn: every server gives the same answer."""
 
     @property
     def servers(self) -> list[Daemon]:
@@ -205,7 +206,7 @@ class Stage(msgspec.Struct, kw_only=True):
         lease = [] if lease_seconds is None else ["--lease-seconds", str(lease_seconds)]
         where = ["--data-dir", str(site.data), "--port", str(site.server.port), *self.store.arguments(site.data)]
         many = [] if site.place.workers == 1 else ["--workers", str(site.place.workers)]
-        # Charges are available at once, so that there is something to pay out.
+        # Charges are available at once, so that there is money to pay out.
         rules = ["--settlement-days", "0", "--payout-delay-seconds", "1"]
         await site.server.start(["serve", *where, *many, *rules, *lease])
 
@@ -229,7 +230,7 @@ class Stage(msgspec.Struct, kw_only=True):
 
 @asynccontextmanager
 async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
-    """Everything set up and stopped again, whatever happens in between."""
+    """Start everything, and stop it again after any failure."""
     directory = plan.directory.absolute()
     assert _ours(directory), f"{directory} is not of an earlier run"
     shutil.rmtree(directory, ignore_errors=True)
@@ -290,7 +291,7 @@ def _url(server: Daemon) -> str:
 
 
 def _install(data: Path, store: list[str], bank_port: int) -> tuple[str, str]:
-    """A data directory whose test mode pays over the bank, made by the commands that everybody uses."""
+    """A data directory with test mode paying through the bank, made by the ordinary commands."""
     where = ("--data-dir", str(data), *store)
     made = msgspec.json.decode(_tillway("init", *where, "--json"))
     settings = (f"base_url=http://127.0.0.1:{bank_port}", f"notice_secret={NOTICE_SECRET}")
@@ -300,7 +301,7 @@ def _install(data: Path, store: list[str], bank_port: int) -> tuple[str, str]:
 
 
 def _tillway(*arguments: str) -> bytes:
-    """What one command prints on its standard output. What it says beside that is shown only where it fails."""
+    """The standard output of one command. Its standard error is shown only if it fails."""
     command = (sys.executable, "-m", "tillway.cli.main", *arguments)
     done = subprocess.run(command, capture_output=True, timeout=COMMAND_SECONDS)
     if done.returncode != 0:
@@ -312,7 +313,7 @@ def _tillway(*arguments: str) -> bytes:
 
 
 def faults_for(chance: random.Random) -> Document:
-    """What goes wrong at the bank until its next death: a little of everything."""
+    """The bank's faults until its next kill: a little of everything."""
 
     def rule(fault: str, probability: float, **more: Any) -> Document:
         return {"fault": fault, "probability": round(probability * chance.uniform(0.3, 1.7), 4), **more}
@@ -344,7 +345,7 @@ def faults_for(chance: random.Random) -> Document:
 
 
 async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random, say: Say) -> None:
-    """The stormy part: clients trade while servers and database die `plan.kills` times."""
+    """The phase of kills: clients trade while servers and database are killed `plan.kills` times."""
     await stage.start_bank(faults_for(chance))
     for site in stage.sites:
         await stage.start_server(site)
@@ -391,8 +392,8 @@ async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random,
 async def _strike(
     victim: Victim, victims: list[Site], stage: Stage, report: Report, chance: random.Random, point: Point
 ) -> None:
-    """Kill. Of the servers that are gone then, `pid` is None; a worker is replaced by its own server, and the database
-    is there again on return."""
+    """Kill. Killed servers have the `pid` None; a server replaces its own worker, and the database runs again on
+    return."""
 
     def died(what: str) -> None:
         report.deaths.append((stage.shop.elapsed(), f"{what}, {point},"))
@@ -411,7 +412,7 @@ async def _strike(
             await asyncio.gather(*(site.server.kill() for site in victims))
             died("everything" if len(victims) > 1 else victims[0].server.name)
         case "the database":
-            # Whoever is left has to bear it; now and then nobody is.
+            # The remaining servers carry the load; sometimes there is none.
             alone = chance.random() < 0.7
             killed = [] if alone else [site.server.kill() for site in stage.sites]
             died("the database" if alone else "the database with everything")
@@ -437,7 +438,7 @@ async def _moment(point: Point, stage: Stage, chance: random.Random) -> None:
 
 
 async def _wait_until_written(written: Callable[[], int | None], times: int, chance: random.Random) -> None:
-    """Wait until something was written `times` times, and 0 to 4 ms more. It looks every half millisecond."""
+    """Wait until the file was written `times` times, and 0 to 4 ms more. It looks every half millisecond."""
     deadline = time.monotonic() + WAIT_MAX_SECONDS
     seen = written()
     while times > 0 and time.monotonic() < deadline:
@@ -452,7 +453,7 @@ async def _wait_until_written(written: Callable[[], int | None], times: int, cha
 
 
 async def _come_to_rest(stage: Stage, report: Report) -> None:
-    """Faults off, one more death, and then nothing may be left under way SETTLE_SECONDS after the start."""
+    """Stop the faults, kill once more, and check that nothing is under way SETTLE_SECONDS after the start."""
     async with stage.session.post(f"http://127.0.0.1:{stage.bank.port}/_faults", json={"rules": []}) as answer:
         answer.raise_for_status()
     await asyncio.gather(*(server.kill() for server in stage.servers))
@@ -468,7 +469,8 @@ async def _come_to_rest(stage: Stage, report: Report) -> None:
 
 
 async def _wait_until_settled(stage: Stage, report: Report, since: float, within_seconds: float) -> None:
-    """Note how long it takes until nothing is under way; what still is at the end of the time is a violation."""
+    """Measure how long it takes until nothing is under way; operations under way at the end of the time are
+    violations."""
     left: list[str] = []
     while time.monotonic() - since < within_seconds:
         left = await _list_in_flight(stage)
@@ -504,8 +506,8 @@ async def _list_in_flight(stage: Stage) -> list[str]:
 
 
 async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Random, say: Say) -> dict[str, Performed]:
-    """Clients come back for what they gave up and for what they were told, unless something is wrong already; then the
-    books are opened and compared. What the bank performed, for the report."""
+    """Repeat abandoned and answered orders, unless a violation was found already; then compare the books. Return the
+    bank's operations, for the report."""
     shop = stage.shop
     for order in shop.unanswered:
         report.violations.append(
@@ -535,7 +537,7 @@ async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Rand
 
 
 async def _ask_again(stage: Stage, report: Report, chance: random.Random, say: Say) -> None:
-    """What was given up is ordered once more, and what was answered must be answered as before."""
+    """Repeat abandoned orders, and check that answered orders get the same answers."""
     shop = stage.shop
     await shop.come_back(list(shop.given_up.values()), within_seconds=30)
     await _wait_until_settled(stage, report, time.monotonic(), SETTLE_SECONDS)
@@ -567,25 +569,25 @@ async def _stop(stage: Stage, report: Report) -> None:
 
 
 async def _inside(store: Store, stage: Stage) -> AsyncIterator[Violation]:
-    """What the store itself has against it: its database's own inspection, tasks that nobody has ended, and an audit
-    trail that does not lead to the records as they are, version by version."""
+    """The store's own violations: its database's inspection, open tasks, and an audit trail that does not lead to the
+    current records, version by version."""
     damage = await stage.store.damage()
     if damage:
         yield Violation("the database is whole", damage)
     clock = Clock()
     for queue in sorted(set(QUEUES.values()) - {"audit"}):
         for task in await store.peek(queue, now_ms=clock.now_ms(), limit=PAGE):
-            # Authorizations that nobody has captured expire in some days.
+            # Uncaptured authorizations expire in some days.
             if queue != "expiries" or task.due_at_ms <= clock.now_ms():
                 yield Violation("every task ends", f"{task.key} is still in {queue}: {task.body[:300]!r}", (task.key,))
     ahead = Clock(lambda: time.time_ns() + AGED_SECONDS * 1_000_000_000)
     torn = await audit_damage(store, Scope(account=stage.account, mode="test").key, ahead)
     if torn:
-        yield Violation("the audit trail leads to what is there", torn)
+        yield Violation("the audit trail leads to the current records", torn)
 
 
 def _find_unexpected(log: Path) -> list[Violation]:
-    """The first exception that the server did not expect, if there was one."""
+    """The first unexpected exception in the server's log, if there was one."""
     text = log.read_text(errors="replace")
     place = text.find("Traceback (most recent call last)")
     return [] if place < 0 else [Violation("the server is never surprised", text[max(place - 300, 0) : place + 3_000])]
@@ -617,11 +619,11 @@ LISTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "orders": ("/ops/v1/orders", ("id", "order_id", "status", "amount_total", "payment_intent", "refund")),
     "products": ("/ops/v1/products", ("id", "product_id", "available_count", "reserved_count", "sold_count")),
 }
-"""The listings that are read in the end, and what is kept of each object: thousands of kills leave a lot of them."""
+"""The listings read in the end, and the fields kept of each object: thousands of kills leave many objects."""
 
 
 async def _all(stage: Stage, path: str, fields: tuple[str, ...]) -> list[Document]:
-    """Those fields of every object of a listing, newest first; of an event's data only which object it is about."""
+    """Those fields of every object of a listing, newest first; of an event's data only the object's id."""
     found: list[Document] = []
     more: dict[str, str] = {}
     while True:
@@ -636,11 +638,11 @@ async def _all(stage: Stage, path: str, fields: tuple[str, ...]) -> list[Documen
         more = {"starting_after": page["data"][-1]["id"]}
 
 
-# Words.
+# The report.
 
 
 def describe(report: Report, plan: Plan) -> str:
-    """The report as text; each violation with what is known about it."""
+    """The report as text; each violation with the lines about it."""
     kills = sum(report.kills.values())
     lines = [
         f"seed {report.seed} on {report.store}: {kills} kills, and {report.bank_kills} of the bank, in "
@@ -673,7 +675,7 @@ def describe(report: Report, plan: Plan) -> str:
 
 
 STORIES_MAX, VIOLATIONS_MAX = 10, 100
-"""Violations that are told with their stories, and at all."""
+"""Violations that are printed with their stories, and violations printed at all."""
 
 
 if __name__ == "__main__":

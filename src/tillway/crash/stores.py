@@ -1,4 +1,4 @@
-"""The stores under the crash harness: how each is set up, what of it dies, and what is to be seen of it afterwards."""
+"""The stores under the crash harness: how to set up, kill and inspect each."""
 
 import asyncio
 import os
@@ -30,27 +30,28 @@ class Place(msgspec.Struct, frozen=True):
 class StoreUnderTest(Protocol):
     places: tuple[Place, ...]
     victims: dict[Victim, int]
-    """What a kill may hit, by how often."""
+    """A target of kills, by its weight."""
     shoppers_per_second: float
     shoppers_at_once: int
 
     def arguments(self, data: Path) -> list[str]:
-        """What names the store on the command line of an installation at `data`; nothing where that has it itself."""
+        """The store's name on the command line of an installation at `data`; empty if the installation has it
+        itself."""
 
     def written(self) -> int | None:
-        """What changes whenever the store writes its log; None where nobody can see it."""
+        """A value that changes whenever the store writes its log; None if it cannot be observed."""
 
     async def kill(self) -> None:
-        """The database ends without warning, and everything that it has not flushed is gone."""
+        """Kill the database without warning; everything that it has not flushed is lost."""
 
     async def restart(self) -> None:
-        """It starts again on what is left."""
+        """Start it again on its remaining data."""
 
     async def open(self) -> Store:
-        """The store, for whoever looks into it once the servers have stopped."""
+        """The store, for an inspection after the servers have stopped."""
 
     async def damage(self) -> str:
-        """What the database's own inspection says against it; empty where it has nothing."""
+        """The faults that the database's own inspection finds; empty if there are none."""
 
     def close(self) -> None: ...
 
@@ -98,7 +99,7 @@ WITH meant AS (
 )
 (TABLE meant EXCEPT SELECT key, partition FROM term) UNION ALL (SELECT key, partition FROM term EXCEPT TABLE meant)
 LIMIT 10"""
-"""Entries of the one index that PostgreSQL does not keep by itself, where they are not what the records say."""
+"""Entries of the one index that PostgreSQL does not maintain itself, if they disagree with the records."""
 
 
 class PostgresUnderTest:
@@ -121,7 +122,7 @@ class PostgresUnderTest:
 
     def written(self) -> int | None:
         if self._log is None:
-            # One of them is written to for a while, and then the next.
+            # One server gets writes for a while, then the next.
             self._log = max(self._logs.glob("0*"), key=modified_ns, default=None)
         return modified_ns(self._log) if self._log is not None else None
 
@@ -153,8 +154,8 @@ class PostgresUnderTest:
 
 
 class DynamoUnderTest:
-    """A table in an emulator that keeps everything in its memory, and so is never killed. It is slow: a payout, which
-    reads all entries of the last minutes, takes it seconds when there are a thousand, so there are few shoppers."""
+    """A table in an emulator that keeps everything in memory, and so is never killed. It is slow: a payout, which reads
+    all entries of the last minutes, takes seconds when there are a thousand, so there are few shoppers."""
 
     places: tuple[Place, ...] = (Place("data"), Place("other"))
     victims: dict[Victim, int] = {"a server": 75, "all servers": 25}
@@ -190,7 +191,7 @@ class DynamoUnderTest:
 
 
 def store_under_test(store: StoreName, directory: Path) -> StoreUnderTest:
-    """Raises `unittest.SkipTest`, saying why, where there is no such database to be had."""
+    """Raises `unittest.SkipTest`, with the reason, if the database is not available."""
     match store:
         case "sqlite":
             return SqliteUnderTest(directory)

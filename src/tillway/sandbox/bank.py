@@ -1,15 +1,15 @@
-"""The simulated bank: what it performs, remembers and answers, with neither socket, clock nor chance.
+"""The simulated bank: its operations, memory and answers, without socket, clock or chance.
 
-Two faces share it: the connector `simulator` calls it inside the process, `bank_server` puts it behind HTTP with a
-journal. It performs an operation at most once per reference; a repeat gets the first answer, or, where that was
-`Pending` and has settled since, the settled one; a repeat with other contents is a 409. The wire contract is
-docs/http-bank.md, to which it adds `POST /v1/increments`.
+It has two users: the connector `simulator` calls it inside the process, `bank_server` puts it behind HTTP with a
+journal. It performs an operation at most once per reference. A repeat gets the first answer, or the settled one if that
+was `Pending` and has settled since; a repeat with other contents gets a 409. The wire contract is docs/http-bank.md;
+the bank adds `POST /v1/increments`.
 
-A bank account is debited by an authorization that names an `account` in the place of a `card`: it is `Pending`, and a
-question or a few seconds later settled or returned.
+An authorization that names an `account` in place of a `card` debits a bank account: it is `Pending`, and settles or is
+returned after a question or a few seconds.
 
-It answers by test card (`sandbox/cards.py`) or test account (`sandbox/bank_accounts.py`), then by amount: 1
-`Declined`, 2 `InsufficientFunds`, 24 `Pending` and then `Accepted` on the next question or resend, any other
+The test card (`sandbox/cards.py`) or test account (`sandbox/bank_accounts.py`) decides the answer first, then the
+amount: 1 `Declined`, 2 `InsufficientFunds`, 24 `Pending` and then `Accepted` on the next question or resend, any other
 `Accepted`.
 """
 
@@ -35,24 +35,24 @@ AMOUNT_MAX = 999_999_999_999
 DECLINED_AMOUNT, INSUFFICIENT_AMOUNT, PENDING_AMOUNT = 1, 2, 24
 
 SETTLES_AFTER_MS = 3_000
-"""When a notice says that a pending operation has settled."""
+"""Delay of the notice that a pending operation has settled."""
 
 DISPUTED_AFTER_MS = 1_000
-"""When a notice says that a captured payment of a dispute card is disputed."""
+"""Delay of the notice that a captured payment of a dispute card is disputed."""
 
 REFUND_FAILS_AFTER_MS = 1_000
-"""When a notice says that a refund or payout which had been accepted came back."""
+"""Delay of the notice that an accepted refund or payout was returned."""
 
 
 class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
-    """One operation as the bank remembers it, and one line of the journal. Of a card it keeps the last four digits and
-    what its test card will do later; `contents` is a keyed hash of everything that was asked for.
+    """One operation in the bank's memory, and one line of the journal. Of a card it keeps the last four digits and its
+    test card's later behaviour; `contents` is a keyed hash of the whole request.
 
-    `returns` is why a debit will come back, `stuck` one that never settles. `network_id` and `checks` are told with an
-    authorization of a card.
+    `returns` is the reason why a debit will be returned, `stuck` marks one that never settles. The answer to an
+    authorization of a card has `network_id` and `checks`.
 
-    `authorized`, `captured`, `refunded` and `voided` belong to authorizations and follow from their children. What is
-    pending counts as done until it is refused, so that nothing is promised twice.
+    `authorized`, `captured`, `refunded` and `voided` belong to authorizations and follow from their children. A pending
+    operation counts as done until it is refused, so that no amount is promised twice.
     """
 
     reference: str
@@ -81,7 +81,7 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     voided: bool = False
 
     def answer(self) -> dict[str, Any]:
-        """The JSON object that calls, questions and notices get."""
+        """The JSON object of answers to calls and questions, and of notices."""
         answer: dict[str, Any] = {
             "reference": self.reference,
             "kind": self.kind,
@@ -107,7 +107,7 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
 
 class Announcement(NamedTuple):
-    """Something that the bank will say of its own accord, `after_ms` milliseconds after its cause."""
+    """A notice that the bank will send by itself, `after_ms` milliseconds after its cause."""
 
     what: Literal["settles", "refund_fails", "dispute"]
     reference: str
@@ -116,7 +116,7 @@ class Announcement(NamedTuple):
 
 
 class Handled(NamedTuple):
-    """An answer, and the operation that the request changed (None where it changed nothing): what a journal keeps."""
+    """An answer, and the operation that the request changed, for the journal (None if it changed nothing)."""
 
     response: Response
     effect: BankOperation | None = None
@@ -130,11 +130,11 @@ class _Invalid(Exception):
 
 
 class Bank:
-    """`knows_all`: whether a reference that it has no memory of cannot exist. The journal-backed bank knows all and
-    refuses a capture of an authorization that it never saw; the one inside a process forgets with the process, and
-    lets it pass. `operations_max` bounds its memory, oldest first; None is for a bank that knows all.
+    """`knows_all`: whether an unknown reference cannot exist. The bank with a journal knows all references and refuses
+    a capture of an unknown authorization; the bank inside a process loses its memory with the process, and accepts it.
+    `operations_max` bounds the memory, oldest first; None is for a bank that knows all.
 
-    `key` keys the hash of contents; whoever keeps the hashes must keep the key as well.
+    `key` keys the hash of contents; a caller that stores the hashes must store the key as well.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Bank:
         self._operations: OrderedDict[str, BankOperation] = OrderedDict()
 
     def handle(self, request: Request) -> Handled:
-        """Answer one request of the contract. Never raises for what a caller sent."""
+        """Answer one request of the contract. Raises nothing, whatever the request holds."""
         if request.method == "GET":
             return self._ask(request.path)
         try:
@@ -159,14 +159,13 @@ class Bank:
         return self._operations.get(reference)
 
     def operations(self) -> Iterator[BankOperation]:
-        """Everything that it remembers, in the order in which it came."""
+        """All operations in memory, in order of arrival."""
         return iter(self._operations.values())
 
     def totals(self) -> dict[str, dict[str, dict[str, int]]]:
-        """What was accepted, by currency and kind: how many, and their sum in minor units. `captured` counts captures
-        and authorizations that captured at once; a dispute stands under its stage, for only a `chargeback` takes money.
-        It walks through every operation.
-        """
+        """Accepted operations by currency and kind: their count and their sum in minor units. `captured` counts
+        captures and authorizations that captured at once; a dispute counts under its stage, because only a `chargeback`
+        takes money. It walks through every operation."""
         totals: dict[str, dict[str, dict[str, int]]] = {}
         for operation in self._operations.values():
             if operation.status != "Accepted":
@@ -182,7 +181,7 @@ class Bank:
 
     def remember(self, operation: BankOperation) -> None:
         """Take back one line of a journal, in the journal's order: a later line about a reference replaces the earlier
-        one, and moves the sums of its authorization."""
+        one, and updates the sums of its authorization."""
         before = self._operations.get(operation.reference)
         if before is not None:
             # The sums of an authorization come from its children's lines, not from its own earlier line.
@@ -191,13 +190,13 @@ class Bank:
         self._move(operation, +1)
 
     def forthcoming(self, operation: BankOperation) -> tuple[Announcement, ...]:
-        """What the bank will say about `operation` as it stands now. Cheap where the answer is nothing."""
+        """The notices that the bank will send about `operation` in its current state. Cheap if there are none."""
         if operation.status == "Pending":
             if operation.stuck:
                 return ()
             return (Announcement("settles", operation.reference, SETTLES_AFTER_MS),)
         if operation.kind in ("refund", "payout") and operation.refund == "fails_later":
-            # Also once it has failed: that may not have been told yet.
+            # Also after it has failed: its notice may not have been sent yet.
             return (Announcement("refund_fails", operation.reference, REFUND_FAILS_AFTER_MS),)
         if operation.status != "Accepted":
             return ()
@@ -209,7 +208,8 @@ class Bank:
         return ()
 
     def announce(self, announcement: Announcement) -> tuple[dict[str, Any], BankOperation | None]:
-        """Make an announcement true: the body of its notice, and what it changed (None the second time)."""
+        """Perform an announcement, and return the body of its notice and the changed operation (None the second
+        time)."""
         cause = self._operations[announcement.reference]
         match announcement.what:
             case "settles":
@@ -228,7 +228,7 @@ class Bank:
                 return dispute.answer(), dispute
 
     def foretell(self, announcement: Announcement) -> dict[str, Any]:
-        """The body that `announce` will give, without making it true."""
+        """The body that `announce` will give, without performing it."""
         cause = self._operations[announcement.reference]
         match announcement.what:
             case "settles":
@@ -251,7 +251,7 @@ class Bank:
         return Handled(Response(200, operation.answer()), effect)
 
     def _settle(self, operation: BankOperation) -> BankOperation | None:
-        """A pending operation settles as soon as somebody asks again."""
+        """Settle a pending operation, which happens at the next question."""
         if operation.status != "Pending" or operation.stuck:
             return None
         if operation.returns is not None:
@@ -325,8 +325,8 @@ class Bank:
     def _objection(
         self, operation: BankOperation, body: Mapping[str, Any], parent: BankOperation | None
     ) -> tuple[str, ...] | None:
-        """Code and reason of a refusal by card, account, recipient or authorization; None where there is none. The
-        operation takes over how its refunds and disputes go."""
+        """Code and reason of a refusal by card, account, recipient or authorization; None if there is none. The
+        operation takes on the behaviour of its refunds and disputes."""
         if operation.kind == "authorization" and "account" in body:
             _debit(operation, body["account"])
             return None
@@ -351,7 +351,7 @@ class Bank:
         return None
 
     def _move(self, operation: BankOperation, sign: Literal[1, -1]) -> None:
-        """Add `operation` to the sums of its authorization, or take it off again."""
+        """Add `operation` to the sums of its authorization, or subtract it."""
         if operation.parent is None or operation.status not in ("Accepted", "Pending"):
             return
         parent = self._operations.get(operation.parent)
@@ -392,7 +392,7 @@ _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 def dispute_reference(announcement: Announcement) -> str:
-    """The bank's own reference of a dispute: always the same for the same cause, so that a repeat is one."""
+    """The bank's own reference of a dispute: the same for the same cause, so that a repeat is the same dispute."""
     return f"dispute-{announcement.nth}-{announcement.reference}"
 
 
@@ -416,7 +416,7 @@ _RETURNED = {
 }
 
 _NO_CURRENCY = "xxx"
-"""ISO 4217's code for "no currency": the void of an authorization that the bank has forgotten."""
+"""ISO 4217's code for "no currency", for the void of an authorization that the bank has forgotten."""
 
 _KINDS: dict[str, Kind] = {
     "/v1/authorizations": "authorization",
@@ -440,13 +440,13 @@ _REASONS = {
     "authorization_voided": "The authorization was voided.",
     "authorization_captured": "The authorization was captured.",
     "capture_exceeds_authorization": "More than was authorized.",
-    "refund_exceeds_capture": "More than is left of what was captured.",
-    "increment_not_larger": "The new total is not larger than what is authorized.",
+    "refund_exceeds_capture": "The refund is larger than the rest of the captured amount.",
+    "increment_not_larger": "The new total is not larger than the authorized amount.",
 }
 
 
 def _against(parent: BankOperation, child: BankOperation) -> str | None:
-    """Why `parent` does not allow `child`, as a decline code; None where it does. By precedence."""
+    """The decline code if `parent` does not allow `child`, else None. In order of precedence."""
     if parent.kind != "authorization" or parent.status != "Accepted":
         return "not_an_authorization"
     if child.currency != parent.currency:
@@ -467,12 +467,12 @@ def _against(parent: BankOperation, child: BankOperation) -> str | None:
 
 
 def _network_id(reference: str) -> str:
-    """The card network's id of a payment: 15 digits, as Visa's have, and always the same for the same reference."""
+    """The card network's id of a payment: 15 digits, as Visa's have, and the same for the same reference."""
     return f"{int.from_bytes(reference.encode(), 'big') % 10**15:015d}"
 
 
 def _checks(card: cards.TestCard | None, body: Mapping[str, Any]) -> dict[str, str] | None:
-    """The issuer's results for those values that were sent: a test card's own, and `pass` for any other card."""
+    """The issuer's results for the values that were sent: those of a test card, and `pass` for any other card."""
     address = body["details"].get("billing_address", {}) if "details" in body else {}
     results: dict[str, str] = {}
     if "cvc" in body["card"]:
@@ -485,7 +485,7 @@ def _checks(card: cards.TestCard | None, body: Mapping[str, Any]) -> dict[str, s
 
 
 def _charge_card(operation: BankOperation, body: Mapping[str, Any]) -> tuple[str] | None:
-    """The code of a refusal, where this is a test card that is refused."""
+    """The code of a refusal, if this is a test card that is refused."""
     number: str = body["card"]["number"]
     operation.last4 = number[-4:]
     card = cards.by_number(number)
@@ -498,13 +498,13 @@ def _charge_card(operation: BankOperation, body: Mapping[str, Any]) -> tuple[str
         return (card.charge.decline_code or card.charge.code,)
     if card.dispute is not None:
         operation.dispute, operation.dispute_reason = card.dispute, card.dispute_reason
-        # Disputed is what was captured: at once here, or by the capture that comes later.
+        # A dispute needs a capture: this one, or a later one.
         operation.disputes = card.disputes
     return None
 
 
 def _debit(operation: BankOperation, account: Mapping[str, Any]) -> None:
-    """What will come of the debit of `account`. Its refunds go over the same rails, and take their time too."""
+    """Set the outcome of a debit of `account`. Its refunds also take time."""
     number: str = account["number"]
     operation.last4, operation.refund = number[-4:], "succeeds_later"
     known = bank_accounts.by_account(number)
@@ -519,12 +519,12 @@ def _refuse(operation: BankOperation, decline_code: str, message: str | None = N
     operation.status = "InsufficientFunds" if decline_code == "insufficient_funds" else "Declined"
     operation.decline_code = decline_code
     operation.message = message
-    # Nothing comes after a refusal.
+    # A refusal has no later notice.
     operation.disputes, operation.refund = 0, "succeeds"
     return operation
 
 
-# What a body may and must say. Reasons name the field and never repeat its value: it may be a card number.
+# Members of a body. Reasons name the field and never repeat its value, which may be a card number.
 
 _FIELDS: dict[Kind, frozenset[str]] = {
     "authorization": frozenset(("reference", "amount", "currency", "capture", "card")),
@@ -541,7 +541,7 @@ _RECIPIENT_FIELDS = _RECIPIENT_REQUIRED | {"name"}
 
 
 def _check(kind: Kind, body: Mapping[str, Any]) -> None:
-    """Raise `_Invalid` unless `body` is as the contract says: 400 for a field too few or too many, 422 for a value."""
+    """Raise `_Invalid` unless `body` keeps to the contract: 400 for a missing or unknown field, 422 for a value."""
     fields = _FIELDS[kind]
     debits = kind == "authorization" and "account" in body
     if debits:
@@ -628,7 +628,7 @@ _DETAILS_TEXTS = {
     "statement_descriptor": 22,
     "return_url": 5000,
 }
-"""The texts of `details` and their longest, in characters."""
+"""The texts of `details` with their greatest lengths, in characters."""
 _DETAILS_FIELDS = frozenset(("off_session", "billing_address", *_DETAILS_TEXTS))
 _ADDRESS_FIELDS = frozenset(("line1", "line2", "city", "state", "postal_code", "country"))
 _ADDRESS_PART_MAX = 5000

@@ -1,8 +1,8 @@
 """The test bank accounts and IBANs that Stripe documents, their `pm_usBankAccount_*` and `pm_sepaDebit_*` aliases, and
-what each of them does.
+their behaviour.
 
-Source: https://docs.stripe.com/testing. Who asks: the API (aliases) and the simulated bank (settled, returned,
-disputed). An account that is not here behaves as the first of its type does: its debit settles.
+Source: https://docs.stripe.com/testing. The API uses the table (aliases), and so does the simulated bank (settled,
+returned, disputed). An account that is not here behaves like the first of its type: its debit settles.
 """
 
 from typing import Literal
@@ -15,12 +15,12 @@ from tillway.domain.bank_account import TEST_ROUTING_NUMBER
 class TestAccount(msgspec.Struct, frozen=True, kw_only=True):
     """One documented test account. `number` is an account number or an IBAN.
 
-    `failure`: why a debit comes back; None settles it. `settles`: soon, or never, which is for trying out what a
-    payment looks like that stays `processing`. Those that Stripe settles after three minutes settle soon, too.
-    `dispute`: the debit settles, and then a dispute takes the money back.
+    `failure`: the reason why a debit is returned; None settles it. `settles`: soon, or never, to try out a payment that
+    stays `processing`. Accounts that Stripe settles after three minutes settle soon, too. `dispute`: the debit settles,
+    and then a dispute takes the money back.
     """
 
-    __test__ = False  # pytest would take the name for a test class.
+    __test__ = False  # pytest would collect a class with this name.
 
     type: Literal["us_bank_account", "sepa_debit"]
     number: str

@@ -1,9 +1,9 @@
-"""The simulated bank as a program of its own: the wire contract over HTTP, with a journal that outlives kill -9.
+"""The simulated bank as a separate program: the wire contract over HTTP, with a journal that outlives kill -9.
 
-The journal is the witness of the crash harness. It has one JSON line for each effect (an operation at the moment when
-it came into being, and again whenever its status changed), and no answer leaves before the lines that it rests on are
-flushed to the disk. A card number or CVC is in no line: only the last four digits, and a hash of the contents that is
-keyed with the file `<journal>.key`. Lines `{"noticed": …}` say that a notice was taken; they are no effects.
+The journal is the witness of the crash harness. It has one JSON line for each effect (an operation when it is created,
+and again whenever its status changes), and no answer leaves before the lines behind it are flushed to the disk. No line
+has a card number or CVC: only the last four digits, and a hash of the contents that is keyed with the file
+`<journal>.key`. Lines `{"noticed": …}` record that a notice was taken; they are not effects.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from tillway.sandbox.bank import Announcement, Bank, BankOperation
 from tillway.sandbox.faults import BEFORE_THE_ANSWER, Drawn, Fault, Faults, FaultsInvalid, bend
 
 BODY_MAX = 64 * 1024
-"""Largest request that is read, in bytes."""
+"""Largest request, in bytes."""
 
 HOLD_SECONDS = 120.0
 """How long a lost answer keeps its connection open."""
@@ -44,11 +44,11 @@ NOT_HERE = frozenset(("refuse",))
 
 
 class JournalUnfit(Exception):
-    """The journal cannot be a witness: damaged in the middle, no journal at all, or another bank's at this moment."""
+    """The journal cannot be used: it is damaged in the middle, is not a journal, or another bank holds it."""
 
 
 class Journal:
-    """Lines appended to a file, flushed in groups: what arrives while a flush is under way shares the next one."""
+    """Lines appended to a file, flushed in groups: lines that arrive during a flush share the next one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -66,7 +66,7 @@ class Journal:
         _flush_directory(path)
 
     def replay(self) -> list[dict[str, Any]]:
-        """Every whole line. A last line that was torn by a crash is cut off: nobody was told of it."""
+        """Every whole line. A last line that a crash cut short is removed: no answer was sent for it."""
         content = self._path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
@@ -81,7 +81,7 @@ class Journal:
         return lines
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Put a line down; it is durable when a later `durable()` has returned."""
+        """Append a line; it is durable when a later `durable()` has returned."""
         self._waiting.append(msgspec.json.encode(line) + b"\n")
         self._written += 1
 
@@ -150,7 +150,7 @@ class BankServer:
         await self._journal.close()
 
     def _recall(self) -> None:
-        """Take back the journal, and owe again every notice that was not taken."""
+        """Load the journal, and owe again every notice that was not taken."""
         for line in self._journal.replay():
             if "noticed" in line:
                 self._noticed.add(line["noticed"])
@@ -208,8 +208,8 @@ class BankServer:
         return _write(await self._perform(asked, drawn.notices))
 
     async def _perform(self, asked: Request, notice_faults: tuple[Fault, ...] = ()) -> Response:
-        """Handle a request, and wait until everything that its answer rests on is durable: a repeat or a question, too,
-        may be answered with what another request has only just put down."""
+        """Handle a request, and wait until everything behind its answer is durable: even the answer to a repeat or a
+        question may depend on another request's latest lines."""
         handled = self.bank.handle(asked)
         if handled.effect is not None:
             self._journal.append(_line(handled.effect))
@@ -217,7 +217,7 @@ class BankServer:
         if handled.effect is not None:
             early = self._owe(handled.effect, notice_faults)
             if early is not None:
-                # The notice is to overtake the answer. Its receiver may well wait for us, so not for ever.
+                # The notice comes before the answer. Its receiver may wait for this answer, so this wait is bounded.
                 await asyncio.wait((early,), timeout=1.0)
         return handled.response
 
@@ -250,7 +250,7 @@ class BankServer:
     # Notices.
 
     def _owe(self, operation: BankOperation, faults: tuple[Fault, ...]) -> "asyncio.Task[None] | None":
-        """Plan the notices about `operation`. Returns one that is to come before the answer, where there is one."""
+        """Plan the notices about `operation`. Return the one that comes before the answer, if there is one."""
         if self._notice_url is None:
             return None
         announced = [told for told in self.bank.forthcoming(operation) if _noticed_as(told) not in self._noticed]
@@ -271,17 +271,17 @@ class BankServer:
         return task
 
     async def _announce(self, announcement: Announcement, delay: float) -> None:
-        """Make it true, durably, and then tell."""
+        """Perform the announced operation, make it durable, and then send the notice."""
         await asyncio.sleep(delay)
         body, effect = self.bank.announce(announcement)
         if effect is not None:
             self._journal.append(_line(effect))
         await self._journal.durable()
         if effect is not None and announcement.what == "settles":
-            # What has settled may have something following: a debit that is disputed, say.
+            # A settled operation may have a later notice: the dispute of a debit, for example.
             self._owe(effect, ())
         await self._tell(body, 0.0)
-        # Not worth a flush of its own: a notice too many is what receivers must bear.
+        # This line needs no flush: receivers must bear a repeated notice.
         self._journal.append({"noticed": _noticed_as(announcement)})
 
     async def _tell(self, body: Mapping[str, Any], delay: float) -> None:
@@ -318,7 +318,7 @@ async def start(
     host: str = "127.0.0.1",
 ) -> BankServer:
     """Open the journal and listen; `.port` is the port (0 picks a free one). Raises `FaultsInvalid`, `JournalUnfit`,
-    and OSError where the file or the port cannot be had."""
+    and OSError if the file or the port cannot be used."""
     path = Path(journal_path).absolute()
     rules = Faults(faults, not_here=NOT_HERE)
     journal = Journal(path)
@@ -337,7 +337,7 @@ async def serve(
     faults: Mapping[str, Any] | None = None,
     host: str = "127.0.0.1",
 ) -> None:
-    """Serve until cancelled. Says `listening on HOST:PORT` on stderr once it does."""
+    """Serve until cancelled. Prints `listening on HOST:PORT` to stderr when ready."""
     server = await start(
         port, journal_path, notice_url=notice_url, notice_secret=notice_secret, faults=faults, host=host
     )
@@ -356,7 +356,7 @@ def main(
     faults: str | None = None,
     host: str = "127.0.0.1",
 ) -> None:
-    """What `tillway bank` does; `faults` is JSON text. Returns on Ctrl-C. Raises ValueError for what cannot be."""
+    """Run `tillway bank`; `faults` is JSON text. Returns on Ctrl-C. Raises ValueError for invalid arguments."""
     rules = None
     if faults is not None:
         try:
@@ -370,7 +370,7 @@ def main(
 
 
 def _key(journal: Path) -> bytes:
-    """The key of the hashes in the journal, made with the journal and kept beside it."""
+    """The key of the hashes in the journal, made with the journal and stored beside it."""
     path = journal.with_name(journal.name + ".key")
     if not path.exists():
         draft = path.with_name(path.name + ".new")
@@ -403,7 +403,7 @@ def _noticed_as(announcement: Announcement) -> str:
 
 
 async def _read(request: web.Request) -> Request | Response:
-    """The request as the bank takes it, or the answer to one that it cannot take."""
+    """Parse the request for the bank, or return the answer to one that it cannot take."""
     if request.method == "GET":
         return Request("GET", request.path)
     if request.method != "POST":
@@ -430,13 +430,13 @@ def _write(answer: Response) -> web.Response:
 
 
 async def _never(request: web.Request) -> web.Response:
-    """Keep the caller waiting, and close without a word in the end."""
+    """Keep the caller waiting, then close the connection without an answer."""
     await asyncio.sleep(HOLD_SECONDS)
     return _reset(request)
 
 
 def _reset(request: web.Request) -> web.Response:
-    """Drop the connection with a reset: lingering for no time makes the kernel send RST in place of a clean end."""
+    """Drop the connection with a reset: a linger time of zero makes the kernel send RST in place of a clean end."""
     transport = request.transport
     if transport is not None:
         connection: socket.socket | None = transport.get_extra_info("socket")

@@ -1,8 +1,8 @@
-"""Every test card, `pm_card_*` and `tok_*` alias that Stripe documents, and what each of them does.
+"""Every test card, `pm_card_*` and `tok_*` alias that Stripe documents, with its behaviour.
 
-Source: https://docs.stripe.com/testing, and for the cards that it no longer lists but that older suites still use, the
-same page of earlier years. One row is one number. Who asks: the API (aliases, attaching, 3-D Secure, the checks shown
-on a charge) and the simulated bank (approval, disputes, refunds). A number that is not here behaves as 4242… does.
+Source: https://docs.stripe.com/testing, and earlier versions of that page for cards that it no longer lists but older
+suites still use. One row is one number. The API uses the table (aliases, attaching, 3-D Secure, the checks shown on a
+charge), and so does the simulated bank (approval, disputes, refunds). A number that is not here behaves like 4242….
 """
 
 from typing import Any, Literal
@@ -15,7 +15,7 @@ Check = Literal["pass", "fail", "unavailable"]
 
 
 class Decline(msgspec.Struct, frozen=True):
-    """What the issuer says instead of yes: Stripe's error code and, for `card_declined`, the decline code."""
+    """The issuer's refusal: Stripe's error code and, for `card_declined`, the decline code."""
 
     code: str
     decline_code: str | None = None
@@ -25,16 +25,16 @@ class TestCard(msgspec.Struct, frozen=True, kw_only=True):
     """One documented test card.
 
     `charge`: None approves. `attach`: whether it can be attached to a customer. `three_d_secure`: when authentication
-    is asked for; `required_unless_set_up` asks for every payment with the customer present, and for an off-session one
-    unless the card was set up; `required_on_session` counts as set up already; `optional` only where the merchant
-    requests it; an `unenrolled` card answers `attempt_acknowledged` and goes on. `authentication`: what then happens: a
-    challenge page, success without one, or an error of the directory. `cvc_check` and its two neighbours hold where the
-    value was sent at all. `blocked`: the reason in the charge's outcome where it is refused for its risk, not by the
-    issuer. `dispute`: what comes over the charge soon after it was captured, `disputes` times, with `dispute_reason`.
-    `refund`: `fails_later` first succeeds; `succeeds_later` is first pending.
+    is required; `required_unless_set_up` requires it for every payment with the customer present, and for an
+    off-session one unless the card was set up; `required_on_session` counts as set up already; `optional` requires it
+    only if the merchant requests it; an `unenrolled` card answers `attempt_acknowledged` and continues.
+    `authentication`: its result: a challenge page, success without one, or an error of the directory. `cvc_check` and
+    its two neighbours apply if the value was sent. `blocked`: the reason in the charge's outcome if it is refused for
+    its risk, not by the issuer. `dispute`: the dispute soon after the charge was captured, `disputes` times, with
+    `dispute_reason`. `refund`: `fails_later` first succeeds; `succeeds_later` is first pending.
     """
 
-    __test__ = False  # pytest would take the name for a test class.
+    __test__ = False  # pytest would collect a class with this name.
 
     number: str
     brand: str = "visa"
@@ -63,7 +63,7 @@ class TestCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ALIAS_CVC = "123"
-"""The CVC that comes with an alias (`1234` is not needed: aliases of American Express take it too)."""
+"""The CVC of an alias. (`1234` is not needed: aliases of American Express accept this one too.)"""
 
 
 def alias_expiry(year: int) -> tuple[int, int]:
@@ -87,7 +87,7 @@ def all_cards() -> tuple[TestCard, ...]:
 
 
 def _card(number: str, *stems: str, **fields: Any) -> TestCard:
-    """A card whose aliases are `pm_card_<stem>` and `tok_<stem>`, for each stem."""
+    """A card with the aliases `pm_card_<stem>` and `tok_<stem>`, for each stem."""
     brand = fields.setdefault("brand", "visa")
     fields.setdefault("networks", (brand,))
     aliases = tuple(f"{prefix}{stem}" for stem in stems for prefix in ("pm_card_", "tok_"))
@@ -152,7 +152,7 @@ _BRANDS = (
     ),
     _card("4000051230000072", "debit_visaFsaProductCode", "debit_visaHsaProductCode", funding="debit"),
     _card("5200828282828897", "mastercard_debit_mastercardFsaProductCode", brand="mastercard", funding="debit"),
-    # No longer listed, still in many suites.
+    # No longer listed, still used in many suites.
     _card("4012888888881881"),
     _card("4111111111111111"),
     _card("30569309025904", brand="diners"),
@@ -228,7 +228,7 @@ _DECLINES = (
         charge=Decline("processing_error"),
         attach="decline",
     ),
-    # It fails the Luhn check, so that the API refuses it before any bank sees it.
+    # It fails the Luhn check, so the API refuses it and it never reaches a bank.
     _card("4242424242424241", charge=Decline("incorrect_number"), attach="decline"),
     _card(
         "4000000000006975",
@@ -269,7 +269,7 @@ _RISKS = (
         blocked="highest_risk_level",
     ),
     _card("4000000000009235", "riskLevelElevated", risk_level="elevated"),
-    # What depends on Radar settings that are off by default succeeds.
+    # Cards for Radar settings that are off by default succeed.
     _card("4000008400000407", "highFraudDisputeScore"),
     _card("4000008400000159", "highEfwScore"),
     _card("4000008400001017", "radarDynamicRiskThreshold"),
@@ -306,7 +306,7 @@ _DISPUTES = (
         dispute_reason="noncompliant",
     ),
     _card("4000000001000043", "createAutoRepresentmentEligibleDispute", dispute="chargeback"),
-    # Dispute prevention is a product of its own; without it these are disputed.
+    # Dispute prevention is a separate product; without it these cards are disputed.
     _card("4000000404004816", "createRapidDisputeResolutionDispute", dispute="chargeback"),
     _card("4000000404005649", "createCe3BlockDispute", dispute="chargeback"),
     _card("5105000300000018", "createEthocaAlert", brand="mastercard", dispute="chargeback"),

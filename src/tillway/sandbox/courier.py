@@ -1,12 +1,13 @@
-"""The simulated delivery service of test mode: it delivers nothing, under any reference at most once.
+"""The simulated delivery service of test mode: it delivers nothing, and accepts each reference at most once.
 
-What it does is told by the address, as a test card tells what the simulated bank does:
+The address decides its behaviour, as a test card decides that of the simulated bank:
 
     "12 Undeliverable Road"        it never delivers there
-    "12 Courier Down 3 Road"       it cannot be reached the first 3 times (2 where no number is named)
-    "12 Courier Silent 3 Road"     it takes the consignment, and its first 3 answers are lost
+    "12 Courier Down 3 Road"       it cannot be reached the first 3 times (2 without a number)
+    "12 Courier Silent 3 Road"     it accepts the consignment, and its first 3 answers are lost
 
-It forgets with its process. Its ids are made from the references, so that what it takes anew is the same delivery.
+Its state is in memory and ends with the process. It makes ids from references, so a repeat after a restart is the same
+delivery.
 """
 
 import hashlib
@@ -18,13 +19,13 @@ import msgspec
 from tillway.connectors.port import Arranged, Consignment, Undeliverable, Unreachable
 
 CONSIGNMENTS_MAX = 10_000
-"""Most references it remembers; the oldest go first."""
+"""Most references in memory; the oldest are dropped first."""
 
 _MANNER = re.compile(r"courier (down|silent)(?: (\d{1,3}))?\b", re.IGNORECASE)
 
 
 class Consigned(msgspec.Struct):
-    """What became of a reference: how often it was asked for, and whether it is arranged or cancelled."""
+    """The state of a reference: how often it was requested, and whether it is arranged or cancelled."""
 
     asked: int = 0
     arranged: bool = False

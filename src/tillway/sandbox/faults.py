@@ -1,7 +1,7 @@
-"""What goes wrong at the simulated bank, on demand: rules that are matched to operations one by one.
+"""Faults of the simulated bank, on demand: rules that are matched to operations one by one.
 
-The faults of a call say what becomes of its request and answer; those of a notice, how the bank tells later. Both faces
-of the bank draw from one object: `/ops/v1/simulator` replaces it in the process, `POST /_faults` at `tillway bank`.
+Faults of a call affect its request and answer; faults of a notice affect its delivery. Both forms of the bank use the
+same object: `/ops/v1/simulator` replaces it in the process, `POST /_faults` at `tillway bank`.
 
     {"seed": 7, "rules": [
         {"fault": "lose_answer", "operation": "authorize", "amount": 4200, "times": 1},
@@ -18,7 +18,7 @@ import msgspec
 from tillway.sandbox.bank import Announcement
 
 CALL_FAULTS = {
-    "slow": "perform and answer `ms` milliseconds late, also when nobody waits any more; other faults still apply",
+    "slow": "perform and answer `ms` milliseconds late, even if the caller has left; other faults still apply",
     "refuse": "the connection is refused; only inside the process",
     "lose_request": "never perform, never answer",
     "lose_answer": "perform, never answer",
@@ -34,7 +34,7 @@ NOTICE_FAULTS = {
     "early_notice": "also tell by a notice, before the answer to the call itself",
     "late_notice": "notices come `ms` milliseconds later",
     "duplicate_notice": "every notice comes twice",
-    "stale_notice": "after everything else, a notice says again what the first answer said",
+    "stale_notice": "at the end, a notice repeats the first answer",
     "lose_notice": "no notice comes",
 }
 
@@ -44,13 +44,13 @@ RULES_MAX = 100
 MS_MAX = 600_000
 
 BEFORE_THE_ANSWER = -1
-"""As the time of a notice: before the answer to the call itself."""
+"""The time of a notice that comes before the answer to the call itself."""
 
 STALE_AFTER_MS = 5_000
 
 
 class FaultsInvalid(ValueError):
-    """A fault that cannot be. `field` is its path: `rules[0].fault`."""
+    """An invalid fault. `field` is its path: `rules[0].fault`."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -60,8 +60,7 @@ class FaultsInvalid(ValueError):
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One rule. `operation` None matches every operation that moves money, and no look-up. `times`: how often it
-    strikes before it is spent, None for ever. `probability` (0 to 1) is drawn for each operation that matches.
-    """
+    applies before it is used up, None for ever. `probability` (0 to 1) is drawn for each operation that matches."""
 
     fault: str
     operation: str | None = None
@@ -73,7 +72,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Drawn(NamedTuple):
-    """What strikes one operation: milliseconds to wait, at most one fault of the call, and those of its notices."""
+    """The faults of one operation: milliseconds to wait, at most one fault of the call, and those of its notices."""
 
     slow_ms: int = 0
     call: Fault | None = None
@@ -84,7 +83,8 @@ NOTHING = Drawn()
 
 
 class Faults:
-    """The rules in force, with how often each may still strike. `not_here` are faults that this face cannot make."""
+    """The rules in force, with the remaining times of each. `not_here` are faults that this form of the bank cannot
+    make."""
 
     def __init__(self, rules: Mapping[str, Any] | None = None, *, not_here: frozenset[str] = frozenset()) -> None:
         self._not_here = not_here
@@ -96,7 +96,7 @@ class Faults:
             self.replace(rules)
 
     def replace(self, rules: Mapping[str, Any]) -> None:
-        """Forget the rules in force and take these; all or nothing. Raises `FaultsInvalid`, which names the field."""
+        """Replace all rules in force, or none. Raises `FaultsInvalid`, which names the field."""
         seed, checked = _read(rules, self._not_here)
         self._seed = seed
         self._random = random.Random(seed)
@@ -104,7 +104,7 @@ class Faults:
         self._left = [rule.times for rule in checked]
 
     def as_dict(self) -> dict[str, Any]:
-        """The rules as `replace` takes them, `times` counted down; spent rules are gone."""
+        """The rules as `replace` takes them, `times` counted down; used-up rules are left out."""
         return {
             "seed": self._seed,
             "rules": [
@@ -115,7 +115,7 @@ class Faults:
         }
 
     def draw(self, operation: str, amount: int | None) -> Drawn:
-        """What strikes this operation; counts it. The first rule that matches decides about the call."""
+        """The faults of this operation, which counts. The first rule that matches decides about the call."""
         if not self._rules:
             return NOTHING
         slow_ms = 0
@@ -144,9 +144,9 @@ class Faults:
 
 
 def bend(announced: Sequence[Announcement], faults: Iterable[Fault]) -> list[tuple[int, Announcement | None]]:
-    """When which notice comes, by time: (milliseconds, what is announced, or None for the answer that the call got).
+    """The notices by time: (milliseconds, the announced notice, or None for a repeat of the call's answer).
 
-    `announced` is what would come without faults. A fault that needs a notice where there is none makes one.
+    `announced` are the notices without faults. A fault that needs a notice makes one if there is none.
     """
     by_name = {fault.fault: fault for fault in faults}
     if "lose_notice" in by_name:

@@ -1,8 +1,8 @@
-"""Recipients that the simulated bank knows, and what becomes of a payout to each of them.
+"""Recipients that the simulated bank knows, and the outcome of a payout to each.
 
-Bank accounts and debit cards: https://docs.stripe.com/connect/testing#payouts. What Stripe has no number for, a payout
-that stays under way and one that comes back after it was paid, and all e-mail addresses are Tillway's own. Anybody who
-is not here is paid at once.
+Bank accounts and debit cards: https://docs.stripe.com/connect/testing#payouts. Stripe has no numbers for a payout that
+stays under way and one that is returned after it was paid; these, and all e-mail addresses, are Tillway's own. Every
+other recipient is paid at once.
 """
 
 from typing import Literal
@@ -16,16 +16,16 @@ Manner = Literal["succeeds", "succeeds_later", "fails_later"]
 
 
 class TestRecipient(msgspec.Struct, frozen=True, kw_only=True):
-    """`failure` is the code that it is refused with at once; None: it is paid, in its `manner`."""
+    """`failure` is the code of an immediate refusal; None: it is paid, in its `manner`."""
 
-    __test__ = False  # pytest would take the name for a test class.
+    __test__ = False  # pytest would collect a class with this name.
 
     failure: str | None = None
     manner: Manner = "succeeds"
 
 
 def recipient_of(type: str, value: str) -> TestRecipient:
-    """What the bank does with a payout to `value`: an IBAN, `<routing>/<account>`, a card number or an address."""
+    """The bank's behaviour for a payout to `value`: an IBAN, `<routing>/<account>`, a card number or an address."""
     match type:
         case "email":
             local, _, domain = value.rpartition("@")
@@ -47,7 +47,7 @@ _LATER = TestRecipient(manner="succeeds_later")
 _RETURNED = TestRecipient(manner="fails_later")
 
 _ACCOUNTS = {"000888888883": _LATER, "000999999991": _RETURNED}
-"""US accounts of Tillway's own, behind any routing number. Those that fail stand in `test_accounts`."""
+"""Tillway's own US accounts, behind any routing number. Those that fail are in `test_accounts`."""
 
 _IBANS = {
     "0532013001": TestRecipient(failure="no_account"),
@@ -69,4 +69,4 @@ _NAMED = {
     "pending": _LATER,
     "returned": _RETURNED,
 }
-"""By what stands before `@example.com`."""
+"""By the part before `@example.com`."""

@@ -1,7 +1,7 @@
 """Connector `simulator`: the bank inside this process, for test mode. No sockets, no JSON.
 
-It speaks the conversation of `http_bank` over a call into `Bank.handle`, so that what is learned with it holds for the
-bank behind HTTP; on top of that it can increment an authorization. The bank's memory ends with the process.
+It has the conversation of `http_bank` over a call into `Bank.handle`, so that tests with it also hold for the bank
+behind HTTP; it can also increment an authorization. The bank's memory ends with the process.
 """
 
 import asyncio
@@ -38,22 +38,22 @@ SETTINGS = (
         name="ask_after_seconds",
         read=seconds(0.05, 3600),
         default=5.0,
-        description="how long to wait before asking what became of an operation, first time",
+        description="seconds from an unknown or pending outcome to the first question",
     ),
 )
 
 
 class Simulator:
-    """The bank in this process. A test or a simulation hands in a bank that outlives the engine's crashes."""
+    """The bank in this process. A test or a simulation passes a bank that outlives the engine's crashes."""
 
     def __init__(
         self, *, bank: Bank | None = None, faults: Faults | None = None, ask_after_seconds: float = 5.0
     ) -> None:
         self.bank = bank or Bank()
         self.faults = faults or Faults()
-        """The faults of the whole installation."""
+        """The faults for the whole installation."""
         self.faults_of: dict[str, Faults] = {}
-        """The faults that a merchant has set for its own test payments, by scope key: these go before the others."""
+        """The faults that a merchant has set for its own test payments, by scope key; they take precedence."""
         self._notice_faults: dict[str, tuple[Fault, ...]] = {}
         self.capabilities = Capabilities(
             operations=frozenset(("authorize", "capture", "void", "increment", "refund", "payout")),
@@ -86,9 +86,9 @@ class Simulator:
         return outcome if isinstance(outcome, NeverSeen) else self._with_notices(operation.reference, outcome)
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
-        """Read a notice that an outcome's `notices` foretold, once it is due; the bank then performs it too.
+        """Read a notice that an outcome's `notices` announced, once it is due; the bank then also performs it.
 
-        Only for calls from inside this process, which have no headers: nobody outside can speak for this bank.
+        Only calls from inside this process have no headers: no outside caller can send a notice of this bank.
         """
         if headers:
             raise NoticeRejected("the simulator sends no notices over HTTP")
@@ -97,12 +97,12 @@ class Simulator:
         cause = self.bank.find(said.get("cause", notice.reference))
         for announcement in self.bank.forthcoming(cause) if cause is not None else ():
             expected = self.bank.foretell(announcement)
-            # By its status too: a payout that was asked about has settled before the notice of that, and what the bank
-            # would say next is that it came back.
+            # The id includes the status: a payout that Tillway asked about has settled before the notice of that, and
+            # the bank's next notice may be its return.
             if (expected["reference"], expected["status"]) == (said["reference"], said["status"]):
                 self.bank.announce(announcement)
         if notice.outcome is not None:
-            # What was pending until now may have something following: a debit that is disputed, say.
+            # A settled operation may have a later notice: the dispute of a debit, for example.
             told = self._with_notices(notice.reference, notice.outcome)
             notice = msgspec.structs.replace(notice, outcome=told)
         return tell([notice])
@@ -121,7 +121,7 @@ class Simulator:
 
 
 def foretold(bank: Bank, operation: BankOperation, faults: tuple[Fault, ...]) -> list[tuple[int, dict[str, Any]]]:
-    """The notices about `operation` as (milliseconds from now, body), by time, as `faults` bend them."""
+    """The notices about `operation` as (milliseconds from now, body), by time, after `faults`."""
     return [
         (max(after_ms, 0), operation.answer() if announcement is None else _body(bank, announcement))
         for after_ms, announcement in bend(bank.forthcoming(operation), faults)
@@ -130,12 +130,12 @@ def foretold(bank: Bank, operation: BankOperation, faults: tuple[Fault, ...]) ->
 
 def _body(bank: Bank, announcement: Announcement) -> dict[str, Any]:
     body = bank.foretell(announcement)
-    # A dispute has a reference of its own; the bank finds its cause again by this.
+    # A dispute has its own reference, by which the bank finds its cause.
     return {**body, "cause": announcement.reference} if announcement.what == "dispute" else body
 
 
 class CallTransport:
-    """Carries requests into the bank of this process, with the faults that are in force."""
+    """Carries requests to the bank of this process, with the faults in force."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class CallTransport:
     async def send(self, request: Request) -> Response:
         body = request.body if isinstance(request.body, dict) else None
         operation = OPERATIONS.get(request.path, "look_up")
-        # A reference begins with the scope key of its merchant, also where it stands in the address of a look-up.
+        # A reference begins with the scope key of its merchant, also in the address of a look-up.
         reference = body["reference"] if body is not None else request.path.rpartition("/")[2]
         faults = self._faults_of.get(reference[:SCOPE_KEY_LENGTH], self._faults)
         drawn = faults.draw(operation, body.get("amount") if body is not None else None)
@@ -165,7 +165,7 @@ class CallTransport:
         return self._struck(request, drawn)
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection to close."""
 
     def _struck(self, request: Request, drawn: Drawn) -> Response:
         fault = drawn.call

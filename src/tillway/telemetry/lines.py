@@ -1,8 +1,8 @@
-"""Log lines: one JSON object or one line of text each, without card numbers, account numbers and secrets, written by a
-thread of their own, so that a pipe that nobody reads never stops the event loop.
+"""Log lines: one JSON object or one line of text each, without card numbers, account numbers and secrets. A separate
+thread writes them, so that a full pipe never stops the event loop.
 
-A line about a request or a task is made of names, ids and numbers of our own (see `engine/telemetry.py`) and is written
-as it is. Every other line, of whatever library, may quote anything and is looked through.
+A line about a request or a task has only Tillway's own names, ids and numbers (see `engine/telemetry.py`) and is
+written unchanged. Every other line, of any library, may quote callers' data and is masked.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from tillway.domain.cards import without_card_numbers
 Format = Literal["json", "text"]
 
 LINES_MAX = 20_000
-"""Lines that wait for the thread. What comes beyond is dropped and counted: a payment never waits for a log."""
+"""Lines that wait for the thread. Further lines are dropped and counted: a payment never waits for a log."""
 
 LINE_CHARACTERS_MAX = 32_768
 GATHER_SECONDS = 0.02
-"""How long the thread lets lines come together before it writes them in one go."""
+"""How long the thread collects lines before it writes them together."""
 
 CLOSE_SECONDS = 2.0
 CHUNK_LINES = 1000
@@ -38,13 +38,13 @@ _SECRETS = re.compile(
 )
 _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){11,30}(?![0-9A-Za-z])")
 _IBAN_DIGITS_MIN = 10
-"""An identifier of ours may begin as an IBAN does, but seldom has as many digits."""
+"""One of Tillway's ids may begin like an IBAN, but seldom has as many digits."""
 _LONG_NUMBER = re.compile(r"(?<![0-9A-Za-z])[0-9](?: ?[0-9]){7,}(?![0-9A-Za-z])")
 
 
 def redacted(text: str) -> str:
-    """`text` as it may stand in a log: card numbers, numbers of eight digits and more (accounts, telephones), IBANs and
-    secrets are masked."""
+    """Mask `text` for a log: card numbers, numbers of eight digits and more (accounts, telephones), IBANs and
+    secrets."""
     text = without_card_numbers(text.encode(errors="backslashreplace").decode())
     text = _IBAN.sub(lambda found: _MASK if sum(map(str.isdigit, found[0])) >= _IBAN_DIGITS_MIN else found[0], text)
     text = _LONG_NUMBER.sub(_MASK, text)
@@ -73,7 +73,7 @@ class Writer:
             self._some.set()
 
     def close(self, within_seconds: float = CLOSE_SECONDS) -> None:
-        """Write what waits, for at most so long: a pipe that nobody reads does not keep a server from ending."""
+        """Write the waiting lines, for at most this long: a full pipe does not keep a server from ending."""
         self._closing.set()
         self._some.set()
         self._thread.join(within_seconds)
@@ -91,7 +91,7 @@ class Writer:
                 return
 
     def _written(self, chunk: bytes) -> bool:
-        """Whether somebody took it. False where the other end is gone."""
+        """Write, and return whether the bytes were taken. False if the other end is closed."""
         rest = memoryview(chunk)
         while rest:
             try:
@@ -104,7 +104,7 @@ class Writer:
 
 
 class Lines:
-    """Makes lines and hands them to the writer."""
+    """Formats lines and passes them to the writer."""
 
     def __init__(self, writer: Writer, form: Format) -> None:
         self.writer = writer
@@ -113,18 +113,18 @@ class Lines:
         self._stamp = ""
 
     def say(self, what: str, facts: Mapping[str, Any], level: str = "info") -> None:
-        """A line of our own facts: it is not looked through."""
+        """Write a line of Tillway's own fields, without masking."""
         self.writer.write(self._line(time.time(), level, what, facts))
 
     def tell(self, text: str, **facts: str) -> None:
-        """A sentence for whoever has started the server: in text, it is the whole line."""
+        """Write a sentence for the person who started the server: in text format, it is the whole line."""
         if self.form == "text":
             self.writer.write(" ".join((text, *facts.values())).encode() + b"\n")
         else:
             self.say(text, facts)
 
     def record(self, record: logging.LogRecord) -> None:
-        """A record of the standard library's logging: every text in it is looked through."""
+        """Write a record of the standard library's logging, with all its text masked."""
         facts: dict[str, Any] = {"logger": record.name}
         for name, value in record.__dict__.items():
             if name not in _PLAIN:
@@ -154,7 +154,7 @@ class Lines:
 
 
 class LineHandler(logging.Handler):
-    """Brings the standard library's log records to `Lines`."""
+    """Passes the standard library's log records to `Lines`."""
 
     def __init__(self, lines: Lines) -> None:
         super().__init__()
@@ -164,7 +164,9 @@ class LineHandler(logging.Handler):
         try:
             self._lines.record(record)
         except Exception:
-            with contextlib.suppress(Exception):  # A record that cannot be formatted must not stop who logged it.
+            with contextlib.suppress(
+                Exception
+            ):  # A record that cannot be formatted must not fail the code that logged it.
                 self._lines.say("a log record could not be formatted", {"logger": record.name}, "error")
 
 

@@ -1,9 +1,9 @@
-"""Counters and histograms in this process, and the text that Prometheus reads them in.
+"""Counters and histograms of this process, and their text for Prometheus.
 
-There is one table of all metrics; docs/operations.md and the files in deploy/ are held to it by tests. Everything is
-counted in the event loop's thread, so that counting needs no lock: an addition to a dictionary, or a bisection and two
-additions. A label is a name that the code or the operator chose, never what a caller sent, so that the number of series
-is bounded; no metric tells one merchant from another.
+One table lists all metrics; tests compare docs/operations.md and the files in deploy/ with it. Only the event loop's
+thread counts, so counting needs no lock: it costs an addition to a dictionary, or a bisection and two additions. The
+code or the operator chooses every label, never a caller, so the number of series is bounded; no metric separates
+merchants.
 """
 
 import math
@@ -33,8 +33,8 @@ Labels = tuple[str, ...]
 
 
 class Metric(msgspec.Struct, frozen=True):
-    """One row of the table. `bounds` are the upper ends of a histogram's buckets. `starts` are series that are there
-    from the beginning, at 0: one that first appears with its first failure has no rate to alert on."""
+    """One row of the table. `bounds` are the upper ends of a histogram's buckets. `starts` are series that exist from
+    the beginning, at 0: an alert sees no rate in a series that first appears with its first failure."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -63,13 +63,13 @@ TABLE = (
         "tillway_connector_outcomes_total",
         "counter",
         ("connector", "operation", "outcome"),
-        "What conversations with a provider ended with; `unknown` is a lost or unreadable answer.",
+        "Conversations with a provider, by outcome; `unknown` is a lost or unreadable answer.",
     ),
     Metric(
         "tillway_doubts",
         "gauge",
         ("connector", "state"),
-        "Attempts whose outcome nobody knows yet: pending, unknown, or doubtful (it is time to ask).",
+        "Attempts without a known outcome: pending, unknown, or doubtful (it is time to ask).",
     ),
     Metric(
         "tillway_commit_seconds", "histogram", (), "Commits, from the decision to the flushed answer.", _FLUSH_SECONDS
@@ -121,7 +121,13 @@ TABLE = (
         "Requests, from the read body to the whole answer.",
         _HTTP_SECONDS,
     ),
-    Metric("tillway_log_lines_dropped_total", "counter", (), "Log lines that nobody read in time.", starts=((),)),
+    Metric(
+        "tillway_log_lines_dropped_total",
+        "counter",
+        (),
+        "Log lines dropped because their reader was too slow.",
+        starts=((),),
+    ),
     Metric(
         "tillway_scrape_failures_total", "counter", (), "Looks at the store for a scrape that failed.", starts=((),)
     ),
@@ -134,7 +140,7 @@ TABLE = (
 
 
 class Counter:
-    """A number by labels, that goes up; or, set, a gauge."""
+    """A number by labels: a counter, or, when set, a gauge."""
 
     __slots__ = ("metric", "values")
 
@@ -155,7 +161,7 @@ class Counter:
 
 
 class Histogram:
-    """How often a value fell into which bucket, and the sum of all values."""
+    """The number of values in each bucket, and the sum of all values."""
 
     __slots__ = ("bounds", "cells", "metric")
 
@@ -163,7 +169,7 @@ class Histogram:
         self.metric = metric
         self.bounds = metric.bounds
         self.cells: dict[Labels, list[float]] = {}
-        """By labels: a count for each bucket, one for what is above all of them, and the sum."""
+        """By labels: a count for each bucket, one for values above all buckets, and the sum."""
 
     def observe(self, value: float, labels: Labels = ()) -> None:
         cell = self.cells.get(labels)
@@ -184,7 +190,7 @@ class Histogram:
 
 
 class Metrics:
-    """All metrics of the table, under their names."""
+    """All metrics of the table, by name."""
 
     def __init__(self, table: Iterable[Metric] = TABLE) -> None:
         self._counters: dict[str, Counter] = {}
@@ -206,7 +212,7 @@ class Metrics:
         return self._histograms[name]
 
     def exposition(self) -> str:
-        """Everything, as Prometheus reads it."""
+        """Render all metrics in Prometheus' text format."""
         self._look_at_the_process()
         lines: list[str] = []
         everything: list[Counter | Histogram] = [*self._counters.values(), *self._histograms.values()]
@@ -228,7 +234,7 @@ class Metrics:
 
 
 def totals(metrics: Metrics, name: str, **labels: str) -> float:
-    """The sum over the series of a counter or gauge that have these labels."""
+    """Sum the series of a counter or gauge that have these labels."""
     counter = metrics.counter(name)
     places: Mapping[str, int] = {label: i for i, label in enumerate(counter.metric.labels)}
     return sum(

@@ -1,5 +1,4 @@
-"""The telemetry port with somebody who listens: every event is counted, and becomes a line and a span where those are
-on."""
+"""The implementation of the telemetry port: it counts every event, and makes lines and spans of it if they are on."""
 
 from collections.abc import Mapping
 
@@ -11,7 +10,7 @@ from tillway.telemetry.traces import Traces
 
 
 class Recorder:
-    """`lines` is None where the log's level leaves requests and tasks out, `traces` where there are none."""
+    """`lines` is None if the log's level leaves out requests and tasks, `traces` if traces are off."""
 
     def __init__(self, metrics: Metrics, lines: Lines | None = None, traces: Traces | None = None) -> None:
         self.metrics = metrics
@@ -63,7 +62,7 @@ class Recorder:
         self._commit_seconds(seconds)
 
     def batch(self, commits: int, seconds: float) -> None:
-        """So many commits were flushed to the disk together, in so long: what a store tells that knows of it."""
+        """Record a flush of `commits` commits to the disk and its duration; only some stores report it."""
         self._batch_commits(commits)
         self._flush_seconds(seconds)
 

@@ -1,4 +1,4 @@
-"""`/metrics` on an address of its own, so that what only the operator should read is not served to everybody."""
+"""`/metrics` on a separate address, so that only the operator can read it."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from tillway.telemetry.metrics import CONTENT_TYPE, Metrics
 log = logging.getLogger(__name__)
 
 FRESH_SECONDS = 1.0
-"""For how long what was read from the store is told again: whoever scrapes in a loop does not keep the store busy."""
+"""For how long values read from the store are cached: a fast scraper does not keep the store busy."""
 
 
 class Scrape:
@@ -30,7 +30,8 @@ class Scrape:
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; the port, which was chosen where 0 was asked for. Raises OSError where the address cannot be had."""
+        """Listen, and return the port, which the system chooses if 0 is given. Raises OSError if the address cannot be
+        used."""
         app = web.Application(client_max_size=1024)
         app.router.add_get("/metrics", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handle_signals=False)
@@ -45,7 +46,7 @@ class Scrape:
             await self._runner.cleanup()
 
     async def text(self) -> str:
-        """All metrics, after a look at the store."""
+        """All metrics, after reading the store."""
         async with self._looking:
             if asyncio.get_running_loop().time() >= self._fresh_until:
                 await self._look()
@@ -58,16 +59,16 @@ class Scrape:
         return web.Response(body=(await self.text()).encode(), headers={"content-type": CONTENT_TYPE})
 
     async def _open_attempts(self, now_ms: int) -> Iterable[Waiting]:
-        """All attempts; of more than two pages, those that are due first and last. One that is asked about at least
-        every quarter of an hour is among the first at least as often."""
+        """All open attempts; of more than two pages, those due first and last. An attempt that Tillway asks about at
+        least every quarter of an hour is among the first at least as often."""
         found = await self._store.peek("attempts", now_ms=now_ms, limit=PAGE_MAX)
         if len(found) == PAGE_MAX:
             found += await self._store.peek("attempts", now_ms=now_ms, limit=PAGE_MAX, order="latest")
         return {task.key: task for task in found}.values()
 
     async def _look(self) -> None:
-        """Read what only the store knows. Where it cannot be read, the last values are not told again: a gauge that
-        is missing is noticed, one that stands still is not."""
+        """Read the values that only the store has. If it cannot be read, drop the last values: an alert notices a
+        missing gauge, but not one that stands still."""
         oldest, doubts = (self._metrics.counter(name) for name in ("tillway_task_oldest_due_seconds", "tillway_doubts"))
         try:
             now_ms = self._clock.now_ms()
@@ -83,7 +84,7 @@ class Scrape:
                     place = (attempt.connector, "doubtful" if doubtful else attempt.state)
                     counts[place] = counts.get(place, 0) + 1
             oldest.values = ages
-            # A connector that has none any more says 0 and does not vanish.
+            # A connector without doubts reports 0 and does not vanish.
             doubts.values = {**dict.fromkeys(doubts.values, 0), **counts}
         except Exception as error:
             log.warning("the store cannot be looked at for metrics", extra={"why": type(error).__name__})

@@ -1,8 +1,8 @@
-"""Traces through OpenTelemetry, where the extra `tillway[otel]` is installed and the setting `traces` asks for them.
+"""Traces through OpenTelemetry, if the extra `tillway[otel]` is installed and the setting `traces` is on.
 
-Where spans go, how many of them and under which name stands in the environment, as everywhere with OpenTelemetry:
-OTEL_TRACES_EXPORTER (otlp or console), OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME.
-A span has the names, ids and numbers that a log line has, and of an exception its kind alone.
+OpenTelemetry's usual variables configure the export: OTEL_TRACES_EXPORTER (otlp or console),
+OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME. A span has the names, ids and numbers of a log line
+and, for an exception, only its type.
 """
 
 import os
@@ -26,11 +26,11 @@ CLOSE_SECONDS = 3.0
 
 
 class TracesUnavailable(Exception):
-    """Traces were asked for and cannot be had. The text says what to do."""
+    """Traces are on but not available. The text gives the remedy."""
 
 
 class Traces:
-    """`context`: whether a caller's `traceparent` is taken up, and whether ours is passed to providers and webhooks."""
+    """`context`: whether to join a caller's `traceparent`, and whether to pass ours to providers and webhooks."""
 
     def __init__(self, provider: "TracerProvider", context: TraceContext = "accept") -> None:
         from opentelemetry import trace
@@ -50,7 +50,7 @@ class Traces:
 
     @classmethod
     def from_environment(cls, context: TraceContext, environment: Mapping[str, str] | None = None) -> "Traces":
-        """As the OTEL_* variables say. Raises `TracesUnavailable`."""
+        """Configure the export by the OTEL_* variables. Raises `TracesUnavailable`."""
         environment = os.environ if environment is None else environment
         try:
             from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -70,7 +70,7 @@ class Traces:
         if caller is not None and self._accepts:
             found = caller.get("traceparent")
             if found is not None:
-                # The state that may stand beside it is what other systems wrote: it goes no further.
+                # Other systems wrote the `tracestate` beside it; it is not passed on.
                 parent = self._propagator.extract({"traceparent": found})
         return _Span(
             self._tracer.start_as_current_span(
@@ -86,7 +86,7 @@ class Traces:
         return carrier
 
     def close(self) -> None:
-        """Send what has not been sent, for CLOSE_SECONDS at most: where nobody collects, a server ends all the same."""
+        """Send the remaining spans, for at most CLOSE_SECONDS: the server ends even if no collector answers."""
         sending = threading.Thread(target=self._provider.shutdown, name="tillway-traces", daemon=True)
         sending.start()
         sending.join(CLOSE_SECONDS)
@@ -106,7 +106,7 @@ class _Span:
         if kind is not None:
             from opentelemetry.trace import StatusCode
 
-            # Its words may quote what a caller or a provider wrote.
+            # The exception's text may quote a caller or a provider.
             self._span.set_attribute("error.type", kind.__name__)
             self._span.set_status(StatusCode.ERROR)
         self._context.__exit__(None, None, None)
@@ -119,7 +119,7 @@ class _Span:
 
 
 _ATTRIBUTES = {"method": "http.request.method", "route": "http.route", "status": "http.response.status_code"}
-"""Facts that have a name in OpenTelemetry's semantic conventions."""
+"""Fields that have a name in OpenTelemetry's semantic conventions."""
 
 
 def _exporter(name: str) -> "SpanExporter | None":

@@ -1,4 +1,4 @@
-"""For people who write a store or a connector: the suites that every adapter keeps to, and a store in memory.
+"""Suites that every adapter must pass, and a store in memory, for authors of stores and connectors.
 
-Nothing here is imported by the server.
+The server imports nothing from here.
 """

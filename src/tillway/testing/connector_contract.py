@@ -1,16 +1,15 @@
-"""What every connector must keep to, as checks that run against the connector and a far side that can misbehave.
+"""The contract of connectors, as checks that run against the connector and a far side that can commit faults.
 
-For people who write a connector: give the suite a `FarSide` (your connector, what carries its requests, and a sandbox
-or an imposter of the provider that can be told to fail), and run the checks that its capabilities ask for:
+For authors of connectors: give the suite a `FarSide` (your connector, its transport, and a sandbox or imposter of the
+provider that can commit faults), and run the checks for its capabilities:
 
     @pytest.mark.parametrize("check", checks_for(capabilities), ids=lambda check: check.__name__)
     async def test_contract(check):
         async with my_far_side() as far:
             await check(far)
 
-A check raises AssertionError. The far side answers by amount as the simulated bank does: 1 declined, 2 insufficient
-funds, 24 pending and then accepted, any other accepted. Where it debits bank accounts, it knows the test accounts of
-`ACCOUNTS`.
+A check raises AssertionError. The far side answers by amount like the simulated bank: 1 declined, 2 insufficient funds,
+24 pending and then accepted, any other accepted. If it debits bank accounts, it knows the test accounts of `ACCOUNTS`.
 """
 
 import itertools
@@ -60,7 +59,7 @@ ACCOUNTS = {
         "generic_could_not_process": "DE62370400440532013001",
     },
 }
-"""For each kind of bank account: one whose debit settles, and others by why it comes back."""
+"""For each kind of bank account: one whose debit settles, and others by the reason of their return."""
 
 
 class FarSide(Protocol):
@@ -70,16 +69,16 @@ class FarSide(Protocol):
     transport: Transport
 
     async def strike(self, *rules: Mapping[str, Any]) -> None:
-        """Make the provider misbehave from now on: rules of `tillway.sandbox.faults`. None given: behave again."""
+        """Make the provider commit faults from now on: rules of `tillway.sandbox.faults`. None given: stop them."""
 
     async def performed(self) -> int:
-        """How many operations the provider has accepted since the beginning."""
+        """The number of operations that the provider has accepted since the beginning."""
 
     def nowhere(self) -> Transport:
-        """A transport to a place where nobody answers."""
+        """A transport to an address where nothing listens."""
 
     async def notices(self, outcome: Outcome, count: int) -> list[tuple[Mapping[str, str], bytes]]:
-        """The first `count` notices that came, or come within some seconds: header names in lower case, and body."""
+        """The first `count` notices, which come within some seconds: header names in lower case, and body."""
 
 
 Check = Callable[[FarSide], Awaitable[None]]
@@ -98,7 +97,7 @@ def checks_for(capabilities: Capabilities) -> list[Check]:
     return [*checks, *_DEBITS] if capabilities.debits else checks
 
 
-# What the provider decides.
+# Decisions of the provider.
 
 
 async def approves(far: FarSide) -> None:
@@ -110,7 +109,7 @@ async def approves(far: FarSide) -> None:
 async def declines(far: FarSide) -> None:
     outcome = await _do(far, authorization(amount_minor=DECLINED))
     assert isinstance(outcome, Declined) and outcome.code == "card_declined", outcome
-    assert outcome.alert is None, "a decline is nobody's fault"
+    assert outcome.alert is None, "a decline is not a fault"
     assert await far.performed() == 0
 
 
@@ -169,7 +168,7 @@ async def pays_out(far: FarSide) -> None:
 
 
 async def sends_our_reference(far: FarSide) -> None:
-    """Every request that moves money carries the operation's reference, which is never too long."""
+    """Every request that moves money has the operation's reference, which is never too long."""
     carried = _Recorder(far.transport)
     operation = authorization()
     assert len(operation.reference) == REFERENCE_MAX, "the suite means to use the longest reference"
@@ -192,7 +191,7 @@ async def performs_a_reference_once(far: FarSide) -> None:
 
 
 async def takes_the_first_answer_when_the_resend_lacks_the_cvc(far: FarSide) -> None:
-    """After a crash the card's CVC is gone: the resend is not the same order, but it is the same operation."""
+    """After a crash the card's CVC is deleted: the resend differs from the first request, but is the same operation."""
     operation = authorization()
     assert isinstance(await _do(far, operation), Succeeded)
     assert operation.card is not None
@@ -242,7 +241,7 @@ async def sees_that_a_lost_request_never_came(far: FarSide) -> None:
 
 
 async def a_failed_question_answers_nothing(far: FarSide) -> None:
-    """It leaves open what happened, unless the transport asked again, which questions allow, and got the answer."""
+    """The outcome stays open, unless the transport asked again, which questions allow, and got the answer."""
     operation = authorization()
     assert isinstance(await _do(far, operation), Succeeded)
     for fault in ("lose_request", "reset_before", "half_body", "error_before", "throttle"):
@@ -289,7 +288,7 @@ async def a_throttled_request_was_not_sent(far: FarSide) -> None:
 
 
 async def nonsense_is_unknown(far: FarSide) -> None:
-    """An answer that is not the answer, whatever its status says."""
+    """An answer that is not about the operation, whatever its status."""
     operation = authorization()
     for answer in _nonsense(operation):
         outcome = await converse(far.connector.perform(operation), _Says(answer))
@@ -308,7 +307,7 @@ async def what_we_asked_wrongly_is_an_alert(far: FarSide) -> None:
 
 
 async def debits_bank_accounts(far: FarSide) -> None:
-    """Each kind that it says it can, in the currency of its rail; what comes of it later can be asked for."""
+    """Debit each kind that the connector declares, in the currency of its rail; the later outcome can be asked for."""
     for type in far.connector.capabilities.debits:
         operation = debit(type)
         begun = await _do(far, operation)
@@ -333,12 +332,12 @@ async def says_why_a_debit_came_back(far: FarSide) -> None:
 
 
 async def tells_what_became_of_a_debit(far: FarSide) -> None:
-    """The last notice about one that came back; nobody has asked."""
+    """The last notice about a returned debit, which Tillway has not asked about."""
     operation = debit(min(far.connector.capabilities.debits), "insufficient_funds")
     outcome = await _do(far, operation)
     assert isinstance(outcome, Pending), outcome
     raw = await far.notices(outcome, 1)
-    assert len(raw) == 1, "the far side did not tell what became of the debit"
+    assert len(raw) == 1, "the far side sent no notice about the outcome of the debit"
     [notice] = await _read(far, *raw[0])
     assert (notice.kind, notice.reference) == ("operation", operation.reference), notice
     assert isinstance(notice.outcome, Declined) and failure(notice.outcome).code == "insufficient_funds", notice
@@ -390,7 +389,7 @@ async def a_forged_notice_is_rejected(far: FarSide) -> None:
             told = await _read(far, headers, body)
         except NoticeRejected:
             continue
-        raise AssertionError(f"a notice that nobody signed was taken: {told}")
+        raise AssertionError(f"a notice without a valid signature was taken: {told}")
 
 
 _ALWAYS: tuple[Check, ...] = (
@@ -437,7 +436,7 @@ _DEBITS: tuple[Check, ...] = (
 )
 
 
-# What the checks send.
+# Operations of the checks.
 
 _numbers = itertools.count(1)
 
@@ -525,7 +524,7 @@ def _spoken(request: Request) -> str:
 
 
 class _Recorder:
-    """Carries requests and keeps them."""
+    """Carries requests and records them."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -536,11 +535,11 @@ class _Recorder:
         return await self._transport.send(request)
 
     async def close(self) -> None:
-        """The transport is somebody else's."""
+        """Do nothing: the caller closes the inner transport."""
 
 
 class _Says:
-    """Answers everything that moves money with one answer, and is silent about the rest."""
+    """Answers every request that moves money with one answer, and never answers the rest."""
 
     def __init__(self, answer: Response) -> None:
         self._answer = answer
@@ -551,4 +550,4 @@ class _Says:
         return self._answer
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection to close."""

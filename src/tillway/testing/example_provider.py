@@ -1,7 +1,7 @@
 """The sandbox of Example Pay, the provider of the tutorial connector, for the contract suite.
 
-It shows the three things that a sandbox needs: translate requests into operations of the simulated bank (which performs
-each reference once), translate the bank's answers back, and hand out the notices that fall due.
+It shows the three parts of a sandbox: translate requests into operations of the simulated bank (which performs each
+reference once), translate the bank's answers back, and send the notices that fall due.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ _REASONS = {"insufficient_funds": "no-funds", "expired_card": "expired", "incorr
 
 
 class ExampleFarSide:
-    """The connector with its sandbox, as the contract suite asks for it. `peer` can also be served over HTTP."""
+    """The connector with its sandbox, for the contract suite. `peer` can also be served over HTTP."""
 
     def __init__(self) -> None:
         self.bank = Bank(knows_all=True, operations_max=None)
@@ -124,7 +124,7 @@ def _translate(response: Response) -> Response:
 
 
 def _shown(told: Mapping[str, Any]) -> dict[str, Any]:
-    """The bank's answer in the words of Example Pay."""
+    """The bank's answer as an answer of Example Pay."""
     shown = {
         "id": told["bank_id"],
         "reference": told["reference"],

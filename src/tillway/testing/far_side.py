@@ -8,9 +8,9 @@ For people who write a connector. A `Script` expects requests in order and plays
     outcome = await converse(connector.perform(operation), in_process(far))
     far.verify()
 
-A `Handler` computes its answers instead (a small sandbox of the provider), and misbehaves by the rules of
-`tillway.sandbox.faults`, which the contract suite uses. Either is carried by `in_process(far)`, a transport without a
-socket, or served by `over_http(far)`, an HTTP server on a free port of 127.0.0.1.
+A `Handler` computes its answers instead (a small sandbox of the provider), and commits faults by the rules of
+`tillway.sandbox.faults`, which the contract suite uses. `in_process(far)` carries requests to either without a socket;
+`over_http(far)` serves either on a free port of 127.0.0.1.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from tillway.sandbox.faults import Fault, Faults
 End = Literal["answered", "torn", "reset", "lost", "refused"]
 
 HOLD_SECONDS = 60.0
-"""How long the HTTP server keeps a connection open whose answer is lost."""
+"""How long the HTTP server keeps a connection open after a lost answer."""
 
 
 class Play(NamedTuple):
@@ -43,14 +43,14 @@ class Play(NamedTuple):
 
 
 class Peer(Protocol):
-    """Something that plays the provider."""
+    """An object that plays the provider."""
 
     def play(self, request: Request) -> Play:
         """The behaviour towards one request, in the order of their arrival."""
 
 
 def answer(status: int, body: Any = None, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer: bytes as they are, text as UTF-8, anything else as JSON; None has no body."""
+    """An answer: bytes unchanged, text as UTF-8, any other value as JSON; None has no body."""
     if body is None:
         content = b""
     elif isinstance(body, bytes):
@@ -63,14 +63,14 @@ def answer(status: int, body: Any = None, headers: Mapping[str, str] | None = No
 
 
 class Expectation:
-    """One request that a `Script` waits for, and its behaviour towards it. Without one it answers an empty 200."""
+    """One request that a `Script` expects, and its behaviour. By default it answers an empty 200."""
 
     def __init__(self, method: str, path: str, check: Callable[[Request], None]) -> None:
         self.method, self.path, self.check = method, path, check
         self.behaviour = Play(answer(200))
 
     def answers(self, status: int, body: Any = None, headers: Mapping[str, str] | None = None) -> Self:
-        """Send this answer, true or not."""
+        """Send this answer."""
         return self._ends("answered", answer(status, body, headers))
 
     def tears(self, status: int, body: Any) -> Self:
@@ -100,7 +100,7 @@ class Expectation:
 
 
 class Script:
-    """A provider that expects requests in a fixed order. `requests` holds all that came, expected or not."""
+    """A provider that expects requests in a fixed order. `requests` holds all received requests, expected or not."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -116,10 +116,10 @@ class Script:
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Expectation:
-        """Wait for a request with this method and path (with its query) as the next one.
+        """Expect a request with this method and path (with its query) as the next one.
 
-        The members of `json`, the fields of `form` and the `headers` must be there with these values; the request may
-        have others beside them.
+        The members of `json`, the fields of `form` and the `headers` must have these values; the request may have
+        others.
         """
 
         def check(request: Request) -> None:
@@ -145,7 +145,8 @@ class Script:
         return expected.behaviour
 
     def verify(self) -> None:
-        """Raise AssertionError with the first thing that went otherwise than expected, or with what never came."""
+        """Raise AssertionError with the first difference from the script, or with the expected request that did not
+        come."""
         assert not self._problems, self._problems[0]
         never = ", ".join(f"{expected.method} {expected.path}" for expected in self._waiting)
         assert not never, f"these requests never came: {never}"
@@ -162,7 +163,7 @@ def _compare(kind: str, expected: Mapping[str, Any], got: Mapping[str, Any]) -> 
 
 
 def form_fields(request: Request) -> tuple[tuple[str, str], ...]:
-    """The fields of a request's form, in order; none where its body is another kind."""
+    """The fields of a request's form, in order; none if its body is another kind."""
     return request.body.fields if isinstance(request.body, Form) else ()
 
 
@@ -170,8 +171,8 @@ class Handler:
     """A provider that computes its answers.
 
     `handle` performs a request and answers it; `describe` names the operation of a request (one of
-    `tillway.sandbox.faults.OPERATIONS`) and its amount in minor units, by which the rules of `faults` are matched.
-    `notice_faults` are those of the notices about the request that is being handled.
+    `tillway.sandbox.faults.OPERATIONS`) and its amount in minor units, which the rules of `faults` match.
+    `notice_faults` are those of the notices about the current request.
     """
 
     def __init__(
@@ -220,7 +221,7 @@ class InProcess:
         self._peer, self._timeout_seconds = peer, timeout_seconds
 
     async def send(self, request: Request) -> Response:
-        encode_body(request)  # What cannot be sent over HTTP fails here too.
+        encode_body(request)  # A request that cannot be sent over HTTP fails here too.
         behaviour = self._peer.play(request)
         await asyncio.sleep(min(behaviour.slow_seconds, self._timeout_seconds))
         if behaviour.slow_seconds >= self._timeout_seconds or behaviour.end == "lost":
@@ -232,22 +233,22 @@ class InProcess:
         return behaviour.answer
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection to close."""
 
 
 def in_process(peer: Peer, *, timeout_seconds: float = 1.0) -> InProcess:
-    """A transport to `peer`. An answer that is lost raises at once; one slower than the time-out, after that time."""
+    """A transport to `peer`. A lost answer raises at once; one slower than the time-out raises after that time."""
     return InProcess(peer, timeout_seconds)
 
 
 class Nowhere:
-    """A transport to a place where every connection is refused."""
+    """A transport to an address where every connection is refused."""
 
     async def send(self, request: Request) -> Response:
         raise TransportError("the connection was refused", spoken=False)
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection to close."""
 
 
 @asynccontextmanager
@@ -271,7 +272,7 @@ async def over_http(peer: Peer) -> AsyncIterator[str]:
 
 
 async def _read(heard: web.Request) -> Request:
-    """The request in the words of the port, with its body parsed by its content type."""
+    """The request in the types of the port, with its body parsed by its content type."""
     content = await heard.read()
     body: Any = content or None
     if content and heard.content_type == "application/x-www-form-urlencoded":
@@ -301,7 +302,7 @@ async def _reset(heard: web.Request, response: Response) -> web.StreamResponse:
     if heard.transport is not None:
         connection = heard.transport.get_extra_info("socket")
         if connection is not None:
-            # Lingering for no time makes the kernel send a reset in place of a clean end.
+            # A linger time of zero makes the kernel send a reset in place of a clean end.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         heard.transport.abort()
     return web.Response()

@@ -25,7 +25,7 @@ from tillway.connectors.file_port import (
 from tillway.connectors.port import REFERENCE_MAX, Declined, Operation
 
 NOW = 1_780_000_000
-"""The time that the files of the suite state: 2026-05-28 20:26:40 UTC, a Thursday."""
+"""The time in the files of the suite: 2026-05-28 20:26:40 UTC, a Thursday."""
 
 
 class FileFarSide(Protocol):

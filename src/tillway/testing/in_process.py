@@ -1,4 +1,4 @@
-"""The API inside the test's process: requests as plain values, a store in memory, a clock that can be moved."""
+"""The API inside the test's process: requests as plain values, a store in memory, a clock that the test moves."""
 
 import time
 from collections.abc import Sequence
@@ -45,11 +45,11 @@ class Merchant(msgspec.Struct, frozen=True):
     live_key: str
     live_public_key: str
     operator_key: str
-    """A test key of an operator who works for this merchant with the role `operator`."""
+    """A test key of an operator with the role `operator` for this merchant."""
 
 
 class ReadableStore(MemoryStore):
-    """A store in memory that takes nothing which could not be read again. `commits` leaves out the mark of time."""
+    """A store in memory that refuses records which cannot be decoded again. `commits` leaves out the mark of time."""
 
     async def commit(self, writes: Sequence[Write]) -> None:
         for write in writes:
@@ -57,7 +57,7 @@ class ReadableStore(MemoryStore):
                 decode(write.key.partition("/")[2], write.body)
         await super().commit(writes)
         if [write.key for write in writes] == [f"{SYSTEM}/{MARK_ID}"]:
-            self.commits -= 1  # The mark of time is kept now and then, whatever is asked for.
+            self.commits -= 1  # The mark of time is written now and then, independent of requests.
 
 
 class InProcessApp:
@@ -70,7 +70,8 @@ class InProcessApp:
 
     @classmethod
     async def open(cls, data_dir: Path, **settings: Any) -> "InProcessApp":
-        """`data_dir` holds nothing but the key file, which is made where there is none: many may share it."""
+        """`data_dir` holds only the key file, which is made if it does not exist: several installations may share
+        it."""
         if not (data_dir / KEY_FILE).exists():
             Keyring.create(data_dir / KEY_FILE)
         store, clock = ReadableStore(), MovedClock()
@@ -104,7 +105,7 @@ class InProcessApp:
         content_type: str | None = FORM,
         headers: dict[str, str] | None = None,
     ) -> Answer:
-        """One request, with every byte of it as the caller says."""
+        """Send one request, byte for byte as the test gives it."""
         sent = dict(headers or {})
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
@@ -116,7 +117,7 @@ class InProcessApp:
     async def call(
         self, merchant: Merchant | str, method: str, path: str, params: dict[str, Any] | None = None, **headers: str
     ) -> Answer:
-        """One request with `params` as a form or a query; nested ones are written with brackets."""
+        """Send one request with `params` as a form or a query; nested ones are written with brackets."""
         encoded = urlencode(list(_flat(params or {})), quote_via=quote)
         key = merchant if isinstance(merchant, str) else merchant.key
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -139,7 +140,7 @@ class InProcessApp:
         return connection.connector
 
     async def wait(self, seconds: int) -> None:
-        """Move the clock, and let everything happen that has become due, at most a thousand things."""
+        """Move the clock, and run everything that is due, at most a thousand tasks."""
         self.clock.ahead_seconds += seconds
         for _ in range(1000):
             found = 0

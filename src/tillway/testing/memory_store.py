@@ -1,4 +1,5 @@
-"""A store in memory: what tests and simulators run on. It keeps the port's promises, except that it forgets at exit.
+"""A store in memory for tests and simulators. It keeps the port's promises, except that its records end with the
+process.
 
 It has no threads and never waits: a call is done when it is awaited, and calls happen in the order they are made. The
 same calls therefore always give the same answers.
@@ -33,7 +34,7 @@ class MemoryStore:
         self.commits = 0
         self._rows: dict[str, Row] = {}
         self._writes: dict[str, Write] = {}
-        """The last write of each record, for what is not in its row: index entries, queue, due time, expiry."""
+        """The last write of each record, for the parts outside its row: index entries, queue, due time, expiry."""
         self._keys: list[str] = []
         self._entries: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         """The keys of each index partition. These and `_keys` are sorted."""
@@ -68,7 +69,7 @@ class MemoryStore:
             low, high = 0, len(keys)
         above, below = (until, after) if order == "newest" else (after, until)
         if above is not None:
-            # Nothing lies between a text and the same text with a zero byte behind it.
+            # No text lies between a text and the same text with a zero byte after it.
             low = max(low, bisect_left(keys, above + "\0"))
         if below is not None:
             high = min(high, bisect_left(keys, below))
@@ -79,7 +80,7 @@ class MemoryStore:
         assert 1 <= len(writes) <= WRITES_MAX
         assert len({write.key for write in writes}) == len(writes), "a key stands twice in one commit"
         for write in writes:
-            assert write.body is not None or write.version > ABSENT, "only what exists can be deleted"
+            assert write.body is not None or write.version > ABSENT, "only an existing record can be deleted"
             assert (write.queue is None) == (write.due_at_ms is None), "a task has a queue and a due time"
             _assert_index(write.index)
         for write in writes:
@@ -124,7 +125,7 @@ class MemoryStore:
         return len(expired)
 
     async def close(self) -> None:
-        """Nothing to let go of: the same object may be used on, as a file is after a restart."""
+        """Do nothing: the same object can be used again, like a file after a restart."""
 
     def _put(self, write: Write, body: bytes) -> None:
         key = write.key

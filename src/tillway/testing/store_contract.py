@@ -1,12 +1,12 @@
-"""What every store must keep to, as a suite that runs against your adapter. It needs no plug-in but pytest-asyncio.
+"""The contract of stores, as a test suite that runs against your adapter. It needs only the plug-in pytest-asyncio.
 
     @pytest.mark.asyncio
     class TestMyStore(StoreContract):
         async def make_store(self):
             return await MyStore.open(...)  # empty at every call
 
-`reopen`, `open_another`, `lose_next_answer` and `hold_flush` may be given too; a test that needs one that is missing is
-skipped. `broken_promises` runs the suite without pytest and names what failed: it is there to prove the suite itself on
+You may also define `reopen`, `open_another`, `lose_next_answer` and `hold_flush`; a test that needs a missing one is
+skipped. `broken_promises` runs the suite without pytest and names the failed tests: it proves the suite itself on
 adapters that are broken on purpose.
 """
 
@@ -31,7 +31,7 @@ from tillway.store.port import (
 )
 
 ATTEMPTS_MAX = 1_000
-"""How often a test decides again after a Conflict, before it says that the store makes no headway."""
+"""How often a test decides again after a Conflict, before it fails because the store makes no progress."""
 
 SECONDS_MAX = 30.0
 """How long `broken_promises` waits for one test."""
@@ -40,14 +40,14 @@ MINUTE_MS = 60_000
 
 
 class StoreContract:
-    """Subclass it, give `make_store`, and let pytest collect the subclass."""
+    """Subclass it, define `make_store`, and let pytest collect the subclass."""
 
     async def make_store(self) -> Store:
-        """A store with nothing in it."""
+        """An empty store."""
         raise NotImplementedError
 
     async def reopen(self, store: Store) -> Store:
-        """What a new process would open, after `store` was closed."""
+        """The store that a new process would open, after `store` was closed."""
         raise SkipTest("this adapter gives no `reopen`")
 
     async def open_another(self, store: Store) -> Store:
@@ -59,7 +59,7 @@ class StoreContract:
         raise SkipTest("this adapter gives no `lose_next_answer`")
 
     def hold_flush(self, store: Store) -> Callable[[], None]:
-        """Keep what is committed from now on from becoming durable, until the returned function is called."""
+        """Keep commits from becoming durable from now on, until the returned function is called."""
         raise SkipTest("this adapter gives no `hold_flush`")
 
     @asynccontextmanager
@@ -263,7 +263,7 @@ class StoreContract:
 
             await asyncio.gather(*map(write_and_read, range(50)))
 
-    # What a record may be.
+    # Forms of records.
 
     async def test_big_records(self) -> None:
         async with self.opened() as store:
@@ -569,7 +569,7 @@ class StoreContract:
                         try:
                             await store.commit([Write(row.key, row.version, None)])
                         except Conflict:
-                            continue  # Somebody with a later clock has it by now.
+                            continue  # By now a worker with a later clock has it.
                         done.append(row.key)
                     await asyncio.sleep(0)
 
@@ -586,7 +586,8 @@ class StoreContract:
             await store.commit([Write("task/1", ABSENT, b"x", queue="q", due_at_ms=10_000)])
             ahead = await store.claim("q", now_ms=11_000, lease_ms=5_000, limit=1)
             assert [row.key for row in ahead] == ["task/1"]
-            # One that is behind waits; one that is further ahead than the lease is long takes it, and only one wins.
+            # A worker with a slow clock waits; one that is ahead by more than the lease takes the task, and only one
+            # wins.
             assert await claim(store, 9_000) == []
             far_ahead = await store.claim("q", now_ms=17_000, lease_ms=5_000, limit=1)
             assert [row.version for row in far_ahead] == [3]
@@ -696,7 +697,7 @@ class StoreContract:
                     assert await store.get("a/new") is None
                     await store.commit(writes)
                 assert await claim(store, 1) == ["a/new"]
-                # The store is of use again.
+                # The store works again.
                 await asyncio.gather(*(add_one(store, "a/sum", f"a/by-{n}") for n in range(9)))
                 assert await store.get("a/sum") == Row("a/sum", 9, b"9")
 
@@ -744,7 +745,7 @@ class StoreContract:
 
 
 async def broken_promises(contract: StoreContract) -> dict[str, str]:
-    """The tests of `contract` that fail, with what they said. Skipped ones count as kept."""
+    """The failed tests of `contract`, with their messages. Skipped ones count as passed."""
     broken = {}
     for name in dir(contract):
         if not name.startswith("test_"):
@@ -793,7 +794,7 @@ async def claim(store: Store, now_ms: int, *, queue: str = "q") -> list[str]:
 
 
 async def expect_conflict(store: Store, writes: Sequence[Write], *, key: str | None = None) -> None:
-    """Fail unless committing `writes` raises `Conflict`, for `key` where it is given."""
+    """Fail unless committing `writes` raises `Conflict`, for `key` if given."""
     try:
         await store.commit(writes)
     except Conflict as conflict:
