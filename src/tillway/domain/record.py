@@ -110,9 +110,9 @@ class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
     def then(self, later: "Changes[Any]") -> "Changes[Any]":
         """Join both, in order: a record that `later` writes again replaces the earlier one. The result is the one of
         `later`, or the earlier where that has none; the refusal is the one of `later`, or none."""
-        if self == NO_CHANGES:
+        if self is NO_CHANGES:
             return later
-        if later == NO_CHANGES:
+        if later is NO_CHANGES:
             return self if self.refusal is None else msgspec.structs.replace(self, refusal=None)
         rewritten = {record.id for record in later.records + later.tasks}.union(later.deletes)
         return Changes(

@@ -6,6 +6,9 @@ sent again, under the same reference and without a security code. What nobody kn
 a task, is asked about ever more seldom, and stands in the list of money in doubt.
 """
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 import asyncio
 import logging
 import time

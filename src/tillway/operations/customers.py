@@ -4,6 +4,9 @@ Whatever changes which methods a customer has writes the customer too. So a cust
 that has gone, and none is attached while its customer is being deleted.
 """
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 from typing import Any, TypeVar
 
 import msgspec

@@ -1,5 +1,8 @@
 """Disbursements: who the merchant's customer is, and a payout to them that the runner sends."""
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 from tillway.domain import customer as domain
 from tillway.domain import payout
 from tillway.domain.alias import Alias, alias_id, new_alias

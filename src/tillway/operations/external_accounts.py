@@ -1,6 +1,9 @@
 """Where a merchant's payouts go. Every change of them moves their currency's guard, so that a currency never has two
 defaults, nor none."""
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 from typing import Any
 
 import msgspec

@@ -4,6 +4,9 @@ Who comes with the same id again never begins a second payment. They get what be
 they wait for whoever is at it, or the provider is asked by our reference.
 """
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 import asyncio
 from typing import Any
 

@@ -6,6 +6,9 @@ So it makes no difference who carries an order, nor where they died: the runner'
 `run_step` may even be at the same one.
 """
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable

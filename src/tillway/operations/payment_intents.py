@@ -1,5 +1,8 @@
 """Operations on payments: look up what a command names, make one decision, commit it and see it through."""
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 import hmac
 from typing import Any, Literal, Protocol
 

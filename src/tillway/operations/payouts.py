@@ -1,5 +1,8 @@
 """Payouts: who gets the money, whether there is enough of it, and off it goes, in the background."""
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 from typing import NoReturn
 
 import msgspec

@@ -1,5 +1,8 @@
 """Payments of the online platform dialect: ordinary payments, for a customer and under an id of their own."""
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 import os
 from typing import Any
 

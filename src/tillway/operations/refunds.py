@@ -1,5 +1,8 @@
 """Refunds: find the charge, decide, and send the money back."""
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 import msgspec
 
 from tillway.domain import refund

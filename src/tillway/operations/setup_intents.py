@@ -1,6 +1,9 @@
 """Operations on setups: look up what a command names, make one decision, commit it. No provider is asked: nothing is
 taken."""
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 import hmac
 
 from msgspec import UNSET

@@ -1,5 +1,8 @@
 """Stored credit: what a merchant gives and takes back."""
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 from tillway.domain import stored_credit
 from tillway.domain.commands import AdjustCredit, UpdateCreditMovement
 from tillway.domain.customer import Customer

@@ -1,5 +1,8 @@
 """Tokens: cards that pass once, and for 15 minutes, from whoever types them to whoever charges them."""
 
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
 from tillway.domain.commands import CreateToken
 from tillway.domain.payment_method import TOKEN_LIFETIME_SECONDS, Token, new_token
 from tillway.domain.record import Changes, Moment
