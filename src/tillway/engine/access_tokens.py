@@ -1,4 +1,4 @@
-"""Access tokens: short-lived JWTs for who has a key or is a client, and the keys they are signed with."""
+"""Access tokens: short-lived JWTs for holders of a key and for clients, and the keys that sign them."""
 
 import asyncio
 from typing import Any
@@ -18,11 +18,12 @@ from tillway.vault.port import TokenSigner, TokenUnfit
 TOKEN_LENGTH_MAX = 4096
 KEYS_CACHE_SECONDS = 2.0
 LOOK_AGAIN_SECONDS = 0.2
-"""How soon after one look another token of an unknown key makes this process look again: made-up keys cost no more."""
+"""Seconds until a token of an unknown key makes this process read the keys again: invented keys cost no more."""
 
 SIGNING_KEYS_MAX = 100
 VERIFIES_SECONDS = TOKEN_SECONDS + 60
-"""How long a replaced key verifies: its last token's life, and the seconds in which a running server still signs."""
+"""How long a replaced key verifies: the lifetime of its last token, and the seconds in which a running server still
+signs with it."""
 
 ROTATIONS_MAX = 8
 _FIRST = Author("system", "sign access tokens")
@@ -30,7 +31,7 @@ _AUDIENCES: dict[Audience, str] = {"api": "", "online_platform": "/online-paymen
 
 
 class AccessTokens:
-    """`issuer` is the installation's public URL; what tokens are for stands in their audience."""
+    """`issuer` is the installation's public URL; the audience of a token limits its use."""
 
     def __init__(self, store: Store, signer: TokenSigner, clock: Clock, issuer: str) -> None:
         self.issuer = issuer
@@ -42,7 +43,7 @@ class AccessTokens:
         self._making = asyncio.Lock()
 
     async def issue(self, grant: Grant, *, now: float) -> str:
-        """A token for TOKEN_SECONDS that grants what `grant` does, as far as that has a customer, for it alone."""
+        """Make a token for TOKEN_SECONDS with the rights of `grant`, limited to its customer if it has one."""
         issued_at = int(now)
         claims: dict[str, Any] = {
             "iss": self.issuer,
@@ -62,7 +63,7 @@ class AccessTokens:
         return self._signer.sign(await self._current(now), claims)
 
     async def read(self, token: str, *, now: float) -> Grant:
-        """What a token grants. Whoever it names must still be asked whether they are good.
+        """The grant in a token. The caller must still check that the key or client is valid.
 
         Raises Refused `access_token_invalid` or `access_token_expired`.
         """
@@ -92,14 +93,14 @@ class AccessTokens:
         )
 
     async def public_keys(self, *, now: float) -> list[dict[str, str]]:
-        """The public keys whose tokens are taken, newest first: a JWK set (RFC 7517)."""
+        """The public keys of accepted tokens, newest first: a JWK set (RFC 7517)."""
         keys = await self._live(now)
         return [{**key.public, "kid": key.id, "alg": "ES256", "use": "sig"} for key in keys]
 
     async def rotate(self, by: Author, *, now: float) -> tuple[SigningKey, tuple[SigningKey, ...]]:
-        """Let a new key sign. The keys before it verify until the last token that they can have signed has expired.
+        """Make a new signing key. Earlier keys verify until the last token that they can have signed has expired.
 
-        The new key, and those that it replaces. Raises Refused `busy` where others rotate all the time.
+        Return the new key, and those that it replaces. Raises Refused `busy` if others keep rotating.
         """
         for _ in range(ROTATIONS_MAX):
             await self._look()
@@ -115,11 +116,11 @@ class AccessTokens:
         raise Refused("busy")
 
     def forget(self) -> None:
-        """Read the signing keys anew."""
+        """Read the signing keys again."""
         self._read_at = float("-inf")
 
     async def _current(self, now: float) -> SigningKey:
-        """The key that signs: made here where there is none yet."""
+        """The key that signs, made here if there is none yet."""
         async with self._making:
             await self._live(now)
             if not self._signing():

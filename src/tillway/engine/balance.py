@@ -1,8 +1,8 @@
-"""Balances: folded from postings, and nowhere else kept.
+"""Balances: computed from postings, and stored nowhere else.
 
-A checkpoint holds the fold of all entries below a mark that is final (`engine/time_mark.py`), so that reading a balance
-costs as much as has happened since. No wall clock decides what is final. A checkpoint that was made before there were
-marks, or that lies above the store's mark, is thrown away and folded anew.
+A checkpoint holds the sums of all entries below a final mark (`engine/time_mark.py`), so that reading a balance costs
+only the entries since. No wall clock decides the mark. A checkpoint that is older than marks, or that lies above the
+store's mark, is discarded and computed again.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ from tillway.store.codec import decode, encode
 from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Write
 
 CHECKPOINT_EVERY = 500
-"""Entries folded anew before a checkpoint is worth a write."""
+"""Number of entries after which a new checkpoint is worth a write."""
 
 BALANCES_ID = "bal_checkpoint"
 
@@ -52,7 +52,7 @@ async def fold(engine: Engine, scope_key: str) -> Fold:
             id=BALANCES_ID,
             created=now,
             accounts=dict(accounts),
-            # Less the skew that a clock may have: money is not made available for good by one that is ahead.
+            # Less the skew of clocks: a clock that is ahead must not make money available for good.
             merchant=_merge_available(merchant, now - SKEW_SECONDS),
             until=horizon,
             entries=entries,
@@ -70,7 +70,7 @@ async def fold(engine: Engine, scope_key: str) -> Fold:
 async def _add(
     engine: Engine, scope_key: str, accounts: Totals, merchant: Totals, first: str, beyond: str | None
 ) -> int:
-    """Add the entries whose ids' suffixes lie from `first` up to, not including, `beyond`; how many there were."""
+    """Add the entries with id suffixes from `first` up to, not including, `beyond`; return their number."""
     count = 0
     for prefix in ("txn", "je"):
         after = f"{scope_key}/{prefix}_{first}"
@@ -94,7 +94,7 @@ async def _add(
 
 
 def _merge_available(merchant: Totals, now: int) -> Totals:
-    """The same sums with everything that is available already under one time."""
+    """The same sums with all available amounts under one time."""
     matured: Totals = defaultdict(int)
     for place, amount_minor in merchant.items():
         currency, _, available_on = place.partition("/")
@@ -103,7 +103,7 @@ def _merge_available(merchant: Totals, now: int) -> Totals:
 
 
 def available_and_pending(folded: Fold, now: int) -> tuple[Totals, Totals]:
-    """What the merchant can have now and what is still on its way, by currency, in minor units."""
+    """The available and the pending amounts of the merchant, by currency, in minor units."""
     available: Totals = defaultdict(int)
     pending: Totals = defaultdict(int)
     for place, amount_minor in folded.merchant.items():

@@ -1,4 +1,4 @@
-"""On whose behalf a request or a task acts, and the settings that its decisions follow."""
+"""The caller of a request or task, and the settings that its decisions follow."""
 
 from typing import Literal
 
@@ -11,30 +11,30 @@ from tillway.domain.source_api import SourceApi
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How the engine carries money and time. Durations are in the unit their names end with."""
+    """The engine's settings for money and time. Each duration is in the unit that its name ends with."""
 
     fee: Fee = Fee()
     settlement_days: int = 2
     lease_ms: int = 12_000
-    """How long a task is its worker's; a dead process's attempts are taken over after that."""
+    """How long a worker holds a task before another may take it."""
     answer_within_seconds: float = 40.0
-    """How long a request waits for a provider before it is answered with what is known."""
+    """How long a request waits for a provider before it is answered with the state known so far."""
     payout_delay_ms: int = 5_000
-    """How long a payout of `/v1` waits, and can be cancelled, before its provider is asked."""
+    """How long a payout of `/v1` waits, and can be cancelled, before it is sent to its provider."""
     disbursement_connector: str = ""
     """The connector that disbursements go through; empty: the mode's default."""
     mails_customers: bool = False
-    """Whether customers are told by e-mail what became of their disbursements."""
+    """Whether customers get e-mail about the outcome of their disbursements."""
     public_url: str = "http://127.0.0.1:8420"
 
 
 class Caller(msgspec.Struct, kw_only=True):
-    """On whose behalf something is done.
+    """The party on behalf of which the engine acts.
 
     `idempotency` is (record id, fingerprint) of a request that named a key; `replaces` the version of an expired record
-    of that key. `source_api` is the contract of the request. `presenter` names the contract whose words the answer is
-    put into (empty: `/v1`'s). `actor` is the id of an API key, or a part of the platform. `customer` is the merchant's
-    own id of the one customer that the request may be about; None: of every customer.
+    of that key. `source_api` is the contract of the request. `presenter` names the contract that renders the answer
+    (empty: `/v1`). `actor` is the id of an API key, or a part of the platform. `customer` is the merchant's own id of
+    the one customer that the request may be about; None: of every customer.
     """
 
     scope: Scope
@@ -50,11 +50,11 @@ class Caller(msgspec.Struct, kw_only=True):
     source_api: SourceApi = SourceApi.v1
     actor: str = "system"
     hint: str = ""
-    """Which key the actor is, as its owner knows it."""
+    """The visible ends of the actor's key."""
     operation: str = ""
-    """What is asked for, for the audit trail: a route, or what a task does."""
+    """The operation, for the audit trail: a route, or the work of a task."""
     reason: str = ""
-    """Why an operator decided this, for the audit trail."""
+    """An operator's reason for the decision, for the audit trail."""
     presenter: str = ""
     customer: str | None = None
     kind: Literal["secret", "publishable", "operator", "system"] = "system"
@@ -62,11 +62,11 @@ class Caller(msgspec.Struct, kw_only=True):
     role: Role | None = None
     """The role of an operator; None: not an operator."""
     scopes: tuple[str, ...] | None = None
-    """What the caller is restricted to; None: to nothing."""
+    """The scopes of the caller; None: unrestricted."""
 
     @property
     def idem(self) -> str | None:
-        """The id of the idempotency record that this request's key is kept in."""
+        """The id of the idempotency record of this request's key."""
         return self.idempotency[0] if self.idempotency is not None else None
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Cards and bank accounts on their way into the vault and out of it. Nothing else in the engine sees a number."""
+"""Cards and bank accounts on their way into and out of the vault. No other part of the engine sees a number."""
 
 from typing import Any, Protocol
 
@@ -17,11 +17,11 @@ from tillway.vault.port import AccountContents, CardContents, SealedAccount, Sea
 
 SECONDS_PER_YEAR = 31_556_952
 ALIASES_MAX = 10_000
-"""Public test cards whose facts are remembered, over all merchants."""
+"""Number of public test cards with cached facts, over all merchants."""
 
 
 class CardCheck(Protocol):
-    """`cards.check_card`, or what a contract has in its place."""
+    """`cards.check_card`, or a dialect's own check."""
 
     def __call__(
         self, number: str, exp_month: int | str, exp_year: int | str, cvc: str | None, *, now: int, param: str = "card"
@@ -51,10 +51,10 @@ class CardVault:
         keep_until: int | None = None,
         check: CardCheck = check_card,
     ) -> tuple[CardFacts, tuple[Record, ...]]:
-        """What may be known of the card in `given`, and the sealed records that go into the same commit.
+        """The storable facts of the card in `given`, and the sealed records for the same commit.
 
-        Raises Refused with the parameter where the card cannot be one, which `check` decides. `keep_until`: the epoch
-        second at which a card that nobody has used by then is gone.
+        Raises Refused with the parameter if `check` finds the card invalid. `keep_until`: the epoch second after which
+        an unused card is deleted.
         """
         checked = check(
             given["number"], given["exp_month"], given["exp_year"], given.get("cvc"), now=at.now, param=param
@@ -96,8 +96,8 @@ class CardVault:
         return facts, tuple(records)
 
     def seen(self, scope_key: str, number: str, exp_month: int, exp_year: int) -> CardFacts:
-        """What may be known of a card that is not taken in, because it is refused. No number is kept, and of what is
-        none not even its end."""
+        """The storable facts of a refused card, which is not stored. The number is not kept; if it is not a card
+        number, not even its last digits."""
         is_number = len(number) in FORM_DIGITS and number.isascii() and number.isdigit()
         return CardFacts(
             brand=brand_of(number) if is_number else "unknown",
@@ -131,7 +131,7 @@ class CardVault:
         return facts
 
     async def open(self, scope_key: str, facts: CardFacts, cvc: str | None) -> CardData | None:
-        """The card for one call to a provider; None where it has been deleted since."""
+        """The card for one call to a provider; None if it has been deleted since."""
         if facts.vault is None:
             return None
         row = await self.store.get(f"{scope_key}/{facts.vault}")
@@ -144,9 +144,9 @@ class CardVault:
     def take_in_account(
         self, scope_key: str, type: str, given: dict[str, Any], at: Moment, *, param: str
     ) -> tuple[BankAccountFacts, tuple[Record, ...]]:
-        """What may be known of the bank account in `given`, and the sealed record that goes into the same commit.
+        """The storable facts of the bank account in `given`, and the sealed record for the same commit.
 
-        Raises Refused with the parameter where it cannot be an account of `type`.
+        Raises Refused with the parameter if it cannot be an account of `type`.
         """
         number, facts = _read_account(type, given, param)
         owner = at.new_id("vlt")
@@ -170,7 +170,7 @@ class CardVault:
         return self.vault.fingerprint(scope_key, Secret(f"{facts.routing_number or ''}/{number.reveal()}"))
 
     async def open_account(self, scope_key: str, method: PaymentMethod) -> BankAccountData | None:
-        """The bank account for one call to a provider; None where it has been deleted since."""
+        """The bank account for one call to a provider; None if it has been deleted since."""
         facts = method.bank
         if facts is None:
             return None
@@ -194,7 +194,7 @@ class CardVault:
         )
 
     def open_code(self, scope_key: str, code: SealedRecord | None) -> str | None:
-        """The security code, to be sent once: the commit before the sending has deleted its record."""
+        """The security code, for its only sending: the commit before the sending has deleted its record."""
         if code is None:
             return None
         return self.vault.open_cvc(scope_key, code.id, _cvc.decode(code.sealed)).reveal()
@@ -214,16 +214,16 @@ ADDRESS_FIELDS = (
     ("address_state", "state"),
     ("address_zip", "postal_code"),
 )
-"""The address among the fields of a card of the old API, and today's names of its parts."""
+"""The address among the fields of a card of the older API, and the current names of its parts."""
 
 
 def postal(card: dict[str, Any]) -> dict[str, str]:
-    """The address that a card of the old API comes with."""
+    """The address of a card of the older API."""
     return {name: card[field] for field, name in ADDRESS_FIELDS if card.get(field) is not None}
 
 
 def _apply_test_card(facts: CardFacts, known: TestCard, *, cvc: bool, address: dict[str, Any]) -> CardFacts:
-    """`facts` with the manners of the documented test card."""
+    """`facts` with the behaviour of the documented test card."""
     decline = known.charge if known.attach == "decline" else None
     return msgspec.structs.replace(
         facts,

@@ -1,8 +1,8 @@
 """The only place in the platform that reads the clock for a decision.
 
-Wall clocks jump, forward and back, and those of several hosts differ. Two things keep money right all the same. Ids and
+Wall clocks jump, forward and back, and those of several hosts differ. Two rules keep money right nevertheless. Ids and
 `created` never go below the store's mark (`engine/time_mark.py`), whatever the clock shows. And while a process runs,
-it compares the wall clock with the monotonic one: where they part by more than SKEW_SECONDS, decisions follow the
+it compares the wall clock with the monotonic one: if they differ by more than SKEW_SECONDS, decisions follow the
 monotonic clock, and the process begins no new payment until the wall clock is right again or an operator accepts it.
 """
 
@@ -17,7 +17,7 @@ from tillway.engine.ids import BATCH_MAX, PAIRS, SELDOM, SKEW_SECONDS, base62, r
 _SKEW_NS = SKEW_SECONDS * 1_000_000_000
 
 
-# Read several times in every payment, so it is no Python function. CLOCK_BOOTTIME also counts while the machine sleeps.
+# Every payment reads this several times, so it is not a Python function. CLOCK_BOOTTIME also counts during sleep.
 _boottime_ns: Callable[[], int] = (
     partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns
 )
@@ -47,16 +47,16 @@ class Clock:
         self.accept()
 
     def accept(self) -> None:
-        """Believe the wall clock as it is now, from now on."""
+        """Accept the current wall clock as right."""
         self._ahead_ns = self._time_ns() - self.monotonic_ns()
 
     def follow(self) -> None:
-        """Take over a small drift of the wall clock. A caller does so once a second; a jump stays to be seen."""
+        """Follow a small drift of the wall clock. The caller calls this once a second; a jump stays visible."""
         if abs(self.deviation_ns()) <= _SKEW_NS:
             self.accept()
 
     def deviation_ns(self) -> int:
-        """How far the wall clock is ahead of the monotonic one since it was last believed; negative: behind."""
+        """How far the wall clock is ahead of the monotonic one since it was last accepted; negative: behind."""
         return self._time_ns() - self.monotonic_ns() - self._ahead_ns
 
     def raise_floor(self, mark_us: int) -> None:
@@ -73,7 +73,7 @@ class Clock:
         return self.now_ns() // 1_000_000
 
     def moment(self) -> Moment:
-        """Now, and a fresh batch of ids: at most BATCH_MAX of them, each larger than every one before it."""
+        """Now, and a fresh batch of ids: at most BATCH_MAX of them, each larger than every earlier one."""
         with self._lock:
             now_ns = self.now_ns()
             self._floor_us = self.made_us = tick = max(now_ns // 1000, self._floor_us + 1)

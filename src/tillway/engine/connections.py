@@ -1,4 +1,4 @@
-"""Which connectors are configured, and the open connections to them."""
+"""The configured connectors, and the open connections to them."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ REFRESH_MS = 2000
 """How soon a running server notices a connector that another process has added."""
 
 SIMULATOR = "simulator"
-"""The connector of test mode where none is configured as its default."""
+"""The connector of test mode if none is configured as its default."""
 
 Build = Callable[[str, Mapping[str, str]], tuple[Connector, Transport]]
 
@@ -65,11 +65,11 @@ class ConfiguredConnections:
         if known is not None and (known[0] is config or known[0] == config):
             return known[1]
         if known is not None:
-            self._outdated.append(known[1])  # Closed with the rest: a conversation may still be using it.
+            self._outdated.append(known[1])  # Closed with the others: a conversation may still use it.
         try:
             connector, transport = self._build(config.kind, config.settings)
         except ValueError as wrong:
-            # A secret that is not where it was, for instance. What waits for this connector waits until it is back.
+            # The place of a secret is empty, for instance. Operations for this connector wait until it is back.
             log.error("a connector cannot be set up", extra={"connector": name, "why": str(wrong)})
             return None
         connection = Connection(name, connector, transport)
@@ -77,8 +77,8 @@ class ConfiguredConnections:
         return connection
 
     async def _fresh(self) -> None:
-        """Return when the configuration is known, at most REFRESH_MS old. Whoever comes while it is being read waits
-        too: before the first reading there seems to be none, and a payment would go to the simulator."""
+        """Return when the configuration is known, at most REFRESH_MS old. Callers that come during a read wait too:
+        before the first read there seems to be none, and a payment would go to the simulator."""
         if self._clock.now_ms() < self._fresh_until_ms:
             return
         if self._refreshing is None:
@@ -89,7 +89,7 @@ class ConfiguredConnections:
     def _on_refreshed(self, task: "asyncio.Task[None]") -> None:
         self._refreshing = None
         if not task.cancelled():
-            task.exception()  # It counts as seen, also where everybody has stopped waiting.
+            task.exception()  # It counts as read, even if every caller has stopped waiting.
 
     async def _refresh(self) -> None:
         until_ms = self._clock.now_ms() + REFRESH_MS
@@ -114,7 +114,7 @@ _SIMULATOR_CONFIG = ConnectorConfig(id="con_test_simulator", created=0, name=SIM
 
 
 def describe(config: ConnectorConfig) -> dict[str, object]:
-    """A configuration as an operator may see it: without the values of its settings."""
+    """A configuration for operators: without the values of its settings."""
     return {
         "id": config.id,
         "name": config.name,

@@ -1,4 +1,5 @@
-"""The engine's heart: load what a decision needs, decide, commit it all at once, and again if somebody was faster."""
+"""The core of the engine: load the records of a decision, decide, commit everything at once, and repeat after a
+conflict."""
 
 import asyncio
 import logging
@@ -28,11 +29,11 @@ from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unav
 log = logging.getLogger(__name__)
 
 CONFLICTS_MAX = 16
-"""How often a decision is made again because a record had moved, before the caller is told to come back."""
+"""How often a decision is made again after conflicts, before the caller is told to repeat the request."""
 
 COMMITS_MAX = 4
 READ_BACKS_MAX = 3
-"""How often a commit of unknown outcome is tried, and looked for each time, before the caller is told to come back."""
+"""How often a commit of unknown outcome is tried, and looked for each time, before the caller is told to repeat."""
 
 ENDPOINTS_CACHE_MS = 2000
 
@@ -40,11 +41,11 @@ R = TypeVar("R", bound=Record)
 
 
 Seen = dict[str, tuple[int, Record | None]]
-"""Records by id as they were last read or written, each with its version; version 0 and None: there is none."""
+"""Records by id as last read or written, each with its version; version 0 and None: no record."""
 
 
 class Done(msgspec.Struct, Generic[Result]):
-    """What a commit came to: the record to show, the refusal that was committed with it, and the answer as bytes.
+    """The result of a commit: the record to show, the refusal that was committed with it, and the answer as bytes.
 
     `seen` are the versions after the commit, so that a commit that follows at once need not read again. `code` is the
     sealed security code that goes with the first of the attempts.
@@ -71,7 +72,7 @@ class Render(Protocol):
 
 
 class Load:
-    """Reads records of one scope and remembers at which version, for the commit to check."""
+    """Reads records of one scope and remembers their versions, for the commit to check."""
 
     def __init__(self, store: Store, scope_key: str, seen: Seen | None = None) -> None:
         self.store = store
@@ -79,7 +80,7 @@ class Load:
         self.seen: Seen = seen if seen is not None else {}
 
     async def find(self, id: str) -> Record | None:
-        """The record of that id, or None where this scope has none."""
+        """The record of that id, or None if this scope has none."""
         known = self.seen.get(id)
         if known is not None:
             return known[1]
@@ -98,7 +99,8 @@ class Load:
         return record if isinstance(record, kind) else None
 
     async def get(self, kind: type[R], id: str, param: str = "id", noun: str | None = None) -> R:
-        """The record, or Refused `resource_missing`: the same words for another merchant's as for nobody's."""
+        """The record, or Refused `resource_missing`: the same message for another merchant's record as for a missing
+        one."""
         record = await self.find(id)
         if not isinstance(record, kind):
             name = noun or RECORD_TYPES[kind].name
@@ -110,7 +112,7 @@ Work = Callable[[Load, Moment], Awaitable[Changes[Result]]]
 
 
 class Engine:
-    """Runs decisions. Everything that changes anything goes through `run`."""
+    """Runs decisions. Every change goes through `run`."""
 
     def __init__(self, store: Store, clock: Clock, settings: Settings, render: Render) -> None:
         self.store = store
@@ -118,7 +120,7 @@ class Engine:
         self.settings = settings
         self.render = render
         self.on_tasks: Callable[[set[str]], None] | None = None
-        """Called after a commit that made tasks which are due at once, with their queues. It must not raise."""
+        """Called with their queues after a commit that made due tasks. It must not raise."""
         self.telemetry: Telemetry = SILENT
         self.time = TimeKeeper(store, clock)
         self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
@@ -139,11 +141,11 @@ class Engine:
         completes: str | None = None,
         final: bool = False,
     ) -> Done[Result]:
-        """Load, decide, commit. `seen` are versions known already; they are dropped at the first conflict.
+        """Load, decide, commit. `seen` are known versions; they are dropped at the first conflict.
 
-        `completes` is the idempotency record that this commit answers (empty: none); otherwise the caller's own key, if
-        it has one, is spent in this commit: answered where the work is done, or held while an attempt is still under
-        way. `final`: the caller is answered now, whatever is still under way.
+        `completes` is the idempotency record that this commit answers (empty: none). Otherwise the commit uses up the
+        caller's own key, if there is one: it holds the answer if the work is done, or is reserved while an attempt is
+        under way. `final`: answer the caller now, even if an attempt is under way.
         """
         for _ in range(CONFLICTS_MAX):
             if not self.time.fresh:
@@ -156,7 +158,7 @@ class Engine:
             if self.time.trouble and completes is None:
                 _refuse_new_money(changes, self.time.trouble)
             attempts = self._claim_new_attempts(changes, at) if changes.tasks else ()
-            # One that waits for its time is nobody's to wait for: the caller is answered now.
+            # No caller waits for an attempt that is due later: the answer goes out now.
             under_way = attempts and not final and any(attempt.state != "scheduled" for attempt in attempts)
             status, body = 0, b""
             if not under_way:
@@ -176,7 +178,7 @@ class Engine:
         raise Refused("lock_timeout")
 
     async def note(self, caller: Caller, detail: dict[str, Any]) -> None:
-        """Enter into the audit trail what changes no record. Refused `busy` where that cannot be written."""
+        """Enter an action that changes no record into the audit trail. Refused `busy` if it cannot be written."""
         if not self.time.fresh:
             await self._read_mark()
         began_ns = self.clock.monotonic_ns()
@@ -184,7 +186,7 @@ class Engine:
         await self._commit(caller, [write_of(caller.scope_key, entry, ABSENT)], "", began_ns)
 
     async def _read_mark(self) -> None:
-        """Learn the store's mark before ids are made. Refused `busy` where the store does not answer."""
+        """Read the store's mark before ids are made. Refused `busy` if the store does not answer."""
         try:
             await self.time.catch_up()
         except Unavailable as unavailable:
@@ -205,9 +207,9 @@ class Engine:
     async def _answer(
         self, caller: Caller, load: Load, changes: Changes[Record | None], *, forgiving: bool
     ) -> tuple[int, bytes]:
-        """The answer to be stored and sent. What cannot be expanded is refused before money moves (the first commit is
-        rendered for that alone) and left as an id after it (`forgiving`): an outcome is never lost to its presentation.
-        """
+        """Render the answer that is stored and sent. An object that cannot be expanded is refused before money moves
+        (the first commit is rendered only for that), and left as an id afterwards (`forgiving`): presentation never
+        loses an outcome."""
         looks_around = caller.expand or caller.presenter
         view = Load(self.store, caller.scope_key, {**load.seen, **_fresh(changes)}) if looks_around else load
         try:
@@ -219,10 +221,10 @@ class Engine:
             return await self.render(plain, view, changes.result, changes.refusal)
 
     async def _commit(self, caller: Caller, writes: Sequence[Write], completes: str | None, began_ns: int) -> bool:
-        """Whether the writes are durable. False where a record had moved: decide again.
+        """Whether the writes are durable. False if a record had changed: decide again.
 
-        A decision that began COMMIT_SECONDS_MAX ago is not committed any more: its ids lie in a past that other
-        processes hold to be complete.
+        A decision that began COMMIT_SECONDS_MAX ago is given up: its ids lie in a time that other processes treat as
+        complete.
         """
         doubted = False
         for _ in range(COMMITS_MAX):
@@ -246,15 +248,15 @@ class Engine:
                 fate = await self._read_back(writes)
                 if fate != "open":
                     return fate == "happened"
-                # It may still be on its way. The same writes again, and never a new decision: its new ids would let
-                # both happen, where the versions of these let only one.
+                # The commit may still be on its way. Repeat the same writes, never a new decision: its new ids would
+                # let both happen, while the versions of these allow only one.
             except Unavailable as unavailable:
                 log.error("nothing could be committed", extra={"why": str(unavailable)})
                 raise Refused("busy") from None
         raise Refused("busy")
 
     async def _commit_measured(self, writes: Sequence[Write]) -> None:
-        """One commit at the store, and how it went."""
+        """Commit once at the store, and return the result."""
         outcome, began = "unknown", time.perf_counter()
         try:
             await in_span(self.telemetry, "commit", "step", self.store.commit(writes))
@@ -269,9 +271,9 @@ class Engine:
             self.telemetry.commit(outcome, time.perf_counter() - began)
 
     async def _read_back(self, writes: Sequence[Write]) -> Literal["happened", "beaten", "open"]:
-        """What became of a commit of unknown outcome, told by the records themselves: `open` while no record has moved,
-        `beaten` where somebody else was faster, so that it never can. Refused `busy` where they have moved on since.
-        """
+        """Find the outcome of an unknown commit from the records themselves. `open`: no record has changed yet.
+        `beaten`: another commit changed a record first; this one can no longer succeed. Refused `busy` if the records
+        have changed again since."""
         for _ in range(READ_BACKS_MAX):
             rows = await self.store.get_many([write.key for write in writes])
             traces = {_trace(write, rows.get(write.key)) for write in writes}
@@ -285,7 +287,8 @@ class Engine:
                 raise Refused("busy")
             if traces <= {"untouched", "gone"}:
                 return "open"
-            # Part of it: somebody wrote the same, or a store without snapshots was read while the commit came in.
+            # Only a part agrees: another commit wrote the same, or a store without snapshots was read during the
+            # commit.
             await asyncio.sleep(0.05)
         return "beaten"
 
@@ -298,10 +301,10 @@ class Engine:
         held: IdempotencyRecord | None,
         at: Moment,
     ) -> tuple[list[Write], set[str]]:
-        """Everything of one commit, and the queues in which it puts tasks that are due already.
+        """All writes of one commit, and the queues of its due tasks.
 
-        The caller's key stands first: where it was used before, that is the conflict, whatever else has moved. The rest
-        stands so that new records follow each other, which is what a store has least work with.
+        The caller's key comes first: if it was used before, that is the conflict, even if other records have changed.
+        New records follow each other in the rest, which is cheapest for a store.
         """
         scope, seen = caller.scope_key, load.seen
         queues: set[str] = set()
@@ -339,8 +342,8 @@ class Engine:
     async def _idempotency(
         self, caller: Caller, load: Load, completes: str | None, status: int, body: bytes, at: Moment
     ) -> IdempotencyRecord | None:
-        """The idempotency record that this commit writes. That the caller's key is unused is not looked up but left to
-        the commit, which conflicts where it is not."""
+        """The idempotency record of this commit. Whether the caller's key is unused is not looked up: the commit
+        conflicts if it is not."""
         if completes is not None:
             held = await load.maybe(IdempotencyRecord, completes) if completes else None
             if held is None or held.status != 0 or not status:
@@ -366,7 +369,7 @@ class Engine:
         )
 
     async def endpoints(self, scope_key: str) -> list[WebhookEndpoint]:
-        """The webhook endpoints of a scope, at most two seconds old where another process changed them."""
+        """The webhook endpoints of a scope, at most two seconds old if another process changed them."""
         now_ms = self.clock.now_ms()
         known = self._endpoints.get(scope_key)
         if known is not None and known[0] > now_ms:
@@ -378,12 +381,12 @@ class Engine:
         return active
 
     def forget_endpoints(self, scope_key: str) -> None:
-        """Read the endpoints anew: after this process has changed one."""
+        """Read the endpoints again, after this process has changed one."""
         self._endpoints.pop(scope_key, None)
 
 
 def _refuse_new_money(changes: Changes[Any], trouble: str) -> None:
-    """Refuse changes that begin something at a provider or move money: the host's clock cannot be trusted."""
+    """Refuse changes that begin an operation at a provider or move money while the host's clock cannot be trusted."""
     if any(isinstance(task, Attempt) for task in changes.tasks) or any(
         isinstance(record, Entry) for record in changes.records
     ):
@@ -391,7 +394,8 @@ def _refuse_new_money(changes: Changes[Any], trouble: str) -> None:
 
 
 def _stored_answer(load: Load, completes: str, status: int, body: bytes) -> tuple[int, bytes]:
-    """What the key was answered with already, by a notice or by whoever took the attempt over; else this answer."""
+    """The answer that the key already has, by a notice or by the process that took the attempt over; else this
+    answer."""
     told = load.seen.get(completes, NOWHERE)[1]
     if isinstance(told, IdempotencyRecord) and told.status:
         return told.status, bytes(told.body)
@@ -399,10 +403,10 @@ def _stored_answer(load: Load, completes: str, status: int, body: bytes) -> tupl
 
 
 def _trace(write: Write, row: Row | None) -> Literal["ours", "theirs", "untouched", "moved on", "gone"]:
-    """What a record tells of a write that may have reached it."""
+    """Evidence in a record about a write that may have reached it."""
     version = row.version if row is not None else ABSENT
     if row is None and (write.body is None or write.queue is not None):
-        return "gone"  # Deleted, or a task that somebody has done meanwhile, or never written: it tells nothing.
+        return "gone"  # Deleted, a task that another process has finished, or never written: no evidence.
     if version == write.version:
         return "untouched"
     if version > write.version + 1:
@@ -452,14 +456,14 @@ def _event_writes(
 
 
 def _fresh(changes: Changes[Record | None]) -> Seen:
-    """The records that a commit is about to write, for a renderer that must already see them."""
+    """The records that a commit is about to write, for a renderer that must see them already."""
     return {record.id: (ABSENT, record) for record in (*changes.records, *changes.tasks)}
 
 
 def _after(
     load: Load, changes: Changes[Record | None], attempts: tuple[Attempt, ...], held: IdempotencyRecord | None
 ) -> Seen:
-    """What is known of the scope's records once the commit is durable."""
+    """The known versions of the scope's records once the commit is durable."""
     after = dict(load.seen)
     for record in (*changes.records, *attempts):
         after[record.id] = (after.get(record.id, NOWHERE)[0] + 1, record)

@@ -12,7 +12,7 @@ SUFFIX_LENGTH = 17
 BATCH_MAX = 62 * 62
 
 SKEW_SECONDS = 300
-"""By how much the clocks of two processes may differ at the very most."""
+"""Largest difference between the clocks of two processes."""
 
 SELDOM = BATCH_MAX * BATCH_MAX
 """The microseconds after which the first five characters of an id move on: 14 seconds."""
@@ -24,7 +24,7 @@ _UNFAIR = bytes(range(248, 256))
 
 
 def base62(number: int, width: int) -> str:
-    """`number` in `width` characters, two at a time; the larger ones fall off."""
+    """`number` in `width` characters, two at a time; higher digits are dropped."""
     text = ""
     for _ in range(0, width, 2):
         number, pair = divmod(number, BATCH_MAX)
@@ -33,12 +33,12 @@ def base62(number: int, width: int) -> str:
 
 
 def time_prefix(epoch_seconds: int) -> str:
-    """The first 9 characters of ids made at that second: where a listing by time begins or ends."""
+    """The first 9 characters of ids made at that second, where a listing by time begins or ends."""
     return base62(epoch_seconds * 1_000_000, 9)
 
 
 def made_at(id: str) -> int | None:
-    """The epoch second that an id tells, less a few minutes for clocks that differ; None where it does not tell any."""
+    """The epoch second in an id, less a few minutes for clocks that differ; None if it holds no time."""
     suffix = id.rpartition("_")[2]
     if len(suffix) != SUFFIX_LENGTH or not suffix.isalnum() or not suffix.isascii():
         return None
@@ -57,7 +57,7 @@ class _Pool:
         os.register_at_fork(after_in_child=self.empty)
 
     def empty(self) -> None:
-        """Forget what is left: no two processes may draw from the same page."""
+        """Discard the rest of the page: no two processes may draw from the same page."""
         self._text, self._next = "", 0
 
     def take(self, length: int) -> str:
@@ -65,7 +65,7 @@ class _Pool:
         with self._lock:
             start, end = self._next, self._next + length
             if end > len(self._text):
-                # Bytes from 248 up are thrown away, so that each character is as likely as any other.
+                # Bytes from 248 up are discarded, so that all characters are equally likely.
                 self._text = os.urandom(POOL_BYTES).translate(_TO_BASE62, _UNFAIR).decode()
                 start, end = 0, length
             self._next = end

@@ -1,4 +1,4 @@
-"""Locks by name: within a process, decisions that would conflict with each other are made one after the other.
+"""Locks by name: within a process, decisions that would conflict are made one after the other.
 
 They only save conflicts. Correctness rests on the versions in the commits, because other processes do not see these
 locks.

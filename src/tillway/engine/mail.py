@@ -1,4 +1,5 @@
-"""E-mail to customers, from task rows: written when its turn comes, and handed to a mail server until that takes it."""
+"""E-mail to customers, from task rows: a task writes the message when it is due, and sends it to a mail server until
+that accepts it."""
 
 import logging
 from datetime import UTC, datetime
@@ -23,11 +24,11 @@ log = logging.getLogger(__name__)
 
 class Mailer(Protocol):
     async def send(self, message: EmailMessage) -> Posted:
-        """Hand one message to the mail server, within a time of its own. Never raises for what that server does."""
+        """Send one message to the mail server, within its own time limit. Never raises for a fault of that server."""
 
 
 class Mail:
-    """`mailer` is None where no mail server is configured any more: tasks of before then wait, and are given up."""
+    """`mailer` is None if no mail server is configured any more: earlier tasks then wait, and are given up."""
 
     def __init__(self, engine: Engine, mailer: Mailer | None, sender: str) -> None:
         self.engine = engine
@@ -35,7 +36,7 @@ class Mail:
         self.sender = sender
 
     async def send(self, row: Row) -> None:
-        """See one claimed task through: one commit that uses a try up, one message at most, and one commit more."""
+        """Carry out one claimed task: one commit that uses up a try, at most one message, and one more commit."""
         scope_key, _, id = row.key.partition("/")
         caller = Caller.system(scope_of(scope_key), "send an e-mail")
         message: EmailMessage | None = None
@@ -78,7 +79,7 @@ class Mail:
         return await self.mailer.send(message)
 
     async def _message(self, load: Load, task: EmailTask) -> EmailMessage | None:
-        """The message, or None where there is nobody to send it to any more."""
+        """The message, or None if it has no recipient any more."""
         payout = await load.maybe(Payout, task.payout)
         customer = await load.maybe(Customer, payout.customer) if payout is not None else None
         if payout is None or payout.recipient.email is None or customer is None or customer.deleted:
@@ -89,7 +90,7 @@ class Mail:
 
 
 def compose(task: EmailTask, payout: Payout, *, sender: str, merchant: str) -> EmailMessage:
-    """The message that tells of `payout`. A repeat of it is the same to the byte, with the same Message-ID."""
+    """The message about `payout`. A repeat is the same to the byte, with the same Message-ID."""
     name = "".join(filter(str.isprintable, " ".join(merchant.split())))[:100]
     amount = f"{minor_to_major(payout.amount_minor, payout.currency)} {payout.currency.upper()}"
     who = name or "The merchant"

@@ -18,15 +18,15 @@ from tillway.store.port import Store
 
 class KeyCache(Protocol):
     def forget(self) -> None:
-        """Look every credential up anew."""
+        """Read every credential again."""
 
     async def issuer(self, id: str, *, now: float) -> ApiKey | OAuthClient | None:
-        """The API key or client of that id, while it is good at `now` (epoch seconds)."""
+        """The API key or client of that id, if it is valid at `now` (epoch seconds)."""
 
 
 class RequestLogReader(Protocol):
     def find(self, scope_key: str, request_id: str) -> dict[str, Any] | None:
-        """What a recent refused request of that scope was."""
+        """A recent refused request of that scope."""
 
 
 class Platform(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Who payouts go to, on the way into the vault and out of it. Nothing else in the engine sees an account number."""
+"""Recipients of payouts on their way into and out of the vault. No other part of the engine sees an account number."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ _account = msgspec.json.Decoder(SealedAccount).decode
 
 
 def seal(vault: CardVault, scope_key: str, contents: AccountContents, at: Moment) -> SealedRecord:
-    """The sealed record of an account, for the commit that makes what it belongs to."""
+    """The sealed record of an account, for the commit of the record that needs it."""
     owner = at.new_id("vlt")
     sealed = vault.vault.seal_account(scope_key, owner, contents)
     return SealedRecord(id=owner, created=at.created, sealed=msgspec.Raw(_encode(sealed)))
 
 
 async def unseal(vault: CardVault, scope_key: str, id: str | None) -> AccountContents | None:
-    """What the sealed record of that id holds; None where there is none any more."""
+    """The content of the sealed record of that id; None if it has been deleted."""
     row = await vault.store.get(f"{scope_key}/{id}") if id is not None else None
     if row is None or id is None:
         return None
@@ -36,7 +36,7 @@ async def unseal(vault: CardVault, scope_key: str, id: str | None) -> AccountCon
 
 
 async def reveal(vault: CardVault, scope_key: str, recipient: Recipient) -> port.Recipient | None:
-    """The recipient as the provider must see it, for one call; None where the payout has settled since.
+    """The recipient for the provider, for one call; None if the payout has settled since.
 
     A bank account is an IBAN, or `<routing number>/<account number>`.
     """
@@ -53,7 +53,7 @@ async def reveal(vault: CardVault, scope_key: str, recipient: Recipient) -> port
 def bank_account(
     vault: CardVault, scope_key: str, given: dict[str, Any], currency: str, at: Moment
 ) -> tuple[ExternalAccount, SealedRecord]:
-    """The account in `given` and its sealed number. Raises Refused with the parameter where there can be no such."""
+    """The account in `given` and its sealed number. Raises Refused with the parameter if it is invalid."""
     number, routing = check_bank_account(given["account_number"], given.get("routing_number"), given["country"])
     name = given.get("account_holder_name")
     sealed = seal(vault, scope_key, AccountContents(number=Secret(number), routing=routing, name=name), at)
@@ -77,7 +77,7 @@ def bank_account(
 def card(
     vault: CardVault, scope_key: str, given: dict[str, Any], currency: str, at: Moment
 ) -> tuple[ExternalAccount, SealedRecord]:
-    """The card in `given`, as money can go to it: its security code is checked for its form and dropped."""
+    """The card in `given` as a recipient: the form of its security code is checked, and the code is dropped."""
     checked = check_card(
         given["number"], given["exp_month"], given["exp_year"], given.get("cvc"), now=at.now, param="external_account"
     )
@@ -98,7 +98,7 @@ def card(
 async def card_of_token(
     vault: CardVault, scope_key: str, token: Token, currency: str, at: Moment
 ) -> tuple[ExternalAccount, SealedRecord]:
-    """The card behind a token, sealed anew: what was sealed for the token goes with it."""
+    """The card behind a token, sealed again: the sealed card of the token is deleted with it."""
     facts, name = token.card, token.name
     if facts.alias is not None:
         known = by_alias(facts.alias)

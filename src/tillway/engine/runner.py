@@ -1,7 +1,7 @@
-"""The task runner: finds tasks that are due and have no worker, and keeps the leases of those under way.
+"""The task runner: it finds due tasks without a worker, and extends the leases of running ones.
 
-Every process runs one. A task whose worker has died becomes due when its lease runs out, and the next runner that looks
-takes it over: nothing else has to notice the death.
+Every process has one. The task of a dead worker becomes due when its lease runs out, and the next runner that looks
+takes it over: no other part has to notice the death.
 """
 
 import asyncio
@@ -39,13 +39,13 @@ AT_ONCE_MAX = 64
 POLL_SECONDS = 0.5
 SLOW = ("audit",)
 SLOW_POLL_SECONDS = 5.0
-"""The queues whose tasks nobody waits for, and how often these are looked at."""
+"""The queues of tasks that no caller waits for, and how often the runner looks at them."""
 
 AWAY_PAUSE_SECONDS = 1.0
-"""The wait before the store is tried again for what has to be done once after the start."""
+"""The wait before a failed job of the start is tried again."""
 
 COMPARE_EVERY = 60
-"""After so many rounds of keeping time the host's clock is compared with the store's, and the mark raised anyway."""
+"""After this many rounds, the host's clock is compared with the store's, and the mark is raised anyway."""
 
 PURGE_EVERY_SECONDS = 60.0
 PURGE_MAX = 1000
@@ -83,7 +83,7 @@ class Runner:
         self._loops.append(asyncio.create_task(self._ensure_audit()))
 
     async def stop(self, *, within_seconds: float) -> None:
-        """Claim nothing more, and let what is under way finish for that long; the rest is found again by its lease."""
+        """Claim no more tasks, and wait this long for running ones; a runner finds the rest again by their leases."""
         self._stopping = True
         self.engine.on_tasks = None
         for loop in self._loops:
@@ -93,7 +93,7 @@ class Runner:
             await asyncio.wait(busy, timeout=within_seconds)
 
     async def run_due(self, queue: str) -> int:
-        """Claim and start what is due in `queue`, at most CLAIM_MAX tasks; how many there were."""
+        """Claim and start due tasks of `queue`, at most CLAIM_MAX; return their number."""
         now_ms = self.engine.clock.now_ms()
         rows = await self.engine.store.claim(
             queue, now_ms=now_ms, lease_ms=self.engine.settings.lease_ms, limit=CLAIM_MAX
@@ -108,7 +108,7 @@ class Runner:
         busy = self._busy[queue]
         busy.discard(task)
         if len(busy) == AT_ONCE_MAX - 1:
-            self._wake[queue].set()  # There was no room, and now there is.
+            self._wake[queue].set()  # The queue was full, and now it is not.
 
     def _wake_up(self, queues: set[str]) -> None:
         for queue in queues:
@@ -133,7 +133,7 @@ class Runner:
         except (Unavailable, CommitUnknown) as away:
             log.warning("a task has to wait", extra={"queue": queue, "task": row.key, "why": str(away)})
         except Exception:
-            # The task stays and comes back when its lease runs out; its failure must not take the others down.
+            # The task stays and is due again when its lease runs out; its failure must not stop the others.
             log.exception("a task failed", extra={"queue": queue, "task": row.key})
         finally:
             if token is not None:
@@ -152,7 +152,7 @@ class Runner:
                     found = await self.run_due(queue)
                 away = False
             except Unavailable as unavailable:
-                if not away:  # Told once, and not twice a second for as long as the database is away.
+                if not away:  # Logged once, not twice a second while the database is away.
                     log.error("no tasks can be claimed", extra={"queue": queue, "why": str(unavailable)})
                 away = True
             except Exception:
@@ -191,7 +191,7 @@ class Runner:
                     try:
                         await self._extend(place, now_ms + lease_ms)
                     except (Conflict, CommitUnknown, Unavailable):
-                        continue  # Its worker has just moved it, or the store is away; the next round looks again.
+                        continue  # Its worker has just changed it, or the store is away; the next round tries again.
                     except Exception:
                         log.exception("a lease could not be extended", extra={"task": place[1]})
 
@@ -209,8 +209,8 @@ class Runner:
             self.attempts.held[place] = due_at_ms
 
     async def _ask_soon(self) -> None:
-        """At the start, bring forward the questions that wait: what kept a provider from answering may be over, and a
-        question that was put off again and again would otherwise come up to a quarter of an hour later."""
+        """At the start, bring waiting questions forward: the provider may answer again, and a question that was put off
+        repeatedly would otherwise come up to a quarter of an hour later."""
         await self._see_through(
             self._bring_forward, "waiting questions could not be brought forward; they are asked when they are due"
         )
@@ -221,7 +221,7 @@ class Runner:
         )
 
     async def _see_through(self, work: Callable[[], Awaitable[None]], failing: str) -> None:
-        """Do once what a start has to do, and from its beginning again where the store was away."""
+        """Run a job of the start once, and repeat it from the beginning if the store was away."""
         while not self._stopping:
             try:
                 return await work()
@@ -232,13 +232,13 @@ class Runner:
                 return
 
     async def _bring_forward(self) -> None:
-        """Make due at once those attempts whose next question waits for longer than a lease. They are the last of the
-        queue, so that it does not matter how many merchants there are; other processes may be doing the same."""
+        """Make those attempts due at once that have more than a lease until their next question. They are the last of
+        the queue, so the number of merchants does not matter; other processes may do the same."""
         moved = PAGE_MAX
         while moved:
             moved = 0
             now_ms = self.engine.clock.now_ms()
-            # One that some process is at has a due time within its lease.
+            # An attempt held by some process is due within its lease.
             beyond_ms = now_ms + self.engine.settings.lease_ms
             for task in await self.engine.store.peek("attempts", now_ms=now_ms, limit=PAGE_MAX, order="latest"):
                 if task.due_at_ms <= beyond_ms:
@@ -248,7 +248,7 @@ class Runner:
                 attempt = decode(id, row.body) if row is not None else None
                 if row is None or not isinstance(attempt, Attempt) or attempt.state in ("scheduled", "new"):
                     continue
-                # Only what was put off: a lease, perhaps by another clock, is in the queue alone.
+                # Only attempts that were put off: a lease, perhaps by another clock, is only in the queue.
                 if attempt.due_at_ms > beyond_ms:
                     moved += 1
                     sooner = msgspec.structs.replace(attempt, due_at_ms=now_ms)
@@ -256,7 +256,7 @@ class Runner:
                         await self.engine.store.commit([write_of(scope_key, sooner, row.version)])
 
     async def _hand_in(self, row: Row) -> None:
-        """Give a notice of a provider inside this process to the engine, then forget it."""
+        """Hand a notice of a provider inside this process to the engine, then forget it."""
         scope_key, _, id = row.key.partition("/")
         task = decode(id, row.body)
         assert isinstance(task, NoticeTask)
@@ -293,7 +293,7 @@ class Runner:
 
 
 def _facts_of(row: Row) -> dict[str, Fact]:
-    """What the log line of a task begins with: which it is, and whose."""
+    """The first facts of a task's log line: its id and its scope."""
     scope_key, _, id = row.key.partition("/")
     if len(scope_key) != SCOPE_KEY_LENGTH:
         return {"task": id}

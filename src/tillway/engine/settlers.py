@@ -1,4 +1,4 @@
-"""How the outcome of an attempt reaches its subject: one settler for each type of record that has attempts.
+"""One settler for each type of record that has attempts: it books the outcome of an attempt on its subject.
 
 A settler loads the records that the decision needs and calls the domain. `Attempts` runs it inside one commit.
 """
@@ -29,7 +29,7 @@ from tillway.store.codec import TYPES
 
 
 class Settling(msgspec.Struct, frozen=True, kw_only=True):
-    """One outcome on its way home. `attempt` is as it stands in the store, or as it was begun where it is gone."""
+    """One outcome to book. `attempt` is as in the store, or as it was begun if it has been deleted."""
 
     load: Load
     attempt: Attempt
@@ -40,8 +40,8 @@ class Settling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settler(msgspec.Struct, frozen=True):
-    """`settle` books an outcome. `take_back` books a decline that a provider sends after it had said yes; None where
-    no provider does that."""
+    """`settle` books an outcome. `take_back` books a decline that a provider sends after an acceptance; None if no
+    provider does that."""
 
     settle: Callable[[Settling], Awaitable[Changes[Record | None]]]
     take_back: Callable[[Load, str, Declined, Moment, Settings], Awaitable[Changes[Record | None]]] | None = None
@@ -50,10 +50,10 @@ class Settler(msgspec.Struct, frozen=True):
 async def contradiction(
     load: Load, suffix: str, outcome: Outcome, connector: str, at: Moment
 ) -> Changes[Record | None] | None:
-    """Open an item where a provider's late word contradicts a settled outcome; None where it does not.
+    """Open an item if a provider's late report contradicts a settled outcome, else None.
 
-    `suffix` is that of the attempt, whose charge, refund or payout has the same. A decline of a refund or payout that
-    had succeeded is no contradiction: providers return such money, and it is booked.
+    `suffix` is that of the attempt, which its charge, refund or payout shares. A decline of a refund or payout that had
+    succeeded is no contradiction: providers return such money, and it is booked.
     """
     if not isinstance(outcome, Succeeded | Declined):
         return None
@@ -144,7 +144,7 @@ async def _take_payout_back(
 
 
 def _announce(changes: Changes[Record | None], at: Moment, settings: Settings) -> Changes[Record | None]:
-    """Add an e-mail to the customer of a disbursement, where the installation has a mail server."""
+    """Add an e-mail to the customer of a disbursement, if the installation has a mail server."""
     return announced(changes, at) if settings.mails_customers else changes
 
 
@@ -156,7 +156,7 @@ SETTLERS: Final[dict[type[Record], Settler]] = {
 """The settler of each type of record that an attempt can be about."""
 
 TAKEN_BACK: Final = tuple(prefix for prefix, kind in TYPES.items() if kind in SETTLERS and SETTLERS[kind].take_back)
-"""Id prefixes of the records that a provider may decline after it had said yes."""
+"""Id prefixes of the records that a provider may decline after an acceptance."""
 
 
 def settler_of(subject: str) -> Settler:
@@ -165,8 +165,8 @@ def settler_of(subject: str) -> Settler:
 
 
 async def charge_of(load: Load, payment: PaymentIntent, attempt: Attempt) -> Charge | None:
-    """Load the charge that an attempt is about: its own, which a direct charge and a debit have from the start, or the
-    authorized one."""
+    """Load the charge of an attempt: its own, which a direct charge and a debit have from the start, or the authorized
+    one."""
     if attempt.kind != "authorize":
         return await load.maybe(Charge, payment.latest_charge)
     own = f"ch_{attempt.suffix}"
@@ -174,7 +174,7 @@ async def charge_of(load: Load, payment: PaymentIntent, attempt: Attempt) -> Cha
 
 
 async def revoke_mandate(load: Load, charge: Charge | None) -> Changes[Record | None]:
-    """End the mandate behind a debit; no changes where the charge has none."""
+    """End the mandate behind a debit; no changes if the charge has none."""
     if charge is None or charge.mandate is None:
         return NO_CHANGES
     return revoke(await load.get(Mandate, charge.mandate))

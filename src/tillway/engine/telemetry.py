@@ -1,8 +1,8 @@
-"""What the platform tells of its own work: a port with one method for each thing that happens, and silence.
+"""The telemetry port: one method for each kind of event, and `SILENT`, an implementation that does nothing.
 
-Nothing here decides anything or may fail: whoever listens (logs, metrics, traces; see `tillway.telemetry`) is wired in,
-and where nobody does, `SILENT` stands in. What is told are names that the code or the operator chose, ids that we made,
-numbers and times: never what a caller or a provider wrote.
+Telemetry decides nothing and must not fail. `wiring.py` connects listeners (logs, metrics, traces; see
+`tillway.telemetry`); without one, `SILENT` takes their place. Events hold names chosen by the code or the operator,
+Tillway's own ids, numbers and times: never text of a caller or a provider.
 """
 
 from collections.abc import Awaitable, Mapping
@@ -20,7 +20,7 @@ SpanKind = Literal["request", "task", "call", "step"]
 
 
 class Span(Protocol):
-    """A stretch of work, as a context manager. An exception that leaves it marks it as failed."""
+    """A unit of work, as a context manager. An exception that leaves it marks it as failed."""
 
     def __enter__(self) -> "Span": ...
 
@@ -33,13 +33,13 @@ class Span(Protocol):
 
 
 class Telemetry(Protocol):
-    """Seconds are wall-clock durations. `facts` are what `note` gathered, ready for one log line."""
+    """Seconds are wall-clock durations. `facts` are those gathered by `note`, ready for one log line."""
 
     telling: bool
-    """Whether anybody wants facts: where not, none need be gathered."""
+    """Whether a listener uses facts; otherwise they need not be gathered."""
 
     tracing: bool
-    """Whether anybody wants spans: see `in_span`."""
+    """Whether a listener uses spans: see `in_span`."""
 
     def request(self, method: str, route: str, status: int, seconds: float, facts: Mapping[str, Fact]) -> None:
         """A request was answered. `route` is the pattern, not the path."""
@@ -57,16 +57,16 @@ class Telemetry(Protocol):
         """A commit returned: `done`, `conflict`, `unknown` or `unavailable`."""
 
     def delivery(self, outcome: str) -> None:
-        """A webhook was `delivered`, `failed` (and comes again), was `put_off`, or was `given_up`."""
+        """A webhook was `delivered`, `failed` (it is tried again), was `put_off`, or was `given_up`."""
 
     def throttled(self, limit: str) -> None:
         """A request was refused by the limit of that name."""
 
     def span(self, name: str, kind: SpanKind, caller: Mapping[str, str] | None = None) -> Span:
-        """A stretch of work that begins now, within the one around it. `caller`: headers that may name a trace."""
+        """A unit of work that begins now, within the enclosing one. `caller`: headers that may name a trace."""
 
     def trace_headers(self) -> Mapping[str, str]:
-        """What a request to somebody else carries so that its work joins this trace; empty where that is not wanted."""
+        """Headers for an outgoing request, by which its receiver joins this trace; empty if that is off."""
 
 
 class _NoSpan:
@@ -113,7 +113,7 @@ SILENT: Telemetry = _Silent()
 
 
 def in_span(telemetry: Telemetry, name: str, kind: SpanKind, work: Awaitable[T]) -> Awaitable[T]:
-    """`work`, in a span of its own. Where nobody traces it is left as it is: a payment has three such steps, and empty
+    """Run `work` in its own span. Without traces it is returned unchanged: a payment has three such steps, and empty
     spans around them cost it one per cent."""
     return _run_in_span(telemetry, name, kind, work) if telemetry.tracing else work
 
@@ -123,13 +123,13 @@ async def _run_in_span(telemetry: Telemetry, name: str, kind: SpanKind, work: Aw
         return await work
 
 
-# The facts of the request or task that is being worked on: whoever knows one notes it, wherever that is.
+# The facts of the current request or task: any code that knows one notes it.
 
 _facts: ContextVar[dict[str, Fact] | None] = ContextVar("facts", default=None)
 
 
 def begin_facts(facts: dict[str, Fact]) -> Token[dict[str, Fact] | None]:
-    """Gather in `facts` what is noted from now on in this asyncio task and in those that it starts."""
+    """Gather in `facts` the facts noted from now on in this asyncio task and in those that it starts."""
     return _facts.set(facts)
 
 
@@ -138,7 +138,7 @@ def end_facts(token: Token[dict[str, Fact] | None]) -> None:
 
 
 def note(name: str, value: Fact | None) -> None:
-    """Put a fact into the log line of the request or task that this is part of. What is None says nothing."""
+    """Add facts to the log line of the current request or task. A fact that is None is left out."""
     facts = _facts.get()
     if facts is not None and value is not None:
         facts[name] = value
@@ -161,7 +161,7 @@ _KINDS = {
 
 
 def note_id(id: str | None) -> None:
-    """Note the id of a record that was loaded or made (never one that only a caller wrote), by its kind."""
+    """Note the id of a record that was loaded or made, by its kind; never an id that only a caller wrote."""
     facts = _facts.get()
     if facts is not None and id is not None:
         kind = _KINDS.get(id.partition("_")[0])
@@ -170,7 +170,7 @@ def note_id(id: str | None) -> None:
 
 
 def note_record(record: Record | None) -> None:
-    """Note the id of a record and of those that it is about."""
+    """Note the ids of a record and of its related records."""
     if record is None or _facts.get() is None:
         return
     for name in ("payment", "charge", "latest_charge", "id"):

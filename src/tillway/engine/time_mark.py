@@ -1,10 +1,10 @@
-"""The store's mark of time, as this process knows it: where ids begin, and up to where nothing can change any more.
+"""The store's mark of time, as this process knows it: ids begin above it, and nothing below an old mark changes any
+more.
 
 Every process reads the mark once a second and raises it to its own newest id. A process that has not read it for
-READ_SECONDS_MAX reads it before its next decision, and a decision that is older than COMMIT_SECONDS_MAX is given up. So
-an entry that is committed at some moment has an id above every mark that was in the store SETTLED_SECONDS before, by
-the monotonic clock of any process: below such a mark, sums and the audit trail's batches are final. No wall clock has a
-part in that.
+READ_SECONDS_MAX reads it before its next decision, and a decision older than COMMIT_SECONDS_MAX is given up. So the id
+of an entry lies above every mark that was in the store SETTLED_SECONDS before its commit, by the monotonic clock of any
+process: below such a mark, sums and the audit trail's batches are final. No wall clock decides that.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ KEEP_EVERY_SECONDS: Final = 1.0
 READ_SECONDS_MAX: Final = 5
 COMMIT_SECONDS_MAX: Final = 10
 STORE_SECONDS_MAX: Final = 20
-"""How long a store may take over a commit before the commit is of unknown outcome and cannot happen any more."""
+"""How long a store may take over a commit; after that its outcome is unknown, and it can no longer happen."""
 
 SETTLED_SECONDS: Final = READ_SECONDS_MAX + COMMIT_SECONDS_MAX + STORE_SECONDS_MAX + 10
 """45 seconds: the bounds above, and ten to spare."""
@@ -49,23 +49,23 @@ class TimeKeeper:
         self._skewed_ms = 0
         self._reading = asyncio.Lock()
         self.trouble = ""
-        """Why this process begins no new payment; empty where its clock can be trusted."""
+        """The reason why this process begins no new payment; empty while its clock can be trusted."""
 
     @property
     def fresh(self) -> bool:
-        """Whether the mark was read lately enough for a decision."""
+        """Whether the mark was read recently enough for a decision."""
         return self._read_ns is not None and self._clock.monotonic_ns() - self._read_ns < READ_SECONDS_MAX * _NS
 
     async def catch_up(self) -> None:
-        """Read the mark if it was not read lately. Requests that wait at the same moment share one read."""
+        """Read the mark if it was not read recently. Requests that wait at the same moment share one read."""
         async with self._reading:
             if not self.fresh:
                 await self.refresh()
 
     async def refresh(self, *, anyway: bool = False) -> None:
-        """Read the mark, raise it where this process has made ids since (or `anyway`), and judge the clock by it.
+        """Read the mark, raise it if this process has made ids since (or `anyway`), and check the clock against it.
 
-        Raises `Unavailable` where the store does not answer.
+        Raises `Unavailable` if the store does not answer.
         """
         before_ns = self._clock.monotonic_ns()
         row = await self._store.get(_KEY)
@@ -73,15 +73,15 @@ class TimeKeeper:
         if not isinstance(mark, TimeMark):
             mark = TimeMark(id=MARK_ID, created=self._clock.now_ms() // 1000, mark_us=0)
         raised = max(self._clock.made_us + 1, self._clock.now_ns() // 1000)
-        # Above the newest id, so that everything made before lies below it. Now and then also for a process that died
-        # before it could raise the mark itself.
+        # The mark rises above the newest id, so that all earlier ids lie below it. Now and then this also covers a
+        # process that died before it could raise the mark itself.
         if self._clock.made_us >= mark.mark_us or (anyway and raised > mark.mark_us):
             higher = msgspec.structs.replace(mark, mark_us=raised)
             try:
                 await self._store.commit([write_of(SYSTEM, higher, row.version if row is not None else ABSENT)])
                 mark = higher
             except (Conflict, CommitUnknown):
-                pass  # Another process has just raised it. What was read still is a mark that was in the store.
+                pass  # Another process has just raised it. The value read is still a mark that was in the store.
         self._clock.raise_floor(mark.mark_us)
         self._read_ns = before_ns
         self._known.append((before_ns, mark.mark_us))
@@ -96,7 +96,7 @@ class TimeKeeper:
         self._clock.follow()
 
     async def compare(self) -> None:
-        """Compare the host's clock with the store's own, where the store has one that is not the host's."""
+        """Compare the host's clock with the store's own, if the store's clock is another one."""
         theirs_ms = await self._store.clock_ms()
         self._skewed_ms = self._clock.now_ms() - theirs_ms if theirs_ms is not None else 0
 
@@ -126,7 +126,7 @@ class TimeKeeper:
         return base62(self._known[-1][1], 9) if self._known else ""
 
     def settled_until(self) -> str | None:
-        """The head of ids below which nothing can be committed any more: 9 characters, as in `ids.time_prefix`.
+        """The first characters of the ids below which nothing can be committed any more: 9, as in `ids.time_prefix`.
 
         None until this process has known a mark for SETTLED_SECONDS.
         """
@@ -140,7 +140,7 @@ class TimeKeeper:
 
 
 async def read_mark(store: Store) -> TimeMark | None:
-    """The mark as it stands in the store; None where no server has run on it yet."""
+    """The mark in the store; None if no server has run on it yet."""
     row = await store.get(_KEY)
     mark = decode(MARK_ID, row.body) if row is not None else None
     return mark if isinstance(mark, TimeMark) else None
@@ -155,9 +155,9 @@ async def clock_above(store: Store) -> Clock:
 
 
 async def accept_mark(store: Store, entry: Write) -> TimeMark | None:
-    """Accept that the mark lies in the future, with `entry` in the audit trail. None where there is no mark.
+    """Accept that the mark lies in the future, with `entry` in the audit trail. None if there is no mark.
 
-    Raises `Conflict` where a server has just raised the mark: try again.
+    Raises `Conflict` if a server has just raised the mark: try again.
     """
     row = await store.get(_KEY)
     mark = decode(MARK_ID, row.body) if row is not None else None

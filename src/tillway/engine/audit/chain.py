@@ -1,8 +1,8 @@
-"""The chain of the audit trail: a task per scope links its entries into batches, and whoever doubts walks them.
+"""The chain of the audit trail: a task per scope links its entries into batches, and `walk` verifies them.
 
-Processes write entries at the same time and their clocks differ, so an entry is linked only when it lies below a mark
-that is final (`engine/time_mark.py`): from then on no entry with a smaller id can be committed. An entry that appears
-below it nevertheless was put there by hand: it stands in no batch, and the walk names it.
+Processes write entries at the same time and their clocks differ, so an entry is linked only when it lies below a final
+mark (`engine/time_mark.py`): from then on no entry with a smaller id can be committed. An entry that still appears
+below it was inserted by hand: it is in no batch, and the walk names it.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ R = TypeVar("R", bound=Record)
 
 LINK_EVERY_SECONDS = 60
 IDLE_SECONDS_MAX = 900
-"""How often a scope's entries are linked, and how seldom it is looked where nothing happens."""
+"""How often a scope's entries are linked, and how often an idle scope is checked."""
 
 BATCHES_AT_ONCE = 20
-"""Batches that one run of the task makes before it lets others go first."""
+"""Batches that one run of the task makes before other tasks get their turn."""
 
 PAGE_ROWS = 500
 PAGE_BATCHES = 20
@@ -50,7 +50,7 @@ PAGE_BATCHES = 20
 
 class Settled(Protocol):
     def settled_until(self) -> str | None:
-        """The head of ids below which nothing can be committed any more; None while that is not known."""
+        """The first characters of the ids below which nothing can be committed any more; None while that is unknown."""
 
 
 class AuditChain:
@@ -60,7 +60,7 @@ class AuditChain:
         self.time = time
 
     async def run(self, row: Row) -> None:
-        """Link what has come of age in a scope, and come back later."""
+        """Link the entries of a scope that are old enough, and run again later."""
         scope_key = row.key.partition("/")[0]
         task = _task(row)
         try:
@@ -69,7 +69,7 @@ class AuditChain:
         except Unreadable:
             last, sequence, head = None, -1, b""
         if (task.sequence, task.head) != (sequence, head):
-            # To go on from here would cover up what happened: `tillway audit verify` tells it.
+            # To continue from here would hide the damage, which `tillway audit verify` names.
             log.error(
                 "the audit trail was changed and is not continued",
                 extra={"scope": scope_key, "expected": task.sequence, "found": sequence},
@@ -92,14 +92,14 @@ class AuditChain:
             try:
                 await self.store.commit([write_of(scope_key, batch, ABSENT), write_of(scope_key, task, version)])
             except (Conflict, CommitUnknown):
-                return  # Another process has it, or nobody knows: whoever claims the task next reads what is there.
+                return  # Another process has it, or the outcome is unknown: the next claim reads the current state.
             if not more:
                 return
             last, version = batch, version + 1
-            await asyncio.sleep(0)  # A long trail must not keep payments waiting.
+            await asyncio.sleep(0)  # A long trail must not delay payments.
 
     async def _next(self, scope_key: str, last: AuditBatch | None, horizon: str) -> tuple[AuditBatch | None, bool]:
-        """The batch that comes next, and whether more may follow it at once."""
+        """The next batch, and whether another may follow at once."""
         if last is not None and horizon <= last.until:
             return None, False
         head = f"{scope_key}/aud_"
@@ -126,7 +126,7 @@ class AuditChain:
             return  # It comes back when its lease runs out.
 
     async def ensure(self) -> None:
-        """Give every scope its task that has none: at the start, for accounts made before there was a trail."""
+        """Make the task of every scope that has none: at the start, for accounts older than the trail."""
         for scope_key in await scopes_of(self.store):
             if await self.store.get(f"{scope_key}/{TASK_ID}") is not None:
                 continue
@@ -156,7 +156,7 @@ def _task(row: Row) -> AuditTask:
 
 
 class Unreadable(Exception):
-    """A record of the trail is none any more: whoever changed it left bytes that mean nothing."""
+    """A record of the trail cannot be decoded: its bytes were changed."""
 
     def __init__(self, scope_key: str, id: str) -> None:
         super().__init__(f"{id} of {scope_key} cannot be read")
@@ -193,7 +193,7 @@ Kind = Literal["edited", "deleted", "inserted", "batch", "cut off", "rewritten"]
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """What one batch vouches for, to be kept where nobody who can write to the database can change it."""
+    """The proof that one batch gives, to be kept out of reach of everyone who can write to the database."""
 
     scope: str
     sequence: int
@@ -202,7 +202,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Damage(msgspec.Struct, frozen=True, kw_only=True):
-    """The first place where a trail is not what it was. `position` counts from 1 within the batch."""
+    """The first damaged place of a trail. `position` counts from 1 within the batch."""
 
     kind: Kind
     text: str
@@ -212,7 +212,7 @@ class Damage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Walked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a walk over one scope's trail found. `waiting` entries are too young to be linked: nothing vouches for them
+    """The result of a walk over one scope's trail. `waiting` entries are too young to be linked: no batch proves them
     yet."""
 
     scope: str
@@ -245,7 +245,7 @@ async def heads(store: Store) -> list[Head]:
 async def walk(store: Store, scope_key: str, known: Head | None = None) -> Walked:
     """Read a scope's chain and entries from the beginning and compare them, up to the first difference.
 
-    `known` is a head that was exported earlier: where the chain has become shorter or another since, that shows too.
+    `known` is a head exported earlier: it reveals a chain that was cut off or replaced since.
     """
     trail = _Walk(store, scope_key, known)
     damage = None
@@ -291,7 +291,7 @@ class _Walk:
             if task is not None and batch.sequence == task.sequence and batch.head != task.head:
                 raise self._torn("rewritten", f"batch {batch.sequence} is not the one that was linked")
             if self.known is not None and batch.sequence == self.known.sequence and batch.head.hex() != self.known.head:
-                raise self._torn("rewritten", f"batch {batch.sequence} is not the one whose head was exported")
+                raise self._torn("rewritten", f"batch {batch.sequence} is not the one with the exported head")
         self._end(task)
         while (found := await self._entries.take()) is not None:
             self.waiting += 1
@@ -302,7 +302,7 @@ class _Walk:
             raise self._torn("batch", _NO_TASK)
 
     def _link(self, row: Row) -> AuditBatch:
-        """The next batch, once it is known to follow the last and to be whole in itself."""
+        """The next batch, after checking that it follows the last one and is whole."""
         self.sequence += 1
         number = self.sequence
         id = row.key.partition("/")[2]
@@ -329,9 +329,11 @@ class _Walk:
         await self._entries.take()
 
     def _end(self, task: AuditTask | None) -> None:
-        """What the end of a chain can tell: whether it is the end that was there."""
+        """Check the end of a chain: whether it is the real end."""
         if self.known is not None and self.sequence < self.known.sequence:
-            raise self._torn("cut off", f"the chain ends before batch {self.known.sequence}, whose head was exported")
+            raise self._torn(
+                "cut off", f"the chain ends before batch {self.known.sequence}, the one with the exported head"
+            )
         if task is None:
             if self.sequence:
                 raise self._torn("batch", _NO_TASK)
@@ -366,7 +368,7 @@ def _consistent(batch: AuditBatch) -> bool:
 
 
 def readable(row: Row | None, kind: type[R]) -> R | None:
-    """The record in a row, or None where there is none that can be read."""
+    """The record in a row, or None if it cannot be decoded."""
     if row is None:
         return None
     try:
@@ -377,7 +379,7 @@ def readable(row: Row | None, kind: type[R]) -> R | None:
 
 
 class _Entries:
-    """The entries of a scope in their order, as (suffix of the id, stored bytes), with a look at the next."""
+    """The entries of a scope in order, as (suffix of the id, stored bytes), with a look-ahead of one."""
 
     def __init__(self, store: Store, scope_key: str) -> None:
         self._store = store
@@ -388,7 +390,7 @@ class _Entries:
 
     async def look(self) -> tuple[str, bytes] | None:
         if self._place == len(self._rows):
-            # Also behind a short page: entries come while the walk lasts, and a batch of them may be next.
+            # Also after a short page: entries arrive during the walk, and a batch of them may be next.
             self._rows = await self._store.query(None, self._head, after=self._after, limit=PAGE_ROWS, order="oldest")
             self._place = 0
             if not self._rows:
@@ -408,7 +410,8 @@ class _Entries:
 async def rows_of(
     store: Store, head: str, *, after: str | None = None, until: str | None = None, page: int = PAGE_ROWS
 ) -> AsyncIterator[Row]:
-    """The records whose keys begin with `head`, oldest first, a page at a time; those too that come meanwhile."""
+    """The records with keys that begin with `head`, oldest first, a page at a time, including those that arrive
+    meanwhile."""
     while rows := await store.query(None, head, after=after, until=until, limit=page, order="oldest"):
         for row in rows:
             yield row

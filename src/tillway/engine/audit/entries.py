@@ -1,9 +1,9 @@
-"""What enters the audit trail: every commit that changes the state of a record, told in an entry of that same commit.
+"""The entries of the audit trail: every commit that changes the state of a record has its entry in the same commit.
 
-State is what a merchant, a provider or an operator could ask about. What is derived from it or only carries it is left
-out: events and their deliveries repeat the change that they tell of, an idempotency record repeats an answer, a
-balance checkpoint repeats postings, the guard of payouts only moves with them, and most tasks say when something is
-looked at again. Of an attempt, a task too, the trail has what money hangs on: that its outcome is unknown or pending.
+State is everything that a merchant, a provider or an operator could ask about. Derived records are left out: events and
+their deliveries repeat their change, an idempotency record repeats an answer, a balance checkpoint repeats postings,
+the guard of payouts only changes with them, and most tasks only hold the time of a next look. An attempt, also a task,
+has an entry when money depends on it: when its outcome becomes unknown or pending.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,14 +60,14 @@ NOWHERE: tuple[int, Record | None] = (ABSENT, None)
 
 
 class Author(msgspec.Struct, frozen=True):
-    """Who does what, where no request of the API stands behind it."""
+    """The actor, if no request of the API is behind the change."""
 
     actor: str
     operation: str
 
 
 def changes_of(before: Before, records: Sequence[Record], writes: Sequence[Write]) -> list[Change]:
-    """What `writes` do to the state. The first of them write `records`, in their order; the others are deletions."""
+    """The changes of state in `writes`. The first of them write `records`, in order; the others are deletions."""
     told: list[Change] = []
     for record, write in zip(records, writes, strict=False):
         kind = type(record)
@@ -99,9 +99,9 @@ def build_writes(
     *alterations: tuple[int, Record | None, Record | None],
     detail: dict[str, Any] | None = None,
 ) -> list[Write]:
-    """The writes of a commit that does not go through the engine, the entry that tells of it among them.
+    """The writes of a commit that does not go through the engine, its audit entry included.
 
-    An alteration is (version seen, record as it was, record as it shall be); None stands for no record.
+    An alteration is (version seen, record before, record after); None stands for no record.
     """
     before: dict[str, tuple[int, Record | None]] = {}
     records, writes, deletions = [], [], []
@@ -120,7 +120,7 @@ def build_writes(
 def entry_write(
     scope_key: str, by: Author, at: Moment, changes: Sequence[Change], detail: dict[str, Any] | None = None
 ) -> Write:
-    """The write of an entry, for a commit whose other writes are made already."""
+    """The write of an entry, for a commit with its other writes already made."""
     entry = AuditEntry(
         id=at.new_id("aud"),
         created=at.created,
@@ -134,7 +134,7 @@ def entry_write(
 
 
 def entry_document(entry: AuditEntry) -> dict[str, Any]:
-    """An entry as people and programs read it: each change with the fields before it and after it."""
+    """An entry as a document: each change with the fields before it and after it."""
     at = datetime.fromtimestamp(entry.at_ms // 1000, UTC)
     return {
         "id": entry.id,
@@ -152,7 +152,7 @@ def entry_document(entry: AuditEntry) -> dict[str, Any]:
 
 
 def change_document(change: Change) -> dict[str, Any]:
-    """What became of one record, with the fields before and after as the store holds them."""
+    """The change of one record, with the fields before and after as the store holds them."""
     what, before, after = "held", None, None
     if change.new != NOTHING:
         what, after = "made", msgspec.json.decode(change.new)
@@ -175,7 +175,7 @@ def _with_public_names(change: dict[str, Any]) -> dict[str, Any]:
 
 
 def rewrap_write(scope_key: str, by: Author, at: Moment, writes: Sequence[Write]) -> Write:
-    """The entry of a commit that puts sealed records under another key: named, and nothing of them shown."""
+    """The entry of a commit that encrypts sealed records under another key: it names them without their content."""
     changes = [
         Change(id=write.key.partition("/")[2], version=write.version + 1, changed={"sealed": (HIDDEN, HIDDEN)})
         for write in writes

@@ -72,7 +72,7 @@ class EndpointLimiter:
 
 
 class EndpointLimiters:
-    """Limiters by endpoint id. One that holds nothing worth keeping is dropped, and made again when it is needed."""
+    """Limiters by endpoint id. An idle one is dropped, and made again when it is needed."""
 
     def __init__(self) -> None:
         self._limiters: dict[str, EndpointLimiter] = {}

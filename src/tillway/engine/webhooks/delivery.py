@@ -1,7 +1,7 @@
 """Webhook delivery: an event's task, one signed POST, and the next try.
 
-Each delivery is at least once: the task goes in a commit after the endpoint's 2xx, so a process that dies in between
-sends again. Nothing is promised about the order of events.
+Each delivery is at least once: a commit after the endpoint's 2xx deletes the task, so if the process dies in between,
+the event is sent again. The order of events is not guaranteed.
 """
 
 import asyncio
@@ -35,13 +35,13 @@ from tillway.store.port import PAGE_MAX, Row
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10.0
-"""For the whole exchange, from the look-up of the name to the status of the answer."""
+"""Limit of the whole exchange, from the look-up of the name to the status of the answer."""
 
 LEASE_MARGIN_SECONDS = 1.0
-"""What is kept of a task's lease for the commit after the answer."""
+"""The part of a task's lease reserved for the commit after the answer."""
 
 ANSWER_MAX = 4096
-"""Bytes of an answer's body that are read, only to use the connection again. Nothing in them matters."""
+"""Bytes of an answer's body that are read, only to use the connection again. Their content is ignored."""
 
 ANSWER_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 3.0
@@ -54,11 +54,11 @@ USER_AGENT = f"Tillway/{__version__} (webhooks)"
 OPEN_PAGES_MAX = 1000
 
 _BATCH_LENGTH = SUFFIX_LENGTH - 2
-"""The ids that one commit makes have these first characters in common: an event's deliveries lie beside its own id."""
+"""The ids of one commit share these first characters: an event's deliveries follow its own id."""
 
 
 class Webhooks:
-    """`resolver` finds the addresses of hosts: the system's, where none is given. `timeout_seconds` bounds a POST."""
+    """`resolver` finds the addresses of hosts, by default the system's. `timeout_seconds` bounds a POST."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Webhooks:
         return await self._run_and_forget_endpoints(caller, work)
 
     async def delete_endpoint(self, caller: Caller, id: str) -> None:
-        """Its open deliveries are dropped as they come due."""
+        """Its open deliveries are dropped when they come due."""
 
         async def work(load: Load, at: Moment) -> Changes[None]:
             await load.get(WebhookEndpoint, id)
@@ -111,13 +111,13 @@ class Webhooks:
             self.engine.forget_endpoints(caller.scope_key)
 
     async def _endpoints(self, load: Load) -> list[WebhookEndpoint]:
-        """All endpoints of the scope, the disabled ones too, each read so that a commit checks its version."""
+        """All endpoints of the scope, including disabled ones, each read so that a commit checks its version."""
         rows = await self.engine.store.query(None, f"{load.scope_key}/we_", limit=100)
         found = [await load.maybe(WebhookEndpoint, row.key.partition("/")[2]) for row in rows]
         return [endpoint for endpoint in found if endpoint is not None]
 
     async def _check_url(self, scope: Scope, text: str) -> None:
-        """Refuses what no webhook can be sent to: in live mode, anything but https to the public internet."""
+        """Refuse a URL that cannot get webhooks: in live mode, anything but https to the public internet."""
         try:
             url = yarl.URL(text)
             host, port = url.host, url.port
@@ -139,7 +139,7 @@ class Webhooks:
                 param="url",
             ) from None
         except TimeoutError:
-            return  # As a name that does not resolve at this moment: each delivery looks again.
+            return  # Like a name that does not resolve at this moment: each delivery checks again.
 
     # Events.
 
@@ -149,7 +149,7 @@ class Webhooks:
         return [EventReading.of(event, pending) for event, pending in zip(events, counts, strict=True)]
 
     async def _pending(self, scope_key: str, event: Event) -> int:
-        """How many deliveries of an event are open (at most PAGE_MAX). Of one that nobody was to be told of, none."""
+        """The number of open deliveries of an event (at most PAGE_MAX), 0 if no endpoint subscribed to it."""
         if event.deliveries == 0:
             return 0
         batch = f"{scope_key}/whd_{_batch(event.id)}"
@@ -168,11 +168,11 @@ class Webhooks:
             if len(rows) < PAGE_MAX:
                 break
             after = rows[-1].key
-            await asyncio.sleep(0)  # A long look must not keep payments waiting.
+            await asyncio.sleep(0)  # A long scan must not delay payments.
         return frozenset(found)
 
     async def resend(self, caller: Caller, id: str, endpoint: str | None) -> Done[EventReading]:
-        """Offer an event once more: to `endpoint`, or to every endpoint that wants its type."""
+        """Send an event again: to `endpoint`, or to every endpoint that subscribes to its type."""
 
         async def work(load: Load, at: Moment) -> Changes[EventReading]:
             event = await load.get(Event, id)
@@ -197,9 +197,9 @@ class Webhooks:
     # Delivery.
 
     async def deliver(self, row: Row) -> None:
-        """See one claimed task through: one POST at most, then one commit."""
+        """Carry out one claimed task: at most one POST, then one commit."""
         if row.key in self._under_way:
-            return  # Its lease ran out while this process is still at it.
+            return  # Its lease ran out while this process was still working on it.
         self._under_way.add(row.key)
         try:
             await self._deliver(row)
@@ -227,7 +227,7 @@ class Webhooks:
         limiter = self._limiters.of(endpoint.id)
         if not await limiter.acquire():
             if limiter.unresponsive:
-                # Where nothing answers, having waited for that counts as a try, so that it is made ever more seldom.
+                # If the endpoint does not answer, waiting for a place counts as a try, so that the tries grow rarer.
                 await self._record_failure(load, delivery, "not sent: the endpoint does not answer")
             else:
                 await self._put_off(load, delivery, limiter.retry_after_seconds())
@@ -254,13 +254,13 @@ class Webhooks:
         for endpoint in await self.engine.endpoints(load.scope_key):
             if endpoint.id == id:
                 return endpoint
-        # Perhaps one that another process has made a moment ago.
+        # Another process may have made it a moment ago.
         found = await load.maybe(WebhookEndpoint, id)
         return found if found is not None and not found.disabled else None
 
     async def _body(self, scope: Scope, event: Event, endpoint: WebhookEndpoint) -> bytes | None:
-        """The event as the endpoint's API version shows it. None, and the cause in the log, where that fails: one event
-        that cannot be shown must not come back for ever."""
+        """Render the event for the endpoint's API version. None, and the cause in the log, if that fails: an event that
+        cannot be rendered must not come back for ever."""
         caller = Caller(scope=scope, scope_key=scope.key, api_version=endpoint.api_version)
         reading = EventReading.of(event, await self._pending(scope.key, event))
         try:
@@ -271,7 +271,7 @@ class Webhooks:
         return body
 
     async def _offer(self, scope: Scope, endpoint: WebhookEndpoint, body: bytes, within_seconds: float) -> int | str:
-        """POST the event: the status of the answer, or why there was none."""
+        """POST the event: the status of the answer, or the reason why there was none."""
         headers = {
             "Content-Type": "application/json; charset=utf-8",
             "Stripe-Signature": signature_header(body, endpoint.secret, now=self.engine.clock.now_ms() // 1000),
@@ -295,12 +295,12 @@ class Webhooks:
             return f"not sent: {refused}" if refused is not None else f"no answer: {type(error).__name__}"
 
     def _session(self, mode: Mode) -> aiohttp.ClientSession:
-        """One pool of connections a mode, so that none that was opened under test mode's rules serves a live event."""
+        """One pool of connections a mode, so that no connection opened under test mode's rules serves a live event."""
         session = self._sessions.get(mode)
         if session is None:
             session = self._sessions[mode] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=0,  # The limiters and the runner bound what is in flight.
+                    limit=0,  # The limiters and the runner bound the requests in flight.
                     keepalive_timeout=KEEP_ALIVE_SECONDS,
                     resolver=self._resolver,
                     socket_factory=guarded_socket if mode == "live" else None,
@@ -313,11 +313,11 @@ class Webhooks:
             )
         return session
 
-    # What becomes of a task.
+    # The end of a task.
 
     async def _record_success(self, load: Load, delivery: Delivery) -> None:
         async def work(load: Load, at: Moment) -> Changes[None]:
-            # Whoever else may have claimed it by now: the endpoint has the event, so nobody needs to send it.
+            # Another process may have claimed it by now: the endpoint has the event, so no process needs to send it.
             if await load.maybe(Delivery, delivery.id) is None:
                 return NO_CHANGES
             event = await load.maybe(Event, delivery.event)
@@ -331,7 +331,7 @@ class Webhooks:
             try:
                 return await self._commit(load, work)
             except Refused:
-                # The store is busy. If this cannot be written down, the endpoint gets the event a second time.
+                # The store is busy. If this cannot be committed, the endpoint gets the event a second time.
                 await asyncio.sleep(BUSY_PAUSE_SECONDS)
         await self._commit(load, work)
 
@@ -385,7 +385,7 @@ class Webhooks:
         for session in sessions.values():
             await session.close()
         await self._resolver.close()
-        # TLS connections of aiohttp finish closing in the next turns of the loop.
+        # aiohttp finishes closing TLS connections in the next turns of the loop.
         await asyncio.sleep(0)
 
 
@@ -400,7 +400,7 @@ def _batch(event: str) -> str:
 
 
 def _refusal_in(error: BaseException) -> HostRefused | None:
-    """The guard's word, where that is what an error of the connection goes back to."""
+    """The guard's message, if it caused an error of the connection."""
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     return inner if isinstance(inner, HostRefused) else None
 

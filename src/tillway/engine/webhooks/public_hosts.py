@@ -1,7 +1,7 @@
-"""Where a live webhook may go: to hosts of the public internet, and nowhere into the network that Tillway runs in.
+"""The allowed hosts of live webhooks: those of the public internet, none in the network of Tillway.
 
-An address is looked at when an endpoint is created and again for each socket that is opened. The second look is at the
-very address that the socket then connects to, so that a name which resolves differently a moment later gains nothing.
+An address is checked when an endpoint is created and again for each socket. The second check uses the address that the
+socket connects to, so a name that resolves differently a moment later does not help an attacker.
 """
 
 import asyncio
@@ -29,7 +29,8 @@ _REFUSED: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = (
     ipaddress.IPv6Network("64:ff9b:1::/48"),
     _TEREDO,
 )
-"""Beyond what the registries call private: https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-."""
+"""Further ranges besides those that the registries call private:
+https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-."""
 
 
 class HostRefused(OSError):
@@ -37,8 +38,8 @@ class HostRefused(OSError):
 
 
 class SystemResolver(AbstractResolver):
-    """The system's resolver in threads of its own: a name server that hangs over a merchant's host must not keep the
-    look-ups of providers waiting, which share the loop's threads."""
+    """The system's resolver in separate threads: a slow name server of a merchant's host must not delay the look-ups of
+    providers, which share the loop's threads."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(LOOK_UPS_MAX, thread_name_prefix="tillway-names")
@@ -65,9 +66,9 @@ class SystemResolver(AbstractResolver):
 
 
 def is_public(text: str) -> bool:
-    """Whether `text`, an IPv4 or IPv6 address, belongs to the public internet. What is no address does not.
+    """Whether `text`, an IPv4 or IPv6 address, belongs to the public internet. False if it is not an address.
 
-    An IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4) is as public as that.
+    An IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4) is public if that is.
     """
     try:
         address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(text.partition("%")[0])
@@ -88,7 +89,7 @@ def is_public(text: str) -> bool:
 
 
 def guarded_socket(info: tuple[Any, ...]) -> socket.socket:
-    """A socket for the address in `info` (as `getaddrinfo` gives it). Raises `HostRefused` where that is not public."""
+    """A socket for the address in `info` (from `getaddrinfo`). Raises `HostRefused` if that is not public."""
     family, kind, protocol, _, address = info
     if not is_public(address[0]):
         raise HostRefused(f"{address[0]} is not a public address")
@@ -96,9 +97,9 @@ def guarded_socket(info: tuple[Any, ...]) -> socket.socket:
 
 
 async def check_host(host: str, port: int, resolver: AbstractResolver) -> None:
-    """Raises `HostRefused` where `host`, an address or a name, is or resolves to anything that is not public.
+    """Raises `HostRefused` if `host`, an address or a name, is or resolves to an address that is not public.
 
-    A name that does not resolve at this moment passes: each delivery looks again.
+    A name that does not resolve passes: each delivery checks again.
     """
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith((".localhost", ".local", ".internal")):

@@ -1,4 +1,4 @@
-"""How a webhook proves that it comes from us: Stripe's scheme, https://docs.stripe.com/webhooks#verify-manually."""
+"""The signature of webhooks: Stripe's scheme, https://docs.stripe.com/webhooks#verify-manually."""
 
 import hashlib
 import hmac
@@ -16,7 +16,7 @@ def new_secret() -> str:
 def signature_header(payload: bytes, secret: str, *, now: int) -> str:
     """The value of `Stripe-Signature`: HMAC-SHA256 over `now` (epoch seconds), a full stop and the body.
 
-    The time is that of the sending, not of the event: receivers refuse what is older than five minutes, and a delivery
+    The time is that of sending, not of the event: receivers refuse signatures older than five minutes, and a delivery
     may be tried again for three days.
     """
     digest = hmac.new(secret.encode(), b"%d." % now + payload, hashlib.sha256).hexdigest()
