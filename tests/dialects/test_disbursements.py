@@ -204,7 +204,7 @@ async def test_a_disbursement_is_pending_at_once_and_settles_in_the_background(
         "status": "pending",
         "amount": 12.5,
         "currency": "USD",
-        "payment_method": "simulator",
+        "payment_method": "paypal",
         "email": ANNA["email"],
         "id": made["id"],
     }
@@ -392,7 +392,7 @@ async def test_a_connector_that_is_named(tmp_path: Path) -> None:
     app = await InProcessApp.open(tmp_path, disbursement_connector="simulator")
     payer = PayingMerchant(app, (await app.merchant()).key)
     await payer.post("/v1/api/customer", ANNA)
-    assert (await payer.pay()).json["payment_method"] == "simulator"
+    assert (await payer.pay()).json["payment_method"] == "paypal"
     await app.close()
 
 

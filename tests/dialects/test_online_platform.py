@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import stripe
-from tillway_server import TillwayServer, invoked_json
+from tillway_server import TillwayServer, invoked_json, tillway_json
 
 from tillway.domain.account import Scope
 from tillway.domain.money import AMOUNT_MAX
@@ -98,9 +98,62 @@ def test_a_payment_its_details_and_its_refund(shop: Shop) -> None:
     }
     part = shop.post("/process-refunds", transactionId=paid["transactionId"], amount=5)
     assert part == {"transactionId": paid["transactionId"], "status": "Success", "message": "Refunded 5.00 USD"}
-    assert shop.details(paid["transactionId"])["message"] == "Refunded 5.00 of 12.50 USD"
+    half = shop.details(paid["transactionId"])
+    assert (half["status"], half["message"]) == ("PartiallyRefunded", "Refunded 5.00 of 12.50 USD")
     rest = shop.post("/process-refunds", transactionId=paid["transactionId"])
     assert rest["message"] == "Refunded 7.50 USD"
+    assert shop.details(paid["transactionId"])["status"] == "Refunded"
+
+
+def test_a_token_names_one_payment(shop: Shop) -> None:
+    """In the original the token was the transaction's id."""
+    token = shop.token()
+    paid = shop.pay(transactionId=token)
+    assert ULID.fullmatch(paid["transactionId"])
+    again = shop.send("/process-payments", _who(shop, "customer-1") | GOOD | {"transactionId": token})
+    assert again.status_code == 400 and "exists" in again.json()["message"], again.text
+    for id in (token, paid["transactionId"]):
+        assert shop.details(id)["transactionId"] == paid["transactionId"]
+    refund = shop.post("/process-refunds", transactionId=token, amount=5)
+    assert refund["transactionId"] == paid["transactionId"]
+    assert shop.pay()["transactionId"] != paid["transactionId"], "without it a payment gets an id of its own"
+
+
+def test_a_token_of_another_customer_names_no_payment(shop: Shop) -> None:
+    for id in (shop.token("somebody"), "01M8JZ1AARXYM3Y23DDPK1BT7Q", "a.b.c"):
+        answer = shop.send("/process-payments", _who(shop, "customer-1") | GOOD | {"transactionId": id})
+        assert answer.status_code == 400 and "transactionId" in answer.json()["message"], answer.text
+
+
+def test_of_parallel_payments_of_one_token_one_is_made(shop: Shop) -> None:
+    token = shop.token("twice")
+    body = _who(shop, "twice") | GOOD | {"transactionId": token}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: shop.send("/process-payments", body), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [400] * 7
+
+
+@pytest.mark.parametrize("wrong", [{}, [], 7, True], ids=str)
+def test_wrong_types_come_before_the_key(shop: Shop, wrong: Any) -> None:
+    for field in ("merchantId", "customerId", "apiKey"):
+        body = {"merchantId": shop.account, "apiKey": "sk_test_nobody", "customerId": "c", **GOOD, field: wrong}
+        assert shop.send("/process-payments", body).status_code == 400, field
+
+
+def test_an_account_that_chose_the_originals_answers(shop: Shop) -> None:
+    own = Shop(shop.server)
+    arguments = ("accounts", "answers", own.account, "--data-dir", own.server.data_dir)
+    chosen = tillway_json(*arguments, "--online-platform", "original")
+    assert chosen == {"account": own.account, "online_platform": "original"}
+    time.sleep(2.1)  # A running server applies it within two seconds.
+    paid = own.pay()
+    assert (paid["status"], paid["message"]) == ("200", "Payment successful")
+    refused = own.send("/process-payments", _who(own, "customer-1") | GOOD | {"expiryYear": 2020})
+    assert (refused.status_code, refused.json()) == (400, {"code": 400, "message": "Card has expired"})
+    assert own.post("/process-refunds", transactionId=paid["transactionId"])["status"] == "200"
+    tillway_json(*arguments, "--online-platform", "described")
+    time.sleep(2.1)
+    assert own.pay()["status"] == "Success"
 
 
 def test_ids_of_transactions_are_ulids_in_the_order_of_time(shop: Shop) -> None:
@@ -180,7 +233,11 @@ AMOUNTS = [
     ("1000000", "usd", None),
     ("99999999999999999999", "usd", None),
     ("12.505", "usd", None),
-    ("12.500", "usd", None),
+    ("12.500", "usd", 1250),
+    ("12.299999999999999", "usd", 1230),
+    ("0.30000000000000004", "usd", 30),
+    ("12.2999", "usd", None),
+    ("100.00000000000001", "jpy", 100),
     ("10.5", "jpy", None),
     ("1.2345", "kwd", None),
     ("0", "usd", None),
@@ -436,7 +493,7 @@ def test_the_examples_run(shop: Shop, example: Callable[..., list[str]]) -> None
     ]
     lines = example("online_platform.sh", shop.key, shop.account)
     answers = [json.loads(line) for line in lines]
-    assert [answer["status"] for answer in answers] == ["Success"] * 3
+    assert [answer["status"] for answer in answers] == ["Success", "Success", "PartiallyRefunded"]
     assert answers[2]["message"] == "Refunded 5.00 of 12.50 USD"
 
 

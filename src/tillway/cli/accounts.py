@@ -112,6 +112,26 @@ def handle(
     )
 
 
+@app.command()
+def answers(
+    context: typer.Context,
+    account: Annotated[str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.")],
+    online_platform: Annotated[str, typer.Option(help="described or original.")],
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose the answers of the online payment platform's calls. A running server applies it within two seconds."""
+    if online_platform not in ("described", "original"):
+        raise WrongUsage(f"--online-platform is {online_platform!r}; it must be described or original")
+    changed = _change_account(context, account, "accounts answers", {"online_platform_answers": online_platform})
+    show(
+        {"account": changed.id, "online_platform": changed.online_platform_answers},
+        f"{changed.id} gets the {changed.online_platform_answers} answers of the online payment platform",
+        as_json=as_json,
+    )
+
+
 def _change_account(
     context: typer.Context, account: str, operation: str, fields: dict[str, Any], *, handles: bool = False
 ) -> "Account":

@@ -65,8 +65,8 @@ class CustomerAnswer(msgspec.Struct, frozen=True):
 
 
 class Disbursement(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`amount` is in major units, `payment_method` the connector that pays. `status` is pending, paid, failed or
-    canceled; a paid one fails if the money comes back. `id` is its id in `/v1/payouts`.
+    """`amount` is in major units, `payment_method` the rail: `paypal`, `ach`, `sepa` or `card`. `status` is pending,
+    paid, failed or canceled; a paid one fails if the money comes back. `id` is its id in `/v1/payouts`.
     """
 
     payment_id: str
@@ -116,6 +116,14 @@ async def _present_payment(
     return 200, _disbursement_document(record)
 
 
+_RAILS: dict[str, Callable[[str], str]] = {
+    "email": lambda currency: "paypal",
+    "bank_account": lambda currency: "sepa" if currency == "eur" else "ach",
+    "card": lambda currency: "card",
+}
+"""The rail by the type of recipient, given the currency: the original's word, whichever connector pays."""
+
+
 def _disbursement_document(payout: Payout) -> Disbursement:
     assert payout.payment_id is not None
     return Disbursement(
@@ -124,7 +132,7 @@ def _disbursement_document(payout: Payout) -> Disbursement:
         status="pending" if payout.status == "in_transit" else payout.status,
         amount=msgspec.Raw(minor_to_major(payout.amount_minor, payout.currency).encode()),
         currency=payout.currency.upper(),
-        payment_method=payout.connector,
+        payment_method=_RAILS[payout.recipient.type](payout.currency),
         email=payout.recipient.email,
         id=payout.id,
         failure_code=payout.failure_code,

@@ -63,6 +63,7 @@ GATEWAY = Dialect(
     title="the gateway dialect",
     render_refusal=render_refusal,
     merchant_field="merchantId",
+    types_first=True,
 )
 
 
@@ -73,7 +74,10 @@ class Created(msgspec.Struct, frozen=True):
 
 
 class Made(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`status` is Pending, Accepted, Declined, InsufficientFunds, NotFound or NotAuthorised."""
+    """`status` is Pending, Accepted, Declined, InsufficientFunds, NotFound or NotAuthorised.
+
+    Only the last two come with `failCode` and `failReason`.
+    """
 
     status: str
     failCode: int | None = None
@@ -151,8 +155,7 @@ async def _present_outcome(
     if not isinstance(payment, PaymentIntent):
         assert refusal is not None, "a payment ends as a payment or as a refusal"
         return render_refusal(refusal, caller.request_id or "")
-    became = _outcome(payment)
-    return 200, Made(became.status or "", became.failCode, became.failReason)
+    return 200, Made(_outcome(payment))
 
 
 @route("POST", "/make-payment", MAKE, returns="outcome", dialect=GATEWAY, presents=_present_outcome, answer=Made)
@@ -192,10 +195,9 @@ async def get_payment(call: Call) -> Answer:
 
 
 async def _payment_document(load: Load, created: GatewayPayment, payment: PaymentIntent) -> Payment:
-    became = _outcome(payment)
     card, holder = await _find_card_and_holder(load, payment)
     return Payment(
-        status=became.status or "",
+        status=_outcome(payment),
         creationTimestampSeconds=created.created,
         cardNumber=f"{'*' * 12}{card.last4}" if card is not None else None,
         expiryYear=card.exp_year if card is not None else None,
@@ -204,8 +206,6 @@ async def _payment_document(load: Load, created: GatewayPayment, payment: Paymen
         amount=payment.amount_minor,
         cardName=holder.get("name"),
         billingAddress=(holder.get("address") or {}).get("line1"),
-        failCode=became.failCode,
-        failReason=became.failReason,
     )
 
 
@@ -220,17 +220,19 @@ async def _find_card_and_holder(load: Load, payment: PaymentIntent) -> tuple[Car
     return (method.card, method.billing_details) if method is not None else (None, {})
 
 
-def _outcome(payment: PaymentIntent) -> Failure:
-    """Return status and reason. A declined payment stays declined until it is paid in another way, through `/v1`."""
+def _outcome(payment: PaymentIntent) -> str:
+    """Return the status word of a payment. It stays declined until it is paid in another way, through `/v1`.
+
+    A declined payment has neither `failCode` nor `failReason`, as in the original: its clients take these for errors.
+    """
     match payment.status:
         case "succeeded" | "requires_capture":
-            return Failure("Accepted")
+            return "Accepted"
         case "requires_payment_method" | "requires_confirmation" | "requires_action" | "canceled":
             error = payment.last_error
             poor = error is not None and error.decline_code == "insufficient_funds"
-            reason = error.message if error is not None else "The payment was canceled."
-            return Failure("InsufficientFunds" if poor else "Declined", 402, reason)
+            return "InsufficientFunds" if poor else "Declined"
         case "processing":
-            return Failure("Pending")
+            return "Pending"
         case _:
             assert_never(payment.status)

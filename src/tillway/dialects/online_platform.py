@@ -13,11 +13,11 @@ from tillway.domain.commands import CreateRefund
 from tillway.domain.credentials import Grant
 from tillway.domain.money import check_amount, major_to_minor, minor_to_major
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.platform_transaction import TRANSACTION_LENGTH
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import RULES, Refused
 from tillway.domain.source_api import SourceApi
+from tillway.engine.access_tokens import TOKEN_LENGTH_MAX
 from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 from tillway.http.contract import Dialect, message_with_field
@@ -38,7 +38,10 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """`status` is Success or Failed, and Pending while the outcome is unknown. The original had no word for that."""
+    """`status` is Success or Failed, and Pending while the outcome is unknown. The original had no word for that.
+
+    An account may choose the answers of the original's code: Success is "200" then, and Failed an HTTP 400.
+    """
 
     transactionId: str
     status: str
@@ -81,11 +84,13 @@ PLATFORM = Dialect(
     merchant_field="merchantId",
     customer_field="customerId",
     audience="online_platform",
+    types_first=True,
 )
 
 _WHO = {"merchantId": Text(maximum=255, required=True), "apiKey": Credential()}
 _CUSTOMER = OwnId(maximum=255, required=True)
-_TRANSACTION = Text(maximum=TRANSACTION_LENGTH, required=True)
+_TRANSACTION = Text(maximum=TOKEN_LENGTH_MAX, required=True)
+"""A ULID, or the token of `/get-token` that named the payment."""
 
 TOKEN = Params(**_WHO, customerId=_CUSTOMER)
 PAYMENT = Params(
@@ -97,6 +102,7 @@ PAYMENT = Params(
     expiryYear=Integer(minimum=0, maximum=9999, required=True),
     cvv=CardField(required=True),
     currency=Currency(),
+    transactionId=Text(maximum=TOKEN_LENGTH_MAX),
 )
 REFUND = Params(**_WHO, customerId=_CUSTOMER, transactionId=_TRANSACTION, amount=MajorUnits())
 DETAILS = Params(**_WHO, customerId=_CUSTOMER, transactionId=_TRANSACTION)
@@ -133,6 +139,10 @@ async def _present_payment(
         assert refusal is not None, "a payment ends as a payment or as a refusal"
         return render_refusal(refusal, caller.request_id or "")
     status, message = _status_and_message(payment)
+    if caller.original_answers and status == "Failed":
+        return 400, Problem(400, message)
+    if caller.original_answers and status == "Success":
+        status = "200"
     return 200, Outcome(payment.transaction or "", status, message)
 
 
@@ -151,6 +161,9 @@ async def process_payment(call: Call) -> Answer:
     }
     if not (len(card["cvc"]) in (3, 4) and card["cvc"].isascii() and card["cvc"].isdigit()):
         raise Refused("invalid_cvc", "The cvv has three or four digits.", param="cvv")
+    token = given.get("transactionId")
+    if token is not None:
+        await _check_token(call, token)
     if len(card["number"]) >= CARD_DIGITS_MIN and card["number"] in given["customerId"]:
         # Other digits may be an id. These are the card's own, and must not be stored in the clear.
         raise Refused("card_number_in_free_text", param="customerId")
@@ -161,7 +174,23 @@ async def process_payment(call: Call) -> Answer:
         card=card,
         amount_minor=check_amount(major_to_minor(given["amount"], currency)),
         currency=currency,
+        token=token,
     )
+
+
+async def _check_token(call: Call, token: str) -> None:
+    """Refuse a `transactionId` that is no token of `/get-token` for this merchant and customer."""
+    said = "The transactionId of a payment is a token of /get-token for this customer. Leave it out for a new one."
+    try:
+        grant = await call.platform.tokens.read(token, now=time.time())
+    except Refused as refused:
+        raise Refused("parameter_invalid_string", said, param="transactionId") from refused
+    if (grant.account, grant.mode, grant.customer) != (
+        call.caller.scope.account,
+        call.caller.scope.mode,
+        call.params["customerId"],
+    ):
+        raise Refused("parameter_invalid_string", said, param="transactionId")
 
 
 async def _present_refund(
@@ -181,6 +210,10 @@ async def _present_refund(
             status, message = "Pending", f"The refund of {amount} is on its way"
         case _:
             assert_never(record.status)
+    if caller.original_answers and status == "Failed":
+        return 400, Problem(400, message)
+    if caller.original_answers and status == "Success":
+        status = "200"
     return 200, Outcome(payment.transaction or "", status, message)
 
 
@@ -225,7 +258,8 @@ def _status_and_message(payment: PaymentIntent, charge: Charge | None = None) ->
             if charge is not None and charge.refunded_minor:
                 refunded = minor_to_major(charge.refunded_minor, payment.currency)
                 whole = minor_to_major(payment.amount_minor, payment.currency)
-                return "Success", f"Refunded {refunded} of {whole} {payment.currency.upper()}"
+                status = "Refunded" if charge.refunded_minor == charge.captured_minor else "PartiallyRefunded"
+                return status, f"Refunded {refunded} of {whole} {payment.currency.upper()}"
             return "Success", "Payment successful"
         case "requires_payment_method" | "requires_confirmation" | "canceled":
             return "Failed", payment.last_error.message if payment.last_error is not None else "Payment failed"

@@ -18,6 +18,9 @@ class Account(Record, frozen=True, kw_only=True):
     name: str = ""
     handle: str = ""
     default_currency: str = "usd"
+    online_platform_answers: Literal["described", "original"] = "described"
+    """Whether the online platform's calls answer as its API description says, or as its original code did: success with
+    the status "200", and a bank's refusal with HTTP 400."""
     requests_per_second: int | None = None
     """How many requests it may make, and each of its keys; None: as the settings say; 0: any number."""
     requests_burst: int = 1

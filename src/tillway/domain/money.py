@@ -90,14 +90,30 @@ def split(total_minor: int, weights: Sequence[int]) -> list[int]:
     return shares
 
 
+FLOAT_NOISE = Decimal("0.000001")
+"""How far, in minor units, a binary float may be from the decimals that it was made of."""
+
+
+def _without_float_noise(amount_major: Decimal, currency: str) -> Decimal:
+    """The number rounded to the minor unit, where it is within FLOAT_NOISE of it; else the number as it is."""
+    if not amount_major.is_finite() or amount_major.adjusted() > 20:
+        return amount_major
+    unit = Decimal(1).scaleb(-MINOR_UNITS[currency])
+    rounded = amount_major.quantize(unit)
+    return rounded if abs(rounded - amount_major) <= FLOAT_NOISE * unit else amount_major
+
+
 def major_to_minor(amount_major: str | int | Decimal, currency: str, param: str = "amount") -> int:
     """Minor units of an amount written in major units: ("10.50", "eur") is 1050, ("10", "jpy") is 10.
 
     `currency` is one of MINOR_UNITS. Raises `Refused` where the text is no plain decimal number (no sign, exponent,
-    blank or separator), and where it has more decimals than the currency, even if these are zeros. Bounds are for
+    blank or separator), and where it has more decimals than the currency. A number as a binary float makes it of
+    decimals (12.299999999999999) is rounded where it is within a millionth of a minor unit. Bounds are for
     `check_amount`.
     """
     assert not isinstance(amount_major, bool)
+    if isinstance(amount_major, Decimal):
+        amount_major = _without_float_noise(amount_major, currency)
     text = format(amount_major, "f") if isinstance(amount_major, Decimal) else str(amount_major)
     match = _MAJOR.fullmatch(text)
     if match is None:

@@ -1,6 +1,11 @@
 """What the online payment platform's contract decides by itself: the ids of its transactions, and which cards its bank
 refuses without a look."""
 
+import base64
+import hashlib
+
+import msgspec
+
 from tillway.domain.cards import expired
 from tillway.domain.outcome import Declined
 
@@ -17,6 +22,21 @@ def transaction_id(now_ms: int, randomness: bytes) -> str:
     assert 0 <= now_ms < 1 << 48 and len(randomness) == RANDOM_BYTES
     bits = now_ms << 80 | int.from_bytes(randomness, "big")
     return "".join(_CROCKFORD[bits >> place & 31] for place in range(125, -1, -5))
+
+
+def transaction_of_token(token: str) -> str:
+    """The ULID of the payment that a token of `/get-token` names: its time is the token's, the rest a digest of it.
+
+    Nothing is verified here: an id that no payment has is found nowhere.
+    """
+    issued_at = 0
+    try:
+        padded = token.split(".")[1] + "=="
+        claims = msgspec.json.decode(base64.urlsafe_b64decode(padded))
+        issued_at = min(max(int(claims["iat"]), 0), (1 << 47) // 1000)
+    except (IndexError, ValueError, TypeError, KeyError, msgspec.DecodeError):
+        pass
+    return transaction_id(issued_at * 1000, hashlib.sha256(token.encode()).digest()[:RANDOM_BYTES])
 
 
 def objection(number: str, exp_month: int, exp_year: int, now: int) -> Declined | None:

@@ -53,6 +53,8 @@ class Caller(msgspec.Struct, kw_only=True):
     """The visible ends of the actor's key."""
     operation: str = ""
     """The operation, for the audit trail: a route, or the work of a task."""
+    original_answers: bool = False
+    """Whether the account chose the answers of a dialect's original code over those of its description."""
     reason: str = ""
     """An operator's reason for the decision, for the audit trail."""
     presenter: str = ""

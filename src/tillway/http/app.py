@@ -116,6 +116,8 @@ class Api:
             if dialect is not None:
                 caller.source_api, caller.presenter = dialect.source_api, route.presenter
                 raw = drop_nulls(self._parse_parameters(request, dialect), route.params)
+                if dialect.types_first:
+                    route.params.check_types(raw)
             await identify_caller(self.authenticator, self.throttle, request, route, caller, raw)
             answer = await self._call_handler(request, route, ids, caller, headers, raw)
             if isinstance(answer, Plain):

@@ -239,6 +239,7 @@ async def identify_caller(
         raise Refused("secret_key_required")
     caller.scope, caller.scope_key = scope, scope_key
     caller.kind, caller.role = key.kind, key.role
+    caller.original_answers = account is not None and account.online_platform_answers == "original"
     caller.publishable, caller.customer, caller.scopes = key.kind == "publishable", key.customer, key.scopes
     caller.client_ip, caller.actor = request.client_ip, key.id
     caller.hint, caller.operation = key.token or key.hint, f"{route.method} {route.path}"

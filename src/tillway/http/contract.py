@@ -31,7 +31,8 @@ class Dialect(msgspec.Struct, frozen=True):
     given the request id. `key_field` is the member of the body that may hold the secret key instead of the header.
     `merchant_field` is the member that names the merchant, by id or handle: it must be the merchant of the key.
     `customer_field` is the member that names a customer: it must be the customer of a token that is for one customer.
-    Access tokens for `audience` are accepted beside those for `/v1`.
+    Access tokens for `audience` are accepted beside those for `/v1`. `types_first`: a value of the wrong type is
+    refused before the caller is authenticated, as in the original.
     """
 
     source_api: SourceApi
@@ -41,6 +42,7 @@ class Dialect(msgspec.Struct, frozen=True):
     merchant_field: str | None = None
     customer_field: str | None = None
     audience: Audience = "api"
+    types_first: bool = False
 
     @property
     def name(self) -> str:

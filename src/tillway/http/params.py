@@ -861,6 +861,18 @@ class Params(Object):
         params._exclusive = self._exclusive
         return params
 
+    def check_types(self, raw: dict[str, Any]) -> None:
+        """Refuse the first parameter whose value has the wrong JSON type, whatever else is wrong with the request."""
+        for name, value in raw.items():
+            parameter = self.members.get(name)
+            textual = isinstance(parameter, Text | Credential | Currency)
+            numeric = isinstance(parameter, Integer | MajorUnits)
+            if (textual and not isinstance(value, str)) or (numeric and isinstance(value, bool | dict | list | str)):
+                assert parameter is not None
+                parameter.read(value, name)
+                if isinstance(parameter, Credential):
+                    raise Refused("parameter_invalid_string", f"Invalid {quote(name)}: a string", param=quote(name))
+
     def validate(self, raw: dict[str, Any]) -> dict[str, Any]:
         """Return the typed values of `raw`, parsed by `wire`. Raises `Refused`: unknown names first, missing last."""
         values = self._read_members(raw, "")

@@ -25,19 +25,32 @@ from tillway.operations.payment_intents import gather
 
 
 async def pay(
-    platform: Platform, caller: Caller, *, customer: str, card: dict[str, Any], amount_minor: int, currency: str
+    platform: Platform,
+    caller: Caller,
+    *,
+    customer: str,
+    card: dict[str, Any],
+    amount_minor: int,
+    currency: str,
+    token: str | None = None,
 ) -> Done[Record | None]:
     """Take a payment by card for the customer whom the merchant calls `customer`, who is made where there is none.
 
-    The result is the payment, as it ended or as far as it is known.
+    `token` is a token of `/get-token` that names the payment, which is then made once. The result is the payment, as it
+    ended or as far as it is known. Refused `transaction_exists` where the token's payment was made before.
     """
     secret = random_text(24)
-    transaction = platform_transaction.transaction_id(
-        platform.engine.clock.now_ms(), os.urandom(platform_transaction.RANDOM_BYTES)
-    )
+    if token is not None:
+        transaction = platform_transaction.transaction_of_token(token)
+    else:
+        transaction = platform_transaction.transaction_id(
+            platform.engine.clock.now_ms(), os.urandom(platform_transaction.RANDOM_BYTES)
+        )
     terms = await platform.attempts.terms(caller.scope)
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
+        if token is not None and await load.maybe(Alias, alias_id("transaction", _name(transaction, customer))):
+            raise Refused("transaction_exists", param="transactionId")
         named = await customers.find_or_create(load, caller, customer, at)
         payer = named.result
         year = year_of(card["exp_year"], at.now)
@@ -80,7 +93,15 @@ _CONFIRM = Confirm()
 
 
 async def find(load: Load, transaction: str, customer: str) -> PaymentIntent:
-    """The payment of that id, if it is that customer's. Refused in the same words where there is none."""
+    """The payment of that id, or of the token that names it, if it is that customer's. Else Refused, always alike."""
+    if len(transaction) > platform_transaction.TRANSACTION_LENGTH and transaction.count(".") != 2:
+        raise Refused(
+            "parameter_invalid_string",
+            f"A transactionId has {platform_transaction.TRANSACTION_LENGTH} characters, or is a token of /get-token.",
+            param="transactionId",
+        )
+    if transaction.count(".") == 2:
+        transaction = platform_transaction.transaction_of_token(transaction)
     alias = await load.maybe(Alias, alias_id("transaction", _name(transaction.upper(), customer)))
     payment = await load.maybe(PaymentIntent, alias.target) if alias is not None else None
     if payment is None:
