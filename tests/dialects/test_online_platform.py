@@ -289,7 +289,7 @@ ERRORS: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("no customer", "/get-token", {"customerId": None}, 400, "customerId"),
     ("a key of nobody", "/get-token", {"apiKey": "sk_test_nobody"}, 401, "Invalid API Key"),
     ("no key", "/get-token", {"apiKey": None}, 401, "No API key"),
-    ("a key that is a number", "/get-token", {"apiKey": 7}, 401, "Invalid API Key"),
+    ("a key that is a number", "/get-token", {"apiKey": 7}, 400, "apiKey"),
     ("another merchant", "/get-token", {"merchantId": "acct_other"}, 401, "merchant"),
     ("no merchant", "/get-token", {"merchantId": None}, 400, "merchantId"),
     ("another merchant", "/process-payments", GOOD | {"merchantId": "acct_other"}, 401, "merchant"),
