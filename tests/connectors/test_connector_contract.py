@@ -98,7 +98,7 @@ class CallsATimeoutUnsent(Simulator):
     """The mistake is in what carries it: a time-out after the request is reported as one before it."""
 
     def transport(self) -> CallTransport:
-        return Hasty(self.bank, self.faults, self._notice_faults)
+        return Hasty(self.bank, self.faults, self.faults_of, self._notice_faults)
 
 
 class Hasty(CallTransport):

@@ -125,7 +125,7 @@ def test_who_may_pay_with_it(one: PaymentMethod, payer: str | None, expected: st
         ({"exp_month": 13, "exp_year": 2001}, "invalid_expiry_month"),
     ],
 )
-def test_a_new_expiry(given: dict[str, int], expected: tuple[int, int] | str) -> None:
+def test_a_new_expiry(given: dict[str, Any], expected: tuple[int, int] | str) -> None:
     try:
         after = domain.update(method(), UpdatePaymentMethod(**given), NOW).result
         assert isinstance(after, PaymentMethod) and after.card is not None

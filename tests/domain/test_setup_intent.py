@@ -54,9 +54,9 @@ class Machine:
                 command = UpdateSetup(method=None) if word == "unset" else UpdateSetup(description=word)
                 return self.keep(domain.update(self.setup, command))
             case "confirm":
-                method = self.records["pm_1"] if word else self.records.get(self.setup.method or "")
-                assert method is None or isinstance(method, PaymentMethod)
-                means = Means(method=method, customer=self.customer, latest=self.latest)
+                chosen = self.records["pm_1"] if word else self.records.get(self.setup.method or "")
+                assert chosen is None or isinstance(chosen, PaymentMethod)
+                means = Means(method=chosen, customer=self.customer, latest=self.latest)
                 return self.keep(
                     domain.confirm(self.setup, ConfirmSetup(), means, self.at, challenge_base="https://3ds/")
                 )

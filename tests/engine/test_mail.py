@@ -58,7 +58,8 @@ async def shop(tmp_path: Path) -> AsyncIterator[MailShop]:
     mail = MailServerHere()
     app = await InProcessApp.open(tmp_path, smtp_url=f"smtp://127.0.0.1:{mail.port}", smtp_from="pay@shop.example")
     account, keys = await create_account(app.store, app.clock, name="Anna's\n Shop")
-    shop = MailShop(app, Merchant(account.id, *(key.secret for key in keys), operator_key=""), mail)
+    secret, public, live, live_public = (key.secret for key in keys)
+    shop = MailShop(app, Merchant(account.id, secret, public, live, live_public, operator_key=""), mail)
     yield shop
     await app.close()
     mail.stop()

@@ -28,11 +28,6 @@ from tillway.engine.platform import Platform
 from tillway.operations import client_secrets
 
 
-def picked(params: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Those of the named parameters that were sent."""
-    return {name: params[name] for name in names if name in params}
-
-
 async def create(platform: Platform, caller: Caller, command: CreatePayment) -> Done[Record | None]:
     """Create a payment, and take it at once where the command confirms it."""
     secret = random_text(24)
@@ -284,7 +279,8 @@ async def make_method(
             param=f"{param}[type]" if param else "type",
         )
     details = {name: value for name, value in (data.get("billing_details") or {}).items() if value is not None}
-    fields: dict[str, Any] = {"billing_details": details, **picked(data, "metadata", "allow_redisplay")}
+    fields: dict[str, Any] = {"billing_details": details}
+    fields |= {name: data[name] for name in ("metadata", "allow_redisplay") if name in data}
     return await MAKERS[row.holds](platform, load, data, fields, at, param=f"{param}[{type}]" if param else type)
 
 
