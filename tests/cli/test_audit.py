@@ -262,8 +262,8 @@ def _rewritten(db: apsw.Connection, trail: Trail) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (_cut_off, "the chain ends before batch 3, whose head was exported"),
-        (_rewritten, "batch 3 is not the one whose head was exported"),
+        (_cut_off, "the chain ends before batch 3, the one with the exported head"),
+        (_rewritten, "batch 3 is not the one with the exported head"),
     ],
 )
 def test_what_only_an_exported_head_shows(trail: Trail, change: Any, says: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The first things of an installation: an account and its keys."""
+"""The first records of an installation: an account and its keys."""
 
 import msgspec
 
@@ -18,7 +18,7 @@ BY_ITSELF = Author("system", "create account")
 
 
 class NewKey(msgspec.Struct, frozen=True):
-    """An API key as it is shown once: `secret` is not kept anywhere."""
+    """An API key with its `secret`, which is shown once and stored nowhere."""
 
     record: ApiKey
     secret: str
@@ -34,7 +34,7 @@ def new_key(
     expires_at: int | None = None,
     scopes: tuple[str, ...] | None = None,
 ) -> NewKey:
-    """A key that does not exist yet. With `scopes` it is restricted to them, and begins with `rk_`."""
+    """Make an API key. With `scopes` it is restricted to them, and begins with `rk_`."""
     prefix = "pk" if kind != "secret" else "sk" if scopes is None else "rk"
     secret = f"{prefix}_{mode}_{random_text(SECRET_LENGTH)}"
     record = ApiKey(
@@ -52,7 +52,7 @@ def new_key(
 
 
 class NewClient(msgspec.Struct, frozen=True):
-    """A client of OAuth 2 as it is shown once: `secret` is not kept anywhere."""
+    """An OAuth 2 client with its `secret`, which is shown once and stored nowhere."""
 
     record: OAuthClient
     secret: str
@@ -73,7 +73,7 @@ def new_client(account: str, mode: Mode, scopes: tuple[str, ...], *, created: in
 
 
 def new_client_secret(created: int) -> tuple[ClientSecret, str]:
-    """What is kept of a fresh secret, and the secret."""
+    """The stored form of a new secret, and the secret."""
     secret = f"ocs_{random_text(SECRET_LENGTH)}"
     return ClientSecret(digest=secret_digest(secret), hint=f"ocs_…{secret[-4:]}", created=created), secret
 
@@ -81,7 +81,7 @@ def new_client_secret(created: int) -> tuple[ClientSecret, str]:
 async def create_account(
     store: Store, clock: Clock, *, name: str = "", by: Author = BY_ITSELF
 ) -> tuple[Account, list[NewKey]]:
-    """An account with a test and a live key pair, in one commit. The keys come in the order test secret, test
+    """Create an account with a test and a live key pair, in one commit. The keys come in the order test secret, test
     publishable, live secret, live publishable."""
     created = clock.now_ms() // 1000
     account = Account(id=f"acct_{random_text(16)}", created=created, name=name)

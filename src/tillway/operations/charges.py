@@ -1,4 +1,4 @@
-"""Direct charges: the API of old, on top of the one payment machine."""
+"""Direct charges: Stripe's older API, on top of the payment state machine."""
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tillway.operations.payment_intents import existing_method, gather, redeemed
 
 
 async def create(platform: Platform, caller: Caller, command: CreateCharge) -> Done[Record | None]:
-    """Make a payment behind the scenes (`dpi_`) and confirm it at once; the caller is shown its charge."""
+    """Make an unlisted payment (`dpi_`) and confirm it at once; the caller is shown its charge."""
     secret = random_text(24)
     terms = await platform.attempts.terms(caller.scope, shows="charge")
 
@@ -46,7 +46,8 @@ _CONFIRM = Confirm()
 async def _source(
     platform: Platform, load: Load, command: CreateCharge, at: Moment
 ) -> tuple[PaymentMethod, Changes[None]]:
-    """The method that pays: a token, a test token, raw card data, a card of the customer, or the customer's default."""
+    """The method of payment: a token, a test token, raw card data, a card of the customer, or the customer's
+    default."""
     source, owner = command.source, command.payment.customer
     if owner is not None:
         customer = await load.get(Customer, owner, "customer")
@@ -75,7 +76,7 @@ def _name_field(source: dict[str, Any]) -> dict[str, Any]:
 
 
 async def update(platform: Platform, caller: Caller, id: str, command: UpdateCharge) -> Done[Charge]:
-    """Change a charge's words and metadata."""
+    """Change a charge's description and metadata."""
 
     async def work(load: Load, at: Moment) -> Changes[Charge]:
         found = await load.get(Charge, id)
@@ -88,7 +89,7 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdateCha
 
 
 async def capture(platform: Platform, caller: Caller, id: str, command: CaptureCharge) -> Done[Record | None]:
-    """Capture an authorized charge, or less of it."""
+    """Capture an authorized charge, in full or in part."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         found = await load.get(Charge, id)

@@ -1,4 +1,4 @@
-"""Client secrets: what opens one object to whoever holds a publishable key."""
+"""Client secrets: with a publishable key, each gives access to one object."""
 
 import hmac
 
@@ -7,7 +7,7 @@ from tillway.engine.caller import Caller
 
 
 def check(caller: Caller, expected: str, given: str | None) -> None:
-    """A publishable key opens an object only together with the object's secret; a wrong secret opens nothing."""
+    """Check the secret: a publishable key reaches an object only together with the object's own secret."""
     if given is not None and not hmac.compare_digest(given.encode(), expected.encode()):
         raise Refused("client_secret_invalid", param="client_secret")
     if caller.publishable and given is None:

@@ -1,7 +1,7 @@
-"""Customers and what they pay with: cards of the old API (`sources`) and payment methods.
+"""Customers and their means of payment: cards of the older API (`sources`) and payment methods.
 
-Whatever changes which methods a customer has writes the customer too. So a customer's default never points at a card
-that has gone, and none is attached while its customer is being deleted.
+Every change of a customer's methods also writes the customer. So a customer's default never points at a deleted card,
+and no method is attached while its customer is being deleted.
 """
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
@@ -30,23 +30,23 @@ from tillway.store.port import prefix_end
 R = TypeVar("R", bound=Record)
 
 METHODS_PER_COMMIT = 4
-"""Each method that goes with its customer is up to 20 writes: itself, its card, its security code, and an event with a
-delivery to each of 16 webhook endpoints. Four of them, the customer's own 18, the key's record and the audit trail's
-entry are a commit's 100."""
+"""Each deleted method needs up to 20 writes: itself, its card, its security code, and an event with a delivery to each
+of 16 webhook endpoints. Four of them, the customer's own 18, the key's record and the audit trail's entry are a
+commit's 100."""
 
 DELETE_ROUNDS_MAX = 1000
-"""Commits that one deletion makes before it is left to the next request."""
+"""Commits of one deletion; the next request continues the rest."""
 
 
 async def existing(load: Load, id: str, param: str = "id") -> Customer:
-    """The customer of that id. A deleted one is refused like one that never was."""
+    """The customer of that id. A deleted one is refused like an unknown one."""
     customer = await load.get(Customer, id, param)
     must_exist(customer, param)
     return customer
 
 
 async def known_as(load: Load, name: str) -> Customer | None:
-    """The customer whom the merchant calls `name`; None where there is none, or none any more."""
+    """The customer with the merchant's own id `name`; None if there is none or it was deleted."""
     alias = await load.maybe(Alias, alias_id("customer", name))
     known = await load.maybe(Customer, alias.target) if alias is not None else None
     return known if known is not None and not known.deleted else None
@@ -55,7 +55,7 @@ async def known_as(load: Load, name: str) -> Customer | None:
 async def find_or_create(
     load: Load, caller: Caller, name: str, at: Moment, email: str | None = None
 ) -> Changes[Customer]:
-    """Find the customer whom the merchant calls `name`; where there is none, make one with that `email`."""
+    """Find the customer with the merchant's own id `name`; if there is none, make one with that `email`."""
     known = await known_as(load, name)
     if known is not None:
         return Changes(result=known)
@@ -66,7 +66,8 @@ async def find_or_create(
 
 
 async def create(platform: Platform, caller: Caller, command: CreateCustomer) -> Done[Customer | PaymentMethod]:
-    """Create a customer with the given payment method or card attached. A card that is declined makes none."""
+    """Create a customer with the given payment method or card attached. If the card is declined, no customer is
+    made."""
 
     async def work(load: Load, at: Moment) -> Changes[Customer | PaymentMethod]:
         fields = command.fields
@@ -103,7 +104,7 @@ async def create(platform: Platform, caller: Caller, command: CreateCustomer) ->
 async def update(
     platform: Platform, caller: Caller, id: str, command: UpdateCustomer
 ) -> Done[Customer | PaymentMethod]:
-    """Change a customer. A new `source` becomes the default in place of the old one, which goes."""
+    """Change a customer. A new `source` becomes the default in place of the old one, which is removed."""
 
     async def work(load: Load, at: Moment) -> Changes[Customer | PaymentMethod]:
         customer = await existing(load, id)
@@ -132,7 +133,7 @@ async def update(
 
 
 async def _not_theirs(load: Load, method: str) -> Refused:
-    """Why `method` cannot be a customer's default: there is none of that id, or it is not attached to them."""
+    """The reason why `method` cannot be a customer's default: it does not exist, or is not attached to the customer."""
     param = "invoice_settings[default_payment_method]"
     await load.get(PaymentMethod, method, param)
     return Refused(
@@ -144,10 +145,10 @@ async def _not_theirs(load: Load, method: str) -> Refused:
 
 
 async def delete(platform: Platform, caller: Caller, id: str) -> Done[Customer]:
-    """Remove a customer, their payment methods and the sealed cards of those.
+    """Remove a customer with all payment methods and their sealed cards.
 
-    Methods go a few a commit and the customer with the last of them: a deletion that was cut short leaves a customer
-    with fewer methods, and is finished by asking again.
+    Each commit removes a few methods, the last one also the customer: after an interruption the customer has fewer
+    methods, and a repeat finishes the deletion.
     """
 
     async def work(load: Load, at: Moment) -> Changes[Customer]:
@@ -172,11 +173,11 @@ async def delete(platform: Platform, caller: Caller, id: str) -> Done[Customer]:
     raise Refused("busy", "This customer has very many payment methods. Send the request again to delete the rest.")
 
 
-# Cards of the old API.
+# Cards of the older API.
 
 
 async def add_source(platform: Platform, caller: Caller, id: str, command: AddSource) -> Done[PaymentMethod]:
-    """Attach a token's card; it becomes the default where there is none. The caller is shown the card."""
+    """Attach a token's card; it becomes the default if there is none. The caller is shown the card."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         customer = await existing(load, id)
@@ -207,7 +208,7 @@ async def update_source(
 
 
 async def delete_source(platform: Platform, caller: Caller, customer: str, id: str) -> Done[PaymentMethod]:
-    """Remove a card; the most recent of the others becomes the default where it was that."""
+    """Remove a card; if it was the default, the most recent of the others becomes the default."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         return await _release(load, await source_of(load, await existing(load, customer), id))
@@ -216,7 +217,7 @@ async def delete_source(platform: Platform, caller: Caller, customer: str, id: s
 
 
 async def source_of(load: Load, customer: Customer, id: str, param: str = "id") -> PaymentMethod:
-    """The customer's card of that id. Refused where there is none, in the same words for another customer's."""
+    """The customer's card of that id. Refused if there is none, with the same message for another customer's."""
     method = await load.maybe(PaymentMethod, id)
     if method is None or not method.is_source or method.customer != customer.id:
         raise Refused("resource_missing", f"No such source: '{id[:100]}'", param=param)
@@ -224,7 +225,7 @@ async def source_of(load: Load, customer: Customer, id: str, param: str = "id") 
 
 
 async def sources_of(load: Load, customer: str, limit: int) -> list[PaymentMethod]:
-    """The newest `limit` (at most 100) cards of a customer, as the store has them or `load` is about to write them."""
+    """The newest `limit` (at most 100) cards of a customer, from the store or from the writes that `load` knows."""
     head = f"{load.scope_key}/card_"
     rows = await load.store.query(
         "customer",
@@ -244,7 +245,7 @@ async def sources_of(load: Load, customer: str, limit: int) -> list[PaymentMetho
 async def _source(
     platform: Platform, load: Load, given: str | dict[str, Any], at: Moment
 ) -> tuple[PaymentMethod, Changes[None]]:
-    """The card behind a token, a test token or raw card data, and what has to be written for it to exist."""
+    """The card behind a token, a test token or raw card data, and the writes that make it."""
     if isinstance(given, dict):
         address = postal(given)
         facts, sealed = platform.cards.take_in(load.scope_key, given, address, at, param="source")
@@ -266,7 +267,7 @@ async def _source(
 
 
 async def attach_method(platform: Platform, caller: Caller, id: str, customer: str) -> Done[PaymentMethod]:
-    """Attach a payment method, or a new one of a public test card. A card that is declined is not made."""
+    """Attach a payment method, or a new one of a public test card. If the card is declined, no method is made."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         owner = await existing(load, customer, "customer")
@@ -285,7 +286,7 @@ async def detach_method(platform: Platform, caller: Caller, id: str) -> Done[Pay
 
 
 async def _release(load: Load, method: PaymentMethod) -> Changes[PaymentMethod]:
-    """A method without its customer, and the customer without it."""
+    """Detach a method, and update its customer."""
     detached = payment_method.detach(method)
     customer = await load.maybe(Customer, method.customer)
     if customer is None or customer.deleted:

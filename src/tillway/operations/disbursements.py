@@ -1,4 +1,4 @@
-"""Disbursements: who the merchant's customer is, and a payout to them that the runner sends."""
+"""Disbursements: find the merchant's customer, and make a payout to them, which the runner sends."""
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tillway.operations import customers
 from tillway.store.codec import by_customer, decode
 
 LATER_MAX = 1000
-"""Disbursements to one customer in one millisecond: each is called a millisecond later than the one before."""
+"""Most disbursements to one customer in one millisecond: each is named a millisecond later than the previous one."""
 
 
 async def create_customer(platform: Platform, caller: Caller, name: str, email: str) -> Done[NamedCustomer]:
-    """The customer that the merchant calls `name`, made where there is none; a repeat finds them.
+    """Find the customer with the merchant's own id `name`, or make it; a repeat finds the same.
 
-    Refused where there is one with another e-mail address: money goes to that address, so a mere repeat of the call
-    must not move it. `POST /v1/customers/{id}` changes it.
+    Refused if the customer has another e-mail address: money goes to that address, so a repeated call must not change
+    it. `POST /v1/customers/{id}` changes it.
     """
 
     async def work(load: Load, at: Moment) -> Changes[NamedCustomer]:
@@ -35,7 +35,7 @@ async def create_customer(platform: Platform, caller: Caller, name: str, email: 
         customer = changes.result
         check_taken(name, customer, email)
         if customer.email is None:
-            # A customer made through another contract, with an order for instance, gets the address here.
+            # A customer made through another API, with an order for instance, gets the address here.
             changes = domain.update(customer, CustomerFields(email=email))
             customer = changes.result
         return changes.then(Changes(result=NamedCustomer.of(name, customer)))
@@ -44,7 +44,7 @@ async def create_customer(platform: Platform, caller: Caller, name: str, email: 
 
 
 async def find_customer(load: Load, name: str) -> Customer:
-    """The customer that the merchant calls `name`. Refused where there is none, or none any more."""
+    """The customer with the merchant's own id `name`. Refused if there is none or it was deleted."""
     found = await customers.known_as(load, name)
     if found is None:
         raise Refused("resource_missing", f"No such customer: '{name[:100]}'", param="customer_id")
@@ -54,7 +54,7 @@ async def find_customer(load: Load, name: str) -> Customer:
 async def create(
     platform: Platform, caller: Caller, *, name: str, email: str, amount_minor: int, currency: str
 ) -> Done[Payout]:
-    """Accept a disbursement: one commit, in which nobody is asked; the runner sends it. The result is the payout."""
+    """Accept a disbursement in one commit, without a provider; the runner sends it. The result is the payout."""
     connection = await _connection(platform, caller)
 
     async def work(load: Load, at: Moment) -> Changes[Payout]:
@@ -87,7 +87,7 @@ async def create(
 
 
 async def _connection(platform: Platform, caller: Caller) -> Connection:
-    """The connector that disbursements go through: the one of the setting, or the mode's default."""
+    """The connector of disbursements: that of the setting, or the mode's default."""
     chosen = platform.engine.settings.disbursement_connector
     if not chosen:
         connection: Connection | None = await platform.connections.default(caller.scope)
@@ -105,7 +105,7 @@ async def _connection(platform: Platform, caller: Caller) -> Connection:
 
 
 async def _instant(load: Load, customer: Customer, at: Moment) -> str:
-    """The instant that this disbursement is called by: now, or the first after it that is free for this customer."""
+    """The instant that names this disbursement: now, or the first later one that is free for this customer."""
     for later in range(LATER_MAX):
         name = payment_id(at.now_ms + later)
         if await load.maybe(Alias, alias_id(_kind(customer), name)) is None:
@@ -118,7 +118,7 @@ def _kind(customer: Customer) -> str:
 
 
 async def list_of(load: Load, customer: Customer, *, after: str | None, limit: int) -> list[Payout]:
-    """Up to `limit` disbursements to the customer, oldest first, from the one called `after` on (without it)."""
+    """Up to `limit` disbursements to the customer, oldest first, after the one named `after`."""
     cursor = None
     if after is not None:
         alias = await load.maybe(Alias, alias_id(_kind(customer), after))

@@ -1,5 +1,5 @@
-"""Where a merchant's payouts go. Every change of them moves their currency's guard, so that a currency never has two
-defaults, nor none."""
+"""The external accounts that a merchant's payouts go to. Every change writes their currency's guard, so a currency with
+accounts always has exactly one default."""
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tillway.store.codec import decode
 
 
 async def accounts_of(load: Load) -> list[ExternalAccount]:
-    """All of the scope's, oldest first, each at the version that the commit will check."""
+    """All external accounts of the scope, oldest first, each at the version that the commit will check."""
     rows = await load.store.query(None, f"{load.scope_key}/ba_", limit=ACCOUNTS_MAX + 1, order="oldest")
     found = []
     for row in rows:
@@ -37,7 +37,7 @@ async def accounts_of(load: Load) -> list[ExternalAccount]:
 
 
 async def create(platform: Platform, caller: Caller, command: CreateExternalAccount) -> Done[ExternalAccount]:
-    """Keep an external account."""
+    """Save an external account."""
     given = command.account
 
     async def work(load: Load, at: Moment) -> Changes[ExternalAccount]:
@@ -52,7 +52,7 @@ async def create(platform: Platform, caller: Caller, command: CreateExternalAcco
 
 
 async def update(platform: Platform, caller: Caller, id: str, command: UpdateExternalAccount) -> Done[ExternalAccount]:
-    """Change the holder's name and type, the metadata, or which account is its currency's default."""
+    """Change the holder's name and type, the metadata, or the default of the currency."""
 
     async def work(load: Load, at: Moment) -> Changes[ExternalAccount]:
         account = await load.get(ExternalAccount, id, noun="external account")
@@ -78,7 +78,7 @@ def _with_guard(guard: PayoutGuard | None, currency: str, at: Moment) -> Changes
 
 
 async def _currency(platform: Platform, caller: Caller, given: dict[str, Any] | str) -> str:
-    """The currency that is meant: the merchant's own where none is named."""
+    """The currency of the request, by default the merchant's own."""
     named = given.get("currency") if isinstance(given, dict) else None
     if named is not None:
         return str(named)
@@ -89,7 +89,7 @@ async def _currency(platform: Platform, caller: Caller, given: dict[str, Any] | 
 async def _build_account(
     platform: Platform, load: Load, given: dict[str, Any] | str, currency: str, at: Moment
 ) -> tuple[ExternalAccount, Changes[None]]:
-    """The account that `given` stands for, and what has to be written besides it."""
+    """The account in `given`, and the writes that it needs besides itself."""
     scope_key = load.scope_key
     if isinstance(given, str):
         return await _of_token(platform, load, given, currency, at)
@@ -114,7 +114,7 @@ async def _build_account(
 async def _of_token(
     platform: Platform, load: Load, id: str, currency: str, at: Moment
 ) -> tuple[ExternalAccount, Changes[None]]:
-    """The card behind a token, which is used up by that; a public test token never is."""
+    """The card behind a token, which is then used up; a public test token never is."""
     facts = platform.cards.of_alias(load.scope_key, id, at) if id.startswith("tok_") else None
     if facts is not None:
         token = Token(id=id, created=at.created, card=facts, card_id=f"card_{id.removeprefix('tok_')}")
@@ -128,6 +128,6 @@ async def _of_token(
 
 
 def refuse_other(caller: Caller, account: str) -> None:
-    """A merchant reaches its own account alone."""
+    """Refuse another account: a merchant reaches only its own."""
     if account != caller.scope.account:
         raise Refused("resource_missing", f"No such account: '{account[:100]}'", param="account")

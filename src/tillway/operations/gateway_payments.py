@@ -1,7 +1,7 @@
-"""Payments of the gateway dialect: ordinary payments, made once from an id that was created before.
+"""Payments of the gateway dialect: ordinary payments, each made once from an id that was created before.
 
-Who comes with the same id again never begins a second payment. They get what became of the first; while that is open,
-they wait for whoever is at it, or the provider is asked by our reference.
+A repeat with the same id never begins a second payment: it returns the outcome of the first. While that is open, the
+repeat waits for the request in progress, or asks the provider by Tillway's reference.
 """
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
@@ -32,17 +32,17 @@ from tillway.store.codec import by_number, decode
 _CONFIRM = Confirm()
 
 LOOK_SECONDS = 0.05
-"""How often somebody who waits for another's request looks whether it is done."""
+"""How often a waiting request checks whether the other one is done."""
 
 
 class _UnderWay(Exception):
-    """The payment was begun before, and nobody knows its outcome yet."""
+    """The payment was begun before, and its outcome is still unknown."""
 
 
 async def make(
     platform: Platform, caller: Caller, number: str, *, card: dict[str, Any], amount_minor: int, currency: str
 ) -> Done[Record | None]:
-    """Take the payment of that number by `card`, or find what became of it. The result is the payment.
+    """Take the payment of that id by `card`, or find its outcome. The result is the payment.
 
     `card` has number, exp_month, exp_year, cvc, name and address (one line of text); only its form is checked.
     """
@@ -85,7 +85,7 @@ async def make(
 
 
 async def _see_through(platform: Platform, caller: Caller, number: str) -> None:
-    """Wait for another request that is at this payment, then ask the provider once if it is still open."""
+    """Wait for another request on this payment, then ask the provider once if it is still open."""
     engine, attempts = platform.engine, platform.attempts
     answer_by_ms = engine.clock.now_ms() + int(engine.settings.answer_within_seconds * 1000)
     while engine.clock.now_ms() < answer_by_ms:
@@ -102,8 +102,8 @@ async def _see_through(platform: Platform, caller: Caller, number: str) -> None:
 
 
 async def find(load: Load, number: str, now: int) -> GatewayPayment:
-    """What was created under that number. Refused `resource_missing` where it never was or has expired, and
-    `merchant_mismatch` where it is another merchant's."""
+    """The record created under that id. Refused `resource_missing` if it does not exist or has expired, and
+    `merchant_mismatch` if it is another merchant's."""
     id = gateway_payment_id(number)
     found = await load.maybe(GatewayPayment, id)
     if found is not None and found.good(now):
@@ -114,7 +114,7 @@ async def find(load: Load, number: str, now: int) -> GatewayPayment:
 
 
 async def _is_of_another(load: Load, id: str, now: int) -> bool:
-    """Whether another merchant has created it. The test mode of a merchant does not know their live mode's."""
+    """Whether another merchant has created it. A merchant's test mode does not know its live mode's."""
     for row in await load.store.query("kind", by_number(id), limit=2):
         theirs, account = decode(id, row.body), scope_of(row.key.partition("/")[0]).account
         if account != scope_of(load.scope_key).account and isinstance(theirs, GatewayPayment) and theirs.good(now):

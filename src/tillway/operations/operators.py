@@ -8,7 +8,7 @@ from tillway.operations.accounts import MODES, SECRET_LENGTH
 
 
 class NewOperatorKey(msgspec.Struct, frozen=True):
-    """An operator's key as it is shown once: `secret` is kept nowhere."""
+    """An operator's key with its `secret`, which is shown once and stored nowhere."""
 
     record: OperatorKey
     secret: str

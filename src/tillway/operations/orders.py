@@ -1,9 +1,9 @@
-"""Orders on their way through the workflow of `domain/order.py`, carried by their tasks or called step by step.
+"""Orders in the workflow of `domain/order.py`, carried by their tasks or called step by step.
 
-Each step is an operation that may be asked for any number of times and by several at once: what it does to records is
-one commit that the order's version guards, what it asks of providers goes by references that are in the store before.
-So it makes no difference who carries an order, nor where they died: the runner's task and a state machine that calls
-`run_step` may even be at the same one.
+Each step is an operation that can be called repeatedly and concurrently: its changes are one commit that is conditional
+on the order's version, and its requests to providers use references that are in the store before. So any process can
+carry an order, and continue after a crash of another: the runner's task and a state machine that calls `run_step` may
+even work on the same order.
 """
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
@@ -47,10 +47,10 @@ from tillway.store.port import Row, Unavailable
 log = logging.getLogger(__name__)
 
 STEPS_MAX = 16
-"""Most steps that one claim of a task takes; an order has six at most, and each is entered once."""
+"""Most steps of one claim of a task; an order has at most six, and enters each once."""
 
 COURIERS_AT_ONCE_MAX = 8
-"""Deliveries of one order that are asked for at the same time."""
+"""Most concurrent delivery requests of one order."""
 
 COURIER_SECONDS = 10.0
 """How long the delivery service may take to answer."""
@@ -58,22 +58,22 @@ COURIER_SECONDS = 10.0
 TRANSIENT = ("busy", "lock_timeout")
 
 _CONFIRM = Confirm(acceptance={"type": "offline"}, error_on_action=True, any_currency=True)
-"""With the order, its user let the shop debit their account for it, this once; the shop has that on its own record.
-The contract's orders are in euro unless they say otherwise, whatever pays for them."""
+"""With the order, its user permits the shop to debit the account once; the shop keeps the record of that. Orders of
+this contract are in euro unless they name another currency, whatever the method."""
 
 R = TypeVar("R", bound=Record)
 
 
-# What a merchant asks for.
+# Calls of the merchant.
 
 
 async def create(
     platform: Platform, caller: Caller, command: CreateOrder, *, carried_by: Literal["task", "caller"] = "task"
 ) -> Done[Order]:
-    """Find the order of that `order_id`, or create it; its task carries it from here on, or the caller.
+    """Find the order of that `order_id`, or create it; then its task carries it, or the caller.
 
-    Refused: a token or account
-    that cannot pay, products that add up to nothing or too much, live mode without a delivery service.
+    Refused: a token or account that cannot pay, products with a total of zero or above the limit, live mode without a
+    delivery service.
     """
     _courier(platform, caller.scope)
 
@@ -93,7 +93,7 @@ async def create(
 async def _means(
     platform: Platform, load: Load, command: CreateOrder, at: Moment
 ) -> tuple[PaymentMethod, Changes[None]]:
-    """The payment method that the order's `payment` describes."""
+    """The payment method in the order's `payment`."""
     payment = command.payment
     means = MEANS[payment["type"]]
     own = {name: payment[field] for field, name in means.fields.items() if field in payment}
@@ -108,7 +108,7 @@ async def _means(
 
 
 async def find(load: Load, order_id: str) -> Order:
-    """The order that the merchant calls `order_id`. Refused where there is none."""
+    """The order with the merchant's own id `order_id`. Refused if there is none."""
     found = await _find_named(load, Order, "order", order_id)
     if found is None:
         raise Refused("resource_missing", f"No such order: '{order_id[:100]}'", param="order_id")
@@ -130,7 +130,7 @@ async def put_product(platform: Platform, caller: Caller, command: PutProduct) -
 
 
 async def put_credit(platform: Platform, caller: Caller, command: PutCredit) -> Done[NamedCustomer]:
-    """Set the stored credit of a user. The difference to the credit before is a movement of its own."""
+    """Set the stored credit of a user. The difference from the earlier credit is one movement."""
 
     async def work(load: Load, at: Moment) -> Changes[NamedCustomer]:
         made = await customers.find_or_create(load, caller, command.user_id, at)
@@ -151,10 +151,11 @@ async def _find_named(load: Load, kind: type[R], noun: str, name: str) -> R | No
 async def run_step(
     platform: Platform, caller: Caller, order_id: str, step: str, *, failure: Failure | None = None
 ) -> StepRecord:
-    """Do `step` of the order with that id (`ord_…`), and what it came to; a step that was done says so again.
+    """Do `step` of the order with that id (`ord_…`), and return its result; a finished step returns the same result
+    again.
 
-    Raises `StepFailed` where it cannot be done, which changes nothing about the order: to try again, or to go on at the
-    handler with that `failure`, is for whoever carries the order. Refused where another step is due.
+    Raises `StepFailed` if the step fails, which changes nothing about the order: the caller, which carries the order,
+    tries again or sends that `failure` to the handler. Refused if another step is due.
     """
     if step not in _STEPS:
         raise Refused(
@@ -190,7 +191,7 @@ async def _catch(platform: Platform, caller: Caller, order_id: str, failure: Fai
 
 
 async def _check_stock(platform: Platform, caller: Caller, order_id: str) -> Order:
-    """All products or none, in one commit: whoever is slower finds what is left."""
+    """Reserve all products or none, in one commit. Of concurrent orders, a later one sees the remaining stock."""
     counts = await _counts(platform, caller, order_id)
 
     async def work(load: Load, at: Moment) -> Changes[Order]:
@@ -212,8 +213,8 @@ async def _check_stock(platform: Platform, caller: Caller, order_id: str) -> Ord
 
 
 async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Order:
-    """The payment is made in the commit that notes it on the order, so there is never a second; it is carried like any
-    other. What has come of it is read from the payment itself, whoever brought that home."""
+    """Make the payment in the commit that notes it on the order, so there is never a second; it is then carried like
+    any other. Its outcome is read from the payment itself, which another process may have settled."""
     secret = random_text(24)
 
     async def begin(load: Load, at: Moment) -> Changes[Order]:
@@ -255,8 +256,8 @@ async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Or
 
 
 async def _arrange_delivery(platform: Platform, caller: Caller, order_id: str) -> Order:
-    """One delivery for each line, by a reference that the order's own id gives it. What the service took is noted also
-    where it did not take all."""
+    """Request one delivery for each line, by a reference derived from the order's id. Lines that the service accepted
+    are noted even if it did not accept all."""
     courier = _courier(platform, caller.scope)
     order = await platform.engine.load(caller.scope_key).get(Order, order_id)
     at_once = asyncio.Semaphore(COURIERS_AT_ONCE_MAX)
@@ -285,7 +286,7 @@ async def _arrange_delivery(platform: Platform, caller: Caller, order_id: str) -
 
     after = _order(await platform.engine.run(caller, work))
     if after.state == "arrange_delivery":
-        # That it never goes there is worth more than that it could not be asked about elsewhere.
+        # A permanent refusal of one line counts more than an unknown outcome of another.
         for kind, error in ((Undeliverable, "DeliveryRefused"), (Unreachable, "CourierUnavailable")):
             for line, answer in zip(order.lines, answers, strict=True):
                 if isinstance(answer, kind):
@@ -324,7 +325,7 @@ async def _place_order(platform: Platform, caller: Caller, order_id: str) -> Ord
 
 
 async def _handle_failure(platform: Platform, caller: Caller, order_id: str) -> Order:
-    """Undo what was done, last things first, and end. Each part may find that it was done before."""
+    """Undo the finished steps, last first, and end the order. Each part may find that it was undone before."""
     order = await platform.engine.load(caller.scope_key).get(Order, order_id)
     if order.step("arrange_delivery") is not None:
         await _cancel_deliveries(_courier(platform, caller.scope), caller.scope_key, order)
@@ -350,7 +351,7 @@ async def _handle_failure(platform: Platform, caller: Caller, order_id: str) -> 
         )
 
     await platform.attempts.operate(caller, end)
-    # What `operate` shows at last is the payment or the refund.
+    # The last result of `operate` is the payment or the refund.
     return await platform.engine.load(caller.scope_key).get(Order, order_id)
 
 
@@ -369,13 +370,13 @@ def _releasing(order_id: str, counts: dict[str, int]) -> Work[None]:
 async def _give_back(
     load: Load, order: Order, payment: PaymentIntent, at: Moment
 ) -> Changes[refund.Refund | PaymentIntent | None]:
-    """The payment of a failed order, cancelled, voided or refunded. Nothing where there is nothing to give back."""
+    """Cancel, void or refund the payment of a failed order. Nothing, if there is no money to return."""
     charge = await load.maybe(Charge, payment.latest_charge)
     match payment.status:
         case "canceled":
             return NO_CHANGES
         case "processing":
-            raise StepFailed("PaymentProcessing", "What came of the payment has to be known before it is given back.")
+            raise StepFailed("PaymentProcessing", "The outcome of the payment must be known before it is returned.")
         case "succeeded":
             assert charge is not None, "a payment that succeeded has its charge"
             owner = await load.maybe(Customer, charge.customer)
@@ -383,7 +384,7 @@ async def _give_back(
             try:
                 return refund.create(charge, command, at, customer=owner)
             except Refused as refused:
-                # Somebody has refunded it already, or the bank has taken it back: nothing of it is with the merchant.
+                # It was refunded already, or the bank has taken it back: the merchant holds none of it.
                 if refused.code not in ("charge_already_refunded", "charge_disputed", "charge_not_refundable"):
                     raise
                 log.warning("an order's payment cannot be refunded", extra={"order": order.id, "why": refused.code})
@@ -395,7 +396,7 @@ async def _give_back(
 
 
 async def _cancel_deliveries(courier: Courier, scope_key: str, order: Order) -> None:
-    """Every line that may have been asked for, by its reference, whether or not an answer to that ever came."""
+    """Cancel every line that may have been requested, by its reference, with or without an answer."""
     for number in range(1, len(order.lines) + 1):
         try:
             async with asyncio.timeout(COURIER_SECONDS):
@@ -419,18 +420,18 @@ assert _STEPS.keys() == {state.name for state in domain.WORKFLOW.states if state
 
 
 async def _counts(platform: Platform, caller: Caller, order_id: str) -> dict[str, int]:
-    """What the order wants, which never changes. Its products are read before it is: read after it, they could be
-    those that somebody has taken for this very order meanwhile."""
+    """The products that the order wants. They are read before the order: read later, their reservation could already be
+    the one of a concurrent step of this same order."""
     return (await platform.engine.load(caller.scope_key).get(Order, order_id)).counts
 
 
 @asynccontextmanager
 async def _turn(engine: Engine, scope_key: str, ids: Iterable[str]) -> AsyncIterator[None]:
-    """Wait until nobody else in this process is about to change one of these products. Versions keep stock right
-    without it; but of many who want the same product at once, all but one would decide in vain, over and over."""
+    """Wait until no other task in this process is changing one of these products. Versions keep stock right without
+    this wait; but of many concurrent orders for the same product, all but one would repeatedly decide in vain."""
     locks = _TURNS.setdefault(engine, WeakValueDictionary())
     async with AsyncExitStack() as held:
-        # In one order for all, so that no two wait for each other.
+        # All orders lock in the same sequence, so that no two wait for each other.
         for id in sorted(ids):
             await held.enter_async_context(locks.setdefault(f"{scope_key}/{id}", asyncio.Lock()))
         yield
@@ -481,7 +482,7 @@ def _order(done: Done[Order]) -> Order:
 
 
 async def carry(platform: Platform, row: Row) -> None:
-    """Take the order of a task as far as it goes. Where it has to wait, its task is due again after that; where this
+    """Carry the order of a task as far as possible. If it has to wait, its task is due again after that; if this
     process dies, the lease of the task runs out."""
     scope_key, _, id = row.key.partition("/")
     task = decode(id, row.body)
@@ -498,7 +499,7 @@ async def carry(platform: Platform, row: Row) -> None:
             problem = Failure(type=failed.error, cause=failed.cause)
         except Refused as refused:
             if refused.code == "order_step_unexpected":
-                continue  # Somebody else took it further meanwhile.
+                continue  # Another process carried it further meanwhile.
             problem = Failure(type="Refused", cause=f"{refused.code}: {refused.message}")
         except Exception as error:
             log.exception("a step of an order failed inside", extra={"order": order.id, "step": order.state})
@@ -510,7 +511,7 @@ async def carry(platform: Platform, row: Row) -> None:
 
 
 async def _note_failure(platform: Platform, caller: Caller, order_id: str, step: str, problem: Failure) -> bool:
-    """Note that the step failed: whether it is tried again later, or False where the order goes on at once."""
+    """Note the failure of the step. True if it is tried again later, False if the order goes on at once."""
 
     async def work(load: Load, at: Moment) -> Changes[Order | None]:
         order = await load.get(Order, order_id)

@@ -1,4 +1,4 @@
-"""Payouts: who gets the money, whether there is enough of it, and off it goes, in the background."""
+"""Payouts: find the recipient, check the balance, and send the money in the background."""
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def create(
 ) -> Done[Payout]:
     """Commit a payout, its entry and the attempt that will send it. The answer is a pending payout, or a refusal.
 
-    `recipient` is who gets the money by e-mail; without one it goes to an external account. A payout of `/v1` waits for
+    `recipient` gets the money by e-mail; without one it goes to an external account. A payout of `/v1` waits for
     `payout_delay_ms`, in which it can be cancelled.
     """
     delay_ms = platform.engine.settings.payout_delay_ms if command.source_api is SourceApi.v1 else 0
@@ -43,7 +43,7 @@ async def create(
         guard = await load.maybe(PayoutGuard, payout.guard_id(currency))
         available_minor = 0
         if command.funding == "balance":
-            # Read after the guard: whatever was taken since then has moved it, and this commit conflicts.
+            # The balance is read after the guard: every later withdrawal changes the guard, and this commit conflicts.
             now = max(at.now, guard.latest if guard is not None else 0)
             available, _ = available_and_pending(await fold(platform.engine, load.scope_key), now)
             available_minor = available.get(currency, 0)
@@ -80,7 +80,7 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdatePay
 
 
 async def cancel(platform: Platform, caller: Caller, id: str) -> Done[Payout]:
-    """Call a payout back that nobody has begun to send."""
+    """Cancel a payout that has not been sent yet."""
 
     async def work(load: Load, at: Moment) -> Changes[Payout]:
         found = await load.get(Payout, id)
@@ -90,15 +90,15 @@ async def cancel(platform: Platform, caller: Caller, id: str) -> Done[Payout]:
 
 
 async def reverse(platform: Platform, caller: Caller, id: str) -> NoReturn:
-    """Refuse to fetch a payout back."""
+    """Refuse to reverse a payout."""
     payout.reverse(await platform.engine.load(caller.scope_key).get(Payout, id))
 
 
 async def _recipient_of_saved_account(
     platform: Platform, load: Load, command: CreatePayout, at: Moment
 ) -> tuple[Recipient, ExternalAccount, tuple[Record, ...]]:
-    """The recipient behind a saved account, and this payout's own sealed copy of the number: so it stays sendable when
-    the account is deleted, and no number stays behind when it has settled."""
+    """The recipient behind a saved account, with this payout's own sealed copy of the number: the payout can still be
+    sent after the account is deleted, and the copy is deleted when it has settled."""
     named, saved = None, []
     if command.destination is not None:
         named = await load.get(ExternalAccount, command.destination, "destination", "external account")

@@ -1,4 +1,4 @@
-"""Payments of the online platform dialect: ordinary payments, for a customer and under an id of their own."""
+"""Payments of the online platform dialect: ordinary payments for a customer, each with its own id."""
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
@@ -34,10 +34,10 @@ async def pay(
     currency: str,
     token: str | None = None,
 ) -> Done[Record | None]:
-    """Take a payment by card for the customer whom the merchant calls `customer`, who is made where there is none.
+    """Take a payment by card for the customer with the merchant's own id `customer`, who is made if there is none.
 
-    `token` is a token of `/get-token` that names the payment, which is then made once. The result is the payment, as it
-    ended or as far as it is known. Refused `transaction_exists` where the token's payment was made before.
+    `token` is a token of `/get-token` that names the payment, which is then made once. The result is the payment in
+    its final or its current state. Refused `transaction_exists` where the token's payment was made before.
     """
     secret = random_text(24)
     if token is not None:
@@ -61,7 +61,7 @@ async def pay(
             made = Changes(result=None, records=(method, *sealed))
         else:
             facts = platform.cards.seen(load.scope_key, card["number"], card["exp_month"], year)
-            # It stands for no card that could be charged, so it is one that was taken away.
+            # No chargeable card is behind it, so it counts as a detached one.
             method = PaymentMethod(
                 id=at.new_id("pm"), created=at.created, card=facts, detached=True, source_api=caller.source_api
             )
@@ -93,7 +93,7 @@ _CONFIRM = Confirm()
 
 
 async def find(load: Load, transaction: str, customer: str) -> PaymentIntent:
-    """The payment of that id, or of the token that names it, if it is that customer's. Else Refused, always alike."""
+    """The payment of that id or token, if it is that customer's. Else Refused, always with the same message."""
     if len(transaction) > platform_transaction.TRANSACTION_LENGTH and transaction.count(".") != 2:
         raise Refused(
             "parameter_invalid_string",
@@ -110,5 +110,5 @@ async def find(load: Load, transaction: str, customer: str) -> PaymentIntent:
 
 
 def _name(transaction: str, customer: str) -> str:
-    """What the alias is of: with the customer in it, nobody finds another's transaction."""
+    """The name for the alias: it includes the customer, so that a customer never finds another's transaction."""
     return f"{transaction}/{customer}"

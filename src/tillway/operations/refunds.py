@@ -1,4 +1,4 @@
-"""Refunds: find the charge, decide, and send the money back."""
+"""Refunds: find the charge, decide, and return the money."""
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tillway.engine.platform import Platform
 
 
 async def create(platform: Platform, caller: Caller, command: CreateRefund) -> Done[Record | None]:
-    """Refund a charge, or the charge of a payment, wholly or in part."""
+    """Refund a charge, or the charge of a payment, in full or in part."""
     if command.charge is None and command.payment is None:
         raise Refused(
             "parameter_missing",
@@ -67,7 +67,7 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdateRef
 
 
 async def cancel(platform: Platform, caller: Caller, id: str) -> Done[Refund]:
-    """Cancel a refund that waits for the customer. Refused for every other."""
+    """Cancel a refund that waits for the customer. Refused for every other refund."""
 
     async def work(load: Load, at: Moment) -> Changes[Refund]:
         return refund.cancel(await load.get(Refund, id))

@@ -1,8 +1,8 @@
-"""Reports: transactions added up by day, type, status, connector and currency, from the ledger itself.
+"""Reports: sums of transactions by day, type, status, connector and currency, from the ledger itself.
 
-Every movement of the balance is counted on the day it was booked, so what a report adds up to is what the balance moved
-by in that time, to the minor unit. A charge that moved nothing, because it was declined or is not captured, is counted
-on the day it was made, with no amounts.
+Every movement of the balance counts on the day it was booked, so the sums of a report are the change of the balance in
+that time, to the minor unit. A charge that moved nothing, because it was declined or is not captured, counts on the day
+it was made, with no amounts.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from tillway.store.codec import decode
 from tillway.store.port import Store
 
 COLUMNS = ("day", "type", "status", "connector")
-"""What a report may be broken down by, besides merchant and currency, by which it always is."""
+"""Columns for grouping a report, besides merchant and currency, which it always has."""
 
 DAYS_MAX = 366
 GROUPS_MAX = 10_000
@@ -39,7 +39,7 @@ class TooManyGroups(Exception):
 class Line(msgspec.Struct, kw_only=True):
     """A row of a report: `net_minor` is `gross_minor - fee_minor - refunded_minor`, in minor units of `currency`.
 
-    Columns that the report is not broken down by are empty.
+    Columns that the report is not grouped by are empty.
     """
 
     account: str
@@ -59,7 +59,7 @@ class Line(msgspec.Struct, kw_only=True):
         return self.gross_minor - self.fee_minor - self.refunded_minor
 
     def document(self, by: Sequence[str]) -> dict[str, Any]:
-        """The row as people and programs read it, its sums in minor units and as decimals too."""
+        """The row as a document, its sums in minor units and as decimals too."""
         sums = {
             "gross": self.gross_minor,
             "fee": self.fee_minor,
@@ -78,9 +78,9 @@ class Line(msgspec.Struct, kw_only=True):
 
 
 async def transactions(store: Store, scope_key: str, first: int, last: int, by: Sequence[str] = COLUMNS) -> list[Line]:
-    """The transactions of a scope from second `first` to second `last`, added up, in the order of their columns.
+    """Sum the transactions of a scope from second `first` to second `last`, in the order of their columns.
 
-    Records are read by the page, within the time alone. Raises `TooManyGroups`.
+    Records of that time are read page by page. Raises `TooManyGroups`.
     """
     scope, lines = scope_of(scope_key), dict[tuple[str, ...], Line]()
 
@@ -142,7 +142,7 @@ def _day(epoch_seconds: int) -> str:
 
 
 async def _sources(store: Store, scope_key: str, entries: Sequence[Entry]) -> dict[str, Record]:
-    """What the entries are about, by id."""
+    """The records that the entries are about, by id."""
     ids = list(dict.fromkeys(entry.source for entry in entries if entry.source))
     found: dict[str, Record] = {}
     for place in range(0, len(ids), SOURCES_AT_ONCE):
@@ -154,9 +154,9 @@ async def _sources(store: Store, scope_key: str, entries: Sequence[Entry]) -> di
 
 
 async def _pages(store: Store, head: str, first: int, last: int) -> AsyncIterator[list[Record]]:
-    """The records whose ids were made from second `first` to `last`, oldest first, a page at a time."""
+    """The records with ids made from second `first` to `last`, oldest first, a page at a time."""
     after, until = f"{head}{time_prefix(first)}", f"{head}{time_prefix(last + 1)}"
     while rows := await store.query(None, head, after=after, until=until, limit=PAGE_ROWS, order="oldest"):
         yield [decode(row.key.partition("/")[2], row.body) for row in rows]
         after = rows[-1].key
-        await asyncio.sleep(0)  # A long report must not keep payments waiting.
+        await asyncio.sleep(0)  # A long report must not delay payments.

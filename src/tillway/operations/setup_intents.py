@@ -1,5 +1,5 @@
-"""Operations on setups: look up what a command names, make one decision, commit it. No provider is asked: nothing is
-taken."""
+"""Operations on setups: look up the records that a command names, make one decision, commit it. No provider is called,
+because no money moves."""
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tillway.operations.payment_intents import find_mandate, find_method
 
 
 async def create(platform: Platform, caller: Caller, command: CreateSetup) -> Done[SetupIntent]:
-    """Create a setup, and confirm it in the same commit where the command does so."""
+    """Create a setup, and confirm it in the same commit if the command does so."""
     secret = random_text(24)
 
     async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
@@ -49,7 +49,7 @@ async def _gather(
     customer: Customer | None,
     latest: SetupAttempt | None = None,
 ) -> Means:
-    """Look up what a decision needs beside the setup and what is given here."""
+    """Look up the records that a decision needs besides the setup and the given ones."""
     mandate = None
     if method is not None and command is not None and METHOD_TYPES[method.type].needs_mandate:
         mandate = await find_mandate(load, method, None, command.acceptance)
@@ -76,7 +76,7 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdateSet
 
 
 async def confirm(platform: Platform, caller: Caller, id: str, command: ConfirmSetup) -> Done[SetupIntent]:
-    """Keep the setup's method, or send the card's holder to authenticate it."""
+    """Keep the setup's method, or send the cardholder to authenticate it."""
 
     async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         setup = await load.get(SetupIntent, id, "intent")
@@ -120,7 +120,7 @@ async def cancel(platform: Platform, caller: Caller, id: str, command: CancelSet
 
 
 async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, passed: bool | None) -> SetupIntent:
-    """The holder at the challenge page: look at the setup (`passed` None), or pass or fail it."""
+    """The cardholder at the challenge page: look at the setup (`passed` None), or pass or fail it."""
     load = platform.engine.load(scope.key)
     setup = await load.maybe(SetupIntent, id)
     if setup is None or not hmac.compare_digest(setup.secret.encode(), secret.encode()):
@@ -131,7 +131,7 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
     async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         setup = await load.get(SetupIntent, id)
         if setup.status != "requires_action":
-            return Changes(result=setup)  # The holder pressed the other button at the same time.
+            return Changes(result=setup)  # The cardholder pressed the other button at the same time.
         method = await load.get(PaymentMethod, setup.method or "", "payment_method")
         attempt = await load.get(SetupAttempt, setup.latest_attempt or "", "setup_attempt")
         customer = await load.maybe(Customer, setup.customer)

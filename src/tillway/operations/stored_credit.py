@@ -1,4 +1,4 @@
-"""Stored credit: what a merchant gives and takes back."""
+"""Stored credit: amounts that a merchant gives and takes back."""
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tillway.operations.customers import existing
 async def adjust(
     platform: Platform, caller: Caller, customer_id: str, command: AdjustCredit
 ) -> Done[CustomerBalanceTransaction]:
-    """Move a customer's credit. The result is the movement. Refused as `domain/stored_credit.py` says."""
+    """Move a customer's credit. The result is the movement. `domain/stored_credit.py` lists the refusals."""
 
     async def work(load: Load, at: Moment) -> Changes[CustomerBalanceTransaction]:
         return stored_credit.adjust(await existing(load, customer_id, "customer"), command, at)
@@ -27,8 +27,8 @@ async def adjust(
 
 
 def set_in(customer: Customer, credit_minor: int, currency: str, at: Moment) -> Changes[Customer]:
-    """Bring a customer's credit to `credit_minor`, by one adjustment where it is not there already. The result is the
-    customer. Refused as `domain/stored_credit.py` says."""
+    """Set a customer's credit to `credit_minor`, by one adjustment if it differs. The result is the customer.
+    `domain/stored_credit.py` lists the refusals."""
     stored_credit.check_currency_of(customer, currency)
     amount_minor = -credit_minor - customer.balance_minor
     if amount_minor == 0:
@@ -39,7 +39,7 @@ def set_in(customer: Customer, credit_minor: int, currency: str, at: Moment) -> 
 
 
 async def movement(load: Load, customer: str, id: str) -> CustomerBalanceTransaction:
-    """A movement of that customer's credit. Refused where there is none, in the same words for another customer's."""
+    """A movement of that customer's credit. Refused if there is none, with the same message for another customer's."""
     await existing(load, customer, "customer")
     found = await load.maybe(CustomerBalanceTransaction, id)
     if found is None or found.customer != customer:

@@ -1,4 +1,4 @@
-"""Tokens: cards that pass once, and for 15 minutes, from whoever types them to whoever charges them."""
+"""Tokens: references to cards, valid once and for 15 minutes, which the payer makes and the merchant charges."""
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tillway.engine.platform import Platform
 
 
 async def create(platform: Platform, caller: Caller, command: CreateToken) -> Done[Token]:
-    """Create a token for a card. The sealed card goes with the token if nobody uses that in time."""
+    """Create a token for a card. If the token is not used in time, the sealed card is deleted with it."""
     card = command.card
 
     async def work(load: Load, at: Moment) -> Changes[Token]:
@@ -30,7 +30,7 @@ async def create(platform: Platform, caller: Caller, command: CreateToken) -> Do
 
 
 async def find(platform: Platform, scope_key: str, id: str) -> Token:
-    """The token of that id. A public test token is always there, and always new."""
+    """The token of that id. A public test token always exists, and is always new."""
     at = platform.engine.clock.moment()
     facts = platform.cards.of_alias(scope_key, id, at) if id.startswith("tok_") else None
     if facts is not None:
