@@ -1,4 +1,4 @@
-"""Accounts, and the scopes that keep one merchant's records apart from another's."""
+"""Accounts, and the scopes that separate the records of merchants."""
 
 import re
 from typing import Literal
@@ -6,14 +6,14 @@ from typing import Literal
 from tillway.domain.record import Record, Value
 
 SYSTEM = "sys"
-"""The scope of records that belong to the installation and to no merchant."""
+"""The scope of records of the installation, which belong to no merchant."""
 
 Mode = Literal["test", "live"]
 
 
 class Account(Record, frozen=True, kw_only=True):
-    """A merchant. `handle` is the name by which requests of the dialects may call it, and no other merchant's; it lets
-    nobody in, for that is what keys are for."""
+    """A merchant. `handle` is its name in requests of the dialects, unique among merchants; it gives no access, only
+    keys do."""
 
     name: str = ""
     handle: str = ""
@@ -22,7 +22,7 @@ class Account(Record, frozen=True, kw_only=True):
     """Whether the online platform's calls answer as its API description says, or as its original code did: success with
     the status "200", and a bank's refusal with HTTP 400."""
     requests_per_second: int | None = None
-    """How many requests it may make, and each of its keys; None: as the settings say; 0: any number."""
+    """The request rate of the merchant and of each of its keys; None: that of the settings; 0: no limit."""
     requests_burst: int = 1
 
 
@@ -32,7 +32,7 @@ def is_handle(text: str) -> bool:
 
 
 class Scope(Value, frozen=True, kw_only=True):
-    """One merchant in one mode: what every key begins with, and all that a caller can ever reach."""
+    """One merchant in one mode: every record key begins with it, and a caller reaches only its records."""
 
     account: str
     mode: Mode

@@ -1,7 +1,7 @@
-"""Aliases: a merchant's own id for a thing, and ours.
+"""Aliases: a merchant's own id for an object, and Tillway's id.
 
-A dialect lets a merchant choose ids (`customer_id`, `user_id`). The alias is written in the commit that makes the thing
-and must be absent before it: of two requests that bring the same id, one makes the thing and the other finds it.
+A dialect lets a merchant choose ids (`customer_id`, `user_id`). The commit that makes the object also writes the alias,
+which must be absent before: of two requests with the same id, one makes the object and the other finds it.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ class Alias(Record, frozen=True, kw_only=True):
 
 
 def alias_id(kind: str, name: str) -> str:
-    """The id under which the alias of `name` is kept, if there is one. Names of any form are told apart by digest."""
+    """The id of the alias of `name`. A digest keeps names of any form apart."""
     return "als_" + hashlib.blake2b(f"{kind}:{name}".encode(), digest_size=16).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""API keys: how a merchant's programs prove who they are."""
+"""API keys: the credentials of a merchant's programs."""
 
 import hashlib
 from typing import Literal
@@ -8,9 +8,9 @@ from tillway.domain.record import Record
 
 
 class ApiKey(Record, frozen=True, kw_only=True):
-    """An API key, known by a digest of its secret alone (`key_` and 24 hexadecimal characters of SHA-256).
+    """An API key, stored only as a digest of its secret (`key_` and 24 hexadecimal characters of SHA-256).
 
-    A restricted key may do what its `scopes` say; one without them may do everything.
+    A restricted key is limited to its `scopes`; one without scopes may make every call.
     """
 
     account: str

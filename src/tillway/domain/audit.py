@@ -1,8 +1,8 @@
-"""The audit trail: who changed what, and the chain of batches that makes a change to the trail itself show.
+"""The audit trail: the actor of each change, and the chain of batches that reveals changes of the trail itself.
 
-An entry is written in the commit that it tells of. Entries are linked into batches later, when none can appear before
-them any more: a batch holds the digest of each of its entries, the root of the Merkle tree over these (the tree of
-RFC 6962, section 2.1), and the head of the batch before it. Whoever knows a head knows all that lies before it.
+An entry is written in the commit of its change. Entries are linked into batches later, when none can appear before them
+any more: a batch holds the digest of each of its entries, the root of the Merkle tree over these (the tree of RFC 6962,
+section 2.1), and the head of the previous batch. A head proves everything before it.
 """
 
 import hashlib
@@ -38,29 +38,30 @@ REDACTED: dict[type[Record], tuple[str, ...]] = {
     SigningKey: ("sealed",),
     OAuthClient: ("secrets",),
 }
-"""Fields whose values never enter the trail: HIDDEN stands for them, before and after."""
+"""Fields whose values never enter the trail: HIDDEN replaces them, before and after."""
 
 UNREMARKABLE: dict[type[Record], frozenset[str]] = {
     Attempt: frozenset(("asked", "due_at_ms", "reason", "sent")),
 }
-"""Fields that tell when a task is tried again, and nothing about money: a change of these alone is no entry. That such
-a task is made, and that it ends, its subject tells: the payment, refund or payout whose `attempt` it is."""
+"""Fields with the time of a task's next try: a change of these alone makes no entry. The begin and end of such a task
+are in its subject: the payment, refund or payout with this `attempt`."""
 
 UNCHANGING: frozenset[type[Record]] = frozenset((Entry,))
-"""Records that are written once and stay: the trail holds the digest of their bytes, and the bytes are the record."""
+"""Records that never change after they are written: the trail holds the digest of their bytes, and the bytes are the
+record."""
 
 DIGEST_BYTES = 32
 
 _LEAF, _NODE, _HEAD = b"\x00", b"\x01", b"\x02"
-"""What is hashed begins with what it is, so that no leaf can be passed off as a node, nor a node as a head."""
+"""Hashed data begins with its kind, so that no leaf can be passed off as a node, and no node as a head."""
 
 
 class Change(Value, frozen=True, kw_only=True):
-    """What became of one record: `version` is the one it then had, or had last.
+    """The change of one record: `version` is its version after the change, or its last one.
 
-    `new` holds the fields that it was made with, `gone` those it had when it was deleted, `changed` the value before
-    and after of each field that differs. `digest` stands in the place of `new` for a record that never changes. With
-    none of the four it was written as it was, to hold off whoever else was about to change it.
+    `new` holds the fields of a new record, `gone` those of a deleted one, `changed` the value before and after of each
+    field that differs. `digest` replaces `new` for a record that never changes. All four empty: the record was
+    rewritten unchanged, only to bump its version so that concurrent writers conflict.
     """
 
     id: str
@@ -72,8 +73,8 @@ class Change(Value, frozen=True, kw_only=True):
 
 
 class AuditEntry(Record, frozen=True, kw_only=True):
-    """One commit. `actor` is a key's id (`hint` tells which key that is), `cli:<user>@<host>`, `system` or
-    `notice:<connector>`; `operation` a route, a command or a task. `detail` tells of what is no record."""
+    """One commit. `actor` is a key's id (`hint` shows the ends of that key), `cli:<user>@<host>`, `system` or
+    `notice:<connector>`; `operation` a route, a command or a task. `detail` has facts that are not in a record."""
 
     at_ms: int
     actor: str
@@ -86,9 +87,9 @@ class AuditEntry(Record, frozen=True, kw_only=True):
 
 
 class AuditBatch(Record, frozen=True, kw_only=True):
-    """A link of a scope's chain. `entries` are the suffixes of its entries' ids in their order, `leaves` their digests.
+    """A link of a scope's chain. `entries` are the suffixes of its entries' ids in order, `leaves` their digests.
 
-    All entries whose suffixes are not above `until` are in this batch or an earlier one; `total` counts them.
+    All entries with suffixes up to `until` are in this batch or an earlier one; `total` counts them.
     """
 
     sequence: int
@@ -105,13 +106,13 @@ class AuditBatch(Record, frozen=True, kw_only=True):
 
 
 class AuditTask(Record, frozen=True, kw_only=True):
-    """A task: link the entries of its scope that have come of age. `sequence` and `head` are the last batch's."""
+    """A task: link the entries of its scope that are old enough. `sequence` and `head` are the last batch's."""
 
     due_at_ms: int
     sequence: int = 0
     head: bytes = b""
     idle: int = 0
-    """How many times in a row there was nothing to link."""
+    """The number of runs in a row without entries to link."""
 
 
 TASK_ID = "audt_chain"
@@ -132,8 +133,8 @@ def digest_of(body: bytes) -> bytes:
 
 
 def root_of(leaves: bytes) -> bytes:
-    """The Merkle root over `leaves`, DIGEST_BYTES each: pairs are hashed level by level, and one that has no partner
-    moves up as it is, which is RFC 6962's tree."""
+    """The Merkle root over `leaves`, DIGEST_BYTES each: pairs are hashed level by level, and one without a partner
+    moves up unchanged, as in RFC 6962's tree."""
     level = [leaves[place : place + DIGEST_BYTES] for place in range(0, len(leaves), DIGEST_BYTES)]
     assert level, "a tree has a leaf"
     while len(level) > 1:
@@ -145,12 +146,12 @@ def root_of(leaves: bytes) -> bytes:
 
 
 def first_head(scope_key: str) -> bytes:
-    """What the first batch of a scope follows: no two scopes have the same chain."""
+    """The predecessor of a scope's first batch: no two scopes have the same chain."""
     return hashlib.sha256(b"tillway audit trail of " + scope_key.encode()).digest()
 
 
 def head_of(batch: AuditBatch) -> bytes:
-    """The digest of everything in a batch but this digest itself."""
+    """The digest of everything in a batch except this digest itself."""
     told = [batch.sequence, batch.created, batch.total, len(batch.entries), batch.until]
     return hashlib.sha256(
         _HEAD + batch.previous + batch.root + msgspec.json.encode(told) + "\n".join(batch.entries).encode()
@@ -160,7 +161,7 @@ def head_of(batch: AuditBatch) -> bytes:
 def next_batch(
     scope_key: str, last: AuditBatch | None, entries: Sequence[tuple[str, bytes]], until: str, now: int
 ) -> AuditBatch:
-    """The batch that follows `last`, of entries (suffix of the id, stored bytes) in their order."""
+    """The batch that follows `last`, with entries (suffix of the id, stored bytes) in order."""
     assert 0 < len(entries) <= BATCH_MAX
     sequence = last.sequence + 1 if last is not None else 1
     leaves = b"".join(leaf_of(f"aud_{suffix}", body) for suffix, body in entries)
@@ -180,7 +181,7 @@ def next_batch(
 
 
 def differences(before: Record, after: Record) -> dict[str, tuple[Any, Any]]:
-    """The fields that differ, each with its value before and after; HIDDEN where they are not to be seen."""
+    """The fields that differ, each with its value before and after; HIDDEN for secret ones."""
     kind = type(after)
     olds, news = astuple(before), astuple(after)
     differs = map(ne, olds, news)
@@ -195,6 +196,6 @@ def differences(before: Record, after: Record) -> dict[str, tuple[Any, Any]]:
 
 
 def redact(record: Record) -> Record:
-    """The record with HIDDEN in the place of what is not to be seen: to be encoded, and for nothing else."""
+    """The record with HIDDEN in place of secret values: only for encoding."""
     hidden = {field: HIDDEN for field in REDACTED.get(type(record), ()) if getattr(record, field)}
     return msgspec.structs.replace(record, **hidden) if hidden else record

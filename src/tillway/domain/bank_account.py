@@ -1,6 +1,6 @@
-"""Facts about bank accounts: routing numbers, IBANs, and why a debit comes back.
+"""Facts about bank accounts: routing numbers, IBANs, and the reasons of returned debits.
 
-Pure. A number that has passed `check_us_account` or `check_iban` travels as a `Secret` and is opened only by the vault.
+Pure. A number that has passed `check_us_account` or `check_iban` travels as a `Secret`, which only the vault opens.
 """
 
 from typing import Any, NamedTuple
@@ -14,14 +14,14 @@ from tillway.domain.refusal import Refused
 
 TEST_ROUTING_NUMBER = "110000000"
 TEST_HOLDER = {"email": "jenny.rosen@example.com", "name": "Jenny Rosen"}
-"""Who holds the public test accounts."""
+"""The holder of the public test accounts."""
 
 _BANK_NAMES = {TEST_ROUTING_NUMBER: "STRIPE TEST BANK"}
-"""Banks that a routing number is known to be. Nobody gives the whole directory away, so any other name stays open."""
+"""Banks with known routing numbers. No complete directory is free to use, so any other name stays open."""
 
 
 class BankAccountFacts(Value, frozen=True, kw_only=True):
-    """What may be known of a bank account outside the vault.
+    """The facts of a bank account that may be stored outside the vault.
 
     `vault` names the sealed number. A public test account has none: `alias` names it in the table of test accounts.
     """
@@ -40,7 +40,7 @@ class BankAccountFacts(Value, frozen=True, kw_only=True):
 
 
 def without_number(bank: BankAccountFacts | None) -> BankAccountFacts | None:
-    """What a charge or a detached method remembers of an account: not where the vault keeps its number."""
+    """The facts of an account in a charge or a detached method, without its place in the vault."""
     if bank is None or bank.vault is None:
         return bank
     return msgspec.structs.replace(bank, vault=None)
@@ -52,10 +52,10 @@ def without_number(bank: BankAccountFacts | None) -> BankAccountFacts | None:
 def check_us_account(
     number: str, routing_number: str, holder_type: str | None, account_type: str | None, *, param: str
 ) -> tuple[Secret[str], BankAccountFacts]:
-    """The account as one can use it, or `Refused` with the field as the caller wrote it, the routing number first.
+    """Check and return the account, or raise `Refused` with the field as the caller wrote it, the routing number first.
 
-    An account number has 4 to 17 digits (the width of the field in an ACH entry) and may be written with spaces and
-    dashes. What is not said of holder and account is an individual's checking account, as with Stripe.
+    An account number has 4 to 17 digits (the width of the field in an ACH entry) and may have spaces and dashes. By
+    default the account is an individual's checking account, as with Stripe.
     """
     routing = _bare(routing_number)
     if not routing_valid(routing):
@@ -87,7 +87,7 @@ def routing_valid(digits: str) -> bool:
 
 
 class _Iban(NamedTuple):
-    """A country's IBAN: its length, and where bank and branch stand in it."""
+    """The form of a country's IBAN: its length, and the places of bank and branch."""
 
     length: int
     bank: tuple[int, int]
@@ -143,8 +143,8 @@ IBANs as in the registry of ISO 13616."""
 
 
 def check_iban(iban: str, *, param: str) -> tuple[Secret[str], BankAccountFacts]:
-    """The account behind `iban`, which may be written in groups and in lower case. Refused `invalid_bank_account_iban`
-    with the field as the caller wrote it: of a country outside SEPA, of a wrong length, or with wrong check digits."""
+    """The account of `iban`, which may be written in groups and in lower case. Refused `invalid_bank_account_iban` with
+    the field as the caller wrote it: for a country outside SEPA, a wrong length, or wrong check digits."""
     field = f"{param}[iban]"
     bare = _bare(iban).upper()
     country = bare[:2]
@@ -178,13 +178,13 @@ def _bare(written: str) -> str:
     return written.replace(" ", "").replace("-", "")
 
 
-# Why a debit came back.
+# Reasons of returned debits.
 
 FAILURES: dict[str, str] = {
     "account_closed": "The customer's bank account has been closed.",
     "bank_account_restricted": "The customer's bank account does not allow debits of this kind.",
     "bank_ownership_changed": "The customer's bank account has moved to another bank.",
-    "charge_exceeds_source_limit": "The payment exceeds what may be debited from this account in a week.",
+    "charge_exceeds_source_limit": "The payment exceeds the amount that may be debited from this account in a week.",
     "charge_exceeds_weekly_limit": "The payment exceeds how often this account may be debited in a week.",
     "could_not_process": "The customer's bank could not process the debit.",
     "debit_not_authorized": "The customer has told their bank that this debit was not authorized.",
@@ -198,8 +198,8 @@ FAILURES: dict[str, str] = {
 
 
 def failure(outcome: Declined) -> Declined:
-    """A provider's refusal of a bank debit, in the words above: what stands beside a card's `card_declined` is here the
-    code itself. A reason that is none of them is `could_not_process`; our own faults stay what they are."""
+    """A provider's refusal of a bank debit, with one of the codes above in place of a card's `card_declined`. An
+    unknown reason is `could_not_process`; Tillway's own faults stay unchanged."""
     if outcome.alert is not None or outcome.code in FAILURES:
         return outcome
     reason = outcome.decline_code or outcome.code
@@ -208,8 +208,8 @@ def failure(outcome: Declined) -> Declined:
 
 
 def check_verification(type: str, options: dict[str, Any]) -> None:
-    """Refused where `options`, the `payment_method_options` of a payment or setup, ask for the account to be verified:
-    an account is taken as it is told."""
+    """Refused if `options`, the `payment_method_options` of a payment or setup, ask to verify the account: accounts are
+    not verified."""
     wanted = (options.get(type) or {}).get("verification_method")
     if wanted in ("instant", "microdeposits"):
         raise Refused(

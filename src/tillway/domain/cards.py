@@ -1,6 +1,6 @@
-"""Facts about payment cards: check digit, brand, expiry, and what looks like a card number in free text.
+"""Facts about payment cards: check digit, brand, expiry, and the detection of card numbers in free text.
 
-Pure. A number that has passed `check_card` travels as a `Secret` and is opened only by the vault.
+Pure. A number that has passed `check_card` travels as a `Secret`, which only the vault opens.
 """
 
 import re
@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 class Secret(Generic[T]):
     """A value that no log, repr, format, JSON encoder or pickle shows. `reveal` is for the vault and for the last step
-    to a provider; whoever else calls it has to say why in a review.
+    to a provider; any other call needs a reason in its review.
 
-    msgspec refuses to encode it, so a secret that strays into a record or an answer is a crash and not a leak.
+    msgspec refuses to encode it, so a secret in a record or an answer causes a crash and not a leak.
     """
 
     __slots__ = ("_value",)
@@ -57,9 +57,9 @@ class _BrandRule(NamedTuple):
     cvc_lengths: tuple[int, ...]
 
 
-# Issuer identification numbers as (first, last) prefixes of one length, from the networks' public ranges. Co-branded
-# cards go by the range alone: 6221 to 6229 is UnionPay although Discover's network also carries it, and an eftpos card
-# is the Visa or Mastercard that its number says.
+# Issuer identification numbers as (first, last) prefixes of one length, from the networks' public ranges. The range
+# alone decides for co-branded cards: 6221 to 6229 is UnionPay although Discover's network also carries it, and an
+# eftpos card is the Visa or Mastercard of its number.
 _RANGES: tuple[tuple[Brand, tuple[int, ...], tuple[int, ...], tuple[tuple[int, int], ...]], ...] = (
     ("visa", (13, 16, 19), (3,), ((4, 4),)),
     ("mastercard", (16,), (3,), ((51, 55), (2221, 2720))),
@@ -103,13 +103,13 @@ def luhn_valid(digits: str) -> bool:
 
 
 def brand_of(number: str) -> Brand:
-    """The brand whose range `number` (ASCII digits only) begins in and whose length it has, or "unknown"."""
+    """The brand with a range that `number` (ASCII digits only) begins in and with its length, or "unknown"."""
     rule = _RULES.get(number[:_PREFIX_DIGITS], _UNKNOWN)
     return rule.brand if len(number) in rule.lengths else "unknown"
 
 
 def cvc_lengths(brand: Brand) -> tuple[int, ...]:
-    """How many digits the security code of `brand` may have."""
+    """The possible lengths of a security code of `brand`."""
     return next((cvc for name, _, cvc, _ in _RANGES if name == brand), _UNKNOWN.cvc_lengths)
 
 
@@ -133,16 +133,16 @@ def expired(exp_month: int, exp_year: int, now: int) -> bool:
 
 
 YEARS_AHEAD_MAX = 50
-"""A card that expires later than this many years from now is a typing error."""
+"""Most years from now until a card expires: a later year is a typing error."""
 
 
 def check_card(
     number: str, exp_month: int | str, exp_year: int | str, cvc: str | None, *, now: int, param: str = "card"
 ) -> CheckedCard:
-    """The card as one can use it, or `Refused` with Stripe's code and the field as the caller wrote it.
+    """Check and return the card, or raise `Refused` with Stripe's code and the field as the caller wrote it.
 
     `number` may carry single spaces and dashes. A two-digit year means the nearest such year: in 2026, "70" is 2070 and
-    "95" is 1995. `now` is epoch seconds. `param` is what holds the card: `payment_method_data[card]`.
+    "95" is 1995. `now` is epoch seconds. `param` is the parameter of the card: `payment_method_data[card]`.
 
     Refuses, by precedence: `invalid_number` (other characters than digits), `incorrect_number` (length or check digit),
     `invalid_expiry_month` (not 1 to 12, or past in this year), `invalid_expiry_year` (past, or more than
@@ -187,9 +187,8 @@ FORM_DIGITS = range(12, 20)
 def check_form(
     number: str, exp_month: int | str, exp_year: int | str, cvc: str | None, *, now: int, param: str = "card"
 ) -> CheckedCard:
-    """As `check_card`, but for a contract that asks for no more than the form of a card: 12 to 19 digits, a month, a
-    year, three or four digits of code. Neither the check digit is looked at nor whether the card has expired; the
-    bank does that."""
+    """Like `check_card`, for a dialect that checks only the form of a card: 12 to 19 digits, a month, a year, three or
+    four digits of code. The check digit and the expiry are not checked; the bank does that."""
     digits = str(number)
     if not (len(digits) in FORM_DIGITS and digits.isascii() and digits.isdigit()):
         raise Refused("invalid_number", param=f"{param}[number]")
@@ -239,12 +238,13 @@ def _nearest_year(two_digits: int, this_year: int) -> int:
     )
 
 
-# Thirteen digits with at most one separator between any two. Nearly every text stops here.
+# Thirteen digits with at most one separator between any two. Nearly every text fails here.
 _MAYBE = re.compile(r"[0-9](?:[ .-]?[0-9]){12}")
 _MAYBE_LONGER = re.compile(r"[0-9](?:[ .-]?[0-9]){12,}")
-# The same for text with other than ASCII in it, looser: the exact look comes after folding.
+# The same for text with characters outside ASCII, looser: the exact check follows after folding.
 _MAYBE_FOLDED = re.compile(r"\d(?:\W{0,4}\d){12}")
-# Random identifiers hold digits by chance: UUIDs and hexadecimal digests, one in three thousand would pass for a card.
+# Random identifiers contain digits by chance: of UUIDs and hexadecimal digests, one in three thousand would pass for a
+# card.
 _IDENTIFIER = re.compile(
     r"(?<![0-9A-Za-z])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,128})(?![0-9A-Za-z])", re.IGNORECASE
 )
@@ -254,15 +254,15 @@ _DASHES_AND_DOTS = {"\N{MINUS SIGN}": "-", "\N{MIDDLE DOT}": ".", "\N{BULLET}": 
 
 
 def contains_card_number(text: str) -> bool:
-    """Whether `text` holds what is very likely a card number.
+    """Whether `text` very likely holds a card number.
 
     The rule: consecutive whole groups of digits, joined by single spaces, dashes or dots, that together have 13 to 19
-    digits, begin in a known brand's range, have a length which that brand issues, and pass the Luhn check. What stands
-    before and after does not matter, unless it is another digit: a run of 20 digits is no card number. Digits of any
-    script, full-width, circled and keycap digits, exotic spaces and dashes, and invisible characters in between
-    are folded first. Four things that look alike are let through: up to 15 digits after a `+` (a telephone number),
-    13 digits that are a valid GTIN or begin as a German or Austrian telephone number does (49, 43), because Visa no
-    longer issues 13 digits, UUIDs, and whole words of 32 to 128 hexadecimal digits with a letter among them.
+    digits, begin in a known brand's range, have a length which that brand issues, and pass the Luhn check. The text
+    before and after does not matter, unless it is another digit: a run of 20 digits is not a card number. Digits of any
+    script, full-width, circled and keycap digits, exotic spaces and dashes, and invisible characters in between are
+    folded first. Four similar forms are accepted: up to 15 digits after a `+` (a telephone number), 13 digits that are
+    a valid GTIN or begin as a German or Austrian telephone number does (49, 43), because Visa no longer issues 13
+    digits, UUIDs, and whole words of 32 to 128 hexadecimal digits with a letter among them.
 
     False positives, held by tests: of random 16-digit strings 2.8 % are taken for a card (27 % begin in a range of
     this length, a tenth of those pass Luhn), of 13-digit ones 0.7 %. No epoch time in milliseconds, microseconds or
@@ -282,8 +282,7 @@ def contains_card_number(text: str) -> bool:
 
 
 def without_card_numbers(text: str) -> str:
-    """`text` as it may be shown and logged: where `contains_card_number` finds one, every run of 13 or more digits is
-    written as ****."""
+    """`text` for display and logs: if `contains_card_number` finds one, every run of 13 or more digits becomes ****."""
     if not contains_card_number(text):
         return text
     return _MAYBE_LONGER.sub("****", "".join(map(_folded, unicodedata.normalize("NFKC", text))))
@@ -343,6 +342,7 @@ def _run_holds_card(text: str, run: re.Match[str]) -> bool:
 
 
 def _thirteen_of_another_kind(number: str) -> bool:
-    """Whether 13 digits are rather an article number (GTIN-13, GS1's check digit) or a telephone number of +49, +43."""
+    """Whether 13 digits are an article number (GTIN-13, GS1's check digit) or a telephone number of +49, +43
+    instead."""
     gtin = sum(map(int, number[0::2])) + 3 * sum(map(int, number[1::2]))
     return gtin % 10 == 0 or number.startswith(("49", "43"))

@@ -16,10 +16,10 @@ from tillway.domain.source_api import SourceApi
 class Charge(Record, frozen=True, kw_only=True):
     """One authorization at a provider, with its captures, refunds and disputes. Amounts are minor units of `currency`.
 
-    `refunded_minor` counts refunds from their creation on (a failed one is taken off again), so that two that race
-    can never exceed what was captured. `released_minor` is authorized money that was never taken: it moves no account.
-    `reference` is our id of the authorization at the provider, `bank_id` the provider's, `network_transaction_id` the
-    card network's where the provider told it. `card` holds the checks that the provider told.
+    `refunded_minor` counts refunds from their creation on (a failed one is taken off again), so that two that race can
+    never exceed what was captured. `released_minor` is authorized money that was never captured: it moves no account.
+    `reference` is Tillway's id of the authorization at the provider, `bank_id` the provider's, `network_transaction_id`
+    the card network's if the provider sent it. `card` holds the checks that the provider sent.
     """
 
     amount_minor: int
@@ -53,7 +53,7 @@ class Charge(Record, frozen=True, kw_only=True):
     disputed: bool = False
     """Whether it ever was, however that ended."""
     charged_back: bool = False
-    """Whether a dispute has the money: as long as it is open, and for ever where it was lost."""
+    """Whether a dispute holds the money: while it is open, and for ever if it was lost."""
     dispute: str | None = None
     fraud_details: dict[str, str] = {}
     receipt_email: str | None = None
@@ -70,12 +70,12 @@ class Charge(Record, frozen=True, kw_only=True):
 
     @property
     def refunded(self) -> bool:
-        """Whether nothing of the charge is left with the merchant."""
+        """Whether the merchant holds no money of the charge any more."""
         return self.status == "succeeded" and self.refunded_minor + self.released_minor >= self.amount_minor
 
 
 def default_source(customer: Customer) -> str:
-    """The card that pays where a direct charge names the customer alone. Refused where they have none."""
+    """The card that pays if a direct charge names only the customer. Refused if the customer has none."""
     must_exist(customer, "customer")
     if customer.default_source is None:
         raise Refused("missing", "Cannot charge a customer that has no active card", param="card")
@@ -83,7 +83,7 @@ def default_source(customer: Customer) -> str:
 
 
 def check_source(method: PaymentMethod, customer: str | None) -> None:
-    """Raise `Refused` where `method`, the source of a direct charge, belongs to a customer other than the charge's."""
+    """Raise `Refused` if `method`, the source of a direct charge, belongs to a customer other than the charge's."""
     if method.customer is not None and method.customer != customer:
         raise Refused(
             "missing",
@@ -95,7 +95,7 @@ def check_source(method: PaymentMethod, customer: str | None) -> None:
 
 
 def check_capture(charge: Charge, amount_minor: int | None) -> None:
-    """Raise `Refused` where the charge cannot be captured, or not with `amount_minor` (None: all of it)."""
+    """Raise `Refused` if the charge cannot be captured, or not with `amount_minor` (None: all of it)."""
     if charge.captured:
         raise Refused("charge_already_captured", f"Charge {charge.id} has already been captured.")
     if charge.refunded:
@@ -140,5 +140,5 @@ def full_descriptor(prefix: str | None, suffix: str | None) -> str | None:
 
 
 def warn_of_fraud(charge: Charge) -> Changes[Charge]:
-    """An early fraud warning: the issuer thinks the payment fraudulent, and no money moves."""
+    """An early fraud warning: the issuer suspects fraud, and no money moves."""
     return update(charge, UpdateCharge(fraud_details={"stripe_report": "fraudulent"}))

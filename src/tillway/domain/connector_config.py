@@ -1,4 +1,4 @@
-"""Configured connectors: which provider an installation talks to, and with which settings."""
+"""Configured connectors: the providers of an installation, with their settings."""
 
 from tillway.domain.account import Mode
 from tillway.domain.record import Record

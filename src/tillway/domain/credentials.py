@@ -1,4 +1,4 @@
-"""Who may do what: scopes, the clients of OAuth 2, the keys that sign access tokens, and what a credential grants."""
+"""Permissions: scopes, OAuth 2 clients, the keys that sign access tokens, and the grant of a credential."""
 
 import hashlib
 from typing import Literal
@@ -31,26 +31,26 @@ SCOPES = (
     "webhooks:read",
     "webhooks:write",
 )
-"""What a restricted key, a client or a token may be given. `:write` does not include `:read`."""
+"""The scopes of a restricted key, a client or a token. `:write` does not include `:read`."""
 
 TOKEN_SECONDS = 900
-"""How long an access token is good for."""
+"""The lifetime of an access token."""
 
 LEEWAY_SECONDS = 5
 """By how much another server's clock may be ahead of this one's: for `nbf` and `iat`, never for `exp`."""
 
 SECRETS_MAX = 5
-"""Most secrets of one client that are good at the same time."""
+"""Most valid secrets of one client at the same time."""
 
 Audience = Literal["api", "online_platform"]
-"""Where a token is taken: everywhere that a key is, or by the online payment platform's own calls alone."""
+"""The calls that accept a token: all that accept a key, or only those of the online payment platform."""
 
 
 class SigningKey(Record, frozen=True, kw_only=True):
     """A key that signs access tokens (`jwk_…`, which is also the token's `kid`).
 
     `public` is the JWK as it is published, `sealed` the private part, encrypted. From `retired_at` on another key
-    signs; at `expires_at` the last token that this one can have signed has expired, and it is forgotten.
+    signs; at `expires_at` the last token that this one can have signed has expired, and the key is deleted.
     """
 
     public: dict[str, str]
@@ -60,7 +60,7 @@ class SigningKey(Record, frozen=True, kw_only=True):
 
 
 class ClientSecret(Value, frozen=True, kw_only=True):
-    """A secret of a client, known by its SHA-256 digest alone: it has 238 bits of its own, so no salt is needed."""
+    """A secret of a client, stored only as its SHA-256 digest: it is 238 random bits, so no salt is needed."""
 
     digest: str
     hint: str
@@ -102,7 +102,7 @@ class Grant(Value, frozen=True, kw_only=True):
     expires_at: int | None = None
 
     def needs(self, scope: str) -> None:
-        """Refuses what is out of scope. `scope` is empty for a call that only unrestricted credentials may make."""
+        """Refuses a call out of scope. `scope` is empty for a call that only unrestricted credentials may make."""
         if self.scopes is not None and scope not in self.scopes:
             held = " ".join(self.scopes) or "none"
             wanted = f"the scope {scope}" if scope else "an unrestricted secret key"

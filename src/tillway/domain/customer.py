@@ -1,4 +1,4 @@
-"""Customers: whom a merchant charges."""
+"""Customers: the people and firms that a merchant charges."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from tillway.domain.source_api import SourceApi
 
 
 class Customer(Record, frozen=True, kw_only=True):
-    """A person or firm. `default_source` is the card of the old API that a direct charge takes; of
-    `invoice_settings` only what was set is there. `balance_minor` is stored credit, as a negative amount of `currency`;
-    see `domain/stored_credit.py`."""
+    """A person or firm. `default_source` is the card of the older API that a direct charge takes; `invoice_settings`
+    has only the fields that were set. `balance_minor` is stored credit, as a negative amount of `currency`; see
+    `domain/stored_credit.py`."""
 
     email: str | None = None
     name: str | None = None
@@ -71,9 +71,9 @@ def _merge_invoice_settings(customer: Customer, fields: CustomerFields) -> dict[
 
 
 def lose_method(customer: Customer, method: str, *, next_source: str | None) -> Changes[Customer]:
-    """One of the customer's payment methods goes. `next_source` takes its place where it was the default source.
+    """Remove one of the customer's payment methods. If it was the default source, `next_source` replaces it.
 
-    The customer is written in any case, so that two of its methods that go at once cannot each make the other default.
+    The customer is written in any case, so that two concurrent removals cannot each make the other method the default.
     """
     after = customer
     if customer.default_source == method:
@@ -86,9 +86,9 @@ def lose_method(customer: Customer, method: str, *, next_source: str | None) -> 
 
 
 def delete(customer: Customer) -> Changes[Customer]:
-    """What stays is a stub that says so: old charges keep pointing at it, and nothing about the person is left.
+    """Replace the customer by a stub: old charges still point to it, and no personal data is left.
 
-    Refused where they have stored credit: what is owed to somebody does not vanish by forgetting them.
+    Refused if the customer has stored credit, because the merchant still owes that money.
     """
     must_exist(customer)
     must_have_no_credit(customer)

@@ -15,7 +15,7 @@ AMOUNT_MAJOR_MAX: Final = 1_000_000
 
 
 class NamedCustomer(Reading, frozen=True, kw_only=True):
-    """A customer as a caller is shown them, with the merchant's own id for them. Never kept."""
+    """A customer as shown to a caller, with the merchant's own id. Never stored."""
 
     name: str
     customer: Customer
@@ -36,8 +36,8 @@ def check_amount(amount_minor: int, currency: str) -> int:
 
 
 def check_taken(name: str, customer: Customer, email: str) -> None:
-    """Raise `Refused` where the merchant's id `name` is that of a customer with another e-mail address: money goes to
-    that address, so a mere repeat of the call must not move it."""
+    """Raise `Refused` if the merchant's id `name` is that of a customer with another e-mail address: money goes to that
+    address, so a repeated call must not change it."""
     if customer.email is not None and customer.email.lower() != email.lower():
         raise Refused(
             "customer_id_taken",
@@ -48,9 +48,9 @@ def check_taken(name: str, customer: Customer, email: str) -> None:
 
 
 def recipient_of(customer: Customer, email: str) -> Recipient:
-    """Who gets the money: the customer, at the address that is known of them. Refused where `email` is another.
+    """The recipient: the customer, at the known address. Refused if `email` is another.
 
-    Upper and lower case are the same here: no mail provider of note tells them apart, and people do not either.
+    Upper and lower case are equal here: no large mail provider distinguishes them, and people do not either.
     """
     if customer.email is None or customer.email.lower() != email.lower():
         raise Refused("email_not_the_customers", param="email")
