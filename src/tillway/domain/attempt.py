@@ -1,8 +1,8 @@
-"""Attempts: one operation at a provider, at most once, and the task that sees it through.
+"""Attempts: one operation at a provider, performed at most once, and the task that carries it.
 
-The attempt's row is committed before the provider hears of it and deleted in the commit that records the outcome. Its
-reference at the provider is the scope's key and the id's suffix, at most 35 characters: whoever holds the reference
-can find the attempt, and the charge or refund that has the same suffix, without an index.
+The attempt's row is committed before the provider is called and deleted in the commit that records the outcome. Its
+reference at the provider is the scope's key and the id's suffix, at most 35 characters: from the reference the engine
+finds the attempt, and the charge or refund with the same suffix, without an index.
 """
 
 from typing import Literal
@@ -14,27 +14,28 @@ from tillway.domain.record import Moment, Record
 from tillway.domain.refusal import Refused
 
 SENDS_MAX = 6
-"""How often an attempt that surely was not performed is sent again before it is given up."""
+"""How often an attempt that surely was not performed is sent again before it fails."""
 
 DOUBTFUL_AFTER_ASKS = 5
-"""After so many fruitless questions an attempt stands in the list of money in doubt, for a person to look at."""
+"""After this many questions without an outcome, the list of money in doubt asks an operator to look."""
 
 ASK_INTERVAL_MAX_SECONDS = 15 * 60
 
 BANK_DAYS_SECONDS = 14 * 24 * 60 * 60
-"""How long what goes from bank to bank may be pending, as a debit, its refund and a payout are: SEPA debits are the
+"""How long transfers between banks may be pending, such as a debit, its refund and a payout: SEPA debits are the
 slowest."""
 
 
 class Attempt(Record, frozen=True, kw_only=True):
-    """`subject` is the payment (`pi_`, `dpi_`), refund (`re_`) or payout (`po_`) it belongs to, `method` what pays.
+    """`subject` is its payment (`pi_`, `dpi_`), refund (`re_`) or payout (`po_`), `method` the means of payment.
 
-    While it is `scheduled` it surely was never begun: nobody may ask the provider before a commit has made it `new`.
+    While it is `scheduled` it surely was never begun: no process may call the provider before a commit has made it
+    `new`.
 
     `parent` and `parent_bank_id` name the authorization that a capture, void, increment or refund is about. `idem` is
-    the idempotency record that gets its answer when the attempt settles, and `shows` which object that answer is.
+    the idempotency record that gets its answer when the attempt settles, and `shows` the object of that answer.
 
-    `patience_seconds` is how long the provider may call it pending before that is a doubt; a card has none.
+    `patience_seconds` is how long it may be pending before it is in doubt; a card has none.
     """
 
     kind: Literal["authorize", "capture", "void", "increment", "refund", "payout"]
@@ -60,15 +61,15 @@ class Attempt(Record, frozen=True, kw_only=True):
         return self.id.removeprefix("att_")
 
     def in_doubt(self, now: int) -> bool:
-        """Whether nobody knows its outcome at `now` (epoch seconds) although somebody should by then."""
+        """Whether its outcome is still unknown at `now` (epoch seconds), although it is overdue."""
         return self.state == "unknown" or (self.state == "pending" and self.overdue(now))
 
     def overdue(self, now: int) -> bool:
         return now >= self.created + self.patience_seconds
 
     def needs_attention(self, now: int) -> bool:
-        """Whether a person should ask the provider: many questions were fruitless, or the days are over that moving the
-        money from bank to bank may take."""
+        """Whether an operator should ask the provider: many questions gave no outcome, or the days that a transfer
+        between banks may take are over."""
         if self.state == "unknown" and self.asked >= DOUBTFUL_AFTER_ASKS:
             return True
         return self.patience_seconds > 0 and self.overdue(now) and self.in_doubt(now)
@@ -105,10 +106,10 @@ class GiveUp(msgspec.Struct, frozen=True):
 def next_step(
     attempt: Attempt, outcome: NotSent | Pending | Unknown, at: Moment, *, first_ask_seconds: float
 ) -> Retry | AskLater | GiveUp:
-    """The next step after an outcome that settles nothing. Payments, refunds and payouts all climb this one ladder.
+    """The next step after an outcome that settles nothing. Payments, refunds and payouts all use these rules.
 
-    Only an attempt that is `new` may be sent again after `NotSent`: of any other, an earlier sending or that of another
-    worker may still arrive, so the provider is asked instead. No number of questions turns `Unknown` into a failure.
+    Only an attempt that is `new` may be sent again after `NotSent`: otherwise an earlier request, or another worker's,
+    may still arrive, so the engine asks the provider instead. No number of questions turns `Unknown` into a failure.
     """
     match outcome:
         case NotSent() if attempt.state == "new" and attempt.sent + 1 < SENDS_MAX:
@@ -131,7 +132,7 @@ def _sent_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
 
 def _asked_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first_seconds: float) -> Attempt:
     """Each question waits twice as long as the one before, from `first_seconds` up to 15 minutes."""
-    # The provider said that it will take days; an unanswered question does not take that back.
+    # The provider said that it will take days; an unanswered question does not change that.
     pending = isinstance(outcome, Pending) or (attempt.state == "pending" and not attempt.overdue(at.now))
     delay = min(first_seconds * 2.0 ** min(attempt.asked, 20), ASK_INTERVAL_MAX_SECONDS)
     return msgspec.structs.replace(

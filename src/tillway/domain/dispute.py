@@ -12,11 +12,11 @@ from tillway.domain.refusal import Refused
 
 EVIDENCE_DUE_SECONDS = 9 * 24 * 60 * 60
 FEE_MINOR = 1500
-"""What a dispute costs the merchant, in minor units; given back when the dispute is won."""
+"""The merchant's cost of a dispute, in minor units; returned if the dispute is won."""
 
 WINNING_EVIDENCE = "winning_evidence"
 LOSING_EVIDENCE = "losing_evidence"
-"""In test mode these words as `uncategorized_text` decide a dispute (https://docs.stripe.com/testing)."""
+"""In test mode, these texts as `uncategorized_text` decide a dispute (https://docs.stripe.com/testing)."""
 
 
 Status = Literal[
@@ -28,12 +28,12 @@ Status = Literal[
     "warning_under_review",
     "warning_closed",
 ]
-"""Stripe's words, https://docs.stripe.com/api/disputes/object. Those of an inquiry begin with `warning_`."""
+"""Stripe's values, https://docs.stripe.com/api/disputes/object. Those of an inquiry begin with `warning_`."""
 
 
 class Dispute(Record, frozen=True, kw_only=True):
-    """`inquiry` disputes (status warning_…) withhold no money. `entries` are what it has moved of the balance: nothing,
-    or the withdrawal, and after it what came back."""
+    """`inquiry` disputes (status warning_…) withhold no money. `entries` are its movements of the balance: none, or the
+    withdrawal, and later the return."""
 
     amount_minor: int
     currency: str
@@ -135,7 +135,7 @@ def respond(dispute: Dispute, charge: Charge, command: RespondToDispute, at: Mom
 
 
 def close(dispute: Dispute, charge: Charge, at: Moment) -> Changes[Dispute]:
-    """Give in: the money stays with the cardholder."""
+    """Accept the dispute: the money stays with the cardholder."""
     if dispute.status not in ("needs_response", "warning_needs_response"):
         raise Refused("dispute_unexpected_state", f"This dispute cannot be closed: its status is {dispute.status}.")
     return _lose(dispute, dispute, charge, at)

@@ -1,4 +1,4 @@
-"""Events, who is told of them, and the tasks that tell."""
+"""Events, the webhook endpoints that get them, and the tasks that deliver them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from tillway.domain.record import NOTHING, Changes, Moment, Reading, Record, cha
 from tillway.domain.refusal import Refused
 
 ENDPOINTS_MAX = 16
-"""Webhook endpoints an account may have in one mode (Stripe's bound)."""
+"""Most webhook endpoints of an account in one mode (Stripe's bound)."""
 
 DELIVERY_WINDOW_SECONDS = 3 * 24 * 60 * 60
 """An event is offered to an endpoint for three days, then no more."""
@@ -21,11 +21,11 @@ DELIVERY_DELAYS_SECONDS = (5, 30, 120, 600, 1800, 3600, 7200, 10_800)
 
 
 class Event(Record, frozen=True, kw_only=True):
-    """Something that happened, with the record as it then was (`object`) and as it had been (`previous`).
+    """A change, with the record at that moment (`object`) and before (`previous`).
 
-    Both are records in the store's encoding: they are rendered for whoever reads them, in that reader's API version.
-    `deliveries` counts those that were ever to be made of it; `undelivered` are the ids of the endpoints that did not
-    take it within three days.
+    Both are records in the store's encoding; they are rendered for each reader in that reader's API version.
+    `deliveries` counts all deliveries that it was to have; `undelivered` are the ids of the endpoints that did not take
+    it within three days.
     """
 
     type: str
@@ -38,7 +38,7 @@ class Event(Record, frozen=True, kw_only=True):
 
 
 class EventReading(Reading, frozen=True, kw_only=True):
-    """An event as a reader is shown it: with the number of deliveries that are open at that moment."""
+    """An event as shown to a reader: with the number of deliveries that are open at that moment."""
 
     event: Event
     pending: int
@@ -49,7 +49,7 @@ class EventReading(Reading, frozen=True, kw_only=True):
 
 
 class WebhookEndpoint(Record, frozen=True, kw_only=True):
-    """Where events are sent. `secret` signs them and is shown once."""
+    """A receiver of events. `secret` signs them and is shown once."""
 
     url: str
     secret: str
@@ -89,7 +89,8 @@ class Delivery(Record, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, tries=self.tries + 1, last_status=why, due_at_ms=at.now_ms + delay * 1000)
 
     def put_off(self, seconds: float, at: Moment) -> "Delivery":
-        """The same try so much later, because its endpoint has its hands full. A try that fails ends the window."""
+        """The same try, postponed, because its endpoint is busy. The endpoint has not failed; only a failed try can end
+        the window."""
         return msgspec.structs.replace(self, due_at_ms=at.now_ms + round(seconds * 1000))
 
 
@@ -104,7 +105,7 @@ class NoticeTask(Record, frozen=True, kw_only=True):
 def create_endpoint(
     command: CreateEndpoint, existing: Sequence[WebhookEndpoint], at: Moment, *, secret: str
 ) -> Changes[NewEndpoint]:
-    """Create an endpoint beside the `existing` ones. Refused where an account would have more than ENDPOINTS_MAX."""
+    """Create an endpoint beside the `existing` ones. Refused if the account would have more than ENDPOINTS_MAX."""
     if len(existing) >= ENDPOINTS_MAX:
         raise Refused(
             "webhook_endpoint_limit", f"An account has at most {ENDPOINTS_MAX} webhook endpoints in each mode."
@@ -119,7 +120,7 @@ def create_endpoint(
         metadata=merged_metadata({}, command.metadata),
         api_version=command.api_version,
     )
-    # One of the others is written again as it is: of two creations at once, the second then counts anew.
+    # One of the others is rewritten unchanged: of two concurrent creations, the second then conflicts and counts again.
     return Changes(
         result=NewEndpoint(id=endpoint.id, created=endpoint.created, endpoint=endpoint),
         records=(endpoint, *existing[:1]),
@@ -135,7 +136,7 @@ def update_endpoint(endpoint: WebhookEndpoint, command: UpdateEndpoint) -> Chang
 
 
 def _check_types(types: Sequence[str]) -> tuple[str, ...]:
-    """The types, each once. Refuses `*` beside others: whoever wrote that meant one of the two."""
+    """The types, each once. Refuses `*` beside others, because the caller can only mean one of the two."""
     distinct = tuple(dict.fromkeys(types))
     if EVERYTHING in distinct and len(distinct) > 1:
         raise Refused(
@@ -161,7 +162,7 @@ def resend(
 
 
 def mark_delivered(event: Event, delivery: Delivery) -> Changes[None]:
-    """The endpoint has it. If it had been given up there, that is forgotten."""
+    """The endpoint has taken the event. If it had been given up there, that is cleared."""
     if delivery.endpoint not in event.undelivered:
         return Changes(result=None, deletes=(delivery.id,))
     left = tuple(endpoint for endpoint in event.undelivered if endpoint != delivery.endpoint)

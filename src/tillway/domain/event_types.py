@@ -1,7 +1,7 @@
-"""The event types that Stripe documents, and with them those that Tillway emits: what a webhook endpoint may ask for.
+"""The event types that Stripe documents, and those that Tillway adds: the types that a webhook endpoint may name.
 
 https://docs.stripe.com/api/events/types, as of API version 2026-10-28.endive. An endpoint may name types that never
-happen here, so that a set-up script written for Stripe runs unchanged.
+occur here, so that a set-up script written for Stripe runs unchanged.
 """
 
 EVERYTHING = "*"
@@ -114,6 +114,6 @@ _VERBS = {
 }
 
 OWN = frozenset(("open_item.closed", "open_item.created", "order.payment_failed", "order.placed"))
-"""Types that Stripe has no word for."""
+"""Types that Stripe does not have."""
 
 EVENT_TYPES = OWN | {f"{noun}.{verb}" for noun, verbs in _VERBS.items() for verb in verbs.split()}

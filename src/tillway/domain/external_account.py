@@ -1,7 +1,7 @@
-"""External accounts: where a merchant's payouts go. A bank account, a card or an e-mail address, one of them the
+"""External accounts, which a merchant's payouts go to: bank accounts, cards and e-mail addresses, one of them the
 default of its currency.
 
-The number lies sealed in the vault; a record knows its last four characters and a fingerprint.
+The vault holds the sealed number; a record has its last four characters and a fingerprint.
 """
 
 import re
@@ -17,7 +17,7 @@ from tillway.domain.record import Changes, EventDraft, Moment, Reading, Record, 
 from tillway.domain.refusal import Refused
 
 ACCOUNTS_MAX = 50
-"""External accounts that a merchant may have in one mode."""
+"""Most external accounts of a merchant in one mode."""
 
 
 class ExternalAccount(Record, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class ExternalAccount(Record, frozen=True, kw_only=True):
 
 
 class DeletedAccount(Reading, frozen=True, kw_only=True):
-    """What is told of one that is gone."""
+    """The document of a deleted account."""
 
     type: RecipientType
     currency: str
@@ -57,8 +57,8 @@ def choose(
     """The account that a payout in `currency` goes to: the one that the caller `named`, else the default of those
     that are `saved`.
 
-    Refused, in this order: `parameter_invalid_string` for an account in another currency, `payouts_not_allowed` where
-    there is no default, `instant_payouts_unsupported` for an instant payout to anything but a card.
+    Refused, in this order: `parameter_invalid_string` for an account in another currency, `payouts_not_allowed` if
+    there is no default, `instant_payouts_unsupported` for an instant payout except to a card.
     """
     if named is not None and named.currency != currency:
         raise Refused(
@@ -86,8 +86,9 @@ def choose(
 def create(
     account: ExternalAccount, others: Sequence[ExternalAccount], *, default: bool | None, at: Moment
 ) -> Changes[ExternalAccount]:
-    """Keep `account` beside the merchant's `others`. The first of its currency is the default, and so is one that asks
-    for it. The caller writes the currency's guard too, so that of two first ones only one is the first."""
+    """Save `account` beside the merchant's `others`. The first of its currency is the default, and so is one that asks
+    for it. The commit also writes the currency's guard, so that of two concurrent first accounts only one becomes the
+    default."""
     if len(others) >= ACCOUNTS_MAX:
         raise Refused(
             "external_account_limit", f"An account has at most {ACCOUNTS_MAX} external accounts in each mode."
@@ -127,7 +128,7 @@ def update(
 
 
 def delete(account: ExternalAccount, others: Sequence[ExternalAccount]) -> Changes[DeletedAccount]:
-    """Forget it and its number; payouts that are on their way keep their own copy. The default is the last to go."""
+    """Delete it and its number; payouts under way keep their own copy. The default can be deleted only as the last."""
     if account.default_for_currency and any(
         one.id != account.id and one.currency == account.currency for one in others
     ):
@@ -144,7 +145,7 @@ def delete(account: ExternalAccount, others: Sequence[ExternalAccount]) -> Chang
 
 
 def _unset_default(before: ExternalAccount | None, now: ExternalAccount) -> tuple[ExternalAccount, ...]:
-    """The default that `now` takes the place of."""
+    """The default that `now` replaces."""
     if before is None or not now.default_for_currency or before.id == now.id:
         return ()
     return (msgspec.structs.replace(before, default_for_currency=False),)

@@ -1,7 +1,7 @@
-"""What the gateway dialect creates before a payment is made: an id that is good for ten minutes.
+"""The record that the gateway dialect creates before a payment is made: an id that is valid for ten minutes.
 
-The payment itself is an ordinary one; this record says which, and moves in the commit that begins it, so that of
-parallel attempts to make it one reaches the bank and the others find what became of it.
+The payment itself is an ordinary one, which this record names. The commit that starts the payment also updates this
+record. Of several concurrent requests one commits; the others conflict, re-read it and return its result.
 """
 
 import re
@@ -15,15 +15,15 @@ LIFETIME_SECONDS = 10 * 60
 
 
 class GatewayPayment(Record, frozen=True, kw_only=True):
-    """`number` is the UUID that the merchant knows it by, `payment` the payment that was made of it. One that is made
-    does not expire."""
+    """`number` is the merchant's UUID for it, `payment` the payment that was made from it. One with a payment does not
+    expire."""
 
     number: str
     payment: str | None = None
     expires_at: int | None = None
 
     def good(self, now: int) -> bool:
-        """Whether it can still be made or was made; whether the store has forgotten it yet does not matter."""
+        """Whether it can still be made or was made, even if the store has not deleted it yet."""
         return self.expires_at is None or now < self.expires_at
 
 
@@ -31,12 +31,12 @@ _NUMBER = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re
 
 
 def gateway_payment_id(number: str) -> str | None:
-    """The id under which the payment that a merchant calls `number` is kept; None where that is no UUID."""
+    """The id of the record for the merchant's `number`; None if that is not a UUID."""
     return f"gwp_{number.replace('-', '').lower()}" if _NUMBER.fullmatch(number) else None
 
 
 def create(number: str, at: Moment) -> Changes[GatewayPayment]:
-    """`number` is a UUID nobody has used."""
+    """`number` is a new UUID."""
     id = gateway_payment_id(number)
     assert id is not None, "a payment's number is a UUID"
     created = GatewayPayment(id=id, created=at.created, number=number, expires_at=at.now + LIFETIME_SECONDS)
@@ -44,6 +44,6 @@ def create(number: str, at: Moment) -> Changes[GatewayPayment]:
 
 
 def make(created: GatewayPayment, payment: PaymentIntent) -> Changes[None]:
-    """`payment` is what becomes of `created`, in the commit that begins it, and nothing else ever will be."""
+    """Name `payment` in `created`, in the commit that starts the payment; this never changes again."""
     assert created.payment is None, "a gateway payment is made once"
     return Changes(result=None, records=(msgspec.structs.replace(created, payment=payment.id, expires_at=None),))

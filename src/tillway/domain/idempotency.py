@@ -1,7 +1,7 @@
-"""Idempotency records: what a key was used for, and what was answered.
+"""Idempotency records: the request of a key, and its answer.
 
-A record is written in the first commit of the request it protects and completed in the last one, so that a key can
-never be spent without its request, nor a request happen without its key.
+The first commit of the request writes the record and the last one completes it, so that a key is never used up without
+its request, and no request happens without its key.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ class IdempotencyRecord(Record, frozen=True, kw_only=True):
     api_version: str | None = None
     expand: tuple[str, ...] = ()
     credential: str = ""
-    """What kind of credential the request came with; only the same kind is given the answer again. Empty: a record of
-    an earlier version, which did not say."""
+    """The kind of credential of the request; only the same kind gets the answer again. Empty: a record of an earlier
+    version without it."""
     presenter: str = ""
-    """The dialect's call whose words the answer is put into; empty for `/v1`."""
+    """The dialect's call that renders the answer; empty for `/v1`."""
 
 
 def record_id(key: str) -> str:

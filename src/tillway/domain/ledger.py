@@ -1,7 +1,7 @@
-"""Double entry: every movement of money is an entry whose postings add up to nothing.
+"""Double entry: every movement of money is an entry with postings that add up to zero.
 
-An account belongs to a merchant's scope and holds one currency. Debits are positive, credits negative, so what a
-merchant is owed is the negated sum of its `merchant` postings. Entries are append only; balances are folded from them.
+An account belongs to a merchant's scope and holds one currency. Debits are positive, credits negative, so the platform
+owes a merchant the negated sum of its `merchant` postings. Entries are append only; balances are sums of them.
 
 | account | kind | what it holds |
 |---|---|---|
@@ -56,9 +56,9 @@ EntryType = Literal[
 
 
 class Entry(Record, frozen=True, kw_only=True):
-    """A journal entry. With a `type` it is also what the merchant sees as a balance transaction.
+    """A journal entry. With a `type` it is also a balance transaction of the merchant.
 
-    `amount_minor` is gross as the merchant sees it, signed; what reaches the balance is `amount_minor - fee_minor`.
+    `amount_minor` is gross from the merchant's view, signed; the balance changes by `amount_minor - fee_minor`.
     """
 
     currency: str
@@ -81,14 +81,15 @@ class Entry(Record, frozen=True, kw_only=True):
 
 
 class Balances(Record, frozen=True, kw_only=True):
-    """A checkpoint of the fold over all entries whose ids' suffixes lie below `until`; see `engine/balance.py`."""
+    """A checkpoint: the sums over all entries with id suffixes below `until`; see `engine/balance.py`."""
 
     accounts: dict[str, int]
     merchant: dict[str, int]
     until: str
     entries: int
     proven: bool = False
-    """Whether `until` is a mark below which nothing could be committed any more. Earlier versions trusted the clock."""
+    """Whether `until` is a mark below which nothing could be committed any more. Earlier versions used the wall
+    clock."""
 
 
 def charge_entry(
@@ -103,7 +104,8 @@ def charge_entry(
     available_on: int,
     at: Moment,
 ) -> Entry:
-    """The provider owes us the gross; the merchant is owed the net; the fee is ours."""
+    """Book a charge: the provider owes the gross to the platform, the platform owes the net to the merchant and keeps
+    the fee."""
     return Entry(
         id=at.new_id("txn"),
         created=at.created,
@@ -159,7 +161,7 @@ def balance_entry(
 
 
 def transfer_entry(*, source: str, debit: str, credit: str, amount_minor: int, currency: str, at: Moment) -> Entry:
-    """Money that changes accounts without touching what the merchant sees."""
+    """Money that moves between accounts without changing the merchant's balance."""
     return Entry(
         id=at.new_id("je"),
         created=at.created,

@@ -1,4 +1,4 @@
-"""E-mail to customers: that a disbursement was paid, or was not, and the task that tells them."""
+"""E-mail to customers about a paid or failed disbursement, and the task that sends it."""
 
 from typing import Literal
 
@@ -16,11 +16,11 @@ assert len(DELAYS_SECONDS) == TRIES_MAX - 1
 
 
 class EmailTask(Record, frozen=True, kw_only=True):
-    """A task: tell a customer what became of `payout`. It goes when a mail server has taken the message, or refused it
-    for good, or after TRIES_MAX tries.
+    """A task: inform a customer of the outcome of `payout`. It is deleted when a mail server has taken the message, or
+    refused it for good, or after TRIES_MAX tries.
 
-    A message may come twice, where an answer of the mail server was lost, and never counts twice: its Message-ID is
-    made of the task's id.
+    If an answer of the mail server is lost, a message may come twice; both have the same Message-ID, made of the task's
+    id.
     """
 
     payout: str
@@ -30,17 +30,17 @@ class EmailTask(Record, frozen=True, kw_only=True):
 
 
 class Handed(msgspec.Struct, frozen=True, tag=True):
-    """The mail server has it, and answers for it from now on."""
+    """The mail server has accepted the message and is responsible for it from now on."""
 
 
 class Rejected(msgspec.Struct, frozen=True, tag=True):
-    """The mail server will never take it: there is no such mailbox, say."""
+    """The mail server refuses the message for good: the mailbox does not exist, for instance."""
 
     reason: str
 
 
 class Delayed(msgspec.Struct, frozen=True, tag=True):
-    """Not now, or nobody knows: the same message again later."""
+    """Not now, or the outcome is unknown: send the same message again later."""
 
     reason: str
 
@@ -51,7 +51,7 @@ _ABOUT: dict[str, Literal["paid", "failed"]] = {"payout.paid": "paid", "payout.f
 
 
 def announced(changes: Changes[Result], at: Moment) -> Changes[Result]:
-    """`changes`, and the tasks that tell customers of the disbursements that they settle."""
+    """`changes`, with tasks that inform the customers of the disbursements settled in them."""
     tasks = tuple(
         EmailTask(
             id=at.new_id("eml"),
@@ -71,10 +71,10 @@ def _is_for_a_customer(payout: Payout) -> bool:
 
 
 def count_try(task: EmailTask, at: Moment) -> EmailTask | None:
-    """The task as it stands while it is being sent: due again after the next wait. None where it was the last try.
+    """The task while it is being sent: due again after the next wait. None if it was the last try.
 
-    This is committed before anything is sent: a process that dies over a message has used a try up, and no other takes
-    the task up meanwhile.
+    This is committed before anything is sent: a process that dies while sending has used up a try, and no other takes
+    the task meanwhile.
     """
     if task.tries >= TRIES_MAX:
         return None

@@ -1,4 +1,4 @@
-"""Mandates: a customer's permission to debit their bank account, with the evidence of how it was given."""
+"""Mandates: a customer's permission to debit their bank account, with the evidence for it."""
 
 from typing import Any, Literal
 
@@ -9,12 +9,12 @@ from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Recor
 from tillway.domain.refusal import Refused
 
 REVOKED_BY = frozenset(("debit_not_authorized",))
-"""Why a debit came back, where that says that there was no permission, or is none any more."""
+"""Reasons of a returned debit that mean that there is no permission, or no longer one."""
 
 
 class Mandate(Record, frozen=True, kw_only=True):
     """Permission to debit the account behind `method`: as often as the customer agreed to (`multi_use`), or once, over
-    `amount_minor` of `currency`. `acceptance` is what the merchant told of it: `{"type": "online", "online": {…}}`."""
+    `amount_minor` of `currency`. `acceptance` is the merchant's evidence: `{"type": "online", "online": {…}}`."""
 
     method: str
     method_type: str
@@ -27,7 +27,7 @@ class Mandate(Record, frozen=True, kw_only=True):
 
     @property
     def reference(self) -> str:
-        """What the customer sees on a statement: at most 35 characters, as SEPA allows."""
+        """The text on the customer's statement: at most 35 characters, as SEPA allows."""
         return reference_of(self.id)
 
 
@@ -37,8 +37,8 @@ def reference_of(id: str) -> str:
 
 
 def accept(method: PaymentMethod, given: dict[str, Any], at: Moment, *, once: tuple[int, str] | None) -> Mandate:
-    """The mandate that `given`, a `mandate_data[customer_acceptance]`, is the evidence of. `once`: amount and currency
-    where it is for this one payment. An acceptance that does not say when it was given was given now."""
+    """The mandate of `given`, the evidence in `mandate_data[customer_acceptance]`. `once`: amount and currency if it is
+    for this one payment. An acceptance without a time was given now."""
     return Mandate(
         id=at.new_id("mandate"),
         created=at.created,
@@ -64,9 +64,9 @@ def permit(
     """Find the customer's permission to debit `method`: the mandate that a request `named`, the one that `acceptance`
     is the evidence of, or the one that came with the method when it was set up.
 
-    `known` is the named mandate, or else the method's own. Gives the mandate's id, None where there is none that is
-    active, the method with the mandate, and the changes that make a new one. One for this payment alone (`once`:
-    amount and currency) is not kept with the method.
+    `known` is the named mandate, or else the method's own. Returns the mandate's id (None if there is no active one),
+    the method with the mandate, and the changes that make a new one. A mandate for one payment (`once`: amount and
+    currency) is not stored with the method.
     """
     if named is not None:
         if known is None or known.method != method.id or known.status != "active" or known.type != "multi_use":
@@ -87,7 +87,7 @@ def permit(
 
 
 def revoke(mandate: Mandate) -> Changes[None]:
-    """It permits nothing any more: the account's owner told their bank so. A second time it changes nothing."""
+    """End the mandate: the account's owner has withdrawn it at their bank. A second time it changes nothing."""
     if mandate.status == "inactive":
         return NO_CHANGES
     after = msgspec.structs.replace(mandate, status="inactive")

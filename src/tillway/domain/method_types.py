@@ -25,20 +25,21 @@ The second argument is the caller's name for the parameters, `payment_method_dat
 class MethodType(msgspec.Struct, frozen=True, kw_only=True):
     """One way to pay. `name` is Stripe's `type`.
 
-    `holds` is the field of a payment method that has its facts; None where the type says everything. `read_account`
+    `holds` is the field of a payment method that has its facts; None if the type has no further facts. `read_account`
     checks the parameters of a type that holds a bank account.
 
     `needs` and `needs_of_holder` are the parameters without which none can be made: of the type itself, and of
     `billing_details`.
 
-    `performed_by` tells who takes the money: a provider through its connector, or the platform itself in one commit.
+    `performed_by` names the party that takes the money: a provider through its connector, or the platform itself in one
+    commit.
 
     `currency` is the only currency that it pays in, None for any. `captured` tells whether the money can be authorized
-    first and captured later. `patience_seconds` is how long a provider may call a payment pending before that is a
-    doubt; 0 where the provider answers at once.
+    first and captured later. `patience_seconds` is how long a payment may be pending before it is in doubt; 0 if the
+    provider answers at once.
 
     `attach_refusal` and `setup_refusal` are the refusals, as callers read them, of attaching one to a customer and of
-    setting one up for later payments; empty where that is possible.
+    setting one up for later payments; empty if that is possible.
     """
 
     name: str
@@ -122,8 +123,8 @@ DEBITS: Final = tuple(row.name for row in _ROWS if row.debits)
 
 
 def check_payment(type: MethodType, currency: str, capture_method: str | None) -> None:
-    """Raise `Refused` for a payment in a currency that `type` does not pay in, and for one that is to be captured
-    later where it cannot be."""
+    """Raise `Refused` for a payment in a currency that `type` does not support, and for a later capture that it does
+    not support."""
     if type.currency not in (None, currency):
         raise Refused(
             "parameter_invalid_string",

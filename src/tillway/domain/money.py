@@ -24,8 +24,8 @@ SHARES_MAX: Final = 1000
 """Most weights that one `split` takes."""
 
 _FUNDS = frozenset({"bov", "che", "chw", "clf", "cou", "mxv", "usn", "uyi", "uyw", "xad", "xdr", "xsu", "xua"})
-"""Codes of ISO 4217 that are funds or units of account: they have a number, but nobody pays with them. The metals, the
-bond market units, XTS and XXX have no minor unit in the standard and fall out by that."""
+"""Codes of ISO 4217 for funds or units of account: they have a number, but are not used for payments. The metals, the
+bond market units, XTS and XXX have no minor unit in the standard and are excluded for that reason."""
 
 MINOR_UNITS: Final[dict[str, int]] = {
     iso.code.lower(): iso.exponent for iso in IsoCurrency if iso.exponent is not None and iso.code.lower() not in _FUNDS
@@ -91,11 +91,11 @@ def split(total_minor: int, weights: Sequence[int]) -> list[int]:
 
 
 FLOAT_NOISE = Decimal("0.000001")
-"""How far, in minor units, a binary float may be from the decimals that it was made of."""
+"""The largest error, in minor units, of a binary float made from decimals."""
 
 
 def _without_float_noise(amount_major: Decimal, currency: str) -> Decimal:
-    """The number rounded to the minor unit, where it is within FLOAT_NOISE of it; else the number as it is."""
+    """The number rounded to the minor unit if it is within FLOAT_NOISE of it; else the number unchanged."""
     if not amount_major.is_finite() or amount_major.adjusted() > 20:
         return amount_major
     unit = Decimal(1).scaleb(-MINOR_UNITS[currency])
@@ -106,10 +106,9 @@ def _without_float_noise(amount_major: Decimal, currency: str) -> Decimal:
 def major_to_minor(amount_major: str | int | Decimal, currency: str, param: str = "amount") -> int:
     """Minor units of an amount written in major units: ("10.50", "eur") is 1050, ("10", "jpy") is 10.
 
-    `currency` is one of MINOR_UNITS. Raises `Refused` where the text is no plain decimal number (no sign, exponent,
-    blank or separator), and where it has more decimals than the currency. A number as a binary float makes it of
-    decimals (12.299999999999999) is rounded where it is within a millionth of a minor unit. Bounds are for
-    `check_amount`.
+    `currency` is one of MINOR_UNITS. Raises `Refused` if the text is not a plain decimal number (no sign, exponent,
+    blank or separator), and if it has more decimals than the currency. A number with the error of a binary float
+    (12.299999999999999) is rounded if it is within a millionth of a minor unit. Bounds are for `check_amount`.
     """
     assert not isinstance(amount_major, bool)
     if isinstance(amount_major, Decimal):

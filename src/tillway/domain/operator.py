@@ -1,8 +1,8 @@
 """Operators: the people who run an installation or work for a merchant, and what each role may do.
 
-Operators are not merchants. A merchant's secret key does a merchant's business at `/v1`; whatever decides or changes
-something for others (money in doubt, connectors, settings, faults for the whole installation) takes an operator. The
-dashboard uses these rules unchanged.
+Operators are not merchants. A merchant's secret key does a merchant's business at `/v1`; decisions and changes for
+others (money in doubt, connectors, settings, faults for the whole installation) need an operator. The dashboard uses
+these rules unchanged.
 """
 
 import hashlib

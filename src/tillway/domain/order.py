@@ -1,8 +1,8 @@
-"""Orders: products that are reserved, paid for and sent on their way, by a workflow that is data.
+"""Orders: products that are reserved, paid for and delivered by a workflow that is data.
 
-Every step is decided here, purely, from the order and its records; `operations/orders.py` loads, asks providers and
-commits. A step that was done is done: its record holds the result, and a second request for the step gets that. An
-order ends as `placed`, with its payment taken and its stock sold, or as `payment_failed`, with both given back.
+Every decision is made here, purely, from the order and its records; `operations/orders.py` loads, calls providers and
+commits. The record of a finished step holds its result, which a second request for the step gets. An order ends as
+`placed`, with its payment taken and its stock sold, or as `payment_failed`, with both returned.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ LINES_MAX = 40
 
 _CATCH = (Catch(errors=(ALL,), next="handle_failure"),)
 _CONTENDED = Retry(errors=("Busy",), interval_seconds=1, attempts_max=WITHOUT_END, backoff_rate=2, delay_max_seconds=30)
-"""What the order wants was being changed by others, or the store could take nothing: that is no reason to fail."""
+"""Other commits were changing the order's products, or the store could not be written: no reason to fail."""
 
 WORKFLOW = Workflow(
     name="order",
@@ -44,7 +44,7 @@ WORKFLOW = Workflow(
             shows="paying",
             next="arrange_delivery",
             retry=(
-                # A bank debit takes days, and what nobody knows is never taken for a no.
+                # A bank debit takes days, and an unknown outcome never counts as a refusal.
                 Retry(errors=("PaymentProcessing",), interval_seconds=1, attempts_max=WITHOUT_END, backoff_rate=2),
                 Retry(errors=("ProviderUnavailable",), interval_seconds=2, attempts_max=3, backoff_rate=2),
                 _CONTENDED,
@@ -85,15 +85,15 @@ WORKFLOW = Workflow(
 HANDLER = "handle_failure"
 
 SEEN_WITHIN_MS = 1000
-"""How long whoever carries an order may take to see that its payment has been settled, before others look."""
+"""How long the caller that carries an order may take to see that its payment has settled, before the task looks."""
 
 _EVENTS = {"placed": "order.placed", "payment_failed": "order.payment_failed"}
-"""What the merchant is told at each end."""
+"""The merchant's event for each end."""
 
 
 class Means(Value, frozen=True, kw_only=True):
-    """A way to pay as the contract has it, and what it is here: a payment method of `method_type`, whose parameters
-    are the contract's under the names that `fields` gives them."""
+    """A way to pay in the contract, and its payment method here: `method_type`, whose parameters have the names that
+    `fields` gives to the contract's."""
 
     method_type: str
     fields: dict[str, str] = {}
@@ -111,15 +111,15 @@ MEANS: dict[str, Means] = {
 
 
 class Failure(Value, frozen=True, kw_only=True):
-    """Why an order failed: the name of the error, and its cause in words."""
+    """The reason of an order's failure: the name of the error, and its cause as text."""
 
     type: str
     cause: str
 
 
 class Line(Value, frozen=True, kw_only=True):
-    """So many of a product to one address. `price_minor` is the order's own price of one item. `delivery` is the
-    delivery service's id, once it has taken the line."""
+    """A quantity of one product to one address. `price_minor` is the order's own price of one item. `delivery` is the
+    delivery service's id, once it has accepted the line."""
 
     product_id: str
     name: str
@@ -131,8 +131,7 @@ class Line(Value, frozen=True, kw_only=True):
 
 
 class StepRecord(Value, frozen=True, kw_only=True):
-    """A step of one order, from the moment it was entered. `failures` counts its failures by error; `result` is what
-    it came to."""
+    """A step of one order, from its entry on. `failures` counts its failures by error; `result` is its result."""
 
     step: str
     started_at: int
@@ -144,8 +143,8 @@ class StepRecord(Value, frozen=True, kw_only=True):
 
 
 class Order(Record, frozen=True, kw_only=True):
-    """`order_id` and `user_id` are the merchant's own names. `state` is the workflow's; `means` names the row of
-    MEANS that `method` was made by. `stock` tells what has become of the reservation."""
+    """`order_id` and `user_id` are the merchant's own names. `state` is the workflow's; `means` names the row of MEANS
+    that made `method`. `stock` is the state of the reservation."""
 
     order_id: str
     user_id: str
@@ -165,7 +164,7 @@ class Order(Record, frozen=True, kw_only=True):
 
     @property
     def status(self) -> str:
-        """What the contract calls its state. One that is being undone shows where it failed until that is over."""
+        """The contract's status for it. An order that is being undone shows the failed step until that is over."""
         for name in (self.state, *(step.step for step in reversed(self.steps))):
             shows = WORKFLOW.state(name).shows
             if shows is not None:
@@ -178,7 +177,7 @@ class Order(Record, frozen=True, kw_only=True):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many of each product the order wants, over all of its lines."""
+        """The quantity of each product in the order, over all lines."""
         counts: dict[str, int] = {}
         for line in self.lines:
             counts[line.product_id] = counts.get(line.product_id, 0) + line.requested_count
@@ -189,7 +188,8 @@ class Order(Record, frozen=True, kw_only=True):
 
 
 class OrderTask(Record, frozen=True, kw_only=True):
-    """A task: take `order` as far as it goes. It has the order's own suffix, and goes when the order has ended."""
+    """A task: carry `order` as far as possible. It has the order's own suffix, and is deleted when the order has
+    ended."""
 
     order: str
     due_at_ms: int
@@ -228,11 +228,11 @@ def create(
     return Changes(result=order, records=(order,), tasks=(task,) if carried_by == "task" else ())
 
 
-# The way through the workflow.
+# The workflow.
 
 
 def to_do(order: Order, step: str) -> StepRecord | None:
-    """None where `step` is what the order waits for; its record where it was done. Refused for any other."""
+    """None if the order waits for `step`; its record if the step is done. Refused for any other step."""
     record = order.step(step)
     if record is not None and record.status == "done":
         return record
@@ -248,7 +248,7 @@ def to_do(order: Order, step: str) -> StepRecord | None:
 
 
 def complete_step(order: Order, step: str, result: dict[str, Any], at: Moment, **fields: Any) -> Changes[Order]:
-    """The order with `step` done, at the next. Where that is an end, its task goes and the event tells of it."""
+    """The order with `step` done, at the next step. At an end, its task is deleted and an event is written."""
     assert order.state == step, f"{order.id} is at {order.state}, not at {step}"
     following = WORKFLOW.state(WORKFLOW.state(step).next or "")
     record = order.step(step)
@@ -280,7 +280,7 @@ def fail_step(order: Order, step: str, failure: Failure, at: Moment) -> tuple[Or
 
 
 def go_to_handler(order: Order, failure: Failure, at: Moment) -> Order:
-    """The order at the handler, with the error that brought it there. Refused where it has ended."""
+    """The order at the handler, with the error that caused it. Refused if it has ended."""
     if order.state == HANDLER:
         return order
     record = order.step(order.state)
@@ -309,7 +309,7 @@ def check_paid(order: Order, payment: PaymentIntent) -> None:
             if payment.received_minor != order.total_minor:
                 raise StepFailed("PaymentDeclined", f"The payment was changed: it took {payment.received_minor}.")
         case "processing":
-            raise StepFailed("PaymentProcessing", "The provider has not said yet what came of the payment.")
+            raise StepFailed("PaymentProcessing", "The provider has not reported the outcome of the payment yet.")
         case "requires_payment_method" if payment.last_error is not None:
             error = payment.last_error
             name = "ProviderUnavailable" if may_try_again(payment) else "PaymentDeclined"
@@ -328,13 +328,13 @@ def check_paid(order: Order, payment: PaymentIntent) -> None:
 
 
 def may_try_again(payment: PaymentIntent) -> bool:
-    """Whether the last attempt failed for a reason that may have passed. It moved no money."""
+    """Whether the last attempt failed for a temporary reason. It moved no money."""
     error = payment.last_error
     return payment.status == "requires_payment_method" and error is not None and error.code == "processing_error"
 
 
 def payment_command(order: Order, method_type: str) -> CreatePayment:
-    """The payment of an order, to be taken at once and without the user, who has gone by then."""
+    """The payment of an order, to be taken at once and without the user, who is no longer present."""
     return CreatePayment(
         amount_minor=order.total_minor,
         currency=order.currency,
@@ -349,8 +349,8 @@ def payment_command(order: Order, method_type: str) -> CreatePayment:
 
 
 def wake(task: OrderTask, at: Moment) -> OrderTask:
-    """The task of an order whose payment has been settled: due now where it waits. Where it was due already, somebody
-    is at it most likely, and sees for themselves; the task is written all the same, so that they cannot put it off
-    without having seen."""
+    """The task of an order with a settled payment: due now if it waits. If it was due already, another process probably
+    carries the order and sees the payment itself; the task is written all the same, so that this process cannot
+    postpone it without having seen the payment."""
     waits = task.due_at_ms > at.now_ms
     return msgspec.structs.replace(task, due_at_ms=at.now_ms if waits else at.now_ms + SEEN_WITHIN_MS)

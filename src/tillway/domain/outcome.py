@@ -8,7 +8,7 @@ CheckResult = Literal["pass", "fail", "unavailable", "unchecked"]
 
 
 class Checks(msgspec.Struct, frozen=True, kw_only=True):
-    """The issuer's results of comparing address (AVS) and security code with its records; None: it gave no result."""
+    """The issuer's results of comparing address (AVS) and security code with its records; None: no result."""
 
     address_line1: CheckResult | None = None
     postal_code: CheckResult | None = None
@@ -19,7 +19,7 @@ class Succeeded(msgspec.Struct, frozen=True, tag=True):
     """The provider did it.
 
     `notices` are the later notices of a provider inside this process: (milliseconds, body). An authorization of a card
-    may tell its `network_transaction_id` (the card network's, to be sent with later payments of the same card, also
+    may have its `network_transaction_id` (the card network's, to be sent with later payments of the same card, also
     through other providers) and its `checks`.
     """
 
@@ -44,10 +44,11 @@ class ActionRequired(msgspec.Struct, frozen=True, tag=True):
 
 
 class Declined(msgspec.Struct, frozen=True, tag=True):
-    """The provider said no; no money moved. `code` is an error code of Stripe's vocabulary (`card_declined`,
+    """The provider declined; no money moved. `code` is an error code of Stripe's vocabulary (`card_declined`,
     `expired_card`, `incorrect_cvc`, `processing_error`), `decline_code` the issuer's reason, `checks` as above.
 
-    `soft`: another provider may say yes. `alert`: our own fault (a bad request, a reference used twice), for a person.
+    `soft`: another provider may accept. `alert`: a fault of Tillway (a bad request, a reference used twice), for a
+    person.
     """
 
     code: str = "card_declined"

@@ -1,4 +1,4 @@
-"""Payment methods, the tokens that become them, and where the card itself lies."""
+"""Payment methods, the tokens that become them, and their sealed cards."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -18,24 +18,24 @@ from tillway.domain.source_api import SourceApi
 
 TOKEN_LIFETIME_SECONDS = 15 * 60
 CVC_LIFETIME_SECONDS = 24 * 60 * 60
-"""A CVC that no attempt has used is gone after a day."""
+"""An unused CVC is deleted after a day."""
 
 
 ThreeDSecure = Literal[
     "required", "required_unless_set_up", "required_on_session", "optional", "unenrolled", "not_supported"
 ]
-"""When the issuer of a test card wants its holder to authenticate a payment."""
+"""The payments for which the issuer of a test card requires authentication."""
 
 Authentication = Literal["challenge", "frictionless", "error"]
-"""How an authentication goes: by a challenge page, without one, or not at all."""
+"""The course of an authentication: by a challenge page, without one, or not at all."""
 
 
 class CardFacts(Value, frozen=True, kw_only=True):
-    """What may be known of a card outside the vault.
+    """The facts of a card that may be stored outside the vault.
 
     `vault` names the sealed card, `cvc` the sealed security code while there is one. A public test card has neither:
-    `alias` names it in the table of test cards. `three_d_secure` to `instant` are a test card's manners, in the words
-    of `sandbox/cards.py`.
+    `alias` names it in the table of test cards. `three_d_secure` to `instant` are a test card's behaviour, with the
+    values of `sandbox/cards.py`.
     """
 
     brand: str
@@ -60,13 +60,13 @@ class CardFacts(Value, frozen=True, kw_only=True):
 
 
 class PaymentMethod(Record, frozen=True, kw_only=True):
-    """A way to pay: a `card`, a `bank` account, or what its `type` says alone. Its id begins with `card_` where it was
-    made from a token the old way, else with `pm_`. `mandate` is the permission to debit the account again and again.
+    """A way to pay: a `card`, a `bank` account, or only its `type`. Its id begins with `card_` if the older API made it
+    from a token, else with `pm_`. `mandate` is the permission to debit the account again and again.
 
-    `network_transaction_id` is the card network's id of the first payment with a kept card. It goes with later
+    `network_transaction_id` is the card network's id of the first payment with a stored card. It is sent with later
     payments, through any provider, so that the issuer sees that the customer once agreed.
 
-    `shown_as` is "card" only in the copy that an answer or an event of the old API holds; it is never kept.
+    `shown_as` is "card" only in the copy in an answer or an event of the older API; it is never stored.
     """
 
     type: str = "card"
@@ -86,12 +86,12 @@ class PaymentMethod(Record, frozen=True, kw_only=True):
 
     @property
     def is_source(self) -> bool:
-        """Whether it stands among its customer's `sources`, as cards of the old API do."""
+        """Whether it is one of its customer's `sources`, like cards of the older API."""
         return self.id.startswith("card_")
 
 
 class Token(Record, frozen=True, kw_only=True):
-    """Stands once, and for 15 minutes, for a card."""
+    """A reference to a card, valid once and for 15 minutes."""
 
     card: CardFacts
     card_id: str
@@ -156,26 +156,26 @@ def redeem(token: Token, at: Moment) -> tuple[Token, PaymentMethod]:
 
 
 def holder(name: str | None, address: dict[str, str]) -> dict[str, Any]:
-    """The billing details that come with a card of the old API."""
+    """The billing details of a card of the older API."""
     return {key: value for key, value in (("name", name), ("address", address)) if value}
 
 
 def as_card(method: PaymentMethod) -> PaymentMethod:
-    """The copy that the old API shows."""
+    """The copy that the older API shows."""
     return msgspec.structs.replace(method, shown_as="card")
 
 
 def gone(id: str, created: int) -> PaymentMethod:
-    """Stands in for a method that was deleted, with its customer for instance, while an attempt was under way."""
+    """A placeholder for a method that was deleted during an attempt, with its customer for instance."""
     return PaymentMethod(id=id, created=created, detached=True)
 
 
 def attach(method: PaymentMethod, customer: Customer) -> Changes[PaymentMethod]:
-    """Keep `method` for `customer`. Refuses one that was used up and one that is another's; a card whose issuer does
-    not let it be kept is a decline, which writes nothing but spends an idempotency key.
+    """Attach `method` to `customer`. Refuses a used-up method and one of another customer. If the card's issuer does
+    not allow storing it, the result is a decline, which writes nothing but uses up an idempotency key.
 
-    The customer is written with it: whatever changes which methods a customer has moves its version, so that an
-    attachment and the deletion of the customer cannot both happen unseen by one another.
+    The customer is written with it: every change of a customer's methods changes the customer's version, so that a
+    concurrent attachment and deletion of the customer conflict.
     """
     if customer.deleted:
         raise Refused("resource_missing", f"No such customer: '{customer.id}'", param="customer")
@@ -210,7 +210,7 @@ def attach(method: PaymentMethod, customer: Customer) -> Changes[PaymentMethod]:
 
 
 def issuer_objection(method: PaymentMethod) -> Refused | None:
-    """The decline of a card that the issuer does not let be kept; None for any other."""
+    """The decline of a card whose issuer does not allow storing it; None for any other."""
     if method.card is None or method.card.attach_decline is None:
         return None
     code, decline_code = method.card.attach_decline
@@ -219,8 +219,8 @@ def issuer_objection(method: PaymentMethod) -> Refused | None:
 
 
 def detach(method: PaymentMethod) -> Changes[PaymentMethod]:
-    """The card or account goes with it: a detached method can never be used again, so nothing may keep what it stood
-    for."""
+    """Detach it and delete the card or account: a detached method can never be used again, so its number must not be
+    kept."""
     if method.customer is None:
         raise Refused(
             "payment_method_unexpected_state",
@@ -250,7 +250,7 @@ def detach(method: PaymentMethod) -> Changes[PaymentMethod]:
 
 
 def with_checks(card: CardFacts | None, checks: Checks | None) -> CardFacts | None:
-    """The card with the results that a provider told; a result that it did not tell stays as it was."""
+    """The card with the results that a provider sent; other results stay unchanged."""
     if card is None or checks is None:
         return card
     cvc = checks.cvc or card.cvc_check
@@ -262,7 +262,7 @@ def with_checks(card: CardFacts | None, checks: Checks | None) -> CardFacts | No
 
 
 def without_cvc(method: PaymentMethod) -> Changes[PaymentMethod]:
-    """`method` once its security code has served its only use."""
+    """`method` after the only use of its security code."""
     if method.card is None or method.card.cvc is None:
         return Changes(result=method)
     after = msgspec.structs.replace(method, card=msgspec.structs.replace(method.card, cvc=None))
@@ -304,7 +304,7 @@ def update(method: PaymentMethod, command: UpdatePaymentMethod, now: int) -> Cha
 
 
 def update_source(method: PaymentMethod, command: UpdateSource, now: int) -> Changes[PaymentMethod]:
-    """Change a card as the old API does: its holder's name and address, its expiry and its metadata."""
+    """Change a card like the older API: its holder's name and address, its expiry and its metadata."""
     address = {**(method.billing_details.get("address") or {}), **command.address}
     details: dict[str, Any] = {} if command.name is UNSET else {"name": command.name}
     details["address"] = {name: value for name, value in address.items() if value is not None} or None
@@ -333,7 +333,7 @@ def _with_expiry(method: PaymentMethod, month: int | None, year: int | None, now
 
 
 def usable(method: PaymentMethod, *, customer: str | None) -> None:
-    """Whether `method` may pay for `customer` (or for nobody in particular). Refused where not."""
+    """Refused unless `method` may pay for `customer` (None: for a payment without a customer)."""
     if method.detached or method.consumed:
         raise Refused(
             "payment_method_unexpected_state",

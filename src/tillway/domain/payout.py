@@ -1,4 +1,5 @@
-"""Payouts: money out, to the merchant's own account or to a customer. Never more than is available, also when two race.
+"""Payouts: money out, to the merchant's own account or to a customer. Never more than is available, even with
+concurrent requests.
 
 | what happens | postings (`balance`) | postings (`provider`) |
 |---|---|---|
@@ -7,8 +8,8 @@
 | failed before | `payouts` → `merchant` | `payouts` → `disbursements` |
 | returned after it was paid | `receivable:<connector>` → `merchant` | `provider:<connector>` → `disbursements` |
 
-`balance` takes what the merchant has earned and can have. `provider` takes the merchant's own money at the provider, so
-it needs no balance and shows in none.
+`balance` takes the merchant's available balance. `provider` takes the merchant's own money at the provider, so it needs
+no balance and changes none.
 """
 
 from typing import Literal, NoReturn, assert_never
@@ -46,8 +47,8 @@ FAILURES: dict[str, str] = {
 
 
 class Recipient(Value, frozen=True, kw_only=True):
-    """Who gets the money, as far as it may be known outside the vault: an `email`, or the sealed copy in `vault`, which
-    is this payout's own and goes when it settles."""
+    """The recipient, as far as it may be stored outside the vault: an `email`, or the sealed copy in `vault`, which
+    belongs to this payout and is deleted when it settles."""
 
     type: RecipientType
     email: str | None = None
@@ -58,7 +59,7 @@ class Recipient(Value, frozen=True, kw_only=True):
 class Payout(Record, frozen=True, kw_only=True):
     """Its attempt at the provider has the id's own suffix. `destination` is the external account it goes to, if saved.
 
-    `entry` and `failure_entry` are what it did to the merchant's balance; a payout funded at the provider has neither.
+    `entry` and `failure_entry` are its entries in the merchant's balance; a payout funded at the provider has neither.
     """
 
     amount_minor: int
@@ -86,11 +87,11 @@ class Payout(Record, frozen=True, kw_only=True):
 
 
 class PayoutGuard(Record, frozen=True, kw_only=True):
-    """Moves with whatever takes money out of a merchant's balance in one currency, so that two that would overdraw it
-    conflict; and with every change of which accounts payouts go to.
+    """Changes with every withdrawal from a merchant's balance in one currency, so that two that would overdraw it
+    conflict; and with every change of the external accounts.
 
-    `latest` is the latest time of any payout, epoch seconds: a worker whose clock is behind counts what one whose clock
-    is ahead has taken.
+    `latest` is the latest time of any payout, in epoch seconds: a worker with a slow clock then counts the withdrawals
+    of one with a fast clock.
     """
 
     latest: int = 0
@@ -102,13 +103,13 @@ def guard_id(currency: str) -> str:
 
 
 def move_guard(guard: PayoutGuard | None, currency: str, at: Moment, last: str | None = None) -> PayoutGuard:
-    """The guard of that currency, moved on."""
+    """The guard of that currency, with a new version."""
     before = guard or PayoutGuard(id=guard_id(currency), created=at.created)
     return msgspec.structs.replace(before, latest=max(before.latest, at.now), last=last or before.last)
 
 
 def arrival_date(now: int, method: str) -> int:
-    """When the money should be there: at once, or on the next weekday, at midnight (UTC)."""
+    """The expected arrival: at once, or on the next weekday, at midnight (UTC)."""
     if method == "instant":
         return now
     day = now // SECONDS_PER_DAY + 1
@@ -129,10 +130,10 @@ def create(
     guard: PayoutGuard | None,
     delay_ms: int,
 ) -> Changes[Payout]:
-    """Take the money off the balance, and put down the attempt that sends it `delay_ms` from now.
+    """Take the money off the balance, and write the attempt that sends it in `delay_ms`.
 
-    `destination` is the external account of `recipient`, where there is one. `available_minor` is the balance, read
-    after `guard` was; neither counts where the money is the merchant's own at the provider.
+    `destination` is the external account of `recipient`, if there is one. `available_minor` is the balance, read after
+    `guard` was; neither counts if the money is the merchant's own at the provider.
     """
     funding, amount_minor, currency = command.funding, command.amount_minor, command.currency
     if funding == "balance" and amount_minor > available_minor:
@@ -190,7 +191,7 @@ def create(
 def settle(
     payout: Payout, attempt: Attempt, outcome: Outcome, at: Moment, *, first_ask_seconds: float = 5.0
 ) -> Changes[Payout]:
-    """Bring the provider's word home; a second time it changes nothing."""
+    """Book the provider's outcome; a second time it changes nothing."""
     if payout.attempt != attempt.id:
         return Changes(result=payout, deletes=(attempt.id,))
     match outcome:
@@ -211,7 +212,7 @@ def settle(
 
 
 def _waiting(payout: Payout, attempt: Attempt, outcome: NotSent | Pending | Unknown) -> Changes[Payout]:
-    """`attempt` goes on. A payout that the provider has accepted is in transit from then on."""
+    """`attempt` continues. A payout that the provider has accepted is in transit from then on."""
     if not isinstance(outcome, Pending) or payout.status != "pending":
         return Changes(result=payout, tasks=(attempt,))
     after = msgspec.structs.replace(payout, status="in_transit", bank_id=outcome.bank_id or payout.bank_id)
@@ -243,7 +244,7 @@ def _pay(payout: Payout, attempt: Attempt, outcome: Succeeded, at: Moment) -> Ch
 
 
 def fail(payout: Payout, outcome: Declined, at: Moment) -> Changes[Payout]:
-    """The money comes back to where it was taken from. Also of a payout that was returned after it had been paid."""
+    """Return the money to its origin, also for a payout that was returned after it had been paid."""
     if payout.status in ("failed", "canceled"):
         return Changes(result=payout)
     code = outcome.decline_code if outcome.decline_code in FAILURES else "could_not_process"
@@ -269,7 +270,8 @@ def fail(payout: Payout, outcome: Declined, at: Moment) -> Changes[Payout]:
 
 
 def cancel(payout: Payout, attempt: Attempt | None, at: Moment) -> Changes[Payout]:
-    """Only while nobody has begun to send it. The attempt goes in the same commit, so that nobody can begin it then."""
+    """Cancel a payout that has not been sent yet. The same commit deletes the attempt, so that no process can send it
+    afterwards."""
     if payout.status != "pending" or attempt is None or attempt.state != "scheduled":
         raise Refused(
             "payout_unexpected_state",
@@ -294,7 +296,7 @@ def cancel(payout: Payout, attempt: Attempt | None, at: Moment) -> Changes[Payou
 
 
 def reverse(payout: Payout) -> NoReturn:
-    """Raise `Refused`: a provider sends money and cannot fetch it back."""
+    """Raise `Refused`: a provider cannot take back sent money."""
     if payout.status == "pending":
         raise Refused("payout_unexpected_state", f"Payout {payout.id} is pending. Cancel it instead of reversing it.")
     raise Refused(
@@ -312,7 +314,7 @@ def update(payout: Payout, command: UpdatePayout) -> Changes[Payout]:
 
 
 def _movement_entry(payout: Payout, type: EntryType, amount_minor: int, against: str, at: Moment) -> Entry:
-    """Money that leaves (negative) or comes back to (positive) where the payout takes it from."""
+    """Money that leaves (negative) or returns to (positive) the origin of the payout."""
     if payout.funding == "balance":
         return balance_entry(
             type=type,
@@ -339,7 +341,7 @@ _DESCRIPTIONS = {"payout": "PAYOUT", "payout_failure": "PAYOUT FAILURE", "payout
 
 
 def _source(payout: Payout) -> str:
-    """The account whose provider hands the money over."""
+    """The account of the provider that pays the money out."""
     return f"{'receivable' if payout.funding == 'balance' else 'provider'}:{payout.connector}"
 
 

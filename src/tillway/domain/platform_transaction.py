@@ -1,5 +1,5 @@
-"""What the online payment platform's contract decides by itself: the ids of its transactions, and which cards its bank
-refuses without a look."""
+"""Rules of the online payment platform's contract: the ids of its transactions, and the cards that it refuses before
+any provider is called."""
 
 import base64
 import hashlib
@@ -25,9 +25,9 @@ def transaction_id(now_ms: int, randomness: bytes) -> str:
 
 
 def transaction_of_token(token: str) -> str:
-    """The ULID of the payment that a token of `/get-token` names: its time is the token's, the rest a digest of it.
+    """The ULID of the payment of a `/get-token` token: its time is the token's, the rest a digest of the token.
 
-    Nothing is verified here: an id that no payment has is found nowhere.
+    The token is not verified here: an id without a payment is simply not found.
     """
     issued_at = 0
     try:
@@ -40,8 +40,8 @@ def transaction_of_token(token: str) -> str:
 
 
 def objection(number: str, exp_month: int, exp_year: int, now: int) -> Declined | None:
-    """Why the contract's bank refuses this card, in its words; None where it goes on to the provider. `exp_year` has
-    four digits, `now` is epoch seconds."""
+    """The contract's message if it refuses this card; None if the card goes on to the provider. `exp_year` has four
+    digits, `now` is epoch seconds."""
     if not (len(number) == CARD_DIGITS and number.isascii() and number.isdigit()):
         return Declined(code="incorrect_number", decline_code="incorrect_number", message="Invalid card number length")
     if expired(exp_month, exp_year, now):

@@ -1,7 +1,7 @@
-"""Products and their stock: what can be ordered, what is held for orders under way, and what has been sold.
+"""Products and their stock: available items, items reserved by open orders, and sold items.
 
-An order takes its items in two steps: `reserve`, then `sell` or `release`. Each moves the product's version, so
-of two orders that want the last item one finds it gone. Whatever orders do, the sum of the three counts stands.
+An order takes its items in two steps: `reserve`, then `sell` or `release`. Each changes the product's version, so of
+two orders for the last item one fails. Orders never change the sum of the three counts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,8 +16,8 @@ COUNT_MAX = 1_000_000_000
 
 
 class Product(Record, frozen=True, kw_only=True):
-    """`product_id` is the merchant's own name for it. `price_minor` is what it costs in minor units of `currency`, for
-    whoever asks: an order brings its own prices."""
+    """`product_id` is the merchant's own id. `price_minor` is its listed price in minor units of `currency`; an order
+    has its own prices."""
 
     product_id: str
     name: str
@@ -33,8 +33,8 @@ class Product(Record, frozen=True, kw_only=True):
 
 
 def put(product: Product | None, command: PutProduct, at: Moment) -> Changes[Product]:
-    """Describe a product, new or known. Items that orders hold or have bought stay as they are: `available_count` is
-    the number that others can order from now on."""
+    """Describe a product, new or known. Reserved and sold items stay unchanged: `available_count` is the number that
+    can be ordered from now on."""
     after = Product(
         id=product.id if product is not None else at.new_id("prod"),
         created=product.created if product is not None else at.created,
@@ -51,7 +51,7 @@ def put(product: Product | None, command: PutProduct, at: Moment) -> Changes[Pro
 
 
 def lacking(products: Mapping[str, Product | None], counts: Mapping[str, int]) -> tuple[list[str], list[str]]:
-    """Of the wanted `counts` by product id: the products there are none of, and those of which there are too few."""
+    """Of the wanted `counts` by product id: the unknown products, and those with too few items."""
     unknown = [id for id in counts if products[id] is None]
     short = [
         id for id, count in counts.items() if (product := products[id]) is not None and product.available_count < count
@@ -60,7 +60,7 @@ def lacking(products: Mapping[str, Product | None], counts: Mapping[str, int]) -
 
 
 def reserve(products: Iterable[Product], counts: Mapping[str, int]) -> tuple[Product, ...]:
-    """Hold what an order wants; there is enough of each."""
+    """Reserve the items of an order; there is enough of each."""
     return tuple(
         msgspec.structs.replace(
             product,
@@ -72,7 +72,7 @@ def reserve(products: Iterable[Product], counts: Mapping[str, int]) -> tuple[Pro
 
 
 def release(products: Iterable[Product], counts: Mapping[str, int]) -> tuple[Product, ...]:
-    """Give back what was held: others can order it again."""
+    """Release reserved items: others can order them again."""
     return tuple(
         msgspec.structs.replace(
             product,
@@ -84,7 +84,7 @@ def release(products: Iterable[Product], counts: Mapping[str, int]) -> tuple[Pro
 
 
 def sell(products: Iterable[Product], counts: Mapping[str, int]) -> tuple[Product, ...]:
-    """What was held has gone to its buyer."""
+    """Mark reserved items as sold."""
     return tuple(
         msgspec.structs.replace(
             product,

@@ -1,4 +1,4 @@
-"""What every noun of the domain is made of: records, events about them, and the changes that a decision asks for."""
+"""The parts of every noun of the domain: records, events about them, and the changes that a decision asks for."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
@@ -9,11 +9,11 @@ from tillway.domain.refusal import Refused
 from tillway.domain.source_api import STORED_FIELD
 
 NOTHING = msgspec.Raw(b"null")
-"""No JSON value: the default of fields that hold one as it was encoded, since such a field cannot be None."""
+"""Not a JSON value: the default of fields with a value in encoded form, since such a field cannot be None."""
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A part of a record that has no life of its own. Records are trees, so the cycle collector may skip them."""
+    """A part of a record that is never stored alone. Records are trees, so the cycle collector may skip them."""
 
 
 class Record(
@@ -29,8 +29,8 @@ class Record(
 
 
 class SealedRecord(Record, frozen=True, kw_only=True):
-    """A card or a bank account (`vlt_`), or a security code (`cvc_`), as the vault sealed it: bytes that nothing but
-    the vault can open."""
+    """A card or a bank account (`vlt_`), or a security code (`cvc_`), sealed by the vault: only the vault can open the
+    bytes."""
 
     sealed: msgspec.Raw
     expires_at: int | None = None
@@ -41,13 +41,13 @@ class Reading(Record, frozen=True, kw_only=True):
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """When a decision is made, and where it takes its ids from. The domain has no clock and no randomness."""
+    """The time of a decision, and the source of its ids. The domain has no clock and no randomness."""
 
     now_ms: int
     new_suffix: Callable[[], str]
     created: int = 0
     """Epoch seconds that new records carry. They agree with the ids and never go back; `now` follows the clock, and due
-    times are counted from it."""
+    times count from it."""
     now: int = 0
     """Epoch seconds, worked out once: a decision asks a dozen times."""
 
@@ -68,7 +68,7 @@ METADATA_KEYS_MAX = 50
 
 
 class EventDraft(Value, frozen=True, kw_only=True):
-    """Something that happened to `record`; `previous` is the record as it was, where the event tells what changed."""
+    """A change of `record`; `previous` is the record before, if the event shows the difference."""
 
     type: str
     record: Record
@@ -82,11 +82,10 @@ Later = TypeVar("Later", bound=Record)
 class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
     """The records that a decision writes, in one commit or not at all.
 
-    `result` is the record that the caller gets, None where the decision has none to show. `refusal` is a "no" that has
-    effects, a declined card for instance: its records are committed, and then the caller gets the error. `tasks` are
-    new or moved; `deletes` are ids of records or tasks. `detail` goes into the audit trail beside the changed records.
-    `code` is the card's security code for the attempt among the tasks: it is opened after the commit, sent once, and
-    never written.
+    `result` is the record for the caller, None if the decision has none. `refusal` is a refusal with effects, a
+    declined card for instance: its records are committed, and then the caller gets the error. `tasks` are new or moved;
+    `deletes` are ids of records or tasks. `detail` goes into the audit trail beside the changed records. `code` is the
+    card's security code for the attempt among the tasks: it is opened after the commit, sent once, and never written.
     """
 
     result: Result
@@ -136,9 +135,9 @@ def _without(records: tuple[Record, ...], ids: set[str]) -> tuple[Record, ...]:
 
 
 def merged_metadata(old: dict[str, str], given: dict[str, str | None] | None) -> dict[str, str]:
-    """Stripe's rule: given keys replace, a key given as None goes, None for the whole empties all.
+    """Stripe's rule: given keys replace, a key given as None is removed, None for the whole removes all.
 
-    Refuses what would then have more than METADATA_KEYS_MAX keys.
+    Refuses metadata that would then have more than METADATA_KEYS_MAX keys.
     """
     if given is None:
         return {}

@@ -1,4 +1,4 @@
-"""Refunds: money on its way back. Never more than was captured, also when two race for it."""
+"""Refunds: money on its way back. Never more than the captured amount, even with concurrent requests."""
 
 from typing import Literal, assert_never
 
@@ -52,8 +52,8 @@ def create(
 ) -> Changes[Refund]:
     """Take the amount off the charge and off the balance, and start sending it back.
 
-    A charge that was paid with the stored credit of `customer` goes back there with this decision. Refused where the
-    charge has less than the amount left.
+    If the stored credit of `customer` paid the charge, this decision returns the amount to it. Refused if the charge
+    has less than the amount left.
     """
     amount = _refundable(charge, command.amount_minor)
     type = METHOD_TYPES[charge.method_type]
@@ -115,8 +115,8 @@ def create(
 
 
 def charge_of(payment: PaymentIntent, named: str | None) -> str:
-    """The id of the charge that a refund of `payment` is about. Refused where the payment has none, and where the
-    caller also `named` a charge and it is another."""
+    """The id of the charge for a refund of `payment`. Refused if the payment has none, and if the caller also `named`
+    another charge."""
     if payment.latest_charge is None or named not in (None, payment.latest_charge):
         raise Refused(
             "charge_not_refundable",
@@ -189,7 +189,7 @@ def _to_credit(
 def settle(
     refund: Refund, charge: Charge, attempt: Attempt, outcome: Outcome, at: Moment, *, first_ask_seconds: float = 5.0
 ) -> Changes[Refund]:
-    """Bring the provider's word home; a second time it changes nothing."""
+    """Book the provider's outcome; a second time it changes nothing."""
     if refund.attempt != attempt.id:
         return Changes(result=refund, deletes=(attempt.id,))
     match outcome:
@@ -230,7 +230,8 @@ def _paid(refund: Refund, attempt: Attempt, at: Moment) -> Changes[Refund]:
 
 
 def fail(refund: Refund, charge: Charge, outcome: Declined, at: Moment) -> Changes[Refund]:
-    """The money comes back to the balance and can be refunded again. Also for a refund that had succeeded before."""
+    """Return the money to the balance, so that it can be refunded again. Also for a refund that had succeeded
+    before."""
     if refund.status in ("failed", "canceled"):
         return Changes(result=refund)
     returned = balance_entry(
@@ -263,7 +264,7 @@ def fail(refund: Refund, charge: Charge, outcome: Declined, at: Moment) -> Chang
 
 
 def _failure_reason(outcome: Declined) -> str:
-    """Stripe's words for it: `expired_or_canceled_card`, `lost_or_stolen_card`, `declined` or `unknown`."""
+    """Stripe's values for it: `expired_or_canceled_card`, `lost_or_stolen_card`, `declined` or `unknown`."""
     if outcome.decline_code in ("lost_card", "stolen_card"):
         return "lost_or_stolen_card"
     if outcome.decline_code == "expired_card":

@@ -1,4 +1,4 @@
-"""Setup intents: a card made ready for payments that its holder will not be present at."""
+"""Setup intents: prepare a card for payments without its holder."""
 
 from typing import Any, Literal, assert_never
 
@@ -17,15 +17,15 @@ from tillway.domain.refusal import RULES, Refused
 Status = Literal[
     "requires_payment_method", "requires_confirmation", "requires_action", "processing", "canceled", "succeeded"
 ]
-"""Stripe's words, https://docs.stripe.com/api/setup_intents/object. No setup is ever `processing`: no provider is
-asked."""
+"""Stripe's values, https://docs.stripe.com/api/setup_intents/object. A setup is never `processing`, because no provider
+is called."""
 
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 
 
 class SetupIntent(Record, frozen=True, kw_only=True):
     """A setup; statuses are Stripe's. `authenticated` tells that the holder passed a challenge for the method at hand,
-    `challenge` is the address of the one that waits."""
+    `challenge` is the address of a waiting challenge."""
 
     secret: str
     status: Status = "requires_payment_method"
@@ -52,7 +52,7 @@ class SetupIntent(Record, frozen=True, kw_only=True):
 
 
 class SetupAttempt(Record, frozen=True, kw_only=True):
-    """One try to set a payment method up. `method` is the payment method as it was then."""
+    """One try to set a payment method up. `method` is the payment method at that time."""
 
     setup: str
     status: Literal["requires_action", "succeeded", "failed", "abandoned"]
@@ -64,10 +64,10 @@ class SetupAttempt(Record, frozen=True, kw_only=True):
 
 
 class Means(Value, frozen=True, kw_only=True, gc=True):
-    """Everything that was looked up for a decision about a setup.
+    """All records that were looked up for a decision about a setup.
 
-    `made` are the changes that bring a new method into being, `mandate` is the method's own, `customer` the setup's,
-    `latest` the setup's latest attempt.
+    `made` are the changes that make a new method, `mandate` is the method's own, `customer` the setup's, `latest` the
+    setup's latest attempt.
     """
 
     method: PaymentMethod | None = None
@@ -124,7 +124,7 @@ def update(setup: SetupIntent, command: UpdateSetup, method: PaymentMethod | Non
 
 
 def cancel(setup: SetupIntent, command: CancelSetup, latest: SetupAttempt | None) -> Changes[SetupIntent]:
-    """Cancel the setup. `latest` is its latest attempt: one that still waits is given up."""
+    """Cancel the setup. `latest` is its latest attempt; if it still waits, it is abandoned."""
     if setup.status not in CONFIRMABLE:
         raise _unexpected(
             setup,
@@ -138,10 +138,10 @@ def cancel(setup: SetupIntent, command: CancelSetup, latest: SetupAttempt | None
 def confirm(
     setup: SetupIntent, command: ConfirmSetup, means: Means, at: Moment, *, challenge_base: str
 ) -> Changes[SetupIntent]:
-    """Keep the card, or send its holder to a challenge first. The provider is not asked: nothing is taken.
+    """Save the card, or send its holder to a challenge first. No provider is called, because no money moves.
 
-    `challenge_base` is the address of the challenge page up to the setup's id. An attempt that still waits is given up
-    for this one. A bank account needs a mandate.
+    `challenge_base` is the address of the challenge page up to the setup's id. This attempt replaces one that still
+    waits. A bank account needs a mandate.
     """
     before: Changes[SetupIntent | None] = means.made
     if command.update is not None and setup.status in CONFIRMABLE:
@@ -159,7 +159,7 @@ def _confirm(
             method, means.mandate, at, named=None, acceptance=command.acceptance, once=None
         )
     method = _confirmable(setup, method, means.customer, mandate)
-    # From here it is an attempt, and its outcome is kept.
+    # From here on this is an attempt, and its outcome is stored.
     setup = _with(setup, method=method.id, mandate=mandate, last_error=None, challenge=None)
     before = permitted.then(_abandon_attempt(means.latest, setup))
     attempt = _attempt(setup, method, at)
@@ -229,7 +229,7 @@ def _confirmable(
 
 
 def finish_challenge(setup: SetupIntent, means: Means, *, passed: bool) -> Changes[SetupIntent]:
-    """The holder came back from the challenge that the setup's latest attempt waits for."""
+    """The cardholder returned from the challenge that the setup's latest attempt waits for."""
     method, attempt = means.method, means.latest
     assert method is not None and attempt is not None, "a setup that waits for a challenge has a method and an attempt"
     if setup.status != "requires_action":
@@ -244,8 +244,8 @@ def finish_challenge(setup: SetupIntent, means: Means, *, passed: bool) -> Chang
 
 
 def _needs_authentication(setup: SetupIntent, card: CardFacts) -> bool:
-    """Whether the issuer wants to see the holder before the card may be charged without them. Test cards say so; a
-    merchant may ask for it of any card that can."""
+    """Whether the issuer requires authentication before the card may be charged without its holder. Test cards define
+    it; a merchant may request it for any card that supports it."""
     asked = (setup.method_options.get("card") or {}).get("request_three_d_secure") in ("any", "challenge")
     match card.three_d_secure:
         case "required" | "required_unless_set_up":
@@ -263,7 +263,7 @@ def _needs_authentication(setup: SetupIntent, card: CardFacts) -> bool:
 def _succeed(
     setup: SetupIntent, method: PaymentMethod, customer: Customer | None, attempt: SetupAttempt
 ) -> Changes[SetupIntent]:
-    """The card is kept. Its security code is not: this was the attempt that it came for."""
+    """Save the card without its security code, which was for this attempt only."""
     kept = without_cvc(msgspec.structs.replace(method, set_up=True))
     after_use = kept.result
     assert isinstance(after_use, PaymentMethod)

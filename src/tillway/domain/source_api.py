@@ -1,4 +1,4 @@
-"""The HTTP contracts that objects are made through: `/v1` and one for each source system."""
+"""The HTTP contracts that make objects: `/v1` and one for each source system."""
 
 from enum import Enum
 
@@ -7,8 +7,8 @@ class SourceApi(Enum):
     """The contract of the request that made an object.
 
     Members carry the public name: API objects, list filters, metrics, logs and the audit trail say `name`. Values are
-    what rows and index terms say, under STORED_FIELD. Those are the words of the first releases and stay: rows that lie
-    in a store need no rewriting, and an older process can read, list and rewrite what a newer one stored.
+    those in rows and index terms, under STORED_FIELD. They are the values of the first releases and stay: rows in a
+    store need no rewriting, and an older process can read, list and rewrite the rows of a newer one.
     """
 
     v1 = "v1"

@@ -1,12 +1,12 @@
-"""Stored credit: money that a merchant owes one of its customers, to be spent with that merchant.
+"""Stored credit: money that a merchant owes one of its customers, who can spend it with that merchant.
 
-It is Stripe's customer balance, and written as there: `balance_minor` of a customer is negative where they have credit,
-and never positive, since a customer's debts are nobody's business here. Every movement is a record of its own, made in
-the commit that moves the customer's version, so that no two that race can both take the last of it.
+It is Stripe's customer balance, with the same sign: `balance_minor` of a customer is negative if they have credit, and
+never positive, since Tillway tracks no debts of customers. Every movement is a separate record, made in the commit that
+changes the customer's version, so that two concurrent movements cannot both take the last of it.
 
-In the ledger, credit is a liability (`credits`) against what the merchant put up for it (`credit_funding`). No movement
-touches what the merchant is owed: whoever could fund credit from nothing, pay with it and have the payment paid out
-would have made money.
+In the ledger, credit is a liability (`credits`) against the merchant's money behind it (`credit_funding`). No movement
+changes the amount that the platform owes the merchant: otherwise a merchant could give credit from nothing, pay with
+it, and have the payment paid out.
 """
 
 from typing import Literal
@@ -24,7 +24,7 @@ CREDIT_MAX = 99_999_999_999
 """Most credit that a customer can have, in minor units."""
 
 Kind = Literal["adjustment", "applied_to_invoice", "unapplied_from_invoice"]
-"""Stripe's words. Tillway has no invoices: a payment is `applied_to_invoice`, its refund `unapplied_from_invoice`."""
+"""Stripe's values. Tillway has no invoices: a payment is `applied_to_invoice`, its refund `unapplied_from_invoice`."""
 
 
 class CustomerBalanceTransaction(Record, frozen=True, kw_only=True):
@@ -44,9 +44,9 @@ class CustomerBalanceTransaction(Record, frozen=True, kw_only=True):
 
 
 def adjust(customer: Customer, command: AdjustCredit, at: Moment) -> Changes[CustomerBalanceTransaction]:
-    """Give credit (a negative amount) or take it back, as the merchant says. The result is the movement.
+    """Give credit (a negative amount) or take it back. The result is the movement.
 
-    Refused: no amount or more than AMOUNT_MAX, another currency than the customer's, more than there is.
+    Refused: an amount of zero or above AMOUNT_MAX, another currency than the customer's, or more than the credit.
     """
     amount_minor, currency = command.amount_minor, command.currency
     must_exist(customer, "customer")
@@ -73,7 +73,7 @@ def covers(customer: Customer, amount_minor: int) -> bool:
 def spend(
     customer: Customer, amount_minor: int, currency: str, *, source: str, at: Moment
 ) -> Changes[CustomerBalanceTransaction]:
-    """Pay the charge `source` out of the credit, which covers it."""
+    """Pay the charge `source` with the credit, which is large enough."""
     assert customer.currency == currency and covers(customer, amount_minor) and amount_minor > 0
     return _move(customer, amount_minor, currency, "applied_to_invoice", at, source=source)
 
@@ -81,7 +81,7 @@ def spend(
 def return_to(
     customer: Customer, amount_minor: int, currency: str, *, source: str, at: Moment
 ) -> Changes[CustomerBalanceTransaction]:
-    """Put what was paid with credit back to it, for the refund `source`."""
+    """Return the amount of a payment with credit to the credit, for the refund `source`."""
     if customer.deleted:
         raise Refused(
             "charge_not_refundable",
@@ -105,7 +105,7 @@ def check_currency_of(customer: Customer, currency: str) -> None:
 
 
 def update(movement: CustomerBalanceTransaction, command: UpdateCreditMovement) -> Changes[CustomerBalanceTransaction]:
-    """Words and metadata alone: the money of a movement stands."""
+    """Change only the description and metadata: the money of a movement is fixed."""
     after = changed(movement, command.given())
     return Changes(result=after, records=(after,) if after != movement else ())
 

@@ -9,7 +9,7 @@ class TimeMark(Record, frozen=True, kw_only=True):
     """`mark_us` is microseconds since 1970, and only ever grows.
 
     An operator who accepts that the mark lies in the future (a clock was ahead, and has been corrected) sets
-    `accepted_us` to it: up to ACCEPTED_SLACK_US beyond that, ids go on from the mark and nothing is held up.
+    `accepted_us` to it: up to ACCEPTED_SLACK_US beyond that, ids continue from the mark and no payment is held up.
     `acceptances` counts such decisions, so that running processes notice each of them.
     """
 
@@ -19,4 +19,4 @@ class TimeMark(Record, frozen=True, kw_only=True):
 
 
 ACCEPTED_SLACK_US = 60_000_000
-"""How far ids may go on beyond an accepted mark: each takes a microsecond, and a mark is written a little ahead."""
+"""How far ids may continue beyond an accepted mark: each takes a microsecond, and a mark is written a little ahead."""

@@ -1,7 +1,7 @@
-"""Workflows as data: states, what follows on each, how often a failed one is tried again, and where failures end.
+"""Workflows as data: states, their next states, their retries, and the targets of failures.
 
-The words are those of the Amazon States Language (https://states-language.net), so that the same definition can be
-carried by the engine's own tasks, drawn in the documents, and handed to Step Functions.
+The terms are those of the Amazon States Language (https://states-language.net), so that the engine's own tasks can
+carry a definition, the documents can draw it, and Step Functions can run it.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,9 @@ WITHOUT_END = 99_999_999
 
 
 class Retry(Value, frozen=True, kw_only=True):
-    """A state that failed with one of `errors` is entered again after `interval_seconds`, then ever later: each wait is
-    `backoff_rate` times the one before, at most `delay_max_seconds`, and there are `attempts_max` of them."""
+    """A state that failed with one of `errors` is entered again after `interval_seconds`, then at growing intervals:
+    each wait is `backoff_rate` times the previous one, at most `delay_max_seconds`, and there are `attempts_max` of
+    them."""
 
     errors: tuple[str, ...]
     interval_seconds: int = 1
@@ -28,15 +29,15 @@ class Retry(Value, frozen=True, kw_only=True):
 
 
 class Catch(Value, frozen=True, kw_only=True):
-    """Where a state that failed with one of `errors` and is not tried again goes on."""
+    """The next state after a failure with one of `errors` that is not retried."""
 
     errors: tuple[str, ...]
     next: str
 
 
 class State(Value, frozen=True, kw_only=True):
-    """A `task` does the step of its name and goes on at `next`; `succeed` and `fail` are ends. `shows` is the status of
-    whatever stands in this state, None where it keeps the one it had; `error` the name of a failed end's error."""
+    """A `task` runs the step of its name and continues at `next`; `succeed` and `fail` are ends. `shows` is the status
+    of an order in this state, None if it keeps the previous one; `error` the name of a failed end's error."""
 
     name: str
     what: str
@@ -49,7 +50,7 @@ class State(Value, frozen=True, kw_only=True):
 
 
 class StepFailed(Exception):
-    """A step that could not be done, for now or at all: the definition's `retry` and `catch` decide by `error`."""
+    """A step that failed, for now or for good: the definition's `retry` and `catch` decide by `error`."""
 
     def __init__(self, error: str, cause: str) -> None:
         self.error = error
@@ -58,13 +59,13 @@ class StepFailed(Exception):
 
 
 class Again(Value, frozen=True, kw_only=True):
-    """Enter the same state again after so long."""
+    """Enter the same state again after this time."""
 
     seconds: int
 
 
 class Caught(Value, frozen=True, kw_only=True):
-    """Go on at that state."""
+    """Continue at that state."""
 
     next: str
 
@@ -88,15 +89,15 @@ class Workflow(Value, frozen=True, kw_only=True):
 
     @property
     def handlers(self) -> frozenset[str]:
-        """The states in which failures of others are caught."""
+        """The states that catch failures of others."""
         return frozenset(catch.next for state in self.states for catch in state.catch)
 
 
 def after_failure(state: State, error: str, failures: Mapping[str, int]) -> Again | Caught:
-    """What follows on `error` in `state`, which is among the `failures` that it has had so far, by error name.
+    """The reaction to `error` in `state`, which is among the `failures` of the state so far, by error name.
 
-    As in the States Language the first retry that knows the error decides, and counts those it knows; when it is
-    exhausted, the first catch that knows the error does. Every task of ours catches everything it does not retry
+    As in the States Language, the first retry that names the error decides, and counts the errors it names; when it is
+    exhausted, the first catch that names the error decides. Every task here catches all errors that it does not retry
     for ever.
     """
     for i, retry in enumerate(state.retry):
@@ -109,7 +110,7 @@ def after_failure(state: State, error: str, failures: Mapping[str, int]) -> Agai
             if _knows(retry.errors, name) and not any(_knows(other.errors, name) for other in earlier)
         )
         if had <= retry.attempts_max:
-            # The exponent has a bound of its own: a number that large would only be cut off.
+            # The exponent has its own bound: a larger number would be cut off anyway.
             seconds = retry.interval_seconds * retry.backoff_rate ** min(had - 1, 30)
             return Again(seconds=min(seconds, retry.delay_max_seconds))
         break
