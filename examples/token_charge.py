@@ -57,7 +57,8 @@ except Refused as refused:
     print("a token is good for one charge:", refused)
 
 try:
-    call("/charge", {"token": call("/token", CARD)["token"], "amount": 2, "currency": "EUR"})
+    declined = call("/token", CARD | {"card_number": "4000000000000002"})["token"]
+    call("/charge", {"token": declined, "amount": 4200, "currency": "EUR"})
 except Refused as refused:
     print("the bank says no:", refused, f"[{refused.data['status']}]")
 

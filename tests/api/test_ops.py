@@ -66,7 +66,7 @@ async def test_an_answer_that_was_lost_is_asked_for(objects: MerchantObjects, fa
 async def test_a_doubt_is_resolved_by_a_person(objects: MerchantObjects) -> None:
     doubt = await objects.doubt()
     listed = await objects.app.ok(objects.merchant, "GET", "/ops/v1/doubts")
-    assert [(one["id"], one["state"], one["amount"]) for one in listed["data"]] == [(doubt, "pending", 24)]
+    assert [(one["id"], one["state"], one["amount"]) for one in listed["data"]] == [(doubt, "pending", 2400)]
     payment = listed["data"][0]["subject"]
     resolved = await objects.resolve(doubt, "succeeded")
     assert resolved["resolved"] == "succeeded"

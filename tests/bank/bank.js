@@ -1,12 +1,13 @@
 /*
- * A bank behind docs/http-bank.md, as the injected response of a mountebank imposter. It decides by amount (1 Declined,
- * 2 InsufficientFunds, 24 Pending and Accepted on the next ask or resend, any other Accepted), keeps operations by
- * reference in the imposter's state, and answers a repeat with the first answer.
+ * A bank behind docs/http-bank.md, as the injected response of a mountebank imposter. It accepts all
+ * orders. An authorization with "by_amount": true it decides by amount (1 Declined, 2 InsufficientFunds, 24 Pending and
+ * Accepted on the next ask or resend). It keeps operations by reference in the imposter's state, and answers a repeat
+ * with the first answer.
  *
  * By hand:
  *     npx @mbtest/mountebank start --allowInjection --localOnly --nologfile --configfile tests/bank/imposter.ejs
  *
- * What the contract does not have: POST /_bank/faults {"rules": […]} takes the rules of connectors/faults.py as far as
+ * What the contract does not have: POST /_bank/faults {"rules": […]} takes the rules of sandbox/faults.py as far as
  * an imposter can keep them, and GET /_bank/operations lists what came. It never sends a notice. Its state lives in
  * memory alone and holds what it was sent, card numbers too, so it is a bank for tests.
  */
@@ -19,6 +20,8 @@ function bank (config) {
         '/v1/refunds': { kind: 'refund', parent: 'payment', fields: ['payment', 'amount', 'currency'] },
         '/v1/payouts': { kind: 'payout', fields: ['amount', 'currency', 'recipient'] }
     };
+    const BY_AMOUNT = { 1: 'Declined', 2: 'InsufficientFunds', 24: 'Pending' };
+    const ANSWERS = { decline: 'Declined', no_funds: 'InsufficientFunds', pend: 'Pending' };
     const OPERATIONS = { authorization: 'authorize' };
 
     const request = config.request;
@@ -37,7 +40,8 @@ function bank (config) {
     }
     const operation = call ? OPERATIONS[call.kind] || call.kind : 'look_up';
     const rule = struck(operation, body && body.amount);
-    if (!rule) {
+    const chosen = rule && ANSWERS[rule.fault];
+    if (!rule || chosen) {
         return handle();
     }
     switch (rule.fault) {
@@ -83,7 +87,7 @@ function bank (config) {
         if (wrong) {
             return answer(wrong.startsWith('missing') ? 400 : 422, { message: wrong });
         }
-        const contents = JSON.stringify([call.kind, call.fields.map(field => body[field])]);
+        const contents = JSON.stringify([call.kind, call.fields.map(field => body[field]), body.by_amount]);
         const known = state.operations[body.reference];
         if (known) {
             if (known.contents !== contents) {
@@ -129,6 +133,9 @@ function bank (config) {
             decided.captures = body.capture === true;
             decided.saw_cvc = body.card.cvc !== undefined;
         }
+        if (call.kind === 'payout' && body.recipient.value === 'no_account@example.com') {
+            return refuse(decided, 'Declined', 'no_account');
+        }
         if (call.parent) {
             decided.parent = body[call.parent];
             const refusal = against(parent);
@@ -136,12 +143,12 @@ function bank (config) {
                 return refuse(decided, 'Declined', refusal);
             }
         }
-        switch (decided.kind === 'void' ? 0 : decided.amount) {
-        case 1:
+        switch (chosen || (body.by_amount === true && BY_AMOUNT[decided.amount])) {
+        case 'Declined':
             return refuse(decided, 'Declined', 'generic_decline');
-        case 2:
+        case 'InsufficientFunds':
             return refuse(decided, 'InsufficientFunds', 'insufficient_funds');
-        case 24:
+        case 'Pending':
             decided.status = 'Pending';
             return decided;
         default:

@@ -228,17 +228,21 @@ def test_authorized_captured_and_voided(server: TillwayServer, imposter: Imposte
     assert list(kinds.values()) == [["capture"], ["void"]]
 
 
-@pytest.mark.parametrize(("amount", "decline_code"), [(1, "generic_decline"), (2, "insufficient_funds")])
-def test_declined_by_amount(server: TillwayServer, amount: int, decline_code: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "decline_code"), [("decline", "generic_decline"), ("no_funds", "insufficient_funds")]
+)
+def test_declined(server: TillwayServer, imposter: Imposter, fault: str, decline_code: str) -> None:
+    imposter.strike({"fault": fault, "operation": "authorize", "times": 1})
     with pytest.raises(stripe.CardError) as declined:
-        pay(server, amount)
+        pay(server, 4212)
     error: Any = declined.value.error
     assert declined.value.code == "card_declined" and error.decline_code == decline_code
     assert server.client.v1.payment_intents.retrieve(error.payment_intent.id).amount_received == 0
 
 
-def test_pending_is_settled_by_asking(server: TillwayServer) -> None:
-    paid = pay(server, 24)
+def test_pending_is_settled_by_asking(server: TillwayServer, imposter: Imposter) -> None:
+    imposter.strike({"fault": "pend", "operation": "authorize", "times": 1})
+    paid = pay(server, 4213)
     assert paid.status == "processing"
     deadline = time.monotonic() + 5
     while paid.status == "processing" and time.monotonic() < deadline:
@@ -323,8 +327,14 @@ def test_a_token_is_charged_and_refunded_at_it(server: TillwayServer, imposter: 
     assert taken["saw_cvc"] is True
     children = [row for row in imposter.operations() if row.get("parent") == taken["reference"]]
     assert [(child["kind"], child["amount"]) for child in children] == [("refund", 350)]
-    assert [charged(amount)["error"]["code"] for amount in (1, 2)] == ["card_declined", "insufficient_funds"]
-    assert charged(24)["data"]["status"] == "pending"
+    codes = []
+    for fault in ("decline", "no_funds"):
+        imposter.strike({"fault": fault, "operation": "authorize", "times": 1})
+        codes.append(charged(4351)["error"]["code"])
+    assert codes == ["card_declined", "insufficient_funds"]
+    imposter.strike({"fault": "pend", "operation": "authorize", "times": 1})
+    assert charged(4352)["data"]["status"] == "pending"
+    assert [charged(amount)["data"]["status"] for amount in (1, 2, 24)] == ["succeeded"] * 3
 
 
 def test_bank_money_is_the_ledgers_money(server: TillwayServer, imposter: Imposter) -> None:

@@ -374,18 +374,21 @@ async def test_payments_of_a_time_window_are_listed(shop: Shop) -> None:
         assert [one["amount"] for one in (await shop.v1(path, source_api="v1"))["data"]] == [700]
 
 
-async def test_v1_payments_of_those_amounts_are_as_before(shop: Shop) -> None:
-    """The bank's table of amounts is the bank's, and not the dialect's."""
-    statuses = []
+async def test_those_amounts_are_ordinary_elsewhere(shop: Shop) -> None:
+    """The bank answers by amount only to payments of this contract: neither to captures and refunds through /v1, nor
+    to refunds of this contract's payments."""
+    card = {"currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
     for amount in (1, 2, 24):
-        answer = await shop.app.call(
-            shop.merchant,
-            "POST",
-            "/v1/payment_intents",
-            {"amount": amount, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True},
+        held = await shop.app.ok(
+            shop.merchant, "POST", "/v1/payment_intents", {"amount": 4200, "capture_method": "manual", **card}
         )
-        statuses.append((answer.json.get("status"), answer.json.get("error", {}).get("decline_code")))
-    assert statuses == [(None, "generic_decline"), (None, "insufficient_funds"), ("processing", None)]
+        captured = await shop.app.ok(
+            shop.merchant, "POST", f"/v1/payment_intents/{held['id']}/capture", {"amount_to_capture": amount}
+        )
+        assert (captured["status"], captured["amount_received"]) == ("succeeded", amount)
+        paid = await shop.app.ok(shop.merchant, "POST", "/v1/payment_intents", {"amount": 4200, **card})
+        given = {"payment_intent": paid["id"], "amount": amount}
+        assert (await shop.app.ok(shop.merchant, "POST", "/v1/refunds", given))["status"] == "succeeded"
 
 
 async def test_a_security_code_is_used_once_and_kept_nowhere(shop: Shop) -> None:

@@ -59,6 +59,11 @@ class Shop:
         assert status != 200, envelope
         return status, envelope["error"]["code"], envelope["error"].get("field")
 
+    def strike(self, *rules: dict[str, Any]) -> None:
+        """Make the bank of this merchant misbehave by these rules from now on."""
+        answer = self.http.post("/ops/v1/simulator", json={"faults": {"rules": rules}})
+        assert answer.status_code == 200, answer.text
+
     def token(self, **fields: Any) -> str:
         found: str = self.good("POST", "/token", {**CARD, **fields})["token"]
         return found
@@ -127,8 +132,8 @@ def test_a_charge_is_refunded_in_parts(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("amount", "card", "code"),
     [
-        (1, {}, "card_declined"),
-        (2, {}, "insufficient_funds"),
+        (500, {"card_number": "4000000000000002"}, "card_declined"),
+        (500, {"card_number": "4000000000009995"}, "insufficient_funds"),
         (500, {"card_number": "4000000000000069"}, "expired_card"),
         (500, {"card_number": "4000000000009987"}, "lost_card"),
         (500, {"card_number": "4000000000003220"}, "authentication_required"),
@@ -150,7 +155,8 @@ def test_a_decline_is_an_error_with_the_charge_that_failed(
 
 
 def test_what_the_bank_has_not_decided_is_pending(shop: Shop) -> None:
-    charge = shop.charge(24)
+    shop.strike({"fault": "pend", "operation": "authorize", "times": 1})
+    charge = shop.charge(2400)
     assert charge["status"] == "pending" and charge["refundable"] == 0
     deadline = time.monotonic() + 15
     while shop.good("GET", f"/charge/{charge['id']}")["status"] == "pending":
@@ -161,6 +167,7 @@ def test_what_the_bank_has_not_decided_is_pending(shop: Shop) -> None:
 
 def test_a_refund_that_the_bank_refuses_is_an_error(shop: Shop) -> None:
     charge = shop.charge(100)
+    shop.strike({"fault": "decline", "operation": "refund", "times": 1})
     status, envelope = shop.send("POST", "/refund", {"id": charge["id"], "amount": 1})
     assert (status, envelope["error"]["code"]) == (402, "refund_failed")
     assert (envelope["data"]["status"], envelope["data"]["refundable"]) == ("failed", 100)
@@ -313,7 +320,7 @@ def test_the_examples_run(shop: Shop, example: Callable[..., list[str]]) -> None
     said = example("token_charge.py", shop.key)
     assert said[0] == "charged: succeeded 4200 ************4242"
     assert said[1].startswith("a token is good for one charge: token_already_used (token)")
-    assert said[2] == "the bank says no: insufficient_funds: Your card has insufficient funds. [failed]"
+    assert said[2] == "the bank says no: card_declined: Your card was declined. [failed]"
     assert said[3:] == ["refunded: 1200 and left: 3000", "now: succeeded 3000 [1200]"]
     refund, charge = (json.loads(line)["data"] for line in example("token_charge.sh", shop.key))
     assert (refund["amount"], refund["refundable"], charge["reference"]) == (1200, 3000, "order-7")

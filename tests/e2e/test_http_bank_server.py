@@ -206,12 +206,13 @@ def test_an_answer_that_stays_lost_is_asked_for_later(shop: ServerWithBank) -> N
 
 
 def test_what_is_pending_is_asked_after_two_seconds(shop: ServerWithBank) -> None:
+    shop.bank.strike({"fault": "pend", "operation": "authorize", "times": 1})
     began = time.monotonic()
-    paid = shop.pay(24)
+    paid = shop.pay(5591)
     assert paid.status == "processing" and time.monotonic() - began < 1
     assert shop.settled(paid, ASK_AFTER_SECONDS + 1.5).status == "succeeded"
     assert time.monotonic() - began >= ASK_AFTER_SECONDS
-    [operation] = shop.bank.operations(24).values()
+    [operation] = shop.bank.operations(5591).values()
     assert operation["status"] == "Accepted"
 
 
@@ -283,11 +284,14 @@ def test_a_refund_that_comes_back_is_told_by_notice(shop: ServerWithBank) -> Non
 
 
 @pytest.mark.parametrize(
-    ("amount", "decline_code"), [(1, "generic_decline"), (2, "insufficient_funds")], ids=["declined", "no funds"]
+    ("fault", "decline_code"),
+    [("decline", "generic_decline"), ("no_funds", "insufficient_funds")],
+    ids=["declined", "no funds"],
 )
-def test_declines_are_the_banks(shop: ServerWithBank, amount: int, decline_code: str) -> None:
+def test_declines_are_the_banks(shop: ServerWithBank, fault: str, decline_code: str) -> None:
+    shop.bank.strike({"fault": fault, "operation": "authorize", "times": 1})
     with pytest.raises(stripe.CardError) as declined:
-        shop.pay(amount)
+        shop.pay(5590)
     error: Any = declined.value.error
     assert (declined.value.code, error.decline_code) == ("card_declined", decline_code)
 

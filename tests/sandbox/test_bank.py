@@ -23,7 +23,7 @@ def order(kind, reference, amount=4200, *, parent=None, card=CARD, capture=True,
     body = {"reference": reference, "amount": amount, "currency": currency}
     match kind:
         case "authorize":
-            body |= {"card": card, "capture": capture}
+            body |= {"card": card, "capture": capture, "by_amount": True}
         case "payout":
             body |= {"recipient": {"type": "email", "value": "ada@example.com"}}
         case "refund":
@@ -64,7 +64,7 @@ void      v1 h1            -> Declined authorization_captured
 increment i1 h1 6000       -> Declined authorization_captured
 refund    r1 h1 4999       -> Accepted
 refund    r2 h1 3          -> Declined refund_exceeds_capture
-refund    r3 h1 1          -> Declined generic_decline
+refund    r3 h1 1          -> Accepted
 authorize h2 5000 hold     -> Accepted
 increment i2 h2 5000       -> Declined increment_not_larger
 increment i3 h2 7000       -> Accepted
@@ -78,7 +78,7 @@ refund    r5 h3 5000       -> Declined authorization_voided
 refund    r6 c4 10         -> Declined not_an_authorization
 capture   c6 a2 10         -> Declined not_an_authorization
 payout    p1 9000          -> Accepted
-payout    p2 2             -> InsufficientFunds insufficient_funds
+payout    p2 2             -> Accepted
 """
 
 
@@ -93,7 +93,7 @@ def test_scenario():
         assert str(said) == expected.strip(), line
     totals = bank.totals()["eur"]
     assert totals["captured"] == {"count": 4, "amount": 4200 + 3000 + 2000 + 7000}
-    assert totals["refund"] == {"count": 1, "amount": 4999}
+    assert totals["refund"] == {"count": 2, "amount": 5000}
 
 
 def test_pending_settles_on_the_next_question_or_resend():
@@ -109,7 +109,8 @@ def test_pending_settles_on_the_next_question_or_resend():
 def test_a_pending_capture_is_not_promised_twice():
     bank = Bank()
     say(bank, "authorize", "h", 30, capture=False)
-    assert say(bank, "capture", "c1", 24, parent="h") == "Pending"
+    pended = bank.handle(order("capture", "c1", 24, parent="h"), "Pending")
+    assert pended.response.body["status"] == "Pending"
     assert say(bank, "capture", "c2", 24, parent="h") == "Declined capture_exceeds_authorization"
 
 
@@ -193,7 +194,7 @@ def test_bad_bodies(change, status, named):
     assert list(bank.operations()) == []
 
 
-@pytest.mark.parametrize("field", sorted(GOOD))
+@pytest.mark.parametrize("field", sorted(GOOD.keys() - {"by_amount"}))
 def test_missing_fields(field):
     response = (
         Bank().handle(Request("POST", "/v1/authorizations", {k: v for k, v in GOOD.items() if k != field})).response

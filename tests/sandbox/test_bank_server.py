@@ -22,7 +22,7 @@ CARD = {"number": "4000000000009987", "exp_month": 12, "exp_year": 2040, "cvc": 
 
 
 def authorization(reference, amount=4200, number="4242424242424242", **more):
-    body = {"reference": reference, "amount": amount, "currency": "eur", "capture": True, **more}
+    body = {"reference": reference, "amount": amount, "currency": "eur", "capture": True, "by_amount": True, **more}
     return {"card": {**CARD, "number": number}, **body}
 
 
@@ -66,6 +66,7 @@ async def test_every_effect_is_a_line(tmp_path):
         }
         assert await post(http, "/v1/authorizations", authorization("a")) == (200, first)
         assert (await post(http, "/v1/authorizations", authorization("a", 4201)))[0] == 409
+        await post(http, "/_faults", {"rules": [{"fault": "pend", "operation": "refund"}]})
         await post(http, "/v1/refunds", {"reference": "r", "payment": "a", "amount": 24, "currency": "eur"})
         assert (await get(http, "/v1/operations/r"))[1]["status"] == "Accepted"
         assert (await get(http, "/v1/operations/x"))[0] == 404

@@ -46,6 +46,7 @@ async def test_that_a_payout_has_settled_is_not_that_it_came_back():
     """It was asked about before the notice that it has settled came; that it comes back is told by the next one."""
     simulator = Simulator()
     to = Recipient("bank_account", "110000000/000999999991")
+    simulator.faults.replace({"rules": [{"fault": "pend", "operation": "payout"}]})
     payout = operation("a", "payout", 24, recipient=to)
     pending = await do(simulator, payout)
     assert isinstance(pending, Pending) and [body["status"] for _, body in pending.notices] == ["Accepted"]
@@ -80,7 +81,7 @@ async def test_faults_are_set_at_run_time():
 
 async def test_what_is_pending_settles_by_notice():
     simulator = Simulator()
-    outcome = await do(simulator, operation("a", amount_minor=24))
+    outcome = await do(simulator, operation("a", amount_minor=24, by_amount=True))
     assert isinstance(outcome, Pending)
     [(after_ms, body)] = outcome.notices
     assert (after_ms, body["status"]) == (3000, "Accepted")

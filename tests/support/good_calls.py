@@ -157,8 +157,10 @@ class MerchantObjects:
         return (await self.app.ok(self.merchant, "GET", "/v1/balance_transactions", {"limit": 1}))["data"][0]["id"]
 
     async def doubt(self) -> str:
-        """The simulated bank's answer to 24 is that it does not know yet."""
-        assert (await self.paid(amount=24))["status"] == "processing"
+        """The simulated bank's answer is that it does not know yet."""
+        rules = [{"fault": "pend", "operation": "authorize", "times": 1}]
+        await self.post("/ops/v1/simulator", faults={"rules": rules})
+        assert (await self.paid(amount=2400))["status"] == "processing"
         listed = await self.app.ok(self.merchant, "GET", "/ops/v1/doubts", {"limit": 100})
         return listed["data"][-1]["id"]
 

@@ -106,7 +106,8 @@ async def update(call: Call) -> Answer:
 
     async def work(load: Load, at: Moment) -> Changes[Dispute]:
         found = await load.get(Dispute, call.id)
-        return domain.respond(found, await load.get(Charge, found.charge), command, at)
+        charge = await load.get(Charge, found.charge)
+        return domain.respond(found, charge, command, at, livemode=call.caller.scope.livemode)
 
     return await call.platform.engine.run(call.caller, work)
 

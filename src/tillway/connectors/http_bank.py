@@ -244,6 +244,8 @@ def _body(operation: Operation, details: bool) -> dict[str, Any]:
             else:
                 assert operation.card is not None, "an authorization needs a card or a bank account"
                 body["card"] = _card(operation.card)
+            if operation.by_amount and not operation.livemode:
+                body["by_amount"] = True
             known = _details(operation) if details else {}
             if known:
                 body["details"] = known

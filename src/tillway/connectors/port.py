@@ -130,7 +130,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     not present, the merchant initiates the payment with a stored method. `network_transaction_id` is the card network's
     id of the first payment with that card, perhaps at another provider. `email` and `billing_address` are the payer's,
     `statement_descriptor` is the text for the payer's statement (at most 22 characters), and `return_url` is the page
-    to which the customer returns after a redirect.
+    to which the customer returns after a redirect. `by_amount`, in test mode only, asks a simulated bank to answer an
+    authorization by its amount: 1 declined, 2 insufficient funds, 24 pending.
     """
 
     reference: str
@@ -150,6 +151,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     billing_address: PostalAddress | None = None
     statement_descriptor: str | None = None
     return_url: str | None = None
+    by_amount: bool = False
 
     def __repr__(self) -> str:
         # The payer's address and e-mail must not be in a traceback.

@@ -30,8 +30,14 @@ SEVERAL = 3
 
 BUSY_CODES = ("idempotency_key_in_use", "lock_timeout", "busy", "rate_limit")
 CURRENCIES = ("usd", "eur", "jpy")
-DECLINED, NO_FUNDS, PENDING = 1, 2, 24
-"""Amounts that the bank treats specially."""
+DECLINED, NO_FUNDS, PENDING = 101, 102, 124
+"""Amounts that the rules `ANSWERED` make the bank treat specially."""
+
+ANSWERED = (
+    {"fault": "decline", "operation": "authorize", "amount": DECLINED},
+    {"fault": "no_funds", "operation": "authorize", "amount": NO_FUNDS},
+    {"fault": "pend", "amount": PENDING},
+)
 
 DISBURSEMENTS = "/v1/api/"
 """Prefix of the dialect's paths for disbursements to customers."""

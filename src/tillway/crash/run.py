@@ -32,7 +32,7 @@ from typing import Any, Literal, get_args
 import aiohttp
 import msgspec
 
-from tillway.crash.clients import Order, Shop
+from tillway.crash.clients import ANSWERED, Order, Shop
 from tillway.crash.free_port import free_port
 from tillway.crash.hook import EVENTS, Hook
 from tillway.crash.processes import Daemon, EndedAlone, Launcher
@@ -321,6 +321,7 @@ def faults_for(chance: random.Random) -> Document:
     return {
         "seed": chance.randrange(1 << 30),
         "rules": [
+            *ANSWERED,
             rule("slow", 0.20, ms=chance.choice((20, 60))),
             rule("slow", 0.02, ms=1_500),
             rule("slow", 0.05, ms=5_000),
@@ -340,6 +341,8 @@ def faults_for(chance: random.Random) -> Document:
             rule("duplicate_notice", 0.10),
             rule("stale_notice", 0.04),
             rule("lose_notice", 0.05),
+            rule("pend", 0.03),
+            rule("decline", 0.01),
         ],
     }
 

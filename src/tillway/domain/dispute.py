@@ -1,6 +1,6 @@
 """Disputes: a cardholder takes a payment back through the bank, and the merchant may answer."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -14,9 +14,9 @@ EVIDENCE_DUE_SECONDS = 9 * 24 * 60 * 60
 FEE_MINOR = 1500
 """The merchant's cost of a dispute, in minor units; returned if the dispute is won."""
 
-WINNING_EVIDENCE = "winning_evidence"
-LOSING_EVIDENCE = "losing_evidence"
-"""In test mode, these texts as `uncategorized_text` decide a dispute (https://docs.stripe.com/testing)."""
+TEST_EVIDENCE: Final[dict[str, Literal["won", "lost"]]] = {"winning_evidence": "won", "losing_evidence": "lost"}
+"""These words as `uncategorized_text` decide a dispute in test mode (https://docs.stripe.com/testing). In live mode
+they are evidence like any other."""
 
 
 Status = Literal[
@@ -108,8 +108,10 @@ def open_dispute(
     )
 
 
-def respond(dispute: Dispute, charge: Charge, command: RespondToDispute, at: Moment) -> Changes[Dispute]:
-    """Stage evidence, or with `submit` send it to the bank. The test words decide the dispute at once."""
+def respond(
+    dispute: Dispute, charge: Charge, command: RespondToDispute, at: Moment, *, livemode: bool
+) -> Changes[Dispute]:
+    """Stage evidence, or with `submit` send it to the bank. In test mode, `TEST_EVIDENCE` decides at once."""
     given = command.given()
     submit = given.pop("submit", "evidence" in given)
     if submit and not given.get("evidence") and not dispute.evidence:
@@ -124,14 +126,13 @@ def respond(dispute: Dispute, charge: Charge, command: RespondToDispute, at: Mom
     if not submit:
         return _update(dispute, after)
     after = msgspec.structs.replace(after, submissions=dispute.submissions + 1)
-    match evidence.get("uncategorized_text"):
-        case "winning_evidence":
-            return _win(dispute, after, charge, at)
-        case "losing_evidence":
-            return _lose(dispute, after, charge, at)
-        case _:
-            review = "warning_under_review" if dispute.inquiry else "under_review"
-            return _update(dispute, msgspec.structs.replace(after, status=review))
+    decided = None if livemode else TEST_EVIDENCE.get(evidence.get("uncategorized_text") or "")
+    if decided == "won":
+        return _win(dispute, after, charge, at)
+    if decided == "lost":
+        return _lose(dispute, after, charge, at)
+    review: Status = "warning_under_review" if dispute.inquiry else "under_review"
+    return _update(dispute, msgspec.structs.replace(after, status=review))
 
 
 def close(dispute: Dispute, charge: Charge, at: Moment) -> Changes[Dispute]:

@@ -1094,6 +1094,8 @@ def as_charge(changes: Changes[PaymentIntent], charge: Charge | None) -> Changes
         deletes=changes.deletes,
         events=changes.events,
         refusal=refusal,
+        detail=changes.detail,
+        code=changes.code,
     )
 
 

@@ -51,6 +51,7 @@ from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refusal import Refused
+from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
@@ -291,6 +292,8 @@ class Attempts:
         told: dict[str, Any] = {}
         if payment.off_session:
             told["off_session"] = True
+        if payment.source_api is SourceApi.gateway and not scope.livemode:
+            told["by_amount"] = True
         if payment.return_url is not None:
             told["return_url"] = payment.return_url
         if payment.statement_descriptor or payment.statement_descriptor_suffix:

@@ -8,16 +8,17 @@ the bank adds `POST /v1/increments`.
 An authorization that names an `account` in place of a `card` debits a bank account: it is `Pending`, and settles or is
 returned after a question or a few seconds.
 
-The test card (`sandbox/cards.py`) or test account (`sandbox/bank_accounts.py`) decides the answer first, then the
-amount: 1 `Declined`, 2 `InsufficientFunds`, 24 `Pending` and then `Accepted` on the next question or resend, any other
-`Accepted`.
+It answers by test card (`sandbox/cards.py`), test account (`sandbox/bank_accounts.py`) or test recipient, else
+`Accepted`. An authorization with `"by_amount": true` is answered by its amount: 1 `Declined`, 2 `InsufficientFunds`,
+24 `Pending` and then `Accepted` on the next question or resend. Tillway asks for that in test mode, for payments of the
+gateway contract. A caller of `handle` may name another answer, as the faults `decline`, `no_funds` and `pend` do.
 """
 
 import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -32,7 +33,8 @@ Kind = Literal["authorization", "capture", "void", "increment", "refund", "payou
 AMOUNT_MAX = 999_999_999_999
 """Largest amount of one operation, in minor units."""
 
-DECLINED_AMOUNT, INSUFFICIENT_AMOUNT, PENDING_AMOUNT = 1, 2, 24
+BY_AMOUNT: Final[dict[int, Status]] = {1: "Declined", 2: "InsufficientFunds", 24: "Pending"}
+"""The answers to an authorization that asks to be answered by its amount."""
 
 SETTLES_AFTER_MS = 3_000
 """Delay of the notice that a pending operation has settled."""
@@ -146,12 +148,15 @@ class Bank:
         self._key = key or secrets.token_bytes(32)
         self._operations: OrderedDict[str, BankOperation] = OrderedDict()
 
-    def handle(self, request: Request) -> Handled:
-        """Answer one request of the contract. Raises nothing, whatever the request holds."""
+    def handle(self, request: Request, answer: Status = "Accepted") -> Handled:
+        """Answer one request of the contract. Raises nothing, whatever the request holds.
+
+        `answer` is the status of a new order, other than a void, to which nothing objects.
+        """
         if request.method == "GET":
             return self._ask(request.path)
         try:
-            return self._perform(request)
+            return self._perform(request, answer)
         except _Invalid as invalid:
             return Handled(Response(invalid.status, {"message": invalid.reason}))
 
@@ -262,7 +267,7 @@ class Bank:
 
     # Orders.
 
-    def _perform(self, request: Request) -> Handled:
+    def _perform(self, request: Request, answer: Status) -> Handled:
         kind = _KINDS.get(request.path)
         if kind is None:
             raise _Invalid(404, "no such call")
@@ -282,12 +287,12 @@ class Bank:
             effect = self._settle(known)
             return Handled(Response(200, known.answer()), effect)
 
-        operation = self._decide(kind, body, contents)
+        operation = self._decide(kind, body, contents, answer)
         self._keep(operation)
         self._move(operation, +1)
         return Handled(Response(200, operation.answer()), operation)
 
-    def _decide(self, kind: Kind, body: Mapping[str, Any], contents: str) -> BankOperation:
+    def _decide(self, kind: Kind, body: Mapping[str, Any], contents: str, answer: Status) -> BankOperation:
         parent_name = _PARENT_FIELD.get(kind)
         parent_reference: str | None = body[parent_name] if parent_name else None
         parent = self._operations.get(parent_reference) if parent_reference else None
@@ -309,12 +314,12 @@ class Bank:
             return _refuse(operation, *objection)
         if kind == "void":
             return operation
-        if amount == DECLINED_AMOUNT:
-            return _refuse(operation, "generic_decline")
-        if amount == INSUFFICIENT_AMOUNT:
-            return _refuse(operation, "insufficient_funds")
+        if body.get("by_amount"):
+            answer = BY_AMOUNT.get(amount, answer)
+        if answer in ("Declined", "InsufficientFunds"):
+            return _refuse(operation, "generic_decline" if answer == "Declined" else "insufficient_funds")
         takes_its_time = kind in ("refund", "payout") and operation.refund == "succeeds_later"
-        if amount == PENDING_AMOUNT or "account" in body or takes_its_time:
+        if answer == "Pending" or "account" in body or takes_its_time:
             operation.status = "Pending"
         if kind == "authorization":
             operation.authorized = amount
@@ -546,7 +551,7 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
     debits = kind == "authorization" and "account" in body
     if debits:
         fields = fields - {"card"} | {"account"}
-    _check_fields(body, fields, fields | {"details"} if kind == "authorization" else fields, "")
+    _check_fields(body, fields, fields | {"details", "by_amount"} if kind == "authorization" else fields, "")
     _check_reference(body["reference"], "reference")
     parent = _PARENT_FIELD.get(kind)
     if parent is not None:
@@ -562,6 +567,8 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
     if kind == "authorization":
         if type(body["capture"]) is not bool:
             raise _Invalid(422, "capture is not true or false")
+        if type(body.get("by_amount", False)) is not bool:
+            raise _Invalid(422, "by_amount is not true or false")
         if debits:
             _check_account(body["account"], capture=body["capture"])
         else:

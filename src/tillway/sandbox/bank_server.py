@@ -205,17 +205,17 @@ class BankServer:
             await asyncio.sleep(drawn.slow_ms / 1000)
         if drawn.call is not None:
             return await self._struck(request, asked, drawn)
-        return _write(await self._perform(asked, drawn.notices))
+        return _write(await self._perform(asked, drawn))
 
-    async def _perform(self, asked: Request, notice_faults: tuple[Fault, ...] = ()) -> Response:
+    async def _perform(self, asked: Request, drawn: Drawn) -> Response:
         """Handle a request, and wait until everything behind its answer is durable: even the answer to a repeat or a
         question may depend on another request's latest lines."""
-        handled = self.bank.handle(asked)
+        handled = self.bank.handle(asked, drawn.answer)
         if handled.effect is not None:
             self._journal.append(_line(handled.effect))
         await self._journal.durable()
         if handled.effect is not None:
-            early = self._owe(handled.effect, notice_faults)
+            early = self._owe(handled.effect, drawn.notices)
             if early is not None:
                 # The notice comes before the answer. Its receiver may wait for this answer, so this wait is bounded.
                 await asyncio.wait((early,), timeout=1.0)
@@ -234,15 +234,15 @@ class BankServer:
             case "throttle":
                 return _write(Response(429, {"message": "simulated"}, {"retry-after": str(-(-fault.ms // 1000))}))
             case "lose_answer":
-                await self._perform(asked, drawn.notices)
+                await self._perform(asked, drawn)
                 return await _never(request)
             case "reset_after":
-                await self._perform(asked, drawn.notices)
+                await self._perform(asked, drawn)
                 return _reset(request)
             case "half_body":
-                return await _half(request, await self._perform(asked, drawn.notices))
+                return await _half(request, await self._perform(asked, drawn))
             case "error_after":
-                await self._perform(asked, drawn.notices)
+                await self._perform(asked, drawn)
                 return _write(Response(fault.status, {"message": "simulated"}))
             case _:
                 raise AssertionError(f"no such fault: {fault.fault}")

@@ -11,11 +11,11 @@ same object: `/ops/v1/simulator` replaces it in the process, `POST /_faults` at 
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from tillway.sandbox.bank import Announcement
+from tillway.sandbox.bank import Announcement, Status
 
 CALL_FAULTS = {
     "slow": "perform and answer `ms` milliseconds late, even if the caller has left; other faults still apply",
@@ -28,7 +28,13 @@ CALL_FAULTS = {
     "error_before": "answer `status` (default 503), not performed",
     "error_after": "perform, then answer `status` (default 503)",
     "throttle": "answer 429, not performed; `ms` is the Retry-After",
+    "decline": "answer `Declined`; other faults still apply",
+    "no_funds": "answer `InsufficientFunds`; other faults still apply",
+    "pend": "answer `Pending`, and `Accepted` when asked again; other faults still apply",
 }
+
+ANSWERS: Final[dict[str, Status]] = {"decline": "Declined", "no_funds": "InsufficientFunds", "pend": "Pending"}
+"""The faults that choose the bank's answer to a new order, and that answer."""
 
 NOTICE_FAULTS = {
     "early_notice": "also tell by a notice, before the answer to the call itself",
@@ -72,11 +78,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Drawn(NamedTuple):
-    """The faults of one operation: milliseconds to wait, at most one fault of the call, and those of its notices."""
+    """The faults of one operation: milliseconds to wait, at most one fault of the call, those of its notices, and the
+    answer to a new order."""
 
     slow_ms: int = 0
     call: Fault | None = None
     notices: tuple[Fault, ...] = ()
+    answer: Status = "Accepted"
 
 
 NOTHING = Drawn()
@@ -119,6 +127,7 @@ class Faults:
         if not self._rules:
             return NOTHING
         slow_ms = 0
+        answer: Status = "Accepted"
         call: Fault | None = None
         notices: list[Fault] = []
         for place, rule in enumerate(self._rules):
@@ -127,7 +136,8 @@ class Faults:
             if rule.amount is not None and rule.amount != amount:
                 continue
             is_slow, is_notice = rule.fault == "slow", rule.fault in NOTICE_FAULTS
-            if call is not None and not is_slow and not is_notice:
+            is_answer = rule.fault in ANSWERS
+            if call is not None and not (is_slow or is_notice or is_answer):
                 continue
             left = self._left[place]
             if left == 0 or (rule.probability < 1.0 and self._random.random() >= rule.probability):
@@ -138,9 +148,11 @@ class Faults:
                 slow_ms += rule.ms
             elif is_notice:
                 notices.append(rule)
+            elif is_answer:
+                answer = ANSWERS[rule.fault]
             else:
                 call = rule
-        return Drawn(slow_ms, call, tuple(notices))
+        return Drawn(slow_ms, call, tuple(notices), answer)
 
 
 def bend(announced: Sequence[Announcement], faults: Iterable[Fault]) -> list[tuple[int, Announcement | None]]:

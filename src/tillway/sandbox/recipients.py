@@ -70,3 +70,6 @@ _NAMED = {
     "returned": _RETURNED,
 }
 """By the part before `@example.com`."""
+
+NAMED_ADDRESSES = tuple(f"{name}@example.com" for name in _NAMED)
+"""The e-mail addresses that stand for a failing or slow recipient."""

@@ -161,7 +161,7 @@ class CallTransport:
         if drawn.call is None:
             if drawn.notices and body is not None:
                 self._notice_faults[body["reference"]] = drawn.notices
-            return self._bank.handle(request).response
+            return self._bank.handle(request, drawn.answer).response
         return self._struck(request, drawn)
 
     async def close(self) -> None:
@@ -182,16 +182,16 @@ class CallTransport:
             case "throttle":
                 return Response(429, {"message": "simulated"}, {"retry-after": str(-(-fault.ms // 1000))})
             case "lose_answer":
-                self._bank.handle(request)
+                self._bank.handle(request, drawn.answer)
                 raise TransportError("simulated: no answer in time", spoken=True)
             case "reset_after":
-                self._bank.handle(request)
+                self._bank.handle(request, drawn.answer)
                 raise TransportError("simulated: connection reset", spoken=True)
             case "half_body":
-                self._bank.handle(request)
+                self._bank.handle(request, drawn.answer)
                 raise TransportError("simulated: the answer was cut short", spoken=True)
             case "error_after":
-                self._bank.handle(request)
+                self._bank.handle(request, drawn.answer)
                 return Response(fault.status, {"message": "simulated"})
             case _:
                 raise AssertionError(f"no such fault: {fault.fault}")

@@ -52,6 +52,7 @@ from tillway.operations import orders, payouts
 from tillway.sandbox.bank import Bank
 from tillway.sandbox.cards import ALIAS_CVC
 from tillway.sandbox.courier import SimulatedCourier
+from tillway.sandbox.faults import Faults
 from tillway.sandbox.simulator import Simulator
 from tillway.simulation.virtual_loop import LIFE, Life, VirtualLoop
 from tillway.store.codec import decode, encode
@@ -100,6 +101,13 @@ FAULTS: dict[str, tuple[float, ...]] = {
 }
 """Faults and their possible probabilities at each opportunity. Every world draws one value per row, so that some worlds
 have a single kind of fault and others have all of them."""
+
+ANSWERS = [
+    {"fault": "decline", "probability": 0.08},
+    {"fault": "no_funds", "probability": 0.05},
+    {"fault": "pend", "probability": 0.12},
+]
+"""Answers of the bank to orders besides `Accepted`, also in the calm. They are its decisions, not faults."""
 
 SKEWS_MS = (0, -1500, -100, 100, 1500)
 """How far the clocks of processes are apart, in worlds where they are."""
@@ -188,6 +196,7 @@ class World:
         self.loop = VirtualLoop(Random(seed + 1))  # type: ignore[abstract]
         self.store = store
         self.bank = Bank(knows_all=True, operations_max=None, key=b"world")
+        self.answers = Faults({"seed": seed, "rules": ANSWERS})
         self.outside = contextvars.copy_context()
         self.weather = {fault: self.random.choice(odds) for fault, odds in FAULTS.items()}
         self.crash_at = self.random.choice((0, self.random.randint(1, 80)))
@@ -321,7 +330,7 @@ class Process:
         )
         engine = Engine(store, clock, settings, renderer)
         cards = CardVault(EnvelopeVault(_OneKey(), _FINGERPRINT_KEY), store)
-        simulator = Simulator(bank=world.bank, ask_after_seconds=ASK_AFTER_SECONDS)
+        simulator = Simulator(bank=world.bank, faults=world.answers, ask_after_seconds=ASK_AFTER_SECONDS)
         transport = _ProcessTransport(self, simulator.transport())
 
         def build(kind: str, settings: object) -> tuple[Connector, Transport]:

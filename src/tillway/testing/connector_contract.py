@@ -8,8 +8,10 @@ provider that can commit faults), and run the checks for its capabilities:
         async with my_far_side() as far:
             await check(far)
 
-A check raises AssertionError. The far side answers by amount like the simulated bank: 1 declined, 2 insufficient funds,
-24 pending and then accepted, any other accepted. If it debits bank accounts, it knows the test accounts of `ACCOUNTS`.
+A check raises AssertionError. The far side answers an authorization by its amount, as the simulated bank does where
+`Operation.by_amount` is set: 1 declined, 2 insufficient funds, 24 pending and then accepted, any other accepted. It
+declines a payout to the e-mail address of `NOBODY`. Where it debits bank accounts, it knows the test accounts of
+`ACCOUNTS`.
 """
 
 import itertools
@@ -49,6 +51,8 @@ AMOUNT = 4200
 DECLINED, NO_FUNDS, PENDING = 1, 2, 24
 
 CARD = CardData("4242424242424242", 12, 2040, "123", "Ada Lovelace")
+
+NOBODY = Recipient("email", "no_account@example.com")
 
 
 ACCOUNTS = {
@@ -161,7 +165,7 @@ async def refunds_no_more_than_was_paid(far: FarSide) -> None:
 async def pays_out(far: FarSide) -> None:
     outcome = await _do(far, payout())
     assert isinstance(outcome, Succeeded), outcome
-    assert isinstance(await _do(far, payout(amount_minor=NO_FUNDS)), Declined)
+    assert isinstance(await _do(far, payout(recipient=NOBODY)), Declined)
 
 
 # References.
@@ -454,6 +458,7 @@ def authorization(**fields: Any) -> Operation:
             "amount_minor": AMOUNT,
             "currency": "eur",
             "card": CARD,
+            "by_amount": True,
             **fields,
         }
     )

@@ -112,10 +112,11 @@ def _amount(form: Mapping[str, str]) -> dict[str, Any]:
 
 def _authorization(form: Mapping[str, str]) -> dict[str, Any]:
     month, _, year = form["expiry"].partition("/")
+    # The sandbox of Example Pay always answers by amount.
     card: dict[str, Any] = {"number": form["card"], "exp_month": int(month), "exp_year": int(year)}
     if "cvc" in form:
         card["cvc"] = form["cvc"]
-    return {**_amount(form), "capture": form["capture"] == "yes", "card": card}
+    return {**_amount(form), "capture": form["capture"] == "yes", "card": card, "by_amount": True}
 
 
 def _translate(response: Response) -> Response:
