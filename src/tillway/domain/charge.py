@@ -16,8 +16,8 @@ from tillway.domain.source_api import SourceApi
 class Charge(Record, frozen=True, kw_only=True):
     """One authorization at a provider, with its captures, refunds and disputes. Amounts are minor units of `currency`.
 
-    `refunded_minor` counts refunds from their creation on (a failed one is taken off again), so that two that race can
-    never exceed what was captured. `released_minor` is authorized money that was never captured: it moves no account.
+    `refunded_minor` counts refunds from their creation on (a failed one is taken off again), so that concurrent refunds
+    never exceed the captured amount. `released_minor` is authorized money that was never captured: it moves no account.
     `reference` is Tillway's id of the authorization at the provider, `bank_id` the provider's, `network_transaction_id`
     the card network's if the provider sent it. `card` holds the checks that the provider sent.
     """
@@ -26,7 +26,7 @@ class Charge(Record, frozen=True, kw_only=True):
     currency: str
     status: Literal["pending", "succeeded", "failed"]
     payment: str
-    """The payment this charge belongs to; one whose id begins with `dpi_` stays behind the scenes."""
+    """The payment this charge belongs to; one whose id begins with `dpi_` is not listed."""
     captured: bool = False
     captured_minor: int = 0
     refunded_minor: int = 0

@@ -1,8 +1,8 @@
 """Commands: one frozen type for each operation that a caller can ask for.
 
-`api/` and `dialects/` parse a command from validated parameters, `operations/` look up what it names, and the domain
-decides. A command that changes a record (`Update`) tells three things apart: UNSET leaves a field as it is, None puts
-it back to its default, any other value replaces it. Fields have the record's names.
+`api/` and `dialects/` parse a command from validated parameters, `operations/` look up the records that it names, and
+the domain decides. A command that changes a record (`Update`) tells three things apart: UNSET leaves a field as it is,
+None puts it back to its default, any other value replaces it. Fields have the record's names.
 
 Amounts are minor units. `metadata` is merged into the record's: a key with the value None is removed.
 """
@@ -18,7 +18,7 @@ CaptureMethod = Literal["automatic", "automatic_async", "manual"]
 ConfirmationMethod = Literal["automatic", "manual"]
 FutureUsage = Literal["off_session", "on_session"]
 CancellationReason = Literal["abandoned", "duplicate", "fraudulent", "requested_by_customer", "expired"]
-"""Why a payment was cancelled. `expired` is the platform's own word, for an authorization whose days are over."""
+"""Why a payment was cancelled. `expired` is the platform's own value, for an expired authorization."""
 RefundReason = Literal["duplicate", "fraudulent", "requested_by_customer"]
 PayoutMethod = Literal["standard", "instant"]
 TaxExempt = Literal["exempt", "none", "reverse"]
@@ -349,7 +349,7 @@ class UpdateCreditMovement(Update, frozen=True, kw_only=True):
     metadata: dict[str, str | None] | UnsetType | None = UNSET
 
 
-# Customers and what they pay with.
+# Customers and their means of payment.
 
 
 class CustomerFields(Update, frozen=True, kw_only=True):
@@ -471,7 +471,7 @@ class PutProduct(Command, frozen=True, kw_only=True):
 
 
 class PutCredit(Command, frozen=True, kw_only=True):
-    """Set the stored credit of the user whom the merchant calls `user_id`."""
+    """Set the stored credit of the user with the merchant's own id `user_id`."""
 
     user_id: str
     amount_minor: int

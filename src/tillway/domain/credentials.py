@@ -80,9 +80,9 @@ class OAuthClient(Record, frozen=True, kw_only=True):
 
 
 class Grant(Value, frozen=True, kw_only=True):
-    """What a credential lets its bearer do. `id` is the API key or the client behind it.
+    """The rights of a credential. `id` is the API key or the client behind it.
 
-    `hint` is what may be shown of it. An operator's grant has a `role`, no account of its own, and the `accounts` that
+    `hint` shows its ends. An operator's grant has a `role`, no account of its own, and the `accounts` that
     the operator works for (None: all). `scopes` is None where everything is allowed. `customer` is the merchant's own
     id of the one customer that a token is for; `token` is its `jti`. A token of the audience `online_platform` is
     accepted by that dialect alone.

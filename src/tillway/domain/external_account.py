@@ -160,8 +160,8 @@ _SEPARATORS = str.maketrans("", "", " -")
 def check_bank_account(
     number: str, routing: str | None, country: str, *, param: str = "external_account"
 ) -> tuple[str, str | None]:
-    """`number` and `routing` without separators, if such an account can be: an IBAN whose check digits are right (ISO
-    13616), a US account behind a routing number whose check digit is right (ABA), or what another country has.
+    """Check `number` and `routing` and return them without separators: an IBAN with right check digits (ISO 13616), a
+    US account behind a routing number with a right check digit (ABA), or the form of another country.
 
     Raises Refused `account_number_invalid` or `routing_number_invalid`.
     """

@@ -3,18 +3,18 @@
 An account belongs to a merchant's scope and holds one currency. Debits are positive, credits negative, so the platform
 owes a merchant the negated sum of its `merchant` postings. Entries are append only; balances are sums of them.
 
-| account | kind | what it holds |
+| account | kind | content |
 |---|---|---|
-| `merchant` | liability | what the merchant is owed; pending until `available_on`, available after |
-| `fees` | income | what the platform keeps of each charge |
-| `receivable:<connector>` | asset | what a provider has collected and not yet handed over |
+| `merchant` | liability | the platform's debt to the merchant; pending until `available_on`, available after |
+| `fees` | income | the platform's part of each charge |
+| `receivable:<connector>` | asset | money that a provider has collected and not yet paid out |
 | `refunds` | clearing | refunds on their way: zero when none is under way |
-| `disputes` | clearing | what is withheld while a dispute is open |
+| `disputes` | clearing | money withheld while a dispute is open |
 | `payouts` | clearing | payouts on their way: zero when none is under way |
-| `provider:<connector>` | asset | the merchant's own money at a provider, less what disbursements took |
-| `disbursements` | expense | what the merchant has paid out of that |
-| `credits` | liability | what customers have as stored credit |
-| `credit_funding` | asset | what the merchant put up for it |
+| `provider:<connector>` | asset | the merchant's own money at a provider, less disbursements |
+| `disbursements` | expense | disbursements paid from that money |
+| `credits` | liability | customers' stored credit |
+| `credit_funding` | asset | the merchant's money behind it |
 """
 
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Operators: the people who run an installation or work for a merchant, and what each role may do.
+"""Operators: the people who run an installation or work for a merchant, and the rights of each role.
 
 Operators are not merchants. A merchant's secret key does a merchant's business at `/v1`; decisions and changes for
 others (money in doubt, connectors, settings, faults for the whole installation) need an operator. The dashboard uses
@@ -73,7 +73,7 @@ class OperatorKey(Record, frozen=True, kw_only=True):
 
 
 class RefundTally(Record, frozen=True, kw_only=True):
-    """What one operator has refunded on one day in one currency (`opt_…`), in minor units.
+    """The refunds of one operator on one day in one currency (`opt_…`), in minor units.
 
     It moves in the commit of each refund, so that two refunds at the same time cannot pass the limit together.
     """

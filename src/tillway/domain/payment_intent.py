@@ -59,7 +59,7 @@ Status = Literal[
     "canceled",
     "succeeded",
 ]
-"""Stripe's words, https://docs.stripe.com/api/payment_intents/object."""
+"""Stripe's values, https://docs.stripe.com/api/payment_intents/object."""
 
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 UPDATABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
@@ -74,11 +74,11 @@ _UNTIL_ASKED = {
     "method_types",
     "setup_future_usage",
 }
-"""The fields that cannot change any more once a provider has been asked."""
+"""The fields that cannot change after a provider has been called."""
 
 
 class PaymentError(Value, frozen=True, kw_only=True):
-    """Why the last attempt failed, as the caller is told."""
+    """The reason why the last attempt failed, for the caller."""
 
     code: str
     message: str
@@ -90,8 +90,8 @@ class PaymentError(Value, frozen=True, kw_only=True):
 class PaymentIntent(Record, frozen=True, kw_only=True):
     """A payment. Amounts are minor units of `currency`; statuses are Stripe's.
 
-    `authenticated` tells that the customer passed a 3-D Secure challenge for the payment method at hand; `challenge`
-    is the address of the one that waits.
+    `authenticated` tells that the customer passed a 3-D Secure challenge for the payment method at hand; `challenge` is
+    the address of a waiting challenge.
     """
 
     amount_minor: int
@@ -127,9 +127,9 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     canceled_at: int | None = None
     cancellation_reason: CancellationReason | None = None
     transaction: str | None = None
-    """The id by which the online payment platform's door knows it: a ULID."""
+    """Its id in the online payment platform's contract: a ULID."""
     order: str | None = None
-    """The order that this payment is for, whose task is woken when it settles."""
+    """The order of this payment; its task is woken when the payment settles."""
     source_api: SourceApi = SourceApi.v1
 
     @property
@@ -144,7 +144,7 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
 
     @property
     def future_usage(self) -> str | None:
-        """For which later payments the method is to be kept, None where it is not."""
+        """The later payments that the method is stored for; None if it is not stored."""
         usage = self.card_option("setup_future_usage") or self.setup_future_usage
         return None if usage == "none" else usage
 
@@ -153,8 +153,8 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
 
     @property
     def debiting(self) -> bool:
-        """Whether a bank account is being debited: then the attempt's charge is shown, as pending, from the first
-        commit on, and for days perhaps."""
+        """Whether a bank account is being debited: then the attempt's charge is shown as pending from the first commit
+        on, possibly for days."""
         return self.attempt is not None and self.latest_charge == f"ch_{self.attempt.removeprefix('att_')}"
 
     @property
@@ -170,10 +170,10 @@ class AuthorizationExpiry(Record, frozen=True, kw_only=True):
 
 
 class Terms(Value, frozen=True, kw_only=True):
-    """The platform's terms for a payment: over which connector, at what price, settling when.
+    """The platform's terms for a payment: its connector, price and settlement.
 
     `challenge_base` is the address of the challenge page up to the payment's id. A direct charge `shows` its charge,
-    which exists from the first commit on. `debits` are the types of bank accounts that the connector can take from.
+    which exists from the first commit on. `debits` are the types of bank accounts that the connector can debit.
     """
 
     connector: str
@@ -185,11 +185,11 @@ class Terms(Value, frozen=True, kw_only=True):
 
 
 class Means(Value, frozen=True, kw_only=True, gc=True):
-    """The means by which a payment is to be paid: everything that was looked up for the decision.
+    """The means of a payment: all records that were looked up for the decision.
 
-    `made` are the changes that bring a new method into being. `mandate` is the permission to debit `method` that the
-    command names, or else the one that the method has. `code` is the method's sealed security code. `customer` is
-    the one whose stored credit pays; other methods do without.
+    `made` are the changes that make a new method. `mandate` is the permission to debit `method`: the one that the
+    command names, or else the method's own. `code` is the method's sealed security code. `customer` is the one whose
+    stored credit pays; other methods do not need it.
     """
 
     method: PaymentMethod | None = None
@@ -209,7 +209,7 @@ def create(
     terms: Terms | None = None,
     idem: str | None = None,
 ) -> Changes[PaymentIntent]:
-    """Create a payment, and start taking it where the command confirms it: then `terms` are needed."""
+    """Create a payment, and start taking it if the command confirms it: then `terms` are needed."""
     payment = PaymentIntent(
         id=at.new_id(prefix),
         created=at.created,
@@ -250,7 +250,7 @@ def create(
 def update(
     payment: PaymentIntent, command: UpdatePayment, method: PaymentMethod | None = None
 ) -> Changes[PaymentIntent]:
-    """Change amount, currency and means until a provider is asked, words and metadata at any time.
+    """Change amount, currency and means until a provider is called, description and metadata at any time.
 
     `method` is the one that the command names or describes.
     """
@@ -269,7 +269,7 @@ def update(
         )
     after = changed(payment, given)
     if (after.method, after.amount_minor, after.currency) != (payment.method, payment.amount_minor, payment.currency):
-        # The customer authenticated the payment as it was, with the method that it had.
+        # The customer authenticated the unchanged payment, with its earlier method.
         after = _with(after, authenticated=False)
     if "method" in given:
         if after.method is None:
@@ -284,9 +284,9 @@ def update(
 def confirm(
     payment: PaymentIntent, command: Confirm, means: Means, terms: Terms, at: Moment, *, idem: str | None = None
 ) -> Changes[PaymentIntent]:
-    """Start taking the money, send the customer to a challenge, or refuse. The provider is not asked in here.
+    """Start taking the money, send the customer to a challenge, or refuse. No provider is called in here.
 
-    Where stored credit pays, it is over with this decision, because no provider is asked.
+    A payment with stored credit ends with this decision, because it needs no provider.
     """
     if command.amount_minor not in (None, payment.amount_minor):
         raise Refused(
@@ -333,8 +333,8 @@ def _authenticate(
     at: Moment,
     idem: str | None,
 ) -> Changes[PaymentIntent]:
-    """Send the customer to a challenge. Decline where the authentication fails at once, or where the customer is absent
-    or may not be sent; begin where the issuer asks for no challenge."""
+    """Send the customer to a challenge. Decline if the authentication fails at once, or if the customer is absent or
+    must not be redirected; begin if the issuer requires no challenge."""
     assert method.card is not None, "only cards are authenticated"
     if method.card.authentication == "frictionless":
         return _begin(_with(payment, authenticated=True), method, terms, at, idem, code=code)
@@ -379,7 +379,8 @@ def _confirmable(payment: PaymentIntent, method: PaymentMethod | None) -> Paymen
 def _can_debit(
     payment: PaymentIntent, type: MethodType, mandate: str | None, terms: Terms, *, any_currency: bool
 ) -> None:
-    """Refused unless this payment can be a debit of that bank account, by this connector, with the customer's leave."""
+    """Refused unless this payment can be a debit of that bank account, by this connector, with the customer's
+    mandate."""
     currency = type.currency if any_currency and type.currency else payment.currency
     check_payment(type, currency, payment.capture_method)
     check_verification(type.name, payment.method_options)
@@ -404,9 +405,9 @@ def _can_debit(
 def finish_challenge(
     payment: PaymentIntent, means: Means, terms: Terms, at: Moment, *, passed: bool, idem: str | None = None
 ) -> Changes[PaymentIntent]:
-    """The customer came back from the challenge: go on to the provider, or ask for another way to pay.
+    """The customer returned from the challenge: continue to the provider, or require another method.
 
-    Where the merchant confirms every step, going on waits for the next confirmation.
+    If the merchant confirms every step, the payment waits for the next confirmation.
     """
     method = means.method
     assert method is not None, "a payment that waits for a challenge has its method"
@@ -463,10 +464,10 @@ def _begin(
 def _from_credit(
     payment: PaymentIntent, method: PaymentMethod, customer: Customer | None, at: Moment
 ) -> Changes[PaymentIntent]:
-    """Paid out of the customer's stored credit, or declined, in one commit. The platform earns nothing by it, and the
-    merchant is owed nothing: they have had the money since they gave the credit."""
+    """Pay with the customer's stored credit, or decline, in one commit. The platform charges no fee and owes the
+    merchant nothing: the merchant has had the money since giving the credit."""
     if payment.customer is None or customer is None or customer.deleted:
-        raise _unfit(payment, "Stored credit needs to know whose it is. Send the `customer`.", "customer")
+        raise _unfit(payment, "A payment with stored credit needs its customer. Send `customer`.", "customer")
     if not payment.captures_at_once:
         raise _unfit(
             payment, "Stored credit is taken at once: it cannot be captured later. Leave it out.", "capture_method"
@@ -528,15 +529,15 @@ def _begin_debit(
 
 
 def refuse(payment: PaymentIntent, method: PaymentMethod, outcome: Declined, at: Moment) -> Changes[PaymentIntent]:
-    """Refused by the platform itself, before any provider: a failed charge is kept all the same, without a connector
-    and a reference there."""
+    """Refused by the platform itself, before any provider is called: a failed charge is stored, without a connector and
+    a reference there."""
     unsent = msgspec.structs.replace(_charge(payment, at.new_id("att"), method, "", at.now), reference="")
     return _decline(payment, method, outcome, None, at, unsent)
 
 
 def _mark_used(payment: PaymentIntent, method: PaymentMethod) -> tuple[PaymentMethod, ...]:
-    """The method as it is while the provider is asked: without its security code, which goes in the commit that
-    precedes its only use, and used up where no customer has it; a decline makes it usable again."""
+    """The method while the provider is called: without its security code, which the commit before its only use deletes,
+    and used up if it belongs to no customer; a decline makes it usable again."""
     spent = method
     if method.customer is None and not _keeps(payment):
         spent = msgspec.structs.replace(spent, consumed=True)
@@ -546,7 +547,7 @@ def _mark_used(payment: PaymentIntent, method: PaymentMethod) -> tuple[PaymentMe
 
 
 def _keeps(payment: PaymentIntent) -> bool:
-    """Whether the payment asked for its method to be kept for the customer."""
+    """Whether the payment stores its method for the customer."""
     return payment.customer is not None and payment.future_usage is not None
 
 
@@ -564,9 +565,9 @@ def settle(
     charge: Charge | None = None,
     method: PaymentMethod | None = None,
 ) -> Changes[PaymentIntent]:
-    """Bring an outcome home. Settling twice changes nothing: the second finds that the attempt is no longer this one.
+    """Book an outcome. A repeat changes nothing: it finds that the attempt is no longer this one.
 
-    `method` is needed to settle an authorization, `charge` for everything that follows one.
+    `method` is needed to settle an authorization, `charge` for every operation after one.
     """
     if payment.attempt != attempt.id:
         return Changes(result=payment, deletes=(attempt.id,), refusal=_refusal_of(payment, attempt))
@@ -592,7 +593,7 @@ def settle(
 
 
 def _refusal_of(payment: PaymentIntent, attempt: Attempt) -> Refused | None:
-    """The refusal for a caller whose authorization was declined in another commit, a notice's for instance."""
+    """The refusal for a caller whose authorization was declined in another commit, for instance by a notice."""
     error = payment.last_error
     if attempt.kind != "authorize" or error is None or error.charge != f"ch_{attempt.suffix}":
         return None
@@ -643,7 +644,7 @@ def _settle_authorization(
     method: PaymentMethod,
     pending: Charge | None,
 ) -> Changes[PaymentIntent]:
-    """`pending` is a direct charge as it stands: its words may have been changed while the provider was asked."""
+    """`pending` is the current direct charge: its description may have changed during the call to the provider."""
     begun = pending or _charge(payment, attempt.id, method, attempt.connector, attempt.created)
     charge = msgspec.structs.replace(
         begun,
@@ -701,10 +702,11 @@ def expiry_id(charge: Charge) -> str:
 def keep_method(
     payment: PaymentIntent, method: PaymentMethod, customer: Customer | None, outcome: Succeeded
 ) -> Changes[None]:
-    """The changes that a success makes to its method: the method is kept for the customer where that was asked for and
-    both are still there, and a kept card remembers the network's id of its first payment and the issuer's checks.
+    """The changes of a success to its method: the method is stored for the customer if that was requested and both
+    still exist, and a stored card keeps the network's id of its first payment and the issuer's checks.
 
-    The customer is written with it, as by every attachment, so that none slips in while the customer is being deleted.
+    The customer is written too, as by every attachment, so that no method is attached while the customer is being
+    deleted.
     """
     if method.detached:
         return NO_CHANGES
@@ -735,7 +737,7 @@ def _remember_network(method: PaymentMethod, outcome: Succeeded) -> PaymentMetho
 def _book_capture(
     charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment
 ) -> tuple[Charge, Record]:
-    """The charge with its money taken, and the entry that says so."""
+    """The charge with its money taken, and the ledger entry for it."""
     instant = charge.card is not None and charge.card.instant
     entry = charge_entry(
         type=METHOD_TYPES[charge.method_type].entry_type,
@@ -825,7 +827,7 @@ def _settle_refusal(
             outcome = failure(outcome)
         changes = _decline(payment, method, outcome, attempt, at, charge)
         return msgspec.structs.replace(changes, deletes=(*changes.deletes, attempt.id))
-    # The authorization stands as it was: the provider refused only this operation on it.
+    # The authorization is unchanged: the provider refused only this operation on it.
     message = (
         outcome.message or f"The provider refused the {attempt.kind}. Retrieve the payment to see what still stands."
     )
@@ -875,8 +877,8 @@ def _decline(
     at: Moment,
     pending: Charge | None = None,
 ) -> Changes[PaymentIntent]:
-    """Keep a failed charge with its reason, and ask for another means of payment. `pending` is the charge of a debit or
-    a direct charge, which exists already."""
+    """Store a failed charge with its reason, and require another method. `pending` is the charge of a debit or a direct
+    charge, which exists already."""
     assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
     message = outcome.message or _decline_message(outcome)
     usable_again = msgspec.structs.replace(method, consumed=False) if method.consumed else method
@@ -939,7 +941,7 @@ def _decline_message(outcome: Declined) -> str:
 
 
 def _charge(payment: PaymentIntent, attempt_id: str, method: PaymentMethod, connector: str, created: int) -> Charge:
-    """Made when its attempt was: the id, which has the attempt's suffix, and `created` tell the same time."""
+    """Made at the time of its attempt: the id, which has the attempt's suffix, and `created` agree."""
     return Charge(
         id=f"ch_{attempt_id.removeprefix('att_')}",
         created=created,
@@ -985,7 +987,7 @@ def capture(
     idem: str | None = None,
     shows: Literal["subject", "charge"] = "subject",
 ) -> Changes[PaymentIntent]:
-    """Take the authorized amount, or less of it: the rest is released."""
+    """Take the authorized amount, or a part: the rest is released."""
     before: Changes[PaymentIntent | None] = NO_CHANGES
     if command.update is not None and payment.status == "requires_capture":
         before = updated = update(payment, command.update)
@@ -1012,7 +1014,7 @@ def capture(
 def cancel(
     payment: PaymentIntent, charge: Charge | None, command: Cancel, at: Moment, *, idem: str | None = None
 ) -> Changes[PaymentIntent]:
-    """Cancel the payment: nothing more will be taken. An authorization that stands is voided at the provider first."""
+    """Cancel the payment: no more money is taken. An open authorization is voided at the provider first."""
     _not_busy(payment)
     if payment.status in ("succeeded", "canceled", "processing"):
         raise _unexpected(
@@ -1080,7 +1082,7 @@ def _follow(
 
 
 def as_charge(changes: Changes[PaymentIntent], charge: Charge | None) -> Changes[Charge | None]:
-    """The same changes, shown as the charge they are about: `charge`, or the one they write."""
+    """The same changes with their charge as the result: `charge`, or the one they write."""
     shown = next((record for record in changes.records if isinstance(record, Charge)), charge)
     refusal = changes.refusal
     if refusal is not None:
@@ -1099,11 +1101,12 @@ def as_charge(changes: Changes[PaymentIntent], charge: Charge | None) -> Changes
     )
 
 
-# Shared by all of them.
+# Shared by all operations.
 
 
 def _needs_authentication(payment: PaymentIntent, method: PaymentMethod) -> bool:
-    """Whether the issuer wants to see the customer. Test cards say so; a merchant may ask it of cards that can."""
+    """Whether the issuer requires authentication. Test cards define it; a merchant may request it for cards that
+    support it."""
     card = method.card
     if card is None:
         return False
@@ -1139,8 +1142,7 @@ def _not_busy(payment: PaymentIntent) -> None:
     if payment.attempt is not None and not payment.debiting:
         raise Refused(
             "lock_timeout",
-            "This PaymentIntent is being processed by another request at this moment. Retrieve it to see what came of "
-            "that one.",
+            "Another request is processing this PaymentIntent. Retrieve it to see the result of that request.",
             payment_intent=payment,
         )
 
@@ -1150,7 +1152,7 @@ def _unexpected(payment: PaymentIntent, message: str) -> Refused:
 
 
 def check_confirmed_by_customer(payment: PaymentIntent) -> None:
-    """Raise `Refused` where only the merchant confirms the payment, not the customer with a publishable key."""
+    """Raise `Refused` if only the merchant may confirm the payment, not the customer with a publishable key."""
     if payment.confirmation_method == "manual":
         raise Refused(
             "payment_intent_unexpected_state",

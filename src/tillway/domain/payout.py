@@ -1,7 +1,7 @@
 """Payouts: money out, to the merchant's own account or to a customer. Never more than is available, even with
 concurrent requests.
 
-| what happens | postings (`balance`) | postings (`provider`) |
+| step | postings (`balance`) | postings (`provider`) |
 |---|---|---|
 | created | `merchant` → `payouts` | `disbursements` → `payouts` |
 | paid | `payouts` → `receivable:<connector>` | `payouts` → `provider:<connector>` |

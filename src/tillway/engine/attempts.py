@@ -1,9 +1,10 @@
-"""Attempts: seeing an operation through at its provider, whoever began it and whatever died in between.
+"""Attempts: carry out an operation at its provider, across crashes and changes of worker.
 
 An attempt that this process has just committed is performed at once. One that it took over (its worker's lease ran out)
-may have been sent already, so the provider is asked first, by our reference; only where it has never seen that, it is
-sent again, under the same reference and without a security code. What nobody knows is never guessed: the attempt stays
-a task, is asked about ever more seldom, and stands in the list of money in doubt.
+may have been sent already, so the engine first asks the provider by reference; only if the provider has never seen
+that, it sends the operation again, under the same reference and without a security code. An unknown outcome is never
+guessed: the attempt stays a task, the engine asks about it at growing intervals, and it is in the list of money in
+doubt.
 """
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
@@ -69,14 +70,14 @@ ROUNDS_MAX = 8
 time-out, so that a request is never kept longer than `answer_within_seconds` and one time-out more."""
 
 ASK_AFTER_SECONDS = 5.0
-"""How long to wait before the first question, where the connector is not at hand to say."""
+"""How long to wait before the first question, if the connector is not available to define it."""
 
 PAUSE_MAX_SECONDS = 2.0
-"""The longest wait between two rounds that a caller is kept waiting for."""
+"""The longest wait between two rounds while a caller waits."""
 
 
 class Connection(msgspec.Struct, frozen=True):
-    """A configured connector with what carries its requests."""
+    """A configured connector with its transport."""
 
     name: str
     connector: Connector
@@ -88,11 +89,11 @@ class Connections(Protocol):
         """The connector that takes new payments of that mode. Raises Refused `live_mode_not_configured`."""
 
     async def named(self, name: str, scope: Scope) -> Connection | None:
-        """The connector of that name, whatever has become of the configuration since."""
+        """The connector of that name, even if its configuration has changed since."""
 
 
 class _Joined:
-    """A transport whose requests carry the headers that let the provider's work join our trace."""
+    """A transport that adds headers by which the provider's work joins our trace."""
 
     def __init__(self, transport: Transport, headers: Mapping[str, str]) -> None:
         self._transport = transport
@@ -104,13 +105,13 @@ class _Joined:
         )
 
     async def close(self) -> None:
-        """The transport is another's to close."""
+        """Do nothing: the owner closes the inner transport."""
 
 
 async def _traced(
     telemetry: Telemetry, connection: Connection, operation: str, conversation: Conversation | LookUp
 ) -> Outcome | NeverSeen:
-    """As `converse`, in a span that the provider's work can join."""
+    """Like `converse`, in a span that the provider's work can join."""
     with telemetry.span(f"{connection.name} {operation}", "call"):
         headers = telemetry.trace_headers()
         transport = _Joined(connection.transport, headers) if headers else connection.transport
@@ -134,10 +135,10 @@ class Attempts:
         self.connections = connections
         self.vault = vault
         self.held: dict[tuple[str, str], int] = {}
-        """The attempts this process is at, by (scope key, id), and until when they are leased to it."""
+        """The attempts that this process carries out, by (scope key, id), and until when they are leased to it."""
 
     async def terms(self, scope: Scope, *, shows: Literal["subject", "charge"] = "subject") -> Terms:
-        """The terms of a new payment in that scope. Refused `live_mode_not_configured` where no connector takes it."""
+        """The terms of a new payment in that scope. Refused `live_mode_not_configured` if no connector takes it."""
         connection = await self.connections.default(scope)
         settings = self.engine.settings
         return Terms(
@@ -150,9 +151,9 @@ class Attempts:
         )
 
     async def operate(self, caller: Caller, begin: Work[Record | None]) -> Done[Record | None]:
-        """Commit the intent, see the provider about it, commit the outcome, and answer.
+        """Commit the intent, call the provider, commit the outcome, and answer.
 
-        The security code that the decision gives along lives no longer than this call.
+        The security code of the decision is kept only during this call.
         """
         begun = await self.engine.run(caller, begin)
         if not begun.attempts:
@@ -165,7 +166,7 @@ class Attempts:
         return await self._answer_unfinished(caller, attempt)
 
     async def _answer_unfinished(self, caller: Caller, attempt: Attempt) -> Done[Record | None]:
-        """Nobody knows yet: tell the caller so, and spend the idempotency key on that answer."""
+        """The outcome is still unknown: answer the caller so, and store that answer under the idempotency key."""
 
         async def as_it_stands(load: Load, at: Moment) -> Changes[Record | None]:
             subject = await load.find(attempt.subject)
@@ -185,7 +186,7 @@ class Attempts:
         cvc: str | None = None,
         ask: bool = False,
     ) -> Done[Record | None] | None:
-        """Send or ask until the attempt is settled or a caller would wait too long. None where it is not settled."""
+        """Send or ask until the attempt is settled or a caller would wait too long. None if it is not settled."""
         place = (caller.scope_key, attempt.id)
         self.held[place] = attempt.due_at_ms
         seen = begun.seen if begun is not None else None
@@ -203,7 +204,7 @@ class Attempts:
                 ask = attempt.state != "new"
                 pause = (attempt.due_at_ms - self.engine.clock.now_ms()) / 1000
                 if attempt.state == "unknown" and attempt.asked == 1:
-                    pause = min(pause, 0.5)  # Ask once at once: most lost answers are found by the first question.
+                    pause = min(pause, 0.5)  # Ask immediately once: the first question finds most lost answers.
                 late = self.engine.clock.now_ms() >= answer_by_ms
                 if late or pause > PAUSE_MAX_SECONDS or attempt.state == "pending":
                     return None
@@ -241,14 +242,14 @@ class Attempts:
         outcome = await self._exchange(connection, attempt.kind, connector.perform(operation))
         assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
         if ask and isinstance(outcome, NotSent):
-            # This request was not performed. The one before it, of which nobody heard, may be still on its way.
+            # This request was not performed. The previous one, which got no answer, may still be on its way.
             return Unknown(outcome.reason)
         return outcome
 
     async def _exchange(
         self, connection: Connection, operation: str, conversation: Conversation | LookUp
     ) -> Outcome | NeverSeen:
-        """Carry a conversation to its end, and tell how it went."""
+        """Carry a conversation to its end, and report it to telemetry."""
         telemetry, began, outcome = self.engine.telemetry, time.perf_counter(), "raised"
         try:
             if telemetry.tracing:
@@ -261,7 +262,7 @@ class Attempts:
             telemetry.exchange(connection.name, operation, outcome, time.perf_counter() - began)
 
     async def _operation(self, scope: Scope, attempt: Attempt, seen: Seen | None, cvc: str | None) -> Operation:
-        """The operation of an attempt, with everything that the provider is to know, opened from the vault."""
+        """The operation of an attempt, with all data for the provider, opened from the vault."""
         load = Load(self.engine.store, scope.key, seen)
         told: dict[str, Any] = {}
         if attempt.kind == "authorize":
@@ -283,9 +284,10 @@ class Attempts:
         )
 
     async def _authorization(self, load: Load, scope: Scope, attempt: Attempt, cvc: str | None) -> dict[str, Any]:
-        """The fields of an authorization: its means of payment, and the merchant's words on the payment and the payer.
+        """The fields of an authorization: its means of payment, and the merchant's details of the payment and the
+        payer.
 
-        Every payment comes by here: fields that nobody gave are left to their defaults.
+        Every payment runs this: fields without a value keep their defaults.
         """
         payment = await load.find(attempt.subject)
         assert isinstance(payment, PaymentIntent), f"{attempt.id} authorizes no payment"
@@ -339,7 +341,7 @@ class Attempts:
         connection: Connection | None = None,
         seen: Seen | None = None,
     ) -> Done[Record | None]:
-        """Bring an outcome home in one commit, together with the answer that an idempotency key waits for."""
+        """Book an outcome in one commit, together with the answer that an idempotency key waits for."""
         if isinstance(outcome, Declined) and outcome.alert is not None:
             log.error("a provider refused our request", extra={"attempt": attempt.id, "alert": outcome.alert})
         settler = settler_of(attempt.subject)
@@ -384,10 +386,11 @@ class Attempts:
         assert attempt.state in ("unknown", "pending"), f"{attempt.id} is its worker's"
         await self.carry(caller, attempt, ask=True)
 
-    # What other workers and providers bring.
+    # Outcomes from other workers and from providers.
 
     async def take_over(self, row: Row) -> None:
-        """See an attempt through whose worker has gone. The caller of old is answered through its idempotency key."""
+        """Carry out an attempt whose worker is gone. Its original caller gets the answer through its idempotency
+        key."""
         scope_key, _, id = row.key.partition("/")
         attempt = decode(id, row.body)
         assert isinstance(attempt, Attempt), f"{row.key} is not an attempt"
@@ -405,12 +408,12 @@ class Attempts:
                 return
             attempt = doubted
         if await self.carry(caller, attempt, ask=True) is None and attempt.idem is not None:
-            # Whoever comes back for the answer is told what is known, as the first caller would have been.
+            # A caller that returns for the answer gets the current state, like the first caller would have.
             await self._answer_unfinished(caller, attempt)
 
     async def _begin(self, caller: Caller, attempt: Attempt) -> Attempt | None:
-        """The attempt, this worker's from now on and surely never sent before. None where it has been cancelled, or
-        begun by another: whoever takes it over from here has to ask."""
+        """Claim the attempt, which surely was never sent before. None if it has been cancelled, or begun by another
+        worker: a later takeover has to ask the provider."""
 
         async def begin(load: Load, at: Moment) -> Changes[Record | None]:
             current = await load.maybe(Attempt, attempt.id)
@@ -423,8 +426,8 @@ class Attempts:
         return done.attempts[0] if done.attempts else None
 
     async def _doubt(self, caller: Caller, attempt: Attempt) -> Attempt | None:
-        """The attempt, from now on one of which nobody can say that it was never sent: its first worker may only have
-        been slow, and send it yet. None where it has been settled or taken over meanwhile."""
+        """Mark the attempt as possibly sent: its first worker may only have been slow, and may still send it. None if
+        it has been settled or taken over meanwhile."""
 
         async def doubt(load: Load, at: Moment) -> Changes[Record | None]:
             current = await load.maybe(Attempt, attempt.id)
@@ -452,7 +455,7 @@ class Attempts:
         )
 
     async def expire(self, row: Row) -> None:
-        """Release an authorization whose days are over. While another operation holds the payment, the task waits."""
+        """Release an expired authorization. While another operation holds the payment, the task waits."""
         scope_key, _, id = row.key.partition("/")
         expiry = decode(id, row.body)
         assert isinstance(expiry, AuthorizationExpiry), f"{row.key} is not an expiry"
@@ -467,9 +470,9 @@ class Attempts:
         await self.operate(Caller.system(scope_of(scope_key), "release an expired authorization"), release)
 
     async def hear(self, connection: Connection, headers: Mapping[str, str], body: bytes) -> None:
-        """Read the notices in a provider's request, asking the provider where the connector needs to, and act on them.
+        """Read the notices in a provider's request, asking the provider if the connector needs it, and act on them.
 
-        Raises `NoticeRejected`, or `NoticeUndecided` where the provider could not be asked; then nothing was done.
+        Raises `NoticeRejected`, or `NoticeUndecided` if the provider could not be asked; then nothing was done.
         """
         for notice in await listen(connection.connector.notices(headers, body), connection.transport):
             await self.notice(notice, connection.name)
@@ -519,7 +522,7 @@ class Attempts:
         await self.engine.run(caller, fail)
 
     async def _open_contradiction(self, caller: Caller, suffix: str, outcome: Outcome) -> bool:
-        """Open an item where the provider contradicts a settled outcome, and raise an alarm. Whether it does."""
+        """Open an item if the provider contradicts a settled outcome, and raise an alarm. Return whether it does."""
         connector = caller.actor.removeprefix("notice:")
         at = self.engine.clock.moment()
         if await contradiction(self.engine.load(caller.scope_key), suffix, outcome, connector, at) is None:
@@ -556,17 +559,17 @@ class Attempts:
             await self.engine.run(Caller.system(scope, "notice", actor=actor), work)
         except Refused as refused:
             if refused.code != "resource_missing":
-                raise  # The store was busy, say: the notice has not been taken in, and must come again.
+                raise  # The store was busy, for instance: the notice was not handled, and must come again.
             log.warning(
                 "a dispute notice about no charge of ours", extra={"reference": notice.reference, "why": str(refused)}
             )
 
 
 def _postal(address: dict[str, Any]) -> PostalAddress | None:
-    """The billing address with the parts that were given, None where no part was."""
+    """The billing address with the given parts, None if there is none."""
     given = {name: address[name] for name in PostalAddress.__struct_fields__ if address.get(name)}
     return PostalAddress(**given) if given else None
 
 
 NO_KEY = ""
-"""Completes nothing: a settlement never spends the key of the request that happens to wait for it."""
+"""Complete no key: a settlement never uses up the key of the request that happens to wait for it."""

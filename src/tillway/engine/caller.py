@@ -60,7 +60,7 @@ class Caller(msgspec.Struct, kw_only=True):
     presenter: str = ""
     customer: str | None = None
     kind: Literal["secret", "publishable", "operator", "system"] = "system"
-    """What kind of credential the request came with."""
+    """The kind of the request's credential."""
     role: Role | None = None
     """The role of an operator; None: not an operator."""
     scopes: tuple[str, ...] | None = None

@@ -1,4 +1,4 @@
-"""Operations on payments: look up what a command names, make one decision, commit it and see it through."""
+"""Operations on payments: look up the records that a command names, make one decision, commit it and carry it out."""
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tillway.operations import client_secrets
 
 
 async def create(platform: Platform, caller: Caller, command: CreatePayment) -> Done[Record | None]:
-    """Create a payment, and take it at once where the command confirms it."""
+    """Create a payment, and take it at once if the command confirms it."""
     secret = random_text(24)
     terms = await platform.attempts.terms(caller.scope) if command.confirm is not None else None
 
@@ -68,8 +68,8 @@ async def gather(
     *,
     customer: str | None = None,
 ) -> Means:
-    """Look up what a decision needs beside the payment and its `method`, which `made` brings into being where it is
-    new. Without a `command` to confirm, that is nothing."""
+    """Look up the records that a decision needs besides the payment and its `method`; `made` has the changes that make
+    a new method. Without a `command` to confirm, it needs none."""
     if method is None or command is None:
         return Means(method=method, made=made)
     mandate = None
@@ -88,7 +88,7 @@ async def gather(
 async def find_mandate(
     load: Load, method: PaymentMethod, named: str | None, acceptance: dict[str, Any] | None
 ) -> Mandate | None:
-    """The mandate that a request `named`, else the method's own. None where a new one is to be made of `acceptance`."""
+    """The mandate that a request `named`, else the method's own. None if `acceptance` makes a new one."""
     if named is not None:
         return await load.get(Mandate, named, "mandate")
     return await load.maybe(Mandate, method.mandate) if acceptance is None else None
@@ -111,7 +111,7 @@ async def retrieve(platform: Platform, caller: Caller, id: str, client_secret: s
 
 
 async def _payment(load: Load, id: str) -> PaymentIntent:
-    """The payment of that id, unless it is one that stays behind a direct charge."""
+    """The payment of that id, unless it is the unlisted one behind a direct charge."""
     if not id.startswith("pi_"):
         raise Refused("resource_missing", f"No such payment_intent: '{id[:100]}'", param="intent")
     return await load.get(PaymentIntent, id, "intent")
@@ -130,7 +130,7 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdatePay
 
 
 async def capture(platform: Platform, caller: Caller, id: str, command: Capture) -> Done[Record | None]:
-    """Take the authorized amount, or less of it."""
+    """Take the authorized amount, or a part of it."""
     if not command.final:
         raise Refused(
             "connector_unsupported",
@@ -231,7 +231,7 @@ async def find_method(
 async def existing_method(
     platform: Platform, load: Load, named: str, at: Moment, *, param: str
 ) -> tuple[PaymentMethod, Changes[None]]:
-    """The method of that id, or the one that a token, a public test card or a public test account stands for."""
+    """The method of that id, or of a token, a public test card or a public test account."""
     facts = platform.cards.of_alias(load.scope_key, named, at)
     if facts is not None:
         method = new_method(facts, {}, at)
@@ -247,7 +247,7 @@ async def existing_method(
 
 
 async def redeemed(load: Load, token: Token, at: Moment) -> tuple[PaymentMethod, Changes[None]]:
-    """The payment method of a token; its sealed card is kept from now on."""
+    """The payment method of a token; its sealed card is stored from now on."""
     used, method = redeem(token, at)
     kept = []
     if method.card is not None and method.card.vault is not None:
@@ -258,8 +258,8 @@ async def redeemed(load: Load, token: Token, at: Moment) -> tuple[PaymentMethod,
 
 class MethodMaker(Protocol):
     """Makes a new payment method of one type. `data` is a `payment_method_data` or the body of `POST
-    /v1/payment_methods`; `fields` are what all types have in common; `param` is what the caller calls the type's own
-    parameters, `payment_method_data[card]` for instance."""
+    /v1/payment_methods`; `fields` are common to all types; `param` is the caller's name for the type's own parameters,
+    `payment_method_data[card]` for instance."""
 
     async def __call__(
         self, platform: Platform, load: Load, data: dict[str, Any], fields: dict[str, Any], at: Moment, *, param: str
@@ -347,7 +347,7 @@ MAKERS: dict[Literal["card", "bank"] | None, MethodMaker] = {
     "bank": _make_bank_account,
     None: _make_bare,
 }
-"""How a payment method is made, by what it holds (`MethodType.holds`)."""
+"""The maker of a payment method, by the facts that it holds (`MethodType.holds`)."""
 
 
 async def _check_customer(load: Load, id: str | None) -> None:
