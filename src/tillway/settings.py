@@ -39,6 +39,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     payout_delay_seconds: int = 5
     disbursement_connector: str = ""
     workers: int = 1
+    courier_url: str = ""
+    courier_key_file: Path | None = None
     smtp_url: str = ""
     smtp_from: str = ""
     smtp_password_file: Path | None = None
@@ -97,6 +99,8 @@ TABLE = (
     ),
     Setting("disbursement_connector", "Name of the connector that disbursements go through; if empty, the default."),
     Setting("workers", "Server processes on this host; more than one requires PostgreSQL or DynamoDB.", 1, 64),
+    Setting("courier_url", "Delivery service for orders in live mode; if empty, none are taken there."),
+    Setting("courier_key_file", "File that holds the key which courier_url's service asks for."),
     Setting("smtp_url", "Mail server that sends e-mail to customers, smtps://user@host:465; if empty, none is sent."),
     Setting("smtp_from", "Sender address of e-mail; needs smtp_url."),
     Setting("smtp_password_file", "File that holds the password of smtp_url's user."),
@@ -145,7 +149,7 @@ CHOICES = {
 }
 
 _ROWS = {row.name: row for row in TABLE}
-_PATHS = ("data_dir", "tls_cert", "tls_key", "smtp_password_file")
+_PATHS = ("data_dir", "tls_cert", "tls_key", "courier_key_file", "smtp_password_file")
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
@@ -209,6 +213,8 @@ def _checked(name: str, value: Any, source: str) -> Any:
             scheme_of(str(value))
         except StoreUnfit as unfit:
             raise SettingsInvalid(f"store in {source}: {unfit}") from None
+    if name == "courier_url" and value:
+        return _courier_url(str(value), source)
     if name == "smtp_url" and value and not _is_mail_server(str(value)):
         # The message does not repeat the URL, which may hold a password.
         raise SettingsInvalid(
@@ -258,6 +264,15 @@ def _number(name: str, value: Any, source: str, lowest: int, highest: int) -> in
     if not lowest <= value <= highest:
         raise SettingsInvalid(f"{name} in {source} is {value}; it must lie from {lowest} to {highest}")
     return value
+
+
+def _courier_url(value: str, source: str) -> str:
+    """Check the address of the delivery service. It carries names and addresses, so it is https unless on loopback."""
+    parts = urlsplit(value)
+    loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not parts.hostname or parts.scheme not in (("http", "https") if loopback else ("https",)):
+        raise SettingsInvalid(f"courier_url in {source} must be such as https://courier.example.com")
+    return value.rstrip("/")
 
 
 def _url(value: str, source: str) -> str:

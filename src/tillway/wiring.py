@@ -8,8 +8,10 @@ import msgspec
 
 from tillway.api import handlers
 from tillway.connectors import registry
+from tillway.connectors.http_courier import HttpCourier
 from tillway.connectors.port import Courier
 from tillway.connectors.smtp import MailServer
+from tillway.connectors.transport import SocketTransport
 from tillway.dialects import handlers as dialect_handlers
 from tillway.domain.cards import Secret
 from tillway.domain.ledger import Fee
@@ -57,11 +59,14 @@ class Running(msgspec.Struct):
     webhooks: Webhooks
     store: Store
     keyring: Keyring
+    courier: HttpCourier | None = None
 
     async def close(self, *, within_seconds: float = 10.0) -> None:
         await self.runner.stop(within_seconds=within_seconds)
         await self.webhooks.close()
         await self.connections.close()
+        if self.courier is not None:
+            await self.courier.close()
         await self.store.close()
 
 
@@ -118,6 +123,25 @@ def mail_server(settings: Settings) -> MailServer | None:
     return MailServer(settings.smtp_url, Secret(password))
 
 
+COURIER_TIMEOUT_SECONDS = 9.0
+"""A little less than an order waits for an answer, so that the transport's reason is told."""
+
+
+def http_courier(settings: Settings) -> HttpCourier | None:
+    """Return the delivery service of live mode, if the settings name one. Raises `SettingsInvalid` on a bad key
+    file."""
+    if not settings.courier_url:
+        return None
+    headers = {}
+    if settings.courier_key_file is not None:
+        try:
+            headers["authorization"] = f"Bearer {settings.courier_key_file.read_text().strip()}"
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsInvalid(f"courier_key_file {settings.courier_key_file} cannot be read: {error}") from None
+    transport = SocketTransport(settings.courier_url, timeout_seconds=COURIER_TIMEOUT_SECONDS, headers=headers)
+    return HttpCourier(transport)
+
+
 async def assemble(
     settings: Settings, store: Store | None = None, clock: Clock | None = None, recorder: Recorder | None = None
 ) -> Running:
@@ -156,10 +180,13 @@ async def assemble(
     authenticator = Authenticator(store, tokens)
     request_log = RequestLog()
     couriers: dict[str, Courier] = {"test": SimulatedCourier()}
+    courier = http_courier(settings)
+    if courier is not None:
+        couriers["live"] = courier
     platform = Platform(
         engine, attempts, cards, store, connections, authenticator, webhooks, request_log, tokens, couriers
     )
     mail = Mail(engine, mail_server(settings), settings.smtp_from)
     runner = Runner(engine, attempts, webhooks.deliver, partial(orders.carry, platform), mail.send)
     api = Api(platform, renderer, authenticator, request_log, Throttle(limits_of(settings)))
-    return Running(platform, api, runner, connections, webhooks, store, keyring)
+    return Running(platform, api, runner, connections, webhooks, store, keyring, courier)

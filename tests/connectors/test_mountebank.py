@@ -1,4 +1,4 @@
-"""The connector `http_bank`, and a whole server, against a bank that is not ours: mountebank, with tests/bank in it.
+"""The connector `http_bank`, and a whole server, against a bank that is not ours: mountebank, with examples/bank in it.
 
 Mountebank comes from npm into build/, once. Where there is neither a copy nor a way to get one, these tests skip.
 """
@@ -31,7 +31,7 @@ from tillway.testing.connector_contract import Check, checks_for
 
 VERSION = "2.9.2"
 ROOT = Path(__file__).parents[2]
-IMPOSTER = ROOT / "tests" / "bank" / "imposter.ejs"
+IMPOSTER = ROOT / "examples" / "bank" / "imposter.ejs"
 INSTALLED = ROOT / "build" / f"mountebank-{VERSION}"
 
 INSTALL_SECONDS = 120
@@ -44,7 +44,7 @@ CHECKS = [check for check in checks_for(HttpBank("http://127.0.0.1:1").capabilit
 
 
 class Imposter:
-    """A running mountebank with the bank of tests/bank. `url` is the bank's."""
+    """A running mountebank with the bank of examples/bank. `url` is the bank's."""
 
     def __init__(self, place: Path) -> None:
         port, self._bank = free_port(), free_port()

@@ -25,6 +25,8 @@ def serve(
     payout_delay_seconds: Annotated[int | None, setting("payout_delay_seconds")] = None,
     disbursement_connector: Annotated[str | None, setting("disbursement_connector")] = None,
     workers: Annotated[int | None, setting("workers")] = None,
+    courier_url: Annotated[str | None, setting("courier_url")] = None,
+    courier_key_file: Annotated[Path | None, setting("courier_key_file")] = None,
     smtp_url: Annotated[str | None, setting("smtp_url")] = None,
     smtp_from: Annotated[str | None, setting("smtp_from")] = None,
     smtp_password_file: Annotated[Path | None, setting("smtp_password_file")] = None,

@@ -5,7 +5,7 @@
  * with the first answer.
  *
  * By hand:
- *     npx @mbtest/mountebank start --allowInjection --localOnly --nologfile --configfile tests/bank/imposter.ejs
+ *     examples/bank/run
  *
  * What the contract does not have: POST /_bank/faults {"rules": […]} takes the rules of sandbox/faults.py as far as
  * an imposter can keep them, and GET /_bank/operations lists what came. It never sends a notice. Its state lives in
