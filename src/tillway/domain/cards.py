@@ -238,8 +238,9 @@ def _nearest_year(two_digits: int, this_year: int) -> int:
     )
 
 
-# Thirteen digits with at most one separator between any two. Nearly every text fails here.
-_MAYBE = re.compile(r"[0-9](?:[ .-]?[0-9]){12}")
+# Thirteen digits with at most one separator between any two. Nearly every text fails here. The look behind skips the
+# rest of a group of digits that was too short from its first digit on.
+_MAYBE = re.compile(r"[0-9](?<![0-9][0-9])(?:[ .-]?[0-9]){12}")
 _MAYBE_LONGER = re.compile(r"[0-9](?:[ .-]?[0-9]){12,}")
 # The same for text with characters outside ASCII, looser: the exact check follows after folding.
 _MAYBE_FOLDED = re.compile(r"\d(?:\W{0,4}\d){12}")
