@@ -25,7 +25,7 @@ async def objects(data_dir: Path) -> AsyncIterator[MerchantObjects]:
 async def tell(objects: MerchantObjects, suffix: str, outcome: Outcome) -> None:
     reference = f"{objects.merchant.account.removeprefix('acct_')}t{suffix}"
     notice = Notice(id=f"late-{suffix}", kind="operation", reference=reference, outcome=outcome)
-    await objects.app.running.platform.attempts.notice(notice, "simulator")
+    await objects.app.running.platform.attempts.notice(notice, "simulator", "test")
 
 
 async def test_a_word_against_a_resolution_is_never_dropped(objects: MerchantObjects) -> None:
@@ -37,7 +37,7 @@ async def test_a_word_against_a_resolution_is_never_dropped(objects: MerchantObj
         "succeeded",
         "open",
     )
-    assert item["subject"].startswith("ch_") and (item["amount"], item["connector"]) == (24, "simulator")
+    assert item["subject"].startswith("ch_") and (item["amount"], item["connector"]) == (2400, "simulator")
     events = (await objects.app.ok(objects.merchant, "GET", "/v1/events", {"type": "open_item.created"}))["data"]
     assert [event["data"]["object"]["id"] for event in events] == [id]
     ledger = await objects.app.ok(objects.merchant, "GET", "/ops/v1/ledger")

@@ -155,7 +155,7 @@ async def test_a_return_fails_the_payout_and_the_money_comes_back_once(tmp_path:
             [came] = folder.waiting()
             sent = {entry.trace: entry for entry in file.entries}
             for notice in match(bank.connector.read(came.name, folder.read(came)), sent):
-                await app.running.platform.attempts.notice(notice, "csv")
+                await app.running.platform.attempts.notice(notice, "simulator", "test")
             folder.accept(came)
         failed = await app.ok(merchant, "GET", f"/v1/payouts/{paid['id']}")
         assert (failed["status"], failed["failure_code"]) == ("failed", "insufficient_funds")

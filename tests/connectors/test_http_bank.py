@@ -250,7 +250,13 @@ DISPUTE = {
         (
             ACCEPTED,
             Notice(
-                id="att_1:Accepted", kind="operation", reference="att_1", outcome=Succeeded("b1"), amount_minor=4200
+                id="att_1:Accepted",
+                kind="operation",
+                reference="att_1",
+                outcome=Succeeded("b1"),
+                operation="authorize",
+                amount_minor=4200,
+                currency="eur",
             ),
         ),
         (
@@ -260,7 +266,9 @@ DISPUTE = {
                 kind="operation",
                 reference="att_1",
                 outcome=Declined("card_declined", "expired_or_canceled_card", bank_id="b1"),
+                operation="refund",
                 amount_minor=4200,
+                currency="eur",
             ),
         ),
         (

@@ -50,7 +50,7 @@ class MerchantObjects:
         account = self.merchant.account.removeprefix("acct_")
         reference = f"{account}t{doubt.removeprefix('att_')}"
         late = Notice(id=f"late-{doubt}", kind="operation", reference=reference, outcome=Succeeded(bank_id="bank-1"))
-        await self.app.running.platform.attempts.notice(late, "simulator")
+        await self.app.running.platform.attempts.notice(late, "simulator", "test")
         return (await self.app.ok(self.merchant, "GET", "/ops/v1/open_items"))["data"][0]["id"]
 
     async def resolve(self, doubt: str, outcome: str) -> Any:

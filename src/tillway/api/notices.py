@@ -17,7 +17,7 @@ async def receive(call: Call) -> Answer:
     if connection is None:
         raise Refused("resource_missing", f"No connector {name[:100]!r} is configured for {mode} mode.", param="name")
     try:
-        await call.platform.attempts.hear(connection, call.headers, call.body)
+        await call.platform.attempts.hear(connection, known, call.headers, call.body)
     except NoticeRejected as rejected:
         raise Refused("body_malformed", f"The notice was not accepted: {rejected}") from None
     except NoticeUndecided as undecided:

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -27,6 +27,7 @@ from tillway.connectors.port import (
     Notices,
     NotSent,
     Operation,
+    OperationKind,
     Outcome,
     Pending,
     Request,
@@ -201,8 +202,10 @@ def read_notice(body: bytes) -> Notice:
     reference, status, kind = said.get("reference"), said.get("status"), said.get("kind")
     if not isinstance(reference, str) or not reference or not isinstance(kind, str):
         raise NoticeRejected("reference and kind must be texts")
-    amount = said.get("amount")
+    amount, currency, created = said.get("amount"), said.get("currency"), said.get("created")
     amount_minor = amount if type(amount) is int else None
+    if created is not None and (type(created) is not int or created < 0):
+        raise NoticeRejected("created must be a time in seconds")
     if kind.lower() == "dispute":
         parent = said.get("parent")
         if not isinstance(parent, str) or not 0 < len(parent) <= REFERENCE_MAX:
@@ -221,9 +224,22 @@ def read_notice(body: bytes) -> Notice:
     outcome = _status(said)
     if outcome is None:
         raise NoticeRejected(f"status {str(status)[:20]!r} is not one of {', '.join(_STATUSES)}")
+    operation = _KINDS.get(kind.lower())
+    if operation != "void":
+        if amount_minor is None:
+            outcome = Unknown("the notice names no amount")
+        elif not isinstance(currency, str):
+            outcome = Unknown("the notice names no currency")
     # A repeated report has the same id, and a changed outcome another.
     return Notice(
-        id=f"{reference}:{status}", kind="operation", reference=reference, outcome=outcome, amount_minor=amount_minor
+        id=f"{reference}:{status}",
+        kind="operation",
+        reference=reference,
+        outcome=outcome,
+        operation=operation,
+        amount_minor=amount_minor,
+        currency=currency if isinstance(currency, str) else None,
+        created=created,
     )
 
 
@@ -349,8 +365,8 @@ def _mismatch(operation: Operation, body: Mapping[str, Any]) -> str | None:
 
 
 # The contract does not list the kinds. A known kind must be the right one; an unknown one may be the bank's own.
-_KINDS: dict[str, str] = {"authorization": "authorize", "authorizations": "authorize"}
-for _kind in PATHS:
+_KINDS: dict[str, OperationKind] = {"authorization": "authorize", "authorizations": "authorize"}
+for _kind in get_args(OperationKind):
     _KINDS |= {_kind: _kind, f"{_kind}s": _kind}
 
 

@@ -240,13 +240,19 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
     kind `operation` has the operation's `outcome`; `dispute` opens one over the charge behind `reference`, at `stage`:
     a `chargeback` takes the money, an `inquiry` only asks, a `warning` (early fraud warning) only informs.
+
+    `operation`, `amount_minor` and `currency` are compared with the operation of that reference, and `created` (epoch
+    seconds) with the clock. Each is None if the provider does not tell it, or the connector has checked it.
     """
 
     id: str
     kind: Literal["operation", "dispute"]
     reference: str
     outcome: Outcome | None = None
+    operation: OperationKind | None = None
     amount_minor: int | None = None
+    currency: str | None = None
+    created: int | None = None
     reason: str | None = None
     stage: Literal["chargeback", "inquiry", "warning"] = "chargeback"
 

@@ -26,6 +26,7 @@ from tillway.connectors.port import (
     LookUp,
     NeverSeen,
     Notice,
+    NoticeUndecided,
     NotSent,
     Operation,
     Outcome,
@@ -39,7 +40,7 @@ from tillway.connectors.port import (
 )
 from tillway.connectors.transport import converse, listen
 from tillway.domain import dispute, payment_intent
-from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
+from tillway.domain.account import SCOPE_KEY_LENGTH, Mode, Scope, scope_of
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.charge import Charge, full_descriptor, warn_of_fraud
 from tillway.domain.commands import Cancel
@@ -51,13 +52,23 @@ from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Te
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
+from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
+from tillway.engine.notices import kind_of, objection
 from tillway.engine.recipients import reveal
-from tillway.engine.settlers import TAKEN_BACK, Settling, charge_of, contradiction, revoke_mandate, settler_of
+from tillway.engine.settlers import (
+    TAKEN_BACK,
+    Settling,
+    charge_of,
+    contradiction,
+    revoke_mandate,
+    settled_under,
+    settler_of,
+)
 from tillway.engine.telemetry import Telemetry, note, note_id
 from tillway.sandbox.cards import ALIAS_CVC, by_alias
 from tillway.store.codec import decode
@@ -469,40 +480,63 @@ class Attempts:
 
         await self.operate(Caller.system(scope_of(scope_key), "release an expired authorization"), release)
 
-    async def hear(self, connection: Connection, headers: Mapping[str, str], body: bytes) -> None:
+    async def hear(self, connection: Connection, mode: Mode, headers: Mapping[str, str], body: bytes) -> None:
         """Read the notices in a provider's request, asking the provider if the connector needs it, and act on them.
 
         Raises `NoticeRejected`, or `NoticeUndecided` if the provider could not be asked; then nothing was done.
         """
         for notice in await listen(connection.connector.notices(headers, body), connection.transport):
-            await self.notice(notice, connection.name)
+            await self.notice(notice, connection.name, mode)
 
-    async def notice(self, notice: Notice, connector: str) -> None:
-        """Act on one notice of the connector of that name. A repeated one, or one about an operation that is settled
-        or unknown here, changes nothing."""
+    async def notice(self, notice: Notice, connector: str, mode: Mode) -> None:
+        """Act on one notice of the connector of that name and mode. A repeated one, or one about an operation that is
+        unknown here, changes nothing.
+
+        Raises `NoticeUndecided` if the provider must be asked about it and cannot be.
+        """
         scope_key, suffix = notice.reference[:SCOPE_KEY_LENGTH], notice.reference[SCOPE_KEY_LENGTH:]
         try:
             scope = scope_of(scope_key)
         except AssertionError:
             log.warning("a notice about a reference that is not ours", extra={"reference": notice.reference[:40]})
             return
+        if scope.mode != mode:
+            log.error("a notice from a connector of the other mode", extra={"reference": notice.reference})
+            return
         match notice.kind:
             case "operation":
-                assert notice.outcome is not None, "a notice of an operation carries its outcome"
-                await self._operation_notice(scope, suffix, notice.outcome, f"notice:{connector}")
+                await self._operation_notice(scope, suffix, notice, connector)
             case "dispute":
                 await self._dispute_notice(scope, suffix, notice, f"notice:{connector}")
             case _:
                 assert_never(notice.kind)
 
-    async def _operation_notice(self, scope: Scope, suffix: str, outcome: Outcome, actor: str) -> None:
-        load = self.engine.load(scope.key)
+    async def _operation_notice(self, scope: Scope, suffix: str, notice: Notice, connector: str) -> None:
+        outcome = notice.outcome
+        assert outcome is not None, "a notice of an operation carries its outcome"
+        load, now = self.engine.load(scope.key), self.engine.clock.moment().now
         attempt = await load.maybe(Attempt, f"att_{suffix}")
+        about = attempt or await settled_under(load, suffix)
+        if about is None:
+            return
+        if about.connector not in ("", connector):
+            log.error("a notice from another connector", extra={"reference": notice.reference, "connector": connector})
+            return
+        doubt = objection(notice, about, now)
+        if doubt is not None:
+            log.error("a notice is not believed", extra={"reference": notice.reference, "why": doubt})
+        actor = f"notice:{connector}"
         if attempt is not None:
             waiting = await self._caller_of_old(scope, attempt)
             caller = msgspec.structs.replace(waiting, actor=actor, operation="notice")
-            await self.settle(caller, attempt, outcome)
+            if doubt is None:
+                await self.settle(caller, attempt, outcome)
+            else:
+                await self._ask_at_once(caller, attempt, doubt)
             return
+        assert not isinstance(about, Attempt)
+        if doubt is not None:
+            outcome = await self._confirm(scope, suffix, about, connector)
         caller = Caller.system(scope, "notice", actor=actor)
         if await self._open_contradiction(caller, suffix, outcome):
             return
@@ -520,6 +554,36 @@ class Attempts:
             return await take_back(load, subject, declined, at, settings)
 
         await self.engine.run(caller, fail)
+
+    async def _ask_at_once(self, caller: Caller, attempt: Attempt, doubt: str) -> None:
+        """Make a waiting attempt an unknown one, and its question due now. An attempt that its worker is at is left
+        alone: the worker hears the answer itself."""
+
+        async def work(load: Load, at: Moment) -> Changes[Record | None]:
+            current = await load.maybe(Attempt, attempt.id)
+            if current is None or current.state not in ("pending", "unknown") or current.reason == doubt:
+                return NO_CHANGES
+            asked = msgspec.structs.replace(current, state="unknown", reason=doubt, due_at_ms=at.now_ms)
+            return Changes(result=None, tasks=(asked,))
+
+        await self.engine.run(caller, work, completes=NO_KEY)
+
+    async def _confirm(self, scope: Scope, suffix: str, about: Charge | Refund | Payout, connector: str) -> Outcome:
+        """Ask the provider about a settled operation after a notice that is not believed."""
+        connection = await self.connections.named(connector, scope)
+        if connection is None or not connection.connector.capabilities.looks_up:
+            return Unknown("the provider cannot be asked")
+        operation = Operation(
+            reference=f"{scope.key}{suffix}",
+            kind=kind_of(about),
+            amount_minor=about.amount_minor,
+            currency=about.currency,
+            livemode=scope.livemode,
+        )
+        answer = await self._exchange(connection, "look_up", connection.connector.look_up(operation))
+        if isinstance(answer, NotSent):
+            raise NoticeUndecided(answer.reason)
+        return Unknown("the provider does not know it") if isinstance(answer, NeverSeen) else answer
 
     async def _open_contradiction(self, caller: Caller, suffix: str, outcome: Outcome) -> bool:
         """Open an item if the provider contradicts a settled outcome, and raise an alarm. Return whether it does."""

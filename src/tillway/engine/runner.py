@@ -264,7 +264,7 @@ class Runner:
         connection = await self.attempts.connections.named(task.connector, scope)
         if connection is not None:
             try:
-                await self.attempts.hear(connection, {}, msgspec.json.encode(task.body))
+                await self.attempts.hear(connection, scope.mode, {}, msgspec.json.encode(task.body))
             except NoticeRejected as rejected:
                 log.warning("a notice was rejected", extra={"task": row.key, "why": str(rejected)})
             except NoticeUndecided as undecided:

@@ -47,6 +47,15 @@ class Settler(msgspec.Struct, frozen=True):
     take_back: Callable[[Load, str, Declined, Moment, Settings], Awaitable[Changes[Record | None]]] | None = None
 
 
+async def settled_under(load: Load, suffix: str) -> Charge | Refund | Payout | None:
+    """The record that shares the suffix of an attempt, and remains when the attempt is settled."""
+    return (
+        await load.maybe(Charge, f"ch_{suffix}")
+        or await load.maybe(Refund, f"re_{suffix}")
+        or await load.maybe(Payout, f"po_{suffix}")
+    )
+
+
 async def contradiction(
     load: Load, suffix: str, outcome: Outcome, connector: str, at: Moment
 ) -> Changes[Record | None] | None:
@@ -58,11 +67,7 @@ async def contradiction(
     if not isinstance(outcome, Succeeded | Declined):
         return None
     theirs = "succeeded" if isinstance(outcome, Succeeded) else "declined"
-    subject = (
-        await load.maybe(Charge, f"ch_{suffix}")
-        or await load.maybe(Refund, f"re_{suffix}")
-        or await load.maybe(Payout, f"po_{suffix}")
-    )
+    subject = await settled_under(load, suffix)
     if subject is None:
         return None
     failed = subject.status in ("failed", "canceled")

@@ -15,6 +15,7 @@ import secrets
 import socket
 import struct
 import sys
+import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -287,8 +288,9 @@ class BankServer:
     async def _tell(self, body: Mapping[str, Any], delay: float) -> None:
         """POST a notice until it is taken, or NOTICE_TRIES_MAX times."""
         await asyncio.sleep(delay)
+        content = msgspec.json.encode({**body, "created": int(time.time())})
         for attempt in range(NOTICE_TRIES_MAX):
-            if await self._post(msgspec.json.encode(body)):
+            if await self._post(content):
                 return
             await asyncio.sleep(min(0.25 * 2**attempt, NOTICE_WAIT_MAX_SECONDS))
 

@@ -432,7 +432,7 @@ class Process:
         notice = read_notice(body)
         self.world.tell(self.name, f"hears {notice.id}")
         try:
-            await self.attempts.notice(notice, "simulator")
+            await self.attempts.notice(notice, "simulator", "test")
         except Unavailable:
             taken = False
         except Refused as refused:

@@ -1,0 +1,40 @@
+"""Checks of a provider's notices: is this news about our operation, and fresh enough to believe without asking?"""
+
+from tillway.connectors.port import Notice, OperationKind, Unknown
+from tillway.domain.attempt import Attempt
+from tillway.domain.charge import Charge
+from tillway.domain.payout import Payout
+from tillway.domain.refund import Refund
+
+BELIEVED_SECONDS = 60 * 60
+"""A notice that says it was made longer ago is no proof: it may be one that was recorded and sent again."""
+
+_SETTLED: dict[type, OperationKind] = {Charge: "authorize", Refund: "refund", Payout: "payout"}
+
+
+def objection(notice: Notice, about: Attempt | Charge | Refund | Payout, now: int) -> str | None:
+    """The reason to ask the provider instead of believing its notice at `now` (epoch seconds); None to believe it.
+
+    `about` is the operation with the notice's reference: its attempt, or what remains of it once it is settled. A
+    connector that does not tell a member of its notices (None) has checked it itself.
+    """
+    if isinstance(notice.outcome, Unknown):
+        return notice.outcome.reason
+    kind = kind_of(about)
+    if notice.operation is not None and notice.operation != kind:
+        return "the notice names another kind"
+    if kind != "void":
+        if notice.amount_minor is not None and notice.amount_minor != about.amount_minor:
+            return "the notice names another amount"
+        if notice.currency is not None and notice.currency.lower() != about.currency:
+            return "the notice names another currency"
+    return "the notice is older than an hour" if is_stale(notice, now) else None
+
+
+def kind_of(about: Attempt | Charge | Refund | Payout) -> OperationKind:
+    return about.kind if isinstance(about, Attempt) else _SETTLED[type(about)]
+
+
+def is_stale(notice: Notice, now: int) -> bool:
+    """Whether the notice says that it is too old. One without a time is from a bank that tells none, and is not."""
+    return notice.created is not None and now - notice.created > BELIEVED_SECONDS
