@@ -277,13 +277,15 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     `deduplicates`: a resend with the same reference is performed at most once. `looks_up`: it answers questions by
     reference. `ask_after_seconds`: seconds from an unknown or pending outcome to the first question. `debits`: the
-    payment method types of bank accounts that it can debit.
+    payment method types of bank accounts that it can debit. `authenticates`: it can send the customer to the issuer
+    (3-D Secure) if a payment asks for that.
     """
 
     operations: frozenset[str]
     deduplicates: bool
     looks_up: bool
     livemode: bool
+    authenticates: bool = False
     debits: frozenset[str] = frozenset()
     ask_after_seconds: float = 5.0
     timeout_seconds: float = 30.0

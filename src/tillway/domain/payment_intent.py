@@ -174,6 +174,7 @@ class Terms(Value, frozen=True, kw_only=True):
 
     `challenge_base` is the address of the challenge page up to the payment's id. A direct charge `shows` its charge,
     which exists from the first commit on. `debits` are the types of bank accounts that the connector can debit.
+    `authenticates`: a request for 3-D Secure can be kept, by the connector or, in test mode, by the simulated issuer.
     """
 
     connector: str
@@ -182,6 +183,7 @@ class Terms(Value, frozen=True, kw_only=True):
     challenge_base: str = ""
     shows: Literal["subject", "charge"] = "subject"
     debits: frozenset[str] = frozenset()
+    authenticates: bool = True
 
 
 class Means(Value, frozen=True, kw_only=True, gc=True):
@@ -316,12 +318,26 @@ def _confirm(
     type = METHOD_TYPES[method.type]
     if type.debits:
         _can_debit(payment, type, mandate, terms, any_currency=command.any_currency)
+    if method.card is not None and not terms.authenticates:
+        _asks_no_authentication(payment, terms)
     payment = _with(payment, method=method.id, last_error=None, challenge=None)
     if type.performed_by == "platform":
         return permitted.then(_from_credit(payment, method, means.customer, at))
     if payment.authenticated or not _needs_authentication(payment, method):
         return permitted.then(_begin(payment, method, terms, at, idem, code=means.code, mandate=mandate))
     return permitted.then(_authenticate(payment, command, method, means.code, terms, at, idem))
+
+
+def _asks_no_authentication(payment: PaymentIntent, terms: Terms) -> None:
+    """Refused `connector_unsupported` if the merchant asks for 3-D Secure: to pay without it would be a silent loss."""
+    asked = payment.card_option("request_three_d_secure")
+    if asked in ("any", "challenge"):
+        raise Refused(
+            "connector_unsupported",
+            f"The connector {terms.connector!r} cannot authenticate a card, and the payment asks for it "
+            f"(request_three_d_secure: {asked}). Ask for `automatic`, or configure a connector that can.",
+            param="payment_method_options[card][request_three_d_secure]",
+        )
 
 
 def _authenticate(

@@ -159,6 +159,7 @@ class Attempts:
             challenge_base=self.engine.challenge_base(scope),
             shows=shows,
             debits=connection.connector.capabilities.debits,
+            authenticates=not scope.livemode or connection.connector.capabilities.authenticates,
         )
 
     async def operate(self, caller: Caller, begin: Work[Record | None]) -> Done[Record | None]:
