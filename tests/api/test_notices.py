@@ -9,7 +9,7 @@ from plugins import install
 from tillway.connectors import registry
 from tillway.domain.account import SYSTEM
 from tillway.domain.connector_config import ConnectorConfig
-from tillway.engine.connections import REFRESH_MS
+from tillway.engine.connections import REFRESH_SECONDS
 from tillway.store.codec import write_of
 from tillway.store.port import ABSENT
 from tillway.testing.example_provider import ExampleFarSide
@@ -38,7 +38,7 @@ async def add(app: InProcessApp, url: str) -> None:
         id="con_test_acme", created=0, name="acme", kind="acme", mode="test", settings=settings, default=True
     )
     await app.store.commit([write_of(SYSTEM, config, ABSENT)])
-    app.clock.ahead_seconds += 1 + REFRESH_MS // 1000
+    app.clock.ahead_seconds += 1 + REFRESH_SECONDS
 
 
 async def test_a_provider_is_asked_before_its_notice_is_believed(app: InProcessApp) -> None:

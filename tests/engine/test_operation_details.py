@@ -8,7 +8,7 @@ import pytest
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.connector_config import ConnectorConfig
-from tillway.engine.connections import REFRESH_MS
+from tillway.engine.connections import REFRESH_SECONDS
 from tillway.store.codec import write_of
 from tillway.store.port import ABSENT
 from tillway.testing.far_side import Handler, answer, over_http
@@ -41,7 +41,7 @@ async def bank_at(app: InProcessApp, url: str, **settings: str) -> None:
     )
     row = await app.store.get(f"{SYSTEM}/{config.id}")
     await app.store.commit([write_of(SYSTEM, config, ABSENT if row is None else row.version)])
-    app.clock.ahead_seconds += 1 + REFRESH_MS // 1000
+    app.clock.ahead_seconds += 1 + REFRESH_SECONDS
 
 
 def accepting(**told: Any) -> Any:

@@ -12,7 +12,7 @@ from tillway.connectors.http_bank import signature
 from tillway.connectors.port import Request, Response
 from tillway.domain.account import SYSTEM
 from tillway.domain.connector_config import ConnectorConfig
-from tillway.engine.connections import REFRESH_MS
+from tillway.engine.connections import REFRESH_SECONDS
 from tillway.store.codec import write_of
 from tillway.store.port import ABSENT
 from tillway.testing.far_side import Handler, answer, over_http
@@ -99,6 +99,6 @@ async def live_merchant(data_dir: Path, **settings: str) -> AsyncIterator[LiveMe
                 default=mode == "live",
             )
             await app.store.commit([write_of(SYSTEM, config, ABSENT)])
-        app.clock.ahead_seconds += 1 + REFRESH_MS // 1000
+        app.clock.ahead_seconds += 1 + REFRESH_SECONDS
         yield made
     await app.close()

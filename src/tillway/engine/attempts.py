@@ -202,7 +202,7 @@ class Attempts:
         place = (caller.scope_key, attempt.id)
         self.held[place] = attempt.due_at_ms
         seen = begun.seen if begun is not None else None
-        answer_by_ms = self.engine.clock.now_ms() + int(self.engine.settings.answer_within_seconds * 1000)
+        answer_by_ns = self.engine.clock.monotonic_ns() + int(self.engine.settings.answer_within_seconds * 1e9)
         try:
             for _ in range(ROUNDS_MAX):
                 connection = await self.connections.named(attempt.connector, caller.scope)
@@ -217,7 +217,7 @@ class Attempts:
                 pause = (attempt.due_at_ms - self.engine.clock.now_ms()) / 1000
                 if attempt.state == "unknown" and attempt.asked == 1:
                     pause = min(pause, 0.5)  # Ask immediately once: the first question finds most lost answers.
-                late = self.engine.clock.now_ms() >= answer_by_ms
+                late = self.engine.clock.monotonic_ns() >= answer_by_ns
                 if late or pause > PAUSE_MAX_SECONDS or attempt.state == "pending":
                     return None
                 await asyncio.sleep(max(pause, 0.0))

@@ -17,7 +17,7 @@ from tillway.store.port import Store
 
 log = logging.getLogger(__name__)
 
-REFRESH_MS = 2000
+REFRESH_SECONDS = 2
 """How soon a running server notices a connector that another process has added."""
 
 SIMULATOR = "simulator"
@@ -33,7 +33,7 @@ class ConfiguredConnections:
         self._store = store
         self._clock = clock
         self._build = build
-        self._fresh_until_ms = 0
+        self._fresh_until_ns = 0
         self._refreshing: asyncio.Task[None] | None = None
         self._configs: dict[tuple[str, str], ConnectorConfig] = {}
         self._defaults: dict[str, str] = {}
@@ -77,9 +77,9 @@ class ConfiguredConnections:
         return connection
 
     async def _fresh(self) -> None:
-        """Return when the configuration is known, at most REFRESH_MS old. Callers that come during a read wait too:
-        before the first read there seems to be none, and a payment would go to the simulator."""
-        if self._clock.now_ms() < self._fresh_until_ms:
+        """Return when the configuration is known, at most REFRESH_SECONDS old. Callers that come during a read wait
+        too: before the first read there seems to be none, and a payment would go to the simulator."""
+        if self._clock.monotonic_ns() < self._fresh_until_ns:
             return
         if self._refreshing is None:
             self._refreshing = asyncio.ensure_future(self._refresh())
@@ -92,7 +92,7 @@ class ConfiguredConnections:
             task.exception()  # It counts as read, even if every caller has stopped waiting.
 
     async def _refresh(self) -> None:
-        until_ms = self._clock.now_ms() + REFRESH_MS
+        until_ns = self._clock.monotonic_ns() + REFRESH_SECONDS * 1_000_000_000
         rows = await self._store.query(None, f"{SYSTEM}/con_", limit=1000, order="oldest")
         configs: dict[tuple[str, str], ConnectorConfig] = {}
         for row in rows:
@@ -101,7 +101,7 @@ class ConfiguredConnections:
                 configs[config.mode, config.name] = config
         self._configs = configs
         self._defaults = {mode: name for (mode, name), config in configs.items() if config.default}
-        self._fresh_until_ms = until_ms
+        self._fresh_until_ns = until_ns
 
     async def close(self) -> None:
         for connection in (*self._outdated, *(connection for _, connection in self._open.values())):

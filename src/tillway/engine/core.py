@@ -35,7 +35,7 @@ COMMITS_MAX = 4
 READ_BACKS_MAX = 3
 """How often a commit of unknown outcome is tried, and looked for each time, before the caller is told to repeat."""
 
-ENDPOINTS_CACHE_MS = 2000
+ENDPOINTS_CACHE_SECONDS = 2
 
 R = TypeVar("R", bound=Record)
 
@@ -148,11 +148,11 @@ class Engine:
         under way. `final`: answer the caller now, even if an attempt is under way.
         """
         for _ in range(CONFLICTS_MAX):
-            if not self.time.fresh:
-                await self._read_mark()
+            began_ns = self.clock.monotonic_ns()
+            if began_ns >= self.time.fresh_until_ns:
+                began_ns = await self._read_mark()
             load = Load(self.store, caller.scope_key, seen)
             seen = None
-            began_ns = self.clock.monotonic_ns()
             at = self.clock.moment()
             changes = await in_span(self.telemetry, "decision", "step", work(load, at))
             if self.time.trouble and completes is None:
@@ -179,20 +179,23 @@ class Engine:
 
     async def note(self, caller: Caller, detail: dict[str, Any]) -> None:
         """Enter an action that changes no record into the audit trail. Refused `busy` if it cannot be written."""
-        if not self.time.fresh:
-            await self._read_mark()
         began_ns = self.clock.monotonic_ns()
+        if began_ns >= self.time.fresh_until_ns:
+            began_ns = await self._read_mark()
         entry = _audit_entry(caller, (), detail, self.clock.moment())
         await self._commit(caller, [write_of(caller.scope_key, entry, ABSENT)], "", began_ns)
 
-    async def _read_mark(self) -> None:
-        """Read the store's mark before ids are made. Refused `busy` if the store does not answer."""
+    async def _read_mark(self) -> int:
+        """Read the store's mark before ids are made. Return the monotonic clock after that, in nanoseconds. Refused
+        `busy` if the store does not answer."""
         try:
             await self.time.catch_up()
         except Unavailable as unavailable:
             log.error("the store's mark of time cannot be read", extra={"why": str(unavailable)})
-        if not self.time.fresh:
+        now_ns = self.clock.monotonic_ns()
+        if now_ns >= self.time.fresh_until_ns:
             raise Refused("busy")
+        return now_ns
 
     def _claim_new_attempts(self, changes: Changes[Record | None], at: Moment) -> tuple[Attempt, ...]:
         """The attempts among the tasks. A new one is born claimed: this process performs it at once, and others find it
@@ -370,14 +373,14 @@ class Engine:
 
     async def endpoints(self, scope_key: str) -> list[WebhookEndpoint]:
         """The webhook endpoints of a scope, at most two seconds old if another process changed them."""
-        now_ms = self.clock.now_ms()
+        now_ns = self.clock.monotonic_ns()
         known = self._endpoints.get(scope_key)
-        if known is not None and known[0] > now_ms:
+        if known is not None and known[0] > now_ns:
             return known[1]
         rows = await self.store.query(None, f"{scope_key}/we_", limit=100)
         endpoints = [decode(row.key.partition("/")[2], row.body) for row in rows]
         active = [endpoint for endpoint in endpoints if isinstance(endpoint, WebhookEndpoint) and not endpoint.disabled]
-        self._endpoints[scope_key] = (now_ms + ENDPOINTS_CACHE_MS, active)
+        self._endpoints[scope_key] = (now_ns + ENDPOINTS_CACHE_SECONDS * 1_000_000_000, active)
         return active
 
     def forget_endpoints(self, scope_key: str) -> None:

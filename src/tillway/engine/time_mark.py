@@ -42,7 +42,8 @@ class TimeKeeper:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._read_ns: int | None = None
+        self.fresh_until_ns = -1
+        """Until when, on the monotonic clock, the mark was read recently enough for a decision."""
         self._known: deque[tuple[int, int]] = deque()
         """(monotonic nanoseconds before a read, the mark that it found), oldest first."""
         self._acceptances = -1
@@ -51,15 +52,10 @@ class TimeKeeper:
         self.trouble = ""
         """The reason why this process begins no new payment; empty while its clock can be trusted."""
 
-    @property
-    def fresh(self) -> bool:
-        """Whether the mark was read recently enough for a decision."""
-        return self._read_ns is not None and self._clock.monotonic_ns() - self._read_ns < READ_SECONDS_MAX * _NS
-
     async def catch_up(self) -> None:
         """Read the mark if it was not read recently. Requests that wait at the same moment share one read."""
         async with self._reading:
-            if not self.fresh:
+            if self._clock.monotonic_ns() >= self.fresh_until_ns:
                 await self.refresh()
 
     async def refresh(self, *, anyway: bool = False) -> None:
@@ -83,7 +79,7 @@ class TimeKeeper:
             except (Conflict, CommitUnknown):
                 pass  # Another process has just raised it. The value read is still a mark that was in the store.
         self._clock.raise_floor(mark.mark_us)
-        self._read_ns = before_ns
+        self.fresh_until_ns = before_ns + READ_SECONDS_MAX * _NS
         self._known.append((before_ns, mark.mark_us))
         settled_ns = before_ns - SETTLED_SECONDS * _NS
         while len(self._known) > 1 and self._known[1][0] <= settled_ns:
