@@ -19,6 +19,7 @@ from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
 from tillway.engine.caller import Settings as EngineSettings
 from tillway.engine.card_vault import CardVault
+from tillway.engine.client_secrets import CLIENT_SECRETS_PURPOSE, ClientSecrets
 from tillway.engine.clock import Clock
 from tillway.engine.connections import ConfiguredConnections
 from tillway.engine.core import Engine
@@ -153,7 +154,8 @@ async def assemble(
     store = store or await open_store(settings)
     keyring = Keyring.load(key_file(settings))
     base_url = public_url(settings)
-    renderer = Renderer(base_url)
+    client_secrets = ClientSecrets(keyring.derive(CLIENT_SECRETS_PURPOSE))
+    renderer = Renderer(base_url, client_secrets)
     engine = Engine(
         store,
         clock,
@@ -168,6 +170,7 @@ async def assemble(
             public_url=base_url,
         ),
         renderer,
+        client_secrets,
     )
     if recorder is not None:
         engine.telemetry = recorder

@@ -33,7 +33,7 @@ class Machine:
         }
         self.deletes: list[str] = []
         self.events: list[str] = []
-        self.keep(domain.create(CreateSetup(customer=customer), Means(), self.at, secret="s"))
+        self.keep(domain.create(CreateSetup(customer=customer), Means(), self.at))
 
     def run(self, table: str) -> None:
         for line in table.strip().splitlines():

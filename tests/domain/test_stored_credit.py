@@ -107,7 +107,7 @@ class CustomerCredit:
         command = CreatePayment(amount_minor=amount_minor, currency=currency, source_api=SourceApi.v1, **given)
         method = PaymentMethod(id="pm_1", created=0, type="customer_balance")
         means = Means(method=method, customer=self.customer)
-        payment = payment_intent.create(command, means, AT, secret="s").result
+        payment = payment_intent.create(command, means, AT).result
         assert isinstance(payment, PaymentIntent)
         return self.keep(payment_intent.confirm(payment, Confirm(), means, TERMS, AT))
 

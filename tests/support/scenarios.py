@@ -75,7 +75,7 @@ class Machine:
                     off_session="off_session" in words,
                     source_api=SourceApi.v1,
                 )
-                return self.keep(payment_intent.create(new, Means(), at, secret="s"))
+                return self.keep(payment_intent.create(new, Means(), at))
             case "update":
                 return self.keep(payment_intent.update(self.payment, UpdatePayment(amount_minor=minor(words[0]))))
             case "confirm":

@@ -137,7 +137,7 @@ class World:
 
         async def work(load: Load, at: Moment) -> Changes:
             command = CreatePayment(amount_minor=100, currency="eur", source_api=SourceApi.v1, **fields)
-            made = payment_intent.create(command, Means(), at, secret="s" * 24)
+            made = payment_intent.create(command, Means(), at)
             assert made.result is not None
             return Changes(result=None, records=made.records, events=(EventDraft(type=type, record=made.result),))
 

@@ -24,7 +24,7 @@ async def look(call: Call) -> Answer:
 async def decide(call: Call) -> Answer:
     """Complete or fail the challenge, and send the customer back to the merchant."""
     subject = await _subject(call, call.params["outcome"] == "pass")
-    target = back_to(subject)
+    target = back_to(subject, call.platform.engine.client_secrets.of(subject))
     if target is None:
         return Plain(200, page(subject), HTML, HEADERS)
     return Plain(303, b"", HTML, (*HEADERS, ("location", target)))

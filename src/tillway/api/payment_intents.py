@@ -336,7 +336,7 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
         "canceled_at": payment.canceled_at,
         "cancellation_reason": payment.cancellation_reason,
         "capture_method": payment.capture_method,
-        "client_secret": payment.client_secret,
+        "client_secret": view.client_secrets.of(payment),
         "confirmation_method": payment.confirmation_method,
         "created": payment.created,
         "currency": payment.currency,
@@ -350,7 +350,7 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
         "livemode": view.livemode,
         "managed_payments": None,
         "metadata": payment.metadata,
-        "next_action": _next_action(payment) if payment.status == "requires_action" else None,
+        "next_action": _next_action(payment, view) if payment.status == "requires_action" else None,
         "on_behalf_of": None,
         "payment_method": payment.method,
         "payment_method_configuration_details": None,
@@ -407,15 +407,16 @@ def _error(error: PaymentError, view: View) -> dict[str, Any]:
     return shown
 
 
-def _next_action(payment: PaymentIntent) -> dict[str, Any] | None:
-    if payment.challenge is None:
+def _next_action(payment: PaymentIntent, view: View) -> dict[str, Any] | None:
+    challenge = view.client_secrets.challenge(payment)
+    if challenge is None:
         return None
     if payment.use_stripe_sdk:
         return {
             "type": "use_stripe_sdk",
-            "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": payment.challenge, "source": payment.id},
+            "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": challenge, "source": payment.id},
         }
     return {
         "type": "redirect_to_url",
-        "redirect_to_url": {"return_url": payment.return_url, "url": payment.challenge},
+        "redirect_to_url": {"return_url": payment.return_url, "url": challenge},
     }

@@ -225,7 +225,7 @@ def setup_intent_shape(setup: SetupIntent, view: View) -> dict[str, Any]:
         "application": None,
         "automatic_payment_methods": setup.automatic_methods,
         "cancellation_reason": setup.cancellation_reason,
-        "client_secret": setup.client_secret,
+        "client_secret": view.client_secrets.of(setup),
         "created": setup.created,
         "customer": setup.customer,
         "customer_account": None,
@@ -238,7 +238,7 @@ def setup_intent_shape(setup: SetupIntent, view: View) -> dict[str, Any]:
         "managed_payments": None,
         "mandate": setup.mandate,
         "metadata": setup.metadata,
-        "next_action": _next_action(setup) if setup.status == "requires_action" else None,
+        "next_action": _next_action(setup, view) if setup.status == "requires_action" else None,
         "on_behalf_of": None,
         "payment_method": setup.method,
         "payment_method_configuration_details": None,
@@ -278,17 +278,18 @@ def _error(error: PaymentError | None, view: View) -> dict[str, Any] | None:
     return shown
 
 
-def _next_action(setup: SetupIntent) -> dict[str, Any] | None:
-    if setup.challenge is None:
+def _next_action(setup: SetupIntent, view: View) -> dict[str, Any] | None:
+    challenge = view.client_secrets.challenge(setup)
+    if challenge is None:
         return None
     if setup.use_stripe_sdk:
         return {
             "type": "use_stripe_sdk",
-            "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": setup.challenge, "source": setup.id},
+            "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": challenge, "source": setup.id},
         }
     return {
         "type": "redirect_to_url",
-        "redirect_to_url": {"return_url": setup.return_url, "url": setup.challenge},
+        "redirect_to_url": {"return_url": setup.return_url, "url": challenge},
     }
 
 

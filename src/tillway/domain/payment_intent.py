@@ -91,12 +91,13 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     """A payment. Amounts are minor units of `currency`; statuses are Stripe's.
 
     `authenticated` tells that the customer passed a 3-D Secure challenge for the payment method at hand; `challenge` is
-    the address of a waiting challenge.
+    the address of a waiting challenge, without its secret.
     """
 
     amount_minor: int
     currency: str
-    secret: str
+    secret: str = ""
+    """Only of payments made before client secrets were derived (`engine/client_secrets.py`)."""
     status: Status = "requires_payment_method"
     capture_method: CaptureMethod = "automatic"
     confirmation_method: ConfirmationMethod = "automatic"
@@ -131,10 +132,6 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     order: str | None = None
     """The order of this payment; its task is woken when the payment settles."""
     source_api: SourceApi = SourceApi.v1
-
-    @property
-    def client_secret(self) -> str:
-        return f"{self.id}_secret_{self.secret}"
 
     @property
     def captures_at_once(self) -> bool:
@@ -206,7 +203,6 @@ def create(
     means: Means,
     at: Moment,
     *,
-    secret: str,
     prefix: str = "pi",
     terms: Terms | None = None,
     idem: str | None = None,
@@ -217,7 +213,6 @@ def create(
         created=at.created,
         amount_minor=command.amount_minor,
         currency=command.currency,
-        secret=secret,
         status="requires_payment_method" if means.method is None else "requires_confirmation",
         automatic_methods=command.automatic_methods,
         capture_method=command.capture_method,
@@ -360,8 +355,7 @@ def _authenticate(
         return _decline(payment, method, _AUTHENTICATION_REQUIRED, None, at)
     if command.error_on_action:
         return _decline(payment, method, _ACTION_REFUSED, None, at)
-    challenge = f"{terms.challenge_base}{payment.id}?secret={payment.secret}"
-    waiting = _with(payment, status="requires_action", challenge=challenge)
+    waiting = _with(payment, status="requires_action", challenge=f"{terms.challenge_base}{payment.id}")
     return _save(waiting, *_draft_events(waiting, "payment_intent.requires_action"))
 
 

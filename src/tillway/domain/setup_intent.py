@@ -27,7 +27,8 @@ class SetupIntent(Record, frozen=True, kw_only=True):
     """A setup; statuses are Stripe's. `authenticated` tells that the holder passed a challenge for the method at hand,
     `challenge` is the address of a waiting challenge."""
 
-    secret: str
+    secret: str = ""
+    """Only of setups made before client secrets were derived (`engine/client_secrets.py`)."""
     status: Status = "requires_payment_method"
     customer: str | None = None
     method: str | None = None
@@ -45,10 +46,6 @@ class SetupIntent(Record, frozen=True, kw_only=True):
     latest_attempt: str | None = None
     last_error: PaymentError | None = None
     cancellation_reason: Literal["abandoned", "duplicate", "requested_by_customer"] | None = None
-
-    @property
-    def client_secret(self) -> str:
-        return f"{self.id}_secret_{self.secret}"
 
 
 class SetupAttempt(Record, frozen=True, kw_only=True):
@@ -77,14 +74,11 @@ class Means(Value, frozen=True, kw_only=True, gc=True):
     latest: SetupAttempt | None = None
 
 
-def create(
-    command: CreateSetup, means: Means, at: Moment, *, secret: str, challenge_base: str = ""
-) -> Changes[SetupIntent]:
+def create(command: CreateSetup, means: Means, at: Moment, *, challenge_base: str = "") -> Changes[SetupIntent]:
     """Create a setup, and confirm it where the command does so: then `challenge_base` is needed."""
     setup = SetupIntent(
         id=at.new_id("seti"),
         created=at.created,
-        secret=secret,
         status="requires_payment_method" if means.method is None else "requires_confirmation",
         automatic_methods=command.automatic_methods,
         customer=command.customer,
@@ -175,7 +169,7 @@ def _confirm(
         case "error":
             return before.then(_fail(setup, method, _authentication_failure(), attempt))
         case "challenge":
-            challenge = f"{challenge_base}{setup.id}?secret={setup.secret}"
+            challenge = f"{challenge_base}{setup.id}"
             waiting = _with(setup, status="requires_action", challenge=challenge, latest_attempt=attempt.id)
             saved = _save(waiting, "setup_intent.requires_action")
             return before.then(msgspec.structs.replace(saved, records=(*saved.records, attempt)))

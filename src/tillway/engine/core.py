@@ -20,6 +20,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine.audit import entries
 from tillway.engine.audit.entries import NOWHERE
 from tillway.engine.caller import Caller, Settings
+from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
 from tillway.engine.time_mark import COMMIT_SECONDS_MAX, TimeKeeper
@@ -114,11 +115,14 @@ Work = Callable[[Load, Moment], Awaitable[Changes[Result]]]
 class Engine:
     """Runs decisions. Every change goes through `run`."""
 
-    def __init__(self, store: Store, clock: Clock, settings: Settings, render: Render) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, settings: Settings, render: Render, client_secrets: ClientSecrets
+    ) -> None:
         self.store = store
         self.clock = clock
         self.settings = settings
         self.render = render
+        self.client_secrets = client_secrets
         self.on_tasks: Callable[[set[str]], None] | None = None
         """Called with their queues after a commit that made due tasks. It must not raise."""
         self.telemetry: Telemetry = SILENT
@@ -167,7 +171,7 @@ class Engine:
                 await self._answer(caller, load, changes, forgiving=False)
             held = await self._idempotency(caller, load, completes, status, body, at)
             if completes and status and held is None:
-                status, body = _stored_answer(load, completes, status, body)
+                status, body = self._stored_answer(load, completes, status, body)
             writes, queues = await self._writes(caller, load, changes, attempts, held, at)
             if writes and not await self._commit(caller, writes, completes, began_ns):
                 continue
@@ -351,7 +355,7 @@ class Engine:
             held = await load.maybe(IdempotencyRecord, completes) if completes else None
             if held is None or held.status != 0 or not status:
                 return None
-            return msgspec.structs.replace(held, status=status, body=msgspec.Raw(body))
+            return msgspec.structs.replace(held, status=status, body=msgspec.Raw(self.client_secrets.conceal(body)))
         if caller.idempotency is None:
             return None
         id, fingerprint = caller.idempotency
@@ -364,12 +368,20 @@ class Engine:
             expires_at=at.now + LIFETIME_SECONDS,
             request=caller.request_id or "",
             status=status,
-            body=msgspec.Raw(body) if status else NOTHING,
+            body=msgspec.Raw(self.client_secrets.conceal(body)) if status else NOTHING,
             api_version=caller.api_version,
             expand=caller.expand,
             presenter=caller.presenter,
             credential=caller.kind,
         )
+
+    def _stored_answer(self, load: Load, completes: str, status: int, body: bytes) -> tuple[int, bytes]:
+        """The answer that the key already has, by a notice or by the process that took the attempt over; else this
+        answer."""
+        told = load.seen.get(completes, NOWHERE)[1]
+        if isinstance(told, IdempotencyRecord) and told.status:
+            return told.status, self.client_secrets.write_in(bytes(told.body))
+        return status, body
 
     async def endpoints(self, scope_key: str) -> list[WebhookEndpoint]:
         """The webhook endpoints of a scope, at most two seconds old if another process changed them."""
@@ -394,15 +406,6 @@ def _refuse_new_money(changes: Changes[Any], trouble: str) -> None:
         isinstance(record, Entry) for record in changes.records
     ):
         raise Refused("clock_off", f"This server's clock cannot be trusted ({trouble}), so it begins no payments.")
-
-
-def _stored_answer(load: Load, completes: str, status: int, body: bytes) -> tuple[int, bytes]:
-    """The answer that the key already has, by a notice or by the process that took the attempt over; else this
-    answer."""
-    told = load.seen.get(completes, NOWHERE)[1]
-    if isinstance(told, IdempotencyRecord) and told.status:
-        return told.status, bytes(told.body)
-    return status, body
 
 
 def _trace(write: Write, row: Row | None) -> Literal["ours", "theirs", "untouched", "moved on", "gone"]:

@@ -8,6 +8,7 @@ from tillway.domain.cards import without_card_numbers
 from tillway.domain.idempotency import KEY_LENGTH_MAX, IdempotencyRecord, record_id
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
+from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.core import IdempotencyRace
 from tillway.engine.platform import Platform
 from tillway.http.messages import Request
@@ -42,7 +43,7 @@ async def answer_once(
         # Another request used the key, or this one is refused, perhaps because the other one succeeded.
         held, version = await _load_record(platform, caller, id)
         if held is not None:
-            return _replay(held, digest, caller, headers)
+            return _replay(held, digest, caller, headers, platform.engine.client_secrets)
         if isinstance(stopped, Refused):
             raise
         if version == ABSENT:
@@ -63,7 +64,13 @@ async def _load_record(platform: Platform, caller: Caller, id: str) -> tuple[Ide
     return None, load.seen[id][0]
 
 
-def _replay(held: IdempotencyRecord, digest: str, caller: Caller, headers: list[tuple[str, str]]) -> Plain:
+def _replay(
+    held: IdempotencyRecord,
+    digest: str,
+    caller: Caller,
+    headers: list[tuple[str, str]],
+    client_secrets: ClientSecrets,
+) -> Plain:
     """Return the stored answer of a key. Raises Refused if the request differs, or if there is no answer yet.
 
     An answer holds as much as the credential of its request may see, so it is given to that kind of credential only.
@@ -79,7 +86,7 @@ def _replay(held: IdempotencyRecord, digest: str, caller: Caller, headers: list[
     if held.status == 0:
         raise Refused("idempotency_key_in_use")
     headers += (_REPLAYED, ("original-request", held.request))
-    return Plain(held.status, bytes(held.body))
+    return Plain(held.status, client_secrets.write_in(bytes(held.body)))
 
 
 encode_sorted = msgspec.json.Encoder(order="sorted", decimal_format="string").encode

@@ -168,7 +168,8 @@ async def search_page(call: Call, prefix: str, resource: Resource) -> Page:
             partition = by_term(scope, prefix, field, value.lower())
             break
     cursor = call.params.get("page")
-    view = View(call.caller.scope.livemode, call.platform.engine.settings.public_url, call.caller.api_version)
+    engine = call.platform.engine
+    view = View(call.caller.scope.livemode, engine.settings.public_url, engine.client_secrets, call.caller.api_version)
     records = await collect(
         call,
         prefix,

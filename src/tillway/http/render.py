@@ -9,6 +9,7 @@ import msgspec
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
+from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.core import Load
 from tillway.http.errors import render_refusal
 from tillway.http.routes import PRESENTERS
@@ -18,11 +19,12 @@ encode = msgspec.json.Encoder().encode
 
 
 class Renderer:
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, client_secrets: ClientSecrets) -> None:
         self.base_url = base_url
+        self.client_secrets = client_secrets
 
     def view(self, caller: Caller) -> View:
-        return View(caller.scope.livemode, self.base_url, caller.api_version, int(time.time()))
+        return View(caller.scope.livemode, self.base_url, self.client_secrets, caller.api_version, int(time.time()))
 
     async def __call__(
         self, caller: Caller, load: Load, record: Record | None, refusal: Refused | None

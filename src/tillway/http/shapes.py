@@ -10,6 +10,7 @@ import msgspec
 
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
+from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.core import Load
 from tillway.store.codec import RECORD_TYPES
 
@@ -22,10 +23,11 @@ EXPANSIONS_MAX = 1000
 
 
 class View(msgspec.Struct):
-    """The context of rendering: mode, base URL, API version, and the time in epoch seconds."""
+    """The context of rendering: mode, base URL, client secrets, API version, and the time in epoch seconds."""
 
     livemode: bool
     base_url: str
+    client_secrets: ClientSecrets
     api_version: str | None = None
     now: int = 0
 

@@ -18,7 +18,6 @@ from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
-from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.operations.customers import existing
 from tillway.operations.payment_intents import existing_method, gather, redeemed
@@ -26,7 +25,6 @@ from tillway.operations.payment_intents import existing_method, gather, redeemed
 
 async def create(platform: Platform, caller: Caller, command: CreateCharge) -> Done[Record | None]:
     """Make an unlisted payment (`dpi_`) and confirm it at once; the caller is shown its charge."""
-    secret = random_text(24)
     terms = await platform.attempts.terms(caller.scope, shows="charge")
 
     async def work(load: Load, at: Moment) -> Changes[Record | None]:
@@ -34,7 +32,7 @@ async def create(platform: Platform, caller: Caller, command: CreateCharge) -> D
         customer = method.customer or command.payment.customer
         payment = msgspec.structs.replace(command.payment, customer=customer, confirm=_CONFIRM, off_session=True)
         means = await gather(load, method, made, _CONFIRM, customer=customer)
-        changes = payment_intent.create(payment, means, at, secret=secret, prefix="dpi", terms=terms, idem=caller.idem)
+        changes = payment_intent.create(payment, means, at, prefix="dpi", terms=terms, idem=caller.idem)
         return payment_intent.as_charge(changes, None)
 
     return await platform.attempts.operate(caller, work)

@@ -1,14 +1,13 @@
 """Client secrets: with a publishable key, each gives access to one object."""
 
-import hmac
-
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
+from tillway.engine.client_secrets import ClientSecrets, Subject
 
 
-def check(caller: Caller, expected: str, given: str | None) -> None:
+def check(secrets: ClientSecrets, caller: Caller, subject: Subject, given: str | None) -> None:
     """Check the secret: a publishable key reaches an object only together with the object's own secret."""
-    if given is not None and not hmac.compare_digest(given.encode(), expected.encode()):
+    if given is not None and not secrets.opens(subject, given):
         raise Refused("client_secret_invalid", param="client_secret")
     if caller.publishable and given is None:
         raise Refused(

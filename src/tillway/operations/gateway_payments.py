@@ -24,7 +24,6 @@ from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
-from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.operations.payment_intents import gather
 from tillway.store.codec import by_number, decode
@@ -46,7 +45,6 @@ async def make(
 
     `card` has number, exp_month, exp_year, cvc, name and address (one line of text); only its form is checked.
     """
-    secret = random_text(24)
 
     async def begin(load: Load, at: Moment) -> Changes[PaymentIntent]:
         created = await find(load, number, at.now)
@@ -67,7 +65,7 @@ async def make(
         )
         terms = await platform.attempts.terms(caller.scope)
         means = await gather(load, method, Changes(result=None, records=(method, *sealed)), _CONFIRM)
-        made = payment_intent.create(command, means, at, secret=secret)
+        made = payment_intent.create(command, means, at)
         payment = made.result
         means = msgspec.structs.replace(means, made=made.then(gateway_payment.make(created, payment)))
         return payment_intent.confirm(payment, _CONFIRM, means, terms, at, idem=caller.idem)

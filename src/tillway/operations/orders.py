@@ -37,7 +37,6 @@ from tillway.domain.source_api import SourceApi
 from tillway.domain.workflow import StepFailed
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Engine, Load, Work
-from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.operations import customers, stored_credit
 from tillway.operations.payment_intents import gather, make_method
@@ -215,7 +214,6 @@ async def _check_stock(platform: Platform, caller: Caller, order_id: str) -> Ord
 async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Order:
     """Make the payment in the commit that notes it on the order, so there is never a second; it is then carried like
     any other. Its outcome is read from the payment itself, which another process may have settled."""
-    secret = random_text(24)
 
     async def begin(load: Load, at: Moment) -> Changes[Order]:
         order = await load.get(Order, order_id)
@@ -226,7 +224,7 @@ async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Or
         made: Changes[PaymentIntent | None] = NO_CHANGES
         if order.payment is None:
             command = domain.payment_command(order, method.type)
-            made = created = payment_intent.create(command, Means(method=method), at, secret=secret)
+            made = created = payment_intent.create(command, Means(method=method), at)
             payment = created.result
         else:
             payment = await load.get(PaymentIntent, order.payment)

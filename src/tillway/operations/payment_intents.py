@@ -3,7 +3,6 @@
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
 
-import hmac
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -23,21 +22,19 @@ from tillway.domain.record import NO_CHANGES, Changes, Moment, Record, SealedRec
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
-from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.operations import client_secrets
 
 
 async def create(platform: Platform, caller: Caller, command: CreatePayment) -> Done[Record | None]:
     """Create a payment, and take it at once if the command confirms it."""
-    secret = random_text(24)
     terms = await platform.attempts.terms(caller.scope) if command.confirm is not None else None
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         method, made = await find_method(platform, load, command.method, command.method_data, at)
         await _check_customer(load, command.customer)
         means = await gather(load, method, made, command.confirm, customer=command.customer)
-        return payment_intent.create(command, means, at, secret=secret, terms=terms, idem=caller.idem)
+        return payment_intent.create(command, means, at, terms=terms, idem=caller.idem)
 
     return await platform.attempts.operate(caller, work)
 
@@ -47,7 +44,7 @@ async def confirm(platform: Platform, caller: Caller, id: str, command: Confirm)
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
-        client_secrets.check(caller, payment.client_secret, command.client_secret)
+        client_secrets.check(platform.engine.client_secrets, caller, payment, command.client_secret)
         if caller.publishable:
             payment_intent.check_confirmed_by_customer(payment)
         method, made = await _given_method(platform, load, command.update, at)
@@ -106,7 +103,7 @@ async def _code_of(load: Load, method: PaymentMethod, made: Changes[Record | Non
 async def retrieve(platform: Platform, caller: Caller, id: str, client_secret: str | None) -> Record:
     """The payment of that id; a publishable key needs its client secret."""
     payment = await _payment(platform.engine.load(caller.scope_key), id)
-    client_secrets.check(caller, payment.client_secret, client_secret)
+    client_secrets.check(platform.engine.client_secrets, caller, payment, client_secret)
     return payment
 
 
@@ -176,7 +173,7 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
     """The customer at the challenge page: look at the payment (`passed` None), or pass or fail it."""
     load = platform.engine.load(scope.key)
     payment = await load.maybe(PaymentIntent, id)
-    if payment is None or not hmac.compare_digest(payment.secret.encode(), secret.encode()):
+    if payment is None or not platform.engine.client_secrets.opens_challenge(payment, secret):
         raise Refused("resource_missing", param="id")
     if passed is None or payment.status != "requires_action":
         return payment

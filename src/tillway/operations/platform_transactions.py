@@ -18,7 +18,6 @@ from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
-from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.operations import customers
 from tillway.operations.payment_intents import gather
@@ -39,7 +38,6 @@ async def pay(
     `token` is a token of `/get-token` that names the payment, which is then made once. The result is the payment in
     its final or its current state. Refused `transaction_exists` where the token's payment was made before.
     """
-    secret = random_text(24)
     if token is not None:
         transaction = platform_transaction.transaction_of_token(token)
     else:
@@ -77,7 +75,7 @@ async def pay(
             source_api=caller.source_api,
         )
         means = await gather(load, method, named.then(made), _CONFIRM)
-        created = payment_intent.create(command, means, at, secret=secret)
+        created = payment_intent.create(command, means, at)
         payment = created.result
         known_as = new_alias("transaction", _name(transaction, customer), payment.id, at)
         written = created.then(Changes(result=None, records=(known_as,)))

@@ -4,8 +4,6 @@ because no money moves."""
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
 
-import hmac
-
 from msgspec import UNSET
 
 from tillway.domain import setup_intent
@@ -19,7 +17,6 @@ from tillway.domain.refusal import Refused
 from tillway.domain.setup_intent import Means, SetupAttempt, SetupIntent
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
-from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.operations import client_secrets
 from tillway.operations.customers import existing
@@ -28,15 +25,12 @@ from tillway.operations.payment_intents import find_mandate, find_method
 
 async def create(platform: Platform, caller: Caller, command: CreateSetup) -> Done[SetupIntent]:
     """Create a setup, and confirm it in the same commit if the command does so."""
-    secret = random_text(24)
 
     async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         method, made = await find_method(platform, load, command.method, command.method_data, at)
         customer = await existing(load, command.customer, "customer") if command.customer else None
         means = await _gather(load, method, made, command.confirm, customer)
-        return setup_intent.create(
-            command, means, at, secret=secret, challenge_base=platform.engine.challenge_base(caller.scope)
-        )
+        return setup_intent.create(command, means, at, challenge_base=platform.engine.challenge_base(caller.scope))
 
     return await platform.engine.run(caller, work)
 
@@ -58,7 +52,7 @@ async def _gather(
 
 async def retrieve(platform: Platform, caller: Caller, id: str, client_secret: str | None) -> SetupIntent:
     setup = await platform.engine.load(caller.scope_key).get(SetupIntent, id, "intent")
-    client_secrets.check(caller, setup.client_secret, client_secret)
+    client_secrets.check(platform.engine.client_secrets, caller, setup, client_secret)
     return setup
 
 
@@ -80,7 +74,7 @@ async def confirm(platform: Platform, caller: Caller, id: str, command: ConfirmS
 
     async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         setup = await load.get(SetupIntent, id, "intent")
-        client_secrets.check(caller, setup.client_secret, command.client_secret)
+        client_secrets.check(platform.engine.client_secrets, caller, setup, command.client_secret)
         method, made = await _given_method(platform, load, command.update, at)
         if method is None:
             method = await load.maybe(PaymentMethod, setup.method)
@@ -123,7 +117,7 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
     """The cardholder at the challenge page: look at the setup (`passed` None), or pass or fail it."""
     load = platform.engine.load(scope.key)
     setup = await load.maybe(SetupIntent, id)
-    if setup is None or not hmac.compare_digest(setup.secret.encode(), secret.encode()):
+    if setup is None or not platform.engine.client_secrets.opens_challenge(setup, secret):
         raise Refused("resource_missing", param="id")
     if passed is None or setup.status != "requires_action":
         return setup

@@ -35,6 +35,7 @@ from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.card_vault import CardVault
+from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
 from tillway.engine.connections import ConfiguredConnections
 from tillway.engine.core import Engine
@@ -321,14 +322,15 @@ class Process:
         store: Store = _ProcessStore(self)
         skew_ns = world.random.choice(world.skews_ms) * 1_000_000
         clock = Clock(lambda: world.time_ns() + skew_ns, world.text_of)
-        renderer = Renderer("http://world")
+        client_secrets = ClientSecrets(_FINGERPRINT_KEY)
+        renderer = Renderer("http://world", client_secrets)
         settings = Settings(
             lease_ms=LEASE_MS,
             answer_within_seconds=ANSWER_WITHIN_SECONDS,
             payout_delay_ms=world.payout_delay_ms,
             public_url="http://world",
         )
-        engine = Engine(store, clock, settings, renderer)
+        engine = Engine(store, clock, settings, renderer, client_secrets)
         cards = CardVault(EnvelopeVault(_OneKey(), _FINGERPRINT_KEY), store)
         simulator = Simulator(bank=world.bank, faults=world.answers, ask_after_seconds=ASK_AFTER_SECONDS)
         transport = _ProcessTransport(self, simulator.transport())

@@ -51,7 +51,7 @@ def page(subject: PaymentIntent | SetupIntent) -> bytes:
     )
 
 
-def back_to(subject: PaymentIntent | SetupIntent) -> str | None:
+def back_to(subject: PaymentIntent | SetupIntent, client_secret: str) -> str | None:
     """Return the URL that the customer returns to, with the parameters that Stripe adds; None without a return_url."""
     if subject.return_url is None:
         return None
@@ -60,7 +60,7 @@ def back_to(subject: PaymentIntent | SetupIntent) -> str | None:
     if subject.status == "processing":
         status = "pending"
     parts = urlsplit(subject.return_url)
-    added = {noun: subject.id, f"{noun}_client_secret": subject.client_secret, "redirect_status": status}
+    added = {noun: subject.id, f"{noun}_client_secret": client_secret, "redirect_status": status}
     return urlunsplit(
         parts._replace(query=urlencode([*parse_qsl(parts.query, keep_blank_values=True), *added.items()]))
     )

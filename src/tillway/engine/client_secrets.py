@@ -1,0 +1,76 @@
+"""Client secrets: derived from a key of the key file and the object's id, and stored nowhere.
+
+A stored answer holds a mark in the place of each secret, and the secret is written in again when the answer is
+replayed. The mark contains `\\/`, an escape that JSON allows and this program's encoder never writes: text of a caller
+cannot become a mark, because the encoder doubles a caller's backslash.
+"""
+
+import hashlib
+import hmac
+import re
+
+from tillway.domain.cards import Secret
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.setup_intent import SetupIntent
+
+CLIENT_SECRETS_PURPOSE = "client_secret"
+"""The key's purpose at `Keyring.derive`."""
+
+Subject = PaymentIntent | SetupIntent
+
+_SECRET_BYTES = 16
+_CHALLENGES = "/3ds/"
+_MARK = rb"\/derived\/"
+_OWNER = rb"((?:pi|dpi|seti)_[0-9A-Za-z]+)(_secret_|\?secret=)"
+_shown = re.compile(_OWNER + rb"([0-9a-f]{%d})(?![0-9A-Za-z])" % (2 * _SECRET_BYTES))
+_marked = re.compile(_OWNER + re.escape(_MARK))
+
+
+class ClientSecrets:
+    """`ClientSecrets(keyring.derive(CLIENT_SECRETS_PURPOSE))`. The rotation of the vault's keys does not change it."""
+
+    def __init__(self, key: Secret[bytes]) -> None:
+        self._key = key.reveal()
+
+    def of(self, subject: Subject) -> str:
+        """The client secret, as the API shows it."""
+        return f"{subject.id}_secret_{self._part(subject)}"
+
+    def opens(self, subject: Subject, given: str) -> bool:
+        """Whether `given` is the client secret of `subject`; compared in constant time."""
+        return hmac.compare_digest(given.encode(), self.of(subject).encode())
+
+    def opens_challenge(self, subject: Subject, given: str) -> bool:
+        """Whether `given` is the secret in the address of the challenge page of `subject`."""
+        return hmac.compare_digest(given.encode(), self._part(subject).encode())
+
+    def challenge(self, subject: Subject) -> str | None:
+        """The address of the challenge that waits. Our own page's is stored without its secret; a provider's page is
+        left as it is."""
+        address = subject.challenge
+        if address is None or not address.endswith(f"/{subject.id}") or _CHALLENGES not in address:
+            return address
+        return f"{address}?secret={self._part(subject)}"
+
+    def conceal(self, body: bytes) -> bytes:
+        """An answer (JSON) as it is stored: with a mark in the place of each derived secret."""
+        return _shown.sub(self._mark, body) if b"secret" in body else body
+
+    def write_in(self, body: bytes) -> bytes:
+        """A stored answer as it is sent: with its secrets."""
+        return _marked.sub(self._write, body) if _MARK in body else body
+
+    def _part(self, subject: Subject) -> str:
+        # Objects made before secrets were derived have their own.
+        return subject.secret or self._derive(subject.id.encode())
+
+    def _derive(self, id: bytes) -> str:
+        return hashlib.blake2b(id, key=self._key, digest_size=_SECRET_BYTES).hexdigest()
+
+    def _mark(self, found: re.Match[bytes]) -> bytes:
+        id, between, secret = found.groups()
+        return id + between + (_MARK if hmac.compare_digest(secret, self._derive(id).encode()) else secret)
+
+    def _write(self, found: re.Match[bytes]) -> bytes:
+        id, between = found.groups()
+        return id + between + self._derive(id).encode()
