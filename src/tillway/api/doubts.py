@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from tillway.domain.attempt import Attempt, check_settled_by_hand
+from tillway.domain.attempt import Attempt, check_settled_by_hand, reference_of
 from tillway.domain.operator import REASON_MAX, check_reason
 from tillway.domain.outcome import Declined, Outcome, Succeeded
 from tillway.engine.caller import Caller
@@ -35,7 +35,7 @@ async def doubts(call: Call) -> Answer:
         for row in rows:
             attempt = decode(row.key.partition("/")[2], row.body)
             if isinstance(attempt, Attempt) and attempt.in_doubt(now):
-                found.append(_doubt(attempt, now))
+                found.append(_doubt(scope, attempt, now))
         if len(rows) < SCAN_PAGE or len(found) > limit:
             break
         after = rows[-1].key
@@ -62,14 +62,14 @@ async def resolve(call: Call) -> Answer:
     caller.hint, caller.request_id, caller.client_ip = asked.hint, asked.request_id, asked.client_ip
     caller.reason = reason
     await call.platform.attempts.settle(caller, attempt, outcome)
-    return _doubt(attempt, now) | {
+    return _doubt(asked.scope_key, attempt, now) | {
         "resolved": params["outcome"],
         "provider_reference": reference,
         "resolution_reason": reason,
     }
 
 
-def _doubt(attempt: Attempt, now: int) -> dict[str, Any]:
+def _doubt(scope_key: str, attempt: Attempt, now: int) -> dict[str, Any]:
     return {
         "id": attempt.id,
         "object": "doubt",
@@ -82,6 +82,7 @@ def _doubt(attempt: Attempt, now: int) -> dict[str, Any]:
         "needs_attention": attempt.needs_attention(now),
         "next_question": attempt.due_at_ms // 1000,
         "reason": attempt.reason,
+        "reference": reference_of(scope_key, attempt),
         "state": attempt.state,
         "subject": attempt.subject,
     }

@@ -90,6 +90,24 @@ def read_journal(path: Path) -> tuple[dict[str, Performed], list[Violation]]:
     return operations, violations
 
 
+def name_by_ids(bank: Mapping[str, Performed], ids: Mapping[str, str]) -> dict[str, Performed]:
+    """The same operations, with the suffix of their charge, refund or payout where their reference has a tail that
+    follows from a key. `ids`: those records' ids by reference. An operation of no record keeps its reference."""
+
+    def named(reference: str) -> str:
+        id = ids.get(reference)
+        return reference if id is None else reference[:SCOPE_LENGTH] + id.partition("_")[2]
+
+    return {
+        named(reference): msgspec.structs.replace(
+            operation,
+            reference=named(reference),
+            parent=named(operation.parent) if operation.parent is not None else None,
+        )
+        for reference, operation in bank.items()
+    }
+
+
 def reconcile(
     told: Iterable[Reply],
     platform: Platform,

@@ -36,11 +36,12 @@ from tillway.crash.clients import ANSWERED, Order, Shop
 from tillway.crash.free_port import free_port
 from tillway.crash.hook import EVENTS, Hook
 from tillway.crash.processes import Daemon, EndedAlone, Launcher
-from tillway.crash.reconcile import Document, Performed, Platform, Violation, read_journal, reconcile
+from tillway.crash.reconcile import Document, Performed, Platform, Violation, name_by_ids, read_journal, reconcile
 from tillway.crash.report import explain
 from tillway.crash.stores import Place, StoreName, StoreUnderTest, Victim, modified_ns, store_under_test
 from tillway.domain.account import Scope
 from tillway.engine.clock import Clock
+from tillway.engine.references import ids_by_reference
 from tillway.simulation.audit_check import audit_damage
 from tillway.store.codec import QUEUES
 from tillway.store.port import Store
@@ -528,9 +529,13 @@ async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Rand
     await _stop(stage, report)
     bank, violations = read_journal(stage.journal)
     report.violations += violations
-    report.violations += reconcile(shop.told, platform, bank, connector=CONNECTOR, delivered=stage.hook.received)
     store = await stage.store.open()
     try:
+        ids = await ids_by_reference(store, Scope(account=stage.account, mode="test").key)
+        performed = name_by_ids(bank, ids)
+        report.violations += reconcile(
+            shop.told, platform, performed, connector=CONNECTOR, delivered=stage.hook.received
+        )
         report.violations += [violation async for violation in _inside(store, stage)]
     finally:
         await store.close()

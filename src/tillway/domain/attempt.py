@@ -1,10 +1,13 @@
 """Attempts: one operation at a provider, performed at most once, and the task that carries it.
 
 The attempt's row is committed before the provider is called and deleted in the commit that records the outcome. Its
-reference at the provider is the scope's key and the id's suffix, at most 35 characters: from the reference the engine
-finds the attempt, and the charge or refund with the same suffix, without an index.
+reference at the provider is the scope's key and a tail, at most 35 characters in all. An attempt of a request with an
+Idempotency-Key has a tail that follows from the key: where the store was restored from a backup and the client repeats
+the request, the provider gets the same reference again and does not perform it twice. Every other tail is the suffix of
+the attempt's id. `engine/references.py` finds records by either form.
 """
 
+import hashlib
 from typing import Literal
 
 import msgspec
@@ -55,10 +58,17 @@ class Attempt(Record, frozen=True, kw_only=True):
     idem: str | None = None
     shows: Literal["subject", "charge"] = "subject"
     patience_seconds: int = 0
+    reference: str = ""
+    """The tail of its reference where that follows from a key; empty: the suffix of its id."""
 
     @property
     def suffix(self) -> str:
         return self.id.removeprefix("att_")
+
+    @property
+    def name(self) -> str:
+        """Its name on the records about it: the tail of its reference, or its id where that is the id's suffix."""
+        return self.reference or self.id
 
     def in_doubt(self, now: int) -> bool:
         """Whether its outcome is still unknown at `now` (epoch seconds), although it is overdue."""
@@ -145,4 +155,24 @@ def _asked_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first
 
 
 def reference_of(scope_key: str, attempt: Attempt) -> str:
-    return scope_key + attempt.suffix
+    """The provider's reference of the attempt, at most 35 characters."""
+    return reference_from_name(scope_key, attempt.name)
+
+
+def reference_from_name(scope_key: str, name: str) -> str:
+    """The provider's reference of the attempt with that name (`Attempt.name`)."""
+    return scope_key + name.removeprefix("att_")
+
+
+TAIL_LENGTH = 18
+"""Characters of a tail that follows from a key: one more than an id's suffix has, so that the two differ."""
+
+
+def keyed_tail(scope_key: str, key: str, fingerprint: str, number: int) -> str:
+    """The tail of the reference of a request's attempt `number`, counted from 0.
+
+    `key` stands for the Idempotency-Key and `fingerprint` for the request that it was sent with. 72 bits of a digest,
+    in hexadecimal: any rail carries these characters, and no two requests of a merchant meet by chance.
+    """
+    told = f"{scope_key}\0{key}\0{fingerprint}\0{number}"
+    return hashlib.blake2b(told.encode(), digest_size=TAIL_LENGTH // 2).hexdigest()

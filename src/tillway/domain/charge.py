@@ -18,8 +18,8 @@ class Charge(Record, frozen=True, kw_only=True):
 
     `refunded_minor` counts refunds from their creation on (a failed one is taken off again), so that concurrent refunds
     never exceed the captured amount. `released_minor` is authorized money that was never captured: it moves no account.
-    `reference` is Tillway's id of the authorization at the provider, `bank_id` the provider's, `network_transaction_id`
-    the card network's if the provider sent it. `card` holds the checks that the provider sent.
+    `reference` is the name of the authorization (`Attempt.name`), `bank_id` the provider's id of it, and
+    `network_transaction_id` the card network's if the provider sent it. `card` holds the checks that the provider sent.
     """
 
     amount_minor: int

@@ -35,9 +35,11 @@ class OpenItem(Record, frozen=True, kw_only=True):
     resolution: str | None = None
 
 
-def item_id(suffix: str, theirs: str) -> str:
-    """One item for each reference and word of the provider, however often the provider repeats it."""
-    return f"oi_{suffix}.{theirs}"
+def item_id(tail: str, theirs: str) -> str:
+    """The id of the item of a reference, whose tail is given.
+
+    There is one item for each reference and word of the provider, however often the provider repeats it."""
+    return f"oi_{tail}.{theirs}"
 
 
 def open_item(item: OpenItem) -> Changes[OpenItem]:

@@ -64,6 +64,9 @@ Status = Literal[
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 UPDATABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 
+REFERENCES_MAX = 12
+"""An authorization, ten increments and a capture."""
+
 _UNTIL_ASKED = {
     "amount_minor",
     "capture_method",
@@ -131,6 +134,9 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     """Its id in the online payment platform's contract: a ULID."""
     order: str | None = None
     """The order of this payment; its task is woken when the payment settles."""
+    references: tuple[str, ...] = ()
+    """The tails of its attempts' references that follow from keys, the first and the latest, at most REFERENCES_MAX: by
+    each of them the store finds the payment."""
     source_api: SourceApi = SourceApi.v1
 
     @property
@@ -456,11 +462,14 @@ def _begin(
         idem=idem,
         shows=terms.shows,
         patience_seconds=type.patience_seconds,
+        reference=at.new_reference(),
     )
-    started = _with(payment, status="processing", attempt=attempt.id)
+    started = _with(payment, status="processing", attempt=attempt.id, references=_references(payment, attempt))
     if type.patience_seconds:
         return _begin_debit(started, attempt, method, mandate, terms, at)
-    pending = (_charge(started, attempt.id, method, terms.connector, at.now),) if terms.shows == "charge" else ()
+    pending: tuple[Charge, ...] = ()
+    if terms.shows == "charge":
+        pending = (_charge(started, attempt.id, method, terms.connector, at.now, attempt.name),)
     expired = code is None or (code.expires_at is not None and code.expires_at <= at.now)
     return Changes(
         result=started,
@@ -485,8 +494,7 @@ def _from_credit(
     if payment.future_usage is not None:
         raise _unfit(payment, "Stored credit cannot be set up for later payments. Leave it out.", "setup_future_usage")
     stored_credit.check_currency_of(customer, payment.currency)
-    drawn = _charge(payment, at.new_id("att"), method, "", at.now)
-    drawn = msgspec.structs.replace(drawn, reference="")
+    drawn = _charge(payment, at.new_id("att"), method, "", at.now, "")
     if not stored_credit.covers(customer, payment.amount_minor):
         return _decline(payment, method, _CREDIT_INSUFFICIENT, None, at, drawn)
     spent = stored_credit.spend(customer, payment.amount_minor, payment.currency, source=drawn.id, at=at)
@@ -524,7 +532,7 @@ def _begin_debit(
     at: Moment,
 ) -> Changes[PaymentIntent]:
     """Begin a debit. It takes days, so its charge is shown as pending from the first commit on."""
-    charge = _charge(started, attempt.id, method, terms.connector, at.now)
+    charge = _charge(started, attempt.id, method, terms.connector, at.now, attempt.name)
     charge = msgspec.structs.replace(charge, mandate=mandate)
     payment = _with(started, latest_charge=charge.id)
     return Changes(
@@ -541,7 +549,7 @@ def _begin_debit(
 def refuse(payment: PaymentIntent, method: PaymentMethod, outcome: Declined, at: Moment) -> Changes[PaymentIntent]:
     """Refused by the platform itself, before any provider is called: a failed charge is stored, without a connector and
     a reference there."""
-    unsent = msgspec.structs.replace(_charge(payment, at.new_id("att"), method, "", at.now), reference="")
+    unsent = _charge(payment, at.new_id("att"), method, "", at.now, "")
     return _decline(payment, method, outcome, None, at, unsent)
 
 
@@ -655,7 +663,7 @@ def _settle_authorization(
     pending: Charge | None,
 ) -> Changes[PaymentIntent]:
     """`pending` is the current direct charge: its description may have changed during the call to the provider."""
-    begun = pending or _charge(payment, attempt.id, method, attempt.connector, attempt.created)
+    begun = pending or _charge(payment, attempt.id, method, attempt.connector, attempt.created, attempt.name)
     charge = msgspec.structs.replace(
         begun,
         status="succeeded",
@@ -896,7 +904,8 @@ def _decline(
     if attempt is not None or pending is not None or outcome.code == "authentication_required":
         identity = attempt.id if attempt is not None else at.new_id("att")
         connector, created = (attempt.connector, attempt.created) if attempt is not None else ("", at.now)
-        begun = pending or _charge(payment, identity, method, connector, created)
+        reference = attempt.name if attempt is not None else identity
+        begun = pending or _charge(payment, identity, method, connector, created, reference)
         charge = msgspec.structs.replace(
             begun,
             status="failed",
@@ -950,7 +959,17 @@ def _decline_message(outcome: Declined) -> str:
     return RULES[outcome.code].message
 
 
-def _charge(payment: PaymentIntent, attempt_id: str, method: PaymentMethod, connector: str, created: int) -> Charge:
+def _references(payment: PaymentIntent, attempt: Attempt) -> tuple[str, ...]:
+    """The payment's references with that of a new attempt."""
+    if not attempt.reference:
+        return payment.references
+    told = (*payment.references, attempt.reference)
+    return told if len(told) <= REFERENCES_MAX else (told[0], *told[2:])
+
+
+def _charge(
+    payment: PaymentIntent, attempt_id: str, method: PaymentMethod, connector: str, created: int, reference: str
+) -> Charge:
     """Made at the time of its attempt: the id, which has the attempt's suffix, and `created` agree."""
     return Charge(
         id=f"ch_{attempt_id.removeprefix('att_')}",
@@ -968,7 +987,7 @@ def _charge(payment: PaymentIntent, attempt_id: str, method: PaymentMethod, conn
         description=payment.description,
         metadata=payment.metadata,
         connector=connector,
-        reference=attempt_id,
+        reference=reference,
         receipt_email=payment.receipt_email,
         shipping=payment.shipping,
         statement_descriptor=payment.statement_descriptor,
@@ -1086,8 +1105,9 @@ def _follow(
         parent_bank_id=charge.bank_id,
         idem=idem,
         shows=shows,
+        reference=at.new_reference(),
     )
-    after = _with(payment, status="processing", attempt=attempt.id)
+    after = _with(payment, status="processing", attempt=attempt.id, references=_references(payment, attempt))
     return Changes(result=after, records=(after,), tasks=(attempt,))
 
 

@@ -57,7 +57,9 @@ class Recipient(Value, frozen=True, kw_only=True):
 
 
 class Payout(Record, frozen=True, kw_only=True):
-    """Its attempt at the provider has the id's own suffix. `destination` is the external account it goes to, if saved.
+    """Its attempt at the provider has the id's own suffix, and `reference` where a key gave it one.
+
+    `destination` is the external account it goes to, if saved.
 
     `entry` and `failure_entry` are its entries in the merchant's balance; a payout funded at the provider has neither.
     """
@@ -81,6 +83,7 @@ class Payout(Record, frozen=True, kw_only=True):
     attempt: str | None = None
     connector: str = ""
     bank_id: str | None = None
+    reference: str = ""
     payment_id: str | None = None
     """The id of a disbursement in its own contract: the instant of its request."""
     source_api: SourceApi = SourceApi.v1
@@ -161,6 +164,7 @@ def create(
         statement_descriptor=command.statement_descriptor,
         metadata=merged_metadata({}, command.metadata),
         attempt=f"att_{suffix}",
+        reference=at.new_reference(),
         connector=connector,
         payment_id=command.payment_id,
         source_api=command.source_api,
@@ -179,6 +183,7 @@ def create(
         state="scheduled",
         due_at_ms=at.now_ms + delay_ms,
         patience_seconds=BANK_DAYS_SECONDS,
+        reference=payout.reference,
     )
     return Changes(
         result=payout,

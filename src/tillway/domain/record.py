@@ -50,6 +50,8 @@ class Moment(msgspec.Struct, frozen=True):
     times count from it."""
     now: int = 0
     """Epoch seconds, worked out once: a decision asks a dozen times."""
+    references: Callable[[], str] | None = None
+    """The references of this request's attempts, in their order; None where no key was named."""
 
     def __post_init__(self) -> None:
         now = self.now_ms // 1000
@@ -59,6 +61,10 @@ class Moment(msgspec.Struct, frozen=True):
 
     def new_id(self, prefix: str) -> str:
         return f"{prefix}_{self.new_suffix()}"
+
+    def new_reference(self) -> str:
+        """The reference of the next attempt, without the scope key; empty where the attempt's own suffix serves."""
+        return self.references() if self.references is not None else ""
 
 
 R = TypeVar("R", bound=Record)

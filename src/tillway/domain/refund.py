@@ -9,7 +9,7 @@ from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, next_step
 from tillway.domain.charge import Charge
 from tillway.domain.commands import CreateRefund, UpdateRefund
 from tillway.domain.customer import Customer
-from tillway.domain.ledger import balance_entry, transfer_entry
+from tillway.domain.ledger import Entry, balance_entry, transfer_entry
 from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent
@@ -21,7 +21,8 @@ Status = Literal["pending", "succeeded", "failed", "canceled"]
 
 
 class Refund(Record, frozen=True, kw_only=True):
-    """A refund of `amount_minor` minor units. Its attempt at the provider has the id's own suffix."""
+    """A refund of `amount_minor` minor units. Its attempt has the id's own suffix, and `reference` where a key gave it
+    one."""
 
     amount_minor: int
     currency: str
@@ -39,6 +40,7 @@ class Refund(Record, frozen=True, kw_only=True):
     attempt: str | None = None
     connector: str = ""
     instructions_email: str | None = None
+    reference: str = ""
     source_api: SourceApi = SourceApi.v1
 
 
@@ -61,16 +63,7 @@ def create(
         return _to_credit(charge, customer, amount, command, at)
     # From here the refund must be tried.
     suffix = at.new_suffix()
-    entry = balance_entry(
-        type=type.refund_entry_type,
-        source=f"re_{suffix}",
-        amount_minor=-amount,
-        currency=charge.currency,
-        against="refunds",
-        description=f"REFUND FOR CHARGE ({charge.description})" if charge.description else "REFUND FOR CHARGE",
-        reporting_category="refund",
-        at=at,
-    )
+    entry = _entry(f"re_{suffix}", charge, amount, at)
     attempt = Attempt(
         id=f"att_{suffix}",
         created=at.created,
@@ -83,6 +76,7 @@ def create(
         parent_bank_id=charge.bank_id,
         idem=idem,
         patience_seconds=type.patience_seconds,
+        reference=at.new_reference(),
     )
     refund = Refund(
         id=f"re_{suffix}",
@@ -98,6 +92,7 @@ def create(
         method_type=charge.method_type,
         entry=entry.id,
         attempt=attempt.id,
+        reference=attempt.reference,
         connector=charge.connector,
         instructions_email=command.instructions_email,
         source_api=command.source_api,
@@ -124,6 +119,20 @@ def charge_of(payment: PaymentIntent, named: str | None) -> str:
             param="payment_intent",
         )
     return payment.latest_charge
+
+
+def _entry(id: str, charge: Charge, amount_minor: int, at: Moment) -> Entry:
+    """The ledger entry that takes the refund `id` off the merchant's balance."""
+    return balance_entry(
+        type=METHOD_TYPES[charge.method_type].refund_entry_type,
+        source=id,
+        amount_minor=-amount_minor,
+        currency=charge.currency,
+        against="refunds",
+        description=f"REFUND FOR CHARGE ({charge.description})" if charge.description else "REFUND FOR CHARGE",
+        reporting_category="refund",
+        at=at,
+    )
 
 
 def _refundable(charge: Charge, amount_minor: int | None) -> int:

@@ -40,8 +40,8 @@ from tillway.connectors.port import (
 )
 from tillway.connectors.transport import converse, listen
 from tillway.domain import dispute, payment_intent
-from tillway.domain.account import SCOPE_KEY_LENGTH, Mode, Scope, scope_of
-from tillway.domain.attempt import Attempt, reference_of
+from tillway.domain.account import Mode, Scope, scope_of
+from tillway.domain.attempt import Attempt, reference_from_name, reference_of
 from tillway.domain.charge import Charge, full_descriptor, warn_of_fraud
 from tillway.domain.commands import Cancel
 from tillway.domain.event import NoticeTask
@@ -60,13 +60,13 @@ from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
 from tillway.engine.notices import kind_of, objection
 from tillway.engine.recipients import reveal
+from tillway.engine.references import find_by_tail, split
 from tillway.engine.settlers import (
     TAKEN_BACK,
     Settling,
     charge_of,
     contradiction,
     revoke_mandate,
-    settled_under,
     settler_of,
 )
 from tillway.engine.telemetry import Telemetry, note, note_id
@@ -289,7 +289,7 @@ class Attempts:
             amount_minor=attempt.amount_minor,
             currency=attempt.currency,
             capture=attempt.capture,
-            parent=f"{scope.key}{attempt.parent.removeprefix('att_')}" if attempt.parent is not None else None,
+            parent=reference_from_name(scope.key, attempt.parent) if attempt.parent is not None else None,
             parent_bank_id=attempt.parent_bank_id,
             livemode=scope.livemode,
             **told,
@@ -495,29 +495,29 @@ class Attempts:
 
         Raises `NoticeUndecided` if the provider must be asked about it and cannot be.
         """
-        scope_key, suffix = notice.reference[:SCOPE_KEY_LENGTH], notice.reference[SCOPE_KEY_LENGTH:]
-        try:
-            scope = scope_of(scope_key)
-        except AssertionError:
+        found = split(notice.reference)
+        if found is None:
             log.warning("a notice about a reference that is not ours", extra={"reference": notice.reference[:40]})
             return
+        scope, tail = found
         if scope.mode != mode:
             log.error("a notice from a connector of the other mode", extra={"reference": notice.reference})
             return
         match notice.kind:
             case "operation":
-                await self._operation_notice(scope, suffix, notice, connector)
+                await self._operation_notice(scope, tail, notice, connector)
             case "dispute":
-                await self._dispute_notice(scope, suffix, notice, f"notice:{connector}")
+                await self._dispute_notice(scope, tail, notice, f"notice:{connector}")
             case _:
                 assert_never(notice.kind)
 
-    async def _operation_notice(self, scope: Scope, suffix: str, notice: Notice, connector: str) -> None:
+    async def _operation_notice(self, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
         outcome = notice.outcome
         assert outcome is not None, "a notice of an operation carries its outcome"
         load, now = self.engine.load(scope.key), self.engine.clock.moment().now
-        attempt = await load.maybe(Attempt, f"att_{suffix}")
-        about = attempt or await settled_under(load, suffix)
+        known = await find_by_tail(load, tail)
+        attempt = known.attempt
+        about = attempt or known.settled
         if about is None:
             return
         if about.connector not in ("", connector):
@@ -537,16 +537,15 @@ class Attempts:
             return
         assert not isinstance(about, Attempt)
         if doubt is not None:
-            outcome = await self._confirm(scope, suffix, about, connector)
+            outcome = await self._confirm(scope, tail, about, connector)
         caller = Caller.system(scope, "notice", actor=actor)
-        if await self._open_contradiction(caller, suffix, outcome):
+        if await self._open_contradiction(caller, tail, outcome):
             return
         if not isinstance(outcome, Declined):
             return
-        found = [id for id in (f"{prefix}_{suffix}" for prefix in TAKEN_BACK) if await load.find(id) is not None]
-        if not found:
+        if not about.id.startswith(TAKEN_BACK):
             return
-        subject = found[0]
+        subject = about.id
         take_back = settler_of(subject).take_back
         assert take_back is not None, f"{subject} cannot be taken back"
         declined, settings = outcome, self.engine.settings
@@ -569,13 +568,13 @@ class Attempts:
 
         await self.engine.run(caller, work, completes=NO_KEY)
 
-    async def _confirm(self, scope: Scope, suffix: str, about: Charge | Refund | Payout, connector: str) -> Outcome:
+    async def _confirm(self, scope: Scope, tail: str, about: Charge | Refund | Payout, connector: str) -> Outcome:
         """Ask the provider about a settled operation after a notice that is not believed."""
         connection = await self.connections.named(connector, scope)
         if connection is None or not connection.connector.capabilities.looks_up:
             return Unknown("the provider cannot be asked")
         operation = Operation(
-            reference=f"{scope.key}{suffix}",
+            reference=f"{scope.key}{tail}",
             kind=kind_of(about),
             amount_minor=about.amount_minor,
             currency=about.currency,
@@ -586,27 +585,29 @@ class Attempts:
             raise NoticeUndecided(answer.reason)
         return Unknown("the provider does not know it") if isinstance(answer, NeverSeen) else answer
 
-    async def _open_contradiction(self, caller: Caller, suffix: str, outcome: Outcome) -> bool:
+    async def _open_contradiction(self, caller: Caller, tail: str, outcome: Outcome) -> bool:
         """Open an item if the provider contradicts a settled outcome, and raise an alarm. Return whether it does."""
         connector = caller.actor.removeprefix("notice:")
         at = self.engine.clock.moment()
-        if await contradiction(self.engine.load(caller.scope_key), suffix, outcome, connector, at) is None:
+        if await contradiction(self.engine.load(caller.scope_key), tail, outcome, connector, at) is None:
             return False
 
         async def work(load: Load, at: Moment) -> Changes[Record | None]:
-            return await contradiction(load, suffix, outcome, connector, at) or NO_CHANGES
+            return await contradiction(load, tail, outcome, connector, at) or NO_CHANGES
 
         done = await self.engine.run(caller, work)
         if done.record is not None:
             log.error(
                 "a provider contradicts a settled outcome",
-                extra={"open_item": done.record.id, "reference": f"{caller.scope_key}{suffix}"},
+                extra={"open_item": done.record.id, "reference": f"{caller.scope_key}{tail}"},
             )
         return True
 
-    async def _dispute_notice(self, scope: Scope, suffix: str, notice: Notice, actor: str) -> None:
+    async def _dispute_notice(self, scope: Scope, tail: str, notice: Notice, actor: str) -> None:
         async def work(load: Load, at: Moment) -> Changes[Record | None]:
-            charge = await load.get(Charge, f"ch_{suffix}")
+            charge = (await find_by_tail(load, tail)).charge
+            if charge is None:
+                raise Refused("resource_missing", f"No charge has the reference '{notice.reference}'.")
             if notice.stage == "warning":
                 return warn_of_fraud(charge)
             changes = dispute.open_dispute(

@@ -1,10 +1,13 @@
 """The caller of a request or task, and the settings that its decisions follow."""
 
+from collections.abc import Callable
+from itertools import count
 from typing import Literal
 
 import msgspec
 
 from tillway.domain.account import Scope
+from tillway.domain.attempt import keyed_tail
 from tillway.domain.ledger import Fee
 from tillway.domain.operator import Role
 from tillway.domain.source_api import SourceApi
@@ -42,6 +45,8 @@ class Caller(msgspec.Struct, kw_only=True):
     request_id: str | None = None
     idempotency: tuple[str, str] | None = None
     idempotency_key: str | None = None
+    attempts_begun: int = 0
+    """How many attempts were begun under the key, references that were taken already included."""
     api_version: str | None = None
     expand: tuple[str, ...] = ()
     replaces: int = 0
@@ -65,6 +70,14 @@ class Caller(msgspec.Struct, kw_only=True):
     """The role of an operator; None: not an operator."""
     scopes: tuple[str, ...] | None = None
     """The scopes of the caller; None: unrestricted."""
+
+    def references(self) -> Callable[[], str] | None:
+        """The references of the attempts that a decision begins, in their order; None where no key was named."""
+        if self.idempotency is None:
+            return None
+        key, fingerprint = self.idempotency
+        numbers = count(self.attempts_begun)
+        return lambda: keyed_tail(self.scope_key, key, fingerprint, next(numbers))
 
     @property
     def idem(self) -> str | None:

@@ -72,8 +72,11 @@ class Clock:
     def now_ms(self) -> int:
         return self.now_ns() // 1_000_000
 
-    def moment(self) -> Moment:
-        """Now, and a fresh batch of ids: at most BATCH_MAX of them, each larger than every earlier one."""
+    def moment(self, references: Callable[[], str] | None = None) -> Moment:
+        """Now, and a fresh batch of ids: at most BATCH_MAX of them, each larger than every earlier one.
+
+        `references` gives the tails of the references of attempts that the decision begins.
+        """
         with self._lock:
             now_ns = self.now_ns()
             self._floor_us = self.made_us = tick = max(now_ns // 1000, self._floor_us + 1)
@@ -83,4 +86,9 @@ class Clock:
             head = self._high_text
         low, last = divmod(low, BATCH_MAX)
         head = f"{head}{PAIRS[low]}{PAIRS[last]}{self._random_text(6)}"
-        return Moment(now_ns // 1_000_000, map(head.__add__, PAIRS).__next__, created=tick // 1_000_000)
+        return Moment(
+            now_ns // 1_000_000,
+            map(head.__add__, PAIRS).__next__,
+            created=tick // 1_000_000,
+            references=references,
+        )

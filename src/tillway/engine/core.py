@@ -24,7 +24,7 @@ from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
 from tillway.engine.time_mark import COMMIT_SECONDS_MAX, TimeKeeper
-from tillway.store.codec import QUEUES, RECORD_TYPES, TYPES, decode, encode, write_of
+from tillway.store.codec import QUEUES, RECORD_TYPES, REFERENCE_INDEXES, TYPES, by_reference, decode, encode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Write
 
 log = logging.getLogger(__name__)
@@ -157,11 +157,14 @@ class Engine:
                 began_ns = await self._read_mark()
             load = Load(self.store, caller.scope_key, seen)
             seen = None
-            at = self.clock.moment()
+            at = self.clock.moment(caller.references() if completes is None else None)
             changes = await in_span(self.telemetry, "decision", "step", work(load, at))
             if self.time.trouble and completes is None:
                 _refuse_new_money(changes, self.time.trouble)
             attempts = self._claim_new_attempts(changes, at) if changes.tasks else ()
+            if attempts and completes is None and await self._are_taken(load, attempts):
+                caller.attempts_begun += len(attempts)
+                continue
             # No caller waits for an attempt that is due later: the answer goes out now.
             under_way = attempts and not final and any(attempt.state != "scheduled" for attempt in attempts)
             status, body = 0, b""
@@ -177,6 +180,8 @@ class Engine:
                 continue
             if queues and self.on_tasks is not None:
                 self.on_tasks(queues)
+            if completes is None:
+                caller.attempts_begun += len(attempts)
             after = _after(load, changes, attempts, held) if attempts else {}
             return Done(changes.result, changes.refusal, status, body, attempts, after, changes.code)
         raise Refused("lock_timeout")
@@ -210,6 +215,21 @@ class Engine:
             for task in changes.tasks
             if isinstance(task, Attempt)
         )
+
+    async def _are_taken(self, load: Load, attempts: tuple[Attempt, ...]) -> bool:
+        """Whether an earlier request has begun an attempt with one of the references of these new ones: its key is
+        used anew after the 24 hours of an idempotency record."""
+        for attempt in attempts:
+            if attempt.reference and attempt.id not in load.seen:
+                subject = load.seen.get(attempt.subject, NOWHERE)[1]
+                if attempt.reference in getattr(subject, "references", ()):
+                    return True
+                # Only a request that makes a new record can have the reference of another one.
+                if subject is None:
+                    index = REFERENCE_INDEXES.get(attempt.kind, "kind")
+                    if await self.store.query(index, by_reference(load.scope_key, attempt.reference), limit=1):
+                        return True
+        return False
 
     async def _answer(
         self, caller: Caller, load: Load, changes: Changes[Record | None], *, forgiving: bool

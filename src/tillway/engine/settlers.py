@@ -25,6 +25,7 @@ from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refund import Refund
 from tillway.engine.caller import Settings
 from tillway.engine.core import Load
+from tillway.engine.references import find_by_tail
 from tillway.store.codec import TYPES
 
 
@@ -47,41 +48,32 @@ class Settler(msgspec.Struct, frozen=True):
     take_back: Callable[[Load, str, Declined, Moment, Settings], Awaitable[Changes[Record | None]]] | None = None
 
 
-async def settled_under(load: Load, suffix: str) -> Charge | Refund | Payout | None:
-    """The record that shares the suffix of an attempt, and remains when the attempt is settled."""
-    return (
-        await load.maybe(Charge, f"ch_{suffix}")
-        or await load.maybe(Refund, f"re_{suffix}")
-        or await load.maybe(Payout, f"po_{suffix}")
-    )
-
-
 async def contradiction(
-    load: Load, suffix: str, outcome: Outcome, connector: str, at: Moment
+    load: Load, tail: str, outcome: Outcome, connector: str, at: Moment
 ) -> Changes[Record | None] | None:
     """Open an item if a provider's late report contradicts a settled outcome, else None.
 
-    `suffix` is that of the attempt, which its charge, refund or payout shares. A decline of a refund or payout that had
-    succeeded is no contradiction: providers return such money, and it is booked.
+    `tail` is that of the reference. A decline of a refund or payout that had succeeded is no contradiction: providers
+    return such money, and it is booked.
     """
     if not isinstance(outcome, Succeeded | Declined):
         return None
     theirs = "succeeded" if isinstance(outcome, Succeeded) else "declined"
-    subject = await settled_under(load, suffix)
+    subject = (await find_by_tail(load, tail)).settled
     if subject is None:
         return None
     failed = subject.status in ("failed", "canceled")
     returns = isinstance(subject, Refund | Payout)
     if not (failed and theirs == "succeeded") and not (not failed and theirs == "declined" and not returns):
         return None
-    if await load.maybe(OpenItem, item_id(suffix, theirs)) is not None:
+    if await load.maybe(OpenItem, item_id(tail, theirs)) is not None:
         return NO_CHANGES
     item = OpenItem(
-        id=item_id(suffix, theirs),
+        id=item_id(tail, theirs),
         created=at.created,
         kind="contradiction",
         connector=connector,
-        reference=f"{load.scope_key}{suffix}",
+        reference=f"{load.scope_key}{tail}",
         ours=subject.status,
         theirs=theirs,
         subject=subject.id,
@@ -160,7 +152,9 @@ SETTLERS: Final[dict[type[Record], Settler]] = {
 }
 """The settler of each type of record that an attempt can be about."""
 
-TAKEN_BACK: Final = tuple(prefix for prefix, kind in TYPES.items() if kind in SETTLERS and SETTLERS[kind].take_back)
+TAKEN_BACK: Final = tuple(
+    f"{prefix}_" for prefix, kind in TYPES.items() if kind in SETTLERS and SETTLERS[kind].take_back
+)
 """Id prefixes of the records that a provider may decline after an acceptance."""
 
 

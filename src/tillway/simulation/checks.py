@@ -14,6 +14,7 @@ import msgspec
 
 from tillway.connectors import port
 from tillway.domain.account import SCOPE_KEY_LENGTH
+from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.dispute import FEE_MINOR as DISPUTE_FEE_MINOR
@@ -31,6 +32,7 @@ from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
 from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.engine.clock import Clock
+from tillway.engine.references import reference_of_record
 from tillway.http.messages import Response
 from tillway.sandbox.bank import BankOperation
 from tillway.sandbox.cards import ALIAS_CVC
@@ -68,7 +70,9 @@ class Watch:
                 continue
             match id.partition("_")[0]:
                 case "att":
-                    self._durable.add(scope + id.removeprefix("att_"))
+                    attempt = decode(id, write.body)
+                    assert isinstance(attempt, Attempt)
+                    self._durable.add(reference_of(scope, attempt))
                 case "pi" | "dpi":
                     self._payment(write)
                 case "ch":
@@ -98,7 +102,7 @@ class Watch:
                 f"authorized {charge.amount_minor}",
             )
         if charge.status == "failed":
-            self._not_performed(scope + charge.id.removeprefix("ch_"), charge.id)
+            self._not_performed(reference_of_record(scope, charge), charge.id)
 
     def _customer(self, customer: Record) -> None:
         assert isinstance(customer, Customer)
@@ -108,11 +112,11 @@ class Watch:
     def _refund(self, scope: str, refund: Record) -> None:
         assert isinstance(refund, Refund)
         if refund.status == "failed":
-            self._not_performed(scope + refund.id.removeprefix("re_"), refund.id)
+            self._not_performed(reference_of_record(scope, refund), refund.id)
 
     def _payout(self, scope: str, payout: Record) -> None:
         assert isinstance(payout, Payout)
-        key, reference = f"{scope}/{payout.id}", scope + payout.id.removeprefix("po_")
+        key, reference = f"{scope}/{payout.id}", reference_of_record(scope, payout)
         before = self._final.get(key)
         if before is not None and payout.status != before:
             self._world.violate("final", f"{payout.id} was {before} and became {payout.status}")
@@ -330,7 +334,7 @@ def _check_disputes(books: Books, operations: list[BankOperation]) -> None:
     told = {operation.parent for operation in operations if operation.kind == "dispute"}
     for charge in books.of(Charge).values():
         disputes = [dispute.id for dispute in books.of(Dispute).values() if dispute.charge == charge.id]
-        if len(disputes) != (books.scope_key + charge.id.removeprefix("ch_") in told) or disputes != [
+        if len(disputes) != (reference_of_record(books.scope_key, charge) in told) or disputes != [
             charge.dispute
         ] * len(disputes):
             fail("disputes", f"{charge.id} with {charge.dispute} has the disputes {disputes}")
@@ -338,33 +342,34 @@ def _check_disputes(books: Books, operations: list[BankOperation]) -> None:
 
 def _check_references(books: Books, operations: list[BankOperation]) -> None:
     """Each record has its operation at the bank, and each operation its record: nothing twice, nothing of its own."""
-    head = len(books.scope_key)
-    charges, refunds = books.of(Charge), books.of(Refund)
+    key = books.scope_key
+    charges = {reference_of_record(key, charge): charge for charge in books.of(Charge).values()}
+    refunds = {reference_of_record(key, refund): refund for refund in books.of(Refund).values()}
     captures: Counter[str] = Counter()
     for operation in operations:
-        suffix = operation.reference[head:]
+        reference = operation.reference
         performed = operation.status in PAID
-        parent = charges.get(f"ch_{(operation.parent or '')[head:]}")
+        parent = charges.get(operation.parent or "")
         match operation.kind:
             case "authorization":
-                charge = charges.get(f"ch_{suffix}")
+                charge = charges.get(reference)
                 if charge is None:
-                    fail("performed once", f"the bank has the {operation.kind} {suffix}, and there is no such charge")
+                    fail("performed once", f"the bank has the authorization {reference}, and no such charge is there")
                 elif (charge.status == "succeeded") != performed:
                     fail("declined", f"{charge.id} is {charge.status}, and the bank says {operation.status}")
             case "refund":
-                refund = refunds.get(f"re_{suffix}")
+                refund = refunds.get(reference)
                 if refund is None:
-                    fail("performed once", f"the bank has the refund {suffix}, and there is no such refund")
+                    fail("performed once", f"the bank has the refund {reference}, and there is no such refund")
                 elif (refund.status == "succeeded") != performed:
                     fail("declined", f"{refund.id} is {refund.status}, and the bank says {operation.status}")
             case "capture" if performed:
                 captures[operation.parent or ""] += 1
                 if parent is None or captures[operation.parent or ""] > 1 or parent.captured_minor != operation.amount:
-                    fail("performed once", f"the bank has the capture {suffix}, and its charge does not")
+                    fail("performed once", f"the bank has the capture {reference}, and its charge does not")
             case "void" if performed:
                 if parent is None or parent.released_minor != parent.amount_minor:
-                    fail("performed once", f"the bank has the void {suffix}, and its charge does not")
+                    fail("performed once", f"the bank has the void {reference}, and its charge does not")
             case _:
                 pass
 
@@ -372,7 +377,7 @@ def _check_references(books: Books, operations: list[BankOperation]) -> None:
 def _check_charges(books: Books, operations: list[BankOperation]) -> None:
     known = {operation.reference: operation for operation in operations}
     for charge in books.of(Charge).values():
-        found = known.get(books.scope_key + charge.id.removeprefix("ch_"))
+        found = known.get(reference_of_record(books.scope_key, charge))
         if charge.method_type == CREDIT:
             if found is not None:
                 fail("bank", f"{charge.id} was paid with credit, and the bank has it: {found}")
@@ -436,7 +441,7 @@ def _held_by_the_bank(
     scope_key: str, operations: Iterable[BankOperation], from_balance: Iterable[Payout]
 ) -> Counter[str]:
     """Captures minus refunds and payouts `from_balance`, in minor units by currency."""
-    payouts = {scope_key + payout.id.removeprefix("po_") for payout in from_balance}
+    payouts = {reference_of_record(scope_key, payout) for payout in from_balance}
     held: Counter[str] = Counter()
     for operation in operations:
         if operation.status not in PAID:
@@ -475,7 +480,7 @@ def _check_payouts(books: Books, operations: list[BankOperation], now: int) -> N
     for payout in books.of(Payout).values():
         if payout.status not in ("paid", "failed", "canceled") or payout.attempt is not None:
             fail("liveness", f"{payout.id} is {payout.status} with {payout.attempt}")
-        operation = known.pop(books.scope_key + payout.id.removeprefix("po_"), None)
+        operation = known.pop(reference_of_record(books.scope_key, payout), None)
         if payout.status == "canceled" and operation is not None:
             fail("cancelled", f"{payout.id} was cancelled, and the bank has it: {operation.status}")
         performed = operation is not None and operation.status in PAID

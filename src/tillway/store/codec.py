@@ -81,6 +81,16 @@ def by_term(scope: str, prefix: str, field: str, value: str) -> str:
     return f"{scope}/{prefix}={field}={value}"
 
 
+def by_reference(scope: str, tail: str) -> str:
+    """The partition with the payment, refund or payout that has an attempt of that tail."""
+    return f"{scope}@{tail}"
+
+
+REFERENCE_INDEXES: dict[str, str] = {"refund": "customer"}
+"""The index with the first reference of a record, by the kind of its attempt, where that is not `kind`. Of each of
+these a record has one entry at most, which costs no row; later references of a payment are terms."""
+
+
 def by_number(id: str) -> str:
     """The one partition that no scope stands before: of which merchant a gateway payment is."""
     return f"number/{id}"
@@ -103,9 +113,15 @@ def _metadata_terms(scope: str, prefix: str, metadata: dict[str, str]) -> tuple[
 
 
 def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:
+    terms: tuple[tuple[str, str], ...] = ()
+    if payment.references:
+        terms = (("kind", by_reference(scope, payment.references[0])),)
+        if len(payment.references) > 1:
+            terms += tuple([("term", by_reference(scope, tail)) for tail in payment.references[1:]])
     if not payment.listed:
-        return ()
-    terms = _source_api_terms(scope, "pi", payment.source_api)
+        return terms
+    if payment.source_api is not _V1:
+        terms = (*terms, *_source_api_terms(scope, "pi", payment.source_api))
     if payment.metadata:
         terms = (*terms, *_metadata_terms(scope, "pi", payment.metadata))
     if payment.customer is None:
@@ -127,6 +143,7 @@ def _refund(scope: str, refund: Refund) -> tuple[tuple[str, str], ...]:
         ("parent", by_parent(scope, "re", refund.charge)),
         ("kind", by_kind(scope, "re", refund.payment)),
         *_source_api_terms(scope, "re", refund.source_api),
+        *((("customer", by_reference(scope, refund.reference)),) if refund.reference else ()),
     )
 
 
@@ -136,6 +153,8 @@ def _payout(scope: str, payout: Payout) -> tuple[tuple[str, str], ...]:
         own = (("parent", by_parent(scope, "po", payout.destination)),)
     if payout.customer is not None:
         own = (*own, ("customer", by_customer(scope, "po", payout.customer)))
+    if payout.reference:
+        own = (*own, ("kind", by_reference(scope, payout.reference)))
     return own
 
 

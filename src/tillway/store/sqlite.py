@@ -144,6 +144,15 @@ _PAGES = {
 }
 assert set(_PAGES) == {None, *INDEXES}
 
+# The first page of an index needs no range of keys, which takes the longest to prepare and to bind.
+_WHOLE = {
+    index: {
+        order: f"{_ROW} FROM record INDEXED BY record_{index} WHERE {index} = ? ORDER BY record.key {direction} LIMIT ?"
+        for order, direction in (("newest", "DESC"), ("oldest", "ASC"))
+    }
+    for index in ("customer", "parent", "kind")
+}
+
 _DUE = """
 FROM record INDEXED BY record_due WHERE queue = ? AND due_at_ms <= ? AND (expires_at IS NULL OR expires_at > ?)"""
 _ANY_DUE = f"SELECT 1 {_DUE} LIMIT 1"
@@ -261,6 +270,8 @@ class SqliteStore:
     ) -> list[Row]:
         assert 1 <= limit <= PAGE_MAX
         prefix = partition if index is None else ""
+        if index in _WHOLE and after is None and until is None:
+            return [Row(*row) for row in self._rows(_WHOLE[index][order], (partition, limit))]
         low, high = _range(prefix, *((until, after) if order == "newest" else (after, until)))
         direction = "DESC" if order == "newest" else "ASC"
         bindings = (low, high, limit) if index is None else (partition, low, high, limit)

@@ -1,0 +1,105 @@
+"""Find the records that a provider's reference is about.
+
+A reference is the scope's key and a tail. A tail of TAIL_LENGTH characters follows from an Idempotency-Key and stands
+in the index of the payment, refund or payout that it belongs to. Every other tail is the suffix that an attempt shares
+with its charge, refund or payout.
+"""
+
+import msgspec
+
+from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
+from tillway.domain.attempt import TAIL_LENGTH, Attempt, reference_from_name
+from tillway.domain.charge import Charge
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payout import Payout
+from tillway.domain.refund import Refund
+from tillway.engine.core import Load
+from tillway.store.codec import by_parent, by_reference, decode
+from tillway.store.port import PAGE_MAX, Row, Store
+
+
+class Known(msgspec.Struct, frozen=True):
+    """The records behind a tail. `attempt` is there while it is under way. `subject` is its refund or payout, or its
+    payment where the tail follows from a key; `charge` is the one that it authorized."""
+
+    attempt: Attempt | None = None
+    subject: PaymentIntent | Refund | Payout | None = None
+    charge: Charge | None = None
+
+    @property
+    def settled(self) -> Charge | Refund | Payout | None:
+        """The record that remains when the attempt is settled."""
+        return self.subject if isinstance(self.subject, Refund | Payout) else self.charge
+
+    @property
+    def anything(self) -> bool:
+        return self.attempt is not None or self.subject is not None or self.charge is not None
+
+
+def split(reference: str) -> tuple[Scope, str] | None:
+    """The scope of a reference and its tail; None where it cannot be one of ours."""
+    try:
+        return scope_of(reference[:SCOPE_KEY_LENGTH]), reference[SCOPE_KEY_LENGTH:]
+    except AssertionError:
+        return None
+
+
+def reference_of_record(scope_key: str, record: Charge | Refund | Payout) -> str:
+    """The provider's reference of the attempt that authorized a charge, or that carries a refund or payout."""
+    return reference_from_name(scope_key, record.reference or record.id.partition("_")[2])
+
+
+async def find_by_tail(load: Load, tail: str) -> Known:
+    """The records of the load's scope that a reference with that tail is about; an empty `Known` where there are
+    none."""
+    if len(tail) != TAIL_LENGTH:
+        attempt = await load.maybe(Attempt, f"att_{tail}")
+        refund = await load.maybe(Refund, f"re_{tail}")
+        subject = refund or await load.maybe(Payout, f"po_{tail}")
+        return Known(attempt, subject, await load.maybe(Charge, f"ch_{tail}"))
+    partition = by_reference(load.scope_key, tail)
+    rows: list[Row] = []
+    for index in ("kind", "customer", "term"):
+        rows = rows or await load.store.query(index, partition, limit=1)
+    if not rows:
+        return Known()
+    id = rows[0].key.partition("/")[2]
+    found = decode(id, rows[0].body)
+    assert isinstance(found, PaymentIntent | Refund | Payout), f"{id} stands in the index of references"
+    load.seen.setdefault(id, (rows[0].version, found))
+    attempt = await load.maybe(Attempt, found.attempt)
+    if attempt is not None and attempt.reference != tail:
+        attempt = None
+    charge = await _charge_of(load, found, tail) if isinstance(found, PaymentIntent) else None
+    return Known(attempt, found, charge)
+
+
+async def ids_by_reference(store: Store, scope_key: str) -> dict[str, str]:
+    """The ids of all charges, refunds and payouts of a scope by their references. It reads every one of them."""
+    ids: dict[str, str] = {}
+    for prefix in ("ch", "re", "po"):
+        after: str | None = None
+        while True:
+            rows = await store.query(None, f"{scope_key}/{prefix}_", after=after, limit=PAGE_MAX, order="oldest")
+            for row in rows:
+                record = decode(row.key.partition("/")[2], row.body)
+                assert isinstance(record, Charge | Refund | Payout)
+                ids[reference_of_record(scope_key, record)] = record.id
+            if len(rows) < PAGE_MAX:
+                break
+            after = rows[-1].key
+    return ids
+
+
+async def _charge_of(load: Load, payment: PaymentIntent, tail: str) -> Charge | None:
+    """The charge of the payment that was authorized under that tail: the latest, as a rule."""
+    latest = await load.maybe(Charge, payment.latest_charge)
+    if latest is None or latest.reference == tail:
+        return latest
+    for row in await load.store.query("parent", by_parent(load.scope_key, "ch", payment.id), limit=PAGE_MAX):
+        id = row.key.partition("/")[2]
+        charge = decode(id, row.body)
+        if isinstance(charge, Charge) and charge.reference == tail:
+            load.seen.setdefault(id, (row.version, charge))
+            return charge
+    return None

@@ -1,0 +1,123 @@
+"""References that follow from the Idempotency-Key: the same request has the same one, whatever the store remembers."""
+
+import copy
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tillway.connectors.port import REFERENCE_MAX
+from tillway.domain.account import SCOPE_KEY_LENGTH
+from tillway.domain.attempt import TAIL_LENGTH, keyed_tail
+from tillway.sandbox.bank import BankOperation
+from tillway.testing.in_process import InProcessApp, Merchant
+
+DAY_SECONDS = 24 * 60 * 60
+PAID = {"amount": 5000, "currency": "eur", "payment_method": "pm_card_bypassPending", "confirm": True}
+HELD = {**PAID, "capture_method": "manual"}
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[InProcessApp]:
+    opened = await InProcessApp.open(tmp_path)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def shop(app: InProcessApp) -> Merchant:
+    return await app.merchant()
+
+
+async def operations(app: InProcessApp, shop: Merchant) -> list[BankOperation]:
+    return list((await app.simulator(shop)).bank.operations())
+
+
+def test_a_tail_tells_merchants_keys_requests_and_attempts_apart() -> None:
+    given: tuple[Any, ...] = ("0123456789abcdeft", "idem_1", "print", 0)
+    tails = {keyed_tail(*given)}
+    for place, other in enumerate(("0123456789abcdefl", "idem_2", "other", 1)):
+        tails.add(keyed_tail(*given[:place], other, *given[place + 1 :]))
+    assert len(tails) == 5
+    assert {len(tail) for tail in tails} == {TAIL_LENGTH}
+    assert SCOPE_KEY_LENGTH + TAIL_LENGTH == REFERENCE_MAX
+
+
+async def test_requests_repeated_to_a_store_that_was_put_back_are_performed_once(
+    app: InProcessApp, shop: Merchant
+) -> None:
+    """The store loses everything since a moment, and the client repeats all of it: the bank answers as before."""
+    held = await app.ok(shop, "POST", "/v1/payment_intents", HELD, idempotency_key="earlier")
+    rows = copy.deepcopy(vars(app.store))
+
+    async def everything() -> list[Any]:
+        first = await app.ok(shop, "POST", "/v1/payment_intents", PAID, idempotency_key="pay")
+        captured = await app.ok(shop, "POST", f"/v1/payment_intents/{held['id']}/capture", idempotency_key="capture")
+        sent_back = {"payment_intent": held["id"], "amount": 1000}
+        refund = await app.ok(shop, "POST", "/v1/refunds", sent_back, idempotency_key="refund")
+        charged = {"amount": 700, "currency": "eur", "source": "tok_visa"}
+        charge = await app.ok(shop, "POST", "/v1/charges", charged, idempotency_key="charge")
+        return [one["status"] for one in (first, captured, refund, charge)]
+
+    assert await everything() == ["succeeded"] * 4
+    before = [(one.reference, one.status) for one in await operations(app, shop)]
+    vars(app.store).update(rows)
+    assert await everything() == ["succeeded"] * 4
+    assert [(one.reference, one.status) for one in await operations(app, shop)] == before
+    assert {len(reference) for reference, _ in before} == {REFERENCE_MAX}
+
+
+async def test_a_key_used_anew_after_a_day_is_a_new_operation(app: InProcessApp, shop: Merchant) -> None:
+    refunded: dict[str, Any] = {"amount": 100}
+    first = await app.ok(shop, "POST", "/v1/payment_intents", PAID, idempotency_key="daily")
+    refunded["payment_intent"] = first["id"]
+    await app.ok(shop, "POST", "/v1/refunds", refunded, idempotency_key="refund")
+    for purged in (False, True):
+        app.clock.ahead_seconds += DAY_SECONDS + 1
+        if purged:
+            await app.store.purge_expired(now=app.clock.now_ms() // 1000, limit=100)
+        await app.ok(shop, "POST", "/v1/payment_intents", PAID, idempotency_key="daily")
+        await app.ok(shop, "POST", "/v1/refunds", refunded, idempotency_key="refund")
+    kinds = [one.kind for one in await operations(app, shop)]
+    assert (kinds.count("authorization"), kinds.count("refund")) == (3, 3)
+
+
+async def test_a_declined_confirmation_under_the_same_key_is_asked_again_after_a_day(
+    app: InProcessApp, shop: Merchant
+) -> None:
+    made = await app.ok(shop, "POST", "/v1/payment_intents", {"amount": 5000, "currency": "eur"})
+    for _ in range(3):
+        answer = await app.call(
+            shop,
+            "POST",
+            f"/v1/payment_intents/{made['id']}/confirm",
+            {"payment_method": "pm_card_chargeDeclined"},
+            idempotency_key="every day",
+        )
+        assert answer.status == 402
+        app.clock.ahead_seconds += DAY_SECONDS + 1
+    assert len(await operations(app, shop)) == 3
+
+
+@pytest.mark.parametrize("key", ["one", None])
+async def test_a_dispute_finds_its_charge_by_either_form(app: InProcessApp, shop: Merchant, key: str | None) -> None:
+    disputed = {**PAID, "payment_method": "pm_card_createDispute"}
+    named = {} if key is None else {"idempotency_key": key}
+    payment = await app.ok(shop, "POST", "/v1/payment_intents", disputed, **named)
+    await app.wait(5)
+    found = (await app.ok(shop, "GET", "/v1/disputes"))["data"]
+    assert [dispute["charge"] for dispute in found] == [payment["latest_charge"]]
+    [authorized] = [one for one in await operations(app, shop) if one.kind == "authorization"]
+    own = authorized.reference[SCOPE_KEY_LENGTH:]
+    assert (own == payment["latest_charge"].removeprefix("ch_")) is (key is None)
+
+
+async def test_a_notice_finds_a_refund_and_a_payout_by_its_key(app: InProcessApp, shop: Merchant) -> None:
+    """Both had been accepted, and come back later."""
+    paid = {**PAID, "payment_method": "pm_card_refundFail"}
+    payment = await app.ok(shop, "POST", "/v1/payment_intents", paid, idempotency_key="p")
+    back = await app.ok(shop, "POST", "/v1/refunds", {"payment_intent": payment["id"]}, idempotency_key="r")
+    assert back["status"] == "succeeded"
+    await app.wait(5)
+    assert (await app.ok(shop, "GET", f"/v1/refunds/{back['id']}"))["status"] == "failed"
