@@ -274,7 +274,13 @@ DISPUTE = {
         (
             DISPUTE,
             Notice(
-                id="dp_1", kind="dispute", reference="att_1", amount_minor=4200, reason="fraudulent", stage="inquiry"
+                id="dp_1",
+                kind="dispute",
+                reference="att_1",
+                amount_minor=4200,
+                currency="eur",
+                reason="fraudulent",
+                stage="inquiry",
             ),
         ),
     ],

@@ -107,7 +107,8 @@ async def update(call: Call) -> Answer:
     async def work(load: Load, at: Moment) -> Changes[Dispute]:
         found = await load.get(Dispute, call.id)
         charge = await load.get(Charge, found.charge)
-        return domain.respond(found, charge, command, at, livemode=call.caller.scope.livemode)
+        others = [await load.get(Dispute, id) for id in charge.disputes.values() if id != found.id]
+        return domain.respond(found, charge, command, at, livemode=call.caller.scope.livemode, others=others)
 
     return await call.platform.engine.run(call.caller, work)
 
@@ -156,7 +157,7 @@ def dispute_shape(dispute: Dispute, view: View) -> dict[str, Any]:
             "brand": dispute.brand,
             "case_type": "inquiry" if dispute.inquiry else "chargeback",
             "network": dispute.brand,
-            "network_reason_code": "10.4",
+            "network_reason_code": dispute.network_code,
         }
         shown["payment_method_details"] = {"card": card, "type": "card"}
     return shown

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -23,6 +23,7 @@ from tillway.connectors.port import (
     LookUp,
     NeverSeen,
     Notice,
+    NoticeImpossible,
     NoticeRejected,
     Notices,
     NotSent,
@@ -38,6 +39,7 @@ from tillway.connectors.port import (
 )
 from tillway.connectors.settings import Setting, debit_types, http_url, read_settings, seconds, text, yes_or_no
 from tillway.connectors.transport import SocketTransport
+from tillway.domain.dispute import Verdict
 
 SETTINGS = (
     Setting(name="base_url", read=http_url, required=True, description="where the bank answers: http://host:port"),
@@ -65,6 +67,12 @@ SETTINGS = (
         read=debit_types,
         default=frozenset(),
         description="the kinds of bank accounts that it debits: us_bank_account, sepa_debit, or both with a comma",
+    ),
+    Setting(
+        name="disputes",
+        read=yes_or_no,
+        default=False,
+        description="yes: a dispute's status is Opened, Won, Lost or Accepted; no: Accepted means that it was opened",
     ),
     Setting(
         name="details",
@@ -105,9 +113,11 @@ class HttpBank:
         ask_after_seconds: float = 5.0,
         timeout_seconds: float = 30.0,
         details: bool = False,
+        disputes: bool = False,
     ) -> None:
         self._base_url = base_url
         self._details = details
+        self._disputes = disputes
         self._notice_secret = notice_secret
         self._api_key = api_key
         self.capabilities = Capabilities(
@@ -148,7 +158,7 @@ class HttpBank:
         signed = headers.get("x-bank-signature", "").strip().lower()
         if not hmac.compare_digest(signed.encode(), signature(self._notice_secret, body).encode()):
             raise NoticeRejected("X-Bank-Signature does not match the body")
-        return tell([read_notice(body)])
+        return tell([read_notice(body, disputes=self._disputes)])
 
 
 def signature(secret: str, body: bytes) -> str:
@@ -191,7 +201,7 @@ def look_up(operation: Operation) -> LookUp:
     return _answered(operation, answer.body)
 
 
-def read_notice(body: bytes) -> Notice:
+def read_notice(body: bytes, *, disputes: bool = False) -> Notice:
     """Parse a notice after its signature has been checked. Raises `NoticeRejected` if it is not one."""
     try:
         said = msgspec.json.decode(body)
@@ -210,15 +220,7 @@ def read_notice(body: bytes) -> Notice:
         parent = said.get("parent")
         if not isinstance(parent, str) or not 0 < len(parent) <= REFERENCE_MAX:
             raise NoticeRejected("parent must be the reference of the disputed authorization")
-        reason = said.get("reason")
-        return Notice(
-            id=reference[:255],
-            kind="dispute",
-            reference=parent,
-            amount_minor=amount_minor,
-            reason=_safe(reason)[:100] if isinstance(reason, str) else "general",
-            stage=_STAGES.get(said.get("dispute"), "chargeback"),
-        )
+        return _dispute(said, reference, parent, created, disputes=disputes)
     if len(reference) > REFERENCE_MAX:
         raise NoticeRejected(f"a reference has at most {REFERENCE_MAX} characters")
     outcome = _status(said)
@@ -243,8 +245,50 @@ def read_notice(body: bytes) -> Notice:
     )
 
 
+def _dispute(said: dict[str, Any], reference: str, parent: str, created: int | None, *, disputes: bool) -> Notice:
+    """A report of a dispute. Raises `NoticeImpossible` for a value that no dispute has."""
+    amount, currency, reason = said.get("amount"), said.get("currency"), said.get("reason")
+    code, due = said.get("network_reason_code"), said.get("evidence_due")
+    stage, verdict = _STAGES.get(said.get("dispute", "chargeback")), _VERDICTS.get(said.get("status", "Opened"))
+    if verdict == "accepted" and not disputes:
+        verdict = "opened"  # The word of banks that know no outcomes.
+    if stage is None:
+        raise NoticeImpossible(f"dispute is not one of {', '.join(_STAGES)}")
+    if verdict is None:
+        raise NoticeImpossible(f"the status of a dispute is not one of {', '.join(_VERDICTS)}")
+    if type(amount) is not int or amount <= 0:
+        raise NoticeImpossible("the amount of a dispute must be a positive integer")
+    if not isinstance(currency, str):
+        raise NoticeImpossible("currency must be a text")
+    if len(reference) > DISPUTE_REFERENCE_MAX:
+        raise NoticeImpossible(f"the reference of a dispute has at most {DISPUTE_REFERENCE_MAX} characters")
+    if due is not None and (type(due) is not int or due <= 0):
+        raise NoticeImpossible("evidence_due must be a time in seconds")
+    return Notice(
+        id=reference,
+        kind="dispute",
+        reference=parent,
+        amount_minor=amount,
+        currency=currency,
+        created=created,
+        reason=_safe(reason)[:100] if isinstance(reason, str) else "general",
+        stage=stage,
+        verdict=verdict,
+        network_reason_code=code if isinstance(code, str) and _NETWORK_CODE.fullmatch(code) else None,
+        evidence_due=due,
+    )
+
+
+DISPUTE_REFERENCE_MAX = 255
+_NETWORK_CODE = re.compile(r"[A-Za-z0-9.]{1,16}")
+
 _STATUSES = ("Accepted", "Declined", "InsufficientFunds", "Pending")
-_STAGES: dict[Any, Any] = {"chargeback": "chargeback", "inquiry": "inquiry", "warning": "warning"}
+_STAGES: dict[Any, Literal["chargeback", "inquiry", "warning"]] = {
+    "chargeback": "chargeback",
+    "inquiry": "inquiry",
+    "warning": "warning",
+}
+_VERDICTS: dict[Any, Verdict] = {"Opened": "opened", "Won": "won", "Lost": "lost", "Accepted": "accepted"}
 
 
 def _body(operation: Operation, details: bool) -> dict[str, Any]:

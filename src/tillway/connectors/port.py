@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from tillway.domain.dispute import Verdict
 from tillway.domain.outcome import ActionRequired, Checks, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "NeverSeen",
     "NotSent",
     "Notice",
+    "NoticeImpossible",
     "NoticeRejected",
     "NoticeUndecided",
     "Notices",
@@ -255,6 +257,9 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     created: int | None = None
     reason: str | None = None
     stage: Literal["chargeback", "inquiry", "warning"] = "chargeback"
+    verdict: Verdict = "opened"
+    network_reason_code: str | None = None
+    evidence_due: int | None = None
 
 
 class NeverSeen(msgspec.Struct, frozen=True, tag=True):
@@ -293,6 +298,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
 class NoticeRejected(Exception):
     """A notice with a wrong signature or form; the sender gets a 400."""
+
+
+class NoticeImpossible(NoticeRejected):
+    """A notice with the right signature that cannot be true: the sender gets a 400, and the operators an alarm."""
 
 
 class NoticeUndecided(Exception):

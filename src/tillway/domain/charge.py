@@ -55,6 +55,8 @@ class Charge(Record, frozen=True, kw_only=True):
     charged_back: bool = False
     """Whether a dispute holds the money: while it is open, and for ever if it was lost."""
     dispute: str | None = None
+    disputes: dict[str, str] = {}
+    """All its disputes: their ids by the bank's references. Empty in charges of earlier versions."""
     fraud_details: dict[str, str] = {}
     receipt_email: str | None = None
     shipping: dict[str, Any] | None = None

@@ -1,5 +1,6 @@
 """Disputes: a cardholder takes a payment back through the bank, and the merchant may answer."""
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -7,7 +8,8 @@ import msgspec
 from tillway.domain.charge import Charge
 from tillway.domain.commands import RespondToDispute
 from tillway.domain.ledger import Entry, balance_entry, transfer_entry
-from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record, changed
+from tillway.domain.open_item import OpenItem, item_id, open_item
+from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record, Value, changed
 from tillway.domain.refusal import Refused
 
 EVIDENCE_DUE_SECONDS = 9 * 24 * 60 * 60
@@ -18,6 +20,55 @@ TEST_EVIDENCE: Final[dict[str, Literal["won", "lost"]]] = {"winning_evidence": "
 """These words as `uncategorized_text` decide a dispute in test mode (https://docs.stripe.com/testing). In live mode
 they are evidence like any other."""
 
+
+DISPUTES_MAX = 20
+"""Most disputes of one payment."""
+
+REASONS = frozenset(
+    (
+        "bank_cannot_process",
+        "check_returned",
+        "credit_not_processed",
+        "customer_initiated",
+        "debit_not_authorized",
+        "duplicate",
+        "fraudulent",
+        "general",
+        "incorrect_account_details",
+        "insufficient_funds",
+        "noncompliant",
+        "product_not_received",
+        "product_unacceptable",
+        "subscription_canceled",
+        "unrecognized",
+    )
+)
+"""Stripe's values, https://docs.stripe.com/api/disputes/object. Another word of a bank becomes `general`."""
+
+NETWORK_REASON_CODES: Final[dict[str, dict[str, str]]] = {
+    "visa": {
+        "credit_not_processed": "13.6",
+        "duplicate": "12.6.1",
+        "fraudulent": "10.4",
+        "product_not_received": "13.1",
+        "product_unacceptable": "13.3",
+        "subscription_canceled": "13.2",
+        "unrecognized": "10.4",
+    },
+    "mastercard": {
+        "credit_not_processed": "4853",
+        "duplicate": "4834",
+        "fraudulent": "4837",
+        "product_not_received": "4853",
+        "product_unacceptable": "4853",
+        "subscription_canceled": "4853",
+        "unrecognized": "4837",
+    },
+}
+"""The network's code for a reason, by brand, if the bank tells none."""
+
+Stage = Literal["inquiry", "chargeback"]
+Verdict = Literal["opened", "won", "lost", "accepted"]
 
 Status = Literal[
     "needs_response",
@@ -43,6 +94,9 @@ class Dispute(Record, frozen=True, kw_only=True):
     status: Status = "needs_response"
     inquiry: bool = False
     connector: str = ""
+    reference: str = ""
+    """The bank's; empty in disputes of earlier versions."""
+    network_reason_code: str | None = None
     brand: str | None = "visa"
     """The card's; None where a bank account was debited."""
     evidence: dict[str, Any] = {}
@@ -53,63 +107,186 @@ class Dispute(Record, frozen=True, kw_only=True):
     entries: tuple[Entry, ...] = ()
 
     @property
+    def network_code(self) -> str | None:
+        """The card network's code of the reason, which the bank told or which fits the reason."""
+        return self.network_reason_code or NETWORK_REASON_CODES.get(self.brand or "", {}).get(self.reason)
+
+    @property
     def leaves_charge_refundable(self) -> bool:
         return self.inquiry or self.status == "won"
 
 
-def open_dispute(
-    charge: Charge, *, reason: str, inquiry: bool, amount_minor: int | None, at: Moment
-) -> Changes[Dispute | None]:
-    """A second notice of the same dispute changes nothing."""
-    if charge.dispute is not None or not charge.captured:
+class Told(Value, frozen=True, kw_only=True):
+    """A bank's report of a dispute. `reference` is the bank's and the same in all reports of one dispute.
+
+    `amount_minor` is the disputed amount; None if the bank does not tell it: all that is left of the charge. `verdict`
+    is its outcome, or `opened`. `evidence_due` is epoch seconds.
+    """
+
+    reference: str
+    stage: Stage
+    verdict: Verdict = "opened"
+    amount_minor: int | None = None
+    currency: str | None = None
+    reason: str = "general"
+    network_reason_code: str | None = None
+    evidence_due: int | None = None
+
+
+def objection(charge: Charge, told: Told) -> str | None:
+    """The reason why a report about `charge` cannot be true; None if it can."""
+    if told.currency is not None and told.currency.lower() != charge.currency:
+        return f"the payment is in {charge.currency}"
+    if told.amount_minor is not None and told.amount_minor <= 0:
+        return "the amount is not positive"
+    if told.amount_minor is not None and told.amount_minor > charge.captured_minor:
+        return "the amount is more than was paid"
+    if told.reference not in charge.disputes and len(charge.disputes) >= DISPUTES_MAX:
+        return f"a payment has at most {DISPUTES_MAX} disputes"
+    return None
+
+
+def hear(charge: Charge, known: Sequence[Dispute], told: Told, at: Moment) -> Changes[Record | None]:
+    """Book a bank's report. `known` are the charge's disputes. A repeated report changes nothing.
+
+    An inquiry may become a chargeback; a late report of the inquiry after that changes nothing. An outcome that
+    contradicts an earlier one becomes an open item. The caller has checked `objection`.
+    """
+    found = _under(charge, known, told)
+    opened: Changes[Any] = NO_CHANGES
+    if found is None:
+        opened = _open(charge, told, at)
+        found = opened.result
+        assert isinstance(found, Dispute), "an opened dispute is its result"
+        charge = next(record for record in opened.records if isinstance(record, Charge))
+    elif found.inquiry and told.stage == "chargeback":
+        opened = _escalate(found, charge, told, at)
+        found = opened.result
+        assert isinstance(found, Dispute)
+        charge = next(record for record in opened.records if isinstance(record, Charge))
+    elif not found.inquiry and told.stage == "inquiry":
         return NO_CHANGES
-    amount = charge.refundable_minor if amount_minor is None else min(amount_minor, charge.refundable_minor)
+    if told.verdict == "opened":
+        return opened
+    won = told.verdict == "won"
+    if found.status in ("won", "lost", "warning_closed"):
+        if found.inquiry or (found.status == "won") == won:
+            return opened
+        return opened.then(_contradicted(found, told, at))
+    others = [one for one in known if one.id != found.id]
+    return opened.then(_win(found, found, charge, at, others) if won else _lose(found, found, charge, at))
+
+
+def _under(charge: Charge, known: Sequence[Dispute], told: Told) -> Dispute | None:
+    """The dispute of that reference. A dispute of an earlier version has none: it is the charge's only one."""
+    id = charge.disputes.get(told.reference)
+    if id is None and not charge.disputes:
+        id = charge.dispute
+    return next((one for one in known if one.id == id), None)
+
+
+def _open(charge: Charge, told: Told, at: Moment) -> Changes[Dispute]:
+    inquiry = told.stage == "inquiry"
     dispute = Dispute(
         id=at.new_id("du"),
         created=at.created,
-        amount_minor=amount,
+        amount_minor=charge.refundable_minor if told.amount_minor is None else told.amount_minor,
         currency=charge.currency,
         charge=charge.id,
         payment=charge.payment,
-        reason=reason,
+        reason=told.reason if told.reason in REASONS else "general",
+        network_reason_code=told.network_reason_code,
         status="warning_needs_response" if inquiry else "needs_response",
         inquiry=inquiry,
         connector=charge.connector,
+        reference=told.reference,
         brand=charge.card.brand if charge.card is not None else None,
-        due_by=at.now + EVIDENCE_DUE_SECONDS,
+        due_by=told.evidence_due or at.now + EVIDENCE_DUE_SECONDS,
     )
-    disputed = msgspec.structs.replace(charge, disputed=True, charged_back=not inquiry, dispute=dispute.id)
-    if inquiry:
-        return Changes(
-            result=dispute,
-            records=(dispute, disputed),
-            events=(EventDraft(type="charge.dispute.created", record=dispute),),
-        )
+    disputed = msgspec.structs.replace(
+        charge,
+        disputed=True,
+        charged_back=charge.charged_back or not inquiry,
+        dispute=dispute.id,
+        disputes={**charge.disputes, told.reference: dispute.id},
+    )
+    withdrawn = NO_CHANGES if inquiry else _withdraw(dispute, at)
+    dispute = withdrawn.result or dispute
+    created = Changes(
+        result=dispute,
+        records=(dispute, disputed),
+        events=(EventDraft(type="charge.dispute.created", record=dispute),),
+    )
+    return created.then(withdrawn)
+
+
+def _escalate(inquiry: Dispute, charge: Charge, told: Told, at: Moment) -> Changes[Dispute]:
+    """The inquiry has become a chargeback, of the amount that the bank names now."""
+    dispute = msgspec.structs.replace(
+        inquiry,
+        inquiry=False,
+        status="needs_response",
+        amount_minor=inquiry.amount_minor if told.amount_minor is None else told.amount_minor,
+        reason=told.reason if told.reason in REASONS else inquiry.reason,
+        network_reason_code=told.network_reason_code or inquiry.network_reason_code,
+        due_by=told.evidence_due or at.now + EVIDENCE_DUE_SECONDS,
+    )
+    changed_charge = msgspec.structs.replace(charge, charged_back=True)
+    updated = Changes(
+        result=dispute,
+        records=(dispute, changed_charge),
+        events=(EventDraft(type="charge.dispute.updated", record=dispute, previous=inquiry),),
+    )
+    return updated.then(_withdraw(dispute, at))
+
+
+def _withdraw(dispute: Dispute, at: Moment) -> Changes[Dispute]:
+    """Take the amount and the fee from the balance, which may become negative."""
     withdrawn = balance_entry(
         type="adjustment",
         source=dispute.id,
-        amount_minor=-amount,
-        currency=charge.currency,
+        amount_minor=-dispute.amount_minor,
+        currency=dispute.currency,
         against="disputes",
-        description=f"Chargeback withdrawal for {charge.id}",
+        description=f"Chargeback withdrawal for {dispute.charge}",
         reporting_category="dispute",
         at=at,
         fee_minor=FEE_MINOR,
         fee_description="Dispute fee",
     )
-    dispute = msgspec.structs.replace(dispute, entries=(withdrawn,))
+    dispute = msgspec.structs.replace(dispute, entries=(*dispute.entries, withdrawn))
     return Changes(
         result=dispute,
-        records=(dispute, disputed, withdrawn),
-        events=(
-            EventDraft(type="charge.dispute.created", record=dispute),
-            EventDraft(type="charge.dispute.funds_withdrawn", record=dispute),
-        ),
+        records=(dispute, withdrawn),
+        events=(EventDraft(type="charge.dispute.funds_withdrawn", record=dispute),),
+    )
+
+
+def _contradicted(dispute: Dispute, told: Told, at: Moment) -> Changes[OpenItem]:
+    return open_item(
+        OpenItem(
+            id=item_id(dispute.id.removeprefix("du_"), told.verdict),
+            created=at.created,
+            kind="contradiction",
+            connector=dispute.connector,
+            reference=told.reference,
+            ours=dispute.status,
+            theirs=told.verdict,
+            subject=dispute.id,
+            amount_minor=dispute.amount_minor,
+            currency=dispute.currency,
+        )
     )
 
 
 def respond(
-    dispute: Dispute, charge: Charge, command: RespondToDispute, at: Moment, *, livemode: bool
+    dispute: Dispute,
+    charge: Charge,
+    command: RespondToDispute,
+    at: Moment,
+    *,
+    livemode: bool,
+    others: Sequence[Dispute] = (),
 ) -> Changes[Dispute]:
     """Stage evidence, or with `submit` send it to the bank. In test mode, `TEST_EVIDENCE` decides at once."""
     given = command.given()
@@ -128,7 +305,7 @@ def respond(
     after = msgspec.structs.replace(after, submissions=dispute.submissions + 1)
     decided = None if livemode else TEST_EVIDENCE.get(evidence.get("uncategorized_text") or "")
     if decided == "won":
-        return _win(dispute, after, charge, at)
+        return _win(dispute, after, charge, at, others)
     if decided == "lost":
         return _lose(dispute, after, charge, at)
     review: Status = "warning_under_review" if dispute.inquiry else "under_review"
@@ -152,7 +329,7 @@ def _update(before: Dispute, after: Dispute) -> Changes[Dispute]:
     )
 
 
-def _win(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes[Dispute]:
+def _win(before: Dispute, after: Dispute, charge: Charge, at: Moment, others: Sequence[Dispute]) -> Changes[Dispute]:
     if before.inquiry:
         closed = msgspec.structs.replace(after, status="warning_closed")
         return Changes(
@@ -173,7 +350,9 @@ def _win(before: Dispute, after: Dispute, charge: Charge, at: Moment) -> Changes
         fee_description="Dispute fee refund",
     )
     closed = msgspec.structs.replace(after, status="won", entries=(*before.entries, returned))
-    restored = msgspec.structs.replace(charge, charged_back=False)
+    restored = msgspec.structs.replace(
+        charge, charged_back=any(not one.leaves_charge_refundable for one in others if one.id != before.id)
+    )
     return Changes(
         result=closed,
         records=(closed, restored, returned),

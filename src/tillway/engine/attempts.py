@@ -26,6 +26,7 @@ from tillway.connectors.port import (
     LookUp,
     NeverSeen,
     Notice,
+    NoticeImpossible,
     NoticeUndecided,
     NotSent,
     Operation,
@@ -44,21 +45,22 @@ from tillway.domain.account import Mode, Scope, scope_of
 from tillway.domain.attempt import Attempt, reference_from_name, reference_of
 from tillway.domain.charge import Charge, full_descriptor, warn_of_fraud
 from tillway.domain.commands import Cancel
+from tillway.domain.dispute import Dispute, Told
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.mandate import reference_of as reference_of_mandate
+from tillway.domain.open_item import OpenItem
 from tillway.domain.outcome import Declined
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Terms
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refund import Refund
-from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
-from tillway.engine.notices import kind_of, objection
+from tillway.engine.notices import is_stale, kind_of, objection
 from tillway.engine.recipients import reveal
 from tillway.engine.references import find_by_tail, split
 from tillway.engine.settlers import (
@@ -486,14 +488,19 @@ class Attempts:
 
         Raises `NoticeRejected`, or `NoticeUndecided` if the provider could not be asked; then nothing was done.
         """
-        for notice in await listen(connection.connector.notices(headers, body), connection.transport):
-            await self.notice(notice, connection.name, mode)
+        try:
+            for notice in await listen(connection.connector.notices(headers, body), connection.transport):
+                await self.notice(notice, connection.name, mode)
+        except NoticeImpossible as impossible:
+            log.error("a notice cannot be true", extra={"connector": connection.name, "why": str(impossible)})
+            raise
 
     async def notice(self, notice: Notice, connector: str, mode: Mode) -> None:
         """Act on one notice of the connector of that name and mode. A repeated one, or one about an operation that is
         unknown here, changes nothing.
 
-        Raises `NoticeUndecided` if the provider must be asked about it and cannot be.
+        Raises `NoticeUndecided` if the provider must be asked about it and cannot be, or if it has to come again;
+        `NoticeImpossible` if it cannot be true.
         """
         found = split(notice.reference)
         if found is None:
@@ -507,7 +514,7 @@ class Attempts:
             case "operation":
                 await self._operation_notice(scope, tail, notice, connector)
             case "dispute":
-                await self._dispute_notice(scope, tail, notice, f"notice:{connector}")
+                await self._dispute_notice(scope, tail, notice, connector)
             case _:
                 assert_never(notice.kind)
 
@@ -603,31 +610,51 @@ class Attempts:
             )
         return True
 
-    async def _dispute_notice(self, scope: Scope, tail: str, notice: Notice, actor: str) -> None:
+    async def _dispute_notice(self, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
+        if is_stale(notice, self.engine.clock.moment().now):
+            log.error("a dispute notice is older than an hour", extra={"reference": notice.reference})
+
         async def work(load: Load, at: Moment) -> Changes[Record | None]:
-            charge = (await find_by_tail(load, tail)).charge
-            if charge is None:
-                raise Refused("resource_missing", f"No charge has the reference '{notice.reference}'.")
+            found = await find_by_tail(load, tail)
+            charge = found.charge
+            if charge is None or not charge.captured:
+                payment = found.subject if isinstance(found.subject, PaymentIntent) else None
+                if charge is not None and payment is None:
+                    payment = await load.maybe(PaymentIntent, charge.payment)
+                if found.attempt is not None or (payment is not None and payment.attempt is not None):
+                    raise NoticeUndecided("the outcome of the payment is not known yet")
+                raise NoticeImpossible("no payment of that reference was taken")
+            if charge.connector != connector:
+                raise NoticeImpossible("the payment was taken through another connector")
             if notice.stage == "warning":
                 return warn_of_fraud(charge)
-            changes = dispute.open_dispute(
-                charge,
-                reason=notice.reason or "general",
-                inquiry=notice.stage == "inquiry",
+            told = Told(
+                reference=notice.id,
+                stage=notice.stage,
+                verdict=notice.verdict,
                 amount_minor=notice.amount_minor,
-                at=at,
+                currency=notice.currency,
+                reason=notice.reason or "general",
+                network_reason_code=notice.network_reason_code,
+                evidence_due=notice.evidence_due,
             )
+            impossible = dispute.objection(charge, told)
+            if impossible is not None:
+                raise NoticeImpossible(impossible)
+            ids = charge.disputes.values() or ((charge.dispute,) if charge.dispute is not None else ())
+            known = [await load.get(Dispute, id) for id in ids]
+            changes = dispute.hear(charge, known, told, at)
+            if isinstance(changes.result, OpenItem) and await load.maybe(OpenItem, changes.result.id) is not None:
+                return NO_CHANGES
             if not changes.records or notice.stage == "inquiry":
                 return changes
             return (await revoke_mandate(load, charge)).then(changes)
 
-        try:
-            await self.engine.run(Caller.system(scope, "notice", actor=actor), work)
-        except Refused as refused:
-            if refused.code != "resource_missing":
-                raise  # The store was busy, for instance: the notice was not handled, and must come again.
-            log.warning(
-                "a dispute notice about no charge of ours", extra={"reference": notice.reference, "why": str(refused)}
+        done = await self.engine.run(Caller.system(scope, "notice", actor=f"notice:{connector}"), work)
+        if isinstance(done.record, OpenItem):
+            log.error(
+                "a provider contradicts the outcome of a dispute",
+                extra={"open_item": done.record.id, "reference": notice.reference},
             )
 
 

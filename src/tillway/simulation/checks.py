@@ -331,13 +331,22 @@ def _check_statuses(books: Books, *, week_passed: bool) -> None:
 
 def _check_disputes(books: Books, operations: list[BankOperation]) -> None:
     """One dispute for each that the bank has, over the charge that it is about."""
-    told = {operation.parent for operation in operations if operation.kind == "dispute"}
-    for charge in books.of(Charge).values():
-        disputes = [dispute.id for dispute in books.of(Dispute).values() if dispute.charge == charge.id]
-        if len(disputes) != (reference_of_record(books.scope_key, charge) in told) or disputes != [
-            charge.dispute
-        ] * len(disputes):
-            fail("disputes", f"{charge.id} with {charge.dispute} has the disputes {disputes}")
+    told = sorted(
+        (operation.parent, operation.reference, operation.amount, operation.dispute == "inquiry")
+        for operation in operations
+        if operation.kind == "dispute" and operation.dispute != "warning" and operation.parent is not None
+    )
+    charges = books.of(Charge)
+    booked = sorted(
+        (reference_of_record(books.scope_key, charges[one.charge]), one.reference, one.amount_minor, one.inquiry)
+        for one in books.of(Dispute).values()
+    )
+    if booked != [one for one in told if one[0].startswith(books.scope_key)]:
+        fail("disputes", f"the bank has the disputes {told}, the books {booked}")
+    for charge in charges.values():
+        disputes = sorted(dispute.id for dispute in books.of(Dispute).values() if dispute.charge == charge.id)
+        if disputes != sorted(charge.disputes.values()):
+            fail("disputes", f"{charge.id} with {charge.disputes} has the disputes {disputes}")
 
 
 def _check_references(books: Books, operations: list[BankOperation]) -> None:

@@ -17,6 +17,7 @@ from tillway.connectors.port import (
     Arranged,
     Connector,
     Consignment,
+    NoticeUndecided,
     Transport,
     TransportError,
     Undeliverable,
@@ -435,7 +436,7 @@ class Process:
         self.world.tell(self.name, f"hears {notice.id}")
         try:
             await self.attempts.notice(notice, "simulator", "test")
-        except Unavailable:
+        except (Unavailable, NoticeUndecided):
             taken = False
         except Refused as refused:
             if refused.code not in TRANSIENT:

@@ -1,0 +1,157 @@
+"""Disputes as a live bank tells them: stages, outcomes, amounts, and reports that cannot be true."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_bank import LiveMerchant, live_merchant
+
+FEE = 1500
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[LiveMerchant]:
+    async with live_merchant(tmp_path, disputes="yes") as made:
+        yield made
+
+
+class Disputed:
+    """A payment of 42.00 EUR, and what the bank says about it."""
+
+    def __init__(self, live: LiveMerchant, payment: dict[str, Any]) -> None:
+        self.live, self.payment, self.reference = live, payment, live.orders[-1]["reference"]
+
+    async def told(self, **change: Any) -> int:
+        told = {
+            "kind": "dispute",
+            "reference": "d-1",
+            "parent": self.reference,
+            "dispute": "chargeback",
+            "status": "Opened",
+            "amount": 4200,
+            "currency": "eur",
+            "reason": "product_not_received",
+        }
+        return (await self.live.notice(**told | change)).status
+
+    async def disputes(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.live.get("/v1/disputes", {"payment_intent": self.payment["id"]}))[
+            "data"
+        ]
+        return found
+
+    async def only(self) -> dict[str, Any]:
+        [found] = await self.disputes()
+        return found
+
+    async def taken(self) -> int:
+        """What disputes and their fees have taken from the balance."""
+        moves = [move for one in await self.disputes() for move in one["balance_transactions"]]
+        return -sum(move["net"] for move in moves)
+
+
+@pytest.fixture
+async def disputed(live: LiveMerchant) -> Disputed:
+    return Disputed(live, (await live.pay()).json)
+
+
+async def test_the_same_report_twice_changes_nothing(disputed: Disputed) -> None:
+    for _ in range(3):
+        assert await disputed.told(created=disputed.live.app.clock.now_ms() // 1000) == 200
+    one = await disputed.only()
+    assert (one["status"], one["amount"], one["reason"]) == ("needs_response", 4200, "product_not_received")
+    assert one["payment_method_details"]["card"]["network_reason_code"] == "13.1"
+    assert await disputed.taken() == 4200 + FEE
+
+
+async def test_an_inquiry_becomes_a_chargeback(disputed: Disputed) -> None:
+    assert await disputed.told(dispute="inquiry") == 200
+    assert (await disputed.only())["status"] == "warning_needs_response" and await disputed.taken() == 0
+    due = disputed.live.app.clock.now_ms() // 1000 + 86_400
+    assert await disputed.told(amount=4000, evidence_due=due, network_reason_code="13.1") == 200
+    assert await disputed.told(dispute="inquiry") == 200
+    one = await disputed.only()
+    assert (one["status"], one["amount"], one["evidence_details"]["due_by"]) == ("needs_response", 4000, due)
+    assert await disputed.taken() == 4000 + FEE
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status", "taken"), [("Won", "won", 0), ("Lost", "lost", 4200 + FEE), ("Accepted", "lost", 4200 + FEE)]
+)
+async def test_the_outcome_is_the_banks(disputed: Disputed, verdict: str, status: str, taken: int) -> None:
+    await disputed.told()
+    for _ in range(2):
+        assert await disputed.told(status=verdict) == 200
+    assert (await disputed.only())["status"] == status and await disputed.taken() == taken
+    assert await disputed.told() == 200, "a late report"
+    assert (await disputed.only())["status"] == status and await disputed.taken() == taken
+
+
+async def test_an_outcome_without_a_beginning(disputed: Disputed) -> None:
+    assert await disputed.told(status="Lost") == 200
+    assert (await disputed.only())["status"] == "lost" and await disputed.taken() == 4200 + FEE
+
+
+async def test_another_outcome_becomes_an_open_item(disputed: Disputed) -> None:
+    await disputed.told(status="Lost")
+    for _ in range(2):
+        assert await disputed.told(status="Won") == 200
+    assert (await disputed.only())["status"] == "lost" and await disputed.taken() == 4200 + FEE
+    [item] = (await disputed.live.get("/ops/v1/open_items"))["data"]
+    assert (item["ours"], item["theirs"], item["amount"]) == ("lost", "won", 4200)
+
+
+async def test_several_for_one_payment_after_a_refund(disputed: Disputed) -> None:
+    """The amounts are the bank's, also above what is left of the payment; the balance says so."""
+    live = disputed.live
+    refunded = await live.call("/v1/refunds", {"payment_intent": disputed.payment["id"], "amount": 3000})
+    assert refunded.json["status"] == "succeeded"
+    assert await disputed.told() == 200 and await disputed.told(reference="d-2", amount=4000) == 200
+    assert sorted(one["amount"] for one in await disputed.disputes()) == [4000, 4200]
+    balance = await live.get("/v1/balance")
+    assert sum(row["amount"] for kind in ("available", "pending") for row in balance[kind]) < -6000
+    assert await disputed.told(status="Won") == 200
+    again = await live.call("/v1/refunds", {"payment_intent": disputed.payment["id"]})
+    assert again.json["error"]["code"] == "charge_disputed", "the other dispute has the money"
+
+
+IMPOSSIBLE: dict[str, dict[str, Any]] = {
+    "negative": {"amount": -1},
+    "zero": {"amount": 0},
+    "fraction": {"amount": 42.5},
+    "no amount": {"amount": None},
+    "more than was paid": {"amount": 4201},
+    "other currency": {"currency": "usd"},
+    "unknown kind": {"dispute": "complaint"},
+    "unknown status": {"status": "Fine"},
+    "due in words": {"evidence_due": "soon"},
+    "no payment of ours": {"parent": "x" * 30},
+}
+
+
+@pytest.mark.parametrize("change", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+async def test_what_cannot_be_is_refused_with_an_alarm(
+    disputed: Disputed, caplog: pytest.LogCaptureFixture, change: dict[str, Any]
+) -> None:
+    if "parent" in change:
+        change = {"parent": disputed.reference[:17] + "0" * 16}
+    assert await disputed.told(**change) == 400
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["a notice cannot be true"]
+    assert await disputed.disputes() == []
+
+
+async def test_an_old_report_is_taken_with_an_alarm(disputed: Disputed, caplog: pytest.LogCaptureFixture) -> None:
+    assert await disputed.told(created=disputed.live.app.clock.now_ms() // 1000 - 7200) == 200
+    assert "a dispute notice is older than an hour" in caplog.messages
+    assert (await disputed.only())["status"] == "needs_response"
+
+
+async def test_a_bank_that_knows_no_outcomes(tmp_path: Path) -> None:
+    """Its disputes are always `Accepted`, which means that they were opened."""
+    async with live_merchant(tmp_path) as live:
+        disputed = Disputed(live, (await live.pay()).json)
+        for _ in range(2):
+            assert await disputed.told(status="Accepted", reason="my own word") == 200
+        one = await disputed.only()
+        assert (one["status"], one["reason"]) == ("needs_response", "general")
