@@ -20,7 +20,7 @@ from granian.server.embed import Server
 from tillway import workers
 from tillway.data_directory import occupied
 from tillway.http.rsgi import RsgiApp
-from tillway.settings import Settings, address_of
+from tillway.settings import Settings, address_of, networks_of
 from tillway.telemetry.lines import LineHandler, Lines, Writer
 from tillway.telemetry.metrics import Metrics
 from tillway.telemetry.recorder import Recorder
@@ -168,7 +168,7 @@ async def _serve(
         await running.close()
         raise
     tune_interpreter()
-    app = DrainingApp(RsgiApp(running.api))
+    app = DrainingApp(RsgiApp(running.api, trusted_proxies=networks_of(settings.trusted_proxies)))
     server = Server(
         app,
         address=address,

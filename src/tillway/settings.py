@@ -3,6 +3,7 @@
 `docs/settings.md` shows this table; a test holds the two together.
 """
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -15,6 +16,8 @@ import msgspec
 
 from tillway.store.port import StoreUnfit
 from tillway.store.registry import scheme_of
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class SettingsInvalid(ValueError):
@@ -44,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     smtp_url: str = ""
     smtp_from: str = ""
     smtp_password_file: Path | None = None
+    trusted_proxies: str = ""
     header_seconds: int = 30
     shutdown_seconds: int = 30
     throttle_test_per_second: int = 1000
@@ -104,6 +108,10 @@ TABLE = (
     Setting("smtp_url", "Mail server that sends e-mail to customers, smtps://user@host:465; if empty, none is sent."),
     Setting("smtp_from", "Sender address of e-mail; needs smtp_url."),
     Setting("smtp_password_file", "File that holds the password of smtp_url's user."),
+    Setting(
+        "trusted_proxies",
+        "Addresses of proxies whose `X-Forwarded-For` is believed, such as 10.0.0.0/8,::1; if empty, none.",
+    ),
     Setting("header_seconds", "How long a connection may stay idle or take to send a request's headers.", 1, 300),
     Setting("shutdown_seconds", "How long a stopping server waits for requests to finish.", 1, 600),
     Setting(
@@ -191,6 +199,34 @@ def _file(path: Path) -> dict[str, Any]:
         raise SettingsInvalid(f"{path} is not TOML: {error}") from None
 
 
+def _check_form(name: str, value: str, source: str) -> None:
+    """Check the settings whose text has a form of its own. Raises `SettingsInvalid`."""
+    if name == "smtp_url" and not _is_mail_server(value):
+        # The message does not repeat the URL, which may hold a password.
+        raise SettingsInvalid(
+            f"smtp_url in {source} must be such as smtps://user@mail.example.com:465; the password goes into "
+            "smtp_password_file"
+        )
+    if name == "smtp_from" and not _ADDRESS.fullmatch(value):
+        raise SettingsInvalid(f"smtp_from in {source} is {value!r}; it must be such as pay@example.com")
+    if name == "metrics_listen" and address_of(value) is None:
+        raise SettingsInvalid(f"metrics_listen in {source} is {value!r}; it must be such as 127.0.0.1:9464")
+    if name == "trusted_proxies":
+        _check_networks(value, source)
+
+
+def networks_of(text: str) -> tuple[Network, ...]:
+    """Addresses and networks separated by commas, such as `10.0.0.0/8,::1`. Raises ValueError."""
+    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _check_networks(text: str, source: str) -> None:
+    try:
+        networks_of(text)
+    except ValueError as error:
+        raise SettingsInvalid(f"trusted_proxies in {source}: {error}; it must be such as 10.0.0.0/8,::1") from None
+
+
 def _checked(name: str, value: Any, source: str) -> Any:
     """Check and convert `value` for the setting `name`. The file gives numbers as integers, the environment as text."""
     row = _ROWS.get(name)
@@ -215,16 +251,8 @@ def _checked(name: str, value: Any, source: str) -> Any:
             raise SettingsInvalid(f"store in {source}: {unfit}") from None
     if name == "courier_url" and value:
         return _courier_url(str(value), source)
-    if name == "smtp_url" and value and not _is_mail_server(str(value)):
-        # The message does not repeat the URL, which may hold a password.
-        raise SettingsInvalid(
-            f"smtp_url in {source} must be such as smtps://user@mail.example.com:465; the password goes into "
-            "smtp_password_file"
-        )
-    if name == "smtp_from" and value and not _ADDRESS.fullmatch(str(value)):
-        raise SettingsInvalid(f"smtp_from in {source} is {value!r}; it must be such as pay@example.com")
-    if name == "metrics_listen" and value and address_of(str(value)) is None:
-        raise SettingsInvalid(f"metrics_listen in {source} is {value!r}; it must be such as 127.0.0.1:9464")
+    if value:
+        _check_form(name, str(value), source)
     if name in CHOICES and value not in CHOICES[name]:
         raise SettingsInvalid(f"{name} in {source} is {value!r}; it must be one of {', '.join(CHOICES[name])}")
     return str(value)

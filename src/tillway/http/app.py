@@ -14,7 +14,14 @@ from tillway.engine.core import Done
 from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.engine.telemetry import Fact, begin_facts, end_facts, note, note_record
-from tillway.http.authentication import NOBODY, Authenticator, identify_caller
+from tillway.http.authentication import (
+    NOBODY,
+    UNAUTHENTICATED_BODY_BYTES_MAX,
+    Authenticator,
+    check_named,
+    identify_caller,
+    refuse_large_body_without_header,
+)
 from tillway.http.contract import Dialect
 from tillway.http.errors import challenge, discreet, internal_error
 from tillway.http.idempotency import answer_once
@@ -36,6 +43,8 @@ UNMATCHED = "unmatched"
 """The name in logs and metrics for a path without a route."""
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
+
+_MALFORMED = frozenset(("body_malformed", "body_too_large", "content_type_unsupported"))
 
 _NOBODY_KEY = NOBODY.key
 
@@ -112,19 +121,13 @@ class Api:
             pattern = next(iter(methods.values())).path
             dialect = next(iter(methods.values())).dialect
             route = _route_for_method(request, methods)
-            raw: dict[str, Any] | None = None
-            if dialect is not None:
-                caller.source_api, caller.presenter = dialect.source_api, route.presenter
-                raw = drop_nulls(self._parse_parameters(request, dialect), route.params)
-                if dialect.types_first:
-                    route.params.check_types(raw)
-            await identify_caller(self.authenticator, self.throttle, request, route, caller, raw)
+            raw = await self._identify(request, route, caller)
             answer = await self._call_handler(request, route, ids, caller, headers, raw)
             if isinstance(answer, Plain):
                 status, body, content_type = answer.status, answer.body, answer.content_type
                 headers += answer.headers
                 if status == 401:
-                    self.throttle.count_failure(request.client_ip)
+                    self.throttle.count_failure(request.client_ip)  # Throttled is answered in place of the 401.
             else:
                 status, body = await self._render_answer(route, caller, answer)
                 if caller.role is not None and "personal" not in MAY[caller.role]:
@@ -134,13 +137,13 @@ class Api:
                 if isinstance(answer, Done) and answer.refusal is not None:
                     note("code", answer.refusal.code)
         except (Refused, Unavailable) as stopped:
-            refused = stopped if isinstance(stopped, Refused) else Refused("busy")
+            refused = self._count_failure(request, caller, stopped) if isinstance(stopped, Refused) else Refused("busy")
             if isinstance(stopped, Unavailable):
                 log.error("the store cannot be read", extra={"request": request_id, "why": str(stopped)})
             status, body = self._render_refusal(caller, dialect, refused)
             self._log_refusal(request, caller, refused, status)
             note("code", refused.code)
-            headers += self._headers_of(refused, request)
+            headers += self._headers_of(refused)
         except Exception:
             log.exception("a request failed inside", extra={"request": request_id, "route": pattern})
             note("code", "internal")
@@ -157,17 +160,52 @@ class Api:
                 headers.append(("idempotency-key", caller.idempotency_key))
         return Response(status, headers, body), pattern
 
-    def _headers_of(self, refused: Refused, request: Request) -> list[tuple[str, str]]:
-        """Return the headers of a refusal that say when to retry and how to authenticate.
+    async def _identify(self, request: Request, route: Route, caller: Caller) -> dict[str, Any] | None:
+        """Authenticate the caller, and return the parameters of a dialect's request.
 
-        A failed authentication is counted against the client's address.
+        A header is authenticated before the body is parsed. Only a small body is parsed first: one that may hold the
+        key, or, in a dialect with `types_first`, a value of the wrong type.
         """
+        dialect = route.dialect
+        if route.access != "anyone":
+            refuse_large_body_without_header(request)
+        if dialect is None:
+            await identify_caller(self.authenticator, self.throttle, request, route, caller, None)
+            return None
+        caller.source_api, caller.presenter = dialect.source_api, route.presenter
+        small = len(request.body) <= UNAUTHENTICATED_BODY_BYTES_MAX
+        body_first = small and (dialect.types_first or not request.headers.get("authorization"))
+        if not body_first:
+            await identify_caller(self.authenticator, self.throttle, request, route, caller, None)
+        raw: dict[str, Any] = drop_nulls(self._parse_parameters(request, dialect), route.params)
+        if dialect.types_first:
+            route.params.check_types(raw)
+        if body_first:
+            await identify_caller(self.authenticator, self.throttle, request, route, caller, raw)
+        if route.access != "anyone":
+            await check_named(self.authenticator, dialect, caller, raw)
+        return raw
+
+    def _count_failure(self, request: Request, caller: Caller, refused: Refused) -> Refused:
+        """Count a request that failed to authenticate, or that an unknown sender malformed, for its address.
+
+        Returns the refusal to answer with: `rate_limit` if there were too many.
+        """
+        failed = RULES[refused.code].status == 401
+        if not failed and not (refused.code in _MALFORMED and caller.scope is NOBODY):
+            return refused
+        try:
+            self.throttle.count_failure(request.client_ip)
+        except Throttled as throttled:
+            return throttled
+        return refused
+
+    def _headers_of(self, refused: Refused) -> list[tuple[str, str]]:
+        """Return the headers of a refusal that say when to retry and how to authenticate."""
         headers: list[tuple[str, str]] = []
         if isinstance(refused, Throttled):
             self.platform.engine.telemetry.throttled(refused.limit)
             headers.append(("retry-after", str(refused.retry_after)))
-        elif RULES[refused.code].status == 401:
-            self.throttle.count_failure(request.client_ip)
         if refused.code in ("busy", "lock_timeout", "idempotency_key_in_use", "rate_limit", "clock_off"):
             headers.append(("stripe-should-retry", "true"))
         if (asks_for := challenge(refused)) is not None:

@@ -16,11 +16,11 @@ from tillway.domain.refusal import Refused
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.caller import Caller
 from tillway.http.capabilities import capability_of
-from tillway.http.contract import is_named
+from tillway.http.contract import Dialect, is_named
 from tillway.http.messages import Request
 from tillway.http.routes import Route
 from tillway.http.scopes import scope_of
-from tillway.http.throttle import Rate, Throttle, Throttled
+from tillway.http.throttle import Rate, Throttle
 from tillway.store.codec import decode
 from tillway.store.port import Store
 
@@ -31,6 +31,9 @@ CACHE_SECONDS = 2.0
 
 CACHE_MAX = 10_000
 KEY_LENGTH_MAX = 255
+
+UNAUTHENTICATED_BODY_BYTES_MAX = 1 << 15
+"""The largest body that is parsed before its sender is known: the longest request of a dialect has some 4 KiB."""
 
 
 NOBODY = Scope(account="acct_" + "0" * 16, mode="test")
@@ -70,13 +73,6 @@ class Authenticator:
         scope = Scope(account=grant.account, mode=grant.mode)
         self._known[digest] = (until, grant, scope)
         return grant, scope
-
-    def knows(self, header: str | None) -> bool:
-        """Whether the credential in an Authorization header was accepted within the last seconds."""
-        try:
-            return hashlib.sha256(credential_in(header).encode()).digest() in self._known
-        except Refused:
-            return False
 
     async def issuer(self, id: str, *, now: float) -> ApiKey | OAuthClient | None:
         """Return the key or client of that id; None if there is none, or if it is revoked or expired."""
@@ -207,24 +203,16 @@ async def identify_caller(
     caller: Caller,
     raw: dict[str, Any] | None,
 ) -> None:
-    """Authenticate a request, count it against the limits, and fill `caller` in.
+    """Authenticate a request, count it against the merchant's limits, and fill `caller` in. Raises Refused.
 
-    In a dialect, `raw` is the body. It may hold the key; a merchant that it names must be the key's. Raises Refused.
+    Without a header, the key may stand in the body: `raw` is the parsed body of a dialect's request, if it is known.
     """
     if route.access == "anyone":
-        if request.method != "GET":
-            throttle.admit(request.client_ip)
         return
     dialect = route.dialect
     header = _authorization(request)
     if header is None and dialect is not None and raw is not None and dialect.key_field in raw:
         header = f"Bearer {raw[dialect.key_field]}"
-    try:
-        throttle.admit(request.client_ip)
-    except Throttled:
-        # Behind a proxy, all callers share one address. A key that was accepted before is let through.
-        if not authenticator.knows(header):
-            raise
     key, scope = await authenticator.authenticate_header(header, now=time.time())
     if key.kind == "operator":
         refuse_unless_may(key.role or "viewer", capability_of(route.method, route.path))
@@ -247,18 +235,35 @@ async def identify_caller(
         raise Refused("access_token_invalid", "This access token is for the calls of another contract.")
     if key.scopes is not None:
         key.needs(scope_of(route.method, route.path))
-    if dialect is not None and raw is not None and dialect.merchant_field in raw:
-        named = raw[dialect.merchant_field]
-        # An empty name counts as missing, which the parameters refuse.
-        if named not in (None, "") and (account is None or not is_named(account, named)):
-            raise Refused("merchant_mismatch", param=dialect.merchant_field)
-    # Checked before the handler, so that no stored idempotent answer is replayed to the wrong token.
-    only = key.customer
-    if only is not None and dialect is not None and (raw or {}).get(dialect.customer_field or "", only) != only:
-        raise Refused("customer_mismatch", param=dialect.customer_field)
     # The caller means another account's money, so the call must not act on this one.
     if request.headers.get("stripe-account", scope.account) != scope.account:
         raise Refused("account_invalid", param="Stripe-Account")
+
+
+async def check_named(authenticator: Authenticator, dialect: Dialect, caller: Caller, raw: dict[str, Any]) -> None:
+    """Refuse a dialect's body that names another merchant or customer than its credential is for.
+
+    This comes before the handler, so that no stored idempotent answer is replayed to the wrong token.
+    """
+    if dialect.merchant_field in raw:
+        named = raw[dialect.merchant_field]
+        account = await authenticator.account(caller.scope.account, now=time.time())
+        # An empty name counts as missing, which the parameters refuse.
+        if named not in (None, "") and (account is None or not is_named(account, named)):
+            raise Refused("merchant_mismatch", param=dialect.merchant_field)
+    only = caller.customer
+    if only is not None and raw.get(dialect.customer_field or "", only) != only:
+        raise Refused("customer_mismatch", param=dialect.customer_field)
+
+
+def refuse_large_body_without_header(request: Request) -> None:
+    """Refuse a large body where no header authenticates the request: the key would only be found by reading it."""
+    if len(request.body) > UNAUTHENTICATED_BODY_BYTES_MAX and not request.headers.get("authorization"):
+        raise Refused(
+            "body_too_large",
+            f"A request body of more than {UNAUTHENTICATED_BODY_BYTES_MAX} bytes needs its key in the Authorization "
+            "header.",
+        )
 
 
 def _own_rate(account: Account | None) -> Rate | None:

@@ -148,6 +148,8 @@ class Router:
         if methods is not None:
             return methods, ()
         parts = path.strip("/").split("/")
+        if "*" in parts:
+            return None  # In the table it stands for an id; no id is a `*`.
         for places in self._wild:
             if places and places[-1] >= len(parts):
                 continue

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from tillway.domain.refusal import Refused
 from tillway.http.app import Api
+from tillway.http.client_address import Network, client_address
 from tillway.http.messages import Request
 
 BODY_BYTES_MAX = 1 << 20
@@ -17,8 +18,11 @@ T = TypeVar("T")
 class RsgiApp:
     """The RSGI application, which granian calls with each request."""
 
-    def __init__(self, api: Api, body_seconds_max: float = BODY_SECONDS_MAX) -> None:
+    def __init__(
+        self, api: Api, body_seconds_max: float = BODY_SECONDS_MAX, trusted_proxies: tuple[Network, ...] = ()
+    ) -> None:
         self.api = api
+        self._trusted_proxies = trusted_proxies
         self._body_timeout = SharedTimeout(body_seconds_max)
 
     async def __call__(self, scope: Any, protocol: Any) -> None:
@@ -38,9 +42,11 @@ class RsgiApp:
             if len(body) > BODY_BYTES_MAX:
                 self._refuse(scope, protocol, Refused("body_too_large"))
                 return
-        response = await self.api.handle(
-            Request(scope.method, scope.path, scope.query_string, headers, body, scope.client.rpartition(":")[0])
-        )
+        peer = scope.client.rpartition(":")[0]
+        if self._trusted_proxies:
+            # One value may come as several lines of the header.
+            peer = client_address(peer, ",".join(headers.get_all("x-forwarded-for")), self._trusted_proxies)
+        response = await self.api.handle(Request(scope.method, scope.path, scope.query_string, headers, body, peer))
         protocol.response_bytes(response.status, response.headers, response.body)
 
     def _refuse(self, scope: Any, protocol: Any, refused: Refused, status: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Rate limits for a merchant, a key, and a client address with failed keys, in requests a second.
+"""Rate limits for a merchant, a key, and a client address that fails to authenticate, in requests a second.
 
 A bucket is one number, the time at which it will be full again (the generic cell rate algorithm). A request moves it
 on by one interval, and is refused if the new time lies further ahead than the burst allows. A time in the past is the
@@ -75,10 +75,6 @@ class Buckets:
         self._full_at[name] = full_at + rate.interval
         return 0.0
 
-    def empty(self, name: str, rate: Rate, now: float) -> float:
-        """Return the seconds until `take` would succeed, without taking one."""
-        return max(0.0, self._full_at.get(name, now) - now - rate.slack)
-
     def _make_room(self, now: float) -> None:
         kept = {name: at for name, at in self._full_at.items() if at > now}
         if len(kept) >= BUCKETS_MAX:
@@ -114,18 +110,15 @@ class Throttle:
         if rate.per_second and (wait := self._accounts.take(scope_key, rate, now)):
             raise Throttled("account", wait)
 
-    def admit(self, address: str | None) -> None:
-        """Raises `Throttled` if too many keys from that address failed recently."""
-        if not self._addresses or not address:
-            return
-        if wait := self._addresses.empty(_network(address), self._limits.failures, self._now()):
-            raise Throttled("address", wait)
-
     def count_failure(self, address: str | None) -> None:
-        """Count a failed key from that address."""
+        """Count a request from that address that failed to authenticate, or that could not be read.
+
+        Raises `Throttled` if too many did recently. A request that authenticates never comes here: behind a proxy or a
+        NAT, all callers share one address, and one of them must not lock the others out.
+        """
         rate = self._limits.failures
-        if rate.per_second and address:
-            self._addresses.take(_network(address), rate, self._now())
+        if rate.per_second and address and (wait := self._addresses.take(_network(address), rate, self._now())):
+            raise Throttled("address", wait)
 
 
 def _network(address: str) -> str:

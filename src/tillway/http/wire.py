@@ -20,6 +20,9 @@ BODY_BYTES_MAX: Final = 1 << 20
 PARAMETERS_MAX: Final = 1000
 """The most pairs in a form, and the most values, at all depths, in a JSON body."""
 
+ESCAPES_MAX: Final = 100_000
+"""The most `%` escapes in a form: to decode 350,000 of them holds the event loop for a tenth of a second."""
+
 NAME_MAX: Final = 500
 """The longest name of a parameter, in characters, with its brackets."""
 
@@ -128,6 +131,8 @@ def _parse_form(text: str) -> dict[str, Any]:
         _refuse_malformed(f"The request holds a null byte, at character {text.index(chr(0))}.")
     if text.count("&") >= PARAMETERS_MAX:
         _refuse_malformed(f"The request has more than {PARAMETERS_MAX} parameters.")
+    if text.count("%") > ESCAPES_MAX:
+        _refuse_malformed(f"The request has more than {ESCAPES_MAX} `%` escapes.")
     root: dict[str, Any] = {}
     nested = False
     for pair in text.split("&"):
@@ -264,7 +269,7 @@ def _parse_json(body: bytes) -> dict[str, Any]:
     try:
         root = _decoder.decode(body)
     except RecursionError:
-        name = _name_at(body, len(body)).partition("[")[0]
+        name = _name_at(body, min(len(body), _WINDOW)).partition("[")[0]
         _refuse_malformed(f"Parameter {quote(name)} is nested deeper than {JSON_DEPTH_MAX}.", name)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         _explain(body, error)
@@ -338,7 +343,13 @@ def _member(parent: str, key: str | int) -> str:
 # The rest runs only for refusals. It finds the parameter's name for a position in the text.
 
 _TOKENS_MAX = 20_000
-_TOKEN = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)(?:"(\s*:)?|\\?\Z)|[{}\[\],]', re.DOTALL)
+_WINDOW = 16_384
+"""The bytes of a malformed body that are read to name the parameter. Beyond them, an error gives the position alone."""
+
+_TAIL = 16
+"""The bytes that hold a pair of surrogates, `\\ud83d\\ude00`, with some more."""
+
+_TOKEN = re.compile(r'"([^"]*+)(?:"(\s*+:)?|\Z)|[{}\[\],]')
 _BYTE = re.compile(r" \(byte ([0-9]+)\)")
 _SILENT_FAULT = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -350,7 +361,9 @@ _SILENT_FAULT = re.compile(
 
 def _follow(text: str, path: list[str | int]) -> Iterator[None]:
     """Move `path` through the JSON in `text`, which may be cut off, and yield at each member of an object."""
-    for token in islice(_TOKEN.finditer(text), _TOKENS_MAX):
+    # Without escaped quotes, a string ends at the next quote. The replacements keep all positions.
+    unescaped = text.replace("\\\\", "__").replace('\\"', "__") if "\\" in text else text
+    for token in islice(_TOKEN.finditer(unescaped), _TOKENS_MAX):
         match token[0][0]:
             case "{":
                 path.append("")
@@ -363,7 +376,7 @@ def _follow(text: str, path: list[str | int]) -> Iterator[None]:
                     path[-1] += 1
             case _:
                 if path and token[2]:
-                    path[-1] = _plain(token[1])
+                    path[-1] = _plain(text[token.start(1) : token.end(1)])
                     yield
 
 
@@ -384,6 +397,9 @@ def _name(path: list[str | int]) -> str:
 
 
 def _name_at(body: bytes, position: int) -> str:
+    """The name of the parameter at `position`; empty if there is none, or beyond the window."""
+    if position > _WINDOW:
+        return ""
     path: list[str | int] = []
     for _ in _follow(body[:position].decode(errors="replace"), path):
         pass
@@ -404,18 +420,33 @@ def _refuse_repeated_names(text: str) -> None:
 def _explain(body: bytes, error: Exception) -> NoReturn:
     """Raises `Refused` with the position at which `body` stops being JSON."""
     byte = _BYTE.search(str(error))
-    fault = _SILENT_FAULT.search(body)
+    fault = _silent_fault(body, error) if byte is None else None
     if isinstance(error, UnicodeDecodeError):
         reason, position = "not UTF-8", _bad_utf8_at(body)
     elif byte is not None:
         reason, position = str(error).partition(": ")[2].replace(byte[0], ""), int(byte[1])
     elif fault is not None:
         reason, position = "a lone surrogate or a number without bounds", fault.start()
-    else:
+    elif _ends_early(error):
         reason, position = "it ends too early", len(body)
+    else:
+        _refuse_malformed(f"The body is not JSON that can be read: {error}.")
     name = _name_at(body, position)
     place = f" (in parameter {quote(name)})" if name else ""
     _refuse_malformed(f"The body is not JSON that can be read: {reason}, at byte {position}{place}.", name or None)
+
+
+def _silent_fault(body: bytes, error: Exception) -> re.Match[bytes] | None:
+    """A lone surrogate or a huge integer. At the end of the text, the decoder takes a lone surrogate for its end."""
+    if _ends_early(error):
+        return _SILENT_FAULT.search(body, max(0, len(body) - _TAIL))
+    fault = _SILENT_FAULT.search(body, 0, _WINDOW)
+    # The end of the window may split a pair.
+    return fault if fault is not None and (fault.end() <= _WINDOW - _TAIL or len(body) <= _WINDOW) else None
+
+
+def _ends_early(error: Exception) -> bool:
+    return "truncated" in str(error)
 
 
 def _bad_utf8_at(body: bytes) -> int:
