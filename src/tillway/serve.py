@@ -41,7 +41,14 @@ CANCELLED_WITHIN_SECONDS = 1.0
 CLOSING_SECONDS = 1.0
 """The least time that background tasks get to finish. The next start finds those that did not."""
 
-_STOPPING_HEADERS = [("content-type", "application/json"), ("retry-after", "1"), ("stripe-should-retry", "true")]
+_STOPPING_HEADERS = [
+    ("content-type", "application/json"),
+    ("retry-after", "1"),
+    ("stripe-should-retry", "true"),
+    ("cache-control", "no-store"),
+    ("x-content-type-options", "nosniff"),
+    ("server", ""),
+]
 _STOPPING = (
     b'{"error":{"type":"api_error","code":"server_stopping","message":"The server is stopping and did not finish this '
     b'request. Repeat it with the same Idempotency-Key; without one, ask for the object before you repeat it."}}'

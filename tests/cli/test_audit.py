@@ -394,7 +394,7 @@ def test_who_carries_an_installation_away_is_told(trail: Trail, tmp_path: Path) 
         for line in invoked("audit", "export", "--account", "sys", "--data-dir", target).stdout.splitlines()
     ]
     assert [(one["operation"], sorted(one["detail"])) for one in told[-2:]] == [
-        ("tillway backup", ["directory"]),
+        ("tillway backup", ["directory", "keys"]),
         ("tillway export", ["file"]),
     ]
     user, _, host = told[-1]["actor"].removeprefix("cli:").partition("@")

@@ -1,5 +1,6 @@
 """`tillway backup`, `restore` and `migrate`, and `tillway vault rotate`, beside a server that runs."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def test_a_backup_of_a_running_server_restores_what_was_paid(tmp_path: Path) -> 
     made = init(data_dir)
     server = TillwayServer(data_dir, made)
     kept = server.client.v1.payment_intents.create(PAYMENT)
-    backup = tillway_json("backup", copy, "--data-dir", data_dir)
+    backup = tillway_json("backup", copy, "--with-keys", "--data-dir", data_dir)
     assert {file["name"] for file in backup["files"]} == {"tillway.db", "keys.json"}
     late = server.client.v1.payment_intents.create(PAYMENT)
 
@@ -38,6 +39,29 @@ def test_a_backup_of_a_running_server_restores_what_was_paid(tmp_path: Path) -> 
     for place in (data_dir, elsewhere):
         server = TillwayServer(place, made)
         assert [payment.id for payment in server.client.v1.payment_intents.list().data] == [kept.id]
+        assert server.stop() == 0
+
+
+def test_a_backup_leaves_the_key_file_out(tmp_path: Path) -> None:
+    data_dir, copy, elsewhere = tmp_path / "data", tmp_path / "backup", tmp_path / "elsewhere"
+    made = init(data_dir)
+    server = TillwayServer(data_dir, made)
+    kept = server.client.v1.payment_intents.create(PAYMENT)
+    done = tillway("backup", copy, "--data-dir", data_dir)
+    assert done.returncode == 0 and f"Keep a copy of {data_dir / 'keys.json'} elsewhere" in done.stderr
+    assert sorted(path.name for path in copy.iterdir()) == ["manifest.json", "tillway.db"]
+    assert server.stop() == 0
+
+    restored = tillway("restore", copy, "--data-dir", elsewhere)
+    assert restored.returncode == 0 and f"at {elsewhere / 'keys.json'} before you start" in restored.stderr
+    refused = tillway("serve", "--data-dir", elsewhere, "--port", "0")
+    assert refused.returncode == 1 and "keys.json" in refused.stderr and "Traceback" not in refused.stderr
+    shutil.copy2(data_dir / "keys.json", elsewhere)
+    # Over the installation itself, the key file stays where it is.
+    assert tillway("restore", copy, "--data-dir", data_dir, "--replace").returncode == 0
+    for place in (data_dir, elsewhere):
+        server = TillwayServer(place, made)
+        assert server.client.v1.payment_intents.retrieve(kept.id).client_secret == kept.client_secret
         assert server.stop() == 0
 
 

@@ -68,7 +68,7 @@ def test_a_backup_of_a_server_at_work_is_a_server_again(tmp_path: Path, start_se
         trading = [at_once.submit(trade) for _ in range(4)]
         time.sleep(0.5)
         before = time.monotonic()
-        at_work = tillway_json("backup", tmp_path / "at-work", "--data-dir", data_dir)
+        at_work = tillway_json("backup", tmp_path / "at-work", "--with-keys", "--data-dir", data_dir)
         after = time.monotonic()
         time.sleep(0.2)
         stop.set()
@@ -76,7 +76,7 @@ def test_a_backup_of_a_server_at_work_is_a_server_again(tmp_path: Path, start_se
             trader.result()
     assert tillway("backup", "--verify", tmp_path / "at-work").returncode == 0
     quiet = books(server)
-    tillway_json("backup", tmp_path / "quiet", "--data-dir", data_dir)
+    tillway_json("backup", tmp_path / "quiet", "--with-keys", "--data-dir", data_dir)
     assert at_work["schema_version"] >= 1
     # It dies after the backup; nothing of the old directory is needed any more.
     server.stop(signal.SIGKILL)
@@ -104,7 +104,7 @@ def test_a_backup_of_a_server_at_work_is_a_server_again(tmp_path: Path, start_se
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("backup")
     init(place / "data")
-    assert tillway("backup", place / "copy", "--data-dir", place / "data").returncode == 0
+    assert tillway("backup", place / "copy", "--with-keys", "--data-dir", place / "data").returncode == 0
     return place / "copy"
 
 

@@ -23,9 +23,12 @@ def backup(
     data_dir: DataDir = None,
     store: StoreUrl = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check an existing backup; make none.")] = False,
+    with_keys: Annotated[
+        bool, typer.Option("--with-keys", help="Copy the key file too: the backup then opens its own cards.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the database, the key file and the settings into a new directory, while the server runs."""
+    """Copy the database and the settings into a new directory, while the server runs; the key file only if asked."""
     from tillway.settings import FILE_NAME
     from tillway.store import backup as backups
     from tillway.wiring import DATABASE, key_file
@@ -37,12 +40,19 @@ def backup(
     settings = settings_from(context.params)
     _refuse_without_file(settings)
     database = settings.data_dir / DATABASE
-    extra = [path for path in (key_file(settings), settings.data_dir / FILE_NAME) if path.exists()]
+    beside = [settings.data_dir / FILE_NAME, *([key_file(settings)] if with_keys else [])]
+    extra = [path for path in beside if path.exists()]
     if database.exists():
         # The audit entry comes first: the trail knows every copy of the keys, and the copy holds its own entry.
-        _tell(settings, "backup", {"directory": str(directory.absolute())})
+        _tell(settings, "backup", {"directory": str(directory.absolute()), "keys": with_keys})
     manifest = backups.backup(database, directory, extra=extra)
-    say("The backup holds the key file beside the cards that it opens: guard it like the data directory.")
+    if with_keys:
+        say("The backup holds the key file beside the cards that it opens: guard it like the data directory.")
+    else:
+        say(
+            f"The key file is not in the backup. Keep a copy of {key_file(settings)} elsewhere: without it no stored "
+            "card can be opened."
+        )
     size = sum(file.bytes for file in manifest.files)
     show(_manifest_document(manifest, directory), f"{directory}: {size} bytes, checked", as_json=as_json)
 
@@ -60,6 +70,7 @@ def restore(
     """Check a backup and put it into a data directory that no server uses."""
     from tillway.data_directory import make_private, occupied
     from tillway.store import backup as backups
+    from tillway.wiring import key_file
 
     settings = settings_from(context.params)
     _refuse_without_file(settings)
@@ -68,6 +79,8 @@ def restore(
     with occupied(settings.data_dir, "tillway restore"):
         manifest = backups.restore(directory, settings.data_dir, existing="replace" if replace else "refuse")
         _tell(settings, "restore", {"made_at": manifest.made_at})
+    if not key_file(settings).exists():
+        say(f"The backup has no key file. Put the one of its time at {key_file(settings)} before you start the server.")
     shown = _manifest_document(manifest, settings.data_dir)
     show(shown, f"{settings.data_dir} is as it was at {manifest.made_at}", as_json=as_json)
 

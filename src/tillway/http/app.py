@@ -48,6 +48,11 @@ _MALFORMED = frozenset(("body_malformed", "body_too_large", "content_type_unsupp
 
 _NOBODY_KEY = NOBODY.key
 
+_NO_STORE = ("cache-control", "no-store")
+_NOSNIFF = ("x-content-type-options", "nosniff")
+_NO_SERVER = ("server", "")
+"""Without it, the HTTP server would name itself."""
+
 
 class Api:
     def __init__(
@@ -88,7 +93,11 @@ class Api:
         status, body = self._render_refusal(
             Caller(scope=NOBODY, scope_key=NOBODY.key, request_id=request_id), dialect, refused
         )
-        return Response(status, [("request-id", request_id), ("content-type", "application/json")], body)
+        return Response(
+            status,
+            [("request-id", request_id), ("content-type", "application/json"), _NOSNIFF, _NO_SERVER, _NO_STORE],
+            body,
+        )
 
     async def _handle_in_span(
         self, request: Request, request_id: str, caller: Caller, method: str, facts: dict[str, Fact]
@@ -152,12 +161,7 @@ class Api:
             else:
                 status, document = internal_error(request_id=request_id, base_url=self.renderer.base_url)
                 body = encode(document)
-        headers.append(("content-type", content_type))
-        if caller.scope is not NOBODY:
-            if dialect is None:
-                headers.append(("stripe-version", caller.api_version or CURRENT))
-            if caller.idempotency_key is not None:
-                headers.append(("idempotency-key", caller.idempotency_key))
+        _add_common(headers, caller, dialect, content_type)
         return Response(status, headers, body), pattern
 
     async def _identify(self, request: Request, route: Route, caller: Caller) -> dict[str, Any] | None:
@@ -310,6 +314,18 @@ class Api:
         if caller.expand:
             await expand(document, caller.expand, self.platform.engine.load(caller.scope_key), view)
         return 200, encode(narrow_for_publishable_key(document) if caller.publishable else document)
+
+
+def _add_common(headers: list[tuple[str, str]], caller: Caller, dialect: Dialect | None, content_type: str) -> None:
+    """Add the headers that every answer has. An answer that does not say how long it may be kept is kept nowhere."""
+    if len(headers) == 1 or not any(name == "cache-control" for name, _ in headers):
+        headers.append(_NO_STORE)
+    headers += (_NOSNIFF, _NO_SERVER, ("content-type", content_type))
+    if caller.scope is not NOBODY:
+        if dialect is None:
+            headers.append(("stripe-version", caller.api_version or CURRENT))
+        if caller.idempotency_key is not None:
+            headers.append(("idempotency-key", caller.idempotency_key))
 
 
 def _route_for_method(request: Request, methods: dict[str, Route]) -> Route:

@@ -13,7 +13,6 @@ HEADERS = (
     ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors *"),
     ("cache-control", "no-store"),
     ("referrer-policy", "no-referrer"),
-    ("x-content-type-options", "nosniff"),
 )
 """Merchants may show the page in a frame, as they do with issuers' pages. It runs no script and loads nothing. The
 target of its form is not restricted, because browsers apply `form-action` to redirects too, and the customer may return
