@@ -11,7 +11,7 @@ import msgspec
 
 from tillway.connectors.port import NeverSeen
 from tillway.connectors.transport import converse
-from tillway.domain import payment_intent, payout, refund, stored_credit
+from tillway.domain import audit, payment_intent, payout, refund, stored_credit
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.audit import AuditBatch, Change
 from tillway.domain.ledger import Entry
@@ -309,6 +309,10 @@ def an_entry_is_lost_from_its_batch() -> AbstractContextManager[None]:
     return replaced(chain, "next_batch", fewer)
 
 
+def a_ledger_entry_is_not_the_one_that_was_told() -> AbstractContextManager[None]:
+    return replaced(trail, "digest_of", lambda body: audit.digest_of(body + b" "))
+
+
 class Mutant(NamedTuple):
     """`checks`: those of the worlds' checks that may be the first to find it. `store`: for a bug in the store."""
 
@@ -337,6 +341,7 @@ MUTANTS = (
     Mutant(a_failed_refund_stays_on_the_charge, ("bank", "money")),
     Mutant(a_write_that_the_audit_trail_does_not_tell, ("audit",)),
     Mutant(an_entry_is_lost_from_its_batch, ("audit",)),
+    Mutant(a_ledger_entry_is_not_the_one_that_was_told, ("audit",)),
     Mutant(None, ("credit",), CarelessStoreOfCustomers),
     Mutant(credit_is_spent_without_an_entry, ("credit",)),
     Mutant(payouts_move_no_guard, ("overdrawn", "one default")),

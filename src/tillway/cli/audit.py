@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tillway.cli.installation import find_account_id, with_store
-from tillway.cli.terminal import AsJson, DataDir, StoreUrl, WrongUsage, fail, moment, settings_from, show, table
+from tillway.cli.terminal import AsJson, DataDir, StoreUrl, WrongUsage, fail, moment, say, settings_from, show, table
 
 if TYPE_CHECKING:
     from tillway.engine.audit.chain import Head, Walked
+    from tillway.engine.audit.records import Compared
     from tillway.store.port import Store
 
 app = typer.Typer(help="The audit trail: verify, heads, export.", no_args_is_help=True)
@@ -31,20 +32,24 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Walk the whole trail and name the first entry that was edited, deleted or inserted. The server may run."""
+    """Walk the whole trail and compare the stored records with it. Name the first entry and each record that was
+    edited, deleted or inserted. The server may run."""
     import msgspec
 
     from tillway.engine.audit import chain
+    from tillway.engine.audit.records import compare
 
     known = _read_heads(heads) if heads is not None else {}
 
-    async def work(store: "Store") -> "list[Walked]":
+    async def work(store: "Store") -> "tuple[list[Walked], dict[str, Compared]]":
         scopes = await chain.scopes_of(store)
         gone = sorted(set(known) - set(scopes))
-        return [await chain.walk(store, scope, known.get(scope)) for scope in [*scopes, *gone]]
+        walked = [await chain.walk(store, scope, known.get(scope)) for scope in [*scopes, *gone]]
+        return walked, {scope: await compare(store, scope) for scope in [*scopes, *gone]}
 
-    walked = with_store(settings_from(context.params), work)
+    walked, compared = with_store(settings_from(context.params), work)
     torn = [(found.scope, found.damage) for found in walked if found.damage is not None]
+    differing = [(scope, difference) for scope, found in compared.items() for difference in found.differences]
     rows = [
         (
             _name_of_scope(found.scope),
@@ -52,16 +57,28 @@ def verify(
             str(found.entries),
             str(found.waiting),
             found.damage.text if found.damage is not None else "whole",
+            str(compared[found.scope].records),
+            f"{len(compared[found.scope].differences)} differ" if compared[found.scope].differences else "as told",
         )
         for found in walked
     ]
     show(
-        [{**_owner(found.scope), **msgspec.to_builtins(found)} for found in walked],
-        table(("account", "batches", "entries", "waiting", "trail"), rows),
+        [
+            {**_owner(found.scope), **msgspec.to_builtins(compared[found.scope]), **msgspec.to_builtins(found)}
+            for found in walked
+        ],
+        table(("account", "batches", "entries", "waiting", "trail", "records", "compared"), rows),
         as_json=as_json,
     )
+    for scope, difference in differing:
+        say(f"{_name_of_scope(scope)}: {difference.text}")
     if torn:
         raise fail(f"The audit trail is damaged: {_name_of_scope(torn[0][0])}: {torn[0][1].text}.")
+    if differing:
+        raise fail(
+            f"{len(differing)} records are not what the audit trail tells, {differing[0][1].record} first. Keep the "
+            "database as evidence; a backup from before the change has the records as they were."
+        )
 
 
 @app.command()

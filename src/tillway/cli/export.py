@@ -29,13 +29,16 @@ def export(
 ) -> None:
     """Write every record of a store to a file for `tillway import`. Stop the servers first. Repeat it after an
     interruption."""
+    from tillway.engine.time_mark import clock_above
     from tillway.store import export
 
     settings = settings_from(context.params)
 
     async def work(store: "Store") -> "Tally":
         if not file.exists() and not export.part_of(file).exists():
-            await store.commit(build_writes("export", detail={"file": str(file.absolute())}))
+            # It comes after all others: in a copy, versions begin anew there.
+            told, clock = {"file": str(file.absolute())}, await clock_above(store)
+            await store.commit(build_writes("export", detail=told, clock=clock))
         with _progress("exported") as tell:
             return await export.export(store, file, tell)
 

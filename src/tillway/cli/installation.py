@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tillway.domain.credentials import OAuthClient
     from tillway.domain.record import Record
     from tillway.engine.audit.entries import Author
+    from tillway.engine.clock import Clock
     from tillway.operations.accounts import NewKey
     from tillway.store.port import Store, Write
 
@@ -150,16 +151,19 @@ def author(command: str) -> "Author":
     return Author(f"cli:{user}@{socket.gethostname()}", f"tillway {command}")
 
 
-def build_writes(command: str, *alterations: "Alteration", detail: dict[str, Any] | None = None) -> "list[Write]":
+def build_writes(
+    command: str, *alterations: "Alteration", detail: dict[str, Any] | None = None, clock: "Clock | None" = None
+) -> "list[Write]":
     """Build the writes of an administrative action, its entry in the audit trail included.
 
-    An alteration is (version seen, record before, record after); None stands for no record.
+    An alteration is (version seen, record before, record after); None stands for no record. `clock`: one above the
+    store's mark of time, for an entry that must come after all others.
     """
     from tillway.domain.account import SYSTEM
     from tillway.engine.audit.entries import build_writes
     from tillway.engine.clock import Clock
 
-    return build_writes(SYSTEM, author(command), Clock().moment(), *alterations, detail=detail)
+    return build_writes(SYSTEM, author(command), (clock or Clock()).moment(), *alterations, detail=detail)
 
 
 def alter_record(

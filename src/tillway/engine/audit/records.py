@@ -1,0 +1,322 @@
+"""Compare the stored records of a scope with its audit trail: name each one that was edited, deleted or inserted.
+
+The changes of the trail are sorted in a temporary file of SQLite, which the library removes; memory stays bounded for a
+store of any size. A server may write meanwhile: each difference is looked at again, record first and new entries after
+it, because an entry is committed together with its record.
+"""
+
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from tillway.domain.account import SYSTEM
+from tillway.domain.audit import UNCHANGING, UNREMARKABLE, AuditEntry, digest_of, redact
+from tillway.domain.record import Record
+from tillway.engine.audit.chain import Unreadable, last_batch, readable, rows_of
+from tillway.engine.audit.entries import LEFT_OUT, change_document
+from tillway.store.codec import TYPES, decode, encode
+from tillway.store.port import Row, Store
+
+DIFFERENCES_MAX = 1000
+"""Most differences that one comparison reports; it stops there."""
+
+LOOKS = 5
+"""How often a difference is looked at again while a server writes."""
+
+EXPORT = "tillway export"
+"""The operation of an export, the last entry that an imported store brings along: there, versions begin anew."""
+
+Fields = dict[str, Any]
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored record that the trail does not lead to."""
+
+    record: str
+    kind: Literal["edited", "deleted", "inserted", "untold"]
+    text: str
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """The result for one scope. `older`: records from before the trail began, which nothing proves."""
+
+    scope: str
+    records: int
+    older: int
+    differences: tuple[Difference, ...]
+
+
+async def exports_of(store: Store) -> list[str]:
+    """The ids of the entries of exports, oldest first. After each, versions may have begun anew in another store."""
+    found = []
+    async for row in rows_of(store, f"{SYSTEM}/aud_"):
+        entry = readable(row, AuditEntry)
+        if entry is not None and entry.operation == EXPORT:
+            found.append(entry.id)
+    return found
+
+
+async def compare(store: Store, scope_key: str) -> Compared:
+    """Read all entries and records of a scope. Entries that cannot be read are left to the walk of the chain."""
+    comparison = _Comparison(store, scope_key, await exports_of(store))
+    try:
+        return await comparison.run()
+    finally:
+        comparison.close()
+
+
+class _Change(msgspec.Struct, frozen=True):
+    epoch: int
+    version: int
+    what: str
+    after: Fields
+
+
+class _Comparison:
+    def __init__(self, store: Store, scope_key: str, exports: list[str]) -> None:
+        self._store = store
+        self._scope_key = scope_key
+        self._exports = exports
+        self._records = 0
+        self._older = 0
+        self._begun: int | None = None
+        """The time of the first entry, for a trail that began after its scope; None if it tells of all records."""
+        self._file = sqlite3.connect("", isolation_level=None)
+        self._file.execute("""
+            CREATE TABLE change (record TEXT, epoch INTEGER, version INTEGER, gone INTEGER, entry TEXT, what TEXT,
+            after BLOB, PRIMARY KEY (record, epoch, version, gone, entry)) WITHOUT ROWID""")
+        self._file.execute("BEGIN")
+
+    def close(self) -> None:
+        self._file.close()
+
+    async def run(self) -> Compared:
+        # Below the last batch nothing can be committed any more, so later looks read on from there.
+        settled = await self._settled()
+        self._begun = await self._beginning()
+        await self._read_trail("")
+        suspects: dict[str, Difference] = {}
+        # Type by type: a listing over several would read the whole table.
+        for prefix, kind in TYPES.items():
+            if kind in LEFT_OUT:
+                continue
+            for found in [found async for found in self._differences_of(prefix, kind)]:
+                suspects.setdefault(found.record, found)
+            if len(suspects) >= DIFFERENCES_MAX:
+                break
+        for _ in range(LOOKS):
+            if not suspects:
+                break
+            suspects = await self._look_again(suspects, settled)
+        return Compared(
+            scope=self._scope_key,
+            records=self._records,
+            older=self._older,
+            differences=tuple(list(suspects.values())[:DIFFERENCES_MAX]),
+        )
+
+    async def _settled(self) -> str:
+        try:
+            last = await last_batch(self._store, self._scope_key)
+        except Unreadable:
+            return ""
+        return last.until if last is not None else ""
+
+    async def _beginning(self) -> int | None:
+        """When the trail began, if its scope is older: an installation from before the trail existed."""
+        first: AuditEntry | None = None
+        account = f"acct_{self._scope_key[:-1]}"
+        async for row in rows_of(self._store, f"{SYSTEM}/aud_"):
+            entry = readable(row, AuditEntry)
+            if entry is None:
+                continue
+            first = first or entry
+            for change in entry.changes:
+                own = change.id.startswith("acct_") if self._scope_key == SYSTEM else change.id == account
+                if own and change.version == 1:
+                    return None if self._scope_key != SYSTEM or entry is first else first.created
+        return first.created if first is not None else None
+
+    async def _read_trail(self, after: str) -> None:
+        head = f"{self._scope_key}/aud_"
+        async for row in rows_of(self._store, head, after=f"{head}{after}" if after else None):
+            entry = readable(row, AuditEntry)
+            if entry is None:
+                continue
+            epoch = sum(export < entry.id for export in self._exports)
+            for change in map(change_document, entry.changes):
+                self._file.execute(
+                    "INSERT OR IGNORE INTO change VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        change["record"],
+                        epoch,
+                        change["version"],
+                        change["what"] == "deleted",
+                        entry.id,
+                        change["what"],
+                        msgspec.json.encode(change["before" if change["what"] == "deleted" else "after"] or {}),
+                    ),
+                )
+
+    def _history(self, id: str) -> list[_Change]:
+        """The changes of a record in order, those of its last life: an id may be used again after a deletion."""
+        rows = self._file.execute(
+            "SELECT epoch, version, what, after, entry FROM change WHERE record = ? ORDER BY epoch, version, gone",
+            (id,),
+        ).fetchall()
+        if len({(epoch, version, what == "deleted") for epoch, version, what, _, _ in rows}) < len(rows):
+            rows = _last_life(rows)
+        return [_Change(epoch, version, what, msgspec.json.decode(after)) for epoch, version, what, after, _ in rows]
+
+    def _told_ids(self, prefix: str) -> Iterator[str]:
+        for (id,) in self._file.execute(
+            "SELECT DISTINCT record FROM change WHERE record > ? AND record < ? ORDER BY record",
+            (f"{prefix}_", f"{prefix}`"),
+        ):
+            yield id
+
+    async def _differences_of(self, prefix: str, kind: type[Record]) -> AsyncIterator[Difference]:
+        """Each difference among the records of one type: both lists are in the order of ids."""
+        told = self._told_ids(prefix)
+        expected = next(told, None)
+        count = 0
+        async for row in rows_of(self._store, f"{self._scope_key}/{prefix}_"):
+            id = row.key.partition("/")[2]
+            while expected is not None and expected < id:
+                if (found := self._difference(expected, kind, None)) is not None:
+                    yield found
+                expected = next(told, None)
+            if expected == id:
+                expected = next(told, None)
+            self._records += 1
+            if (found := self._difference(id, kind, row)) is not None:
+                count += 1
+                yield found
+                if count >= DIFFERENCES_MAX:
+                    return
+        while expected is not None:
+            if (found := self._difference(expected, kind, None)) is not None:
+                yield found
+            expected = next(told, None)
+
+    async def _look_again(self, suspects: dict[str, Difference], settled: str) -> dict[str, Difference]:
+        rows = {id: await self._store.get(f"{self._scope_key}/{id}") for id in suspects}
+        await self._read_trail(settled)
+        found = (self._difference(id, TYPES[id.partition("_")[0]], row) for id, row in rows.items())
+        return {difference.record: difference for difference in found if difference is not None}
+
+    def _difference(self, id: str, kind: type[Record], row: Row | None) -> Difference | None:
+        history = self._history(id)
+        if row is None:
+            return _missing(id, kind, history)
+        record = readable(row, kind)
+        if record is None or record.id != id:
+            return Difference(record=id, kind="edited", text=f"{id} was edited: it cannot be read")
+        # The trail was read after the record, so it may already tell of later versions.
+        current = _up_to(history, row.version, len(self._exports))
+        if kind in UNREMARKABLE:
+            return _edited(id, kind, row, record, current, partly=True)
+        if current and current[-1].what == "deleted":
+            return Difference(
+                record=id, kind="inserted", text=f"{id} was put in again: the trail tells of its deletion"
+            )
+        whole = bool(current) and current[0].version == 1
+        if not whole and self._begun is not None and record.created <= self._begun:
+            self._older += 1
+            return _edited(id, kind, row, record, current, partly=True)
+        if not history:
+            return Difference(record=id, kind="inserted", text=f"{id} was put in: the trail does not tell of it")
+        wrong = _gap(row.version, current, len(self._exports))
+        if wrong:
+            return Difference(record=id, kind="untold", text=f"{id} {wrong}")
+        return _edited(id, kind, row, record, current, partly=False)
+
+
+def _last_life(rows: list[tuple[int, int, str, bytes, str]]) -> list[tuple[int, int, str, bytes, str]]:
+    """The changes after the last deletion, in the order of their entries, if a record was made anew there."""
+    in_order = sorted(rows, key=lambda row: row[4])
+    for place in range(len(in_order) - 1, 0, -1):
+        if in_order[place][2] == "made":
+            return sorted(in_order[place:], key=lambda row: (row[0], row[1], row[2] == "deleted"))
+    return rows
+
+
+def _up_to(history: list[_Change], version: int, epoch: int) -> list[_Change]:
+    """The changes that lead to `version`, which is counted in the current epoch. Earlier epochs are over."""
+    return [
+        change
+        for change in history
+        if change.epoch < epoch or change.version + (change.what == "deleted") / 2 <= version
+    ]
+
+
+def _gap(version: int, history: list[_Change], exports: int) -> str:
+    """How the versions that the trail tells do not lead to `version`; empty if they do."""
+    reached, epoch = 0, 0
+    for change in history:
+        anew = change.epoch > epoch and change.version == 2
+        if change.version != reached + 1 and not anew:
+            missing = f"version {reached + 1}" if change.version > reached else f"one version {change.version} only"
+            return f"is at version {version}, and the trail does not tell of {missing}"
+        reached, epoch = change.version, change.epoch
+    if version == reached or (version == 1 and epoch < exports):
+        return ""
+    return f"is at version {version}, and the trail ends with version {reached}"
+
+
+def _edited(
+    id: str, kind: type[Record], row: Row, record: Record, history: list[_Change], *, partly: bool
+) -> Difference | None:
+    """The difference between a record and the fields that its history leads to; `partly`: only those that it tells."""
+    fields: Fields = {}
+    for change in history:
+        fields.update(change.after)
+    if kind in UNCHANGING:
+        if partly or fields == {"sha256": digest_of(row.body).hex()}:
+            return None
+        return Difference(record=id, kind="edited", text=f"{id} was edited: it is not what was written")
+    if partly:
+        shown = _plain(record)
+        names = set(fields) & set(shown) - UNREMARKABLE.get(kind, frozenset())
+    else:
+        led_to = decode(id, msgspec.json.encode(fields))
+        if led_to == decode(id, encode(redact(record))):
+            return None
+        shown, fields = _plain(record), _plain(led_to)
+        names = set(shown)
+    differing = sorted(name for name in names if shown[name] != fields[name])
+    if not differing:
+        return None
+    name = differing[0]
+    return Difference(
+        record=id,
+        kind="edited",
+        text=f"{id} was edited: its {name} is {_brief(shown[name])}, and the trail leads to {_brief(fields[name])}",
+    )
+
+
+def _plain(record: Record) -> Fields:
+    """All fields in the form of JSON, secret ones hidden."""
+    hidden = redact(record)
+    return {
+        name: msgspec.json.decode(msgspec.json.encode(getattr(hidden, name))) for name in type(record).__struct_fields__
+    }
+
+
+def _brief(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _missing(id: str, kind: type[Record], history: list[_Change]) -> Difference | None:
+    last = history[-1] if history else None
+    if last is None or last.what == "deleted" or kind in UNREMARKABLE:
+        return None
+    expiries = [change.after["expires_at"] for change in history if "expires_at" in change.after]
+    if expiries and expiries[-1] is not None:
+        return None  # The store forgets such a record by itself.
+    return Difference(
+        record=id, kind="deleted", text=f"{id} was deleted: the trail ends with its version {last.version}"
+    )
