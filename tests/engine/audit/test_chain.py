@@ -41,6 +41,7 @@ SOUNDS_SECRET = frozenset(
 HARMLESS: dict[str, set[str]] = {
     "Charge": {"decline_code", "failure_code"},
     "Customer": {"invoice_settings"},
+    "Dispute": {"network_reason_code"},
     "ExternalAccount": {"fingerprint", "routing_number"},
     "GatewayPayment": {"number"},
     "Payout": {"failure_code"},
