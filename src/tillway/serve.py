@@ -26,7 +26,7 @@ from tillway.telemetry.metrics import Metrics
 from tillway.telemetry.recorder import Recorder
 from tillway.telemetry.scrape import Scrape
 from tillway.telemetry.traces import Traces
-from tillway.wiring import assemble, public_url
+from tillway.wiring import assemble, check_key_file, public_url
 
 BACKLOG = 1024
 SWITCH_SECONDS = 0.0005
@@ -168,6 +168,11 @@ async def _serve(
     link: workers.SupervisorLink | None,
 ) -> None:
     running = await assemble(settings, recorder=recorder)
+    try:
+        await check_key_file(settings, running.store, running.keyring)
+    except Exception:
+        await running.close()
+        raise
     scrape = Scrape(recorder.metrics, running.store, running.platform.engine.clock, lines.writer)
     try:
         await _serve_metrics(settings, scrape, lines)

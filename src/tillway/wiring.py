@@ -23,6 +23,7 @@ from tillway.engine.client_secrets import CLIENT_SECRETS_PURPOSE, ClientSecrets
 from tillway.engine.clock import Clock
 from tillway.engine.connections import ConfiguredConnections
 from tillway.engine.core import Engine
+from tillway.engine.key_binding import BINDING_PURPOSE, belongs
 from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
 from tillway.engine.runner import Runner
@@ -41,7 +42,7 @@ from tillway.store.port import Finding, Store
 from tillway.store.sqlite import SqliteStore
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
-from tillway.vault.keyring import Keyring
+from tillway.vault.keyring import KeyFileUnfit, Keyring
 from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
 
 DATABASE = "tillway.db"
@@ -94,6 +95,15 @@ async def inspect_store(settings: Settings) -> list[Finding]:
 
 def key_file(settings: Settings) -> Path:
     return settings.data_dir / KEY_FILE
+
+
+async def check_key_file(settings: Settings, store: Store, keyring: Keyring) -> None:
+    """Bind the store to its key file, if it is not bound yet. Raises `KeyFileUnfit` if it is bound to another one."""
+    if not await belongs(store, keyring.derive(BINDING_PURPOSE), now=Clock().now_ms() // 1000):
+        raise KeyFileUnfit(
+            f"{key_file(settings)} is the key file of another installation. Put this store's own in its place: its "
+            "backup, or a copy from another host."
+        )
 
 
 def public_url(settings: Settings) -> str:

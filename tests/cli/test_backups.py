@@ -65,6 +65,15 @@ def test_a_backup_leaves_the_key_file_out(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+def test_the_key_file_of_another_installation_is_refused(tmp_path: Path) -> None:
+    for name in ("ours", "theirs"):
+        init(tmp_path / name)
+    shutil.copy2(tmp_path / "theirs" / "keys.json", tmp_path / "ours" / "keys.json")
+    refused = tillway("serve", "--data-dir", tmp_path / "ours", "--port", "0")
+    assert refused.returncode == 1 and "key file of another installation" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_damaged_backup_is_found_and_not_restored(tmp_path: Path) -> None:
     init(tmp_path / "data")
     assert tillway("backup", tmp_path / "copy", "--data-dir", tmp_path / "data").returncode == 0

@@ -1,6 +1,7 @@
 """What holds for every command: its document, its options, its help, and that it starts without what it need not."""
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,3 +89,15 @@ def test_the_version() -> None:
 def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
     done = invoked(*arguments)
     assert done.returncode == 2 and done.stdout == "" and "Usage" in done.stderr
+
+
+def test_a_bank_in_the_background_of_a_script_ends_on_sigterm(tmp_path: Path) -> None:
+    """A shell makes a background program of a script ignore SIGINT, and hands that down."""
+    command = [sys.executable, "-m", "tillway.cli.main", "bank", "--port", "0", "--journal", str(tmp_path / "journal")]
+    shell = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
+    with subprocess.Popen(shell, stderr=subprocess.PIPE, text=True) as bank:
+        assert bank.stderr is not None
+        assert "listening on" in bank.stderr.readline()
+        bank.send_signal(signal.SIGINT)
+        bank.send_signal(signal.SIGTERM)
+        assert bank.wait(timeout=30) == 0

@@ -1,6 +1,5 @@
 """`tillway bank`: the simulated bank as a separate program."""
 
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +24,6 @@ def bank(
     from tillway.sandbox import bank_server
     from tillway.sandbox.faults import FaultsInvalid
 
-    # SIGTERM stops the bank as Ctrl-C does: in order, with exit code 0.
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
         bank_server.main(port, str(journal), notice_url, notice_secret, faults, host)
     except FaultsInvalid as invalid:

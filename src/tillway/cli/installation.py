@@ -77,7 +77,7 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     from tillway.engine.clock import Clock
     from tillway.operations.accounts import create_account
     from tillway.vault.keyring import Keyring
-    from tillway.wiring import DATABASE, KEY_FILE, key_file, open_store
+    from tillway.wiring import DATABASE, KEY_FILE, check_key_file, key_file, open_store
 
     directory = settings.data_dir
     if directory.is_dir():
@@ -94,7 +94,8 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
         try:
             if await store.query(None, "sys/acct_", limit=1):
                 return None
-            Keyring.load(key_file(settings)) if begun else Keyring.create(key_file(settings))
+            keyring = Keyring.load(key_file(settings)) if begun else Keyring.create(key_file(settings))
+            await check_key_file(settings, store, keyring)
             account, keys = await create_account(store, Clock(), name=name, by=author("init"))
         finally:
             await store.close()

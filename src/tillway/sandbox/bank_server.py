@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import secrets
+import signal
 import socket
 import struct
 import sys
@@ -368,7 +369,16 @@ def main(
         if not isinstance(rules, dict):
             raise FaultsInvalid("faults", "not a JSON object")
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(port, journal, notice_url, notice_secret, rules, host))
+        asyncio.run(_until_terminated(serve(port, journal, notice_url, notice_secret, rules, host)))
+
+
+async def _until_terminated(serving: Coroutine[Any, Any, None]) -> None:
+    """Await `serving` until SIGTERM, which ends it in order. It does not go through SIGINT: a shell that starts a
+    program in the background of a script makes it ignore that."""
+    task = asyncio.ensure_future(serving)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def _key(journal: Path) -> bytes:

@@ -29,6 +29,7 @@ from tillway.domain.audit import (
 )
 from tillway.domain.event import Event
 from tillway.domain.idempotency import IdempotencyRecord
+from tillway.domain.key_binding import KeyBinding
 from tillway.domain.ledger import Balances
 from tillway.domain.operator import RefundTally
 from tillway.domain.payout import PayoutGuard
@@ -45,6 +46,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         Balances,
         Event,
         IdempotencyRecord,
+        KeyBinding,
         PayoutGuard,
         RefundTally,
         TimeMark,

@@ -1,0 +1,33 @@
+"""Binds a store to its key file, so that no server starts with the key file of another installation: it would seal new
+cards under keys that the other hosts lack, and derive other client secrets."""
+
+import hashlib
+
+from tillway.domain.account import SYSTEM
+from tillway.domain.cards import Secret
+from tillway.domain.key_binding import BINDING_ID, KeyBinding
+from tillway.store.codec import decode, write_of
+from tillway.store.port import ABSENT, Conflict, Store
+
+BINDING_PURPOSE = "key_binding"
+"""The key's purpose at `Keyring.derive`."""
+
+_KEY = f"{SYSTEM}/{BINDING_ID}"
+
+
+async def belongs(store: Store, key: Secret[bytes], *, now: int) -> bool:
+    """Whether `key` (`keyring.derive(BINDING_PURPOSE)`) is from the key file of this store. A store that has none yet
+    is bound to it; `now` is epoch seconds. Raises `Unavailable`."""
+    digest = hashlib.sha256(key.reveal()).hexdigest()
+    row = await store.get(_KEY)
+    if row is None:
+        binding = KeyBinding(id=BINDING_ID, created=now, digest=digest)
+        try:
+            await store.commit([write_of(SYSTEM, binding, ABSENT)])
+            return True
+        except Conflict:
+            row = await store.get(_KEY)
+            assert row is not None, "the binding is never deleted"
+    held = decode(BINDING_ID, row.body)
+    assert isinstance(held, KeyBinding)
+    return held.digest == digest
