@@ -22,6 +22,9 @@ from tillway.store.port import Row, Store
 DIFFERENCES_MAX = 1000
 """Most differences that one comparison reports; it stops there."""
 
+SUSPECTS_MAX = 500
+"""How many records that seem to differ are collected before they are looked at again."""
+
 LOOKS = 5
 """How often a difference is looked at again while a server writes."""
 
@@ -80,13 +83,13 @@ class _Comparison:
         self._scope_key = scope_key
         self._exports = exports
         self._records = 0
-        self._older = 0
         self._begun: int | None = None
         """The time of the first entry, for a trail that began after its scope; None if it tells of all records."""
         self._file = sqlite3.connect("", isolation_level=None)
         self._file.execute("""
             CREATE TABLE change (record TEXT, epoch INTEGER, version INTEGER, gone INTEGER, entry TEXT, what TEXT,
             after BLOB, PRIMARY KEY (record, epoch, version, gone, entry)) WITHOUT ROWID""")
+        self._file.execute("CREATE TABLE older (record TEXT PRIMARY KEY) WITHOUT ROWID")
         self._file.execute("BEGIN")
 
     def close(self) -> None:
@@ -97,25 +100,36 @@ class _Comparison:
         settled = await self._settled()
         self._begun = await self._beginning()
         await self._read_trail("")
-        suspects: dict[str, Difference] = {}
+        found: list[Difference] = []
+        suspects: list[str] = []
         # Type by type: a listing over several would read the whole table.
         for prefix, kind in TYPES.items():
             if kind in LEFT_OUT:
                 continue
-            for found in [found async for found in self._differences_of(prefix, kind)]:
-                suspects.setdefault(found.record, found)
-            if len(suspects) >= DIFFERENCES_MAX:
-                break
-        for _ in range(LOOKS):
-            if not suspects:
-                break
-            suspects = await self._look_again(suspects, settled)
+            async for difference in self._differences_of(prefix, kind):
+                suspects.append(difference.record)
+                # Under a busy server most suspects are only younger than the part of the trail that was read.
+                if len(suspects) == SUSPECTS_MAX:
+                    found += await self._confirmed(suspects, settled)
+                    suspects = []
+                if len(found) >= DIFFERENCES_MAX:
+                    break
+        found += await self._confirmed(suspects, settled)
         return Compared(
             scope=self._scope_key,
             records=self._records,
-            older=self._older,
-            differences=tuple(list(suspects.values())[:DIFFERENCES_MAX]),
+            older=self._file.execute("SELECT count(*) FROM older").fetchone()[0],
+            differences=tuple(found[:DIFFERENCES_MAX]),
         )
+
+    async def _confirmed(self, suspects: list[str], settled: str) -> list[Difference]:
+        """Look at the records `suspects` again, and return the differences that stay."""
+        found: list[Difference] = []
+        for _ in range(LOOKS):
+            if suspects:
+                found = await self._look_again(suspects, settled)
+                suspects = [difference.record for difference in found]
+        return found
 
     async def _settled(self) -> str:
         try:
@@ -181,7 +195,6 @@ class _Comparison:
         """Each difference among the records of one type: both lists are in the order of ids."""
         told = self._told_ids(prefix)
         expected = next(told, None)
-        count = 0
         async for row in rows_of(self._store, f"{self._scope_key}/{prefix}_"):
             id = row.key.partition("/")[2]
             while expected is not None and expected < id:
@@ -192,20 +205,17 @@ class _Comparison:
                 expected = next(told, None)
             self._records += 1
             if (found := self._difference(id, kind, row)) is not None:
-                count += 1
                 yield found
-                if count >= DIFFERENCES_MAX:
-                    return
         while expected is not None:
             if (found := self._difference(expected, kind, None)) is not None:
                 yield found
             expected = next(told, None)
 
-    async def _look_again(self, suspects: dict[str, Difference], settled: str) -> dict[str, Difference]:
+    async def _look_again(self, suspects: list[str], settled: str) -> list[Difference]:
         rows = {id: await self._store.get(f"{self._scope_key}/{id}") for id in suspects}
         await self._read_trail(settled)
-        found = (self._difference(id, TYPES[id.partition("_")[0]], row) for id, row in rows.items())
-        return {difference.record: difference for difference in found if difference is not None}
+        looked = (self._difference(id, TYPES[id.partition("_")[0]], row) for id, row in rows.items())
+        return [difference for difference in looked if difference is not None]
 
     def _difference(self, id: str, kind: type[Record], row: Row | None) -> Difference | None:
         history = self._history(id)
@@ -224,7 +234,7 @@ class _Comparison:
             )
         whole = bool(current) and current[0].version == 1
         if not whole and self._begun is not None and record.created <= self._begun:
-            self._older += 1
+            self._file.execute("INSERT OR IGNORE INTO older VALUES (?)", (id,))
             return _edited(id, kind, row, record, current, partly=True)
         if not history:
             return Difference(record=id, kind="inserted", text=f"{id} was put in: the trail does not tell of it")
