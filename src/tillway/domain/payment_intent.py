@@ -7,8 +7,8 @@ listed. A payment has at most one attempt under way
 
 from typing import Any, Literal, assert_never
 
-import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from tillway.domain import stored_credit
 from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, next_step
@@ -273,12 +273,12 @@ def update(
     after = changed(payment, given)
     if (after.method, after.amount_minor, after.currency) != (payment.method, payment.amount_minor, payment.currency):
         # The customer authenticated the unchanged payment, with its earlier method.
-        after = _with(after, authenticated=False)
+        after = replace(after, authenticated=False)
     if "method" in given:
         if after.method is None:
-            after = _with(after, status="requires_payment_method", challenge=None)
+            after = replace(after, status="requires_payment_method", challenge=None)
         elif after.status in ("requires_payment_method", "requires_action"):
-            after = _with(after, status="requires_confirmation", challenge=None)
+            after = replace(after, status="requires_confirmation", challenge=None)
     if after == payment:
         return Changes(result=payment)
     return _save(after)
@@ -308,7 +308,7 @@ def _confirm(
     payment: PaymentIntent, command: Confirm, means: Means, terms: Terms, at: Moment, idem: str | None
 ) -> Changes[PaymentIntent]:
     if command.off_session is not UNSET:
-        payment = _with(payment, off_session=command.off_session)
+        payment = replace(payment, off_session=command.off_session)
     method, mandate, permitted = means.method, None, NO_CHANGES
     if method is not None and (METHOD_TYPES[method.type].needs_mandate or command.mandate):
         once = None if payment.future_usage else (payment.amount_minor, payment.currency)
@@ -321,7 +321,7 @@ def _confirm(
         _can_debit(payment, type, mandate, terms, any_currency=command.any_currency)
     if method.card is not None and not terms.authenticates:
         _asks_no_authentication(payment, terms)
-    payment = _with(payment, method=method.id, last_error=None, challenge=None)
+    payment = replace(payment, method=method.id, last_error=None, challenge=None)
     if type.performed_by == "platform":
         return permitted.then(_from_credit(payment, method, means.customer, at))
     if payment.authenticated or not _needs_authentication(payment, method):
@@ -354,14 +354,14 @@ def _authenticate(
     must not be redirected; begin if the issuer requires no challenge."""
     assert method.card is not None, "only cards are authenticated"
     if method.card.authentication == "frictionless":
-        return _begin(_with(payment, authenticated=True), method, terms, at, idem, code=code)
+        return _begin(replace(payment, authenticated=True), method, terms, at, idem, code=code)
     if method.card.authentication == "error":
         return _decline(payment, method, _AUTHENTICATION_FAILED, None, at)
     if payment.off_session:
         return _decline(payment, method, _AUTHENTICATION_REQUIRED, None, at)
     if command.error_on_action:
         return _decline(payment, method, _ACTION_REFUSED, None, at)
-    waiting = _with(payment, status="requires_action", challenge=f"{terms.challenge_base}{payment.id}")
+    waiting = replace(payment, status="requires_action", challenge=f"{terms.challenge_base}{payment.id}")
     return _save(waiting, *_draft_events(waiting, "payment_intent.requires_action"))
 
 
@@ -431,10 +431,10 @@ def finish_challenge(
     if payment.status != "requires_action":
         raise _unexpected(payment, "This PaymentIntent is not waiting for an authentication.")
     if not passed:
-        return _decline(_with(payment, challenge=None), method, _AUTHENTICATION_FAILED, None, at)
+        return _decline(replace(payment, challenge=None), method, _AUTHENTICATION_FAILED, None, at)
     if payment.confirmation_method == "manual":
-        return _save(_with(payment, status="requires_confirmation", authenticated=True, challenge=None))
-    authenticated = _with(payment, authenticated=True, challenge=None)
+        return _save(replace(payment, status="requires_confirmation", authenticated=True, challenge=None))
+    authenticated = replace(payment, authenticated=True, challenge=None)
     return _begin(authenticated, method, terms, at, idem, code=means.code)
 
 
@@ -464,7 +464,7 @@ def _begin(
         patience_seconds=type.patience_seconds,
         reference=at.new_reference(),
     )
-    started = _with(payment, status="processing", attempt=attempt.id, references=_references(payment, attempt))
+    started = replace(payment, status="processing", attempt=attempt.id, references=_references(payment, attempt))
     if type.patience_seconds:
         return _begin_debit(started, attempt, method, mandate, terms, at)
     pending: tuple[Charge, ...] = ()
@@ -498,8 +498,8 @@ def _from_credit(
     if not stored_credit.covers(customer, payment.amount_minor):
         return _decline(payment, method, _CREDIT_INSUFFICIENT, None, at, drawn)
     spent = stored_credit.spend(customer, payment.amount_minor, payment.currency, source=drawn.id, at=at)
-    charge = msgspec.structs.replace(drawn, status="succeeded", captured=True, captured_minor=drawn.amount_minor)
-    after = _with(payment, status="succeeded", latest_charge=charge.id, received_minor=charge.captured_minor)
+    charge = replace(drawn, status="succeeded", captured=True, captured_minor=drawn.amount_minor)
+    after = replace(payment, status="succeeded", latest_charge=charge.id, received_minor=charge.captured_minor)
     return spent.then(
         Changes(
             result=after,
@@ -533,8 +533,8 @@ def _begin_debit(
 ) -> Changes[PaymentIntent]:
     """Begin a debit. It takes days, so its charge is shown as pending from the first commit on."""
     charge = _charge(started, attempt.id, method, terms.connector, at.now, attempt.name)
-    charge = msgspec.structs.replace(charge, mandate=mandate)
-    payment = _with(started, latest_charge=charge.id)
+    charge = replace(charge, mandate=mandate)
+    payment = replace(started, latest_charge=charge.id)
     return Changes(
         result=payment,
         records=(payment, charge, *_mark_used(payment, method)),
@@ -558,9 +558,9 @@ def _mark_used(payment: PaymentIntent, method: PaymentMethod) -> tuple[PaymentMe
     and used up if it belongs to no customer; a decline makes it usable again."""
     spent = method
     if method.customer is None and not _keeps(payment):
-        spent = msgspec.structs.replace(spent, consumed=True)
+        spent = replace(spent, consumed=True)
     if spent.card is not None and spent.card.cvc is not None:
-        spent = msgspec.structs.replace(spent, card=msgspec.structs.replace(spent.card, cvc=None))
+        spent = replace(spent, card=replace(spent.card, cvc=None))
     return (spent,) if spent is not method else ()
 
 
@@ -596,10 +596,10 @@ def settle(
             return _settle_refusal(payment, attempt, outcome, at, charge, method)
         case ActionRequired(redirect_url=url):
             assert attempt.kind == "authorize", f"{attempt.kind} cannot need an action"
-            waiting = _with(payment, status="requires_action", challenge=url, attempt=None)
+            waiting = replace(payment, status="requires_action", challenge=url, attempt=None)
             changes = _save(waiting, *_draft_events(waiting, "payment_intent.requires_action"))
-            usable_again = (msgspec.structs.replace(method, consumed=False),) if method and method.consumed else ()
-            return msgspec.structs.replace(changes, records=(*changes.records, *usable_again), deletes=(attempt.id,))
+            usable_again = (replace(method, consumed=False),) if method and method.consumed else ()
+            return replace(changes, records=(*changes.records, *usable_again), deletes=(attempt.id,))
         case NotSent() | Pending() | Unknown():
             match next_step(attempt, outcome, at, first_ask_seconds=first_ask_seconds):
                 case GiveUp(declined=declined):
@@ -664,7 +664,7 @@ def _settle_authorization(
 ) -> Changes[PaymentIntent]:
     """`pending` is the current direct charge: its description may have changed during the call to the provider."""
     begun = pending or _charge(payment, attempt.id, method, attempt.connector, attempt.created, attempt.name)
-    charge = msgspec.structs.replace(
+    charge = replace(
         begun,
         status="succeeded",
         bank_id=outcome.bank_id,
@@ -674,7 +674,7 @@ def _settle_authorization(
         capture_before=None if attempt.capture else at.now + AUTHORIZATION_LIFETIME_SECONDS,
     )
     if not attempt.capture:
-        after = _with(
+        after = replace(
             payment,
             status="requires_capture",
             attempt=None,
@@ -692,7 +692,7 @@ def _settle_authorization(
             ),
         )
     charge, entry = _book_capture(charge, charge.amount_minor, attempt.connector, terms, at)
-    after = _with(
+    after = replace(
         payment, status="succeeded", attempt=None, latest_charge=charge.id, received_minor=charge.captured_minor
     )
     return Changes(
@@ -734,18 +734,18 @@ def keep_method(
             return NO_CHANGES
         return Changes(
             result=None,
-            records=(msgspec.structs.replace(_remember_network(method, outcome), set_up=method.set_up or keeps),),
+            records=(replace(_remember_network(method, outcome), set_up=method.set_up or keeps),),
         )
     if not keeps or customer is None or customer.deleted:
         return NO_CHANGES
-    attached = msgspec.structs.replace(_remember_network(method, outcome), customer=customer.id, set_up=True)
+    attached = replace(_remember_network(method, outcome), customer=customer.id, set_up=True)
     return Changes(
         result=None, records=(attached, customer), events=(EventDraft(type="payment_method.attached", record=attached),)
     )
 
 
 def _remember_network(method: PaymentMethod, outcome: Succeeded) -> PaymentMethod:
-    return msgspec.structs.replace(
+    return replace(
         method,
         card=with_checks(method.card, outcome.checks),
         network_transaction_id=method.network_transaction_id or outcome.network_transaction_id,
@@ -768,7 +768,7 @@ def _book_capture(
         available_on=at.now if instant else available_on(at.now, settlement_days=terms.settlement_days),
         at=at,
     )
-    after = msgspec.structs.replace(
+    after = replace(
         charge,
         captured=True,
         captured_minor=captured_minor,
@@ -783,7 +783,7 @@ def _settle_capture(
     payment: PaymentIntent, attempt: Attempt, terms: Terms, at: Moment, charge: Charge
 ) -> Changes[PaymentIntent]:
     taken, entry = _book_capture(charge, attempt.amount_minor, attempt.connector, terms, at)
-    after = _with(payment, status="succeeded", attempt=None, capturable_minor=0, received_minor=attempt.amount_minor)
+    after = replace(payment, status="succeeded", attempt=None, capturable_minor=0, received_minor=attempt.amount_minor)
     return Changes(
         result=after,
         records=(after, taken, entry),
@@ -796,8 +796,8 @@ def _settle_capture(
 
 
 def _settle_void(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge) -> Changes[PaymentIntent]:
-    released = msgspec.structs.replace(charge, released_minor=charge.amount_minor, capture_before=None)
-    after = _with(payment, status="canceled", attempt=None, capturable_minor=0, canceled_at=at.now)
+    released = replace(charge, released_minor=charge.amount_minor, capture_before=None)
+    after = replace(payment, status="canceled", attempt=None, capturable_minor=0, canceled_at=at.now)
     expired = (EventDraft(type="charge.expired", record=released),) if after.cancellation_reason == "expired" else ()
     return Changes(
         result=after,
@@ -812,8 +812,8 @@ def _settle_void(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: C
 
 
 def _settle_increment(payment: PaymentIntent, attempt: Attempt, charge: Charge) -> Changes[PaymentIntent]:
-    larger = msgspec.structs.replace(charge, amount_minor=attempt.amount_minor)
-    after = _with(
+    larger = replace(charge, amount_minor=attempt.amount_minor)
+    after = replace(
         payment,
         status="requires_capture",
         attempt=None,
@@ -844,16 +844,16 @@ def _settle_refusal(
         if charge is not None and METHOD_TYPES[charge.method_type].debits:
             outcome = failure(outcome)
         changes = _decline(payment, method, outcome, attempt, at, charge)
-        return msgspec.structs.replace(changes, deletes=(*changes.deletes, attempt.id))
+        return replace(changes, deletes=(*changes.deletes, attempt.id))
     # The authorization is unchanged: the provider refused only this operation on it.
     message = (
         outcome.message or f"The provider refused the {attempt.kind}. Retrieve the payment to see what still stands."
     )
-    after = _with(payment, status="requires_capture", attempt=None, cancellation_reason=None)
+    after = replace(payment, status="requires_capture", attempt=None, cancellation_reason=None)
     error = PaymentError(
         code=outcome.code, decline_code=outcome.decline_code, message=message, charge=payment.latest_charge
     )
-    after = _with(after, last_error=error)
+    after = replace(after, last_error=error)
     return Changes(
         result=after,
         records=(after,),
@@ -899,14 +899,14 @@ def _decline(
     charge, which exists already."""
     assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
     message = outcome.message or _decline_message(outcome)
-    usable_again = msgspec.structs.replace(method, consumed=False) if method.consumed else method
+    usable_again = replace(method, consumed=False) if method.consumed else method
     charge = None
     if attempt is not None or pending is not None or outcome.code == "authentication_required":
         identity = attempt.id if attempt is not None else at.new_id("att")
         connector, created = (attempt.connector, attempt.created) if attempt is not None else ("", at.now)
         reference = attempt.name if attempt is not None else identity
         begun = pending or _charge(payment, identity, method, connector, created, reference)
-        charge = msgspec.structs.replace(
+        charge = replace(
             begun,
             status="failed",
             bank_id=outcome.bank_id,
@@ -922,7 +922,7 @@ def _decline(
         charge=charge.id if charge is not None else None,
         method=usable_again,
     )
-    after = _with(
+    after = replace(
         payment,
         status="requires_payment_method",
         attempt=None,
@@ -1001,7 +1001,7 @@ def _without_vault_ids(card: CardFacts | None) -> CardFacts | None:
     """The facts of a card that a charge remembers, without the ids of its sealed number and code."""
     if card is None or (card.vault is None and card.cvc is None):
         return card
-    return msgspec.structs.replace(card, vault=None, cvc=None)
+    return replace(card, vault=None, cvc=None)
 
 
 # Operations on an authorization.
@@ -1052,11 +1052,11 @@ def cancel(
             "with one of the following statuses may be canceled: requires_payment_method, requires_capture, "
             "requires_confirmation, requires_action, processing.",
         )
-    given = _with(payment, cancellation_reason=command.reason)
+    given = replace(payment, cancellation_reason=command.reason)
     if payment.status == "requires_capture":
         assert charge is not None, "a payment to capture has a charge"
         return _follow(given, charge, "void", payment.capturable_minor, at, idem)
-    after = _with(given, status="canceled", canceled_at=at.now, challenge=None)
+    after = replace(given, status="canceled", canceled_at=at.now, challenge=None)
     return _save(after, *_draft_events(after, "payment_intent.canceled"))
 
 
@@ -1107,7 +1107,7 @@ def _follow(
         shows=shows,
         reference=at.new_reference(),
     )
-    after = _with(payment, status="processing", attempt=attempt.id, references=_references(payment, attempt))
+    after = replace(payment, status="processing", attempt=attempt.id, references=_references(payment, attempt))
     return Changes(result=after, records=(after,), tasks=(attempt,))
 
 
@@ -1153,10 +1153,6 @@ def _needs_authentication(payment: PaymentIntent, method: PaymentMethod) -> bool
             return False
         case _:
             assert_never(card.three_d_secure)
-
-
-def _with(payment: PaymentIntent, **fields: Any) -> PaymentIntent:
-    return msgspec.structs.replace(payment, **fields)
 
 
 def _save(payment: PaymentIntent, *events: EventDraft) -> Changes[PaymentIntent]:
