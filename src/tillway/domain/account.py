@@ -3,6 +3,8 @@
 import re
 from typing import Literal
 
+from msgspec.structs import force_setattr
+
 from tillway.domain.record import Record, Value
 
 SYSTEM = "sys"
@@ -36,11 +38,12 @@ class Scope(Value, frozen=True, kw_only=True):
 
     account: str
     mode: Mode
+    key: str = ""
+    """`<16 characters of the account id><t or l>`, 17 characters; also the head of every provider's reference. It is
+    worked out once from the others: a payment asks four times."""
 
-    @property
-    def key(self) -> str:
-        """`<16 characters of the account id><t or l>`, 17 characters; also the head of every provider's reference."""
-        return self.account.removeprefix("acct_") + self.mode[0]
+    def __post_init__(self) -> None:
+        force_setattr(self, "key", self.account.removeprefix("acct_") + self.mode[0])
 
     @property
     def livemode(self) -> bool:
