@@ -218,20 +218,25 @@ def _parse_confirm(params: dict[str, Any], update: UpdatePayment | None) -> Conf
     )
 
 
-def _check_create(params: dict[str, Any]) -> None:
-    if params.get("off_session") and not params.get("confirm"):
+def _check_unconfirmed(params: dict[str, Any]) -> None:
+    if params.get("off_session"):
         raise Refused(
             "parameter_invalid_string",
             "The parameter `off_session` cannot be passed when creating a PaymentIntent without `confirm` set to true.",
             param="off_session",
         )
     for name in ("return_url", "error_on_requires_action", "mandate", "mandate_data"):
-        if name in params and not params.get("confirm"):
+        if name in params:
             raise Refused(
                 "parameter_invalid_string",
                 f"The parameter `{name}` cannot be passed when creating a PaymentIntent unless `confirm` is true.",
                 param=name,
             )
+
+
+def _check_create(params: dict[str, Any]) -> None:
+    if not params.get("confirm"):
+        _check_unconfirmed(params)
     if params.get("automatic_payment_methods") and (
         "payment_method_types" in params or "allowed_payment_method_types" in params
     ):

@@ -373,7 +373,7 @@ class Attempts:
                     first_ask_seconds=first_ask,
                 )
             )
-            if isinstance(outcome, Succeeded | Pending) and outcome.notices and (changes.records or changes.tasks):
+            if isinstance(outcome, (Succeeded, Pending)) and outcome.notices and (changes.records or changes.tasks):
                 later = tuple(
                     NoticeTask(
                         id=at.new_id("ntc"),

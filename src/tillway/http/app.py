@@ -141,7 +141,7 @@ class Api:
                 status, body = await self._render_answer(route, caller, answer)
                 if caller.role is not None and "personal" not in MAY[caller.role]:
                     body = encode(mask_personal(msgspec.json.decode(body)))
-                if isinstance(answer, Done | Record):
+                if isinstance(answer, (Done, Record)):
                     note_record(answer.record if isinstance(answer, Done) else answer)
                 if isinstance(answer, Done) and answer.refusal is not None:
                     note("code", answer.refusal.code)

@@ -213,14 +213,15 @@ async def identify_caller(
     header = _authorization(request)
     if header is None and dialect is not None and raw is not None and dialect.key_field in raw:
         header = f"Bearer {raw[dialect.key_field]}"
-    key, scope = await authenticator.authenticate_header(header, now=time.time())
+    now = time.time()
+    key, scope = await authenticator.authenticate_header(header, now=now)
     if key.kind == "operator":
         refuse_unless_may(key.role or "viewer", capability_of(route.method, route.path))
         named = request.headers.get("tillway-account")
-        scope = await authenticator.scope_of_operator(key, named, now=time.time())
+        scope = await authenticator.scope_of_operator(key, named, now=now)
     elif route.access == "operator":
         raise Refused("operator_required")
-    account = await authenticator.account(scope.account, now=time.time())
+    account = await authenticator.account(scope.account, now=now)
     scope_key = scope.key
     throttle.count(scope_key, scope.mode, key.id, _own_rate(account))
     if key.kind == "publishable" and route.access != "publishable":

@@ -108,7 +108,7 @@ class Simulator:
         return tell([notice])
 
     def _with_notices(self, reference: str, outcome: Outcome) -> Outcome:
-        if not isinstance(outcome, Succeeded | Pending):
+        if not isinstance(outcome, (Succeeded, Pending)):
             return outcome
         operation = self.bank.find(reference)
         faults = self._notice_faults.pop(reference, ()) if self._notice_faults else ()
