@@ -764,11 +764,12 @@ def _statements(writes: Sequence[Write]) -> list[_Statement]:
             sql = _REWRITE if queue is None else _UPDATE
             statements.append((sql, (key, version, body, queue, due_at_ms, expires_at, *entries)))
             inserted = None
-        elif inserted is None:
-            inserted = [key, body, queue, due_at_ms, expires_at, *entries]
-            statements.append((None, inserted))
         else:
-            inserted += (key, body, queue, due_at_ms, expires_at, *entries)
+            if inserted is None:
+                inserted = []
+                statements.append((None, inserted))
+            inserted += (key, body, queue, due_at_ms, expires_at)
+            inserted += entries
     return statements
 
 
