@@ -10,6 +10,10 @@ from collections import deque
 from collections.abc import Callable
 
 LIMIT_MAX = 8
+MERCHANT_LIMIT_MAX = 16
+"""The requests in flight to all endpoints of one merchant in one mode: a quarter of a process's places, so that slow
+endpoints of one merchant do not delay the webhooks of others."""
+
 WAIT_SECONDS = 1.0
 """The longest wait for a place. It uses up the lease of the task that waits."""
 
@@ -20,12 +24,13 @@ RETRY_AFTER_MAX_SECONDS = 600.0
 
 
 class EndpointLimiter:
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, limit_max: int = LIMIT_MAX) -> None:
         self._now = now
+        self._limit_max = limit_max
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._next_turn = 0.0
         self.in_flight = 0
-        self.limit = LIMIT_MAX
+        self.limit = limit_max
         self.average_seconds = AVERAGE_START_SECONDS
         self.unresponsive = False
         """The endpoint did not answer the last request at all."""
@@ -57,7 +62,11 @@ class EndpointLimiter:
         """Give the place back after a request of `seconds`, and hand free places to waiting deliveries."""
         self.average_seconds = (self.average_seconds + seconds) / 2
         self.unresponsive = not answered
-        self.limit = min(self.limit * 2, LIMIT_MAX) if answered else 1
+        self.limit = min(self.limit * 2, self._limit_max) if answered else 1
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Give the place back without a request."""
         self.in_flight -= 1
         while self._waiting and self.in_flight < self.limit:
             self.in_flight += 1
@@ -72,15 +81,16 @@ class EndpointLimiter:
 
 
 class EndpointLimiters:
-    """Limiters by endpoint id. An idle one is dropped, and made again when it is needed."""
+    """Limiters by endpoint id, or by merchant. An idle one is dropped, and made again when it is needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_max: int = LIMIT_MAX) -> None:
+        self._limit_max = limit_max
         self._limiters: dict[str, EndpointLimiter] = {}
 
     def of(self, endpoint: str) -> EndpointLimiter:
         limiter = self._limiters.get(endpoint)
         if limiter is None:
-            limiter = self._limiters[endpoint] = EndpointLimiter()
+            limiter = self._limiters[endpoint] = EndpointLimiter(limit_max=self._limit_max)
         return limiter
 
     def discard_idle(self, endpoint: str, *, gone: bool = False) -> None:

@@ -26,7 +26,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Engine, Load, Render, Work
 from tillway.engine.ids import SUFFIX_LENGTH
 from tillway.engine.telemetry import note, note_id
-from tillway.engine.webhooks.concurrency import EndpointLimiters
+from tillway.engine.webhooks.concurrency import MERCHANT_LIMIT_MAX, EndpointLimiters
 from tillway.engine.webhooks.public_hosts import HostRefused, SystemResolver, check_host, guarded_socket
 from tillway.engine.webhooks.signing import new_secret, signature_header
 from tillway.store.codec import decode
@@ -72,6 +72,7 @@ class Webhooks:
         self._resolver = resolver or SystemResolver()
         self._timeout_seconds = timeout_seconds
         self._limiters = EndpointLimiters()
+        self._merchants = EndpointLimiters(MERCHANT_LIMIT_MAX)
         self._sessions: dict[Mode, aiohttp.ClientSession] = {}
         self._under_way: set[str] = set()
 
@@ -232,6 +233,12 @@ class Webhooks:
             else:
                 await self._put_off(load, delivery, limiter.retry_after_seconds())
             return
+        # Only now, so that deliveries that wait for one endpoint do not hold the places of the merchant's others.
+        merchant = self._merchants.of(scope_key)
+        if not await merchant.acquire():
+            limiter.give_back()
+            await self._put_off(load, delivery, merchant.retry_after_seconds())
+            return
         began = time.monotonic()
         within = self.engine.settings.lease_ms / 1000 - LEASE_MARGIN_SECONDS - (began - claimed)
         answer: int | str = "given up"
@@ -239,8 +246,11 @@ class Webhooks:
             with self.engine.telemetry.span("webhook", "call"):
                 answer = await self._offer(scope_of(scope_key), endpoint, body, min(self._timeout_seconds, within))
         finally:
-            limiter.release(seconds=time.monotonic() - began, answered=isinstance(answer, int))
+            seconds = time.monotonic() - began
+            limiter.release(seconds=seconds, answered=isinstance(answer, int))
+            merchant.release(seconds=seconds, answered=True)
             self._limiters.discard_idle(endpoint.id)
+            self._merchants.discard_idle(scope_key)
         if isinstance(answer, int):
             note("answer", answer)
         if isinstance(answer, int) and 200 <= answer < 300:
