@@ -66,7 +66,7 @@ async def test_a_notice_settles_what_is_pending(app: InProcessApp) -> None:
     merchant, far = await app.merchant(), ExampleFarSide()
     async with over_http(far.peer) as url:
         await add(app, url)
-        given = {"amount": PENDING, "currency": "eur", "confirm": "true", "payment_method_data": CARD}
+        given = {"amount": PENDING, "currency": "krw", "confirm": "true", "payment_method_data": CARD}
         payment = await app.ok(merchant, "POST", "/v1/payment_intents", given)
         assert payment["status"] == "processing"
         far.settle()

@@ -21,7 +21,9 @@ from tillway.testing.in_process import Answer, InProcessApp
 _KEYS = TemporaryDirectory()
 """One key file for all examples: making one costs more than an example does."""
 
-AMOUNTS = st.integers(100, 5000)
+AMOUNTS = st.integers(10, 500).map(lambda tens: 10 * tens)
+"""Above the minimum charge of each currency, and with the last digit 0 that three decimals need."""
+
 LEAST = 25
 """Below this lie the amounts that mean something to the simulated bank."""
 
@@ -169,7 +171,7 @@ class Shop(RuleBasedStateMachine):
         assert answer.status == 200, answer.body
         payment.captured, payment.status = amount, "succeeded"
 
-    @rule(pick=PICK, more=st.integers(-10, 500))
+    @rule(pick=PICK, more=st.integers(-1, 50).map(lambda tens: 10 * tens))
     def increment(self, pick: int, more: int) -> None:
         payment = self.one(pick, "requires_capture")
         if payment is None:

@@ -19,7 +19,7 @@ FEES = """
     50        usd  31       # 1.45 cents become 1
     99999999  usd  2900030
     1050      jpy  60       # no decimals: 30.45 become 30, and 30
-    123456    kwd  3610     # three decimals
+    123450    kwd  3610     # three decimals
 """
 
 

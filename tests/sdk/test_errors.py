@@ -158,11 +158,12 @@ def test_live_and_test_do_not_see_each_other(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("amount", "currency"),
     [
-        (1, "eur"),
+        (50, "eur"),
         (99_999_999, "eur"),
-        (3, "jpy"),
+        (999_999_999_999, "idr"),
+        (50, "jpy"),
         (500, "krw"),
-        (123_456, "kwd"),
+        (123_450, "kwd"),
         (1000, "bhd"),
         (5, "clp"),
         (7, "isk"),
@@ -180,11 +181,50 @@ def test_what_is_no_currency(shop: Shop, currency: str) -> None:
     assert caught.value.param == "currency"
 
 
-@pytest.mark.parametrize("amount", [0, -1, 100_000_000, 10**12])
-def test_what_is_no_amount(shop: Shop, amount: int) -> None:
-    with pytest.raises(stripe.InvalidRequestError) as caught:
-        shop.v1.payment_intents.create({"amount": amount, "currency": "eur"})
-    assert caught.value.param == "amount"
+@pytest.mark.parametrize(
+    ("amount", "currency", "code"),
+    [
+        (0, "eur", "amount_too_small"),
+        (-1, "eur", "amount_too_small"),
+        (49, "eur", "amount_too_small"),
+        (29, "gbp", "amount_too_small"),
+        (17_499, "huf", "amount_too_small"),
+        (49, "jpy", "amount_too_small"),
+        (100_000_000, "eur", "amount_too_large"),
+        (10**12, "idr", "amount_too_large"),
+        (123_456, "kwd", "parameter_invalid_integer"),
+    ],
+)
+def test_what_is_no_amount(shop: Shop, amount: int, currency: str, code: str) -> None:
+    for make in (shop.v1.payment_intents.create, shop.v1.charges.create):
+        with pytest.raises(stripe.InvalidRequestError) as caught:
+            make({"amount": amount, "currency": currency})
+        assert (caught.value.param, caught.value.code) == ("amount", code)
+
+
+def test_a_change_of_the_payment_keeps_the_limits(shop: Shop) -> None:
+    made = shop.v1.payment_intents.create({"amount": 60, "currency": "usd"})
+    for change in ({"amount": 49}, {"currency": "huf"}, {"amount": 100_000_000}):
+        with pytest.raises(stripe.InvalidRequestError) as caught:
+            shop.v1.payment_intents.update(made.id, change)
+        assert caught.value.param == "amount"
+    assert shop.v1.payment_intents.update(made.id, {"amount": 50}).amount == 50
+
+
+def test_captures_and_refunds_have_no_minimum(shop: Shop) -> None:
+    held = shop.v1.payment_intents.create(
+        {
+            "amount": 1000,
+            "currency": "eur",
+            "capture_method": "manual",
+            "payment_method": "pm_card_visa",
+            "confirm": True,
+            "return_url": "https://shop.example/back",
+        }
+    )
+    taken = shop.v1.payment_intents.capture(held.id, {"amount_to_capture": 24})
+    assert (taken.status, taken.amount_received) == ("succeeded", 24)
+    assert shop.v1.refunds.create({"payment_intent": held.id, "amount": 1}).status == "succeeded"
 
 
 # Versions and bodies.

@@ -5,6 +5,7 @@ from typing import Any
 from tillway.api.cards import billing, shipping
 from tillway.api.method_types import FORMS
 from tillway.api.payment_intents import parse_create
+from tillway.domain.amount_limits import AMOUNT_LARGEST
 from tillway.domain.charge import Charge, full_descriptor
 from tillway.domain.commands import CaptureCharge, CreateCharge, UpdateCharge
 from tillway.domain.refund import Refund
@@ -45,7 +46,7 @@ _RAW_CARD = Object(
 )
 
 CREATE = Params(
-    amount=Amount(required=True),
+    amount=Amount(maximum=AMOUNT_LARGEST, required=True),
     currency=Currency(required=True),
     application_fee=Unsupported(_CONNECT),
     application_fee_amount=Unsupported(_CONNECT),
@@ -79,7 +80,7 @@ UPDATE = Params(
 )
 
 CAPTURE = Params(
-    amount=Amount(),
+    amount=Amount(maximum=AMOUNT_LARGEST),
     application_fee=Unsupported(_CONNECT),
     application_fee_amount=Unsupported(_CONNECT),
     expand=Expand(),

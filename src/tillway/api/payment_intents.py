@@ -7,6 +7,7 @@ from msgspec import UNSET
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import shipping
 from tillway.api.method_types import METHOD_DATA, PAYMENT_OPTIONS, TYPE_NAMES
+from tillway.domain.amount_limits import AMOUNT_LARGEST, check_charge
 from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment
 from tillway.domain.payment_intent import PaymentError, PaymentIntent
 from tillway.domain.refusal import Refused
@@ -78,7 +79,7 @@ _CONFIRMING = Params(
 
 CREATE = _COMMON.extend(
     **_CONFIRMING.members,
-    amount=Amount(required=True),
+    amount=Amount(maximum=AMOUNT_LARGEST, required=True),
     currency=Currency(required=True),
     automatic_payment_methods=Object(enabled=Boolean(required=True), allow_redirects=Enum("always", "never")),
     confirm=Boolean(),
@@ -95,7 +96,7 @@ CREATE = _COMMON.extend(
 )
 
 UPDATE = _COMMON.extend(
-    amount=Amount(),
+    amount=Amount(maximum=AMOUNT_LARGEST),
     currency=Currency(),
     customer=Id(unsettable=True),
     description=Text(maximum=1000, unsettable=True),
@@ -111,7 +112,7 @@ UPDATE = _COMMON.extend(
 
 CONFIRM = _COMMON.extend(
     **_CONFIRMING.members,
-    amount_to_confirm=Amount(),
+    amount_to_confirm=Amount(maximum=AMOUNT_LARGEST),
     payment_method_types=_TYPES,
     client_secret=Text(),
     # Stripe.js sends these with its confirmations.
@@ -124,7 +125,7 @@ RETRIEVE = Params(client_secret=Text(), expand=Expand(), key=Ignored())
 
 CAPTURE = Params(
     amount_details=Open(),
-    amount_to_capture=Amount(),
+    amount_to_capture=Amount(maximum=AMOUNT_LARGEST),
     application_fee_amount=Unsupported(_CONNECT),
     expand=Expand(),
     final_capture=Boolean(),
@@ -146,7 +147,7 @@ LIST = list_params(
 SEARCH = Params(query=Text(required=True), limit=Limit(), page=Id(), expand=Expand())
 
 INCREMENT = Params(
-    amount=Amount(required=True),
+    amount=Amount(maximum=AMOUNT_LARGEST, required=True),
     amount_details=Open(),
     application_fee_amount=Unsupported(_CONNECT),
     description=Text(maximum=1000),
@@ -196,6 +197,7 @@ def _parse_fields(params: dict[str, Any]) -> dict[str, Any]:
 
 def parse_create(params: dict[str, Any], source_api: SourceApi, **more: Any) -> CreatePayment:
     """The command that the parameters of a new payment, or of a direct charge, ask for; `more` are further fields."""
+    check_charge(params["amount"], params["currency"])
     fields = {name: value for name, value in _parse_fields(params).items() if value is not None}
     return CreatePayment(**fields, **more, source_api=source_api)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tillway.domain.amount_limits import AMOUNT_LARGEST, check_payout
 from tillway.domain.commands import CreatePayout, UpdatePayout
 from tillway.domain.payout import Payout
 from tillway.http.lists import list_page
@@ -26,7 +27,7 @@ from tillway.operations import payouts
 from tillway.store.codec import by_customer, by_parent
 
 CREATE = Params(
-    amount=Amount(required=True),
+    amount=Amount(maximum=AMOUNT_LARGEST, required=True),
     currency=Currency(required=True),
     description=Text(unsettable=True),
     destination=Id(),
@@ -53,6 +54,7 @@ LIST = list_params(
 async def create(call: Call) -> Answer:
     """Pay out available balance to an external account."""
     params = call.params
+    check_payout(params["amount"], params["currency"])
     command = CreatePayout(
         amount_minor=params["amount"],
         currency=params["currency"],

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tillway.api.method_types import FORMS
+from tillway.domain.amount_limits import AMOUNT_LARGEST
 from tillway.domain.commands import CreateRefund, UpdateRefund
 from tillway.domain.refund import Refund
 from tillway.domain.source_api import SOURCE_API_NAMES
@@ -29,7 +30,7 @@ from tillway.store.codec import by_kind, by_parent
 _CONNECT = "Connect accounts"
 
 CREATE = Params(
-    amount=Amount(),
+    amount=Amount(maximum=AMOUNT_LARGEST),
     charge=Id(),
     currency=Unsupported("refunds from a customer's cash balance"),
     customer=Unsupported("refunds from a customer's cash balance"),

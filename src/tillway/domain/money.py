@@ -53,12 +53,12 @@ def check_currency(code: str, param: str = "currency") -> str:
     )
 
 
-def check_amount(amount_minor: int, param: str = "amount") -> int:
-    """`amount_minor`, where it lies within AMOUNT_MIN … AMOUNT_MAX; else `Refused` amount_too_small or _too_large."""
+def check_amount(amount_minor: int, param: str = "amount", maximum: int = AMOUNT_MAX) -> int:
+    """`amount_minor`, where it lies within AMOUNT_MIN … `maximum`; else `Refused` amount_too_small or _too_large."""
     if amount_minor < AMOUNT_MIN:
         raise Refused("amount_too_small", param=param)
-    if amount_minor > AMOUNT_MAX:
-        raise Refused("amount_too_large", param=param)
+    if amount_minor > maximum:
+        raise Refused("amount_too_large", f"The amount must be no more than {maximum:,} minor units.", param=param)
     return amount_minor
 
 

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from tillway.domain import stored_credit
+from tillway.domain.amount_limits import check_charge
 from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, next_step
 from tillway.domain.bank_account import check_verification, failure, without_number
 from tillway.domain.charge import Charge
@@ -271,6 +272,8 @@ def update(
             f"statuses: {', '.join(UPDATABLE)}.",
         )
     after = changed(payment, given)
+    if (after.amount_minor, after.currency) != (payment.amount_minor, payment.currency):
+        check_charge(after.amount_minor, after.currency)
     if (after.method, after.amount_minor, after.currency) != (payment.method, payment.amount_minor, payment.currency):
         # The customer authenticated the unchanged payment, with its earlier method.
         after = replace(after, authenticated=False)
@@ -1080,6 +1083,7 @@ def increment(
             f"The new amount must be greater than the amount authorized ({payment.amount_minor}).",
             param="amount",
         )
+    check_charge(command.amount_minor, payment.currency)
     assert charge is not None, "a payment to capture has a charge"
     return before.then(_follow(payment, charge, "increment", command.amount_minor, at, idem))
 

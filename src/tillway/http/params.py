@@ -136,13 +136,16 @@ class Integer(Parameter):
 
 
 class Amount(Integer):
-    """An amount in minor units within the bounds of `money.check_amount`."""
+    """An amount in minor units from 1 to `maximum`, both inclusive.
 
-    def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
-        super().__init__(minimum=AMOUNT_MIN, maximum=AMOUNT_MAX, required=required, unsettable=unsettable)
+    On `/v1` the maximum is that of the largest currency; `domain.amount_limits` checks the currency's own.
+    """
+
+    def __init__(self, *, maximum: int = AMOUNT_MAX, required: bool = False, unsettable: bool = False) -> None:
+        super().__init__(minimum=AMOUNT_MIN, maximum=maximum, required=required, unsettable=unsettable)
 
     def _check_bounds(self, number: int, name: str) -> int:
-        return check_amount(number, name)
+        return check_amount(number, name, self.maximum)
 
 
 class MajorUnits(Parameter):

@@ -38,7 +38,7 @@ DEBITS = {
 }
 """Bank accounts that pay: some settle, some come back, and one of each kind is disputed."""
 
-AMOUNTS = (1, 2, 24, 25, 60, 999, 4200, 4200, 4200, 77_000)
+AMOUNTS = (24, 60, 100, 240, 500, 999, 4200, 4200, 4200, 77_000)
 PARTS = (1, 2, 24, 500, 2000, 4200)
 CURRENCIES = ("usd", "eur", "jpy")
 
