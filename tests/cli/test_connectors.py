@@ -163,3 +163,14 @@ def test_a_bank_ends_in_order_and_says_what_is_wrong(tmp_path: Path) -> None:
         assert done.returncode == 2 and "--faults" in done.stderr
     done = tillway("bank", "--port", "0", "--journal", tmp_path / "no" / "journal")
     assert done.returncode == 1 and "cannot be used" in done.stderr
+
+
+def test_a_secret_is_read_from_standard_input(tmp_path: Path) -> None:
+    init(tmp_path)
+    given = ["base_url=http://127.0.0.1:9", "api_key=-"]
+    command = [sys.executable, "-m", "tillway.cli.main", "connectors", "add", "bank", "--kind", "http_bank"]
+    command += [*(word for one in given for word in ("--set", one)), "--data-dir", str(tmp_path)]
+    done = subprocess.run(command, input="env:HOME\n", capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    stored = b"".join(path.read_bytes() for path in tmp_path.glob("tillway.db*"))
+    assert b'"api_key":"env:HOME"' in stored

@@ -1,6 +1,9 @@
 """`tillway keys` and `tillway accounts`, beside a server that runs."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import stripe
@@ -74,3 +77,16 @@ def test_merchants_do_not_see_each_other(tillway_server: TillwayServer) -> None:
     payment = first.v1.payment_intents.create({"amount": 100, "currency": "eur"})
     with pytest.raises(stripe.InvalidRequestError, match="No such payment_intent"):
         second.v1.payment_intents.retrieve(payment.id)
+
+
+def test_a_key_that_could_not_be_shown_does_not_work(tmp_path: Path) -> None:
+    init(tmp_path)
+    before = tillway_json("keys", "list", "--data-dir", tmp_path)
+    command = [sys.executable, "-m", "tillway.cli.main", "keys", "create", "--data-dir", str(tmp_path)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "does not work. Run the command again" in done.stderr
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    known = {key["id"] for key in before}
+    [unseen] = [key for key in tillway_json("keys", "list", "--data-dir", tmp_path) if key["id"] not in known]
+    assert unseen["state"] == "revoked"

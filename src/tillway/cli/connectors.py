@@ -1,6 +1,7 @@
 """`tillway connectors`: the banks and providers of an installation."""
 
 import re
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,7 +47,8 @@ def add(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="A setting of the kind. NAME=@FILE reads the value now; a secret can be file:/PATH or env:NAME.",
+            help="A setting of the kind. NAME=@FILE reads the value now, NAME=- from standard input; a secret can be "
+            "file:/PATH or env:NAME.",
         ),
     ] = None,
     default: Annotated[bool, typer.Option("--default", help="Send payments of this mode through it.")] = False,
@@ -201,7 +203,9 @@ def _settings(given: list[str]) -> dict[str, str]:
             raise WrongUsage(f"--set takes NAME=VALUE, not {text!r}")
         if name in settings:
             raise WrongUsage(f"--set {name} is given twice")
-        if value.startswith("@"):
+        if value == "-":
+            value = sys.stdin.read(SETTING_BYTES_MAX).strip()
+        elif value.startswith("@"):
             try:
                 with Path(value[1:]).open("rb") as file:
                     value = file.read(SETTING_BYTES_MAX).decode().strip()

@@ -18,8 +18,10 @@ from tillway.cli.terminal import (
     say,
     settings_from,
     show,
+    show_once,
     table,
 )
+from tillway.settings import Settings
 
 if TYPE_CHECKING:
     from tillway.cli.installation import Alteration
@@ -90,9 +92,10 @@ def create(
         await store.commit(build_writes("keys create", (ABSENT, None, made.record)))
         return _key_document(made.record, now) | {"secret": made.secret}
 
-    made = with_store(settings_from(context.params), work)
+    settings = settings_from(context.params)
+    made = with_store(settings, work)
     say("This key is shown once; keep it.")
-    show(made, f"{made['id']}  {made['secret']}", as_json=as_json)
+    show_once(made, f"{made['id']}  {made['secret']}", lambda: _end_unseen(settings, made["id"]), as_json=as_json)
 
 
 @app.command()
@@ -165,7 +168,26 @@ def roll(
     made = rolled[0]
     say(f"This key is shown once; keep it. {key} ends in {overlap_seconds} seconds at the latest.")
     shown = _key_document(made.record, int(time.time())) | {"secret": made.secret, "replaces": key}
-    show(shown, f"{made.record.id}  {made.secret}", as_json=as_json)
+    text = f"{made.record.id}  {made.secret}"
+    show_once(shown, text, lambda: _end_unseen(settings, made.record.id), as_json=as_json)
+
+
+def _end_unseen(settings: Settings, id: str) -> None:
+    """Revoke a new key whose secret could not be shown."""
+    import msgspec
+
+    from tillway.domain.api_key import ApiKey
+
+    now = int(time.time())
+    alter_record(
+        settings,
+        "keys revoke",
+        ApiKey,
+        id,
+        lambda key: msgspec.structs.replace(key, revoked_at=now),
+        noun="key",
+        listing="keys list",
+    )
 
 
 @app.command("rotate-signing")

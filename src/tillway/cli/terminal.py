@@ -1,5 +1,6 @@
 """Output of commands: results on standard output, other text on standard error, failures as an exit code."""
 
+import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
@@ -45,6 +46,18 @@ def say(text: str) -> None:
 def show(document: Any, text: str, *, as_json: bool) -> None:
     """Print a result to standard output, as JSON or as `text`."""
     print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() if as_json else text, flush=True)
+
+
+def show_once(document: Any, text: str, undo: Callable[[], None], *, as_json: bool) -> None:
+    """Print a secret that is shown once. If it cannot be written, call `undo`, which ends it, and end the command."""
+    try:
+        show(document, text, as_json=as_json)
+    except OSError as error:
+        # Python would try to write the rest again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        undo()
+        why = f"the secret could not be written ({error.strerror}), and does not work. Run the command again."
+        raise fail(why) from None
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
