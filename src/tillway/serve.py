@@ -1,8 +1,10 @@
 """The server: an event loop and granian's embedded RSGI server around the API, in one process or in several."""
 
 import asyncio
+import contextlib
 import gc
 import logging
+import resource
 import signal
 import socket
 import ssl
@@ -29,6 +31,9 @@ from tillway.telemetry.traces import Traces
 from tillway.wiring import assemble, check_key_file, public_url
 
 BACKLOG = 1024
+FILES_MAX = 65_536
+"""The open files that a server process asks for."""
+
 SWITCH_SECONDS = 0.0005
 GC_THRESHOLD = 50_000
 """The number of new containers, less those freed, after which the collector searches the youngest for cycles."""
@@ -69,6 +74,7 @@ def run(settings: Settings, visitor: Visitor | None = None) -> None:
     Raises `CannotListen`, `DataDirectoryInUse`, `TracesUnavailable`, and the errors of `assemble`.
     """
     _check_tls(settings)
+    _raise_file_limit()
     settings, address = _resolve_address(settings)
     with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
         if settings.workers > 1:
@@ -305,6 +311,19 @@ def _resolve_address(settings: Settings) -> tuple[Settings, str]:
     except OSError as error:
         raise CannotListen(f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}") from None
     return msgspec.structs.replace(settings, port=port), str(place[0])
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the operating system lets this process have: each connection is one.
+
+    The soft limit is often 1,024, which as many idle connections used up, and the server answered no other.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # A system may have a lower bound of its own; the old limit then stays.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _check_tls(settings: Settings) -> None:
