@@ -33,7 +33,8 @@ class Disputed:
             "currency": "eur",
             "reason": "product_not_received",
         }
-        return (await self.live.notice(**told | change)).status
+        status: int = (await self.live.notice(**told | change)).status
+        return status
 
     async def disputes(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = (await self.live.get("/v1/disputes", {"payment_intent": self.payment["id"]}))[
@@ -155,3 +156,50 @@ async def test_a_bank_that_knows_no_outcomes(tmp_path: Path) -> None:
             assert await disputed.told(status="Accepted", reason="my own word") == 200
         one = await disputed.only()
         assert (one["status"], one["reason"]) == ("needs_response", "general")
+
+
+async def test_evidence_goes_out_until_the_bank_has_it(disputed: Disputed) -> None:
+    live = disputed.live
+    await disputed.told()
+    dispute = await disputed.only()
+    evidence = {"uncategorized_text": "winning_evidence", "customer_name": "Ada"}
+    answered = (await live.call(f"/v1/disputes/{dispute['id']}", {"evidence": evidence})).json
+    assert answered["status"] == "under_review" and live.replies == []
+    live.reply_status = 503
+    await live.run_due()
+    live.reply_status = 200
+    for _ in range(3):
+        live.app.clock.ahead_seconds += 60
+        await live.run_due()
+    text = "customer_name: Ada\nuncategorized_text: winning_evidence"
+    sent = ("/v1/disputes/d-1/evidence", "evidence-d-1", {"reference": "d-1", "text": text})
+    assert live.replies == [sent, sent], "once more after the 503, and never after it was taken"
+    live.app.clock.ahead_seconds += 30 * 86_400
+    await live.run_due()
+    assert (await disputed.only())["status"] == "under_review", "the deadline was for an answer"
+    assert await disputed.told(status="Won") == 200
+    assert (await disputed.only())["status"] == "won"
+
+
+async def test_acceptance_goes_out(disputed: Disputed) -> None:
+    live = disputed.live
+    await disputed.told()
+    lost = (await live.call(f"/v1/disputes/{(await disputed.only())['id']}/close", {})).json
+    assert lost["status"] == "lost"
+    await live.run_due()
+    assert [path for path, _, _ in live.replies] == ["/v1/disputes/d-1/accept"]
+    assert await disputed.told(status="Accepted") == 200
+    assert (await live.get("/ops/v1/open_items"))["data"] == []
+
+
+@pytest.mark.parametrize(("stage", "status"), [("chargeback", "lost"), ("inquiry", "warning_closed")])
+async def test_a_deadline_passes(disputed: Disputed, stage: str, status: str) -> None:
+    live = disputed.live
+    due = live.app.clock.now_ms() // 1000 + 3600
+    assert await disputed.told(dispute=stage, evidence_due=due) == 200
+    live.app.clock.ahead_seconds += 3500
+    await live.run_due()
+    assert "needs_response" in (await disputed.only())["status"]
+    live.app.clock.ahead_seconds += 200
+    await live.run_due()
+    assert (await disputed.only())["status"] == status and live.replies == []

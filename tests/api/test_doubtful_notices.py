@@ -60,7 +60,7 @@ async def test_a_notice_over_something_else_is_asked_about(live: LiveMerchant, c
 @pytest.mark.parametrize(("age", "believed"), [(0, True), (HOUR - 60, True), (HOUR + 60, False), (None, True)])
 async def test_an_old_notice_is_asked_about(live: LiveMerchant, age: int | None, believed: bool) -> None:
     payment, news = await pending(live)
-    created = {} if age is None else {"created": now(live) - age}
+    created: dict[str, Any] = {} if age is None else {"created": now(live) - age}
     assert (await live.notice(**news, **created)).status == 200
     assert await status(live, payment) == ("succeeded" if believed else "processing")
     await live.app.wait(0)

@@ -15,7 +15,10 @@ from tillway.sandbox.recipients import NAMED_ADDRESSES
 # A number with a wrong check digit is refused in both modes.
 CARDS = {card.number: card for card in all_cards() if luhn_valid(card.number)}
 ACCOUNTS = {account.number: account for account in all_accounts()}
-ALIASES = [alias for known in (*all_cards(), *ACCOUNTS.values()) for alias in known.aliases]
+ALIASES = [
+    *(alias for card in all_cards() for alias in card.aliases),
+    *(alias for account in ACCOUNTS.values() for alias in account.aliases),
+]
 ACCEPTED = {"customer_acceptance": {"type": "offline"}}
 HOLDER = {"name": "Ada", "email": "ada@example.org"}
 
@@ -51,9 +54,9 @@ async def test_card_numbers_are_the_banks_to_judge(live: LiveMerchant, number: s
 @pytest.mark.parametrize("number", ACCOUNTS)
 async def test_accounts_are_the_banks_to_judge(live: LiveMerchant, number: str) -> None:
     known = ACCOUNTS[number]
-    details = {"type": known.type, known.type: known.parameters, "billing_details": HOLDER}
-    if known.type == "us_bank_account":
-        details[known.type] |= {"account_holder_type": "individual"}
+    holder_type = {"account_holder_type": "individual"} if known.type == "us_bank_account" else {}
+    account = {**known.parameters, **holder_type}
+    details = {"type": known.type, known.type: account, "billing_details": HOLDER}
     paid = await live.pay(
         currency="usd" if known.type == "us_bank_account" else "eur",
         payment_method_types=[known.type],

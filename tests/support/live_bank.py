@@ -38,6 +38,8 @@ class LiveMerchant:
         self.orders: list[dict[str, Any]] = []
         self.told: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
+        self.replies: list[tuple[str, str, dict[str, Any]]] = []
+        self.reply_status = 200
         self.status = "Accepted"
         self.peer = Handler(self._handle, lambda request: ("authorize", None))
 
@@ -47,11 +49,20 @@ class LiveMerchant:
             self.asked.append(place)
             return answer(200, self.told[place]) if place in self.told else answer(404, {})
         body = dict(request.fields)
+        if request.path.startswith("/v1/disputes/"):
+            self.replies.append((request.path, request.headers["idempotency-key"], body))
+            return answer(self.reply_status, {})
         if body["reference"] not in self.told:
             self.orders.append(body)
             told = {name: body.get(name) for name in ("reference", "amount", "currency")}
             self.told[body["reference"]] = {**told, "kind": KINDS[place], "status": self.status, "bank_id": "b"}
         return answer(200, self.told[body["reference"]])
+
+    async def run_due(self) -> None:
+        """Run what is due of authorizations and disputes."""
+        runner = self.app.running.runner
+        for row in await self.app.store.claim("expiries", now_ms=self.app.clock.now_ms(), lease_ms=60_000, limit=10):
+            await runner.queues["expiries"](row)
 
     async def call(self, path: str, params: dict[str, Any]) -> Answer:
         return await self.app.call(self.key, "POST", path, params)

@@ -108,7 +108,15 @@ async def update(call: Call) -> Answer:
         found = await load.get(Dispute, call.id)
         charge = await load.get(Charge, found.charge)
         others = [await load.get(Dispute, id) for id in charge.disputes.values() if id != found.id]
-        return domain.respond(found, charge, command, at, livemode=call.caller.scope.livemode, others=others)
+        return domain.respond(
+            found,
+            charge,
+            command,
+            at,
+            livemode=call.caller.scope.livemode,
+            others=others,
+            replies=await _replies(call, found),
+        )
 
     return await call.platform.engine.run(call.caller, work)
 
@@ -119,9 +127,15 @@ async def close(call: Call) -> Answer:
 
     async def work(load: Load, at: Moment) -> Changes[Dispute]:
         found = await load.get(Dispute, call.id)
-        return domain.close(found, await load.get(Charge, found.charge), at)
+        return domain.close(found, await load.get(Charge, found.charge), at, replies=await _replies(call, found))
 
     return await call.platform.engine.run(call.caller, work)
+
+
+async def _replies(call: Call, dispute: Dispute) -> bool:
+    """Whether the bank takes evidence and acceptance through its connector."""
+    connection = await call.platform.attempts.connections.named(dispute.connector, call.caller.scope)
+    return connection is not None and connection.connector.capabilities.disputes
 
 
 @shape(Dispute, expandable="charge payment_intent")

@@ -13,6 +13,7 @@ from tillway.connectors.port import (
     CardData,
     Conversation,
     Declined,
+    DisputeReply,
     Form,
     LookUp,
     NeverSeen,
@@ -89,6 +90,9 @@ class ExampleConnector:
         if answer.status == 200:
             return _outcome(operation, answer)
         return Unknown(f"Example Pay answered {answer.status} to a question")
+
+    def answer_dispute(self, reply: DisputeReply) -> Conversation:
+        raise AssertionError("it takes no replies to disputes")
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         named = re.fullmatch(rb'\{"event":"([A-Za-z0-9_-]{1,80})"\}', body)

@@ -9,6 +9,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
+from urllib.parse import quote
 
 import msgspec
 
@@ -20,6 +21,7 @@ from tillway.connectors.port import (
     Checks,
     Conversation,
     Declined,
+    DisputeReply,
     LookUp,
     NeverSeen,
     Notice,
@@ -126,6 +128,7 @@ class HttpBank:
             looks_up=True,
             livemode=True,
             debits=debits,
+            disputes=disputes,
             ask_after_seconds=ask_after_seconds,
             timeout_seconds=timeout_seconds,
         )
@@ -149,6 +152,10 @@ class HttpBank:
 
     def look_up(self, operation: Operation) -> LookUp:
         return look_up(operation)
+
+    def answer_dispute(self, reply: DisputeReply) -> Conversation:
+        assert self.capabilities.disputes, "the setting `disputes` is off"
+        return answer_dispute(reply)
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         if self._notice_secret is None:
@@ -189,6 +196,23 @@ def perform(operation: Operation, *, details: bool = False) -> Conversation:
             return _answered(operation, found.body)
         return _our_fault("the reference was used before, for another operation")
     return Unknown(f"the bank knows the reference, but answered {found.status} when asked about it")
+
+
+def answer_dispute(reply: DisputeReply) -> Conversation:
+    """Send evidence or acceptance. A 409 says that the bank has taken another reply of that kind."""
+    body = {"reference": reply.reference}
+    if reply.kind == "evidence":
+        body["text"] = reply.text
+    path = f"/v1/disputes/{quote(reply.reference, safe='')}/{reply.kind}"
+    answer = yield Request("POST", path, body, {"idempotency-key": f"{reply.kind}-{reply.reference}"})
+    match answer.status:
+        case 200:
+            return Succeeded()
+        case 400 | 401 | 403 | 404 | 409 | 422:
+            said = (answer.body or {}).get("message")
+            return _our_fault(f"the bank answered {answer.status}: {_safe(said) if isinstance(said, str) else ''}")
+        case _:
+            return Unknown(f"the bank answered {answer.status}")
 
 
 def look_up(operation: Operation) -> LookUp:

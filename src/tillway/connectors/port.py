@@ -29,6 +29,7 @@ __all__ = [
     "Conversation",
     "Courier",
     "Declined",
+    "DisputeReply",
     "Form",
     "LookUp",
     "NeverSeen",
@@ -262,6 +263,17 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     evidence_due: int | None = None
 
 
+class DisputeReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The merchant's reply to the dispute that has the provider's `reference`: evidence in words, or acceptance."""
+
+    kind: Literal["evidence", "accept"]
+    reference: str
+    text: str = ""
+
+    def __repr__(self) -> str:
+        return f"DisputeReply({self.kind} {self.reference})"
+
+
 class NeverSeen(msgspec.Struct, frozen=True, tag=True):
     """Answer to a look-up: the provider does not know this reference (at this moment)."""
 
@@ -283,7 +295,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     `deduplicates`: a resend with the same reference is performed at most once. `looks_up`: it answers questions by
     reference. `ask_after_seconds`: seconds from an unknown or pending outcome to the first question. `debits`: the
     payment method types of bank accounts that it can debit. `authenticates`: it can send the customer to the issuer
-    (3-D Secure) if a payment asks for that.
+    (3-D Secure) if a payment asks for that. `disputes`: it takes evidence and acceptance (`answer_dispute`).
     """
 
     operations: frozenset[str]
@@ -291,6 +303,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     looks_up: bool
     livemode: bool
     authenticates: bool = False
+    disputes: bool = False
     debits: frozenset[str] = frozenset()
     ask_after_seconds: float = 5.0
     timeout_seconds: float = 30.0
@@ -316,6 +329,9 @@ class Connector(Protocol):
 
     def look_up(self, operation: Operation) -> LookUp:
         """Ask for the outcome of `operation`. Yields requests that move no money."""
+
+    def answer_dispute(self, reply: DisputeReply) -> Conversation:
+        """Send evidence or acceptance. It may be sent again, and the provider takes it once."""
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         """Read the notices in one request of the provider (header names are lower case).

@@ -116,6 +116,19 @@ class Dispute(Record, frozen=True, kw_only=True):
         return self.inquiry or self.status == "won"
 
 
+class DisputeTask(Record, frozen=True, kw_only=True):
+    """A task: tell the bank the evidence in `text` or the acceptance, or end the dispute at its deadline.
+
+    A reply goes out again, unchanged, until the bank has taken it.
+    """
+
+    kind: Literal["evidence", "accept", "deadline"]
+    dispute: str
+    due_at_ms: int
+    text: str = ""
+    sent: int = 0
+
+
 class Told(Value, frozen=True, kw_only=True):
     """A bank's report of a dispute. `reference` is the bank's and the same in all reports of one dispute.
 
@@ -217,7 +230,7 @@ def _open(charge: Charge, told: Told, at: Moment) -> Changes[Dispute]:
         records=(dispute, disputed),
         events=(EventDraft(type="charge.dispute.created", record=dispute),),
     )
-    return created.then(withdrawn)
+    return created.then(withdrawn).then(_deadline(dispute, at))
 
 
 def _escalate(inquiry: Dispute, charge: Charge, told: Told, at: Moment) -> Changes[Dispute]:
@@ -237,7 +250,8 @@ def _escalate(inquiry: Dispute, charge: Charge, told: Told, at: Moment) -> Chang
         records=(dispute, changed_charge),
         events=(EventDraft(type="charge.dispute.updated", record=dispute, previous=inquiry),),
     )
-    return updated.then(_withdraw(dispute, at))
+    due = NO_CHANGES if dispute.due_by == inquiry.due_by else _deadline(dispute, at)
+    return updated.then(_withdraw(dispute, at)).then(due)
 
 
 def _withdraw(dispute: Dispute, at: Moment) -> Changes[Dispute]:
@@ -260,6 +274,39 @@ def _withdraw(dispute: Dispute, at: Moment) -> Changes[Dispute]:
         records=(dispute, withdrawn),
         events=(EventDraft(type="charge.dispute.funds_withdrawn", record=dispute),),
     )
+
+
+def _deadline(dispute: Dispute, at: Moment) -> Changes[None]:
+    task = DisputeTask(
+        id=f"dut_{dispute.id.removeprefix('du_')}.{dispute.due_by}",
+        created=at.created,
+        kind="deadline",
+        dispute=dispute.id,
+        due_at_ms=dispute.due_by * 1000,
+    )
+    return Changes(result=None, tasks=(task,))
+
+
+def expire(dispute: Dispute, charge: Charge, at: Moment) -> Changes[Any]:
+    """Lose the dispute if its deadline has passed without an answer; an inquiry is closed."""
+    if dispute.status not in ("needs_response", "warning_needs_response") or dispute.due_by > at.now:
+        return NO_CHANGES
+    return _lose(dispute, dispute, charge, at)
+
+
+def _reply(dispute: Dispute, kind: Literal["evidence", "accept"], at: Moment, text: str = "") -> Changes[None]:
+    """The task that tells the bank. A dispute of an earlier version has no reference, and the bank is not told."""
+    if not dispute.reference:
+        return NO_CHANGES
+    task = DisputeTask(
+        id=f"dut_{dispute.id.removeprefix('du_')}.{kind}{dispute.submissions}",
+        created=at.created,
+        kind=kind,
+        dispute=dispute.id,
+        due_at_ms=at.now_ms,
+        text=text,
+    )
+    return Changes(result=None, tasks=(task,))
 
 
 def _contradicted(dispute: Dispute, told: Told, at: Moment) -> Changes[OpenItem]:
@@ -287,8 +334,10 @@ def respond(
     *,
     livemode: bool,
     others: Sequence[Dispute] = (),
+    replies: bool = False,
 ) -> Changes[Dispute]:
-    """Stage evidence, or with `submit` send it to the bank. In test mode, `TEST_EVIDENCE` decides at once."""
+    """Stage evidence, or with `submit` send it to the bank if the bank takes `replies`. In test mode, `TEST_EVIDENCE`
+    decides at once."""
     given = command.given()
     submit = given.pop("submit", "evidence" in given)
     if submit and not given.get("evidence") and not dispute.evidence:
@@ -309,14 +358,19 @@ def respond(
     if decided == "lost":
         return _lose(dispute, after, charge, at)
     review: Status = "warning_under_review" if dispute.inquiry else "under_review"
-    return _update(dispute, msgspec.structs.replace(after, status=review))
+    updated = _update(dispute, msgspec.structs.replace(after, status=review))
+    if not replies:
+        return updated
+    text = "\n".join(f"{name}: {value}" for name, value in sorted(evidence.items()))
+    return updated.then(_reply(after, "evidence", at, text))
 
 
-def close(dispute: Dispute, charge: Charge, at: Moment) -> Changes[Dispute]:
-    """Accept the dispute: the money stays with the cardholder."""
+def close(dispute: Dispute, charge: Charge, at: Moment, *, replies: bool = False) -> Changes[Dispute]:
+    """Accept the dispute: the money stays with the cardholder. The bank is told if it takes `replies`."""
     if dispute.status not in ("needs_response", "warning_needs_response"):
         raise Refused("dispute_unexpected_state", f"This dispute cannot be closed: its status is {dispute.status}.")
-    return _lose(dispute, dispute, charge, at)
+    lost = _lose(dispute, dispute, charge, at)
+    return lost.then(_reply(dispute, "accept", at)) if replies else lost
 
 
 def _update(before: Dispute, after: Dispute) -> Changes[Dispute]:

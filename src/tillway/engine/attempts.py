@@ -45,7 +45,7 @@ from tillway.domain.account import Mode, Scope, scope_of
 from tillway.domain.attempt import Attempt, reference_from_name, reference_of
 from tillway.domain.charge import Charge, full_descriptor, warn_of_fraud
 from tillway.domain.commands import Cancel
-from tillway.domain.dispute import Dispute, Told
+from tillway.domain.dispute import Dispute, DisputeTask, Told
 from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.mandate import reference_of as reference_of_mandate
@@ -60,7 +60,8 @@ from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
-from tillway.engine.notices import is_stale, kind_of, objection
+from tillway.engine.disputes import see_to
+from tillway.engine.notices import agrees, is_stale, kind_of, objection
 from tillway.engine.recipients import reveal
 from tillway.engine.references import find_by_tail, split
 from tillway.engine.settlers import (
@@ -469,9 +470,13 @@ class Attempts:
         )
 
     async def expire(self, row: Row) -> None:
-        """Release an expired authorization. While another operation holds the payment, the task waits."""
+        """See to the task of a dispute, or release an expired authorization. The latter waits while another operation
+        holds the payment."""
         scope_key, _, id = row.key.partition("/")
         expiry = decode(id, row.body)
+        if isinstance(expiry, DisputeTask):
+            await see_to(self.engine, self._connector, scope_of(scope_key), expiry)
+            return
         assert isinstance(expiry, AuthorizationExpiry), f"{row.key} is not an expiry"
 
         async def release(load: Load, at: Moment) -> Changes[Record | None]:
@@ -482,6 +487,10 @@ class Attempts:
             return payment_intent.cancel(payment, charge, Cancel(reason="expired"), at)
 
         await self.operate(Caller.system(scope_of(scope_key), "release an expired authorization"), release)
+
+    async def _connector(self, name: str, scope: Scope) -> tuple[Connector, Transport] | None:
+        found = await self.connections.named(name, scope)
+        return None if found is None else (found.connector, found.transport)
 
     async def hear(self, connection: Connection, mode: Mode, headers: Mapping[str, str], body: bytes) -> None:
         """Read the notices in a provider's request, asking the provider if the connector needs it, and act on them.
@@ -529,6 +538,8 @@ class Attempts:
             return
         if about.connector not in ("", connector):
             log.error("a notice from another connector", extra={"reference": notice.reference, "connector": connector})
+            return
+        if not isinstance(about, Attempt) and agrees(outcome, about.status):
             return
         doubt = objection(notice, about, now)
         if doubt is not None:
@@ -588,7 +599,7 @@ class Attempts:
             livemode=scope.livemode,
         )
         answer = await self._exchange(connection, "look_up", connection.connector.look_up(operation))
-        if isinstance(answer, NotSent):
+        if isinstance(answer, NotSent | Unknown):
             raise NoticeUndecided(answer.reason)
         return Unknown("the provider does not know it") if isinstance(answer, NeverSeen) else answer
 

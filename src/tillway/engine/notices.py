@@ -1,6 +1,6 @@
 """Checks of a provider's notices: is this news about our operation, and fresh enough to believe without asking?"""
 
-from tillway.connectors.port import Notice, OperationKind, Unknown
+from tillway.connectors.port import Declined, Notice, OperationKind, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.attempt import Attempt
 from tillway.domain.charge import Charge
 from tillway.domain.payout import Payout
@@ -29,6 +29,13 @@ def objection(notice: Notice, about: Attempt | Charge | Refund | Payout, now: in
         if notice.currency is not None and notice.currency.lower() != about.currency:
             return "the notice names another currency"
     return "the notice is older than an hour" if is_stale(notice, now) else None
+
+
+def agrees(outcome: Outcome, status: str) -> bool:
+    """Whether a report repeats what is settled: `status` is that of the charge, refund or payout. Its amount may have
+    been that of the authorization before an increment."""
+    failed = status in ("failed", "canceled")
+    return isinstance(outcome, Pending) or (isinstance(outcome, Declined) if failed else isinstance(outcome, Succeeded))
 
 
 def kind_of(about: Attempt | Charge | Refund | Payout) -> OperationKind:

@@ -14,6 +14,7 @@ from tillway.connectors.http_bank import OPERATIONS, look_up, perform, read_noti
 from tillway.connectors.port import (
     Capabilities,
     Conversation,
+    DisputeReply,
     LookUp,
     NeverSeen,
     NoticeRejected,
@@ -84,6 +85,9 @@ class Simulator:
     def look_up(self, operation: Operation) -> LookUp:
         outcome = yield from look_up(operation)
         return outcome if isinstance(outcome, NeverSeen) else self._with_notices(operation.reference, outcome)
+
+    def answer_dispute(self, reply: DisputeReply) -> Conversation:
+        raise AssertionError("it takes no replies to disputes")
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         """Read a notice that an outcome's `notices` announced, once it is due; the bank then also performs it.

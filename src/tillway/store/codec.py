@@ -18,7 +18,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.customer import Customer
-from tillway.domain.dispute import Dispute
+from tillway.domain.dispute import Dispute, DisputeTask
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
 from tillway.domain.external_account import ExternalAccount
 from tillway.domain.gateway_payment import GatewayPayment
@@ -237,6 +237,7 @@ _ROWS: Final = (
         object="dispute",
         entries=lambda scope, dispute: (("parent", by_parent(scope, "du", dispute.charge)),),
     ),
+    RecordType(kind=DisputeTask, prefixes=("dut",), queue="expiries"),
     RecordType(kind=EmailTask, prefixes=("eml",), queue="mail"),
     # An entry of the API (`txn`), or one that only the ledger has (`je`).
     RecordType(

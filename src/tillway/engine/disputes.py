@@ -1,0 +1,69 @@
+"""The tasks of disputes: evidence and acceptance on their way to the bank, and deadlines that pass."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from tillway.connectors.port import Connector, Declined, DisputeReply, NeverSeen, Outcome, Succeeded, Transport, Unknown
+from tillway.connectors.transport import converse
+from tillway.domain import dispute
+from tillway.domain.account import Scope
+from tillway.domain.charge import Charge
+from tillway.domain.dispute import Dispute, DisputeTask
+from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
+from tillway.engine.caller import Caller
+from tillway.engine.core import Engine, Load, Work
+
+log = logging.getLogger(__name__)
+
+AGAIN_MAX_SECONDS = 15 * 60
+
+FindConnector = Callable[[str, Scope], Awaitable[tuple[Connector, Transport] | None]]
+"""Find a connector by its name, with the transport of its requests; None where it is not configured any more."""
+
+
+async def see_to(engine: Engine, find: FindConnector, scope: Scope, task: DisputeTask) -> None:
+    """Do what `task` says. A reply that the bank may not have got stays a task, and is sent again unchanged."""
+    caller = Caller.system(scope, f"dispute {task.kind}")
+    if task.kind == "deadline":
+        await engine.run(caller, _expire(task))
+        return
+    outcome = await _send(engine, find, scope, task)
+    if isinstance(outcome, Declined):
+        log.error("a bank refuses a reply to a dispute", extra={"task": task.id, "why": outcome.alert})
+
+    async def work(load: Load, at: Moment) -> Changes[Record | None]:
+        current = await load.maybe(DisputeTask, task.id)
+        if current is None:
+            return NO_CHANGES
+        if isinstance(outcome, Succeeded | Declined):
+            return Changes(result=None, deletes=(task.id,))
+        delay = min(5 * 2 ** min(current.sent, 10), AGAIN_MAX_SECONDS)
+        later = msgspec.structs.replace(current, sent=current.sent + 1, due_at_ms=at.now_ms + delay * 1000)
+        return Changes(result=None, tasks=(later,))
+
+    await engine.run(caller, work)
+
+
+def _expire(task: DisputeTask) -> Work[Record | None]:
+    async def work(load: Load, at: Moment) -> Changes[Record | None]:
+        found = await load.get(Dispute, task.dispute)
+        charge = await load.get(Charge, found.charge)
+        changes: Changes[Record | None] = dispute.expire(found, charge, at)
+        return msgspec.structs.replace(changes, deletes=(*changes.deletes, task.id))
+
+    return work
+
+
+async def _send(engine: Engine, find: FindConnector, scope: Scope, task: DisputeTask) -> Outcome:
+    found = await engine.load(scope.key).get(Dispute, task.dispute)
+    way = await find(found.connector, scope)
+    if way is None or not way[0].capabilities.disputes:
+        return Unknown("the connector takes no replies to disputes now")
+    connector, transport = way
+    assert task.kind != "deadline", "a deadline is no reply"
+    reply = DisputeReply(kind=task.kind, reference=found.reference, text=task.text)
+    outcome = await converse(connector.answer_dispute(reply), transport)
+    assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
+    return outcome
