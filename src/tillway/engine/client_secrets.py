@@ -19,6 +19,12 @@ CLIENT_SECRETS_PURPOSE = "client_secret"
 Subject = PaymentIntent | SetupIntent
 
 _SECRET_BYTES = 16
+_ID_MAX = 64
+"""Longest id before a secret, in bytes, with room to spare: ids have at most 22."""
+
+_SHOWN_MAX = 64
+"""A secret with the words before it and the character behind it is shorter than this, in bytes."""
+
 _CHALLENGES = "/3ds/"
 _MARK = rb"\/derived\/"
 _OWNER = rb"((?:pi|dpi|seti)_[0-9A-Za-z]+)(_secret_|\?secret=)"
@@ -54,7 +60,17 @@ class ClientSecrets:
 
     def conceal(self, body: bytes) -> bytes:
         """An answer (JSON) as it is stored: with a mark in the place of each derived secret."""
-        return _shown.sub(self._mark, body) if b"secret" in body else body
+        # Only around each place where a secret may stand: a search of the whole answer would cost more than a payment's
+        # other work on its answer.
+        for between in (b"_secret_", b"?secret="):
+            place = body.find(between)
+            while place != -1:
+                found = _shown.search(body, max(place - _ID_MAX, 0), place + _SHOWN_MAX)
+                if found is not None:
+                    head, tail = body[: found.start()], body[found.end() :]
+                    body = head + self._mark(found) + tail
+                place = body.find(between, place + len(between))
+        return body
 
     def write_in(self, body: bytes) -> bytes:
         """A stored answer as it is sent: with its secrets."""
