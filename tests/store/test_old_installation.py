@@ -65,6 +65,20 @@ DIFFERENT: dict[str, tuple[Callable[[Any], Any], ...]] = {
 }
 """Changes to an archive's golden answers, by its commit."""
 
+CORRECTED: dict[tuple[str, str], tuple[str, str, str]] = {
+    # The originals' clients expect these words (issue 9, the source systems' clients).
+    ("fab317c", "/get-payment-details"): ("status", "Success", "PartiallyRefunded"),
+    ("fab317c", "/v1/api/payment/anna0001"): ("payment_method", "simulator", "paypal"),
+}
+"""Single members that a later release answers otherwise, by commit and path: (member, before, now)."""
+
+
+def _correct(document: Any, member: str, before: str, now: str) -> Any:
+    if isinstance(document, list):
+        return [_correct(one, member, before, now) for one in document]
+    assert document[member] == before, document
+    return {**document, member: now}
+
 
 def _path(path: str) -> str:
     """A recorded path with the list filter as today's code calls it."""
@@ -102,6 +116,8 @@ class Installation(msgspec.Struct):
             # A replay repeats the first answer as it was given.
             for change in DIFFERENT.get(self.commit, ()) if "once" not in recorded else ():
                 expected = change(expected)
+            if (self.commit, recorded["path"]) in CORRECTED:
+                expected = _correct(expected, *CORRECTED[self.commit, recorded["path"]])
             status, document = await self.answer(recorded)
             if (status, _as_one(document)) != (recorded["status"], _as_one(expected)):
                 wrong.append(f"{recorded['method']} {recorded['path']}: {status} {_difference(document, expected)}")
