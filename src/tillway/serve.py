@@ -195,6 +195,8 @@ async def _serve(
         http=HTTPModes.http1,
         websockets=False,
         backlog=BACKLOG,
+        # The most connections, which granian otherwise bounds by the backlog. Half of the files stay for all else.
+        backpressure=max(BACKLOG, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
         # Counts from the connection or from the last answer, so this is the idle time-out too.
         http1_settings=HTTP1Settings(header_read_timeout=settings.header_seconds * 1000),
         log_enabled=False,

@@ -259,12 +259,12 @@ def _any_key(trail: Trail) -> str:
 
 
 class Edit(NamedTuple):
-    """`do` changes stored records of a copy; verify then names `count` of them, each as `says`."""
+    """`do` changes stored records of a copy; verify then names `times` of them, each as `says`."""
 
     name: str
     do: Callable[[apsw.Connection, Trail], Any]
     says: str
-    count: int = 1
+    times: int = 1
 
 
 EDITS = (
@@ -294,8 +294,8 @@ def test_each_edited_record_is_named(trail: Trail, edit: Edit, tmp_path: Path) -
     done = invoked("audit", "verify", "--data-dir", copy)
     assert done.returncode == 1, done.stdout
     found = [line for line in done.stderr.splitlines() if re.search(edit.says, line)]
-    assert len(found) == edit.count, done.stderr
-    assert f"{edit.count} records are not what the audit trail tells" in done.stderr
+    assert len(found) == edit.times, done.stderr
+    assert f"{edit.times} records are not what the audit trail tells" in done.stderr
     assert "is damaged" not in done.stderr
 
 

@@ -193,9 +193,8 @@ async def test_live_orders_are_delivered_by_the_service(service: Service, tmp_pa
 async def test_without_a_service_live_mode_takes_no_orders(tmp_path: Path) -> None:
     app = await InProcessApp.open(tmp_path)
     merchant = await app.merchant()
-    body = {"order_id": "o-1", "user_id": "ada", "products": [], "payment": {"type": "credit"}}
     line = {"product_id": "b", "name": "B", "price": 5, "type": "b", "requested_count": 1, "delivery_address": "x"}
-    body["products"] = [line]
+    body = {"order_id": "o-1", "user_id": "ada", "products": [line], "payment": {"type": "credit"}}
     answer = await app.send(
         "POST", "/orders", key=merchant.live_key, body=msgspec.json.encode(body), content_type="application/json"
     )

@@ -35,10 +35,9 @@ async def operations(app: InProcessApp, shop: Merchant) -> list[BankOperation]:
 
 
 def test_a_tail_tells_merchants_keys_requests_and_attempts_apart() -> None:
-    given: tuple[Any, ...] = ("0123456789abcdeft", "idem_1", "print", 0)
-    tails = {keyed_tail(*given)}
-    for place, other in enumerate(("0123456789abcdefl", "idem_2", "other", 1)):
-        tails.add(keyed_tail(*given[:place], other, *given[place + 1 :]))
+    given: dict[str, Any] = {"scope_key": "0123456789abcdeft", "key": "idem_1", "fingerprint": "print", "number": 0}
+    others: dict[str, Any] = {"scope_key": "0123456789abcdefl", "key": "idem_2", "fingerprint": "other", "number": 1}
+    tails = {keyed_tail(**given), *(keyed_tail(**{**given, name: other}) for name, other in others.items())}
     assert len(tails) == 5
     assert {len(tail) for tail in tails} == {TAIL_LENGTH}
     assert SCOPE_KEY_LENGTH + TAIL_LENGTH == REFERENCE_MAX
