@@ -12,7 +12,7 @@ from tillway.domain import payment_intent
 from tillway.domain.account import Scope
 from tillway.domain.bank_account import TEST_HOLDER
 from tillway.domain.charge import Charge
-from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment
+from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment, UpdateSetup
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.mandate import Mandate
 from tillway.domain.method_types import METHOD_TYPES, MethodType
@@ -47,7 +47,7 @@ async def confirm(platform: Platform, caller: Caller, id: str, command: Confirm)
         client_secrets.check(platform.engine.client_secrets, caller, payment, command.client_secret)
         if caller.publishable:
             payment_intent.check_confirmed_by_customer(payment)
-        method, made = await _given_method(platform, load, command.update, at)
+        method, made = await given_method(platform, load, command.update, at)
         if method is None:
             method = await load.maybe(PaymentMethod, payment.method)
         terms = await platform.attempts.terms(caller.scope)
@@ -119,7 +119,7 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdatePay
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
-        method, made = await _given_method(platform, load, command, at)
+        method, made = await given_method(platform, load, command, at)
         await _check_customer(load, None if command.customer is UNSET else command.customer)
         return made.then(payment_intent.update(payment, command, method))
 
@@ -193,8 +193,8 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
     return done.record
 
 
-async def _given_method(
-    platform: Platform, load: Load, update: UpdatePayment | None, at: Moment
+async def given_method(
+    platform: Platform, load: Load, update: UpdatePayment | UpdateSetup | None, at: Moment
 ) -> tuple[PaymentMethod | None, Changes[None]]:
     """The payment method that an update names or describes, as `find_method`."""
     if update is None:

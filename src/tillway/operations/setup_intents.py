@@ -12,7 +12,7 @@ from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, Upda
 from tillway.domain.customer import Customer
 from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.payment_method import PaymentMethod
-from tillway.domain.record import NO_CHANGES, Changes, Moment
+from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.domain.setup_intent import Means, SetupAttempt, SetupIntent
 from tillway.engine.caller import Caller
@@ -20,7 +20,7 @@ from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 from tillway.operations import client_secrets
 from tillway.operations.customers import existing
-from tillway.operations.payment_intents import find_mandate, find_method
+from tillway.operations.payment_intents import find_mandate, find_method, given_method
 
 
 async def create(platform: Platform, caller: Caller, command: CreateSetup) -> Done[SetupIntent]:
@@ -61,7 +61,7 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdateSet
 
     async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         setup = await load.get(SetupIntent, id, "intent")
-        method, made = await _given_method(platform, load, command, at)
+        method, made = await given_method(platform, load, command, at)
         if command.customer is not UNSET:
             await existing(load, command.customer, "customer")
         return made.then(setup_intent.update(setup, command, method))
@@ -75,7 +75,7 @@ async def confirm(platform: Platform, caller: Caller, id: str, command: ConfirmS
     async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         setup = await load.get(SetupIntent, id, "intent")
         client_secrets.check(platform.engine.client_secrets, caller, setup, command.client_secret)
-        method, made = await _given_method(platform, load, command.update, at)
+        method, made = await given_method(platform, load, command.update, at)
         if method is None:
             method = await load.maybe(PaymentMethod, setup.method)
         customer = await load.maybe(Customer, setup.customer)
@@ -85,21 +85,6 @@ async def confirm(platform: Platform, caller: Caller, id: str, command: ConfirmS
         return setup_intent.confirm(setup, command, means, at, challenge_base=base)
 
     return await platform.engine.run(caller, work)
-
-
-async def _given_method(
-    platform: Platform, load: Load, update: UpdateSetup | None, at: Moment
-) -> tuple[PaymentMethod | None, Changes[None]]:
-    """The payment method that an update names or describes, as `find_method`."""
-    if update is None:
-        return None, NO_CHANGES
-    return await find_method(
-        platform,
-        load,
-        None if update.method is UNSET else update.method,
-        None if update.method_data is UNSET else update.method_data,
-        at,
-    )
 
 
 async def cancel(platform: Platform, caller: Caller, id: str, command: CancelSetup) -> Done[SetupIntent]:
