@@ -195,8 +195,7 @@ async def _serve(
         http=HTTPModes.http1,
         websockets=False,
         backlog=BACKLOG,
-        # The most connections, which granian otherwise bounds by the backlog. Half of the files stay for all else.
-        backpressure=max(BACKLOG, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
+        backpressure=_connections_max(),
         # Counts from the connection or from the last answer, so this is the idle time-out too.
         http1_settings=HTTP1Settings(header_read_timeout=settings.header_seconds * 1000),
         log_enabled=False,
@@ -326,6 +325,12 @@ def _raise_file_limit() -> None:
         # A system may have a lower bound of its own; the old limit then stays.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _connections_max() -> int:
+    """The most connections, which granian otherwise bounds by the backlog. Half of the files stay for all else."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(BACKLOG, (FILES_MAX if files == resource.RLIM_INFINITY else files) // 2)
 
 
 def _check_tls(settings: Settings) -> None:
