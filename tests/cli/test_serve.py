@@ -169,7 +169,7 @@ def test_a_directory_is_free_once_its_server_is_killed(tmp_path: Path) -> None:
         (("--throttle-key-burst", "0"), 2, "from 1 to 1000000"),
         (("--host", "no.such.host.invalid"), 1, "no.such.host.invalid:8420 cannot be listened on"),
         (("--tls-cert", "/dev/null", "--tls-key", "/dev/null"), 1, "the private key that belongs to it"),
-        ((), 1, "tillway init"),
+        (("--port", "0"), 1, "tillway init"),
     ],
 )
 def test_wrong_usage_says_what_is_wrong(tmp_path: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
