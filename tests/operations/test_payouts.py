@@ -109,7 +109,7 @@ async def test_who_cancels_first_and_who_begins_first(app: InProcessApp, shop: M
     caller = Caller.system(Scope(account=shop.account, mode="test"))
     attempt = decode(rows[begun].key.partition("/")[2], rows[begun].body)
     assert isinstance(attempt, Attempt)
-    assert await app.running.platform.attempts._begin(caller, attempt) is not None
+    assert await app.running.platform.attempts._claim(caller, attempt, "new") is not None
     answer = await app.call(shop, "POST", f"/v1/payouts/{begun}/cancel")
     assert (answer.status, answer.json["error"]["code"]) == (400, "payout_unexpected_state")
     assert "already on its way" in answer.json["error"]["message"]

@@ -413,12 +413,14 @@ class Attempts:
             return
         caller = await self._caller_of_old(scope_of(scope_key), attempt)
         if attempt.state == "scheduled":
-            begun = await self._begin(caller, attempt)
+            # It surely was never sent before; a worker that takes it over later has to ask the provider.
+            begun = await self._claim(caller, attempt, "new")
             if begun is not None:
                 await self.carry(caller, begun)
             return
         if attempt.state == "new":
-            doubted = await self._doubt(caller, attempt)
+            # Its first worker may only have been slow, and may still send it.
+            doubted = await self._claim(caller, attempt, "unknown", reason="taken over")
             if doubted is None:
                 return
             attempt = doubted
@@ -426,33 +428,21 @@ class Attempts:
             # A caller that returns for the answer gets the current state, like the first caller would have.
             await self._answer_unfinished(caller, attempt)
 
-    async def _begin(self, caller: Caller, attempt: Attempt) -> Attempt | None:
-        """Claim the attempt, which surely was never sent before. None if it has been cancelled, or begun by another
-        worker: a later takeover has to ask the provider."""
+    async def _claim(
+        self, caller: Caller, attempt: Attempt, state: Literal["new", "unknown"], *, reason: str | None = None
+    ) -> Attempt | None:
+        """Lease the attempt to this process in its next `state`. None if it is no longer in the state of `attempt`:
+        it was settled, cancelled, or claimed by another worker."""
 
-        async def begin(load: Load, at: Moment) -> Changes[Record | None]:
+        async def claim(load: Load, at: Moment) -> Changes[Record | None]:
             current = await load.maybe(Attempt, attempt.id)
-            if current is None or current.state != "scheduled":
+            if current is None or current.state != attempt.state:
                 return NO_CHANGES
             until_ms = at.now_ms + self.engine.settings.lease_ms
-            return Changes(result=None, tasks=(msgspec.structs.replace(current, state="new", due_at_ms=until_ms),))
+            claimed = msgspec.structs.replace(current, state=state, due_at_ms=until_ms, reason=reason or current.reason)
+            return Changes(result=None, tasks=(claimed,))
 
-        done = await self.engine.run(caller, begin, completes=NO_KEY)
-        return done.attempts[0] if done.attempts else None
-
-    async def _doubt(self, caller: Caller, attempt: Attempt) -> Attempt | None:
-        """Mark the attempt as possibly sent: its first worker may only have been slow, and may still send it. None if
-        it has been settled or taken over meanwhile."""
-
-        async def doubt(load: Load, at: Moment) -> Changes[Record | None]:
-            current = await load.maybe(Attempt, attempt.id)
-            if current is None or current.state != "new":
-                return NO_CHANGES
-            until_ms = at.now_ms + self.engine.settings.lease_ms
-            doubted = msgspec.structs.replace(current, state="unknown", reason="taken over", due_at_ms=until_ms)
-            return Changes(result=None, tasks=(doubted,))
-
-        done = await self.engine.run(caller, doubt, completes=NO_KEY)
+        done = await self.engine.run(caller, claim, completes=NO_KEY)
         return done.attempts[0] if done.attempts else None
 
     async def _caller_of_old(self, scope: Scope, attempt: Attempt) -> Caller:
