@@ -64,9 +64,8 @@ class TimeKeeper:
         Raises `Unavailable` if the store does not answer.
         """
         before_ns = self._clock.monotonic_ns()
-        row = await self._store.get(_KEY)
-        mark = decode(MARK_ID, row.body) if row is not None else None
-        if not isinstance(mark, TimeMark):
+        mark, version = await _find_mark(self._store)
+        if mark is None:
             mark = TimeMark(id=MARK_ID, created=self._clock.now_ms() // 1000, mark_us=0)
         raised = max(self._clock.made_us + 1, self._clock.now_ns() // 1000)
         # The mark rises above the newest id, so that all earlier ids lie below it. Now and then this also covers a
@@ -74,7 +73,7 @@ class TimeKeeper:
         if self._clock.made_us >= mark.mark_us or (anyway and raised > mark.mark_us):
             higher = msgspec.structs.replace(mark, mark_us=raised)
             try:
-                await self._store.commit([write_of(SYSTEM, higher, row.version if row is not None else ABSENT)])
+                await self._store.commit([write_of(SYSTEM, higher, version)])
                 mark = higher
             except (Conflict, CommitUnknown):
                 pass  # Another process has just raised it. The value read is still a mark that was in the store.
@@ -137,9 +136,16 @@ class TimeKeeper:
 
 async def read_mark(store: Store) -> TimeMark | None:
     """The mark in the store; None if no server has run on it yet."""
+    return (await _find_mark(store))[0]
+
+
+async def _find_mark(store: Store) -> tuple[TimeMark | None, int]:
+    """The mark in the store and its version."""
     row = await store.get(_KEY)
-    mark = decode(MARK_ID, row.body) if row is not None else None
-    return mark if isinstance(mark, TimeMark) else None
+    if row is None:
+        return None, ABSENT
+    mark = decode(MARK_ID, row.body)
+    return (mark if isinstance(mark, TimeMark) else None), row.version
 
 
 async def clock_above(store: Store) -> Clock:
@@ -155,10 +161,9 @@ async def accept_mark(store: Store, entry: Write) -> TimeMark | None:
 
     Raises `Conflict` if a server has just raised the mark: try again.
     """
-    row = await store.get(_KEY)
-    mark = decode(MARK_ID, row.body) if row is not None else None
-    if row is None or not isinstance(mark, TimeMark):
+    mark, version = await _find_mark(store)
+    if mark is None:
         return None
     accepted = msgspec.structs.replace(mark, accepted_us=mark.mark_us, acceptances=mark.acceptances + 1)
-    await store.commit([write_of(SYSTEM, accepted, row.version), entry])
+    await store.commit([write_of(SYSTEM, accepted, version), entry])
     return accepted
