@@ -90,14 +90,11 @@ class Api:
         request_id = f"req_{random_text(14)}"
         found = self.router.find(path)
         dialect = next(iter(found[0].values())).dialect if found is not None else None
-        status, body = self._render_refusal(
-            Caller(scope=NOBODY, scope_key=NOBODY.key, request_id=request_id), dialect, refused
-        )
-        return Response(
-            status,
-            [("request-id", request_id), ("content-type", "application/json"), _NOSNIFF, _NO_SERVER, _NO_STORE],
-            body,
-        )
+        caller = Caller(scope=NOBODY, scope_key=_NOBODY_KEY, request_id=request_id)
+        status, body = self._render_refusal(caller, dialect, refused)
+        headers = [("request-id", request_id)]
+        _add_common(headers, caller, dialect, "application/json")
+        return Response(status, headers, body)
 
     async def _handle_in_span(
         self, request: Request, request_id: str, caller: Caller, method: str, facts: dict[str, Fact]

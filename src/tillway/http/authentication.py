@@ -78,8 +78,7 @@ class Authenticator:
         """Return the key or client of that id; None if there is none, or if it is revoked or expired."""
         if not id.startswith(("key_", "oac_")) or "/" in id:
             return None
-        row = await self._store.get(f"{SYSTEM}/{id}")
-        issuer = decode(id, row.body) if row is not None else None
+        issuer = await self._system(id, Record)
         return issuer if isinstance(issuer, ApiKey | OAuthClient) and is_live(issuer, now) else None
 
     async def _by_key(self, secret: str, now: float) -> Grant:
@@ -104,6 +103,7 @@ class Authenticator:
         )
 
     async def _system(self, id: str, kind: type[R]) -> R | None:
+        """Return the installation's own record of that id; None if there is none, or one of another kind."""
         row = await self._store.get(f"{SYSTEM}/{id}")
         record = decode(id, row.body) if row is not None else None
         return record if isinstance(record, kind) else None
@@ -145,9 +145,7 @@ class Authenticator:
         known = self._accounts.get(id)
         if known is not None and known[0] > now:
             return known[1]
-        row = await self._store.get(f"{SYSTEM}/{id}")
-        found = decode(id, row.body) if row is not None else None
-        account = found if isinstance(found, Account) else None
+        account = await self._system(id, Account)
         if len(self._accounts) >= CACHE_MAX:
             self._accounts.clear()
         self._accounts[id] = (now + CACHE_SECONDS, account)
