@@ -14,7 +14,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payout import Payout
 from tillway.domain.refund import Refund
 from tillway.engine.core import Load
-from tillway.store.codec import by_parent, by_reference, decode
+from tillway.store.codec import ALL_REFERENCE_INDEXES, by_parent, by_reference, decode
 from tillway.store.port import PAGE_MAX, Row, Store
 
 
@@ -59,7 +59,7 @@ async def find_by_tail(load: Load, tail: str) -> Known:
         return Known(attempt, subject, await load.maybe(Charge, f"ch_{tail}"))
     partition = by_reference(load.scope_key, tail)
     rows: list[Row] = []
-    for index in ("kind", "customer", "term"):
+    for index in ALL_REFERENCE_INDEXES:
         rows = rows or await load.store.query(index, partition, limit=1)
     if not rows:
         return Known()

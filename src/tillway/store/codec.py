@@ -91,6 +91,9 @@ REFERENCE_INDEXES: dict[str, str] = {"refund": "customer"}
 """The index with the first reference of a record, by the kind of its attempt, where that is not `kind`. Of each of
 these a record has one entry at most, which costs no row; later references of a payment are terms."""
 
+ALL_REFERENCE_INDEXES: tuple[str, ...] = ("kind", *REFERENCE_INDEXES.values(), "term")
+"""Every index that can hold a reference, the likeliest first."""
+
 
 def by_number(id: str) -> str:
     """The one partition that no scope stands before: of which merchant a gateway payment is."""
