@@ -167,16 +167,10 @@ def hear(charge: Charge, known: Sequence[Dispute], told: Told, at: Moment) -> Ch
     """
     found = _under(charge, known, told)
     opened: Changes[Any] = NO_CHANGES
-    if found is None:
-        opened = _open(charge, told, at)
-        found = opened.result
-        assert isinstance(found, Dispute), "an opened dispute is its result"
-        charge = next(record for record in opened.records if isinstance(record, Charge))
-    elif found.inquiry and told.stage == "chargeback":
-        opened = _escalate(found, charge, told, at)
-        found = opened.result
-        assert isinstance(found, Dispute)
-        charge = next(record for record in opened.records if isinstance(record, Charge))
+    if found is None or (found.inquiry and told.stage == "chargeback"):
+        begun = _open(charge, told, at) if found is None else _escalate(found, charge, told, at)
+        opened, found = begun, begun.result
+        charge = next(record for record in begun.records if isinstance(record, Charge))
     elif not found.inquiry and told.stage == "inquiry":
         return NO_CHANGES
     if told.verdict == "opened":
@@ -385,12 +379,7 @@ def _update(before: Dispute, after: Dispute) -> Changes[Dispute]:
 
 def _win(before: Dispute, after: Dispute, charge: Charge, at: Moment, others: Sequence[Dispute]) -> Changes[Dispute]:
     if before.inquiry:
-        closed = msgspec.structs.replace(after, status="warning_closed")
-        return Changes(
-            result=closed,
-            records=(closed,),
-            events=(EventDraft(type="charge.dispute.closed", record=closed, previous=before),),
-        )
+        return _lose(before, after, charge, at)  # It withheld no money, so it ends the same way.
     returned = balance_entry(
         type="adjustment",
         source=before.id,
