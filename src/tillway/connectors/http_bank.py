@@ -209,8 +209,7 @@ def answer_dispute(reply: DisputeReply) -> Conversation:
         case 200:
             return Succeeded()
         case 400 | 401 | 403 | 404 | 409 | 422:
-            said = (answer.body or {}).get("message")
-            return _our_fault(f"the bank answered {answer.status}: {_safe(said) if isinstance(said, str) else ''}")
+            return _refused(answer)
         case _:
             return Unknown(f"the bank answered {answer.status}")
 
@@ -395,14 +394,18 @@ def _heard(operation: Operation, answer: Response) -> Outcome:
                 return Unknown("the bank answered 200 without a JSON object")
             return _answered(operation, answer.body)
         case 400 | 401 | 403 | 422:
-            said = (answer.body or {}).get("message")
-            detail = f": {_safe(said)}" if isinstance(said, str) and said else ""
-            return _our_fault(f"the bank answered {answer.status}{detail}")
+            return _refused(answer)
         case 429:
             return NotSent("the bank answered 429", _retry_after(answer))
         case _:
             # 5xx, redirects and every other status: the operation may have happened.
             return Unknown(f"the bank answered {answer.status}")
+
+
+def _refused(answer: Response) -> Declined:
+    """The decline of a request that the bank calls wrong, with its message."""
+    said = _message(answer.body or {})
+    return _our_fault(f"the bank answered {answer.status}" + (f": {said}" if said else ""))
 
 
 def _answered(operation: Operation, body: Mapping[str, Any]) -> Outcome:
