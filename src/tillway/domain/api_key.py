@@ -25,3 +25,8 @@ class ApiKey(Record, frozen=True, kw_only=True):
 
 def key_id(secret: str) -> str:
     return "key_" + hashlib.sha256(secret.encode()).hexdigest()[:24]
+
+
+def hint_of(secret: str) -> str:
+    """What lists show of a key: its first eight characters, which say its kind and mode, and its last four."""
+    return f"{secret[:8]}…{secret[-4:]}"

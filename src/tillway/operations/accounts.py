@@ -3,7 +3,7 @@
 import msgspec
 
 from tillway.domain.account import SYSTEM, Account, Mode, Scope
-from tillway.domain.api_key import ApiKey, key_id
+from tillway.domain.api_key import ApiKey, hint_of, key_id
 from tillway.domain.credentials import ClientSecret, OAuthClient, secret_digest
 from tillway.domain.record import Record
 from tillway.engine.audit.entries import Author, build_writes, task_write
@@ -43,7 +43,7 @@ def new_key(
         account=account,
         mode=mode,
         kind="secret" if kind == "secret" else "publishable",
-        hint=f"{secret[:8]}…{secret[-4:]}",
+        hint=hint_of(secret),
         name=name,
         expires_at=expires_at,
         scopes=scopes,

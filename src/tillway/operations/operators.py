@@ -2,6 +2,7 @@
 
 import msgspec
 
+from tillway.domain.api_key import hint_of
 from tillway.domain.operator import Operator, OperatorKey, Role, operator_key_id
 from tillway.engine.ids import random_text
 from tillway.operations.accounts import MODES, SECRET_LENGTH
@@ -28,7 +29,7 @@ def new_operator_keys(operator: str, *, created: int) -> list[NewOperatorKey]:
             created=created,
             operator=operator,
             mode=mode,
-            hint=f"{secret[:8]}…{secret[-4:]}",
+            hint=hint_of(secret),
         )
         made.append(NewOperatorKey(record, secret))
     return made
