@@ -28,5 +28,5 @@ def key_id(secret: str) -> str:
 
 
 def hint_of(secret: str) -> str:
-    """What lists show of a key: its first eight characters, which say its kind and mode, and its last four."""
+    """Return the part of a key that lists show: eight characters, which tell its kind and mode, and the last four."""
     return f"{secret[:8]}…{secret[-4:]}"
