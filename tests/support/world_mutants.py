@@ -5,7 +5,7 @@ A mutant is a context manager that replaces one attribute of one seam, and the c
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -199,10 +199,16 @@ def payouts_move_no_guard() -> AbstractContextManager[None]:
 
 
 def a_payout_is_begun_without_a_commit() -> AbstractContextManager[None]:
-    async def at_once(self: Attempts, caller: Any, attempt: Attempt) -> Attempt:
-        return msgspec.structs.replace(attempt, state="new")
+    original = Attempts._claim
 
-    return replaced(Attempts, "_begin", at_once)
+    async def at_once(
+        self: Attempts, caller: Any, attempt: Attempt, state: Literal["new", "unknown"], *, reason: str | None = None
+    ) -> Attempt | None:
+        if state == "new":
+            return msgspec.structs.replace(attempt, state="new")
+        return await original(self, caller, attempt, state, reason=reason)
+
+    return replaced(Attempts, "_claim", at_once)
 
 
 def a_payout_under_way_can_be_cancelled() -> AbstractContextManager[None]:
