@@ -7,6 +7,11 @@ from typing import Any
 import pytest
 from live_bank import LiveMerchant, live_merchant
 
+from tillway.domain.account import SCOPE_KEY_LENGTH
+from tillway.domain.dispute import DisputeTask
+from tillway.store.codec import write_of
+from tillway.store.port import ABSENT
+
 FEE = 1500
 
 
@@ -126,6 +131,7 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "other currency": {"currency": "usd"},
     "unknown kind": {"dispute": "complaint"},
     "unknown status": {"status": "Fine"},
+    "reference of two lines": {"reference": "d\r\n1"},
     "due in words": {"evidence_due": "soon"},
     "no payment of ours": {"parent": "x" * 30},
 }
@@ -172,13 +178,38 @@ async def test_evidence_goes_out_until_the_bank_has_it(disputed: Disputed) -> No
         live.app.clock.ahead_seconds += 60
         await live.run_due()
     text = "customer_name: Ada\nuncategorized_text: winning_evidence"
-    sent = ("/v1/disputes/d-1/evidence", "evidence-d-1", {"reference": "d-1", "text": text})
+    sent = ("/v1/disputes/d-1/evidence", "chargeback-evidence-d-1", {"reference": "d-1", "text": text})
     assert live.replies == [sent, sent], "once more after the 503, and never after it was taken"
     live.app.clock.ahead_seconds += 30 * 86_400
     await live.run_due()
     assert (await disputed.only())["status"] == "under_review", "the deadline was for an answer"
     assert await disputed.told(status="Won") == 200
     assert (await disputed.only())["status"] == "won"
+
+
+async def test_an_inquiry_and_its_chargeback_are_answered_apart(disputed: Disputed) -> None:
+    """A bank that takes each key once must not take the second answer for the first."""
+    live = disputed.live
+    for stage in ("inquiry", "chargeback"):
+        assert await disputed.told(reference="fall/ö 1", dispute=stage) == 200
+        path = f"/v1/disputes/{(await disputed.only())['id']}"
+        assert (await live.call(path, {"evidence": {"uncategorized_text": "He got it."}})).status == 200
+    await live.run_due()
+    sent = [(path, key) for path, key, _ in live.replies]
+    reference = "fall%2F%C3%B6%201"
+    assert sorted(sent) == [
+        (f"/v1/disputes/{reference}/evidence", f"{stage}-evidence-{reference}") for stage in ("chargeback", "inquiry")
+    ]
+
+
+async def test_a_reply_that_an_earlier_version_began_keeps_its_key(disputed: Disputed) -> None:
+    live = disputed.live
+    await disputed.told()
+    dispute = await disputed.only()
+    task = DisputeTask(id="dut_old", created=0, kind="evidence", dispute=dispute["id"], due_at_ms=0, text="old")
+    await live.app.store.commit([write_of(disputed.reference[:SCOPE_KEY_LENGTH], task, ABSENT)])
+    await live.run_due()
+    assert [key for _, key, _ in live.replies] == ["evidence-d-1"]
 
 
 async def test_acceptance_goes_out(disputed: Disputed) -> None:

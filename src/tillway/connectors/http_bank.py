@@ -203,8 +203,10 @@ def answer_dispute(reply: DisputeReply) -> Conversation:
     body = {"reference": reply.reference}
     if reply.kind == "evidence":
         body["text"] = reply.text
-    path = f"/v1/disputes/{quote(reply.reference, safe='')}/{reply.kind}"
-    answer = yield Request("POST", path, body, {"idempotency-key": f"{reply.kind}-{reply.reference}"})
+    reference = quote(reply.reference, safe="")
+    # A dispute is answered as an inquiry, and perhaps once more as a chargeback.
+    key = "-".join(part for part in (reply.stage, reply.kind, reference) if part)
+    answer = yield Request("POST", f"/v1/disputes/{reference}/{reply.kind}", body, {"idempotency-key": key})
     match answer.status:
         case 200:
             return Succeeded()
@@ -283,8 +285,8 @@ def _dispute(said: dict[str, Any], reference: str, parent: str, created: int | N
         raise NoticeImpossible("the amount of a dispute must be a positive integer")
     if not isinstance(currency, str):
         raise NoticeImpossible("currency must be a text")
-    if len(reference) > DISPUTE_REFERENCE_MAX:
-        raise NoticeImpossible(f"the reference of a dispute has at most {DISPUTE_REFERENCE_MAX} characters")
+    if len(reference) > DISPUTE_REFERENCE_MAX or not reference.isprintable():
+        raise NoticeImpossible(f"the reference of a dispute has at most {DISPUTE_REFERENCE_MAX} printable characters")
     if due is not None and (type(due) is not int or due <= 0):
         raise NoticeImpossible("evidence_due must be a time in seconds")
     return Notice(

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from tillway.domain.dispute import Verdict
+from tillway.domain.dispute import Stage, Verdict
 from tillway.domain.outcome import ActionRequired, Checks, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 
 __all__ = [
@@ -264,11 +264,16 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DisputeReply(msgspec.Struct, frozen=True, kw_only=True):
-    """The merchant's reply to the dispute that has the provider's `reference`: evidence in words, or acceptance."""
+    """The merchant's reply to the dispute that has the provider's `reference`: evidence in words, or acceptance.
+
+    A dispute can be answered once as an inquiry and again as a chargeback: `stage` tells the two replies apart. It is
+    empty for a reply that an earlier version has begun to send.
+    """
 
     kind: Literal["evidence", "accept"]
     reference: str
     text: str = ""
+    stage: Stage | Literal[""] = ""
 
     def __repr__(self) -> str:
         return f"DisputeReply({self.kind} {self.reference})"

@@ -119,13 +119,15 @@ class Dispute(Record, frozen=True, kw_only=True):
 class DisputeTask(Record, frozen=True, kw_only=True):
     """A task: tell the bank the evidence in `text` or the acceptance, or end the dispute at its deadline.
 
-    A reply goes out again, unchanged, until the bank has taken it.
+    A reply goes out again, unchanged, until the bank has taken it. `stage` is that of the dispute when it was given;
+    empty in tasks of earlier versions.
     """
 
     kind: Literal["evidence", "accept", "deadline"]
     dispute: str
     due_at_ms: int
     text: str = ""
+    stage: Stage | Literal[""] = ""
     sent: int = 0
 
 
@@ -292,13 +294,15 @@ def _reply(dispute: Dispute, kind: Literal["evidence", "accept"], at: Moment, te
     """The task that tells the bank. A dispute of an earlier version has no reference, and the bank is not told."""
     if not dispute.reference:
         return NO_CHANGES
+    stage: Stage = "inquiry" if dispute.inquiry else "chargeback"
     task = DisputeTask(
-        id=f"dut_{dispute.id.removeprefix('du_')}.{kind}{dispute.submissions}",
+        id=f"dut_{dispute.id.removeprefix('du_')}.{stage}.{kind}",
         created=at.created,
         kind=kind,
         dispute=dispute.id,
         due_at_ms=at.now_ms,
         text=text,
+        stage=stage,
     )
     return Changes(result=None, tasks=(task,))
 

@@ -63,7 +63,7 @@ async def _send(engine: Engine, find: FindConnector, scope: Scope, task: Dispute
         return Unknown("the connector takes no replies to disputes now")
     connector, transport = way
     assert task.kind != "deadline", "a deadline is no reply"
-    reply = DisputeReply(kind=task.kind, reference=found.reference, text=task.text)
+    reply = DisputeReply(kind=task.kind, reference=found.reference, text=task.text, stage=task.stage)
     outcome = await converse(connector.answer_dispute(reply), transport)
     assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
     return outcome
