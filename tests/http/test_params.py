@@ -354,6 +354,7 @@ def test_card_data_shows_nothing() -> None:
         (AnyOf(Boolean(), unsettable=True), "", None),
         (Open(), {"a": [1, None, True, {"b": "c"}]}, {"a": [1, None, True, {"b": "c"}]}),
         (Open(), {"a": "x" * 5001}, "parameter_invalid_string"),
+        (Open(), {str(i): "4 " * 100 for i in range(100)}, "parameter_invalid_object"),
         (Open(), {"a": 4242424242424242}, "card_number_in_free_text"),
         (CardField(), "x" * 65, "parameter_invalid_string"),
         (CardField(), ["1"], "parameter_invalid_string"),

@@ -41,10 +41,10 @@ def check_currency(code: str, param: str = "currency") -> str:
     """`code` in lower case, where it is a currency of `MINOR_UNITS`; else raises `Refused` invalid_currency."""
     if code in MINOR_UNITS:
         return code
-    lower = code.lower()
-    if code.isascii() and lower in MINOR_UNITS:
-        return lower
     if len(code) == 3 and code.isascii() and code.isalpha():
+        lower = code.lower()
+        if lower in MINOR_UNITS:
+            return lower
         raise Refused(
             "invalid_currency", f"Invalid currency: {lower}. That is no ISO 4217 currency in use.", param=param
         )
