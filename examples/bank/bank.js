@@ -2,7 +2,7 @@
  * A bank behind docs/http-bank.md, as the injected response of a mountebank imposter. It accepts all
  * orders. An authorization with "by_amount": true it decides by amount (1 Declined, 2 InsufficientFunds, 24 Pending and
  * Accepted on the next ask or resend). It keeps operations by reference in the imposter's state, and answers a repeat
- * with the first answer.
+ * with the first answer. It lists them (--set list=yes).
  *
  * By hand:
  *     examples/bank/run
@@ -13,6 +13,7 @@
  */
 function bank (config) {
     const HOLD_MS = 20000;
+    const PAGE_MAX = 100;
     const PATHS = {
         '/v1/authorizations': { kind: 'authorization', fields: ['amount', 'currency', 'capture', 'card'] },
         '/v1/captures': { kind: 'capture', parent: 'authorization', fields: ['authorization', 'amount', 'currency'] },
@@ -75,7 +76,21 @@ function bank (config) {
         return answer(500, { message: `an imposter has no fault ${rule.fault}` });
     }
 
+    function list () {
+        const all = Object.values(state.operations);
+        const after = request.query.after;
+        const begin = after === undefined ? 0 : all.findIndex(operation => operation.reference === after) + 1;
+        if (after !== undefined && begin === 0) {
+            return answer(404, { message: 'after is not the reference of an operation' });
+        }
+        const found = all.slice(begin).filter(operation => operation.at >= Number(request.query.since));
+        return answer(200, { operations: found.slice(0, PAGE_MAX).map(shown), has_more: found.length > PAGE_MAX });
+    }
+
     function handle () {
+        if (request.method === 'GET' && request.path === '/v1/operations') {
+            return list();
+        }
         if (request.method === 'GET') {
             const found = state.operations[request.path.replace('/v1/operations/', '')];
             return found ? answer(200, shown(settled(found))) : answer(404, { message: 'no such operation' });
@@ -127,6 +142,7 @@ function bank (config) {
             amount: call.kind === 'void' ? (parent ? parent.amount : 0) : body.amount,
             currency: call.kind === 'void' ? (parent ? parent.currency : 'xxx') : body.currency,
             bank_id: `imposter-${body.reference}`,
+            at: Math.floor(Date.now() / 1000),
             contents
         };
         if (call.kind === 'authorization') {
@@ -188,6 +204,7 @@ function bank (config) {
     function settled (found) {
         if (found.status === 'Pending') {
             found.status = 'Accepted';
+            found.at = Math.floor(Date.now() / 1000);
         }
         return found;
     }
@@ -196,6 +213,7 @@ function bank (config) {
         const copy = Object.assign({}, found);
         delete copy.contents;
         delete copy.captures;
+        delete copy.at;
         return copy;
     }
 

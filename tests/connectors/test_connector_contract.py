@@ -8,14 +8,16 @@ import msgspec
 import pytest
 from bank_peers import InProcess, behind_http
 
-from tillway.connectors.http_bank import HttpBank, look_up, perform, read_notice
+from tillway.connectors.http_bank import HttpBank, list_operations, look_up, perform, read_notice
 from tillway.connectors.port import (
     Conversation,
     Declined,
+    Listing,
     LookUp,
     NeverSeen,
     Notices,
     Operation,
+    OperationsPage,
     Pending,
     Request,
     Response,
@@ -28,7 +30,7 @@ from tillway.sandbox.simulator import CallTransport, Simulator
 from tillway.testing.connector_contract import Check, checks_for
 
 SIMULATOR = Simulator().capabilities
-HTTP_BANK = HttpBank("http://127.0.0.1:1", debits=SIMULATOR.debits).capabilities
+HTTP_BANK = HttpBank("http://127.0.0.1:1", debits=SIMULATOR.debits, list=True).capabilities
 
 
 def name(check: Check) -> str:
@@ -109,6 +111,12 @@ class Hasty(CallTransport):
             raise TransportError(error.reason, spoken=False) from error
 
 
+class ListsOnePageOnly(Simulator):
+    def list_operations(self, since: int, after: str | None) -> Listing:
+        page = yield from list_operations(since, after)
+        return OperationsPage(page.notices[:3])
+
+
 @pytest.mark.parametrize(
     ("broken", "caught_by"),
     [
@@ -121,6 +129,7 @@ class Hasty(CallTransport):
         (BelievesEveryNotice, {"a_forged_notice_is_rejected"}),
         (CallsPendingPaid, {"says_why_a_debit_came_back", "waits_for_what_is_pending"}),
         (GivesUpOn409, {"takes_the_first_answer_when_the_resend_lacks_the_cvc"}),
+        (ListsOnePageOnly, {"lists_operations_in_order"}),
         (CallsATimeoutUnsent, {"what_may_have_happened_is_unknown"}),
     ],
 )

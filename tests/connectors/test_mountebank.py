@@ -40,7 +40,8 @@ READY_SECONDS = 30
 NOTICES = {"notices_repeat_with_the_same_id", "disputes_name_the_authorization"}
 """An imposter answers and never calls, so what the contract asks of notices is left to the other bank."""
 
-CHECKS = [check for check in checks_for(HttpBank("http://127.0.0.1:1").capabilities) if check.__name__ not in NOTICES]
+CAPABILITIES = HttpBank("http://127.0.0.1:1", list=True).capabilities
+CHECKS = [check for check in checks_for(CAPABILITIES) if check.__name__ not in NOTICES]
 
 
 class Imposter:
@@ -130,7 +131,12 @@ def _install() -> None:
 class ImposterFar:
     def __init__(self, imposter: Imposter) -> None:
         bank = HttpBank.from_settings(
-            {"base_url": imposter.url, "timeout_seconds": "0.4", "notice_secret": "notices-are-signed"}
+            {
+                "base_url": imposter.url,
+                "timeout_seconds": "0.4",
+                "notice_secret": "notices-are-signed",
+                "list": "yes",
+            }
         )
         self.connector: Connector = bank
         self.transport: Transport = bank.transport()

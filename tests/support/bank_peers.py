@@ -108,6 +108,7 @@ async def behind_http(journal: Path, kind: type[HttpBank] = HttpBank) -> AsyncIt
                 "notice_secret": SECRET,
                 "timeout_seconds": "0.4",
                 "debits": "us_bank_account, sepa_debit",
+                "list": "yes",
             }
         )
         far = BehindHttp(server, connector, mail)

@@ -15,6 +15,7 @@ from tillway.connectors.port import (
     Declined,
     DisputeReply,
     Form,
+    Listing,
     LookUp,
     NeverSeen,
     Notice,
@@ -93,6 +94,9 @@ class ExampleConnector:
 
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         raise AssertionError("it takes no replies to disputes")
+
+    def list_operations(self, since: int, after: str | None) -> Listing:
+        raise AssertionError("it has no list")
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         named = re.fullmatch(rb'\{"event":"([A-Za-z0-9_-]{1,80})"\}', body)

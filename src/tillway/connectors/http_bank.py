@@ -22,15 +22,18 @@ from tillway.connectors.port import (
     Conversation,
     Declined,
     DisputeReply,
+    Listing,
     LookUp,
     NeverSeen,
     Notice,
     NoticeImpossible,
     NoticeRejected,
     Notices,
+    NoticeUndecided,
     NotSent,
     Operation,
     OperationKind,
+    OperationsPage,
     Outcome,
     Pending,
     Request,
@@ -77,6 +80,12 @@ SETTINGS = (
         description="yes: a dispute's status is Opened, Won, Lost or Accepted; no: Accepted means that it was opened",
     ),
     Setting(
+        name="list",
+        read=yes_or_no,
+        default=False,
+        description="yes: it lists operations since a moment, which Tillway asks for after a restore",
+    ),
+    Setting(
         name="details",
         read=yes_or_no,
         default=False,
@@ -93,6 +102,8 @@ PATHS = {
     "payout": "/v1/payouts",
 }
 """The call of each operation. `increment` is not in the contract: the simulated bank adds it."""
+
+LIST_PATH = "/v1/operations"
 
 OPERATIONS = {path: operation for operation, path in PATHS.items()}
 
@@ -116,6 +127,7 @@ class HttpBank:
         timeout_seconds: float = 30.0,
         details: bool = False,
         disputes: bool = False,
+        list: bool = False,
     ) -> None:
         self._base_url = base_url
         self._details = details
@@ -129,6 +141,7 @@ class HttpBank:
             livemode=True,
             debits=debits,
             disputes=disputes,
+            lists=list,
             ask_after_seconds=ask_after_seconds,
             timeout_seconds=timeout_seconds,
         )
@@ -156,6 +169,10 @@ class HttpBank:
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         assert self.capabilities.disputes, "the setting `disputes` is off"
         return answer_dispute(reply)
+
+    def list_operations(self, since: int, after: str | None) -> Listing:
+        assert self.capabilities.lists, "the setting `list` is off"
+        return list_operations(since, after, disputes=self._disputes)
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         if self._notice_secret is None:
@@ -226,12 +243,39 @@ def look_up(operation: Operation) -> LookUp:
     return _answered(operation, answer.body)
 
 
+def list_operations(since: int, after: str | None, *, disputes: bool = False) -> Listing:
+    """Ask for a page of the bank's list. An entry that is no operation of the contract is told with its reason."""
+    path = f"{LIST_PATH}?since={since}" + ("" if after is None else f"&after={quote(after, safe='')}")
+    answer = yield Request("GET", path, moves_money=False)
+    told = (answer.body or {}).get("operations")
+    more = (answer.body or {}).get("has_more", False)
+    if answer.status != 200 or not isinstance(told, list) or not isinstance(more, bool):
+        raise NoticeUndecided(f"the bank answered {answer.status} without a list when asked for its operations")
+    notices, unreadable = [], []
+    last = after
+    for said in told:
+        reference = said.get("reference") if isinstance(said, dict) else None
+        last = reference if isinstance(reference, str) else last
+        try:
+            notices.append(_notice_of(said, disputes=disputes))
+        except NoticeRejected as rejected:
+            unreadable.append(f"{str(reference)[:DISPUTE_REFERENCE_MAX]}: {rejected}")
+    if more and last == after:
+        raise NoticeUndecided("the bank's list says that more follows, and has no reference to go on after")
+    return OperationsPage(tuple(notices), last if more else None, tuple(unreadable))
+
+
 def read_notice(body: bytes, *, disputes: bool = False) -> Notice:
     """Parse a notice after its signature has been checked. Raises `NoticeRejected` if it is not one."""
     try:
         said = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise NoticeRejected("the body is not JSON") from None
+    return _notice_of(said, disputes=disputes)
+
+
+def _notice_of(said: Any, *, disputes: bool) -> Notice:
+    """The notice in a JSON value. Raises `NoticeRejected` if there is none."""
     if not isinstance(said, dict):
         raise NoticeRejected("the body is not an object")
     reference, status, kind = said.get("reference"), said.get("status"), said.get("kind")
@@ -266,6 +310,7 @@ def read_notice(body: bytes, *, disputes: bool = False) -> Notice:
         operation=operation,
         amount_minor=amount_minor,
         currency=currency if isinstance(currency, str) else None,
+        parent=parent if isinstance(parent := said.get("parent"), str) else None,
         created=created,
     )
 

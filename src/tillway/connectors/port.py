@@ -31,6 +31,7 @@ __all__ = [
     "Declined",
     "DisputeReply",
     "Form",
+    "Listing",
     "LookUp",
     "NeverSeen",
     "NotSent",
@@ -40,6 +41,7 @@ __all__ = [
     "NoticeUndecided",
     "Notices",
     "Operation",
+    "OperationsPage",
     "Outcome",
     "Pending",
     "PostalAddress",
@@ -245,7 +247,8 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     a `chargeback` takes the money, an `inquiry` only asks, a `warning` (early fraud warning) only informs.
 
     `operation`, `amount_minor` and `currency` are compared with the operation of that reference, and `created` (epoch
-    seconds) with the clock. Each is None if the provider does not tell it, or the connector has checked it.
+    seconds) with the clock. Each is None if the provider does not tell it, or the connector has checked it. `parent` is
+    the reference of the authorization that the operation belongs to.
     """
 
     id: str
@@ -255,6 +258,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     operation: OperationKind | None = None
     amount_minor: int | None = None
     currency: str | None = None
+    parent: str | None = None
     created: int | None = None
     reason: str | None = None
     stage: Literal["chargeback", "inquiry", "warning"] = "chargeback"
@@ -283,9 +287,22 @@ class NeverSeen(msgspec.Struct, frozen=True, tag=True):
     """Answer to a look-up: the provider does not know this reference (at this moment)."""
 
 
+class OperationsPage(msgspec.Struct, frozen=True):
+    """A page of a provider's operations, oldest first: each as the notice that would tell its present state.
+
+    `after` is the reference after which the next page begins; None at the end. `unreadable` has the reason for each
+    entry that is no operation.
+    """
+
+    notices: tuple[Notice, ...]
+    after: str | None = None
+    unreadable: tuple[str, ...] = ()
+
+
 Conversation = Generator[Request, Response, Outcome]
 LookUp = Generator[Request, Response, Outcome | NeverSeen]
 Notices = Generator[Request, Response, list[Notice]]
+Listing = Generator[Request, Response, OperationsPage]
 
 
 def tell(notices: list[Notice]) -> Notices:
@@ -301,6 +318,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     reference. `ask_after_seconds`: seconds from an unknown or pending outcome to the first question. `debits`: the
     payment method types of bank accounts that it can debit. `authenticates`: it can send the customer to the issuer
     (3-D Secure) if a payment asks for that. `disputes`: it takes evidence and acceptance (`answer_dispute`).
+    `lists`: it tells all operations since a moment (`list_operations`), which a restored installation asks for.
     """
 
     operations: frozenset[str]
@@ -309,6 +327,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     livemode: bool
     authenticates: bool = False
     disputes: bool = False
+    lists: bool = False
     debits: frozenset[str] = frozenset()
     ask_after_seconds: float = 5.0
     timeout_seconds: float = 30.0
@@ -323,7 +342,8 @@ class NoticeImpossible(NoticeRejected):
 
 
 class NoticeUndecided(Exception):
-    """The provider could not be asked whether it sent a notice; the sender gets a 503 and should send it again."""
+    """The provider could not be asked whether it sent a notice, or for its list. The sender of a notice gets a 503 and
+    should send it again."""
 
 
 class Connector(Protocol):
@@ -337,6 +357,10 @@ class Connector(Protocol):
 
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         """Send evidence or acceptance. It may be sent again, and the provider takes it once."""
+
+    def list_operations(self, since: int, after: str | None) -> Listing:
+        """Ask for the operations that came, or changed their status, at `since` (epoch seconds) or later; `after`
+        continues behind that reference. Raises `NoticeUndecided` if the provider gives no list."""
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         """Read the notices in one request of the provider (header names are lower case).

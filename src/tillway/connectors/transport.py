@@ -6,6 +6,8 @@ outcome.
 """
 
 import asyncio
+from collections.abc import Generator
+from typing import TypeVar
 
 import aiohttp
 
@@ -14,8 +16,6 @@ from tillway.connectors.port import (
     Conversation,
     LookUp,
     NeverSeen,
-    Notice,
-    Notices,
     NoticeUndecided,
     NotSent,
     Outcome,
@@ -26,6 +26,8 @@ from tillway.connectors.port import (
     Unknown,
     encode_body,
 )
+
+T = TypeVar("T")
 
 REQUESTS_MAX = 20
 """Most requests in one conversation."""
@@ -62,8 +64,8 @@ async def converse(conversation: Conversation | LookUp, transport: Transport) ->
         conversation.close()
 
 
-async def listen(conversation: Notices, transport: Transport) -> list[Notice]:
-    """Carry the conversation over a notice to its end, in at most REQUESTS_MAX requests.
+async def listen(conversation: Generator[Request, Response, T], transport: Transport) -> T:
+    """Carry the conversation over a notice or a list to its end, in at most REQUESTS_MAX requests.
 
     Raises `NoticeRejected` if the connector does not accept the notice, and `NoticeUndecided` if the provider could not
     be asked.
@@ -74,9 +76,9 @@ async def listen(conversation: Notices, transport: Transport) -> list[Notice]:
             try:
                 request = next(conversation) if answer is None else conversation.send(answer)
             except StopIteration as end:
-                notices: list[Notice] = end.value
-                return notices
-            assert not request.moves_money, f"{request!r}: a question about a notice moves no money"
+                told: T = end.value
+                return told
+            assert not request.moves_money, f"{request!r}: a question moves no money"
             try:
                 answer = await transport.send(request)
             except TransportError as error:

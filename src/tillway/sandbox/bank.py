@@ -1,4 +1,4 @@
-"""The simulated bank: its operations, memory and answers, without socket, clock or chance.
+"""The simulated bank: its operations, memory and answers, without socket or chance.
 
 It has two users: the connector `simulator` calls it inside the process, `bank_server` puts it behind HTTP with a
 journal. It performs an operation at most once per reference. A repeat gets the first answer, or the settled one if that
@@ -16,16 +16,22 @@ gateway contract. A caller of `handle` may name another answer, as the faults `d
 
 import hashlib
 import secrets
+import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import parse_qs
 
 import msgspec
 
+from tillway.connectors.http_bank import LIST_PATH
 from tillway.connectors.port import REFERENCE_MAX, Request, Response
 from tillway.domain.method_types import DEBITS
 from tillway.sandbox import bank_accounts, cards
 from tillway.sandbox.recipients import recipient_of
+
+PAGE_MAX = 100
+"""Most operations in one page of the list."""
 
 Status = Literal["Accepted", "Declined", "InsufficientFunds", "Pending"]
 Kind = Literal["authorization", "capture", "void", "increment", "refund", "payout", "dispute"]
@@ -53,6 +59,8 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     `returns` is the reason why a debit will be returned, `stuck` marks one that never settles. The answer to an
     authorization of a card has `network_id` and `checks`.
 
+    `at` is when it came or last changed its status, in epoch seconds.
+
     `authorized`, `captured`, `refunded` and `voided` belong to authorizations and follow from their children. A pending
     operation counts as done until it is refused, so that no amount is promised twice.
     """
@@ -62,6 +70,7 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     status: Status
     amount: int
     currency: str
+    at: int = 0
     parent: str | None = None
     decline_code: str | None = None
     message: str | None = None
@@ -136,16 +145,23 @@ class Bank:
     a capture of an unknown authorization; the bank inside a process loses its memory with the process, and accepts it.
     `operations_max` bounds the memory, oldest first; None is for a bank that knows all.
 
-    `key` keys the hash of contents; a caller that stores the hashes must store the key as well.
+    `key` keys the hash of contents; a caller that stores the hashes must store the key as well. `now` gives epoch
+    seconds, which only the list of operations uses.
     """
 
     def __init__(
-        self, *, knows_all: bool = False, operations_max: int | None = 50_000, key: bytes | None = None
+        self,
+        *,
+        knows_all: bool = False,
+        operations_max: int | None = 50_000,
+        key: bytes | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         assert not (knows_all and operations_max), "a bank that knows all forgets nothing"
         self._knows_all = knows_all
         self._operations_max = operations_max
         self._key = key or secrets.token_bytes(32)
+        self._now = now
         self._operations: OrderedDict[str, BankOperation] = OrderedDict()
 
     def handle(self, request: Request, answer: Status = "Accepted") -> Handled:
@@ -153,9 +169,10 @@ class Bank:
 
         `answer` is the status of a new order, other than a void, to which nothing objects.
         """
-        if request.method == "GET":
-            return self._ask(request.path)
         try:
+            if request.method == "GET":
+                path, _, query = request.path.partition("?")
+                return self._list(query) if path == LIST_PATH else self._ask(path)
             return self._perform(request, answer)
         except _Invalid as invalid:
             return Handled(Response(invalid.status, {"message": invalid.reason}))
@@ -229,6 +246,7 @@ class Bank:
                 if known is not None:
                     return known.answer(), None
                 dispute = dispute_of(cause, announcement)
+                dispute.at = int(self._now())
                 self._keep(dispute)
                 return dispute.answer(), dispute
 
@@ -255,10 +273,26 @@ class Bank:
         effect = self._settle(operation)
         return Handled(Response(200, operation.answer()), effect)
 
+    def _list(self, query: str) -> Handled:
+        """A page of the operations that came or changed since a moment, in the order in which they came."""
+        asked = {name: values[-1] for name, values in parse_qs(query).items()}
+        since, after = asked.get("since", ""), asked.get("after")
+        if not (since.isascii() and since.isdigit() and len(since) <= 12):
+            raise _Invalid(400, "since is not a time in seconds")
+        found = [operation for operation in self._operations.values() if operation.at >= int(since)]
+        if after is not None:
+            if after not in self._operations:
+                raise _Invalid(404, "after is not the reference of an operation")
+            arrival = {reference: number for number, reference in enumerate(self._operations)}
+            found = [operation for operation in found if arrival[operation.reference] > arrival[after]]
+        page = [operation.answer() for operation in found[:PAGE_MAX]]
+        return Handled(Response(200, {"operations": page, "has_more": len(found) > PAGE_MAX}))
+
     def _settle(self, operation: BankOperation) -> BankOperation | None:
         """Settle a pending operation, which happens at the next question."""
         if operation.status != "Pending" or operation.stuck:
             return None
+        operation.at = int(self._now())
         if operation.returns is not None:
             operation.authorized = operation.captured = 0
             return _refuse(operation, operation.returns)
@@ -308,6 +342,7 @@ class Bank:
             currency=currency,
             parent=parent_reference,
             contents=contents,
+            at=int(self._now()),
         )
         objection = self._objection(operation, body, parent)
         if objection is not None:
@@ -378,6 +413,7 @@ class Bank:
         if refund.status != "Accepted" or refund.refund != "fails_later":
             return None
         self._move(refund, -1)
+        refund.at = int(self._now())
         refund.status = "Declined"
         refund.decline_code = _RETURNED[refund.kind]["decline_code"]
         refund.message = _RETURNED[refund.kind]["message"]

@@ -25,7 +25,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from tillway.connectors.http_bank import OPERATIONS, signature
+from tillway.connectors.http_bank import LIST_PATH, OPERATIONS, signature
 from tillway.connectors.port import Request, Response
 from tillway.sandbox.bank import Announcement, Bank, BankOperation
 from tillway.sandbox.faults import BEFORE_THE_ANSWER, Drawn, Fault, Faults, FaultsInvalid, bend
@@ -417,7 +417,8 @@ def _noticed_as(announcement: Announcement) -> str:
 async def _read(request: web.Request) -> Request | Response:
     """Parse the request for the bank, or return the answer to one that it cannot take."""
     if request.method == "GET":
-        return Request("GET", request.path)
+        query = request.query_string
+        return Request("GET", f"{LIST_PATH}?{query}" if request.path == LIST_PATH and query else request.path)
     if request.method != "POST":
         return Response(405, {"message": "only GET and POST"})
     try:

@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from tillway.connectors.http_bank import OPERATIONS, look_up, perform, read_notice
+from tillway.connectors.http_bank import OPERATIONS, list_operations, look_up, perform, read_notice
 from tillway.connectors.port import (
     Capabilities,
     Conversation,
     DisputeReply,
+    Listing,
     LookUp,
     NeverSeen,
     NoticeRejected,
@@ -61,6 +62,7 @@ class Simulator:
             deduplicates=True,
             looks_up=True,
             livemode=False,
+            lists=True,
             debits=frozenset(DEBITS),
             ask_after_seconds=ask_after_seconds,
         )
@@ -88,6 +90,9 @@ class Simulator:
 
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         raise AssertionError("it takes no replies to disputes")
+
+    def list_operations(self, since: int, after: str | None) -> Listing:
+        return list_operations(since, after)
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         """Read a notice that an outcome's `notices` announced, once it is due; the bank then also performs it.

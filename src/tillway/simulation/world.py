@@ -197,7 +197,7 @@ class World:
         self.random = Random(seed)
         self.loop = VirtualLoop(Random(seed + 1))  # type: ignore[abstract]
         self.store = store
-        self.bank = Bank(knows_all=True, operations_max=None, key=b"world")
+        self.bank = Bank(knows_all=True, operations_max=None, key=b"world", now=lambda: self.time_ns() / 1e9)
         self.answers = Faults({"seed": seed, "rules": ANSWERS})
         self.outside = contextvars.copy_context()
         self.weather = {fault: self.random.choice(odds) for fault, odds in FAULTS.items()}

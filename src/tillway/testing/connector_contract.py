@@ -15,6 +15,7 @@ declines a payout to the e-mail address of `NOBODY`. Where it debits bank accoun
 """
 
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -98,6 +99,8 @@ def checks_for(capabilities: Capabilities) -> list[Check]:
     for operation, more in _BY_OPERATION.items():
         if operation in capabilities.operations:
             checks += more
+    if capabilities.lists:
+        checks += _LISTS
     return [*checks, *_DEBITS] if capabilities.debits else checks
 
 
@@ -254,6 +257,34 @@ async def a_failed_question_answers_nothing(far: FarSide) -> None:
         assert isinstance(outcome, Unknown | Succeeded), f"{fault}: {outcome}"
     outcome = await converse(far.connector.look_up(operation), far.nowhere())
     assert isinstance(outcome, Unknown), f"a question that was refused says nothing of the operation: {outcome}"
+
+
+# The list.
+
+
+async def lists_operations_in_order(far: FarSide) -> None:
+    """Every operation since a moment, oldest first, page by page, and in its present state."""
+    since = int(time.time()) - 60
+    held, declined = authorization(capture=False), authorization(amount_minor=DECLINED)
+    capture = child("capture", held, AMOUNT)
+    done = [held, declined, capture, child("refund", held, 1000)]
+    for operation in done:
+        await _do(far, operation)
+    references = [operation.reference for operation in done]
+    told = await _list(far, since)
+    assert [notice.reference for notice in told if notice.reference in references] == references, told
+    by_reference = {notice.reference: notice for notice in told}
+    assert isinstance(by_reference[held.reference].outcome, Succeeded), told
+    assert isinstance(by_reference[declined.reference].outcome, Declined), told
+    found = by_reference[capture.reference]
+    assert (found.operation, found.amount_minor, found.currency, found.parent) == (
+        "capture",
+        AMOUNT,
+        held.currency,
+        held.reference,
+    ), found
+    assert await _list(far, since, capture.reference) == told[[*by_reference].index(capture.reference) + 1 :]
+    assert await _list(far, int(time.time()) + 3600) == [], "operations from before a moment are listed too"
 
 
 # When the network or the provider fails.
@@ -432,6 +463,7 @@ _BY_OPERATION: dict[str, tuple[Check, ...]] = {
 }
 
 
+_LISTS: tuple[Check, ...] = (lists_operations_in_order,)
 _DEBITS: tuple[Check, ...] = (
     debits_bank_accounts,
     says_why_a_debit_came_back,
@@ -491,6 +523,18 @@ async def _do(far: FarSide, operation: Operation) -> Outcome:
 
 async def _ask(far: FarSide, operation: Operation) -> Outcome | NeverSeen:
     return await converse(far.connector.look_up(operation), far.transport)
+
+
+async def _list(far: FarSide, since: int, after: str | None = None) -> list[Notice]:
+    """All operations since a moment, and behind `after`."""
+    found: list[Notice] = []
+    while True:
+        page = await listen(far.connector.list_operations(since, after), far.transport)
+        assert not page.unreadable, page.unreadable
+        found += page.notices
+        after = page.after
+        if after is None:
+            return found
 
 
 async def _read(far: FarSide, headers: Mapping[str, str], body: bytes) -> list[Notice]:
