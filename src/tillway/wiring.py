@@ -34,6 +34,7 @@ from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
 from tillway.http.throttle import Limits, Rate, Throttle
 from tillway.operations import orders
+from tillway.operations.balance_check import check_slowly
 from tillway.sandbox.courier import SimulatedCourier
 from tillway.settings import Settings, SettingsInvalid
 from tillway.store import registry as stores
@@ -200,6 +201,13 @@ async def assemble(
         engine, attempts, cards, store, connections, authenticator, webhooks, request_log, tokens, couriers
     )
     mail = Mail(engine, mail_server(settings), settings.smtp_from)
-    runner = Runner(engine, attempts, webhooks.deliver, partial(orders.carry, platform), mail.send)
+    runner = Runner(
+        engine,
+        attempts,
+        webhooks.deliver,
+        partial(orders.carry, platform),
+        mail.send,
+        partial(check_slowly, engine),
+    )
     api = Api(platform, renderer, authenticator, request_log, Throttle(limits_of(settings)))
     return Running(platform, api, runner, connections, webhooks, store, keyring, courier)

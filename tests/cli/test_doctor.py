@@ -1,5 +1,6 @@
 """`tillway doctor`: what is wrong, and the remedy; each remedy is then followed."""
 
+import asyncio
 import os
 import sqlite3
 import time
@@ -10,7 +11,12 @@ from mail_server import MailServerHere
 from tillway_server import TillwayServer, init, tillway
 
 from tillway.cli.doctor import Finding, examine
+from tillway.domain.ledger import Balances
+from tillway.engine.balance import BALANCES_ID
 from tillway.settings import Settings
+from tillway.store.codec import encode
+from tillway.store.port import Write
+from tillway.store.sqlite import SqliteStore
 
 
 def doctor(data_dir: Path) -> tuple[int, dict[str, list[dict[str, Any]]]]:
@@ -41,6 +47,33 @@ def test_it_looks_at_an_installation_that_serves(tillway_server: TillwayServer) 
     code, findings = doctor(tillway_server.data_dir)
     assert code == 0
     assert str(tillway_server.process.pid) in findings["server"][0]["what"]
+
+
+def test_deep_adds_up_the_ledger(tmp_path: Path) -> None:
+    server = TillwayServer(tmp_path / "data", init(tmp_path / "data"))
+    try:
+        paid = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
+        assert [server.call("POST", "/v1/payment_intents", paid)[0] for _ in range(2)] == [200, 200]
+        done = tillway("doctor", "--deep", "--data-dir", server.data_dir)
+        assert done.returncode == 0, done.stdout
+        assert "ok    balances: 2 entries add up to the balances shown and to the reports" in done.stdout
+    finally:
+        server.stop()
+    scope = f"{server.account.removeprefix('acct_')}t"
+    wrong = Balances(
+        id=BALANCES_ID, created=0, accounts={"merchant/eur": 5}, merchant={}, until="0", entries=1, proven=True
+    )
+
+    async def spoil() -> None:
+        store = await SqliteStore.open(server.data_dir / "tillway.db")
+        await store.commit([Write(f"{scope}/{BALANCES_ID}", 0, encode(wrong))])
+        await store.close()
+
+    asyncio.run(spoil())
+    done = tillway("doctor", "--deep", "--data-dir", server.data_dir)
+    assert done.returncode == 1
+    assert f"{scope}: the entries of merchant/eur add up to -8096, and the balance shows -8091" in done.stdout
+    assert tillway("doctor", "--data-dir", server.data_dir).returncode == 0
 
 
 def test_a_key_file_that_others_can_read(tmp_path: Path) -> None:

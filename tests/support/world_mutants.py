@@ -337,7 +337,7 @@ MUTANTS = (
     Mutant(a_pending_debit_counts_as_paid, ("declined", "bank", "money")),
     Mutant(the_attempt_is_never_written, ("durable first",)),
     Mutant(the_attempt_is_never_deleted, ("liveness",)),
-    Mutant(the_idempotency_record_has_a_commit_of_its_own, ("one payment", "same answer", "liveness")),
+    Mutant(the_idempotency_record_has_a_commit_of_its_own, ("one payment", "same answer", "liveness", "money")),
     Mutant(events_have_a_commit_of_their_own, ("events",)),
     Mutant(None, ("bounds", "bank", "money", "promise"), CarelessStore),
     Mutant(settling_twice_posts_twice, ("events", "money", "final", "liveness", "error inside")),

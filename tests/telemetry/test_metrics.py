@@ -1,6 +1,7 @@
 """Counting, and the text that Prometheus reads, held to Prometheus' own reader."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,7 @@ def test_what_is_told_is_counted() -> None:
     recorder.batch(5, 0.002)
     recorder.delivery("given_up")
     recorder.throttled("key")
+    recorder.balances(2)
     found = read(metrics)
     assert found["tillway_requests_total"] == {
         (("method", "POST"), ("route", "/v1/charges/{id}"), ("status", "200")): 1
@@ -95,6 +97,8 @@ def test_what_is_told_is_counted() -> None:
     assert found["tillway_batch_commits_sum"] == {(): 5} and found["tillway_flush_seconds_count"] == {(): 1}
     assert found["tillway_webhook_deliveries_total"][("outcome", "given_up"),] == 1
     assert found["tillway_throttled_total"][("limit", "key"),] == 1
+    assert found["tillway_balance_differences"] == {(): 2}
+    assert time.time() - 60 < found["tillway_balance_checked_time_seconds"][()] <= time.time()
     # There from the beginning, so that the first failure is an increase.
     assert found["tillway_webhook_deliveries_total"][("outcome", "failed"),] == 0
     assert found["tillway_log_lines_dropped_total"] == {(): 0}

@@ -7,7 +7,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import typer
@@ -29,6 +29,7 @@ DISK_BYTES_FAIL = 100 << 20
 DISK_BYTES_WARN = 1 << 30
 CLOCK_SKEW_SECONDS_MAX = 5
 FILES_LEAST = 1024
+DIFFERENCES_SHOWN = 20
 RELEASED_AT = 1_767_225_600
 """2026-01-01: a clock that shows an earlier time is wrong."""
 
@@ -42,10 +43,20 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
-def doctor(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+def doctor(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also read the whole ledger and compare it with balances and reports.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Check durability, key file, clock, disk, versions and connectors. The exit code is 1 if a check fails."""
     settings = settings_from(context.params)
     findings = list(examine(settings))
+    if deep:
+        findings += examine_deeply(settings)
     failed = any(finding.state == "fail" for finding in findings)
     show(
         {"ok": not failed, "data_dir": str(settings.data_dir.absolute()), "findings": msgspec.to_builtins(findings)},
@@ -68,6 +79,11 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _limits()
     yield from _tls(settings)
     yield from _mail(settings)
+
+
+def examine_deeply(settings: Settings) -> Iterator[Finding]:
+    """The findings of checks that read all records of a kind. A server may run meanwhile."""
+    yield from _balances(settings)
 
 
 def _line(finding: Finding) -> str:
@@ -205,6 +221,29 @@ def _mark(settings: Settings) -> Iterator[Finding]:
         yield Finding("mark of time", "fail", f"the newest records are {ahead:.0f} s ahead of the clock", remedy)
     else:
         yield Finding("mark of time", "ok", _date(mark.mark_us / 1_000_000))
+
+
+def _balances(settings: Settings) -> Iterator[Finding]:
+    """Add up all entries of the ledger, and compare the sums with the balances shown and with the reports."""
+    from tillway.engine.balance import StoredLedger
+    from tillway.operations.balance_check import Checked, check_all
+    from tillway.store.port import StoreUnfit, Unavailable
+
+    async def check(store: "Store") -> list[Checked]:
+        return await check_all(await StoredLedger.open(store))
+
+    try:
+        found = with_store(settings, check)
+    except (StoreUnfit, Unavailable) as unfit:
+        yield Finding("balances", "fail", str(unfit), "Mend the database first.")
+        return
+    differences = [difference for checked in found for difference in checked.differences]
+    remedy = "Take no payouts. Keep a backup of this store as it is, and find the cause with: tillway audit verify"
+    for difference in differences[:DIFFERENCES_SHOWN]:
+        yield Finding("balances", "fail", difference, remedy)
+    if not differences:
+        entries = sum(checked.entries for checked in found)
+        yield Finding("balances", "ok", f"{entries} entries add up to the balances shown and to the reports")
 
 
 def _date(epoch_seconds: float) -> str:

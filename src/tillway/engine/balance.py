@@ -2,25 +2,54 @@
 
 A checkpoint holds the sums of all entries below a final mark (`engine/time_mark.py`), so that reading a balance costs
 only the entries since. No wall clock decides the mark. A checkpoint that is older than marks, or that lies above the
-store's mark, is discarded and computed again.
+store's mark, is discarded and computed again. `operations/balance_check.py` compares all of this with the entries.
 """
 
 from collections import defaultdict
+from typing import Protocol
 
 import msgspec
 
 from tillway.domain.ledger import Balances, Entry
-from tillway.engine.core import Engine
-from tillway.engine.ids import SKEW_SECONDS
+from tillway.engine.caller import Settings
+from tillway.engine.clock import Clock
+from tillway.engine.time_mark import TimeKeeper, read_mark
 from tillway.store.codec import decode, encode
-from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Write
-
-CHECKPOINT_EVERY = 500
-"""Number of entries after which a new checkpoint is worth a write."""
+from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Row, Store, Write
 
 BALANCES_ID = "bal_checkpoint"
 
+MERGED_AFTER_SECONDS = 31 * 86_400
+"""How long ago an amount became available before a checkpoint stops telling when: a clock that is ahead by less makes
+no money available for good."""
+
 Totals = dict[str, int]
+
+
+class Ledger(Protocol):
+    """The parts of the engine that balances need."""
+
+    store: Store
+    clock: Clock
+    time: TimeKeeper
+    settings: Settings
+
+
+class StoredLedger:
+    """The ledger of a store for a command, which reads the mark of time once and makes no checkpoints."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.clock = Clock()
+        self.time = TimeKeeper(store, self.clock)
+        self.settings = Settings()
+
+    @classmethod
+    async def open(cls, store: Store) -> "StoredLedger":
+        ledger, mark = cls(store), await read_mark(store)
+        if mark is not None:
+            ledger.time.learn(mark.mark_us, ledger.clock.monotonic_ns())
+        return ledger
 
 
 class Fold(msgspec.Struct):
@@ -31,44 +60,53 @@ class Fold(msgspec.Struct):
     entries: int
 
 
-async def fold(engine: Engine, scope_key: str) -> Fold:
-    """Every account of the scope, as of now."""
-    now = engine.clock.now_ms() // 1000
-    row = await engine.store.get(f"{scope_key}/{BALANCES_ID}")
-    checkpoint = decode(BALANCES_ID, row.body) if row is not None else None
-    settled = engine.time.settled_until()
+async def fold(ledger: Ledger, scope_key: str, until: str | None = None) -> Fold:
+    """Every account of the scope, as of now; or only the entries with id suffixes below `until`, which must not lie
+    below the checkpoint."""
+    now = ledger.clock.now_ms() // 1000
+    row = await ledger.store.get(f"{scope_key}/{BALANCES_ID}")
+    checkpoint = believed(ledger, row)
     accounts: Totals = defaultdict(int)
     merchant: Totals = defaultdict(int)
     after, entries = "", 0
-    if isinstance(checkpoint, Balances) and checkpoint.proven and checkpoint.until <= engine.time.known_until():
+    if checkpoint is not None:
         accounts.update(checkpoint.accounts)
         merchant.update(checkpoint.merchant)
         after, entries = checkpoint.until, checkpoint.entries
-    horizon = max(settled or "", after)
-    fresh = await _add(engine, scope_key, accounts, merchant, after, horizon) if horizon > after else 0
+    horizon = max(ledger.time.settled_until() or "", after)
+    if until is not None:
+        horizon = min(horizon, until)
+    fresh = await _add(ledger, scope_key, accounts, merchant, after, horizon) if horizon > after else 0
     entries += fresh
-    if fresh >= CHECKPOINT_EVERY:
+    if fresh >= ledger.settings.checkpoint_every:
         folded = Balances(
             id=BALANCES_ID,
             created=now,
             accounts=dict(accounts),
-            # Less the skew of clocks: a clock that is ahead must not make money available for good.
-            merchant=_merge_available(merchant, now - SKEW_SECONDS),
+            merchant=_merge_available(merchant, now - MERGED_AFTER_SECONDS),
             until=horizon,
             entries=entries,
             proven=True,
         )
         try:
             version = row.version if row is not None else ABSENT
-            await engine.store.commit([Write(f"{scope_key}/{BALANCES_ID}", version, encode(folded))])
+            await ledger.store.commit([Write(f"{scope_key}/{BALANCES_ID}", version, encode(folded))])
         except (Conflict, CommitUnknown):
             pass  # Another reader was faster, or the next one will write it: a checkpoint only saves work.
-    entries += await _add(engine, scope_key, accounts, merchant, horizon, None)
+    entries += await _add(ledger, scope_key, accounts, merchant, max(horizon, after), until)
     return Fold(dict(accounts), dict(merchant), entries)
 
 
+def believed(ledger: Ledger, row: Row | None) -> Balances | None:
+    """The checkpoint in a row, unless it must be computed again."""
+    checkpoint = decode(BALANCES_ID, row.body) if row is not None else None
+    if isinstance(checkpoint, Balances) and checkpoint.proven and checkpoint.until <= ledger.time.known_until():
+        return checkpoint
+    return None
+
+
 async def _add(
-    engine: Engine, scope_key: str, accounts: Totals, merchant: Totals, first: str, beyond: str | None
+    ledger: Ledger, scope_key: str, accounts: Totals, merchant: Totals, first: str, beyond: str | None
 ) -> int:
     """Add the entries with id suffixes from `first` up to, not including, `beyond`; return their number."""
     count = 0
@@ -76,7 +114,7 @@ async def _add(
         after = f"{scope_key}/{prefix}_{first}"
         until = f"{scope_key}/{prefix}_{beyond}" if beyond is not None else None
         while True:
-            rows = await engine.store.query(
+            rows = await ledger.store.query(
                 None, f"{scope_key}/{prefix}_", after=after, until=until, limit=PAGE_MAX, order="oldest"
             )
             for row in rows:
@@ -85,12 +123,17 @@ async def _add(
                 for posting in entry.postings:
                     accounts[f"{posting.account}/{entry.currency}"] += posting.amount_minor
                     if posting.account == "merchant":
-                        merchant[f"{entry.currency}/{entry.available_on}"] -= posting.amount_minor
+                        merchant[f"{entry.currency}/{availability(entry)}"] -= posting.amount_minor
             count += len(rows)
             if len(rows) < PAGE_MAX:
                 break
             after = rows[-1].key
     return count
+
+
+def availability(entry: Entry) -> int:
+    """When the amount of an entry becomes available, in epoch seconds; 0 if it was when it was booked."""
+    return entry.available_on if entry.available_on > entry.created else 0
 
 
 def _merge_available(merchant: Totals, now: int) -> Totals:

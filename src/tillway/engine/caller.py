@@ -29,6 +29,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mails_customers: bool = False
     """Whether customers get e-mail about the outcome of their disbursements."""
     public_url: str = "http://127.0.0.1:8420"
+    checkpoint_every: int = 500
+    """The number of entries after which a new checkpoint of balances is worth a write."""
 
 
 class Caller(msgspec.Struct, kw_only=True):

@@ -50,6 +50,10 @@ class Clock:
         """Accept the current wall clock as right."""
         self._ahead_ns = self._time_ns() - self.monotonic_ns()
 
+    def correct(self, ahead_ns: int) -> None:
+        """Follow a clock that the current time is ahead of by `ahead_ns`, until the wall clock agrees with it."""
+        self._ahead_ns = self.now_ns() - ahead_ns - self.monotonic_ns()
+
     def follow(self) -> None:
         """Follow a small drift of the wall clock. The caller calls this once a second; a jump stays visible."""
         if abs(self.deviation_ns()) <= _SKEW_NS:

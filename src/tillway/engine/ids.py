@@ -42,10 +42,15 @@ def made_at(id: str) -> int | None:
     suffix = id.rpartition("_")[2]
     if len(suffix) != SUFFIX_LENGTH or not suffix.isalnum() or not suffix.isascii():
         return None
+    return max(microseconds_of(suffix[:9]) // 1_000_000 - SKEW_SECONDS, 0)
+
+
+def microseconds_of(prefix: str) -> int:
+    """The microseconds since 1970 in the first 9 characters of an id's suffix; 0 for an empty text."""
     microseconds = 0
-    for character in suffix[:9]:
+    for character in prefix:
         microseconds = microseconds * 62 + ALPHABET.index(character)
-    return max(microseconds // 1_000_000 - SKEW_SECONDS, 0)
+    return microseconds
 
 
 class _Pool:

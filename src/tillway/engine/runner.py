@@ -47,6 +47,10 @@ AWAY_PAUSE_SECONDS = 1.0
 COMPARE_EVERY = 60
 """After this many rounds, the host's clock is compared with the store's, and the mark is raised anyway."""
 
+BALANCES_FIRST_SECONDS = 60.0
+BALANCES_EVERY_SECONDS = 3600.0
+"""When the balances are checked first, and how long after the end of a pass the next one begins."""
+
 PURGE_EVERY_SECONDS = 60.0
 PURGE_MAX = 1000
 
@@ -54,8 +58,17 @@ Work = Callable[[Row], Awaitable[None]]
 
 
 class Runner:
-    def __init__(self, engine: Engine, attempts: Attempts, deliver: Work, carry_order: Work, send_mail: Work) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        attempts: Attempts,
+        deliver: Work,
+        carry_order: Work,
+        send_mail: Work,
+        check_balances: Callable[[], Awaitable[None]],
+    ) -> None:
         self.engine = engine
+        self.check_balances = check_balances
         self.attempts = attempts
         self.audit = AuditChain(engine.store, engine.clock, engine.time)
         self.queues: dict[str, Work] = {
@@ -79,6 +92,7 @@ class Runner:
         self._loops.append(asyncio.create_task(self._keep_time()))
         self._loops.append(asyncio.create_task(self._keep_leases()))
         self._loops.append(asyncio.create_task(self._purge()))
+        self._loops.append(asyncio.create_task(self._look_at_balances()))
         self._loops.append(asyncio.create_task(self._ask_soon()))
         self._loops.append(asyncio.create_task(self._ensure_audit()))
 
@@ -167,8 +181,6 @@ class Runner:
         turn, away = 0, False
         while not self._stopping:
             try:
-                if turn % COMPARE_EVERY == 0:
-                    await self.engine.time.compare()
                 await self.engine.time.refresh(anyway=turn % COMPARE_EVERY == 0)
                 away = False
             except Unavailable as unavailable:
@@ -276,6 +288,18 @@ class Runner:
             return Changes(result=None, deletes=(id,))
 
         await self.engine.run(Caller.system(scope), forget)
+
+    async def _look_at_balances(self) -> None:
+        pause = BALANCES_FIRST_SECONDS
+        while not self._stopping:
+            await asyncio.sleep(pause)
+            pause = BALANCES_EVERY_SECONDS
+            try:
+                await self.check_balances()
+            except Unavailable:
+                pause = BALANCES_FIRST_SECONDS
+            except Exception:
+                log.exception("the balances could not be checked")
 
     async def _purge(self) -> None:
         while not self._stopping:

@@ -62,6 +62,9 @@ class Telemetry(Protocol):
     def throttled(self, limit: str) -> None:
         """A request was refused by the limit of that name."""
 
+    def balances(self, differences: int) -> None:
+        """A pass over all ledger entries has ended: in how many places sums differ."""
+
     def span(self, name: str, kind: SpanKind, caller: Mapping[str, str] | None = None) -> Span:
         """A unit of work that begins now, within the enclosing one. `caller`: headers that may name a trace."""
 
@@ -101,6 +104,8 @@ class _Silent:
     def delivery(self, outcome: str) -> None: ...
 
     def throttled(self, limit: str) -> None: ...
+
+    def balances(self, differences: int) -> None: ...
 
     def span(self, name: str, kind: SpanKind, caller: Mapping[str, str] | None = None) -> Span:
         return NO_SPAN

@@ -47,7 +47,8 @@ class TimeKeeper:
         self._known: deque[tuple[int, int]] = deque()
         """(monotonic nanoseconds before a read, the mark that it found), oldest first."""
         self._acceptances = -1
-        self._skewed_ms = 0
+        self._by_store = False
+        """Whether the clock follows the store's, because the host's was another when they were compared."""
         self._reading = asyncio.Lock()
         self.trouble = ""
         """The reason why this process begins no new payment; empty while its clock can be trusted."""
@@ -61,8 +62,12 @@ class TimeKeeper:
     async def refresh(self, *, anyway: bool = False) -> None:
         """Read the mark, raise it if this process has made ids since (or `anyway`), and check the clock against it.
 
+        The first time, and `anyway`, the host's clock is first compared with the store's own, if that is another one.
         Raises `Unavailable` if the store does not answer.
         """
+        anyway = anyway or not self._known
+        if anyway:
+            await self._compare()
         before_ns = self._clock.monotonic_ns()
         mark, version = await _find_mark(self._store)
         if mark is None:
@@ -77,34 +82,44 @@ class TimeKeeper:
                 mark = higher
             except (Conflict, CommitUnknown):
                 pass  # Another process has just raised it. The value read is still a mark that was in the store.
-        self._clock.raise_floor(mark.mark_us)
+        self.learn(mark.mark_us, before_ns)
         self.fresh_until_ns = before_ns + READ_SECONDS_MAX * _NS
-        self._known.append((before_ns, mark.mark_us))
-        settled_ns = before_ns - SETTLED_SECONDS * _NS
-        while len(self._known) > 1 and self._known[1][0] <= settled_ns:
-            self._known.popleft()
         if self._acceptances not in (-1, mark.acceptances):
             log.warning("an operator has accepted the clock; this process believes it as it is now")
             self._clock.accept()
+            await self._compare()
         self._acceptances = mark.acceptances
         self._judge(mark)
         self._clock.follow()
 
-    async def compare(self) -> None:
-        """Compare the host's clock with the store's own, if the store's clock is another one."""
+    def learn(self, mark_us: int, read_ns: int) -> None:
+        """Keep ids above a mark that was in the store after `read_ns` on the monotonic clock."""
+        self._clock.raise_floor(mark_us)
+        self._known.append((read_ns, mark_us))
+        settled_ns = read_ns - SETTLED_SECONDS * _NS
+        while len(self._known) > 1 and self._known[1][0] <= settled_ns:
+            self._known.popleft()
+
+    async def _compare(self) -> None:
+        """Compare the host's clock with the store's own. If they differ by more than the skew, follow the store's."""
         theirs_ms = await self._store.clock_ms()
-        self._skewed_ms = self._clock.now_ms() - theirs_ms if theirs_ms is not None else 0
+        if theirs_ms is None:
+            return
+        ahead_ns = self._clock.now_ns() - theirs_ms * 1_000_000
+        if abs(ahead_ns) > SKEW_SECONDS * _NS:
+            self._clock.correct(ahead_ns)
+            self._by_store = True
 
     def _judge(self, mark: TimeMark) -> None:
         deviation = self._clock.deviation_ns() / _NS
         ahead = (mark.mark_us - self._clock.now_ns() // 1000) / 1_000_000
         trouble = ""
-        if abs(deviation) > SKEW_SECONDS:
+        if abs(deviation) > SKEW_SECONDS and self._by_store:
+            side = "ahead of" if deviation > 0 else "behind"
+            trouble = f"the clock is {abs(deviation):.0f} s {side} the database's"
+        elif abs(deviation) > SKEW_SECONDS:
             way = "forward" if deviation > 0 else "back"
             trouble = f"the clock jumped {way} by {abs(deviation):.0f} s while the server ran"
-        elif abs(self._skewed_ms) > SKEW_SECONDS * 1000:
-            side = "ahead of" if self._skewed_ms > 0 else "behind"
-            trouble = f"the clock is {abs(self._skewed_ms) / 1000:.0f} s {side} the database's"
         elif ahead > SKEW_SECONDS and mark.mark_us > mark.accepted_us + ACCEPTED_SLACK_US:
             trouble = f"the clock is {ahead:.0f} s behind the newest records in the store"
         if trouble and trouble.split(" by ")[0] != self.trouble.split(" by ")[0]:
@@ -114,6 +129,7 @@ class TimeKeeper:
             )
         elif self.trouble and not trouble:
             log.warning("the clock is right again, and payments are taken")
+            self._by_store = False
         self.trouble = trouble
 
     def known_until(self) -> str:

@@ -184,6 +184,8 @@ class Watch:
         world.tell("log", f"{record.levelname} {record.getMessage()} {alert or ''} {error!r}")
         if record.levelno < logging.ERROR:
             return
+        if record.getMessage().startswith("balances differ"):
+            world.violate("balances", f"{record.getMessage()}: {getattr(record, 'why', '')}")
         if alert is not None and not alert.startswith("never sent"):
             world.violate("alert", f"{record.getMessage()}: {alert}")
         if error is not None and not _made_by_the_world(error):

@@ -51,6 +51,7 @@ from tillway.http.messages import Request, Response
 from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
 from tillway.operations import orders, payouts
+from tillway.operations.balance_check import check_slowly
 from tillway.sandbox.bank import Bank
 from tillway.sandbox.cards import ALIAS_CVC
 from tillway.sandbox.courier import SimulatedCourier
@@ -351,7 +352,12 @@ class Process:
             engine, self.attempts, cards, store, connections, authenticator, webhooks, request_log, tokens, couriers
         )
         self.runner = Runner(
-            engine, self.attempts, webhooks.deliver, partial(orders.carry, platform), Mail(engine, None, "").send
+            engine,
+            self.attempts,
+            webhooks.deliver,
+            partial(orders.carry, platform),
+            Mail(engine, None, "").send,
+            partial(check_slowly, engine),
         )
         self.platform = platform
         self.api = Api(platform, renderer, authenticator, request_log)

@@ -112,6 +112,18 @@ TABLE = (
         starts=(("account",), ("key",), ("address",)),
     ),
     Metric(
+        "tillway_balance_differences",
+        "gauge",
+        (),
+        "Sums that differ between all ledger entries, the balances shown and the reports, in the last whole pass.",
+    ),
+    Metric(
+        "tillway_balance_checked_time_seconds",
+        "gauge",
+        (),
+        "When the last whole pass over the ledger ended, in seconds since 1970.",
+    ),
+    Metric(
         "tillway_requests_total", "counter", ("method", "route", "status"), "Requests answered, by the route's pattern."
     ),
     Metric(

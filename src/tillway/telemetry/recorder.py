@@ -1,5 +1,6 @@
 """The implementation of the telemetry port: it counts every event, and makes lines and spans of it if they are on."""
 
+import time
 from collections.abc import Mapping
 
 from tillway.domain.source_api import SourceApi
@@ -71,6 +72,10 @@ class Recorder:
 
     def throttled(self, limit: str) -> None:
         self._throttled((limit,))
+
+    def balances(self, differences: int) -> None:
+        self.metrics.counter("tillway_balance_differences").set((), differences)
+        self.metrics.counter("tillway_balance_checked_time_seconds").set((), time.time())
 
     def span(self, name: str, kind: SpanKind, caller: Mapping[str, str] | None = None) -> Span:
         return NO_SPAN if self._traces is None else self._traces.span(name, kind, caller)
