@@ -97,10 +97,13 @@ class BankAccountData(msgspec.Struct, frozen=True):
         return "BankAccountData(****)"
 
 
+RecipientType = Literal["email", "bank_account", "card"]
+
+
 class Recipient(msgspec.Struct, frozen=True):
     """The recipient of a payout. Its repr shows only the type: the value may be a card number."""
 
-    type: Literal["email", "bank_account", "card"]
+    type: RecipientType
     value: str
     name: str | None = None
 
@@ -319,6 +322,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     payment method types of bank accounts that it can debit. `authenticates`: it can send the customer to the issuer
     (3-D Secure) if a payment asks for that. `disputes`: it takes evidence and acceptance (`answer_dispute`).
     `lists`: it tells all operations since a moment (`list_operations`), which a restored installation asks for.
+    `recipients`: the types of recipients that it pays out to.
     """
 
     operations: frozenset[str]
@@ -329,6 +333,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     disputes: bool = False
     lists: bool = False
     debits: frozenset[str] = frozenset()
+    recipients: frozenset[RecipientType] = frozenset(("email", "bank_account", "card"))
     ask_after_seconds: float = 5.0
     timeout_seconds: float = 30.0
 

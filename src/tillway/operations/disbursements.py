@@ -17,6 +17,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 from tillway.operations import customers
+from tillway.operations.payouts import check_can_pay_out
 from tillway.store.codec import by_customer, decode
 
 LATER_MAX = 1000
@@ -60,6 +61,7 @@ async def create(
     async def work(load: Load, at: Moment) -> Changes[Payout]:
         customer = await find_customer(load, name)
         recipient = recipient_of(customer, email)
+        check_can_pay_out(connection, recipient.type)
         alias = await _instant(load, customer, at)
         command = CreatePayout(
             amount_minor=amount_minor,
@@ -99,8 +101,6 @@ async def _connection(platform: Platform, caller: Caller) -> Connection:
             f"Disbursements go through the connector {chosen!r}, and there is none of that name in "
             f"{caller.scope.mode} mode. Add it with `tillway connectors add`.",
         )
-    if "payout" not in connection.connector.capabilities.operations:
-        raise Refused("connector_unsupported", f"The connector {connection.name!r} cannot pay out.")
     return connection
 
 

@@ -11,10 +11,11 @@ from tillway.domain import payout
 from tillway.domain.attempt import Attempt
 from tillway.domain.commands import CreatePayout, UpdatePayout
 from tillway.domain.external_account import ExternalAccount, choose
-from tillway.domain.payout import Payout, PayoutGuard, Recipient
+from tillway.domain.payout import Payout, PayoutGuard, Recipient, RecipientType
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
+from tillway.engine.attempts import Connection
 from tillway.engine.balance import available_and_pending, fold
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
@@ -34,10 +35,7 @@ async def create(
     delay_ms = platform.engine.settings.payout_delay_ms if command.source_api is SourceApi.v1 else 0
     currency = command.currency
     connection = await platform.connections.default(caller.scope)
-    if "payout" not in connection.connector.capabilities.operations:
-        raise Refused(
-            "connector_unsupported", f"The connector {connection.name} cannot pay out. Configure one that can."
-        )
+    check_can_pay_out(connection, recipient.type if recipient is not None else None)
 
     async def work(load: Load, at: Moment) -> Changes[Payout]:
         guard = await load.maybe(PayoutGuard, payout.guard_id(currency))
@@ -52,6 +50,7 @@ async def create(
         if to is None:
             to, account, sealed = await _recipient_of_saved_account(platform, load, command, at)
             destination = account.id
+            check_can_pay_out(connection, to.type)
         changes = payout.create(
             command,
             at,
@@ -68,6 +67,23 @@ async def create(
         return await platform.engine.run(caller, work)
     async with platform.locks.at(f"{caller.scope_key}/{payout.guard_id(currency)}"):
         return await platform.engine.run(caller, work)
+
+
+def check_can_pay_out(connection: Connection, recipient: RecipientType | None) -> None:
+    """Raise `Refused` connector_unsupported if the connector pays out nothing, or nothing to such a recipient."""
+    capabilities = connection.connector.capabilities
+    if "payout" not in capabilities.operations:
+        raise Refused(
+            "connector_unsupported", f"The connector {connection.name!r} cannot pay out. Configure one that can."
+        )
+    if recipient is not None and recipient not in capabilities.recipients:
+        takes = " or ".join(sorted(capabilities.recipients)).replace("_", " ")
+        raise Refused(
+            "connector_unsupported",
+            f"The connector {connection.name!r} pays out to a recipient of type {takes} only, and this one is of type "
+            f"{recipient.replace('_', ' ')}. Choose another destination, or configure another connector.",
+            param="destination",
+        )
 
 
 async def update(platform: Platform, caller: Caller, id: str, command: UpdatePayout) -> Done[Payout]:

@@ -17,7 +17,7 @@ declines a payout to the e-mail address of `NOBODY`. Where it debits bank accoun
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -55,6 +55,12 @@ CARD = CardData("4242424242424242", 12, 2040, "123", "Ada Lovelace")
 
 NOBODY = Recipient("email", "no_account@example.com")
 
+RECIPIENTS = {
+    "email": Recipient("email", "ada@example.com", "Ada Lovelace"),
+    "bank_account": Recipient("bank_account", "DE89370400440532013000", "Ada Lovelace"),
+    "card": Recipient("card", "4242424242424242", "Ada Lovelace"),
+}
+"""For each type of recipient: one that a payout reaches."""
 
 ACCOUNTS = {
     "us_bank_account": {"good": "000123456789", "insufficient_funds": "000222222227", "no_account": "000111111116"},
@@ -64,7 +70,7 @@ ACCOUNTS = {
         "generic_could_not_process": "DE62370400440532013001",
     },
 }
-"""For each kind of bank account: one whose debit settles, and others by the reason of their return."""
+"""For each kind of bank account: one with a debit that settles, and others by the reason of their return."""
 
 
 class FarSide(Protocol):
@@ -135,30 +141,26 @@ async def waits_for_what_is_pending(far: FarSide) -> None:
 
 
 async def captures_once(far: FarSide) -> None:
-    held = authorization(capture=False)
-    assert isinstance(await _do(far, held), Succeeded)
+    held = await _authorized(far, capture=False)
     assert isinstance(await _do(far, child("capture", held, 4000)), Succeeded)
     assert isinstance(await _do(far, child("capture", held, 4000)), Declined), "more was captured than was authorized"
     assert await far.performed() == 2
 
 
 async def voids(far: FarSide) -> None:
-    held = authorization(capture=False)
-    assert isinstance(await _do(far, held), Succeeded)
+    held = await _authorized(far, capture=False)
     assert isinstance(await _do(far, child("void", held, AMOUNT)), Succeeded)
     assert isinstance(await _do(far, child("capture", held, AMOUNT)), Declined), "a voided authorization was captured"
 
 
 async def increments(far: FarSide) -> None:
-    held = authorization(capture=False)
-    assert isinstance(await _do(far, held), Succeeded)
+    held = await _authorized(far, capture=False)
     assert isinstance(await _do(far, child("increment", held, AMOUNT + 800)), Succeeded)
     assert isinstance(await _do(far, child("capture", held, AMOUNT + 800)), Succeeded)
 
 
 async def refunds_no_more_than_was_paid(far: FarSide) -> None:
-    paid = authorization()
-    assert isinstance(await _do(far, paid), Succeeded)
+    paid = await _authorized(far)
     assert isinstance(await _do(far, child("refund", paid, 4000)), Succeeded)
     assert isinstance(await _do(far, child("refund", paid, 201)), Declined), "more was refunded than was paid"
     assert isinstance(await _do(far, child("refund", paid, 200)), Succeeded)
@@ -166,9 +168,16 @@ async def refunds_no_more_than_was_paid(far: FarSide) -> None:
 
 
 async def pays_out(far: FarSide) -> None:
-    outcome = await _do(far, payout())
-    assert isinstance(outcome, Succeeded), outcome
-    assert isinstance(await _do(far, payout(recipient=NOBODY)), Declined)
+    recipients = far.connector.capabilities.recipients
+    for type in recipients:
+        operation = payout(recipient=RECIPIENTS[type])
+        outcome: Outcome | NeverSeen = await _do(far, operation)
+        assert isinstance(outcome, Succeeded | Pending), outcome
+        if isinstance(outcome, Pending) and far.connector.capabilities.looks_up:
+            assert isinstance(await _ask(far, operation), Succeeded | Pending), "a payout is not known any more"
+    assert await far.performed() == len(recipients)
+    if "email" in recipients:
+        assert isinstance(await _do(far, payout(recipient=NOBODY)), Declined)
 
 
 # References.
@@ -265,10 +274,10 @@ async def a_failed_question_answers_nothing(far: FarSide) -> None:
 async def lists_operations_in_order(far: FarSide) -> None:
     """Every operation since a moment, oldest first, page by page, and in its present state."""
     since = int(time.time()) - 60
-    held, declined = authorization(capture=False), authorization(amount_minor=DECLINED)
-    capture = child("capture", held, AMOUNT)
-    done = [held, declined, capture, child("refund", held, 1000)]
-    for operation in done:
+    authorized, declined = await _authorized(far, capture=False), authorization(amount_minor=DECLINED)
+    held, capture = authorized.operation, child("capture", authorized, AMOUNT)
+    done = [held, declined, capture, child("refund", authorized, 1000)]
+    for operation in done[1:]:
         await _do(far, operation)
     references = [operation.reference for operation in done]
     told = await _list(far, since)
@@ -379,9 +388,11 @@ async def tells_what_became_of_a_debit(far: FarSide) -> None:
 
 
 async def refunds_a_debit(far: FarSide) -> None:
-    paid = debit(min(far.connector.capabilities.debits))
-    assert isinstance(await _do(far, paid), Pending | Succeeded)
-    assert isinstance(await _ask(far, paid), Succeeded)
+    debited = debit(min(far.connector.capabilities.debits))
+    assert isinstance(await _do(far, debited), Pending | Succeeded)
+    settled = await _ask(far, debited)
+    assert isinstance(settled, Succeeded)
+    paid = Authorized(debited, settled.bank_id)
     refund = child("refund", paid, 4000)
     assert isinstance(await _do(far, refund), Pending | Succeeded)
     assert isinstance(await _ask(far, refund), Succeeded)
@@ -496,10 +507,22 @@ def authorization(**fields: Any) -> Operation:
     )
 
 
-def child(kind: Any, parent: Operation, amount_minor: int) -> Operation:
+class Authorized(NamedTuple):
+    """An authorization that succeeded, and the provider's own id of it."""
+
+    operation: Operation
+    bank_id: str | None
+
+
+def child(kind: Any, parent: Authorized, amount_minor: int) -> Operation:
     """A capture, void, increment or refund of `parent`, under a new reference."""
     return Operation(
-        reference=_reference(), kind=kind, amount_minor=amount_minor, currency=parent.currency, parent=parent.reference
+        reference=_reference(),
+        kind=kind,
+        amount_minor=amount_minor,
+        currency=parent.operation.currency,
+        parent=parent.operation.reference,
+        parent_bank_id=parent.bank_id,
     )
 
 
@@ -511,8 +534,15 @@ def debit(type: str, account: str = "good") -> Operation:
 
 
 def payout(**fields: Any) -> Operation:
-    recipient = Recipient("email", "ada@example.com", "Ada Lovelace")
+    recipient = RECIPIENTS["email"]
     return authorization(**{"kind": "payout", "card": None, "recipient": recipient, **fields})
+
+
+async def _authorized(far: FarSide, **fields: Any) -> Authorized:
+    operation = authorization(**fields)
+    outcome = await _do(far, operation)
+    assert isinstance(outcome, Succeeded), outcome
+    return Authorized(operation, outcome.bank_id)
 
 
 async def _do(far: FarSide, operation: Operation) -> Outcome:

@@ -1,0 +1,149 @@
+"""The connector `stripe` over a real server that speaks Stripe's API: another Tillway, in test mode."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stripe
+from sdk_shop import until
+from tillway_server import TillwayServer, init, invoked_json
+
+from tillway.crash.free_port import free_port
+
+
+class Pair:
+    """Two servers: `shop` takes payments through `upstream`, whose events it hears."""
+
+    def __init__(self, place: Path) -> None:
+        self.upstream = TillwayServer(place / "upstream", init(place / "upstream"), [])
+        self.theirs = self.upstream.client.v1
+        data_dir, port = place / "shop", free_port()
+        made = init(data_dir)
+        endpoint = self.theirs.webhook_endpoints.create(
+            {"url": f"http://127.0.0.1:{port}/connectors/test/upstream/notices", "enabled_events": ["*"]}
+        )
+        settings = {
+            "base_url": self.upstream.base_url,
+            "api_key": self.upstream.secret_key,
+            "webhook_secret": endpoint.secret,
+            "ask_after_seconds": "0.2",
+        }
+        options = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+        invoked_json("connectors", "add", "upstream", "--kind", "stripe", *options, "--default", "--data-dir", data_dir)
+        self.shop = TillwayServer(data_dir, made, ["--port", str(port)])
+        self.v1 = self.shop.client.v1
+
+    def pay(self, amount: int, number: str = "4242424242424242", **params: Any) -> Any:
+        card = {"number": number, "exp_month": 12, "exp_year": 2040, "cvc": "123"}
+        return self.v1.payment_intents.create(
+            {
+                "amount": amount,
+                "currency": "eur",
+                "confirm": True,
+                "return_url": "https://example.com/back",
+                "payment_method_data": {"type": "card", "card": card},
+                **params,
+            }
+        )
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    made = Pair(tmp_path_factory.mktemp("pair"))
+    yield made
+    made.shop.stop()
+    made.upstream.stop()
+
+
+def theirs_of(pair: Pair, ours: Any) -> Any:
+    """The upstream's intent behind one of ours."""
+    found = [theirs for theirs in pair.theirs.payment_intents.list({"limit": 100}).data if theirs.amount == ours.amount]
+    assert len(found) == 1, f"{len(found)} payments of {ours.amount} upstream"
+    return found[0]
+
+
+def test_a_payment_is_one_payment_there(pair: Pair) -> None:
+    paid = pair.pay(4_201)
+    assert paid.status == "succeeded"
+    theirs = theirs_of(pair, paid)
+    assert (theirs.status, theirs.amount_received) == ("succeeded", 4_201)
+    assert theirs.metadata["tillway_reference"]
+
+
+def test_a_capture_of_a_part_and_a_void(pair: Pair) -> None:
+    held = pair.pay(4_202, capture_method="manual")
+    assert held.status == "requires_capture" == theirs_of(pair, held).status
+    assert pair.v1.payment_intents.capture(held.id, {"amount_to_capture": 4_000}).status == "succeeded"
+    assert theirs_of(pair, held).amount_received == 4_000
+    held = pair.pay(4_203, capture_method="manual")
+    assert pair.v1.payment_intents.cancel(held.id).status == "canceled" == theirs_of(pair, held).status
+
+
+@pytest.mark.parametrize(
+    ("number", "amount", "code", "decline_code"),
+    [
+        ("4000000000009995", 4_204, "card_declined", "insufficient_funds"),
+        ("4000000000000069", 4_205, "expired_card", None),
+        ("4000000000000127", 4_206, "incorrect_cvc", None),
+    ],
+)
+def test_declines(pair: Pair, number: str, amount: int, code: str, decline_code: str | None) -> None:
+    with pytest.raises(stripe.CardError) as declined:
+        pair.pay(amount, number)
+    error = declined.value.error
+    assert error is not None and (error.code, getattr(error, "decline_code", None)) == (code, decline_code)
+
+
+def test_a_refund_and_a_refund_of_too_much(pair: Pair) -> None:
+    paid = pair.pay(4_207)
+    refund = pair.v1.refunds.create({"payment_intent": paid.id, "amount": 207})
+    until(lambda: pair.v1.refunds.retrieve(refund.id).status == "succeeded")
+    assert [r.amount for r in pair.theirs.refunds.list({"payment_intent": theirs_of(pair, paid).id}).data] == [207]
+    with pytest.raises(stripe.InvalidRequestError):
+        pair.v1.refunds.create({"payment_intent": paid.id, "amount": 4_001})
+
+
+def test_a_refund_that_fails_later_is_heard_of(pair: Pair) -> None:
+    paid = pair.pay(4_208, "4000000000005126")
+    refund = pair.v1.refunds.create({"payment_intent": paid.id})
+    until(lambda: pair.v1.refunds.retrieve(refund.id).status == "failed")
+
+
+def test_a_dispute_is_heard_of(pair: Pair) -> None:
+    paid = pair.pay(4_209, "4000000000000259")
+    until(lambda: bool(pair.v1.disputes.list({"payment_intent": paid.id}).data))
+    dispute = pair.v1.disputes.list({"payment_intent": paid.id}).data[0]
+    assert (dispute.amount, dispute.status, dispute.reason) == (4_209, "needs_response", "fraudulent")
+
+
+def test_a_killed_upstream_is_asked_and_nothing_happens_twice(tmp_path: Path) -> None:
+    """The upstream stops between two payments: the second is not sent, and fails or waits; none is there twice."""
+    pair = Pair(tmp_path)
+    try:
+        assert pair.pay(5_001).status == "succeeded"
+        port = pair.upstream.port
+        pair.upstream.process.kill()
+        pair.upstream.process.wait(10)
+        with pytest.raises(stripe.StripeError):
+            pair.pay(5_002)
+        again = TillwayServer(pair.upstream.data_dir, {**_keys(pair.upstream)}, ["--port", str(port)])
+        try:
+            pair.theirs = again.client.v1
+            assert pair.pay(5_003).status == "succeeded"
+            amounts = sorted(theirs.amount for theirs in pair.theirs.payment_intents.list({"limit": 100}).data)
+            assert [amount for amount in amounts if amount != 5_002] == [5_001, 5_003]
+        finally:
+            again.stop()
+    finally:
+        pair.shop.stop()
+
+
+def _keys(server: TillwayServer) -> dict[str, str]:
+    return {
+        "account": server.account,
+        "secret_key": server.secret_key,
+        "publishable_key": server.publishable_key,
+        "live_secret_key": server.live_secret_key,
+        "live_publishable_key": server.live_publishable_key,
+    }

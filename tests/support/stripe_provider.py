@@ -1,0 +1,255 @@
+"""A small Stripe for the connector `stripe`: payment intents, refunds, payouts and disputes over the simulated bank.
+
+It keeps Stripe's rules that the connector relies on: a key answers with the first answer and refuses other parameters,
+and an intent is confirmed once. It answers by amount, as the contract suite expects.
+"""
+
+import hashlib
+import hmac
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from tillway.connectors.port import Connector, Outcome, Request, Response, Transport
+from tillway.connectors.stripe import StripeConnector
+from tillway.sandbox.bank import Bank, BankOperation
+from tillway.sandbox.faults import bend
+from tillway.testing.far_side import Handler, Nowhere, answer, form_fields, in_process
+
+SECRET = "whsec_of_the_far_side"
+_STATUS = {"Accepted": "succeeded", "Pending": "processing", "Declined": "failed", "InsufficientFunds": "failed"}
+
+
+class StripeFarSide:
+    """The connector with its sandbox, for the contract suite. `peer` can also be served over HTTP."""
+
+    def __init__(self, *, searches: bool = True) -> None:
+        self.bank = Bank(knows_all=True, operations_max=None)
+        self.peer = Handler(self.handle, _describe)
+        self.connector: Connector = StripeConnector("http://127.0.0.1:1", "sk_test_1", webhook_secret=SECRET)
+        self.transport: Transport = in_process(self.peer)
+        self.searches = searches
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.destination: Any = "ba_1"
+        self._keys: dict[str, tuple[Any, Response]] = {}
+        self._due: list[dict[str, Any]] = []
+
+    async def strike(self, *rules: Mapping[str, Any]) -> None:
+        self.peer.faults.replace({"rules": rules})
+
+    async def performed(self) -> int:
+        return len([done for done in self.bank.operations() if done.status == "Accepted" and done.kind != "dispute"])
+
+    def nowhere(self) -> Transport:
+        return Nowhere()
+
+    async def notices(self, outcome: Outcome | None, count: int) -> list[tuple[Mapping[str, str], bytes]]:
+        return [signed(thing) for thing in self._due[:count]]
+
+    # The provider.
+
+    def handle(self, request: Request) -> Response:
+        parts = urlsplit(request.path)
+        path = parts.path.strip("/").split("/")[1:]
+        if request.method == "GET":
+            return self._read(path, parse_qs(parts.query))
+        key, fields = request.headers.get("idempotency-key"), dict(form_fields(request))
+        assert key is not None and len(key) <= 64, "a request that moves money has a key of at most 64 characters"
+        known = self._keys.get(key)
+        if known is not None:
+            same = known[0] == (request.path, fields)
+            return known[1] if same else _error(400, "idempotency_error", None)
+        done = self._write(path, fields)
+        self._keys[key] = ((request.path, fields), done)
+        return done
+
+    def _read(self, path: list[str], query: Mapping[str, list[str]]) -> Response:
+        match path:
+            case ["payment_intents", "search"] if not self.searches:
+                return _error(404, "invalid_request_error", "url_invalid")
+            case ["payment_intents", "search"]:
+                reference = query["query"][0].split("'")[3]
+                return _page([found for found in self._all("pi_") if _reference(found) == reference])
+            case ["payment_intents", id]:
+                return self._shown(id)
+            case [noun]:
+                found = self._all({"payment_intents": "pi_", "refunds": "re_", "payouts": "po_"}[noun])
+                if "payment_intent" in query:
+                    found = [thing for thing in found if thing["payment_intent"] == query["payment_intent"][0]]
+                return _page(found)
+        return _error(404, "invalid_request_error", "url_invalid")
+
+    def _write(self, path: list[str], fields: dict[str, str]) -> Response:
+        match path:
+            case ["payment_intents"]:
+                return self._create(fields)
+            case ["payment_intents", id, "confirm"]:
+                return self._confirm(self.objects[id], fields)
+            case ["payment_intents", id, change]:
+                return self._change(self.objects[id], change, fields)
+            case ["refunds"]:
+                return self._make("re_", "refund", "/v1/refunds", fields, {"payment": fields["payment_intent"][3:]})
+            case ["payouts"]:
+                recipient = {"type": "bank_account", "value": "DE89370400440532013000"}
+                return self._make("po_", "payout", "/v1/payouts", fields, {"recipient": recipient})
+            case ["payouts", id, "cancel"]:
+                self.objects[id]["status"] = "canceled"
+                return answer(200, self.objects[id])
+        return _error(404, "invalid_request_error", "url_invalid")
+
+    def _create(self, fields: dict[str, str]) -> Response:
+        reference = fields["metadata[tillway_reference]"]
+        intent = {
+            "id": f"pi_{reference}",
+            "object": "payment_intent",
+            "amount": int(fields["amount"]),
+            "currency": fields["currency"],
+            "capture_method": fields["capture_method"],
+            "status": "requires_payment_method",
+            "metadata": {"tillway_reference": reference},
+            "last_payment_error": None,
+            "latest_charge": None,
+        }
+        self.objects[f"pi_{reference}"] = intent
+        return answer(200, intent)
+
+    def _confirm(self, intent: dict[str, Any], fields: dict[str, str]) -> Response:
+        if intent["status"] != "requires_payment_method":
+            return _error(400, "invalid_request_error", "payment_intent_unexpected_state", payment_intent=intent)
+        card = {name: fields[f"payment_method_data[card][{name}]"] for name in ("number", "exp_month", "exp_year")}
+        body = {
+            "reference": _reference(intent),
+            "amount": intent["amount"],
+            "currency": intent["currency"],
+            "capture": intent["capture_method"] == "automatic",
+            "card": {**card, "exp_month": int(card["exp_month"]), "exp_year": int(card["exp_year"])},
+            "by_amount": True,
+        }
+        handled = self.bank.handle(Request("POST", "/v1/authorizations", body))
+        self._know(intent)
+        if handled.effect is not None:
+            self._announce(handled.effect, intent)
+        if intent["last_payment_error"] is not None:
+            return _error(402, "card_error", payment_intent=intent, **intent["last_payment_error"])
+        return answer(200, intent)
+
+    def _know(self, intent: dict[str, Any]) -> None:
+        """Bring an intent up to date with the bank."""
+        done = self.bank.find(_reference(intent))
+        if done is None:
+            return
+        intent["status"] = {
+            "Accepted": "succeeded" if done.capture else "requires_capture",
+            "Pending": "processing",
+        }.get(done.status, "requires_payment_method")
+        if done.status == "Accepted":
+            intent["latest_charge"] = {"status": "succeeded", "payment_method_details": {"card": _card(done)}}
+        elif done.status != "Pending":
+            intent["last_payment_error"] = {"code": "card_declined", "decline_code": done.decline_code}
+        if done.voided:
+            intent["status"] = "canceled"
+        elif done.captured and done.status == "Accepted":
+            intent |= {"status": "succeeded", "amount_received": done.captured}
+
+    def _change(self, intent: dict[str, Any], change: str, fields: dict[str, str]) -> Response:
+        if intent["status"] != "requires_capture":
+            return _error(400, "invalid_request_error", "payment_intent_unexpected_state", payment_intent=intent)
+        body: dict[str, Any] = {"reference": f"{change}-{len(self._keys)}", "authorization": _reference(intent)}
+        if change == "capture":
+            amount = int(fields["amount_to_capture"])
+            if amount > intent["amount"]:
+                return _error(400, "invalid_request_error", "amount_too_large")
+            body |= {"amount": amount, "currency": intent["currency"]}
+            intent["metadata"]["tillway_captured_by"] = fields["metadata[tillway_captured_by]"]
+        self.bank.handle(Request("POST", {"capture": "/v1/captures", "cancel": "/v1/voids"}[change], body))
+        self._know(intent)
+        return answer(200, intent)
+
+    def _make(self, prefix: str, noun: str, path: str, fields: dict[str, str], more: dict[str, Any]) -> Response:
+        """A refund or payout."""
+        reference = fields["metadata[tillway_reference]"]
+        body = {"reference": reference, "amount": int(fields["amount"]), "currency": fields.get("currency"), **more}
+        if noun == "refund":
+            body["currency"] = self.objects[fields["payment_intent"]]["currency"]
+        done = self.bank.handle(Request("POST", path, body)).response.body
+        assert done is not None
+        if done["status"] == "Declined":
+            return _error(400, "invalid_request_error", "charge_already_refunded")
+        made = {
+            "id": f"{prefix}{reference}",
+            "object": noun,
+            "amount": body["amount"],
+            "currency": body["currency"],
+            "status": _STATUS[done["status"]] if noun == "refund" else "pending",
+            "metadata": {"tillway_reference": reference},
+            "payment_intent": fields.get("payment_intent"),
+            "destination": self.destination,
+        }
+        self.objects[made["id"]] = made
+        return answer(200, made)
+
+    def _announce(self, done: BankOperation, intent: dict[str, Any]) -> None:
+        for _, announcement in bend(self.bank.forthcoming(done), self.peer.notice_faults):
+            if announcement is None:
+                self._due += [intent]
+            elif announcement.what == "dispute":
+                told = self.bank.foretell(announcement)
+                self._due.append(
+                    {
+                        "id": "dp_1",
+                        "object": "dispute",
+                        "payment_intent": intent["id"],
+                        "amount": told["amount"],
+                        "currency": told["currency"],
+                        "reason": told["reason"],
+                        "status": "needs_response",
+                    }
+                )
+
+    def _shown(self, id: str) -> Response:
+        intent = self.objects.get(id)
+        if intent is None:
+            return _error(404, "invalid_request_error", "resource_missing")
+        self.bank.handle(Request("GET", f"/v1/operations/{_reference(intent)}"))  # A question settles.
+        self._know(intent)
+        return answer(200, intent)
+
+    def _all(self, prefix: str) -> list[dict[str, Any]]:
+        """Objects of a kind, newest first."""
+        return [thing for id, thing in reversed(self.objects.items()) if id.startswith(prefix)]
+
+
+def signed(thing: dict[str, Any], secret: str = SECRET, *, at: float | None = None) -> tuple[dict[str, str], bytes]:
+    """An event about a thing, and the header that proves it."""
+    now = int(time.time() if at is None else at)
+    event = {"id": "evt_1", "object": "event", "type": f"{thing['object']}.updated", "created": now}
+    body = msgspec.json.encode({**event, "data": {"object": thing}})
+    proof = hmac.new(secret.encode(), f"{now}.".encode() + body, hashlib.sha256).hexdigest()
+    return {"stripe-signature": f"t={now},v1={proof}"}, body
+
+
+def _describe(request: Request) -> tuple[str, int | None]:
+    """The operation of a request, for the rules of faults. The creation of an intent moves no money: it is a question
+    to them."""
+    path = request.path.partition("?")[0]
+    kinds = {"confirm": "authorize", "capture": "capture", "cancel": "void", "refunds": "refund", "payouts": "payout"}
+    return "look_up" if request.method == "GET" else kinds.get(path.rpartition("/")[2], "look_up"), None
+
+
+def _reference(thing: Mapping[str, Any]) -> str:
+    return str(thing["metadata"]["tillway_reference"])
+
+
+def _card(done: BankOperation) -> dict[str, Any]:
+    return {"network_transaction_id": done.network_id, "checks": {"cvc_check": "pass"}}
+
+
+def _page(found: list[dict[str, Any]]) -> Response:
+    return answer(200, {"object": "list", "data": found, "has_more": False})
+
+
+def _error(status: int, type: str, code: str | None = None, **more: Any) -> Response:
+    return answer(status, {"error": {"type": type, "code": code, **more}})
