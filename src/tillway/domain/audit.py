@@ -111,8 +111,6 @@ class AuditTask(Record, frozen=True, kw_only=True):
     due_at_ms: int
     sequence: int = 0
     head: bytes = b""
-    idle: int = 0
-    """The number of runs in a row without entries to link."""
 
 
 TASK_ID = "audt_chain"

@@ -125,6 +125,8 @@ class Engine:
         self.client_secrets = client_secrets
         self.on_tasks: Callable[[set[str]], None] | None = None
         """Called with their queues after a commit that made due tasks. It must not raise."""
+        self.audited: set[str] = set()
+        """The scopes that this process has written to, until the audit trail's chain has looked after them."""
         self.telemetry: Telemetry = SILENT
         self.time = TimeKeeper(store, clock)
         self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
@@ -176,8 +178,13 @@ class Engine:
             if completes and status and held is None:
                 status, body = self._stored_answer(load, completes, status, body)
             writes, queues = await self._writes(caller, load, changes, attempts, held, at)
-            if writes and not await self._commit(caller, writes, completes, began_ns):
-                continue
+            if writes:
+                try:
+                    committed = await self._commit(caller, writes, completes, began_ns)
+                finally:
+                    self.audited.add(caller.scope_key)  # Also where the outcome is unknown.
+                if not committed:
+                    continue
             if queues and self.on_tasks is not None:
                 self.on_tasks(queues)
             if completes is None:
@@ -192,7 +199,10 @@ class Engine:
         if began_ns >= self.time.fresh_until_ns:
             began_ns = await self._read_mark()
         entry = _audit_entry(caller, (), detail, self.clock.moment())
-        await self._commit(caller, [write_of(caller.scope_key, entry, ABSENT)], "", began_ns)
+        try:
+            await self._commit(caller, [write_of(caller.scope_key, entry, ABSENT)], "", began_ns)
+        finally:
+            self.audited.add(caller.scope_key)
 
     async def _read_mark(self) -> int:
         """Read the store's mark before ids are made. Return the monotonic clock after that, in nanoseconds. Refused

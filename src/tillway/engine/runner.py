@@ -14,13 +14,13 @@ from functools import partial
 import msgspec
 
 from tillway.connectors.port import NoticeRejected, NoticeUndecided
-from tillway.domain.account import SCOPE_KEY_LENGTH, scope_of
+from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, scope_of
 from tillway.domain.attempt import Attempt
 from tillway.domain.event import NoticeTask
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.attempts import Attempts
-from tillway.engine.audit.chain import AuditChain
+from tillway.engine.audit.chain import LOOK_EVERY_SECONDS, AuditChain
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
@@ -38,7 +38,7 @@ AT_ONCE_MAX = 64
 
 POLL_SECONDS = 0.5
 SLOW = ("audit",)
-SLOW_POLL_SECONDS = 5.0
+SLOW_POLL_SECONDS = 1.0
 """The queues of tasks that no caller waits for, and how often the runner looks at them."""
 
 AWAY_PAUSE_SECONDS = 1.0
@@ -95,6 +95,7 @@ class Runner:
         self._loops.append(asyncio.create_task(self._look_at_balances()))
         self._loops.append(asyncio.create_task(self._ask_soon()))
         self._loops.append(asyncio.create_task(self._ensure_audit()))
+        self._loops.append(asyncio.create_task(self._look_after_audit()))
 
     async def stop(self, *, within_seconds: float) -> None:
         """Claim no more tasks, and wait this long for running ones; a runner finds the rest again by their leases."""
@@ -105,6 +106,8 @@ class Runner:
         busy = [task for tasks in self._busy.values() for task in tasks]
         if busy:
             await asyncio.wait(busy, timeout=within_seconds)
+        with contextlib.suppress(Unavailable):
+            await self.audit.look_after(self.engine.audited)
 
     async def run_due(self, queue: str) -> int:
         """Claim and start due tasks of `queue`, at most CLAIM_MAX; return their number."""
@@ -231,6 +234,23 @@ class Runner:
         await self._see_through(
             self.audit.ensure, "the tasks of the audit trail could not be looked for; the next start does it"
         )
+
+    async def _look_after_audit(self) -> None:
+        """Have the new entries of the audit trail linked in time: those of this process, and those that commands write
+        into the installation's trail."""
+        again: set[str] = set()
+        while not self._stopping:
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
+            audited, self.engine.audited = self.engine.audited | again, set()
+            again = audited
+            try:
+                if await self.audit.waits(SYSTEM):
+                    audited.add(SYSTEM)
+                again = await self.audit.look_after(audited)
+            except Unavailable:
+                continue  # The polls say that the store is away.
+            except Exception:
+                log.exception("the scopes of new entries of the audit trail could not be looked after")
 
     async def _see_through(self, work: Callable[[], Awaitable[None]], failing: str) -> None:
         """Run a job of the start once, and repeat it from the beginning if the store was away."""

@@ -7,7 +7,7 @@ below it was inserted by hand: it is in no batch, and the walk names it.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Literal, Protocol, TypeVar
 
 import msgspec
@@ -30,6 +30,7 @@ from tillway.domain.audit import (
 from tillway.domain.record import Record
 from tillway.engine.audit.entries import task_write
 from tillway.engine.clock import Clock
+from tillway.engine.time_mark import SETTLED_SECONDS
 from tillway.store.codec import decode, write_of
 from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Row, Store
 
@@ -37,9 +38,19 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
 
-LINK_EVERY_SECONDS = 60
-IDLE_SECONDS_MAX = 900
-"""How often a scope's entries are linked, and how often an idle scope is checked."""
+LINK_EVERY_SECONDS = 10
+IDLE_SECONDS = 900
+"""How often the entries of a scope are linked while some wait, and how often an idle scope is looked at anyway."""
+
+LOOK_EVERY_SECONDS = 5
+"""How often a process looks after the scopes into which it has written entries."""
+
+SOON_SECONDS = SETTLED_SECONDS - 2
+"""How soon an idle scope's task is due after an entry: when that becomes final. With LINK_EVERY_SECONDS, the runner's
+polls and the second in which a mark is read, an entry is linked at most 60 seconds after it was written."""
+
+CLAIMED_SECONDS = 5
+"""A task that seems due within so many seconds may be at work in another process, which has not seen a new entry."""
 
 BATCHES_AT_ONCE = 20
 """Batches that one run of the task makes before other tasks get their turn."""
@@ -74,7 +85,7 @@ class AuditChain:
                 "the audit trail was changed and is not continued",
                 extra={"scope": scope_key, "expected": task.sequence, "found": sequence},
             )
-            await self._put_off(scope_key, task, row.version, IDLE_SECONDS_MAX)
+            await self._put_off(scope_key, task, row.version, IDLE_SECONDS)
             return
         horizon = self.time.settled_until()
         if horizon is None:
@@ -84,11 +95,11 @@ class AuditChain:
         for _ in range(BATCHES_AT_ONCE):
             batch, more = await self._next(scope_key, last, horizon)
             if batch is None:
-                idle = task.idle + 1
-                await self._put_off(scope_key, msgspec.structs.replace(task, idle=idle), version, _pause(idle))
+                waits = await _waits(self.store, scope_key, last)
+                await self._put_off(scope_key, task, version, LINK_EVERY_SECONDS if waits else IDLE_SECONDS)
                 return
             due_at_ms = self.clock.now_ms() + (0 if more else LINK_EVERY_SECONDS * 1000)
-            task = msgspec.structs.replace(task, sequence=batch.sequence, head=batch.head, idle=0, due_at_ms=due_at_ms)
+            task = msgspec.structs.replace(task, sequence=batch.sequence, head=batch.head, due_at_ms=due_at_ms)
             try:
                 await self.store.commit([write_of(scope_key, batch, ABSENT), write_of(scope_key, task, version)])
             except (Conflict, CommitUnknown):
@@ -125,10 +136,44 @@ class AuditChain:
         except (Conflict, CommitUnknown):
             return  # It comes back when its lease runs out.
 
+    async def look_after(self, scope_keys: Iterable[str]) -> set[str]:
+        """Bring the tasks of scopes with new entries forward. Return the scopes to look after again: their tasks are
+        claimed at this moment, perhaps by a process that has not seen these entries.
+
+        A process dies without this only within LOOK_EVERY_SECONDS of an entry; its next start looks after all scopes.
+        Raises `Unavailable`.
+        """
+        again = set()
+        for scope_key in scope_keys:
+            row = await self.store.get(f"{scope_key}/{TASK_ID}")
+            if row is None:
+                continue  # The start makes it, or names the damage.
+            task, now_ms = _task(row), self.clock.now_ms()
+            if task.due_at_ms <= now_ms + CLAIMED_SECONDS * 1000:
+                again.add(scope_key)
+            elif task.due_at_ms > now_ms + SOON_SECONDS * 1000:
+                sooner = msgspec.structs.replace(task, due_at_ms=now_ms + SOON_SECONDS * 1000)
+                try:
+                    await self.store.commit([write_of(scope_key, sooner, row.version)])
+                except (Conflict, CommitUnknown):
+                    again.add(scope_key)
+            await asyncio.sleep(0)
+        return again
+
+    async def waits(self, scope_key: str) -> bool:
+        """Whether a scope has entries that no batch has. An unreadable batch counts as none."""
+        try:
+            return await _waits(self.store, scope_key, await last_batch(self.store, scope_key))
+        except Unreadable:
+            return False
+
     async def ensure(self) -> None:
-        """Make the task of every scope that has none: at the start, for accounts older than the trail."""
+        """Make the task of every scope that has none: at the start, for accounts older than the trail. Bring those
+        forward that have entries to link: of a process that was killed."""
         for scope_key in await scopes_of(self.store):
             if await self.store.get(f"{scope_key}/{TASK_ID}") is not None:
+                if await self.waits(scope_key):
+                    await self.look_after((scope_key,))
                 continue
             try:
                 last = await last_batch(self.store, scope_key)
@@ -145,8 +190,10 @@ class AuditChain:
             await asyncio.sleep(0)
 
 
-def _pause(idle: int) -> float:
-    return min(LINK_EVERY_SECONDS * 2.0 ** min(idle, 10), IDLE_SECONDS_MAX)
+async def _waits(store: Store, scope_key: str, last: AuditBatch | None) -> bool:
+    head = f"{scope_key}/aud_"
+    after = f"{head}{last.until}" if last is not None else None
+    return bool(await store.query(None, head, after=after, limit=1, order="oldest"))
 
 
 def _task(row: Row) -> AuditTask:
