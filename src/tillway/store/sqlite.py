@@ -665,6 +665,8 @@ def _connect(path: Path, *, reads_only: bool = False) -> apsw.Connection:
     connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=_STATEMENTS_MAX)
     try:
         connection.set_busy_timeout(_READ_BUSY_MS)
+        # Otherwise SQLite prepares a statement anew whenever another number is bound to its LIMIT.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.pragma("cache_size", -_CACHE_KIB)
         connection.pragma("temp_store", "memory")
         if reads_only:
