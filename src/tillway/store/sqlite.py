@@ -47,6 +47,9 @@ APPLICATION_ID = 0x54494C57
 BATCH_MAX = 256
 """Most commits in one batch: it bounds how long the loop is busy with statements before the next flush."""
 
+PAGE_BYTES = 8_192
+"""The page of a new file. With SQLite's own 4,096 bytes, the rows of a payment left a third of their pages empty."""
+
 BUSY_SECONDS_MAX = 10.0
 """How long a batch asks for a write lock that another process holds, before its commits are `Unavailable`."""
 
@@ -55,7 +58,7 @@ _READ_BUSY_MS = 1_000
 _CACHE_KIB = 65_536
 _STATEMENTS_MAX = 256
 _SYNCHRONOUS_FULL = 2
-_CHECKPOINT_PAGES = 2_000
+_CHECKPOINT_PAGES = 1_000
 _LOG_BYTES_KEPT = 64 << 20
 
 _FILE_SYSTEMS_REMOTE = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs"))
@@ -604,6 +607,8 @@ def migrate(path: Path, *, create: bool = False) -> int:
     try:
         connection.set_busy_timeout(round(BUSY_SECONDS_MAX * 1000))
         _refuse_foreign(path, connection, empty="welcome" if create else "refused")
+        if connection.execute("SELECT count(*) FROM sqlite_schema").get == 0:
+            connection.pragma("page_size", PAGE_BYTES)
         if connection.pragma("journal_mode") != "wal":
             connection.pragma("journal_mode", "wal")
         connection.execute("BEGIN IMMEDIATE")
