@@ -25,7 +25,7 @@ async def scopes():
     return SCOPES
 
 
-def told(scope, writes):
+async def told(scope, writes):
     """The audit trail is the command's to keep."""
     return ()
 
@@ -366,10 +366,10 @@ async def main():
     keyring = Keyring.load(Path(sys.argv[2]))
     async def scopes():
         return sys.argv[3:]
+    async def told(scope, writes):
+        return ()
     print("rotating", flush=True)
-    rotation = await rotate(
-        store, keyring, scopes, tell=lambda scope, writes: (), sleep=lambda seconds: asyncio.sleep(0.05)
-    )
+    rotation = await rotate(store, keyring, scopes, tell=told, sleep=lambda seconds: asyncio.sleep(0.05))
     print(rotation.key_id, flush=True)
 
 asyncio.run(main())

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillway.cli.installation import Name, alter_record, author, first_use, records, show_once, with_store
+from tillway.cli.installation import Name, alter_record, author, first_use, moment_above, records, show_once, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -32,11 +32,12 @@ def create(
     context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, name: Name = "", as_json: AsJson = False
 ) -> None:
     """Add a merchant with its keys. The keys are shown once; a running server accepts them at once."""
-    from tillway.engine.clock import Clock
+    from tillway.engine.time_mark import clock_above
     from tillway.operations.accounts import create_account
 
     async def work(store: "Store") -> Document:
-        return first_use(*await create_account(store, Clock(), name=name, by=author("accounts create")))
+        clock = await clock_above(store)
+        return first_use(*await create_account(store, clock, name=name, by=author("accounts create")))
 
     made = with_store(settings_from(context.params), work)
     say("These keys are shown once; keep them.")
@@ -164,7 +165,6 @@ async def _reassign_handle(store: "Store", old: str, account: "Account") -> "lis
     conflicts."""
     from tillway.domain.account import SYSTEM
     from tillway.domain.alias import Alias, alias_id, new_alias
-    from tillway.engine.clock import Clock
     from tillway.store.codec import decode
     from tillway.store.port import ABSENT
 
@@ -178,5 +178,5 @@ async def _reassign_handle(store: "Store", old: str, account: "Account") -> "lis
             altered.append((row.version, taken, None))
         elif name == account.handle and name and (taken is None or taken.target != account.id):
             version = row.version if row is not None else ABSENT
-            altered.append((version, taken, new_alias("handle", name, account.id, Clock().moment())))
+            altered.append((version, taken, new_alias("handle", name, account.id, await moment_above(store))))
     return altered

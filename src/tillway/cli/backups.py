@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import build_writes, with_store
+from tillway.cli.installation import build_writes, moment_above, with_store
 from tillway.cli.terminal import AsJson, DataDir, Document, StoreUrl, WrongUsage, run, say, settings_from, show
 from tillway.settings import Settings
 
@@ -110,7 +110,7 @@ def _tell(settings: Settings, command: str, detail: Document) -> None:
     """Enter an action on the whole store into the audit trail."""
 
     async def work(store: "Store") -> None:
-        await store.commit(build_writes(command, detail=detail))
+        await store.commit(build_writes(command, await moment_above(store), detail=detail))
 
     from tillway.store.port import StoreUnfit
 

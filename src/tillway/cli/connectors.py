@@ -2,13 +2,12 @@
 
 import re
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import build_writes, records, scopes, with_store
+from tillway.cli.installation import build_writes, moment_above, records, scopes, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -69,7 +68,7 @@ def add(
         raise WrongUsage(f"{name!r} cannot name a connector: use a small letter, then at most 30 of a-z, 0-9, - and _")
     wanted = ConnectorConfig(
         id=f"con_{mode}_{name}",
-        created=int(time.time()),
+        created=0,
         name=name,
         kind=kind,
         mode=mode,
@@ -86,12 +85,13 @@ def add(
                 raise fail(
                     f"{mode.capitalize()} mode has a connector {name!r} already. Use another name, or --replace."
                 )
-            config = wanted
+            at = await moment_above(store)
+            config = msgspec.structs.replace(wanted, created=at.created)
             if before is not None:
                 config = msgspec.structs.replace(wanted, created=before.created, default=default or before.default)
             try:
                 await store.commit(
-                    build_writes("connectors add", (version, before, config), *_unset_other_defaults(there, config))
+                    build_writes("connectors add", at, (version, before, config), *_unset_other_defaults(there, config))
                 )
                 return config
             except Conflict:
@@ -153,7 +153,7 @@ def remove(
                 f"Wait for the answer, settle it by hand (/ops/v1/doubts), or use --force."
             )
         config, version = there[id]
-        await store.commit(build_writes("connectors remove", (version, config, None)))
+        await store.commit(build_writes("connectors remove", await moment_above(store), (version, config, None)))
         return config
 
     removed = with_store(settings_from(context.params), work)

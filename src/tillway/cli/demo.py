@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 
-from tillway.cli.installation import DEMO_FILE, build_writes, create, records, with_store
+from tillway.cli.installation import DEMO_FILE, build_writes, create, moment_above, records, with_store
 from tillway.cli.terminal import DataDir, StoreUrl, fail, say, setting, settings_from
 from tillway.settings import Settings
 
@@ -126,19 +126,17 @@ def _shop(settings: Settings) -> Shop:
 
 
 async def _with_new_keys(store: "Store") -> Shop:
-    import time
-
     from tillway.domain.account import Account
     from tillway.operations.accounts import new_key
     from tillway.store.port import ABSENT
 
     accounts = sorted((account for account, _ in await records(store, Account)), key=lambda account: account.created)
     assert accounts, "an installation that is there has an account"
+    at = await moment_above(store)
     secret, publishable = (
-        new_key(accounts[0].id, "test", kind, created=int(time.time()), name="demo")
-        for kind in ("secret", "publishable")
+        new_key(accounts[0].id, "test", kind, created=at.created, name="demo") for kind in ("secret", "publishable")
     )
-    await store.commit(build_writes("demo", (ABSENT, None, secret.record), (ABSENT, None, publishable.record)))
+    await store.commit(build_writes("demo", at, (ABSENT, None, secret.record), (ABSENT, None, publishable.record)))
     return Shop(accounts[0].id, secret.secret, publishable.secret)
 
 

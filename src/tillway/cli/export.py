@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import build_writes, with_store
+from tillway.cli.installation import build_writes, moment_above, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, run, say, settings_from, show
 from tillway.settings import Settings
 
@@ -29,7 +29,6 @@ def export(
 ) -> None:
     """Write every record of a store to a file for `tillway import`. Stop the servers first. Repeat it after an
     interruption."""
-    from tillway.engine.time_mark import clock_above
     from tillway.store import export
 
     settings = settings_from(context.params)
@@ -37,8 +36,8 @@ def export(
     async def work(store: "Store") -> "Tally":
         if not file.exists() and not export.part_of(file).exists():
             # It comes after all others: in a copy, versions begin anew there.
-            told, clock = {"file": str(file.absolute())}, await clock_above(store)
-            await store.commit(build_writes("export", detail=told, clock=clock))
+            told = {"file": str(file.absolute())}
+            await store.commit(build_writes("export", await moment_above(store), detail=told))
         with _progress("exported") as tell:
             return await export.export(store, file, tell)
 

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from tillway.domain.account import Account
     from tillway.domain.api_key import ApiKey
     from tillway.domain.credentials import OAuthClient
-    from tillway.domain.record import Record
+    from tillway.domain.record import Moment, Record
     from tillway.engine.audit.entries import Author
-    from tillway.engine.clock import Clock
     from tillway.operations.accounts import NewKey
     from tillway.store.port import Store, Write
 
@@ -74,7 +73,7 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     and can be run again. Raises `DataDirectoryUnfit`, `KeyFileUnfit`, `StoreUnfit`.
     """
     from tillway.data_directory import LOCK_FILE, DataDirectoryUnfit, make_private, occupied
-    from tillway.engine.clock import Clock
+    from tillway.engine.time_mark import clock_above
     from tillway.operations.accounts import create_account
     from tillway.vault.keyring import Keyring
     from tillway.wiring import DATABASE, KEY_FILE, check_key_file, key_file, open_store
@@ -96,7 +95,7 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
                 return None
             keyring = Keyring.load(key_file(settings)) if begun else Keyring.create(key_file(settings))
             await check_key_file(settings, store, keyring)
-            account, keys = await create_account(store, Clock(), name=name, by=author("init"))
+            account, keys = await create_account(store, await clock_above(store), name=name, by=author("init"))
         finally:
             await store.close()
         return first_use(account, keys) | {"data_dir": str(directory.absolute())}
@@ -152,19 +151,26 @@ def author(command: str) -> "Author":
     return Author(f"cli:{user}@{socket.gethostname()}", f"tillway {command}")
 
 
+async def moment_above(store: "Store") -> "Moment":
+    """Now, for the records of one commit. Ids and `created` come after the store's mark of time, wherever the clock of
+    this host stands."""
+    from tillway.engine.time_mark import clock_above
+
+    return (await clock_above(store)).moment()
+
+
 def build_writes(
-    command: str, *alterations: "Alteration", detail: dict[str, Any] | None = None, clock: "Clock | None" = None
+    command: str, at: "Moment", *alterations: "Alteration", detail: dict[str, Any] | None = None
 ) -> "list[Write]":
     """Build the writes of an administrative action, its entry in the audit trail included.
 
-    An alteration is (version seen, record before, record after); None stands for no record. `clock`: one above the
-    store's mark of time, for an entry that must come after all others.
+    `at` is a `moment_above` the store's mark. An alteration is (version seen, record before, record after); None stands
+    for no record.
     """
     from tillway.domain.account import SYSTEM
     from tillway.engine.audit.entries import build_writes
-    from tillway.engine.clock import Clock
 
-    return build_writes(SYSTEM, author(command), (clock or Clock()).moment(), *alterations, detail=detail)
+    return build_writes(SYSTEM, author(command), at, *alterations, detail=detail)
 
 
 def alter_record(
@@ -196,7 +202,7 @@ def alter_record(
                 return before
             others = await beside(store, before, after) if beside is not None else ()
             try:
-                await store.commit(build_writes(command, (version, before, after), *others))
+                await store.commit(build_writes(command, await moment_above(store), (version, before, after), *others))
                 return after
             except Conflict:
                 continue

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import alter_record, author, build_writes, find_account_id, list_records_of, with_store
+from tillway.cli.installation import (
+    alter_record,
+    author,
+    build_writes,
+    find_account_id,
+    list_records_of,
+    moment_above,
+    with_store,
+)
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -86,11 +94,11 @@ def create(
 
     async def work(store: "Store") -> Document:
         owner = await find_account_id(store, account)
-        now = int(time.time())
-        expires_at = now + expires_in_days * 86_400 if expires_in_days is not None else None
-        made = new_key(owner, mode, kind, created=now, name=name, expires_at=expires_at, scopes=scopes)
-        await store.commit(build_writes("keys create", (ABSENT, None, made.record)))
-        return _key_document(made.record, now) | {"secret": made.secret}
+        at = await moment_above(store)
+        expires_at = at.now + expires_in_days * 86_400 if expires_in_days is not None else None
+        made = new_key(owner, mode, kind, created=at.created, name=name, expires_at=expires_at, scopes=scopes)
+        await store.commit(build_writes("keys create", at, (ABSENT, None, made.record)))
+        return _key_document(made.record, at.now) | {"secret": made.secret}
 
     settings = settings_from(context.params)
     made = with_store(settings, work)
@@ -160,7 +168,8 @@ def roll(
 
     async def begin(store: "Store", old: ApiKey, ending: ApiKey) -> "list[Alteration]":
         # One commit makes the new key and ends the old one; otherwise a failure could leave the old key valid for ever.
-        rolled[:] = [new_key(old.account, old.mode, old.kind, created=now, name=old.name, scopes=old.scopes)]
+        created = (await moment_above(store)).created
+        rolled[:] = [new_key(old.account, old.mode, old.kind, created=created, name=old.name, scopes=old.scopes)]
         return [(ABSENT, None, rolled[0].record)]
 
     settings = settings_from(context.params)
@@ -197,7 +206,7 @@ def rotate_signing(
     """Make a new key that signs access tokens. The old one verifies until its last token has expired."""
     from tillway.domain.credentials import SigningKey
     from tillway.engine.access_tokens import AccessTokens
-    from tillway.engine.clock import Clock
+    from tillway.engine.time_mark import clock_above
     from tillway.vault.keyring import Keyring
     from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
     from tillway.wiring import key_file, public_url
@@ -206,7 +215,7 @@ def rotate_signing(
     signer = Es256Signer(Keyring.load(key_file(settings)).derive(SIGNING_PURPOSE))
 
     async def work(store: "Store") -> "tuple[SigningKey, tuple[SigningKey, ...]]":
-        tokens = AccessTokens(store, signer, Clock(), public_url(settings))
+        tokens = AccessTokens(store, signer, await clock_above(store), public_url(settings))
         return await tokens.rotate(author("keys rotate-signing"), now=time.time())
 
     new, replaced = with_store(settings, work)

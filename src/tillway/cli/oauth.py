@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import alter_record, build_writes, find_account_id, list_records_of, with_store
+from tillway.cli.installation import (
+    alter_record,
+    build_writes,
+    find_account_id,
+    list_records_of,
+    moment_above,
+    with_store,
+)
 from tillway.cli.keys import AccountOption, checked_scopes
 from tillway.cli.terminal import (
     AsJson,
@@ -57,8 +64,9 @@ def add(
 
     async def work(store: "Store") -> Document:
         owner = await find_account_id(store, account)
-        made = new_client(owner, mode, scopes, created=int(time.time()), name=name)
-        await store.commit(build_writes("oauth clients add", (ABSENT, None, made.record)))
+        at = await moment_above(store)
+        made = new_client(owner, mode, scopes, created=at.created, name=name)
+        await store.commit(build_writes("oauth clients add", at, (ABSENT, None, made.record)))
         return _client_document(made.record, int(time.time())) | {"client_secret": made.secret}
 
     made = with_store(settings_from(context.params), work)

@@ -1,11 +1,10 @@
 """`tillway operators`: people who may decide for merchants. A key is shown once, when it is made."""
 
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import build_writes, find_account_id, records, show_once, with_store
+from tillway.cli.installation import build_writes, find_account_id, moment_above, records, show_once, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -57,11 +56,11 @@ def add(
         if any(known.name == name for known, _ in await records(store, Operator)):
             raise fail(f"There is an operator {name!r} already. `tillway operators list` shows them.")
         accounts = (await find_account_id(store, account),) if account is not None else None
-        created = int(time.time())
-        made = new_operator(name, role, accounts, created=created)
-        keys = new_operator_keys(made.id, created=created)
+        at = await moment_above(store)
+        made = new_operator(name, role, accounts, created=at.created)
+        keys = new_operator_keys(made.id, created=at.created)
         writes = [(ABSENT, None, made), *((ABSENT, None, key.record) for key in keys)]
-        await store.commit(build_writes("operators add", *writes))
+        await store.commit(build_writes("operators add", at, *writes))
         return {"operator": made.id, "test_key": keys[0].secret, "live_key": keys[1].secret}
 
     document = with_store(settings_from(context.params), work)
@@ -114,15 +113,16 @@ def reset(
         import msgspec
 
         operator, version = await _find(store, name)
-        now = int(time.time())
-        keys = new_operator_keys(operator.id, created=now)
+        at = await moment_above(store)
+        keys = new_operator_keys(operator.id, created=at.created)
         revoked = [
-            (at, key, msgspec.structs.replace(key, revoked_at=now)) for key, at in await _keys_of(store, operator.id)
+            (seen, key, msgspec.structs.replace(key, revoked_at=at.now))
+            for key, seen in await _keys_of(store, operator.id)
         ]
         enabled = msgspec.structs.replace(operator, disabled_at=None)
         made = [(ABSENT, None, key.record) for key in keys]
         changed = [(version, operator, enabled)] if enabled != operator else []
-        await store.commit(build_writes("operators reset", *changed, *revoked, *made))
+        await store.commit(build_writes("operators reset", at, *changed, *revoked, *made))
         return {"operator": operator.id, "test_key": keys[0].secret, "live_key": keys[1].secret}
 
     document = with_store(settings_from(context.params), work)
@@ -151,9 +151,10 @@ def disable(
         ]
         if admins == [operator]:
             raise fail(f"{name} is the last admin of the installation. Add another one first.")
-        after = msgspec.structs.replace(operator, disabled_at=operator.disabled_at or int(time.time()))
+        at = await moment_above(store)
+        after = msgspec.structs.replace(operator, disabled_at=operator.disabled_at or at.now)
         if after != operator:
-            await store.commit(build_writes("operators disable", (version, operator, after)))
+            await store.commit(build_writes("operators disable", at, (version, operator, after)))
         return after
 
     disabled = with_store(settings_from(context.params), work)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import author, build_writes, scopes, with_store
+from tillway.cli.installation import author, build_writes, moment_above, scopes, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, day, fail, say, settings_from, show, table
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def prepare(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = 
     keyring = Keyring.load(key_file(settings))
 
     async def work(store: "Store") -> str:
-        await store.commit(build_writes("vault prepare", detail={"state": "begun", "key": keyring.current_id()}))
+        told = {"state": "begun", "key": keyring.current_id()}
+        await store.commit(build_writes("vault prepare", await moment_above(store), detail=told))
         return keyring.prepare_kek()
 
     key = with_store(settings, work)
@@ -41,7 +42,6 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
     import msgspec
 
     from tillway.engine.audit.entries import rewrap_write
-    from tillway.engine.clock import Clock
     from tillway.vault import rotation
     from tillway.vault.keyring import Keyring
     from tillway.wiring import key_file
@@ -52,16 +52,17 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
     def progress(done: "Progress") -> None:
         say(f"pass {done.number}: {done.read} read, {done.moved} moved")
 
-    by, clock = author("vault rotate"), Clock()
-
-    def tell(scope_key: str, writes: "Sequence[Write]") -> "list[Write]":
-        return [rewrap_write(scope_key, by, clock.moment(), writes)]
+    by = author("vault rotate")
 
     async def work(store: "Store") -> "Rotation":
-        await store.commit(build_writes("vault rotate", detail={"state": "begun", "key": keyring.current_id()}))
+        async def tell(scope_key: str, writes: "Sequence[Write]") -> "list[Write]":
+            return [rewrap_write(scope_key, by, await moment_above(store), writes)]
+
+        told = {"state": "begun", "key": keyring.current_id()}
+        await store.commit(build_writes("vault rotate", await moment_above(store), detail=told))
         done = await rotation.rotate(store, keyring, lambda: scopes(store), tell=tell, progress=progress)
         outcome = {"state": "done", "key": done.key_id, "moved": done.moved, "retired": done.retired}
-        await store.commit(build_writes("vault rotate", detail=outcome))
+        await store.commit(build_writes("vault rotate", await moment_above(store), detail=outcome))
         return done
 
     done = with_store(settings, work)
@@ -103,7 +104,7 @@ def forget(
 
     async def work(store: "Store") -> None:
         async def tell() -> None:
-            await store.commit(build_writes("vault forget", detail={"key": key}))
+            await store.commit(build_writes("vault forget", await moment_above(store), detail={"key": key}))
 
         await rotation.forget_key(store, keyring, key, lambda: scopes(store), tell=tell)
 

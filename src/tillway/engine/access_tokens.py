@@ -104,9 +104,10 @@ class AccessTokens:
         """
         for _ in range(ROTATIONS_MAX):
             await self._look()
-            new = self._signer.new_key(f"jwk_{random_text(16)}", created=int(now))
+            at = self._clock.moment()
+            new = self._signer.new_key(f"jwk_{random_text(16)}", created=at.created)
             replaced = [(version, key, _retire(key, int(now))) for key, version in self._signing()]
-            writes = build_writes(SYSTEM, by, self._clock.moment(), (ABSENT, None, new), *replaced)
+            writes = build_writes(SYSTEM, by, at, (ABSENT, None, new), *replaced)
             try:
                 await self._store.commit(writes)
             except Conflict:

@@ -17,7 +17,7 @@ import msgspec
 from tillway.domain.account import SYSTEM
 from tillway.domain.time_mark import ACCEPTED_SLACK_US, MARK_ID, TimeMark
 from tillway.engine.clock import Clock
-from tillway.engine.ids import SKEW_SECONDS, base62
+from tillway.engine.ids import SKEW_SECONDS, base62, microseconds_of
 from tillway.store.codec import decode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Write
 
@@ -165,10 +165,13 @@ async def _find_mark(store: Store) -> tuple[TimeMark | None, int]:
 
 
 async def clock_above(store: Store) -> Clock:
-    """A clock for a command that writes to the store once: its ids lie above the mark."""
+    """A clock for a command that writes to the store once: its ids lie above the mark, and above the newest entry of
+    the installation's audit trail, so that commands stay in order while their clock is behind."""
     clock, mark = Clock(), await read_mark(store)
     if mark is not None:
         clock.raise_floor(mark.mark_us)
+        for row in await store.query(None, f"{SYSTEM}/aud_", limit=1):
+            clock.raise_floor(microseconds_of(row.key.rpartition("_")[2][:9]))
     return clock
 
 

@@ -83,11 +83,10 @@ async def create_account(
 ) -> tuple[Account, list[NewKey]]:
     """Create an account with a test and a live key pair, in one commit. The keys come in the order test secret, test
     publishable, live secret, live publishable."""
-    created = clock.now_ms() // 1000
-    account = Account(id=f"acct_{random_text(16)}", created=created, name=name)
-    keys = [new_key(account.id, mode, kind, created=created) for mode in MODES for kind in ("secret", "publishable")]
-    records: list[Record] = [account, *(key.record for key in keys)]
     at = clock.moment()
+    account = Account(id=f"acct_{random_text(16)}", created=at.created, name=name)
+    keys = [new_key(account.id, mode, kind, created=at.created) for mode in MODES for kind in ("secret", "publishable")]
+    records: list[Record] = [account, *(key.record for key in keys)]
     await store.commit(
         [
             *build_writes(SYSTEM, by, at, *((ABSENT, None, record) for record in records)),

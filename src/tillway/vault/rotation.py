@@ -36,7 +36,7 @@ Scopes = Callable[[], Awaitable[Sequence[str]]]
 """Every scope that there is now; asked anew for each pass, since merchants come while it runs."""
 
 
-Tell = Callable[[str, Sequence[Write]], Sequence[Write]]
+Tell = Callable[[str, Sequence[Write]], Awaitable[Sequence[Write]]]
 """Return the audit entry for a commit of these writes in that scope: one write at most."""
 
 
@@ -166,7 +166,7 @@ async def _commit(
     if not writes:
         return
     try:
-        await store.commit([*writes, *tell(_scope(writes[0].key), writes)])
+        await store.commit([*writes, *await tell(_scope(writes[0].key), writes)])
     except (Conflict, CommitUnknown, Unavailable):
         for write in writes:
             await _commit_one(store, vault, write.key, tell, sleep)
@@ -183,7 +183,7 @@ async def _commit_one(
         if write is None:
             return
         try:
-            await store.commit([write, *tell(_scope(key), [write])])
+            await store.commit([write, *await tell(_scope(key), [write])])
             return
         except (Conflict, CommitUnknown, Unavailable):
             await sleep(_PAUSE_SECONDS * 2**tried)
