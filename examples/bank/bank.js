@@ -7,9 +7,13 @@
  * By hand:
  *     examples/bank/run
  *
+ * It takes evidence and acceptance of disputes, once per Idempotency-Key.
+ *
  * What the contract does not have: POST /_bank/faults {"rules": […]} takes the rules of sandbox/faults.py as far as
- * an imposter can keep them, and GET /_bank/operations lists what came. It never sends a notice. Its state lives in
- * memory alone and holds what it was sent, card numbers too, so it is a bank for tests.
+ * an imposter can keep them, and GET /_bank/operations lists what came. POST /_bank/disputes takes a dispute as its
+ * notice has it (a part of it for a reference that it knows), and sends the notice to the address that was given with
+ * POST /_bank/notices {"url", "secret"}: these are its only notices. Its state lives in memory alone and holds what it
+ * was sent, card numbers too, so it is a bank for tests.
  */
 function bank (config) {
     const HOLD_MS = 20000;
@@ -24,11 +28,14 @@ function bank (config) {
     const BY_AMOUNT = { 1: 'Declined', 2: 'InsufficientFunds', 24: 'Pending' };
     const ANSWERS = { decline: 'Declined', no_funds: 'InsufficientFunds', pend: 'Pending' };
     const OPERATIONS = { authorization: 'authorize' };
+    const REPLY = /^\/v1\/disputes\/([^/]+)\/(evidence|accept)$/;
 
     const request = config.request;
     const state = config.state;
     state.operations = state.operations || {};
     state.rules = state.rules || [];
+    state.disputes = state.disputes || {};
+    state.replies = state.replies || {};
 
     const call = request.method === 'POST' ? PATHS[request.path] : undefined;
     const body = request.method === 'POST' ? parsed(request.body) : undefined;
@@ -39,7 +46,15 @@ function bank (config) {
     if (request.path === '/_bank/operations') {
         return answer(200, { operations: Object.values(state.operations).map(shown) });
     }
-    const operation = call ? OPERATIONS[call.kind] || call.kind : 'look_up';
+    if (request.path === '/_bank/notices') {
+        state.notices = body;
+        return answer(200, {});
+    }
+    if (request.path === '/_bank/disputes') {
+        return request.method === 'GET' ? answer(200, { disputes: state.disputes, replies: state.replies }) : told();
+    }
+    const reply = request.method === 'POST' && REPLY.exec(request.path);
+    const operation = call ? OPERATIONS[call.kind] || call.kind : reply ? 'dispute' : 'look_up';
     const rule = struck(operation, body && body.amount);
     const chosen = rule && ANSWERS[rule.fault];
     if (!rule || chosen) {
@@ -95,6 +110,9 @@ function bank (config) {
             const found = state.operations[request.path.replace('/v1/operations/', '')];
             return found ? answer(200, shown(settled(found))) : answer(404, { message: 'no such operation' });
         }
+        if (reply) {
+            return replied(decodeURIComponent(reply[1]), reply[2]);
+        }
         if (!call) {
             return answer(404, { message: 'no such call' });
         }
@@ -113,6 +131,57 @@ function bank (config) {
         const decided = decide(contents);
         state.operations[body.reference] = decided;
         return answer(200, shown(decided));
+    }
+
+    function told () {
+        const known = state.disputes[body.reference];
+        const parent = state.operations[body.parent || (known && known.parent)];
+        if (!parent || parent.kind !== 'authorization') {
+            return answer(404, { message: 'no such authorization' });
+        }
+        const opened = { dispute: 'chargeback', status: 'Opened', reason: 'general', amount: parent.amount,
+            currency: parent.currency };
+        const dispute = Object.assign({ kind: 'dispute' }, known || opened, body);
+        state.disputes[dispute.reference] = dispute;
+        return noticed(dispute);
+    }
+
+    function replied (reference, kind) {
+        const dispute = state.disputes[reference];
+        const key = header('idempotency-key');
+        const contents = JSON.stringify([kind, body]);
+        if (!dispute || !key || !body || body.reference !== reference) {
+            return answer(dispute ? 400 : 404, { message: dispute ? 'missing: the key or reference' : 'no such dispute' });
+        }
+        const before = state.replies[key];
+        if (before) {
+            return before === contents ? answer(200, dispute) : answer(409, { message: 'this key had other contents' });
+        }
+        if (dispute.status !== 'Opened') {
+            return answer(422, { message: `the dispute has ended: ${dispute.status}` });
+        }
+        state.replies[key] = contents;
+        if (kind === 'accept') {
+            dispute.status = 'Accepted';
+        }
+        return answer(200, dispute);
+    }
+
+    // The answer to whoever told of the dispute says what the receiver of the notice answered.
+    function noticed (dispute) {
+        if (!state.notices) {
+            return answer(200, dispute);
+        }
+        const content = JSON.stringify(Object.assign({ created: Math.floor(Date.now() / 1000) }, dispute));
+        const signed = require('crypto').createHmac('sha256', state.notices.secret).update(content).digest('hex');
+        const headers = { 'Content-Type': 'application/json', 'X-Bank-Signature': signed };
+        const sending = require('http').request(state.notices.url, { method: 'POST', headers }, heard => {
+            heard.resume();
+            config.callback(answer(200, Object.assign({}, dispute, { notice: heard.statusCode })));
+        });
+        sending.on('error', error => config.callback(answer(502, { message: error.message })));
+        sending.end(content);
+        return undefined;
     }
 
     function problem () {

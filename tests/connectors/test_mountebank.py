@@ -79,6 +79,18 @@ class Imposter:
         request = urllib.request.Request(f"{self.url}/_bank/faults", json.dumps({"rules": rules}).encode())
         urllib.request.urlopen(request, timeout=10).close()
 
+    def disputes(self) -> dict[str, dict[str, Any]]:
+        """The disputes by reference, and the replies to them by Idempotency-Key."""
+        with urllib.request.urlopen(f"{self.url}/_bank/disputes", timeout=10) as answer:
+            found: dict[str, dict[str, Any]] = json.load(answer)
+        return found
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """One of the imposter's own calls."""
+        request = urllib.request.Request(f"{self.url}/_bank/{path}", json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -178,6 +190,7 @@ async def test_the_connector_keeps_the_contract(check: Check, imposter: Imposter
 # A whole server.
 
 CARD = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}
+SECRET = "the-imposter-signs-with-this"
 
 
 @pytest.fixture(scope="module")
@@ -187,9 +200,11 @@ def server(imposter: Imposter, tmp_path_factory: pytest.TempPathFactory) -> Iter
     added = tillway_json(
         *("connectors", "add", "bank", "--kind", "http_bank", "--set", f"base_url={imposter.url}"),
         *("--set", "ask_after_seconds=1", "--set", "timeout_seconds=1", "--default", "--data-dir", data_dir),
+        *("--set", "disputes=yes", "--set", f"notice_secret={SECRET}"),
     )
     assert added["default"] is True
     running = TillwayServer(data_dir, made)
+    imposter.post("notices", {"url": f"{running.base_url}/connectors/test/bank/notices", "secret": SECRET})
     yield running
     running.stop()
 
@@ -343,6 +358,38 @@ def test_a_token_is_charged_and_refunded_at_it(server: TillwayServer, imposter: 
     assert [charged(amount)["data"]["status"] for amount in (1, 2, 24)] == ["succeeded"] * 3
 
 
+def test_disputes_both_ways(server: TillwayServer, imposter: Imposter) -> None:
+    v1 = server.client.v1
+    paid = pay(server, 4361)
+    [taken] = [row for row in imposter.operations() if row["amount"] == 4361]
+
+    def tell(**dispute: Any) -> Any:
+        told = imposter.post("disputes", {"parent": taken["reference"], **dispute})
+        assert told["notice"] == 200, told
+        return told
+
+    def disputes() -> dict[int, Any]:
+        return {one.amount: one for one in v1.disputes.list({"payment_intent": paid.id}).data}
+
+    tell(reference="d-1", dispute="inquiry", amount=4000)
+    tell(reference="d-2", amount=1000)
+    assert {amount: one.status for amount, one in disputes().items()} == {
+        4000: "warning_needs_response",
+        1000: "needs_response",
+    }
+    v1.disputes.update(disputes()[4000].id, {"evidence": {"uncategorized_text": "It was delivered."}})
+    v1.disputes.close(disputes()[1000].id)
+    tell(reference="d-1", dispute="chargeback")
+    v1.disputes.update(disputes()[4000].id, {"evidence": {"uncategorized_text": "She signed for it."}})
+    keys = {"inquiry-evidence-d-1", "chargeback-evidence-d-1", "chargeback-accept-d-2"}
+    deadline = time.monotonic() + 10
+    while (took := set(imposter.disputes()["replies"])) != keys and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert took == keys
+    tell(reference="d-1", status="Won")
+    assert {amount: one.status for amount, one in disputes().items()} == {4000: "won", 1000: "lost"}
+
+
 def test_bank_money_is_the_ledgers_money(server: TillwayServer, imposter: Imposter) -> None:
     """After everything above: what the bank took and gave back is what the ledger says that it owes."""
     pay(server, 4400)
@@ -354,10 +401,11 @@ def test_bank_money_is_the_ledgers_money(server: TillwayServer, imposter: Impost
     ]
     later = {operation["parent"] for operation in accepted if operation["kind"] in ("capture", "void")}
     signs = {"authorization": 1, "capture": 1, "refund": -1, "void": 0}
+    lost = sum(one["amount"] for one in imposter.disputes()["disputes"].values() if one["status"] == "Accepted")
     moved = sum(
         signs[operation["kind"]] * operation["amount"] for operation in accepted if operation["reference"] not in later
     )
     status, ledger = server.call("GET", "/ops/v1/ledger")
     assert status == 200 and ledger["balanced"] is True
-    assert [row["balance"] for row in ledger["accounts"] if row["account"] == "receivable:bank"] == [moved]
+    assert [row["balance"] for row in ledger["accounts"] if row["account"] == "receivable:bank"] == [moved - lost]
     assert moved > 0

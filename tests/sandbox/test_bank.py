@@ -306,3 +306,68 @@ def test_a_journal_makes_the_same_bank():
     assert copy.totals() == bank.totals()
     for call in calls:
         assert copy.handle(call).response == bank.handle(call).response
+
+
+def reply(bank, reference, kind, key, **body):
+    request = Request(
+        "POST", f"/v1/disputes/{reference}/{kind}", {"reference": reference, **body}, {"idempotency-key": key}
+    )
+    return bank.handle(request).response.status
+
+
+def tell(bank, **report):
+    response = bank.tell_dispute(report).response
+    return response.body if response.status == 200 else response.status
+
+
+def test_a_dispute_on_demand_moves_and_ends():
+    bank = Bank(knows_all=True, operations_max=None)
+    say(bank, "authorize", "a")
+    opened = tell(bank, parent="a", dispute="inquiry")
+    reference = opened["reference"]
+    assert (opened["status"], opened["dispute"], opened["amount"]) == ("Opened", "inquiry", 4200)
+    moved = tell(bank, reference=reference, dispute="chargeback", amount=4000, network_reason_code="13.1")
+    assert (moved["status"], moved["dispute"], moved["amount"]) == ("Opened", "chargeback", 4000)
+    assert tell(bank, parent="a")["reference"] != reference
+    # It may contradict itself, and owes a notice of each report.
+    for verdict in ("Won", "Lost", "Lost"):
+        assert tell(bank, reference=reference, status=verdict)["status"] == verdict
+    [announcement] = bank.forthcoming(bank.find(reference))
+    assert announcement.nth == 5 and bank.announce(announcement) == (bank.find(reference).answer(), None)
+
+
+@pytest.mark.parametrize(
+    ("report", "status"),
+    [
+        ({}, 400),
+        ({"parent": "nobody"}, 404),
+        ({"parent": "held"}, 422),
+        ({"parent": "a", "amount": 0}, 422),
+        ({"parent": "a", "dispute": "quarrel"}, 422),
+        ({"parent": "a", "status": "Declined"}, 422),
+        ({"parent": "a", "evidence_due": "soon"}, 422),
+        ({"parent": "a", "extra": 1}, 400),
+        ({"parent": "a", "reference": "held"}, 409),
+    ],
+)
+def test_a_report_that_cannot_be(report, status):
+    bank = Bank(knows_all=True, operations_max=None)
+    say(bank, "authorize", "a")
+    say(bank, "authorize", "held", capture=False)
+    assert tell(bank, **report) == status
+
+
+def test_replies_are_taken_once_per_key():
+    bank = Bank(knows_all=True, operations_max=None)
+    say(bank, "authorize", "a")
+    reference = tell(bank, parent="a")["reference"]
+    assert reply(bank, "nobody", "evidence", "k", text="So.") == 404
+    assert reply(bank, reference, "evidence", "", text="So.") == 400
+    assert reply(bank, reference, "evidence", "k") == 400
+    assert [reply(bank, reference, "evidence", "k", text="So.") for _ in range(2)] == [200, 200]
+    assert reply(bank, reference, "evidence", "k", text="No.") == 409
+    assert reply(bank, reference, "evidence", "k2", text="4242 4242 4242 4242 paid") == 200
+    assert [one.text for one in bank.operations() if one.kind == "evidence"] == ["So.", "**** paid"]
+    assert [reply(bank, reference, "accept", "k3") for _ in range(2)] == [200, 200]
+    assert bank.find(reference).answer()["status"] == "Accepted"
+    assert reply(bank, reference, "evidence", "k4", text="Late.") == 422

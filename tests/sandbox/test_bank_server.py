@@ -89,7 +89,17 @@ async def test_no_card_in_the_journal(tmp_path):
         for number in (CARD["number"], "4000000000000259"):
             assert number.encode() not in file.read_bytes()
     known = {"reference", "kind", "status", "amount", "currency", "bank_id", "contents", "last4", "decline_code"}
-    known |= {"capture", "authorized", "captured", "dispute", "disputes", "dispute_reason", "network_id", "checks"}
+    known |= {
+        "at",
+        "capture",
+        "authorized",
+        "captured",
+        "dispute",
+        "disputes",
+        "dispute_reason",
+        "network_id",
+        "checks",
+    }
     assert all(line.keys() <= known for line in lines(journal))
     assert [line["last4"] for line in lines(journal)] == ["9987", "0259"]
     # A hash of so few digits would be guessed, were it not keyed.
@@ -173,6 +183,26 @@ async def test_notices_are_signed_and_owed_until_taken(tmp_path):
         async with bank(journal, notice_url=url, notice_secret=SECRET):
             await asyncio.sleep(1.2)
             assert mail.empty()
+
+
+async def test_an_acceptance_is_confirmed_also_after_a_restart(tmp_path):
+    journal = tmp_path / "journal"
+    nowhere = {"notice_url": "http://127.0.0.1:9/", "notice_secret": SECRET}
+    async with bank(journal, **nowhere) as http:
+        await post(http, "/v1/authorizations", authorization("a"))
+        _, opened = await post(http, "/_disputes", {"parent": "a", "reference": "fall/ö"})
+        place = "/v1/disputes/fall%2F%C3%B6/accept"
+        for _ in range(2):
+            status, _ = await post(http, place, {"reference": "fall/ö"}, **{"idempotency-key": "chargeback-accept-1"})
+            assert status == 200
+        assert (await post(http, "/_disputes", {"parent": "b"}))[0] == 404
+    assert [line["kind"] for line in lines(journal)] == ["authorization", "dispute", "accept"]
+    async with mailbox() as (url, mail):
+        async with bank(journal, notice_url=url, notice_secret=SECRET):
+            _, body = await asyncio.wait_for(mail.get(), 5)
+            told = json.loads(body)
+            assert (told["reference"], told["status"], opened["status"]) == ("fall/ö", "Accepted", "Opened")
+        assert mail.empty()
 
 
 async def test_an_early_notice_comes_before_the_answer(tmp_path):

@@ -63,6 +63,16 @@ class BankProcess:
         except urllib.error.HTTPError as refused:
             raise AssertionError(refused.read().decode()) from None
 
+    def dispute(self, **report: Any) -> dict[str, Any]:
+        """Open, move or end a dispute (`Bank.tell_dispute`); the bank sends its notice. The dispute as it stands."""
+        request = urllib.request.Request(f"{self.url}/_disputes", json.dumps(report).encode())
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                told: dict[str, Any] = json.load(answer)
+        except urllib.error.HTTPError as refused:
+            raise AssertionError(refused.read().decode()) from None
+        return told
+
     def effects(self) -> list[dict[str, Any]]:
         """Every effect in the journal: an operation as it came, and again whenever its status changed."""
         lines = [json.loads(line) for line in self.journal.read_text().splitlines()]
@@ -74,6 +84,7 @@ class BankProcess:
         found: dict[str, dict[str, Any]] = {}
         for effect in self.effects():
             before = found.get(effect["reference"])
-            assert before is None or before["status"] != effect["status"], f"performed twice: {effect}"
+            now = (effect["status"], effect.get("told"))
+            assert before is None or (before["status"], before.get("told")) != now, f"performed twice: {effect}"
             found[effect["reference"]] = effect
         return {name: line for name, line in found.items() if amount is None or line["amount"] == amount}

@@ -226,6 +226,10 @@ async def _refund(objects: MerchantObjects) -> Good:
     return Good(params={"charge": await objects.charge()})
 
 
+async def _dispute_by_the_simulator(objects: MerchantObjects) -> Good:
+    return Good(params={"charge": await objects.charge()})
+
+
 async def _payout(objects: MerchantObjects) -> Good:
     await objects.funds()
     await objects.external()
@@ -304,6 +308,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/requests/{id}": _on(MerchantObjects.refused),
     "GET /ops/v1/simulator": _nothing(),
     "POST /ops/v1/simulator": _nothing(faults={"rules": [{"fault": "slow"}]}),
+    "POST /ops/v1/simulator/disputes": _dispute_by_the_simulator,
     "GET /v1/accounts/{account}/external_accounts": _on(lambda objects: _first(objects.external())),
     "POST /v1/accounts/{account}/external_accounts": _on(
         lambda objects: _first(objects.external()), external_account=BANK

@@ -1,11 +1,18 @@
-"""`/ops/v1/simulator`: the faults that the bank simulator commits on demand."""
+"""`/ops/v1/simulator`: the faults and disputes that the bank simulator makes on demand."""
 
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+import msgspec
+
+from tillway.connectors.port import NoticeRejected, NoticeUndecided
+from tillway.domain.charge import Charge
+from tillway.domain.dispute import NETWORK_REASON_CODE_MAX, REASONS, Dispute
 from tillway.domain.refusal import Refused
+from tillway.engine.attempts import Connection
 from tillway.engine.connections import SIMULATOR
-from tillway.http.params import Amount, Array, Enum, Integer, Object, Parameter, Params
+from tillway.engine.references import reference_of_record
+from tillway.http.params import Amount, Array, Enum, Id, Integer, Object, Parameter, Params, Text
 from tillway.http.routes import Answer, Call, route
 from tillway.http.wire import quote
 from tillway.sandbox.faults import CALL_FAULTS, MS_MAX, NOTICE_FAULTS, OPERATIONS, RULES_MAX, Faults, FaultsInvalid
@@ -46,7 +53,7 @@ SIMULATE = Params(faults=Object(seed=Integer(minimum=0), rules=Array(_RULE, maxi
 @route("GET", "/ops/v1/simulator", returns="simulator")
 async def simulator(call: Call) -> Answer:
     """Retrieve the faults that the bank simulator commits: the merchant's own, or those of the whole installation."""
-    found = await _simulator(call)
+    found, _ = await _simulator(call)
     return {"object": "simulator", "faults": _faults(call, found).as_dict()}
 
 
@@ -56,7 +63,7 @@ async def set_simulator(call: Call) -> Answer:
 
     An operator who may configure sets them for the whole installation.
     """
-    found = await _simulator(call)
+    found, _ = await _simulator(call)
     scope = call.caller.scope_key
     faults = found.faults if call.caller.kind == "operator" else found.faults_of.setdefault(scope, Faults())
     before = faults.as_dict()
@@ -83,9 +90,59 @@ def _faults(call: Call, simulator: Simulator) -> Faults:
     return simulator.faults_of.get(call.caller.scope_key, simulator.faults)
 
 
-async def _simulator(call: Call) -> Simulator:
+TELL_DISPUTE = Params(
+    amount=Amount(),
+    charge=Id(),
+    dispute=Id(),
+    evidence_due=Integer(minimum=1),
+    network_reason_code=Text(maximum=NETWORK_REASON_CODE_MAX),
+    reason=Enum(*sorted(REASONS)),
+    stage=Enum("inquiry", "chargeback"),
+    status=Enum("Opened", "Won", "Lost", "Accepted"),
+).at_most_one("charge", "dispute")
+
+
+@route("POST", "/ops/v1/simulator/disputes", TELL_DISPUTE, returns="dispute")
+async def tell_dispute(call: Call) -> Answer:
+    """Let the simulated bank open a dispute over a test `charge`, or move or end the `dispute`, at once.
+
+    The bank may contradict itself; that becomes an open item.
+    """
+    params, load = call.params, call.platform.engine.load(call.caller.scope_key)
+    known = await load.get(Dispute, params["dispute"], "dispute") if "dispute" in params else None
+    if known is None and "charge" not in params:
+        raise Refused("parameter_missing", "Name a charge to dispute, or a dispute to move or end.", param="charge")
+    charge = await load.get(Charge, known.charge if known is not None else params["charge"], "charge")
+    simulator, connection = await _simulator(call)
+    if charge.connector != SIMULATOR or not charge.captured:
+        raise Refused("parameter_invalid_string", "The simulated bank has not taken that charge.", param="charge")
+    parent = reference_of_record(call.caller.scope_key, charge)
+    report: dict[str, Any] = {
+        "parent": parent,
+        "reference": known.reference if known is not None else f"told-{len(charge.disputes) + 1}-{parent}",
+        "amount": known.amount_minor if known is not None else charge.captured_minor,
+        "currency": charge.currency,
+        "dispute": "inquiry" if known is not None and known.inquiry else "chargeback",
+    }
+    renamed = {"stage": "dispute"}
+    report |= {renamed.get(name, name): params[name] for name in params.keys() - {"charge", "dispute"}}
+    await call.platform.engine.note(call.caller, report)
+    told = simulator.bank.tell_dispute(report).response
+    assert told.status == 200, f"the simulated bank refuses a report: {told.body}"
+    try:
+        await call.platform.attempts.hear(connection, call.caller.scope.mode, {}, msgspec.json.encode(told.body))
+    except NoticeRejected as rejected:
+        raise Refused("parameter_invalid_object", f"Such a dispute cannot be: {rejected}.") from None
+    except NoticeUndecided:
+        raise Refused("busy") from None
+    fresh = call.platform.engine.load(call.caller.scope_key)
+    disputed = await fresh.get(Charge, charge.id)
+    return await fresh.get(Dispute, disputed.disputes[report["reference"]])
+
+
+async def _simulator(call: Call) -> tuple[Simulator, Connection]:
     if call.caller.scope.livemode:
         raise Refused("livemode_mismatch", "The simulator serves test mode only. Use a test key.")
     connection = await call.platform.attempts.connections.named(SIMULATOR, call.caller.scope)
     assert connection is not None and isinstance(connection.connector, Simulator)
-    return connection.connector
+    return connection.connector, connection

@@ -44,7 +44,7 @@ from tillway.connectors.port import (
 )
 from tillway.connectors.settings import Setting, debit_types, http_url, read_settings, seconds, text, yes_or_no
 from tillway.connectors.transport import SocketTransport
-from tillway.domain.dispute import Verdict
+from tillway.domain.dispute import NETWORK_REASON_CODE_MAX, Verdict
 
 SETTINGS = (
     Setting(name="base_url", read=http_url, required=True, description="where the bank answers: http://host:port"),
@@ -106,6 +106,12 @@ PATHS = {
 LIST_PATH = "/v1/operations"
 
 OPERATIONS = {path: operation for operation, path in PATHS.items()}
+
+
+def operation_of(path: str) -> str:
+    """The operation that a call is, as faults of the simulated banks name it."""
+    return "dispute" if path.startswith("/v1/disputes/") else OPERATIONS.get(path, "look_up")
+
 
 NOTICE_MAX = 64 * 1024
 """Largest notice, in bytes."""
@@ -350,7 +356,7 @@ def _dispute(said: dict[str, Any], reference: str, parent: str, created: int | N
 
 
 DISPUTE_REFERENCE_MAX = 255
-_NETWORK_CODE = re.compile(r"[A-Za-z0-9.]{1,16}")
+_NETWORK_CODE = re.compile(rf"[A-Za-z0-9.]{{1,{NETWORK_REASON_CODE_MAX}}}")
 
 _STATUSES = ("Accepted", "Declined", "InsufficientFunds", "Pending")
 _STAGES: dict[Any, Literal["chargeback", "inquiry", "warning"]] = {

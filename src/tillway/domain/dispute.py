@@ -24,6 +24,9 @@ they are evidence like any other."""
 DISPUTES_MAX = 20
 """Most disputes of one payment."""
 
+NETWORK_REASON_CODE_MAX = 16
+"""Longest code of a card network, in characters."""
+
 REASONS = frozenset(
     (
         "bank_cannot_process",

@@ -46,7 +46,6 @@ from tillway.domain.attempt import Attempt, reference_from_name, reference_of
 from tillway.domain.charge import Charge, full_descriptor, warn_of_fraud
 from tillway.domain.commands import Cancel
 from tillway.domain.dispute import Dispute, DisputeTask, Told
-from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.mandate import reference_of as reference_of_mandate
 from tillway.domain.open_item import OpenItem
@@ -61,7 +60,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
 from tillway.engine.disputes import see_to
-from tillway.engine.notices import agrees, is_stale, kind_of, objection
+from tillway.engine.notices import agrees, announced, is_stale, kind_of, objection
 from tillway.engine.recipients import reveal
 from tillway.engine.references import find_by_tail, split
 from tillway.engine.settlers import (
@@ -375,16 +374,7 @@ class Attempts:
                 )
             )
             if isinstance(outcome, (Succeeded, Pending)) and outcome.notices and (changes.records or changes.tasks):
-                later = tuple(
-                    NoticeTask(
-                        id=at.new_id("ntc"),
-                        created=at.created,
-                        connector=attempt.connector,
-                        due_at_ms=at.now_ms + delay_ms,
-                        body=body,
-                    )
-                    for delay_ms, body in outcome.notices
-                )
+                later = announced(outcome, attempt.connector, at)
                 changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *later))
             return changes
 

@@ -14,6 +14,7 @@ from tillway.domain.dispute import Dispute, DisputeTask
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load, Work
+from tillway.engine.notices import announced
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,10 @@ async def see_to(engine: Engine, find: FindConnector, scope: Scope, task: Disput
         if current is None:
             return NO_CHANGES
         if isinstance(outcome, Succeeded | Declined):
-            return Changes(result=None, deletes=(task.id,))
+            if isinstance(outcome, Declined) or not outcome.notices:
+                return Changes(result=None, deletes=(task.id,))
+            connector = (await load.get(Dispute, task.dispute)).connector
+            return Changes(result=None, deletes=(task.id,), tasks=announced(outcome, connector, at))
         delay = min(5 * 2 ** min(current.sent, 10), AGAIN_MAX_SECONDS)
         later = msgspec.structs.replace(current, sent=current.sent + 1, due_at_ms=at.now_ms + delay * 1000)
         return Changes(result=None, tasks=(later,))

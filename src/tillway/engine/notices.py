@@ -3,7 +3,9 @@
 from tillway.connectors.port import Declined, Notice, OperationKind, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.attempt import Attempt
 from tillway.domain.charge import Charge
+from tillway.domain.event import NoticeTask
 from tillway.domain.payout import Payout
+from tillway.domain.record import Moment
 from tillway.domain.refund import Refund
 
 BELIEVED_SECONDS = 60 * 60
@@ -29,6 +31,16 @@ def objection(notice: Notice, about: Attempt | Charge | Refund | Payout, now: in
         if notice.currency is not None and notice.currency.lower() != about.currency:
             return "the notice names another currency"
     return "the notice is older than an hour" if is_stale(notice, now) else None
+
+
+def announced(outcome: Succeeded | Pending, connector: str, at: Moment) -> tuple[NoticeTask, ...]:
+    """The tasks that hand later notices of a provider inside this process back to the engine."""
+    return tuple(
+        NoticeTask(
+            id=at.new_id("ntc"), created=at.created, connector=connector, due_at_ms=at.now_ms + delay_ms, body=body
+        )
+        for delay_ms, body in outcome.notices
+    )
 
 
 def agrees(outcome: Outcome, status: str) -> bool:

@@ -25,6 +25,7 @@ WRITES: Final[dict[str, Capability]] = {
     "POST /ops/v1/open_items/{id}/close": "settle",
     "POST /ops/v1/orders/{order_id}/steps/{step}": "settle",
     "POST /ops/v1/simulator": "configure",
+    "POST /ops/v1/simulator/disputes": "configure",
 }
 """Calls that change something and that some role may make. Every other write is a merchant's business."""
 

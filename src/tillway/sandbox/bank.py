@@ -8,6 +8,9 @@ the bank adds `POST /v1/increments`.
 An authorization that names an `account` in place of a `card` debits a bank account: it is `Pending`, and settles or is
 returned after a question or a few seconds.
 
+A dispute comes of a test card or on demand (`tell_dispute`), which also moves it to another stage and ends it. The bank
+takes evidence and acceptance of each once per Idempotency-Key; nothing in them decides a dispute.
+
 It answers by test card (`sandbox/cards.py`), test account (`sandbox/bank_accounts.py`) or test recipient, else
 `Accepted`. An authorization with `"by_amount": true` is answered by its amount: 1 `Declined`, 2 `InsufficientFunds`,
 24 `Pending` and then `Accepted` on the next question or resend. Tillway asks for that in test mode, for payments of the
@@ -15,17 +18,19 @@ gateway contract. A caller of `handle` may name another answer, as the faults `d
 """
 
 import hashlib
+import re
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Literal, NamedTuple
-from urllib.parse import parse_qs
+from typing import Any, Final, Literal, NamedTuple, get_args
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 
 from tillway.connectors.http_bank import LIST_PATH
 from tillway.connectors.port import REFERENCE_MAX, Request, Response
+from tillway.domain.dispute import NETWORK_REASON_CODE_MAX
 from tillway.domain.method_types import DEBITS
 from tillway.sandbox import bank_accounts, cards
 from tillway.sandbox.recipients import recipient_of
@@ -34,7 +39,9 @@ PAGE_MAX = 100
 """Most operations in one page of the list."""
 
 Status = Literal["Accepted", "Declined", "InsufficientFunds", "Pending"]
-Kind = Literal["authorization", "capture", "void", "increment", "refund", "payout", "dispute"]
+Kind = Literal["authorization", "capture", "void", "increment", "refund", "payout", "dispute", "evidence", "accept"]
+Stage = Literal["inquiry", "chargeback", "warning"]
+Verdict = Literal["Opened", "Won", "Lost", "Accepted"]
 
 AMOUNT_MAX = 999_999_999_999
 """Largest amount of one operation, in minor units."""
@@ -48,6 +55,10 @@ SETTLES_AFTER_MS = 3_000
 DISPUTED_AFTER_MS = 1_000
 """Delay of the notice that a captured payment of a dispute card is disputed."""
 
+DISPUTE_REFERENCE_MAX = 255
+REPLY_KEY_MAX = 3 * DISPUTE_REFERENCE_MAX + 50
+"""Longest Idempotency-Key of a reply, in characters: the percent-encoded reference with the stage and kind."""
+
 REFUND_FAILS_AFTER_MS = 1_000
 """Delay of the notice that an accepted refund or payout was returned."""
 
@@ -60,6 +71,9 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     authorization of a card has `network_id` and `checks`.
 
     `at` is when it came or last changed its status, in epoch seconds.
+
+    A dispute has its stage (`dispute`) and `verdict`; `told` counts how often it was opened, moved or ended on demand.
+    Its replies are its children: `text` is the evidence, with possible card numbers masked.
 
     `authorized`, `captured`, `refunded` and `voided` belong to authorizations and follow from their children. A pending
     operation counts as done until it is refused, so that no amount is promised twice.
@@ -86,6 +100,11 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     dispute: str | None = None
     disputes: int = 0
     dispute_reason: str | None = None
+    verdict: Verdict = "Opened"
+    told: int = 0
+    network_reason_code: str | None = None
+    evidence_due: int | None = None
+    text: str | None = None
     authorized: int = 0
     captured: int = 0
     refunded: int = 0
@@ -111,16 +130,19 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
             answer["checks"] = self.checks
         if self.parent is not None:
             answer["parent"] = self.parent
-        if self.reason is not None:
-            answer["reason"] = self.reason
-            answer["dispute"] = self.dispute
+        if self.kind == "dispute":
+            answer |= {"status": self.verdict, "dispute": self.dispute, "reason": self.reason}
+            if self.network_reason_code is not None:
+                answer["network_reason_code"] = self.network_reason_code
+            if self.evidence_due is not None:
+                answer["evidence_due"] = self.evidence_due
         return answer
 
 
 class Announcement(NamedTuple):
     """A notice that the bank will send by itself, `after_ms` milliseconds after its cause."""
 
-    what: Literal["settles", "refund_fails", "dispute"]
+    what: Literal["settles", "refund_fails", "dispute", "report"]
     reference: str
     after_ms: int
     nth: int = 1
@@ -173,9 +195,24 @@ class Bank:
             if request.method == "GET":
                 path, _, query = request.path.partition("?")
                 return self._list(query) if path == LIST_PATH else self._ask(path)
+            if request.path.startswith(DISPUTES):
+                return self._take_reply(request)
             return self._perform(request, answer)
         except _Invalid as invalid:
             return Handled(Response(invalid.status, {"message": invalid.reason}))
+
+    def tell_dispute(self, report: Mapping[str, Any]) -> Handled:
+        """Open a dispute, move it to another stage, or end it, as `report` says, and owe a notice of that.
+
+        Members are those of the notice (docs/http-bank.md), all optional for a `reference` that the bank knows; for a
+        new dispute `parent` is required. It may contradict earlier reports. Raises nothing.
+        """
+        try:
+            operation = self._report(report)
+        except _Invalid as invalid:
+            return Handled(Response(invalid.status, {"message": invalid.reason}))
+        self._keep(operation)
+        return Handled(Response(200, operation.answer()), operation)
 
     def find(self, reference: str) -> BankOperation | None:
         return self._operations.get(reference)
@@ -222,6 +259,12 @@ class Bank:
             return (Announcement("refund_fails", operation.reference, REFUND_FAILS_AFTER_MS),)
         if operation.status != "Accepted":
             return ()
+        if operation.kind == "accept":
+            # The bank confirms an acceptance by the outcome of its dispute.
+            dispute = self._operations.get(operation.parent or "")
+            return () if dispute is None else self.forthcoming(dispute)
+        if operation.kind == "dispute":
+            return (Announcement("report", operation.reference, 0, operation.told),) if operation.told else ()
         if operation.disputes and (operation.kind == "capture" or operation.capture):
             return tuple(
                 Announcement("dispute", operation.reference, DISPUTED_AFTER_MS * nth, nth)
@@ -249,6 +292,8 @@ class Bank:
                 dispute.at = int(self._now())
                 self._keep(dispute)
                 return dispute.answer(), dispute
+            case "report":
+                return cause.answer(), None
 
     def foretell(self, announcement: Announcement) -> dict[str, Any]:
         """The body that `announce` will give, without performing it."""
@@ -262,6 +307,8 @@ class Bank:
                 return {**cause.answer(), "status": "Declined", **_RETURNED[cause.kind]}
             case "dispute":
                 return dispute_of(cause, announcement).answer()
+            case "report":
+                return cause.answer()
 
     # Questions.
 
@@ -279,7 +326,7 @@ class Bank:
         since, after = asked.get("since", ""), asked.get("after")
         if not (since.isascii() and since.isdigit() and len(since) <= 12):
             raise _Invalid(400, "since is not a time in seconds")
-        found = [operation for operation in self._operations.values() if operation.at >= int(since)]
+        found = [one for one in self._operations.values() if one.at >= int(since) and one.kind not in _REPLIES]
         if after is not None:
             if after not in self._operations:
                 raise _Invalid(404, "after is not the reference of an operation")
@@ -362,6 +409,88 @@ class Bank:
             operation.captured = amount if operation.capture else 0
         return operation
 
+    # Disputes.
+
+    def _take_reply(self, request: Request) -> Handled:
+        """Take evidence or acceptance, once per Idempotency-Key."""
+        place, _, name = request.path.removeprefix(DISPUTES).rpartition("/")
+        reference, kind = unquote(place), _REPLIES.get(name)
+        if kind is None or not reference:
+            raise _Invalid(404, "no such call")
+        body, key = request.fields, request.headers.get("idempotency-key")
+        _check_reply(kind, reference, body, key)
+        assert key is not None
+        contents = self._contents(kind, body)
+        known = self._operations.get(key)
+        if known is not None:
+            if known.contents != contents:
+                raise _Invalid(409, "this Idempotency-Key was used with other contents")
+            return Handled(Response(200, known.answer()))
+        dispute = self._operations.get(reference)
+        if dispute is None or dispute.kind != "dispute":
+            if self._knows_all or dispute is not None:
+                raise _Invalid(404, "no such dispute")
+        elif dispute.verdict != "Opened":
+            raise _Invalid(422, f"the dispute has ended: {dispute.verdict}")
+        reply = BankOperation(
+            reference=key,
+            kind=kind,
+            status="Accepted",
+            amount=0,
+            currency=dispute.currency if dispute is not None else _NO_CURRENCY,
+            parent=reference,
+            contents=contents,
+            at=int(self._now()),
+            text=_LONG_NUMBER.sub("****", body["text"]) if kind == "evidence" else None,
+        )
+        self._keep(reply)
+        self._move(reply, +1)
+        return Handled(Response(200, reply.answer()), reply)
+
+    def _report(self, report: Mapping[str, Any]) -> BankOperation:
+        """The dispute as `report` leaves it. Raises `_Invalid`."""
+        _check_report(report)
+        known = self._operations.get(report.get("reference", ""))
+        if known is not None and known.kind != "dispute":
+            raise _Invalid(409, "the reference is that of another operation")
+        stated: dict[str, Any] = {
+            "amount": report.get("amount"),
+            "currency": report["currency"].lower() if "currency" in report else None,
+            "dispute": report.get("dispute"),
+            "verdict": report.get("status"),
+            "reason": report.get("reason"),
+            "network_reason_code": report.get("network_reason_code"),
+            "evidence_due": report.get("evidence_due"),
+        }
+        stated = {name: value for name, value in stated.items() if value is not None}
+        if known is not None:
+            return msgspec.structs.replace(known, told=known.told + 1, at=int(self._now()), **stated)
+        if "parent" not in report:
+            raise _Invalid(400, "missing: parent, the reference of the disputed authorization")
+        parent = self._operations.get(report["parent"])
+        if parent is None and (self._knows_all or not {"amount", "currency"} <= stated.keys()):
+            raise _Invalid(404, "no such authorization")
+        if parent is not None:
+            if parent.kind != "authorization" or parent.captured == 0:
+                raise _Invalid(422, "parent is not an authorization that was captured")
+            stated = {"amount": parent.captured, "currency": parent.currency, **stated}
+        reference = report.get("reference") or self._new_dispute_reference(report["parent"])
+        return BankOperation(
+            **{"dispute": "chargeback", "reason": "general", **stated},
+            reference=reference,
+            kind="dispute",
+            status="Accepted",
+            parent=report["parent"],
+            at=int(self._now()),
+            told=1,
+        )
+
+    def _new_dispute_reference(self, parent: str) -> str:
+        nth = 1
+        while (reference := f"told-{nth}-{parent}") in self._operations:
+            nth += 1
+        return reference
+
     def _objection(
         self, operation: BankOperation, body: Mapping[str, Any], parent: BankOperation | None
     ) -> tuple[str, ...] | None:
@@ -406,7 +535,10 @@ class Bank:
                 parent.voided = sign > 0
             case "increment":
                 parent.authorized = operation.amount
-            case "authorization" | "payout" | "dispute":
+            case "accept" if sign > 0:
+                parent.verdict = "Accepted"
+                parent.told, parent.at = parent.told + 1, operation.at
+            case "authorization" | "payout" | "dispute" | "evidence" | "accept":
                 pass
 
     def _return_refund(self, refund: BankOperation) -> BankOperation | None:
@@ -428,6 +560,11 @@ class Bank:
     def _contents(self, kind: Kind, body: Mapping[str, Any]) -> str:
         return hashlib.blake2b(_encode_sorted((kind, body)), key=self._key, digest_size=16).hexdigest()
 
+
+DISPUTES = "/v1/disputes/"
+"""The path of replies to disputes: `/v1/disputes/{reference}/evidence` or `/accept`."""
+
+_REPLIES: dict[str, Kind] = {"evidence": "evidence", "accept": "accept"}
 
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
@@ -593,13 +730,8 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
     if parent is not None:
         _check_reference(body[parent], parent)
     if kind != "void":
-        amount = body["amount"]
-        # A bool is an int in Python; True is not an amount.
-        if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
-            raise _Invalid(422, f"amount is not an integer from 1 to {AMOUNT_MAX}")
-        currency = body["currency"]
-        if type(currency) is not str or len(currency) != 3 or not (currency.isascii() and currency.isalpha()):
-            raise _Invalid(422, "currency is not an ISO 4217 code")
+        _check_amount(body["amount"])
+        _check_currency(body["currency"])
     if kind == "authorization":
         if type(body["capture"]) is not bool:
             raise _Invalid(422, "capture is not true or false")
@@ -613,6 +745,58 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
             _check_details(body["details"])
     elif kind == "payout":
         _check_recipient(body["recipient"])
+
+
+_REPORT_TEXTS = {"reference": DISPUTE_REFERENCE_MAX, "reason": 100, "network_reason_code": NETWORK_REASON_CODE_MAX}
+"""The texts of a report of a dispute with their greatest lengths, in characters."""
+_REPORT_FIELDS = frozenset((*_REPORT_TEXTS, "parent", "dispute", "status", "amount", "currency", "evidence_due"))
+
+
+def _check_report(report: Mapping[str, Any]) -> None:
+    _check_fields(report, frozenset(), _REPORT_FIELDS, "")
+    for field, most in _REPORT_TEXTS.items():
+        if field in report:
+            _check_text(report[field], field, most)
+    if "parent" in report:
+        _check_reference(report["parent"], "parent")
+    if "amount" in report:
+        _check_amount(report["amount"])
+    if "currency" in report:
+        _check_currency(report["currency"])
+    for field, known in (("dispute", get_args(Stage)), ("status", get_args(Verdict))):
+        if field in report and report[field] not in known:
+            raise _Invalid(422, f"{field} is not one of {', '.join(known)}")
+    if type(report.get("evidence_due", 1)) is not int or report.get("evidence_due", 1) <= 0:
+        raise _Invalid(422, "evidence_due is not a time in epoch seconds")
+
+
+EVIDENCE_MAX = 200_000
+"""Longest evidence, in characters: all that `/v1` takes, with the names of its fields."""
+
+_LONG_NUMBER = re.compile(r"\d(?:[ -]?\d){11,18}")
+
+
+def _check_reply(kind: str, reference: str, body: Mapping[str, Any], key: str | None) -> None:
+    if kind == "evidence":
+        _check_fields(body, frozenset(("reference", "text")), frozenset(("reference", "text", "files")), "")
+        _check_text(body["text"], "text", EVIDENCE_MAX)
+    else:
+        _check_fields(body, frozenset(("reference",)), frozenset(("reference",)), "")
+    if body["reference"] != reference:
+        raise _Invalid(400, "the reference differs from that in the path")
+    if key is None or not 0 < len(key) <= REPLY_KEY_MAX:
+        raise _Invalid(400, f"missing: the header Idempotency-Key of 1 to {REPLY_KEY_MAX} characters")
+
+
+def _check_amount(amount: Any) -> None:
+    # A bool is an int in Python; True is not an amount.
+    if type(amount) is not int or not 0 < amount <= AMOUNT_MAX:
+        raise _Invalid(422, f"amount is not an integer from 1 to {AMOUNT_MAX}")
+
+
+def _check_currency(currency: Any) -> None:
+    if type(currency) is not str or len(currency) != 3 or not (currency.isascii() and currency.isalpha()):
+        raise _Invalid(422, "currency is not an ISO 4217 code")
 
 
 def _check_fields(body: Any, required: frozenset[str], allowed: frozenset[str], where: str) -> None:

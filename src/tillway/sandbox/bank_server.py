@@ -25,12 +25,12 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from tillway.connectors.http_bank import LIST_PATH, OPERATIONS, signature
+from tillway.connectors.http_bank import LIST_PATH, operation_of, signature
 from tillway.connectors.port import Request, Response
-from tillway.sandbox.bank import Announcement, Bank, BankOperation
+from tillway.sandbox.bank import Announcement, Bank, BankOperation, Handled
 from tillway.sandbox.faults import BEFORE_THE_ANSWER, Drawn, Fault, Faults, FaultsInvalid, bend
 
-BODY_MAX = 64 * 1024
+BODY_MAX = 1 << 20
 """Largest request, in bytes."""
 
 HOLD_SECONDS = 120.0
@@ -160,12 +160,14 @@ class BankServer:
                 line.pop("bank_id", None)
                 self.bank.remember(msgspec.convert(line, BankOperation))
         for operation in list(self.bank.operations()):
-            self._owe(operation, ())
+            if operation.kind != "accept":  # Its dispute owes the notice.
+                self._owe(operation, ())
 
     async def _listen(self, host: str, port: int) -> None:
         app = web.Application(client_max_size=BODY_MAX)
         app.router.add_post("/_faults", self._set_faults)
         app.router.add_get("/_faults", self._get_faults)
+        app.router.add_post("/_disputes", self._tell_dispute)
         app.router.add_get("/_journal", self._get_totals)
         app.router.add_route("*", "/{path:.*}", self._call)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handle_signals=False)
@@ -189,6 +191,24 @@ class BankServer:
     async def _get_faults(self, request: web.Request) -> web.Response:
         return web.json_response(self.faults.as_dict())
 
+    async def _tell_dispute(self, request: web.Request) -> web.Response:
+        """Open, move or end a dispute on demand, and send its notice."""
+        try:
+            report = msgspec.json.decode(await request.read(), type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return web.json_response({"message": "the body is not a JSON object"}, status=400)
+        handled = self.bank.tell_dispute(report)
+        await self._record(handled)
+        if handled.effect is not None:
+            self._owe(handled.effect, ())
+        return _write(handled.response)
+
+    async def _record(self, handled: Handled) -> None:
+        """Make an effect durable."""
+        if handled.effect is not None:
+            self._journal.append(_line(handled.effect))
+        await self._journal.durable()
+
     async def _get_totals(self, request: web.Request) -> web.Response:
         await self._journal.durable()
         operations = sum(1 for _ in self.bank.operations())
@@ -200,7 +220,7 @@ class BankServer:
         asked = await _read(request)
         if isinstance(asked, Response):
             return _write(asked)
-        operation = OPERATIONS.get(asked.path, "look_up")
+        operation = operation_of(asked.path)
         amount = asked.fields.get("amount")
         drawn = self.faults.draw(operation, amount if type(amount) is int else None)
         if drawn.slow_ms:
@@ -213,9 +233,7 @@ class BankServer:
         """Handle a request, and wait until everything behind its answer is durable: even the answer to a repeat or a
         question may depend on another request's latest lines."""
         handled = self.bank.handle(asked, drawn.answer)
-        if handled.effect is not None:
-            self._journal.append(_line(handled.effect))
-        await self._journal.durable()
+        await self._record(handled)
         if handled.effect is not None:
             early = self._owe(handled.effect, drawn.notices)
             if early is not None:
@@ -430,7 +448,8 @@ async def _read(request: web.Request) -> Request | Response:
     if not isinstance(body, dict):
         return Response(400, {"message": "the body is not a JSON object"})
     key = request.headers.get("idempotency-key")
-    return Request("POST", request.path, body, {} if key is None else {"idempotency-key": key})
+    # The reference of a dispute may have any character, percent-encoded.
+    return Request("POST", request.rel_url.raw_path, body, {} if key is None else {"idempotency-key": key})
 
 
 def _write(answer: Response) -> web.Response:

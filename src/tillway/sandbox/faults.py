@@ -44,7 +44,8 @@ NOTICE_FAULTS = {
     "lose_notice": "no notice comes",
 }
 
-OPERATIONS = ("authorize", "capture", "void", "increment", "refund", "payout", "look_up")
+OPERATIONS = ("authorize", "capture", "void", "increment", "refund", "payout", "dispute", "look_up")
+"""`dispute` is a reply to a dispute: evidence or acceptance."""
 
 RULES_MAX = 100
 MS_MAX = 600_000
