@@ -323,6 +323,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     (3-D Secure) if a payment asks for that. `disputes`: it takes evidence and acceptance (`answer_dispute`).
     `lists`: it tells all operations since a moment (`list_operations`), which a restored installation asks for.
     `recipients`: the types of recipients that it pays out to.
+    `deduplicates_seconds`: how long it keeps references and performs a resend at most once; None: for ever.
+    `steps`: the currencies that it takes, each with the step of its amounts in minor units; None: all, of any amount.
     """
 
     operations: frozenset[str]
@@ -334,6 +336,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     lists: bool = False
     debits: frozenset[str] = frozenset()
     recipients: frozenset[RecipientType] = frozenset(("email", "bank_account", "card"))
+    deduplicates_seconds: float | None = None
+    steps: Mapping[str, int] | None = None
     ask_after_seconds: float = 5.0
     timeout_seconds: float = 30.0
 

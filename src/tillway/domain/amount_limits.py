@@ -4,6 +4,7 @@ The rules are Stripe's (https://docs.stripe.com/currencies). Payments that the o
 captures and refunds have no minimum. Amounts are minor units.
 """
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tillway.domain.money import AMOUNT_MAX, AMOUNT_MIN, MINOR_UNITS, minor_to_major
@@ -67,6 +68,28 @@ LIMITS: Final[dict[str, Limits]] = {
 
 AMOUNT_LARGEST: Final = max(limits.maximum for limits in LIMITS.values())
 """The largest amount of any currency."""
+
+
+def check_steps(
+    steps: Mapping[str, int] | None, connector: str, amount_minor: int, currency: str, param: str = "amount"
+) -> None:
+    """Check an amount against the `steps` of its connector. Raises Refused invalid_currency or
+    parameter_invalid_integer, before any money moves."""
+    if steps is None:
+        return
+    step = steps.get(currency)
+    if step is None:
+        raise Refused(
+            "invalid_currency",
+            f"The connector {connector!r} does not take {currency}. It takes {', '.join(sorted(steps))}.",
+            param="currency",
+        )
+    if amount_minor % step:
+        raise Refused(
+            "parameter_invalid_integer",
+            f"The connector {connector!r} takes amounts in {currency} in steps of {_spell(step, currency)} only.",
+            param=param,
+        )
 
 
 def check_charge(amount_minor: int, currency: str) -> None:

@@ -5,13 +5,14 @@ listed. A payment has at most one attempt under way
 (`attempt`), and while it has one, nothing else may touch its money.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, assert_never
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from tillway.domain import stored_credit
-from tillway.domain.amount_limits import check_charge
+from tillway.domain.amount_limits import check_charge, check_steps
 from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, next_step
 from tillway.domain.bank_account import check_verification, failure, without_number
 from tillway.domain.charge import Charge
@@ -179,6 +180,7 @@ class Terms(Value, frozen=True, kw_only=True):
     `challenge_base` is the address of the challenge page up to the payment's id. A direct charge `shows` its charge,
     which exists from the first commit on. `debits` are the types of bank accounts that the connector can debit.
     `authenticates`: a request for 3-D Secure can be kept, by the connector or, in test mode, by the simulated issuer.
+    `steps` are the currencies and steps of amounts that the connector takes; None: all.
     """
 
     connector: str
@@ -188,6 +190,7 @@ class Terms(Value, frozen=True, kw_only=True):
     shows: Literal["subject", "charge"] = "subject"
     debits: frozenset[str] = frozenset()
     authenticates: bool = True
+    steps: Mapping[str, int] | None = None
 
 
 class Means(Value, frozen=True, kw_only=True, gc=True):
@@ -324,6 +327,8 @@ def _confirm(
         _can_debit(payment, type, mandate, terms, any_currency=command.any_currency)
     if method.card is not None and not terms.authenticates:
         _asks_no_authentication(payment, terms)
+    if terms.steps is not None and type.performed_by != "platform":
+        check_steps(terms.steps, terms.connector, payment.amount_minor, payment.currency)
     payment = replace(payment, method=method.id, last_error=None, challenge=None)
     if type.performed_by == "platform":
         return permitted.then(_from_credit(payment, method, means.customer, at))

@@ -42,6 +42,7 @@ from tillway.connectors.port import (
 from tillway.connectors.transport import converse, listen
 from tillway.domain import dispute, payment_intent
 from tillway.domain.account import Mode, Scope, scope_of
+from tillway.domain.amount_limits import check_steps
 from tillway.domain.attempt import Attempt, reference_from_name, reference_of
 from tillway.domain.charge import Charge, full_descriptor, warn_of_fraud
 from tillway.domain.commands import Cancel
@@ -162,7 +163,17 @@ class Attempts:
             shows=shows,
             debits=connection.connector.capabilities.debits,
             authenticates=not scope.livemode or connection.connector.capabilities.authenticates,
+            steps=connection.connector.capabilities.steps,
         )
+
+    async def check_amounts(self, scope: Scope, changes: Changes[Any], param: str = "amount") -> None:
+        """Raise `Refused` for an attempt of this decision with an amount that its connector does not take."""
+        for task in changes.tasks:
+            if isinstance(task, Attempt):
+                connection = await self.connections.named(task.connector, scope)
+                if connection is not None:
+                    steps = connection.connector.capabilities.steps
+                    check_steps(steps, task.connector, task.amount_minor, task.currency, param)
 
     async def operate(self, caller: Caller, begin: Work[Record | None]) -> Done[Record | None]:
         """Commit the intent, call the provider, commit the outcome, and answer.
@@ -249,6 +260,9 @@ class Attempts:
                     return answer
             if not capabilities.deduplicates:
                 return Unknown("the provider does not know it, and does not promise to perform a repeat only once")
+            kept = capabilities.deduplicates_seconds
+            if kept is not None and self.engine.clock.now_ms() / 1000 - attempt.created > kept:
+                return Unknown("the provider may have forgotten it by now, and then a repeat would be a second one")
             if attempt.kind == "authorize" and operation.card is None and operation.account is None:
                 return Unknown("the provider does not know it, and the card or account to send has been removed")
         if attempt.kind == "payout" and operation.recipient is None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from tillway.domain import customer as domain
 from tillway.domain import payout
 from tillway.domain.alias import Alias, alias_id, new_alias
+from tillway.domain.amount_limits import check_steps
 from tillway.domain.commands import CreatePayout, CustomerFields
 from tillway.domain.customer import Customer
 from tillway.domain.disbursement import NamedCustomer, check_taken, payment_id, recipient_of
@@ -62,6 +63,7 @@ async def create(
         customer = await find_customer(load, name)
         recipient = recipient_of(customer, email)
         check_can_pay_out(connection, recipient.type)
+        check_steps(connection.connector.capabilities.steps, connection.name, amount_minor, currency)
         alias = await _instant(load, customer, at)
         command = CreatePayout(
             amount_minor=amount_minor,

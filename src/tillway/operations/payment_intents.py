@@ -138,7 +138,9 @@ async def capture(platform: Platform, caller: Caller, id: str, command: Capture)
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
-        return payment_intent.capture(payment, charge, command, at, idem=caller.idem)
+        changes = payment_intent.capture(payment, charge, command, at, idem=caller.idem)
+        await platform.attempts.check_amounts(caller.scope, changes, "amount_to_capture")
+        return changes
 
     return await platform.attempts.operate(caller, work)
 

@@ -8,6 +8,7 @@ from typing import NoReturn
 import msgspec
 
 from tillway.domain import payout
+from tillway.domain.amount_limits import check_steps
 from tillway.domain.attempt import Attempt
 from tillway.domain.commands import CreatePayout, UpdatePayout
 from tillway.domain.external_account import ExternalAccount, choose
@@ -36,6 +37,7 @@ async def create(
     currency = command.currency
     connection = await platform.connections.default(caller.scope)
     check_can_pay_out(connection, recipient.type if recipient is not None else None)
+    check_steps(connection.connector.capabilities.steps, connection.name, command.amount_minor, currency)
 
     async def work(load: Load, at: Moment) -> Changes[Payout]:
         guard = await load.maybe(PayoutGuard, payout.guard_id(currency))

@@ -34,6 +34,7 @@ async def create(platform: Platform, caller: Caller, command: CreateRefund) -> D
         paid_by_platform = METHOD_TYPES[charge.method_type].performed_by == "platform"
         customer = await load.maybe(Customer, charge.customer) if paid_by_platform else None
         changes = refund.create(charge, command, at, idem=caller.idem, customer=customer)
+        await platform.attempts.check_amounts(caller.scope, changes)
         return await limit_refund(load, caller, changes, at)
 
     return await platform.attempts.operate(caller, work)

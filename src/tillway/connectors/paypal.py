@@ -1,0 +1,742 @@
+"""Connector `paypal`: cards through Orders v2 and Payments v2, and payouts by e-mail through Payouts v1.
+
+PayPal answers a repeat under the same `PayPal-Request-Id` with the present state of the first request, and a repeated
+`sender_batch_id` with the address of the first batch. So a repeat is the question about an unknown outcome, for as long
+as PayPal keeps the ids: six hours for orders.
+
+PayPal's sources: https://developer.paypal.com/docs/api/orders/v2, /payments/v2, /payments.payouts-batch/v1,
+/webhooks/v1; https://developer.paypal.com/api/rest/reference/idempotency.
+"""
+
+import asyncio
+import base64
+import re
+import time
+from collections.abc import Generator, Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from tillway.connectors.declines import PAYPAL, decline
+from tillway.connectors.port import (
+    Capabilities,
+    Checks,
+    Conversation,
+    Declined,
+    DisputeReply,
+    Form,
+    Listing,
+    LookUp,
+    Notice,
+    NoticeRejected,
+    Notices,
+    NoticeUndecided,
+    NotSent,
+    Operation,
+    Outcome,
+    Pending,
+    Request,
+    Response,
+    Succeeded,
+    Transport,
+    TransportError,
+    Unknown,
+)
+from tillway.connectors.settings import Setting, http_url, read_settings, seconds, text
+from tillway.connectors.transport import SocketTransport
+from tillway.domain.dispute import Verdict
+from tillway.domain.money import MINOR_UNITS, major_to_minor, minor_to_major
+from tillway.domain.refusal import Refused
+
+SETTINGS = (
+    Setting(
+        name="base_url",
+        read=http_url,
+        default="https://api-m.paypal.com",
+        description="where PayPal answers; https://api-m.sandbox.paypal.com for its sandbox",
+    ),
+    Setting(name="client_id", read=text(500), required=True, description="client id of the REST app"),
+    Setting(name="client_secret", read=text(500), required=True, secret=True, description="its secret"),
+    Setting(
+        name="webhook_id",
+        read=text(50),
+        description="id of the app's webhook; without it all notices are refused",
+    ),
+    Setting(
+        name="ask_after_seconds",
+        read=seconds(0.05, 3600),
+        default=5.0,
+        description="seconds from an unknown or pending outcome to the first question",
+    ),
+    Setting(
+        name="timeout_seconds",
+        read=seconds(0.05, 300),
+        default=30.0,
+        description="how long to wait for an answer before its outcome is unknown",
+    ),
+)
+
+STEPS: dict[str, int] = {
+    **dict.fromkeys(
+        ("aud", "brl", "cad", "chf", "cny", "czk", "dkk", "eur", "gbp", "hkd", "ils", "jpy", "mxn", "myr", "nok"), 1
+    ),
+    **dict.fromkeys(("nzd", "php", "pln", "sek", "sgd", "thb", "usd"), 1),
+    "huf": 100,
+    "twd": 100,
+}
+"""The currencies of https://developer.paypal.com/api/rest/reference/currency-codes. PayPal refuses decimals of forint
+and Taiwan dollar."""
+
+DEDUPLICATES_SECONDS = 5.5 * 3600
+"""Half an hour less than PayPal keeps the id of an order's request."""
+
+NOTICE_MAX = 256 * 1024
+TOKEN_MARGIN_SECONDS = 60.0
+
+
+class PayPalConnector:
+    """One REST app at PayPal. Make it with `from_settings`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        client_id: str,
+        client_secret: str,
+        *,
+        webhook_id: str | None = None,
+        ask_after_seconds: float = 5.0,
+        timeout_seconds: float = 30.0,
+    ) -> None:
+        self._base_url, self._client_id, self._client_secret = base_url, client_id, client_secret
+        self._webhook_id = webhook_id
+        self.capabilities = Capabilities(
+            operations=frozenset(("authorize", "capture", "void", "refund", "payout")),
+            deduplicates=True,
+            deduplicates_seconds=DEDUPLICATES_SECONDS,
+            looks_up=False,
+            livemode=True,
+            disputes=True,
+            recipients=frozenset(("email",)),
+            steps=STEPS,
+            ask_after_seconds=ask_after_seconds,
+            timeout_seconds=timeout_seconds,
+        )
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, str]) -> "PayPalConnector":
+        """Raises `SettingInvalid`, which names the setting."""
+        return cls(**read_settings(settings, SETTINGS))
+
+    @staticmethod
+    def describe() -> tuple[Setting, ...]:
+        return SETTINGS
+
+    def transport(self) -> "WithToken":
+        inner = SocketTransport(self._base_url, timeout_seconds=self.capabilities.timeout_seconds)
+        return WithToken(inner, self._client_id, self._client_secret)
+
+    def perform(self, operation: Operation) -> Conversation:
+        match operation.kind:
+            case "authorize":
+                return _authorize(operation)
+            case "capture":
+                return _capture(operation)
+            case "void":
+                return _void(operation)
+            case "refund":
+                return _refund(operation)
+            case "payout":
+                return _pay_out(operation)
+            case "increment":
+                raise AssertionError("paypal increments no authorizations")
+
+    def look_up(self, operation: Operation) -> LookUp:
+        raise AssertionError("paypal is asked by a repeat")
+
+    def list_operations(self, since: int, after: str | None) -> Listing:
+        raise AssertionError("it gives no list")
+
+    def answer_dispute(self, reply: DisputeReply) -> Conversation:
+        return _answer_dispute(reply)
+
+    def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
+        if self._webhook_id is None:
+            raise NoticeRejected("this connector has no webhook_id")
+        if len(body) > NOTICE_MAX:
+            raise NoticeRejected(f"an event has at most {NOTICE_MAX} bytes")
+        return _read_event(self._webhook_id, headers, body)
+
+
+class WithToken:
+    """Sends requests with an OAuth token, which it fetches before the first, before its end, and after a 401.
+
+    A request that was answered with 401 was not performed, so it is sent once more.
+    """
+
+    def __init__(self, inner: Transport, client_id: str, client_secret: str) -> None:
+        self._inner = inner
+        self._basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
+        self._token: str | None = None
+        self._until = 0.0
+        self._fetching = asyncio.Lock()
+
+    async def send(self, request: Request) -> Response:
+        token, refused = await self._fresh(None)
+        if token is None:
+            return refused
+        answer = await self._inner.send(_with_token(request, token))
+        if answer.status != 401:
+            return answer
+        token, refused = await self._fresh(token)
+        return refused if token is None else await self._inner.send(_with_token(request, token))
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+    async def _fresh(self, old: str | None) -> tuple[str | None, Response]:
+        """A token other than `old`; or None, and the answer that refused one. Raises `TransportError` as not spoken:
+        without a token, the request itself was not sent."""
+        async with self._fetching:
+            if self._token is not None and self._token != old and time.monotonic() < self._until:
+                return self._token, _NO_ANSWER
+            asking = Request(
+                "POST",
+                "/v1/oauth2/token",
+                Form((("grant_type", "client_credentials"),)),
+                {"authorization": f"Basic {self._basic}"},
+                moves_money=False,
+            )
+            try:
+                answer = await self._inner.send(asking)
+            except TransportError as error:
+                raise TransportError(f"no token: {error.reason}", spoken=False) from error
+            token, lives = (answer.body or {}).get("access_token"), (answer.body or {}).get("expires_in")
+            if answer.status in (400, 401, 403):
+                return None, Response(401)  # Wrong credentials: an alert for a person.
+            if answer.status != 200 or not isinstance(token, str) or not token.isascii() or not token.isprintable():
+                raise TransportError(f"no token: PayPal answered {answer.status}", spoken=False)
+            life = float(lives) if isinstance(lives, int | float) else 0.0
+            self._token, self._until = token, time.monotonic() + max(life - TOKEN_MARGIN_SECONDS, 0.0)
+            return token, _NO_ANSWER
+
+
+_NO_ANSWER = Response(0)
+
+
+def _with_token(request: Request, token: str) -> Request:
+    return msgspec.structs.replace(request, headers={**request.headers, "authorization": f"Bearer {token}"})
+
+
+# Orders.
+
+
+def _authorize(operation: Operation) -> Conversation:
+    """One request makes, authorizes and, with `capture`, captures an order."""
+    card = operation.card
+    assert card is not None, "paypal takes cards"
+    source: dict[str, Any] = {"number": card.number, "expiry": f"{card.exp_year:04d}-{card.exp_month:02d}"}
+    if card.cvc is not None:
+        source["security_code"] = card.cvc
+    if card.name is not None:
+        source["name"] = card.name[:300]
+    address = _address(operation)
+    if address is not None:
+        source["billing_address"] = address
+    if operation.off_session:
+        source["stored_credential"] = _initiated_by_merchant(operation)
+    unit: dict[str, Any] = {
+        "custom_id": operation.reference,
+        "invoice_id": operation.reference,
+        "amount": _amount(operation),
+    }
+    if operation.statement_descriptor is not None:
+        unit["soft_descriptor"] = operation.statement_descriptor
+    body = {
+        "intent": "CAPTURE" if operation.capture else "AUTHORIZE",
+        "purchase_units": [unit],
+        "payment_source": {"card": source},
+    }
+    answer = yield _post("/v2/checkout/orders", operation, body)
+    if answer.status not in (200, 201) or answer.body is None:
+        return _refused(answer)
+    return _order_outcome(operation, answer.body)
+
+
+def _initiated_by_merchant(operation: Operation) -> dict[str, Any]:
+    stored: dict[str, Any] = {"payment_initiator": "MERCHANT", "payment_type": "UNSCHEDULED", "usage": "SUBSEQUENT"}
+    if operation.network_transaction_id is not None:
+        stored["previous_network_transaction_reference"] = {"id": operation.network_transaction_id}
+    return stored
+
+
+def _address(operation: Operation) -> dict[str, str] | None:
+    """The payer's address in PayPal's form; None without a country, which PayPal demands."""
+    told = operation.billing_address
+    if told is None or told.country is None:
+        return None
+    parts = {
+        "address_line_1": told.line1,
+        "address_line_2": told.line2,
+        "admin_area_2": told.city,
+        "admin_area_1": told.state,
+        "postal_code": told.postal_code,
+        "country_code": told.country.upper(),
+    }
+    return {name: value for name, value in parts.items() if value is not None}
+
+
+def _order_outcome(operation: Operation, order: Mapping[str, Any]) -> Outcome:
+    id = order.get("id")
+    unit = _only(order.get("purchase_units"))
+    if not isinstance(id, str) or unit is None:
+        return Unknown("the order has no id, or not one purchase unit")
+    payments = unit.get("payments")
+    noun = "captures" if operation.capture else "authorizations"
+    found = _only(payments.get(noun) if isinstance(payments, dict) else None)
+    if found is None:
+        if order.get("status") == "PAYER_ACTION_REQUIRED":
+            return Declined("card_declined", "authentication_required", bank_id=id)
+        return Unknown("the order was not paid, and PayPal does not say why")
+    if found.get("custom_id") not in (operation.reference, None) or unit.get("custom_id") not in (
+        operation.reference,
+        None,
+    ):
+        return Unknown("the order is not about our operation")
+    if operation.reference not in (found.get("custom_id"), unit.get("custom_id"), found.get("invoice_id")):
+        return Unknown("the order does not name our operation")
+    if found.get("amount") != _amount(operation):
+        return Unknown("the order has another amount or currency than we asked for")
+    return _payment_outcome(found, id)
+
+
+def _payment_outcome(found: Mapping[str, Any], id: str) -> Outcome:
+    """The outcome of a capture or authorization of the order `id`."""
+    processor = found.get("processor_response")
+    processor = processor if isinstance(processor, dict) else {}
+    match found.get("status"):
+        case "COMPLETED" | "CREATED" | "CAPTURED" | "PARTIALLY_CAPTURED" | "PARTIALLY_REFUNDED" | "REFUNDED" | "VOIDED":
+            network = found.get("network_transaction_reference")
+            network_id = network.get("id") if isinstance(network, dict) else None
+            return Succeeded(
+                id,
+                network_transaction_id=network_id if isinstance(network_id, str) else None,
+                checks=_checks(processor),
+            )
+        case "PENDING":
+            return Pending(id)
+        case "DECLINED" | "DENIED" | "FAILED":
+            return decline(PAYPAL, processor.get("response_code"), bank_id=id, checks=_checks(processor))
+    return Unknown("the payment has a status that is not documented")
+
+
+def _checks(processor: Mapping[str, Any]) -> Checks | None:
+    cvc = {"M": "pass", "N": "fail", "P": "unchecked", "S": "unavailable", "U": "unavailable", "X": "unavailable"}
+    address = {
+        **dict.fromkeys(("X", "Y", "D", "M", "F"), ("pass", "pass")),
+        **dict.fromkeys(("A", "B"), ("pass", "fail")),
+        **dict.fromkeys(("W", "Z", "P"), ("fail", "pass")),
+        **dict.fromkeys(("N", "C"), ("fail", "fail")),
+        **dict.fromkeys(("E", "G", "I", "R", "S", "U"), ("unavailable", "unavailable")),
+    }
+    line1, postal_code = address.get(str(processor.get("avs_code")), (None, None))
+    told: dict[str, Any] = {
+        "cvc": cvc.get(str(processor.get("cvv_code"))),
+        "address_line1": line1,
+        "postal_code": postal_code,
+    }
+    return Checks(**told) if any(told.values()) else None
+
+
+# Captures, voids and refunds: they address the order's authorization or capture, which the order names.
+
+
+def _parts(operation: Operation) -> Generator[Request, Response, "dict[str, Any] | Outcome"]:
+    """The payments of the parent order, by noun."""
+    assert operation.parent_bank_id, "PayPal needs the id of the parent order"
+    answer = yield Request("GET", f"/v2/checkout/orders/{quote(operation.parent_bank_id, safe='')}", moves_money=False)
+    if answer.status != 200 or answer.body is None:
+        if answer.status in (401, 403, 404, 429):
+            return _refused(answer)
+        return Unknown(f"PayPal answered {answer.status} to a question")
+    unit = _only(answer.body.get("purchase_units"))
+    payments = unit.get("payments") if unit is not None else None
+    return payments if isinstance(payments, dict) else Unknown("the order names no payment")
+
+
+def _find(payments: Mapping[str, Any], noun: str) -> str | None:
+    """The id of the order's only authorization, or of its capture, as part of a path."""
+    for found in payments.get(noun) or []:
+        if isinstance(found, dict) and isinstance(found.get("id"), str):
+            return quote(found["id"], safe="")
+    return None
+
+
+def _capture(operation: Operation) -> Conversation:
+    payments = yield from _parts(operation)
+    if not isinstance(payments, dict):
+        return payments
+    authorization = _find(payments, "authorizations")
+    if authorization is None:
+        return Unknown("the order names no authorization")
+    body = {"amount": _amount(operation), "invoice_id": operation.reference, "final_capture": True}
+    answer = yield _post(f"/v2/payments/authorizations/{authorization}/capture", operation, body)
+    return _change(operation, answer)
+
+
+def _void(operation: Operation) -> Conversation:
+    payments = yield from _parts(operation)
+    if not isinstance(payments, dict):
+        return payments
+    found = _only(payments.get("authorizations"))
+    if found is not None and found.get("status") == "VOIDED":
+        return Succeeded(operation.parent_bank_id)
+    authorization = _find(payments, "authorizations")
+    if authorization is None:
+        return Unknown("the order names no authorization")
+    answer = yield _post(f"/v2/payments/authorizations/{authorization}/void", operation, None)
+    if answer.status == 204 or (answer.status == 200 and (answer.body or {}).get("status") == "VOIDED"):
+        return Succeeded(operation.parent_bank_id)
+    return Unknown("the answer to a void says nothing") if answer.status == 200 else _refused(answer)
+
+
+def _refund(operation: Operation) -> Conversation:
+    payments = yield from _parts(operation)
+    if not isinstance(payments, dict):
+        return payments
+    capture = _find(payments, "captures")
+    if capture is None:
+        return Unknown("the order names no capture")
+    body = {"amount": _amount(operation), "custom_id": operation.reference, "invoice_id": operation.reference}
+    answer = yield _post(f"/v2/payments/captures/{capture}/refund", operation, body)
+    return _change(operation, answer)
+
+
+def _change(operation: Operation, answer: Response) -> Outcome:
+    """The outcome of a capture or refund."""
+    if answer.status not in (200, 201) or answer.body is None:
+        return _refused(answer)
+    found = answer.body
+    id = found.get("id")
+    if not isinstance(id, str) or found.get("amount", _amount(operation)) != _amount(operation):
+        return Unknown("the answer has another amount or currency than we asked for")
+    if found.get("invoice_id", operation.reference) != operation.reference:
+        return Unknown("the answer is not about our operation")
+    match found.get("status"):
+        case "COMPLETED" | "PARTIALLY_REFUNDED" | "REFUNDED":
+            return Succeeded(id)
+        case "PENDING":
+            return Pending(id)
+        case "DECLINED" | "FAILED" | "CANCELLED":
+            processor = found.get("processor_response")
+            return decline(PAYPAL, processor.get("response_code") if isinstance(processor, dict) else None, bank_id=id)
+    return Unknown("the answer has a status that is not documented")
+
+
+# Payouts.
+
+
+def _pay_out(operation: Operation) -> Conversation:
+    recipient = operation.recipient
+    assert recipient is not None and recipient.type == "email", "paypal pays out by e-mail"
+    item = {
+        "recipient_type": "EMAIL",
+        "receiver": recipient.value,
+        "amount": {"value": _amount(operation)["value"], "currency": operation.currency.upper()},
+        "sender_item_id": operation.reference,
+    }
+    header = {"sender_batch_id": operation.reference, "email_subject": "You have a payout"}
+    body = {"sender_batch_header": header, "items": [item]}
+    answer = yield _post("/v1/payments/payouts", operation, body)
+    found = answer.body or {}
+    batch: Any = None
+    if answer.status in (200, 201, 202):
+        told = found.get("batch_header")
+        batch = told.get("payout_batch_id") if isinstance(told, dict) else None
+    elif answer.status == 400:
+        batch = _first_batch(found)
+        if batch is None:
+            return _refused(answer)
+    else:
+        return _refused(answer)
+    if not isinstance(batch, str):
+        return Unknown("the answer names no batch")
+    seen = yield Request("GET", f"/v1/payments/payouts/{quote(batch, safe='')}", moves_money=False)
+    if seen.status != 200 or seen.body is None:
+        return Pending(batch)  # The batch exists; a repeat or a notice tells its state.
+    return _batch_outcome(operation, seen.body, batch)
+
+
+def _first_batch(refusal: Mapping[str, Any]) -> str | None:
+    """The id of the batch that was made under the same `sender_batch_id` before: the refusal links to it."""
+    for link in refusal.get("links") or []:
+        href = link.get("href") if isinstance(link, dict) else None
+        if isinstance(href, str):
+            found = re.search(r"/v1/payments/payouts/([A-Za-z0-9_-]{1,30})$", urlsplit(href).path)
+            if found is not None:
+                return found[1]
+    return None
+
+
+def _batch_outcome(operation: Operation, batch: Mapping[str, Any], id: str) -> Outcome:
+    item = _only(batch.get("items"))
+    if item is None:
+        header = batch.get("batch_header")
+        status = header.get("batch_status") if isinstance(header, dict) else None
+        return Declined("processing_error", "declined", bank_id=id) if status in _BATCH_FAILED else Pending(id)
+    told = item.get("payout_item")
+    if not isinstance(told, dict) or told.get("sender_item_id", operation.reference) != operation.reference:
+        return Unknown("the batch is not about our payout")
+    amount = told.get("amount")
+    asked = {"value": _amount(operation)["value"], "currency": operation.currency.upper()}
+    if not isinstance(amount, dict) or {name: amount.get(name) for name in asked} != asked:
+        return Unknown("the batch has another amount or currency than we asked for")
+    return _item_outcome(item, id)
+
+
+_BATCH_FAILED = ("DENIED", "CANCELED")
+
+
+def _item_outcome(item: Mapping[str, Any], id: str) -> Outcome:
+    errors = item.get("errors")
+    name = errors.get("name") if isinstance(errors, dict) else None
+    match item.get("transaction_status"):
+        case "SUCCESS":
+            return Succeeded(id)
+        case "FAILED" | "RETURNED" | "BLOCKED" | "REFUNDED" | "REVERSED" | "DENIED":
+            return Declined("processing_error", _PAYOUT_FAILURES.get(str(name), "could_not_process"), bank_id=id)
+        case "UNCLAIMED" | "ONHOLD" | "PENDING" | "NEW":
+            return Pending(id)
+    return Unknown("the payout has a status that is not documented")
+
+
+_PAYOUT_FAILURES = {
+    "INSUFFICIENT_FUNDS": "insufficient_funds",
+    "RECEIVER_UNREGISTERED": "no_account",
+    "RECEIVER_UNCONFIRMED": "no_account",
+    "RECEIVER_ACCOUNT_LOCKED": "account_frozen",
+    "RECEIVER_ACCOUNT_LIMITATION": "bank_account_restricted",
+    "RECEIVER_COUNTRY_NOT_ALLOWED": "bank_account_restricted",
+    "RECEIVER_REFUSED": "declined",
+    "CURRENCY_NOT_SUPPORTED_FOR_RECEIVER": "invalid_currency",
+}
+"""PayPal's names of payout errors, as failure codes of payouts."""
+
+
+# Disputes.
+
+
+def _answer_dispute(reply: DisputeReply) -> Conversation:
+    id = quote(reply.reference, safe="")
+    if reply.kind == "accept":
+        body: Any = {"note": "The merchant accepts the dispute."}
+        answer = yield Request("POST", f"/v1/customer/disputes/{id}/accept-claim", body)
+    else:
+        form, content_type = _multipart({"evidences": [{"evidence_type": "OTHER", "notes": reply.text[:2000]}]})
+        path = f"/v1/customer/disputes/{id}/provide-evidence"
+        answer = yield Request("POST", path, form, content_type=content_type)
+    return Succeeded() if answer.status in (200, 202) else _refused(answer)
+
+
+def _multipart(document: Mapping[str, Any]) -> tuple[bytes, str]:
+    """A form with the one part `input`. JSON has no line of its own that begins like the boundary."""
+    boundary = "tillway-evidence"
+    head = f'--{boundary}\r\ncontent-disposition: form-data; name="input"\r\ncontent-type: application/json\r\n\r\n'
+    body = head.encode() + msgspec.json.encode(document) + f"\r\n--{boundary}--\r\n".encode()
+    return body, f"multipart/form-data; boundary={boundary}"
+
+
+# Notices.
+
+_SIGNED = ("auth-algo", "cert-url", "transmission-id", "transmission-sig", "transmission-time")
+
+
+def _read_event(webhook_id: str, headers: Mapping[str, str], body: bytes) -> Notices:
+    """Ask PayPal whether the event is its own, then read it. The event goes back byte by byte: the signature is over
+    these bytes."""
+    try:
+        event = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise NoticeRejected("the body is not JSON") from None
+    proof = {name.replace("-", "_"): headers.get(f"paypal-{name}", "") for name in _SIGNED}
+    if not isinstance(event, dict) or not all(proof.values()):
+        raise NoticeRejected("the body is not an event, or its signature lacks a header")
+    proof["webhook_id"] = webhook_id
+    asked = msgspec.json.encode(proof)[:-1] + b',"webhook_event":' + body.strip() + b"}"
+    path = "/v1/notifications/verify-webhook-signature"
+    answer = yield Request("POST", path, asked, moves_money=False, content_type="application/json")
+    if answer.status != 200 or answer.body is None:
+        if answer.status in (400, 422):
+            raise NoticeRejected("PayPal cannot verify the event")
+        raise NoticeUndecided(f"PayPal answered {answer.status} to the question about an event")
+    if answer.body.get("verification_status") != "SUCCESS":
+        raise NoticeRejected("PayPal says that the event is not its own")
+    kind, thing = event.get("event_type"), event.get("resource")
+    if not isinstance(kind, str) or not isinstance(thing, dict):
+        raise NoticeRejected("the body is not an event")
+    return _notices(kind, thing)
+
+
+def _notices(kind: str, thing: dict[str, Any]) -> list[Notice]:
+    reference = thing.get("custom_id")
+    if kind.startswith("CUSTOMER.DISPUTE."):
+        return _dispute(thing)
+    if kind.startswith("PAYMENT.PAYOUTS-ITEM."):
+        item = thing.get("payout_item")
+        if not isinstance(item, dict) or not isinstance(thing.get("payout_batch_id"), str):
+            return []
+        money = item.get("amount") if isinstance(item.get("amount"), dict) else {}
+        outcome = _item_outcome(thing, thing["payout_batch_id"])
+        return _notice("payout", item.get("sender_item_id"), outcome, money)
+    if kind in ("PAYMENT.CAPTURE.COMPLETED", "PAYMENT.CAPTURE.DENIED", "PAYMENT.CAPTURE.DECLINED"):
+        return _notice("authorize", reference, _payment_outcome(thing, _order_of(thing)), thing.get("amount"))
+    if kind in ("PAYMENT.CAPTURE.REFUNDED", "PAYMENT.REFUND.COMPLETED", "PAYMENT.REFUND.FAILED"):
+        failed = kind.endswith("FAILED")
+        id = str(thing.get("id"))
+        outcome = Declined("processing_error", None, bank_id=id) if failed else Succeeded(id)
+        return _notice("refund", reference, outcome, thing.get("amount"))
+    return []
+
+
+def _order_of(thing: Mapping[str, Any]) -> str:
+    """The order of a payment, which events name beside it; else the payment's own id."""
+    data = thing.get("supplementary_data")
+    ids = data.get("related_ids") if isinstance(data, dict) else None
+    order = ids.get("order_id") if isinstance(ids, dict) else None
+    return order if isinstance(order, str) else str(thing.get("id"))
+
+
+def _notice(operation: Any, reference: Any, outcome: Outcome, money: Any) -> list[Notice]:
+    if not isinstance(reference, str) or not isinstance(money, dict) or isinstance(outcome, Unknown | Pending):
+        return []
+    currency = str(money.get("currency_code") or money.get("currency")).lower()
+    return [
+        Notice(
+            id=f"{operation}:{reference}:{type(outcome).__name__}",
+            kind="operation",
+            reference=reference,
+            outcome=outcome,
+            operation=operation,
+            amount_minor=_minor(money.get("value"), currency),
+            currency=currency,
+        )
+    ]
+
+
+def _minor(value: Any, currency: str) -> int | None:
+    if not isinstance(value, str) or currency not in MINOR_UNITS:
+        return None
+    try:
+        return major_to_minor(value.removesuffix(".00") if MINOR_UNITS[currency] == 0 else value, currency)
+    except Refused:
+        return None
+
+
+_DISPUTE_REASONS = {
+    "MERCHANDISE_OR_SERVICE_NOT_RECEIVED": "product_not_received",
+    "MERCHANDISE_OR_SERVICE_NOT_AS_DESCRIBED": "product_unacceptable",
+    "UNAUTHORISED": "fraudulent",
+    "CREDIT_NOT_PROCESSED": "credit_not_processed",
+    "DUPLICATE_TRANSACTION": "duplicate",
+    "CANCELED_RECURRING_BILLING": "subscription_canceled",
+}
+
+_RESOLVED: dict[str, Verdict] = {
+    "RESOLVED_SELLER_FAVOUR": "won",
+    "CANCELED_BY_BUYER": "won",
+    "DENIED": "won",
+    "RESOLVED_BUYER_FAVOUR": "lost",
+    "RESOLVED_WITH_PAYOUT": "won",
+    "ACCEPTED": "accepted",
+}
+
+
+def _dispute(thing: dict[str, Any]) -> list[Notice]:
+    """A dispute names the transactions with our own references."""
+    transaction = next((part for part in thing.get("disputed_transactions") or [] if isinstance(part, dict)), {})
+    reference, money, id = transaction.get("custom"), thing.get("dispute_amount"), thing.get("dispute_id")
+    if not isinstance(reference, str) or not isinstance(id, str) or not isinstance(money, dict):
+        return []
+    currency = str(money.get("currency_code")).lower()
+    amount = _minor(money.get("value"), currency)
+    if not amount:
+        raise NoticeRejected("the dispute has an amount that is not documented")
+    verdict: Verdict = "opened"
+    if thing.get("status") == "RESOLVED":
+        outcome = thing.get("dispute_outcome")
+        code = str(outcome.get("outcome_code")) if isinstance(outcome, dict) else ""
+        if code not in _RESOLVED:
+            raise NoticeRejected("the dispute has an outcome that is not documented")
+        verdict = _RESOLVED[code]
+    inquiry = thing.get("dispute_life_cycle_stage") == "INQUIRY"
+    return [
+        Notice(
+            id=id,
+            kind="dispute",
+            reference=reference,
+            amount_minor=amount,
+            currency=currency,
+            reason=_DISPUTE_REASONS.get(str(thing.get("reason")), "general"),
+            stage="inquiry" if inquiry else "chargeback",
+            verdict=verdict,
+        )
+    ]
+
+
+# Requests and refusals.
+
+
+def _post(path: str, operation: Operation, body: dict[str, Any] | None) -> Request:
+    headers = {"paypal-request-id": operation.reference, "prefer": "return=representation"}
+    return Request("POST", path, body if body is not None else b"", headers, content_type="application/json")
+
+
+def _amount(operation: Operation) -> dict[str, str]:
+    """An amount in PayPal's form. Forint and Taiwan dollar have no decimals there."""
+    value = minor_to_major(operation.amount_minor, operation.currency)
+    if STEPS.get(operation.currency, 1) == 100:
+        value = value.removesuffix(".00")
+    return {"currency_code": operation.currency.upper(), "value": value}
+
+
+def _only(found: Any) -> dict[str, Any] | None:
+    """The only object of a list."""
+    return found[0] if isinstance(found, list) and len(found) == 1 and isinstance(found[0], dict) else None
+
+
+_ISSUES: dict[str, Any] = {
+    "INSTRUMENT_DECLINED": None,
+    "PAYER_CANNOT_PAY": None,
+    "CARD_EXPIRED": "5400",
+    "CARD_CLOSED": "5140",
+    "INVALID_SECURITY_CODE_LENGTH": "5110",
+    "TRANSACTION_REFUSED": "5700",
+    "TRANSACTION_LIMIT_EXCEEDED": "5710",
+    "CARD_BRAND_NOT_SUPPORTED": "8030",
+    "VALIDATION_ERROR": "1330",
+}
+"""Issues of a 422 that are the answer of a bank or about the card, as response codes. All others are our fault."""
+
+
+def _refused(answer: Response) -> Outcome:
+    """The outcome of an answer that is not about an order or payment."""
+    match answer.status:
+        case 422 if _issue(answer) in _ISSUES:
+            return decline(PAYPAL, _ISSUES[_issue(answer)])
+        case 404 if not (answer.body or {}).get("name"):
+            return Unknown("PayPal answered 404, and says not what is missing")
+        case 400 | 401 | 403 | 404 | 422:
+            # The message may repeat what we sent: only the issue is told.
+            return Declined("processing_error", None, alert=f"PayPal answered {answer.status} {_issue(answer)}".strip())
+        case 429:
+            wait = answer.headers.get("retry-after", "")
+            return NotSent("PayPal answered 429", float(wait) if re.fullmatch("[0-9]{1,4}", wait) else None)
+        case _:
+            return Unknown(f"PayPal answered {answer.status}")
+
+
+def _issue(answer: Response) -> str:
+    details = (answer.body or {}).get("details")
+    first = details[0] if isinstance(details, list) and details and isinstance(details[0], dict) else {}
+    issue = first.get("issue") or (answer.body or {}).get("name")
+    return issue if isinstance(issue, str) and re.fullmatch("[A-Z_]{1,60}", issue) else ""

@@ -1,0 +1,378 @@
+"""The connector `paypal` keeps the contract, and PayPal's own rules."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from paypal_provider import PROOF, PayPalFarSide
+from provider_specs import judge, spec
+
+from tillway.connectors.declines import PAYPAL
+from tillway.connectors.paypal import PayPalConnector, WithToken
+from tillway.connectors.port import (
+    Checks,
+    Declined,
+    DisputeReply,
+    NeverSeen,
+    Notice,
+    NoticeRejected,
+    NoticeUndecided,
+    NotSent,
+    Operation,
+    Outcome,
+    Pending,
+    PostalAddress,
+    Recipient,
+    Request,
+    Succeeded,
+    Unknown,
+)
+from tillway.connectors.transport import converse, listen
+from tillway.testing.connector_contract import Check, authorization, checks_for
+from tillway.testing.far_side import Nowhere, Script, in_process
+
+CAPABILITIES = PayPalFarSide().connector.capabilities
+AMOUNT = {"currency_code": "EUR", "value": "42.00"}
+ORDERS = "/v2/checkout/orders"
+
+
+def connector() -> PayPalConnector:
+    return PayPalConnector("http://127.0.0.1:1", "client", "secret", webhook_id="WH-1")
+
+
+def operation(**fields: Any) -> Operation:
+    return authorization(reference="r1", **fields)
+
+
+def order(status: str = "COMPLETED", noun: str = "captures", **payment: Any) -> dict[str, Any]:
+    paid = {"id": "C-1", "status": "COMPLETED", "amount": AMOUNT, "custom_id": "r1", **payment}
+    return {"id": "O-1", "status": status, "purchase_units": [{"payments": {noun: [paid]}}]}
+
+
+@pytest.mark.parametrize("check", checks_for(CAPABILITIES), ids=lambda check: check.__name__)
+async def test_contract(check: Check) -> None:
+    await check(PayPalFarSide())
+
+
+async def _answered(
+    status: int, body: Any, *, headers: Any = None, **fields: Any
+) -> tuple[Outcome | NeverSeen, Request]:
+    far = Script()
+    far.expect("POST", ORDERS, headers={"paypal-request-id": "r1"}).answers(status, body, headers)
+    outcome = await converse(connector().perform(operation(**fields)), in_process(far))
+    far.verify()
+    return outcome, far.requests[0]
+
+
+async def test_an_order_carries_the_payment() -> None:
+    outcome, request = await _answered(
+        201,
+        order(processor_response={"cvv_code": "N", "avs_code": "Z"}, network_transaction_reference={"id": "net-1"}),
+        billing_address=PostalAddress(line1="1 High Street", city="London", country="gb"),
+        statement_descriptor="SHOP",
+    )
+    assert outcome == Succeeded(
+        "O-1", network_transaction_id="net-1", checks=Checks(cvc="fail", address_line1="fail", postal_code="pass")
+    )
+    [unit] = request.fields["purchase_units"]
+    assert (unit["custom_id"], unit["amount"], unit["soft_descriptor"]) == ("r1", AMOUNT, "SHOP")
+    card = request.fields["payment_source"]["card"]
+    assert (card["number"], card["expiry"], card["security_code"]) == ("4242424242424242", "2040-12", "123")
+    assert card["billing_address"]["country_code"] == "GB" and "stored_credential" not in card
+
+
+async def test_the_merchant_initiates_a_payment_with_a_stored_card() -> None:
+    _, request = await _answered(201, order(), off_session=True, network_transaction_id="net-0")
+    stored = request.fields["payment_source"]["card"]["stored_credential"]
+    assert stored["payment_initiator"] == "MERCHANT"
+    assert stored["previous_network_transaction_reference"] == {"id": "net-0"}
+
+
+@pytest.mark.parametrize(
+    ("currency", "amount_minor", "value"),
+    [("jpy", 4200, "4200"), ("huf", 420000, "4200"), ("twd", 100, "1"), ("usd", 5, "0.05")],
+)
+async def test_amounts_are_written_as_paypal_writes_them(currency: str, amount_minor: int, value: str) -> None:
+    money = {"currency_code": currency.upper(), "value": value}
+    outcome, request = await _answered(201, order(amount=money), currency=currency, amount_minor=amount_minor)
+    assert request.fields["purchase_units"][0]["amount"] == money
+    assert isinstance(outcome, Succeeded)
+
+
+@pytest.mark.parametrize("code", PAYPAL)
+async def test_declines_follow_the_table(code: str) -> None:
+    outcome, _ = await _answered(201, order(status="DECLINED", processor_response={"response_code": code}) | {})
+    assert isinstance(outcome, Succeeded), "the status of the payment decides, not the order's"
+    declined = order(processor_response={"response_code": code})
+    declined["purchase_units"][0]["payments"]["captures"][0]["status"] = "DECLINED"
+    outcome, _ = await _answered(201, declined)
+    assert isinstance(outcome, Declined) and outcome.alert is None
+    assert (outcome.code, outcome.decline_code, outcome.soft) == PAYPAL[code]
+
+
+@pytest.mark.parametrize(
+    ("code", "decline_code"),
+    [
+        ("0500", "do_not_honor"),
+        ("5120", "insufficient_funds"),
+        ("5400", "expired_card"),
+        ("5110", "incorrect_cvc"),
+        ("9520", "lost_card"),
+        ("9500", "fraudulent"),
+        ("1330", "incorrect_number"),
+    ],
+)
+def test_the_declines_that_merchants_ask_about(code: str, decline_code: str) -> None:
+    assert PAYPAL[code].decline_code == decline_code and not PAYPAL[code].soft
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (422, {"details": [{"issue": "INSTRUMENT_DECLINED"}]}, Declined("card_declined", "generic_decline")),
+        (422, {"details": [{"issue": "CARD_EXPIRED"}]}, Declined("expired_card", "expired_card")),
+        (
+            400,
+            {"name": "INVALID_REQUEST"},
+            Declined("processing_error", None, alert="PayPal answered 400 INVALID_REQUEST"),
+        ),
+        (
+            422,
+            {"details": [{"issue": "4242424242424242"}]},
+            Declined("processing_error", None, alert="PayPal answered 422"),
+        ),
+        (503, None, Unknown("PayPal answered 503")),
+        (404, None, Unknown("PayPal answered 404, and says not what is missing")),
+        (429, None, NotSent("PayPal answered 429", 9.0)),
+    ],
+)
+async def test_refusals(status: int, body: Any, expected: Outcome) -> None:
+    outcome, _ = await _answered(status, body, headers={"Retry-After": "9"})
+    assert outcome == expected
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        order(amount={"currency_code": "EUR", "value": "42.01"}),
+        order(amount={"currency_code": "USD", "value": "42.00"}),
+        order(custom_id="r2"),
+        order(custom_id=None),
+        order(status="ODD") | {"purchase_units": []},
+        order(noun="authorizations"),
+        order() | {"id": None},
+        {
+            **order(),
+            "purchase_units": [{"payments": {"captures": [{"status": "ODD", "amount": AMOUNT, "custom_id": "r1"}]}}],
+        },
+    ],
+)
+async def test_another_payment_is_unknown(told: dict[str, Any]) -> None:
+    outcome, _ = await _answered(201, told)
+    assert isinstance(outcome, Unknown), outcome
+
+
+async def test_a_payment_that_needs_the_customer_is_declined() -> None:
+    outcome, _ = await _answered(201, {"id": "O-1", "status": "PAYER_ACTION_REQUIRED", "purchase_units": [{}]})
+    assert outcome == Declined("card_declined", "authentication_required", bank_id="O-1")
+
+
+# Payouts.
+
+
+def payout(**fields: Any) -> Operation:
+    return operation(kind="payout", card=None, recipient=Recipient("email", "ada@example.com"), **fields)
+
+
+def batch(status: str, error: str | None = None) -> dict[str, Any]:
+    item = {"sender_item_id": "r1", "receiver": "ada@example.com", "amount": {"currency": "EUR", "value": "42.00"}}
+    return {"items": [{"transaction_status": status, "payout_item": item, "errors": {"name": error}}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "expected"),
+    [
+        ("SUCCESS", None, Succeeded("B1")),
+        ("FAILED", "INSUFFICIENT_FUNDS", Declined("processing_error", "insufficient_funds", bank_id="B1")),
+        ("RETURNED", None, Declined("processing_error", "could_not_process", bank_id="B1")),
+        ("BLOCKED", "RECEIVER_ACCOUNT_LOCKED", Declined("processing_error", "account_frozen", bank_id="B1")),
+        ("UNCLAIMED", None, Pending("B1")),
+        ("ONHOLD", None, Pending("B1")),
+    ],
+)
+@pytest.mark.parametrize("again", [False, True], ids=["first", "repeated"])
+async def test_payouts_settle_by_their_item(status: str, error: str | None, expected: Outcome, again: bool) -> None:
+    far = Script()
+    made = far.expect("POST", "/v1/payments/payouts", headers={"paypal-request-id": "r1"})
+    if again:
+        link = "https://api.sandbox.paypal.com/v1/payments/payouts/B1"
+        made.answers(400, {"name": "USER_BUSINESS_ERROR", "links": [{"href": link}]})
+    else:
+        made.answers(201, {"batch_header": {"payout_batch_id": "B1", "batch_status": "PENDING"}})
+    far.expect("GET", "/v1/payments/payouts/B1").answers(200, batch(status, error))
+    assert await converse(connector().perform(payout()), in_process(far)) == expected
+    far.verify()
+    header = far.requests[0].fields["sender_batch_header"]
+    assert header["sender_batch_id"] == "r1"
+
+
+async def test_a_batch_over_another_amount_is_unknown() -> None:
+    far = Script()
+    far.expect("POST", "/v1/payments/payouts").answers(201, {"batch_header": {"payout_batch_id": "B1"}})
+    told = batch("SUCCESS")
+    told["items"][0]["payout_item"]["amount"]["value"] = "24.00"
+    far.expect("GET", "/v1/payments/payouts/B1").answers(200, told)
+    assert isinstance(await converse(connector().perform(payout()), in_process(far)), Unknown)
+
+
+# Tokens.
+
+
+async def test_a_token_serves_many_requests_and_is_fetched_again_after_a_401() -> None:
+    far = PayPalFarSide()
+    for _ in range(3):
+        assert isinstance(await converse(far.connector.perform(authorization()), far.transport), Succeeded)
+    assert far.tokens == 1
+    far.token_is_good = False
+    assert isinstance(await converse(far.connector.perform(authorization()), far.transport), Succeeded)
+    assert far.tokens == 2 and await far.performed() == 4
+
+
+async def test_wrong_credentials_are_an_alert() -> None:
+    far = PayPalFarSide()
+    transport = WithToken(in_process(far.peer), "client", "wrong")
+    outcome = await converse(far.connector.perform(authorization()), transport)
+    assert isinstance(outcome, Declined) and outcome.alert == "PayPal answered 401"
+    assert await far.performed() == 0
+
+
+async def test_without_a_token_nothing_was_sent() -> None:
+    outcome = await converse(connector().perform(operation()), WithToken(Nowhere(), "client", "secret"))
+    assert isinstance(outcome, NotSent)
+    far = Script()
+    far.expect("POST", "/v1/oauth2/token").answers(503)
+    outcome = await converse(connector().perform(operation()), WithToken(in_process(far), "client", "secret"))
+    assert isinstance(outcome, NotSent)
+
+
+# Notices.
+
+
+async def _told(event: Any, status: int = 200, verdict: str = "SUCCESS") -> list[Notice]:
+    far = Script()
+    asked = far.expect("POST", "/v1/notifications/verify-webhook-signature")
+    asked.answers(status, {"verification_status": verdict})
+    body = msgspec.json.encode(event)
+    notices = await listen(connector().notices(PROOF, body), in_process(far))
+    [request] = far.requests
+    assert isinstance(request.body, bytes) and body in request.body, "the event goes back byte by byte"
+    assert json.loads(request.body)["webhook_id"] == "WH-1"
+    return notices
+
+
+def capture(**fields: Any) -> dict[str, Any]:
+    resource = {"id": "C-1", "status": "COMPLETED", "amount": AMOUNT, "custom_id": "r1", **fields}
+    return {"event_type": "PAYMENT.CAPTURE.COMPLETED", "resource": resource}
+
+
+async def test_a_capture_is_told() -> None:
+    [notice] = await _told(capture(supplementary_data={"related_ids": {"order_id": "O-1"}}))
+    assert (notice.reference, notice.outcome, notice.amount_minor, notice.currency) == (
+        "r1",
+        Succeeded("O-1"),
+        4200,
+        "eur",
+    )
+    assert await _told(capture(custom_id=None)) == [], "a payment that is not ours"
+    assert await _told(capture(status="PENDING")) == []
+
+
+async def test_a_payout_is_told() -> None:
+    resource = {**batch("UNCLAIMED")["items"][0], "payout_batch_id": "B1"}
+    assert await _told({"event_type": "PAYMENT.PAYOUTS-ITEM.UNCLAIMED", "resource": resource}) == []
+    resource["transaction_status"] = "RETURNED"
+    [notice] = await _told({"event_type": "PAYMENT.PAYOUTS-ITEM.RETURNED", "resource": resource})
+    assert (notice.operation, notice.reference) == ("payout", "r1") and isinstance(notice.outcome, Declined)
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "stage", "verdict"),
+    [
+        ("OPEN", None, "INQUIRY", ("inquiry", "opened")),
+        ("OPEN", None, "CHARGEBACK", ("chargeback", "opened")),
+        ("RESOLVED", "RESOLVED_SELLER_FAVOUR", "CHARGEBACK", ("chargeback", "won")),
+        ("RESOLVED", "RESOLVED_BUYER_FAVOUR", "CHARGEBACK", ("chargeback", "lost")),
+    ],
+)
+async def test_disputes(status: str, outcome: str | None, stage: str, verdict: tuple[str, str]) -> None:
+    dispute = {
+        "dispute_id": "PP-1",
+        "dispute_amount": AMOUNT,
+        "reason": "MERCHANDISE_OR_SERVICE_NOT_RECEIVED",
+        "status": status,
+        "dispute_life_cycle_stage": stage,
+        "dispute_outcome": {"outcome_code": outcome},
+        "disputed_transactions": [{"custom": "r1"}],
+    }
+    [notice] = await _told({"event_type": "CUSTOMER.DISPUTE.UPDATED", "resource": dispute})
+    assert (notice.id, notice.reference, notice.amount_minor) == ("PP-1", "r1", 4200)
+    assert (notice.stage, notice.verdict) == verdict and notice.reason == "product_not_received"
+
+
+async def test_what_paypal_does_not_confirm_is_rejected() -> None:
+    with pytest.raises(NoticeRejected):
+        await _told(capture(), verdict="FAILURE")
+    with pytest.raises(NoticeUndecided):
+        await _told(capture(), status=503)
+    for headers, body in (({}, b"{}"), (PROOF, b"{"), (PROOF, b"[]")):
+        with pytest.raises(NoticeRejected):
+            await listen(connector().notices(headers, body), in_process(Script()))
+    with pytest.raises(NoticeRejected):
+        PayPalConnector("http://127.0.0.1:1", "client", "secret").notices(PROOF, b"{}")
+
+
+async def test_evidence_and_acceptance() -> None:
+    far = Script()
+    far.expect("POST", "/v1/customer/disputes/PP-1/provide-evidence").answers(200, {})
+    far.expect("POST", "/v1/customer/disputes/PP-1/accept-claim").answers(200, {})
+    for reply in (
+        DisputeReply(kind="evidence", reference="PP-1", text="we sent it"),
+        DisputeReply(kind="accept", reference="PP-1"),
+    ):
+        assert await converse(connector().answer_dispute(reply), in_process(far)) == Succeeded()
+    evidence = far.requests[0]
+    assert evidence.content_type == "multipart/form-data; boundary=tillway-evidence"
+    assert isinstance(evidence.body, bytes) and b'"notes":"we sent it"' in evidence.body
+
+
+# PayPal's own files.
+
+
+async def test_requests_fit_paypals_openapi_files() -> None:
+    far = PayPalFarSide()
+    files = [
+        spec("paypal", name)
+        for name in ("checkout_orders_v2.json", "payments_payment_v2.json", "payments_payouts_batch_v1.json")
+    ]
+    for check in checks_for(CAPABILITIES):
+        side = PayPalFarSide()
+        await check(side)
+        far.requests += side.requests
+    judged = 0
+    for request in far.requests:
+        if request.method != "POST" or not request.path.startswith(("/v2/", "/v1/payments/")) or not request.fields:
+            continue
+        [document] = [file for file in files if any(_fits(path, request.path) for path in file["paths"])]
+        judge(document, "POST", request.path).validate(request.fields)
+        judged += 1
+    assert judged > 30
+    wrong = {"intent": "CAPTURE", "purchase_units": [{"amount": {"currency_code": "EURO", "value": "1"}}]}
+    assert not judge(files[0], "POST", ORDERS).is_valid(wrong), "the judge refuses nothing"
+
+
+def _fits(template: str, path: str) -> bool:
+    parts, given = template.split("/"), path.split("/")
+    return len(parts) == len(given) and all(
+        part == word or part.startswith("{") for part, word in zip(parts, given, strict=True)
+    )

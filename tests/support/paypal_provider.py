@@ -1,0 +1,213 @@
+"""A small PayPal for the connector `paypal`: orders, payments, payouts and signed events over the simulated bank.
+
+It keeps PayPal's rules that the connector relies on: a repeated `PayPal-Request-Id` gets the present state of the first
+request, and a repeated `sender_batch_id` a refusal that links to the first batch. It answers by amount, as the contract
+suite expects.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tillway.connectors.paypal import PayPalConnector, WithToken
+from tillway.connectors.port import Connector, Outcome, Request, Response, Transport
+from tillway.domain.money import major_to_minor
+from tillway.sandbox.bank import Bank, BankOperation
+from tillway.sandbox.faults import bend
+from tillway.testing.far_side import Handler, Nowhere, answer, form_fields, in_process
+
+PROOF = {
+    "paypal-auth-algo": "SHA256withRSA",
+    "paypal-cert-url": "https://api.paypal.com/cert",
+    "paypal-transmission-id": "t-1",
+    "paypal-transmission-sig": "right",
+    "paypal-transmission-time": "2026-01-01T00:00:00Z",
+}
+_CODES = {"insufficient_funds": "5120", "expired_card": "5400", "incorrect_cvc": "5110"}
+
+
+class PayPalFarSide:
+    """The connector with its sandbox, for the contract suite. `peer` can also be served over HTTP."""
+
+    def __init__(self) -> None:
+        self.bank = Bank(knows_all=True, operations_max=None)
+        self.peer = Handler(self.handle, _describe)
+        connector = PayPalConnector("http://127.0.0.1:1", "client", "secret", webhook_id="WH-1")
+        self.connector: Connector = connector
+        self.transport: Transport = WithToken(in_process(self.peer), "client", "secret")
+        self.requests: list[Request] = []
+        self.tokens = 0
+        self.token_is_good = True
+        self.batches: dict[str, str] = {}
+        self._orders: dict[str, dict[str, Any]] = {}
+        self._done: dict[str, str] = {}
+        self._due: list[dict[str, Any]] = []
+
+    async def strike(self, *rules: Mapping[str, Any]) -> None:
+        self.peer.faults.replace({"rules": rules})
+
+    async def performed(self) -> int:
+        return len([done for done in self.bank.operations() if done.status == "Accepted" and done.kind != "dispute"])
+
+    def nowhere(self) -> Transport:
+        return Nowhere()
+
+    async def notices(self, outcome: Outcome | None, count: int) -> list[tuple[Mapping[str, str], bytes]]:
+        return [(PROOF, msgspec.json.encode(event)) for event in self._due[:count]]
+
+    # The provider.
+
+    def handle(self, request: Request) -> Response:
+        self.requests.append(request)
+        if request.path == "/v1/oauth2/token":
+            return self._token(request)
+        if request.headers.get("authorization") != f"Bearer A{self.tokens}" or not self.token_is_good:
+            self.token_is_good = True
+            return answer(401, {"name": "AUTHENTICATION_FAILURE"})
+        parts = request.path.strip("/").split("/")
+        key = request.headers.get("paypal-request-id", "")
+        match request.method, parts:
+            case "POST", ["v1", "notifications", "verify-webhook-signature"]:
+                assert isinstance(request.body, bytes | dict)
+                told = request.body if isinstance(request.body, dict) else msgspec.json.decode(request.body)
+                good = told["transmission_sig"] == "right" and told["webhook_id"] == "WH-1"
+                return answer(200, {"verification_status": "SUCCESS" if good else "FAILURE"})
+            case "POST", ["v2", "checkout", "orders"]:
+                return self._order(key, request.fields)
+            case "GET", ["v2", "checkout", "orders", id]:
+                return self._shown(id)
+            case "POST", ["v2", "payments", "authorizations", id, change]:
+                return self._change(key, change, id, request.fields)
+            case "POST", ["v2", "payments", "captures", id, "refund"]:
+                return self._change(key, "refund", id, request.fields)
+            case "POST", ["v1", "payments", "payouts"]:
+                return self._pay_out(request.fields)
+            case "GET", ["v1", "payments", "payouts", batch]:
+                return self._batch(batch)
+        return answer(404, {"name": "RESOURCE_NOT_FOUND"})
+
+    def _token(self, request: Request) -> Response:
+        assert dict(form_fields(request)) == {"grant_type": "client_credentials"}
+        if request.headers["authorization"] != "Basic Y2xpZW50OnNlY3JldA==":
+            return answer(401, {"error": "invalid_client"})
+        self.tokens += 1
+        return answer(200, {"access_token": f"A{self.tokens}", "expires_in": 32400})
+
+    def _order(self, reference: str, fields: Mapping[str, Any]) -> Response:
+        unit, card = fields["purchase_units"][0], fields["payment_source"]["card"]
+        currency = unit["amount"]["currency_code"].lower()
+        year, _, month = card["expiry"].partition("-")
+        body = {
+            "reference": reference,
+            "amount": major_to_minor(unit["amount"]["value"], currency),
+            "currency": currency,
+            "capture": fields["intent"] == "CAPTURE",
+            "card": {"number": card["number"], "exp_month": int(month), "exp_year": int(year)},
+            "by_amount": True,
+        }
+        known = self._orders.get(reference)
+        if known is not None and known["purchase_units"][0]["amount"] != unit["amount"]:
+            return answer(422, {"name": "UNPROCESSABLE_ENTITY", "details": [{"issue": "DUPLICATE_INVOICE_ID"}]})
+        if known is None:
+            self._orders[reference] = {"id": f"O-{reference}", "intent": fields["intent"], "purchase_units": [unit]}
+        handled = self.bank.handle(Request("POST", "/v1/authorizations", body))
+        if known is None and handled.effect is not None:
+            self._announce(handled.effect)
+        return self._shown(f"O-{reference}", 201)
+
+    def _shown(self, id: str, status: int = 200) -> Response:
+        reference = id.removeprefix("O-")
+        order, done = self._orders.get(reference), self.bank.find(reference)
+        if order is None or done is None:
+            return answer(404, {"name": "RESOURCE_NOT_FOUND"})
+        unit = order["purchase_units"][0]
+        captures = order["intent"] == "CAPTURE"
+        payments: dict[str, Any] = {"captures" if captures else "authorizations": [self._payment(done)]}
+        if not captures and done.captured:
+            payments["captures"] = [{"id": f"C-{reference}", "status": "COMPLETED"}]
+        return answer(status, {**order, "status": "COMPLETED", "purchase_units": [{**unit, "payments": payments}]})
+
+    def _payment(self, done: BankOperation) -> dict[str, Any]:
+        order = self._orders[done.reference]
+        unit, captures = order["purchase_units"][0], order["intent"] == "CAPTURE"
+        statuses = {"Accepted": "COMPLETED" if captures else "CREATED", "Pending": "PENDING"}
+        status = "VOIDED" if done.voided else statuses.get(done.status, "DECLINED")
+        shown = {
+            "id": f"{'C' if captures else 'A'}-{done.reference}",
+            "status": status,
+            "amount": unit["amount"],
+            "custom_id": unit["custom_id"],
+            "invoice_id": unit["invoice_id"],
+            "supplementary_data": {"related_ids": {"order_id": f"O-{done.reference}"}},
+        }
+        if status == "DECLINED":
+            shown["processor_response"] = {"response_code": _CODES.get(str(done.decline_code), "5100")}
+        else:
+            shown["processor_response"] = {"response_code": "0000", "cvv_code": "M", "avs_code": "Y"}
+        return shown
+
+    def _change(self, key: str, change: str, id: str, fields: Mapping[str, Any]) -> Response:
+        parent = id.partition("-")[2]
+        names = {"capture": "authorization", "void": "authorization", "refund": "payment"}
+        body: dict[str, Any] = {"reference": key, names[change]: parent}
+        if change != "void":
+            currency = fields["amount"]["currency_code"].lower()
+            body |= {"amount": major_to_minor(fields["amount"]["value"], currency), "currency": currency}
+        done = self.bank.handle(Request("POST", f"/v1/{change}s", body)).response.body
+        assert done is not None
+        if done.get("status") not in ("Accepted", "Pending"):
+            issue = {"capture": "MAX_CAPTURE_AMOUNT_EXCEEDED", "refund": "REFUND_AMOUNT_EXCEEDED"}
+            return answer(422, {"name": "UNPROCESSABLE_ENTITY", "details": [{"issue": issue.get(change, "VOIDED")}]})
+        if change == "void":
+            return answer(204)
+        status = "COMPLETED" if done["status"] == "Accepted" else "PENDING"
+        return answer(201, {"id": f"X-{key}", "status": status, "amount": fields["amount"], "invoice_id": key})
+
+    def _pay_out(self, fields: Mapping[str, Any]) -> Response:
+        reference, item = fields["sender_batch_header"]["sender_batch_id"], fields["items"][0]
+        if reference in self.batches:
+            link = {"href": f"https://api.paypal.com/v1/payments/payouts/B-{reference}", "rel": "self"}
+            return answer(400, {"name": "USER_BUSINESS_ERROR", "links": [link]})
+        currency = item["amount"]["currency"].lower()
+        body = {
+            "reference": reference,
+            "amount": major_to_minor(item["amount"]["value"], currency),
+            "currency": currency,
+            "recipient": {"type": "email", "value": item["receiver"]},
+        }
+        done = self.bank.handle(Request("POST", "/v1/payouts", body)).response.body
+        assert done is not None
+        self.batches[reference] = "SUCCESS" if done["status"] == "Accepted" else "FAILED"
+        self._orders[f"batch-{reference}"] = dict(item)
+        return answer(201, {"batch_header": {"payout_batch_id": f"B-{reference}", "batch_status": "PENDING"}})
+
+    def _batch(self, id: str) -> Response:
+        reference = id.removeprefix("B-")
+        shown = {"transaction_status": self.batches[reference], "payout_item": self._orders[f"batch-{reference}"]}
+        return answer(200, {"batch_header": {"payout_batch_id": id, "batch_status": "SUCCESS"}, "items": [shown]})
+
+    def _announce(self, done: BankOperation) -> None:
+        for _, announcement in bend(self.bank.forthcoming(done), self.peer.notice_faults):
+            if announcement is None:
+                event = {"event_type": "PAYMENT.CAPTURE.COMPLETED", "resource": self._payment(done)}
+                self._due.append(event)
+            elif announcement.what == "dispute":
+                unit = self._orders[done.reference]["purchase_units"][0]
+                dispute = {
+                    "dispute_id": "PP-1",
+                    "dispute_amount": unit["amount"],
+                    "reason": "UNAUTHORISED",
+                    "status": "OPEN",
+                    "dispute_life_cycle_stage": "CHARGEBACK",
+                    "disputed_transactions": [{"custom": unit["custom_id"]}],
+                }
+                self._due.append({"event_type": "CUSTOMER.DISPUTE.CREATED", "resource": dispute})
+
+
+def _describe(request: Request) -> tuple[str, int | None]:
+    """The operation of a request, for the rules of faults."""
+    if request.method == "GET" or request.path.startswith(("/v1/oauth2", "/v1/notifications")):
+        return "look_up", None
+    last = request.path.rpartition("/")[2]
+    return {"orders": "authorize", "capture": "capture", "void": "void", "refund": "refund"}.get(last, "payout"), None
