@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     courier_url: str = ""
     courier_key_file: Path | None = None
+    audit_heads_to: str = ""
+    audit_heads_key_file: Path | None = None
     smtp_url: str = ""
     smtp_from: str = ""
     smtp_password_file: Path | None = None
@@ -105,6 +107,8 @@ TABLE = (
     Setting("workers", "Server processes on this host; more than one requires PostgreSQL or DynamoDB.", 1, 64),
     Setting("courier_url", "Delivery service for orders in live mode; if empty, none are taken there."),
     Setting("courier_key_file", "File that holds the key which courier_url's service asks for."),
+    Setting("audit_heads_to", "File or https address that keeps heads of the audit trail; if empty, none does."),
+    Setting("audit_heads_key_file", "File that holds the key which audit_heads_to's address asks for."),
     Setting("smtp_url", "Mail server that sends e-mail to customers, smtps://user@host:465; if empty, none is sent."),
     Setting("smtp_from", "Sender address of e-mail; needs smtp_url."),
     Setting("smtp_password_file", "File that holds the password of smtp_url's user."),
@@ -157,7 +161,7 @@ CHOICES = {
 }
 
 _ROWS = {row.name: row for row in TABLE}
-_PATHS = ("data_dir", "tls_cert", "tls_key", "courier_key_file", "smtp_password_file")
+_PATHS = ("data_dir", "tls_cert", "tls_key", "courier_key_file", "audit_heads_key_file", "smtp_password_file")
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
@@ -249,8 +253,8 @@ def _checked(name: str, value: Any, source: str) -> Any:
             scheme_of(str(value))
         except StoreUnfit as unfit:
             raise SettingsInvalid(f"store in {source}: {unfit}") from None
-    if name == "courier_url" and value:
-        return _courier_url(str(value), source)
+    if value and (name == "courier_url" or (name == "audit_heads_to" and "://" in str(value))):
+        return _private_url(name, str(value), source)
     if value:
         _check_form(name, str(value), source)
     if name in CHOICES and value not in CHOICES[name]:
@@ -294,12 +298,12 @@ def _number(name: str, value: Any, source: str, lowest: int, highest: int) -> in
     return value
 
 
-def _courier_url(value: str, source: str) -> str:
-    """Check the address of the delivery service. It carries names and addresses, so it is https unless on loopback."""
+def _private_url(name: str, value: str, source: str) -> str:
+    """Check an address that private data goes to: it is https unless on loopback."""
     parts = urlsplit(value)
     loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not parts.hostname or parts.scheme not in (("http", "https") if loopback else ("https",)):
-        raise SettingsInvalid(f"courier_url in {source} must be such as https://courier.example.com")
+        raise SettingsInvalid(f"{name} in {source} must be such as https://{name.split('_')[0]}.example.com")
     return value.rstrip("/")
 
 

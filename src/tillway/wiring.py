@@ -8,6 +8,7 @@ import msgspec
 
 from tillway.api import handlers
 from tillway.connectors import registry
+from tillway.connectors.head_places import FilePlace, UrlPlace
 from tillway.connectors.http_courier import HttpCourier
 from tillway.connectors.port import Courier
 from tillway.connectors.smtp import MailServer
@@ -17,6 +18,8 @@ from tillway.domain.cards import Secret
 from tillway.domain.ledger import Fee
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
+from tillway.engine.audit.chain import AuditChain
+from tillway.engine.audit.heads import HeadPlace, HeadSender
 from tillway.engine.caller import Settings as EngineSettings
 from tillway.engine.card_vault import CardVault
 from tillway.engine.client_secrets import CLIENT_SECRETS_PURPOSE, ClientSecrets
@@ -43,6 +46,7 @@ from tillway.store.port import Finding, Store
 from tillway.store.sqlite import SqliteStore
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
+from tillway.vault.head_signer import HEADS_PURPOSE, Ed25519HeadSigner
 from tillway.vault.keyring import KeyFileUnfit, Keyring
 from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
 
@@ -63,6 +67,7 @@ class Running(msgspec.Struct):
     store: Store
     keyring: Keyring
     courier: HttpCourier | None = None
+    heads: HeadPlace | None = None
 
     async def close(self, *, within_seconds: float = 10.0) -> None:
         await self.runner.stop(within_seconds=within_seconds)
@@ -70,6 +75,8 @@ class Running(msgspec.Struct):
         await self.connections.close()
         if self.courier is not None:
             await self.courier.close()
+        if self.heads is not None:
+            await self.heads.close()
         await self.store.close()
 
 
@@ -144,14 +151,39 @@ def http_courier(settings: Settings) -> HttpCourier | None:
     file."""
     if not settings.courier_url:
         return None
-    headers = {}
-    if settings.courier_key_file is not None:
-        try:
-            headers["authorization"] = f"Bearer {settings.courier_key_file.read_text().strip()}"
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsInvalid(f"courier_key_file {settings.courier_key_file} cannot be read: {error}") from None
+    headers = _bearer(settings.courier_key_file, "courier_key_file")
     transport = SocketTransport(settings.courier_url, timeout_seconds=COURIER_TIMEOUT_SECONDS, headers=headers)
     return HttpCourier(transport)
+
+
+HEADS_TIMEOUT_SECONDS = 20.0
+
+
+def head_place(settings: Settings) -> HeadPlace | None:
+    """Return the place outside that keeps heads of the audit trail, if the settings name one. Raises `SettingsInvalid`
+    on a bad key file."""
+    to = settings.audit_heads_to
+    if not to:
+        return None
+    if "://" not in to:
+        return FilePlace(Path(to))
+    headers = _bearer(settings.audit_heads_key_file, "audit_heads_key_file")
+    return UrlPlace(SocketTransport(to, timeout_seconds=HEADS_TIMEOUT_SECONDS, headers=headers))
+
+
+def _bearer(key_file: Path | None, setting: str) -> dict[str, str]:
+    """The header with the key in a file; none without a file."""
+    if key_file is None:
+        return {}
+    try:
+        return {"authorization": f"Bearer {key_file.read_text().strip()}"}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"{setting} {key_file} cannot be read: {error}") from None
+
+
+def head_signer(keyring: Keyring) -> Ed25519HeadSigner:
+    """Return the signer of the audit trail's heads, with the key that follows from the key file."""
+    return Ed25519HeadSigner(keyring.derive(HEADS_PURPOSE))
 
 
 async def assemble(
@@ -201,6 +233,7 @@ async def assemble(
         engine, attempts, cards, store, connections, authenticator, webhooks, request_log, tokens, couriers
     )
     mail = Mail(engine, mail_server(settings), settings.smtp_from)
+    place = head_place(settings)
     runner = Runner(
         engine,
         attempts,
@@ -208,6 +241,8 @@ async def assemble(
         partial(orders.carry, platform),
         mail.send,
         partial(check_slowly, engine),
+        AuditChain(store, clock, engine.time, head_signer(keyring)),
+        HeadSender(store, place) if place is not None else None,
     )
     api = Api(platform, renderer, authenticator, request_log, Throttle(limits_of(settings)))
-    return Running(platform, api, runner, connections, webhooks, store, keyring, courier)
+    return Running(platform, api, runner, connections, webhooks, store, keyring, courier, place)

@@ -9,9 +9,11 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from threading import Thread
+from typing import Any, NamedTuple, cast
 
 import apsw
 import msgspec
@@ -19,10 +21,12 @@ import pytest
 from tillway_server import init, invoked, invoked_json
 
 from tillway.domain.account import Scope
+from tillway.domain.cards import Secret
 from tillway.engine.clock import Clock
 from tillway.http.messages import Request
 from tillway.settings import Settings
 from tillway.store.sqlite import SqliteStore
+from tillway.vault.head_signer import Ed25519HeadSigner
 from tillway.wiring import DATABASE, assemble
 
 PAYMENT = b"amount=2000&currency=eur&payment_method=pm_card_visa&confirm=true&return_url=https://example.com"
@@ -357,6 +361,124 @@ def test_what_only_an_exported_head_shows(trail: Trail, change: Any, says: str, 
     assert "is damaged" not in invoked("audit", "verify", "--data-dir", copy).stderr
     done = invoked("audit", "verify", "--data-dir", copy, "--heads", heads)
     assert done.returncode == 1 and says in done.stderr
+
+
+def _rebuilt(*, signed: Callable[[Any, Any], Any], keeps: int = 1) -> Callable[[apsw.Connection, Trail], Any]:
+    """An entry is edited, and the chain made anew behind the first `keeps` batches. `signed(new, old)` is a batch with
+    the signature that the attacker gives it."""
+
+    def rebuild(db: apsw.Connection, trail: Trail) -> None:
+        from tillway.domain.audit import AuditBatch, next_batch
+
+        _body("POST", "EDIT", _entry(1, 0))(db, trail)
+        last: AuditBatch | None = None
+        for number, ids in enumerate(trail.batches, 1):
+            key = _batch(number)(trail)
+            stored = db.execute("SELECT body FROM record WHERE key = ?", (key,)).get
+            old = msgspec.json.decode(bytes(cast(bytes, stored)), type=AuditBatch)
+            bodies = [
+                (id.removeprefix("aud_"), db.execute("SELECT body FROM record WHERE key = ?", (f"{trail.scope}/{id}",)))
+                for id in ids
+            ]
+            entries = [(suffix, bytes(cast(bytes, found.get))) for suffix, found in bodies]
+            if number > keeps:
+                new = signed(next_batch(trail.scope, last, entries, old.until, old.created), old)
+                db.execute("UPDATE record SET body = ? WHERE key = ?", (msgspec.json.encode(new), key))
+            last = old if number <= keeps else new
+        assert last is not None
+        task = {"id": "audt_chain", "created": 1, "due_at_ms": 1, "sequence": BATCHES, "head": last.head}
+        db.execute("UPDATE record SET body = ? WHERE key = ?", (msgspec.json.encode(task), f"{trail.scope}/audt_chain"))
+
+    return rebuild
+
+
+def _as_before(new: Any, old: Any) -> Any:
+    return msgspec.structs.replace(new, signer=old.signer, signature=old.signature)
+
+
+def _by_another(new: Any, old: Any) -> Any:
+    other = Ed25519HeadSigner(Secret(b"another key file" * 2))
+    return msgspec.structs.replace(new, signer=other.public, signature=other.sign(new.head))
+
+
+@pytest.mark.parametrize(
+    ("signed", "says"),
+    [
+        (lambda new, old: new, "batch 2 is not signed, and batches before it are"),
+        (_as_before, "batch 2 is not the one that was signed"),
+        (_by_another, "batch 2 is signed with the key of another key file"),
+    ],
+)
+def test_a_chain_that_was_made_anew_is_not_signed(trail: Trail, signed: Any, says: str, tmp_path: Path) -> None:
+    copy = _changed(trail, tmp_path, _rebuilt(signed=signed))
+    done = invoked("audit", "verify", "--data-dir", copy)
+    assert done.returncode == 1 and says in done.stderr, done.stderr
+
+
+def test_heads_are_checked_with_the_public_key(trail: Trail, tmp_path: Path) -> None:
+    shown = invoked("audit", "heads", "--data-dir", trail.data_dir)
+    assert shown.returncode == 0 and shown.stdout.count(" holds") == 2, "the merchant's and the installation's"
+    public = re.search(r"ed25519:\S{44}", shown.stderr)
+    assert public is not None
+    elsewhere = _changed(trail, tmp_path, lambda db, trail: None)
+    (elsewhere / "keys.json").unlink()
+    unchecked = invoked("audit", "heads", "--data-dir", elsewhere)
+    assert unchecked.returncode == 0 and "--public-key" in unchecked.stderr and "not checked" in unchecked.stdout
+    checked = invoked("audit", "heads", "--data-dir", elsewhere, "--public-key", public[0])
+    assert checked.returncode == 0 and checked.stdout.count(" holds") == 2
+    assert invoked("audit", "verify", "--data-dir", elsewhere, "--public-key", public[0]).returncode == 0
+    other = Ed25519HeadSigner(Secret(b"another key file" * 2)).public
+    wrong = invoked("audit", "heads", "--data-dir", elsewhere, "--public-key", other)
+    assert wrong.returncode == 1 and "is signed with another key" in wrong.stderr
+    none = invoked("audit", "heads", "--data-dir", elsewhere, "--public-key", "ed25519:abc")
+    assert none.returncode == 2 and "32 bytes in base64" in none.stderr
+
+
+@pytest.mark.parametrize("form", ["lines", "list", "address"])
+def test_heads_kept_outside_show_a_chain_that_was_made_anew(
+    trail: Trail, form: str, tmp_path: Path, served: Callable[[bytes], str]
+) -> None:
+    heads = json.loads(invoked("audit", "heads", "--data-dir", trail.data_dir, "--json").stdout)
+    text = json.dumps(heads) if form == "list" else "".join(json.dumps(head) + "\n" for head in heads)
+    (tmp_path / "heads").write_text(text)
+    place = served(text.encode()) if form == "address" else str(tmp_path / "heads")
+    assert invoked("audit", "heads", "--data-dir", trail.data_dir, "--from", place).returncode == 0
+    copy = _changed(trail, tmp_path, _rewritten)
+    assert "is damaged" not in invoked("audit", "verify", "--data-dir", copy).stderr, "nothing inside can tell"
+    for command in (("heads", "--from"), ("verify", "--heads")):
+        done = invoked("audit", command[0], "--data-dir", copy, command[1], place)
+        assert done.returncode == 1 and "batch 3 is not the one with the exported head" in done.stderr
+
+
+def test_a_forged_head_is_not_believed(trail: Trail, tmp_path: Path) -> None:
+    heads = json.loads(invoked("audit", "heads", "--data-dir", trail.data_dir, "--json").stdout)
+    heads[1]["entries"] += 1
+    (tmp_path / "heads").write_text(json.dumps(heads))
+    done = invoked("audit", "heads", "--data-dir", trail.data_dir, "--from", tmp_path / "heads")
+    assert done.returncode == 1 and "the signature of batch 3 does not hold" in done.stderr
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[bytes], str]]:
+    """Serves bytes at an address of this host."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def serve(content: bytes) -> str:
+        class Answers(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Answers))
+        Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}/heads"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 def test_heads_that_are_none(trail: Trail, tmp_path: Path) -> None:

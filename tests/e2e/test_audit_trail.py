@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tillway_server import StartServer, init, invoked_json
+from tillway_server import StartServer, init, invoked_json, tillway
 
 LINKED_WITHIN_SECONDS = 60
 
@@ -18,3 +18,16 @@ def test_an_idle_server_links_within_a_minute(start_server: StartServer, tmp_pat
     while any(one["waiting"] for one in invoked_json(*verify)):
         assert time.monotonic() - written < LINKED_WITHIN_SECONDS
         time.sleep(1)
+
+
+@pytest.mark.soak
+def test_a_server_sends_the_heads_of_new_batches(start_server: StartServer, tmp_path: Path) -> None:
+    outside = tmp_path / "heads"
+    server = start_server(tmp_path / "data", init(tmp_path / "data"), ["--audit-heads-to", str(outside)])
+    server.client.v1.payment_intents.create(params={"amount": 2000, "currency": "eur"})
+    began = time.monotonic()
+    while not outside.exists() or f"{server.account.removeprefix('acct_')}t" not in outside.read_text():
+        assert time.monotonic() - began < LINKED_WITHIN_SECONDS + 30
+        time.sleep(1)
+    heads = tillway("audit", "heads", "--data-dir", server.data_dir, "--from", outside)
+    assert heads.returncode == 0 and " holds" in heads.stdout

@@ -1,7 +1,7 @@
 """`tillway audit`: export the audit trail and its heads, and verify that no entry was edited, deleted or inserted."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,14 +11,25 @@ from tillway.cli.installation import find_account_id, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, WrongUsage, fail, moment, say, settings_from, show, table
 
 if TYPE_CHECKING:
-    from tillway.engine.audit.chain import Head, Walked
+    from tillway.engine.audit.chain import Walked
+    from tillway.engine.audit.heads import Fault, Head
     from tillway.engine.audit.records import Compared
+    from tillway.settings import Settings
     from tillway.store.port import Store
+    from tillway.vault.port import HeadVerifier
 
 app = typer.Typer(help="The audit trail: verify, heads, export.", no_args_is_help=True)
 
 HEADS_BYTES_MAX = 64 << 20
+HEADS_SECONDS_MAX = 30
 
+HeadsOption = Annotated[
+    str | None,
+    typer.Option(help="File or https address with heads kept outside, or exported with `tillway audit heads --json`."),
+]
+PublicKeyOption = Annotated[
+    str | None, typer.Option(help="Check signatures with this public key, and not with the key file's.")
+]
 AccountOption = Annotated[str | None, typer.Option("--account", help="Only this merchant's, test and live.")]
 
 
@@ -27,9 +38,8 @@ def verify(
     context: typer.Context,
     data_dir: DataDir = None,
     store: StoreUrl = None,
-    heads: Annotated[
-        Path | None, typer.Option(help="Heads exported earlier with `tillway audit heads --json`.")
-    ] = None,
+    heads: HeadsOption = None,
+    public_key: PublicKeyOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Walk the whole trail and compare the stored records with it. Name the first entry and each record that was
@@ -37,18 +47,21 @@ def verify(
     import msgspec
 
     from tillway.engine.audit import chain
+    from tillway.engine.audit.heads import compare_heads
     from tillway.engine.audit.records import compare
 
-    known = _read_heads(heads) if heads is not None else {}
+    settings = settings_from(context.params)
+    verifier = _verifier(settings, public_key)
 
-    async def work(store: "Store") -> "tuple[list[Walked], dict[str, Compared]]":
+    async def work(store: "Store") -> "tuple[list[Walked], dict[str, Compared], list[Fault]]":
         scopes = await chain.scopes_of(store)
-        gone = sorted(set(known) - set(scopes))
-        walked = [await chain.walk(store, scope, known.get(scope)) for scope in [*scopes, *gone]]
-        return walked, {scope: await compare(store, scope) for scope in [*scopes, *gone]}
+        walked = [await chain.walk(store, scope, verifier) for scope in scopes]
+        faults = await compare_heads(store, _read_heads(heads), verifier) if heads is not None else []
+        return walked, {scope: await compare(store, scope) for scope in scopes}, faults
 
-    walked, compared = with_store(settings_from(context.params), work)
-    torn = [(found.scope, found.damage) for found in walked if found.damage is not None]
+    walked, compared, faults = with_store(settings, work)
+    torn = [(found.scope, found.damage.text) for found in walked if found.damage is not None]
+    torn += [(fault.scope, fault.text) for fault in faults]
     differing = [(scope, difference) for scope, found in compared.items() for difference in found.differences]
     rows = [
         (
@@ -73,7 +86,7 @@ def verify(
     for scope, difference in differing:
         say(f"{_name_of_scope(scope)}: {difference.text}")
     if torn:
-        raise fail(f"The audit trail is damaged: {_name_of_scope(torn[0][0])}: {torn[0][1].text}.")
+        raise fail(f"The audit trail is damaged: {_name_of_scope(torn[0][0])}: {torn[0][1]}.")
     if differing:
         raise fail(
             f"{len(differing)} records are not what the audit trail tells, {differing[0][1].record} first. Keep the "
@@ -82,23 +95,68 @@ def verify(
 
 
 @app.command()
-def heads(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Show the last head of every trail. Keep the heads elsewhere: later they show whether a trail was cut off or
-    rewritten."""
+def heads(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    outside: Annotated[
+        str | None, typer.Option("--from", help="File or https address with heads kept outside: compare these.")
+    ] = None,
+    public_key: PublicKeyOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the last head of every trail and check its signature. Keep the heads elsewhere: with --from, they show
+    whether a trail was cut off or rewritten."""
     import msgspec
 
     from tillway.engine.audit import chain
+    from tillway.engine.audit.heads import Head, compare_heads, signature_fault
+    from tillway.engine.audit.heads import heads as heads_of
+
+    settings = settings_from(context.params)
+    verifier = _verifier(settings, public_key)
+
+    async def work(store: "Store") -> "tuple[list[Head], list[Fault]]":
+        if outside is None:
+            return await heads_of(store), []
+        newest: dict[str, Head] = {}
+
+        def noted() -> Iterator[Head]:
+            for head in _read_heads(outside):
+                if head.scope not in newest or head.sequence >= newest[head.scope].sequence:
+                    newest[head.scope] = head
+                yield head
+
+        faults = await compare_heads(store, noted(), verifier)
+        return list(newest.values()), faults
 
     try:
-        found = with_store(settings_from(context.params), chain.heads)
+        found, faults = with_store(settings, work)
     except chain.Unreadable as unreadable:
         raise fail(f"{unreadable}. Find the damage with `tillway audit verify`.") from None
-    rows = [(_name_of_scope(head.scope), str(head.sequence), str(head.entries), head.head) for head in found]
+    wrong = {head.scope: signature_fault(head, verifier) for head in found} if verifier is not None else {}
+    rows = [
+        (
+            _name_of_scope(head.scope),
+            str(head.sequence),
+            str(head.entries),
+            head.head,
+            "none" if not head.signature else "not checked" if verifier is None else wrong[head.scope] or "holds",
+        )
+        for head in found
+    ]
     show(
         [{**_owner(head.scope), **msgspec.to_builtins(head)} for head in found],
-        table(("account", "batch", "entries", "head"), rows),
+        table(("account", "batch", "entries", "head", "signature"), rows),
         as_json=as_json,
     )
+    if verifier is not None:
+        say(f"The public key is {verifier.public}. Keep it with the heads.")
+    named = [(fault.scope, fault.text) for fault in faults] + [(scope, text) for scope, text in wrong.items() if text]
+    for scope, text in named:
+        say(f"{_name_of_scope(scope)}: {text}")
+    if named:
+        raise fail(f"The audit trail is damaged: {_name_of_scope(named[0][0])}: {named[0][1]}.")
 
 
 @app.command()
@@ -198,19 +256,48 @@ def _name_of_scope(scope: str) -> str:
     return " ".join(_owner(scope).values()).strip()
 
 
-def _read_heads(path: Path) -> "dict[str, Head]":
-    """The heads in a file that `tillway audit heads --json` wrote, by scope."""
+def _verifier(settings: "Settings", public_key: str | None) -> "HeadVerifier | None":
+    """The check of signatures: with the key that was named, or the one of this installation's key file."""
+    from tillway.vault.head_signer import Ed25519HeadVerifier, PublicKeyUnfit
+    from tillway.vault.keyring import KeyFileUnfit, Keyring
+    from tillway.wiring import head_signer, key_file
+
+    if public_key is not None:
+        try:
+            return Ed25519HeadVerifier(public_key)
+        except PublicKeyUnfit as unfit:
+            raise WrongUsage(f"--public-key {public_key!r} is none: {unfit}") from None
+    try:
+        return head_signer(Keyring.load(key_file(settings)))
+    except KeyFileUnfit as unfit:
+        say(f"Signatures are not checked, since {unfit} Name the public key with --public-key.")
+        return None
+
+
+def _read_heads(place: str) -> "Iterator[Head]":
+    """The heads in a file or at an address: lines that a server wrote there, or the output of `tillway audit heads
+    --json`."""
+    import urllib.error
+    import urllib.request
+
     import msgspec
 
-    from tillway.engine.audit.chain import Head
+    from tillway.engine.audit.heads import Head
 
+    one, several = msgspec.json.Decoder(Head), msgspec.json.Decoder(list[Head])
     try:
-        with path.open("rb") as file:
-            found = msgspec.json.decode(file.read(HEADS_BYTES_MAX), type=list[Head])
-    except OSError as error:
-        raise WrongUsage(f"--heads {path} cannot be read: {error.strerror}") from None
+        if "://" in place and not place.startswith(("https://", "http://")):
+            raise WrongUsage(f"{place} is no address over https")
+        with (
+            urllib.request.urlopen(place, timeout=HEADS_SECONDS_MAX) if "://" in place else Path(place).open("rb")
+        ) as lines:
+            for number, line in enumerate(iter(lambda: lines.readline(HEADS_BYTES_MAX), b"")):
+                if number == 0 and line.lstrip().startswith(b"["):
+                    yield from several.decode(line + lines.read(HEADS_BYTES_MAX))
+                    return
+                if line.strip():
+                    yield one.decode(line)
+    except (OSError, urllib.error.URLError) as error:
+        raise WrongUsage(f"{place} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except msgspec.MsgspecError as error:
-        raise WrongUsage(
-            f"--heads {path} does not hold heads: {error}. Export them: tillway audit heads --json"
-        ) from None
-    return {head.scope: head for head in found}
+        raise WrongUsage(f"{place} does not hold heads: {error}. Export them: tillway audit heads --json") from None

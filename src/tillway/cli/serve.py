@@ -27,6 +27,8 @@ def serve(
     workers: Annotated[int | None, setting("workers")] = None,
     courier_url: Annotated[str | None, setting("courier_url")] = None,
     courier_key_file: Annotated[Path | None, setting("courier_key_file")] = None,
+    audit_heads_to: Annotated[str | None, setting("audit_heads_to")] = None,
+    audit_heads_key_file: Annotated[Path | None, setting("audit_heads_key_file")] = None,
     smtp_url: Annotated[str | None, setting("smtp_url")] = None,
     smtp_from: Annotated[str | None, setting("smtp_from")] = None,
     smtp_password_file: Annotated[Path | None, setting("smtp_password_file")] = None,

@@ -45,6 +45,8 @@ from tillway.engine.references import ids_by_reference
 from tillway.simulation.audit_check import audit_damage
 from tillway.store.codec import QUEUES
 from tillway.store.port import Store
+from tillway.vault.keyring import Keyring
+from tillway.wiring import KEY_FILE, head_signer
 
 SETTLE_SECONDS = 20.0
 """How long after a restart the work of a dead process may take to settle, as long as the bank answers."""
@@ -589,7 +591,8 @@ async def _inside(store: Store, stage: Stage) -> AsyncIterator[Violation]:
             if queue != "expiries" or task.due_at_ms <= clock.now_ms():
                 yield Violation("every task ends", f"{task.key} is still in {queue}: {task.body[:300]!r}", (task.key,))
     ahead = Clock(lambda: time.time_ns() + AGED_SECONDS * 1_000_000_000)
-    torn = await audit_damage(store, Scope(account=stage.account, mode="test").key, ahead)
+    signer = head_signer(Keyring.load(stage.sites[0].data / KEY_FILE))
+    torn = await audit_damage(store, Scope(account=stage.account, mode="test").key, ahead, signer)
     if torn:
         yield Violation("the audit trail leads to the current records", torn)
 

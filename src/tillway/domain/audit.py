@@ -100,6 +100,9 @@ class AuditBatch(Record, frozen=True, kw_only=True):
     root: bytes
     previous: bytes
     head: bytes
+    signer: str = ""
+    signature: bytes = b""
+    """By the public key `signer`, over `signed_text`; both are empty in a batch from before signatures."""
 
     def leaf(self, place: int) -> bytes:
         return self.leaves[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
@@ -154,6 +157,11 @@ def head_of(batch: AuditBatch) -> bytes:
     return hashlib.sha256(
         _HEAD + batch.previous + batch.root + msgspec.json.encode(told) + "\n".join(batch.entries).encode()
     ).digest()
+
+
+def signed_text(scope_key: str, sequence: int, total: int, head: bytes, created: int) -> bytes:
+    """The bytes that the signature of a head covers: a JSON array that begins with its purpose."""
+    return msgspec.json.encode(["tillway audit head", scope_key, sequence, total, head.hex(), created])
 
 
 def next_batch(

@@ -13,7 +13,7 @@ from functools import partial
 
 import msgspec
 
-from tillway.connectors.port import NoticeRejected, NoticeUndecided
+from tillway.connectors.port import NoticeRejected, NoticeUndecided, TransportError
 from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, scope_of
 from tillway.domain.attempt import Attempt
 from tillway.domain.event import NoticeTask
@@ -21,6 +21,7 @@ from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit.chain import LOOK_EVERY_SECONDS, AuditChain
+from tillway.engine.audit.heads import HeadSender
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
@@ -51,6 +52,9 @@ BALANCES_FIRST_SECONDS = 60.0
 BALANCES_EVERY_SECONDS = 3600.0
 """When the balances are checked first, and how long after the end of a pass the next one begins."""
 
+HEADS_EVERY_SECONDS = 30.0
+"""How often the heads of new batches go to the place outside."""
+
 PURGE_EVERY_SECONDS = 60.0
 PURGE_MAX = 1000
 
@@ -66,11 +70,16 @@ class Runner:
         carry_order: Work,
         send_mail: Work,
         check_balances: Callable[[], Awaitable[None]],
+        audit: AuditChain,
+        heads: HeadSender | None = None,
     ) -> None:
         self.engine = engine
         self.check_balances = check_balances
         self.attempts = attempts
-        self.audit = AuditChain(engine.store, engine.clock, engine.time)
+        self.audit = audit
+        self.heads = heads
+        if heads is not None:
+            audit.on_batch = heads.add
         self.queues: dict[str, Work] = {
             "attempts": attempts.take_over,
             "expiries": attempts.expire,
@@ -96,6 +105,8 @@ class Runner:
         self._loops.append(asyncio.create_task(self._ask_soon()))
         self._loops.append(asyncio.create_task(self._ensure_audit()))
         self._loops.append(asyncio.create_task(self._look_after_audit()))
+        if self.heads is not None:
+            self._loops.append(asyncio.create_task(self._send_heads(self.heads)))
 
     async def stop(self, *, within_seconds: float) -> None:
         """Claim no more tasks, and wait this long for running ones; a runner finds the rest again by their leases."""
@@ -251,6 +262,22 @@ class Runner:
                 continue  # The polls say that the store is away.
             except Exception:
                 log.exception("the scopes of new entries of the audit trail could not be looked after")
+
+    async def _send_heads(self, heads: HeadSender) -> None:
+        """Send the heads of new batches to the place outside, and at the start the last head of every scope."""
+        away = False
+        await self._see_through(heads.add_all, "the heads of the audit trail could not be read at the start")
+        while not self._stopping:
+            try:
+                await heads.send()
+                away = False
+            except (OSError, TransportError) as failed:
+                if not away:
+                    log.error("the heads of the audit trail cannot be sent", extra={"why": str(failed)})
+                away = True
+            except Exception:
+                log.exception("the heads of the audit trail could not be sent")
+            await asyncio.sleep(HEADS_EVERY_SECONDS)
 
     async def _see_through(self, work: Callable[[], Awaitable[None]], failing: str) -> None:
         """Run a job of the start once, and repeat it from the beginning if the store was away."""

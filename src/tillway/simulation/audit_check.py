@@ -7,6 +7,7 @@ from tillway.engine.audit.records import compare
 from tillway.engine.clock import Clock
 from tillway.engine.ids import time_prefix
 from tillway.store.port import Store
+from tillway.vault.port import HeadSigner
 
 
 class _Everything:
@@ -19,16 +20,16 @@ class _Everything:
         return time_prefix(self._clock.now_ms() // 1000)
 
 
-async def audit_damage(store: Store, scope_key: str, clock: Clock) -> str:
+async def audit_damage(store: Store, scope_key: str, clock: Clock, signer: HeadSigner) -> str:
     """Name the first fault in a scope's audit trail; empty where there is none. `clock` must be so far ahead that the
-    chain task links every entry."""
-    chain = AuditChain(store, clock, _Everything(clock))
+    chain task links every entry, and `signer` is that of the installation."""
+    chain = AuditChain(store, clock, _Everything(clock), signer)
     await chain.ensure()
     while True:
         row = await store.get(f"{scope_key}/{TASK_ID}")
         assert row is not None, "ensured a moment ago"
         await chain.run(row)
-        walked = await walk(store, scope_key)
+        walked = await walk(store, scope_key, signer)
         if walked.damage is not None:
             return walked.damage.text
         if not walked.waiting:

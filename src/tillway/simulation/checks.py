@@ -288,7 +288,7 @@ async def check(world: World) -> None:
         _check_credit(books)
         _check_events(books)
         _check_answers(world, books)
-        damage = await audit_damage(world.store, books.scope_key, _AheadOf(world))
+        damage = await audit_damage(world.store, books.scope_key, _AheadOf(world), world.head_signer)
         if damage:
             fail("audit", damage)
 

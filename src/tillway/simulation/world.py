@@ -34,6 +34,7 @@ from tillway.domain.payout import Recipient
 from tillway.domain.refusal import Refused
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
+from tillway.engine.audit.chain import AuditChain
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.card_vault import CardVault
 from tillway.engine.client_secrets import ClientSecrets
@@ -61,6 +62,7 @@ from tillway.simulation.virtual_loop import LIFE, Life, VirtualLoop
 from tillway.store.codec import decode, encode
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Waiting, Write
 from tillway.vault.envelope import EnvelopeVault
+from tillway.vault.head_signer import Ed25519HeadSigner
 from tillway.vault.port import KeyMissing
 from tillway.vault.signer import Es256Signer
 
@@ -210,6 +212,7 @@ class World:
         self.calm = False
         self.week_passed = False
         self.processes: list[Process] = []
+        self.head_signer = Ed25519HeadSigner(_FINGERPRINT_KEY)
         self.processes_wanted = self.random.choice((1, 1, 2, 2, 3))
         self.processes_made = 0
         self.notices_under_way = 0
@@ -358,6 +361,7 @@ class Process:
             partial(orders.carry, platform),
             Mail(engine, None, "").send,
             partial(check_slowly, engine),
+            AuditChain(store, clock, engine.time, world.head_signer),
         )
         self.platform = platform
         self.api = Api(platform, renderer, authenticator, request_log)

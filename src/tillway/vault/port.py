@@ -121,6 +121,20 @@ class Vault(Protocol):
         """32 hexadecimal characters, the same for the same bytes within a scope, that tell nothing about them."""
 
 
+class HeadVerifier(Protocol):
+    """Checks the signatures of the audit trail's heads. `public` is the public key as text."""
+
+    public: str
+
+    def verifies(self, text: bytes, signature: bytes) -> bool:
+        """Whether `signature` is the one of this key over `text`."""
+
+
+class HeadSigner(HeadVerifier, Protocol):
+    def sign(self, text: bytes) -> bytes:
+        """The signature over `text`; the same for the same text."""
+
+
 class TokenUnfit(Exception):
     """An access token that is not to be believed. The text says why; `expired` is the one harmless reason."""
 

@@ -7,7 +7,7 @@ below it was inserted by hand: it is in no batch, and the walk names it.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Literal, Protocol, TypeVar
 
 import msgspec
@@ -26,6 +26,7 @@ from tillway.domain.audit import (
     leaf_of,
     next_batch,
     root_of,
+    signed_text,
 )
 from tillway.domain.record import Record
 from tillway.engine.audit.entries import task_write
@@ -33,6 +34,7 @@ from tillway.engine.clock import Clock
 from tillway.engine.time_mark import SETTLED_SECONDS
 from tillway.store.codec import decode, write_of
 from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Row, Store
+from tillway.vault.port import HeadSigner, HeadVerifier
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +67,13 @@ class Settled(Protocol):
 
 
 class AuditChain:
-    def __init__(self, store: Store, clock: Clock, time: Settled) -> None:
+    def __init__(self, store: Store, clock: Clock, time: Settled, signer: HeadSigner | None = None) -> None:
         self.store = store
         self.clock = clock
         self.time = time
+        self.signer = signer
+        self.on_batch: Callable[[str, AuditBatch], None] | None = None
+        """Called with its scope after a batch is durable. It must not raise."""
 
     async def run(self, row: Row) -> None:
         """Link the entries of a scope that are old enough, and run again later."""
@@ -104,6 +109,8 @@ class AuditChain:
                 await self.store.commit([write_of(scope_key, batch, ABSENT), write_of(scope_key, task, version)])
             except (Conflict, CommitUnknown):
                 return  # Another process has it, or the outcome is unknown: the next claim reads the current state.
+            if self.on_batch is not None:
+                self.on_batch(scope_key, batch)
             if not more:
                 return
             last, version = batch, version + 1
@@ -127,7 +134,13 @@ class AuditChain:
         entries = [(row.key[len(head) :], row.body) for row in rows]
         full = len(entries) == BATCH_MAX
         until = entries[-1][0] if full else horizon
-        return next_batch(scope_key, last, entries, until, self.clock.now_ms() // 1000), full
+        return self._signed(scope_key, next_batch(scope_key, last, entries, until, self.clock.now_ms() // 1000)), full
+
+    def _signed(self, scope_key: str, batch: AuditBatch) -> AuditBatch:
+        if self.signer is None:
+            return batch
+        text = signed_text(scope_key, batch.sequence, batch.total, batch.head, batch.created)
+        return msgspec.structs.replace(batch, signer=self.signer.public, signature=self.signer.sign(text))
 
     async def _put_off(self, scope_key: str, task: AuditTask, version: int, seconds: float) -> None:
         later = msgspec.structs.replace(task, due_at_ms=self.clock.now_ms() + int(seconds * 1000))
@@ -239,15 +252,6 @@ async def scopes_of(store: Store) -> list[str]:
 Kind = Literal["edited", "deleted", "inserted", "batch", "cut off", "rewritten"]
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """The proof that one batch gives, to be kept out of reach of everyone who can write to the database."""
-
-    scope: str
-    sequence: int
-    entries: int
-    head: str
-
-
 class Damage(msgspec.Struct, frozen=True, kw_only=True):
     """The first damaged place of a trail. `position` counts from 1 within the batch."""
 
@@ -260,13 +264,14 @@ class Damage(msgspec.Struct, frozen=True, kw_only=True):
 
 class Walked(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a walk over one scope's trail. `waiting` entries are too young to be linked: no batch proves them
-    yet."""
+    yet. `unsigned` batches are from before heads were signed."""
 
     scope: str
     batches: int
     entries: int
     waiting: int
     head: str
+    unsigned: int = 0
     damage: Damage | None = None
 
 
@@ -279,22 +284,12 @@ class _Torn(Exception):
         self.damage = damage
 
 
-async def heads(store: Store) -> list[Head]:
-    """The last head of every scope that has one. Raises `Unreadable`."""
-    found = []
-    for scope_key in await scopes_of(store):
-        last = await last_batch(store, scope_key)
-        if last is not None:
-            found.append(Head(scope=scope_key, sequence=last.sequence, entries=last.total, head=last.head.hex()))
-    return found
-
-
-async def walk(store: Store, scope_key: str, known: Head | None = None) -> Walked:
+async def walk(store: Store, scope_key: str, verifier: HeadVerifier | None = None) -> Walked:
     """Read a scope's chain and entries from the beginning and compare them, up to the first difference.
 
-    `known` is a head exported earlier: it reveals a chain that was cut off or replaced since.
+    With `verifier`, the signatures of the batches are checked too.
     """
-    trail = _Walk(store, scope_key, known)
+    trail = _Walk(store, scope_key, verifier)
     damage = None
     try:
         await trail.through()
@@ -306,15 +301,17 @@ async def walk(store: Store, scope_key: str, known: Head | None = None) -> Walke
         entries=trail.total,
         waiting=trail.waiting,
         head=trail.head.hex() if trail.sequence else "",
+        unsigned=trail.unsigned,
         damage=damage,
     )
 
 
 class _Walk:
-    def __init__(self, store: Store, scope_key: str, known: Head | None) -> None:
+    def __init__(self, store: Store, scope_key: str, verifier: HeadVerifier | None) -> None:
         self.store = store
         self.scope_key = scope_key
-        self.known = known
+        self.verifier = verifier
+        self.unsigned = 0
         self.sequence = 0
         self.total = 0
         self.waiting = 0
@@ -337,8 +334,6 @@ class _Walk:
             self.head, self._until = batch.head, batch.until
             if task is not None and batch.sequence == task.sequence and batch.head != task.head:
                 raise self._torn("rewritten", f"batch {batch.sequence} is not the one that was linked")
-            if self.known is not None and batch.sequence == self.known.sequence and batch.head.hex() != self.known.head:
-                raise self._torn("rewritten", f"batch {batch.sequence} is not the one with the exported head")
         self._end(task)
         while (found := await self._entries.take()) is not None:
             self.waiting += 1
@@ -363,7 +358,23 @@ class _Walk:
             raise self._torn("batch", f"batch {number} does not follow batch {number - 1}: one of them was exchanged")
         if batch.total != self.total + len(batch.entries) or batch.entries[0] <= self._until:
             raise self._torn("batch", f"batch {number} does not begin where batch {number - 1} ended")
+        self._check_signature(batch)
         return batch
+
+    def _check_signature(self, batch: AuditBatch) -> None:
+        number = batch.sequence
+        if not batch.signature:
+            if self.unsigned < number - 1:
+                raise self._torn("rewritten", f"batch {number} is not signed, and batches before it are")
+            self.unsigned += 1
+            return
+        if self.verifier is None:
+            return
+        text = signed_text(self.scope_key, number, batch.total, batch.head, batch.created)
+        if batch.signer != self.verifier.public:
+            raise self._torn("rewritten", f"batch {number} is signed with the key of another key file")
+        if not self.verifier.verifies(text, batch.signature):
+            raise self._torn("rewritten", f"batch {number} is not the one that was signed")
 
     async def _entry(self, batch: AuditBatch, place: int, suffix: str) -> None:
         found = await self._entries.look()
@@ -377,10 +388,6 @@ class _Walk:
 
     def _end(self, task: AuditTask | None) -> None:
         """Check the end of a chain: whether it is the real end."""
-        if self.known is not None and self.sequence < self.known.sequence:
-            raise self._torn(
-                "cut off", f"the chain ends before batch {self.known.sequence}, the one with the exported head"
-            )
         if task is None:
             if self.sequence:
                 raise self._torn("batch", _NO_TASK)
