@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     data_dir: Path = Path("data")
     store: str = ""
+    vault_keys: str = "file"
     host: str = "127.0.0.1"
     port: int = 8420
     public_url: str = ""
@@ -90,6 +91,7 @@ TABLE = (
         "store",
         "URL of the store: `postgresql://…`, `dynamodb://table?region=…` or another kind; if empty, a local file.",
     ),
+    Setting("vault_keys", "Where the vault's keys are: `file`, which is `keys.json` in `data_dir`."),
     Setting("host", "Address that the server listens on."),
     Setting("port", "Port that the server listens on; 0 takes a free one.", 0, 65_535),
     Setting("public_url", "URL at which browsers and providers reach the server; if empty, http(s)://host:port."),
@@ -154,6 +156,7 @@ ENVIRONMENT_PREFIX = "TILLWAY_"
 FILE_NAME = "tillway.toml"
 FILE_BYTES_MAX = 1 << 20
 CHOICES = {
+    "vault_keys": ("file",),
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("text", "json"),
     "traces": ("off", "on"),

@@ -47,7 +47,9 @@ from tillway.store.sqlite import SqliteStore
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.head_signer import HEADS_PURPOSE, Ed25519HeadSigner
-from tillway.vault.keyring import KeyFileUnfit, Keyring
+from tillway.vault.keyring import KeyFileUnfit
+from tillway.vault.port import Keys
+from tillway.vault.registry import KINDS
 from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
 
 DATABASE = "tillway.db"
@@ -65,7 +67,7 @@ class Running(msgspec.Struct):
     connections: ConfiguredConnections
     webhooks: Webhooks
     store: Store
-    keyring: Keyring
+    keyring: Keys
     courier: HttpCourier | None = None
     heads: HeadPlace | None = None
 
@@ -105,7 +107,24 @@ def key_file(settings: Settings) -> Path:
     return settings.data_dir / KEY_FILE
 
 
-async def check_key_file(settings: Settings, store: Store, keyring: Keyring) -> None:
+def open_keys(settings: Settings) -> Keys:
+    """Open the keys of an installation. Raises `KeyFileUnfit` with the remedy."""
+    return KINDS[settings.vault_keys].load(key_file(settings))
+
+
+def create_keys(settings: Settings) -> Keys:
+    """Make the keys of a new installation. Raises `KeyFileUnfit` if it has keys already."""
+    return KINDS[settings.vault_keys].create(key_file(settings))
+
+
+async def open_vault(settings: Settings, store: Store) -> EnvelopeVault:
+    """Open the vault of `store` for a command. Raises `KeyFileUnfit` if the keys are another installation's."""
+    keys = open_keys(settings)
+    await check_key_file(settings, store, keys)
+    return EnvelopeVault(keys, keys.fingerprint_key)
+
+
+async def check_key_file(settings: Settings, store: Store, keyring: Keys) -> None:
     """Bind the store to its key file, if it is not bound yet. Raises `KeyFileUnfit` if it is bound to another one."""
     if not await belongs(store, keyring.derive(BINDING_PURPOSE), now=Clock().now_ms() // 1000):
         raise KeyFileUnfit(
@@ -181,7 +200,7 @@ def _bearer(key_file: Path | None, setting: str) -> dict[str, str]:
         raise SettingsInvalid(f"{setting} {key_file} cannot be read: {error}") from None
 
 
-def head_signer(keyring: Keyring) -> Ed25519HeadSigner:
+def head_signer(keyring: Keys) -> Ed25519HeadSigner:
     """Return the signer of the audit trail's heads, with the key that follows from the key file."""
     return Ed25519HeadSigner(keyring.derive(HEADS_PURPOSE))
 
@@ -195,7 +214,7 @@ async def assemble(
     """
     clock = clock or Clock()
     store = store or await open_store(settings)
-    keyring = Keyring.load(key_file(settings))
+    keyring = open_keys(settings)
     base_url = public_url(settings)
     client_secrets = ClientSecrets(keyring.derive(CLIENT_SECRETS_PURPOSE))
     renderer = Renderer(base_url, client_secrets)
@@ -218,10 +237,11 @@ async def assemble(
     if recorder is not None:
         engine.telemetry = recorder
         store.on_batch = recorder.batch
-    cards = CardVault(EnvelopeVault(keyring, keyring.fingerprint_key), store)
-    connections = ConfiguredConnections(store, clock, registry.build)
+    vault = EnvelopeVault(keyring, keyring.fingerprint_key)
+    cards = CardVault(vault, store)
+    connections = ConfiguredConnections(store, clock, registry.build, vault)
     attempts = Attempts(engine, connections, cards)
-    webhooks = Webhooks(engine, renderer)
+    webhooks = Webhooks(engine, renderer, vault)
     tokens = AccessTokens(store, Es256Signer(keyring.derive(SIGNING_PURPOSE)), clock, base_url)
     authenticator = Authenticator(store, tokens)
     request_log = RequestLog()

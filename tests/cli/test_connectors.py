@@ -1,5 +1,6 @@
 """`tillway connectors` and `tillway bank`: a server, a bank of its own, and payments through it."""
 
+import asyncio
 import json
 import re
 import signal
@@ -11,6 +12,13 @@ from pathlib import Path
 
 import pytest
 from tillway_server import ENVIRONMENT, TillwayServer, init, invoked, invoked_json, tillway, tillway_json
+
+from tillway.domain.account import SYSTEM
+from tillway.domain.connector_config import ConnectorConfig
+from tillway.engine.connections import open_settings
+from tillway.settings import Settings
+from tillway.store.codec import decode
+from tillway.wiring import open_store, open_vault
 
 PAYMENT = {
     "amount": 4200,
@@ -165,6 +173,24 @@ def test_a_bank_ends_in_order_and_says_what_is_wrong(tmp_path: Path) -> None:
     assert done.returncode == 1 and "cannot be used" in done.stderr
 
 
+def stored_settings(data_dir: Path, id: str) -> dict[str, str]:
+    """A connector's settings, as a server with the key file of `data_dir` opens them."""
+
+    async def read() -> dict[str, str]:
+        settings = Settings(data_dir=data_dir)
+        store = await open_store(settings)
+        try:
+            row = await store.get(f"{SYSTEM}/{id}")
+            assert row is not None
+            config = decode(id, row.body)
+            assert isinstance(config, ConnectorConfig)
+            return open_settings(await open_vault(settings, store), config)
+        finally:
+            await store.close()
+
+    return asyncio.run(read())
+
+
 def test_a_secret_is_read_from_standard_input(tmp_path: Path) -> None:
     init(tmp_path)
     given = ["base_url=http://127.0.0.1:9", "api_key=-"]
@@ -172,5 +198,30 @@ def test_a_secret_is_read_from_standard_input(tmp_path: Path) -> None:
     command += [*(word for one in given for word in ("--set", one)), "--data-dir", str(tmp_path)]
     done = subprocess.run(command, input="env:HOME\n", capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    stored = b"".join(path.read_bytes() for path in tmp_path.glob("tillway.db*"))
-    assert b'"api_key":"env:HOME"' in stored
+    assert stored_settings(tmp_path, "con_test_bank") == {"base_url": "http://127.0.0.1:9", "api_key": "env:HOME"}
+
+
+def test_a_secret_on_the_command_line_is_named(tmp_path: Path) -> None:
+    init(tmp_path)
+    given = (
+        "--set",
+        "base_url=http://127.0.0.1:9",
+        "--set",
+        "api_key=for-all-to-see",
+        "--set",
+        "notice_secret=env:HOME",
+    )
+    done = invoked("connectors", "add", "bank", "--kind", "http_bank", *given, "--data-dir", tmp_path)
+    assert done.returncode == 0 and "api_key was visible to every user of this host" in done.stderr
+    assert "notice_secret was" not in done.stderr and "base_url was" not in done.stderr
+
+
+def test_a_connector_is_not_sealed_under_the_key_file_of_another_installation(tmp_path: Path) -> None:
+    for name in ("ours", "theirs"):
+        init(tmp_path / name)
+    (tmp_path / "theirs" / "keys.json").replace(tmp_path / "ours" / "keys.json")
+    given = ("--set", "base_url=http://127.0.0.1:9", "--data-dir", tmp_path / "ours")
+    refused = tillway("connectors", "add", "bank", "--kind", "http_bank", *given)
+    assert refused.returncode == 1 and "key file of another installation" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert invoked_json("connectors", "list", "--data-dir", tmp_path / "ours") == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import stripe
-from tillway_server import TillwayServer, init, tillway, tillway_json
+from tillway_server import ENVIRONMENT, TillwayServer, init, invoked_json, tillway, tillway_json
 
 
 def test_a_new_key_works_at_once_and_a_revoked_one_within_two_seconds_no_more(tillway_server: TillwayServer) -> None:
@@ -79,14 +79,51 @@ def test_merchants_do_not_see_each_other(tillway_server: TillwayServer) -> None:
         second.v1.payment_intents.retrieve(payment.id)
 
 
+def into_full_disk(*arguments: str | Path) -> str:
+    """Run a command whose standard output takes nothing, and return what it says. It must fail."""
+    command = [sys.executable, "-m", "tillway.cli.main", *map(str, arguments)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False, env=ENVIRONMENT
+        )
+    assert done.returncode == 1 and "does not work. Run the command again" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    return done.stderr
+
+
 def test_a_key_that_could_not_be_shown_does_not_work(tmp_path: Path) -> None:
     init(tmp_path)
-    before = tillway_json("keys", "list", "--data-dir", tmp_path)
-    command = [sys.executable, "-m", "tillway.cli.main", "keys", "create", "--data-dir", str(tmp_path)]
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
-    assert done.returncode == 1 and "does not work. Run the command again" in done.stderr
-    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    before = invoked_json("keys", "list", "--data-dir", tmp_path)
+    into_full_disk("keys", "create", "--data-dir", tmp_path)
     known = {key["id"] for key in before}
-    [unseen] = [key for key in tillway_json("keys", "list", "--data-dir", tmp_path) if key["id"] not in known]
+    [unseen] = [key for key in invoked_json("keys", "list", "--data-dir", tmp_path) if key["id"] not in known]
     assert unseen["state"] == "revoked"
+
+
+def test_an_installation_whose_keys_could_not_be_shown_is_made_anew(tmp_path: Path) -> None:
+    into_full_disk("init", "--data-dir", tmp_path)
+    assert invoked_json("accounts", "list", "--data-dir", tmp_path) == []
+    assert invoked_json("keys", "list", "--data-dir", tmp_path) == []
+    made = invoked_json("init", "--data-dir", tmp_path)
+    assert [account["account"] for account in invoked_json("accounts", "list", "--data-dir", tmp_path)] == [
+        made["account"]
+    ]
+    into_full_disk("accounts", "create", "--data-dir", tmp_path)
+    assert len(invoked_json("accounts", "list", "--data-dir", tmp_path)) == 1
+
+
+def test_credentials_that_could_not_be_shown_do_not_work(tmp_path: Path) -> None:
+    init(tmp_path)
+    place = ("--data-dir", tmp_path)
+    into_full_disk("operators", "add", "ada", *place)
+    assert invoked_json("operators", "list", *place) == []
+    assert invoked_json("operators", "add", "ada", *place)["operator"]
+    into_full_disk("oauth", "clients", "add", "--scope", "payments:read", *place)
+    [client] = invoked_json("oauth", "clients", "list", *place)
+    assert client["state"] == "revoked" and client["secrets"] == []
+    made = invoked_json("oauth", "clients", "add", "--scope", "payments:read", *place)
+    into_full_disk("oauth", "clients", "rotate", made["client_id"], *place)
+    [again] = [one for one in invoked_json("oauth", "clients", "list", *place) if one["client_id"] == made["client_id"]]
+    assert again["state"] == "active" and [secret["hint"][-4:] for secret in again["secrets"]] == [
+        made["client_secret"][-4:]
+    ]

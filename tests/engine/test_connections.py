@@ -16,6 +16,8 @@ from tillway.store.codec import encode
 from tillway.store.port import ABSENT, Row, Unavailable, Write
 from tillway.testing.in_process import InProcessApp
 from tillway.testing.memory_store import MemoryStore
+from tillway.vault.envelope import EnvelopeVault
+from tillway.vault.keyring import Keyring
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ class SlowStore(MemoryStore):
 SCOPE = Scope(account="acct_1", mode="test")
 
 
-async def connections_on(store: SlowStore) -> ConfiguredConnections:
+async def connections_on(store: SlowStore, directory: Path) -> ConfiguredConnections:
     config = ConnectorConfig(
         id="con_test_bank",
         created=0,
@@ -80,13 +82,14 @@ async def connections_on(store: SlowStore) -> ConfiguredConnections:
         default=True,
     )
     await store.commit([Write(f"{SYSTEM}/{config.id}", ABSENT, encode(config))])
-    return ConfiguredConnections(store, Clock(), registry.build)
+    keys = Keyring.create(directory / "keys.json")
+    return ConfiguredConnections(store, Clock(), registry.build, EnvelopeVault(keys, keys.fingerprint_key))
 
 
-async def test_a_payment_that_comes_with_the_first_waits_for_the_configuration() -> None:
+async def test_a_payment_that_comes_with_the_first_waits_for_the_configuration(tmp_path: Path) -> None:
     """It went to the simulator, which approves of everything, and no bank ever heard of it."""
     store = SlowStore()
-    connections = await connections_on(store)
+    connections = await connections_on(store, tmp_path)
     several = [asyncio.create_task(connections.default(SCOPE)) for _ in range(3)]
     await asyncio.sleep(0)
     late = asyncio.create_task(connections.default(SCOPE))
@@ -98,9 +101,9 @@ async def test_a_payment_that_comes_with_the_first_waits_for_the_configuration()
     await connections.close()
 
 
-async def test_a_configuration_that_could_not_be_read_is_not_an_empty_one() -> None:
+async def test_a_configuration_that_could_not_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
     store = SlowStore(failures=1)
-    connections = await connections_on(store)
+    connections = await connections_on(store, tmp_path)
     store.allowed.set()
     with pytest.raises(Unavailable):
         await connections.default(SCOPE)

@@ -93,7 +93,9 @@ class World:
         self.running = await assemble(Settings(data_dir=data_dir), store, self.clock)
         platform = self.running.platform
         await platform.webhooks.close()
-        platform.webhooks = Webhooks(platform.engine, platform.engine.render, resolver, timeout_seconds)
+        platform.webhooks = Webhooks(
+            platform.engine, platform.engine.render, platform.cards.vault, resolver, timeout_seconds
+        )
         self.running.webhooks = platform.webhooks
         self.running.runner.queues["deliveries"] = platform.webhooks.deliver
 

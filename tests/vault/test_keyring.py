@@ -11,8 +11,8 @@ import pytest
 
 from tillway.domain.cards import Secret
 from tillway.vault.envelope import EnvelopeVault
-from tillway.vault.keyring import CHECK_EVERY_SECONDS, KeyFileUnfit, KeyRefused, Keyring
-from tillway.vault.port import KeyMissing
+from tillway.vault.keyring import CHECK_EVERY_SECONDS, KeyFileUnfit, Keyring
+from tillway.vault.port import KeyMissing, KeyRefused
 
 SCOPE = "1234567890123456t"
 

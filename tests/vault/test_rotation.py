@@ -13,8 +13,16 @@ from tillway.store.codec import encode
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Unavailable, Write
 from tillway.store.sqlite import SqliteStore
 from tillway.vault.envelope import EnvelopeVault
-from tillway.vault.keyring import CHECK_EVERY_SECONDS, KeyRefused, Keyring
-from tillway.vault.port import AccountContents, CardContents, KeyMissing, SealedAccount, SealedCard, SealedCvc
+from tillway.vault.keyring import CHECK_EVERY_SECONDS, Keyring
+from tillway.vault.port import (
+    AccountContents,
+    CardContents,
+    KeyMissing,
+    KeyRefused,
+    SealedAccount,
+    SealedCard,
+    SealedCvc,
+)
 from tillway.vault.rotation import NOTICE_SECONDS, RotationUnfinished, forget_key, rotate
 
 SCOPES = ("1111111111111111t", "1111111111111111l", "2222222222222222t")

@@ -134,4 +134,4 @@ def endpoint_shape(endpoint: WebhookEndpoint, view: View) -> dict[str, Any]:
 
 @shape(NewEndpoint, object="webhook_endpoint")
 def new_endpoint_shape(new: NewEndpoint, view: View) -> dict[str, Any]:
-    return {**render_record(new.endpoint, view), "secret": new.endpoint.secret}
+    return {**render_record(new.endpoint, view), "secret": new.secret}

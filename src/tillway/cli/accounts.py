@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillway.cli.installation import Name, alter_record, author, first_use, moment_above, records, show_once, with_store
+from tillway.cli.installation import (
+    Name,
+    alter_record,
+    author,
+    first_use,
+    forget_account,
+    moment_above,
+    records,
+    show_keys_once,
+    with_store,
+)
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -39,9 +49,10 @@ def create(
         clock = await clock_above(store)
         return first_use(*await create_account(store, clock, name=name, by=author("accounts create")))
 
-    made = with_store(settings_from(context.params), work)
+    settings = settings_from(context.params)
+    made = with_store(settings, work)
     say("These keys are shown once; keep them.")
-    show_once(made, as_json=as_json)
+    show_keys_once(made, lambda: forget_account(settings, "accounts create", made["account"]), as_json=as_json)
 
 
 @app.command("list")

@@ -259,8 +259,8 @@ def _name_of_scope(scope: str) -> str:
 def _verifier(settings: "Settings", public_key: str | None) -> "HeadVerifier | None":
     """The check of signatures: with the key that was named, or the one of this installation's key file."""
     from tillway.vault.head_signer import Ed25519HeadVerifier, PublicKeyUnfit
-    from tillway.vault.keyring import KeyFileUnfit, Keyring
-    from tillway.wiring import head_signer, key_file
+    from tillway.vault.keyring import KeyFileUnfit
+    from tillway.wiring import head_signer, open_keys
 
     if public_key is not None:
         try:
@@ -268,7 +268,7 @@ def _verifier(settings: "Settings", public_key: str | None) -> "HeadVerifier | N
         except PublicKeyUnfit as unfit:
             raise WrongUsage(f"--public-key {public_key!r} is none: {unfit}") from None
     try:
-        return head_signer(Keyring.load(key_file(settings)))
+        return head_signer(open_keys(settings))
     except KeyFileUnfit as unfit:
         say(f"Signatures are not checked, since {unfit} Name the public key with --public-key.")
         return None

@@ -95,7 +95,23 @@ def migrate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = 
     with nullcontext() if settings.store else occupied(settings.data_dir, "tillway migrate"):
         version = run(lambda: migrate_store(settings))
         _tell(settings, "migrate", {"schema_version": version})
+        _seal(settings)
     show({"schema_version": version}, f"schema {version}", as_json=as_json)
+
+
+def _seal(settings: Settings) -> None:
+    """Seal the secrets that an earlier version stored in the clear, and leave no old copy of them in the file."""
+    from tillway.cli.vault import seal_stored
+    from tillway.store import sqlite
+    from tillway.wiring import DATABASE, key_file
+
+    if settings.store:
+        say("When all processes run this version, run `tillway vault seal`: it encrypts secrets of earlier versions.")
+    elif not key_file(settings).exists():
+        say(f"{key_file(settings)} is missing: secrets of earlier versions stay as they are. Run `tillway vault seal`.")
+    elif sealed := seal_stored(settings, "migrate"):
+        sqlite.rewrite(settings.data_dir / DATABASE)
+        say(f"The secrets of {sealed} webhook endpoints and connectors are encrypted now.")
 
 
 def _refuse_without_file(settings: Settings) -> None:

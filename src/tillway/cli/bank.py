@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tillway.cli.terminal import WrongUsage, fail
+from tillway.cli.terminal import WrongUsage, fail, given_value
 
 
 def bank(
@@ -15,7 +15,9 @@ def bank(
     notice_url: Annotated[
         str | None, typer.Option(help="URL for notices: http://127.0.0.1:8420/connectors/test/NAME/notices.")
     ] = None,
-    notice_secret: Annotated[str | None, typer.Option(help="Secret that signs the notices.")] = None,
+    notice_secret: Annotated[
+        str | None, typer.Option(help="Secret that signs the notices: @FILE, or - for stdin.")
+    ] = None,
     faults: Annotated[
         str | None, typer.Option(help='Faults as JSON: {"rules": [{"fault": "slow", "ms": 250}]}.')
     ] = None,
@@ -24,6 +26,8 @@ def bank(
     from tillway.sandbox import bank_server
     from tillway.sandbox.faults import FaultsInvalid
 
+    if notice_secret is not None:
+        notice_secret = given_value(notice_secret, "--notice-secret")
     try:
         bank_server.main(port, str(journal), notice_url, notice_secret, faults, host)
     except FaultsInvalid as invalid:

@@ -1,8 +1,6 @@
 """`tillway connectors`: the banks and providers of an installation."""
 
 import re
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +14,7 @@ from tillway.cli.terminal import (
     StoreUrl,
     WrongUsage,
     fail,
+    given_value,
     run,
     say,
     settings_from,
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Banks and providers: add, list, remove, kinds.", no_args_is_help=True)
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
-SETTING_BYTES_MAX = 16_384
 TRIES_MAX = 8
 
 Named = Annotated[str, typer.Argument(help="Name of the connector in this installation.")]
@@ -61,8 +59,9 @@ def add(
     import msgspec
 
     from tillway.domain.connector_config import ConnectorConfig
-    from tillway.engine.connections import describe
+    from tillway.engine.connections import describe, seal_settings
     from tillway.store.port import Conflict
+    from tillway.wiring import open_vault
 
     if not NAME.fullmatch(name):
         raise WrongUsage(f"{name!r} cannot name a connector: use a small letter, then at most 30 of a-z, 0-9, - and _")
@@ -76,8 +75,11 @@ def add(
         default=default,
     )
     _check(wanted)
+    _warn_of_shown_secrets(kind, given or [])
+    installation = settings_from(context.params)
 
     async def work(store: "Store") -> "ConnectorConfig":
+        sealed = seal_settings(await open_vault(installation, store), wanted)
         for _ in range(TRIES_MAX):
             there = {config.id: (config, version) for config, version in await records(store, ConnectorConfig)}
             before, version = there.get(wanted.id, (None, 0))
@@ -86,9 +88,9 @@ def add(
                     f"{mode.capitalize()} mode has a connector {name!r} already. Use another name, or --replace."
                 )
             at = await moment_above(store)
-            config = msgspec.structs.replace(wanted, created=at.created)
+            config = msgspec.structs.replace(sealed, created=at.created)
             if before is not None:
-                config = msgspec.structs.replace(wanted, created=before.created, default=default or before.default)
+                config = msgspec.structs.replace(sealed, created=before.created, default=default or before.default)
             try:
                 await store.commit(
                     build_writes("connectors add", at, (version, before, config), *_unset_other_defaults(there, config))
@@ -98,7 +100,7 @@ def add(
                 continue
         raise fail("Other commands keep changing the connectors. Try again.")
 
-    added = with_store(settings_from(context.params), work)
+    added = with_store(installation, work)
     if mode == "live" and not added.default:
         say("No payment goes through it until it is the default: add it with --default --replace.")
     show(describe(added), f"{added.id}  {added.kind}{'  default' if added.default else ''}", as_json=as_json)
@@ -203,16 +205,19 @@ def _settings(given: list[str]) -> dict[str, str]:
             raise WrongUsage(f"--set takes NAME=VALUE, not {text!r}")
         if name in settings:
             raise WrongUsage(f"--set {name} is given twice")
-        if value == "-":
-            value = sys.stdin.read(SETTING_BYTES_MAX).strip()
-        elif value.startswith("@"):
-            try:
-                with Path(value[1:]).open("rb") as file:
-                    value = file.read(SETTING_BYTES_MAX).decode().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise WrongUsage(f"--set {name}: {value[1:]} cannot be read as text: {error}") from None
-        settings[name] = value
+        settings[name] = given_value(value, f"--set {name}")
     return settings
+
+
+def _warn_of_shown_secrets(kind: str, given: list[str]) -> None:
+    """Say which secrets came on the command line: every user of the host could see them there."""
+    from tillway.connectors import registry
+
+    secrets = {row.name for row in registry.kind(kind).describe() if row.secret}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name in secrets and value != "-" and not value.startswith(("@", "file:", "env:")):
+            say(f"{name} was visible to every user of this host. Better give it as {name}=@FILE or {name}=- (stdin).")
 
 
 def _check(config: "ConnectorConfig") -> None:

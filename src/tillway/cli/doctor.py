@@ -113,11 +113,11 @@ def _directory(settings: Settings) -> Iterator[Finding]:
 
 
 def _key_file(settings: Settings) -> Iterator[Finding]:
-    from tillway.vault.keyring import KeyFileUnfit, Keyring
-    from tillway.wiring import key_file
+    from tillway.vault.keyring import KeyFileUnfit
+    from tillway.wiring import key_file, open_keys
 
     try:
-        keys = Keyring.load(key_file(settings)).list_keys()
+        keys = open_keys(settings).list_keys()
     except KeyFileUnfit as unfit:
         what, _, remedy = str(unfit).rstrip(".").partition(". ")
         yield Finding("key file", "fail", what, remedy)
@@ -153,7 +153,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
     else:
         remedy = f"Run: tillway init --data-dir {settings.data_dir}"
         yield Finding("accounts", "fail", "none: the installation was not finished", remedy)
-    yield from _connectors(configs)
+    yield from _connectors(settings, configs)
 
 
 async def _contents(store: "Store") -> "tuple[int, list[ConnectorConfig]]":
@@ -163,16 +163,29 @@ async def _contents(store: "Store") -> "tuple[int, list[ConnectorConfig]]":
     return len(await records(store, Account)), [config for config, _ in await records(store, ConnectorConfig)]
 
 
-def _connectors(configs: "list[ConnectorConfig]") -> Iterator[Finding]:
+def _connectors(settings: Settings, configs: "list[ConnectorConfig]") -> Iterator[Finding]:
     import asyncio
 
     from tillway.connectors import registry
     from tillway.connectors.settings import SettingInvalid
+    from tillway.engine.connections import open_settings
+    from tillway.vault.envelope import EnvelopeVault
+    from tillway.vault.keyring import KeyFileUnfit
+    from tillway.vault.port import VaultTampered
+    from tillway.wiring import open_keys
 
+    try:
+        keys = open_keys(settings)
+    except KeyFileUnfit:
+        return  # The key file's own finding says so.
+    vault = EnvelopeVault(keys, keys.fingerprint_key)
     for config in configs:
         name = f"{config.name} ({config.kind}, {config.mode})"
         try:
-            _, transport = registry.build(config.kind, config.settings)
+            _, transport = registry.build(config.kind, open_settings(vault, config))
+        except VaultTampered as tampered:
+            yield Finding("connector", "fail", f"{name}: {tampered}", "Put this store's own key file in its place.")
+            continue
         except SettingInvalid as invalid:
             remedy = f"Run: tillway connectors add {config.name} --kind … --set … --mode {config.mode} --replace"
             yield Finding("connector", "fail", f"{name}: {invalid}", remedy)

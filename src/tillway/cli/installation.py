@@ -15,7 +15,7 @@ from tillway.cli.terminal import (
     run,
     say,
     settings_from,
-    show,
+    show_once,
 )
 from tillway.settings import FILE_NAME, Settings
 
@@ -63,7 +63,7 @@ def init(
             f"make new ones with: tillway keys create --data-dir {settings.data_dir}"
         )
     say(f"Made {settings.data_dir}. These keys are shown once; keep them.")
-    show_once(made, as_json=as_json)
+    show_keys_once(made, lambda: forget_account(settings, "init", made["account"]), as_json=as_json)
 
 
 def create(settings: Settings, *, name: str = "") -> Document | None:
@@ -75,8 +75,7 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     from tillway.data_directory import LOCK_FILE, DataDirectoryUnfit, make_private, occupied
     from tillway.engine.time_mark import clock_above
     from tillway.operations.accounts import create_account
-    from tillway.vault.keyring import Keyring
-    from tillway.wiring import DATABASE, KEY_FILE, check_key_file, key_file, open_store
+    from tillway.wiring import DATABASE, KEY_FILE, check_key_file, create_keys, key_file, open_keys, open_store
 
     directory = settings.data_dir
     if directory.is_dir():
@@ -93,7 +92,7 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
         try:
             if await store.query(None, "sys/acct_", limit=1):
                 return None
-            keyring = Keyring.load(key_file(settings)) if begun else Keyring.create(key_file(settings))
+            keyring = open_keys(settings) if begun else create_keys(settings)
             await check_key_file(settings, store, keyring)
             account, keys = await create_account(store, await clock_above(store), name=name, by=author("init"))
         finally:
@@ -116,8 +115,30 @@ def first_use(account: "Account", keys: "list[NewKey]") -> Document:
     }
 
 
-def show_once(made: Document, *, as_json: bool) -> None:
-    show(made, "\n".join(f"{name:22} {value}" for name, value in made.items()), as_json=as_json)
+def show_keys_once(made: Document, undo: Callable[[], None], *, as_json: bool) -> None:
+    """Print a document with new keys, one a line. If it cannot be written, call `undo` and end the command."""
+    show_once(made, "\n".join(f"{name:22} {value}" for name, value in made.items()), undo, as_json=as_json)
+
+
+def forget_account(settings: Settings, command: str, account: str) -> None:
+    """Delete a new account, with its keys and tasks: the keys could not be shown."""
+    from tillway.domain.account import Account, Scope
+    from tillway.domain.api_key import ApiKey
+    from tillway.domain.audit import TASK_ID
+    from tillway.store.port import Write
+
+    async def work(store: "Store") -> None:
+        made = [
+            (version, record, None)
+            for kind in (ApiKey, Account)
+            for record, version in await records(store, kind)
+            if account in (record.id, getattr(record, "account", None))
+        ]
+        places = [f"{Scope(account=account, mode=mode).key}/{TASK_ID}" for mode in ("test", "live")]
+        tasks = [Write(key, row.version, None) for key, row in (await store.get_many(places)).items()]
+        await store.commit([*build_writes(command, await moment_above(store), *made), *tasks])
+
+    with_store(settings, work)
 
 
 def with_store(settings: Settings, work: "Callable[[Store], Coroutine[Any, Any, T]]") -> T:

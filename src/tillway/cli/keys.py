@@ -182,7 +182,7 @@ def roll(
 
 
 def _end_unseen(settings: Settings, id: str) -> None:
-    """Revoke a new key whose secret could not be shown."""
+    """Revoke a new key: its secret could not be shown."""
     import msgspec
 
     from tillway.domain.api_key import ApiKey
@@ -207,14 +207,15 @@ def rotate_signing(
     from tillway.domain.credentials import SigningKey
     from tillway.engine.access_tokens import AccessTokens
     from tillway.engine.time_mark import clock_above
-    from tillway.vault.keyring import Keyring
     from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
-    from tillway.wiring import key_file, public_url
+    from tillway.wiring import check_key_file, open_keys, public_url
 
     settings = settings_from(context.params)
-    signer = Es256Signer(Keyring.load(key_file(settings)).derive(SIGNING_PURPOSE))
+    keys = open_keys(settings)
+    signer = Es256Signer(keys.derive(SIGNING_PURPOSE))
 
     async def work(store: "Store") -> "tuple[SigningKey, tuple[SigningKey, ...]]":
+        await check_key_file(settings, store, keys)
         tokens = AccessTokens(store, signer, await clock_above(store), public_url(settings))
         return await tokens.rotate(author("keys rotate-signing"), now=time.time())
 

@@ -27,6 +27,7 @@ from tillway.cli.terminal import (
     say,
     settings_from,
     show,
+    show_once,
     table,
 )
 
@@ -69,9 +70,11 @@ def add(
         await store.commit(build_writes("oauth clients add", at, (ABSENT, None, made.record)))
         return _client_document(made.record, int(time.time())) | {"client_secret": made.secret}
 
-    made = with_store(settings_from(context.params), work)
+    settings = settings_from(context.params)
+    made = with_store(settings, work)
     say("This secret is shown once; keep it.")
-    show(made, f"{made['client_id']}  {made['client_secret']}", as_json=as_json)
+    text = f"{made['client_id']}  {made['client_secret']}"
+    show_once(made, text, lambda: _end_unseen(settings, made["client_id"], made["client_secret"]), as_json=as_json)
 
 
 @clients.command("list")
@@ -127,9 +130,12 @@ def rotate(
         ending = tuple(msgspec.structs.replace(old, ends_at=min(old.ends_at or until, until)) for old in live)
         return msgspec.structs.replace(found, secrets=(*(old for old in ending if (old.ends_at or 0) > now), kept))
 
-    changed = _change_client(settings_from(context.params), "oauth clients rotate", client, change)
+    settings = settings_from(context.params)
+    changed = _change_client(settings, "oauth clients rotate", client, change)
     say(f"This secret is shown once; keep it. The one before it ends in {overlap_seconds} seconds at the latest.")
-    show(_client_document(changed, now) | {"client_secret": secret}, f"{changed.id}  {secret}", as_json=as_json)
+    shown = _client_document(changed, now) | {"client_secret": secret}
+    text = f"{changed.id}  {secret}"
+    show_once(shown, text, lambda: _end_unseen(settings, changed.id, secret), as_json=as_json)
 
 
 @clients.command()
@@ -147,6 +153,21 @@ def revoke(
     revoked = _change_client(settings_from(context.params), "oauth clients revoke", client, change)
     say(f"{client} and its tokens are refused from now on.")
     show(_client_document(revoked, now), revoked.id, as_json=as_json)
+
+
+def _end_unseen(settings: "Settings", id: str, secret: str) -> None:
+    """End a new secret that could not be shown. A client without another one is revoked."""
+    import msgspec
+
+    from tillway.domain.credentials import secret_digest
+
+    now, digest = int(time.time()), secret_digest(secret)
+
+    def change(found: "OAuthClient") -> "OAuthClient":
+        kept = tuple(known for known in found.secrets if known.digest != digest)
+        return msgspec.structs.replace(found, secrets=kept, revoked_at=found.revoked_at if kept else now)
+
+    _change_client(settings, "oauth clients rotate", id, change)
 
 
 def _change_client(

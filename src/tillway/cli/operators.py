@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import build_writes, find_account_id, moment_above, records, show_once, with_store
+from tillway.cli.installation import build_writes, find_account_id, moment_above, records, show_keys_once, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -21,6 +21,7 @@ from tillway.cli.terminal import (
 
 if TYPE_CHECKING:
     from tillway.domain.operator import Operator, OperatorKey
+    from tillway.settings import Settings
     from tillway.store.port import Store
 
 app = typer.Typer(help="Operators: add, list, reset, disable.", no_args_is_help=True)
@@ -63,10 +64,11 @@ def add(
         await store.commit(build_writes("operators add", at, *writes))
         return {"operator": made.id, "test_key": keys[0].secret, "live_key": keys[1].secret}
 
-    document = with_store(settings_from(context.params), work)
+    settings = settings_from(context.params)
+    document = with_store(settings, work)
     if not as_json:
         say(f"{name} is an operator with the role {role}. These keys are shown once; keep them.")
-    show_once(document, as_json=as_json)
+    show_keys_once(document, lambda: _forget_operator(settings, document["operator"]), as_json=as_json)
 
 
 @app.command("list")
@@ -125,10 +127,11 @@ def reset(
         await store.commit(build_writes("operators reset", at, *changed, *revoked, *made))
         return {"operator": operator.id, "test_key": keys[0].secret, "live_key": keys[1].secret}
 
-    document = with_store(settings_from(context.params), work)
+    settings = settings_from(context.params)
+    document = with_store(settings, work)
     if not as_json:
         say("The keys before are revoked. These are shown once; keep them.")
-    show_once(document, as_json=as_json)
+    show_keys_once(document, lambda: _revoke_keys(settings, document["operator"]), as_json=as_json)
 
 
 @app.command()
@@ -159,6 +162,31 @@ def disable(
 
     disabled = with_store(settings_from(context.params), work)
     show(_document(disabled), f"{disabled.name} is disabled", as_json=as_json)
+
+
+def _forget_operator(settings: "Settings", id: str) -> None:
+    """Delete a new operator and its keys: they could not be shown."""
+
+    async def work(store: "Store") -> None:
+        operator, version = await _find(store, id)
+        keys = [(at, key, None) for key, at in await _keys_of(store, id)]
+        at = await moment_above(store)
+        await store.commit(build_writes("operators add", at, *keys, (version, operator, None)))
+
+    with_store(settings, work)
+
+
+def _revoke_keys(settings: "Settings", id: str) -> None:
+    """Revoke an operator's new keys, which could not be shown."""
+
+    async def work(store: "Store") -> None:
+        import msgspec
+
+        at, keys = await moment_above(store), await _keys_of(store, id)
+        revoked = [(version, key, msgspec.structs.replace(key, revoked_at=at.now)) for key, version in keys]
+        await store.commit(build_writes("operators reset", at, *revoked))
+
+    with_store(settings, work)
 
 
 async def _find(store: "Store", name: str) -> "tuple[Operator, int]":

@@ -15,6 +15,7 @@ from tillway.settings import TABLE, Settings, SettingsInvalid, load
 
 FAILED = 1
 WRONG_USAGE = 2
+VALUE_BYTES_MAX = 16_384
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -58,6 +59,22 @@ def show_once(document: Any, text: str, undo: Callable[[], None], *, as_json: bo
         undo()
         why = f"the secret could not be written ({error.strerror}), and does not work. Run the command again."
         raise fail(why) from None
+
+
+def given_value(text: str, option: str) -> str:
+    """The value that an option's text stands for: `@FILE` is read from the file, `-` from standard input.
+
+    A secret on the command line can be seen by every user of the host. At most VALUE_BYTES_MAX are read.
+    """
+    try:
+        if text == "-":
+            return sys.stdin.buffer.read(VALUE_BYTES_MAX).decode().strip()
+        if text.startswith("@"):
+            with Path(text[1:]).open("rb") as file:
+                return file.read(VALUE_BYTES_MAX).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongUsage(f"{option}: {text[1:] or 'standard input'} cannot be read as text: {error}") from None
+    return text
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -132,7 +149,8 @@ _MENDABLE = (
     ("tillway.store.port", "StoreUnfit"),
     ("tillway.store.port", "Unavailable"),
     ("tillway.vault.keyring", "KeyFileUnfit"),
-    ("tillway.vault.keyring", "KeyRefused"),
+    ("tillway.vault.port", "KeyRefused"),
+    ("tillway.vault.port", "VaultTampered"),
     ("tillway.vault.rotation", "RotationUnfinished"),
     ("tillway.workers", "WorkersFailed"),
 )

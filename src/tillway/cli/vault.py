@@ -1,4 +1,4 @@
-"""`tillway vault`: the keys that encrypt stored cards."""
+"""`tillway vault`: the keys that encrypt stored cards and other secrets."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -6,26 +6,27 @@ import typer
 
 from tillway.cli.installation import author, build_writes, moment_above, scopes, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, day, fail, say, settings_from, show, table
+from tillway.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tillway.store.port import Store, Write
-    from tillway.vault.rotation import Progress, Rotation
+    from tillway.vault.rotation import Progress, Rotation, Tell
 
-app = typer.Typer(help="The keys of the card vault: prepare, rotate, keys, forget.", no_args_is_help=True)
+app = typer.Typer(help="The keys of the vault: prepare, rotate, seal, keys, forget.", no_args_is_help=True)
 
 
 @app.command()
 def prepare(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Make the key for the next rotation, so that it can be copied to other hosts before it encrypts a card."""
-    from tillway.vault.keyring import Keyring
-    from tillway.wiring import key_file
+    from tillway.wiring import check_key_file, key_file, open_keys
 
     settings = settings_from(context.params)
-    keyring = Keyring.load(key_file(settings))
+    keyring = open_keys(settings)
 
     async def work(store: "Store") -> str:
+        await check_key_file(settings, store, keyring)
         told = {"state": "begun", "key": keyring.current_id()}
         await store.commit(build_writes("vault prepare", await moment_above(store), detail=told))
         return keyring.prepare_kek()
@@ -41,23 +42,18 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
     interruption."""
     import msgspec
 
-    from tillway.engine.audit.entries import rewrap_write
     from tillway.vault import rotation
-    from tillway.vault.keyring import Keyring
-    from tillway.wiring import key_file
+    from tillway.wiring import check_key_file, open_keys
 
     settings = settings_from(context.params)
-    keyring = Keyring.load(key_file(settings))
+    keyring = open_keys(settings)
 
     def progress(done: "Progress") -> None:
         say(f"pass {done.number}: {done.read} read, {done.moved} moved")
 
-    by = author("vault rotate")
-
     async def work(store: "Store") -> "Rotation":
-        async def tell(scope_key: str, writes: "Sequence[Write]") -> "list[Write]":
-            return [rewrap_write(scope_key, by, await moment_above(store), writes)]
-
+        await check_key_file(settings, store, keyring)
+        tell = _tell("vault rotate", store)
         told = {"state": "begun", "key": keyring.current_id()}
         await store.commit(build_writes("vault rotate", await moment_above(store), detail=told))
         done = await rotation.rotate(store, keyring, lambda: scopes(store), tell=tell, progress=progress)
@@ -75,14 +71,44 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
 
 
 @app.command()
+def seal(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+    """Encrypt the secrets of webhook endpoints and connectors that an earlier version stored in the clear. `migrate`
+    does this for an embedded database."""
+    sealed = seal_stored(settings_from(context.params), "vault seal")
+    show({"sealed": sealed}, f"{sealed} records sealed", as_json=as_json)
+
+
+def seal_stored(settings: Settings, command: str) -> int:
+    """Seal secrets that are stored in the clear, and return how many records changed."""
+    from tillway.vault import rotation
+    from tillway.wiring import open_vault
+
+    async def work(store: "Store") -> int:
+        vault = await open_vault(settings, store)
+        return await rotation.seal_stored(store, vault, lambda: scopes(store), tell=_tell(command, store))
+
+    return with_store(settings, work)
+
+
+def _tell(command: str, store: "Store") -> "Tell":
+    from tillway.engine.audit.entries import rewrap_write
+
+    by = author(command)
+
+    async def tell(scope_key: str, writes: "Sequence[Write]") -> "list[Write]":
+        return [rewrap_write(scope_key, by, await moment_above(store), writes)]
+
+    return tell
+
+
+@app.command()
 def keys(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """List the keys of the key file: coming, current, old (cards may remain under it) and retired."""
     import msgspec
 
-    from tillway.vault.keyring import Keyring
-    from tillway.wiring import key_file
+    from tillway.wiring import open_keys
 
-    found = Keyring.load(key_file(settings_from(context.params))).list_keys()
+    found = open_keys(settings_from(context.params)).list_keys()
     rows = [(key.id, key.state, day(key.created)) for key in found]
     show(msgspec.to_builtins(found), table(("id", "state", "made"), rows), as_json=as_json)
 
@@ -96,13 +122,14 @@ def forget(
 ) -> None:
     """Destroy a retired key. The cards in backups made before the rotation can then never be opened again."""
     from tillway.vault import rotation
-    from tillway.vault.keyring import Keyring
-    from tillway.wiring import key_file
+    from tillway.wiring import check_key_file, open_keys
 
     settings = settings_from(context.params)
-    keyring = Keyring.load(key_file(settings))
+    keyring = open_keys(settings)
 
     async def work(store: "Store") -> None:
+        await check_key_file(settings, store, keyring)
+
         async def tell() -> None:
             await store.commit(build_writes("vault forget", await moment_above(store), detail={"key": key}))
 

@@ -5,10 +5,19 @@ from tillway.domain.record import Record
 
 
 class ConnectorConfig(Record, frozen=True, kw_only=True):
-    """A configured connector: `id` is `con_<mode>_<name>`. `settings` may hold secrets and is never shown whole."""
+    """A configured connector: `id` is `con_<mode>_<name>`.
+
+    The vault seals the value of each of the `settings`; those stored by an earlier version may be in the clear. They
+    are never shown.
+    """
 
     name: str
     kind: str
     mode: Mode
     settings: dict[str, str] = {}
     default: bool = False
+
+
+def setting_owner(id: str, name: str) -> str:
+    """The owner of a sealed setting: moved to another connector or another name, it does not open."""
+    return f"{id}/{name}"

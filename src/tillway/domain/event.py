@@ -1,6 +1,6 @@
 """Events, the webhook endpoints that get them, and the tasks that deliver them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -49,7 +49,8 @@ class EventReading(Reading, frozen=True, kw_only=True):
 
 
 class WebhookEndpoint(Record, frozen=True, kw_only=True):
-    """A receiver of events. `secret` signs them and is shown once."""
+    """A receiver of events. `secret` signs them and is shown once. The vault seals it; one that an earlier version
+    stored may be in the clear."""
 
     url: str
     secret: str
@@ -70,6 +71,7 @@ class NewEndpoint(Reading, frozen=True, kw_only=True):
     """An endpoint as its maker is shown it, this once: with the secret."""
 
     endpoint: WebhookEndpoint
+    secret: str
 
 
 class Delivery(Record, frozen=True, kw_only=True):
@@ -103,18 +105,27 @@ class NoticeTask(Record, frozen=True, kw_only=True):
 
 
 def create_endpoint(
-    command: CreateEndpoint, existing: Sequence[WebhookEndpoint], at: Moment, *, secret: str
+    command: CreateEndpoint,
+    existing: Sequence[WebhookEndpoint],
+    at: Moment,
+    *,
+    secret: str,
+    seal: Callable[[str, str], str],
 ) -> Changes[NewEndpoint]:
-    """Create an endpoint beside the `existing` ones. Refused if the account would have more than ENDPOINTS_MAX."""
+    """Create an endpoint beside the `existing` ones. Refused if the account would have more than ENDPOINTS_MAX.
+
+    `seal` takes the endpoint's id and the secret, and returns the secret as it is stored.
+    """
     if len(existing) >= ENDPOINTS_MAX:
         raise Refused(
             "webhook_endpoint_limit", f"An account has at most {ENDPOINTS_MAX} webhook endpoints in each mode."
         )
+    id = at.new_id("we")
     endpoint = WebhookEndpoint(
-        id=at.new_id("we"),
+        id=id,
         created=at.created,
         url=command.url,
-        secret=secret,
+        secret=seal(id, secret),
         enabled_events=_check_types(command.enabled_events),
         description=command.description,
         metadata=merged_metadata({}, command.metadata),
@@ -122,7 +133,7 @@ def create_endpoint(
     )
     # One of the others is rewritten unchanged: of two concurrent creations, the second then conflicts and counts again.
     return Changes(
-        result=NewEndpoint(id=endpoint.id, created=endpoint.created, endpoint=endpoint),
+        result=NewEndpoint(id=endpoint.id, created=endpoint.created, endpoint=endpoint, secret=secret),
         records=(endpoint, *existing[:1]),
     )
 

@@ -1,13 +1,18 @@
 """Client secrets: derived from a key of the key file and the object's id, and stored nowhere.
 
 A stored answer holds a mark in the place of each secret, and the secret is written in again when the answer is
-replayed. The mark contains `\\/`, an escape that JSON allows and this program's encoder never writes: text of a caller
-cannot become a mark, because the encoder doubles a caller's backslash.
+replayed. The signing secret of a new webhook endpoint, which is random, stands encrypted in its mark. A mark contains
+`\\/`, an escape that JSON allows and this program's encoder never writes: text of a caller cannot become a mark,
+because the encoder doubles a caller's backslash.
 """
 
+import base64
 import hashlib
 import hmac
+import os
 import re
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tillway.domain.cards import Secret
 from tillway.domain.payment_intent import PaymentIntent
@@ -31,12 +36,19 @@ _OWNER = rb"((?:pi|dpi|seti)_[0-9A-Za-z]+)(_secret_|\?secret=)"
 _shown = re.compile(_OWNER + rb"([0-9a-f]{%d})(?![0-9A-Za-z])" % (2 * _SECRET_BYTES))
 _marked = re.compile(_OWNER + re.escape(_MARK))
 
+_SIGNING = b"whsec_"
+_SEALED_MARK = rb"\/sealed\/"
+_shown_signing = re.compile(_SIGNING + rb"[0-9A-Za-z]{32}(?![0-9A-Za-z])")
+_sealed_signing = re.compile(_SIGNING + re.escape(_SEALED_MARK) + rb"([0-9A-Za-z_=-]+)")
+_NONCE_BYTES = 12
+
 
 class ClientSecrets:
     """`ClientSecrets(keyring.derive(CLIENT_SECRETS_PURPOSE))`. The rotation of the vault's keys does not change it."""
 
     def __init__(self, key: Secret[bytes]) -> None:
         self._key = key.reveal()
+        self._cipher = AESGCM(hashlib.blake2b(b"stored answers", key=self._key, digest_size=32).digest())
 
     def of(self, subject: Subject) -> str:
         """The client secret, as the API shows it."""
@@ -59,7 +71,7 @@ class ClientSecrets:
         return f"{address}?secret={self._part(subject)}"
 
     def conceal(self, body: bytes) -> bytes:
-        """An answer (JSON) as it is stored: with a mark in the place of each derived secret."""
+        """An answer (JSON) as it is stored: with a mark in the place of each secret."""
         # Only around each place where a secret may stand: a search of the whole answer would cost more than a payment's
         # other work on its answer.
         for between in (b"_secret_", b"?secret="):
@@ -70,10 +82,12 @@ class ClientSecrets:
                     head, tail = body[: found.start()], body[found.end() :]
                     body = head + self._mark(found) + tail
                 place = body.find(between, place + len(between))
-        return body
+        return _shown_signing.sub(self._seal_signing, body) if _SIGNING in body else body
 
     def write_in(self, body: bytes) -> bytes:
         """A stored answer as it is sent: with its secrets."""
+        if _SEALED_MARK in body:
+            body = _sealed_signing.sub(self._open_signing, body)
         return _marked.sub(self._write, body) if _MARK in body else body
 
     def _part(self, subject: Subject) -> str:
@@ -90,3 +104,12 @@ class ClientSecrets:
     def _write(self, found: re.Match[bytes]) -> bytes:
         id, between = found.groups()
         return id + between + self._derive(id).encode()
+
+    def _seal_signing(self, found: re.Match[bytes]) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = nonce + self._cipher.encrypt(nonce, found.group(), _SIGNING)
+        return _SIGNING + _SEALED_MARK + base64.urlsafe_b64encode(sealed)
+
+    def _open_signing(self, found: re.Match[bytes]) -> bytes:
+        sealed = base64.urlsafe_b64decode(found.group(1))
+        return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _SIGNING)

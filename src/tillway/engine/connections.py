@@ -8,12 +8,14 @@ import msgspec
 
 from tillway.connectors.port import Connector, Transport
 from tillway.domain.account import SYSTEM, Mode, Scope
-from tillway.domain.connector_config import ConnectorConfig
+from tillway.domain.cards import Secret
+from tillway.domain.connector_config import ConnectorConfig, setting_owner
 from tillway.domain.refusal import Refused
 from tillway.engine.attempts import Connection
 from tillway.engine.clock import Clock
 from tillway.store.codec import decode
 from tillway.store.port import Store
+from tillway.vault.port import Vault, VaultTampered
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +31,9 @@ Build = Callable[[str, Mapping[str, str]], tuple[Connector, Transport]]
 class ConfiguredConnections:
     """Connections by (mode, name), built from the configuration in the store and rebuilt when that changes."""
 
-    def __init__(self, store: Store, clock: Clock, build: Build) -> None:
+    def __init__(self, store: Store, clock: Clock, build: Build, vault: Vault) -> None:
         self._store = store
+        self._vault = vault
         self._clock = clock
         self._build = build
         self._fresh_until_ns = 0
@@ -67,9 +70,10 @@ class ConfiguredConnections:
         if known is not None:
             self._outdated.append(known[1])  # Closed with the others: a conversation may still use it.
         try:
-            connector, transport = self._build(config.kind, config.settings)
-        except ValueError as wrong:
-            # The place of a secret is empty, for instance. Operations for this connector wait until it is back.
+            connector, transport = self._build(config.kind, open_settings(self._vault, config))
+        except (ValueError, VaultTampered) as wrong:
+            # The place of a secret is empty, for instance, or this host's key file is an old copy. Operations for this
+            # connector wait until it is back.
             log.error("a connector cannot be set up", extra={"connector": name, "why": str(wrong)})
             return None
         connection = Connection(name, connector, transport)
@@ -111,6 +115,23 @@ class ConfiguredConnections:
 
 
 _SIMULATOR_CONFIG = ConnectorConfig(id="con_test_simulator", created=0, name=SIMULATOR, kind=SIMULATOR, mode="test")
+
+
+def seal_settings(vault: Vault, config: ConnectorConfig) -> ConnectorConfig:
+    """A new configuration, whose settings are in the clear, as it is stored."""
+    sealed = {
+        name: vault.seal_text(SYSTEM, setting_owner(config.id, name), Secret(value))
+        for name, value in config.settings.items()
+    }
+    return msgspec.structs.replace(config, settings=sealed)
+
+
+def open_settings(vault: Vault, config: ConnectorConfig) -> dict[str, str]:
+    """The settings of a stored configuration. Raises `VaultTampered`."""
+    return {
+        name: vault.open_text(SYSTEM, setting_owner(config.id, name), value).reveal()
+        for name, value in config.settings.items()
+    }
 
 
 def describe(config: ConnectorConfig) -> dict[str, object]:

@@ -336,17 +336,18 @@ class Process:
             public_url="http://world",
         )
         engine = Engine(store, clock, settings, renderer, client_secrets)
-        cards = CardVault(EnvelopeVault(_OneKey(), _FINGERPRINT_KEY), store)
+        vault = EnvelopeVault(_OneKey(), _FINGERPRINT_KEY)
+        cards = CardVault(vault, store)
         simulator = Simulator(bank=world.bank, faults=world.answers, ask_after_seconds=ASK_AFTER_SECONDS)
         transport = _ProcessTransport(self, simulator.transport())
 
         def build(kind: str, settings: object) -> tuple[Connector, Transport]:
             return simulator, transport
 
-        connections = ConfiguredConnections(store, clock, build)
+        connections = ConfiguredConnections(store, clock, build, vault)
         self.simulator = simulator
         self.attempts = Attempts(engine, connections, cards)
-        webhooks = Webhooks(engine, renderer)
+        webhooks = Webhooks(engine, renderer, vault)
         authenticator = _Authenticator(store)
         request_log = RequestLog()
         couriers: dict[str, port.Courier] = {"test": ProcessCourier(self)}

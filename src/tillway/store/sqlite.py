@@ -629,6 +629,21 @@ def migrate(path: Path, *, create: bool = False) -> int:
     return SCHEMA_VERSION
 
 
+def rewrite(path: Path) -> None:
+    """Write the file anew, so that no page of it and no log holds content that was overwritten or deleted. No other
+    process may have it open. Raises `StoreUnfit`."""
+    try:
+        connection = _connect(path)
+        try:
+            connection.set_busy_timeout(round(BUSY_SECONDS_MAX * 1000))
+            connection.execute("VACUUM")
+            connection.pragma("wal_checkpoint(truncate)")
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise StoreUnfit(f"{path} cannot be rewritten: {error}. Free as much space as the file takes.") from error
+
+
 def inspect(path: Path) -> list[Finding]:
     """Inspect the database at `path` for `tillway doctor`. It reads the header and the settings, not every page."""
     if not path.exists():

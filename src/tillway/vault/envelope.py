@@ -1,4 +1,4 @@
-"""Envelope encryption of card data: AES-256-GCM, one data key a record, each wrapped by a key-encryption key.
+"""Envelope encryption of cards and other secrets: AES-256-GCM, one data key for each, wrapped by a key-encryption key.
 
 The data key is wrapped with AES-256-GCM too, not with AES key wrap (RFC 3394): GCM takes associated data, so that the
 wrapped key is bound to its key id and purpose, and a wrap costs one call instead of 24 block operations. GCM's price is
@@ -6,6 +6,8 @@ a random 96-bit nonce, safe for 2**32 wraps under one key (NIST SP 800-38D, 8.3)
 records. A data key encrypts exactly one message.
 """
 
+import base64
+import binascii
 import hashlib
 import hmac
 import os
@@ -24,6 +26,7 @@ from tillway.vault.port import (
     SealedCard,
     SealedCvc,
     SealedSecret,
+    SealedText,
     VaultTampered,
 )
 
@@ -34,6 +37,10 @@ _NONCE_BYTES = 12
 _CARD = "card"
 _CVC = "cvc"
 _ACCOUNT = "account"
+_TEXT = "text"
+
+SEALED_PREFIX = "sealed:"
+"""Begins a sealed text. No secret that was stored in the clear begins so."""
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _FINGERPRINT_CHARACTERS = 16
@@ -59,6 +66,8 @@ class _PlainAccount(msgspec.Struct, frozen=True, array_like=True):
 _encode = msgspec.json.Encoder().encode
 _decode_plain = msgspec.json.Decoder(_Plain).decode
 _decode_account = msgspec.json.Decoder(_PlainAccount).decode
+_pack = msgspec.msgpack.Encoder().encode
+_unpack_text = msgspec.msgpack.Decoder(SealedText).decode
 
 
 class EnvelopeVault:
@@ -99,6 +108,24 @@ class EnvelopeVault:
     def open_account(self, scope: str, owner_id: str, sealed: SealedAccount) -> AccountContents:
         plain = _decode_account(self._open(_ACCOUNT, scope, owner_id, sealed))
         return AccountContents(number=Secret(plain.number), routing=plain.routing, name=plain.name)
+
+    def seal_text(self, scope: str, owner_id: str, text: Secret[str]) -> str:
+        key_id, wrapped, nonce, ciphertext = self._seal(_TEXT, scope, owner_id, text.reveal().encode())
+        return _text_of(
+            SealedText(version=RECORD_VERSION, key_id=key_id, wrapped_key=wrapped, nonce=nonce, ciphertext=ciphertext)
+        )
+
+    def open_text(self, scope: str, owner_id: str, stored: str) -> Secret[str]:
+        sealed = sealed_text(owner_id, stored)
+        return Secret(self._open(_TEXT, scope, owner_id, sealed).decode() if sealed is not None else stored)
+
+    def reseal_text(self, scope: str, owner_id: str, stored: str) -> str:
+        sealed = sealed_text(owner_id, stored)
+        if sealed is None:
+            return self.seal_text(scope, owner_id, Secret(stored))
+        again = self.rewrap(sealed)
+        assert isinstance(again, SealedText)
+        return stored if again is sealed else _text_of(again)
 
     def rewrap(self, sealed: SealedSecret) -> SealedSecret:
         if sealed.key_id == self._keys.current_id():
@@ -149,6 +176,22 @@ def _purpose(sealed: SealedSecret) -> str:
             return _CVC
         case SealedAccount():
             return _ACCOUNT
+        case SealedText():
+            return _TEXT
+
+
+def _text_of(sealed: SealedText) -> str:
+    return SEALED_PREFIX + base64.urlsafe_b64encode(_pack(sealed)).decode()
+
+
+def sealed_text(owner_id: str, stored: str) -> SealedText | None:
+    """The sealed text in a field; None where it is in the clear still. Raises `VaultTampered` where it is damaged."""
+    if not stored.startswith(SEALED_PREFIX):
+        return None
+    try:
+        return _unpack_text(base64.urlsafe_b64decode(stored[len(SEALED_PREFIX) :]))
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        raise VaultTampered(f"{owner_id}: the sealed text is damaged") from None
 
 
 def _associated_data(purpose: str, version: int, scope: str, owner_id: str) -> bytes:

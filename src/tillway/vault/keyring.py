@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -29,9 +29,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tillway.domain.cards import Secret
-from tillway.vault.port import KeyMissing, VaultTampered
-
-KeyState = Literal["coming", "current", "old", "retired"]
+from tillway.vault.port import KeyInfo, KeyMissing, KeyRefused, KeyState, VaultTampered
 
 KEY_BYTES = 32
 FILE_BYTES_MAX = 1 << 20
@@ -45,10 +43,6 @@ _FORMAT = 1
 
 class KeyFileUnfit(Exception):
     """The key file cannot be used as it is. The text says the remedy, and never shows a key."""
-
-
-class KeyRefused(Exception):
-    """A key cannot change as asked. The text names the step that comes first."""
 
 
 class _Key(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,16 +79,9 @@ class _Held(NamedTuple):
     ciphers: dict[str, AESGCM]
 
 
-class KeyInfo(msgspec.Struct, frozen=True):
-    """The public facts of a key. `created` is epoch seconds."""
-
-    id: str
-    state: KeyState
-    created: int
-
-
 class Keyring:
-    """The keys of one key file, held in memory, and re-read when the file is replaced: a `KeyWrapper`.
+    """The keys of one key file, held in memory, and re-read when the file is replaced: the `Keys` of the
+    setting `vault_keys = "file"`.
 
     `clock` gives epoch seconds for the file's records; `monotonic` paces the checks of the file.
     """

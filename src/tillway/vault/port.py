@@ -7,7 +7,7 @@ or payment method it belongs to, so sealing and opening do no I/O.
 Both are authenticated with the ciphertext: a record copied to another merchant or another id does not open.
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -65,7 +65,25 @@ class SealedAccount(Sealed, frozen=True, kw_only=True, tag_field="purpose", tag=
     """A sealed `AccountContents`."""
 
 
-SealedSecret = SealedCard | SealedCvc | SealedAccount
+class SealedText(Sealed, frozen=True, kw_only=True, tag_field="purpose", tag="text"):
+    """A sealed text: the signing secret of a webhook endpoint, or a setting of a connector."""
+
+
+SealedSecret = SealedCard | SealedCvc | SealedAccount | SealedText
+
+KeyState = Literal["coming", "current", "old", "retired"]
+
+
+class KeyInfo(msgspec.Struct, frozen=True):
+    """The public facts of a key-encryption key. `created` is epoch seconds."""
+
+    id: str
+    state: KeyState
+    created: int
+
+
+class KeyRefused(Exception):
+    """A key cannot change as asked. The text names the step that comes first."""
 
 
 class VaultTampered(Exception):
@@ -77,10 +95,7 @@ class KeyMissing(VaultTampered):
 
 
 class KeyWrapper(Protocol):
-    """Holds the key-encryption keys: a key file (`keyring.Keyring`), or a key service behind the same calls.
-
-    `context` is authenticated with the wrapped key.
-    """
+    """Wraps data keys under key-encryption keys. `context` is authenticated with the wrapped key."""
 
     def current_id(self) -> str:
         """The id of the key that `wrap` uses now."""
@@ -90,6 +105,36 @@ class KeyWrapper(Protocol):
 
     def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
         """The data key. Raises `KeyMissing` for an unknown id and `VaultTampered` where the bytes do not open."""
+
+
+class Keys(KeyWrapper, Protocol):
+    """The keys of an installation: in a key file (`keyring.Keyring`), or in a key service behind the same calls.
+
+    `registry.open_keys` finds the adapter by the setting `vault_keys`; `testing.keys_contract` says what one must do.
+    Calls that change keys are durable on return.
+    """
+
+    @property
+    def fingerprint_key(self) -> Secret[bytes]:
+        """32 bytes that stay the same for the life of the installation."""
+
+    def derive(self, purpose: str) -> Secret[bytes]:
+        """32 bytes for one purpose, the same for the life of the installation. Purposes are constants of the code."""
+
+    def list_keys(self) -> list[KeyInfo]:
+        """The key-encryption keys in the order they were made; one of them is current."""
+
+    def prepare_kek(self) -> str:
+        """Add the key that the next rotation makes current. Return its id, or that of the one which is there."""
+
+    def add_kek(self) -> str:
+        """Make the prepared key current, or else a new one; the one before becomes old. Return its id."""
+
+    def retire(self, key_id: str) -> None:
+        """Mark an old key as one that no record is under; it still opens. Raises `KeyRefused`."""
+
+    def forget(self, key_id: str) -> None:
+        """Destroy a retired key. Raises `KeyRefused` for any other."""
 
 
 class Vault(Protocol):
@@ -110,6 +155,16 @@ class Vault(Protocol):
 
     def open_account(self, scope: str, owner_id: str, sealed: SealedAccount) -> AccountContents:
         """The account. Raises `VaultTampered`."""
+
+    def seal_text(self, scope: str, owner_id: str, text: Secret[str]) -> str:
+        """`text`, sealed for this owner and written as a text, so that it fits the field that it had in the clear."""
+
+    def open_text(self, scope: str, owner_id: str, stored: str) -> Secret[str]:
+        """The text. One that was stored before texts were sealed is returned as it is. Raises `VaultTampered`."""
+
+    def reseal_text(self, scope: str, owner_id: str, stored: str) -> str:
+        """`stored` with its data key under the current key, or sealed where it is not yet; itself where nothing is to
+        do. Raises `VaultTampered`."""
 
     def rewrap(self, sealed: SealedSecret) -> SealedSecret:
         """`sealed` with its data key under the current key; itself where that is so already. Raises `VaultTampered`."""

@@ -1,9 +1,12 @@
-"""Moves every sealed record under a new key-encryption key, while the server runs.
+"""Moves every sealed record and every sealed text under a new key-encryption key, while the server runs.
 
 The steps are: add a key, wait until every running server has noticed it, then pass over all sealed records and wrap the
 data key of each one anew, until a whole pass finds none under another key; then the old keys are retired. The cards
 themselves are not decrypted. Each step is durable by itself and harmless to repeat, so a rotation that was killed
 anywhere is finished by running it again: as long as an old key is there, no further one is added.
+
+A pass also seals secrets that were stored in the clear by a version before texts were sealed; `seal_stored` does that
+alone.
 """
 
 import asyncio
@@ -11,15 +14,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
-from tillway.domain.record import SealedRecord
-from tillway.store.codec import write_of
+from tillway.domain.account import SYSTEM
+from tillway.domain.connector_config import ConnectorConfig, setting_owner
+from tillway.domain.event import WebhookEndpoint
+from tillway.domain.record import Record, SealedRecord
+from tillway.store.codec import decode, write_of
 from tillway.store.port import WRITES_MAX, CommitUnknown, Conflict, Row, Store, Unavailable, Write
-from tillway.vault.envelope import EnvelopeVault
-from tillway.vault.keyring import CHECK_EVERY_SECONDS, KeyRefused, Keyring
-from tillway.vault.port import SealedSecret, Vault, VaultTampered
+from tillway.vault.envelope import EnvelopeVault, sealed_text
+from tillway.vault.keyring import CHECK_EVERY_SECONDS
+from tillway.vault.port import KeyRefused, Keys, SealedSecret, Vault, VaultTampered
 
-PREFIXES = ("vlt_", "cvc_")
-"""The id prefixes of sealed records."""
+TEXT_PREFIXES = ("we_",)
+"""The id prefixes of a merchant's records with a sealed text."""
+
+PREFIXES = ("vlt_", "cvc_", *TEXT_PREFIXES)
+"""The id prefixes of a merchant's records with something sealed."""
+
+SYSTEM_PREFIXES = ("con_",)
+"""The same for the installation's own records."""
 
 NOTICE_SECONDS = 2 * CHECK_EVERY_SECONDS
 """How long after a key is added the first pass begins. By then every server seals under the new one."""
@@ -67,7 +79,7 @@ class RotationUnfinished(Exception):
 
 async def rotate(
     store: Store,
-    keyring: Keyring,
+    keyring: Keys,
     scopes: Scopes,
     *,
     tell: Tell,
@@ -85,7 +97,8 @@ async def rotate(
     moved = 0
     for number in range(1, PASSES_MAX + 1):
         old = _old(keyring)
-        passed = await _pass(store, vault, await scopes(), number, tell, progress, sleep)
+        places = _places(await scopes(), PREFIXES)
+        passed = await _pass(store, vault, places, number, tell, progress, sleep)
         moved += passed.moved
         if passed.moved == 0:
             break
@@ -106,21 +119,36 @@ async def rotate(
     )
 
 
+async def seal_stored(
+    store: Store, vault: Vault, scopes: Scopes, *, tell: Tell, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> int:
+    """Seal every secret that is stored in the clear, and return how many records changed. Raises `RotationUnfinished`
+    if the store cannot be written."""
+    places = _places(await scopes(), TEXT_PREFIXES)
+    return (await _pass(store, vault, places, 1, tell, lambda progress: None, sleep)).moved
+
+
 async def forget_key(
-    store: Store, keyring: Keyring, key_id: str, scopes: Scopes, *, tell: Callable[[], Awaitable[None]]
+    store: Store, keyring: Keys, key_id: str, scopes: Scopes, *, tell: Callable[[], Awaitable[None]]
 ) -> None:
     """Destroy a retired key, after a full pass that found no record under it. Raises `KeyRefused`.
 
     Backups made before the rotation can then no longer be opened. `tell` is awaited before it: the audit trail has it
     first.
     """
-    for scope in await scopes():
-        async for rows in _pages(store, scope):
+    for scope, prefix in _places(await scopes(), PREFIXES):
+        async for rows in _pages(store, scope, prefix):
             for row in rows:
                 if _names_key(row, key_id):
                     raise KeyRefused(f"{row.key} is still sealed under {key_id}. Run `tillway vault rotate` first.")
     await tell()
     await asyncio.to_thread(keyring.forget, key_id)
+
+
+def _places(scopes: Sequence[str], prefixes: Sequence[str]) -> list[tuple[str, str]]:
+    """Where sealed things are: scopes with the prefixes of ids in them."""
+    own = [(SYSTEM, prefix) for prefix in SYSTEM_PREFIXES]
+    return [(scope, prefix) for scope in scopes for prefix in prefixes] + own
 
 
 class _Passed(msgspec.Struct, frozen=True):
@@ -132,7 +160,7 @@ class _Passed(msgspec.Struct, frozen=True):
 async def _pass(
     store: Store,
     vault: Vault,
-    scopes: Sequence[str],
+    places: Sequence[tuple[str, str]],
     number: int,
     tell: Tell,
     progress: Callable[[Progress], None],
@@ -141,8 +169,8 @@ async def _pass(
     """Visit every sealed record once, oldest first: records that are sealed meanwhile come at the end."""
     read = moved = 0
     damaged: list[str] = []
-    for scope in scopes:
-        async for rows in _pages(store, scope):
+    for scope, prefix in places:
+        async for rows in _pages(store, scope, prefix):
             writes = []
             for row in rows:
                 try:
@@ -190,20 +218,18 @@ async def _commit_one(
     raise RotationUnfinished(f"{key} could not be written in {TRIES_MAX} tries. Run the rotation again.")
 
 
-async def _pages(store: Store, scope: str) -> AsyncIterator[list[Row]]:
-    """The sealed records of a scope, oldest first, a page at a time."""
-    for prefix in PREFIXES:
-        after = None
-        for _ in range(PAGES_MAX):
-            rows = await store.query(None, f"{scope}/{prefix}", after=after, limit=PAGE_ROWS, order="oldest")
-            if rows:
-                yield rows
-            if len(rows) < PAGE_ROWS:
-                break
-            after = rows[-1].key
+async def _pages(store: Store, scope: str, prefix: str) -> AsyncIterator[list[Row]]:
+    """The records of a scope with that prefix, oldest first, a page at a time."""
+    after = None
+    for _ in range(PAGES_MAX):
+        rows = await store.query(None, f"{scope}/{prefix}", after=after, limit=PAGE_ROWS, order="oldest")
+        if rows:
+            yield rows
+        if len(rows) < PAGE_ROWS:
+            break
+        after = rows[-1].key
 
 
-_decode_record = msgspec.json.Decoder(SealedRecord).decode
 _decode_sealed: Callable[[msgspec.Raw], SealedSecret] = msgspec.json.Decoder(SealedSecret).decode
 
 
@@ -213,27 +239,65 @@ def _rewrapped(vault: Vault, row: Row) -> Write | None:
 
     The lifetime of the record goes with it: without `expires_at`, a rewritten security code would stay for ever.
     """
-    record = _decode_record(row.body)
-    sealed = _decode_sealed(record.sealed)
-    again = vault.rewrap(sealed)
-    if again is sealed:
-        return None
-    record = msgspec.structs.replace(record, sealed=msgspec.Raw(msgspec.json.encode(again)))
-    return write_of(_scope(row.key), record, row.version)
+    record = _decode(row)
+    again: Record = record
+    match record:
+        case SealedRecord():
+            sealed = _decode_sealed(record.sealed)
+            rewrapped = vault.rewrap(sealed)
+            if rewrapped is not sealed:
+                again = msgspec.structs.replace(record, sealed=msgspec.Raw(msgspec.json.encode(rewrapped)))
+        case WebhookEndpoint():
+            again = reseal_endpoint(vault, _scope(row.key), record)
+        case ConnectorConfig():
+            again = reseal_settings(vault, record)
+    return write_of(_scope(row.key), again, row.version) if again != record else None
+
+
+def reseal_endpoint(vault: Vault, scope: str, endpoint: WebhookEndpoint) -> WebhookEndpoint:
+    """The endpoint with its secret sealed under the current key. Raises `VaultTampered`."""
+    return msgspec.structs.replace(endpoint, secret=vault.reseal_text(scope, endpoint.id, endpoint.secret))
+
+
+def reseal_settings(vault: Vault, config: ConnectorConfig) -> ConnectorConfig:
+    """The connector with all its settings sealed under the current key. Raises `VaultTampered`."""
+    sealed = {
+        name: vault.reseal_text(SYSTEM, setting_owner(config.id, name), value)
+        for name, value in config.settings.items()
+    }
+    return msgspec.structs.replace(config, settings=sealed)
 
 
 def _scope(key: str) -> str:
     return key.partition("/")[0]
 
 
+def _decode(row: Row) -> Record:
+    return decode(row.key.partition("/")[2], row.body)
+
+
 def _names_key(row: Row, key_id: str) -> bool:
     """Whether the record is sealed under `key_id`. One that cannot be read counts as such, to be on the safe side."""
     try:
-        sealed = _decode_sealed(_decode_record(row.body).sealed)
-    except msgspec.MsgspecError:
+        return key_id in _key_ids(_decode(row))
+    except (VaultTampered, msgspec.MsgspecError):
         return True
-    return sealed.key_id == key_id
 
 
-def _old(keyring: Keyring) -> tuple[str, ...]:
+def _key_ids(record: Record) -> set[str]:
+    """The keys that something in the record is sealed under."""
+    match record:
+        case SealedRecord():
+            return {_decode_sealed(record.sealed).key_id}
+        case WebhookEndpoint():
+            texts = [record.secret]
+        case ConnectorConfig():
+            texts = list(record.settings.values())
+        case _:
+            texts = []
+    sealed = (sealed_text(record.id, text) for text in texts)
+    return {text.key_id for text in sealed if text is not None}
+
+
+def _old(keyring: Keys) -> tuple[str, ...]:
     return tuple(key.id for key in keyring.list_keys() if key.state == "old")

@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from tillway_server import TillwayServer, init
 from webhook_world import LEASE_MS, Receiver, World, opened, receiving
 
+from tillway.domain.cards import Secret
 from tillway.domain.event import DELIVERY_WINDOW_SECONDS, Event
 from tillway.engine.webhooks.concurrency import EndpointLimiter, EndpointLimiters
 from tillway.engine.webhooks.public_hosts import guarded_socket, is_public
@@ -75,7 +76,7 @@ async def test_a_name_is_looked_up(world: World, receiver: Receiver) -> None:
 
 
 def test_the_signature_is_stripes_scheme() -> None:
-    header = signature_header(b'{"a":1}', "whsec_test", now=1_700_000_000)
+    header = signature_header(b'{"a":1}', Secret("whsec_test"), now=1_700_000_000)
     # printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac whsec_test
     assert header == "t=1700000000,v1=38877139021993b830af32feea6e18a8da83eb2f6e49ee50bd9e4cf4ca4d3789"
     assert stripe.WebhookSignature.verify_header('{"a":1}', header, "whsec_test")

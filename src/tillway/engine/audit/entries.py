@@ -36,7 +36,7 @@ from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
 from tillway.domain.source_api import STORED_FIELD, public_name
 from tillway.domain.time_mark import TimeMark
-from tillway.store.codec import QUEUES, encode, write_of
+from tillway.store.codec import QUEUES, TYPES, encode, write_of
 from tillway.store.port import ABSENT, Write
 
 LEFT_OUT: frozenset[type[Record]] = frozenset(
@@ -177,11 +177,12 @@ def _with_public_names(change: dict[str, Any]) -> dict[str, Any]:
 
 
 def rewrap_write(scope_key: str, by: Author, at: Moment, writes: Sequence[Write]) -> Write:
-    """The entry of a commit that encrypts sealed records under another key: it names them without their content."""
-    changes = [
-        Change(id=write.key.partition("/")[2], version=write.version + 1, changed={"sealed": (HIDDEN, HIDDEN)})
-        for write in writes
-    ]
+    """The entry of a commit that seals secrets, anew or for the first time: it names them without their content."""
+    changes = []
+    for write in writes:
+        id = write.key.partition("/")[2]
+        secret = REDACTED[TYPES[id.partition("_")[0]]]
+        changes.append(Change(id=id, version=write.version + 1, changed=dict.fromkeys(secret, (HIDDEN, HIDDEN))))
     return entry_write(scope_key, by, at, changes)
 
 

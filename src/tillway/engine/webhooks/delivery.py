@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from functools import partial
 
 import aiohttp
 import msgspec
@@ -18,6 +19,7 @@ from msgspec import UNSET
 from tillway import __version__
 from tillway.domain import event as domain
 from tillway.domain.account import Mode, Scope, scope_of
+from tillway.domain.cards import Secret
 from tillway.domain.commands import CreateEndpoint, UpdateEndpoint
 from tillway.domain.event import Delivery, Event, EventReading, NewEndpoint, WebhookEndpoint
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Result
@@ -31,6 +33,7 @@ from tillway.engine.webhooks.public_hosts import HostRefused, SystemResolver, ch
 from tillway.engine.webhooks.signing import new_secret, signature_header
 from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX, Row
+from tillway.vault.port import Vault, VaultTampered
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +67,13 @@ class Webhooks:
         self,
         engine: Engine,
         render: Render,
+        vault: Vault,
         resolver: AbstractResolver | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self.engine = engine
         self.render = render
+        self._vault = vault
         self._resolver = resolver or SystemResolver()
         self._timeout_seconds = timeout_seconds
         self._limiters = EndpointLimiters()
@@ -83,7 +88,8 @@ class Webhooks:
         secret = new_secret()
 
         async def work(load: Load, at: Moment) -> Changes[NewEndpoint]:
-            return domain.create_endpoint(command, await self._endpoints(load), at, secret=secret)
+            seal = partial(self._seal_secret, load.scope_key)
+            return domain.create_endpoint(command, await self._endpoints(load), at, secret=secret, seal=seal)
 
         return await self._run_and_forget_endpoints(caller, work)
 
@@ -95,6 +101,9 @@ class Webhooks:
             return domain.update_endpoint(await load.get(WebhookEndpoint, id), command)
 
         return await self._run_and_forget_endpoints(caller, work)
+
+    def _seal_secret(self, scope_key: str, endpoint: str, secret: str) -> str:
+        return self._vault.seal_text(scope_key, endpoint, Secret(secret))
 
     async def delete_endpoint(self, caller: Caller, id: str) -> None:
         """Its open deliveries are dropped when they come due."""
@@ -225,6 +234,10 @@ class Webhooks:
         if body is None:
             await self._record_failure(load, delivery, "not sent: the event cannot be rendered")
             return
+        secret = self._open_secret(scope_key, endpoint)
+        if secret is None:
+            await self._record_failure(load, delivery, "not sent: the endpoint's signing secret does not open")
+            return
         limiter = self._limiters.of(endpoint.id)
         if not await limiter.acquire():
             if limiter.unresponsive:
@@ -244,7 +257,9 @@ class Webhooks:
         answer: int | str = "given up"
         try:
             with self.engine.telemetry.span("webhook", "call"):
-                answer = await self._offer(scope_of(scope_key), endpoint, body, min(self._timeout_seconds, within))
+                answer = await self._offer(
+                    scope_of(scope_key), endpoint, secret, body, min(self._timeout_seconds, within)
+                )
         finally:
             seconds = time.monotonic() - began
             limiter.release(seconds=seconds, answered=isinstance(answer, int))
@@ -280,11 +295,21 @@ class Webhooks:
             return None
         return body
 
-    async def _offer(self, scope: Scope, endpoint: WebhookEndpoint, body: bytes, within_seconds: float) -> int | str:
+    def _open_secret(self, scope_key: str, endpoint: WebhookEndpoint) -> Secret[str] | None:
+        """The endpoint's signing secret. None, and the cause in the log, if this host's key file does not open it."""
+        try:
+            return self._vault.open_text(scope_key, endpoint.id, endpoint.secret)
+        except VaultTampered as tampered:
+            log.error("a signing secret does not open", extra={"endpoint": endpoint.id, "why": str(tampered)})
+            return None
+
+    async def _offer(
+        self, scope: Scope, endpoint: WebhookEndpoint, secret: Secret[str], body: bytes, within_seconds: float
+    ) -> int | str:
         """POST the event: the status of the answer, or the reason why there was none."""
         headers = {
             "Content-Type": "application/json; charset=utf-8",
-            "Stripe-Signature": signature_header(body, endpoint.secret, now=self.engine.clock.now_ms() // 1000),
+            "Stripe-Signature": signature_header(body, secret, now=self.engine.clock.now_ms() // 1000),
             **self.engine.telemetry.trace_headers(),
         }
         try:
