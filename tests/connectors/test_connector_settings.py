@@ -58,7 +58,7 @@ def test_registry():
     connector, transport = registry.build("http_bank", URL)
     assert isinstance(connector, HttpBank) and isinstance(transport, SocketTransport)
     with pytest.raises(SettingInvalid, match="http_bank"):
-        registry.build("paypal", {})
+        registry.build("a_bank_that_nobody_made", {})
     described = {row.name: row for row in registry.kind("http_bank").describe()}
     assert described["base_url"].required and described["notice_secret"].secret
     assert all(row.description for row in described.values())
