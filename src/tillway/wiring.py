@@ -29,6 +29,7 @@ from tillway.engine.core import Engine
 from tillway.engine.key_binding import BINDING_PURPOSE, belongs
 from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
+from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clock, check_store
 from tillway.engine.runner import Runner
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.http.app import Api
@@ -205,6 +206,20 @@ def head_signer(keyring: Keys) -> Ed25519HeadSigner:
     return Ed25519HeadSigner(keyring.derive(HEADS_PURPOSE))
 
 
+def _readiness(settings: Settings, engine: Engine, keyring: Keys) -> Readiness:
+    """Return the checks of `/readyz`. Only a store in a file has a disk of this host."""
+
+    async def check_room() -> Trouble | None:
+        return STORAGE_FULL if not settings.store and not sqlite.has_room(settings.data_dir) else None
+
+    async def check_key_file_is_there() -> Trouble | None:
+        if keyring.can_be_loaded():
+            return None
+        return Trouble("vault_key_missing", "the vault's keys cannot be loaded: their file is missing or unreadable")
+
+    return Readiness((check_store(engine), check_room, check_clock(engine), check_key_file_is_there))
+
+
 async def assemble(
     settings: Settings, store: Store | None = None, clock: Clock | None = None, recorder: Recorder | None = None
 ) -> Running:
@@ -250,7 +265,17 @@ async def assemble(
     if courier is not None:
         couriers["live"] = courier
     platform = Platform(
-        engine, attempts, cards, store, connections, authenticator, webhooks, request_log, tokens, couriers
+        engine,
+        attempts,
+        cards,
+        store,
+        connections,
+        authenticator,
+        webhooks,
+        request_log,
+        tokens,
+        couriers,
+        readiness=_readiness(settings, engine, keyring),
     )
     mail = Mail(engine, mail_server(settings), settings.smtp_from)
     place = head_place(settings)

@@ -4,7 +4,7 @@ A mutant is a context manager that replaces one attribute of one seam, and the c
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -24,7 +24,7 @@ from tillway.engine.audit import chain
 from tillway.engine.audit import entries as trail
 from tillway.engine.core import Engine
 from tillway.operations import orders
-from tillway.store.port import Write
+from tillway.store.port import StorageFull, Write
 from tillway.testing.memory_store import MemoryStore
 
 
@@ -168,6 +168,25 @@ def an_unknown_commit_counts_as_done() -> AbstractContextManager[None]:
 
 def an_unknown_commit_is_decided_anew() -> AbstractContextManager[None]:
     return _read_back_as("beaten")
+
+
+def a_commit_on_a_full_disk_counts_as_done() -> AbstractContextManager[None]:
+    original = Engine._commit_measured
+
+    async def careless(self: Engine, writes: Sequence[Write]) -> None:
+        with suppress(StorageFull):
+            await original(self, writes)
+
+    return replaced(Engine, "_commit_measured", careless)
+
+
+def an_outcome_that_the_store_did_not_take_is_a_decline() -> AbstractContextManager[None]:
+    original = Attempts._begin_to_settle_later
+
+    def declining(self: Attempts, caller: Any, attempt: Attempt, outcome: Outcome, connection: Any) -> None:
+        original(self, caller, attempt, Declined(), connection)
+
+    return replaced(Attempts, "_begin_to_settle_later", declining)
 
 
 def credit_is_spent_without_an_entry() -> AbstractContextManager[None]:
@@ -344,6 +363,10 @@ MUTANTS = (
     Mutant(the_security_code_is_kept_for_the_next_try, ("cvc",)),
     Mutant(an_unknown_commit_counts_as_done, ("promise", "same answer", "durable first", "error inside")),
     Mutant(an_unknown_commit_is_decided_anew, ("one payment",)),
+    Mutant(
+        a_commit_on_a_full_disk_counts_as_done, ("promise", "same answer", "durable first", "one payment", "liveness")
+    ),
+    Mutant(an_outcome_that_the_store_did_not_take_is_a_decline, ("declined", "bank", "money")),
     Mutant(a_failed_refund_stays_on_the_charge, ("bank", "money")),
     Mutant(a_write_that_the_audit_trail_does_not_tell, ("audit",)),
     Mutant(an_entry_is_lost_from_its_batch, ("audit",)),

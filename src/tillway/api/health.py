@@ -3,7 +3,6 @@
 import msgspec
 
 from tillway import __version__
-from tillway.domain.account import SYSTEM
 from tillway.http.routes import Answer, Call, Plain, route
 
 _encode = msgspec.json.Encoder().encode
@@ -17,14 +16,9 @@ async def healthz(call: Call) -> Answer:
 
 @route("GET", "/readyz", returns="health", access="anyone")
 async def readyz(call: Call) -> Answer:
-    """Answer 200 if the store answers, so that payments can be taken."""
-    try:
-        await call.platform.store.get(f"{SYSTEM}/readyz")
-    except Exception as error:
-        return Plain(
-            503, _encode({"status": "unavailable", "reason": f"the store does not answer: {type(error).__name__}"})
-        )
-    trouble = call.platform.engine.time.trouble
-    if trouble:
-        return Plain(503, _encode({"status": "unavailable", "reason": trouble}))
-    return Plain(200, _encode({"status": "ready"}))
+    """Answer 200 if a payment could be taken now, else 503 with every reason why not."""
+    troubles = await call.platform.readiness.troubles()
+    if not troubles:
+        return Plain(200, _encode({"status": "ready"}))
+    reason = "; ".join(trouble.reason for trouble in troubles)
+    return Plain(503, _encode({"status": "unavailable", "reason": reason, "reasons": troubles}))

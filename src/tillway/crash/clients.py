@@ -28,7 +28,7 @@ BUSY_SECONDS = (0.3, 0.9)
 SEVERAL = 3
 """Most copies of one order that are sent at the same time."""
 
-BUSY_CODES = ("idempotency_key_in_use", "lock_timeout", "busy", "rate_limit")
+BUSY_CODES = ("idempotency_key_in_use", "lock_timeout", "busy", "rate_limit", "storage_full")
 CURRENCIES = ("usd", "eur", "jpy")
 DECLINED, NO_FUNDS, PENDING = 101, 102, 124
 """Amounts that the rules `ANSWERED` make the bank treat specially."""

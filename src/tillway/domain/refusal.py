@@ -181,7 +181,25 @@ RULES: dict[str, Rule] = {
         "This server's clock cannot be trusted, so it begins no payments. Send the request again in a while.",
     ),
     "busy": Rule(503, "api_error", "Tillway could not finish this in time. Send the request again."),
+    "storage_full": Rule(
+        503,
+        "api_error",
+        "The disk of the server is full, so nothing can be written. Send the request again, with the same "
+        "Idempotency-Key, when the operator has made room.",
+    ),
+    "storage_read_only": Rule(
+        503,
+        "api_error",
+        "The server's store takes no writes. Send the request again, with the same Idempotency-Key, when the operator "
+        "has made it writable.",
+    ),
 }
+
+STORE_CODES = frozenset(("busy", "lock_timeout", "storage_full", "storage_read_only"))
+"""Refusals for a fault of the store, or of the moment: the same work may succeed a little later."""
+
+REPEATABLE = STORE_CODES | {"idempotency_key_in_use", "rate_limit", "clock_off"}
+"""Refusals after which the same request may be sent again."""
 
 
 class Refused(Exception):

@@ -56,6 +56,7 @@ from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refund import Refund
+from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
@@ -75,7 +76,7 @@ from tillway.engine.settlers import (
 from tillway.engine.telemetry import Telemetry, note, note_id
 from tillway.sandbox.cards import ALIAS_CVC, by_alias
 from tillway.store.codec import decode
-from tillway.store.port import Row
+from tillway.store.port import Row, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,10 @@ time-out, so that a request is never kept longer than `answer_within_seconds` an
 
 ASK_AFTER_SECONDS = 5.0
 """How long to wait before the first question, if the connector is not available to define it."""
+
+SETTLE_PAUSE_SECONDS = 0.5
+SETTLE_TRIES_MAX = 1200
+"""How often, and for how long, an outcome is booked again that the store did not take: ten minutes."""
 
 PAUSE_MAX_SECONDS = 2.0
 """The longest wait between two rounds while a caller waits."""
@@ -150,6 +155,7 @@ class Attempts:
         self.vault = vault
         self.held: dict[tuple[str, str], int] = {}
         """The attempts that this process carries out, by (scope key, id), and until when they are leased to it."""
+        self._settling: set[asyncio.Task[None]] = set()
 
     async def terms(self, scope: Scope, *, shows: Literal["subject", "charge"] = "subject") -> Terms:
         """The terms of a new payment in that scope. Refused `live_mode_not_configured` if no connector takes it."""
@@ -221,7 +227,12 @@ class Attempts:
                 connection = await self.connections.named(attempt.connector, caller.scope)
                 outcome = await self._converse(connection, caller.scope, attempt, seen, cvc=cvc, ask=ask)
                 cvc = None
-                done = await self.settle(caller, attempt, outcome, connection=connection, seen=seen)
+                try:
+                    done = await self.settle(caller, attempt, outcome, connection=connection, seen=seen)
+                except Refused as refused:
+                    if refused.code in STORE_CODES:
+                        self._begin_to_settle_later(caller, attempt, outcome, connection)
+                    raise
                 seen = None
                 if not done.attempts:
                     return done
@@ -399,6 +410,37 @@ class Attempts:
             source_api = getattr(done.record, "source_api", caller.source_api)
             self.engine.telemetry.settled(attempt.connector, attempt.kind, source_api, _OUTCOMES[type(outcome)])
         return done
+
+    def _begin_to_settle_later(
+        self, caller: Caller, attempt: Attempt, outcome: Outcome, connection: Connection | None
+    ) -> None:
+        """Book a known outcome as soon as the store takes it. Otherwise its Idempotency-Key would be in use until the
+        lease ends and another worker has asked the provider."""
+        task = asyncio.create_task(self._settle_later(caller, attempt, outcome, connection))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle_later(
+        self, caller: Caller, attempt: Attempt, outcome: Outcome, connection: Connection | None
+    ) -> None:
+        place = (caller.scope_key, attempt.id)
+        self.held[place] = attempt.due_at_ms
+        try:
+            for _ in range(SETTLE_TRIES_MAX):
+                await asyncio.sleep(SETTLE_PAUSE_SECONDS)
+                try:
+                    await self.settle(caller, attempt, outcome, connection=connection)
+                    return
+                except Refused as refused:
+                    if refused.code not in STORE_CODES:
+                        raise
+                except Unavailable:
+                    continue
+        except Exception:
+            # The attempt's task is due when its lease ends, and then the provider is asked.
+            log.exception("an outcome could not be booked later", extra={"attempt": attempt.id})
+        finally:
+            self.held.pop(place, None)
 
     async def ask(self, caller: Caller, attempt: Attempt) -> None:
         """Ask the provider now about an attempt that may have been sent, and would be asked about later."""

@@ -25,7 +25,7 @@ from tillway.engine.clock import Clock
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
 from tillway.engine.time_mark import COMMIT_SECONDS_MAX, TimeKeeper
 from tillway.store.codec import QUEUES, RECORD_TYPES, REFERENCE_INDEXES, TYPES, by_reference, decode, encode, write_of
-from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Write
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, StorageFull, Store, Unavailable, Write
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +129,8 @@ class Engine:
         """The scopes that this process has written to, until the audit trail's chain has looked after them."""
         self.telemetry: Telemetry = SILENT
         self.time = TimeKeeper(store, clock)
+        self.full_at_ns: int | None = None
+        """When the store last had no room for a commit, on the monotonic clock."""
         self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
 
     def load(self, scope_key: str) -> Load:
@@ -206,14 +208,16 @@ class Engine:
 
     async def _read_mark(self) -> int:
         """Read the store's mark before ids are made. Return the monotonic clock after that, in nanoseconds. Refused
-        `busy` if the store does not answer."""
+        `busy` if the store does not answer, or with another code of `Unavailable`."""
+        code = "busy"
         try:
             await self.time.catch_up()
         except Unavailable as unavailable:
+            code = unavailable.code
             log.error("the store's mark of time cannot be read", extra={"why": str(unavailable)})
         now_ns = self.clock.monotonic_ns()
         if now_ns >= self.time.fresh_until_ns:
-            raise Refused("busy")
+            raise Refused(code)
         return now_ns
 
     def _claim_new_attempts(self, changes: Changes[Record | None], at: Moment) -> tuple[Attempt, ...]:
@@ -289,7 +293,9 @@ class Engine:
                 # let both happen, while the versions of these allow only one.
             except Unavailable as unavailable:
                 log.error("nothing could be committed", extra={"why": str(unavailable)})
-                raise Refused("busy") from None
+                if isinstance(unavailable, StorageFull):
+                    self.full_at_ns = self.clock.monotonic_ns()
+                raise Refused(unavailable.code) from None
         raise Refused("busy")
 
     async def _commit_measured(self, writes: Sequence[Write]) -> None:

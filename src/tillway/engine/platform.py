@@ -12,6 +12,7 @@ from tillway.engine.attempts import Attempts, Connections
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Engine
 from tillway.engine.locks import Locks
+from tillway.engine.readiness import Readiness
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.store.port import Store
 
@@ -41,4 +42,5 @@ class Platform(msgspec.Struct):
     tokens: AccessTokens
     couriers: dict[str, Courier]
     """The delivery service of each mode that has one."""
+    readiness: Readiness = msgspec.field(default_factory=Readiness)
     locks: Locks = msgspec.field(default_factory=Locks)

@@ -18,7 +18,7 @@ from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, scope_of
 from tillway.domain.attempt import Attempt
 from tillway.domain.event import NoticeTask
 from tillway.domain.record import Changes, Moment
-from tillway.domain.refusal import Refused
+from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit.chain import LOOK_EVERY_SECONDS, AuditChain
 from tillway.engine.audit.heads import HeadSender
@@ -154,7 +154,7 @@ class Runner:
         except Refused as refused:
             outcome = "refused"
             facts["code"] = refused.code
-            if refused.code in ("busy", "lock_timeout"):
+            if refused.code in STORE_CODES:
                 log.warning("a task has to wait", extra={"queue": queue, "task": row.key, "why": refused.code})
             else:
                 log.exception("a task failed", extra={"queue": queue, "task": row.key})

@@ -8,7 +8,7 @@ import msgspec
 
 from tillway.domain.operator import MAY
 from tillway.domain.record import Record
-from tillway.domain.refusal import RULES, Refused
+from tillway.domain.refusal import REPEATABLE, RULES, Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done
 from tillway.engine.ids import random_text
@@ -143,7 +143,11 @@ class Api:
                 if isinstance(answer, Done) and answer.refusal is not None:
                     note("code", answer.refusal.code)
         except (Refused, Unavailable) as stopped:
-            refused = self._count_failure(request, caller, stopped) if isinstance(stopped, Refused) else Refused("busy")
+            refused = (
+                Refused(stopped.code)
+                if isinstance(stopped, Unavailable)
+                else self._count_failure(request, caller, stopped)
+            )
             if isinstance(stopped, Unavailable):
                 log.error("the store cannot be read", extra={"request": request_id, "why": str(stopped)})
             status, body = self._render_refusal(caller, dialect, refused)
@@ -207,7 +211,7 @@ class Api:
         if isinstance(refused, Throttled):
             self.platform.engine.telemetry.throttled(refused.limit)
             headers.append(("retry-after", str(refused.retry_after)))
-        if refused.code in ("busy", "lock_timeout", "idempotency_key_in_use", "rate_limit", "clock_off"):
+        if refused.code in REPEATABLE:
             headers.append(("stripe-should-retry", "true"))
         if (asks_for := challenge(refused)) is not None:
             headers.append(("www-authenticate", asks_for))

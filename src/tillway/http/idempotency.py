@@ -6,7 +6,7 @@ import msgspec
 
 from tillway.domain.cards import without_card_numbers
 from tillway.domain.idempotency import KEY_LENGTH_MAX, IdempotencyRecord, record_id
-from tillway.domain.refusal import Refused
+from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.caller import Caller
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.core import IdempotencyRace
@@ -43,7 +43,13 @@ async def answer_once(
         # Another request used the key, or this one is refused, perhaps because the other one succeeded.
         held, version = await _load_record(platform, caller, id)
         if held is not None:
-            return _replay(held, digest, caller, headers, platform.engine.client_secrets)
+            try:
+                return _replay(held, digest, caller, headers, platform.engine.client_secrets)
+            except Refused as refused:
+                # An operation was begun, and the store does not take its outcome: say that, and not "in use".
+                if refused.code == "idempotency_key_in_use" and isinstance(stopped, Refused):
+                    raise (stopped if stopped.code in STORE_CODES else refused) from None
+                raise
         if isinstance(stopped, Refused):
             raise
         if version == ABSENT:

@@ -32,7 +32,7 @@ from tillway.domain.payment_intent import Means, PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.product import Product
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
-from tillway.domain.refusal import Refused
+from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.domain.source_api import SourceApi
 from tillway.domain.workflow import StepFailed
 from tillway.engine.caller import Caller
@@ -53,8 +53,6 @@ COURIERS_AT_ONCE_MAX = 8
 
 COURIER_SECONDS = 10.0
 """How long the delivery service may take to answer."""
-
-TRANSIENT = ("busy", "lock_timeout")
 
 _CONFIRM = Confirm(acceptance={"type": "offline"}, error_on_action=True, any_currency=True)
 """With the order, its user permits the shop to debit the account once; the shop keeps the record of that. Orders of
@@ -170,7 +168,7 @@ async def run_step(
             return already
         done = await _STEPS[step](platform, caller, order_id)
     except Refused as refused:
-        if refused.code in TRANSIENT:
+        if refused.code in STORE_CODES:
             raise StepFailed("Busy", refused.message) from None
         raise
     except Unavailable as unavailable:
@@ -247,7 +245,7 @@ async def _take_payment(platform: Platform, caller: Caller, order_id: str) -> Or
     try:
         await platform.attempts.operate(caller, begin)
     except Refused as refused:
-        if refused.code in (*TRANSIENT, "order_step_unexpected"):
+        if refused.code in STORE_CODES or refused.code == "order_step_unexpected":
             raise
         raise StepFailed("PaymentDeclined", f"{refused.code}: {refused.message}") from None
     return _order(await platform.engine.run(caller, finish))

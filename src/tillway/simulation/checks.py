@@ -29,7 +29,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payout import Payout
 from tillway.domain.record import Record, SealedRecord
 from tillway.domain.refund import Refund
-from tillway.domain.refusal import Refused
+from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.engine.clock import Clock
 from tillway.engine.references import reference_of_record
@@ -195,6 +195,7 @@ class Watch:
 _POOR = (
     "store unreadable",
     "store unwritable",
+    "disk full",
     "commit happened, nobody knows",
     "commit did not happen, nobody knows",
     "commit happens later, nobody knows",
@@ -203,7 +204,7 @@ _POOR = (
 
 def _made_by_the_world(error: BaseException) -> bool:
     if isinstance(error, Refused):
-        return error.code in ("busy", "lock_timeout")
+        return error.code in STORE_CODES
     return isinstance(error, Conflict | CommitUnknown | Unavailable)
 
 

@@ -31,7 +31,7 @@ from tillway.domain.credentials import Grant
 from tillway.domain.idempotency import record_id
 from tillway.domain.order import Order
 from tillway.domain.payout import Recipient
-from tillway.domain.refusal import Refused
+from tillway.domain.refusal import REPEATABLE, Refused
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit.chain import AuditChain
@@ -60,7 +60,7 @@ from tillway.sandbox.faults import Faults
 from tillway.sandbox.simulator import Simulator
 from tillway.simulation.virtual_loop import LIFE, Life, VirtualLoop
 from tillway.store.codec import decode, encode
-from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Unavailable, Waiting, Write
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, StorageFull, Store, Unavailable, Waiting, Write
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.head_signer import Ed25519HeadSigner
 from tillway.vault.port import KeyMissing
@@ -91,6 +91,7 @@ FAULTS: dict[str, tuple[float, ...]] = {
     "commit happens later, nobody knows": (0.0, 0.0, 0.0, 0.05),
     "store unreadable": (0.0, 0.0, 0.0, 0.03),
     "store unwritable": (0.0, 0.0, 0.0, 0.1),
+    "disk full": (0.0, 0.0, 0.0, 0.02),
     "slow store": (0.0, 0.1, 0.5),
     "refused": (0.0, 0.0, 0.1, 0.4),
     "request lost": (0.0, 0.05, 0.3),
@@ -120,6 +121,12 @@ SKEWS_MS = (0, -1500, -100, 100, 1500)
 A_WEEK_PASSES = 0.25
 WEEK_SECONDS = 7 * 86_400.0 + 60
 """In this part of the worlds, some time after the first rest, the clients come back so much later."""
+
+FULL_SECONDS = (0.1, 1.0, 8.0)
+"""For how long a disk is full. Then it has room again, for all processes."""
+
+FITS_ANYWAY = 0.2
+"""In this part of the cases, a commit is small enough for a full disk."""
 
 FROZEN_MAX_SECONDS = 10.0
 RESTART_MAX_SECONDS = 5.0
@@ -209,6 +216,7 @@ class World:
         self.skews_ms = self.random.choice(((0,), (0,), SKEWS_MS))
         self.payout_delay_ms = self.random.choice(PAYOUT_DELAYS_MS)
         self.points = 0
+        self.full_until = 0.0
         self.calm = False
         self.week_passed = False
         self.processes: list[Process] = []
@@ -244,6 +252,12 @@ class World:
             return False
         self.met[fault] += 1
         return True
+
+    def disk_is_full(self) -> bool:
+        """Whether the store has no room for a commit now."""
+        if self.strikes("disk full"):
+            self.full_until = self.loop.time() + self.random.choice(FULL_SECONDS)
+        return not self.calm and self.loop.time() < self.full_until and self.random.random() >= FITS_ANYWAY
 
     def time_ns(self) -> int:
         return EPOCH_SECONDS * 1_000_000_000 + round(self.loop.time() * 1e9)
@@ -435,7 +449,7 @@ class Process:
         try:
             await payouts.create(self.platform, Caller.system(scope), command, recipient=to)
         except Refused as refused:
-            if refused.code not in TRANSIENT:
+            if refused.code not in REPEATABLE:
                 raise
         except Unavailable:
             pass
@@ -450,13 +464,10 @@ class Process:
         except (Unavailable, NoticeUndecided):
             taken = False
         except Refused as refused:
-            if refused.code not in TRANSIENT:
+            if refused.code not in REPEATABLE:
                 raise
             taken = False
         self._answered(heard, taken)
-
-
-TRANSIENT = ("busy", "lock_timeout", "idempotency_key_in_use")
 
 
 def _give(answer: "asyncio.Future[Any]", value: object) -> None:
@@ -535,6 +546,9 @@ class _ProcessStore:
         if world.strikes("store unwritable"):
             world.tell(process.name, "the store takes no commit")
             raise Unavailable("simulated")
+        if world.disk_is_full():
+            world.tell(process.name, "the disk is full")
+            raise StorageFull("simulated")
         if world.strikes("commit did not happen, nobody knows"):
             world.tell(process.name, "commit unknown, and it did not happen")
             raise CommitUnknown("simulated")
@@ -574,6 +588,8 @@ class _ProcessStore:
         process = self._process
         if self._world.strikes("store unreadable"):
             raise Unavailable("simulated")
+        if self._world.disk_is_full():
+            raise StorageFull("simulated")
         rows = await self._store.claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit)
         if rows:
             self._world.tell(process.name, f"claims {', '.join(row.key.partition('/')[2] for row in rows)}")

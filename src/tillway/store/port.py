@@ -89,7 +89,22 @@ class CommitUnknown(Exception):
 
 
 class Unavailable(Exception):
-    """The store could not take this now (busy, disk full, connection refused), and certainly wrote nothing of it."""
+    """The store could not take this now (busy, connection refused), and certainly wrote nothing of it."""
+
+    code = "busy"
+    """The refusal that a caller of the API gets for it."""
+
+
+class StorageFull(Unavailable):
+    """The store has no room for a commit: its disk, quota or largest file is full."""
+
+    code = "storage_full"
+
+
+class StorageReadOnly(Unavailable):
+    """The store takes no writes: its file may not be written, or its server is a standby."""
+
+    code = "storage_read_only"
 
 
 class StoreUnfit(Exception):
@@ -135,7 +150,8 @@ class Store(Protocol):
         """All of `writes` (1 to WRITES_MAX, no key twice) or nothing; durable on return.
 
         Raises `Conflict` where a version moved, `CommitUnknown` where the outcome cannot be known, `Unavailable` where
-        certainly nothing was written. A caller that is cancelled while it waits does not know the outcome either.
+        certainly nothing was written (`StorageFull` and `StorageReadOnly` where that is why). A caller that is
+        cancelled while it waits does not know the outcome either.
         """
 
     async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:

@@ -31,6 +31,8 @@ from tillway.store.port import (
     Conflict,
     Finding,
     Row,
+    StorageFull,
+    StorageReadOnly,
     StoreUnfit,
     Unavailable,
     Waiting,
@@ -464,6 +466,10 @@ class _Line:
         except _LOST as lost:
             await self._drop()
             raise CommitUnknown(f"the connection was lost: {lost!r}") from lost
+        except asyncpg.DiskFullError as error:
+            raise StorageFull(f"PostgreSQL refuses: {error}") from error
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            raise StorageReadOnly(f"PostgreSQL refuses: {error}") from error
         except asyncpg.PostgresError as error:
             raise Unavailable(f"PostgreSQL refuses: {error}") from error
         except asyncio.CancelledError:

@@ -10,6 +10,7 @@ elsewhere is asked for again without blocking the loop.
 """
 
 import asyncio
+import errno
 import os
 import threading
 import time
@@ -34,6 +35,8 @@ from tillway.store.port import (
     Conflict,
     Finding,
     Row,
+    StorageFull,
+    StorageReadOnly,
     StoreUnfit,
     Unavailable,
     Waiting,
@@ -60,6 +63,9 @@ _STATEMENTS_MAX = 256
 _SYNCHRONOUS_FULL = 2
 _CHECKPOINT_PAGES = 1_000
 _LOG_BYTES_KEPT = 64 << 20
+
+ROOM_BYTES_MIN = 8 << 20
+"""With less free space than this, a file system counts as full: the log grows by about as much until it is emptied."""
 
 _FILE_SYSTEMS_REMOTE = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs"))
 _FILE_SYSTEMS_IN_MEMORY = frozenset(("tmpfs", "ramfs"))
@@ -172,6 +178,9 @@ _PURGE = "DELETE FROM record WHERE id = ?"
 
 _FAULT_OF_ONE = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
 """Errors of SQLite's that the values of one write make. Any other is everybody's."""
+
+_NO_ROOM = (errno.EFBIG, errno.EDQUOT)
+"""Errors of a write that no room is left for, besides a full disk, which SQLite has an error for."""
 
 _INFINITY = b""
 """As the upper end of a range of keys: in SQLite's order every blob comes after every text."""
@@ -423,7 +432,7 @@ class SqliteStore:
             self._ask_for_lock_again()
             return
         except (apsw.Error, OSError) as error:
-            self._abandon(self._take_batch(), f"cannot begin: {error}")
+            self._abandon(self._take_batch(), _unavailable("cannot begin", error, self._writer))
             return
         self._lock_tries = 0
         batch = self._take_batch()
@@ -432,7 +441,7 @@ class SqliteStore:
             if answers is None:
                 self._execute("ROLLBACK")
         except apsw.Error as error:
-            self._abandon(batch, f"cannot write: {error}")
+            self._abandon(batch, _unavailable("cannot write", error, self._writer))
             return
         if answers is None:
             # One of the batch failed half way and cannot be taken out any more. All again, now with savepoints.
@@ -483,19 +492,19 @@ class SqliteStore:
             self._lock_deadline = now + BUSY_SECONDS_MAX
         elif now >= self._lock_deadline:
             self._lock_tries = 0
-            self._abandon(self._take_batch(), "another process holds the write lock")
+            self._abandon(self._take_batch(), Unavailable("another process holds the write lock"))
             return
         pause = _BUSY_PAUSES[min(self._lock_tries, len(_BUSY_PAUSES) - 1)]
         self._lock_tries += 1
         self._loop.call_later(pause, self._run_batch)
 
-    def _abandon(self, batch: _Batch, why: str) -> None:
+    def _abandon(self, batch: _Batch, why: Unavailable) -> None:
         """Answer that nothing of `batch` was written: it never came to COMMIT."""
         self._guarded = False
         self._drop_writer()
         for _op, future in batch:
             if not future.done():
-                future.set_exception(Unavailable(why))
+                future.set_exception(type(why)(str(why)))
         self._go_on()
 
     def _flush_batches(self) -> None:
@@ -506,7 +515,7 @@ class SqliteStore:
             try:
                 self._flush()
             except Exception as failure:
-                error = failure
+                error = _full("cannot commit", failure, self._writer) or failure
                 self._after_failed_flush()
             seconds = time.perf_counter() - began
             self.flush_seconds += seconds
@@ -530,6 +539,8 @@ class SqliteStore:
             elif error is None:
                 self.commits += 1
                 future.set_result(result)
+            elif isinstance(error, StorageFull):
+                future.set_exception(StorageFull(str(error)))
             elif isinstance(error, apsw.BusyError):
                 # SQLite gives this answer before it writes the first byte.
                 future.set_exception(Unavailable(f"cannot commit: {error}"))
@@ -661,6 +672,15 @@ def inspect(path: Path) -> list[Finding]:
         connection.close()
 
 
+def has_room(folder: Path) -> bool:
+    """Whether the file system of `folder` has at least ROOM_BYTES_MIN free; True where the system does not tell."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return True
+    return found.f_bavail * found.f_frsize >= ROOM_BYTES_MIN
+
+
 def _missing(path: Path) -> str:
     return f"There is no database at {path}. {_CREATE_IT}"
 
@@ -763,6 +783,28 @@ def _file_system(path: Path) -> Finding:
     else:
         remedy = ""
     return Finding(ok=not remedy, what=f"the file system is {kind}", remedy=remedy)
+
+
+def _full(what: str, error: Exception, writer: apsw.Connection | None) -> StorageFull | None:
+    """`StorageFull` if `error` of `writer` is for want of room.
+
+    COMMIT may say so too, and nothing is committed then: the frame that makes a transaction valid is the last that
+    SQLite writes, and it is not whole. A failed flush is another error, and leaves the outcome open.
+    """
+    if isinstance(error, apsw.FullError):
+        return StorageFull(f"{what}: {error}")
+    if writer is not None and getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_WRITE:
+        number = writer.system_errno
+        if number in _NO_ROOM:
+            return StorageFull(f"{what}: {os.strerror(number)}")
+    return None
+
+
+def _unavailable(what: str, error: Exception, writer: apsw.Connection | None) -> Unavailable:
+    """The reason why a batch could not begin, or write its rows."""
+    if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError):
+        return StorageReadOnly(f"{what}: {error}")
+    return _full(what, error, writer) or Unavailable(f"{what}: {error}")
 
 
 _key = attrgetter("key")

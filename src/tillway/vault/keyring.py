@@ -235,6 +235,16 @@ class Keyring:
         except (OSError, KeyFileUnfit):
             return
 
+    def can_be_loaded(self) -> bool:
+        """Whether the key file can be read, and is that of the keys in memory or their successor. Without it, a server
+        goes on with the keys that it holds, and cannot start again."""
+        try:
+            return _stamp(os.stat(self._path)) == self._held.stamp or _read(self._path).file.root_key == (
+                self._held.file.root_key
+            )
+        except (OSError, KeyFileUnfit):
+            return False
+
     def __repr__(self) -> str:
         return f"Keyring({str(self._path)!r}, keys={len(self._held.file.keys)})"
 

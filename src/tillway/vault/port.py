@@ -136,6 +136,9 @@ class Keys(KeyWrapper, Protocol):
     def forget(self, key_id: str) -> None:
         """Destroy a retired key. Raises `KeyRefused` for any other."""
 
+    def can_be_loaded(self) -> bool:
+        """Whether a process that starts now would find these keys, or their successors. A running one holds them."""
+
 
 class Vault(Protocol):
     def seal(self, scope: str, owner_id: str, card: CardContents) -> SealedCard:
