@@ -8,8 +8,11 @@ from pathlib import Path
 from tillway_server import TillwayServer, init
 
 EVENTS = 15
-WITHIN_SECONDS = 20.0
-"""It took 100 s. The lower bound is a poll of the queue; the rest is room for a busy machine."""
+SLOW_EVENTS = 60
+"""Each is sent to 16 endpoints: many times the places that a process has."""
+
+WITHIN_SECONDS = 8.0
+"""It took 100 s. On an idle machine it is well below a second; a slow endpoint answers after 9 s."""
 
 
 class Endpoint(ThreadingHTTPServer):
@@ -55,7 +58,7 @@ def test_sixteen_slow_endpoints_of_one_merchant_do_not_delay_another(tmp_path: P
             assert server.call("POST", "/v1/webhook_endpoints", made)[0] == 200
         made = {"url": endpoint.url("/fast"), "enabled_events": ["customer.created"]}
         assert server.call("POST", "/v1/webhook_endpoints", made, key=other)[0] == 200
-        for _ in range(20):
+        for _ in range(SLOW_EVENTS):
             assert server.call("POST", "/v1/customers", {"name": "A"})[0] == 200
         for _ in range(16):
             assert endpoint.slow_under_way.acquire(timeout=30)

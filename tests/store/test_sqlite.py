@@ -280,6 +280,7 @@ async def test_a_page_is_read_along_its_index(path: Path, index: str | None, dir
     [
         (sqlite._GET, ("k",)),
         (sqlite._ALL_DUE, ("q", 1, 1, 10)),
+        (sqlite._ALL_DUE_BUT, ("q", 1, 1, "[]", 10)),
         (sqlite._ALL_EXPIRED, (1, 10)),
         (sqlite._GET_MANY, ("[]",)),
         (sqlite._UPDATE, (b"", *[None] * 3, "k", 1, *[None] * 4)),

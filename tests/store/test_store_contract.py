@@ -127,8 +127,10 @@ class ForgetsMovedTasks(MemoryStore):
 
 
 class ForgetsTheTasksOfTheDead(MemoryStore):
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
-        return await super().claim(queue, now_ms=now_ms, lease_ms=lease_ms and 1 << 60, limit=limit)
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
+        return await super().claim(queue, now_ms=now_ms, lease_ms=lease_ms and 1 << 60, limit=limit, without=without)
 
 
 class KeepsFinishedTasks(MemoryStore):
@@ -139,9 +141,11 @@ class KeepsFinishedTasks(MemoryStore):
 
 
 class HandsOutTwice(MemoryStore):
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
         due = dict(self._due[queue])
-        rows = await super().claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit)
+        rows = await super().claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit, without=without)
         self._due[queue].update(due)
         return rows
 
@@ -149,30 +153,38 @@ class HandsOutTwice(MemoryStore):
 class HandsOutTwiceAtOnce(MemoryStore):
     """Its leases hold, but two who ask at the same moment both look before either has moved anything."""
 
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
         due = dict(self._due[queue])
         await asyncio.sleep(0)
         moved = {key: at for key, at in self._due[queue].items() if key in due and at != due[key]}
         self._due[queue].update({key: due[key] for key in moved})
-        return await super().claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit)
+        return await super().claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit, without=without)
 
 
 class ClaimsAtTheSameVersion(MemoryStore):
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
-        rows = await super().claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit)
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
+        rows = await super().claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit, without=without)
         for row in rows:
             self._rows[row.key] = Row(row.key, row.version - 1, row.body)
         return [self._rows[row.key] for row in rows]
 
 
 class ClaimsTooEarly(MemoryStore):
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
-        return await super().claim(queue, now_ms=now_ms + 1, lease_ms=lease_ms, limit=limit)
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
+        return await super().claim(queue, now_ms=now_ms + 1, lease_ms=lease_ms, limit=limit, without=without)
 
 
 class ClaimsInAnyOrder(MemoryStore):
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
-        return (await super().claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit))[::-1]
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
+        return (await super().claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit, without=without))[::-1]
 
 
 class PeeksAtTheExpired(MemoryStore):

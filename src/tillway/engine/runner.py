@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -32,10 +33,15 @@ from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailab
 log = logging.getLogger(__name__)
 
 CLAIM_MAX = 32
-"""Tasks claimed at a time."""
+"""Most tasks claimed at a time; half of the free places, if that is less."""
 
 AT_ONCE_MAX = 64
-"""Tasks of a queue that one process works on at a time."""
+"""Tasks of a queue that one process works on at a time. A merchant gets no further one while as many of its own are
+under way, in one mode, as there are free places: alone it has half of them, and there is always room for another."""
+
+PASSING_OVER_SHARE = 20
+"""A claim that passes over merchants reads all of their tasks that are due. The next one waits this many times as long
+as it took, at most POLL_SECONDS."""
 
 POLL_SECONDS = 0.5
 SLOW = ("audit",)
@@ -91,6 +97,10 @@ class Runner:
         }
         self._loops: list[asyncio.Task[None]] = []
         self._busy: dict[str, set[asyncio.Task[None]]] = {queue: set() for queue in self.queues}
+        self._places: dict[str, Counter[str]] = {queue: Counter() for queue in self.queues}
+        """How many tasks of each scope are under way, by queue."""
+        self._passed_over: dict[str, list[str]] = {queue: [] for queue in self.queues}
+        """The scopes that the last claim passed over, by queue."""
         self._wake: dict[str, asyncio.Event] = {queue: asyncio.Event() for queue in self.queues}
         self._stopping = False
 
@@ -120,23 +130,37 @@ class Runner:
         with contextlib.suppress(Unavailable):
             await self.audit.look_after(self.engine.audited)
 
-    async def run_due(self, queue: str) -> int:
-        """Claim and start due tasks of `queue`, at most CLAIM_MAX; return their number."""
+    async def run_due(self, queue: str) -> bool:
+        """Claim and start due tasks of `queue`, if a place is free. Return whether more may be due."""
+        busy, places = self._busy[queue], self._places[queue]
+        free = AT_ONCE_MAX - len(busy)
+        if free <= 0:
+            return False
         now_ms = self.engine.clock.now_ms()
-        rows = await self.engine.store.claim(
-            queue, now_ms=now_ms, lease_ms=self.engine.settings.lease_ms, limit=CLAIM_MAX
-        )
+        limit = max(1, min(CLAIM_MAX, free // 2))
+        lease_ms = self.engine.settings.lease_ms
+        passed_over = self._passed_over[queue] = [scope for scope, taken in places.items() if taken >= free]
+        claim = self.engine.store.claim
+        if passed_over:
+            rows = await claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit, without=passed_over)
+        else:
+            rows = await claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit)
         for row in rows:
+            scope_key = row.key.partition("/")[0]
+            places[scope_key] += 1
             task = asyncio.create_task(self._work(queue, row))
-            self._busy[queue].add(task)
-            task.add_done_callback(partial(self._on_done, queue))
-        return len(rows)
+            busy.add(task)
+            task.add_done_callback(partial(self._on_done, queue, scope_key))
+        return len(rows) == limit
 
-    def _on_done(self, queue: str, task: asyncio.Task[None]) -> None:
-        busy = self._busy[queue]
+    def _on_done(self, queue: str, scope_key: str, task: asyncio.Task[None]) -> None:
+        busy, places = self._busy[queue], self._places[queue]
         busy.discard(task)
-        if len(busy) == AT_ONCE_MAX - 1:
-            self._wake[queue].set()  # The queue was full, and now it is not.
+        places[scope_key] -= 1
+        if not places[scope_key]:
+            del places[scope_key]
+        if len(busy) == AT_ONCE_MAX - 1 or self._passed_over[queue]:
+            self._wake[queue].set()  # There was no place, or none for that merchant, and now there is.
 
     def _wake_up(self, queues: set[str]) -> None:
         for queue in queues:
@@ -170,14 +194,13 @@ class Runner:
 
     async def _poll(self, queue: str) -> None:
         """Look for due tasks twice a second, and at once when this process has just committed some."""
-        busy, wake = self._busy[queue], self._wake[queue]
+        wake, loop = self._wake[queue], asyncio.get_running_loop()
         away = False
         while not self._stopping:
             wake.clear()
-            found = 0
+            more, began = False, loop.time()
             try:
-                if len(busy) < AT_ONCE_MAX:
-                    found = await self.run_due(queue)
+                more = await self.run_due(queue)
                 away = False
             except Unavailable as unavailable:
                 if not away:  # Logged once, not twice a second while the database is away.
@@ -185,7 +208,9 @@ class Runner:
                 away = True
             except Exception:
                 log.exception("tasks could not be claimed", extra={"queue": queue})
-            if found < CLAIM_MAX:
+            if self._passed_over[queue]:
+                await asyncio.sleep(min(PASSING_OVER_SHARE * (loop.time() - began), POLL_SECONDS))
+            if not more:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SLOW_POLL_SECONDS if queue in SLOW else POLL_SECONDS):
                         await wake.wait()

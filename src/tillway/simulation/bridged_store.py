@@ -52,8 +52,10 @@ class BridgedStore:
     async def commit(self, writes: Sequence[Write]) -> None:
         self._do(self.inner.commit(writes))
 
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
-        return self._do(self.inner.claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit))
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
+        return self._do(self.inner.claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit, without=without))
 
     async def peek(
         self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"

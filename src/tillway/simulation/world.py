@@ -584,13 +584,15 @@ class _ProcessStore:
 
         self._world.loop.create_task(commit(), context=self._world.outside.copy())
 
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
         process = self._process
         if self._world.strikes("store unreadable"):
             raise Unavailable("simulated")
         if self._world.disk_is_full():
             raise StorageFull("simulated")
-        rows = await self._store.claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit)
+        rows = await self._store.claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit, without=without)
         if rows:
             self._world.tell(process.name, f"claims {', '.join(row.key.partition('/')[2] for row in rows)}")
             await process.point("after a claim")

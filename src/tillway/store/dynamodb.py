@@ -30,6 +30,7 @@ from tillway.store.port import (
     INDEXES,
     KEYS_MAX,
     PAGE_MAX,
+    SCOPES_MAX,
     TERMS_MAX,
     WRITES_MAX,
     CommitUnknown,
@@ -490,18 +491,27 @@ class DynamoStore:
 
     # Tasks.
 
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
-        assert 1 <= limit <= PAGE_MAX and lease_ms > 0
-        return await self._tracked(self._claim(queue, now_ms, lease_ms, limit))
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
+        assert 1 <= limit <= PAGE_MAX and lease_ms > 0 and len(without) <= SCOPES_MAX
+        return await self._tracked(self._claim(queue, now_ms, lease_ms, limit, frozenset(without)))
 
-    async def _claim(self, queue: str, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
+    async def _claim(self, queue: str, now_ms: int, lease_ms: int, limit: int, without: frozenset[str]) -> list[Row]:
         claimed: list[tuple[int, Row]] = []
         tried: set[str] = set()
+        passed_over = 0
         while len(claimed) < limit:
-            due = await self._due(queue, limit + len(tried), "soonest", until_ms=now_ms)
-            some = [key for _, key in due if key not in tried][: min(limit - len(claimed), KEYS_MAX)]
+            wanted = limit + len(tried) + passed_over
+            due = await self._due(queue, wanted, "soonest", until_ms=now_ms)
+            others = [key for _, key in due if key.partition("/")[0] not in without]
+            some = [key for key in others if key not in tried][: min(limit - len(claimed), KEYS_MAX)]
             if not some:
-                break
+                if not without or len(due) < wanted:
+                    break
+                # All that was found is passed over: look four times as far.
+                passed_over = 4 * wanted
+                continue
             tried.update(some)
             found = await self._read_many(some)
             leases = [self._lease(task, queue, now_ms, now_ms + lease_ms) for task in found.values()]

@@ -22,6 +22,9 @@ PAGE_MAX = 1000
 KEYS_MAX = 100
 """Most keys in one `get_many`."""
 
+SCOPES_MAX = 64
+"""Most scopes that one `claim` passes over."""
+
 TERMS_MAX = 64
 """Most entries of one record in the index `term`."""
 
@@ -154,11 +157,14 @@ class Store(Protocol):
         cancelled while it waits does not know the outcome either.
         """
 
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
         """Claim up to `limit` tasks of `queue` that are due at or before `now_ms`, earliest first, then by key.
 
         Claiming moves each one's due time to `now_ms + lease_ms` and its version by one, durably, so that no two
-        callers get the same task within a lease. The rows carry the new version.
+        callers get the same task within a lease. The rows carry the new version. `without`: scopes (`acct_1.t`) whose
+        tasks are passed over, at most SCOPES_MAX.
         """
 
     async def peek(

@@ -26,6 +26,7 @@ from tillway.store.port import (
     INDEXES,
     KEYS_MAX,
     PAGE_MAX,
+    SCOPES_MAX,
     WRITES_MAX,
     CommitUnknown,
     Conflict,
@@ -160,6 +161,7 @@ _LEASE = """
 WITH due AS MATERIALIZED (
     SELECT key, due_at_ms FROM record
     WHERE queue = $1 AND due_at_ms <= $2 AND (expires_at IS NULL OR expires_at > $3)
+        AND split_part(key, '/', 1) <> ALL($6::text[])
     ORDER BY due_at_ms, key LIMIT $5 FOR UPDATE SKIP LOCKED
 )
 UPDATE record r SET version = r.version + 1, due_at_ms = $4 FROM due WHERE r.key = due.key
@@ -329,12 +331,14 @@ class PostgresStore:
             self._writing = self._loop.create_task(self._write_all())
         await future
 
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
-        assert 1 <= limit <= PAGE_MAX and lease_ms > 0
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
+        assert 1 <= limit <= PAGE_MAX and lease_ms > 0 and len(without) <= SCOPES_MAX
         if not await self._readers.fetch(_ANY_DUE, queue, now_ms, now_ms // 1000):
             return []
         # A claim with a lost answer has leased tasks that no worker performs: their leases run out.
-        found = await self._change(_LEASE, queue, now_ms, now_ms // 1000, now_ms + lease_ms, limit)
+        found = await self._change(_LEASE, queue, now_ms, now_ms // 1000, now_ms + lease_ms, limit, list(without))
         return [Row(*row[:3]) for row in sorted(found, key=lambda row: (row[3], row[0].encode()))]
 
     async def peek(

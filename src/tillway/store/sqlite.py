@@ -30,6 +30,7 @@ from tillway.store.port import (
     INDEXES,
     KEYS_MAX,
     PAGE_MAX,
+    SCOPES_MAX,
     WRITES_MAX,
     CommitUnknown,
     Conflict,
@@ -166,6 +167,9 @@ _DUE = """
 FROM record INDEXED BY record_due WHERE queue = ? AND due_at_ms <= ? AND (expires_at IS NULL OR expires_at > ?)"""
 _ANY_DUE = f"SELECT 1 {_DUE} LIMIT 1"
 _ALL_DUE = f"SELECT id, key, version, body {_DUE} ORDER BY due_at_ms, key LIMIT ?"
+_PASSED_OVER = "AND substr(key, 1, instr(key, '/') - 1) NOT IN (SELECT value FROM json_each(?))"
+_ANY_DUE_BUT = f"SELECT 1 {_DUE} {_PASSED_OVER} LIMIT 1"
+_ALL_DUE_BUT = f"SELECT id, key, version, body {_DUE} {_PASSED_OVER} ORDER BY due_at_ms, key LIMIT ?"
 _WAITING = """
 SELECT key, due_at_ms, body FROM record INDEXED BY record_due
 WHERE queue = ? AND (expires_at IS NULL OR expires_at > ?)"""
@@ -310,10 +314,15 @@ class SqliteStore:
         assert len(set(map(_key, writes))) == len(writes), "a key stands twice in one commit"
         await self._submit(partial(self._apply, _statements(writes)))
 
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
         assert 1 <= limit <= PAGE_MAX and lease_ms > 0
-        due = (queue, now_ms, now_ms // 1000)
-        if not self._rows(_ANY_DUE, due):
+        assert len(without) <= SCOPES_MAX
+        due: tuple[Any, ...] = (queue, now_ms, now_ms // 1000)
+        if without:
+            due += (msgspec.json.encode(without).decode(),)
+        if not self._rows(_ANY_DUE_BUT if without else _ANY_DUE, due):
             return []
         return cast(list[Row], await self._submit(partial(self._lease, due, now_ms + lease_ms, limit)))
 
@@ -396,8 +405,9 @@ class SqliteStore:
         for partition in after - before:
             self._execute(_ADD_TERM, (partition, key))
 
-    def _lease(self, due: tuple[str, int, int], until_ms: int, limit: int) -> list[Row]:
-        rows: list[Any] = self._execute(_ALL_DUE, (*due, limit)).fetchall()
+    def _lease(self, due: tuple[Any, ...], until_ms: int, limit: int) -> list[Row]:
+        sql = _ALL_DUE if len(due) == _ALL_DUE.count("?") - 1 else _ALL_DUE_BUT
+        rows: list[Any] = self._execute(sql, (*due, limit)).fetchall()
         for id, _key, _version, _body in rows:
             self._execute(_LEASE, (until_ms, id))
         return [Row(key, version + 1, body) for _id, key, version, body in rows]

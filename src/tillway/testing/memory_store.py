@@ -15,6 +15,7 @@ from tillway.store.port import (
     INDEXES,
     KEYS_MAX,
     PAGE_MAX,
+    SCOPES_MAX,
     TERMS_MAX,
     WRITES_MAX,
     Conflict,
@@ -94,9 +95,13 @@ class MemoryStore:
                 self._put(write, write.body)
         self.commits += 1
 
-    async def claim(self, queue: str, *, now_ms: int, lease_ms: int, limit: int) -> list[Row]:
-        assert 1 <= limit <= PAGE_MAX and lease_ms > 0
-        due = sorted((at, key) for key, at in self._due[queue].items() if at <= now_ms)
+    async def claim(
+        self, queue: str, *, now_ms: int, lease_ms: int, limit: int, without: Sequence[str] = ()
+    ) -> list[Row]:
+        assert 1 <= limit <= PAGE_MAX and lease_ms > 0 and len(without) <= SCOPES_MAX
+        due = sorted(
+            (at, key) for key, at in self._due[queue].items() if at <= now_ms and key.partition("/")[0] not in without
+        )
         keys = [key for _at, key in due if not _expired(self._writes[key], now_ms // 1000)][:limit]
         for key in keys:
             row = self._rows[key]

@@ -522,6 +522,25 @@ class StoreContract:
             await store.commit([Write("task/1", 3, None)])
             assert await claim(store, 1_000) == []
 
+    async def test_a_claim_passes_over_the_tasks_of_scopes(self) -> None:
+        """However many there are before the others."""
+        async with self.opened() as store:
+            for start in range(0, 300, 50):
+                many = [Write(f"acct_a.t/{n:03}", ABSENT, b"a", (), "q", n) for n in range(start, start + 50)]
+                await store.commit(many)
+            others = ["acct_a.l/1", "acct_ab.t/1", "acct_b.t/1"]
+            await store.commit([Write(key, ABSENT, b"b", (), "q", 900 + n) for n, key in enumerate(others)])
+            passed_over = ["acct_a.t", "acct_c.t"]
+            rows = await store.claim("q", now_ms=1_000, lease_ms=MINUTE_MS, limit=2, without=passed_over)
+            assert [row.key for row in rows] == others[:2]
+            rows = await store.claim("q", now_ms=1_000, lease_ms=MINUTE_MS, limit=9, without=passed_over)
+            assert rows == [Row("acct_b.t/1", 2, b"b")]
+            assert await store.claim("q", now_ms=1_000, lease_ms=MINUTE_MS, limit=9, without=passed_over) == []
+            assert [row.key for row in await store.claim("q", now_ms=1_000, lease_ms=MINUTE_MS, limit=2)] == [
+                "acct_a.t/000",
+                "acct_a.t/001",
+            ]
+
     async def test_a_task_is_what_its_last_write_says(self) -> None:
         async with self.opened() as store:
             await store.commit([Write("task/1", ABSENT, b"x", queue="q", due_at_ms=10)])

@@ -1,0 +1,111 @@
+"""The runner shares its places: slow tasks of one merchant do not delay those of another, however many there are."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from mail_server import MailServerHere
+
+from tillway.engine import runner
+from tillway.operations.accounts import create_account
+from tillway.testing.in_process import InProcessApp
+
+MAILS = 2 * runner.AT_ONCE_MAX
+WITHIN_SECONDS = 10.0
+"""A second, and room for a busy machine. The slow mails take until the test ends."""
+
+
+class SlowMailServer(MailServerHere):
+    """Answers nothing about recipients whose address begins with `slow`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = 0
+
+    async def handle_RCPT(self, server, session, envelope, address, options) -> str:
+        if address.startswith("slow"):
+            self.waiting += 1
+            await asyncio.sleep(60)
+        return await super().handle_RCPT(server, session, envelope, address, options)
+
+
+class Shops:
+    def __init__(self, app: InProcessApp) -> None:
+        self.app = app
+
+    async def key(self) -> str:
+        """The secret key of a new merchant."""
+        _, keys = await create_account(self.app.store, self.app.clock)
+        return keys[0].secret
+
+    async def disburse(self, key: str, name: str) -> None:
+        """Pay a customer, who is told by e-mail."""
+        for path, more in (("customer", {}), ("payment", {"amount": 12, "currency": "USD"})):
+            body = {"customer_id": f"{name:x<12}", "email": f"{name}@example.com", **more}
+            answer = await self.app.send(
+                "POST",
+                f"/v1/api/{path}",
+                key=key,
+                body=msgspec.json.encode(body),
+                content_type="application/json",
+            )
+            assert answer.status == 200, answer.body
+
+
+@pytest.fixture
+async def mail() -> AsyncIterator[SlowMailServer]:
+    server = SlowMailServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def shops(tmp_path: Path, mail: SlowMailServer) -> AsyncIterator[Shops]:
+    app = await InProcessApp.open(
+        tmp_path, smtp_url=f"smtp://127.0.0.1:{mail.port}", smtp_from="pay@shop.example", payout_delay_seconds=0
+    )
+    yield Shops(app)
+    for tasks in app.running.runner._busy.values():
+        for task in tasks:
+            task.cancel()
+    await app.running.close(within_seconds=1)
+
+
+async def test_slow_mails_of_one_merchant_do_not_delay_those_of_another(shops: Shops, mail: SlowMailServer) -> None:
+    slow, quick, third = [await shops.key() for _ in range(3)]
+    for number in range(MAILS):
+        await shops.disburse(slow, f"slow{number}")
+    shops.app.running.runner.start()
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while mail.waiting < runner.AT_ONCE_MAX // 2:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    began = time.monotonic()
+    for number in range(20):
+        await shops.disburse(quick, f"quick{number}")
+    await shops.disburse(third, "third0")
+    while len(mail.messages) < 21:
+        assert time.monotonic() < began + WITHIN_SECONDS, Counter(message["To"] for message in mail.messages)
+        await asyncio.sleep(0.01)
+    # Alone, the slow merchant has half of the places, and no more.
+    assert mail.waiting == runner.AT_ONCE_MAX // 2
+    assert max(shops.app.running.runner._places["mail"].values()) == runner.AT_ONCE_MAX // 2
+
+
+async def test_tasks_that_were_passed_over_are_claimed_when_a_place_is_free(
+    shops: Shops, mail: SlowMailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the next look at the queue."""
+    monkeypatch.setattr(runner, "POLL_SECONDS", 60.0)
+    key = await shops.key()
+    for number in range(MAILS):
+        await shops.disburse(key, f"quick{number}")
+    shops.app.running.runner.start()
+    deadline = time.monotonic() + 2 * WITHIN_SECONDS
+    while len(mail.messages) < MAILS:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
