@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tillway.settings import Settings
-from tillway.wiring import public_url
+from tillway.wiring import public_url, webhook_reach
 
 URLS: list[tuple[dict[str, Any], str]] = [
     ({}, "http://127.0.0.1:8420"),
@@ -19,3 +19,21 @@ URLS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("fields", "url"), URLS, ids=[url for _, url in URLS])
 def test_where_browsers_and_providers_find_us(fields: dict[str, Any], url: str) -> None:
     assert public_url(Settings(**fields)) == url
+
+
+@pytest.mark.parametrize(
+    ("fields", "anywhere"),
+    [
+        ({}, True),
+        ({"host": "::1"}, True),
+        ({"host": "localhost", "public_url": "http://127.0.0.1:8420"}, True),
+        ({"host": "0.0.0.0"}, False),
+        ({"host": "pay.example.com"}, False),
+        ({"public_url": "https://pay.example.com"}, False),
+        ({"trusted_proxies": "127.0.0.1"}, False),
+    ],
+)
+def test_where_webhooks_may_go(fields: dict[str, Any], anywhere: bool) -> None:
+    reach = webhook_reach(Settings(**fields))
+    assert (reach["test"].anywhere, reach["live"].anywhere) == (anywhere, False)
+    assert reach["test"].allows("127.0.0.1") is anywhere and not reach["live"].allows("127.0.0.1")

@@ -51,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     smtp_from: str = ""
     smtp_password_file: Path | None = None
     trusted_proxies: str = ""
+    webhook_networks: str = ""
     header_seconds: int = 30
     shutdown_seconds: int = 30
     throttle_test_per_second: int = 1000
@@ -117,6 +118,10 @@ TABLE = (
     Setting(
         "trusted_proxies",
         "Addresses of proxies whose `X-Forwarded-For` is believed, such as 10.0.0.0/8,::1; if empty, none.",
+    ),
+    Setting(
+        "webhook_networks",
+        "Private networks that webhooks may go to, such as 10.0.0.0/8; if empty, none, except on a test host.",
     ),
     Setting("header_seconds", "How long a connection may stay idle or take to send a request's headers.", 1, 300),
     Setting("shutdown_seconds", "How long a stopping server waits for requests to finish.", 1, 600),
@@ -218,8 +223,8 @@ def _check_form(name: str, value: str, source: str) -> None:
         raise SettingsInvalid(f"smtp_from in {source} is {value!r}; it must be such as pay@example.com")
     if name == "metrics_listen" and address_of(value) is None:
         raise SettingsInvalid(f"metrics_listen in {source} is {value!r}; it must be such as 127.0.0.1:9464")
-    if name == "trusted_proxies":
-        _check_networks(value, source)
+    if name in ("trusted_proxies", "webhook_networks"):
+        _check_networks(name, value, source)
 
 
 def networks_of(text: str) -> tuple[Network, ...]:
@@ -227,11 +232,11 @@ def networks_of(text: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
-def _check_networks(text: str, source: str) -> None:
+def _check_networks(name: str, text: str, source: str) -> None:
     try:
         networks_of(text)
     except ValueError as error:
-        raise SettingsInvalid(f"trusted_proxies in {source}: {error}; it must be such as 10.0.0.0/8,::1") from None
+        raise SettingsInvalid(f"{name} in {source}: {error}; it must be such as 10.0.0.0/8,::1") from None
 
 
 def _checked(name: str, value: Any, source: str) -> Any:

@@ -2,7 +2,9 @@
 
 import asyncio
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -14,6 +16,7 @@ from tillway.connectors.port import Courier
 from tillway.connectors.smtp import MailServer
 from tillway.connectors.transport import SocketTransport
 from tillway.dialects import handlers as dialect_handlers
+from tillway.domain.account import Mode
 from tillway.domain.cards import Secret
 from tillway.domain.ledger import Fee
 from tillway.engine.access_tokens import AccessTokens
@@ -32,6 +35,7 @@ from tillway.engine.platform import Platform
 from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clock, check_store
 from tillway.engine.runner import Runner
 from tillway.engine.webhooks.delivery import Webhooks
+from tillway.engine.webhooks.public_hosts import Reach
 from tillway.http.app import Api
 from tillway.http.authentication import Authenticator
 from tillway.http.render import Renderer
@@ -40,7 +44,7 @@ from tillway.http.throttle import Limits, Rate, Throttle
 from tillway.operations import orders
 from tillway.operations.balance_check import check_slowly
 from tillway.sandbox.courier import SimulatedCourier
-from tillway.settings import Settings, SettingsInvalid
+from tillway.settings import Settings, SettingsInvalid, networks_of
 from tillway.store import registry as stores
 from tillway.store import sqlite
 from tillway.store.port import Finding, Store
@@ -138,6 +142,22 @@ def public_url(settings: Settings) -> str:
     scheme = "https" if settings.tls_cert else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return (settings.public_url or f"{scheme}://{host}:{settings.port}").rstrip("/")
+
+
+def webhook_reach(settings: Settings) -> dict[Mode, Reach]:
+    """Where webhooks of each mode may go. Test mode may go anywhere if only this host can reach the server: it listens
+    on loopback, and neither a proxy nor a public address leads to it."""
+    networks = networks_of(settings.webhook_networks)
+    public = urlsplit(settings.public_url).hostname or settings.host
+    alone = _is_loopback(settings.host) and _is_loopback(public) and not settings.trusted_proxies
+    return {"test": Reach(networks, anywhere=alone), "live": Reach(networks)}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -256,7 +276,7 @@ async def assemble(
     cards = CardVault(vault, store)
     connections = ConfiguredConnections(store, clock, registry.build, vault)
     attempts = Attempts(engine, connections, cards)
-    webhooks = Webhooks(engine, renderer, vault)
+    webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings))
     tokens = AccessTokens(store, Es256Signer(keyring.derive(SIGNING_PURPOSE)), clock, base_url)
     authenticator = Authenticator(store, tokens)
     request_log = RequestLog()

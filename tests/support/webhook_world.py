@@ -30,7 +30,7 @@ from tillway.store.codec import decode
 from tillway.store.port import Store
 from tillway.testing.memory_store import MemoryStore
 from tillway.vault.keyring import Keyring
-from tillway.wiring import KEY_FILE, assemble
+from tillway.wiring import KEY_FILE, assemble, webhook_reach
 
 LEASE_MS = 12_000
 
@@ -82,7 +82,12 @@ class World:
         self.clock = Clock(lambda: time.time_ns() + self.ahead_seconds * 1_000_000_000)
 
     async def open(
-        self, data_dir: Path, store: Store, resolver: AbstractResolver | None = None, timeout_seconds: float = 2.0
+        self,
+        data_dir: Path,
+        store: Store,
+        resolver: AbstractResolver | None = None,
+        timeout_seconds: float = 2.0,
+        **settings: Any,
     ) -> None:
         if not (data_dir / KEY_FILE).exists():
             Keyring.create(data_dir / KEY_FILE)
@@ -90,11 +95,17 @@ class World:
             self.account = account.id
             self.test_key, _, self.live_key, _ = (key.secret for key in keys)
         self.store = store
-        self.running = await assemble(Settings(data_dir=data_dir), store, self.clock)
+        chosen = Settings(data_dir=data_dir, **settings)
+        self.running = await assemble(chosen, store, self.clock)
         platform = self.running.platform
         await platform.webhooks.close()
         platform.webhooks = Webhooks(
-            platform.engine, platform.engine.render, platform.cards.vault, resolver, timeout_seconds
+            platform.engine,
+            platform.engine.render,
+            platform.cards.vault,
+            resolver,
+            timeout_seconds,
+            webhook_reach(chosen),
         )
         self.running.webhooks = platform.webhooks
         self.running.runner.queues["deliveries"] = platform.webhooks.deliver
@@ -171,9 +182,10 @@ async def opened(
     store: Store | None = None,
     resolver: AbstractResolver | None = None,
     timeout_seconds: float = 2.0,
+    **settings: Any,
 ) -> AsyncIterator[World]:
     world = World()
-    await world.open(data_dir, store or MemoryStore(), resolver, timeout_seconds)
+    await world.open(data_dir, store or MemoryStore(), resolver, timeout_seconds, **settings)
     try:
         yield world
     finally:

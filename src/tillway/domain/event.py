@@ -7,7 +7,7 @@ import msgspec
 
 from tillway.domain.commands import CreateEndpoint, UpdateEndpoint
 from tillway.domain.event_types import EVERYTHING
-from tillway.domain.record import NOTHING, Changes, Moment, Reading, Record, changed, merged_metadata
+from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Reading, Record, changed, merged_metadata
 from tillway.domain.refusal import Refused
 
 ENDPOINTS_MAX = 16
@@ -184,3 +184,19 @@ def give_up(event: Event, delivery: Delivery) -> Changes[None]:
     """The three days are over and the endpoint does not have it."""
     missing = tuple(dict.fromkeys((*event.undelivered, delivery.endpoint)))
     return Changes(result=None, records=(msgspec.structs.replace(event, undelivered=missing),), deletes=(delivery.id,))
+
+
+def disable_gone(endpoint: WebhookEndpoint | None, event: Event | None, delivery: Delivery) -> Changes[None]:
+    """Disable an endpoint that answered 410, and give the delivery up. An event says so, without the endpoint's secret.
+    Deleted or disabled meanwhile: only give up."""
+    given_up = give_up(event, delivery) if event is not None else Changes(result=None, deletes=(delivery.id,))
+    if endpoint is None or endpoint.disabled:
+        return given_up
+    disabled = msgspec.structs.replace(endpoint, disabled=True)
+    shown, before = (msgspec.structs.replace(each, secret="") for each in (disabled, endpoint))
+    return msgspec.structs.replace(
+        given_up,
+        records=(*given_up.records, disabled),
+        events=(EventDraft(type="webhook_endpoint.disabled", record=shown, previous=before),),
+        detail={"endpoint": endpoint.id, "why": "it answered 410"},
+    )

@@ -113,7 +113,15 @@ _VERBS = {
     "treasury.received_debit": "created",
 }
 
-OWN = frozenset(("open_item.closed", "open_item.created", "order.payment_failed", "order.placed"))
+OWN = frozenset(
+    (
+        "open_item.closed",
+        "open_item.created",
+        "order.payment_failed",
+        "order.placed",
+        "webhook_endpoint.disabled",
+    )
+)
 """Types that Stripe does not have."""
 
 EVENT_TYPES = OWN | {f"{noun}.{verb}" for noun, verbs in _VERBS.items() for verb in verbs.split()}

@@ -121,7 +121,6 @@ async def _reset(request: web.BaseRequest) -> web.Response:
         (307, "HTTP 307"),
         (400, "HTTP 400"),
         (404, "HTTP 404"),
-        (410, "HTTP 410"),
         (500, "HTTP 500"),
         (503, "HTTP 503"),
         (_hang, "no answer within 0.3 s"),
@@ -159,6 +158,41 @@ async def test_anything_but_a_2xx_is_tried_again(
             world.ahead_seconds += 6
             assert await world.deliver() == 1
             assert await world.tasks() == []
+
+
+async def test_an_endpoint_that_is_gone_is_disabled(world: World, receiver: Receiver) -> None:
+    receiver.status(HOOK, 410)
+    endpoint = await world.endpoint(receiver.url + HOOK)
+    await world.endpoint(receiver.url + "/other")
+    event = await world.happen()
+    await world.happen()
+    await world.deliver()
+    assert len(receiver.events()) in (1, 2), "both were on their way, or the second one was dropped"
+    shown = await world.ok("GET", f"/v1/webhook_endpoints/{endpoint['id']}")
+    assert shown["status"] == "disabled"
+    (told,) = (await world.ok("GET", "/v1/events", {"type": "webhook_endpoint.disabled"}))["data"]
+    assert told["data"]["object"] == shown and told["data"]["previous_attributes"] == {"status": "enabled"}
+    entries = (await world.ok("GET", "/ops/v1/audit"))["data"]
+    (entry,) = [one for one in entries if one["detail"].get("why") == "it answered 410"]
+    assert entry["detail"]["endpoint"] == endpoint["id"]
+    (change,) = entry["changes"]
+    assert (change["before"], change["after"]) == ({"disabled": False}, {"disabled": True})
+    await world.deliver()
+    assert await world.tasks() == []
+    assert [told["type"] for told in receiver.events("/other")] == [
+        "payment_intent.created",
+        "payment_intent.created",
+        "webhook_endpoint.disabled",
+    ]
+    given_up = await world.ok("GET", "/v1/events", {"delivery_success": "false"})
+    assert event in [one["id"] for one in given_up["data"]]
+
+    await world.ok("POST", f"/v1/webhook_endpoints/{endpoint['id']}", {"disabled": "false"})
+    receiver.status(HOOK, 200)
+    await world.happen()
+    before = len(receiver.events())
+    await world.deliver()
+    assert len(receiver.events()) == before + 1 and await world.tasks() == []
 
 
 async def test_tries_stretch_over_three_days_and_then_end(world: World, receiver: Receiver) -> None:
@@ -597,6 +631,55 @@ async def test_where_a_live_webhook_may_go(tmp_path: Path, url: str, resolves_to
         assert await world.records("we", live=True) == []
         status, body = await world.call("POST", "/v1/webhook_endpoints", params)
         assert status == 200, "test mode may go anywhere"
+
+
+@pytest.mark.parametrize(
+    ("url", "resolves_to", "networks", "allowed"),
+    [
+        ("http://shop.example/hook", PUBLIC, "", True),
+        ("http://shop.example/hook", "10.0.0.7", "", False),
+        ("http://127.0.0.1:9/hook", "", "", False),
+        ("http://[::1]:9/hook", "", "", False),
+        ("http://localhost:9/hook", "127.0.0.1", "", False),
+        ("http://169.254.169.254/latest", "", "", False),
+        ("http://shop.example/hook", "10.0.0.7", "10.0.0.0/8", True),
+        ("http://shop.example/hook", "::ffff:10.0.0.7", "10.0.0.0/8", True),
+        ("http://shop.example/hook", "11.0.0.7", "10.0.0.0/8", True),
+        ("http://shop.example/hook", "192.168.0.7", "10.0.0.0/8", False),
+        ("http://localhost:9/hook", "127.0.0.1", "10.0.0.0/8,127.0.0.1", True),
+        ("http://[fd00::7]/hook", "", "fd00::/8", True),
+    ],
+)
+async def test_where_a_webhook_of_test_mode_may_go(
+    tmp_path: Path, url: str, resolves_to: str, networks: str, allowed: bool
+) -> None:
+    """On a server that others can reach. In live mode, the same networks are allowed."""
+    names = _Names(resolves_to)
+    async with opened(tmp_path, resolver=names, host="0.0.0.0", webhook_networks=networks) as world:
+        for key, sent in ((world.test_key, url), (world.live_key, url.replace("http:", "https:"))):
+            params = {"url": sent, "enabled_events[]": "*"}
+            status, body = await world.call("POST", "/v1/webhook_endpoints", params, key=key)
+            assert status == (200 if allowed else 400), body
+            assert allowed or (body["error"]["code"], body["error"]["param"]) == ("url_invalid", "url")
+
+
+async def test_a_name_that_turns_private_gains_nothing_in_test_mode(tmp_path: Path, receiver: Receiver) -> None:
+    names = _Names(PUBLIC, "127.0.0.1")
+    async with opened(tmp_path, resolver=names, host="0.0.0.0") as world:
+        await world.endpoint(f"http://shop.example:{receiver.url.rpartition(':')[2]}/hook")
+        await world.happen()
+        await world.deliver()
+        (task,) = await world.tasks()
+        assert task.last_status == "not sent: 127.0.0.1 is not a public address"
+        assert receiver.requests == []
+
+
+async def test_an_allowed_network_gets_webhooks(tmp_path: Path, receiver: Receiver) -> None:
+    async with opened(tmp_path, host="0.0.0.0", webhook_networks="127.0.0.0/8") as world:
+        await world.endpoint(receiver.url + HOOK)
+        await world.happen()
+        await world.deliver()
+        assert len(receiver.events()) == 1
 
 
 async def test_a_name_that_changes_its_address_gains_nothing(tmp_path: Path, receiver: Receiver) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from functools import partial
 
 import aiohttp
@@ -29,7 +30,15 @@ from tillway.engine.core import Done, Engine, Load, Render, Work
 from tillway.engine.ids import SUFFIX_LENGTH
 from tillway.engine.telemetry import note, note_id
 from tillway.engine.webhooks.concurrency import MERCHANT_LIMIT_MAX, EndpointLimiters
-from tillway.engine.webhooks.public_hosts import HostRefused, SystemResolver, check_host, guarded_socket
+from tillway.engine.webhooks.public_hosts import (
+    ANYWHERE,
+    PUBLIC,
+    HostRefused,
+    Reach,
+    SystemResolver,
+    check_host,
+    guarded_socket,
+)
 from tillway.engine.webhooks.signing import new_secret, signature_header
 from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX, Row
@@ -42,6 +51,9 @@ TIMEOUT_SECONDS = 10.0
 
 LEASE_MARGIN_SECONDS = 1.0
 """The part of a task's lease reserved for the commit after the answer."""
+
+GONE = 410
+"""The status by which an endpoint says that it wants no webhooks any more (RFC 9110, 15.5.11)."""
 
 ANSWER_MAX = 4096
 """Bytes of an answer's body that are read, only to use the connection again. Their content is ignored."""
@@ -61,7 +73,8 @@ _BATCH_LENGTH = SUFFIX_LENGTH - 2
 
 
 class Webhooks:
-    """`resolver` finds the addresses of hosts, by default the system's. `timeout_seconds` bounds a POST."""
+    """`resolver` finds the addresses of hosts, by default the system's. `timeout_seconds` bounds a POST. `reach` says
+    where webhooks of each mode may go."""
 
     def __init__(
         self,
@@ -70,12 +83,14 @@ class Webhooks:
         vault: Vault,
         resolver: AbstractResolver | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        reach: Mapping[Mode, Reach] = {"test": ANYWHERE, "live": PUBLIC},
     ) -> None:
         self.engine = engine
         self.render = render
         self._vault = vault
         self._resolver = resolver or SystemResolver()
         self._timeout_seconds = timeout_seconds
+        self._reach = reach
         self._limiters = EndpointLimiters()
         self._merchants = EndpointLimiters(MERCHANT_LIMIT_MAX)
         self._sessions: dict[Mode, aiohttp.ClientSession] = {}
@@ -127,7 +142,7 @@ class Webhooks:
         return [endpoint for endpoint in found if endpoint is not None]
 
     async def _check_url(self, scope: Scope, text: str) -> None:
-        """Refuse a URL that cannot get webhooks: in live mode, anything but https to the public internet."""
+        """Refuse a URL that cannot get webhooks: one out of reach and, in live mode, one without https."""
         try:
             url = yarl.URL(text)
             host, port = url.host, url.port
@@ -135,17 +150,19 @@ class Webhooks:
             host, port = None, None
         if not host or not port:
             raise Refused("url_invalid", "Invalid URL: it names no host.", param="url")
-        if not scope.livemode:
-            return
-        if url.scheme != "https":
+        if scope.livemode and url.scheme != "https":
             raise Refused("url_invalid", "Invalid URL: a live webhook endpoint must use https.", param="url")
+        reach = self._reach[scope.mode]
+        if reach.anywhere:
+            return
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await check_host(host, port, self._resolver)
+                await check_host(host, port, self._resolver, reach)
         except HostRefused as refused:
             raise Refused(
                 "url_invalid",
-                f"Invalid URL: a live webhook endpoint must be on the public internet, and {refused}.",
+                f"Invalid URL: a webhook endpoint must be on the public internet, and {refused}. The operator can "
+                "allow networks by the setting webhook_networks.",
                 param="url",
             ) from None
         except TimeoutError:
@@ -271,6 +288,8 @@ class Webhooks:
         if isinstance(answer, int) and 200 <= answer < 300:
             await self._record_success(load, delivery)
             self.engine.telemetry.delivery("delivered")
+        elif answer == GONE:
+            await self._disable(load, delivery)
         else:
             await self._record_failure(load, delivery, f"HTTP {answer}" if isinstance(answer, int) else answer)
 
@@ -333,12 +352,13 @@ class Webhooks:
         """One pool of connections a mode, so that no connection opened under test mode's rules serves a live event."""
         session = self._sessions.get(mode)
         if session is None:
+            reach = self._reach[mode]
             session = self._sessions[mode] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=0,  # The limiters and the runner bound the requests in flight.
                     keepalive_timeout=KEEP_ALIVE_SECONDS,
                     resolver=self._resolver,
-                    socket_factory=guarded_socket if mode == "live" else None,
+                    socket_factory=None if reach.anywhere else partial(guarded_socket, reach=reach),
                 ),
                 timeout=aiohttp.ClientTimeout(total=None),
                 headers={"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT},
@@ -400,6 +420,22 @@ class Webhooks:
         if given_up:
             log.warning("a webhook is given up after three days", extra=_log_facts(load, delivery, why))
             self.engine.telemetry.delivery("given_up")
+
+    async def _disable(self, load: Load, delivery: Delivery) -> None:
+        """Disable the endpoint, which is gone for good, and offer it the event no more."""
+        log.warning("a webhook endpoint is disabled: it is gone", extra=_log_facts(load, delivery, f"HTTP {GONE}"))
+        self.engine.telemetry.delivery("given_up")
+
+        async def work(load: Load, at: Moment) -> Changes[None]:
+            if await load.maybe(Delivery, delivery.id) is None:
+                return NO_CHANGES
+            endpoint = await load.maybe(WebhookEndpoint, delivery.endpoint)
+            return domain.disable_gone(endpoint, await load.maybe(Event, delivery.event), delivery)
+
+        try:
+            await self._commit(load, work)
+        finally:
+            self.engine.forget_endpoints(load.scope_key)
 
     async def _put_off(self, load: Load, delivery: Delivery, seconds: float) -> None:
         self.engine.telemetry.delivery("put_off")

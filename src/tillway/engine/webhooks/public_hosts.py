@@ -1,4 +1,4 @@
-"""The allowed hosts of live webhooks: those of the public internet, none in the network of Tillway.
+"""The allowed hosts of webhooks: those of the public internet, and of the private networks that the operator allows.
 
 An address is checked when an endpoint is created and again for each socket. The second check uses the address that the
 socket connects to, so a name that resolves differently a moment later does not help an attacker.
@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 LOOK_UPS_MAX = 16
@@ -33,8 +34,35 @@ _REFUSED: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = (
 https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-."""
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 class HostRefused(OSError):
-    """A live webhook would have gone to an address that is not public."""
+    """A webhook would have gone to an address that is not public, and that the operator has not allowed."""
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """Where webhooks may go: to the public internet and to `networks`; `anywhere`: to every address."""
+
+    networks: tuple[Network, ...] = ()
+    anywhere: bool = False
+
+    def allows(self, address: str) -> bool:
+        """Whether webhooks may go to `address`, an IPv4 or IPv6 address."""
+        return self.anywhere or is_public(address) or self._names(address)
+
+    def _names(self, text: str) -> bool:
+        try:
+            address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(text.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in self.networks if network.version == address.version)
+
+
+PUBLIC = Reach()
+ANYWHERE = Reach(anywhere=True)
 
 
 class SystemResolver(AbstractResolver):
@@ -88,21 +116,22 @@ def is_public(text: str) -> bool:
     )
 
 
-def guarded_socket(info: tuple[Any, ...]) -> socket.socket:
-    """A socket for the address in `info` (from `getaddrinfo`). Raises `HostRefused` if that is not public."""
+def guarded_socket(info: tuple[Any, ...], reach: Reach = PUBLIC) -> socket.socket:
+    """A socket for the address in `info` (from `getaddrinfo`). Raises `HostRefused` if `reach` does not allow that."""
     family, kind, protocol, _, address = info
-    if not is_public(address[0]):
+    if not reach.allows(address[0]):
         raise HostRefused(f"{address[0]} is not a public address")
     return socket.socket(family, kind, protocol)
 
 
-async def check_host(host: str, port: int, resolver: AbstractResolver) -> None:
-    """Raises `HostRefused` if `host`, an address or a name, is or resolves to an address that is not public.
+async def check_host(host: str, port: int, resolver: AbstractResolver, reach: Reach = PUBLIC) -> None:
+    """Raises `HostRefused` if `host`, an address or a name, is or resolves to an address that `reach` does not allow.
 
     A name that does not resolve passes: each delivery checks again.
     """
     name = host.rstrip(".").lower()
-    if name == "localhost" or name.endswith((".localhost", ".local", ".internal")):
+    local = name == "localhost" or name.endswith((".localhost", ".local", ".internal"))
+    if local and not reach.networks:
         raise HostRefused(f"{name} is a name of this host or this network")
     try:
         addresses = [str(ipaddress.ip_address(name.partition("%")[0]))]
@@ -112,5 +141,5 @@ async def check_host(host: str, port: int, resolver: AbstractResolver) -> None:
         except (OSError, UnicodeError):
             return
     for address in addresses:
-        if not is_public(address):
+        if not reach.allows(address):
             raise HostRefused(f"{host} is {address}, which is not a public address")
