@@ -52,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     smtp_password_file: Path | None = None
     trusted_proxies: str = ""
     webhook_networks: str = ""
+    search_rows: int = 200_000
+    search_seconds: int = 10
     header_seconds: int = 30
     shutdown_seconds: int = 30
     throttle_test_per_second: int = 1000
@@ -123,6 +125,8 @@ TABLE = (
         "webhook_networks",
         "Private networks that webhooks may go to, such as 10.0.0.0/8; if empty, none, except on a test host.",
     ),
+    Setting("search_rows", "Most records that one search or filtered list reads.", 1000, 10_000_000),
+    Setting("search_seconds", "How long one search or filtered list may take.", 1, 300),
     Setting("header_seconds", "How long a connection may stay idle or take to send a request's headers.", 1, 300),
     Setting("shutdown_seconds", "How long a stopping server waits for requests to finish.", 1, 600),
     Setting(

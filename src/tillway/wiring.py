@@ -34,6 +34,7 @@ from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
 from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clock, check_store
 from tillway.engine.runner import Runner
+from tillway.engine.scans import Scans
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.engine.webhooks.public_hosts import Reach
 from tillway.http.app import Api
@@ -295,6 +296,7 @@ async def assemble(
         request_log,
         tokens,
         couriers,
+        Scans(clock, rows_max=settings.search_rows, seconds_max=float(settings.search_seconds)),
         readiness=_readiness(settings, engine, keyring),
     )
     mail = Mail(engine, mail_server(settings), settings.smtp_from)

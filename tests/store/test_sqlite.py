@@ -11,7 +11,7 @@ import pytest
 from sqlite_stores import FaultyStore, SqliteContract
 
 from tillway.store import sqlite
-from tillway.store.port import ABSENT, PAGE_MAX, Conflict, Row, Store, StoreUnfit, Unavailable, Write
+from tillway.store.port import ABSENT, PAGE_MAX, Conflict, Row, StorageFull, Store, StoreUnfit, Unavailable, Write
 from tillway.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore, inspect, migrate
 from tillway.testing.memory_store import MemoryStore
 from tillway.testing.store_contract import snapshot
@@ -206,7 +206,7 @@ async def test_a_full_disk_refuses_and_is_forgotten_when_there_is_room(store: Fa
     answers = await asyncio.gather(
         *(store.commit([Write(f"b/{n}", ABSENT, bytes(3_000))]) for n in range(10)), return_exceptions=True
     )
-    assert [type(answer) for answer in answers] == [Unavailable] * 10
+    assert [type(answer) for answer in answers] == [StorageFull] * 10
     assert await store.query(None, "b/") == []
     # The connection that follows has its own bound: there is room again.
     await store.commit([Write("b/1", ABSENT, bytes(3_000))])

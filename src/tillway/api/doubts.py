@@ -1,13 +1,12 @@
 """`/ops/v1/doubts`: attempts with an unknown outcome, and their settlement by an operator."""
 
-import asyncio
 from typing import Any
 
 from tillway.domain.attempt import Attempt, check_settled_by_hand, reference_of
 from tillway.domain.operator import REASON_MAX, check_reason
 from tillway.domain.outcome import Declined, Outcome, Succeeded
 from tillway.engine.caller import Caller
-from tillway.http.lists import SCAN_MAX, SCAN_PAGE
+from tillway.http.lists import SCAN_PAGE
 from tillway.http.params import LIMIT_DEFAULT, Enum, Id, Limit, Params, Text
 from tillway.http.routes import Answer, Call, route
 from tillway.store.codec import decode
@@ -30,16 +29,18 @@ async def doubts(call: Call) -> Answer:
         load = call.platform.engine.load(scope)
         after = f"{scope}/{(await load.get(Attempt, call.params['starting_after'], 'starting_after')).id}"
     found: list[dict[str, Any]] = []
-    for _ in range(0, SCAN_MAX, SCAN_PAGE):
-        rows = await call.platform.store.query(None, head, after=after, limit=SCAN_PAGE, order="oldest")
-        for row in rows:
-            attempt = decode(row.key.partition("/")[2], row.body)
-            if isinstance(attempt, Attempt) and attempt.in_doubt(now):
-                found.append(_doubt(scope, attempt, now))
-        if len(rows) < SCAN_PAGE or len(found) > limit:
-            break
-        after = rows[-1].key
-        await asyncio.sleep(0)  # A long scan must not delay payments.
+    async with call.platform.scans.begin(scope) as scan:
+        while True:
+            rows = await call.platform.store.query(None, head, after=after, limit=SCAN_PAGE, order="oldest")
+            async with scan.turn(len(rows)):
+                for row in rows:
+                    attempt = decode(row.key.partition("/")[2], row.body)
+                    if isinstance(attempt, Attempt) and attempt.in_doubt(now):
+                        found.append(_doubt(scope, attempt, now))
+            if len(rows) < SCAN_PAGE or len(found) > limit:
+                break
+            after = rows[-1].key
+            await scan.go_on()
     return {"object": "list", "data": found[:limit], "has_more": len(found) > limit, "url": "/ops/v1/doubts"}
 
 

@@ -98,7 +98,8 @@ async def _keep(call: Call, pattern: str | None) -> Callable[[Event], bool] | No
     success = call.params.get("delivery_success")
     if success is None:
         return None if pattern is None else lambda event: fnmatchcase(event.type, pattern)
-    still_open = await call.platform.webhooks.open_events(call.caller.scope_key)
+    async with call.platform.scans.begin(call.caller.scope_key) as scan:
+        still_open = await call.platform.webhooks.open_events(call.caller.scope_key, scan)
 
     def keep(event: Event) -> bool:
         taken = not event.undelivered and event.id not in still_open

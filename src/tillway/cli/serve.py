@@ -35,6 +35,8 @@ def serve(
     smtp_password_file: Annotated[Path | None, setting("smtp_password_file")] = None,
     trusted_proxies: Annotated[str | None, setting("trusted_proxies")] = None,
     webhook_networks: Annotated[str | None, setting("webhook_networks")] = None,
+    search_rows: Annotated[int | None, setting("search_rows")] = None,
+    search_seconds: Annotated[int | None, setting("search_seconds")] = None,
     header_seconds: Annotated[int | None, setting("header_seconds")] = None,
     shutdown_seconds: Annotated[int | None, setting("shutdown_seconds")] = None,
     throttle_test_per_second: Annotated[int | None, setting("throttle_test_per_second")] = None,

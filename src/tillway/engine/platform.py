@@ -13,6 +13,7 @@ from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Engine
 from tillway.engine.locks import Locks
 from tillway.engine.readiness import Readiness
+from tillway.engine.scans import Scans
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.store.port import Store
 
@@ -42,5 +43,6 @@ class Platform(msgspec.Struct):
     tokens: AccessTokens
     couriers: dict[str, Courier]
     """The delivery service of each mode that has one."""
+    scans: Scans
     readiness: Readiness = msgspec.field(default_factory=Readiness)
     locks: Locks = msgspec.field(default_factory=Locks)

@@ -1,7 +1,7 @@
 """Lists and searches: pages of records in the order of ids, which is the order of time, newest first."""
 
-import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from tillway.domain.record import Record
@@ -15,9 +15,8 @@ from tillway.http.shapes import View, render_record
 from tillway.store.codec import by_source_api, by_term, decode
 from tillway.store.port import Row
 
-SCAN_PAGE = 200
-SCAN_MAX = 2_000_000
-"""The most records that one filtered list or search reads."""
+SCAN_PAGE = 100
+"""The records that a filtered list or search reads and compares at a time: some milliseconds of the loop."""
 
 Keep = Callable[[Any], bool]
 
@@ -90,7 +89,10 @@ async def collect(
     limit: int,
     keep: Keep | None,
 ) -> list[Record]:
-    """Return up to `limit` records in `order`, after the key `cursor`, created within `span`."""
+    """Return up to `limit` records in `order`, after the key `cursor`, created within `span`.
+
+    Refused `search_too_broad` if `keep` accepts too few of those that may be read for them.
+    """
     scope = call.caller.scope_key
     newest, oldest = None, None
     if span is not None:
@@ -100,24 +102,23 @@ async def collect(
         after, until = _closer_bound(cursor, newest, min), oldest
     else:
         after, until = _closer_bound(cursor, oldest, max), newest
+    query = partial(call.platform.store.query, index, partition or f"{scope}/{prefix}_", until=until, order=order)
+    if keep is None:
+        return [_record(row) for row in await query(after=after, limit=limit)]
     found: list[Record] = []
-    for looked_at in range(0, SCAN_MAX, SCAN_PAGE):
-        size = min(SCAN_PAGE, limit - len(found)) if keep is None else SCAN_PAGE
-        rows = await call.platform.store.query(
-            index, partition or f"{scope}/{prefix}_", after=after, until=until, limit=size, order=order
-        )
-        for row in rows:
-            record = _record(row)
-            if keep is None or keep(record):
-                found.append(record)
-                if len(found) == limit:
-                    return found
-        if len(rows) < size:
-            return found
-        after = rows[-1].key
-        if looked_at:
-            await asyncio.sleep(0)  # A long scan must not delay payments.
-    return found
+    async with call.platform.scans.begin(scope) as scan:
+        while True:
+            rows = await query(after=after, limit=SCAN_PAGE)
+            async with scan.turn(len(rows)):
+                for record in map(_record, rows):
+                    if keep(record):
+                        found.append(record)
+                        if len(found) == limit:
+                            return found
+            if len(rows) < SCAN_PAGE:
+                return found
+            after = rows[-1].key
+            await scan.go_on()
 
 
 def _closer_bound(cursor: str | None, bound: str | None, choose: Callable[[str, str], str]) -> str | None:

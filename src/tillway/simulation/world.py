@@ -45,6 +45,7 @@ from tillway.engine.ids import ALPHABET
 from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
 from tillway.engine.runner import Runner
+from tillway.engine.scans import Scans
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.http.app import Api
 from tillway.http.authentication import Authenticator
@@ -367,7 +368,17 @@ class Process:
         couriers: dict[str, port.Courier] = {"test": ProcessCourier(self)}
         tokens = AccessTokens(store, Es256Signer(_FINGERPRINT_KEY), clock, "http://world")
         platform = Platform(
-            engine, self.attempts, cards, store, connections, authenticator, webhooks, request_log, tokens, couriers
+            engine,
+            self.attempts,
+            cards,
+            store,
+            connections,
+            authenticator,
+            webhooks,
+            request_log,
+            tokens,
+            couriers,
+            Scans(clock, rows_max=100_000, seconds_max=10.0),
         )
         self.runner = Runner(
             engine,

@@ -28,6 +28,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Engine, Load, Render, Work
 from tillway.engine.ids import SUFFIX_LENGTH
+from tillway.engine.scans import Scan
 from tillway.engine.telemetry import note, note_id
 from tillway.engine.webhooks.concurrency import MERCHANT_LIMIT_MAX, EndpointLimiters
 from tillway.engine.webhooks.public_hosts import (
@@ -65,8 +66,6 @@ KEEP_ALIVE_SECONDS = 3.0
 DELIVERED_COMMITS_MAX = 3
 BUSY_PAUSE_SECONDS = 0.2
 USER_AGENT = f"Tillway/{__version__} (webhooks)"
-
-OPEN_PAGES_MAX = 1000
 
 _BATCH_LENGTH = SUFFIX_LENGTH - 2
 """The ids of one commit share these first characters: an event's deliveries follow its own id."""
@@ -185,18 +184,18 @@ class Webhooks:
         )
         return sum(_delivery(row).event == event.id for row in rows)
 
-    async def open_events(self, scope_key: str) -> frozenset[str]:
-        """The ids of the events that have open deliveries."""
+    async def open_events(self, scope_key: str, scan: Scan) -> frozenset[str]:
+        """The ids of the events that have open deliveries. Refused `search_too_broad` if these are too many."""
         found: set[str] = set()
         after: str | None = None
-        for _ in range(OPEN_PAGES_MAX):
+        while True:
             rows = await self.engine.store.query(None, f"{scope_key}/whd_", after=after, limit=PAGE_MAX, order="oldest")
-            found.update(_delivery(row).event for row in rows)
+            async with scan.turn(len(rows)):
+                found.update(_delivery(row).event for row in rows)
             if len(rows) < PAGE_MAX:
-                break
+                return frozenset(found)
             after = rows[-1].key
-            await asyncio.sleep(0)  # A long scan must not delay payments.
-        return frozenset(found)
+            await scan.go_on()
 
     async def resend(self, caller: Caller, id: str, endpoint: str | None) -> Done[EventReading]:
         """Send an event again: to `endpoint`, or to every endpoint that subscribes to its type."""
