@@ -64,6 +64,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     throttle_key_burst: int = 5000
     throttle_failures_per_second: int = 20
     throttle_failures_burst: int = 1000
+    card_tries_per_address: int = 100
+    card_failures_per_key: int = 1000
+    card_failures_per_card: int = 20
     log_level: str = "warning"
     log_format: Literal["text", "json"] = "text"
     metrics_listen: str = ""
@@ -149,6 +152,16 @@ TABLE = (
         "throttle_failures_per_second", "Requests a second with bad keys from one address; 0: no limit.", 0, 1_000_000
     ),
     Setting("throttle_failures_burst", "How many of them may come at once.", 1, 1_000_000),
+    Setting(
+        "card_tries_per_address",
+        "Cards an hour that one public address may try with publishable keys; 0: no limit.",
+        0,
+        1_000_000,
+    ),
+    Setting(
+        "card_failures_per_key", "Cards an hour that may fail with one publishable key; 0: no limit.", 0, 1_000_000
+    ),
+    Setting("card_failures_per_card", "Times an hour that one card may fail with them; 0: no limit.", 0, 1_000_000),
     Setting("log_level", "debug, info, warning or error; at info and debug, each request and each task logs a line."),
     Setting("log_format", "text, or json: one JSON object a line."),
     Setting(

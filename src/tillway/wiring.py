@@ -39,6 +39,7 @@ from tillway.engine.webhooks.delivery import Webhooks
 from tillway.engine.webhooks.public_hosts import Reach
 from tillway.http.app import Api
 from tillway.http.authentication import Authenticator
+from tillway.http.card_testing import CardLimits, CardTries
 from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
 from tillway.http.throttle import Limits, Rate, Throttle
@@ -161,12 +162,35 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def engine_settings(settings: Settings) -> EngineSettings:
+    return EngineSettings(
+        fee=Fee(rate_bps=settings.fee_rate_bps, fixed_minor=settings.fee_fixed_minor),
+        settlement_days=settings.settlement_days,
+        lease_ms=settings.lease_seconds * 1000,
+        answer_within_seconds=float(settings.answer_within_seconds),
+        payout_delay_ms=settings.payout_delay_seconds * 1000,
+        disbursement_connector=settings.disbursement_connector,
+        mails_customers=bool(settings.smtp_url),
+        public_url=public_url(settings),
+    )
+
+
 def limits_of(settings: Settings) -> Limits:
     return Limits(
         test=Rate(settings.throttle_test_per_second, settings.throttle_test_burst),
         live=Rate(settings.throttle_live_per_second, settings.throttle_live_burst),
         key=Rate(settings.throttle_key_per_second, settings.throttle_key_burst),
         failures=Rate(settings.throttle_failures_per_second, settings.throttle_failures_burst),
+    )
+
+
+def card_tries_of(settings: Settings) -> CardTries:
+    return CardTries(
+        CardLimits(
+            tries_per_address=settings.card_tries_per_address,
+            failures_per_key=settings.card_failures_per_key,
+            failures_per_card=settings.card_failures_per_card,
+        )
     )
 
 
@@ -257,16 +281,7 @@ async def assemble(
     engine = Engine(
         store,
         clock,
-        EngineSettings(
-            fee=Fee(rate_bps=settings.fee_rate_bps, fixed_minor=settings.fee_fixed_minor),
-            settlement_days=settings.settlement_days,
-            lease_ms=settings.lease_seconds * 1000,
-            answer_within_seconds=float(settings.answer_within_seconds),
-            payout_delay_ms=settings.payout_delay_seconds * 1000,
-            disbursement_connector=settings.disbursement_connector,
-            mails_customers=bool(settings.smtp_url),
-            public_url=base_url,
-        ),
+        engine_settings(settings),
         renderer,
         client_secrets,
     )
@@ -311,5 +326,5 @@ async def assemble(
         AuditChain(store, clock, engine.time, head_signer(keyring)),
         HeadSender(store, place) if place is not None else None,
     )
-    api = Api(platform, renderer, authenticator, request_log, Throttle(limits_of(settings)))
+    api = Api(platform, renderer, authenticator, request_log, Throttle(limits_of(settings)), card_tries_of(settings))
     return Running(platform, api, runner, connections, webhooks, store, keyring, courier, place)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from tillway.http.authentication import (
     identify_caller,
     refuse_large_body_without_header,
 )
+from tillway.http.card_testing import CardLimits, CardTries
 from tillway.http.contract import Dialect
 from tillway.http.errors import challenge, discreet, internal_error
 from tillway.http.idempotency import answer_once
@@ -62,12 +64,14 @@ class Api:
         authenticator: Authenticator,
         request_log: RequestLog,
         throttle: Throttle | None = None,
+        card_tries: CardTries | None = None,
     ) -> None:
         self.platform = platform
         self.renderer = renderer
         self.authenticator = authenticator
         self.request_log = request_log
         self.throttle = throttle or Throttle(Limits())
+        self.card_tries = card_tries or CardTries(CardLimits())
         self.router = Router(ROUTES + DIALECT_ROUTES)
 
     async def handle(self, request: Request) -> Response:
@@ -277,6 +281,14 @@ class Api:
         if caller.expand:
             check_expansions(route.returns, caller.expand)
         call = Call(self.platform, caller, params, ids, {}, request.body)
+        if caller.publishable and request.method == "POST":
+            return await self.card_tries.watch(call, partial(self._handle_once, request, route, call, raw, headers))
+        return await self._handle_once(request, route, call, raw, headers)
+
+    async def _handle_once(
+        self, request: Request, route: Route, call: Call, raw: dict[str, Any], headers: list[tuple[str, str]]
+    ) -> Answer:
+        """Handle the call, once under its Idempotency-Key."""
         key = request.headers.get("idempotency-key")
         if key is None or request.method not in ("POST", "PUT"):
             return await route.handler(call)

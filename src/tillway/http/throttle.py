@@ -25,7 +25,7 @@ RETRY_SECONDS_MAX = 60
 class Rate(msgspec.Struct, frozen=True):
     """A rate of requests a second, and the burst that may come at once. 0 a second means no limit."""
 
-    per_second: int
+    per_second: float
     burst: int
     interval: float = 0.0
     """Seconds between two requests, and how far ahead the last of a burst may lie. Computed once."""
@@ -49,8 +49,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Throttled(Refused):
     """Too many requests: Refused `rate_limit`, with the whole seconds after which the next request is accepted."""
 
-    def __init__(self, limit: str, seconds: float) -> None:
-        super().__init__("rate_limit")
+    def __init__(self, limit: str, seconds: float, message: str | None = None) -> None:
+        super().__init__("rate_limit", message)
         self.limit = limit
         self.retry_after = min(max(1, -int(-seconds // 1)), RETRY_SECONDS_MAX)
 
@@ -74,6 +74,11 @@ class Buckets:
             return wait
         self._full_at[name] = full_at + rate.interval
         return 0.0
+
+    def give_back(self, name: str, rate: Rate) -> None:
+        """Put one back that was taken."""
+        if name in self._full_at:
+            self._full_at[name] -= rate.interval
 
     def _make_room(self, now: float) -> None:
         kept = {name: at for name, at in self._full_at.items() if at > now}
@@ -117,11 +122,11 @@ class Throttle:
         NAT, all callers share one address, and one of them must not lock the others out.
         """
         rate = self._limits.failures
-        if rate.per_second and address and (wait := self._addresses.take(_network(address), rate, self._now())):
+        if rate.per_second and address and (wait := self._addresses.take(network_of(address), rate, self._now())):
             raise Throttled("address", wait)
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """Return the address to count: for IPv6 its /64 network, because a client usually has all 2^64 addresses of it."""
     if ":" not in address:
         return address
