@@ -194,11 +194,11 @@ class Runner:
 
     async def _poll(self, queue: str) -> None:
         """Look for due tasks twice a second, and at once when this process has just committed some."""
-        wake, loop = self._wake[queue], asyncio.get_running_loop()
+        wake, monotonic_ns = self._wake[queue], self.engine.clock.monotonic_ns
         away = False
         while not self._stopping:
             wake.clear()
-            more, began = False, loop.time()
+            more, began_ns = False, monotonic_ns()
             try:
                 more = await self.run_due(queue)
                 away = False
@@ -209,7 +209,7 @@ class Runner:
             except Exception:
                 log.exception("tasks could not be claimed", extra={"queue": queue})
             if self._passed_over[queue]:
-                await asyncio.sleep(min(PASSING_OVER_SHARE * (loop.time() - began), POLL_SECONDS))
+                await asyncio.sleep(min(PASSING_OVER_SHARE * (monotonic_ns() - began_ns) / 1e9, POLL_SECONDS))
             if not more:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SLOW_POLL_SECONDS if queue in SLOW else POLL_SECONDS):
