@@ -128,6 +128,10 @@ def test_one_default_a_mode(tmp_path: Path) -> None:
         (("bank", "--kind", "piggy"), "no connector of this kind; there are "),
         (("Bank!", "--kind", "http_bank"), "cannot name a connector"),
         (("simulator", "--kind", "simulator", "--mode", "live"), "serves test mode only"),
+        (
+            ("bank", "--kind", "http_bank", "--set", "base_url=http://bank.example", "--mode", "live"),
+            "base_url: live mode needs https://",
+        ),
         (("simulator", "--kind", "http_bank", "--set", "base_url=http://127.0.0.1:1"), "reserved for the simulator"),
         (("bank", "--kind", "http_bank", "--mode", "dream"), "--mode"),
     ],

@@ -230,6 +230,8 @@ def _check(config: "ConnectorConfig") -> None:
         raise WrongUsage(f"the name {SIMULATOR!r} is reserved for the simulator")
     try:
         connector, transport = registry.build(config.kind, config.settings)
+        if config.mode == "live":
+            registry.refuse_unencrypted(config.kind, config.settings)
     except SettingInvalid as invalid:
         raise WrongUsage(str(invalid)) from None
     run(transport.close)

@@ -7,9 +7,10 @@ methods of `port.Connector`; it is found once it is installed.
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Protocol, cast
+from urllib.parse import urlsplit
 
 from tillway.connectors.port import Connector, Transport
-from tillway.connectors.settings import Setting, SettingInvalid, resolved
+from tillway.connectors.settings import Setting, SettingInvalid, http_url, is_loopback, resolved
 
 GROUP = "tillway.connectors"
 
@@ -51,3 +52,11 @@ def build(name: str, settings: Mapping[str, str]) -> tuple[Connector, Transport]
     found = kind(name)
     connector = found.from_settings(resolved(settings, found.describe()))
     return connector, connector.transport()
+
+
+def refuse_unencrypted(name: str, settings: Mapping[str, str]) -> None:
+    """Raises `SettingInvalid` for a URL of plain http to another host: live payments would be readable on the way."""
+    for row in kind(name).describe():
+        parts = urlsplit(settings.get(row.name, "") if row.read is http_url else "")
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise SettingInvalid(row.name, "live mode needs https://, or an address of this host such as 127.0.0.1")

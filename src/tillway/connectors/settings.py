@@ -1,5 +1,6 @@
 """The settings of connectors: one table a connector, read once; errors name the setting."""
 
+import ipaddress
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -139,3 +140,11 @@ def http_url(value: str) -> str:
     if parts.query or parts.fragment or port == 0 or any(character.isspace() for character in value):
         raise ValueError("only scheme, host, port and path may stand in it")
     return value.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this host itself reaches the address `host`."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
