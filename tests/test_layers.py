@@ -55,8 +55,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         )
     ),
     "dialects": frozenset(("domain", "engine", "operations", "http", "api", "store.port", "store.codec")),
-    # A store's URL is refused by the kinds that are installed.
-    "settings": frozenset(("store.registry", "store.port")),
+    # A store's URL is refused by the kinds that are installed; a courier's like a connector's.
+    "settings": frozenset(("store.registry", "store.port", "connectors.settings")),
     "data_directory": frozenset(),
     # The platform's facts become lines, metrics and spans; a scrape reads the queues in the store.
     "telemetry": frozenset(("domain", "engine", "store.port", "store.codec")),
@@ -78,7 +78,20 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         )
     ),
     "workers": frozenset(),
-    "serve": frozenset(("http", "wiring", "workers", "settings", "telemetry", "data_directory")),
+    "http_server": frozenset(),
+    "open_connections": frozenset(("http.client_address",)),
+    "serve": frozenset(
+        (
+            "http",
+            "wiring",
+            "workers",
+            "settings",
+            "telemetry",
+            "data_directory",
+            "http_server",
+            "open_connections",
+        )
+    ),
     "cli": frozenset(
         (
             "domain",

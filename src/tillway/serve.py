@@ -4,25 +4,26 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import uvloop
-from granian.constants import HTTPModes, SSLProtocols
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
 from tillway import workers
 from tillway.data_directory import occupied
 from tillway.http.rsgi import RsgiApp
-from tillway.settings import Settings, address_of, networks_of
+from tillway.http_server import HttpServer, listen
+from tillway.open_connections import Bounds, OpenConnections
+from tillway.settings import WITHOUT_TLS_REMEDY, Settings, address_of, networks_of
 from tillway.telemetry.lines import LineHandler, Lines, Writer
 from tillway.telemetry.metrics import Metrics
 from tillway.telemetry.recorder import Recorder
@@ -30,9 +31,13 @@ from tillway.telemetry.scrape import Scrape
 from tillway.telemetry.traces import Traces
 from tillway.wiring import assemble, check_key_file, public_url
 
-BACKLOG = 1024
+log = logging.getLogger(__name__)
+
 FILES_MAX = 65_536
 """The open files that a server process asks for."""
+
+CONNECTIONS_LEAST = 128
+"""The bound of connections in all where the limit of open files is very low."""
 
 SWITCH_SECONDS = 0.0005
 GC_THRESHOLD = 50_000
@@ -61,7 +66,7 @@ _STOPPING = (
 
 
 class CannotListen(Exception):
-    """The server cannot listen on the address, or not with these TLS files. The text says why."""
+    """The server cannot listen on the address, or not with these TLS files or this log file. The text says why."""
 
 
 Visitor = Callable[[str], Awaitable[Literal["serve", "stop"]]]
@@ -74,6 +79,9 @@ def run(settings: Settings, visitor: Visitor | None = None) -> None:
     Raises `CannotListen`, `DataDirectoryInUse`, `TracesUnavailable`, and the errors of `assemble`.
     """
     _check_tls(settings)
+    _ignore_signals(signal.SIGUSR1, signal.SIGUSR2)
+    if visitor is None:
+        _ignore_signals(signal.SIGHUP)  # Until it can be obeyed.
     _raise_file_limit()
     settings, address = _resolve_address(settings)
     with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
@@ -84,6 +92,12 @@ def run(settings: Settings, visitor: Visitor | None = None) -> None:
             )
         else:
             _serve_in_process(settings, address, visitor)
+
+
+def _ignore_signals(*signs: signal.Signals) -> None:
+    """Ignore signals that end a process by default, and by which other servers reopen logs or tell their state."""
+    for sign in signs:
+        signal.signal(sign, signal.SIG_IGN)
 
 
 def _settings_of_worker(settings: Settings, number: int) -> Settings:
@@ -101,7 +115,7 @@ def _serve_in_process(
 ) -> None:
     """Serve in this process. `link` connects it to its supervisor if it is one of several."""
     traces = Traces.from_environment(settings.trace_context) if settings.traces == "on" else None
-    writer = Writer(sys.stderr.fileno())
+    writer = Writer(sys.stderr.fileno() if settings.log_file is None else _open_log(settings.log_file))
     lines = Lines(writer, settings.log_format)
     handler = LineHandler(lines)
     root = logging.getLogger()
@@ -117,19 +131,28 @@ def _serve_in_process(
         writer.close()
 
 
+def _open_log(path: Path) -> int:
+    """Open the log file, to append to it, and return its descriptor. Raises `CannotListen`."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotListen(f"log_file {path} cannot be opened: {error.strerror}") from None
+
+
 class DrainingApp:
     """Keeps track of the requests in flight, so that a server that stops can wait for them."""
 
     def __init__(self, app: RsgiApp) -> None:
         self._app = app
-        self._in_flight: set[asyncio.Task[Any]] = set()
+        self._in_flight: dict[asyncio.Task[Any], Any] = {}
+        """The scope of each request's task."""
         self._empty = asyncio.Event()
         self._empty.set()
 
     async def __call__(self, scope: Any, protocol: Any) -> None:
         task = asyncio.current_task()
         assert task is not None, "granian runs every request as a task of its own"
-        self._in_flight.add(task)
+        self._in_flight[task] = scope
         self._empty.clear()
         try:
             await self._app(scope, protocol)
@@ -137,9 +160,13 @@ class DrainingApp:
             # The store holds the operation: a repeat with the same Idempotency-Key finds it in any process.
             protocol.response_bytes(503, _STOPPING_HEADERS, _STOPPING)
         finally:
-            self._in_flight.discard(task)
+            del self._in_flight[task]
             if not self._in_flight:
                 self._empty.set()
+
+    def answering(self) -> Iterator[str]:
+        """The peers (address and port) of requests that are whole and wait for their answers."""
+        return (scope.client for task, scope in self._in_flight.items() if not self._app.reads_body_of(task))
 
     async def wait_until_idle(self) -> None:
         """Return when no request is in flight."""
@@ -150,6 +177,40 @@ class DrainingApp:
         for task in list(self._in_flight):
             task.cancel()
         await asyncio.wait((asyncio.ensure_future(self.wait_until_idle()),), timeout=CANCELLED_WITHIN_SECONDS)
+
+
+class Renewal:
+    """Obeys SIGHUP: opens the log file anew, and reads the certificates again."""
+
+    def __init__(self, settings: Settings, server: HttpServer, lines: Lines) -> None:
+        self._settings = settings
+        self._server = server
+        self._lines = lines
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def begin(self) -> None:
+        """Renew. A signal during a renewal is obeyed after it."""
+        if self._task is not None and not self._task.done():
+            self._again = True
+            return
+        self._task = asyncio.ensure_future(self._renew())
+
+    async def _renew(self) -> None:
+        while True:
+            self._again = False
+            try:
+                if self._settings.log_file is not None:
+                    self._lines.writer.switch_to(_open_log(self._settings.log_file))
+                if self._settings.tls_cert is not None:
+                    _check_tls(self._settings)
+                    await self._server.renew()
+            except CannotListen as cannot:
+                log.error("SIGHUP: the files in use stay", extra={"why": str(cannot)})
+            else:
+                self._lines.tell("SIGHUP: the log file and the certificates in use are those of now.")
+            if not self._again:
+                return
 
 
 def tune_interpreter() -> None:
@@ -187,35 +248,35 @@ async def _serve(
         raise
     tune_interpreter()
     app = DrainingApp(RsgiApp(running.api, trusted_proxies=networks_of(settings.trusted_proxies)))
-    server = Server(
-        app,
-        address=address,
-        port=settings.port,
-        # HTTP/1.1 alone, under TLS too: only its time-outs are set here.
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=BACKLOG,
-        backpressure=_connections_max(),
-        # Counts from the connection or from the last answer, so this is the idle time-out too.
-        http1_settings=HTTP1Settings(header_read_timeout=settings.header_seconds * 1000),
-        log_enabled=False,
-        ssl_cert=settings.tls_cert,
-        ssl_key=settings.tls_key,
-        ssl_protocol_min=SSLProtocols.tls12,
-    )
+    try:
+        listening = listen(address, settings.port, settings.write_seconds)
+    except OSError as error:
+        await running.close()
+        raise _cannot_listen(settings, error) from None
+    tls = (settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
+    bounds = _connection_bounds(settings)
+    server = HttpServer(app, listening, connections_max=bounds.in_all, header_seconds=settings.header_seconds, tls=tls)
+    connections = OpenConnections(settings.port, bounds, app.answering, settings.log_addresses == "on")
+    watching = asyncio.ensure_future(connections.watch())
     asked, urged = _watch_signals(link)
+    if visitor is None:
+        renewal = Renewal(settings, server, lines)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, renewal.begin)
     running.runner.start()
     serving = asyncio.ensure_future(server.serve())
     await _wait_until_reachable(address, settings.port, serving)
+    if not settings.encrypts_or_is_local():
+        log.warning("the server listens on a public address without TLS", extra={"remedy": WITHOUT_TLS_REMEDY})
     lines.tell("Tillway serves", url=public_url(settings))
     if link is not None:
         link.report_serving()
     visit = asyncio.ensure_future(visitor(public_url(settings))) if visitor is not None else None
-    waits = {asked, serving} if visit is None else {asked, serving, visit}
+    waits: set[asyncio.Future[Any]] = {asked, serving} if visit is None else {asked, serving, visit}
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     if visit is not None and visit.done() and not visit.exception() and visit.result() == "serve":
         await asyncio.wait((asked, serving), return_when=asyncio.FIRST_COMPLETED)
     stopped_in_order = not serving.done()
+    watching.cancel()
     server.stop()
     lines.tell("Tillway stops; what is in flight finishes first.")
     deadline = time.monotonic() + settings.shutdown_seconds
@@ -310,8 +371,12 @@ def _resolve_address(settings: Settings) -> tuple[Settings, str]:
             probe.bind(place)
             port = probe.getsockname()[1]
     except OSError as error:
-        raise CannotListen(f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}") from None
+        raise _cannot_listen(settings, error) from None
     return msgspec.structs.replace(settings, port=port), str(place[0])
+
+
+def _cannot_listen(settings: Settings, error: OSError) -> CannotListen:
+    return CannotListen(f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}")
 
 
 def _raise_file_limit() -> None:
@@ -327,10 +392,12 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _connections_max() -> int:
-    """The most connections, which granian otherwise bounds by the backlog. Half of the files stay for all else."""
+def _connection_bounds(settings: Settings) -> Bounds:
+    """The bounds of the open connections. Half of the files stay for all else."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(BACKLOG, (FILES_MAX if files == resource.RLIM_INFINITY else files) // 2)
+    in_all = max(CONNECTIONS_LEAST, (FILES_MAX if files == resource.RLIM_INFINITY else files) // 2)
+    exempt = (*networks_of(settings.trusted_proxies), *networks_of(settings.connections_exempt))
+    return Bounds(in_all, settings.connections_per_address, exempt)
 
 
 def _check_tls(settings: Settings) -> None:

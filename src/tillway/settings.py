@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tillway.connectors.settings import is_loopback
 from tillway.store.port import StoreUnfit
 from tillway.store.registry import scheme_of
 
@@ -55,6 +56,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     search_rows: int = 200_000
     search_seconds: int = 10
     header_seconds: int = 30
+    write_seconds: int = 30
+    connections_per_address: int = 512
+    connections_exempt: str = ""
     shutdown_seconds: int = 30
     throttle_test_per_second: int = 1000
     throttle_test_burst: int = 10_000
@@ -69,9 +73,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     card_failures_per_card: int = 20
     log_level: str = "warning"
     log_format: Literal["text", "json"] = "text"
+    log_file: Path | None = None
+    log_addresses: Literal["on", "off"] = "on"
     metrics_listen: str = ""
     traces: Literal["off", "on"] = "off"
     trace_context: Literal["ignore", "accept", "pass"] = "accept"
+
+    def encrypts_or_is_local(self) -> bool:
+        """Whether callers' requests are encrypted, here or by a proxy in front, or come from this host alone."""
+        proxied = bool(self.trusted_proxies) or self.public_url.startswith("https://")
+        return self.tls_cert is not None or proxied or is_loopback(self.host)
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -131,6 +142,17 @@ TABLE = (
     Setting("search_rows", "Most records that one search or filtered list reads.", 1000, 10_000_000),
     Setting("search_seconds", "How long one search or filtered list may take.", 1, 300),
     Setting("header_seconds", "How long a connection may stay idle or take to send a request's headers.", 1, 300),
+    Setting("write_seconds", "How long a caller may leave an answer unread, in part or whole.", 1, 600),
+    Setting(
+        "connections_per_address",
+        "Open connections from one address, beyond which its idlest are closed; 0: no limit.",
+        0,
+        65_536,
+    ),
+    Setting(
+        "connections_exempt",
+        "Addresses without that limit, such as 10.0.0.0/8,::1; trusted_proxies have none either.",
+    ),
     Setting("shutdown_seconds", "How long a stopping server waits for requests to finish.", 1, 600),
     Setting(
         "throttle_test_per_second",
@@ -164,6 +186,8 @@ TABLE = (
     Setting("card_failures_per_card", "Times an hour that one card may fail with them; 0: no limit.", 0, 1_000_000),
     Setting("log_level", "debug, info, warning or error; at info and debug, each request and each task logs a line."),
     Setting("log_format", "text, or json: one JSON object a line."),
+    Setting("log_file", "File that log lines are appended to; if empty, standard error. SIGHUP opens it anew."),
+    Setting("log_addresses", "on, or off: log lines leave out the callers' addresses; the audit trail has them."),
     Setting(
         "metrics_listen",
         "Address and port that serve `/metrics` for Prometheus, such as 127.0.0.1:9464; if empty, none.",
@@ -181,12 +205,21 @@ CHOICES = {
     "vault_keys": ("file",),
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("text", "json"),
+    "log_addresses": ("on", "off"),
     "traces": ("off", "on"),
     "trace_context": ("ignore", "accept", "pass"),
 }
 
 _ROWS = {row.name: row for row in TABLE}
-_PATHS = ("data_dir", "tls_cert", "tls_key", "courier_key_file", "audit_heads_key_file", "smtp_password_file")
+_PATHS = (
+    "data_dir",
+    "tls_cert",
+    "tls_key",
+    "courier_key_file",
+    "audit_heads_key_file",
+    "smtp_password_file",
+    "log_file",
+)
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
@@ -240,8 +273,11 @@ def _check_form(name: str, value: str, source: str) -> None:
         raise SettingsInvalid(f"smtp_from in {source} is {value!r}; it must be such as pay@example.com")
     if name == "metrics_listen" and address_of(value) is None:
         raise SettingsInvalid(f"metrics_listen in {source} is {value!r}; it must be such as 127.0.0.1:9464")
-    if name in ("trusted_proxies", "webhook_networks"):
+    if name in ("trusted_proxies", "webhook_networks", "connections_exempt"):
         _check_networks(name, value, source)
+
+
+WITHOUT_TLS_REMEDY = "Set tls_cert and tls_key, or put a proxy that ends TLS in front and name it in trusted_proxies."
 
 
 def networks_of(text: str) -> tuple[Network, ...]:
@@ -326,8 +362,8 @@ def _number(name: str, value: Any, source: str, lowest: int, highest: int) -> in
 def _private_url(name: str, value: str, source: str) -> str:
     """Check an address that private data goes to: it is https unless on loopback."""
     parts = urlsplit(value)
-    loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if not parts.hostname or parts.scheme not in (("http", "https") if loopback else ("https",)):
+    schemes = ("http", "https") if is_loopback(parts.hostname or "") else ("https",)
+    if not parts.hostname or parts.scheme not in schemes:
         raise SettingsInvalid(f"{name} in {source} must be such as https://{name.split('_')[0]}.example.com")
     return value.rstrip("/")
 

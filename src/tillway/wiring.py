@@ -2,7 +2,6 @@
 
 import asyncio
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from tillway.connectors import registry
 from tillway.connectors.head_places import FilePlace, UrlPlace
 from tillway.connectors.http_courier import HttpCourier
 from tillway.connectors.port import Courier
+from tillway.connectors.settings import is_loopback
 from tillway.connectors.smtp import MailServer
 from tillway.connectors.transport import SocketTransport
 from tillway.dialects import handlers as dialect_handlers
@@ -151,15 +151,8 @@ def webhook_reach(settings: Settings) -> dict[Mode, Reach]:
     on loopback, and neither a proxy nor a public address leads to it."""
     networks = networks_of(settings.webhook_networks)
     public = urlsplit(settings.public_url).hostname or settings.host
-    alone = _is_loopback(settings.host) and _is_loopback(public) and not settings.trusted_proxies
+    alone = is_loopback(settings.host) and is_loopback(public) and not settings.trusted_proxies
     return {"test": Reach(networks, anywhere=alone), "live": Reach(networks)}
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def engine_settings(settings: Settings) -> EngineSettings:
@@ -326,5 +319,6 @@ async def assemble(
         AuditChain(store, clock, engine.time, head_signer(keyring)),
         HeadSender(store, place) if place is not None else None,
     )
-    api = Api(platform, renderer, authenticator, request_log, Throttle(limits_of(settings)), card_tries_of(settings))
+    throttle, tells_addresses = Throttle(limits_of(settings)), settings.log_addresses == "on"
+    api = Api(platform, renderer, authenticator, request_log, throttle, card_tries_of(settings), tells_addresses)
     return Running(platform, api, runner, connections, webhooks, store, keyring, courier, place)

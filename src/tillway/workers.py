@@ -48,7 +48,7 @@ class _Worker(msgspec.Struct, frozen=True):
 
 
 def supervise(number: int, work: Callable[[int, SupervisorLink], None]) -> None:
-    """Run `work(n, link)` in `number` processes, n from 0, until SIGTERM or SIGINT, and forward these signals to them.
+    """Run `work(n, link)` in `number` processes, n from 0, until SIGTERM or SIGINT; forward these and SIGHUP to them.
 
     A worker that dies is started again; the others take over its tasks when their leases run out. A worker that died
     before it served, for instance because the database is away, is replaced after a pause. A worker learns by its link
@@ -62,7 +62,7 @@ def supervise(number: int, work: Callable[[int, SupervisorLink], None]) -> None:
 
     def forward_signal(sign: int, _frame: FrameType | None) -> None:
         nonlocal stopping
-        stopping = True
+        stopping = stopping or sign in _STOPS
         for process in list(running):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, sign)
@@ -72,7 +72,7 @@ def supervise(number: int, work: Callable[[int, SupervisorLink], None]) -> None:
             process, report_fd = _fork_worker(n, work, orphaned, alive)
             running[process] = _Worker(n, report_fd)
 
-    former = {sign: signal.signal(sign, forward_signal) for sign in _STOPS}
+    former = {sign: signal.signal(sign, forward_signal) for sign in (*_STOPS, signal.SIGHUP)}
     try:
         for n in range(number):
             if not stopping:
@@ -137,6 +137,7 @@ def _fork_worker(n: int, work: Callable[[int, SupervisorLink], None], orphaned: 
         os.close(report_fd)
         for sign in _STOPS:
             signal.signal(sign, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         work(n, SupervisorLink(orphaned, write_fd))
         code = 0

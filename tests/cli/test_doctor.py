@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mail_server import MailServerHere
 from tillway_server import TillwayServer, init, tillway
 
@@ -153,3 +154,20 @@ def test_a_mail_server_that_is_not_there(tmp_path: Path) -> None:
         (finding,) = [finding for finding in examine(settings) if finding.check == "mail"]
         assert finding.state == "warn" and "smtp_password_file" in finding.remedy
     assert "nowhere cannot be read" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("settings", "state"),
+    [
+        ({}, "ok"),
+        ({"host": "::1"}, "ok"),
+        ({"host": "0.0.0.0"}, "fail"),
+        ({"host": "192.0.2.1"}, "fail"),
+        ({"host": "192.0.2.1", "trusted_proxies": "192.0.2.2"}, "ok"),
+        ({"host": "192.0.2.1", "public_url": "https://pay.example.com"}, "ok"),
+    ],
+)
+def test_a_public_address_needs_tls(tmp_path: Path, settings: dict[str, str], state: str) -> None:
+    init(tmp_path)
+    (found,) = (one for one in examine(Settings(data_dir=tmp_path, **settings)) if one.check == "tls")  # type: ignore[arg-type]
+    assert found.state == state and bool(found.remedy) == (state == "fail")

@@ -6,6 +6,8 @@ import re
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -20,7 +22,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sdk_shop import until
-from tillway_server import TillwayServer, init, tillway
+from tillway_server import (
+    ENVIRONMENT,
+    READY_WITHIN_SECONDS,
+    STOPPED_WITHIN_SECONDS,
+    TillwayServer,
+    init,
+    tillway,
+)
 
 PAYMENT = {
     "amount": 4200,
@@ -186,6 +195,7 @@ def test_hosts(tmp_path: Path, host: str) -> None:
     address = {"::1": "[::1]", "0.0.0.0": "127.0.0.1"}.get(host, host)
     with urllib.request.urlopen(f"http://{address}:{server.port}/healthz", timeout=10) as answer:
         assert answer.status == 200
+    assert any("public address without TLS" in line for line in server.log) == (host == "0.0.0.0")
     assert server.stop() == 0
 
 
@@ -215,6 +225,51 @@ def test_tls(tmp_path: Path) -> None:
     ):
         pass
     assert server.stop() == 0
+
+
+def test_sighup_reads_the_certificates_again(tmp_path: Path) -> None:
+    certificate, key = _certificate(tmp_path)
+    data_dir = tmp_path / "data"
+    server = TillwayServer(data_dir, init(data_dir), ["--tls-cert", str(certificate), "--tls-key", str(key)])
+    place = ("127.0.0.1", server.port)
+    first = ssl.get_server_certificate(place, timeout=10)
+    context = ssl.create_default_context(cafile=certificate)
+    with (
+        socket.create_connection(place, timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as waiting,
+    ):
+        body = b"name=Ada&description=" + b"a" * 100
+        head = f"POST /v1/customers HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        waiting.sendall(f"{head}Authorization: Bearer {server.secret_key}\r\n\r\n".encode() + body[:50])
+        _certificate(tmp_path)
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: ssl.get_server_certificate(place, timeout=10) != first)
+        waiting.sendall(body[50:])
+        assert waiting.recv(65_536).startswith(b"HTTP/1.1 200"), "a request under way is answered"
+    second = ssl.get_server_certificate(place, timeout=10)
+    key.write_text("no key")
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: any("the files in use stay" in line for line in server.log))
+    assert ssl.get_server_certificate(place, timeout=10) == second
+    assert server.stop() == 0
+
+
+def test_sighup_opens_the_log_file_anew_and_other_signals_do_no_harm(tmp_path: Path) -> None:
+    init(tmp_path)
+    log, moved = tmp_path / "tillway.log", tmp_path / "tillway.log.1"
+    command = [sys.executable, "-m", "tillway.cli.main", "serve", "--data-dir", str(tmp_path), "--port", "0"]
+    server = subprocess.Popen([*command, "--log-file", str(log)], env=ENVIRONMENT)
+    try:
+        until(lambda: log.exists() and "Tillway serves" in log.read_text(), READY_WITHIN_SECONDS)
+        for sign in (signal.SIGUSR1, signal.SIGUSR2):
+            server.send_signal(sign)
+        log.rename(moved)
+        server.send_signal(signal.SIGHUP)
+        until(lambda: log.exists() and "SIGHUP" in log.read_text())
+    finally:
+        server.terminate()
+        assert server.wait(STOPPED_WITHIN_SECONDS) == 0
+    assert "Tillway stops" in log.read_text() and "Tillway stops" not in moved.read_text()
 
 
 def _has_ipv6() -> bool:

@@ -1,12 +1,14 @@
-"""Large malformed bodies on several connections at once: a payment beside them is answered soon."""
+"""Large bodies: malformed ones on several connections do not slow a payment, a stranger's is not read at all."""
 
 import http.client
 import itertools
+import socket
 import statistics
 import threading
 import time
 from pathlib import Path
 
+import pytest
 from tillway_server import TillwayServer, init
 
 MIB = 1 << 20
@@ -68,3 +70,32 @@ def test_a_payment_beside_large_malformed_bodies(tmp_path: Path) -> None:
             thread.join()
         server.stop()
     assert {status for statuses in answered for status in statuses} == {400}
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "status"),
+    [
+        ("/v1/payment_intents", "sk_test_" + "x" * 40, 401),
+        ("/v1/payment_intents", None, 413),
+        ("/make-payment", "sk_test_" + "x" * 40, 401),
+        ("/make-payment", None, 413),
+        ("/v1/nowhere", None, 404),
+    ],
+)
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+def test_a_large_body_of_a_stranger_is_not_read(
+    tillway_server: TillwayServer, path: str, key: str | None, status: int, framing: str
+) -> None:
+    """The answer comes although most of the body was never sent; for a good key the server waits for it."""
+    sent = b"" if framing.startswith("Content") else b"9c40\r\n" + b"a" * 40_000 + b"\r\n"
+    for given, answered in ((key, True), (tillway_server.secret_key, path == "/v1/nowhere")):
+        credential = f"Authorization: Bearer {given}\r\n" if given else ""
+        head = f"POST {path} HTTP/1.1\r\nHost: tillway\r\n{credential}{framing}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", tillway_server.port), timeout=10) as connection:
+            connection.sendall(head + sent)
+            if answered:
+                assert connection.recv(65_536).split()[1] == str(status).encode()
+            else:
+                connection.settimeout(0.3)
+                with pytest.raises(TimeoutError):
+                    connection.recv(65_536)

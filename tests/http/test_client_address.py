@@ -4,9 +4,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from sdk_shop import until
 from tillway_server import TillwayServer, init
 
-from tillway.http.client_address import client_address
+from tillway.http.client_address import client_address, counted_address, is_within, plain_address
 from tillway.settings import networks_of
 
 TRUSTED = networks_of("10.0.0.0/8, 2001:db8::/32,127.0.0.1")
@@ -36,9 +37,19 @@ def test_without_trusted_proxies_the_connection_counts() -> None:
     assert client_address("127.0.0.1", "1.2.3.4", ()) == "127.0.0.1"
 
 
-def test_the_audit_trail_has_the_callers_address(tmp_path: Path) -> None:
+def test_an_ipv4_address_is_the_same_on_a_socket_for_both() -> None:
+    assert plain_address("[::ffff:192.0.2.1]") == counted_address("::ffff:192.0.2.1") == "192.0.2.1"
+    assert plain_address("[2001:db8:1:2::3]") == "2001:db8:1:2::3"
+    assert counted_address("2001:db8:1:2::3") == "2001:db8:1:2::/64"
+    assert is_within(counted_address("2001:db8:1:2::3"), TRUSTED) and is_within("::ffff:10.0.0.1", TRUSTED)
+    assert not is_within("192.0.2.1", TRUSTED) and not is_within("forged", TRUSTED)
+
+
+@pytest.mark.parametrize("log_addresses", ["on", "off"])
+def test_the_audit_trail_and_the_log_have_the_callers_address(tmp_path: Path, log_addresses: str) -> None:
     """Through the server: the connection comes from loopback, which is the trusted proxy."""
-    server = TillwayServer(tmp_path, init(tmp_path), ("--trusted-proxies", "127.0.0.1"))
+    options = ("--trusted-proxies", "127.0.0.1", "--log-level", "info", "--log-addresses", log_addresses)
+    server = TillwayServer(tmp_path, init(tmp_path), (*options, "--throttle-failures-burst", "1"))
     try:
         request = urllib.request.Request(
             f"http://127.0.0.1:{server.port}/v1/customers",
@@ -49,6 +60,13 @@ def test_the_audit_trail_has_the_callers_address(tmp_path: Path) -> None:
             assert answer.status == 200
         _, trail = server.call("GET", "/ops/v1/audit")
         assert trail["data"][0]["ip"] == "198.51.100.7", trail["data"][0]
+        for _ in range(2):
+            server.call("GET", "/v1/charges", key="sk_test_wrong")
+        until(lambda: any("too many failed requests" in line and "refused=1" in line for line in server.log))
+        until(lambda: any("route=/v1/customers status=200" in line for line in server.log))
+        assert any("address=198.51.100.7" in line for line in server.log) == (log_addresses == "on")
+        assert any("address=127.0.0.1" in line for line in server.log) == (log_addresses == "on")
+        assert any("address=127.0.0.1" in line and "refused" in line for line in server.log) == (log_addresses == "on")
         for path in ("/openapi/*", "/v1/customers/*", "/v1/*"):
             assert server.call("GET", path)[0] == 404, "in the table of routes, `*` stands for an id"
     finally:

@@ -65,7 +65,10 @@ def invoked_json(*arguments: str | Path) -> Any:
 class TillwayServer:
     """A running `tillway serve`. `log` holds the lines of its standard error."""
 
-    def __init__(self, data_dir: Path, made: dict[str, str], arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, data_dir: Path, made: dict[str, str], arguments: Sequence[str] = (), command: Sequence[str] = ()
+    ) -> None:
+        """`command` runs the server, with other limits for instance."""
         self.data_dir = data_dir
         self.account = made["account"]
         self.secret_key = made["secret_key"]
@@ -79,7 +82,17 @@ class TillwayServer:
         at = arguments.index("--store") if "--store" in arguments else len(arguments)
         self.store_arguments = tuple(arguments[at : at + 2])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tillway.cli.main", "serve", "--data-dir", str(data_dir), *given, *arguments],
+            [
+                *command,
+                sys.executable,
+                "-m",
+                "tillway.cli.main",
+                "serve",
+                "--data-dir",
+                str(data_dir),
+                *given,
+                *arguments,
+            ],
             stderr=subprocess.PIPE,
             text=True,
             env=ENVIRONMENT,

@@ -12,6 +12,7 @@ import promql_parser
 import pytest
 import yaml
 
+from tillway import settings
 from tillway.store.codec import QUEUES
 from tillway.telemetry.metrics import TABLE
 
@@ -145,3 +146,9 @@ def test_prometheus_own_tool_agrees() -> None:
     for command in (("check", "rules", ALERTS), ("test", "rules", Path(__file__).parent / "alerts_test.yml")):
         done = subprocess.run([promtool, *map(str, command)], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("proxy", ["nginx/tillway.conf", "caddy/Caddyfile"])
+def test_the_proxies_name_flags_that_the_server_has(proxy: str) -> None:
+    named = set(re.findall(r"--[a-z-]+", (ROOT / "deploy" / proxy).read_text()))
+    assert {"--trusted-proxies", "--public-url"} <= named <= {row.flag for row in settings.TABLE}

@@ -14,7 +14,7 @@ import typer
 
 from tillway.cli.installation import records, with_store
 from tillway.cli.terminal import FAILED, AsJson, DataDir, StoreUrl, run, settings_from, show
-from tillway.settings import Settings
+from tillway.settings import WITHOUT_TLS_REMEDY, Settings
 
 if TYPE_CHECKING:
     from tillway.domain.connector_config import ConnectorConfig
@@ -182,7 +182,10 @@ def _connectors(settings: Settings, configs: "list[ConnectorConfig]") -> Iterato
     for config in configs:
         name = f"{config.name} ({config.kind}, {config.mode})"
         try:
-            _, transport = registry.build(config.kind, open_settings(vault, config))
+            opened = open_settings(vault, config)
+            _, transport = registry.build(config.kind, opened)
+            if config.mode == "live":
+                registry.refuse_unencrypted(config.kind, opened)
         except VaultTampered as tampered:
             yield Finding("connector", "fail", f"{name}: {tampered}", "Put this store's own key file in its place.")
             continue
@@ -308,9 +311,9 @@ def _limits() -> Iterator[Finding]:
 
 def _tls(settings: Settings) -> Iterator[Finding]:
     if settings.tls_cert is None or settings.tls_key is None:
-        local = settings.host in ("127.0.0.1", "::1", "localhost")
-        remedy = "" if local else "Set tls_cert and tls_key, or put a proxy that ends TLS in front."
-        yield Finding("tls", "ok" if local else "warn", f"none, listening on {settings.host}", remedy)
+        fit = settings.encrypts_or_is_local()
+        remedy = "" if fit else WITHOUT_TLS_REMEDY
+        yield Finding("tls", "ok" if fit else "fail", f"none, listening on {settings.host}", remedy)
         return
     import ssl
 

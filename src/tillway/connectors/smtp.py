@@ -4,12 +4,12 @@ import asyncio
 import re
 import ssl
 from email.message import EmailMessage
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
+from tillway.connectors.settings import is_loopback
 from tillway.domain.cards import Secret
 from tillway.domain.mail import Delayed, Handed, Posted, Rejected
 
@@ -34,7 +34,7 @@ class MailServer:
         self.user = unquote(parts.username) if parts.username else None
         self._password = password
         self._tls_at_once = parts.scheme == "smtps"
-        self._must_turn_to_tls = not self._tls_at_once and not _is_this_machine(self.host)
+        self._must_turn_to_tls = not self._tls_at_once and not is_loopback(self.host)
         self._tls = tls
 
     async def send(self, message: EmailMessage) -> Posted:
@@ -85,12 +85,3 @@ def _code(refused: aiosmtplib.SMTPResponseException) -> str:
     """The codes of a reply. Its text may repeat the customer's address, which must not be in a log."""
     enhanced = refused.message.partition(" ")[0]
     return f"{refused.code} {enhanced}" if _ENHANCED.fullmatch(enhanced) else str(refused.code)
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

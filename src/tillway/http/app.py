@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 UNMATCHED = "unmatched"
 """The name in logs and metrics for a path without a route."""
 
+TELL_SECONDS = 10.0
+"""The least time between two log lines about addresses that fail too often."""
+
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
 
 _MALFORMED = frozenset(("body_malformed", "body_too_large", "content_type_unsupported"))
@@ -65,13 +68,18 @@ class Api:
         request_log: RequestLog,
         throttle: Throttle | None = None,
         card_tries: CardTries | None = None,
+        tells_addresses: bool = True,
     ) -> None:
+        """`tells_addresses`: whether log lines have the callers' addresses."""
         self.platform = platform
         self.renderer = renderer
         self.authenticator = authenticator
         self.request_log = request_log
         self.throttle = throttle or Throttle(Limits())
         self.card_tries = card_tries or CardTries(CardLimits())
+        self.tells_addresses = tells_addresses
+        self._untold_refusals = 0
+        self._told_refusals_at = -TELL_SECONDS
         self.router = Router(ROUTES + DIALECT_ROUTES)
 
     async def handle(self, request: Request) -> Response:
@@ -86,8 +94,27 @@ class Api:
             response, route = await self._handle_in_span(request, request_id, caller, method, facts)
         else:
             response, route = await self._respond(request, request_id, caller)
+        if telemetry.telling and self.tells_addresses and request.client_ip is not None:
+            facts["address"] = request.client_ip
         telemetry.request(method, route, response.status, time.perf_counter() - began, facts)
         return response
+
+    async def reads_large_body(self, request: Request) -> bool:
+        """Whether a body of more than UNAUTHENTICATED_BODY_BYTES_MAX bytes is worth reading: for a known credential.
+
+        Where it is not, `handle` refuses the request without its body.
+        """
+        found = self.router.find(request.path)
+        route = found[0].get(request.method) if found is not None else None
+        if route is None:
+            return False
+        if route.access == "anyone":
+            return True
+        try:
+            await self.authenticator.authenticate_header(request.headers.get("authorization"), now=time.time())
+        except (Refused, Unavailable):
+            return False
+        return True
 
     def refuse_unread(self, path: str, refused: Refused) -> Response:
         """Refuse a request whose body was not read to its end, in the words of its contract."""
@@ -206,8 +233,20 @@ class Api:
         try:
             self.throttle.count_failure(request.client_ip)
         except Throttled as throttled:
+            self._tell_of_throttled(request)
             return throttled
         return refused
+
+    def _tell_of_throttled(self, request: Request) -> None:
+        """Log that an address fails too often: a line for many, because an attacker decides how many there are."""
+        self._untold_refusals += 1
+        now = time.monotonic()
+        if now - self._told_refusals_at >= TELL_SECONDS:
+            facts: dict[str, Fact] = {"refused": self._untold_refusals}
+            if self.tells_addresses and request.client_ip is not None:
+                facts["address"] = request.client_ip
+            log.warning("too many failed requests from an address", extra=facts)
+            self._untold_refusals, self._told_refusals_at = 0, now
 
     def _headers_of(self, refused: Refused) -> list[tuple[str, str]]:
         """Return the headers of a refusal that say when to retry and how to authenticate."""

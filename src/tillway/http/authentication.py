@@ -257,7 +257,9 @@ async def check_named(authenticator: Authenticator, dialect: Dialect, caller: Ca
 
 def refuse_large_body_without_header(request: Request) -> None:
     """Refuse a large body where no header authenticates the request: the key would only be found by reading it."""
-    if len(request.body) > UNAUTHENTICATED_BODY_BYTES_MAX and not request.headers.get("authorization"):
+    if max(len(request.body), request.unread) > UNAUTHENTICATED_BODY_BYTES_MAX and not request.headers.get(
+        "authorization"
+    ):
         raise Refused(
             "body_too_large",
             f"A request body of more than {UNAUTHENTICATED_BODY_BYTES_MAX} bytes needs its key in the Authorization "

@@ -20,8 +20,9 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Done
 from tillway.engine.platform import Platform
 from tillway.engine.webhooks.public_hosts import is_public
+from tillway.http.client_address import counted_address
 from tillway.http.routes import Answer, Call
-from tillway.http.throttle import Buckets, Rate, Throttled, network_of
+from tillway.http.throttle import Buckets, Rate, Throttled
 
 SECONDS_PER_HOUR = 3600
 
@@ -51,7 +52,7 @@ class CardTries:
         card = await _card_of(call.platform, caller, call) if self._card.rate.per_second else None
         sent = _card_number(call.params) is not None
         limits = (
-            (self._address, network_of(address) if address else None),
+            (self._address, counted_address(address) if address else None),
             (self._key, caller.actor),
             (self._card, f"{caller.scope_key}/{card}" if card else None),
         )

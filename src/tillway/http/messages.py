@@ -6,7 +6,10 @@ import msgspec
 
 
 class Request(msgspec.Struct):
-    """A request from a server adapter. Header names are lower case; `query` has no question mark."""
+    """A request from a server adapter. Header names are lower case; `query` has no question mark.
+
+    `unread` is the size of a body that was not read, in bytes, because `Api.reads_large_body` said no.
+    """
 
     method: str
     path: str
@@ -14,6 +17,7 @@ class Request(msgspec.Struct):
     headers: Mapping[str, str] = {}
     body: bytes = b""
     client_ip: str | None = None
+    unread: int = 0
 
 
 class Response(msgspec.Struct):

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from tillway.domain.refusal import Refused
 from tillway.http.app import Api
-from tillway.http.client_address import Network, client_address
+from tillway.http.authentication import UNAUTHENTICATED_BODY_BYTES_MAX
+from tillway.http.client_address import Network, client_address, plain_address
 from tillway.http.messages import Request
 
 BODY_BYTES_MAX = 1 << 20
@@ -31,23 +32,53 @@ class RsgiApp:
         if length is not None and (not length.isdigit() or int(length) > BODY_BYTES_MAX):
             self._refuse(scope, protocol, Refused("body_too_large"))
             return
-        body = b""
+        peer = scope.client.rpartition(":")[0]
+        if peer.startswith("["):
+            peer = plain_address(peer)
+        if self._trusted_proxies:
+            # One value may come as several lines of the header.
+            peer = client_address(peer, ",".join(headers.get_all("x-forwarded-for")), self._trusted_proxies)
+        request = Request(scope.method, scope.path, scope.query_string, headers, b"", peer)
         if scope.method != "GET" or length not in (None, "0"):
             try:
-                body = await self._body_timeout(_read_body(protocol, length))
+                await self._body_timeout(self._read_body(protocol, length, request))
             except TimeoutError:
                 late = Refused("body_malformed", "The request body did not arrive within 30 seconds.")
                 self._refuse(scope, protocol, late, 408)
                 return
-            if len(body) > BODY_BYTES_MAX:
+            if len(request.body) > BODY_BYTES_MAX:
                 self._refuse(scope, protocol, Refused("body_too_large"))
                 return
-        peer = scope.client.rpartition(":")[0]
-        if self._trusted_proxies:
-            # One value may come as several lines of the header.
-            peer = client_address(peer, ",".join(headers.get_all("x-forwarded-for")), self._trusted_proxies)
-        response = await self.api.handle(Request(scope.method, scope.path, scope.query_string, headers, body, peer))
+        response = await self.api.handle(request)
         protocol.response_bytes(response.status, response.headers, response.body)
+
+    async def _read_body(self, protocol: Any, length: str | None, request: Request) -> None:
+        """Read the body into the request; a large one only for a sender that is known, so that others hold no memory.
+
+        A body without a length is read to a little more than BODY_BYTES_MAX.
+        """
+        if length is not None:
+            if int(length) > UNAUTHENTICATED_BODY_BYTES_MAX and not await self.api.reads_large_body(request):
+                request.unread = int(length)
+                return
+            request.body = await protocol()
+            return
+        pieces, size, known = [], 0, False
+        async for piece in protocol:
+            pieces.append(piece)
+            size += len(piece)
+            if size > UNAUTHENTICATED_BODY_BYTES_MAX and not known:
+                known = await self.api.reads_large_body(request)
+                if not known:
+                    request.unread = size
+                    return
+            if size > BODY_BYTES_MAX:
+                break
+        request.body = b"".join(pieces)
+
+    def reads_body_of(self, task: "asyncio.Task[Any]") -> bool:
+        """Whether the request of that task still waits for its body."""
+        return self._body_timeout.waits_for(task)
 
     def _refuse(self, scope: Any, protocol: Any, refused: Refused, status: int | None = None) -> None:
         answer = self.api.refuse_unread(scope.path, refused)
@@ -85,6 +116,9 @@ class SharedTimeout:
             self._until.pop(task, None)
             self._late.discard(task)
 
+    def waits_for(self, task: "asyncio.Task[Any]") -> bool:
+        return task in self._until
+
     def _cancel_late(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
@@ -96,16 +130,3 @@ class SharedTimeout:
             del self._until[task]
             self._late.add(task)
             task.cancel()
-
-
-async def _read_body(protocol: Any, length: str | None) -> bytes:
-    if length is not None:
-        whole: bytes = await protocol()
-        return whole
-    pieces, size = [], 0
-    async for piece in protocol:
-        pieces.append(piece)
-        size += len(piece)
-        if size > BODY_BYTES_MAX:
-            break
-    return b"".join(pieces)

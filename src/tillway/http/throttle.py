@@ -6,7 +6,6 @@ same as no entry, so full buckets can be dropped. Each process has its own bucke
 through.
 """
 
-import ipaddress
 import time
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ import msgspec
 
 from tillway.domain.account import Mode
 from tillway.domain.refusal import Refused
+from tillway.http.client_address import counted_address
 
 BUCKETS_MAX = 20_000
 """The most buckets of one kind. Beyond that, those that have been full the longest are dropped first."""
@@ -122,16 +122,5 @@ class Throttle:
         NAT, all callers share one address, and one of them must not lock the others out.
         """
         rate = self._limits.failures
-        if rate.per_second and address and (wait := self._addresses.take(network_of(address), rate, self._now())):
+        if rate.per_second and address and (wait := self._addresses.take(counted_address(address), rate, self._now())):
             raise Throttled("address", wait)
-
-
-def network_of(address: str) -> str:
-    """Return the address to count: for IPv6 its /64 network, because a client usually has all 2^64 addresses of it."""
-    if ":" not in address:
-        return address
-    try:
-        network = ipaddress.ip_network((address.strip("[]").partition("%")[0], 64), strict=False)
-    except ValueError:
-        return address
-    return str(network)

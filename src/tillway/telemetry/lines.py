@@ -72,6 +72,11 @@ class Writer:
         if not self._some.is_set():
             self._some.set()
 
+    def switch_to(self, descriptor: int) -> None:
+        """Write to that file from now on, whose descriptor is then the writer's own."""
+        os.dup2(descriptor, self._descriptor, inheritable=False)
+        os.close(descriptor)
+
     def close(self, within_seconds: float = CLOSE_SECONDS) -> None:
         """Write the waiting lines, for at most this long: a full pipe does not keep a server from ending."""
         self._closing.set()
