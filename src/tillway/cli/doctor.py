@@ -30,6 +30,9 @@ DISK_BYTES_WARN = 1 << 30
 CLOCK_SKEW_SECONDS_MAX = 5
 FILES_LEAST = 1024
 DIFFERENCES_SHOWN = 20
+RESTORE = (
+    "Keep this database as it is, check the disk, and restore a backup. Find what is missing: tillway audit verify"
+)
 RELEASED_AT = 1_767_225_600
 """2026-01-01: a clock that shows an earlier time is wrong."""
 
@@ -48,7 +51,7 @@ def doctor(
     data_dir: DataDir = None,
     store: StoreUrl = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also read the whole ledger and compare it with balances and reports.")
+        bool, typer.Option("--deep", help="Also read every record and page, and add the whole ledger up.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -83,6 +86,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def examine_deeply(settings: Settings) -> Iterator[Finding]:
     """The findings of checks that read all records of a kind. A server may run meanwhile."""
+    yield from _pages(settings)
+    yield from _records(settings)
     yield from _balances(settings)
 
 
@@ -131,6 +136,7 @@ def _key_file(settings: Settings) -> Iterator[Finding]:
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
+    from tillway.store.codec import RecordDamaged
     from tillway.store.port import StoreUnfit, Unavailable
     from tillway.wiring import inspect_store
 
@@ -145,7 +151,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
         return
     try:
         accounts, configs = with_store(settings, _contents)
-    except (StoreUnfit, Unavailable) as unfit:
+    except (StoreUnfit, Unavailable, RecordDamaged) as unfit:
         yield Finding("database", "fail", str(unfit), "Restore a backup, or mend the fault that the text names.")
         return
     if accounts:
@@ -223,11 +229,12 @@ def _mark(settings: Settings) -> Iterator[Finding]:
     from tillway.domain.time_mark import ACCEPTED_SLACK_US
     from tillway.engine.ids import SKEW_SECONDS
     from tillway.engine.time_mark import read_mark
+    from tillway.store.codec import RecordDamaged
     from tillway.store.port import StoreUnfit, Unavailable
 
     try:
         mark = with_store(settings, read_mark)
-    except (StoreUnfit, Unavailable):
+    except (StoreUnfit, Unavailable, RecordDamaged):
         return  # The store's own findings say so.
     if mark is None:
         return
@@ -239,10 +246,43 @@ def _mark(settings: Settings) -> Iterator[Finding]:
         yield Finding("mark of time", "ok", _date(mark.mark_us / 1_000_000))
 
 
+def _pages(settings: Settings) -> Iterator[Finding]:
+    """SQLite's own check of the file: of every page, row and index."""
+    from tillway.store import sqlite
+    from tillway.wiring import DATABASE
+
+    if settings.store:
+        return
+    faults = sqlite.check_integrity(settings.data_dir / DATABASE)
+    for fault in faults[:DIFFERENCES_SHOWN]:
+        yield Finding("database pages", "fail", fault, RESTORE)
+    if not faults:
+        yield Finding("database pages", "ok", "every page and index is whole")
+
+
+def _records(settings: Settings) -> Iterator[Finding]:
+    """Read every record and compare it with its checksum."""
+    from tillway.operations.record_check import read_all
+    from tillway.store.codec import RecordDamaged
+    from tillway.store.port import StoreUnfit, Unavailable
+
+    try:
+        found = with_store(settings, read_all)
+    except (StoreUnfit, Unavailable, RecordDamaged) as unfit:
+        yield Finding("records", "fail", str(unfit), "Mend the database first.")
+        return
+    for damaged in found.damaged:
+        yield Finding("records", "fail", damaged, RESTORE)
+    if not found.damaged:
+        older = f", {found.unchecked} of them from before there were checksums" if found.unchecked else ""
+        yield Finding("records", "ok", f"{found.records} are as they were written{older}")
+
+
 def _balances(settings: Settings) -> Iterator[Finding]:
     """Add up all entries of the ledger, and compare the sums with the balances shown and with the reports."""
     from tillway.engine.balance import StoredLedger
     from tillway.operations.balance_check import Checked, check_all
+    from tillway.store.codec import RecordDamaged
     from tillway.store.port import StoreUnfit, Unavailable
 
     async def check(store: "Store") -> list[Checked]:
@@ -250,7 +290,7 @@ def _balances(settings: Settings) -> Iterator[Finding]:
 
     try:
         found = with_store(settings, check)
-    except (StoreUnfit, Unavailable) as unfit:
+    except (StoreUnfit, Unavailable, RecordDamaged) as unfit:
         yield Finding("balances", "fail", str(unfit), "Mend the database first.")
         return
     differences = [difference for checked in found for difference in checked.differences]

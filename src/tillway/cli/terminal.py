@@ -144,6 +144,7 @@ _MENDABLE = (
     ("tillway.serve", "CannotListen"),
     ("tillway.telemetry.traces", "TracesUnavailable"),
     ("tillway.store.backup", "BackupUnfit"),
+    ("tillway.store.codec", "RecordDamaged"),
     ("tillway.store.export", "ExportUnfit"),
     ("tillway.store.export", "NotWhole"),
     ("tillway.store.port", "StoreUnfit"),

@@ -181,6 +181,11 @@ RULES: dict[str, Rule] = {
         "api_error",
         "This server's clock cannot be trusted, so it begins no payments. Send the request again in a while.",
     ),
+    "record_damaged": Rule(
+        500,
+        "api_error",
+        "A stored record is damaged. The operator finds it with `tillway doctor --deep`.",
+    ),
     "busy": Rule(503, "api_error", "Tillway could not finish this in time. Send the request again."),
     "storage_full": Rule(
         503,

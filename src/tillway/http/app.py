@@ -37,6 +37,7 @@ from tillway.http.shapes import check_expansions, expand, render_record
 from tillway.http.throttle import Limits, Throttle, Throttled
 from tillway.http.versions import CURRENT, check_parameters, check_version
 from tillway.http.wire import parse_body, parse_json, parse_query
+from tillway.store.codec import RecordDamaged
 from tillway.store.port import Unavailable
 
 log = logging.getLogger(__name__)
@@ -173,14 +174,12 @@ class Api:
                     note_record(answer.record if isinstance(answer, Done) else answer)
                 if isinstance(answer, Done) and answer.refusal is not None:
                     note("code", answer.refusal.code)
-        except (Refused, Unavailable) as stopped:
-            refused = (
-                Refused(stopped.code)
-                if isinstance(stopped, Unavailable)
-                else self._count_failure(request, caller, stopped)
-            )
-            if isinstance(stopped, Unavailable):
+        except (Refused, Unavailable, RecordDamaged) as stopped:
+            if isinstance(stopped, Refused):
+                refused = self._count_failure(request, caller, stopped)
+            else:
                 log.error("the store cannot be read", extra={"request": request_id, "why": str(stopped)})
+                refused = Refused(stopped.code if isinstance(stopped, Unavailable) else "record_damaged")
             status, body = self._render_refusal(caller, dialect, refused)
             self._log_refusal(request, caller, refused, status)
             note("code", refused.code)

@@ -2,8 +2,14 @@
 
 A record's type is known by the prefix of its id, so nothing about it is stored beside its fields. Fields at their
 default are left out; an unknown field in a row (written by a newer version) is ignored.
+
+A row begins with a checksum of all that follows, the record's id included: `{"~":"1b2c3d4e","id":…}`. A read that finds
+another raises `RecordDamaged`. It shows damage by a disk, and an edit by hand that forgot it; the audit trail shows the
+others. Rows from before, and those that a process of the version before has rewritten, have none and are read as they
+are.
 """
 
+from binascii import crc32
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -49,16 +55,54 @@ def encode(record: Record) -> bytes:
     return _encode(record)
 
 
+class RecordDamaged(Exception):
+    """A stored record is not the one that was written. The text names it and the remedy."""
+
+    def __init__(self, id: str, why: str) -> None:
+        super().__init__(
+            f"{id} is damaged: {why}. Find all damaged records with `tillway doctor --deep`, and restore a backup."
+        )
+        self.id = id
+        self.why = why
+
+
+CHECK_FIELD = "~"
+"""The name of the checksum: CRC-32 of the bytes from the next field on, as eight hexadecimal digits."""
+
+_CHECKED = b'{"~":"'
+
+
 def decode(id: str, body: bytes) -> Record:
-    """The record of `id` from its row's body."""
-    return _DECODERS[id[: id.index("_")]].decode(body)
+    """The record of `id` from its row's body. Raises `RecordDamaged`."""
+    # The places are written out, since every read comes here: `_CHECKED`, the digits, and the rest behind `",`.
+    if body[:6] == _CHECKED and body[6:14] != b"%08x" % crc32(body[16:]):
+        raise RecordDamaged(id, "its checksum differs")
+    try:
+        record: Record = _DECODERS[id[: id.index("_")]].decode(body)
+    except msgspec.MsgspecError as error:
+        raise RecordDamaged(id, f"it cannot be read ({error})") from error
+    if record.id != id:
+        raise RecordDamaged(id, "it holds another record")
+    return record
+
+
+def decode_unchecked(id: str, body: bytes) -> Record:
+    """The record in a row's body, whatever its checksum. Raises `msgspec.MsgspecError`, or `AssertionError` where it
+    breaks a rule of its own."""
+    record: Record = _DECODERS[id[: id.index("_")]].decode(body)
+    return record
+
+
+def has_checksum(body: bytes) -> bool:
+    return body.startswith(_CHECKED)
 
 
 def write_of(scope: str, record: Record, version: int) -> Write:
     """The write that brings `record` from `version` to the next."""
     entries, queue, expires = _FORMS[type(record)]
     index = entries(scope, record) if entries is not None else ()
-    key, body = f"{scope}/{record.id}", _encode(record)
+    rest = _encode(record)[1:]
+    key, body = f"{scope}/{record.id}", b'{"~":"%08x",%b' % (crc32(rest), rest)
     if queue is not None:
         return Write(key, version, body, index, queue, record.due_at_ms)  # type: ignore[attr-defined]
     if expires:

@@ -691,6 +691,22 @@ def has_room(folder: Path) -> bool:
     return found.f_bavail * found.f_frsize >= ROOM_BYTES_MIN
 
 
+def check_integrity(path: Path) -> list[str]:
+    """Read every page of the database at `path`, and return SQLite's faults, at most 100; none where it is whole. A
+    server may write meanwhile."""
+    if not path.exists():
+        return [_missing(path)]
+    try:
+        connection = _connect(path, reads_only=True)
+        try:
+            found = [str(line) for (line,) in connection.execute("PRAGMA integrity_check(100)")]
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        return [f"the database cannot be read: {error}"]
+    return [] if found == ["ok"] else found
+
+
 def _missing(path: Path) -> str:
     return f"There is no database at {path}. {_CREATE_IT}"
 

@@ -18,7 +18,7 @@ from tillway.domain.account import SYSTEM
 from tillway.domain.connector_config import ConnectorConfig, setting_owner
 from tillway.domain.event import WebhookEndpoint
 from tillway.domain.record import Record, SealedRecord
-from tillway.store.codec import decode, write_of
+from tillway.store.codec import RecordDamaged, decode, write_of
 from tillway.store.port import WRITES_MAX, CommitUnknown, Conflict, Row, Store, Unavailable, Write
 from tillway.vault.envelope import EnvelopeVault, sealed_text
 from tillway.vault.keyring import CHECK_EVERY_SECONDS
@@ -175,7 +175,7 @@ async def _pass(
             for row in rows:
                 try:
                     write = _rewrapped(vault, row)
-                except (VaultTampered, msgspec.MsgspecError):
+                except (VaultTampered, RecordDamaged, msgspec.MsgspecError):
                     damaged.append(row.key)
                     continue
                 if write is not None:
@@ -235,7 +235,7 @@ _decode_sealed: Callable[[msgspec.Raw], SealedSecret] = msgspec.json.Decoder(Sea
 
 def _rewrapped(vault: Vault, row: Row) -> Write | None:
     """The write that puts this record under the current key; None where it is. Raises `VaultTampered` or
-    `msgspec.MsgspecError` where the record is damaged.
+    `RecordDamaged` or `msgspec.MsgspecError` where the record is damaged.
 
     The lifetime of the record goes with it: without `expires_at`, a rewritten security code would stay for ever.
     """
@@ -280,7 +280,7 @@ def _names_key(row: Row, key_id: str) -> bool:
     """Whether the record is sealed under `key_id`. One that cannot be read counts as such, to be on the safe side."""
     try:
         return key_id in _key_ids(_decode(row))
-    except (VaultTampered, msgspec.MsgspecError):
+    except (VaultTampered, RecordDamaged, msgspec.MsgspecError):
         return True
 
 

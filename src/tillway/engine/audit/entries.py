@@ -36,7 +36,7 @@ from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
 from tillway.domain.source_api import STORED_FIELD, public_name
 from tillway.domain.time_mark import TimeMark
-from tillway.store.codec import QUEUES, TYPES, encode, write_of
+from tillway.store.codec import CHECK_FIELD, QUEUES, TYPES, encode, write_of
 from tillway.store.port import ABSENT, Write
 
 LEFT_OUT: frozenset[type[Record]] = frozenset(
@@ -158,6 +158,7 @@ def change_document(change: Change) -> dict[str, Any]:
     what, before, after = "held", None, None
     if change.new != NOTHING:
         what, after = "made", msgspec.json.decode(change.new)
+        after.pop(CHECK_FIELD, None)
     elif change.digest:
         what, after = "made", {"sha256": change.digest.hex()}
     elif change.gone != NOTHING:

@@ -1,0 +1,123 @@
+"""Damage of stored bytes: a read refuses it, and `tillway doctor --deep` names each damaged record and page."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+from every_store import any_store, any_store_url
+from tillway_server import init, invoked
+
+from tillway.domain.account import SYSTEM, Account
+from tillway.domain.customer import Customer
+from tillway.operations.record_check import read_all
+from tillway.store.codec import CHECK_FIELD, RecordDamaged, decode, encode, write_of
+from tillway.store.port import ABSENT, Store, Write
+from tillway.testing.in_process import InProcessApp
+from tillway.wiring import DATABASE
+
+__all__ = ("any_store", "any_store_url")
+
+SCOPE = "0123456789abcdeft"
+CUSTOMER = Customer(id="cus_1", created=1, name="Ada")
+
+
+def _body() -> bytes:
+    return write_of(SCOPE, CUSTOMER, ABSENT).body or b""
+
+
+def test_each_flipped_bit_behind_the_checksum_is_found() -> None:
+    body = _body()
+    assert decode("cus_1", body) == CUSTOMER
+    for place in range(6, len(body)):
+        for bit in range(8):
+            damaged = bytearray(body)
+            damaged[place] ^= 1 << bit
+            if place in (14, 15):  # The quotation mark and the comma: then it is no JSON.
+                continue
+            with pytest.raises(RecordDamaged, match="cus_1"):
+                decode("cus_1", bytes(damaged))
+
+
+def test_a_record_under_another_id_is_found() -> None:
+    with pytest.raises(RecordDamaged, match="it holds another record"):
+        decode("cus_2", _body())
+
+
+def test_rows_from_before_are_read_as_they_are() -> None:
+    assert decode("cus_1", encode(CUSTOMER)) == CUSTOMER
+    assert b"~" not in encode(CUSTOMER) and CHECK_FIELD == "~"
+
+
+async def test_damage_in_each_store_is_named(any_store: Store) -> None:
+    account = Account(id=f"acct_{SCOPE[:-1]}", created=1)
+    body = _body()
+    await any_store.commit(
+        [
+            write_of(SYSTEM, account, ABSENT),
+            write_of(SCOPE, CUSTOMER, ABSENT),
+            Write(f"{SCOPE}/cus_2", ABSENT, body.replace(b"cus_1", b"cus_2").replace(b"Ada", b"Eve")),
+            Write(f"{SCOPE}/cus_3", ABSENT, encode(Customer(id="cus_3", created=1))),
+            Write(f"{SCOPE}/cus_4", ABSENT, b"{"),
+            Write(f"{SCOPE}/pi_1", ABSENT, body),
+        ]
+    )
+    read = await read_all(any_store)
+    assert (read.records, read.unchecked) == (6, 2)
+    assert [text.split()[0] for text in read.damaged] == ["cus_2", "cus_4", "pi_1"]
+    assert read.damaged[0] == f"cus_2 of {SCOPE} is damaged: its checksum differs"
+
+
+async def test_a_request_for_a_damaged_record_says_so(tmp_path: Path) -> None:
+    app = await InProcessApp.open(tmp_path)
+    merchant = await app.merchant()
+    customers = [(await app.ok(merchant, "POST", "/v1/customers", {"name": name}))["id"] for name in ("Ada", "Bob")]
+    [key] = [key for key in app.store._rows if key.endswith(customers[0])]
+    row = app.store._rows[key]
+    app.store._rows[key] = type(row)(key, row.version, row.body.replace(b"Ada", b"Eve"))
+    answer = await app.call(merchant, "GET", f"/v1/customers/{customers[0]}")
+    assert (answer.status, answer.json["error"]["code"]) == (500, "record_damaged")
+    assert (await app.ok(merchant, "GET", f"/v1/customers/{customers[1]}"))["name"] == "Bob"
+    await app.close()
+
+
+def _doctor(data_dir: Path) -> tuple[int, str]:
+    done = invoked("doctor", "--deep", "--data-dir", data_dir)
+    return done.returncode, done.stdout
+
+
+def _in_database(data_dir: Path, change: Callable[[apsw.Connection], object]) -> None:
+    database = apsw.Connection(os.fspath(data_dir / DATABASE))
+    change(database)
+    database.close()
+
+
+def test_doctor_reads_everything(tmp_path: Path) -> None:
+    made = init(tmp_path)
+    code, text = _doctor(tmp_path)
+    assert code == 0 and "ok    database pages" in text and "ok    records" in text
+    edit = "UPDATE record SET body = CAST(replace(CAST(body AS TEXT), '\"created\":1', '\"created\":2') AS BLOB)"
+    _in_database(tmp_path, lambda db: db.execute(f"{edit} WHERE key GLOB 'sys/acct_*'"))
+    code, text = _doctor(tmp_path)
+    assert code == 1 and f"fail  records: {made['account']} of sys is damaged: its checksum differs" in text
+    assert "tillway audit verify" in text
+
+
+def test_doctor_finds_a_damaged_page(tmp_path: Path) -> None:
+    """An index has lost its entries: each record is whole, but a listing would miss some."""
+    init(tmp_path)
+
+    def page_of_index(db: apsw.Connection) -> tuple[int, int]:
+        root = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'record_parent'").get
+        return int(str(root)), int(str(db.pragma("page_size")))
+
+    database = apsw.Connection(os.fspath(tmp_path / DATABASE))
+    database.pragma("wal_checkpoint(TRUNCATE)")
+    root, size = page_of_index(database)
+    database.close()
+    with (tmp_path / DATABASE).open("r+b") as file:
+        file.seek((root - 1) * size + 3)
+        file.write(bytes(2))  # The number of cells in a leaf of an index.
+    code, text = _doctor(tmp_path)
+    assert code == 1 and "fail  database pages" in text
