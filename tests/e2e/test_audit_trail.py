@@ -1,12 +1,48 @@
 """The audit trail of running servers."""
 
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from doses import Dose
 from tillway_server import StartServer, init, invoked_json, tillway
 
 LINKED_WITHIN_SECONDS = 60
+
+
+def test_nothing_is_found_while_payments_go_on(start_server: StartServer, tmp_path: Path, dose: Dose) -> None:
+    server = start_server(tmp_path / "data", init(tmp_path / "data"))
+    seconds, over = dose(3, 30), threading.Event()
+
+    def pay() -> None:
+        while not over.is_set():
+            server.client.v1.payment_intents.create(
+                params={
+                    "amount": 2000,
+                    "currency": "eur",
+                    "confirm": True,
+                    "payment_method": "pm_card_visa",
+                    "return_url": "https://example.com",
+                }
+            )
+
+    payers = [threading.Thread(target=pay) for _ in range(3)]
+    for payer in payers:
+        payer.start()
+    records: list[int] = []
+    began = time.monotonic()
+    try:
+        while time.monotonic() < began + seconds or len(records) < 2:
+            for scope in invoked_json("audit", "verify", "--data-dir", server.data_dir):
+                assert scope["damage"] is None and scope["differences"] == [], scope
+                if scope["mode"] == "test":
+                    records.append(scope["records"])
+    finally:
+        over.set()
+        for payer in payers:
+            payer.join()
+    assert records[-1] > records[0] > 0, "payments went on meanwhile"
 
 
 @pytest.mark.soak

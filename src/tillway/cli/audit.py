@@ -48,7 +48,7 @@ def verify(
 
     from tillway.engine.audit import chain
     from tillway.engine.audit.heads import compare_heads
-    from tillway.engine.audit.records import compare
+    from tillway.engine.audit.records import compare, exports_of
 
     settings = settings_from(context.params)
     verifier = _verifier(settings, public_key)
@@ -57,7 +57,8 @@ def verify(
         scopes = await chain.scopes_of(store)
         walked = [await chain.walk(store, scope, verifier) for scope in scopes]
         faults = await compare_heads(store, _read_heads(heads), verifier) if heads is not None else []
-        return walked, {scope: await compare(store, scope) for scope in scopes}, faults
+        exports = await exports_of(store)
+        return walked, {scope: await compare(store, scope, exports) for scope in scopes}, faults
 
     walked, compared, faults = with_store(settings, work)
     torn = [(found.scope, found.damage.text) for found in walked if found.damage is not None]

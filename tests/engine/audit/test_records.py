@@ -3,14 +3,24 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
+from every_store import any_store, any_store_url
+
 from tillway.domain.account import SYSTEM, Account
+from tillway.domain.api_key import ApiKey
+from tillway.domain.attempt import Attempt
 from tillway.domain.customer import Customer
+from tillway.domain.ledger import Entry, Posting
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.record import Record
 from tillway.engine.audit.entries import Author, build_writes
 from tillway.engine.audit.records import SUSPECTS_MAX, compare
 from tillway.engine.clock import Clock
 from tillway.store.codec import write_of
-from tillway.store.port import ABSENT, Row
+from tillway.store.port import ABSENT, Row, Store, Write
 from tillway.testing.memory_store import MemoryStore
+
+__all__ = ("any_store", "any_store_url")
 
 SCOPE = "0123456789abcdeft"
 BY = Author("cli:ada", "tillway test")
@@ -61,3 +71,58 @@ async def test_records_committed_while_it_reads_are_as_told() -> None:
     compared = await compare(store, SCOPE)
     assert compared.records == MANY + 1
     assert [one.record for one in compared.differences] == ["cus_x"]
+
+
+async def test_edits_by_hand_are_named_on_each_store(any_store: Store) -> None:
+    clock = Clock()
+    account = Account(id=f"acct_{SCOPE[:-1]}", created=1)
+    key = ApiKey(id="key_1", created=1, account=account.id, mode="test", kind="secret", hint="sk", expires_at=None)
+    entries = [
+        Entry(
+            id=f"txn_{number}",
+            created=1,
+            currency="eur",
+            postings=(Posting(account="available", amount_minor=100), Posting(account="sales", amount_minor=-100)),
+        )
+        for number in range(4)
+    ]
+    payments = [
+        PaymentIntent(id=f"pi_{number}", created=1, amount_minor=100, currency="eur", status="succeeded")
+        for number in range(7)
+    ]
+    waiting = PaymentIntent(id="pi_7", created=1, amount_minor=100, currency="eur", attempt="att_7")
+    attempt = _attempt("att_7", "pi_7")
+    await any_store.commit(build_writes(SYSTEM, BY, clock.moment(), (ABSENT, None, account), (ABSENT, None, key)))
+    made: list[tuple[int, Record | None, Record | None]] = [
+        (ABSENT, None, one) for one in (*entries, *payments, waiting, attempt)
+    ]
+    await any_store.commit(build_writes(SCOPE, BY, clock.moment(), *made))
+    for scope in (SYSTEM, SCOPE):
+        assert (await compare(any_store, scope)).differences == ()
+
+    cheaper = msgspec.structs.replace(entries[0], currency="usd")
+    cancelled = [msgspec.structs.replace(payment, status="canceled") for payment in payments[:6]]
+    await any_store.commit(
+        [
+            write_of(SYSTEM, msgspec.structs.replace(key, id="key_2"), ABSENT),
+            write_of(SCOPE, cheaper, 1),
+            Write(f"{SCOPE}/txn_1", 1, None),
+            *(write_of(SCOPE, payment, 1) for payment in cancelled),
+            write_of(SCOPE, _attempt("att_6", "pi_6"), ABSENT),
+            Write(f"{SCOPE}/att_7", 1, None),
+        ]
+    )
+    found = {one.record: one.text for one in (await compare(any_store, SCOPE)).differences}
+    assert set(found) == {"txn_0", "txn_1", *(payment.id for payment in cancelled), "pi_7", "att_6"}
+    assert found["txn_0"] == "txn_0 is at version 2, and the trail ends with version 1"
+    assert found["txn_1"] == "txn_1 was deleted: the trail ends with its version 1"
+    assert found["att_6"] == "att_6 was put in: pi_6 has no such attempt in the trail"
+    assert found["pi_7"] == "att_7 was deleted: pi_7 still waits for it"
+    [key_put_in] = (await compare(any_store, SYSTEM)).differences
+    assert key_put_in.text == "key_2 was put in: the trail does not tell of it"
+
+
+def _attempt(id: str, subject: str) -> Attempt:
+    return Attempt(
+        id=id, created=1, kind="authorize", subject=subject, amount_minor=100, currency="eur", connector="simulator"
+    )

@@ -12,11 +12,15 @@ from typing import Any, Literal
 import msgspec
 
 from tillway.domain.account import SYSTEM
+from tillway.domain.attempt import Attempt
 from tillway.domain.audit import HIDDEN, REDACTED, UNCHANGING, UNREMARKABLE, AuditEntry, digest_of, redact
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payout import Payout
 from tillway.domain.record import Record
+from tillway.domain.refund import Refund
 from tillway.engine.audit.chain import Unreadable, last_batch, readable, rows_of
 from tillway.engine.audit.entries import LEFT_OUT, change_document
-from tillway.store.codec import TYPES, decode
+from tillway.store.codec import TYPES, decode_unchecked
 from tillway.store.port import Row, Store
 
 DIFFERENCES_MAX = 1000
@@ -61,9 +65,12 @@ async def exports_of(store: Store) -> list[str]:
     return found
 
 
-async def compare(store: Store, scope_key: str) -> Compared:
-    """Read all entries and records of a scope. Entries that cannot be read are left to the walk of the chain."""
-    comparison = _Comparison(store, scope_key, await exports_of(store))
+async def compare(store: Store, scope_key: str, exports: list[str] | None = None) -> Compared:
+    """Read all entries and records of a scope. Entries that cannot be read are left to the walk of the chain.
+
+    `exports` is the result of `exports_of`, for a caller that compares several scopes.
+    """
+    comparison = _Comparison(store, scope_key, await exports_of(store) if exports is None else exports)
     try:
         return await comparison.run()
     finally:
@@ -204,7 +211,8 @@ class _Comparison:
             if expected == id:
                 expected = next(told, None)
             self._records += 1
-            if (found := self._difference(id, kind, row)) is not None:
+            found = self._difference(id, kind, row) or await self._lost_attempt(id, kind, row)
+            if found is not None:
                 yield found
         while expected is not None:
             if (found := self._difference(expected, kind, None)) is not None:
@@ -214,8 +222,36 @@ class _Comparison:
     async def _look_again(self, suspects: list[str], settled: str) -> list[Difference]:
         rows = {id: await self._store.get(f"{self._scope_key}/{id}") for id in suspects}
         await self._read_trail(settled)
-        looked = (self._difference(id, TYPES[id.partition("_")[0]], row) for id, row in rows.items())
-        return [difference for difference in looked if difference is not None]
+        found = []
+        for id, row in rows.items():
+            kind = TYPES[id.partition("_")[0]]
+            difference = self._difference(id, kind, row) or await self._lost_attempt(id, kind, row)
+            if difference is not None:
+                found.append(difference)
+        return found
+
+    async def _lost_attempt(self, id: str, kind: type[Record], row: Row | None) -> Difference | None:
+        """The difference of a payment, refund or payout that waits for an attempt which does not exist: no process
+        would ever ask for its outcome."""
+        if row is None or kind not in (PaymentIntent, Refund, Payout):
+            return None
+        attempt = getattr(readable(row, kind), "attempt", None)
+        if attempt is None or await self._store.get(f"{self._scope_key}/{attempt}") is not None:
+            return None
+        return Difference(record=id, kind="deleted", text=f"{attempt} was deleted: {id} still waits for it")
+
+    def _put_in_attempt(self, attempt: Record) -> Difference | None:
+        """The difference of an attempt that its payment, refund or payout does not know. A process would perform it."""
+        assert isinstance(attempt, Attempt)
+        if self._begun is not None and attempt.created <= self._begun:
+            return None
+        led_to: Fields = {}
+        for change in self._history(attempt.subject):
+            led_to.update(change.after)
+        if led_to.get("attempt") == attempt.id:
+            return None
+        text = f"{attempt.id} was put in: {attempt.subject} has no such attempt in the trail"
+        return Difference(record=attempt.id, kind="inserted", text=text)
 
     def _difference(self, id: str, kind: type[Record], row: Row | None) -> Difference | None:
         history = self._history(id)
@@ -227,7 +263,7 @@ class _Comparison:
         # The trail was read after the record, so it may already tell of later versions.
         current = _up_to(history, row.version, len(self._exports))
         if kind in UNREMARKABLE:
-            return _edited(id, kind, row, record, current, partly=True)
+            return _edited(id, kind, row, record, current, partly=True) or self._put_in_attempt(record)
         if current and current[-1].what == "deleted":
             return Difference(
                 record=id, kind="inserted", text=f"{id} was put in again: the trail tells of its deletion"
@@ -298,7 +334,10 @@ def _edited(
                 if not stored.get(name):
                     return Difference(record=id, kind="edited", text=f"{id} was edited: its {name} was taken out")
                 fields[name] = stored[name]
-        led_to = decode(id, msgspec.json.encode(fields))
+        try:
+            led_to = decode_unchecked(id, msgspec.json.encode(fields))
+        except (msgspec.MsgspecError, AssertionError):
+            return Difference(record=id, kind="edited", text=f"{id} cannot be compared: the trail leads to no record")
         if led_to == record:
             return None
         shown, fields = _plain(record), _plain(led_to)
