@@ -12,8 +12,8 @@ def start_server() -> Iterator[StartServer]:
     """Starts a server as `TillwayServer` does; whatever still runs when the test is over is killed."""
     started: list[TillwayServer] = []
 
-    def start(*arguments: Any) -> TillwayServer:
-        started.append(TillwayServer(*arguments))
+    def start(*arguments: Any, **named: Any) -> TillwayServer:
+        started.append(TillwayServer(*arguments, **named))
         return started[-1]
 
     yield start

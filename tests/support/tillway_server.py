@@ -9,7 +9,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,12 @@ class TillwayServer:
     """A running `tillway serve`. `log` holds the lines of its standard error."""
 
     def __init__(
-        self, data_dir: Path, made: dict[str, str], arguments: Sequence[str] = (), command: Sequence[str] = ()
+        self,
+        data_dir: Path,
+        made: dict[str, str],
+        arguments: Sequence[str] = (),
+        command: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """`command` runs the server, with other limits for instance."""
         self.data_dir = data_dir
@@ -95,7 +100,7 @@ class TillwayServer:
             ],
             stderr=subprocess.PIPE,
             text=True,
-            env=ENVIRONMENT,
+            env={**ENVIRONMENT, **(environment or {})},
         )
         threading.Thread(target=self._read, daemon=True).start()
         if not self._ready.wait(READY_WITHIN_SECONDS) or not self.base_url:

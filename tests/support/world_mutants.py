@@ -4,11 +4,13 @@ A mutant is a context manager that replaces one attribute of one seam, and the c
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from tillway.api import balance as balance_api
 from tillway.connectors.port import NeverSeen
 from tillway.connectors.transport import converse
 from tillway.domain import audit, payment_intent, payout, refund, stored_credit
@@ -18,12 +20,14 @@ from tillway.domain.ledger import Entry
 from tillway.domain.outcome import Declined, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NO_CHANGES, Changes
-from tillway.engine import attempts
+from tillway.engine import attempts, balance
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit import chain
 from tillway.engine.audit import entries as trail
+from tillway.engine.clock import Clock
 from tillway.engine.core import Engine
-from tillway.operations import orders
+from tillway.engine.ids import base62
+from tillway.operations import balance_check, orders, payouts
 from tillway.store.port import StorageFull, Write
 from tillway.testing.memory_store import MemoryStore
 
@@ -338,6 +342,42 @@ def a_ledger_entry_is_not_the_one_that_was_told() -> AbstractContextManager[None
     return replaced(trail, "digest_of", lambda body: audit.digest_of(body + b" "))
 
 
+class _WallTime:
+    """The wall clock in place of the mark of time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def settled_until(self) -> str:
+        return base62(self._clock.now_ns() // 1000, 9)
+
+    def known_until(self) -> str:
+        return "zzzzzzzzz"
+
+
+def _fold_by_wall_clock(ledger: Any, scope_key: str, until: str | None = None) -> Any:
+    by_wall = SimpleNamespace(
+        store=ledger.store, clock=ledger.clock, settings=ledger.settings, time=_WallTime(ledger.clock)
+    )
+    return balance.fold(by_wall, scope_key, until)
+
+
+@contextmanager
+def checkpoints_end_where_the_wall_clock_stands() -> Iterator[None]:
+    """The bug that doubled a balance: sums end at a point that entries still come before, and are believed."""
+    with ExitStack() as stack:
+        for module in (balance_api, payouts, balance_check):
+            stack.enter_context(replaced(module, "fold", _fold_by_wall_clock))
+        yield
+
+
+def ids_follow_the_wall_clock_below_the_mark() -> AbstractContextManager[None]:
+    def ignore(self: Clock, mark_us: int) -> None:
+        pass
+
+    return replaced(Clock, "raise_floor", ignore)
+
+
 class Mutant(NamedTuple):
     """`checks`: those of the worlds' checks that may be the first to find it. `store`: for a bug in the store."""
 
@@ -352,7 +392,7 @@ class Mutant(NamedTuple):
 MUTANTS = (
     Mutant(a_new_reference_for_every_sending, ("durable first", "performed once")),
     Mutant(a_time_out_means_declined, ("declined",)),
-    Mutant(never_seen_is_taken_for_no, ("declined",)),
+    Mutant(never_seen_is_taken_for_no, ("declined", "money")),
     Mutant(a_pending_debit_counts_as_paid, ("declined", "bank", "money")),
     Mutant(the_attempt_is_never_written, ("durable first",)),
     Mutant(the_attempt_is_never_deleted, ("liveness",)),
@@ -381,5 +421,7 @@ MUTANTS = (
     Mutant(an_order_is_noted_after_its_payment, ("one payment", "one order", "audit", "error inside")),
     Mutant(a_failed_order_keeps_its_payment, ("placed",)),
     Mutant(each_request_for_a_delivery_has_a_reference_of_its_own, ("deliveries",)),
+    Mutant(checkpoints_end_where_the_wall_clock_stands, ("balances", "overdrawn")),
+    Mutant(ids_follow_the_wall_clock_below_the_mark, ("below the mark", "balances")),
     Mutant(stock_is_released_whether_or_not_it_was_held, ("stock",)),
 )

@@ -16,15 +16,17 @@ import msgspec
 
 from tillway.connectors.port import NoticeRejected, NoticeUndecided, TransportError
 from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, scope_of
-from tillway.domain.attempt import Attempt
-from tillway.domain.event import NoticeTask
+from tillway.domain.attempt import ASK_INTERVAL_MAX_SECONDS, Attempt
+from tillway.domain.event import DELIVERY_DELAYS_SECONDS, NoticeTask
+from tillway.domain.mail import DELAYS_SECONDS as MAIL_DELAYS_SECONDS
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.attempts import Attempts
-from tillway.engine.audit.chain import LOOK_EVERY_SECONDS, AuditChain
+from tillway.engine.audit.chain import IDLE_SECONDS, LOOK_EVERY_SECONDS, AuditChain
 from tillway.engine.audit.heads import HeadSender
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
+from tillway.engine.ids import SKEW_SECONDS
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
 from tillway.engine.time_mark import KEEP_EVERY_SECONDS
 from tillway.store.codec import decode, write_of
@@ -63,6 +65,17 @@ HEADS_EVERY_SECONDS = 30.0
 
 PURGE_EVERY_SECONDS = 60.0
 PURGE_MAX = 1000
+
+WAITS_SECONDS_MAX = {
+    "attempts": ASK_INTERVAL_MAX_SECONDS,
+    "audit": IDLE_SECONDS,
+    "deliveries": DELIVERY_DELAYS_SECONDS[-1],
+    "mail": MAIL_DELAYS_SECONDS[-1],
+    "notices": 600,
+    "orders": 60,
+}
+"""How long a task of a queue waits at most. One that is due still later was put off or leased by a clock that was
+ahead, and is brought forward. Expiries have times of their own."""
 
 Work = Callable[[Row], Awaitable[None]]
 
@@ -127,6 +140,10 @@ class Runner:
         busy = [task for tasks in self._busy.values() for task in tasks]
         if busy:
             await asyncio.wait(busy, timeout=within_seconds)
+        # The ids of the last second lie above the mark, and the next process must not make smaller ones.
+        with contextlib.suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(within_seconds):
+                await self.engine.time.refresh()
         with contextlib.suppress(Unavailable):
             await self.audit.look_after(self.engine.audited)
 
@@ -178,7 +195,7 @@ class Runner:
         except Refused as refused:
             outcome = "refused"
             facts["code"] = refused.code
-            if refused.code in STORE_CODES:
+            if refused.code in STORE_CODES or refused.code == "clock_off":
                 log.warning("a task has to wait", extra={"queue": queue, "task": row.key, "why": refused.code})
             else:
                 log.exception("a task failed", extra={"queue": queue, "task": row.key})
@@ -221,6 +238,8 @@ class Runner:
         while not self._stopping:
             try:
                 await self.engine.time.refresh(anyway=turn % COMPARE_EVERY == 0)
+                if turn % COMPARE_EVERY == 0 and not self.engine.time.trouble:
+                    await self._mend_due_times()
                 away = False
             except Unavailable as unavailable:
                 if not away:
@@ -338,6 +357,26 @@ class Runner:
                     sooner = msgspec.structs.replace(attempt, due_at_ms=now_ms)
                     with contextlib.suppress(Conflict, CommitUnknown):
                         await self.engine.store.commit([write_of(scope_key, sooner, row.version)])
+
+    async def _mend_due_times(self) -> None:
+        """Bring forward the tasks that a clock which was ahead put off or leased: no process would look at them until
+        then. They are the last of their queues."""
+        for queue, seconds in WAITS_SECONDS_MAX.items():
+            now_ms = self.engine.clock.now_ms()
+            lease_ms = self.engine.settings.lease_ms
+            beyond_ms = now_ms + max(seconds * 1000, lease_ms) + SKEW_SECONDS * 1000
+            for task in await self.engine.store.peek(queue, now_ms=now_ms, limit=PAGE_MAX, order="latest"):
+                if task.due_at_ms <= beyond_ms:
+                    break
+                row = await self.engine.store.get(task.key)
+                if row is None:
+                    continue
+                scope_key, _, id = task.key.partition("/")
+                record = decode(id, row.body)
+                due_at_ms = min(record.due_at_ms, now_ms)  # type: ignore[attr-defined]
+                sooner = msgspec.structs.replace(record, due_at_ms=due_at_ms)
+                with contextlib.suppress(Conflict, CommitUnknown):
+                    await self.engine.store.commit([write_of(scope_key, sooner, row.version)])
 
     async def _hand_in(self, row: Row) -> None:
         """Hand a notice of a provider inside this process to the engine, then forget it."""

@@ -66,10 +66,10 @@ class TimeKeeper:
         Raises `Unavailable` if the store does not answer.
         """
         anyway = anyway or not self._known
-        if anyway:
-            await self._compare()
         before_ns = self._clock.monotonic_ns()
         mark, version = await _find_mark(self._store)
+        if anyway:
+            await self._compare()
         if mark is None:
             mark = TimeMark(id=MARK_ID, created=self._clock.now_ms() // 1000, mark_us=0)
         raised = max(self._clock.made_us + 1, self._clock.now_ns() // 1000)

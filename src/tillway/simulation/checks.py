@@ -6,7 +6,7 @@ amounts on payments, charges and refunds. All three must agree to the minor unit
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -31,9 +31,14 @@ from tillway.domain.record import Record, SealedRecord
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.domain.stored_credit import CustomerBalanceTransaction
+from tillway.domain.time_mark import TimeMark
+from tillway.engine.balance import availability
 from tillway.engine.clock import Clock
+from tillway.engine.ids import SUFFIX_LENGTH, base62
 from tillway.engine.references import reference_of_record
-from tillway.http.messages import Response
+from tillway.engine.time_mark import SETTLED_SECONDS
+from tillway.http.messages import Request, Response
+from tillway.operations.balance_check import check_balances
 from tillway.sandbox.bank import BankOperation
 from tillway.sandbox.cards import ALIAS_CVC
 from tillway.simulation.audit_check import audit_damage
@@ -44,7 +49,8 @@ from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailab
 
 R = TypeVar("R", bound=Record)
 
-AHEAD_SECONDS = 600
+AHEAD_SECONDS = 20 * 86_400
+"""Further ahead than any clock of a world goes, and with it the mark of time."""
 
 PAID = ("Accepted", "Pending")
 CREDIT = "customer_balance"
@@ -60,6 +66,8 @@ class Watch:
         """References of all attempts that were ever committed."""
         self._final: dict[str, str] = {}
         self._cvcs_spent: set[str] = set()
+        self._marks: deque[tuple[float, int]] = deque()
+        """(seconds, mark), oldest first: the first is the newest that is final."""
 
     def committed(self, process: Process, writes: Sequence[Write]) -> None:
         world = self._world
@@ -68,11 +76,16 @@ class Watch:
             scope, _, id = write.key.partition("/")
             if write.body is None:
                 continue
+            self._above_the_mark(process, write, id)
             match id.partition("_")[0]:
                 case "att":
                     attempt = decode(id, write.body)
                     assert isinstance(attempt, Attempt)
                     self._durable.add(reference_of(scope, attempt))
+                case "clk":
+                    mark = decode(id, write.body)
+                    assert isinstance(mark, TimeMark)
+                    self._marks.append((world.loop.time(), mark.mark_us))
                 case "pi" | "dpi":
                     self._payment(write)
                 case "ch":
@@ -83,6 +96,18 @@ class Watch:
                     self._refund(scope, decode(id, write.body))
                 case "po":
                     self._payout(scope, decode(id, write.body))
+
+    def _above_the_mark(self, process: Process, write: Write, id: str) -> None:
+        """A new id lies above every mark that was in the store SETTLED_SECONDS ago: sums and chains end there."""
+        marks = self._marks
+        final = self._world.loop.time() - SETTLED_SECONDS
+        while len(marks) > 1 and marks[1][0] <= final:
+            marks.popleft()
+        suffix = id.rpartition("_")[2]
+        if write.version or not marks or marks[0][0] > final or not id.startswith(("txn_", "je_", "aud_")):
+            return
+        if len(suffix) == SUFFIX_LENGTH and suffix < base62(marks[0][1], 9):
+            self._world.violate("below the mark", f"{process.name} commits {id} below a final mark of time")
 
     def _payment(self, write: Write) -> None:
         payment = decode(write.key.partition("/")[2], write.body or b"")
@@ -169,7 +194,7 @@ class Watch:
                 )
 
     def _store_is_poor(self) -> bool:
-        """Whether this world's store has failed: a 503 that asks to come back is then the honest answer."""
+        """Whether this world's store or clocks have failed: a 503 that asks to come back is then the honest answer."""
         met = self._world.met
         return any(met[fault] for fault in _POOR)
 
@@ -199,12 +224,14 @@ _POOR = (
     "commit happened, nobody knows",
     "commit did not happen, nobody knows",
     "commit happens later, nobody knows",
+    "clock jumps",
+    "wrong clock at start",
 )
 
 
 def _made_by_the_world(error: BaseException) -> bool:
     if isinstance(error, Refused):
-        return error.code in STORE_CODES
+        return error.code in STORE_CODES or error.code == "clock_off"
     return isinstance(error, Conflict | CommitUnknown | Unavailable)
 
 
@@ -285,6 +312,7 @@ async def check(world: World) -> None:
         _check_money(books, operations)
         # By the clock that is furthest ahead.
         _check_payouts(books, operations, world.time_ns() // 1_000_000_000 + max(world.skews_ms) // 1000 + 1)
+        await _check_balances(world, merchant.secret, books)
         _check_external_accounts(books)
         _check_credit(books)
         _check_events(books)
@@ -303,6 +331,25 @@ class _AheadOf(Clock):
 
 def fail(check: str, text: str) -> None:
     raise Violation(check, text)
+
+
+async def _check_balances(world: World, secret: str, books: Books) -> None:
+    """Every process shows the balances that the entries add up to, with the checkpoint that it finds and with the one
+    that it then makes; and the reports agree."""
+    due = _sums((currency, -minor) for currency, minor in _accounts(books)["merchant"].items())
+    request = Request("GET", "/v1/balance", "", {"authorization": f"Bearer {secret}"}, b"")
+    for process in [await world.reachable(), *world.processes]:
+        document = msgspec.json.decode((await process.api.handle(request)).body)
+        shown = _sums(
+            (funds["currency"], funds["amount"]) for kind in ("available", "pending") for funds in document[kind]
+        )
+        for currency in {*due, *shown}:
+            if due[currency] != shown[currency]:
+                told = f"the entries add up to {due[currency]}, {process.name} shows {shown[currency]}"
+                fail("balances", f"{books.scope_key} {currency}: {told}")
+        checked = await check_balances(process.platform.engine, books.scope_key)
+        if checked.differences:
+            fail("balances", checked.differences[0])
 
 
 def _check_statuses(books: Books, *, week_passed: bool) -> None:
@@ -507,7 +554,7 @@ def _check_payouts(books: Books, operations: list[BankOperation], now: int) -> N
     accounts = _accounts(books)
     came_in: Counter[str] = Counter()
     for entry in books.of(Entry).values():
-        if entry.type in ("charge", "payment") and entry.available_on <= now:
+        if entry.type in ("charge", "payment") and availability(entry) <= now:
             came_in[entry.currency] += entry.net_minor
     for currency in {*out, *from_provider, *accounts["payouts"], *accounts["disbursements"]}:
         if out[currency] > max(came_in[currency], 0):

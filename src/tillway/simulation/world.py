@@ -59,6 +59,7 @@ from tillway.sandbox.cards import ALIAS_CVC
 from tillway.sandbox.courier import SimulatedCourier
 from tillway.sandbox.faults import Faults
 from tillway.sandbox.simulator import Simulator
+from tillway.simulation.clocks import JUMPS_SECONDS, WRONG_AT_START_SECONDS, HostClock
 from tillway.simulation.virtual_loop import LIFE, Life, VirtualLoop
 from tillway.store.codec import decode, encode
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, StorageFull, Store, Unavailable, Waiting, Write
@@ -105,6 +106,8 @@ FAULTS: dict[str, tuple[float, ...]] = {
     "client's request lost": (0.0, 0.02, 0.1),
     "client's answer lost": (0.0, 0.05, 0.2),
     "notice": (0.0, 0.2, 0.8),
+    "clock jumps": (0.0, 0.0, 0.02, 0.1),
+    "wrong clock at start": (0.0, 0.0, 0.2, 0.6),
 }
 """Faults and their possible probabilities at each opportunity. Every world draws one value per row, so that some worlds
 have a single kind of fault and others have all of them."""
@@ -116,12 +119,17 @@ ANSWERS = [
 ]
 """Answers of the bank to orders besides `Accepted`, also in the calm. They are its decisions, not faults."""
 
-SKEWS_MS = (0, -1500, -100, 100, 1500)
-"""How far the clocks of processes are apart, in worlds where they are."""
+SKEWS_MS = ((0,), (0,), (0, -1500, -100, 100, 1500), (0, -140_000, 140_000))
+"""How far the clocks of processes are apart, in one world or another: at most by the allowed skew."""
+
+CHECKPOINT_EVERY = 2
+"""How many entries are worth a checkpoint of balances: few, so that worlds have some."""
 
 A_WEEK_PASSES = 0.25
 WEEK_SECONDS = 7 * 86_400.0 + 60
-"""In this part of the worlds, some time after the first rest, the clients come back so much later."""
+A_MINUTE_PASSES = 0.25
+"""In these parts of the worlds, some time after the first rest, the clients come back so much later. A minute is enough
+for checkpoints of balances."""
 
 FULL_SECONDS = (0.1, 1.0, 8.0)
 """For how long a disk is full. Then it has room again, for all processes."""
@@ -214,7 +222,8 @@ class World:
         self.weather = {fault: self.random.choice(odds) for fault, odds in FAULTS.items()}
         self.crash_at = self.random.choice((0, self.random.randint(1, 80)))
         """Besides chance: the process that comes to this crash point, counted through the world, is killed."""
-        self.skews_ms = self.random.choice(((0,), (0,), SKEWS_MS))
+        self.skews_ms = self.random.choice(SKEWS_MS)
+        self.store_has_clock = self.random.random() < 0.5
         self.payout_delay_ms = self.random.choice(PAYOUT_DELAYS_MS)
         self.points = 0
         self.full_until = 0.0
@@ -271,6 +280,17 @@ class World:
         self.cvcs_made += 1
         assert self.cvcs_made < 877
         return str(int(ALIAS_CVC) + self.cvcs_made)
+
+    def new_host_clock(self, process: str) -> HostClock:
+        """The clock of a process that starts now. In half of the worlds the store has a clock of its own, which is
+        right; in the others a process can only compare its clock with the store's mark of time."""
+        skew_ns = self.random.choice(self.skews_ms) * 1_000_000
+        if not self.strikes("wrong clock at start"):
+            return HostClock(self.time_ns, skew_ns)
+        sizes = JUMPS_SECONDS if self.store_has_clock else WRONG_AT_START_SECONDS
+        seconds = self.random.choice(sizes) * self.random.choice((-1, 1))
+        self.tell(process, f"its clock is {seconds} s ahead")
+        return HostClock(self.time_ns, skew_ns, seconds * 1_000_000_000)
 
     def later(self, seconds: float, callback: Callable[..., object], *args: Any) -> None:
         """Call back outside of every process."""
@@ -340,8 +360,8 @@ class Process:
         self.waiting: list[asyncio.Future[Any]] = []
         """Who waits for an answer of this process, and hears of its end."""
         store: Store = _ProcessStore(self)
-        skew_ns = world.random.choice(world.skews_ms) * 1_000_000
-        clock = Clock(lambda: world.time_ns() + skew_ns, world.text_of)
+        self.host_clock = world.new_host_clock(name)
+        clock = Clock(self.host_clock.wall_ns, world.text_of, self.host_clock.monotonic_ns)
         client_secrets = ClientSecrets(_FINGERPRINT_KEY)
         renderer = Renderer("http://world", client_secrets)
         settings = Settings(
@@ -349,6 +369,7 @@ class Process:
             answer_within_seconds=ANSWER_WITHIN_SECONDS,
             payout_delay_ms=world.payout_delay_ms,
             public_url="http://world",
+            checkpoint_every=CHECKPOINT_EVERY,
         )
         engine = Engine(store, clock, settings, renderer, client_secrets)
         vault = EnvelopeVault(_OneKey(), _FINGERPRINT_KEY)
@@ -618,7 +639,8 @@ class _ProcessStore:
         return await self._store.peek(queue, now_ms=now_ms, limit=limit, order=order)
 
     async def clock_ms(self) -> int | None:
-        return None
+        await self._reach()
+        return self._world.time_ns() // 1_000_000 if self._world.store_has_clock else None
 
     async def purge_expired(self, *, now: int, limit: int) -> int:
         await self._reach()

@@ -28,9 +28,11 @@ from tillway.api import handlers
 from tillway.dialects import handlers as dialect_handlers
 from tillway.simulation import checks
 from tillway.simulation.clients import clients_of
+from tillway.simulation.jumps import accept_clocks, jump_now_and_then, set_clocks_right
 from tillway.simulation.orders import buyers_of, check_orders
 from tillway.simulation.virtual_loop import Stuck
 from tillway.simulation.world import (
+    A_MINUTE_PASSES,
     A_WEEK_PASSES,
     FROZEN_MAX_SECONDS,
     REST_WITHIN_SECONDS,
@@ -71,8 +73,12 @@ async def live(world: World) -> None:
         world.start_process()
     clients = [*clients_of(world), *buyers_of(world)]
     await _weather(world, [client.live() for client in clients])
-    if world.random.random() < A_WEEK_PASSES:
-        await _let_a_week_pass(world)
+    drawn = world.random.random()
+    if drawn < A_WEEK_PASSES + A_MINUTE_PASSES:
+        if drawn < A_WEEK_PASSES:
+            await _let_a_week_pass(world)
+        else:
+            await asyncio.sleep(60.0)
         await _weather(world, [client.come_back() for client in clients])
     await checks.check(world)
     for merchant in world.merchants:
@@ -91,11 +97,13 @@ async def _weather(world: World, clients: list[Coroutine[Any, Any, None]]) -> No
     freezer.cancel()
     world.calm = True
     world.tell("world", "the faults stop")
+    set_clocks_right(world)
     rest_by = world.loop.time() + REST_WITHIN_SECONDS
     while not await _at_rest(world, under_way):
         _look(world)
         if world.loop.time() > rest_by:
             raise Violation("liveness", await checks.left_over(world, under_way))
+        await accept_clocks(world)
         await asyncio.sleep(1.0)
     _look(world)
     for unheard in world.loop.unheard():
@@ -124,6 +132,7 @@ async def _at_rest(world: World, clients: list[asyncio.Task[None]]) -> bool:
 async def _freeze_now_and_then(world: World) -> None:
     while not world.calm:
         await asyncio.sleep(0.3)
+        jump_now_and_then(world)
         if world.processes and world.strikes("freeze"):
             frozen = world.random.choice(world.processes)
             seconds = world.random.uniform(0.5, FROZEN_MAX_SECONDS)

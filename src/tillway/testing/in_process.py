@@ -155,9 +155,12 @@ class InProcessApp:
 
 
 class MovedClock(Clock):
-    def __init__(self) -> None:
+    """A clock that a test moves. The monotonic clock moves with it, unless that is to stay real."""
+
+    def __init__(self, *, real_monotonic: bool = False) -> None:
         self.ahead_seconds = 0
-        super().__init__(lambda: time.time_ns() + self.ahead_seconds * 1_000_000_000)
+        monotonic_ns = time.monotonic_ns if real_monotonic else None
+        super().__init__(lambda: time.time_ns() + self.ahead_seconds * 1_000_000_000, monotonic_ns=monotonic_ns)
 
 
 def _flat(params: dict[str, Any], prefix: str = "") -> Any:

@@ -12,6 +12,7 @@ adapters that are broken on purpose.
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -677,6 +678,13 @@ class StoreContract:
         finally:
             await store.close()
             await store.close()  # A second call does nothing.
+
+    async def test_a_clock_of_its_own_is_right(self) -> None:
+        """None: the store has no clock but the host's. A database's is known after the first call."""
+        async with self.opened() as store:
+            await store.get("a/1")
+            told_ms = await store.clock_ms()
+            assert told_ms is None or abs(told_ms - time.time() * 1000) < 60_000
 
     async def test_close_finishes_what_is_under_way(self) -> None:
         store = await self.make_store()
