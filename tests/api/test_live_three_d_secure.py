@@ -28,6 +28,22 @@ async def test_what_the_connector_cannot_do_is_refused(live: LiveMerchant, asked
     assert paid.json["status"] == "succeeded" and len(live.orders) == 1
 
 
+@pytest.mark.parametrize("asked", ["any", "challenge"])
+async def test_a_setup_that_asks_for_it_is_refused(live: LiveMerchant, asked: str) -> None:
+    options = {"payment_method_options": {"card": {"request_three_d_secure": asked}}}
+    method = (await live.call("/v1/payment_methods", {"type": "card", "card": CARD})).json["id"]
+    made = (await live.call("/v1/setup_intents", options)).json
+    for path, params in (
+        ("/v1/setup_intents", {**options, "payment_method": method, "confirm": True}),
+        (f"/v1/setup_intents/{made['id']}/confirm", {"payment_method": method}),
+    ):
+        error = (await live.call(path, params)).json["error"]
+        assert error["code"] == "connector_unsupported" and asked in error["message"]
+        assert error["param"] == "payment_method_options[card][request_three_d_secure]"
+    saved = await live.call("/v1/setup_intents", {"payment_method": method, "confirm": True})
+    assert saved.json["status"] == "succeeded"
+
+
 async def test_test_mode_is_authenticated_by_the_simulated_issuer(live: LiveMerchant) -> None:
     card = {"type": "card", "card": {**CARD, "number": "4000000000003220"}}
     given = {"amount": 4200, "currency": "eur", "confirm": True, "return_url": "https://example.com/"}

@@ -64,7 +64,7 @@ class Means(Value, frozen=True, kw_only=True, gc=True):
     """All records that were looked up for a decision about a setup.
 
     `made` are the changes that make a new method, `mandate` is the method's own, `customer` the setup's, `latest` the
-    setup's latest attempt.
+    setup's latest attempt. `authenticates`: a request for 3-D Secure can be kept.
     """
 
     method: PaymentMethod | None = None
@@ -72,6 +72,7 @@ class Means(Value, frozen=True, kw_only=True, gc=True):
     mandate: Mandate | None = None
     customer: Customer | None = None
     latest: SetupAttempt | None = None
+    authenticates: bool = True
 
 
 def create(command: CreateSetup, means: Means, at: Moment, *, challenge_base: str = "") -> Changes[SetupIntent]:
@@ -153,6 +154,8 @@ def _confirm(
             method, means.mandate, at, named=None, acceptance=command.acceptance, once=None
         )
     method = _confirmable(setup, method, means.customer, mandate)
+    if method.card is not None and not means.authenticates:
+        _asks_no_authentication(setup)
     # From here on this is an attempt, and its outcome is stored.
     setup = _with(setup, method=method.id, mandate=mandate, last_error=None, challenge=None)
     before = permitted.then(_abandon_attempt(means.latest, setup))
@@ -175,6 +178,18 @@ def _confirm(
             return before.then(msgspec.structs.replace(saved, records=(*saved.records, attempt)))
         case _:
             assert_never(method.card.authentication)
+
+
+def _asks_no_authentication(setup: SetupIntent) -> None:
+    """Refuse to save a card without the 3-D Secure that the merchant asks for."""
+    asked = (setup.method_options.get("card") or {}).get("request_three_d_secure")
+    if asked in ("any", "challenge"):
+        raise Refused(
+            "connector_unsupported",
+            f"A card cannot be authenticated without a payment in live mode (request_three_d_secure: {asked}). "
+            "Ask for `automatic`.",
+            param="payment_method_options[card][request_three_d_secure]",
+        )
 
 
 def _confirmable(

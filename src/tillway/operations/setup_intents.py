@@ -29,13 +29,14 @@ async def create(platform: Platform, caller: Caller, command: CreateSetup) -> Do
     async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         method, made = await find_method(platform, load, command.method, command.method_data, at)
         customer = await existing(load, command.customer, "customer") if command.customer else None
-        means = await _gather(load, method, made, command.confirm, customer)
+        means = await _gather(caller.scope, load, method, made, command.confirm, customer)
         return setup_intent.create(command, means, at, challenge_base=platform.engine.challenge_base(caller.scope))
 
     return await platform.engine.run(caller, work)
 
 
 async def _gather(
+    scope: Scope,
     load: Load,
     method: PaymentMethod | None,
     made: Changes[None],
@@ -47,7 +48,15 @@ async def _gather(
     mandate = None
     if method is not None and command is not None and METHOD_TYPES[method.type].needs_mandate:
         mandate = await find_mandate(load, method, None, command.acceptance)
-    return Means(method=method, made=made, mandate=mandate, customer=customer, latest=latest)
+    return Means(
+        method=method,
+        made=made,
+        mandate=mandate,
+        customer=customer,
+        latest=latest,
+        # No provider is asked for a setup; in test mode the simulated issuer authenticates.
+        authenticates=not scope.livemode,
+    )
 
 
 async def retrieve(platform: Platform, caller: Caller, id: str, client_secret: str | None) -> SetupIntent:
@@ -80,7 +89,7 @@ async def confirm(platform: Platform, caller: Caller, id: str, command: ConfirmS
             method = await load.maybe(PaymentMethod, setup.method)
         customer = await load.maybe(Customer, setup.customer)
         latest = await load.maybe(SetupAttempt, setup.latest_attempt)
-        means = await _gather(load, method, made, command, customer, latest)
+        means = await _gather(caller.scope, load, method, made, command, customer, latest)
         base = platform.engine.challenge_base(caller.scope)
         return setup_intent.confirm(setup, command, means, at, challenge_base=base)
 
