@@ -133,6 +133,8 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "unknown status": {"status": "Fine"},
     "reference of two lines": {"reference": "d\r\n1"},
     "due in words": {"evidence_due": "soon"},
+    "due in milliseconds": {"evidence_due": 1_800_000_000_000},
+    "due never": {"evidence_due": 2**63},
     "no payment of ours": {"parent": "x" * 30},
 }
 

@@ -7,7 +7,7 @@ import msgspec
 
 from tillway.connectors.port import NoticeRejected, NoticeUndecided
 from tillway.domain.charge import Charge
-from tillway.domain.dispute import NETWORK_REASON_CODE_MAX, REASONS, Dispute
+from tillway.domain.dispute import EVIDENCE_DUE_MAX, NETWORK_REASON_CODE_MAX, REASONS, Dispute
 from tillway.domain.refusal import Refused
 from tillway.engine.attempts import Connection
 from tillway.engine.connections import SIMULATOR
@@ -94,7 +94,7 @@ TELL_DISPUTE = Params(
     amount=Amount(),
     charge=Id(),
     dispute=Id(),
-    evidence_due=Integer(minimum=1),
+    evidence_due=Integer(minimum=1, maximum=EVIDENCE_DUE_MAX),
     network_reason_code=Text(maximum=NETWORK_REASON_CODE_MAX),
     reason=Enum(*sorted(REASONS)),
     stage=Enum("inquiry", "chargeback"),

@@ -44,7 +44,7 @@ from tillway.connectors.port import (
 )
 from tillway.connectors.settings import Setting, debit_types, http_url, read_settings, seconds, text, yes_or_no
 from tillway.connectors.transport import SocketTransport
-from tillway.domain.dispute import NETWORK_REASON_CODE_MAX, Verdict
+from tillway.domain.dispute import EVIDENCE_DUE_MAX, NETWORK_REASON_CODE_MAX, Verdict
 
 SETTINGS = (
     Setting(name="base_url", read=http_url, required=True, description="where the bank answers: http://host:port"),
@@ -338,7 +338,7 @@ def _dispute(said: dict[str, Any], reference: str, parent: str, created: int | N
         raise NoticeImpossible("currency must be a text")
     if len(reference) > DISPUTE_REFERENCE_MAX or not reference.isprintable():
         raise NoticeImpossible(f"the reference of a dispute has at most {DISPUTE_REFERENCE_MAX} printable characters")
-    if due is not None and (type(due) is not int or due <= 0):
+    if due is not None and (type(due) is not int or not 0 < due <= EVIDENCE_DUE_MAX):
         raise NoticeImpossible("evidence_due must be a time in seconds")
     return Notice(
         id=reference,

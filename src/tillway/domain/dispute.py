@@ -13,6 +13,9 @@ from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Recor
 from tillway.domain.refusal import Refused
 
 EVIDENCE_DUE_SECONDS = 9 * 24 * 60 * 60
+EVIDENCE_DUE_MAX = 99_999_999_999
+"""Latest deadline, in epoch seconds (in the year 5138). Larger numbers are milliseconds or mistakes."""
+
 FEE_MINOR = 1500
 """The merchant's cost of a dispute, in minor units; returned if the dispute is won."""
 
