@@ -274,8 +274,8 @@ def _records(settings: Settings) -> Iterator[Finding]:
     for damaged in found.damaged:
         yield Finding("records", "fail", damaged, RESTORE)
     if not found.damaged:
-        older = f", {found.unchecked} of them from before there were checksums" if found.unchecked else ""
-        yield Finding("records", "ok", f"{found.records} are as they were written{older}")
+        without = f", {found.unchecked} of them without a checksum" if found.unchecked else ""
+        yield Finding("records", "ok", f"{found.records} are as they were written{without}")
 
 
 def _balances(settings: Settings) -> Iterator[Finding]:

@@ -3,10 +3,10 @@
 A record's type is known by the prefix of its id, so nothing about it is stored beside its fields. Fields at their
 default are left out; an unknown field in a row (written by a newer version) is ignored.
 
-A row begins with a checksum of all that follows, the record's id included: `{"~":"1b2c3d4e","id":…}`. A read that finds
-another raises `RecordDamaged`. It shows damage by a disk, and an edit by hand that forgot it; the audit trail shows the
-others. Rows from before, and those that a process of the version before has rewritten, have none and are read as they
-are.
+A row begins with a checksum of all that follows, the record's id included: `{"~":"1b2c3d4e","id":…}`. A few types
+have none (`UNCHECKED`). A read that finds another raises `RecordDamaged`. It shows damage by a disk, and an edit by
+hand that forgot it; the audit trail shows the others. Rows from before, and those that a process of the version before
+has rewritten, have none and are read as they are.
 """
 
 from binascii import crc32
@@ -99,10 +99,12 @@ def has_checksum(body: bytes) -> bool:
 
 def write_of(scope: str, record: Record, version: int) -> Write:
     """The write that brings `record` from `version` to the next."""
-    entries, queue, expires = _FORMS[type(record)]
+    entries, queue, expires, checked = _FORMS[type(record)]
     index = entries(scope, record) if entries is not None else ()
-    rest = _encode(record)[1:]
-    key, body = f"{scope}/{record.id}", b'{"~":"%08x",%b' % (crc32(rest), rest)
+    key, body = f"{scope}/{record.id}", _encode(record)
+    if checked:
+        rest = body[1:]
+        body = b'{"~":"%08x",%b' % (crc32(rest), rest)
     if queue is not None:
         return Write(key, version, body, index, queue, record.due_at_ms)  # type: ignore[attr-defined]
     if expires:
@@ -357,8 +359,18 @@ QUEUES: Final[dict[type[Record], str]] = {row.kind: row.queue for row in _ROWS i
 
 _DECODERS = {prefix: msgspec.json.Decoder(kind) for prefix, kind in TYPES.items()}
 
+UNCHECKED: Final = frozenset((AuditBatch, AuditEntry, Event, IdempotencyRecord))
+"""Types without a checksum: the digests of the audit trail prove its own records, and an event or an answer that is
+kept for a repetition is a copy. They are most of the bytes that a payment writes."""
+
 _FORMS = {
-    row.kind: (row.entries, row.queue, "expires_at" in row.kind.__struct_fields__ and row.queue is None)
+    row.kind: (
+        row.entries,
+        row.queue,
+        "expires_at" in row.kind.__struct_fields__ and row.queue is None,
+        row.kind not in UNCHECKED,
+    )
     for row in _ROWS
 }
-"""For each record type: its index entries, its queue, and whether the store may forget it at its `expires_at`."""
+"""For each record type: its index entries, its queue, whether the store may forget it at its `expires_at`, and whether
+it gets a checksum."""
