@@ -13,7 +13,7 @@ import msgspec
 from tillway.api import balance as balance_api
 from tillway.connectors.port import NeverSeen
 from tillway.connectors.transport import converse
-from tillway.domain import audit, payment_intent, payout, refund, stored_credit
+from tillway.domain import audit, dispute, payment_intent, payout, refund, stored_credit
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.audit import AuditBatch, Change
 from tillway.domain.ledger import Entry
@@ -28,6 +28,7 @@ from tillway.engine.clock import Clock
 from tillway.engine.core import Engine
 from tillway.engine.ids import base62
 from tillway.operations import balance_check, orders, payouts
+from tillway.sandbox import simulator
 from tillway.store.port import StorageFull, Write
 from tillway.testing.memory_store import MemoryStore
 
@@ -378,6 +379,33 @@ def ids_follow_the_wall_clock_below_the_mark() -> AbstractContextManager[None]:
     return replaced(Clock, "raise_floor", ignore)
 
 
+def both_stages_of_a_dispute_are_answered_under_one_key() -> AbstractContextManager[None]:
+    original = simulator.answer_dispute
+    return replaced(
+        simulator, "answer_dispute", lambda reply: original(msgspec.structs.replace(reply, stage="chargeback"))
+    )
+
+
+def a_contradicted_outcome_is_dropped() -> AbstractContextManager[None]:
+    return replaced(dispute, "_contradicted", lambda *arguments: NO_CHANGES)
+
+
+def each_report_of_a_dispute_opens_another() -> AbstractContextManager[None]:
+    return replaced(dispute, "_under", lambda *arguments: None)
+
+
+def a_lost_dispute_stays_open_in_the_ledger() -> AbstractContextManager[None]:
+    original = dispute._lose
+
+    def unbooked(*arguments: Any) -> Changes:
+        changes = original(*arguments)
+        return msgspec.structs.replace(
+            changes, records=tuple(record for record in changes.records if not isinstance(record, Entry))
+        )
+
+    return replaced(dispute, "_lose", unbooked)
+
+
 class Mutant(NamedTuple):
     """`checks`: those of the worlds' checks that may be the first to find it. `store`: for a bug in the store."""
 
@@ -417,6 +445,10 @@ MUTANTS = (
     Mutant(a_payout_is_begun_without_a_commit, ("cancelled", "declined", "money")),
     Mutant(a_payout_under_way_can_be_cancelled, ("cancelled", "declined", "money")),
     Mutant(a_failed_payout_keeps_the_money, ("money",)),
+    Mutant(both_stages_of_a_dispute_are_answered_under_one_key, ("replies",)),
+    Mutant(a_contradicted_outcome_is_dropped, ("contradictions", "money")),
+    Mutant(each_report_of_a_dispute_opens_another, ("disputes", "money")),
+    Mutant(a_lost_dispute_stays_open_in_the_ledger, ("money",)),
     Mutant(versions_of_products_are_ignored, ("stock", "audit", "error inside"), CarelessStoreOfProducts),
     Mutant(an_order_is_noted_after_its_payment, ("one payment", "one order", "audit", "error inside")),
     Mutant(a_failed_order_keeps_its_payment, ("placed",)),

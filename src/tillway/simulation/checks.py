@@ -13,18 +13,20 @@ from typing import Any, TypeVar
 import msgspec
 
 from tillway.connectors import port
+from tillway.connectors.http_bank import operation_of
 from tillway.domain.account import SCOPE_KEY_LENGTH
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.dispute import FEE_MINOR as DISPUTE_FEE_MINOR
-from tillway.domain.dispute import Dispute
+from tillway.domain.dispute import Dispute, DisputeTask
 from tillway.domain.event import Event
 from tillway.domain.external_account import ExternalAccount
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Entry, Fee
 from tillway.domain.method_types import DEBITS
 from tillway.domain.money import fee_minor
+from tillway.domain.open_item import OpenItem
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payout import Payout
 from tillway.domain.record import Record, SealedRecord
@@ -161,6 +163,9 @@ class Watch:
             world.tell(process.name, f"asks the bank about {request.path.rpartition('/')[2][SCOPE_KEY_LENGTH:]}")
             return
         reference, amount = request.fields["reference"], request.fields.get("amount", "")
+        if operation_of(request.path) == "dispute":
+            world.tell(process.name, f"sends {request.headers['idempotency-key']}")
+            return
         world.tell(process.name, f"sends {request.path} {amount} {reference[SCOPE_KEY_LENGTH:]}")
         if reference not in self._durable:
             world.violate("durable first", f"{reference} was sent before its attempt was durable")
@@ -268,7 +273,7 @@ async def books_of(world: World, scope_key: str) -> Books:
         if len(page) < PAGE_MAX:
             break
         after = page[-1].key
-    prefixes = "ord prod pi dpi ch re po vlt ba txn je evt du cus cbtxn"
+    prefixes = "ord prod pi dpi ch re po vlt ba txn je evt du cus cbtxn oi"
     kept = tuple(f"{prefix}_" for prefix in prefixes.split())
     ids = ((row.key.partition("/")[2], row.body) for row in rows)
     return Books(scope_key, [decode(id, body) for id, body in ids if id.startswith(kept)])
@@ -282,6 +287,11 @@ async def work_left(world: World) -> str:
             rows = await world.store.query(None, f"{scope}/{prefix}", limit=1)
             if rows:
                 return f"{rows[0].key} {rows[0].body.decode()}"
+        for row in await world.store.query(None, f"{scope}/dut_", limit=PAGE_MAX):
+            reply = decode(row.key.partition("/")[2], row.body)
+            assert isinstance(reply, DisputeTask)
+            if reply.kind != "deadline":
+                return f"{row.key} {row.body.decode()}"
         for row in await world.store.query(None, f"{scope}/idem_", limit=PAGE_MAX):
             held = decode(row.key.partition("/")[2], row.body)
             assert isinstance(held, IdempotencyRecord)
@@ -454,34 +464,34 @@ def _check_money(books: Books, operations: list[BankOperation]) -> None:
     from_balance = [payout for payout in books.of(Payout).values() if payout.funding == "balance"]
     refunds = [one for one in books.of(Refund).values() if one.status == "succeeded" and one.method_type != CREDIT]
     payments = [one for one in books.of(PaymentIntent).values() if one.latest_charge not in by_credit]
-    disputes = [dispute for dispute in books.of(Dispute).values() if not dispute.inquiry]
+    disputes = [one for one in books.of(Dispute).values() if not one.inquiry and one.status != "won"]
 
     bank = _held_by_the_bank(books.scope_key, operations, from_balance)
+    bank.subtract(_withheld_by_the_bank(books, operations))
     accounts = _accounts(books)
     taken = _sums((one.currency, one.captured_minor - one.refunded_minor) for one in charges)
     fees = _sums((one.currency, _fee_of(one.captured_minor)) for one in charges if one.captured)
     fees += _sums((one.currency, DISPUTE_FEE_MINOR) for one in disputes)
     withheld = _sums((one.currency, one.amount_minor) for one in disputes)
+    lost = _sums((one.currency, one.amount_minor) for one in disputes if one.status == "lost")
     refunded = _sums((one.currency, one.amount_minor) for one in refunds)
     received = _sums((one.currency, one.received_minor) for one in payments)
     paid_out = _sums((one.currency, one.amount_minor) for one in from_balance if one.status == "paid")
     for currency in {*bank, *taken, *received, *(place for account in accounts.values() for place in account)}:
         three = {
             "bank": bank[currency],
-            "ledger": accounts["receivable:simulator"][currency],
-            "charges": taken[currency] - paid_out[currency],
-            "payments": received[currency] - refunded[currency] - paid_out[currency],
-            "merchant, fees and disputes": -sum(
-                accounts[account][currency] for account in ("merchant", "fees", "disputes")
-            ),
+            "ledger": accounts["receivable:simulator"][currency] + accounts["disputes"][currency],
+            "charges": taken[currency] - withheld[currency] - paid_out[currency],
+            "payments": received[currency] - refunded[currency] - withheld[currency] - paid_out[currency],
+            "merchant and fees": -sum(accounts[account][currency] for account in ("merchant", "fees")),
         }
         if len(set(three.values())) != 1:
             fail("money", f"{books.scope_key} {currency}: {three}")
         if -accounts["fees"][currency] != fees[currency]:
             fail("money", f"{books.scope_key} {currency}: fees {-accounts['fees'][currency]}, due {fees[currency]}")
-        if -accounts["disputes"][currency] != withheld[currency]:
-            held = -accounts["disputes"][currency]
-            fail("money", f"{books.scope_key} {currency}: disputes withhold {withheld[currency]}, the ledger {held}")
+        if -accounts["disputes"][currency] != withheld[currency] - lost[currency]:
+            held, due = -accounts["disputes"][currency], withheld[currency] - lost[currency]
+            fail("money", f"{books.scope_key} {currency}: open disputes withhold {due}, the ledger {held}")
         if accounts["refunds"][currency] != 0:
             fail(
                 "money",
@@ -510,6 +520,23 @@ def _held_by_the_bank(
         elif operation.kind == "refund" or (operation.kind == "payout" and operation.reference in payouts):
             held[operation.currency] -= operation.amount
     return held
+
+
+def _withheld_by_the_bank(books: Books, operations: Iterable[BankOperation]) -> Counter[str]:
+    """The chargebacks that the bank has not returned, in minor units by currency. Where it contradicts an outcome that
+    was booked, the amount of the open item counts as booked."""
+    booked = {one.reference: one for one in books.of(Dispute).values()}
+    explained = {(item.subject, item.theirs) for item in books.of(OpenItem).values()}
+    withheld: Counter[str] = Counter()
+    for operation in operations:
+        if operation.kind != "dispute" or operation.dispute != "chargeback":
+            continue
+        ours, returned = booked.get(operation.reference), operation.verdict == "Won"
+        if ours is not None and (ours.id, operation.verdict.lower()) in explained:
+            returned = ours.status == "won"
+        if not returned:
+            withheld[operation.currency] += operation.amount
+    return withheld
 
 
 def _sums(amounts: Iterable[tuple[str, int]]) -> Counter[str]:
@@ -650,6 +677,10 @@ def _check_events(books: Books) -> None:
             expect("payout.paid", payout.id, 1)
     for dispute in books.of(Dispute).values():
         expect("charge.dispute.created", dispute.id, 1)
+        expect("charge.dispute.funds_withdrawn", dispute.id, int(not dispute.inquiry))
+        expect("charge.dispute.funds_reinstated", dispute.id, int(dispute.status == "won"))
+    for item in books.of(OpenItem).values():
+        expect("open_item.created", item.id, 1)
     for refund in books.of(Refund).values():
         expect("refund.created", refund.id, 1)
         expect("refund.failed", refund.id, int(refund.status == "failed"))

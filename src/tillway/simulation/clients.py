@@ -86,11 +86,30 @@ class Client:
             if random.random() < 0.3:
                 await asyncio.sleep(random.choice((0.1, 1.0, 5.0)))
             await self.come_back()
+        for _ in range(3 if self.world.disputed else 0):
+            await asyncio.sleep(random.choice((1.0, 4.0)))
+            await asyncio.gather(*[self._one(path, params) for path, params in await self._replies()])
 
     async def come_back(self) -> None:
         """Ask for one to three things about the payment at the same time."""
         if self.paid is not None:
             await asyncio.gather(*[self._one(path, params) for path, params in self._follow_ups(self.paid)])
+        await asyncio.gather(*[self._one(path, params) for path, params in await self._replies()])
+
+    async def _replies(self) -> list[tuple[str, dict[str, Any]]]:
+        """Answers to some of the merchant's disputes: evidence, acceptance, or both at once. Other clients may too."""
+        random = self.random
+        if not self.world.disputed:
+            return []
+        scope = self.merchant.scope.key
+        found = await self.world.store.query(None, f"{scope}/du_", limit=10)
+        replies: list[tuple[str, dict[str, Any]]] = []
+        for row in found:
+            path = f"/v1/disputes/{row.key.partition('/')[2]}"
+            evidence = (path, {"evidence": {"uncategorized_text": f"{self.name} delivered it."}})
+            close: tuple[str, dict[str, Any]] = (f"{path}/close", {})
+            replies += random.choice(([], [evidence], [evidence], [close], [evidence, close]))
+        return replies
 
     async def _pay(self) -> dict[str, Any] | None:
         random = self.random

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from tillway.connectors import port
-from tillway.connectors.http_bank import OPERATIONS, read_notice
+from tillway.connectors.http_bank import operation_of, read_notice
 from tillway.connectors.port import (
     Arranged,
     Connector,
@@ -54,7 +54,7 @@ from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
 from tillway.operations import orders, payouts
 from tillway.operations.balance_check import check_slowly
-from tillway.sandbox.bank import Bank
+from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.cards import ALIAS_CVC
 from tillway.sandbox.courier import SimulatedCourier
 from tillway.sandbox.faults import Faults
@@ -108,6 +108,7 @@ FAULTS: dict[str, tuple[float, ...]] = {
     "notice": (0.0, 0.2, 0.8),
     "clock jumps": (0.0, 0.0, 0.02, 0.1),
     "wrong clock at start": (0.0, 0.0, 0.2, 0.6),
+    "dispute": (0.0, 0.0, 0.2, 0.8),
 }
 """Faults and their possible probabilities at each opportunity. Every world draws one value per row, so that some worlds
 have a single kind of fault and others have all of them."""
@@ -118,6 +119,20 @@ ANSWERS = [
     {"fault": "pend", "probability": 0.12},
 ]
 """Answers of the bank to orders besides `Accepted`, also in the calm. They are its decisions, not faults."""
+
+STORIES = (
+    "chargeback Opened",
+    "inquiry Opened, chargeback Opened",
+    "inquiry Opened, chargeback Opened",
+    "inquiry Opened, inquiry Lost",
+    "inquiry Opened, chargeback Opened, chargeback Accepted",
+    "chargeback Opened, chargeback Won",
+    "chargeback Lost",
+    "chargeback Opened, chargeback Lost, chargeback Won",
+    "chargeback Won, chargeback Lost",
+)
+"""The reports of a dispute by stage and outcome, oldest first. The last two contradict themselves. Notices of them come
+out of order too."""
 
 SKEWS_MS = ((0,), (0,), (0, -1500, -100, 100, 1500), (0, -140_000, 140_000))
 """How far the clocks of processes are apart, in one world or another: at most by the allowed skew."""
@@ -234,6 +249,8 @@ class World:
         self.processes_wanted = self.random.choice((1, 1, 2, 2, 3))
         self.processes_made = 0
         self.notices_under_way = 0
+        self.disputed: dict[str, list[tuple[str, str]]] = {}
+        """The stages and outcomes that the bank has told of each dispute, by its reference."""
         self.late_under_way = 0
         self.asked: list[Asked] = []
         self.merchants = [_merchant(i) for i in range(MERCHANTS)]
@@ -311,12 +328,44 @@ class World:
     def bank_was_asked(self, reference: str) -> None:
         """Perhaps send the bank's answer as a notice too: once or more, before or after the answer itself."""
         operation = self.bank.find(reference)
-        if operation is None or not self.strikes("notice"):
+        if operation is None:
             return
+        takes_money = operation.status == "Accepted" and (operation.kind == "capture" or operation.capture)
+        if takes_money and self.strikes("dispute"):
+            self._dispute(operation.parent or operation.reference)
+        if self.strikes("notice"):
+            self._tell(operation)
+
+    def _tell(self, operation: BankOperation) -> None:
         body = msgspec.json.encode(operation.answer())
         for _ in range(self.random.choice((1, 1, 2, 3))):
             self.notices_under_way += 1
             self.later(self.random.choice((0.0, 0.001, 0.05, 1.0, 6.0)), self._send_notice, body, 0)
+
+    def _dispute(self, parent: str) -> None:
+        """Plan the reports of a new dispute. Its amount may change when an inquiry becomes a chargeback."""
+        reference, due = f"case{len(self.disputed)}-{parent}", self.random.choice((None, None, 2, 20))
+        self.disputed[reference] = []
+        at, amounts = 0.0, {stage: self.random.choice((1, 2)) for stage in ("inquiry", "chargeback")}
+        for step in self.random.choice(STORIES).split(", "):
+            stage, verdict = step.split(" ")
+            at += self.random.choice((0.01, 0.5, 3.0, 8.0))
+            self.notices_under_way += 1
+            self.later(at, self._report, parent, reference, stage, verdict, amounts[stage], due)
+
+    def _report(self, parent: str, reference: str, stage: str, verdict: str, part: int, due: int | None) -> None:
+        self.notices_under_way -= 1
+        taken = self.bank.find(parent)
+        assert taken is not None
+        report: dict[str, Any] = {"parent": parent, "reference": reference, "dispute": stage, "status": verdict}
+        report["amount"] = max(taken.captured // part, 1)
+        if due is not None:
+            report["evidence_due"] = self.time_ns() // 1_000_000_000 + due
+        handled = self.bank.tell_dispute(report)
+        assert handled.effect is not None, handled.response.body
+        self.tell("bank", f"says {stage} {verdict} {report['amount']} of {reference}")
+        self.disputed[reference].append((stage, verdict))
+        self._tell(handled.effect)
 
     def _send_notice(self, body: bytes, tries: int) -> None:
         self.loop.create_task(self._notice(body, tries), context=self.outside.copy())
@@ -489,7 +538,7 @@ class Process:
 
     async def _hear(self, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
         taken = True
-        notice = read_notice(body)
+        notice = read_notice(body, disputes=True)
         self.world.tell(self.name, f"hears {notice.id}")
         try:
             await self.attempts.notice(notice, "simulator", "test")
@@ -722,7 +771,7 @@ def describe(request: port.Request) -> str:
     if request.body is None:
         return f"ask {request.path.rpartition('/')[2][17:]}"
     amount = request.fields.get("amount", "")
-    return f"{OPERATIONS[request.path]} {amount} {request.fields['reference'][17:]}"
+    return f"{operation_of(request.path)} {amount} {request.fields['reference'][17:]}"
 
 
 class ProcessCourier:

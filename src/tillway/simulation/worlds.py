@@ -28,6 +28,7 @@ from tillway.api import handlers
 from tillway.dialects import handlers as dialect_handlers
 from tillway.simulation import checks
 from tillway.simulation.clients import clients_of
+from tillway.simulation.disputes import check_disputes
 from tillway.simulation.jumps import accept_clocks, jump_now_and_then, set_clocks_right
 from tillway.simulation.orders import buyers_of, check_orders
 from tillway.simulation.virtual_loop import Stuck
@@ -82,7 +83,9 @@ async def live(world: World) -> None:
         await _weather(world, [client.come_back() for client in clients])
     await checks.check(world)
     for merchant in world.merchants:
-        check_orders(world, await checks.books_of(world, merchant.scope.key))
+        books = await checks.books_of(world, merchant.scope.key)
+        check_orders(world, books)
+        check_disputes(world, books)
 
 
 async def _weather(world: World, clients: list[Coroutine[Any, Any, None]]) -> None:
