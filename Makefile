@@ -15,7 +15,7 @@ TEST_WORKERS ?= 3
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
 
-.PHONY: help demo test soak check bench instructions format clean
+.PHONY: help demo test soak check bench instructions sbom format clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,6 +35,13 @@ check: $(VENV)/.installed-dev ## Check style, types, layers and the house rules 
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/pytest -q tests/test_layers.py tests/test_tidy.py
+
+SBOM ?= dist/tillway.cdx.json
+sbom: $(VENV)/.uv-$(UV_VERSION) ## Write the bill of materials of a release (CycloneDX) from uv.lock
+	@mkdir -p $(dir $(SBOM))
+	@$(BIN)/uv export --quiet --frozen --no-dev --all-extras --no-header --preview-features sbom-export \
+	    --format cyclonedx1.5 --output-file $(SBOM) > /dev/null
+	@$(BIN)/python scripts/release.py sbom $(SBOM)
 
 format: $(VENV)/.installed-dev ## Put the source into the house's form
 	$(BIN)/ruff check --fix .

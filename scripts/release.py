@@ -4,14 +4,17 @@
     python scripts/release.py tag 0.2.0     # commit "Release 0.2.0" and the tag v0.2.0, here; nothing is pushed
     python scripts/release.py check v0.2.0  # does the tag agree with the version and the changelog?
     python scripts/release.py notes v0.2.0  # the changelog of that version, for the release page
+    python scripts/release.py sbom FILE     # put the version into a bill of materials that uv wrote (`make sbom`)
 
 It needs Python and git alone. `__version__` in `src/tillway/__init__.py` is the only place that has the version.
 """
 
 import datetime
+import json
 import re
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +42,8 @@ def main(arguments: list[str]) -> int:
                 check(name)
             case ["notes", name]:
                 print(notes(name.removeprefix("v")))
+            case ["sbom", path]:
+                complete_sbom(Path(path))
             case _:
                 print(__doc__, file=sys.stderr)
                 return 2
@@ -94,6 +99,24 @@ def notes(version: str) -> str:
     if not found:
         raise Refused(f"CHANGELOG.md has no section {version}.")
     return found
+
+
+def complete_sbom(path: Path) -> None:
+    """Name the version and the license of Tillway in a bill of materials: uv does not know a version that the code has.
+
+    The serial number of a release is the same each time, so that two builds can be compared.
+    """
+    bill = json.loads(path.read_text())
+    version = current_version()
+    purl = f"pkg:github/tillway/tillway@v{version}"
+    bill["metadata"]["component"] |= {
+        "type": "application",
+        "version": version,
+        "purl": purl,
+        "licenses": [{"license": {"id": "Apache-2.0"}}],
+    }
+    bill["serialNumber"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, purl)}"
+    path.write_text(json.dumps(bill, indent=2) + "\n")
 
 
 def section(changelog: str, title: str) -> str:

@@ -1,5 +1,6 @@
 """`scripts/release.py`, run as a maintainer runs it, in a clone of this repository."""
 
+import json
 import os
 import re
 import shutil
@@ -140,3 +141,33 @@ def test_the_version_stands_once() -> None:
     said = re.compile(rf"(?<![\d.]){re.escape(__version__)}(?![\d.])")
     sources = [path for path in (ROOT / "src").rglob("*.py") if said.search(path.read_text())]
     assert sources == [ROOT / "src" / "tillway" / "__init__.py"]
+
+
+def test_the_bill_of_materials_has_every_library_at_its_exact_version(tmp_path: Path) -> None:
+    bill_file = tmp_path / "tillway.cdx.json"
+    done = run(ROOT, "make", "--silent", "sbom", f"SBOM={bill_file}")
+    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+    bill = json.loads(bill_file.read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    assert (bill["metadata"]["component"]["name"], bill["metadata"]["component"]["version"]) == ("tillway", __version__)
+    locked = {
+        package["name"]: package
+        for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+        if "version" in package
+    }
+    found = {part["name"]: part for part in bill["components"] if part["name"] != "tillway"}
+    wanted = {re.match(r"[\w-]+", need).group() for need in _requirements()}  # type: ignore[union-attr]
+    assert wanted and wanted <= set(found) and not {"pytest-xdist", "ruff", "mypy"} & set(found)
+    for name, part in found.items():
+        assert part["version"] == locked[name]["version"] and part["purl"] == f"pkg:pypi/{name}@{part['version']}"
+        hashes = {one["content"] for file in part["externalReferences"] for one in file.get("hashes", [])}
+        files = [*locked[name].get("wheels", []), *([locked[name]["sdist"]] if "sdist" in locked[name] else [])]
+        assert hashes == {file["hash"].removeprefix("sha256:") for file in files}, name
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    assert "make sbom" in workflow and "dist/*.cdx.json" in workflow
+
+
+def _requirements() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    return [*project["dependencies"], *optional["postgres"], *optional["aws"], *optional["otel"]]

@@ -30,6 +30,7 @@ from tillway.engine.clock import Clock
 from tillway.engine.connections import ConfiguredConnections
 from tillway.engine.core import Engine
 from tillway.engine.key_binding import BINDING_PURPOSE, belongs
+from tillway.engine.key_uses import KeyUses
 from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
 from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clock, check_store
@@ -77,9 +78,18 @@ class Running(msgspec.Struct):
     keyring: Keys
     courier: HttpCourier | None = None
     heads: HeadPlace | None = None
+    uses: KeyUses | None = None
+
+    def note_uses(self) -> None:
+        """Note from now on when each credential is used."""
+        self.uses = KeyUses(self.store)
+        self.api.authenticator.on_use = self.uses.note
+        self.uses.start()
 
     async def close(self, *, within_seconds: float = 10.0) -> None:
         await self.runner.stop(within_seconds=within_seconds)
+        if self.uses is not None:
+            await self.uses.close()
         await self.webhooks.close()
         await self.connections.close()
         if self.courier is not None:

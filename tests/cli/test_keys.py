@@ -3,11 +3,12 @@
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import stripe
-from tillway_server import ENVIRONMENT, TillwayServer, init, invoked_json, tillway, tillway_json
+from tillway_server import ENVIRONMENT, TillwayServer, init, invoked, invoked_json, tillway, tillway_json
 
 
 def test_a_new_key_works_at_once_and_a_revoked_one_within_two_seconds_no_more(tillway_server: TillwayServer) -> None:
@@ -127,3 +128,30 @@ def test_credentials_that_could_not_be_shown_do_not_work(tmp_path: Path) -> None
     assert again["state"] == "active" and [secret["hint"][-4:] for secret in again["secrets"]] == [
         made["client_secret"][-4:]
     ]
+
+
+def test_the_last_use_of_a_key_is_listed_and_an_expired_key_is_told_so(tmp_path: Path) -> None:
+    made, place = init(tmp_path), ("--data-dir", tmp_path)
+    soon = datetime.fromtimestamp(int(time.time()) + 12, UTC).isoformat()
+    ending = invoked_json("keys", "create", "--expires", soon, *place)
+    for wrong in (("--expires", "2020-01-01"), ("--expires", soon, "--expires-in-days", "1"), ("--expires", "soon")):
+        assert invoked("keys", "create", *wrong, *place).returncode == 2
+    began = int(time.time())
+    server = TillwayServer(tmp_path, made)
+    assert server.call("GET", "/v1/balance")[0] == 200
+    assert server.call("GET", "/v1/balance", key=ending["secret"])[0] in (200, 401)
+    while time.time() <= ending["expires_at"]:
+        time.sleep(0.1)
+    status, refused = server.call("GET", "/v1/balance", key=ending["secret"])
+    assert (status, refused["error"]["code"]) == (401, "api_key_expired")
+    assert refused["error"]["message"].startswith("Expired API Key provided: sk_test_")
+    assert server.stop() == 0
+    listed = {key["id"]: key for key in invoked_json("keys", "list", *place)}
+    [used] = [
+        key
+        for key in listed.values()
+        if key["mode"] == "test" and key["kind"] == "secret" and key["hint"][-4:] == made["secret_key"][-4:]
+    ]
+    assert began <= used["last_used_at"] <= time.time()
+    assert listed[ending["id"]]["state"] == "expired"
+    assert [key["last_used_at"] for key in listed.values() if key["mode"] == "live"] == [None, None]

@@ -241,6 +241,13 @@ async def list_records_of(store: "Store", kind: "type[Owned]", account: str | No
     return sorted(found, key=lambda record: (record.account, record.created, record.id))
 
 
+async def last_uses(store: "Store") -> dict[str, int]:
+    """When each credential was last used, by its id; epoch seconds, up to an hour too early."""
+    from tillway.domain.key_use import KeyUse
+
+    return {use.id.partition("_")[2]: use.last_used_at for use, _ in await records(store, KeyUse)}
+
+
 async def find_account_id(store: "Store", named: str | None) -> str:
     """The id of the account that a command is for. If there is only one account, it need not be named."""
     from tillway.domain.account import Account

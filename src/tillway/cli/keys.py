@@ -10,6 +10,7 @@ from tillway.cli.installation import (
     author,
     build_writes,
     find_account_id,
+    last_uses,
     list_records_of,
     moment_above,
     with_store,
@@ -23,6 +24,7 @@ from tillway.cli.terminal import (
     WrongUsage,
     day,
     fail,
+    moment,
     say,
     settings_from,
     show,
@@ -55,13 +57,19 @@ def list_keys(
     """List the keys, without their secrets."""
     from tillway.domain.api_key import ApiKey
 
-    keys = with_store(settings_from(context.params), lambda store: list_records_of(store, ApiKey, account))
+    async def work(store: "Store") -> "tuple[list[ApiKey], dict[str, int]]":
+        return await list_records_of(store, ApiKey, account), await last_uses(store)
+
+    keys, used = with_store(settings_from(context.params), work)
     now = int(time.time())
     show(
-        [_key_document(key, now) for key in keys],
+        [_key_document(key, now) | {"last_used_at": used.get(key.id)} for key in keys],
         table(
-            ("id", "account", "key", "made", "state", "name"),
-            [(key.id, key.account, key.hint, day(key.created), _state(key, now), key.name) for key in keys],
+            ("id", "account", "key", "made", "last used", "state", "name"),
+            [
+                (key.id, key.account, key.hint, day(key.created), _used(used, key.id), _state(key, now), key.name)
+                for key in keys
+            ],
         ),
         as_json=as_json,
     )
@@ -77,6 +85,9 @@ def create(
     kind: Annotated[str, typer.Option(help="secret or publishable.")] = "secret",
     name: Annotated[str, typer.Option(help="Purpose of the key.")] = "",
     expires_in_days: Annotated[int | None, typer.Option(min=1, max=3650, help="Days until the key expires.")] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="Day or time (UTC) at which the key expires, such as 2026-12-31T08:00.")
+    ] = None,
     scope: Annotated[
         list[str] | None, typer.Option(help="Permission of the key, such as payments:write; if left out, all.")
     ] = None,
@@ -88,6 +99,9 @@ def create(
 
     if kind not in ("secret", "publishable"):
         raise WrongUsage(f"--kind is {kind!r}; it must be secret or publishable")
+    until = moment(expires, "--expires") if expires is not None else None
+    if until is not None and (expires_in_days is not None or until <= time.time()):
+        raise WrongUsage("--expires must be in the future, and cannot be combined with --expires-in-days")
     scopes = checked_scopes(scope) if scope else None
     if scopes is not None and kind != "secret":
         raise WrongUsage("--scope is for secret keys; every publishable key has the same few permissions")
@@ -95,7 +109,7 @@ def create(
     async def work(store: "Store") -> Document:
         owner = await find_account_id(store, account)
         at = await moment_above(store)
-        expires_at = at.now + expires_in_days * 86_400 if expires_in_days is not None else None
+        expires_at = at.now + expires_in_days * 86_400 if expires_in_days is not None else until
         made = new_key(owner, mode, kind, created=at.created, name=name, expires_at=expires_at, scopes=scopes)
         await store.commit(build_writes("keys create", at, (ABSENT, None, made.record)))
         return _key_document(made.record, at.now) | {"secret": made.secret}
@@ -237,6 +251,10 @@ def checked_scopes(named: list[str]) -> tuple[str, ...]:
     if unknown:
         raise WrongUsage(f"{unknown[0]!r} is not a scope; the scopes are {', '.join(SCOPES)}")
     return tuple(scope for scope in SCOPES if scope in named)
+
+
+def _used(used: dict[str, int], id: str) -> str:
+    return day(used[id]) if id in used else "never"
 
 
 def _key_document(key: "ApiKey", now: int) -> Document:

@@ -19,6 +19,7 @@ _INVALID = "invalid_request_error"
 RULES: dict[str, Rule] = {
     # Authentication.
     "api_key_missing": Rule(401, _INVALID, "No API key. Send it as `Authorization: Bearer sk_test_…`."),
+    "api_key_expired": Rule(401, _INVALID, "The API key has expired. Make a new one with `tillway keys create`."),
     "api_key_invalid": Rule(401, _INVALID, "Invalid API key. List the keys with `tillway keys list`."),
     "access_token_invalid": Rule(401, _INVALID, "The access token is not valid. Request a new one at /oauth2/token."),
     "access_token_expired": Rule(401, _INVALID, "The access token has expired. Request a new one at /oauth2/token."),

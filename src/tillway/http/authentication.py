@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import re
 import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tillway.domain.account import SYSTEM, Account, Scope
@@ -48,12 +49,16 @@ class Authenticator:
         self._tokens = tokens
         self._known: dict[bytes, tuple[float, Grant, Scope]] = {}
         self._accounts: dict[str, tuple[float, Account | None]] = {}
+        self.on_use: Callable[[str, float], None] | None = None
+        """Called with the id of a credential that was found good, at most every CACHE_SECONDS for each. It must not
+        raise."""
 
     async def authenticate_header(self, header: str | None, *, now: float) -> tuple[Grant, Scope]:
         """Return the grant of the credential in an Authorization header, and the scope that it reaches.
 
         The header holds a key (Bearer, or Basic with the key as user name) or an access token (Bearer). Raises Refused
-        `api_key_missing`, `api_key_invalid`, `access_token_invalid` or `access_token_expired`. `now` is epoch seconds.
+        `api_key_missing`, `api_key_invalid`, `api_key_expired`, `access_token_invalid` or `access_token_expired`. `now`
+        is epoch seconds.
         """
         return await self.authenticate(credential_in(header), now=now)
 
@@ -71,6 +76,8 @@ class Authenticator:
             self._known.clear()
         until = now + CACHE_SECONDS if grant.expires_at is None else min(now + CACHE_SECONDS, grant.expires_at)
         scope = Scope(account=grant.account, mode=grant.mode)
+        if self.on_use is not None:
+            self.on_use(grant.id, now)
         self._known[digest] = (until, grant, scope)
         return grant, scope
 
@@ -82,8 +89,10 @@ class Authenticator:
         return issuer if isinstance(issuer, ApiKey | OAuthClient) and is_live(issuer, now) else None
 
     async def _by_key(self, secret: str, now: float) -> Grant:
-        key = await self.issuer(key_id(secret), now=now)
-        if not isinstance(key, ApiKey):
+        key = await self._system(key_id(secret), ApiKey)
+        if key is not None and key.revoked_at is None and key.expires_at is not None and key.expires_at <= now:
+            raise Refused("api_key_expired", f"Expired API Key provided: {mask(secret)}")
+        if key is None or not is_live(key, now):
             raise Refused("api_key_invalid", f"Invalid API Key provided: {mask(secret)}")
         return grant_of(key)
 

@@ -16,6 +16,7 @@ STRIPE_CODES: Final = frozenset(
         "account_number_invalid",
         "amount_too_large",
         "amount_too_small",
+        "api_key_expired",
         "authentication_required",
         "balance_insufficient",
         "bank_account_restricted",
@@ -120,7 +121,7 @@ def challenge(refused: Refused) -> str | None:
         scope = refused.details.get("scope")
         wanted = f', scope="{scope}"' if scope else ""
         return f'Bearer realm="Tillway", error="insufficient_scope"{wanted}'
-    if refused.code in ("api_key_invalid", "access_token_invalid", "access_token_expired"):
+    if refused.code in ("api_key_invalid", "api_key_expired", "access_token_invalid", "access_token_expired"):
         return 'Bearer realm="Tillway", error="invalid_token"'
     return 'Bearer realm="Tillway"' if RULES[refused.code].status == 401 else None
 

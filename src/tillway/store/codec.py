@@ -30,6 +30,7 @@ from tillway.domain.external_account import ExternalAccount
 from tillway.domain.gateway_payment import GatewayPayment
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.key_binding import KeyBinding
+from tillway.domain.key_use import KeyUse
 from tillway.domain.ledger import Balances, Entry
 from tillway.domain.mail import EmailTask
 from tillway.domain.mandate import Mandate
@@ -304,6 +305,7 @@ _ROWS: Final = (
     RecordType(kind=GatewayPayment, prefixes=("gwp",), entries=_gateway_payment),
     RecordType(kind=IdempotencyRecord, prefixes=("idem",)),
     RecordType(kind=KeyBinding, prefixes=("kfb",)),
+    RecordType(kind=KeyUse, prefixes=("kyu",)),
     RecordType(kind=Mandate, prefixes=("mandate",), object="mandate"),
     RecordType(kind=NoticeTask, prefixes=("ntc",), queue="notices"),
     RecordType(kind=OAuthClient, prefixes=("oac",)),

@@ -30,6 +30,7 @@ from tillway.domain.audit import (
 from tillway.domain.event import Event
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.key_binding import KeyBinding
+from tillway.domain.key_use import KeyUse
 from tillway.domain.ledger import Balances
 from tillway.domain.operator import RefundTally
 from tillway.domain.payout import PayoutGuard
@@ -47,6 +48,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         Event,
         IdempotencyRecord,
         KeyBinding,
+        KeyUse,
         PayoutGuard,
         RefundTally,
         TimeMark,
