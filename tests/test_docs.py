@@ -35,6 +35,27 @@ def test_every_code_of_ours_has_its_row_and_no_other_has() -> None:
     assert between("errors.md", "codes").count("\n") == len(rows) + 1, "a row that cannot be read"
 
 
+# Security.
+
+ASVS_CHAPTERS = 17
+
+
+def test_the_page_about_security_names_files_that_are_there() -> None:
+    page = (DOCS / "security.md").read_text()
+    named = {name for name in re.findall(r"`([\w./-]+)`", page) if "/" in name or name.endswith((".py", ".yml"))}
+    root = DOCS.parent
+    missing = [name for name in named if not (root / name).exists() and not (root / "src/tillway" / name).exists()]
+    assert len(named) > 60 and missing == []
+
+
+def test_the_page_about_security_has_every_chapter_and_a_reason_for_each_requirement() -> None:
+    page = (DOCS / "security.md").read_text()
+    found = {int(number) for number in re.findall(r"\bV(\d+)\b", page)}
+    assert found == set(range(1, ASVS_CHAPTERS + 1))
+    rows = [row.split("|") for row in page.splitlines() if re.match(r"\| \d", row)]
+    assert len(rows) > 90 and all(len(row) == 4 and row[2].strip() for row in rows)
+
+
 # Test cards.
 
 _SECURE = {

@@ -72,6 +72,8 @@ def test_the_key_file_of_another_installation_is_refused(tmp_path: Path) -> None
     refused = tillway("serve", "--data-dir", tmp_path / "ours", "--port", "0")
     assert refused.returncode == 1 and "key file of another installation" in refused.stderr
     assert "Traceback" not in refused.stderr
+    examined = tillway("doctor", "--data-dir", tmp_path / "ours")
+    assert examined.returncode == 1 and "it is the key file of another installation" in examined.stdout
 
 
 def test_a_damaged_backup_is_found_and_not_restored(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tillway.settings import WITHOUT_TLS_REMEDY, Settings
 if TYPE_CHECKING:
     from tillway.domain.connector_config import ConnectorConfig
     from tillway.store.port import Store
+    from tillway.vault.envelope import EnvelopeVault
 
 PYTHON_LEAST = (3, 11)
 SQLITE_LEAST = (3, 51, 3)
@@ -159,7 +160,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
     else:
         remedy = f"Run: tillway init --data-dir {settings.data_dir}"
         yield Finding("accounts", "fail", "none: the installation was not finished", remedy)
-    yield from _connectors(settings, configs)
+    yield from _sealed(settings, configs)
 
 
 async def _contents(store: "Store") -> "tuple[int, list[ConnectorConfig]]":
@@ -169,22 +170,32 @@ async def _contents(store: "Store") -> "tuple[int, list[ConnectorConfig]]":
     return len(await records(store, Account)), [config for config, _ in await records(store, ConnectorConfig)]
 
 
-def _connectors(settings: Settings, configs: "list[ConnectorConfig]") -> Iterator[Finding]:
-    import asyncio
-
-    from tillway.connectors import registry
-    from tillway.connectors.settings import SettingInvalid
-    from tillway.engine.connections import open_settings
+def _sealed(settings: Settings, configs: "list[ConnectorConfig]") -> Iterator[Finding]:
+    """Check what the keys must open: the store's own binding, and the connectors."""
+    from tillway.engine.key_binding import BINDING_PURPOSE, is_bound
     from tillway.vault.envelope import EnvelopeVault
     from tillway.vault.keyring import KeyFileUnfit
-    from tillway.vault.port import VaultTampered
     from tillway.wiring import open_keys
 
     try:
         keys = open_keys(settings)
     except KeyFileUnfit:
         return  # The key file's own finding says so.
-    vault = EnvelopeVault(keys, keys.fingerprint_key)
+    if with_store(settings, lambda store: is_bound(store, keys.derive(BINDING_PURPOSE))) is False:
+        remedy = "Put this store's own key file in its place: its backup, or a copy from another host."
+        yield Finding("key file", "fail", "it is the key file of another installation", remedy)
+        return
+    yield from _connectors(EnvelopeVault(keys, keys.fingerprint_key), configs)
+
+
+def _connectors(vault: "EnvelopeVault", configs: "list[ConnectorConfig]") -> Iterator[Finding]:
+    import asyncio
+
+    from tillway.connectors import registry
+    from tillway.connectors.settings import SettingInvalid
+    from tillway.engine.connections import open_settings
+    from tillway.vault.port import VaultTampered
+
     for config in configs:
         name = f"{config.name} ({config.kind}, {config.mode})"
         try:

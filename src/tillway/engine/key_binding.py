@@ -18,16 +18,27 @@ _KEY = f"{SYSTEM}/{BINDING_ID}"
 async def belongs(store: Store, key: Secret[bytes], *, now: int) -> bool:
     """Whether `key` (`keyring.derive(BINDING_PURPOSE)`) is from the key file of this store. A store that has none yet
     is bound to it; `now` is epoch seconds. Raises `Unavailable`."""
-    digest = hashlib.sha256(key.reveal()).hexdigest()
-    row = await store.get(_KEY)
-    if row is None:
-        binding = KeyBinding(id=BINDING_ID, created=now, digest=digest)
+    bound = await is_bound(store, key)
+    if bound is None:
+        binding = KeyBinding(id=BINDING_ID, created=now, digest=_digest(key))
         try:
             await store.commit([write_of(SYSTEM, binding, ABSENT)])
             return True
         except Conflict:
-            row = await store.get(_KEY)
-            assert row is not None, "the binding is never deleted"
+            bound = await is_bound(store, key)
+            assert bound is not None, "the binding is never deleted"
+    return bound
+
+
+async def is_bound(store: Store, key: Secret[bytes]) -> bool | None:
+    """Whether the store is bound to the key file of `key`; None if it is bound to none yet. Raises `Unavailable`."""
+    row = await store.get(_KEY)
+    if row is None:
+        return None
     held = decode(BINDING_ID, row.body)
     assert isinstance(held, KeyBinding)
-    return held.digest == digest
+    return held.digest == _digest(key)
+
+
+def _digest(key: Secret[bytes]) -> str:
+    return hashlib.sha256(key.reveal()).hexdigest()
