@@ -145,6 +145,10 @@ def test_the_last_use_of_a_key_is_listed_and_an_expired_key_is_told_so(tmp_path:
     status, refused = server.call("GET", "/v1/balance", key=ending["secret"])
     assert (status, refused["error"]["code"]) == (401, "api_key_expired")
     assert refused["error"]["message"].startswith("Expired API Key provided: sk_test_")
+    shown = server.call("GET", "/ops/v1/keys")[1]["data"]
+    assert {(key["id"], key["state"]) for key in shown} >= {(ending["id"], "expired")}
+    assert {(key["object"], key["mode"], key["account"]) for key in shown} == {("api_key", "test", made["account"])}
+    assert len(shown) == 3 and made["secret_key"] not in str(shown)
     assert server.stop() == 0
     listed = {key["id"]: key for key in invoked_json("keys", "list", *place)}
     [used] = [

@@ -294,6 +294,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/audit": _nothing(),
     "GET /ops/v1/audit/{id}": _on(MerchantObjects.told),
     "GET /ops/v1/connectors": _nothing(),
+    "GET /ops/v1/keys": _nothing(),
     "GET /ops/v1/doubts": _nothing(),
     "GET /ops/v1/open_items": _nothing(),
     "GET /ops/v1/open_items/{id}": _on(MerchantObjects.open_item),

@@ -16,6 +16,7 @@ NOUNS = (
     "events",
     "external_accounts",
     "health",
+    "keys",
     "ledger",
     "mandates",
     "notices",

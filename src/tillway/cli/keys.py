@@ -62,13 +62,14 @@ def list_keys(
 
     keys, used = with_store(settings_from(context.params), work)
     now = int(time.time())
+    documents = [_key_document(key, now) | {"last_used_at": used.get(key.id)} for key in keys]
     show(
-        [_key_document(key, now) | {"last_used_at": used.get(key.id)} for key in keys],
+        documents,
         table(
             ("id", "account", "key", "made", "last used", "state", "name"),
             [
-                (key.id, key.account, key.hint, day(key.created), _used(used, key.id), _state(key, now), key.name)
-                for key in keys
+                (key["id"], key["account"], key["hint"], day(key["created"]), _used(key), key["state"], key["name"])
+                for key in documents
             ],
         ),
         as_json=as_json,
@@ -253,29 +254,11 @@ def checked_scopes(named: list[str]) -> tuple[str, ...]:
     return tuple(scope for scope in SCOPES if scope in named)
 
 
-def _used(used: dict[str, int], id: str) -> str:
-    return day(used[id]) if id in used else "never"
+def _used(key: Document) -> str:
+    return day(key["last_used_at"]) if key["last_used_at"] is not None else "never"
 
 
 def _key_document(key: "ApiKey", now: int) -> Document:
-    return {
-        "id": key.id,
-        "account": key.account,
-        "mode": key.mode,
-        "kind": key.kind,
-        "hint": key.hint,
-        "name": key.name,
-        "scopes": list(key.scopes) if key.scopes is not None else None,
-        "created": key.created,
-        "expires_at": key.expires_at,
-        "revoked_at": key.revoked_at,
-        "state": _state(key, now),
-    }
+    from tillway.operations.accounts import describe_key
 
-
-def _state(key: "ApiKey", now: int) -> str:
-    if key.revoked_at is not None and key.revoked_at <= now:
-        return "revoked"
-    if key.expires_at is not None and key.expires_at <= now:
-        return "expired"
-    return "active"
+    return describe_key(key, now)

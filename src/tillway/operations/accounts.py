@@ -1,18 +1,26 @@
 """The first records of an installation: an account and its keys."""
 
+from typing import Any
+
 import msgspec
 
 from tillway.domain.account import SYSTEM, Account, Mode, Scope
 from tillway.domain.api_key import ApiKey, hint_of, key_id
 from tillway.domain.credentials import ClientSecret, OAuthClient, secret_digest
+from tillway.domain.key_use import KeyUse, use_id
 from tillway.domain.record import Record
 from tillway.engine.audit.entries import Author, build_writes, task_write
 from tillway.engine.clock import Clock
 from tillway.engine.ids import random_text
-from tillway.store.codec import write_of
-from tillway.store.port import ABSENT, Store, Write
+from tillway.store.codec import by_parent, decode, write_of
+from tillway.store.port import ABSENT, PAGE_MAX, Row, Store, Write
 
 SECRET_LENGTH = 40
+GET_MAX = 100
+"""Most records that a store reads at once."""
+
+KEYS_MAX = PAGE_MAX
+"""Most keys of a merchant that a list shows."""
 MODES: tuple[Mode, ...] = ("test", "live")
 BY_ITSELF = Author("system", "create account")
 
@@ -49,6 +57,42 @@ def new_key(
         scopes=scopes,
     )
     return NewKey(record, secret)
+
+
+def describe_key(key: ApiKey, now: float) -> dict[str, Any]:
+    """A key for lists, without its secret. `now` is epoch seconds."""
+    ended = [at for at in (key.revoked_at, key.expires_at) if at is not None and at <= now]
+    return {
+        "id": key.id,
+        "account": key.account,
+        "mode": key.mode,
+        "kind": key.kind,
+        "hint": key.hint,
+        "name": key.name,
+        "scopes": list(key.scopes) if key.scopes is not None else None,
+        "created": key.created,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+        "state": "active" if not ended else "revoked" if key.revoked_at in ended else "expired",
+    }
+
+
+async def keys_of(store: Store, scope: Scope) -> list[tuple[ApiKey, int | None]]:
+    """The keys of a merchant in one mode, newest first, each with the time of its last use (epoch seconds)."""
+    rows = await store.query("parent", by_parent(SYSTEM, "key", scope.account), limit=KEYS_MAX)
+    found = [decode(row.key.partition("/")[2], row.body) for row in rows]
+    keys = [key for key in found if isinstance(key, ApiKey) and key.mode == scope.mode]
+    places = [f"{SYSTEM}/{use_id(key.id)}" for key in keys]
+    uses: dict[str, Row] = {}
+    for begin in range(0, len(places), GET_MAX):
+        uses |= await store.get_many(places[begin : begin + GET_MAX])
+    used = {place: use.last_used_at for place, row in uses.items() if isinstance(use := _use(row), KeyUse)}
+    ordered = sorted(keys, key=lambda key: (key.created, key.id), reverse=True)
+    return [(key, used.get(f"{SYSTEM}/{use_id(key.id)}")) for key in ordered]
+
+
+def _use(row: Row) -> Record:
+    return decode(row.key.partition("/")[2], row.body)
 
 
 class NewClient(msgspec.Struct, frozen=True):
