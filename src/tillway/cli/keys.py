@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="API keys, and the keys that sign access tokens.", no_args_is_help=True)
 
-NOTICED_WITHIN_SECONDS = 2
-"""Most seconds until a running server refuses a revoked key: it caches keys for that long."""
-
 AccountOption = Annotated[str | None, typer.Option("--account", help="The merchant; needed where there are several.")]
 
 

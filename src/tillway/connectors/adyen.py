@@ -1,8 +1,8 @@
 """Connector `adyen`: cards through Adyen's Checkout API, version 71.
 
 A payment is answered at once. Captures, cancellations and refunds are only received, and a signed notification tells
-their outcome. Adyen has no question about a reference; it answers a repeat under the same `Idempotency-Key` with the
-first answer, so a repeat is the question.
+their outcome. Adyen cannot be asked about a reference; it answers a repeat under the same `Idempotency-Key` with the
+first answer, so the connector repeats a request whose outcome is unknown.
 
 Adyen's sources: https://docs.adyen.com/api-explorer/Checkout/71, /development-resources/api-idempotency,
 /development-resources/currency-codes, /development-resources/webhooks/secure-webhooks/verify-hmac-signatures.
@@ -16,8 +16,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
-
-import msgspec
 
 from tillway.connectors.declines import ADYEN, decline
 from tillway.connectors.port import (
@@ -41,9 +39,11 @@ from tillway.connectors.port import (
     Response,
     Succeeded,
     Unknown,
+    decode_notice,
+    read_retry_after,
     tell,
 )
-from tillway.connectors.settings import Setting, http_url, read_settings, seconds, text
+from tillway.connectors.settings import ASK_AFTER_SECONDS, TIMEOUT_SECONDS, Setting, http_url, read_settings, text
 from tillway.connectors.transport import SocketTransport
 from tillway.domain.dispute import Verdict
 from tillway.domain.money import MINOR_UNITS
@@ -77,18 +77,8 @@ SETTINGS = (
         secret=True,
         description="HMAC key of the standard webhook (hexadecimal); without it all notices are refused",
     ),
-    Setting(
-        name="ask_after_seconds",
-        read=seconds(0.05, 3600),
-        default=5.0,
-        description="seconds from an unknown or pending outcome to the first question",
-    ),
-    Setting(
-        name="timeout_seconds",
-        read=seconds(0.05, 300),
-        default=30.0,
-        description="how long to wait for an answer before its outcome is unknown",
-    ),
+    ASK_AFTER_SECONDS,
+    TIMEOUT_SECONDS,
 )
 
 EXPONENTS = {**MINOR_UNITS, "clp": 2, "cve": 0, "idr": 0, "isk": 2}
@@ -100,8 +90,6 @@ STEPS: dict[str, int] = {
 
 DEDUPLICATES_SECONDS = 6.5 * 24 * 3600
 """Half a day less than the seven days for which Adyen keeps a key at least."""
-
-NOTICE_MAX = 256 * 1024
 
 
 class AdyenConnector:
@@ -163,8 +151,6 @@ class AdyenConnector:
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         if self._hmac_key is None:
             raise NoticeRejected("this connector has no hmac_key")
-        if len(body) > NOTICE_MAX:
-            raise NoticeRejected(f"a notification has at most {NOTICE_MAX} bytes")
         told: list[Notice] = []
         for item in _items(body):
             _check_signature(item, self._hmac_key)
@@ -207,9 +193,9 @@ def _authorize(operation: Operation, account: str) -> Conversation:
     if operation.off_session:
         body["recurringProcessingModel"] = "UnscheduledCardOnFile"
         method["networkPaymentReference"] = operation.network_transaction_id
-    answer = yield _post("/payments", operation, _known({**body, "paymentMethod": _known(method)}))
+    answer = yield _post("/payments", operation, _without_none({**body, "paymentMethod": _without_none(method)}))
     if answer.status != 200 or answer.body is None:
-        return _refused(answer)
+        return _outcome_of_refusal(answer)
     return _payment_outcome(operation, answer.body)
 
 
@@ -237,7 +223,7 @@ def _address(operation: Operation) -> dict[str, Any] | None:
     told = operation.billing_address
     if told is None or not (told.line1 and told.city and told.country and told.postal_code):
         return None
-    return _known(
+    return _without_none(
         {
             "street": told.line1,
             "houseNumberOrName": told.line2 or "-",
@@ -249,7 +235,7 @@ def _address(operation: Operation) -> dict[str, Any] | None:
     )
 
 
-def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -304,7 +290,7 @@ def _modify(operation: Operation, account: str) -> Conversation:
     path = f"/payments/{quote(operation.parent_bank_id, safe='')}/{_PLACES[operation.kind]}"
     answer = yield _post(path, operation, body)
     if answer.status not in (200, 201) or answer.body is None:
-        return _refused(answer)
+        return _outcome_of_refusal(answer)
     told = answer.body
     id = told.get("pspReference")
     if not isinstance(id, str) or told.get("reference", operation.reference) != operation.reference:
@@ -320,11 +306,7 @@ _SIGNED = ("pspReference", "originalReference", "merchantAccountCode", "merchant
 
 
 def _items(body: bytes) -> list[dict[str, Any]]:
-    try:
-        told = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise NoticeRejected("the body is not JSON") from None
-    items = told.get("notificationItems") if isinstance(told, dict) else None
+    items = decode_notice(body).get("notificationItems")
     if not isinstance(items, list) or not items:
         raise NoticeRejected("the body has no notificationItems")
     found = [item.get("NotificationRequestItem") if isinstance(item, dict) else None for item in items]
@@ -466,7 +448,7 @@ _ABOUT_THE_CARD = {"101": "8", "103": "24", "129": "6", "137": "7", "138": "10"}
 """Error codes of a 422 that are about the card or amount, as codes of refusal reasons. All others are our fault."""
 
 
-def _refused(answer: Response) -> Outcome:
+def _outcome_of_refusal(answer: Response) -> Outcome:
     """The outcome of an answer that is not about a payment."""
     code = (answer.body or {}).get("errorCode")
     code = code if isinstance(code, str) and re.fullmatch("[A-Za-z0-9_]{1,12}", code) else ""
@@ -479,7 +461,6 @@ def _refused(answer: Response) -> Outcome:
             # The message may repeat what we sent: only the code is told.
             return Declined("processing_error", None, alert=f"Adyen answered {answer.status} {code}".strip())
         case 429:
-            wait = answer.headers.get("retry-after", "")
-            return NotSent("Adyen answered 429", float(wait) if re.fullmatch("[0-9]{1,4}", wait) else None)
+            return NotSent("Adyen answered 429", read_retry_after(answer))
         case _:
             return Unknown(f"Adyen answered {answer.status}")

@@ -1,7 +1,7 @@
 """Providers' reasons for a decline, in Stripe's codes: one table a provider, one row a reason. See docs/declines.md.
 
 A row is soft if another provider may accept the same card now, and hard if it may not: the card networks forbid to
-repeat after lost, stolen, closed and wrong cards.
+repeat after lost, stolen, closed and wrong cards. The engine does not yet try another provider after a soft decline.
 """
 
 from collections.abc import Mapping
@@ -128,6 +128,9 @@ PAYPAL: Final[Mapping[str, Reason]] = {
 }
 """`processor_response.response_code` of PayPal (its OpenAPI file lists them, and their names are in
 https://developer.paypal.com/docs/api/orders/v2/#definition-processor_response). A code without a row is generic."""
+
+STRIPE_SOFT: Final = frozenset(("try_again_later", "issuer_not_available", "processing_error", "reenter_transaction"))
+"""The soft ones of Stripe's own codes, which pass unchanged (https://docs.stripe.com/declines/codes)."""
 
 ADYEN: Final[Mapping[str, Reason]] = {
     "2": _GENERIC,

@@ -30,6 +30,7 @@ from tillway.connectors.port import (
     Response,
     Succeeded,
     Unknown,
+    read_retry_after,
 )
 from tillway.connectors.settings import Setting, http_url, read_settings, seconds, text
 from tillway.connectors.transport import SocketTransport
@@ -169,8 +170,7 @@ def _outcome(operation: Operation, answer: Response) -> Outcome:
             # A fault of Tillway: no money moved, and a person must look. The text of the answer may hold a card number.
             return Declined("processing_error", None, alert=f"Example Pay answered {answer.status}")
         case 429:
-            wait = answer.headers.get("retry-after", "")
-            return NotSent("Example Pay answered 429", float(wait) if re.fullmatch("[0-9]{1,4}", wait) else None)
+            return NotSent("Example Pay answered 429", read_retry_after(answer))
         case _:
             # 5xx and every undocumented status: the operation may have happened.
             return Unknown(f"Example Pay answered {answer.status}")

@@ -40,9 +40,19 @@ from tillway.connectors.port import (
     Response,
     Succeeded,
     Unknown,
+    read_retry_after,
     tell,
 )
-from tillway.connectors.settings import Setting, debit_types, http_url, read_settings, seconds, text, yes_or_no
+from tillway.connectors.settings import (
+    ASK_AFTER_SECONDS,
+    TIMEOUT_SECONDS,
+    Setting,
+    debit_types,
+    http_url,
+    read_settings,
+    text,
+    yes_or_no,
+)
 from tillway.connectors.transport import SocketTransport
 from tillway.domain.dispute import EVIDENCE_DUE_MAX, NETWORK_REASON_CODE_MAX, Verdict
 
@@ -55,18 +65,8 @@ SETTINGS = (
         description="secret that signs its notices; without it all are refused",
     ),
     Setting(name="api_key", read=text(500), secret=True, description="sent as `Authorization: Bearer`"),
-    Setting(
-        name="ask_after_seconds",
-        read=seconds(0.05, 3600),
-        default=5.0,
-        description="seconds from an unknown or pending outcome to the first question",
-    ),
-    Setting(
-        name="timeout_seconds",
-        read=seconds(0.05, 300),
-        default=30.0,
-        description="how long to wait for an answer before its outcome is unknown",
-    ),
+    ASK_AFTER_SECONDS,
+    TIMEOUT_SECONDS,
     Setting(
         name="debits",
         read=debit_types,
@@ -115,8 +115,6 @@ def operation_of(path: str) -> str:
 
 NOTICE_MAX = 64 * 1024
 """Largest notice, in bytes."""
-
-RETRY_AFTER_MAX_SECONDS = 3600.0
 
 
 class HttpBank:
@@ -449,7 +447,7 @@ def _heard(operation: Operation, answer: Response) -> Outcome:
         case 400 | 401 | 403 | 422:
             return _refused(answer)
         case 429:
-            return NotSent("the bank answered 429", _retry_after(answer))
+            return NotSent("the bank answered 429", read_retry_after(answer))
         case _:
             # 5xx, redirects and every other status: the operation may have happened.
             return Unknown(f"the bank answered {answer.status}")
@@ -567,10 +565,3 @@ _DIGITS = re.compile(r"\d(?:[ -]?\d){11,18}")
 def _safe(said: str) -> str:
     """A bank's message, cut to 200 characters, with possible card numbers masked."""
     return _DIGITS.sub("****", said[:1000])[:200]
-
-
-def _retry_after(answer: Response) -> float | None:
-    said = answer.headers.get("retry-after", "")
-    if not (said.isascii() and said.isdigit() and len(said) <= 6):
-        return None
-    return min(float(said), RETRY_AFTER_MAX_SECONDS)

@@ -34,6 +34,7 @@ from tillway.connectors.port import (
     NoticeUndecided,
     NotSent,
     Operation,
+    OperationKind,
     Outcome,
     Pending,
     Request,
@@ -42,8 +43,10 @@ from tillway.connectors.port import (
     Transport,
     TransportError,
     Unknown,
+    decode_notice,
+    read_retry_after,
 )
-from tillway.connectors.settings import Setting, http_url, read_settings, seconds, text
+from tillway.connectors.settings import ASK_AFTER_SECONDS, TIMEOUT_SECONDS, Setting, http_url, read_settings, text
 from tillway.connectors.transport import SocketTransport
 from tillway.domain.dispute import Verdict
 from tillway.domain.money import MINOR_UNITS, major_to_minor, minor_to_major
@@ -63,18 +66,8 @@ SETTINGS = (
         read=text(50),
         description="id of the app's webhook; without it all notices are refused",
     ),
-    Setting(
-        name="ask_after_seconds",
-        read=seconds(0.05, 3600),
-        default=5.0,
-        description="seconds from an unknown or pending outcome to the first question",
-    ),
-    Setting(
-        name="timeout_seconds",
-        read=seconds(0.05, 300),
-        default=30.0,
-        description="how long to wait for an answer before its outcome is unknown",
-    ),
+    ASK_AFTER_SECONDS,
+    TIMEOUT_SECONDS,
 )
 
 STEPS: dict[str, int] = {
@@ -91,7 +84,6 @@ and Taiwan dollar."""
 DEDUPLICATES_SECONDS = 5.5 * 3600
 """Half an hour less than PayPal keeps the id of an order's request."""
 
-NOTICE_MAX = 256 * 1024
 TOKEN_MARGIN_SECONDS = 60.0
 
 
@@ -163,8 +155,6 @@ class PayPalConnector:
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         if self._webhook_id is None:
             raise NoticeRejected("this connector has no webhook_id")
-        if len(body) > NOTICE_MAX:
-            raise NoticeRejected(f"an event has at most {NOTICE_MAX} bytes")
         return _read_event(self._webhook_id, headers, body)
 
 
@@ -259,7 +249,7 @@ def _authorize(operation: Operation) -> Conversation:
     }
     answer = yield _post("/v2/checkout/orders", operation, body)
     if answer.status not in (200, 201) or answer.body is None:
-        return _refused(answer)
+        return _outcome_of_refusal(answer)
     return _order_outcome(operation, answer.body)
 
 
@@ -288,12 +278,12 @@ def _address(operation: Operation) -> dict[str, str] | None:
 
 def _order_outcome(operation: Operation, order: Mapping[str, Any]) -> Outcome:
     id = order.get("id")
-    unit = _only(order.get("purchase_units"))
+    unit = _single(order.get("purchase_units"))
     if not isinstance(id, str) or unit is None:
         return Unknown("the order has no id, or not one purchase unit")
     payments = unit.get("payments")
     noun = "captures" if operation.capture else "authorizations"
-    found = _only(payments.get(noun) if isinstance(payments, dict) else None)
+    found = _single(payments.get(noun) if isinstance(payments, dict) else None)
     if found is None:
         if order.get("status") == "PAYER_ACTION_REQUIRED":
             return Declined("card_declined", "authentication_required", bank_id=id)
@@ -351,20 +341,20 @@ def _checks(processor: Mapping[str, Any]) -> Checks | None:
 # Captures, voids and refunds: they address the order's authorization or capture, which the order names.
 
 
-def _parts(operation: Operation) -> Generator[Request, Response, "dict[str, Any] | Outcome"]:
+def _fetch_payments(operation: Operation) -> Generator[Request, Response, "dict[str, Any] | Outcome"]:
     """The payments of the parent order, by noun."""
     assert operation.parent_bank_id, "PayPal needs the id of the parent order"
     answer = yield Request("GET", f"/v2/checkout/orders/{quote(operation.parent_bank_id, safe='')}", moves_money=False)
     if answer.status != 200 or answer.body is None:
         if answer.status in (401, 403, 404, 429):
-            return _refused(answer)
+            return _outcome_of_refusal(answer)
         return Unknown(f"PayPal answered {answer.status} to a question")
-    unit = _only(answer.body.get("purchase_units"))
+    unit = _single(answer.body.get("purchase_units"))
     payments = unit.get("payments") if unit is not None else None
     return payments if isinstance(payments, dict) else Unknown("the order names no payment")
 
 
-def _find(payments: Mapping[str, Any], noun: str) -> str | None:
+def _first_id(payments: Mapping[str, Any], noun: str) -> str | None:
     """The id of the order's only authorization, or of its capture, as part of a path."""
     for found in payments.get(noun) or []:
         if isinstance(found, dict) and isinstance(found.get("id"), str):
@@ -373,49 +363,49 @@ def _find(payments: Mapping[str, Any], noun: str) -> str | None:
 
 
 def _capture(operation: Operation) -> Conversation:
-    payments = yield from _parts(operation)
+    payments = yield from _fetch_payments(operation)
     if not isinstance(payments, dict):
         return payments
-    authorization = _find(payments, "authorizations")
+    authorization = _first_id(payments, "authorizations")
     if authorization is None:
         return Unknown("the order names no authorization")
     body = {"amount": _amount(operation), "invoice_id": operation.reference, "final_capture": True}
     answer = yield _post(f"/v2/payments/authorizations/{authorization}/capture", operation, body)
-    return _change(operation, answer)
+    return _change_outcome(operation, answer)
 
 
 def _void(operation: Operation) -> Conversation:
-    payments = yield from _parts(operation)
+    payments = yield from _fetch_payments(operation)
     if not isinstance(payments, dict):
         return payments
-    found = _only(payments.get("authorizations"))
+    found = _single(payments.get("authorizations"))
     if found is not None and found.get("status") == "VOIDED":
         return Succeeded(operation.parent_bank_id)
-    authorization = _find(payments, "authorizations")
+    authorization = _first_id(payments, "authorizations")
     if authorization is None:
         return Unknown("the order names no authorization")
     answer = yield _post(f"/v2/payments/authorizations/{authorization}/void", operation, None)
     if answer.status == 204 or (answer.status == 200 and (answer.body or {}).get("status") == "VOIDED"):
         return Succeeded(operation.parent_bank_id)
-    return Unknown("the answer to a void says nothing") if answer.status == 200 else _refused(answer)
+    return Unknown("the answer to a void says nothing") if answer.status == 200 else _outcome_of_refusal(answer)
 
 
 def _refund(operation: Operation) -> Conversation:
-    payments = yield from _parts(operation)
+    payments = yield from _fetch_payments(operation)
     if not isinstance(payments, dict):
         return payments
-    capture = _find(payments, "captures")
+    capture = _first_id(payments, "captures")
     if capture is None:
         return Unknown("the order names no capture")
     body = {"amount": _amount(operation), "custom_id": operation.reference, "invoice_id": operation.reference}
     answer = yield _post(f"/v2/payments/captures/{capture}/refund", operation, body)
-    return _change(operation, answer)
+    return _change_outcome(operation, answer)
 
 
-def _change(operation: Operation, answer: Response) -> Outcome:
+def _change_outcome(operation: Operation, answer: Response) -> Outcome:
     """The outcome of a capture or refund."""
     if answer.status not in (200, 201) or answer.body is None:
-        return _refused(answer)
+        return _outcome_of_refusal(answer)
     found = answer.body
     id = found.get("id")
     if not isinstance(id, str) or found.get("amount", _amount(operation)) != _amount(operation):
@@ -449,17 +439,18 @@ def _pay_out(operation: Operation) -> Conversation:
     body = {"sender_batch_header": header, "items": [item]}
     answer = yield _post("/v1/payments/payouts", operation, body)
     found = answer.body or {}
-    batch: Any = None
+    batch: str | None = None
     if answer.status in (200, 201, 202):
         told = found.get("batch_header")
-        batch = told.get("payout_batch_id") if isinstance(told, dict) else None
+        id = told.get("payout_batch_id") if isinstance(told, dict) else None
+        batch = id if isinstance(id, str) else None
     elif answer.status == 400:
         batch = _first_batch(found)
         if batch is None:
-            return _refused(answer)
+            return _outcome_of_refusal(answer)
     else:
-        return _refused(answer)
-    if not isinstance(batch, str):
+        return _outcome_of_refusal(answer)
+    if batch is None:
         return Unknown("the answer names no batch")
     seen = yield Request("GET", f"/v1/payments/payouts/{quote(batch, safe='')}", moves_money=False)
     if seen.status != 200 or seen.body is None:
@@ -479,7 +470,7 @@ def _first_batch(refusal: Mapping[str, Any]) -> str | None:
 
 
 def _batch_outcome(operation: Operation, batch: Mapping[str, Any], id: str) -> Outcome:
-    item = _only(batch.get("items"))
+    item = _single(batch.get("items"))
     if item is None:
         header = batch.get("batch_header")
         status = header.get("batch_status") if isinstance(header, dict) else None
@@ -535,7 +526,7 @@ def _answer_dispute(reply: DisputeReply) -> Conversation:
         form, content_type = _multipart({"evidences": [{"evidence_type": "OTHER", "notes": reply.text[:2000]}]})
         path = f"/v1/customer/disputes/{id}/provide-evidence"
         answer = yield Request("POST", path, form, content_type=content_type)
-    return Succeeded() if answer.status in (200, 202) else _refused(answer)
+    return Succeeded() if answer.status in (200, 202) else _outcome_of_refusal(answer)
 
 
 def _multipart(document: Mapping[str, Any]) -> tuple[bytes, str]:
@@ -554,13 +545,10 @@ _SIGNED = ("auth-algo", "cert-url", "transmission-id", "transmission-sig", "tran
 def _read_event(webhook_id: str, headers: Mapping[str, str], body: bytes) -> Notices:
     """Ask PayPal whether the event is its own, then read it. The event goes back byte by byte: the signature is over
     these bytes."""
-    try:
-        event = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise NoticeRejected("the body is not JSON") from None
+    event = decode_notice(body)
     proof = {name.replace("-", "_"): headers.get(f"paypal-{name}", "") for name in _SIGNED}
-    if not isinstance(event, dict) or not all(proof.values()):
-        raise NoticeRejected("the body is not an event, or its signature lacks a header")
+    if not all(proof.values()):
+        raise NoticeRejected("a header of the event's signature is missing")
     proof["webhook_id"] = webhook_id
     asked = msgspec.json.encode(proof)[:-1] + b',"webhook_event":' + body.strip() + b"}"
     path = "/v1/notifications/verify-webhook-signature"
@@ -606,7 +594,7 @@ def _order_of(thing: Mapping[str, Any]) -> str:
     return order if isinstance(order, str) else str(thing.get("id"))
 
 
-def _notice(operation: Any, reference: Any, outcome: Outcome, money: Any) -> list[Notice]:
+def _notice(operation: OperationKind, reference: Any, outcome: Outcome, money: Any) -> list[Notice]:
     if not isinstance(reference, str) or not isinstance(money, dict) or isinstance(outcome, Unknown | Pending):
         return []
     currency = str(money.get("currency_code") or money.get("currency")).lower()
@@ -699,12 +687,12 @@ def _amount(operation: Operation) -> dict[str, str]:
     return {"currency_code": operation.currency.upper(), "value": value}
 
 
-def _only(found: Any) -> dict[str, Any] | None:
+def _single(found: Any) -> dict[str, Any] | None:
     """The only object of a list."""
     return found[0] if isinstance(found, list) and len(found) == 1 and isinstance(found[0], dict) else None
 
 
-_ISSUES: dict[str, Any] = {
+_ISSUES: dict[str, str | None] = {
     "INSTRUMENT_DECLINED": None,
     "PAYER_CANNOT_PAY": None,
     "CARD_EXPIRED": "5400",
@@ -718,19 +706,18 @@ _ISSUES: dict[str, Any] = {
 """Issues of a 422 that are the answer of a bank or about the card, as response codes. All others are our fault."""
 
 
-def _refused(answer: Response) -> Outcome:
+def _outcome_of_refusal(answer: Response) -> Outcome:
     """The outcome of an answer that is not about an order or payment."""
     match answer.status:
         case 422 if _issue(answer) in _ISSUES:
             return decline(PAYPAL, _ISSUES[_issue(answer)])
         case 404 if not (answer.body or {}).get("name"):
-            return Unknown("PayPal answered 404, and says not what is missing")
+            return Unknown("PayPal answered 404, and does not say what is missing")
         case 400 | 401 | 403 | 404 | 422:
             # The message may repeat what we sent: only the issue is told.
             return Declined("processing_error", None, alert=f"PayPal answered {answer.status} {_issue(answer)}".strip())
         case 429:
-            wait = answer.headers.get("retry-after", "")
-            return NotSent("PayPal answered 429", float(wait) if re.fullmatch("[0-9]{1,4}", wait) else None)
+            return NotSent("PayPal answered 429", read_retry_after(answer))
         case _:
             return Unknown(f"PayPal answered {answer.status}")
 

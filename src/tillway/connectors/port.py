@@ -54,7 +54,9 @@ __all__ = [
     "Undeliverable",
     "Unknown",
     "Unreachable",
+    "decode_notice",
     "encode_body",
+    "read_retry_after",
     "tell",
 ]
 
@@ -241,6 +243,34 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+RETRY_AFTER_MAX_SECONDS = 3600.0
+
+
+def read_retry_after(answer: Response) -> float | None:
+    """The seconds that an answer's `Retry-After` asks to wait, at most an hour; None if it names no whole number."""
+    wait = answer.headers.get("retry-after", "")
+    if not (wait.isascii() and wait.isdigit() and len(wait) <= 6):
+        return None
+    return min(float(wait), RETRY_AFTER_MAX_SECONDS)
+
+
+NOTICE_BYTES_MAX = 256 * 1024
+"""The largest request with notices that a connector reads, in bytes."""
+
+
+def decode_notice(body: bytes, most: int = NOTICE_BYTES_MAX) -> dict[str, Any]:
+    """The JSON object in a provider's notice of at most `most` bytes. Raises `NoticeRejected`."""
+    if len(body) > most:
+        raise NoticeRejected(f"a notice has at most {most} bytes")
+    try:
+        told = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise NoticeRejected("the body is not JSON") from None
+    if not isinstance(told, dict):
+        raise NoticeRejected("the body is not an object")
+    return told
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):

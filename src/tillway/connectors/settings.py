@@ -148,3 +148,18 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+ASK_AFTER_SECONDS = Setting(
+    name="ask_after_seconds",
+    read=seconds(0.05, 3600),
+    default=5.0,
+    description="seconds from an unknown or pending outcome to the first question",
+)
+TIMEOUT_SECONDS = Setting(
+    name="timeout_seconds",
+    read=seconds(0.05, 300),
+    default=30.0,
+    description="how long to wait for an answer before its outcome is unknown",
+)
+"""Settings of every connector that speaks HTTP."""

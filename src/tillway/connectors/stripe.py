@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from tillway.connectors.declines import STRIPE_SOFT
 from tillway.connectors.port import (
     Capabilities,
     Checks,
@@ -40,9 +41,11 @@ from tillway.connectors.port import (
     Response,
     Succeeded,
     Unknown,
+    decode_notice,
+    read_retry_after,
     tell,
 )
-from tillway.connectors.settings import Setting, http_url, read_settings, seconds, text
+from tillway.connectors.settings import ASK_AFTER_SECONDS, TIMEOUT_SECONDS, Setting, http_url, read_settings, text
 from tillway.connectors.transport import SocketTransport
 from tillway.domain.dispute import Verdict
 
@@ -65,30 +68,15 @@ SETTINGS = (
         secret=True,
         description="signing secret of the webhook endpoint (whsec_); without it all notices are refused",
     ),
-    Setting(
-        name="ask_after_seconds",
-        read=seconds(0.05, 3600),
-        default=5.0,
-        description="seconds from an unknown or pending outcome to the first question",
-    ),
-    Setting(
-        name="timeout_seconds",
-        read=seconds(0.05, 300),
-        default=30.0,
-        description="how long to wait for an answer before its outcome is unknown",
-    ),
+    ASK_AFTER_SECONDS,
+    TIMEOUT_SECONDS,
 )
 
 SIGNATURE_TOLERANCE_SECONDS = 300
 """How far the time in a signature may lie from the clock: Stripe's libraries take the same."""
 
-NOTICE_MAX = 256 * 1024
-"""Largest event, in bytes."""
-
 PAGES_MAX = 5
 """Pages of 100 objects that a look-up reads where Stripe has no search for the object."""
-
-RETRY_AFTER_MAX_SECONDS = 3600.0
 
 
 class StripeConnector:
@@ -150,11 +138,13 @@ class StripeConnector:
             case "authorize":
                 return _find_authorization(operation)
             case "capture" | "void":
-                return _find_change(operation)
+                return _find_read_change(operation)
             case "refund":
-                return _find_listed(operation, f"/v1/refunds?payment_intent={_id(operation.parent_bank_id)}&", _REFUND)
+                return _find_find_in_pages(
+                    operation, f"/v1/refunds?payment_intent={_id(operation.parent_bank_id)}&", _REFUND
+                )
             case "payout":
-                return _find_listed(operation, "/v1/payouts?", _PAYOUT)
+                return _find_find_in_pages(operation, "/v1/payouts?", _PAYOUT)
             case "increment":
                 raise AssertionError("stripe increments no authorizations")
 
@@ -167,8 +157,6 @@ class StripeConnector:
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         if self._webhook_secret is None:
             raise NoticeRejected("this connector has no webhook_secret")
-        if len(body) > NOTICE_MAX:
-            raise NoticeRejected(f"an event has at most {NOTICE_MAX} bytes")
         _check_signature(headers.get("stripe-signature", ""), body, self._webhook_secret, self._now())
         return _read_event(body)
 
@@ -181,7 +169,7 @@ def _authorize(operation: Operation) -> Conversation:
     made = yield _post("/v1/payment_intents", operation, _intent_fields(operation))
     intent = made.body
     if made.status != 200 or intent is None:
-        return _refused(made)
+        return _outcome_of_refusal(made)
     id = intent.get("id")
     if not isinstance(id, str) or not _is_ours(operation, intent):
         return Unknown("the created intent is not about our operation")
@@ -201,7 +189,7 @@ def _authorize(operation: Operation) -> Conversation:
         return _authorization_or_unknown(operation, refused)  # A request from before has arrived after all.
     if answer.status == 200 and answer.body is not None:
         return _authorization_or_unknown(operation, answer.body)
-    return _refused(answer)
+    return _outcome_of_refusal(answer)
 
 
 def _find_authorization(operation: Operation) -> LookUp:
@@ -213,7 +201,7 @@ def _find_authorization(operation: Operation) -> LookUp:
     query = quote(f"metadata['{_REFERENCE}']:'{operation.reference}'")
     answer = yield Request("GET", f"/v1/payment_intents/search?query={query}&limit=1", moves_money=False)
     if answer.status in (400, 404):
-        id: str | NeverSeen | Unknown = yield from _listed_id("/v1/payment_intents?", operation.reference)
+        id: str | NeverSeen | Unknown = yield from _find_id("/v1/payment_intents?", operation.reference)
     else:
         id = _first_id(answer)
     if not isinstance(id, str):
@@ -267,10 +255,10 @@ def _is_ours(operation: Operation, intent: Mapping[str, Any]) -> bool:
     """Whether an intent has our reference, amount, currency and way of capture."""
     method = "automatic" if operation.capture else "manual"
     asked = (operation.reference, operation.amount_minor, operation.currency)
-    return _named(intent) == asked and intent.get("capture_method") in (method, None)
+    return _facts_of(intent) == asked and intent.get("capture_method") in (method, None)
 
 
-def _named(thing: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+def _facts_of(thing: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     metadata = thing.get("metadata")
     reference = metadata.get(_REFERENCE) if isinstance(metadata, dict) else None
     return reference, thing.get("amount"), thing.get("currency")
@@ -295,7 +283,7 @@ def _authorization(operation: Operation, intent: Mapping[str, Any]) -> Outcome |
             return _authorized(intent, id)
         case "requires_capture":
             if operation.capture:
-                return Unknown("the intent waits for a capture that nobody is to make")
+                return Unknown("the intent waits for a capture, although the money was to be taken at once")
             return _authorized(intent, id)
         case "processing":
             return Pending(id)
@@ -350,36 +338,36 @@ def _checks(told: Any) -> Checks | None:
 def _capture(operation: Operation) -> Conversation:
     fields = {"amount_to_capture": operation.amount_minor, "metadata": {_CAPTURED_BY: operation.reference}}
     answer = yield _post(f"/v1/payment_intents/{_id(operation.parent_bank_id)}/capture", operation, fields)
-    return (yield from _changed(operation, answer))
+    return (yield from _change_outcome(operation, answer))
 
 
 def _void(operation: Operation) -> Conversation:
     answer = yield _post(f"/v1/payment_intents/{_id(operation.parent_bank_id)}/cancel", operation, {})
-    return (yield from _changed(operation, answer))
+    return (yield from _change_outcome(operation, answer))
 
 
-def _changed(operation: Operation, answer: Response) -> Conversation:
+def _change_outcome(operation: Operation, answer: Response) -> Conversation:
     if answer.status == 200 and answer.body is not None:
-        known = _change(operation, answer.body)
+        known = _read_change(operation, answer.body)
         return Unknown("the answer is not about our operation") if isinstance(known, NeverSeen) else known
     if answer.status == 400 and _error(answer).get("code") == "payment_intent_unexpected_state":
         # Done before, by this operation or by another one: the intent says which.
         found = yield _read_intent(_id(operation.parent_bank_id))
-        known = _change(operation, found.body) if found.status == 200 and found.body is not None else Unknown("")
+        known = _read_change(operation, found.body) if found.status == 200 and found.body is not None else Unknown("")
         if isinstance(known, Succeeded | Declined):
             return known
         return Unknown("Stripe says that the intent is in another state, and does not say in which")
-    return _refused(answer)
+    return _outcome_of_refusal(answer)
 
 
-def _find_change(operation: Operation) -> LookUp:
+def _find_read_change(operation: Operation) -> LookUp:
     answer = yield _read_intent(_id(operation.parent_bank_id))
     if answer.status != 200 or answer.body is None:
         return Unknown(f"Stripe answered {answer.status} to a question")
-    return _change(operation, answer.body)
+    return _read_change(operation, answer.body)
 
 
-def _change(operation: Operation, intent: Mapping[str, Any]) -> Outcome | NeverSeen:
+def _read_change(operation: Operation, intent: Mapping[str, Any]) -> Outcome | NeverSeen:
     """The outcome of a capture or void that its intent tells; `NeverSeen` if the authorization still stands."""
     id, status = intent.get("id"), intent.get("status")
     if id != operation.parent_bank_id or intent.get("currency") != operation.currency:
@@ -458,7 +446,7 @@ def _goes_to(answer: Response, account: str) -> bool:
 
 def _object_outcome(operation: Operation, answer: Response, kind: "_Kind") -> Outcome:
     if answer.status != 200 or answer.body is None:
-        return _refused(answer)
+        return _outcome_of_refusal(answer)
     return _state(operation, answer.body, kind)
 
 
@@ -467,7 +455,7 @@ def _state(operation: Operation, found: Mapping[str, Any], kind: "_Kind") -> Out
     id, status = found.get("id"), found.get("status")
     if not isinstance(id, str):
         return Unknown("the object has no id")
-    if _named(found) != (operation.reference, operation.amount_minor, operation.currency):
+    if _facts_of(found) != (operation.reference, operation.amount_minor, operation.currency):
         return Unknown("the object is not about our operation")
     return _status(status, found, id, kind)
 
@@ -483,20 +471,20 @@ def _status(status: Any, found: Mapping[str, Any], id: str, kind: "_Kind") -> Ou
     return Unknown("the object has a status that is not documented")
 
 
-def _find_listed(operation: Operation, path: str, kind: "_Kind") -> LookUp:
-    found = yield from _listed(path, operation.reference)
+def _find_find_in_pages(operation: Operation, path: str, kind: "_Kind") -> LookUp:
+    found = yield from _find_in_pages(path, operation.reference)
     return _state(operation, found, kind) if isinstance(found, dict) else found
 
 
-def _listed_id(path: str, reference: str) -> Generator[Request, Response, "str | NeverSeen | Unknown"]:
-    found = yield from _listed(path, reference)
+def _find_id(path: str, reference: str) -> Generator[Request, Response, "str | NeverSeen | Unknown"]:
+    found = yield from _find_in_pages(path, reference)
     if not isinstance(found, dict):
         return found
     id = found.get("id")
     return id if isinstance(id, str) else Unknown("the listed object has no id")
 
 
-def _listed(path: str, reference: str) -> Generator[Request, Response, "dict[str, Any] | NeverSeen | Unknown"]:
+def _find_in_pages(path: str, reference: str) -> Generator[Request, Response, "dict[str, Any] | NeverSeen | Unknown"]:
     """The object with our reference among the latest PAGES_MAX pages; `Unknown` if there are more pages than that."""
     after = ""
     for _ in range(PAGES_MAX):
@@ -505,7 +493,7 @@ def _listed(path: str, reference: str) -> Generator[Request, Response, "dict[str
         if page is None:
             return Unknown(f"Stripe answered {answer.status} to a question")
         for found in page:
-            if _named(found)[0] == reference:
+            if _facts_of(found)[0] == reference:
                 return found
         if not page or (answer.body or {}).get("has_more") is not True:
             return NeverSeen()
@@ -543,7 +531,7 @@ def _answer_dispute(reply: DisputeReply) -> Conversation:
     answer = yield Request("POST", path, _form(fields), {"idempotency-key": key})
     if answer.status == 200 and answer.body is not None and answer.body.get("id") == reply.reference:
         return Succeeded()
-    return _refused(answer)
+    return _outcome_of_refusal(answer)
 
 
 _VERDICTS: dict[str, Verdict] = {
@@ -575,12 +563,7 @@ def _check_signature(header: str, body: bytes, secret: str, now: float) -> None:
 
 
 def _read_event(body: bytes) -> Notices:
-    try:
-        event = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise NoticeRejected("the body is not JSON") from None
-    if not isinstance(event, dict):
-        raise NoticeRejected("the body is not an event")
+    event = decode_notice(body)
     data, kind = event.get("data"), event.get("type")
     thing = data.get("object") if isinstance(data, dict) else None
     if not isinstance(thing, dict) or not isinstance(kind, str) or not isinstance(thing.get("id"), str):
@@ -597,8 +580,8 @@ def _read_event(body: bytes) -> Notices:
 
 def _ask_about(id: str) -> Notices:
     """Read the intent anew: events come out of order, and only the current state is the outcome."""
-    intent = yield from _asked_intent(id)
-    reference, amount, currency = _named(intent)
+    intent = yield from _fetch_intent(id)
+    reference, amount, currency = _facts_of(intent)
     if not isinstance(reference, str) or type(amount) is not int or not isinstance(currency, str):
         return []  # A payment that is not Tillway's.
     operation = Operation(
@@ -624,7 +607,7 @@ def _ask_about(id: str) -> Notices:
     ]
 
 
-def _asked_intent(id: str) -> Generator[Request, Response, dict[str, Any]]:
+def _fetch_intent(id: str) -> Generator[Request, Response, dict[str, Any]]:
     answer = yield _read_intent(_id(id))
     if answer.status == 404:
         raise NoticeRejected("Stripe does not know the payment")
@@ -634,7 +617,7 @@ def _asked_intent(id: str) -> Generator[Request, Response, dict[str, Any]]:
 
 
 def _object_notice(thing: dict[str, Any], kind: "_Kind") -> list[Notice]:
-    reference, amount, currency = _named(thing)
+    reference, amount, currency = _facts_of(thing)
     outcome = _status(thing.get("status"), thing, thing["id"], kind)
     if not isinstance(reference, str) or isinstance(outcome, Unknown | Pending):
         return []
@@ -656,8 +639,8 @@ def _ask_about_dispute(dispute: dict[str, Any], created: Any) -> Notices:
     id = dispute.get("payment_intent")
     if not isinstance(id, str):
         return []
-    intent = yield from _asked_intent(id)
-    reference, amount, status = _named(intent)[0], dispute.get("amount"), dispute.get("status")
+    intent = yield from _fetch_intent(id)
+    reference, amount, status = _facts_of(intent)[0], dispute.get("amount"), dispute.get("status")
     if not isinstance(reference, str):
         return []
     verdict = _VERDICTS.get(str(status))
@@ -739,21 +722,19 @@ def _error(answer: Response) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def _refused(answer: Response) -> Outcome:
+def _outcome_of_refusal(answer: Response) -> Outcome:
     """The outcome of an answer that is not about an object."""
     match answer.status:
         case 402 if _error(answer):
             return _declined(_error(answer), None)
         case 404 if _error(answer).get("code") != "resource_missing":
-            return Unknown("Stripe answered 404, and says not what is missing")
+            return Unknown("Stripe answered 404, and does not say what is missing")
         case 400 | 401 | 402 | 403 | 404 | 422:
             # The message may repeat what we sent: only the code is told.
             code = str(_error(answer).get("code") or _error(answer).get("type"))[:60]
             return Declined("processing_error", None, alert=f"Stripe answered {answer.status} {code}")
         case 429:
-            wait = answer.headers.get("retry-after", "")
-            seconds = float(wait) if re.fullmatch("[0-9]{1,4}", wait) else None
-            return NotSent("Stripe answered 429", seconds)
+            return NotSent("Stripe answered 429", read_retry_after(answer))
         case _:
             # 409 says that the first request under this key is still being performed.
             return Unknown(f"Stripe answered {answer.status}")
@@ -766,10 +747,7 @@ def _declined(error: Mapping[str, Any], id: str | None) -> Declined:
     reason = reason if isinstance(reason, str) and _CODE.fullmatch(reason) else None
     if code == "authentication_required" or reason == "authentication_required":
         code, reason = "card_declined", "authentication_required"
-    return Declined(code, reason, bank_id=id, soft=(reason or code) in SOFT)
+    return Declined(code, reason, bank_id=id, soft=(reason or code) in STRIPE_SOFT)
 
 
 _CODE = re.compile("[a-z0-9_]{1,60}")
-
-SOFT = frozenset(("try_again_later", "issuer_not_available", "processing_error", "reenter_transaction"))
-"""The decline codes after which another provider may accept (https://docs.stripe.com/declines/codes)."""

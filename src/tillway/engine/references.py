@@ -31,10 +31,6 @@ class Known(msgspec.Struct, frozen=True):
         """The record that remains when the attempt is settled."""
         return self.subject if isinstance(self.subject, Refund | Payout) else self.charge
 
-    @property
-    def anything(self) -> bool:
-        return self.attempt is not None or self.subject is not None or self.charge is not None
-
 
 def split(reference: str) -> tuple[Scope, str] | None:
     """The scope of a reference and its tail; None where it cannot be one of ours."""

@@ -2,8 +2,8 @@
 
 A backup is a directory: a copy of the database that stands alone (no write-ahead log beside it), the extra files that
 the caller names (key file, settings), and `manifest.json` with size and SHA-256 of each. It is made under another name
-and renamed when all of it is on the disk, so a directory of the right name is a whole backup. It holds keys beside the
-data that they encrypt: guard it like the data directory.
+and renamed when all of it is on the disk, so a directory of the right name is a whole backup. If the
+caller names the key file, it holds keys beside the data that they encrypt: guard it like the data directory.
 """
 
 import hashlib
