@@ -75,6 +75,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "dialects",
             "settings",
             "telemetry",
+            # It keeps the store's generation beside the store.
+            "data_directory",
         )
     ),
     "workers": frozenset(),

@@ -5,13 +5,20 @@ for people: it names the holder.
 """
 
 import fcntl
+import json
+import logging
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 LOCK_FILE = "serve.lock"
+GENERATION_FILE = "generation"
+"""The newest mark of the store that this host knows: a store with a smaller one was put back from a backup."""
+
 HOLDER_LENGTH_MAX = 300
 """Longest note about the holder, in bytes."""
 
@@ -85,3 +92,52 @@ def holder(directory: Path) -> str | None:
 
 def _note(descriptor: int) -> str:
     return os.pread(descriptor, HOLDER_LENGTH_MAX, 0).decode(errors="replace").strip() or "another process"
+
+
+class GenerationFile:
+    """The file with the store's newest mark, for `engine/restores.py`.
+
+    Its one line has a fixed length and is written in place: a crash leaves the old one or the new one."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / GENERATION_FILE
+        self._written_us = -1
+        self._failed = False
+
+    def read(self) -> int | None:
+        """The mark, in microseconds since 1970; None if there is no file, or one that is damaged."""
+        try:
+            mark_us = json.loads(self._path.read_bytes())["mark_us"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return mark_us if type(mark_us) is int else None
+
+    def write(self, mark_us: int, *, durable: bool = False) -> None:
+        """Keep a mark; flushed to the disk if `durable`. A failure is logged once, and hides a later restore only."""
+        if mark_us == self._written_us and not durable:
+            return
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(file, b'{"mark_us": %20d}\n' % mark_us, 0)
+                if durable:
+                    os.fsync(file)
+            finally:
+                os.close(file)
+            if durable:
+                _flush(self._path.parent)
+        except OSError as error:
+            if not self._failed:
+                log.error("the store's generation cannot be kept beside it", extra={"why": str(error)})
+            self._failed = True
+            return
+        self._written_us, self._failed = mark_us, False
+
+
+def _flush(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

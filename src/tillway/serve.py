@@ -29,7 +29,7 @@ from tillway.telemetry.metrics import Metrics
 from tillway.telemetry.recorder import Recorder
 from tillway.telemetry.scrape import Scrape
 from tillway.telemetry.traces import Traces
-from tillway.wiring import assemble, check_key_file, public_url
+from tillway.wiring import assemble, check_key_file, look_for_restore, public_url
 
 log = logging.getLogger(__name__)
 
@@ -237,6 +237,7 @@ async def _serve(
     running = await assemble(settings, recorder=recorder)
     try:
         await check_key_file(settings, running.store, running.keyring)
+        await look_for_restore(settings, running.platform.engine)
     except Exception:
         await running.close()
         raise

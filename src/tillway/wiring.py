@@ -1,6 +1,7 @@
 """Puts the platform together: the only file that constructs adapters."""
 
 import asyncio
+import logging
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from tillway.connectors.port import Courier
 from tillway.connectors.settings import is_loopback
 from tillway.connectors.smtp import MailServer
 from tillway.connectors.transport import SocketTransport
+from tillway.data_directory import GenerationFile
 from tillway.dialects import handlers as dialect_handlers
 from tillway.domain.account import Mode
 from tillway.domain.cards import Secret
@@ -33,7 +35,7 @@ from tillway.engine.key_binding import BINDING_PURPOSE, belongs
 from tillway.engine.key_uses import KeyUses
 from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
-from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clock, check_store
+from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clock, check_restore, check_store
 from tillway.engine.runner import Runner
 from tillway.engine.scans import Scans
 from tillway.engine.webhooks.delivery import Webhooks
@@ -50,7 +52,7 @@ from tillway.sandbox.courier import SimulatedCourier
 from tillway.settings import Settings, SettingsInvalid, networks_of
 from tillway.store import registry as stores
 from tillway.store import sqlite
-from tillway.store.port import Finding, Store
+from tillway.store.port import Finding, Store, Unavailable
 from tillway.store.sqlite import SqliteStore
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
@@ -59,6 +61,8 @@ from tillway.vault.keyring import KeyFileUnfit
 from tillway.vault.port import Keys
 from tillway.vault.registry import KINDS
 from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
+
+log = logging.getLogger(__name__)
 
 DATABASE = "tillway.db"
 KEY_FILE = "keys.json"
@@ -90,6 +94,10 @@ class Running(msgspec.Struct):
         await self.runner.stop(within_seconds=within_seconds)
         if self.uses is not None:
             await self.uses.close()
+        try:
+            await self.platform.engine.restores.leave()
+        except Unavailable as unavailable:
+            log.warning("the store's mark was not raised at the end", extra={"why": str(unavailable)})
         await self.webhooks.close()
         await self.connections.close()
         if self.courier is not None:
@@ -148,6 +156,11 @@ async def check_key_file(settings: Settings, store: Store, keyring: Keys) -> Non
             f"{key_file(settings)} is the key file of another installation. Put this store's own in its place: its "
             "backup, or a copy from another host."
         )
+
+
+async def look_for_restore(settings: Settings, engine: Engine) -> None:
+    """Notice that the store was put back from a backup, before it is used. Raises `Unavailable`."""
+    await engine.restores.begin(GenerationFile(settings.data_dir), is_file=not settings.store)
 
 
 def public_url(settings: Settings) -> str:
@@ -265,7 +278,9 @@ def _readiness(settings: Settings, engine: Engine, keyring: Keys) -> Readiness:
             return None
         return Trouble("vault_key_missing", "the vault's keys cannot be loaded: their file is missing or unreadable")
 
-    return Readiness((check_store(engine), check_room, check_clock(engine), check_key_file_is_there))
+    return Readiness(
+        (check_store(engine), check_room, check_clock(engine), check_restore(engine), check_key_file_is_there)
+    )
 
 
 async def assemble(

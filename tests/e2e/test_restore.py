@@ -1,56 +1,98 @@
-"""A backup is put back, and clients repeat everything since under the same keys: the bank performs nothing twice.
+"""A store is put back, the recovery fetches what the bank did since, and clients repeat everything under the same keys:
+nothing happens twice, and nothing is lost.
 
 The journal of the bank, a process of its own, is the witness.
 """
 
 import json
 import shutil
+import subprocess
 import time
+import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from bank_process import BankProcess
-from tillway_server import TillwayServer, init, tillway, tillway_json
+from doses import Dose
+from tillway_server import TillwayServer, init, invoked_json, tillway, tillway_json
+
+from tillway.crash.postgres_server import PostgresServer, own_server
 
 EACH = 10
-"""Operations of each of the five kinds after the backup: 50 in all."""
+"""Operations of each of the six kinds after the backup: 60 in all."""
 
-SETTLED_WITHIN_SECONDS = 20.0
+SETTLED_WITHIN_SECONDS = 30.0
 PAID = {"amount": 5000, "currency": "eur", "confirm": "true", "payment_method": "pm_card_bypassPending"}
 HELD = {**PAID, "capture_method": "manual"}
+DEBIT = {
+    "currency": "usd",
+    "confirm": "true",
+    "payment_method": "pm_usBankAccount_success",
+    "payment_method_types[0]": "us_bank_account",
+    "mandate_data[customer_acceptance][type]": "offline",
+}
 LISTINGS = ("payment_intents", "charges", "refunds", "payouts")
 
 
 class Installation:
     """A server with a bank of its own; the server can be stopped, and started on what was put in its place."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, place: Path, store: str = "", each: int = EACH) -> None:
+        self.each = each
         self.data_dir = place / "data"
+        self.stored = ["--store", store] if store else []
         self.bank = BankProcess(place / "journal")
-        self.made = init(self.data_dir)
-        bank = ("bank", "--kind", "http_bank", "--set", f"base_url={self.bank.url}", "--default")
-        tillway_json("connectors", "add", *bank, "--data-dir", self.data_dir)
+        self.made = init(self.data_dir, store)
+        bank = ("bank", "--kind", "http_bank", "--set", f"base_url={self.bank.url}", "--default", "--set", "list=yes")
+        more = ("--set", "debits=us_bank_account", "--set", "ask_after_seconds=0.5")
+        tillway_json("connectors", "add", *bank, *more, "--data-dir", self.data_dir, *self.stored)
         self.start()
 
     def start(self) -> None:
-        self.server = TillwayServer(self.data_dir, self.made, ["--payout-delay-seconds", "0"])
+        self.server = TillwayServer(self.data_dir, self.made, ["--payout-delay-seconds", "0", *self.stored])
 
-    def post(self, key: str, path: str, **params: Any) -> Any:
+    def stop(self) -> None:
+        self.server.stop()
+        self.bank.stop()
+
+    def post(self, key: str | None, path: str, **params: Any) -> Any:
         request = urllib.request.Request(f"{self.server.base_url}/v1/{path}", urlencode(params).encode())
         request.add_header("Authorization", f"Bearer {self.made['secret_key']}")
-        request.add_header("Idempotency-Key", key)
+        if key is not None:
+            request.add_header("Idempotency-Key", key)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
-    def all(self, noun: str) -> list[Any]:
-        status, page = self.server.call("GET", f"/v1/{noun}?limit=100")
+    def refused(self, key: str | None, path: str, **params: Any) -> tuple[int, str, str | None]:
+        """Status, code and Retry-After of a refused request."""
+        with pytest.raises(urllib.error.HTTPError) as told:
+            self.post(key, path, **params)
+        code = json.load(told.value)["error"]["code"]
+        return told.value.code, code, told.value.headers.get("Retry-After")
+
+    def all(self, path: str) -> list[Any]:
+        status, page = self.server.call("GET", f"{path}?limit=100")
         assert status == 200 and not page["has_more"], page
         return list(page["data"])
+
+    def recover(self, *arguments: str) -> Any:
+        """What `tillway recover` says as a document."""
+        return invoked_json("recover", *arguments, "--data-dir", self.data_dir, *self.stored)
+
+    def ready(self) -> tuple[int, str]:
+        status, told = self.server.call("GET", "/readyz")
+        return status, told.get("reason", "")
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + SETTLED_WITHIN_SECONDS
+        while self.ready()[0] != 200:
+            assert time.monotonic() < deadline, self.ready()
+            time.sleep(0.05)
 
     def performed(self) -> dict[str, tuple[str, str, int]]:
         """The bank's operations by reference: kind, status and amount."""
@@ -59,86 +101,215 @@ class Installation:
             for reference, told in self.bank.operations().items()
         }
 
-    def wait_for_payouts(self) -> None:
+    def wait_until_settled(self) -> None:
         deadline = time.monotonic() + SETTLED_WITHIN_SECONDS
-        while any(payout["status"] != "paid" for payout in self.all("payouts")):
-            assert time.monotonic() < deadline, self.all("payouts")
-            time.sleep(0.05)
+        while True:
+            payouts, debits = self.all("/v1/payouts"), self.all("/v1/payment_intents")
+            if {one["status"] for one in payouts} <= {"paid"} and not any(
+                one["status"] == "processing" for one in debits
+            ):
+                return
+            assert time.monotonic() < deadline, (payouts, debits)
+            time.sleep(0.1)
 
     def totals(self) -> Any:
         status, ledger = self.server.call("GET", "/ops/v1/ledger")
         assert status == 200 and ledger["balanced"] is True
-        counts = {noun: sorted((one["status"], one["amount"]) for one in self.all(noun)) for noun in LISTINGS}
+        counts = {noun: sorted((one["status"], one["amount"]) for one in self.all(f"/v1/{noun}")) for noun in LISTINGS}
         return ledger["accounts"], counts
 
 
-@pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Installation]:
-    made = Installation(tmp_path)
-    yield made
-    made.server.stop()
-    made.bank.stop()
+class Kept:
+    """One way of keeping the store and of putting it back."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.store = ""
+        self.each = EACH
+
+    def keep(self, shop: Installation) -> None:
+        raise NotImplementedError
+
+    def put_back(self, shop: Installation) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing is left to stop."""
+
+
+class Backup(Kept):
+    def keep(self, shop: Installation) -> None:
+        tillway_json("backup", self.place / "kept", "--data-dir", shop.data_dir)
+
+    def put_back(self, shop: Installation) -> None:
+        shop.server.stop()
+        answer = tillway("restore", self.place / "kept", "--replace", "--data-dir", shop.data_dir)
+        assert answer.returncode == 0 and "tillway recover" in answer.stderr, answer.stderr
+        shop.start()
+
+
+class CopiedFile(Kept):
+    """The database is copied while no server runs, and the copy is put in its place."""
+
+    def keep(self, shop: Installation) -> None:
+        shop.server.stop()
+        shutil.copy(shop.data_dir / "tillway.db", self.place / "kept.db")
+        shop.start()
+
+    def put_back(self, shop: Installation) -> None:
+        # Not in order: the file beside was not brought up to the end.
+        shop.server.stop(9)
+        for path in shop.data_dir.glob("tillway.db*"):
+            path.unlink()
+        shutil.copy(self.place / "kept.db", shop.data_dir / "tillway.db")
+        shop.start()
+
+
+class PointInTime(Kept):
+    """A base backup of PostgreSQL, with the log up to a named point."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.server: PostgresServer = own_server(wal_level="replica", archive_mode="on", archive_command="true")
+        self.server.stop()
+        self.archive = self.server.folder / "archive"
+        self._as_owner(["mkdir", str(self.archive)])
+        self.server.settings["archive_command"] = f"cp %p {self.archive}/%f"
+        self.server.start()
+        self.store = self.server.url
+
+    def keep(self, shop: Installation) -> None:
+        where = ["-h", str(self.server.folder), "-p", str(self.server.port), "-U", "tillway"]
+        base = str(self.server.folder / "base")
+        self._as_owner([str(self.server.programs / "pg_basebackup"), *where, "-D", base, "-c", "fast"])
+        self._sql("SELECT pg_create_restore_point('kept')")
+
+    def put_back(self, shop: Installation) -> None:
+        shop.server.stop()
+        self._sql("SELECT pg_switch_wal()")
+        self.server.stop()
+        shutil.rmtree(self.server.data)
+        (self.server.folder / "base").rename(self.server.data)
+        (self.server.data / "recovery.signal").touch()
+        restored = {"restore_command": f"cp {self.archive}/%f %p", "recovery_target_name": "kept"}
+        self.server.settings |= {**restored, "recovery_target_action": "promote"}
+        self.server.start()
+        deadline = time.monotonic() + SETTLED_WITHIN_SECONDS
+        while self._sql("SELECT pg_is_in_recovery()") != "f":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        shop.start()
+
+    def close(self) -> None:
+        self.server.close()
+
+    def _sql(self, statement: str) -> str:
+        where = ["-h", str(self.server.folder), "-p", str(self.server.port), "-U", "tillway", "-d", "postgres"]
+        return self._as_owner([str(self.server.programs / "psql"), *where, "-Atc", statement]).strip()
+
+    def _as_owner(self, command: list[str]) -> str:
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, **self.server.as_owner(), timeout=60
+        ).stdout
 
 
 def trade(shop: Installation, held: list[str], paid: list[str]) -> None:
-    """Ten operations of each kind under keys; `held` and `paid` are payments from before the backup."""
-    for number in range(EACH):
+    """Operations of each kind under keys; `held` and `paid` are payments from before the backup."""
+    for number in range(shop.each):
         shop.post(f"authorize-{number}", "payment_intents", **{**HELD, "amount": 1000 + number})
         shop.post(f"capture-{number}", f"payment_intents/{held[number]}/capture", amount_to_capture=4000 + number)
-        shop.post(f"void-{number}", f"payment_intents/{held[EACH + number]}/cancel")
+        shop.post(f"void-{number}", f"payment_intents/{held[shop.each + number]}/cancel")
         shop.post(f"refund-{number}", "refunds", payment_intent=paid[number], amount=100 + number)
         shop.post(f"payout-{number}", "payouts", amount=50 + number, currency="eur")
-    shop.wait_for_payouts()
+        shop.post(f"debit-{number}", "payment_intents", **DEBIT, amount=2000 + number)
+    shop.wait_until_settled()
 
 
-def put_back(shop: Installation, how: Literal["backup", "file"]) -> None:
-    """Put back what `keep` kept."""
-    shop.server.stop()
-    if how == "backup":
-        answer = tillway("restore", shop.place / "kept", "--replace", "--data-dir", shop.data_dir)
-        assert answer.returncode == 0, answer.stderr
-    else:
-        for path in shop.data_dir.glob("tillway.db*"):
-            path.unlink()
-        shutil.copy(shop.place / "kept.db", shop.data_dir / "tillway.db")
-    shop.start()
-
-
-def keep(shop: Installation, how: Literal["backup", "file"]) -> None:
-    if how == "backup":
-        tillway_json("backup", shop.place / "kept", "--data-dir", shop.data_dir)
-        return
-    shop.server.stop()
-    shutil.copy(shop.data_dir / "tillway.db", shop.place / "kept.db")
-    shop.start()
-
-
-@pytest.mark.parametrize("how", ["backup", "file"])
-def test_what_is_repeated_after_a_restore_is_performed_once(
-    installation: Installation, how: Literal["backup", "file"]
-) -> None:
-    shop = installation
+def before_the_backup(shop: Installation) -> tuple[list[str], list[str]]:
+    """Payments that are held, and payments that are paid, with an account to pay out to."""
     account = {"object": "bank_account", "country": "US", "currency": "eur", "routing_number": "110000000"}
     account["account_number"] = "000123456789"
     members = {f"external_account[{name}]": value for name, value in account.items()}
     shop.post("account", f"accounts/{shop.made['account']}/external_accounts", **members)
-    held = [shop.post(f"held-{number}", "payment_intents", **HELD)["id"] for number in range(2 * EACH)]
-    paid = [shop.post(f"paid-{number}", "payment_intents", **PAID)["id"] for number in range(EACH)]
-    keep(shop, how)
+    held = [shop.post(f"held-{number}", "payment_intents", **HELD)["id"] for number in range(2 * shop.each)]
+    paid = [shop.post(f"paid-{number}", "payment_intents", **PAID)["id"] for number in range(shop.each)]
+    return held, paid
 
-    trade(shop, held, paid)
-    performed, totals = shop.performed(), shop.totals()
-    put_back(shop, how)
-    assert shop.totals() != totals
-    trade(shop, held, paid)
 
-    assert shop.performed() == performed
-    assert shop.totals() == totals
-    kinds = [kind for kind, _, _ in performed.values()]
-    assert {kind: kinds.count(kind) for kind in kinds} == {
-        "authorization": 4 * EACH,
-        "capture": EACH,
-        "void": EACH,
-        "refund": EACH,
-        "payout": EACH,
+@pytest.fixture(params=[Backup, CopiedFile, PointInTime], ids=["backup", "copied file", "point in time"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path, dose: Dose) -> Iterator[Kept]:
+    how: Kept = request.param(tmp_path)
+    if not isinstance(how, Backup):
+        how.each = dose(2, EACH)
+    yield how
+    how.close()
+
+
+def test_nothing_happens_twice_and_nothing_is_lost(kept: Kept, tmp_path: Path) -> None:
+    shop = Installation(tmp_path, kept.store, kept.each)
+    try:
+        held, paid = before_the_backup(shop)
+        kept.keep(shop)
+
+        trade(shop, held, paid)
+        shop.post(None, "refunds", payment_intent=paid[0], amount=777)
+        performed, totals = shop.performed(), shop.totals()
+        kept.put_back(shop)
+
+        # Until the recovery, payouts and what has a key wait; the rest goes on.
+        status, reason = shop.ready()
+        assert status == 503 and reason.startswith("recovering: "), reason
+        assert shop.refused("capture-0", f"payment_intents/{held[0]}/capture") == (503, "recovering", "30")
+        assert shop.refused(None, "payouts", amount=50, currency="eur") == (503, "recovering", "30")
+        assert shop.post("customer", "customers")["object"] == "customer"
+        assert shop.totals() != totals and shop.performed() == performed
+
+        told = shop.recover()
+        assert told["recovering"] is True and told["ended"] is False and told["errors"] == 0
+        [bank] = told["connectors"]
+        assert bank["counts"] == {
+            "agrees": 3 * shop.each,
+            "booked": 0,
+            "waits": 6 * shop.each,
+            "unexplained": 1,
+            "no_money": 0,
+            "foreign": 0,
+            "decide": 0,
+        }
+        assert shop.all("/ops/v1/open_items") == [] and shop.ready()[0] == 503
+        assert shop.recover("--yes")["connectors"] == told["connectors"]
+        shop.wait_until_ready()
+        items = shop.all("/ops/v1/open_items")
+        assert Counter(item["operation"] for item in items) == {
+            "authorize": 2 * shop.each,
+            "capture": shop.each,
+            "void": shop.each,
+            "refund": shop.each + 1,
+            "payout": shop.each,
+        }
+        assert shop.performed() == performed
+
+        trade(shop, held, paid)
+        assert shop.performed() == performed
+        [lost] = [item for item in shop.all("/ops/v1/open_items") if item["status"] == "open"]
+        assert (lost["kind"], lost["operation"], lost["amount"], lost["subject"]) == (
+            "unexplained",
+            "refund",
+            777,
+            paid[0],
+        )
+        assert sum_of(totals, -777) == sum_of(shop.totals(), 0)
+    finally:
+        shop.stop()
+
+
+def sum_of(totals: Any, without_refund: int) -> Any:
+    """The totals without the refund that had no key: what nobody repeats, the books do not have."""
+    accounts, counts = totals
+    refunds = [one for one in counts["refunds"] if not (without_refund and one == ("succeeded", 777))]
+    moved = {
+        (row["account"], row["currency"]): row["balance"] - sign * without_refund
+        for row in accounts
+        for sign in [{"receivable:bank": 1, "merchant": -1}.get(row["account"], 0) * (row["currency"] == "eur")]
     }
+    return sorted(moved.items()), {**counts, "refunds": refunds}

@@ -56,6 +56,7 @@ def open_item_shape(item: OpenItem, view: View) -> dict[str, Any]:
         "currency": item.currency,
         "kind": item.kind,
         "livemode": view.livemode,
+        "operation": item.operation,
         "ours": item.ours,
         "reference": item.reference,
         "resolution": item.resolution,

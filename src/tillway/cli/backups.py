@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import build_writes, moment_above, with_store
+from tillway.cli.installation import author, build_writes, moment_above, with_store
 from tillway.cli.terminal import AsJson, DataDir, Document, StoreUrl, WrongUsage, run, say, settings_from, show
 from tillway.settings import Settings
 
@@ -78,10 +78,11 @@ def restore(
     make_private(settings.data_dir)
     with occupied(settings.data_dir, "tillway restore"):
         manifest = backups.restore(directory, settings.data_dir, existing="replace" if replace else "refuse")
-        _tell(settings, "restore", {"made_at": manifest.made_at})
+        _begin_recovery(settings, manifest)
     if not key_file(settings).exists():
         say(f"The backup has no key file. Put the one of its time at {key_file(settings)} before you start the server.")
     shown = _manifest_document(manifest, settings.data_dir)
+    say("Payouts, and requests that move money under an Idempotency-Key, wait until you run `tillway recover`.")
     show(shown, f"{settings.data_dir} is as it was at {manifest.made_at}", as_json=as_json)
 
 
@@ -112,6 +113,33 @@ def _seal(settings: Settings) -> None:
     elif sealed := seal_stored(settings, "migrate"):
         sqlite.rewrite(settings.data_dir / DATABASE)
         say(f"The secrets of {sealed} webhook endpoints and connectors are encrypted now.")
+
+
+def _begin_recovery(settings: Settings, manifest: "Manifest") -> None:
+    """Let the restored store wait for `tillway recover`, with an entry in the audit trail."""
+    import time
+    from datetime import datetime
+
+    from tillway.data_directory import GenerationFile
+    from tillway.engine.restores import recovering_writes
+    from tillway.engine.time_mark import read_mark
+    from tillway.store.port import StoreUnfit
+
+    made = int(datetime.fromisoformat(manifest.made_at).timestamp())
+
+    async def work(store: "Store") -> None:
+        mark = await read_mark(store)
+        since = min(made, mark.mark_us // 1_000_000) if mark is not None else made
+        at = await moment_above(store)
+        reason = f"the backup of {manifest.made_at} was restored"
+        by = author("restore")
+        told = {"made_at": manifest.made_at}
+        await store.commit(await recovering_writes(store, reason, since=since, at=at, by=by, detail=told))
+
+    with suppress(StoreUnfit):
+        with_store(settings, work)
+    # A backup with an older schema cannot be written to, and is noticed by this file when it is served.
+    GenerationFile(settings.data_dir).write(time.time_ns() // 1000, durable=True)
 
 
 def _refuse_without_file(settings: Settings) -> None:

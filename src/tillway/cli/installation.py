@@ -72,14 +72,14 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     The account comes last, in one commit with its keys: a command that is killed before that leaves nothing that counts
     and can be run again. Raises `DataDirectoryUnfit`, `KeyFileUnfit`, `StoreUnfit`.
     """
-    from tillway.data_directory import LOCK_FILE, DataDirectoryUnfit, make_private, occupied
+    from tillway.data_directory import GENERATION_FILE, LOCK_FILE, DataDirectoryUnfit, make_private, occupied
     from tillway.engine.time_mark import clock_above
     from tillway.operations.accounts import create_account
     from tillway.wiring import DATABASE, KEY_FILE, check_key_file, create_keys, key_file, open_keys, open_store
 
     directory = settings.data_dir
     if directory.is_dir():
-        ours = (LOCK_FILE, DATABASE, KEY_FILE, FILE_NAME, DEMO_FILE)
+        ours = (LOCK_FILE, GENERATION_FILE, DATABASE, KEY_FILE, FILE_NAME, DEMO_FILE)
         foreign = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith(ours))
         if foreign:
             raise DataDirectoryUnfit(f"{directory} is not empty ({foreign[0]}). Name a new directory.")

@@ -16,6 +16,7 @@ from tillway.cli import (
     keys,
     oauth,
     operators,
+    recover,
     reports,
     serve,
     vault,
@@ -46,6 +47,7 @@ app.add_typer(reports.app, name="reports")
 app.add_typer(clock.app, name="clock")
 app.command()(backups.backup)
 app.command()(backups.restore)
+app.command()(recover.recover)
 app.command()(backups.migrate)
 app.command()(export.export)
 app.command("import")(export.bring_in)

@@ -73,7 +73,7 @@ class PostgresServer:
             "--locale=C",
             "-N",
         ]
-        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, **self._as_owner())
+        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, **self.as_owner())
         self.start()
 
     @property
@@ -102,7 +102,7 @@ class PostgresServer:
         for name, value in self.settings.items():
             command += ["-c", f"{name}={value}"]
         log = (self.folder / "log").open("ab")
-        self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._as_owner())
+        self._process = subprocess.Popen(command, stdout=log, stderr=log, **self.as_owner())
         log.close()
         deadline = time.monotonic() + STARTS_WITHIN_SECONDS
         ready: list[str | Path] = [
@@ -133,7 +133,7 @@ class PostgresServer:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _as_owner(self) -> dict[str, Any]:
+    def as_owner(self) -> dict[str, Any]:
         """PostgreSQL does not run as root; then a user without rights runs it."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         here: dict[str, Any] = {"cwd": self.folder, "env": environment}

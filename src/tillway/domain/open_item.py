@@ -17,7 +17,8 @@ Kind = Literal["contradiction", "unexplained"]
 class OpenItem(Record, frozen=True, kw_only=True):
     """`ours` and `theirs` are the two sides in words, `reference` the reference at the provider `connector`.
 
-    `subject` is the id of the payment, refund or payout concerned, None where nothing here explains the operation.
+    `subject` is the id of the payment, refund or payout concerned, None where nothing here explains the operation;
+    `operation` is then its kind at the provider (`authorize`, `capture`, …).
     Amounts are minor units. An operator closes the item with a `resolution`.
     """
 
@@ -27,6 +28,7 @@ class OpenItem(Record, frozen=True, kw_only=True):
     ours: str
     theirs: str
     subject: str | None = None
+    operation: str | None = None
     amount_minor: int | None = None
     currency: str | None = None
     status: Literal["open", "closed"] = "open"
@@ -44,6 +46,20 @@ def item_id(tail: str, theirs: str) -> str:
 
 def open_item(item: OpenItem) -> Changes[OpenItem]:
     return Changes(result=item, records=(item,), events=(EventDraft(type="open_item.created", record=item),))
+
+
+def explain(item: OpenItem, subject: str, at: Moment) -> Changes[OpenItem]:
+    """Close the item of an unexplained operation: its request was repeated, and `subject` has it now."""
+    explained = msgspec.structs.replace(
+        item,
+        status="closed",
+        closed_at=at.now,
+        closed_by="system",
+        resolution="The request was repeated under its Idempotency-Key.",
+        subject=subject,
+    )
+    closing = EventDraft(type="open_item.closed", record=explained, previous=item)
+    return Changes(result=explained, records=(explained,), events=(closing,))
 
 
 def close(item: OpenItem, *, by: str, reason: str, at: Moment) -> Changes[OpenItem]:

@@ -187,6 +187,12 @@ RULES: dict[str, Rule] = {
         "api_error",
         "A stored record is damaged. The operator finds it with `tillway doctor --deep`.",
     ),
+    "recovering": Rule(
+        503,
+        "api_error",
+        "The store was restored from a backup, and what the providers did since is being booked. Send the request "
+        "again, unchanged, when that is done.",
+    ),
     "busy": Rule(503, "api_error", "Tillway could not finish this in time. Send the request again."),
     "storage_full": Rule(
         503,
@@ -205,7 +211,7 @@ RULES: dict[str, Rule] = {
 STORE_CODES = frozenset(("busy", "lock_timeout", "storage_full", "storage_read_only"))
 """Refusals for a fault of the store, or of the moment: the same work may succeed a little later."""
 
-REPEATABLE = STORE_CODES | {"idempotency_key_in_use", "rate_limit", "clock_off"}
+REPEATABLE = STORE_CODES | {"idempotency_key_in_use", "rate_limit", "clock_off", "recovering"}
 """Refusals after which the same request may be sent again."""
 
 

@@ -30,6 +30,7 @@ from tillway.connectors.port import (
     NoticeUndecided,
     NotSent,
     Operation,
+    OperationsPage,
     Outcome,
     Pending,
     PostalAddress,
@@ -401,6 +402,8 @@ class Attempts:
             if isinstance(outcome, (Succeeded, Pending)) and outcome.notices and (changes.records or changes.tasks):
                 later = announced(outcome, attempt.connector, at)
                 changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *later))
+            if self.engine.restores.unexplained:
+                changes = await self.engine.restores.explain(load, current, changes, at)
             return changes
 
         done = await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
@@ -527,6 +530,11 @@ class Attempts:
     async def _connector(self, name: str, scope: Scope) -> tuple[Connector, Transport] | None:
         found = await self.connections.named(name, scope)
         return None if found is None else (found.connector, found.transport)
+
+    async def list_operations(self, connection: Connection, since: int, after: str | None) -> OperationsPage:
+        """A page of a provider's operations since a moment (epoch seconds). Raises `NoticeUndecided` if it gives
+        none."""
+        return await listen(connection.connector.list_operations(since, after), connection.transport)
 
     async def hear(self, connection: Connection, mode: Mode, headers: Mapping[str, str], body: bytes) -> None:
         """Read the notices in a provider's request, asking the provider if the connector needs it, and act on them.

@@ -22,6 +22,7 @@ from tillway.engine.audit.entries import NOWHERE
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
+from tillway.engine.restores import RestoreWatch
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
 from tillway.engine.time_mark import COMMIT_SECONDS_MAX, TimeKeeper
 from tillway.store.codec import QUEUES, RECORD_TYPES, REFERENCE_INDEXES, TYPES, by_reference, decode, encode, write_of
@@ -131,6 +132,7 @@ class Engine:
         self.time = TimeKeeper(store, clock)
         self.full_at_ns: int | None = None
         """When the store last had no room for a commit, on the monotonic clock."""
+        self.restores = RestoreWatch(store, clock, self.time)
         self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
 
     def load(self, scope_key: str) -> Load:
@@ -165,6 +167,8 @@ class Engine:
             changes = await in_span(self.telemetry, "decision", "step", work(load, at))
             if self.time.trouble and completes is None:
                 _refuse_new_money(changes, self.time.trouble)
+            if self.restores.reason and completes is None:
+                self.restores.check(changes, keyed=caller.idempotency is not None)
             attempts = self._claim_new_attempts(changes, at) if changes.tasks else ()
             if attempts and completes is None and await self._are_taken(load, attempts):
                 caller.attempts_begun += len(attempts)

@@ -88,6 +88,16 @@ def check_store(engine: Engine) -> Check:
     return check
 
 
+def check_restore(engine: Engine) -> Check:
+    """Check that the store was not put back: until the recovery, payouts and repeats wait."""
+
+    async def check() -> Trouble | None:
+        why = engine.restores.reason
+        return Trouble("recovering", f"recovering: {why}; `tillway recover` ends this") if why else None
+
+    return check
+
+
 def check_clock(engine: Engine) -> Check:
     """Check that the clock can be trusted. It goes after `check_store`, which reads the store's mark."""
 

@@ -50,6 +50,9 @@ SLOW = ("audit",)
 SLOW_POLL_SECONDS = 1.0
 """The queues of tasks that no caller waits for, and how often the runner looks at them."""
 
+SENDING = ("attempts", "expiries", "orders")
+"""The queues of tasks that send something to providers: after a restore they wait for the recovery."""
+
 AWAY_PAUSE_SECONDS = 1.0
 """The wait before a failed job of the start is tried again."""
 
@@ -195,7 +198,7 @@ class Runner:
         except Refused as refused:
             outcome = "refused"
             facts["code"] = refused.code
-            if refused.code in STORE_CODES or refused.code == "clock_off":
+            if refused.code in STORE_CODES or refused.code in ("clock_off", "recovering"):
                 log.warning("a task has to wait", extra={"queue": queue, "task": row.key, "why": refused.code})
             else:
                 log.exception("a task failed", extra={"queue": queue, "task": row.key})
@@ -217,7 +220,8 @@ class Runner:
             wake.clear()
             more, began_ns = False, monotonic_ns()
             try:
-                more = await self.run_due(queue)
+                waits = queue in SENDING and self.engine.restores.reason
+                more = await self.run_due(queue) if not waits else False
                 away = False
             except Unavailable as unavailable:
                 if not away:  # Logged once, not twice a second while the database is away.
@@ -233,11 +237,13 @@ class Runner:
                         await wake.wait()
 
     async def _keep_time(self) -> None:
-        """Keep the clock and the store's mark of time together, and compare with the store's clock now and then."""
+        """Keep the clock and the store's mark of time together, compare with the store's clock now and then, and look
+        whether the store was put back."""
         turn, away = 0, False
         while not self._stopping:
             try:
                 await self.engine.time.refresh(anyway=turn % COMPARE_EVERY == 0)
+                await self.engine.restores.refresh()
                 if turn % COMPARE_EVERY == 0 and not self.engine.time.trouble:
                     await self._mend_due_times()
                 away = False

@@ -10,6 +10,7 @@ process: below such a mark, sums and the audit trail's batches are final. No wal
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -50,6 +51,10 @@ class TimeKeeper:
         self._by_store = False
         """Whether the clock follows the store's, because the host's was another when they were compared."""
         self._reading = asyncio.Lock()
+        self.on_mark: Callable[[int], None] | None = None
+        """Called with every mark that is in the store now. It must not raise."""
+        self.on_fall: Callable[[int], None] | None = None
+        """Called with a mark below one that this process knew: the store was put back. It must not raise."""
         self.trouble = ""
         """The reason why this process begins no new payment; empty while its clock can be trusted."""
 
@@ -72,6 +77,8 @@ class TimeKeeper:
             await self._compare()
         if mark is None:
             mark = TimeMark(id=MARK_ID, created=self._clock.now_ms() // 1000, mark_us=0)
+        if mark.mark_us < self.known_us and self.on_fall is not None:
+            self.on_fall(mark.mark_us)
         raised = max(self._clock.made_us + 1, self._clock.now_ns() // 1000)
         # The mark rises above the newest id, so that all earlier ids lie below it. Now and then this also covers a
         # process that died before it could raise the mark itself.
@@ -91,6 +98,8 @@ class TimeKeeper:
         self._acceptances = mark.acceptances
         self._judge(mark)
         self._clock.follow()
+        if self.on_mark is not None:
+            self.on_mark(mark.mark_us)
 
     def learn(self, mark_us: int, read_ns: int) -> None:
         """Keep ids above a mark that was in the store after `read_ns` on the monotonic clock."""
@@ -132,9 +141,15 @@ class TimeKeeper:
             self._by_store = False
         self.trouble = trouble
 
+    @property
+    def known_us(self) -> int:
+        """The newest mark that this process knows to be in the store, in microseconds since 1970; 0 before the
+        first."""
+        return self._known[-1][1] if self._known else 0
+
     def known_until(self) -> str:
         """The newest mark that this process has read, in the form of `settled_until`; empty before the first."""
-        return base62(self._known[-1][1], 9) if self._known else ""
+        return base62(self.known_us, 9) if self._known else ""
 
     def settled_until(self) -> str | None:
         """The first characters of the ids below which nothing can be committed any more: 9, as in `ids.time_prefix`.

@@ -14,6 +14,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Done
 from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
+from tillway.engine.restores import RETRY_AFTER_SECONDS
 from tillway.engine.telemetry import Fact, begin_facts, end_facts, note, note_record
 from tillway.http.authentication import (
     NOBODY,
@@ -253,6 +254,8 @@ class Api:
         if isinstance(refused, Throttled):
             self.platform.engine.telemetry.throttled(refused.limit)
             headers.append(("retry-after", str(refused.retry_after)))
+        if refused.code == "recovering":
+            headers.append(("retry-after", str(RETRY_AFTER_SECONDS)))
         if refused.code in REPEATABLE:
             headers.append(("stripe-should-retry", "true"))
         if (asks_for := challenge(refused)) is not None:

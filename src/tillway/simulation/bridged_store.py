@@ -65,6 +65,9 @@ class BridgedStore:
     async def clock_ms(self) -> int | None:
         return self._do(self.inner.clock_ms())
 
+    async def lineage(self) -> str:
+        return self._do(self.inner.lineage())
+
     async def purge_expired(self, *, now: int, limit: int) -> int:
         return self._do(self.inner.purge_expired(now=now, limit=limit))
 

@@ -198,6 +198,10 @@ class Watch:
                     f"{asked.who} {asked.path}: refused with {response.body[:200]!r} although its key is spent",
                 )
 
+    def restored(self) -> None:
+        """The store was put back: outcomes that were final are not there any more."""
+        self._final.clear()
+
     def _store_is_poor(self) -> bool:
         """Whether this world's store or clocks have failed: a 503 that asks to come back is then the honest answer."""
         met = self._world.met

@@ -152,6 +152,9 @@ FULL_SECONDS = (0.1, 1.0, 8.0)
 FITS_ANYWAY = 0.2
 """In this part of the cases, a commit is small enough for a full disk."""
 
+RESTORES = 0.15
+"""In this part of the worlds in which no week passes, the store is put back at the end."""
+
 FROZEN_MAX_SECONDS = 10.0
 RESTART_MAX_SECONDS = 5.0
 STORM_MAX_SECONDS = 20.0
@@ -223,6 +226,9 @@ class Observer(Protocol):
     def logged(self, record: logging.LogRecord) -> None:
         """The platform has written a log line."""
 
+    def restored(self) -> None:
+        """The store was put back: settled outcomes may be open again."""
+
 
 class World:
     """Everything that outlives a process: store, bank, clients' knowledge, time and chance."""
@@ -244,6 +250,10 @@ class World:
         self.full_until = 0.0
         self.calm = False
         self.week_passed = False
+        self.restores = Random(seed + 2).random() < RESTORES
+        self.restored = False
+        """The store was put back: from then on, a process looks for that before it serves."""
+        self.beside = BesideStore()
         self.processes: list[Process] = []
         self.head_signer = Ed25519HeadSigner(_FINGERPRINT_KEY)
         self.processes_wanted = self.random.choice((1, 1, 2, 2, 3))
@@ -380,6 +390,19 @@ class World:
         self.later(1.0 + tries, self._send_notice, body, tries + 1)
 
 
+class BesideStore:
+    """The file with the store's newest mark on the one host of a world."""
+
+    def __init__(self) -> None:
+        self.mark_us: int | None = None
+
+    def read(self) -> int | None:
+        return self.mark_us
+
+    def write(self, mark_us: int, *, durable: bool = False) -> None:
+        self.mark_us = mark_us
+
+
 class Merchant(msgspec.Struct):
     scope: Scope
     secret: str
@@ -462,7 +485,23 @@ class Process:
         self.platform = platform
         self.api = Api(platform, renderer, authenticator, request_log)
         world.tell(name, "starts")
-        self.context.run(self.runner.start)
+        engine.time.on_mark = world.beside.write
+        self.beginning: asyncio.Task[None] | None = None
+        if world.restored:
+            self.beginning = world.loop.create_task(self._begin(engine), context=self.context.copy())
+        else:
+            self.context.run(self.runner.start)
+
+    async def _begin(self, engine: Engine) -> None:
+        """Look for a restore until the store answers, then start, as a service manager would have it."""
+        engine.time.on_mark = None
+        while True:
+            try:
+                await engine.restores.begin(self.world.beside, is_file=True)
+                break
+            except Unavailable:
+                await asyncio.sleep(0.2)
+        self.runner.start()
 
     def crash(self, where: str) -> None:
         """End here. A new process starts after a while."""
@@ -517,6 +556,8 @@ class Process:
         self.world.later(self.world.random.choice((0.0, 0.001, 0.02)), _give, answer, value)
 
     async def _serve(self, asked: Asked, request: Request, answer: "asyncio.Future[Response | None]") -> None:
+        if self.beginning is not None:
+            await asyncio.shield(self.beginning)
         response = await self.api.handle(request)
         self.world.observer.answered(self, asked, response)
         await self.point("before the answer")
@@ -690,6 +731,9 @@ class _ProcessStore:
     async def clock_ms(self) -> int | None:
         await self._reach()
         return self._world.time_ns() // 1_000_000 if self._world.store_has_clock else None
+
+    async def lineage(self) -> str:
+        return ""
 
     async def purge_expired(self, *, now: int, limit: int) -> int:
         await self._reach()

@@ -28,6 +28,7 @@ from tillway.domain.dispute import Dispute, DisputeTask
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
 from tillway.domain.external_account import ExternalAccount
 from tillway.domain.gateway_payment import GatewayPayment
+from tillway.domain.generation import Generation
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.key_binding import KeyBinding
 from tillway.domain.key_use import KeyUse
@@ -143,8 +144,12 @@ ALL_REFERENCE_INDEXES: tuple[str, ...] = ("kind", *REFERENCE_INDEXES.values(), "
 
 
 def by_number(id: str) -> str:
-    """The one partition that no scope stands before: of which merchant a gateway payment is."""
+    """A partition that no scope stands before: of which merchant a gateway payment is."""
     return f"number/{id}"
+
+
+UNEXPLAINED = "unexplained"
+"""The partition of `kind` with the open items about unexplained operations, of all merchants."""
 
 
 def by_source_api(scope: str, prefix: str, source_api: SourceApi) -> str:
@@ -235,6 +240,10 @@ def _key(scope: str, key: ApiKey) -> tuple[tuple[str, str], ...]:
     return (("parent", by_parent(scope, "key", key.account)),)
 
 
+def _open_item(scope: str, item: OpenItem) -> tuple[tuple[str, str], ...]:
+    return (("kind", UNEXPLAINED),) if item.kind == "unexplained" and item.status == "open" else ()
+
+
 def _gateway_payment(scope: str, created: GatewayPayment) -> tuple[tuple[str, str], ...]:
     return (("kind", by_number(created.id)),)
 
@@ -303,13 +312,14 @@ _ROWS: Final = (
     ),
     RecordType(kind=ExternalAccount, prefixes=("ba",), object="bank_account"),
     RecordType(kind=GatewayPayment, prefixes=("gwp",), entries=_gateway_payment),
+    RecordType(kind=Generation, prefixes=("gen",)),
     RecordType(kind=IdempotencyRecord, prefixes=("idem",)),
     RecordType(kind=KeyBinding, prefixes=("kfb",)),
     RecordType(kind=KeyUse, prefixes=("kyu",)),
     RecordType(kind=Mandate, prefixes=("mandate",), object="mandate"),
     RecordType(kind=NoticeTask, prefixes=("ntc",), queue="notices"),
     RecordType(kind=OAuthClient, prefixes=("oac",)),
-    RecordType(kind=OpenItem, prefixes=("oi",), object="open_item", noun="open item"),
+    RecordType(kind=OpenItem, prefixes=("oi",), object="open_item", noun="open item", entries=_open_item),
     RecordType(kind=Operator, prefixes=("opr",)),
     RecordType(kind=OperatorKey, prefixes=("opk",)),
     RecordType(kind=Order, prefixes=("ord",), object="order"),

@@ -597,6 +597,14 @@ class DynamoStore:
         """By the `Date` of AWS's newest answer, which is precise to a second."""
         return self.client.clock_ms()
 
+    async def lineage(self) -> str:
+        """The id of the table: a table that was restored to a point in time is another one."""
+        try:
+            table = (await self.client.call("DescribeTable", {"TableName": self.table}))["Table"]
+        except (AwsError, Lost):
+            return ""  # These credentials may not describe the table.
+        return str(table.get("TableId", ""))
+
     async def purge_expired(self, *, now: int, limit: int) -> int:
         assert 1 <= limit <= PAGE_MAX
         if not self._scans_for_expired:

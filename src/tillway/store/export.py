@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from tillway.domain.account import SYSTEM, Account, Scope
+from tillway.domain.generation import GENERATION_ID
 from tillway.domain.ledger import Entry
 from tillway.store.codec import TYPES, decode, write_of
 from tillway.store.port import ABSENT, PAGE_MAX, Conflict, Row, Store, Write
@@ -250,10 +251,16 @@ async def _rows(store: Store, *, after: str = "") -> AsyncIterator[Row]:
             while True:
                 rows = await store.query(None, f"{scope}/{prefix}_", after=at, limit=PAGE_MAX, order="oldest")
                 for row in rows:
-                    yield row
+                    if not _is_of_this_store(row):
+                        yield row
                 if len(rows) < PAGE_MAX:
                     break
                 at = rows[-1].key
+
+
+def _is_of_this_store(row: Row) -> bool:
+    """Whether the record tells of the store itself: its generation, unless a recovery has to go on elsewhere."""
+    return row.key == f"{SYSTEM}/{GENERATION_ID}" and b'"recovering"' not in row.body
 
 
 def _place(key: str) -> tuple[str, str, str]:

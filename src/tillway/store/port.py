@@ -176,6 +176,10 @@ class Store(Protocol):
     async def clock_ms(self) -> int | None:
         """The store's own time, milliseconds since 1970; None where it has no clock but the host's."""
 
+    async def lineage(self) -> str:
+        """The identity of the database as its server tells it, which a restored one does not share; empty where the
+        store is a file, or its server does not tell."""
+
     async def purge_expired(self, *, now: int, limit: int) -> int:
         """Delete up to `limit` records with `expires_at` at or before `now` (epoch seconds). Return their number."""
 

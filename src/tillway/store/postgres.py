@@ -168,6 +168,10 @@ UPDATE record r SET version = r.version + 1, due_at_ms = $4 FROM due WHERE r.key
 RETURNING r.key, r.version, r.body, due.due_at_ms"""
 _WAITING = """
 SELECT key, due_at_ms, body FROM record WHERE queue = $1 AND (expires_at IS NULL OR expires_at > $2)"""
+_MAY_TELL_LINEAGE = "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')"
+_LINEAGE = """
+SELECT system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) FROM pg_control_system()
+"""
 _ANY_EXPIRED = "SELECT 1 FROM record WHERE expires_at <= $1 LIMIT 1"
 _PURGE = """
 WITH expired AS MATERIALIZED (
@@ -352,6 +356,14 @@ class PostgresStore:
     async def clock_ms(self) -> int | None:
         (row,) = await self._readers.fetch("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
         return int(row[0])
+
+    async def lineage(self) -> str:
+        """The system identifier and the timeline. Another server has another identifier; one that was recovered to a
+        point in time, and a standby that took over, have another timeline."""
+        if not (await self._readers.fetch(_MAY_TELL_LINEAGE))[0][0]:
+            return ""
+        (row,) = await self._readers.fetch(_LINEAGE)
+        return f"{row[0]}/{int(row[1], 16)}"
 
     async def purge_expired(self, *, now: int, limit: int) -> int:
         assert 1 <= limit <= PAGE_MAX

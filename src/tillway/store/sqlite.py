@@ -337,6 +337,9 @@ class SqliteStore:
     async def clock_ms(self) -> int | None:
         return None
 
+    async def lineage(self) -> str:
+        return ""
+
     async def purge_expired(self, *, now: int, limit: int) -> int:
         assert 1 <= limit <= PAGE_MAX
         if not self._rows(_ANY_EXPIRED, (now,)):

@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import msgspec
+
 from tillway.store.port import (
     ABSENT,
     INDEXES,
@@ -109,6 +111,24 @@ class MemoryStore:
             self._due[queue][key] = now_ms + lease_ms
         return [self._rows[key] for key in keys]
 
+    def keep(self) -> dict[str, Write]:
+        """The store as it is now, for `put_back`."""
+        return {
+            key: msgspec.structs.replace(write, version=self._rows[key].version - 1, due_at_ms=self._due_at(write))
+            for key, write in self._writes.items()
+        }
+
+    def put_back(self, kept: dict[str, Write]) -> None:
+        """Make the store as it was: a backup is restored."""
+        for key in list(self._keys):
+            self._remove(key)
+        for write in kept.values():
+            assert write.body is not None
+            self._put(write, write.body)
+
+    def _due_at(self, write: Write) -> int | None:
+        return self._due[write.queue][write.key] if write.queue is not None else None
+
     async def peek(
         self, queue: str, *, now_ms: int, limit: int, order: Literal["soonest", "latest"] = "soonest"
     ) -> list[Waiting]:
@@ -121,6 +141,9 @@ class MemoryStore:
 
     async def clock_ms(self) -> int | None:
         return None
+
+    async def lineage(self) -> str:
+        return ""
 
     async def purge_expired(self, *, now: int, limit: int) -> int:
         assert 1 <= limit <= PAGE_MAX

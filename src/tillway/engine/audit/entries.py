@@ -28,6 +28,7 @@ from tillway.domain.audit import (
     redact,
 )
 from tillway.domain.event import Event
+from tillway.domain.generation import Generation
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.key_binding import KeyBinding
 from tillway.domain.key_use import KeyUse
@@ -46,6 +47,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         AuditEntry,
         Balances,
         Event,
+        Generation,
         IdempotencyRecord,
         KeyBinding,
         KeyUse,

@@ -1,0 +1,198 @@
+"""`tillway recover`: after a restore, fetch and book the operations that the providers know since the backup."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tillway.cli.installation import author, records
+from tillway.cli.terminal import (
+    FAILED,
+    AsJson,
+    DataDir,
+    Document,
+    StoreUrl,
+    WrongUsage,
+    fail,
+    moment,
+    run,
+    say,
+    settings_from,
+    show,
+)
+from tillway.settings import Settings
+
+if TYPE_CHECKING:
+    from tillway.operations.recovery import Report, WaitingPayout
+    from tillway.wiring import Running
+
+TRIES_MAX = 20
+SHOWN_MAX = 200
+"""Most operations that the text shows for a connector; the document has all."""
+
+
+def recover(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Book what was found, and end the recovery.")] = False,
+    since: Annotated[
+        str | None, typer.Option(help="List operations from this day or time on; default: an hour before the backup.")
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(help="Do not ask this connector; rely on references. Can be repeated.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the providers' operations since the backup; with --yes, book them and end the recovery.
+
+    Payouts, and requests that move money under an Idempotency-Key, wait until then.
+    """
+    settings = settings_from(context.params)
+    begin = moment(since, "--since") if since is not None else None
+    document = run(lambda: _recover(settings, begin, skip or [], book=yes))
+    show(document, _text(document), as_json=as_json)
+    if document["errors"]:
+        raise fail("Not every provider could be asked, so nothing has ended. Try again, or leave one out with --skip.")
+    if document["decide"]:
+        say("A person must decide on the operations that are marked so; see docs/recovery.md.")
+
+
+async def _recover(settings: Settings, since: int | None, skip: Sequence[str], *, book: bool) -> Document:
+    from tillway.engine.restores import find_generation
+    from tillway.wiring import assemble, check_key_file, look_for_restore
+
+    running = await assemble(settings)
+    try:
+        await check_key_file(settings, running.store, running.keyring)
+        await look_for_restore(settings, running.platform.engine)
+        held, _ = await find_generation(running.store)
+        reason = held.recovering if held is not None else ""
+        if not reason and since is None:
+            return _document(reason, None, [], [], ended=False)
+        return await _survey(running, reason, held.since if held is not None else 0, since, skip, book=book)
+    finally:
+        await running.close()
+
+
+async def _survey(
+    running: "Running", reason: str, known_until: int, since: int | None, skip: Sequence[str], *, book: bool
+) -> Document:
+    from tillway.domain.connector_config import ConnectorConfig
+    from tillway.operations.recovery import OVERLAP_SECONDS, Recovery, survey, waiting_payouts
+
+    configs = [config for config, _ in await records(running.store, ConnectorConfig)]
+    unknown = sorted({*skip} - {config.name for config in configs})
+    if unknown:
+        raise WrongUsage(f"--skip {unknown[0]}: there is no such connector (`tillway connectors list`)")
+    begin = since if since is not None else max(min(known_until, int(time.time())) - OVERLAP_SECONDS, 0)
+    attempts = running.platform.attempts
+    recovery = Recovery(attempts, actor=author("recover").actor if book else None)
+    reports = await survey(recovery, attempts, configs, begin, skip)
+    sent = [found.subject for report in reports for found in report.found if found.subject is not None]
+    payouts = await waiting_payouts(attempts, sent) if reason else []
+    ended = book and not any(report.error for report in reports)
+    if ended:
+        await _end(running, begin, reports)
+    return _document(reason, begin, reports, payouts, ended=ended)
+
+
+async def _end(running: "Running", since: int, reports: "Sequence[Report]") -> None:
+    """End the recovery, with its numbers in the audit trail."""
+    from tillway.engine.restores import recovered_writes
+    from tillway.store.port import Conflict
+
+    told: dict[str, object] = {"since": since}
+    for report in reports:
+        told[f"{report.connector}.{report.mode}"] = report.counts if report.lists else "no list"
+    for _ in range(TRIES_MAX):
+        at = running.platform.engine.clock.moment()
+        try:
+            await running.store.commit(await recovered_writes(running.store, at=at, by=author("recover"), detail=told))
+            return
+        except Conflict:
+            continue
+    raise fail("Servers keep writing the record of the store's generation. Try again.", FAILED)
+
+
+def _document(
+    reason: str, since: int | None, reports: "Sequence[Report]", payouts: "Sequence[WaitingPayout]", *, ended: bool
+) -> Document:
+    import msgspec
+
+    found = [one for report in reports for one in report.found]
+    return {
+        "recovering": bool(reason) and not ended,
+        "reason": reason or None,
+        "since": since,
+        "ended": ended,
+        "errors": sum(bool(report.error) for report in reports),
+        "decide": sum(one.verdict in ("unexplained", "foreign", "decide") for one in found) + len(payouts),
+        "connectors": [{**msgspec.to_builtins(report), "counts": report.counts} for report in reports],
+        "payouts": msgspec.to_builtins(payouts),
+    }
+
+
+_WORDS = {
+    "agrees": "agree with the store",
+    "booked": "are news about operations that the store has",
+    "waits": "wait until their client repeats the request under its Idempotency-Key",
+    "unexplained": "are explained by nothing",
+    "no_money": "are explained by nothing, and moved no money",
+    "foreign": "are not of this installation",
+    "decide": "need a person's look",
+}
+
+
+def _text(document: Document) -> str:
+    return "\n".join(_lines(document))
+
+
+def _lines(document: Document) -> Iterator[str]:
+    if document["since"] is None:
+        yield "The store was not restored, so there is nothing to recover. `--since` compares anyway."
+        return
+    if document["reason"]:
+        yield f"The store was restored: {document['reason']}."
+    for report in document["connectors"]:
+        yield from _connector_lines(report, document["since"])
+    for payout in document["payouts"]:
+        yield (
+            f"  decide       {payout['payout']} of {payout['account']} ({payout['mode']}), {payout['amount_minor']} "
+            f"{payout['currency']}: it was scheduled at the backup and is sent after this, unless you cancel it"
+        )
+    if document["ended"]:
+        yield "Booked; operations that nothing explains are open items (/ops/v1/open_items). Nothing waits any more."
+    else:
+        yield "Nothing was changed. `tillway recover --yes` books this and ends the recovery."
+
+
+def _connector_lines(report: dict[str, Any], since: int) -> Iterator[str]:
+    name = f"{report['connector']} ({report['mode']})"
+    if report["error"]:
+        yield f"{name}: {report['error']}"
+    elif not report["lists"] or report["skipped"]:
+        why = "has no list" if not report["lists"] else "was left out"
+        yield (
+            f"{name} {why}. Tillway relies on the references: what a client repeats under its Idempotency-Key is not "
+            "performed twice, and what no client repeats stays unknown."
+        )
+    else:
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
+        yield f"{name}: {len(report['found'])} operations since {at}"
+    for verdict, count in report["counts"].items():
+        if count:
+            yield f"  {count:6} {_WORDS[verdict]}"
+    told = [found for found in report["found"] if found["verdict"] not in ("agrees", "no_money")]
+    for found in told[:SHOWN_MAX]:
+        yield f"  {_operation_line(found)}"
+    if len(told) > SHOWN_MAX:
+        yield f"  … and {len(told) - SHOWN_MAX} more; --json shows all"
+
+
+def _operation_line(found: "dict[str, Any]") -> str:
+    amount = f" {found['amount_minor']} {found['currency']}" if found.get("amount_minor") is not None else ""
+    of = f" of {found['subject']}" if found.get("subject") else ""
+    why = f": {found['why']}" if found.get("why") else ""
+    return f"{found['verdict']:12} {found['kind']}{amount} {found.get('status', '')}{of} {found['reference']}{why}"

@@ -1,0 +1,243 @@
+"""Notices that the store was put back from a backup, and holds payouts and repeats until that is repaired.
+
+The store's mark of time is the number of its generation: it only grows. Each host keeps the mark in a file beside,
+always after it is in the store. A store with a smaller mark than the file has lost commits: a backup was restored, or
+the database file was copied back. A database server also tells its lineage, which changes when it is recovered to a
+point in time. And a process that reads a smaller mark than it knows has had its store replaced while it ran.
+"""
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+import msgspec
+
+from tillway.domain.account import SYSTEM
+from tillway.domain.attempt import Attempt
+from tillway.domain.generation import GENERATION_ID, Generation, recovered, recovering
+from tillway.domain.ledger import Entry
+from tillway.domain.open_item import OpenItem, explain
+from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.refusal import Refused
+from tillway.engine.audit.entries import Author, entry_write
+from tillway.engine.clock import Clock
+from tillway.engine.time_mark import TimeKeeper, read_mark
+from tillway.store.codec import UNEXPLAINED, decode, write_of
+from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Store, Unavailable, Write
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS: Final = 30
+"""The `Retry-After` of a request that waits for the recovery."""
+
+TRIES_MAX: Final = 20
+_KEY: Final = f"{SYSTEM}/{GENERATION_ID}"
+
+
+class Beside(Protocol):
+    """The file beside the store in which a host keeps the newest mark."""
+
+    def read(self) -> int | None:
+        """The mark, in microseconds since 1970; None where there is none that can be read."""
+
+    def write(self, mark_us: int, *, durable: bool = False) -> None:
+        """Keep a mark; flushed to the disk if `durable`. Raises nothing: without the file, payments go on."""
+
+
+class RestoreWatch:
+    """A process's knowledge of restores. `reason` is empty while nothing waits for a recovery.
+
+    `unexplained` are the open items about operations at a provider that nothing here explains: the item's id by scope
+    key and tail of the reference.
+    """
+
+    def __init__(self, store: Store, clock: Clock, time: TimeKeeper) -> None:
+        self._store = store
+        self._clock = clock
+        self._time = time
+        self._beside: Beside | None = None
+        self._fallen_to_us: int | None = None
+        self._recoveries = 0
+        self.reason = ""
+        self.unexplained: dict[tuple[str, str], str] = {}
+        time.on_fall = self._on_fall
+
+    async def begin(self, beside: Beside, *, is_file: bool) -> None:
+        """Compare the store with the file beside it and with its own lineage, before this process uses it; from now on,
+        keep the file. `is_file`: the store is a file that no other host has. Raises `Unavailable`."""
+        mark, known_us = await read_mark(self._store), beside.read()
+        mark_us = mark.mark_us if mark is not None else 0
+        # Ids, and so the entry in the audit trail, come after the mark.
+        await self._time.refresh()
+        await self._judge(mark_us, known_us, is_file=is_file)
+        await self._time.refresh(anyway=True)
+        self._beside, self._time.on_mark = beside, beside.write
+        beside.write(self._time.known_us, durable=True)
+        await self.refresh()
+
+    async def leave(self) -> None:
+        """Raise the mark, and flush the file, when this process ends in order. Raises `Unavailable`."""
+        if self._beside is not None:
+            await self._time.refresh(anyway=True)
+            self._beside.write(self._time.known_us, durable=True)
+
+    async def refresh(self) -> None:
+        """Read the state, at most a second old. Raises `Unavailable`."""
+        if self._fallen_to_us is not None:
+            await self._mark_recovering(_BACK_WHILE_RUNNING, self._fallen_to_us)
+            self._fallen_to_us = None
+        held, _ = await find_generation(self._store)
+        if held is None:
+            return
+        if held.recoveries != self._recoveries:
+            self.unexplained = await _load_unexplained(self._store)
+            self._recoveries = held.recoveries
+        if held.recovering and not self.reason:
+            log.error("the store was put back; `tillway recover` ends this", extra={"why": held.recovering})
+        elif self.reason and not held.recovering:
+            log.warning("the recovery has ended, and nothing waits any more")
+        self.reason = held.recovering
+
+    def check(self, changes: Changes[Record | None], *, keyed: bool) -> None:
+        """Refused `recovering` if the changes begin a payout or, under an Idempotency-Key (`keyed`), move money."""
+        attempts = [task for task in changes.tasks if isinstance(task, Attempt)]
+        moves = bool(attempts) or any(isinstance(record, Entry) for record in changes.records)
+        if (keyed and moves) or any(attempt.kind == "payout" for attempt in attempts):
+            raise Refused("recovering")
+
+    async def explain(
+        self, load: "Finder", attempt: Attempt, changes: Changes[Record | None], at: Moment
+    ) -> Changes[Record | None]:
+        """Close the open item about the operation of a settled attempt: its request was repeated after the restore."""
+        item_id = self.unexplained.get((load.scope_key, attempt.reference))
+        if item_id is None or attempt.id not in changes.deletes:
+            return changes
+        item = await load.find(item_id)
+        if not isinstance(item, OpenItem) or item.status == "closed":
+            return changes
+        closed = explain(item, attempt.subject, at)
+        # The result and the refusal stay the attempt's.
+        return msgspec.structs.replace(
+            changes, records=(*changes.records, *closed.records), events=(*changes.events, *closed.events)
+        )
+
+    def _on_fall(self, mark_us: int) -> None:
+        self.reason = self.reason or _BACK_WHILE_RUNNING
+        self._fallen_to_us = mark_us
+
+    async def _judge(self, mark_us: int, known_us: int | None, *, is_file: bool) -> None:
+        """Find out whether the store was put back, and write it down."""
+        lineage = await self._store.lineage()
+        for _ in range(TRIES_MAX):
+            held, version = await find_generation(self._store)
+            reason = _suspicion(held, lineage, mark_us, known_us, is_file=is_file)
+            if reason:
+                return await self._mark_recovering(reason, mark_us, lineage)
+            found = held or Generation(id=GENERATION_ID, created=self._clock.moment().created)
+            after = _seen_by(found, lineage)
+            if after == held or await _put(self._store, [write_of(SYSTEM, after, version)]):
+                return None
+        raise Unavailable("the record of the store's generation keeps changing")
+
+    async def _mark_recovering(self, reason: str, mark_us: int, lineage: str = "") -> None:
+        at = self._clock.moment()
+        for _ in range(TRIES_MAX):
+            writes = await recovering_writes(
+                self._store, reason, since=mark_us // 1_000_000, at=at, by=_WATCH, lineage=lineage
+            )
+            if await _put(self._store, writes):
+                return
+        raise Unavailable("the record of the store's generation keeps changing")
+
+
+class Finder(Protocol):
+    """Reads records of one scope: the load of a decision."""
+
+    @property
+    def scope_key(self) -> str: ...
+
+    async def find(self, id: str) -> Record | None: ...
+
+
+async def find_generation(store: Store) -> tuple[Generation | None, int]:
+    """The record of the store's generation and its version; None before the first server."""
+    row = await store.get(_KEY)
+    if row is None:
+        return None, ABSENT
+    held = decode(GENERATION_ID, row.body)
+    assert isinstance(held, Generation)
+    return held, row.version
+
+
+async def recovering_writes(
+    store: Store,
+    reason: str,
+    *,
+    since: int,
+    at: Moment,
+    by: Author,
+    lineage: str = "",
+    detail: Mapping[str, object] = {},
+) -> list[Write]:
+    """The writes that begin a recovery: the store knows nothing after `since` (epoch seconds). `detail` goes into the
+    audit trail."""
+    held, version = await find_generation(store)
+    found = _seen_by(held or Generation(id=GENERATION_ID, created=at.created), lineage)
+    after = recovering(found, reason, since=since, now=at.now)
+    told = {**detail, "reason": reason, "since": after.since}
+    return [write_of(SYSTEM, after, version), entry_write(SYSTEM, by, at, (), told)]
+
+
+async def recovered_writes(store: Store, *, at: Moment, by: Author, detail: dict[str, object]) -> list[Write]:
+    """The writes that end a recovery, with `detail` in the audit trail."""
+    held, version = await find_generation(store)
+    after = recovered(held or Generation(id=GENERATION_ID, created=at.created))
+    return [write_of(SYSTEM, after, version), entry_write(SYSTEM, by, at, (), detail)]
+
+
+async def _put(store: Store, writes: list[Write]) -> bool:
+    """Commit; False where another process was first, or may have been: read again."""
+    try:
+        await store.commit(writes)
+        return True
+    except (Conflict, CommitUnknown):
+        return False
+
+
+def _seen_by(generation: Generation, lineage: str) -> Generation:
+    return msgspec.structs.replace(generation, lineage=lineage or generation.lineage, beside=True)
+
+
+def _suspicion(held: Generation | None, lineage: str, mark_us: int, known_us: int | None, *, is_file: bool) -> str:
+    """Why the store seems to have been put back; empty where it does not."""
+    if known_us is not None and mark_us < known_us:
+        return f"the store ends at {_date(mark_us)}, and this host has seen it at {_date(known_us)}"
+    if held is None:
+        return ""
+    if held.lineage and lineage and held.lineage != lineage:
+        return f"the database was {held.lineage} (server/timeline), and is {lineage}"
+    if is_file and held.beside and known_us is None:
+        return "the database was put here from elsewhere: the file with its generation is not beside it"
+    return ""
+
+
+async def _load_unexplained(store: Store) -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], str] = {}
+    after: str | None = None
+    while True:
+        rows = await store.query("kind", UNEXPLAINED, after=after, limit=PAGE_MAX, order="oldest")
+        for row in rows:
+            scope_key, _, id = row.key.partition("/")
+            found[scope_key, id.removeprefix("oi_").partition(".")[0]] = id
+        if len(rows) < PAGE_MAX:
+            return found
+        after = rows[-1].key
+
+
+def _date(mark_us: int) -> str:
+    return datetime.fromtimestamp(mark_us / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_WATCH = Author("system", "notice a restore")
+_BACK_WHILE_RUNNING = "the store went back while the server ran"

@@ -1,0 +1,295 @@
+"""After a restore: fetch the operations that the providers know since the backup, and book them.
+
+An operation that the store knows is booked as if the provider had sent a notice about it. One that nothing here
+explains is never guessed to be a payment: it becomes an open item. If its reference follows from an Idempotency-Key,
+the item is closed when the client repeats the request, because the provider then answers with that operation.
+"""
+
+import re
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Final, Literal, get_args
+
+import msgspec
+
+from tillway.connectors.port import Declined, Notice, NoticeImpossible, NoticeUndecided, Outcome, Pending, Succeeded
+from tillway.domain.account import SYSTEM, Account, Mode, Scope, scope_of
+from tillway.domain.attempt import TAIL_LENGTH, Attempt
+from tillway.domain.charge import Charge
+from tillway.domain.connector_config import ConnectorConfig
+from tillway.domain.open_item import OpenItem, item_id, open_item
+from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
+from tillway.engine.attempts import Attempts, Connection
+from tillway.engine.caller import Caller
+from tillway.engine.core import Load
+from tillway.engine.ids import SUFFIX_LENGTH
+from tillway.engine.notices import agrees
+from tillway.engine.references import find_by_tail, split
+from tillway.store.codec import decode
+from tillway.store.port import PAGE_MAX
+
+OVERLAP_SECONDS: Final = 3600
+"""How long before the end of the store the list begins: clocks differ, and requests were on their way."""
+
+PAGES_MAX: Final = 100_000
+
+_TAIL = re.compile(rf"[0-9A-Za-z]{{{SUFFIX_LENGTH},{TAIL_LENGTH}}}")
+
+Verdict = Literal["agrees", "booked", "waits", "unexplained", "no_money", "foreign", "decide"]
+"""`agrees`: the store has it. `booked`: the store has it, and books its news. `waits`: nothing explains it until its
+client repeats the request. `unexplained`: nothing will. `no_money`: nothing explains it, and it was declined.
+`foreign`: it is not of this installation. `decide`: a person must look at it."""
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One operation in a provider's list. `subject` is the record here that has it, or its payment."""
+
+    verdict: Verdict
+    reference: str
+    kind: str
+    status: str = ""
+    amount_minor: int | None = None
+    currency: str | None = None
+    account: str | None = None
+    subject: str | None = None
+    why: str = ""
+
+
+class Explained:
+    """The captures, voids and increments of known authorizations that are explained already, one of each a charge."""
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[str, str], str] = {}
+
+    def take(self, charge: Charge, kind: str, reference: str) -> bool:
+        """Whether the charge's state explains this operation, and no other."""
+        return self._taken.setdefault((charge.id, kind), reference) == reference
+
+
+async def list_operations(connection: Connection, attempts: Attempts, since: int) -> AsyncIterator[Notice | Found]:
+    """Every operation since a moment (epoch seconds). Raises `NoticeUndecided` if the provider cannot be asked."""
+    after: str | None = None
+    for _ in range(PAGES_MAX):
+        page = await attempts.list_operations(connection, since, after)
+        for why in page.unreadable:
+            yield Found(verdict="decide", reference=why.partition(": ")[0], kind="unknown", why=why)
+        for notice in page.notices:
+            # The list was told just now: its times are not those of notices.
+            yield msgspec.structs.replace(notice, created=None)
+        if page.after is None:
+            return
+        after = page.after
+    raise NoticeUndecided(f"the list does not end within {PAGES_MAX} pages")
+
+
+class Recovery:
+    """One pass over the providers' lists. With `actor`, it books what it finds; without one, it only looks."""
+
+    def __init__(self, attempts: Attempts, *, actor: str | None = None) -> None:
+        self._attempts = attempts
+        self._engine = attempts.engine
+        self._actor = actor
+        self._accounts: dict[str, bool] = {}
+        self._explained = Explained()
+
+    async def judge(self, connection: Connection, mode: str, notice: Notice) -> Found | None:
+        """Compare one operation with the store, and book it if this pass books. None: it is of the other mode."""
+        parts = split(notice.reference)
+        if parts is None or not _TAIL.fullmatch(parts[1]) or not await self._is_here(parts[0]):
+            return _found(notice, "foreign", why="not a reference of a merchant of this installation")
+        scope, tail = parts
+        if scope.mode != mode:
+            return None
+        load = self._engine.load(scope.key)
+        known = await find_by_tail(load, tail)
+        if notice.kind == "dispute":
+            return await self._dispute(connection, scope, notice, known.charge)
+        outcome = notice.outcome
+        assert outcome is not None, "a list tells outcomes of operations"
+        if known.attempt is not None:
+            settles = isinstance(outcome, Succeeded | Declined)
+            return await self._heard(
+                connection, scope, notice, "booked" if settles else "agrees", known.attempt.subject
+            )
+        if known.settled is not None and not agrees(outcome, known.settled.status):
+            return await self._heard(connection, scope, notice, "booked", known.settled.id)
+        subject = known.settled or known.subject or await self._explained_by_parent(load, notice)
+        if subject is not None:
+            return _found(notice, "agrees", scope, subject=subject.id)
+        if isinstance(outcome, Declined):
+            return _found(notice, "no_money", scope)
+        return await self._unexplained(connection, scope, tail, notice)
+
+    async def _is_here(self, scope: Scope) -> bool:
+        known = self._accounts.get(scope.account)
+        if known is None:
+            found = await self._engine.load(SYSTEM).maybe(Account, scope.account)
+            known = self._accounts[scope.account] = found is not None
+        return known
+
+    async def _dispute(self, connection: Connection, scope: Scope, notice: Notice, charge: Charge | None) -> Found:
+        if charge is None:
+            why = "the disputed payment is not here: recover again, with --since, when its client has repeated it"
+            return _found(notice, "decide", scope, why=why)
+        verdict: Verdict = "agrees" if notice.id in charge.disputes else "booked"
+        return await self._heard(connection, scope, notice, verdict, charge.id)
+
+    async def _heard(
+        self, connection: Connection, scope: Scope, notice: Notice, verdict: Verdict, subject: str
+    ) -> Found:
+        """Book the operation's news as the notice that would have told it."""
+        if self._actor is not None:
+            try:
+                await self._attempts.notice(notice, connection.name, scope.mode)
+            except (NoticeImpossible, NoticeUndecided) as objection:
+                return _found(notice, "decide", scope, subject=subject, why=str(objection))
+        return _found(notice, verdict, scope, subject=subject)
+
+    async def _explained_by_parent(self, load: Load, notice: Notice) -> Record | None:
+        """The charge that has this capture, void or increment. Such an operation without a key leaves no record of its
+        own."""
+        charge = await self._parent(load, notice)
+        if charge is None or charge.status != "succeeded":
+            return None
+        match notice.operation:
+            case "capture":
+                explains = charge.captured and charge.captured_minor == notice.amount_minor
+            case "void":
+                explains = not charge.captured and charge.released_minor > 0
+            case "increment":
+                explains = notice.amount_minor is not None and charge.amount_minor >= notice.amount_minor
+            case _:
+                return None
+        once = notice.operation == "increment" or self._explained.take(charge, notice.operation, notice.reference)
+        return charge if explains and once else None
+
+    async def _parent(self, load: Load, notice: Notice) -> Charge | None:
+        parts = split(notice.parent) if notice.parent is not None else None
+        if parts is None or parts[0].key != load.scope_key:
+            return None
+        return (await find_by_tail(load, parts[1])).charge
+
+    async def _unexplained(self, connection: Connection, scope: Scope, tail: str, notice: Notice) -> Found:
+        charge = await self._parent(self._engine.load(scope.key), notice)
+        subject = charge.payment if charge is not None else None
+        verdict: Verdict = "waits" if len(tail) == TAIL_LENGTH else "unexplained"
+        theirs = _word(notice.outcome)
+
+        async def work(load: Load, at: Moment) -> Changes[OpenItem | None]:
+            id = item_id(tail, theirs)
+            if await load.maybe(OpenItem, id) is not None:
+                return NO_CHANGES
+            return open_item(
+                OpenItem(
+                    id=id,
+                    created=at.created,
+                    kind="unexplained",
+                    connector=connection.name,
+                    reference=notice.reference,
+                    ours="unknown",
+                    theirs=theirs,
+                    subject=subject,
+                    operation=notice.operation,
+                    amount_minor=notice.amount_minor,
+                    currency=notice.currency.lower() if notice.currency is not None else None,
+                )
+            )
+
+        if self._actor is not None:
+            await self._engine.run(Caller.system(scope, "recover", actor=self._actor), work)
+        return _found(notice, verdict, scope, subject=subject)
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """The operations of one connector since a moment, or the reason why there are none."""
+
+    connector: str
+    mode: Mode
+    lists: bool = True
+    error: str = ""
+    skipped: bool = False
+    found: list[Found] = []
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of operations by verdict."""
+        return {verdict: sum(one.verdict == verdict for one in self.found) for verdict in get_args(Verdict)}
+
+
+async def survey(
+    recovery: Recovery, attempts: Attempts, configs: Sequence[ConnectorConfig], since: int, skip: Collection[str] = ()
+) -> list[Report]:
+    """Compare the list of each connector since a moment (epoch seconds) with the store. `skip` names connectors that
+    are not asked."""
+    reports = []
+    for config in configs:
+        report = Report(connector=config.name, mode=config.mode, found=[])
+        reports.append(report)
+        connection = await attempts.connections.named(config.name, Scope(account=SYSTEM, mode=config.mode))
+        if connection is None:
+            report.error = "it cannot be set up; the log says why"
+        elif not connection.connector.capabilities.lists:
+            report.lists = False
+        elif config.name in skip:
+            report.skipped = True
+        else:
+            try:
+                async for told in list_operations(connection, attempts, since):
+                    found = told if isinstance(told, Found) else await recovery.judge(connection, config.mode, told)
+                    report.found += [found] if found is not None else []
+            except NoticeUndecided as undecided:
+                report.error = str(undecided)
+    return reports
+
+
+class WaitingPayout(msgspec.Struct, frozen=True):
+    """A payout that was scheduled at the backup: it is sent after the recovery, although it may have been cancelled
+    since."""
+
+    payout: str
+    account: str
+    mode: str
+    amount_minor: int
+    currency: str
+
+
+async def waiting_payouts(attempts: Attempts, sent: Sequence[str]) -> list[WaitingPayout]:
+    """The scheduled payouts that no list has (`sent`: the ids of those that one has), at most PAGE_MAX."""
+    engine = attempts.engine
+    found = []
+    for task in await engine.store.peek("attempts", now_ms=engine.clock.now_ms(), limit=PAGE_MAX):
+        scope_key, _, id = task.key.partition("/")
+        attempt = decode(id, task.body)
+        if isinstance(attempt, Attempt) and attempt.state == "scheduled" and attempt.subject not in sent:
+            scope = scope_of(scope_key)
+            found.append(
+                WaitingPayout(attempt.subject, scope.account, scope.mode, attempt.amount_minor, attempt.currency)
+            )
+    return found
+
+
+def _found(
+    notice: Notice, verdict: Verdict, scope: Scope | None = None, *, subject: str | None = None, why: str = ""
+) -> Found:
+    return Found(
+        verdict=verdict,
+        reference=notice.id if notice.kind == "dispute" else notice.reference,
+        kind=notice.operation or notice.kind,
+        status=notice.verdict if notice.kind == "dispute" else _word(notice.outcome),
+        amount_minor=notice.amount_minor,
+        currency=notice.currency,
+        account=scope.account if scope is not None else None,
+        subject=subject,
+        why=why,
+    )
+
+
+def _word(outcome: Outcome | None) -> str:
+    match outcome:
+        case Succeeded():
+            return "succeeded"
+        case Pending():
+            return "pending"
+        case Declined():
+            return "declined"
+        case _:
+            return "unknown"
