@@ -71,13 +71,14 @@ class TimeKeeper:
         Raises `Unavailable` if the store does not answer.
         """
         anyway = anyway or not self._known
-        before_ns = self._clock.monotonic_ns()
+        before_ns, known_us = self._clock.monotonic_ns(), self.known_us
         mark, version = await _find_mark(self._store)
         if anyway:
             await self._compare()
         if mark is None:
             mark = TimeMark(id=MARK_ID, created=self._clock.now_ms() // 1000, mark_us=0)
-        if mark.mark_us < self.known_us and self.on_fall is not None:
+        # Compared with what was known before the read: another task may have raised the mark since.
+        if mark.mark_us < known_us and self.on_fall is not None:
             self.on_fall(mark.mark_us)
         raised = max(self._clock.made_us + 1, self._clock.now_ns() // 1000)
         # The mark rises above the newest id, so that all earlier ids lie below it. Now and then this also covers a
