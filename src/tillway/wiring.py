@@ -47,6 +47,7 @@ from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
 from tillway.http.throttle import Limits, Rate, Throttle
 from tillway.operations import orders
+from tillway.operations.accounts import accounts_of_stored_amounts
 from tillway.operations.balance_check import check_slowly
 from tillway.sandbox.courier import SimulatedCourier
 from tillway.settings import Settings, SettingsInvalid, networks_of
@@ -295,14 +296,11 @@ async def assemble(
     keyring = open_keys(settings)
     base_url = public_url(settings)
     client_secrets = ClientSecrets(keyring.derive(CLIENT_SECRETS_PURPOSE))
-    renderer = Renderer(base_url, client_secrets)
-    engine = Engine(
-        store,
-        clock,
-        engine_settings(settings),
-        renderer,
-        client_secrets,
+    chosen = msgspec.structs.replace(
+        engine_settings(settings), stored_amounts_on_v1=await accounts_of_stored_amounts(store)
     )
+    renderer = Renderer(base_url, client_secrets, chosen)
+    engine = Engine(store, clock, chosen, renderer, client_secrets)
     if recorder is not None:
         engine.telemetry = recorder
         store.on_batch = recorder.batch

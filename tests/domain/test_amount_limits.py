@@ -41,7 +41,7 @@ def test_every_currency_of_the_list(currency: str) -> None:
     if currency in WITHDRAWN:
         return
     limits = LIMITS[currency]
-    assert limits.maximum == (999_999_999_999 if currency == "idr" else 99_999_999)
+    assert limits.maximum == {"idr": 999_999_999_999, "mga": 9_999_999_900}.get(currency, 99_999_999)
     assert limits.step == (10 if currency in THREE_DECIMALS else 1)
     if currency in minimums():
         assert minor_to_major(limits.minimum, currency) == minimums()[currency]

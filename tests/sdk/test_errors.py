@@ -166,7 +166,8 @@ def test_live_and_test_do_not_see_each_other(shop: Shop) -> None:
         (123_450, "kwd"),
         (1000, "bhd"),
         (5, "clp"),
-        (7, "isk"),
+        (700, "isk"),
+        (7, "mga"),
     ],
 )
 def test_amounts_and_currencies(shop: Shop, amount: int, currency: str) -> None:

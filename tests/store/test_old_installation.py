@@ -206,5 +206,9 @@ def test_its_audit_trail_still_verifies(archive: Path, tmp_path: Path) -> None:
     for name in ("tillway.db", "keys.json"):
         (data_dir / name).chmod(0o600)
     assert tillway("migrate", "--data-dir", data_dir).returncode == 0
+    # It has payments in ISK, UGX and MGA, whose amounts on `/v1` stay as they were.
+    accounts = json.loads(tillway("accounts", "list", "--data-dir", data_dir, "--json").stdout)
+    kept = tillway("accounts", "amounts", accounts[0]["account"], "--data-dir", data_dir)
+    assert kept.returncode == 1 and "has records in ISK, UGX or MGA" in kept.stderr
     verified = tillway("audit", "verify", "--data-dir", data_dir)
     assert verified.returncode == 0, verified.stdout + verified.stderr

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tillway.api.amounts import in_minor, in_minor_of
 from tillway.api.cards import billing, shipping
 from tillway.api.method_types import FORMS
 from tillway.api.payment_intents import parse_create
@@ -101,7 +102,7 @@ RETRIEVE = Params(expand=Expand())
 @route("POST", "/v1/charges", CREATE, returns="charge")
 async def create(call: Call) -> Answer:
     """Charge a token, a card or a customer's card directly."""
-    params = call.params
+    params = in_minor(call, call.params, call.params["currency"])
     payment = parse_create(
         params,
         call.caller.source_api,
@@ -161,7 +162,8 @@ async def update(call: Call) -> Answer:
 async def capture(call: Call) -> Answer:
     """Capture an authorized charge, in full or in part."""
     words = {name: value for name, value in call.params.items() if name in UpdateCharge.__struct_fields__}
-    command = CaptureCharge(amount_minor=call.params.get("amount"), update=UpdateCharge(**words))
+    params = await in_minor_of(call, call.params, Charge, call.id)
+    command = CaptureCharge(amount_minor=params.get("amount"), update=UpdateCharge(**words))
     return await charges.capture(call.platform, call.caller, call.id, command)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tillway.api.amounts import in_minor
 from tillway.domain.commands import AdjustCredit, UpdateCreditMovement
 from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.http.lists import list_page
@@ -37,7 +38,7 @@ LIST = list_params(created=Created(), invoice=Unsupported("invoices"))
 @route("POST", "/v1/customers/{customer}/balance_transactions", CREATE, returns="customer_balance_transaction")
 async def create(call: Call) -> Answer:
     """Give a customer credit (a negative amount), or take it back."""
-    params = call.params
+    params = in_minor(call, call.params, call.params["currency"])
     command = AdjustCredit(
         amount_minor=params["amount"], currency=params["currency"], **pick(params, "description", "metadata")
     )

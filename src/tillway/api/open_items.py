@@ -43,7 +43,7 @@ async def close(call: Call) -> Answer:
     return await call.platform.engine.run(caller, work)
 
 
-@shape(OpenItem)
+@shape(OpenItem, on_wire=False)
 def open_item_shape(item: OpenItem, view: View) -> dict[str, Any]:
     return {
         "id": item.id,

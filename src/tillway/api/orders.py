@@ -64,7 +64,7 @@ def step_shape(order: Order, record: StepRecord) -> dict[str, Any]:
     }
 
 
-@shape(Order, expandable="customer payment_intent refund")
+@shape(Order, expandable="customer payment_intent refund", on_wire=False)
 def order_shape(order: Order, view: View) -> dict[str, Any]:
     return {
         "id": order.id,
@@ -84,7 +84,7 @@ def order_shape(order: Order, view: View) -> dict[str, Any]:
     }
 
 
-@shape(Product)
+@shape(Product, on_wire=False)
 def product_shape(product: Product, view: View) -> dict[str, Any]:
     return {
         "id": product.id,

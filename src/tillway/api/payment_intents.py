@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from tillway.api.amounts import in_minor, in_minor_of
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import shipping
 from tillway.api.method_types import METHOD_DATA, PAYMENT_OPTIONS, TYPE_NAMES
@@ -196,7 +197,8 @@ def _parse_fields(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_create(params: dict[str, Any], source_api: SourceApi, **more: Any) -> CreatePayment:
-    """The command that the parameters of a new payment, or of a direct charge, ask for; `more` are further fields."""
+    """The command that the parameters of a new payment, or of a direct charge, ask for; `more` are further fields. The
+    amount is in minor units."""
     check_charge(params["amount"], params["currency"])
     fields = {name: value for name, value in _parse_fields(params).items() if value is not None}
     return CreatePayment(**fields, **more, source_api=source_api)
@@ -218,6 +220,18 @@ def _parse_confirm(params: dict[str, Any], update: UpdatePayment | None) -> Conf
         mandate=params.get("mandate"),
         acceptance=(params.get("mandate_data") or {}).get("customer_acceptance"),
     )
+
+
+async def _params_in_minor(call: Call, *more: str) -> dict[str, Any]:
+    """The parameters with `amount` and `more` amounts in minor units: of the currency that is given, else of the
+    payment's own."""
+    params = call.params
+    for name in ("amount", *more):
+        if "currency" in params:
+            params = in_minor(call, params, params["currency"], name)
+        else:
+            params = await in_minor_of(call, params, PaymentIntent, call.id, name)
+    return params
 
 
 def _check_unconfirmed(params: dict[str, Any]) -> None:
@@ -253,7 +267,7 @@ def _check_create(params: dict[str, Any]) -> None:
 @route("POST", "/v1/payment_intents", CREATE, returns="payment_intent")
 async def create(call: Call) -> Answer:
     """Create a payment, and with `confirm` take it at once."""
-    params = call.params
+    params = in_minor(call, call.params, call.params["currency"])
     _check_create(params)
     confirm = _parse_confirm(params, None) if params.get("confirm") else None
     command = parse_create(params, call.caller.source_api, confirm=confirm)
@@ -269,26 +283,27 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/v1/payment_intents/{id}", UPDATE, returns="payment_intent")
 async def update(call: Call) -> Answer:
     """Change a payment that has not been taken yet."""
-    return await payment_intents.update(
-        call.platform, call.caller, call.id, _parse_update(call.params) or UpdatePayment()
-    )
+    params = await _params_in_minor(call)
+    return await payment_intents.update(call.platform, call.caller, call.id, _parse_update(params) or UpdatePayment())
 
 
 @route("POST", "/v1/payment_intents/{id}/confirm", CONFIRM, returns="payment_intent", access="publishable")
 async def confirm(call: Call) -> Answer:
     """Take the payment, or send the customer to authenticate it."""
+    params = await _params_in_minor(call, "amount_to_confirm")
     return await payment_intents.confirm(
-        call.platform, call.caller, call.id, _parse_confirm(call.params, _parse_update(call.params))
+        call.platform, call.caller, call.id, _parse_confirm(params, _parse_update(params))
     )
 
 
 @route("POST", "/v1/payment_intents/{id}/capture", CAPTURE, returns="payment_intent")
 async def capture(call: Call) -> Answer:
     """Capture the authorized amount, in full or in part."""
+    params = await _params_in_minor(call, "amount_to_capture")
     command = Capture(
-        amount_minor=call.params.get("amount_to_capture"),
-        final=call.params.get("final_capture") is not False,
-        update=_parse_update(call.params),
+        amount_minor=params.get("amount_to_capture"),
+        final=params.get("final_capture") is not False,
+        update=_parse_update(params),
     )
     return await payment_intents.capture(call.platform, call.caller, call.id, command)
 
@@ -303,7 +318,7 @@ async def cancel(call: Call) -> Answer:
 @route("POST", "/v1/payment_intents/{id}/increment_authorization", INCREMENT, returns="payment_intent")
 async def increment_authorization(call: Call) -> Answer:
     """Authorize a larger total on the same card."""
-    params = dict(call.params)
+    params = dict(await _params_in_minor(call))
     command = Increment(amount_minor=params.pop("amount"), update=_parse_update(params))
     return await payment_intents.increment(call.platform, call.caller, call.id, command)
 

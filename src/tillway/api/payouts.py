@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tillway.api.amounts import in_minor
 from tillway.domain.amount_limits import AMOUNT_LARGEST, check_payout
 from tillway.domain.commands import CreatePayout, UpdatePayout
 from tillway.domain.payout import Payout
@@ -53,7 +54,7 @@ LIST = list_params(
 @route("POST", "/v1/payouts", CREATE, returns="payout")
 async def create(call: Call) -> Answer:
     """Pay out available balance to an external account."""
-    params = call.params
+    params = in_minor(call, call.params, call.params["currency"])
     check_payout(params["amount"], params["currency"])
     command = CreatePayout(
         amount_minor=params["amount"],

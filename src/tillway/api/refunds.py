@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from tillway.api.amounts import in_minor_of
 from tillway.api.method_types import FORMS
 from tillway.domain.amount_limits import AMOUNT_LARGEST
+from tillway.domain.charge import Charge
 from tillway.domain.commands import CreateRefund, UpdateRefund
+from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.refund import Refund
 from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.http.lists import list_page
@@ -55,13 +58,13 @@ EXPAND_ONLY = Params(expand=Expand())
 @route("POST", "/v1/refunds", CREATE, returns="refund")
 async def create(call: Call) -> Answer:
     """Refund a charge or a payment, in full or in part."""
-    return await refunds.create(call.platform, call.caller, _read_create(call, call.params.get("charge")))
+    return await refunds.create(call.platform, call.caller, await _read_create(call, call.params.get("charge")))
 
 
 @route("POST", "/v1/charges/{id}/refunds", ON_CHARGE, returns="refund")
 async def create_on_charge(call: Call) -> Answer:
     """Refund the charge in the path."""
-    return await refunds.create(call.platform, call.caller, _read_create(call, call.id))
+    return await refunds.create(call.platform, call.caller, await _read_create(call, call.id))
 
 
 @route("GET", "/v1/refunds", LIST, returns="list")
@@ -102,8 +105,12 @@ async def cancel(call: Call) -> Answer:
     return await refunds.cancel(call.platform, call.caller, call.id)
 
 
-def _read_create(call: Call, charge: str | None) -> CreateRefund:
+async def _read_create(call: Call, charge: str | None) -> CreateRefund:
     params = call.params
+    if charge is not None:
+        params = await in_minor_of(call, params, Charge, charge)
+    else:
+        params = await in_minor_of(call, params, PaymentIntent, params.get("payment_intent"))
     return CreateRefund(
         charge=charge,
         payment=params.get("payment_intent"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from tillway.api.amounts import in_minor
 from tillway.connectors.port import NoticeRejected, NoticeUndecided
 from tillway.domain.charge import Charge
 from tillway.domain.dispute import EVIDENCE_DUE_MAX, NETWORK_REASON_CODE_MAX, REASONS, Dispute
@@ -124,6 +125,7 @@ async def tell_dispute(call: Call) -> Answer:
         "currency": charge.currency,
         "dispute": "inquiry" if known is not None and known.inquiry else "chargeback",
     }
+    params = in_minor(call, params, charge.currency)
     renamed = {"stage": "dispute"}
     report |= {renamed.get(name, name): params[name] for name in params.keys() - {"charge", "dispute"}}
     await call.platform.engine.note(call.caller, report)

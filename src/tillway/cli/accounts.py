@@ -30,6 +30,8 @@ from tillway.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tillway.cli.installation import Alteration
     from tillway.domain.account import Account
     from tillway.store.port import Store
@@ -112,11 +114,18 @@ def handle(
     as_json: AsJson = False,
 ) -> None:
     """Set the name of a merchant in requests of the dialects. A running server accepts it within two seconds."""
-    from tillway.domain.account import is_handle
+    from tillway.domain.account import Account, is_handle
 
     if handle and not is_handle(handle):
         raise WrongUsage(f"{handle!r} is not a handle: use 1 to 64 small letters, digits and dashes, a letter first")
-    changed = _change_account(context, account, "accounts handle", {"handle": handle}, handles=True)
+
+    async def beside(store: "Store", before: Account, after: Account) -> "list[Alteration]":
+        others = [one.handle for one, _ in await records(store, Account) if one.id != account]
+        if after.handle and after.handle in others:
+            raise fail(f"Another merchant goes by the name {after.handle!r}. Choose another handle.")
+        return await _reassign_handle(store, before.handle, after)
+
+    changed = _change_account(context, account, "accounts handle", {"handle": handle}, beside=beside)
     show(
         {"account": changed.id, "handle": changed.handle},
         f"{changed.id} goes by the name {changed.handle!r}" if changed.handle else f"{changed.id} has no handle",
@@ -144,20 +153,42 @@ def answers(
     )
 
 
+@app.command()
+def amounts(
+    context: typer.Context,
+    account: Annotated[str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.")],
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let /v1 write a merchant's ISK, UGX and MGA as Stripe does. Restart the server after it."""
+    from tillway.domain.account import Account
+    from tillway.operations.accounts import has_converted_amounts
+
+    async def refuse_if_used(store: "Store", before: Account, after: Account) -> "list[Alteration]":
+        if before.amounts_on_v1 == "stored" and await has_converted_amounts(store, account):
+            raise fail(f"{account} has records in ISK, UGX or MGA: their amounts would change. Make a new account.")
+        return []
+
+    fields = {"amounts_on_v1": "stripe"}
+    changed = _change_account(context, account, "accounts amounts", fields, beside=refuse_if_used)
+    document = {"account": changed.id, "amounts": changed.amounts_on_v1}
+    show(document, f"{changed.id} has Stripe's amounts on /v1", as_json=as_json)
+
+
 def _change_account(
-    context: typer.Context, account: str, operation: str, fields: dict[str, Any], *, handles: bool = False
+    context: typer.Context,
+    account: str,
+    operation: str,
+    fields: dict[str, Any],
+    *,
+    beside: "Callable[[Store, Account, Account], Awaitable[list[Alteration]]] | None" = None,
 ) -> "Account":
     """Change fields of the account and enter the change into the audit trail; end the command if the account does not
-    exist. With `handles`, the same commit takes the new handle and gives back the old one."""
+    exist. The same commit makes the alterations of `beside`; it may end the command."""
     import msgspec
 
     from tillway.domain.account import Account
-
-    async def beside(store: "Store", before: Account, after: Account) -> "list[Alteration]":
-        others = [one.handle for one, _ in await records(store, Account) if one.id != account]
-        if after.handle and after.handle in others:
-            raise fail(f"Another merchant goes by the name {after.handle!r}. Choose another handle.")
-        return await _reassign_handle(store, before.handle, after)
 
     return alter_record(
         settings_from(context.params),
@@ -167,7 +198,7 @@ def _change_account(
         lambda before: msgspec.structs.replace(before, **fields),
         noun="account",
         listing="accounts list",
-        beside=beside if handles else None,
+        beside=beside,
     )
 
 

@@ -26,6 +26,9 @@ class Account(Record, frozen=True, kw_only=True):
     requests_per_second: int | None = None
     """The request rate of the merchant and of each of its keys; None: that of the settings; 0: no limit."""
     requests_burst: int = 1
+    amounts_on_v1: Literal["stripe", "stored"] = "stored"
+    """How `/v1` writes ISK, UGX and MGA: as Stripe does (`domain/wire_amounts.py`), or in minor units as they are
+    stored. The latter is for accounts that earlier versions made."""
 
 
 def is_handle(text: str) -> bool:

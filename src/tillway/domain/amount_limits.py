@@ -47,8 +47,8 @@ CHARGE_MINIMUMS: Final[dict[str, int]] = {
 }
 """Stripe's minimum charges, one for each settlement currency. Tillway converts no money: others have none."""
 
-_MAXIMUMS: Final = {"idr": 999_999_999_999}
-"""Twelve digits for the rupiah; all other currencies have eight (AMOUNT_MAX)."""
+_MAXIMUMS: Final = {"idr": 999_999_999_999, "mga": 9_999_999_900}
+"""Twelve digits for the rupiah, and eight on the wire for the ariary; all other currencies have eight (AMOUNT_MAX)."""
 
 _STEPS: Final = {"bhd": 10, "jod": 10, "kwd": 10, "omr": 10, "tnd": 10}
 """Card networks know two of the three decimals of these currencies, so the last digit is 0."""

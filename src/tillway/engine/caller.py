@@ -29,8 +29,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mails_customers: bool = False
     """Whether customers get e-mail about the outcome of their disbursements."""
     public_url: str = "http://127.0.0.1:8420"
+    stored_amounts_on_v1: frozenset[str] = frozenset()
+    """The accounts, made by earlier versions, to which `/v1` shows ISK, UGX and MGA as they are stored."""
     checkpoint_every: int = 500
     """The number of entries after which a new checkpoint of balances is worth a write."""
+
+    def converts_amounts(self, account: str) -> bool:
+        """Whether `/v1` has Stripe's amounts for this account in every currency."""
+        return account not in self.stored_amounts_on_v1
 
 
 class Caller(msgspec.Struct, kw_only=True):

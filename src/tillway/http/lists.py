@@ -170,7 +170,13 @@ async def search_page(call: Call, prefix: str, resource: Resource) -> Page:
             break
     cursor = call.params.get("page")
     engine = call.platform.engine
-    view = View(call.caller.scope.livemode, engine.settings.public_url, engine.client_secrets, call.caller.api_version)
+    view = View(
+        call.caller.scope.livemode,
+        engine.settings.public_url,
+        engine.client_secrets,
+        call.caller.api_version,
+        converts_amounts=engine.settings.converts_amounts(call.caller.scope.account),
+    )
     records = await collect(
         call,
         prefix,

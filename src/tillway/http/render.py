@@ -8,7 +8,7 @@ import msgspec
 
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
-from tillway.engine.caller import Caller
+from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.core import Load
 from tillway.http.errors import render_refusal
@@ -19,12 +19,14 @@ encode = msgspec.json.Encoder().encode
 
 
 class Renderer:
-    def __init__(self, base_url: str, client_secrets: ClientSecrets) -> None:
+    def __init__(self, base_url: str, client_secrets: ClientSecrets, settings: Settings | None = None) -> None:
         self.base_url = base_url
+        self.settings = settings or Settings()
         self.client_secrets = client_secrets
 
     def view(self, caller: Caller) -> View:
-        return View(caller.scope.livemode, self.base_url, self.client_secrets, caller.api_version, int(time.time()))
+        scope, converts = caller.scope, self.settings.converts_amounts(caller.scope.account)
+        return View(scope.livemode, self.base_url, self.client_secrets, caller.api_version, int(time.time()), converts)
 
     async def __call__(
         self, caller: Caller, load: Load, record: Record | None, refusal: Refused | None

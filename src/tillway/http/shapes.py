@@ -10,6 +10,7 @@ import msgspec
 
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
+from tillway.domain.wire_amounts import CONVERTED, convert
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.core import Load
 from tillway.store.codec import RECORD_TYPES
@@ -23,13 +24,15 @@ EXPANSIONS_MAX = 1000
 
 
 class View(msgspec.Struct):
-    """The context of rendering: mode, base URL, client secrets, API version, and the time in epoch seconds."""
+    """The context of rendering: mode, base URL, client secrets, API version, the time in epoch seconds, and whether
+    amounts are those of `/v1` (`domain/wire_amounts.py`) or minor units."""
 
     livemode: bool
     base_url: str
     client_secrets: ClientSecrets
     api_version: str | None = None
     now: int = 0
+    converts_amounts: bool = True
 
 
 SHAPES: dict[type[Record], Shape] = {}
@@ -37,12 +40,13 @@ EXPANDABLE: dict[str, frozenset[str]] = {}
 INCLUDABLE: dict[tuple[str, str], Include] = {}
 
 
-def shape(kind: type[R], *, object: str = "", expandable: str = "") -> Callable[[Shape], Shape]:
+def shape(kind: type[R], *, object: str = "", expandable: str = "", on_wire: bool = True) -> Callable[[Shape], Shape]:
     """Register the shape of `kind`.
 
     A stored record has the `object` of its row in `store/codec.py`; that of a reading is given here. `expandable` names
     the fields that hold an id or null and can hold the object instead. A nested field is written as a path
-    (`invoice_settings.default_payment_method`).
+    (`invoice_settings.default_payment_method`). Amounts are converted to those of `/v1` (`domain/wire_amounts.py`);
+    `on_wire` False is for objects of `/ops/v1`, which show minor units.
     """
     row = RECORD_TYPES.get(kind)
     name = object if row is None else row.object
@@ -50,11 +54,21 @@ def shape(kind: type[R], *, object: str = "", expandable: str = "") -> Callable[
     assert row is None or not object, f"{kind.__name__} has its object in its row in store/codec.py"
 
     def register(function: Shape) -> Shape:
-        SHAPES[kind] = function
+        SHAPES[kind] = _on_wire(function) if on_wire and "currency" in kind.__struct_fields__ else function
         EXPANDABLE[name] = frozenset(expandable.split())
         return function
 
     return register
+
+
+def _on_wire(function: Shape) -> Shape:
+    def render(record: Any, view: View) -> dict[str, Any]:
+        shown = function(record, view)
+        if record.currency in CONVERTED and view.converts_amounts:
+            return convert(shown, record.currency)
+        return shown
+
+    return render
 
 
 def includable(object: str, field: str) -> Callable[[Include], Include]:

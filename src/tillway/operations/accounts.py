@@ -9,6 +9,7 @@ from tillway.domain.api_key import ApiKey, hint_of, key_id
 from tillway.domain.credentials import ClientSecret, OAuthClient, secret_digest
 from tillway.domain.key_use import KeyUse, use_id
 from tillway.domain.record import Record
+from tillway.domain.wire_amounts import CONVERTED
 from tillway.engine.audit.entries import Author, build_writes, task_write
 from tillway.engine.clock import Clock
 from tillway.engine.ids import random_text
@@ -128,7 +129,7 @@ async def create_account(
     """Create an account with a test and a live key pair, in one commit. The keys come in the order test secret, test
     publishable, live secret, live publishable."""
     at = clock.moment()
-    account = Account(id=f"acct_{random_text(16)}", created=at.created, name=name)
+    account = Account(id=f"acct_{random_text(16)}", created=at.created, name=name, amounts_on_v1="stripe")
     keys = [new_key(account.id, mode, kind, created=at.created) for mode in MODES for kind in ("secret", "publishable")]
     records: list[Record] = [account, *(key.record for key in keys)]
     await store.commit(
@@ -138,6 +139,40 @@ async def create_account(
         ]
     )
     return account, keys
+
+
+async def accounts_of_stored_amounts(store: Store) -> frozenset[str]:
+    """The ids of the accounts that earlier versions made: `/v1` shows them ISK, UGX and MGA as they are stored."""
+    found: set[str] = set()
+    after: str | None = None
+    while True:
+        rows = await store.query(None, f"{SYSTEM}/acct_", after=after, limit=PAGE_MAX, order="oldest")
+        for row in rows:
+            account = decode(row.key.partition("/")[2], row.body)
+            assert isinstance(account, Account)
+            if account.amounts_on_v1 == "stored":
+                found.add(account.id)
+        if len(rows) < PAGE_MAX:
+            return frozenset(found)
+        after = rows[-1].key
+
+
+async def has_converted_amounts(store: Store, account: str) -> bool:
+    """Whether the account has money or payments in a currency whose amounts `/v1` converts. It reads every record."""
+    for mode in MODES:
+        scope_key = Scope(account=account, mode=mode).key
+        for prefix in ("pi_", "dpi_", "po_", "cbtxn_", "txn_", "je_"):
+            after: str | None = None
+            while True:
+                rows = await store.query(None, f"{scope_key}/{prefix}", after=after, limit=PAGE_MAX, order="oldest")
+                for row in rows:
+                    record = decode(row.key.partition("/")[2], row.body)
+                    if getattr(record, "currency", None) in CONVERTED:
+                        return True
+                if len(rows) < PAGE_MAX:
+                    break
+                after = rows[-1].key
+    return False
 
 
 def system_write(record: Record, version: int = ABSENT) -> Write:
