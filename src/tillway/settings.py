@@ -137,7 +137,8 @@ TABLE = (
     ),
     Setting(
         "webhook_networks",
-        "Private networks that webhooks may go to, such as 10.0.0.0/8; if empty, none, except on a test host.",
+        "Private networks that webhooks may go to, such as 10.0.0.0/8. Empty: none, but any in test mode if only this "
+        "host can call.",
     ),
     Setting("search_rows", "Most records that one search or filtered list reads.", 1000, 10_000_000),
     Setting("search_seconds", "How long one search or filtered list may take.", 1, 300),
@@ -151,7 +152,7 @@ TABLE = (
     ),
     Setting(
         "connections_exempt",
-        "Addresses without that limit, such as 10.0.0.0/8,::1; trusted_proxies have none either.",
+        "Addresses without a limit of connections, such as 10.0.0.0/8,::1; trusted_proxies have none either.",
     ),
     Setting("shutdown_seconds", "How long a stopping server waits for requests to finish.", 1, 600),
     Setting(
@@ -160,20 +161,20 @@ TABLE = (
         0,
         1_000_000,
     ),
-    Setting("throttle_test_burst", "How many of them may come at once.", 1, 1_000_000),
+    Setting("throttle_test_burst", "Test-mode requests of a merchant that may come at once.", 1, 1_000_000),
     Setting(
         "throttle_live_per_second",
         "Requests a second that one merchant may send in live mode; 0: no limit.",
         0,
         1_000_000,
     ),
-    Setting("throttle_live_burst", "How many of them may come at once.", 1, 1_000_000),
+    Setting("throttle_live_burst", "Live-mode requests of a merchant that may come at once.", 1, 1_000_000),
     Setting("throttle_key_per_second", "Requests a second with one API key; 0: no limit.", 0, 1_000_000),
-    Setting("throttle_key_burst", "How many of them may come at once.", 1, 1_000_000),
+    Setting("throttle_key_burst", "Requests of a key that may come at once.", 1, 1_000_000),
     Setting(
         "throttle_failures_per_second", "Requests a second with bad keys from one address; 0: no limit.", 0, 1_000_000
     ),
-    Setting("throttle_failures_burst", "How many of them may come at once.", 1, 1_000_000),
+    Setting("throttle_failures_burst", "Failures of an address that may come at once.", 1, 1_000_000),
     Setting(
         "card_tries_per_address",
         "Cards an hour that one public address may try with publishable keys; 0: no limit.",
@@ -183,7 +184,12 @@ TABLE = (
     Setting(
         "card_failures_per_key", "Cards an hour that may fail with one publishable key; 0: no limit.", 0, 1_000_000
     ),
-    Setting("card_failures_per_card", "Times an hour that one card may fail with them; 0: no limit.", 0, 1_000_000),
+    Setting(
+        "card_failures_per_card",
+        "Times an hour that one card may fail with publishable keys; 0: no limit.",
+        0,
+        1_000_000,
+    ),
     Setting("log_level", "debug, info, warning or error; at info and debug, each request and each task logs a line."),
     Setting("log_format", "text, or json: one JSON object a line."),
     Setting("log_file", "File that log lines are appended to; if empty, standard error. SIGHUP opens it anew."),
