@@ -83,6 +83,7 @@ def test_every_request_and_every_task_is_a_line(server: TillwayServer) -> None:
         "account": server.account,
         "mode": "test",
         "source_api": "v1",
+        "address": "127.0.0.1",
     }
     line = by_request[refunded.last_response.request_id]
     assert (line["refund"], line["payment"], line["charge"]) == (refunded.id, paid.id, paid.latest_charge)

@@ -64,7 +64,12 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_the_data_directory_holds_keys_alone(server: TillwayServer) -> None:
-    assert {path.name for path in server.data_dir.iterdir()} == {"keys.json", "keys.json.lock", "serve.lock"}
+    assert {path.name for path in server.data_dir.iterdir()} == {
+        "generation",
+        "keys.json",
+        "keys.json.lock",
+        "serve.lock",
+    }
 
 
 def test_a_merchants_day(server: TillwayServer) -> None:

@@ -101,13 +101,21 @@ async def test_in_a_parameter(app: InProcessApp, route: Route, path: tuple[str, 
         assert answers[0][0] in (404, 400), answers[0]
 
 
-EXCLUDED = {"payment_method": ("payment_method_data",), "source": ("card",), "card": ("source",)}
+EXCLUDED = {
+    "payment_method": ("payment_method_data",),
+    "source": ("card",),
+    "card": ("source",),
+    "dispute": ("charge",),
+}
 """Parameters of good calls that cannot be sent beside the one in question."""
 
 
 async def as_merchant(app: InProcessApp, key: str) -> Merchant:
     scope = (await app.running.api.authenticator.authenticate_header(f"Bearer {key}", now=time.time()))[1]
     return Merchant(scope.account, key, "", "", "", "")
+
+
+_NEEDING_MONEY = ("/v1/refunds", "/v1/payouts", "/ops/v1/simulator/disputes")
 
 
 async def good_call(objects: MerchantObjects, route: Route, *, live: bool) -> Good:
@@ -118,7 +126,7 @@ async def good_call(objects: MerchantObjects, route: Route, *, live: bool) -> Go
     noun = route.path.split("/")[2] if route.path.startswith("/v1/") else ""
     count = route.path.count("{")
     if count == 0:
-        return Good() if route.path in ("/v1/refunds", "/v1/payouts") else await GOOD[name_of(route)](objects)
+        return Good() if route.path in _NEEDING_MONEY else await GOOD[name_of(route)](objects)
     if noun == "accounts":
         return Good((objects.merchant.account, *["x_1"] * (count - 1)))
     ids = [(await makers[noun]())["id"]] if noun in makers else ["x_1"]
@@ -142,6 +150,8 @@ async def referred(objects: MerchantObjects, route: Route, path: tuple[str, ...]
             return (await objects.card_of())[1]
         case "charge":
             return await objects.charge()
+        case "dispute":
+            return await objects.dispute()
         case "payment_intent":
             return (await objects.paid())["id"]
         case "setup_intent":
@@ -254,6 +264,7 @@ async def test_a_client_secret_is_for_its_own_merchant(app: InProcessApp) -> Non
 
 async def test_lists_and_searches_show_one_merchant_alone(app: InProcessApp) -> None:
     owner, other = await app.merchant(), await app.merchant()
+    scope_of_key = {other.key: (other.account, "test"), owner.live_key: (owner.account, "live")}
     objects = MerchantObjects(app, owner)
     for make in (
         objects.paid,
@@ -272,4 +283,9 @@ async def test_lists_and_searches_show_one_merchant_alone(app: InProcessApp) -> 
         for key in (other.key, owner.live_key):
             if route.path == "/v1/setup_attempts":
                 continue
-            assert (await app.ok(key, "GET", route.path, good.params))["data"] == [], route.path
+            shown = (await app.ok(key, "GET", route.path, good.params))["data"]
+            if route.path == "/ops/v1/keys":
+                # Each key sees at least itself.
+                assert {(one["account"], one["mode"]) for one in shown} == {scope_of_key[key]}
+                continue
+            assert shown == [], route.path
