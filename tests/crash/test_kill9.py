@@ -13,7 +13,7 @@ SEED = 2027
 
 
 def test_no_kill_costs_a_cent_or_an_answer(tmp_path: Path, dose: Dose) -> None:
-    kills = dose(40, 300)
+    kills = dose(20, 300)
     plan = Plan(directory=tmp_path / "run", store="sqlite", kills=kills, seed=SEED)
     report = asyncio.run(run(plan, say=print))
     told = describe(report, plan)

@@ -52,15 +52,15 @@ def dynamodb() -> Iterator[Opening]:
 
 def test_on_a_file(tmp_path: Path, dose: Dose) -> None:
     files = (tmp_path / f"{number}.db" for number in itertools.count())
-    run_on(lambda: SqliteStore.open(next(files), create=True), range(dose(10, 200)))
+    run_on(lambda: SqliteStore.open(next(files), create=True), range(dose(5, 200)))
 
 
 def test_on_postgresql(postgres: Opening, dose: Dose) -> None:
-    run_on(postgres, range(2000, 2000 + dose(6, 200)))
+    run_on(postgres, range(2000, 2000 + dose(3, 200)))
 
 
 def test_on_dynamodb(dynamodb: Opening, dose: Dose) -> None:
-    run_on(dynamodb, range(4000, 4000 + dose(3, 60)))
+    run_on(dynamodb, range(4000, 4000 + dose(2, 60)))
 
 
 def test_the_same_seed_is_the_same_world_on_every_store(tmp_path: Path, postgres: Opening, dynamodb: Opening) -> None:
