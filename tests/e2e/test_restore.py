@@ -239,8 +239,7 @@ def before_the_backup(shop: Installation) -> tuple[list[str], list[str]]:
 @pytest.fixture(params=[Backup, CopiedFile, PointInTime], ids=["backup", "copied file", "point in time"])
 def kept(request: pytest.FixtureRequest, tmp_path: Path, dose: Dose) -> Iterator[Kept]:
     how: Kept = request.param(tmp_path)
-    if not isinstance(how, Backup):
-        how.each = dose(2, EACH)
+    how.each = dose(2, EACH)
     yield how
     how.close()
 
