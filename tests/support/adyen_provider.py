@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from provider_side import ProviderSide
 
 from tillway.connectors.adyen import AdyenConnector, amount_of, signature
 from tillway.connectors.port import Connector, Outcome, Pending, Request, Response, Succeeded, Transport
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.faults import bend
-from tillway.testing.far_side import Handler, Nowhere, answer, in_process
+from tillway.testing.far_side import Handler, answer, in_process
 
 KEY = bytes(range(32))
 ACCOUNT = "ShopECOM"
@@ -26,7 +27,7 @@ _CHANGES = {
 _EVENTS = {"captures": "CAPTURE", "cancels": "CANCELLATION", "refunds": "REFUND"}
 
 
-class AdyenFarSide:
+class AdyenFarSide(ProviderSide):
     """The connector with its sandbox, for the contract suite. `peer` can also be served over HTTP."""
 
     def __init__(self) -> None:
@@ -37,15 +38,6 @@ class AdyenFarSide:
         self.requests: list[Request] = []
         self._answers: dict[str, tuple[dict[str, Any], Response]] = {}
         self._due: list[dict[str, Any]] = []
-
-    async def strike(self, *rules: Mapping[str, Any]) -> None:
-        self.peer.faults.replace({"rules": rules})
-
-    async def performed(self) -> int:
-        return len([done for done in self.bank.operations() if done.status == "Accepted" and done.kind != "dispute"])
-
-    def nowhere(self) -> Transport:
-        return Nowhere()
 
     async def notices(self, outcome: Outcome | None, count: int) -> list[tuple[Mapping[str, str], bytes]]:
         assert isinstance(outcome, Pending | Succeeded)

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from provider_side import ProviderSide
 
 from tillway.connectors.paypal import PayPalConnector, WithToken
 from tillway.connectors.port import Connector, Outcome, Request, Response, Transport
 from tillway.domain.money import major_to_minor
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.faults import bend
-from tillway.testing.far_side import Handler, Nowhere, answer, form_fields, in_process
+from tillway.testing.far_side import Handler, answer, form_fields, in_process
 
 PROOF = {
     "paypal-auth-algo": "SHA256withRSA",
@@ -27,7 +28,7 @@ PROOF = {
 _CODES = {"insufficient_funds": "5120", "expired_card": "5400", "incorrect_cvc": "5110"}
 
 
-class PayPalFarSide:
+class PayPalFarSide(ProviderSide):
     """The connector with its sandbox, for the contract suite. `peer` can also be served over HTTP."""
 
     def __init__(self) -> None:
@@ -43,15 +44,6 @@ class PayPalFarSide:
         self._orders: dict[str, dict[str, Any]] = {}
         self._done: dict[str, str] = {}
         self._due: list[dict[str, Any]] = []
-
-    async def strike(self, *rules: Mapping[str, Any]) -> None:
-        self.peer.faults.replace({"rules": rules})
-
-    async def performed(self) -> int:
-        return len([done for done in self.bank.operations() if done.status == "Accepted" and done.kind != "dispute"])
-
-    def nowhere(self) -> Transport:
-        return Nowhere()
 
     async def notices(self, outcome: Outcome | None, count: int) -> list[tuple[Mapping[str, str], bytes]]:
         return [(PROOF, msgspec.json.encode(event)) for event in self._due[:count]]

@@ -12,18 +12,19 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
+from provider_side import ProviderSide
 
 from tillway.connectors.port import Connector, Outcome, Request, Response, Transport
 from tillway.connectors.stripe import StripeConnector
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.faults import bend
-from tillway.testing.far_side import Handler, Nowhere, answer, form_fields, in_process
+from tillway.testing.far_side import Handler, answer, form_fields, in_process
 
 SECRET = "whsec_of_the_far_side"
 _STATUS = {"Accepted": "succeeded", "Pending": "processing", "Declined": "failed", "InsufficientFunds": "failed"}
 
 
-class StripeFarSide:
+class StripeFarSide(ProviderSide):
     """The connector with its sandbox, for the contract suite. `peer` can also be served over HTTP."""
 
     def __init__(self, *, searches: bool = True) -> None:
@@ -36,15 +37,6 @@ class StripeFarSide:
         self.destination: Any = "ba_1"
         self._keys: dict[str, tuple[Any, Response]] = {}
         self._due: list[dict[str, Any]] = []
-
-    async def strike(self, *rules: Mapping[str, Any]) -> None:
-        self.peer.faults.replace({"rules": rules})
-
-    async def performed(self) -> int:
-        return len([done for done in self.bank.operations() if done.status == "Accepted" and done.kind != "dispute"])
-
-    def nowhere(self) -> Transport:
-        return Nowhere()
 
     async def notices(self, outcome: Outcome | None, count: int) -> list[tuple[Mapping[str, str], bytes]]:
         return [signed(thing) for thing in self._due[:count]]
