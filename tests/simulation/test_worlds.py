@@ -4,19 +4,15 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from contextlib import nullcontext
 
 import pytest
-from world_mutants import MUTANTS, Mutant, a_time_out_means_declined
+from world_mutants import CAUGHT_WITHIN, MUTANTS, Mutant, a_time_out_means_declined, seeds_found
 
 from tillway.simulation.world import FAULTS
 from tillway.simulation.worlds import main, run_world, run_worlds
 
 WORLDS = 3000
 CHUNK = 300
-CAUGHT_WITHIN = 300
-"""How many worlds a seeded bug may survive. Most are found by the tenth."""
-
 POINTS = (
     "before a commit",
     "after a commit",
@@ -47,8 +43,7 @@ def _assert_that_much_went_wrong(met: Counter[str]) -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_a_seeded_bug_is_caught(mutant: Mutant) -> None:
-    with mutant.bug() if mutant.bug is not None else nullcontext():
-        failed, _met = run_worlds(range(CAUGHT_WITHIN), mutant.store)
+    failed = mutant.first_caught(seeds_found().get(str(mutant), 0))
     assert failed is not None, f"{CAUGHT_WITHIN} worlds, and none noticed"
     assert failed.violation is not None and failed.violation.check in mutant.checks, failed.text()
 

@@ -18,7 +18,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -167,7 +167,7 @@ def run_world(seed: int, open_store: Callable[[], Store] = MemoryStore) -> Repor
 
 
 def run_worlds(
-    seeds: Iterator[int] | range, open_store: Callable[[], Store] = MemoryStore
+    seeds: Iterable[int], open_store: Callable[[], Store] = MemoryStore
 ) -> tuple[Report | None, Counter[str]]:
     """Run worlds until one breaks a rule. Return its report, or None, and the counts of the faults met."""
     met: Counter[str] = Counter()
