@@ -305,7 +305,7 @@ async def assemble(
         engine.telemetry = recorder
         store.on_batch = recorder.batch
     vault = EnvelopeVault(keyring, keyring.fingerprint_key)
-    cards = CardVault(vault, store)
+    cards = CardVault(vault, store, engine.security.number_opened)
     connections = ConfiguredConnections(store, clock, registry.build, vault)
     attempts = Attempts(engine, connections, cards)
     webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings))

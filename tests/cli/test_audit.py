@@ -552,7 +552,7 @@ def test_a_stretch_of_time(trail: Trail) -> None:
         return invoked("audit", "export", "--data-dir", trail.data_dir, *options).stdout.splitlines()
 
     assert lines("--to", "2020-01-01") == [] == lines("--from", "2100-01-01")
-    assert len(lines("--from", "2020-01-01")) == len(lines())
+    assert len(lines("--from", "2020-01-01")) + 1 == len(lines()), "each export is an entry of its own"
     assert invoked("audit", "export", "--data-dir", trail.data_dir, "--from", "yesterday").returncode == 2
 
 
@@ -563,7 +563,7 @@ def test_a_restored_installation_says_so(trail: Trail, tmp_path: Path) -> None:
     assert invoked("restore", copy, "--data-dir", elsewhere).returncode == 0
     assert invoked("migrate", "--data-dir", elsewhere).returncode == 0
     lines = invoked("audit", "export", "--data-dir", elsewhere, "--account", "sys").stdout.splitlines()
-    restored, migrated = (json.loads(line) for line in lines[-2:])
+    restored, migrated, _ = (json.loads(line) for line in lines[-3:])
     assert invoked("audit", "verify", "--data-dir", elsewhere).returncode == 0
     assert restored["operation"] == "tillway restore" and "made_at" in restored["detail"]
     assert migrated["operation"] == "tillway migrate" and migrated["detail"]["schema_version"] >= 1
@@ -597,9 +597,10 @@ def test_who_carries_an_installation_away_is_told(trail: Trail, tmp_path: Path) 
         json.loads(line)
         for line in invoked("audit", "export", "--account", "sys", "--data-dir", target).stdout.splitlines()
     ]
-    assert [(one["operation"], sorted(one["detail"])) for one in told[-2:]] == [
+    assert [(one["operation"], sorted(one["detail"])) for one in told[-3:]] == [
         ("tillway backup", ["directory", "keys"]),
         ("tillway export", ["file"]),
+        ("tillway audit export", ["account", "format", "from", "to"]),
     ]
     user, _, host = told[-1]["actor"].removeprefix("cli:").partition("@")
     assert user and host == socket.gethostname()

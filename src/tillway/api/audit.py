@@ -17,6 +17,7 @@ LIST = list_params(actor=Text(maximum=200), created=Created(), record=Text(maxim
 async def list_entries(call: Call) -> Answer:
     """List audit entries, newest first. `record` and `actor` select those about one record or by one actor."""
     params = call.params
+    call.platform.engine.security.trail_read(call.caller)
     actor, record = params.get("actor"), params.get("record")
 
     def keep(entry: AuditEntry) -> bool:
@@ -36,6 +37,7 @@ async def list_entries(call: Call) -> Answer:
 @route("GET", "/ops/v1/audit/{id}", Params(), returns="audit_entry")
 async def retrieve(call: Call) -> Answer:
     """Retrieve one entry of the audit trail."""
+    call.platform.engine.security.trail_read(call.caller)
     return await call.platform.engine.load(call.caller.scope_key).get(AuditEntry, call.id, noun="audit entry")
 
 

@@ -19,6 +19,7 @@ async def receive(call: Call) -> Answer:
     try:
         await call.platform.attempts.hear(connection, known, call.headers, call.body)
     except NoticeRejected as rejected:
+        call.platform.engine.security.notice_rejected(connection.name, known)
         raise Refused("body_malformed", f"The notice was not accepted: {rejected}") from None
     except NoticeUndecided as undecided:
         raise Refused(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tillway.cli.installation import find_account_id, with_store
+from tillway.cli.installation import build_writes, find_account_id, moment_above, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, WrongUsage, fail, moment, say, settings_from, show, table
 
 if TYPE_CHECKING:
@@ -217,12 +217,27 @@ def export(
                 before, after = (msgspec.json.encode(change[side]).decode() for side in ("before", "after"))
                 sheet.writerow((*common, change["record"], change["version"], change["what"], before, after))
 
-    with_store(settings_from(context.params), as_rows if form == "csv" else as_lines)
+    async def told(store: "Store") -> None:
+        # The entry comes first: who reads the trail is in it, also where the reading is cut off.
+        await _note_export(store, {"account": account or "all", "from": since or "", "to": to or "", "format": form})
+        await (as_rows if form == "csv" else as_lines)(store)
+
+    with_store(settings_from(context.params), told)
     if unreadable:
         raise fail(
             f"{len(unreadable)} entries cannot be read and were left out, {unreadable[0]} first. Find the damage "
             "with `tillway audit verify`."
         )
+
+
+async def _note_export(store: "Store", detail: dict[str, str]) -> None:
+    """Enter an export into the installation's trail. Evidence that takes no writes can be exported too."""
+    from tillway.store.port import Unavailable
+
+    try:
+        await store.commit(build_writes("audit export", await moment_above(store), detail=detail))
+    except Unavailable as unavailable:
+        say(f"This export is not in the trail, since the store takes no writes: {unavailable}")
 
 
 CSV_HEADS = (

@@ -1,5 +1,6 @@
 """Cards and bank accounts on their way into and out of the vault. No other part of the engine sees a number."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -35,9 +36,11 @@ _account = msgspec.json.Decoder(SealedAccount)
 
 
 class CardVault:
-    def __init__(self, vault: Vault, store: Store) -> None:
+    def __init__(self, vault: Vault, store: Store, on_open: Callable[[str], None] = lambda scope_key: None) -> None:
+        """`on_open` is called with the scope of each number that is decrypted."""
         self.vault = vault
         self.store = store
+        self.on_open = on_open
         self._aliases: dict[tuple[str, str], CardFacts] = {}
 
     def take_in(
@@ -138,6 +141,7 @@ class CardVault:
         if row is None:
             return None
         record = msgspec.json.decode(row.body, type=SealedRecord)
+        self.on_open(scope_key)
         contents = self.vault.open(scope_key, facts.vault, _card.decode(record.sealed))
         return CardData(contents.number.reveal(), facts.exp_month, facts.exp_year, cvc, contents.name)
 
@@ -183,6 +187,7 @@ class CardVault:
             if row is None or facts.vault is None:
                 return None
             record = msgspec.json.decode(row.body, type=SealedRecord)
+            self.on_open(scope_key)
             number = self.vault.open_account(scope_key, facts.vault, _account.decode(record.sealed)).number.reveal()
         return BankAccountData(
             method.type,

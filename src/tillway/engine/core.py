@@ -23,6 +23,7 @@ from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
 from tillway.engine.restores import RestoreWatch
+from tillway.engine.security_events import SecurityEvents
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
 from tillway.engine.time_mark import COMMIT_SECONDS_MAX, TimeKeeper
 from tillway.store.codec import QUEUES, RECORD_TYPES, REFERENCE_INDEXES, TYPES, by_reference, decode, encode, write_of
@@ -130,6 +131,7 @@ class Engine:
         """The scopes that this process has written to, until the audit trail's chain has looked after them."""
         self.telemetry: Telemetry = SILENT
         self.time = TimeKeeper(store, clock)
+        self.security = SecurityEvents()
         self.full_at_ns: int | None = None
         """When the store last had no room for a commit, on the monotonic clock."""
         self.restores = RestoreWatch(store, clock, self.time)

@@ -32,6 +32,7 @@ async def unseal(vault: CardVault, scope_key: str, id: str | None) -> AccountCon
     if row is None or id is None:
         return None
     record = msgspec.json.decode(row.body, type=SealedRecord)
+    vault.on_open(scope_key)
     return vault.vault.open_account(scope_key, id, _account(record.sealed))
 
 

@@ -66,6 +66,9 @@ BALANCES_EVERY_SECONDS = 3600.0
 HEADS_EVERY_SECONDS = 30.0
 """How often the heads of new batches go to the place outside."""
 
+TELL_EVERY_LOOKS = 12
+"""After how many looks at the audit trail the security events are told: once a minute."""
+
 PURGE_EVERY_SECONDS = 60.0
 PURGE_MAX = 1000
 
@@ -143,6 +146,9 @@ class Runner:
         busy = [task for tasks in self._busy.values() for task in tasks]
         if busy:
             await asyncio.wait(busy, timeout=within_seconds)
+        with contextlib.suppress(Unavailable, Refused, TimeoutError):
+            async with asyncio.timeout(within_seconds):
+                await self.engine.security.tell(self.engine.note)
         # The ids of the last second lie above the mark, and the next process must not make smaller ones.
         with contextlib.suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(within_seconds):
@@ -298,10 +304,14 @@ class Runner:
 
     async def _look_after_audit(self) -> None:
         """Have the new entries of the audit trail linked in time: those of this process, and those that commands write
-        into the installation's trail."""
+        into the installation's trail. Tell security events now and then."""
         again: set[str] = set()
+        turn = 0
         while not self._stopping:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
+            turn += 1
+            if turn % TELL_EVERY_LOOKS == 0:
+                await self._tell_security()
             audited, self.engine.audited = self.engine.audited | again, set()
             again = audited
             try:
@@ -312,6 +322,15 @@ class Runner:
                 continue  # The polls say that the store is away.
             except Exception:
                 log.exception("the scopes of new entries of the audit trail could not be looked after")
+
+    async def _tell_security(self) -> None:
+        """Log the security events of the last minute, and enter those of known credentials into the audit trail."""
+        try:
+            await self.engine.security.tell(self.engine.note)
+        except (Refused, Unavailable) as away:
+            log.warning("security events wait to be entered into the audit trail", extra={"why": str(away)})
+        except Exception:
+            log.exception("security events could not be told")
 
     async def _send_heads(self, heads: HeadSender) -> None:
         """Send the heads of new batches to the place outside, and at the start the last head of every scope."""

@@ -166,6 +166,8 @@ class Api:
                 status, body, content_type = answer.status, answer.body, answer.content_type
                 headers += answer.headers
                 if status == 401:
+                    address = request.client_ip if self.tells_addresses else None
+                    self.platform.engine.security.authentication_failed(address, "client_invalid")
                     self.throttle.count_failure(request.client_ip)  # Throttled is answered in place of the 401.
             else:
                 status, body = await self._render_answer(route, caller, answer)
@@ -227,7 +229,14 @@ class Api:
 
         Returns the refusal to answer with: `rate_limit` if there were too many.
         """
-        failed = RULES[refused.code].status == 401
+        status = RULES[refused.code].status
+        failed = status == 401
+        if status in (401, 403):
+            address = request.client_ip if self.tells_addresses else None
+            if caller.operation:  # Its credential is known.
+                self.platform.engine.security.access_refused(caller, address, refused.code)
+            else:
+                self.platform.engine.security.authentication_failed(address, refused.code)
         if not failed and not (refused.code in _MALFORMED and caller.scope is NOBODY):
             return refused
         try:

@@ -222,7 +222,12 @@ async def identify_caller(
         header = f"Bearer {raw[dialect.key_field]}"
     now = time.time()
     key, scope = await authenticator.authenticate_header(header, now=now)
+    # Who it is is known from here on, also to the audit trail, and also where the request is refused.
+    caller.client_ip, caller.actor = request.client_ip, key.id
+    caller.hint, caller.operation = key.token or key.hint, f"{route.method} {route.path}"
+    caller.scope_key = scope.key
     if key.kind == "operator":
+        caller.scope_key = SYSTEM  # Until it is known for which merchant.
         refuse_unless_may(key.role or "viewer", capability_of(route.method, route.path))
         named = request.headers.get("tillway-account")
         scope = await authenticator.scope_of_operator(key, named, now=now)
@@ -237,8 +242,6 @@ async def identify_caller(
     caller.kind, caller.role = key.kind, key.role
     caller.original_answers = account is not None and account.online_platform_answers == "original"
     caller.publishable, caller.customer, caller.scopes = key.kind == "publishable", key.customer, key.scopes
-    caller.client_ip, caller.actor = request.client_ip, key.id
-    caller.hint, caller.operation = key.token or key.hint, f"{route.method} {route.path}"
     if key.audience != "api" and (dialect is None or key.audience != dialect.audience):
         raise Refused("access_token_invalid", "This access token is for the calls of another contract.")
     if key.scopes is not None:

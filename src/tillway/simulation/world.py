@@ -71,6 +71,10 @@ from tillway.vault.signer import Es256Signer
 EPOCH_SECONDS = 1_800_000_000
 """When every world begins."""
 
+NOTICE_TRIES_MAX = 45
+"""After so many refusals, about 17 minutes, the bank gives a notice up. A payment that waits until the clocks are set
+right, for five minutes, may be disputed before it is settled."""
+
 REST_WITHIN_SECONDS = 1800
 """How long after the last fault everything has come to rest. Questions to the bank double their distance up to 15
 minutes, and a client that was told to come back does so ever more seldom."""
@@ -384,7 +388,7 @@ class World:
         process = await self.reachable()
         heard = self.loop.create_future()
         process.hear(body, heard)
-        if await heard or tries > 20:
+        if await heard or tries > NOTICE_TRIES_MAX:
             self.notices_under_way -= 1
             return
         self.later(1.0 + tries, self._send_notice, body, tries + 1)
