@@ -82,7 +82,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_the_version() -> None:
-    assert invoked("version").stdout == f"{__version__}\n"
+    assert invoked("--version").stdout == f"{__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [("fly",), ("init", "now"), ("keys", "revoke"), ("bank",), ("connectors", "add")])

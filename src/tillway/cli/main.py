@@ -1,5 +1,7 @@
 """`tillway`: all commands, each from its file."""
 
+from typing import Annotated
+
 import typer
 
 from tillway.cli import (
@@ -25,9 +27,7 @@ from tillway.cli.terminal import Commands, show
 
 app = typer.Typer(
     cls=Commands,
-    help="Tillway: a payments platform that you host yourself.",
     no_args_is_help=True,
-    add_completion=False,
     # Rich's tracebacks show local variables, and a local variable may be a key.
     pretty_exceptions_enable=False,
 )
@@ -53,12 +53,21 @@ app.command()(export.export)
 app.command("import")(export.bring_in)
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    from tillway import __version__
+def _show_version(asked: bool) -> None:
+    if asked:
+        from tillway import __version__
 
-    show(__version__, __version__, as_json=False)
+        show(__version__, __version__, as_json=False)
+        raise typer.Exit
+
+
+@app.callback()
+def tillway(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Tillway: a payments platform that you host yourself."""
 
 
 if __name__ == "__main__":
