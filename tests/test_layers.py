@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "store.codec",
             "vault.port",
             "connectors.port",
+            "connectors.file_port",
             "connectors.transport",
             "sandbox.bank_accounts",
             "sandbox.cards",

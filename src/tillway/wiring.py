@@ -31,6 +31,7 @@ from tillway.engine.client_secrets import CLIENT_SECRETS_PURPOSE, ClientSecrets
 from tillway.engine.clock import Clock
 from tillway.engine.connections import ConfiguredConnections
 from tillway.engine.core import Engine
+from tillway.engine.files import FileExchange
 from tillway.engine.key_binding import BINDING_PURPOSE, belongs
 from tillway.engine.key_uses import KeyUses
 from tillway.engine.mail import Mail
@@ -341,6 +342,7 @@ async def assemble(
         partial(check_slowly, engine),
         AuditChain(store, clock, engine.time, head_signer(keyring)),
         HeadSender(store, place) if place is not None else None,
+        FileExchange(engine, attempts),
     )
     throttle, tells_addresses = Throttle(limits_of(settings)), settings.log_addresses == "on"
     api = Api(platform, renderer, authenticator, request_log, throttle, card_tries_of(settings), tells_addresses)

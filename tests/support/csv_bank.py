@@ -53,6 +53,9 @@ class CsvConnector:
             )
         return returns
 
+    def settles_at(self, batch: Batch) -> int | None:
+        return None
+
 
 def _rows(content: bytes) -> list[list[str]]:
     """The lines before the last one, which must count them."""

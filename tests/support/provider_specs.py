@@ -1,4 +1,4 @@
-"""Providers' own OpenAPI files as judges of the connectors' requests.
+"""Providers' own files, such as OpenAPI documents as judges of the connectors' requests.
 
 They are not part of the project: `TILLWAY_PROVIDER_SPECS` names the folder that holds them, and tests skip without it.
 """
@@ -13,12 +13,17 @@ import jsonschema_rs
 import pytest
 
 
-def spec(*path: str) -> dict[str, Any]:
-    """The OpenAPI file at `path` in the folder of `TILLWAY_PROVIDER_SPECS`."""
+def published(*path: str) -> Path:
+    """The file at `path` in the folder of `TILLWAY_PROVIDER_SPECS`."""
     folder = os.environ.get("TILLWAY_PROVIDER_SPECS")
     if not folder:
-        pytest.skip("TILLWAY_PROVIDER_SPECS names no folder with the providers' OpenAPI files")
-    found: dict[str, Any] = json.loads(Path(folder, *path).read_text())
+        pytest.skip("TILLWAY_PROVIDER_SPECS names no folder with the providers' own files")
+    return Path(folder, *path)
+
+
+def spec(*path: str) -> dict[str, Any]:
+    """The OpenAPI file at `path` in the folder of `TILLWAY_PROVIDER_SPECS`."""
+    found: dict[str, Any] = json.loads(published(*path).read_text())
     return found
 
 

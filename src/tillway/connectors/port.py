@@ -101,13 +101,23 @@ class BankAccountData(msgspec.Struct, frozen=True):
 
 RecipientType = Literal["email", "bank_account", "card"]
 
+AccountForm = Literal["routing_number", "iban"]
+"""How a bank account is named: by a US routing number and an account number, or by an IBAN."""
+
 
 class Recipient(msgspec.Struct, frozen=True):
-    """The recipient of a payout. Its repr shows only the type: the value may be a card number."""
+    """The recipient of a payout: an e-mail address, a card number, or a bank account as an IBAN or
+    `<routing number>/<account number>`. Its repr shows only the type.
+
+    `holder_type` (`individual` or `company`) and `account_type` (`checking` or `savings`) of a bank account are None if
+    the merchant did not tell them.
+    """
 
     type: RecipientType
     value: str
     name: str | None = None
+    holder_type: str | None = None
+    account_type: str | None = None
 
     def __repr__(self) -> str:
         return f"Recipient({self.type} ****)"
@@ -355,6 +365,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     `recipients`: the types of recipients that it pays out to.
     `deduplicates_seconds`: how long it keeps references and performs a resend at most once; None: for ever.
     `steps`: the currencies that it takes, each with the step of its amounts in minor units; None: all, of any amount.
+    `account_form`: the bank accounts that it pays out to, US ones by routing number or any by IBAN; None: both.
+    `by_file`: operations go out in files, and are pending until one is answered.
     """
 
     operations: frozenset[str]
@@ -368,6 +380,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     recipients: frozenset[RecipientType] = frozenset(("email", "bank_account", "card"))
     deduplicates_seconds: float | None = None
     steps: Mapping[str, int] | None = None
+    account_form: AccountForm | None = None
+    by_file: bool = False
     ask_after_seconds: float = 5.0
     timeout_seconds: float = 30.0
 

@@ -142,6 +142,14 @@ def http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def directory(value: str) -> Path:
+    """A directory by its whole path: a server and its commands may run in different places."""
+    path = Path(value)
+    if not path.is_absolute() or not value.isprintable():
+        raise ValueError("not a whole path such as /var/lib/tillway/bank")
+    return path
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this host itself reaches the address `host`."""
     try:

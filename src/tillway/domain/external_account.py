@@ -6,6 +6,7 @@ The vault holds the sealed number; a record has its last four characters and a f
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -38,6 +39,15 @@ class ExternalAccount(Record, frozen=True, kw_only=True):
     vault: str | None = None
     default_for_currency: bool = False
     metadata: dict[str, str] = {}
+
+
+def account_form(account: ExternalAccount) -> Literal["routing_number", "iban"] | None:
+    """How the number of a bank account is written: a US one behind its routing number, or an IBAN. None for others."""
+    if account.type != "bank_account":
+        return None
+    if account.routing_number is None:
+        return "iban"
+    return "routing_number" if account.country == "US" else None
 
 
 class DeletedAccount(Reading, frozen=True, kw_only=True):

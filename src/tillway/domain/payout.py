@@ -48,12 +48,15 @@ FAILURES: dict[str, str] = {
 
 class Recipient(Value, frozen=True, kw_only=True):
     """The recipient, as far as it may be stored outside the vault: an `email`, or the sealed copy in `vault`, which
-    belongs to this payout and is deleted when it settles."""
+    belongs to this payout and is deleted when it settles. A bank account has the types of its holder and of itself, if
+    the merchant told them."""
 
     type: RecipientType
     email: str | None = None
     vault: str | None = None
     name: str | None = None
+    holder_type: str | None = None
+    account_type: str | None = None
 
 
 class Payout(Record, frozen=True, kw_only=True):

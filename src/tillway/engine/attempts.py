@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, assert_never
 import msgspec
 
 from tillway.connectors.port import (
+    AccountForm,
     ActionRequired,
     CardData,
     Connector,
@@ -34,6 +35,7 @@ from tillway.connectors.port import (
     Outcome,
     Pending,
     PostalAddress,
+    RecipientType,
     Request,
     Response,
     Succeeded,
@@ -52,6 +54,7 @@ from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.mandate import reference_of as reference_of_mandate
 from tillway.domain.open_item import OpenItem
 from tillway.domain.outcome import Declined
+from tillway.domain.payment_file import FiledOperation, filed_id
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Terms
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.payout import Payout
@@ -110,6 +113,15 @@ class Connections(Protocol):
 
     async def named(self, name: str, scope: Scope) -> Connection | None:
         """The connector of that name, even if its configuration has changed since."""
+
+    async def for_payout(
+        self, scope: Scope, recipient: RecipientType, currency: str, form: AccountForm | None
+    ) -> Connection:
+        """The connector that pays out to such a recipient: the default, or one that exchanges files and takes the
+        recipient's bank account. Raises Refused `live_mode_not_configured`."""
+
+    async def by_file(self) -> list[tuple[Mode, Connection]]:
+        """The connectors that exchange files, of both modes."""
 
 
 class _Joined:
@@ -263,7 +275,7 @@ class Attempts:
         if connection is None:
             return Unknown(f"connector {attempt.connector!r} is not configured any more")
         connector = connection.connector
-        operation = await self._operation(scope, attempt, seen, cvc)
+        operation = await self.operation(scope, attempt, seen, cvc)
         capabilities = connector.capabilities
         if ask:
             if capabilities.looks_up:
@@ -301,7 +313,9 @@ class Attempts:
         finally:
             telemetry.exchange(connection.name, operation, outcome, time.perf_counter() - began)
 
-    async def _operation(self, scope: Scope, attempt: Attempt, seen: Seen | None, cvc: str | None) -> Operation:
+    async def operation(
+        self, scope: Scope, attempt: Attempt, seen: Seen | None = None, cvc: str | None = None
+    ) -> Operation:
         """The operation of an attempt, with all data for the provider, opened from the vault."""
         load = Load(self.engine.store, scope.key, seen)
         told: dict[str, Any] = {}
@@ -402,6 +416,8 @@ class Attempts:
             if isinstance(outcome, (Succeeded, Pending)) and outcome.notices and (changes.records or changes.tasks):
                 later = announced(outcome, attempt.connector, at)
                 changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *later))
+            if isinstance(outcome, Pending) and connection is not None and connection.connector.capabilities.by_file:
+                changes = await file_operation(load, current, changes, at)
             if self.engine.restores.unexplained:
                 changes = await self.engine.restores.explain(load, current, changes, at)
             return changes
@@ -711,6 +727,28 @@ class Attempts:
                 "a provider contradicts the outcome of a dispute",
                 extra={"open_item": done.record.id, "reference": notice.reference},
             )
+
+
+async def file_operation(
+    load: Load, attempt: Attempt, changes: Changes[Record | None], at: Moment
+) -> Changes[Record | None]:
+    """Let a pending operation wait for a file of its connector, in the commit that makes it pending. It does so once,
+    however often the outcome is booked."""
+    id = filed_id(attempt.id)
+    if await load.maybe(FiledOperation, id) is not None or not any(task.id == attempt.id for task in changes.tasks):
+        return changes
+    filed = FiledOperation(
+        id=id,
+        created=at.now,
+        subject=attempt.subject,
+        reference=reference_of("", attempt),
+        amount_minor=attempt.amount_minor,
+        currency=attempt.currency,
+        connector=attempt.connector,
+        mode=scope_of(load.scope_key).mode,
+        method=attempt.method,
+    )
+    return msgspec.structs.replace(changes, records=(*changes.records, filed))
 
 
 def _postal(address: dict[str, Any]) -> PostalAddress | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from tillway.connectors.port import Connector, Transport
+from tillway.connectors.port import AccountForm, Capabilities, Connector, RecipientType, Transport
 from tillway.domain.account import SYSTEM, Mode, Scope
 from tillway.domain.cards import Secret
 from tillway.domain.connector_config import ConnectorConfig, setting_owner
@@ -56,6 +56,27 @@ class ConfiguredConnections:
     async def named(self, name: str, scope: Scope) -> Connection | None:
         await self._fresh()
         return self._open_connection(scope.mode, name)
+
+    async def for_payout(
+        self, scope: Scope, recipient: RecipientType, currency: str, form: AccountForm | None
+    ) -> Connection:
+        default = await self._default_or_none(scope)
+        if recipient == "bank_account" and not (default is not None and default.connector.capabilities.by_file):
+            for mode, connection in await self.by_file():
+                if mode == scope.mode and _takes(connection.connector.capabilities, currency, form):
+                    return connection
+        return default if default is not None else await self.default(scope)
+
+    async def _default_or_none(self, scope: Scope) -> Connection | None:
+        try:
+            return await self.default(scope)
+        except Refused:
+            return None
+
+    async def by_file(self) -> list[tuple[Mode, Connection]]:
+        await self._fresh()
+        opened = ((config.mode, self._open_connection(config.mode, config.name)) for config in self._configs.values())
+        return [(mode, found) for mode, found in opened if found is not None and found.connector.capabilities.by_file]
 
     def _open_connection(self, mode: Mode, name: str) -> Connection | None:
         place = (mode, name)
@@ -112,6 +133,16 @@ class ConfiguredConnections:
             await connection.transport.close()
         self._outdated.clear()
         self._open.clear()
+
+
+def _takes(capabilities: Capabilities, currency: str, form: AccountForm | None) -> bool:
+    """Whether a connector pays out to bank accounts of that form in that currency."""
+    steps = capabilities.steps
+    return (
+        "payout" in capabilities.operations
+        and (steps is None or currency in steps)
+        and capabilities.account_form in (None, form)
+    )
 
 
 _SIMULATOR_CONFIG = ConnectorConfig(id="con_test_simulator", created=0, name=SIMULATOR, kind=SIMULATOR, mode="test")

@@ -37,10 +37,7 @@ async def unseal(vault: CardVault, scope_key: str, id: str | None) -> AccountCon
 
 
 async def reveal(vault: CardVault, scope_key: str, recipient: Recipient) -> port.Recipient | None:
-    """The recipient for the provider, for one call; None if the payout has settled since.
-
-    A bank account is an IBAN, or `<routing number>/<account number>`.
-    """
+    """The recipient for the provider, for one call; None if the payout has settled since."""
     if recipient.email is not None:
         return port.Recipient(recipient.type, recipient.email, recipient.name)
     contents = await unseal(vault, scope_key, recipient.vault)
@@ -48,7 +45,7 @@ async def reveal(vault: CardVault, scope_key: str, recipient: Recipient) -> port
         return None
     number = contents.number.reveal()
     value = number if contents.routing is None else f"{contents.routing}/{number}"
-    return port.Recipient(recipient.type, value, contents.name)
+    return port.Recipient(recipient.type, value, contents.name, recipient.holder_type, recipient.account_type)
 
 
 def bank_account(

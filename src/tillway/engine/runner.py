@@ -26,6 +26,7 @@ from tillway.engine.audit.chain import IDLE_SECONDS, LOOK_EVERY_SECONDS, AuditCh
 from tillway.engine.audit.heads import HeadSender
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
+from tillway.engine.files import VISIT_SECONDS, FileExchange
 from tillway.engine.ids import SKEW_SECONDS
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
 from tillway.engine.time_mark import KEEP_EVERY_SECONDS
@@ -97,12 +98,14 @@ class Runner:
         check_balances: Callable[[], Awaitable[None]],
         audit: AuditChain,
         heads: HeadSender | None = None,
+        files: FileExchange | None = None,
     ) -> None:
         self.engine = engine
         self.check_balances = check_balances
         self.attempts = attempts
         self.audit = audit
         self.heads = heads
+        self.files = files
         if heads is not None:
             audit.on_batch = heads.add
         self.queues: dict[str, Work] = {
@@ -136,6 +139,8 @@ class Runner:
         self._loops.append(asyncio.create_task(self._look_after_audit()))
         if self.heads is not None:
             self._loops.append(asyncio.create_task(self._send_heads(self.heads)))
+        if self.files is not None:
+            self._loops.append(asyncio.create_task(self._exchange_files(self.files)))
 
     async def stop(self, *, within_seconds: float) -> None:
         """Claim no more tasks, and wait this long for running ones; a runner finds the rest again by their leases."""
@@ -347,6 +352,21 @@ class Runner:
             except Exception:
                 log.exception("the heads of the audit trail could not be sent")
             await asyncio.sleep(HEADS_EVERY_SECONDS)
+
+    async def _exchange_files(self, files: FileExchange) -> None:
+        """Write the files of waiting operations, and take up those that providers have sent."""
+        away = False
+        while not self._stopping:
+            try:
+                await files.visit_all()
+                away = False
+            except Unavailable as unavailable:
+                if not away:
+                    log.error("no payment files can be exchanged", extra={"why": str(unavailable)})
+                away = True
+            except Exception:
+                log.exception("payment files could not be exchanged")
+            await asyncio.sleep(VISIT_SECONDS)
 
     async def _see_through(self, work: Callable[[], Awaitable[None]], failing: str) -> None:
         """Run a job of the start once, and repeat it from the beginning if the store was away."""

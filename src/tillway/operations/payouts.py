@@ -11,7 +11,7 @@ from tillway.domain import payout
 from tillway.domain.amount_limits import check_steps
 from tillway.domain.attempt import Attempt
 from tillway.domain.commands import CreatePayout, UpdatePayout
-from tillway.domain.external_account import ExternalAccount, choose
+from tillway.domain.external_account import ExternalAccount, account_form, choose
 from tillway.domain.payout import Payout, PayoutGuard, Recipient, RecipientType
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
@@ -35,11 +35,16 @@ async def create(
     """
     delay_ms = platform.engine.settings.payout_delay_ms if command.source_api is SourceApi.v1 else 0
     currency = command.currency
-    connection = await platform.connections.default(caller.scope)
-    check_can_pay_out(connection, recipient.type if recipient is not None else None)
-    check_steps(connection.connector.capabilities.steps, connection.name, command.amount_minor, currency)
 
     async def work(load: Load, at: Moment) -> Changes[Payout]:
+        to, destination, form = recipient, None, None
+        sealed: tuple[Record, ...] = ()
+        if to is None:
+            to, account, sealed = await _recipient_of_saved_account(platform, load, command, at)
+            destination, form = account.id, account_form(account)
+        connection = await platform.connections.for_payout(caller.scope, to.type, currency, form)
+        check_can_pay_out(connection, to.type)
+        check_steps(connection.connector.capabilities.steps, connection.name, command.amount_minor, currency)
         guard = await load.maybe(PayoutGuard, payout.guard_id(currency))
         available_minor = 0
         if command.funding == "balance":
@@ -47,12 +52,6 @@ async def create(
             now = max(at.now, guard.latest if guard is not None else 0)
             available, _ = available_and_pending(await fold(platform.engine, load.scope_key), now)
             available_minor = available.get(currency, 0)
-        to, destination = recipient, None
-        sealed: tuple[Record, ...] = ()
-        if to is None:
-            to, account, sealed = await _recipient_of_saved_account(platform, load, command, at)
-            destination = account.id
-            check_can_pay_out(connection, to.type)
         changes = payout.create(
             command,
             at,
@@ -129,4 +128,7 @@ async def _recipient_of_saved_account(
     if contents is None:
         raise Refused("resource_missing", f"No such external account: '{account.id}'", param="destination")
     sealed = seal(platform.cards, load.scope_key, contents, at)
-    return Recipient(type=account.type, vault=sealed.id), account, (sealed,)
+    to = Recipient(
+        type=account.type, vault=sealed.id, holder_type=account.holder_type, account_type=account.account_type
+    )
+    return to, account, (sealed,)

@@ -38,6 +38,7 @@ from tillway.domain.mandate import Mandate
 from tillway.domain.open_item import OpenItem
 from tillway.domain.operator import Operator, OperatorKey, RefundTally
 from tillway.domain.order import Order, OrderTask
+from tillway.domain.payment_file import FiledOperation, FileSeries, SentFile
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent
 from tillway.domain.payment_method import PaymentMethod, Token
 from tillway.domain.payout import Payout, PayoutGuard
@@ -248,6 +249,31 @@ def _gateway_payment(scope: str, created: GatewayPayment) -> tuple[tuple[str, st
     return (("kind", by_number(created.id)),)
 
 
+def by_file(mode: str, connector: str, file: int) -> str:
+    """A partition that no scope stands before: the operations of all merchants in that file of a connector; 0: those
+    that wait for one."""
+    return f"files/{mode}/{connector}/{file}"
+
+
+def by_trace(mode: str, connector: str, trace: str) -> str:
+    """The operation with that id in a connector's files, of any merchant."""
+    return f"files/{mode}/{connector}={trace}"
+
+
+def unsettled_files(mode: str, connector: str) -> str:
+    """The files of a connector with operations that its silence will settle."""
+    return f"files/{mode}/{connector}/unsettled"
+
+
+def _filed(scope: str, filed: FiledOperation) -> tuple[tuple[str, str], ...]:
+    trace = (("term", by_trace(filed.mode, filed.connector, filed.trace)),) if filed.trace else ()
+    return (("parent", by_file(filed.mode, filed.connector, filed.file)), *trace)
+
+
+def _sent_file(scope: str, file: SentFile) -> tuple[tuple[str, str], ...]:
+    return (("kind", unsettled_files(file.mode, file.connector)),) if file.settles_at is not None else ()
+
+
 class RecordType(msgspec.Struct, frozen=True, kw_only=True):
     """One type of record, as the store keeps it and the API names it.
 
@@ -311,6 +337,8 @@ _ROWS: Final = (
         kind=Event, prefixes=("evt",), entries=lambda scope, event: (("kind", by_kind(scope, "evt", event.type)),)
     ),
     RecordType(kind=ExternalAccount, prefixes=("ba",), object="bank_account"),
+    RecordType(kind=FiledOperation, prefixes=("fop",), noun="filed operation", entries=_filed),
+    RecordType(kind=FileSeries, prefixes=("fsr",)),
     RecordType(kind=GatewayPayment, prefixes=("gwp",), entries=_gateway_payment),
     RecordType(kind=Generation, prefixes=("gen",)),
     RecordType(kind=IdempotencyRecord, prefixes=("idem",)),
@@ -345,6 +373,7 @@ _ROWS: Final = (
     RecordType(kind=Refund, prefixes=("re",), object="refund", entries=_refund),
     RecordType(kind=RefundTally, prefixes=("opt",)),
     RecordType(kind=SealedRecord, prefixes=("vlt", "cvc")),
+    RecordType(kind=SentFile, prefixes=("fil",), entries=_sent_file),
     RecordType(
         kind=SetupAttempt,
         prefixes=("setatt",),

@@ -71,9 +71,8 @@ def carries_each_operation_once(far: FileFarSide) -> None:
 def never_repeats_a_name_or_trace(far: FileFarSide) -> None:
     names, traces = set(), []
     for number in range(1, 6):
-        file = far.connector.build(
-            _operations(far, 2), Batch(created_at=NOW + number // 3, number=number, number_today=number)
-        )
+        batch = Batch(created_at=NOW + number // 3, number=number, number_today=number, first_entry=2 * number - 1)
+        file = far.connector.build(_operations(far, 2), batch)
         names.add(file.name)
         traces += [entry.trace for entry in file.entries]
         assert (

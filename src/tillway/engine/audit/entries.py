@@ -2,8 +2,9 @@
 
 State is everything that a merchant, a provider or an operator could ask about. Derived records are left out: events and
 their deliveries repeat their change, an idempotency record repeats an answer, a balance checkpoint repeats postings,
-the guard of payouts only changes with them, and most tasks only hold the time of a next look. An attempt, also a task,
-has an entry when money depends on it: when its outcome becomes unknown or pending.
+the guard of payouts only changes with them, the files of payments repeat their operations, and most tasks only hold the
+time of a next look. An attempt, also a task, has an entry when money depends on it: when its outcome becomes unknown or
+pending.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ from tillway.domain.key_binding import KeyBinding
 from tillway.domain.key_use import KeyUse
 from tillway.domain.ledger import Balances
 from tillway.domain.operator import RefundTally
+from tillway.domain.payment_file import FiledOperation, FileSeries, SentFile
 from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
 from tillway.domain.source_api import STORED_FIELD, public_name
@@ -47,12 +49,15 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         AuditEntry,
         Balances,
         Event,
+        FiledOperation,
+        FileSeries,
         Generation,
         IdempotencyRecord,
         KeyBinding,
         KeyUse,
         PayoutGuard,
         RefundTally,
+        SentFile,
         TimeMark,
         *(set(QUEUES) - {Attempt}),
     )

@@ -1,0 +1,394 @@
+"""Providers that exchange files: gather waiting operations into files, and act on the files that come back.
+
+The commit that makes an operation pending also files it (`filing`). One process at a time holds the series of a
+connector's files and takes each file through these steps, a commit or a rename each, so that another process can go on
+after any of them:
+
+1. begin a file, with its numbers and its time;
+2. gather waiting operations into it;
+3. seal it: nothing joins it any more, so its bytes are settled;
+4. build it, and note the id of each operation in it;
+5. put it into the folder, which remembers it;
+6. close it.
+
+Inbound files need no holder: what a file says is booked once, however many processes read it.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from tillway.connectors.file_port import (
+    Batch,
+    Entry,
+    FileRejected,
+    Filing,
+    Folder,
+    OutboundFile,
+    Return,
+    Written,
+    match,
+)
+from tillway.connectors.port import NoticeUndecided, Operation
+from tillway.domain.account import SYSTEM, Mode, Scope, scope_of
+from tillway.domain.attempt import Attempt
+from tillway.domain.outcome import Declined, Succeeded
+from tillway.domain.payment_file import (
+    FiledOperation,
+    FileSeries,
+    OpenFile,
+    SentFile,
+    begin,
+    gather,
+    seal,
+    sent_id,
+    series_id,
+    wait_seconds,
+)
+from tillway.domain.refusal import STORE_CODES, Refused
+from tillway.engine.attempts import Attempts, Connection
+from tillway.engine.caller import Caller
+from tillway.engine.core import Engine
+from tillway.store.codec import by_file, by_trace, decode, unsettled_files, write_of
+from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Write
+
+log = logging.getLogger(__name__)
+
+VISIT_SECONDS = 2.0
+"""How often each connector's waiting operations and inbound files are looked at."""
+
+GATHER_SECONDS = 3.0
+"""How long an operation waits for others that can share its file."""
+
+HELD_MS = 15_000
+"""How long a process holds a series without a sign of life."""
+
+WRITES_A_COMMIT = 90
+READ_AT_A_TIME = 200
+
+SETTLE_EVERY = 30
+"""After this many visits, the files are looked at whose time for returns is over."""
+
+
+class FileExchange:
+    def __init__(self, engine: Engine, attempts: Attempts) -> None:
+        self.engine = engine
+        self.attempts = attempts
+        self._last_seen: dict[Path, dict[Path, tuple[int, int]]] = {}
+        """The inbound files of each folder at the last visit, with their size and time of change."""
+        self._visits = 0
+
+    async def visit_all(self) -> None:
+        """Visit every connector that exchanges files. The trouble of one does not stop the others."""
+        self._visits += 1
+        for mode, connection in await self.attempts.connections.by_file():
+            try:
+                await self.visit(mode, connection)
+            except (Conflict, CommitUnknown):
+                continue  # Another process has just changed it; the next visit reads it again.
+            except Unavailable:
+                raise
+            except OSError as error:
+                log.error("a folder of payment files is in trouble", extra={"connector": connection.name, "why": error})
+            except Refused as refused:
+                if refused.code not in STORE_CODES:
+                    raise
+                log.warning("payment files have to wait", extra={"connector": connection.name, "why": refused.code})
+
+    async def visit(self, mode: Mode, connection: Connection) -> None:
+        filing = connection.connector
+        assert isinstance(filing, Filing), f"{connection.name} exchanges no files"
+        folder = await asyncio.to_thread(Folder, filing.directory)
+        if not self.engine.restores.reason and not self.engine.time.trouble:
+            await self._send(mode, connection, filing, folder)
+        await self._take_in(mode, connection, filing, folder)
+        if self._visits % SETTLE_EVERY == 1:
+            await self._settle_silent_files(mode, connection)
+
+    # Outbound.
+
+    async def _send(self, mode: Mode, connection: Connection, filing: Filing, folder: Folder) -> None:
+        series, version = await self._series(mode, connection.name)
+        now_ms = self.engine.clock.now_ms()
+        if series.held_until_ms > now_ms:
+            return
+        if series.open is None and not await self._is_due(mode, connection, filing, series):
+            return
+        held = _Held(self.engine, series, version)
+        if series.open is None:
+            await held.commit(begin(series, now_ms // 1000))
+            await self._gather(mode, connection, filing, held)
+        else:
+            await held.commit(series)
+        if not held.file.sealed:
+            await held.commit(seal(held.series))
+        written = await asyncio.to_thread(folder.finish, held.file.number)
+        if written is None:
+            file = await self._build(mode, connection, filing, held)
+            written = None if file is None else await asyncio.to_thread(folder.put, file, held.file.number)
+        await self._close(mode, connection, filing, held, written)
+
+    async def _series(self, mode: Mode, connector: str) -> tuple[FileSeries, int]:
+        id = series_id(mode, connector)
+        row = await self.engine.store.get(f"{SYSTEM}/{id}")
+        if row is None:
+            return FileSeries(id=id, created=self.engine.clock.now_ms() // 1000), ABSENT
+        found = decode(id, row.body)
+        assert isinstance(found, FileSeries)
+        return found, row.version
+
+    async def _is_due(self, mode: Mode, connection: Connection, filing: Filing, series: FileSeries) -> bool:
+        """Whether the oldest waiting operation has waited long enough for others."""
+        store, partition = self.engine.store, by_file(mode, connection.name, 0)
+        rows = await store.query("parent", partition, limit=PAGE_MAX, order="oldest")
+        if not rows:
+            return False
+        now = self.engine.clock.now_ms() // 1000
+        wait = wait_seconds(series, filing.files.capabilities.files_a_day_max, now, GATHER_SECONDS)
+        return now >= min(_found(row).filed.created for row in rows) + wait
+
+    async def _gather(self, mode: Mode, connection: Connection, filing: Filing, held: "_Held") -> None:
+        """Give the open file as many waiting operations as it takes, in commits of WRITES_A_COMMIT."""
+        its, total_minor, joined = filing.files.capabilities, 0, 0
+        writes: list[Write] = []
+        async for waiting in self._operations(by_file(mode, connection.name, 0)):
+            operation = await self._operation(waiting)
+            if operation is None:
+                # It was settled while it waited, by an operator for instance: it must not be sent.
+                writes.append(Write(waiting.key, waiting.version, None))
+            elif (declined := filing.files.refuse(operation)) is not None:
+                await self._refuse(waiting, declined)
+            else:
+                total_minor += operation.amount_minor
+                if its.total_max_minor is not None and total_minor > its.total_max_minor:
+                    break
+                place = held.file.count + joined
+                writes.append(waiting.write(file=held.file.number, place=place))
+                joined += 1
+            if len(writes) == WRITES_A_COMMIT:
+                await held.commit(gather(held.series, joined), writes)
+                writes, joined = [], 0
+            if held.file.count + joined >= its.entries_max:
+                break
+        if writes:
+            await held.commit(gather(held.series, joined), writes)
+
+    async def _refuse(self, waiting: "_Found", declined: Declined) -> None:
+        """Fail an operation that the connector took and now refuses, after a change of its settings for instance."""
+        attempt = await self._attempt(waiting)
+        if attempt is not None:
+            caller = Caller.system(waiting.scope, "a file leaves it out")
+            await self.attempts.settle(caller, attempt, declined)
+        await self.engine.store.commit([Write(waiting.key, waiting.version, None)])
+
+    async def _build(self, mode: Mode, connection: Connection, filing: Filing, held: "_Held") -> OutboundFile | None:
+        """Build the sealed file and note the ids of its operations. None if all of them were settled meanwhile."""
+        found, operations = [], []
+        async for filed in self._operations(by_file(mode, connection.name, held.file.number)):
+            operation = await self._operation(filed)
+            if operation is not None:
+                found.append((filed, operation))
+        if not found:
+            return None
+        found.sort(key=lambda pair: pair[0].filed.place)
+        operations = [operation for _, operation in found]
+        file = filing.files.build(operations, batch_of(held.file))
+        writes = [
+            filed.write(trace=entry.trace)
+            for (filed, _), entry in zip(found, file.entries, strict=True)
+            if filed.filed.trace != entry.trace
+        ]
+        for start in range(0, len(writes), WRITES_A_COMMIT):
+            await held.commit(held.series, writes[start : start + WRITES_A_COMMIT])
+        return file
+
+    async def _close(
+        self, mode: Mode, connection: Connection, filing: Filing, held: "_Held", written: Written | None
+    ) -> None:
+        """Let the series go. The next file may begin."""
+        number, created = held.file.number, self.engine.clock.now_ms() // 1000
+        writes = []
+        if written is not None:
+            sent = SentFile(
+                id=sent_id(mode, connection.name, number),
+                created=created,
+                name=written.name,
+                connector=connection.name,
+                mode=mode,
+                number=number,
+                count=len(written.entries),
+                settles_at=filing.files.settles_at(batch_of(held.file)),
+            )
+            writes.append(write_of(SYSTEM, sent, ABSENT))
+        await held.commit(msgspec.structs.replace(held.series, open=None), writes, last=True)
+        if written is not None:
+            log.info(
+                "a payment file was written",
+                extra={"connector": connection.name, "file": written.name, "operations": len(written.entries)},
+            )
+
+    # Inbound.
+
+    async def _take_in(self, mode: Mode, connection: Connection, filing: Filing, folder: Folder) -> None:
+        """Act on the inbound files that nobody has written to since the last visit."""
+        sizes = await asyncio.to_thread(folder.waiting)
+        before, self._last_seen[filing.directory] = self._last_seen.get(filing.directory, {}), sizes
+        for file in sizes:
+            if before.get(file) != sizes[file]:
+                continue
+            try:
+                content = await asyncio.to_thread(folder.read, file)
+                returns = filing.files.read(file.name, content)
+                await self._act_on(mode, connection, returns)
+            except FileNotFoundError:
+                continue  # Another process was faster.
+            except FileRejected as rejected:
+                log.error(
+                    "a payment file was rejected",
+                    extra={"connector": connection.name, "file": file.name, "why": str(rejected)},
+                )
+                await asyncio.to_thread(folder.reject, file, str(rejected))
+            except NoticeUndecided as undecided:
+                log.warning("a payment file has to wait", extra={"file": file.name, "why": str(undecided)})
+            else:
+                await asyncio.to_thread(folder.accept, file)
+
+    async def _act_on(self, mode: Mode, connection: Connection, returns: Sequence[Return]) -> None:
+        """Book what a file says: all of it, or nothing if a part contradicts the files that were sent."""
+        found: dict[str, _Found] = {}
+        told = await self._expand(mode, connection, returns)
+        for returned in told:
+            if returned.trace not in found and (filed := await self._by_trace(mode, connection, returned.trace)):
+                found[returned.trace] = filed
+        notices = match(told, {trace: filed.entry() for trace, filed in found.items()})
+        for notice in notices:
+            await self.attempts.notice(notice, connection.name, mode)
+
+    async def _expand(self, mode: Mode, connection: Connection, returns: Sequence[Return]) -> list[Return]:
+        """Turn a report on a whole file into one on each of its operations that has no report of its own."""
+        told = [returned for returned in returns if returned.of_file is None]
+        known = {returned.trace for returned in told}
+        for returned in returns:
+            named = returned.of_file
+            if named is None:
+                continue
+            sent = await self.engine.store.get(f"{SYSTEM}/{sent_id(mode, connection.name, named.number)}")
+            file = None if sent is None else decode(sent.key.partition("/")[2], sent.body)
+            if not isinstance(file, SentFile) or file.name != named.name:
+                raise FileRejected(f"{named.name} is no file that was sent")
+            async for filed in self._operations(by_file(mode, connection.name, named.number)):
+                trace = filed.filed.trace
+                if trace not in known:
+                    told.append(
+                        msgspec.structs.replace(returned, id=f"{returned.id}:{trace}", trace=trace, of_file=None)
+                    )
+        return told
+
+    async def _by_trace(self, mode: Mode, connection: Connection, trace: str) -> "_Found | None":
+        """The operation with that id; the latest, if ids have begun again."""
+        rows = await self.engine.store.query("term", by_trace(mode, connection.name, trace), limit=PAGE_MAX)
+        return max(map(_found, rows), key=lambda found: (found.filed.created, found.filed.id), default=None)
+
+    async def _settle_silent_files(self, mode: Mode, connection: Connection) -> None:
+        """Settle the operations of files whose time for returns is over: the provider has performed the others."""
+        now = self.engine.clock.now_ms() // 1000
+        rows = await self.engine.store.query("kind", unsettled_files(mode, connection.name), order="oldest")
+        for row in rows:
+            sent = decode(row.key.partition("/")[2], row.body)
+            assert isinstance(sent, SentFile)
+            if sent.settles_at is None or sent.settles_at > now:
+                continue
+            async for filed in self._operations(by_file(mode, connection.name, sent.number)):
+                attempt = await self._attempt(filed)
+                if attempt is not None:
+                    caller = Caller.system(filed.scope, "no return came in time", actor=f"notice:{connection.name}")
+                    await self.attempts.settle(caller, attempt, Succeeded(filed.filed.trace), connection=connection)
+            settled = msgspec.structs.replace(sent, settles_at=None)
+            await self.engine.store.commit([write_of(SYSTEM, settled, row.version)])
+
+    # Filed operations.
+
+    async def _operations(self, partition: str) -> "AsyncIterator[_Found]":
+        """The filed operations in a partition of `parent`, by key."""
+        after = None
+        while True:
+            rows = await self.engine.store.query("parent", partition, after=after, limit=READ_AT_A_TIME, order="oldest")
+            for row in rows:
+                yield _found(row)
+            if len(rows) < READ_AT_A_TIME:
+                return
+            after = rows[-1].key
+
+    async def _attempt(self, filed: "_Found") -> Attempt | None:
+        """The attempt of a filed operation; None once it is settled."""
+        return await self.engine.load(filed.scope.key).maybe(Attempt, filed.filed.attempt_id)
+
+    async def _operation(self, filed: "_Found") -> Operation | None:
+        """The operation for the provider, with its account number; None once it is settled."""
+        attempt = await self._attempt(filed)
+        return None if attempt is None else await self.attempts.operation(filed.scope, attempt)
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """A filed operation as it was read."""
+
+    scope: Scope
+    filed: FiledOperation
+    version: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.scope.key}/{self.filed.id}"
+
+    def write(self, **changes: object) -> Write:
+        return write_of(self.scope.key, msgspec.structs.replace(self.filed, **changes), self.version)
+
+    def entry(self) -> Entry:
+        filed = self.filed
+        return Entry(
+            trace=filed.trace,
+            reference=f"{self.scope.key}{filed.reference}",
+            amount_minor=filed.amount_minor,
+            currency=filed.currency,
+        )
+
+
+def _found(row: Row) -> _Found:
+    scope_key, _, id = row.key.partition("/")
+    filed = decode(id, row.body)
+    assert isinstance(filed, FiledOperation), f"{row.key} is no filed operation"
+    return _Found(scope_of(scope_key), filed, row.version)
+
+
+class _Held:
+    """The series of a connector's files while this process holds it. Each commit fails if another process has taken
+    it."""
+
+    def __init__(self, engine: Engine, series: FileSeries, version: int) -> None:
+        self._engine = engine
+        self.series = series
+        self._version = version
+
+    @property
+    def file(self) -> OpenFile:
+        assert self.series.open is not None, "no file is open"
+        return self.series.open
+
+    async def commit(self, series: FileSeries, writes: Sequence[Write] = (), *, last: bool = False) -> None:
+        """Change the series and write the rest in one commit; with `last`, let the series go. Raises `Conflict`."""
+        until_ms = 0 if last else self._engine.clock.now_ms() + HELD_MS
+        after = msgspec.structs.replace(series, held_until_ms=until_ms)
+        await self._engine.store.commit([write_of(SYSTEM, after, self._version), *writes])
+        self.series, self._version = after, self._version + 1
+
+
+def batch_of(file: OpenFile) -> Batch:
+    return Batch(
+        created_at=file.created_at,
+        number=file.number,
+        number_today=file.number_today,
+        first_entry=file.first_entry,
+    )

@@ -1,0 +1,111 @@
+"""File connectors on a running server: payouts go out in files, and the files that come back settle them."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from ach_bank import read_ach, returns
+from tillway_server import TillwayServer, init, invoked
+
+T = TypeVar("T")
+
+NACHA = {
+    "immediate_destination": "091000019",
+    "immediate_destination_name": "First Bank",
+    "immediate_origin": "1234567890",
+    "immediate_origin_name": "Acme",
+    "company_name": "Acme Corporation",
+    "company_id": "1234567890",
+    "originating_dfi": "09100001",
+}
+
+
+def add(name: str, kind: str, settings: dict[str, str], data_dir: Path, *options: str) -> Any:
+    given = [part for setting, value in settings.items() for part in ("--set", f"{setting}={value}")]
+    return invoked("connectors", "add", name, "--kind", kind, *given, *options, "--data-dir", data_dir)
+
+
+def until(find: Callable[[], T | None], seconds: float = 45) -> T:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = find()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"it did not happen within {seconds} s")
+
+
+class Shop:
+    """A server whose payouts of US dollars to bank accounts go through ACH files."""
+
+    def __init__(self, place: Path) -> None:
+        self.folder = place / "bank"
+        self.data_dir = place / "data"
+        made = init(self.data_dir)
+        added = add("ach", "nacha", {**NACHA, "directory": str(self.folder)}, self.data_dir)
+        assert added.returncode == 0, added.stderr
+        self.server = TillwayServer(self.data_dir, made, ["--payout-delay-seconds", "0"])
+        self.v1 = self.server.client.v1
+        self.v1.charges.create({"amount": 90_000, "currency": "usd", "source": "tok_bypassPending"})
+        self.account = made["account"]
+
+    def save_account(self, number: str = "000123456789", **fields: str) -> Any:
+        account = {
+            "object": "bank_account",
+            "country": "US",
+            "currency": "usd",
+            "routing_number": "110000000",
+            "account_number": number,
+            "account_holder_name": "Ada Lovelace",
+            **fields,
+        }
+        return self.v1.accounts.external_accounts.create(self.account, {"external_account": account})
+
+    def available(self, currency: str = "usd") -> int:
+        return next((row.amount for row in self.v1.balance.retrieve().available if row.currency == currency), 0)
+
+    def sent(self) -> list[Path]:
+        outbound = self.folder / "outbound"
+        return sorted(outbound.iterdir()) if outbound.exists() else []
+
+    def put_in(self, name: str, content: bytes) -> None:
+        (self.folder / f"{name}.part").write_bytes(content)
+        (self.folder / f"{name}.part").rename(self.folder / "inbound" / name)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    made = Shop(tmp_path_factory.mktemp("ach"))
+    yield made
+    made.server.stop()
+
+
+def test_payouts_share_a_file_and_a_return_brings_the_money_back_once(shop: Shop) -> None:
+    person = shop.save_account()
+    company = shop.save_account("000987654321", account_holder_type="company", account_holder_name="Zoë & Co.")
+    before = shop.available()
+    paid = [
+        shop.v1.payouts.create({"amount": amount, "currency": "usd", "destination": to.id})
+        for amount, to in ((5_000, person), (6_000, company), (7_000, person))
+    ]
+    [file] = until(shop.sent)
+    read = read_ach(file.read_bytes())
+    assert [(entry.amount, entry.entry_class, entry.account, entry.name) for entry in read.entries] == [
+        (6_000, "CCD", "000987654321", "ZOE & CO."),
+        (5_000, "PPD", "000123456789", "ADA LOVELACE"),
+        (7_000, "PPD", "000123456789", "ADA LOVELACE"),
+    ]
+    assert shop.available() == before - 18_000
+    assert {shop.v1.payouts.retrieve(payout.id).status for payout in paid} == {"in_transit"}
+
+    returned = returns([entry for entry in read.entries if entry.amount == 5_000], "R01")
+    for name in ("returns-1.ach", "returns-2.ach"):
+        shop.put_in(name, returned)
+        until((shop.folder / "processed" / name).exists, 30)
+        failed = shop.v1.payouts.retrieve(paid[0].id)
+        assert (failed.status, failed.failure_code) == ("failed", "insufficient_funds")
+        assert shop.available() == before - 13_000
+    assert [shop.v1.payouts.retrieve(payout.id).status for payout in paid[1:]] == ["in_transit", "in_transit"]
+    assert shop.sent() == [file]
