@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import pytest
 from bank_process import BankProcess
 from doses import Dose
+from server_with_bank import eventually
 from tillway_server import TillwayServer, init, invoked_json, tillway, tillway_json
 
 from tillway.crash.postgres_server import PostgresServer, own_server
@@ -42,14 +43,16 @@ LISTINGS = ("payment_intents", "charges", "refunds", "payouts")
 class Installation:
     """A server with a bank of its own; the server can be stopped, and started on what was put in its place."""
 
-    def __init__(self, place: Path, store: str = "", each: int = EACH) -> None:
+    def __init__(self, place: Path, store: str = "", each: int = EACH, returns: str = "") -> None:
+        """The bank returns refunds later if `returns` is an address for its notices."""
         self.each = each
         self.data_dir = place / "data"
         self.stored = ["--store", store] if store else []
-        self.bank = BankProcess(place / "journal")
+        notices = ("--notice-url", returns, "--notice-secret", "unheard") if returns else ()
+        self.bank = BankProcess(place / "journal", *notices)
         self.made = init(self.data_dir, store)
         bank = ("bank", "--kind", "http_bank", "--set", f"base_url={self.bank.url}", "--default", "--set", "list=yes")
-        more = ("--set", "debits=us_bank_account", "--set", "ask_after_seconds=0.5")
+        more = ("--set", "debits=us_bank_account", "--set", "ask_after_seconds=0.5", "--set", "disputes=yes")
         tillway_json("connectors", "add", *bank, *more, "--data-dir", self.data_dir, *self.stored)
         self.start()
 
@@ -298,6 +301,45 @@ def test_nothing_happens_twice_and_nothing_is_lost(kept: Kept, tmp_path: Path) -
             paid[0],
         )
         assert sum_of(totals, -777) == sum_of(shop.totals(), 0)
+    finally:
+        shop.stop()
+
+
+def test_disputes_and_returns_since_the_backup_are_heard_when_the_payments_are_repeated(tmp_path: Path) -> None:
+    """No notice of the bank arrives. A repeat while the bank is away is never declined: the bank has performed it."""
+    shop = Installation(tmp_path, each=1, returns="http://127.0.0.1:1/")
+    kept = Backup(tmp_path)
+    try:
+        [captured, _], _ = before_the_backup(shop)
+        returned = shop.post("returned", "payment_intents", **{**PAID, "payment_method": "pm_card_refundFail"})["id"]
+        kept.keep(shop)
+
+        def everything() -> None:
+            shop.post("pay", "payment_intents", **{**PAID, "amount": 6101})
+            shop.post("capture", f"payment_intents/{captured}/capture", amount_to_capture=4100)
+            shop.post("refund", "refunds", payment_intent=returned, amount=700)
+
+        everything()
+        [paid], [capture] = shop.bank.operations(6101), shop.bank.operations(4100).values()
+        shop.bank.dispute(parent=paid, reference="d-1", amount=6000)
+        shop.bank.dispute(parent=capture["parent"], reference="d-2", amount=4000, dispute="inquiry")
+        eventually(lambda: shop.performed(), lambda found: ("refund", "Declined", 700) in found.values(), 10)
+        performed = shop.performed()
+        kept.put_back(shop)
+        told = shop.recover("--yes")
+        assert (told["ended"], told["decide"], told["connectors"][0]["counts"]["waits"]) == (True, 0, 5)
+        shop.wait_until_ready()
+        assert shop.all("/v1/disputes") == []
+
+        shop.bank.stop()
+        assert shop.post("refund", "refunds", payment_intent=returned, amount=700)["status"] == "pending"
+        shop.bank.start()
+        everything()
+        disputed = {("needs_response", 6000), ("warning_needs_response", 4000)}
+        eventually(lambda: {(one["status"], one["amount"]) for one in shop.all("/v1/disputes")}, disputed.__eq__, 10)
+        eventually(lambda: [one["status"] for one in shop.all("/v1/refunds")], lambda found: found == ["failed"], 15)
+        assert {item["status"] for item in shop.all("/ops/v1/open_items")} == {"closed"}
+        assert shop.performed() == performed
     finally:
         shop.stop()
 

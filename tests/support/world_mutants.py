@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from tillway.api import balance as balance_api
-from tillway.connectors.port import NeverSeen
+from tillway.connectors.port import NeverSeen, Notice
 from tillway.connectors.transport import converse
 from tillway.domain import audit, dispute, payment_intent, payout, refund, stored_credit
 from tillway.domain.attempt import Attempt, reference_of
@@ -31,11 +31,15 @@ from tillway.engine import attempts, balance
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit import chain
 from tillway.engine.audit import entries as trail
+from tillway.engine.caller import Caller
 from tillway.engine.clock import Clock
 from tillway.engine.core import Engine
 from tillway.engine.ids import base62
+from tillway.engine.restores import RestoreWatch
 from tillway.operations import balance_check, orders, payouts
+from tillway.operations.recovery import Found, Recovery
 from tillway.sandbox import simulator
+from tillway.simulation.world import BesideStore
 from tillway.simulation.worlds import Report, run_worlds
 from tillway.store.port import StorageFull, Write
 from tillway.testing.memory_store import MemoryStore
@@ -414,6 +418,34 @@ def a_lost_dispute_stays_open_in_the_ledger() -> AbstractContextManager[None]:
     return replaced(dispute, "_lose", unbooked)
 
 
+def references_do_not_follow_from_the_key() -> AbstractContextManager[None]:
+    return replaced(Caller, "references", lambda self: None)
+
+
+def repeats_do_not_wait_for_the_recovery() -> AbstractContextManager[None]:
+    return replaced(RestoreWatch, "check", lambda self, changes, *, keyed: None)
+
+
+def the_mark_is_not_kept_beside_the_store() -> AbstractContextManager[None]:
+    return replaced(BesideStore, "write", lambda self, mark_us, *, durable=False: None)
+
+
+def what_nothing_explains_is_dropped() -> AbstractContextManager[None]:
+    async def dropped(self: Recovery, connection: Any, scope: Any, tail: str, notice: Notice) -> Found:
+        return Found(verdict="unexplained", reference=notice.reference, kind="dropped")
+
+    return replaced(Recovery, "_unexplained", dropped)
+
+
+def later_words_about_what_waits_are_dropped() -> AbstractContextManager[None]:
+    """Disputes of payments that were made after the backup."""
+    return replaced(attempts, "keep_notice", lambda item, notice: Changes(result=item))
+
+
+def a_repeat_may_fail_although_it_was_performed() -> AbstractContextManager[None]:
+    return replaced(RestoreWatch, "may_have_been_sent", lambda self, scope_key, attempt: False)
+
+
 CAUGHT_WITHIN = 300
 """How many worlds a seeded bug may survive. Most are found by the tenth."""
 
@@ -475,6 +507,12 @@ MUTANTS = (
     Mutant(each_request_for_a_delivery_has_a_reference_of_its_own, ("deliveries",)),
     Mutant(checkpoints_end_where_the_wall_clock_stands, ("balances", "overdrawn")),
     Mutant(ids_follow_the_wall_clock_below_the_mark, ("below the mark", "balances")),
+    Mutant(references_do_not_follow_from_the_key, ("performed twice",)),
+    Mutant(repeats_do_not_wait_for_the_recovery, ("recovering",)),
+    Mutant(the_mark_is_not_kept_beside_the_store, ("recovering",)),
+    Mutant(what_nothing_explains_is_dropped, ("performed once", "bank", "money", "payouts")),
+    Mutant(later_words_about_what_waits_are_dropped, ("disputes",)),
+    Mutant(a_repeat_may_fail_although_it_was_performed, ("declined",)),
     Mutant(stock_is_released_whether_or_not_it_was_held, ("stock",)),
 )
 

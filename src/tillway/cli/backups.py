@@ -129,7 +129,7 @@ def _begin_recovery(settings: Settings, manifest: "Manifest") -> None:
 
     async def work(store: "Store") -> None:
         mark = await read_mark(store)
-        since = min(made, mark.mark_us // 1_000_000) if mark is not None else made
+        since = min(made, mark.until) if mark is not None else made
         at = await moment_above(store)
         reason = f"the backup of {manifest.made_at} was restored"
         by = author("restore")

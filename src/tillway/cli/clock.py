@@ -50,10 +50,9 @@ def accept(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
                 raise fail("No server has run on this store yet, so there is no mark to accept.")
             clock = await clock_above(store)
             told = {"mark": before.mark_us / 1_000_000, "clock": time.time()}
+            entry = entry_write(SYSTEM, author("clock accept"), clock.moment(), (), told)
             try:
-                accepted = await accept_mark(
-                    store, entry_write(SYSTEM, author("clock accept"), clock.moment(), (), told)
-                )
+                accepted = await accept_mark(store, entry, wall_us=time.time_ns() // 1000)
             except Conflict:
                 continue
             return _document(accepted)

@@ -106,10 +106,12 @@ async def _end(running: "Running", since: int, reports: "Sequence[Report]") -> N
     told: dict[str, object] = {"since": since}
     for report in reports:
         told[f"{report.connector}.{report.mode}"] = report.counts if report.lists else "no list"
+    relied_on = sorted({report.connector for report in reports if report.skipped or not report.lists})
     for _ in range(TRIES_MAX):
         at = running.platform.engine.clock.moment()
+        writes = await recovered_writes(running.store, at=at, by=author("recover"), detail=told, relied_on=relied_on)
         try:
-            await running.store.commit(await recovered_writes(running.store, at=at, by=author("recover"), detail=told))
+            await running.store.commit(writes)
             return
         except Conflict:
             continue

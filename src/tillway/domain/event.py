@@ -97,11 +97,15 @@ class Delivery(Record, frozen=True, kw_only=True):
 
 
 class NoticeTask(Record, frozen=True, kw_only=True):
-    """A task: hand a notice of a provider inside this process back to the engine when it is due."""
+    """A task: hand a notice to the engine when it is due.
+
+    It is the `body` of a provider inside this process, or `told`: a notice that was read before and had to wait.
+    """
 
     connector: str
     due_at_ms: int
-    body: dict[str, Any]
+    body: dict[str, Any] = {}
+    told: dict[str, Any] | None = None
 
 
 def create_endpoint(

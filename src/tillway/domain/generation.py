@@ -1,5 +1,7 @@
 """The record by which an installation notices that its store was put back from a backup."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from tillway.domain.record import Record
@@ -13,7 +15,8 @@ class Generation(Record, frozen=True, kw_only=True):
     `lineage` is the identity of the database as its server tells it. `beside` says that a host keeps the newest mark in
     a file. `recovering` is the reason why payouts, and requests that move money under an Idempotency-Key, wait; empty:
     they do not. The store then knows what happened until `since` (epoch seconds). `recoveries` counts their ends, so
-    that running processes read the unexplained operations again.
+    that running processes read the unexplained operations again. `relied_on` are the connectors that gave no list at
+    the last end, at `recovered_at`: what they did since the backup is not known.
     """
 
     lineage: str = ""
@@ -22,6 +25,8 @@ class Generation(Record, frozen=True, kw_only=True):
     since: int = 0
     noticed_at: int = 0
     recoveries: int = 0
+    recovered_at: int = 0
+    relied_on: tuple[str, ...] = ()
 
 
 def recovering(generation: Generation, reason: str, *, since: int, now: int) -> Generation:
@@ -32,5 +37,9 @@ def recovering(generation: Generation, reason: str, *, since: int, now: int) -> 
     return msgspec.structs.replace(generation, recovering=reason, since=max(since, 0), noticed_at=now)
 
 
-def recovered(generation: Generation) -> Generation:
-    return msgspec.structs.replace(generation, recovering="", since=0, recoveries=generation.recoveries + 1)
+def recovered(generation: Generation, *, now: int, relied_on: Sequence[str]) -> Generation:
+    """The record after a recovery that ends at `now` without the lists of the connectors `relied_on`."""
+    recoveries = generation.recoveries + 1
+    return msgspec.structs.replace(
+        generation, recovering="", since=0, recoveries=recoveries, recovered_at=now, relied_on=tuple(relied_on)
+    )

@@ -4,14 +4,18 @@ A provider's word that contradicts a settled outcome, or an operation at a provi
 dropped and never guessed: it becomes an open item with both sides, an event and an alarm.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
+from tillway.domain.event import NoticeTask
 from tillway.domain.record import Changes, EventDraft, Moment, Record
 from tillway.domain.refusal import Refused
 
 Kind = Literal["contradiction", "unexplained"]
+
+NOTICES_MAX = 64
+"""Most notices that an item keeps: more than the disputes of a payment have, at each stage and with each outcome."""
 
 
 class OpenItem(Record, frozen=True, kw_only=True):
@@ -19,7 +23,8 @@ class OpenItem(Record, frozen=True, kw_only=True):
 
     `subject` is the id of the payment, refund or payout concerned, None where nothing here explains the operation;
     `operation` is then its kind at the provider (`authorize`, `capture`, …).
-    Amounts are minor units. An operator closes the item with a `resolution`.
+    Amounts are minor units. An operator closes the item with a `resolution`. `notices` are the provider's later words
+    about an unexplained operation; they are heard when a repeated request explains it.
     """
 
     kind: Kind
@@ -35,6 +40,7 @@ class OpenItem(Record, frozen=True, kw_only=True):
     closed_at: int | None = None
     closed_by: str | None = None
     resolution: str | None = None
+    notices: tuple[dict[str, Any], ...] = ()
 
 
 def item_id(tail: str, theirs: str) -> str:
@@ -44,12 +50,37 @@ def item_id(tail: str, theirs: str) -> str:
     return f"oi_{tail}.{theirs}"
 
 
+def tail_of(id: str) -> str:
+    """The tail of the reference that the item with that id is about."""
+    return id.removeprefix("oi_").partition(".")[0]
+
+
 def open_item(item: OpenItem) -> Changes[OpenItem]:
     return Changes(result=item, records=(item,), events=(EventDraft(type="open_item.created", record=item),))
 
 
-def explain(item: OpenItem, subject: str, at: Moment) -> Changes[OpenItem]:
-    """Close the item of an unexplained operation: its request was repeated, and `subject` has it now."""
+def keep_notice(item: OpenItem, notice: dict[str, Any]) -> Changes[OpenItem]:
+    """Keep a provider's word about an unexplained operation until its request is repeated. The same word again, or one
+    beyond NOTICES_MAX, changes nothing."""
+    if notice in item.notices or len(item.notices) >= NOTICES_MAX:
+        return Changes(result=item)
+    kept = msgspec.structs.replace(item, notices=(*item.notices, notice))
+    return Changes(result=kept, records=(kept,))
+
+
+def explain(item: OpenItem, subject: str, ours: str, at: Moment) -> Changes[OpenItem]:
+    """The request of an unexplained operation was repeated, and `subject` has it now, with the outcome `ours`.
+
+    Close the item, and hear its notices. An item stays open, as a contradiction, if the provider had performed the
+    operation and has now declined it.
+    """
+    if (item.theirs, ours) == ("succeeded", "declined"):
+        contradicted = msgspec.structs.replace(item, kind="contradiction", ours=ours, subject=subject)
+        return Changes(result=contradicted, records=(contradicted,))
+    heard = tuple(
+        NoticeTask(id=at.new_id("ntc"), created=at.created, connector=item.connector, due_at_ms=at.now_ms, told=notice)
+        for notice in item.notices
+    )
     explained = msgspec.structs.replace(
         item,
         status="closed",
@@ -59,7 +90,7 @@ def explain(item: OpenItem, subject: str, at: Moment) -> Changes[OpenItem]:
         subject=subject,
     )
     closing = EventDraft(type="open_item.closed", record=explained, previous=item)
-    return Changes(result=explained, records=(explained,), events=(closing,))
+    return Changes(result=explained, records=(explained,), events=(closing,), tasks=heard)
 
 
 def close(item: OpenItem, *, by: str, reason: str, at: Moment) -> Changes[OpenItem]:

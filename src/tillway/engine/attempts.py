@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, assert_never
 
 import msgspec
@@ -52,7 +52,7 @@ from tillway.domain.commands import Cancel
 from tillway.domain.dispute import Dispute, DisputeTask, Told
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.mandate import reference_of as reference_of_mandate
-from tillway.domain.open_item import OpenItem
+from tillway.domain.open_item import OpenItem, keep_notice
 from tillway.domain.outcome import Declined
 from tillway.domain.payment_file import FiledOperation, filed_id
 from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Terms
@@ -66,7 +66,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
 from tillway.engine.disputes import see_to
-from tillway.engine.notices import agrees, announced, is_stale, kind_of, objection
+from tillway.engine.notices import agrees, announced, is_stale, kind_of, objection, word_of
 from tillway.engine.recipients import reveal
 from tillway.engine.references import find_by_tail, split
 from tillway.engine.settlers import (
@@ -238,8 +238,12 @@ class Attempts:
         try:
             for _ in range(ROUNDS_MAX):
                 connection = await self.connections.named(attempt.connector, caller.scope)
-                outcome = await self._converse(connection, caller.scope, attempt, seen, cvc=cvc, ask=ask)
-                cvc = None
+                outcome: Outcome | None = None
+                if not ask and self.engine.restores.may_have_been_sent(caller.scope_key, attempt):
+                    outcome = await self._sent_before_the_restore(connection, caller.scope, attempt)
+                if outcome is None:
+                    outcome = await self._converse(connection, caller.scope, attempt, seen, cvc=cvc, ask=ask)
+                    cvc = None
                 try:
                     done = await self.settle(caller, attempt, outcome, connection=connection, seen=seen)
                 except Refused as refused:
@@ -297,6 +301,19 @@ class Attempts:
             # This request was not performed. The previous one, which got no answer, may still be on its way.
             return Unknown(outcome.reason)
         return outcome
+
+    async def _sent_before_the_restore(
+        self, connection: Connection | None, scope: Scope, attempt: Attempt
+    ) -> Outcome | None:
+        """The outcome of a new attempt that the provider may know from before the store was put back; None if it does
+        not, or cannot be asked. A provider that cannot be reached leaves it unknown, never failed."""
+        if connection is None or not connection.connector.capabilities.looks_up:
+            return None
+        operation = await self.operation(scope, attempt)
+        answer = await self._exchange(connection, "look_up", connection.connector.look_up(operation))
+        if isinstance(answer, NeverSeen):
+            return None
+        return Unknown(answer.reason) if isinstance(answer, NotSent) else answer
 
     async def _exchange(
         self, connection: Connection, operation: str, conversation: Conversation | LookUp
@@ -419,7 +436,7 @@ class Attempts:
             if isinstance(outcome, Pending) and connection is not None and connection.connector.capabilities.by_file:
                 changes = await file_operation(load, current, changes, at)
             if self.engine.restores.unexplained:
-                changes = await self.engine.restores.explain(load, current, changes, at)
+                changes = await self.engine.restores.explain(load, current, word_of(outcome), changes, at)
             return changes
 
         done = await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
@@ -595,6 +612,10 @@ class Attempts:
         attempt = known.attempt
         about = attempt or known.settled
         if about is None:
+            if self.engine.restores.reason:
+                raise NoticeUndecided("the operation is not known here, and the store is being recovered")
+            if self.engine.restores.unexplained and isinstance(outcome, Declined):
+                await self._keep_for_the_repeat(scope, tail, notice, connector)
             return
         if about.connector not in ("", connector):
             log.error("a notice from another connector", extra={"reference": notice.reference, "connector": connector})
@@ -632,6 +653,25 @@ class Attempts:
             return await take_back(load, subject, declined, at, settings)
 
         await self.engine.run(caller, fail)
+
+    async def _keep_for_the_repeat(self, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
+        """Keep a later word about an operation that nothing explains since a restore. Raises `NoticeUndecided` if a
+        request has just explained it."""
+
+        async def work(load: Load, at: Moment) -> Changes[Record | None]:
+            return await self._kept(load, self.engine.restores.unexplained.of(scope.key, tail), notice) or NO_CHANGES
+
+        await self.engine.run(Caller.system(scope, "notice", actor=f"notice:{connector}"), work)
+
+    async def _kept(self, load: Load, items: Sequence[str], notice: Notice) -> Changes[Record | None] | None:
+        """Keep the notice with the first of these open items that is still unexplained; None where none is."""
+        for id in items:
+            item = await load.maybe(OpenItem, id)
+            if item is not None and item.status == "open" and item.kind == "unexplained":
+                return keep_notice(item, msgspec.to_builtins(msgspec.structs.replace(notice, created=None)))
+            if item is not None and item.closed_by == "system":
+                raise NoticeUndecided("the operation has just been explained")
+        return None
 
     async def _ask_at_once(self, caller: Caller, attempt: Attempt, doubt: str) -> None:
         """Make a waiting attempt an unknown one, and its question due now. An attempt that its worker is at is left
@@ -694,6 +734,15 @@ class Attempts:
                     payment = await load.maybe(PaymentIntent, charge.payment)
                 if found.attempt is not None or (payment is not None and payment.attempt is not None):
                     raise NoticeUndecided("the outcome of the payment is not known yet")
+                unexplained = self.engine.restores.unexplained
+                items = unexplained.of(scope.key, tail)
+                if charge is not None:
+                    items = unexplained.captures_of(scope.key, charge.payment)
+                kept = await self._kept(load, items, notice)
+                if kept is not None:
+                    return kept
+                if self.engine.restores.reason:
+                    raise NoticeUndecided("the payment is not known here, and the store is being recovered")
                 raise NoticeImpossible("no payment of that reference was taken")
             if charge.connector != connector:
                 raise NoticeImpossible("the payment was taken through another connector")
@@ -722,7 +771,7 @@ class Attempts:
             return (await revoke_mandate(load, charge)).then(changes)
 
         done = await self.engine.run(Caller.system(scope, "notice", actor=f"notice:{connector}"), work)
-        if isinstance(done.record, OpenItem):
+        if isinstance(done.record, OpenItem) and done.record.kind == "contradiction":
             log.error(
                 "a provider contradicts the outcome of a dispute",
                 extra={"open_item": done.record.id, "reference": notice.reference},

@@ -50,6 +50,19 @@ def agrees(outcome: Outcome, status: str) -> bool:
     return isinstance(outcome, Pending) or (isinstance(outcome, Declined) if failed else isinstance(outcome, Succeeded))
 
 
+def word_of(outcome: Outcome | None) -> str:
+    """The outcome in the word of open items."""
+    match outcome:
+        case Succeeded():
+            return "succeeded"
+        case Pending():
+            return "pending"
+        case Declined():
+            return "declined"
+        case _:
+            return "unknown"
+
+
 def kind_of(about: Attempt | Charge | Refund | Payout) -> OperationKind:
     return about.kind if isinstance(about, Attempt) else _SETTLED[type(about)]
 

@@ -7,7 +7,7 @@ point in time. And a process that reads a smaller mark than it knows has had its
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -16,10 +16,12 @@ import msgspec
 from tillway.domain.account import SYSTEM
 from tillway.domain.attempt import Attempt
 from tillway.domain.generation import GENERATION_ID, Generation, recovered, recovering
+from tillway.domain.idempotency import LIFETIME_SECONDS
 from tillway.domain.ledger import Entry
-from tillway.domain.open_item import OpenItem, explain
+from tillway.domain.open_item import OpenItem, explain, tail_of
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
+from tillway.domain.time_mark import MARK_ID, TimeMark
 from tillway.engine.audit.entries import Author, entry_write
 from tillway.engine.clock import Clock
 from tillway.engine.time_mark import TimeKeeper, read_mark
@@ -32,6 +34,10 @@ RETRY_AFTER_SECONDS: Final = 30
 """The `Retry-After` of a request that waits for the recovery."""
 
 TRIES_MAX: Final = 20
+
+NO_MARK: Final = TimeMark(id=MARK_ID, created=0, mark_us=0)
+"""The mark of a store on which no server has run."""
+
 _KEY: Final = f"{SYSTEM}/{GENERATION_ID}"
 
 
@@ -46,31 +52,28 @@ class Beside(Protocol):
 
 
 class RestoreWatch:
-    """A process's knowledge of restores. `reason` is empty while nothing waits for a recovery.
-
-    `unexplained` are the open items about operations at a provider that nothing here explains: the item's id by scope
-    key and tail of the reference.
-    """
+    """A process's knowledge of restores. `reason` is empty while nothing waits for a recovery."""
 
     def __init__(self, store: Store, clock: Clock, time: TimeKeeper) -> None:
         self._store = store
         self._clock = clock
         self._time = time
         self._beside: Beside | None = None
-        self._fallen_to_us: int | None = None
+        self._fallen_to: TimeMark | None = None
         self._recoveries = 0
+        self._relied_on: tuple[str, ...] = ()
+        self._relied_on_until = 0
         self.reason = ""
-        self.unexplained: dict[tuple[str, str], str] = {}
+        self.unexplained = Unexplained()
         time.on_fall = self._on_fall
 
     async def begin(self, beside: Beside, *, is_file: bool) -> None:
         """Compare the store with the file beside it and with its own lineage, before this process uses it; from now on,
         keep the file. `is_file`: the store is a file that no other host has. Raises `Unavailable`."""
         mark, known_us = await read_mark(self._store), beside.read()
-        mark_us = mark.mark_us if mark is not None else 0
         # Ids, and so the entry in the audit trail, come after the mark.
         await self._time.refresh()
-        await self._judge(mark_us, known_us, is_file=is_file)
+        await self._judge(mark or NO_MARK, known_us, is_file=is_file)
         await self._time.refresh(anyway=True)
         self._beside, self._time.on_mark = beside, beside.write
         beside.write(self._time.known_us, durable=True)
@@ -84,15 +87,16 @@ class RestoreWatch:
 
     async def refresh(self) -> None:
         """Read the state, at most a second old. Raises `Unavailable`."""
-        if self._fallen_to_us is not None:
-            await self._mark_recovering(_BACK_WHILE_RUNNING, self._fallen_to_us)
-            self._fallen_to_us = None
+        if self._fallen_to is not None:
+            await self._mark_recovering(_BACK_WHILE_RUNNING, self._fallen_to)
+            self._fallen_to = None
         held, _ = await find_generation(self._store)
         if held is None:
             return
         if held.recoveries != self._recoveries:
             self.unexplained = await _load_unexplained(self._store)
             self._recoveries = held.recoveries
+            self._relied_on, self._relied_on_until = held.relied_on, held.recovered_at + LIFETIME_SECONDS
         if held.recovering and not self.reason:
             log.error("the store was put back; `tillway recover` ends this", extra={"why": held.recovering})
         elif self.reason and not held.recovering:
@@ -106,49 +110,90 @@ class RestoreWatch:
         if (keyed and moves) or any(attempt.kind == "payout" for attempt in attempts):
             raise Refused("recovering")
 
+    def may_have_been_sent(self, scope_key: str, attempt: Attempt) -> bool:
+        """Whether the provider may have performed this new attempt before the store was put back: its request is a
+        repeat, and the provider has the operation, or has told no list."""
+        if not attempt.reference:
+            return False
+        if self.unexplained and self.unexplained.of(scope_key, attempt.reference):
+            return True
+        return attempt.connector in self._relied_on and attempt.created < self._relied_on_until
+
     async def explain(
-        self, load: "Finder", attempt: Attempt, changes: Changes[Record | None], at: Moment
+        self, load: "Finder", attempt: Attempt, ours: str, changes: Changes[Record | None], at: Moment
     ) -> Changes[Record | None]:
-        """Close the open item about the operation of a settled attempt: its request was repeated after the restore."""
-        item_id = self.unexplained.get((load.scope_key, attempt.reference))
-        if item_id is None or attempt.id not in changes.deletes:
+        """Close the open items about the operation of an attempt that is settled with the outcome `ours`: its request
+        was repeated after the restore."""
+        if attempt.id not in changes.deletes:
             return changes
-        item = await load.find(item_id)
-        if not isinstance(item, OpenItem) or item.status == "closed":
-            return changes
-        closed = explain(item, attempt.subject, at)
-        # The result and the refusal stay the attempt's.
-        return msgspec.structs.replace(
-            changes, records=(*changes.records, *closed.records), events=(*changes.events, *closed.events)
-        )
+        for item_id in self.unexplained.of(load.scope_key, attempt.reference):
+            item = await load.find(item_id)
+            if isinstance(item, OpenItem) and item.status == "open" and item.kind == "unexplained":
+                # The result and the refusal stay the attempt's.
+                explained = explain(item, attempt.subject, ours, at)
+                changes = msgspec.structs.replace(
+                    changes,
+                    records=(*changes.records, *explained.records),
+                    events=(*changes.events, *explained.events),
+                    tasks=(*changes.tasks, *explained.tasks),
+                )
+        return changes
 
-    def _on_fall(self, mark_us: int) -> None:
+    def _on_fall(self, mark: TimeMark) -> None:
         self.reason = self.reason or _BACK_WHILE_RUNNING
-        self._fallen_to_us = mark_us
+        self._fallen_to = mark
 
-    async def _judge(self, mark_us: int, known_us: int | None, *, is_file: bool) -> None:
+    async def _judge(self, mark: TimeMark, known_us: int | None, *, is_file: bool) -> None:
         """Find out whether the store was put back, and write it down."""
         lineage = await self._store.lineage()
         for _ in range(TRIES_MAX):
             held, version = await find_generation(self._store)
-            reason = _suspicion(held, lineage, mark_us, known_us, is_file=is_file)
+            reason = _suspicion(held, lineage, mark.mark_us, known_us, is_file=is_file)
             if reason:
-                return await self._mark_recovering(reason, mark_us, lineage)
+                return await self._mark_recovering(reason, mark, lineage)
             found = held or Generation(id=GENERATION_ID, created=self._clock.moment().created)
             after = _seen_by(found, lineage)
             if after == held or await _put(self._store, [write_of(SYSTEM, after, version)]):
                 return None
         raise Unavailable("the record of the store's generation keeps changing")
 
-    async def _mark_recovering(self, reason: str, mark_us: int, lineage: str = "") -> None:
+    async def _mark_recovering(self, reason: str, mark: TimeMark, lineage: str = "") -> None:
         at = self._clock.moment()
         for _ in range(TRIES_MAX):
-            writes = await recovering_writes(
-                self._store, reason, since=mark_us // 1_000_000, at=at, by=_WATCH, lineage=lineage
-            )
+            writes = await recovering_writes(self._store, reason, since=mark.until, at=at, by=_WATCH, lineage=lineage)
             if await _put(self._store, writes):
                 return
         raise Unavailable("the record of the store's generation keeps changing")
+
+
+class Unexplained:
+    """The open items about operations at a provider that nothing here explains, as a process holds them in memory."""
+
+    def __init__(self) -> None:
+        self._ids: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._captures: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._ids)
+
+    def add(self, scope_key: str, item: OpenItem) -> None:
+        place = (scope_key, tail_of(item.id))
+        self._ids[place] = tuple(dict.fromkeys((*self._ids.get(place, ()), item.id)))
+        if item.operation == "capture" and item.subject is not None:
+            self._captures[scope_key, item.subject] = self._ids[place]
+
+    def of(self, scope_key: str, tail: str) -> tuple[str, ...]:
+        """The ids of the items about the reference with that tail."""
+        return self._ids.get((scope_key, tail), ())
+
+    def captures_of(self, scope_key: str, payment: str) -> tuple[str, ...]:
+        """The ids of the items about a capture of that payment."""
+        return self._captures.get((scope_key, payment), ())
+
+    def copy(self) -> "Unexplained":
+        copied = Unexplained()
+        copied._ids, copied._captures = dict(self._ids), dict(self._captures)
+        return copied
 
 
 class Finder(Protocol):
@@ -189,10 +234,14 @@ async def recovering_writes(
     return [write_of(SYSTEM, after, version), entry_write(SYSTEM, by, at, (), told)]
 
 
-async def recovered_writes(store: Store, *, at: Moment, by: Author, detail: dict[str, object]) -> list[Write]:
-    """The writes that end a recovery, with `detail` in the audit trail."""
+async def recovered_writes(
+    store: Store, *, at: Moment, by: Author, detail: dict[str, object], relied_on: Sequence[str]
+) -> list[Write]:
+    """The writes that end a recovery, with `detail` in the audit trail. `relied_on` names the connectors that gave no
+    list."""
     held, version = await find_generation(store)
-    after = recovered(held or Generation(id=GENERATION_ID, created=at.created))
+    found = held or Generation(id=GENERATION_ID, created=at.created)
+    after = recovered(found, now=at.created, relied_on=relied_on)
     return [write_of(SYSTEM, after, version), entry_write(SYSTEM, by, at, (), detail)]
 
 
@@ -222,14 +271,16 @@ def _suspicion(held: Generation | None, lineage: str, mark_us: int, known_us: in
     return ""
 
 
-async def _load_unexplained(store: Store) -> dict[tuple[str, str], str]:
-    found: dict[tuple[str, str], str] = {}
+async def _load_unexplained(store: Store) -> Unexplained:
+    found = Unexplained()
     after: str | None = None
     while True:
         rows = await store.query("kind", UNEXPLAINED, after=after, limit=PAGE_MAX, order="oldest")
         for row in rows:
             scope_key, _, id = row.key.partition("/")
-            found[scope_key, id.removeprefix("oi_").partition(".")[0]] = id
+            item = decode(id, row.body)
+            assert isinstance(item, OpenItem)
+            found.add(scope_key, item)
         if len(rows) < PAGE_MAX:
             return found
         after = rows[-1].key

@@ -14,7 +14,7 @@ from functools import partial
 
 import msgspec
 
-from tillway.connectors.port import NoticeRejected, NoticeUndecided, TransportError
+from tillway.connectors.port import Notice, NoticeRejected, NoticeUndecided, TransportError
 from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, scope_of
 from tillway.domain.attempt import ASK_INTERVAL_MAX_SECONDS, Attempt
 from tillway.domain.event import DELIVERY_DELAYS_SECONDS, NoticeTask
@@ -424,7 +424,7 @@ class Runner:
                     await self.engine.store.commit([write_of(scope_key, sooner, row.version)])
 
     async def _hand_in(self, row: Row) -> None:
-        """Hand a notice of a provider inside this process to the engine, then forget it."""
+        """Hand a notice to the engine, then forget it."""
         scope_key, _, id = row.key.partition("/")
         task = decode(id, row.body)
         assert isinstance(task, NoticeTask)
@@ -432,7 +432,10 @@ class Runner:
         connection = await self.attempts.connections.named(task.connector, scope)
         if connection is not None:
             try:
-                await self.attempts.hear(connection, scope.mode, {}, msgspec.json.encode(task.body))
+                if task.told is not None:
+                    await self.attempts.notice(msgspec.convert(task.told, Notice), task.connector, scope.mode)
+                else:
+                    await self.attempts.hear(connection, scope.mode, {}, msgspec.json.encode(task.body))
             except NoticeRejected as rejected:
                 log.warning("a notice was rejected", extra={"task": row.key, "why": str(rejected)})
             except NoticeUndecided as undecided:

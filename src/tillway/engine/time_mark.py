@@ -53,7 +53,7 @@ class TimeKeeper:
         self._reading = asyncio.Lock()
         self.on_mark: Callable[[int], None] | None = None
         """Called with every mark that is in the store now. It must not raise."""
-        self.on_fall: Callable[[int], None] | None = None
+        self.on_fall: Callable[[TimeMark], None] | None = None
         """Called with a mark below one that this process knew: the store was put back. It must not raise."""
         self.trouble = ""
         """The reason why this process begins no new payment; empty while its clock can be trusted."""
@@ -79,12 +79,13 @@ class TimeKeeper:
             mark = TimeMark(id=MARK_ID, created=self._clock.now_ms() // 1000, mark_us=0)
         # Compared with what was known before the read: another task may have raised the mark since.
         if mark.mark_us < known_us and self.on_fall is not None:
-            self.on_fall(mark.mark_us)
-        raised = max(self._clock.made_us + 1, self._clock.now_ns() // 1000)
+            self.on_fall(mark)
+        wall_us = self._clock.now_ns() // 1000
+        raised = max(self._clock.made_us + 1, wall_us)
         # The mark rises above the newest id, so that all earlier ids lie below it. Now and then this also covers a
         # process that died before it could raise the mark itself.
         if self._clock.made_us >= mark.mark_us or (anyway and raised > mark.mark_us):
-            higher = msgspec.structs.replace(mark, mark_us=raised)
+            higher = msgspec.structs.replace(mark, mark_us=raised, wall_us=wall_us)
             try:
                 await self._store.commit([write_of(SYSTEM, higher, version)])
                 mark = higher
@@ -191,14 +192,17 @@ async def clock_above(store: Store) -> Clock:
     return clock
 
 
-async def accept_mark(store: Store, entry: Write) -> TimeMark | None:
-    """Accept that the mark lies in the future, with `entry` in the audit trail. None if there is no mark.
+async def accept_mark(store: Store, entry: Write, *, wall_us: int) -> TimeMark | None:
+    """Accept that the mark lies in the future of the clock, which shows `wall_us` (microseconds since 1970), with
+    `entry` in the audit trail. None if there is no mark.
 
     Raises `Conflict` if a server has just raised the mark: try again.
     """
     mark, version = await _find_mark(store)
     if mark is None:
         return None
-    accepted = msgspec.structs.replace(mark, accepted_us=mark.mark_us, acceptances=mark.acceptances + 1)
+    accepted = msgspec.structs.replace(
+        mark, accepted_us=mark.mark_us, acceptances=mark.acceptances + 1, wall_us=wall_us
+    )
     await store.commit([write_of(SYSTEM, accepted, version), entry])
     return accepted

@@ -11,19 +11,19 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
-from tillway.connectors.port import Declined, Notice, NoticeImpossible, NoticeUndecided, Outcome, Pending, Succeeded
+from tillway.connectors.port import Declined, Notice, NoticeImpossible, NoticeUndecided, Succeeded
 from tillway.domain.account import SYSTEM, Account, Mode, Scope, scope_of
 from tillway.domain.attempt import TAIL_LENGTH, Attempt
 from tillway.domain.charge import Charge
 from tillway.domain.connector_config import ConnectorConfig
-from tillway.domain.open_item import OpenItem, item_id, open_item
+from tillway.domain.open_item import OpenItem, item_id, open_item, tail_of
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.engine.attempts import Attempts, Connection
 from tillway.engine.caller import Caller
 from tillway.engine.core import Load
 from tillway.engine.ids import SUFFIX_LENGTH
-from tillway.engine.notices import agrees
-from tillway.engine.references import find_by_tail, split
+from tillway.engine.notices import agrees, word_of
+from tillway.engine.references import Known, find_by_tail, split
 from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX
 
@@ -90,6 +90,8 @@ class Recovery:
         self._actor = actor
         self._accounts: dict[str, bool] = {}
         self._explained = Explained()
+        unexplained = attempts.engine.restores.unexplained
+        self._items = unexplained if actor is not None else unexplained.copy()
 
     async def judge(self, connection: Connection, mode: str, notice: Notice) -> Found | None:
         """Compare one operation with the store, and book it if this pass books. None: it is of the other mode."""
@@ -102,7 +104,7 @@ class Recovery:
         load = self._engine.load(scope.key)
         known = await find_by_tail(load, tail)
         if notice.kind == "dispute":
-            return await self._dispute(connection, scope, notice, known.charge)
+            return await self._dispute(connection, scope, tail, notice, known)
         outcome = notice.outcome
         assert outcome is not None, "a list tells outcomes of operations"
         if known.attempt is not None:
@@ -115,7 +117,9 @@ class Recovery:
         subject = known.settled or known.subject or await self._explained_by_parent(load, notice)
         if subject is not None:
             return _found(notice, "agrees", scope, subject=subject.id)
-        if isinstance(outcome, Declined):
+        # A refund or payout may have been accepted first, and returned later.
+        may_be_returned = len(tail) == TAIL_LENGTH and notice.operation in ("refund", "payout")
+        if isinstance(outcome, Declined) and not may_be_returned:
             return _found(notice, "no_money", scope)
         return await self._unexplained(connection, scope, tail, notice)
 
@@ -126,15 +130,21 @@ class Recovery:
             known = self._accounts[scope.account] = found is not None
         return known
 
-    async def _dispute(self, connection: Connection, scope: Scope, notice: Notice, charge: Charge | None) -> Found:
+    async def _dispute(self, connection: Connection, scope: Scope, tail: str, notice: Notice, known: Known) -> Found:
+        charge = known.charge
+        items = self._items.of(scope.key, tail)
+        if charge is not None and not charge.captured:
+            items = self._items.captures_of(scope.key, charge.payment)
+        if items and (charge is None or not charge.captured):
+            verdict: Verdict = "waits" if len(tail_of(items[0])) == TAIL_LENGTH else "decide"
+            return await self._heard(connection, scope, notice, verdict, charge.payment if charge is not None else None)
         if charge is None:
-            why = "the disputed payment is not here: recover again, with --since, when its client has repeated it"
-            return _found(notice, "decide", scope, why=why)
-        verdict: Verdict = "agrees" if notice.id in charge.disputes else "booked"
+            return _found(notice, "decide", scope, why="nothing here explains the disputed payment")
+        verdict = "agrees" if notice.id in charge.disputes else "booked"
         return await self._heard(connection, scope, notice, verdict, charge.id)
 
     async def _heard(
-        self, connection: Connection, scope: Scope, notice: Notice, verdict: Verdict, subject: str
+        self, connection: Connection, scope: Scope, notice: Notice, verdict: Verdict, subject: str | None
     ) -> Found:
         """Book the operation's news as the notice that would have told it."""
         if self._actor is not None:
@@ -172,30 +182,30 @@ class Recovery:
         charge = await self._parent(self._engine.load(scope.key), notice)
         subject = charge.payment if charge is not None else None
         verdict: Verdict = "waits" if len(tail) == TAIL_LENGTH else "unexplained"
-        theirs = _word(notice.outcome)
+        theirs = word_of(notice.outcome)
+        item = OpenItem(
+            id=item_id(tail, theirs),
+            created=0,
+            kind="unexplained",
+            connector=connection.name,
+            reference=notice.reference,
+            ours="unknown",
+            theirs=theirs,
+            subject=subject,
+            operation=notice.operation,
+            amount_minor=notice.amount_minor,
+            currency=notice.currency.lower() if notice.currency is not None else None,
+            notices=(msgspec.to_builtins(notice),) if isinstance(notice.outcome, Declined) else (),
+        )
 
         async def work(load: Load, at: Moment) -> Changes[OpenItem | None]:
-            id = item_id(tail, theirs)
-            if await load.maybe(OpenItem, id) is not None:
+            if await load.maybe(OpenItem, item.id) is not None:
                 return NO_CHANGES
-            return open_item(
-                OpenItem(
-                    id=id,
-                    created=at.created,
-                    kind="unexplained",
-                    connector=connection.name,
-                    reference=notice.reference,
-                    ours="unknown",
-                    theirs=theirs,
-                    subject=subject,
-                    operation=notice.operation,
-                    amount_minor=notice.amount_minor,
-                    currency=notice.currency.lower() if notice.currency is not None else None,
-                )
-            )
+            return open_item(msgspec.structs.replace(item, created=at.created))
 
         if self._actor is not None:
             await self._engine.run(Caller.system(scope, "recover", actor=self._actor), work)
+        self._items.add(scope.key, item)
         return _found(notice, verdict, scope, subject=subject)
 
 
@@ -274,22 +284,10 @@ def _found(
         verdict=verdict,
         reference=notice.id if notice.kind == "dispute" else notice.reference,
         kind=notice.operation or notice.kind,
-        status=notice.verdict if notice.kind == "dispute" else _word(notice.outcome),
+        status=notice.verdict if notice.kind == "dispute" else word_of(notice.outcome),
         amount_minor=notice.amount_minor,
         currency=notice.currency,
         account=scope.account if scope is not None else None,
         subject=subject,
         why=why,
     )
-
-
-def _word(outcome: Outcome | None) -> str:
-    match outcome:
-        case Succeeded():
-            return "succeeded"
-        case Pending():
-            return "pending"
-        case Declined():
-            return "declined"
-        case _:
-            return "unknown"

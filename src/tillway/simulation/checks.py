@@ -44,10 +44,12 @@ from tillway.operations.balance_check import check_balances
 from tillway.sandbox.bank import BankOperation
 from tillway.sandbox.cards import ALIAS_CVC
 from tillway.simulation.audit_check import audit_damage
+from tillway.simulation.restores import explained_by_items
 from tillway.simulation.virtual_loop import LIFE
 from tillway.simulation.world import Process, Violation, World
 from tillway.store.codec import decode
-from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Write
+from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Store, Unavailable, Write
+from tillway.testing.memory_store import MemoryStore
 
 R = TypeVar("R", bound=Record)
 
@@ -184,7 +186,8 @@ class Watch:
     def answered(self, process: Process, asked: Any, response: Response) -> None:
         """A process has made up its answer, and it has not been sent yet."""
         world = self._world
-        if response.status >= 500 and not (response.status == 503 and self._store_is_poor()):
+        waits = world.restored and b'"code":"recovering"' in response.body
+        if response.status >= 500 and not waits and not (response.status == 503 and self._store_is_poor()):
             world.violate("5xx", f"{asked.who} {asked.path}: {response.status} {response.body[:300]!r}")
         if response.status == 404 and b"route_unknown" in response.body:
             world.violate("request", f"{asked.who} {asked.path}: nobody answers there")
@@ -201,6 +204,7 @@ class Watch:
     def restored(self) -> None:
         """The store was put back: outcomes that were final are not there any more."""
         self._final.clear()
+        self._marks.clear()
 
     def _store_is_poor(self) -> bool:
         """Whether this world's store or clocks have failed: a 503 that asks to come back is then the honest answer."""
@@ -319,6 +323,13 @@ async def check(world: World) -> None:
             for operation in world.bank.operations()
             if (operation.parent or operation.reference).startswith(books.scope_key)
         ]
+        records: tuple[Charge | Refund | Payout, ...] = (
+            *books.of(Charge).values(),
+            *books.of(Refund).values(),
+            *books.of(Payout).values(),
+        )
+        booked = {reference_of_record(books.scope_key, record) for record in records}
+        operations = await explained_by_items(world, books.scope_key, operations, booked)
         _check_statuses(books, week_passed=world.week_passed)
         _check_references(books, operations)
         _check_charges(books, operations)
@@ -331,9 +342,19 @@ async def check(world: World) -> None:
         _check_credit(books)
         _check_events(books)
         _check_answers(world, books)
-        damage = await audit_damage(world.store, books.scope_key, _AheadOf(world), world.head_signer)
+        # A copy, because the check links the trail beyond the present, and the world may go on.
+        damage = await audit_damage(_copy_of(world.store), books.scope_key, _AheadOf(world), world.head_signer)
         if damage:
             fail("audit", damage)
+
+
+def _copy_of(store: Store) -> Store:
+    """A copy of a store in memory. Any other store is checked itself: its worlds end with the check."""
+    if not isinstance(store, MemoryStore):
+        return store
+    copy = MemoryStore()
+    copy.put_back(store.keep())
+    return copy
 
 
 class _AheadOf(Clock):

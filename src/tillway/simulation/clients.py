@@ -310,10 +310,12 @@ class Client:
         world.violate("liveness", f"{asked.who} got no answer in {TRIES_MAX} tries")
         return None
 
-    async def _send(self, asked: Asked, request: Request, process: Any) -> Response | None:
+    async def _send(
+        self, asked: Asked, request: Request, process: Any, patience: float | None = None
+    ) -> Response | None:
         """One request, one answer, or None where none came in time."""
         world, random = self.world, self.random
-        patience = random.choice((0.05, 2.0, 5.0, 12.0))
+        patience = patience or random.choice((0.05, 2.0, 5.0, 12.0))
         if world.strikes("client's request lost"):
             await asyncio.sleep(patience)
             return None

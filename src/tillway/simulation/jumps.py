@@ -43,21 +43,24 @@ def set_clocks_right(world: World) -> None:
 
 async def accept_clocks(world: World) -> None:
     """Do the operator's part: accept the clocks, which are right, where a process does not begin payments."""
-    if not _troubled(world):
+    if not troubled(world):
         return
     await asyncio.sleep(OPERATOR_WAITS_SECONDS)
     mark = await read_mark(world.store)
-    if mark is None or not _troubled(world):
+    if mark is None or not troubled(world):
         return
     world.tell("operator", "accepts the clock")
     world.met["clock accepted"] += 1
     clock = Clock(world.time_ns, world.text_of)
     clock.raise_floor(mark.mark_us)
     try:
-        await accept_mark(world.store, entry_write(SYSTEM, _OPERATOR, clock.moment(), (), {}))
+        await accept_mark(
+            world.store, entry_write(SYSTEM, _OPERATOR, clock.moment(), (), {}), wall_us=world.time_ns() // 1000
+        )
     except Conflict:
         return  # A process has just raised the mark; the next look tries again.
 
 
-def _troubled(world: World) -> bool:
+def troubled(world: World) -> bool:
+    """Whether a process begins no payments because of its clock."""
     return any(process.platform.engine.time.trouble for process in world.processes)

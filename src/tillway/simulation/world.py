@@ -159,6 +159,9 @@ FITS_ANYWAY = 0.2
 RESTORES = 0.15
 """In this part of the worlds in which no week passes, the store is put back at the end."""
 
+BANK_IS_AWAY = 0.4
+"""In this part of the restored worlds, the bank refuses most connections while clients repeat their requests."""
+
 FROZEN_MAX_SECONDS = 10.0
 RESTART_MAX_SECONDS = 5.0
 STORM_MAX_SECONDS = 20.0
@@ -560,8 +563,7 @@ class Process:
         self.world.later(self.world.random.choice((0.0, 0.001, 0.02)), _give, answer, value)
 
     async def _serve(self, asked: Asked, request: Request, answer: "asyncio.Future[Response | None]") -> None:
-        if self.beginning is not None:
-            await asyncio.shield(self.beginning)
+        await self._begun()
         response = await self.api.handle(request)
         self.world.observer.answered(self, asked, response)
         await self.point("before the answer")
@@ -570,7 +572,13 @@ class Process:
             return
         self._answered(answer, response)
 
+    async def _begun(self) -> None:
+        """Wait until the process serves: after a restore, it looks for that first."""
+        if self.beginning is not None:
+            await asyncio.shield(self.beginning)
+
     async def _disburse(self, scope: Scope, command: CreatePayout, email: str, done: "asyncio.Future[None]") -> None:
+        await self._begun()
         to = Recipient(type="email", email=email)
         try:
             await payouts.create(self.platform, Caller.system(scope), command, recipient=to)
@@ -582,6 +590,7 @@ class Process:
         self._answered(done, None)
 
     async def _hear(self, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
+        await self._begun()
         taken = True
         notice = read_notice(body, disputes=True)
         self.world.tell(self.name, f"hears {notice.id}")

@@ -4,8 +4,8 @@ A world is a few merchants' clients, one to three engine processes over one stor
 the processes. Processes are killed before and after every commit and send and after claims, and start again with
 nothing in memory; commits end unknown, both ways; requests and answers are lost or late; processes freeze longer than
 their leases, and their clocks differ; the bank speaks early, late and twice; clients repeat themselves, in parallel and
-after a crash, race each other, go away, and come back after a week. Whenever the faults stop, everything has to come to
-rest, and the rules of `simulation.checks` must hold.
+after a crash, race each other, go away, and come back after a week; and the store is put back from a backup. Whenever
+the faults stop, everything has to come to rest, and the rules of `simulation.checks` must hold.
 
     python -m tillway.simulation.worlds --worlds 30000 --seed 1
 
@@ -26,7 +26,7 @@ import msgspec
 
 from tillway.api import handlers
 from tillway.dialects import handlers as dialect_handlers
-from tillway.simulation import checks
+from tillway.simulation import checks, restores
 from tillway.simulation.clients import clients_of
 from tillway.simulation.disputes import check_disputes
 from tillway.simulation.jumps import accept_clocks, jump_now_and_then, set_clocks_right
@@ -35,6 +35,7 @@ from tillway.simulation.virtual_loop import Stuck
 from tillway.simulation.world import (
     A_MINUTE_PASSES,
     A_WEEK_PASSES,
+    BANK_IS_AWAY,
     FROZEN_MAX_SECONDS,
     REST_WITHIN_SECONDS,
     RESTART_MAX_SECONDS,
@@ -86,6 +87,26 @@ async def live(world: World) -> None:
         books = await checks.books_of(world, merchant.scope.key)
         check_orders(world, books)
         check_disputes(world, books)
+    # Holds that are made after the week would not expire any more.
+    if isinstance(world.store, MemoryStore) and world.restores and not world.week_passed:
+        await _put_the_store_back(world, world.store)
+
+
+async def _put_the_store_back(world: World, store: MemoryStore) -> None:
+    """Trade, put the store back to the moment before, recover, and let the clients repeat. Raises Violation."""
+    traders = restores.traders_of(world)
+    kept = store.keep()
+    await _weather(world, [trader.live() for trader in traders])
+    before = restores.performed(world)
+    await restores.put_back(world, store, kept)
+    for trader in traders:
+        await trader.probe()
+    await restores.recover(world)
+    if world.random.random() < BANK_IS_AWAY:
+        world.weather["refused"] = 0.9
+    await _weather(world, [trader.repeat() for trader in traders])
+    restores.check_performed(before, world)
+    await checks.check(world)
 
 
 async def _weather(world: World, clients: list[Coroutine[Any, Any, None]]) -> None:

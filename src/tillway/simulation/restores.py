@@ -1,0 +1,247 @@
+"""Restores in a world: the store is put back to an earlier moment, and the bank knows more than the store.
+
+Traders make keyed requests about the objects of a world at rest. Then every process dies, the store is as it was
+before, the next process notices it, and the recovery takes the bank's list. Most traders repeat their requests. Nothing
+may be performed at the bank that it had not performed before, and each operation has its record or an open item.
+"""
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+
+from tillway.connectors.port import NoticeUndecided
+from tillway.domain.charge import Charge
+from tillway.domain.connector_config import ConnectorConfig
+from tillway.domain.open_item import OpenItem
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.engine.audit.entries import Author
+from tillway.engine.restores import find_generation, recovered_writes
+from tillway.http.messages import Request
+from tillway.operations.recovery import OVERLAP_SECONDS, Recovery, survey
+from tillway.sandbox.bank import BankOperation
+from tillway.simulation.clients import DEBITS, HOLDER, Client
+from tillway.simulation.jumps import accept_clocks, troubled
+from tillway.simulation.world import RESTART_MAX_SECONDS, Asked, Merchant, Violation, World
+from tillway.store.codec import decode
+from tillway.store.port import PAGE_MAX, Write
+from tillway.testing.memory_store import MemoryStore
+
+REQUESTS_MAX = 8
+COMES_BACK = 0.8
+"""How likely a trader is to repeat a request after the restore."""
+
+PAID = ("Accepted", "Pending")
+
+SIMULATOR = ConnectorConfig(id="con_test_simulator", created=0, name="simulator", kind="simulator", mode="test")
+
+
+class Trader(Client):
+    """A client that makes each of its requests under a key, one after the other, and makes them again later."""
+
+    def __init__(self, world: World, merchant: Merchant, name: str) -> None:
+        super().__init__(world, merchant, name)
+        self.made: list[Asked] = []
+
+    async def live(self) -> None:
+        for path, params in await self._wishes():
+            who = f"{self.name}.{len(self.made) + 1}"
+            if "metadata" in params:
+                params["metadata"] = {"request": who}
+            asked = Asked(who, self.merchant.scope, path, params, who, [])
+            self.world.asked.append(asked)
+            self.made.append(asked)
+            await self._insist(asked, leaves=False)
+
+    async def repeat(self) -> None:
+        """Repeat the requests that succeeded, all but a few."""
+        for asked in self.made:
+            again = _succeeded(asked) and self.random.random() < COMES_BACK
+            asked.answers.clear()  # Those objects are not there any more.
+            if again:
+                await self._insist(asked, leaves=False)
+
+    async def probe(self) -> None:
+        """Repeat one request that moves money while the recovery lasts: it has to wait."""
+        asked = next((one for one in self.made if _succeeded(one)), None)
+        if asked is None:
+            return
+        headers = {"authorization": f"Bearer {self.merchant.secret}", "content-type": "application/json"}
+        headers["idempotency-key"] = asked.key or ""
+        body = msgspec.json.encode(asked.params)
+        process = await self.world.reachable()
+        response = await self._send(asked, Request("POST", asked.path, "", headers, body), process, patience=60.0)
+        if response is None or response.status != 503 or b'"recovering"' not in response.body:
+            told = None if response is None else (response.status, response.body[:200])
+            raise Violation("recovering", f"{asked.who} {asked.path} had to wait for the recovery, and got {told}")
+
+    async def _wishes(self) -> list[tuple[str, dict[str, Any]]]:
+        """New payments, and at most one operation on each payment that is there."""
+        random = self.random
+        wishes: list[tuple[str, dict[str, Any]]] = []
+        for payment in await _payments(self.world, self.merchant.scope.key):
+            if payment.status == "requires_capture":
+                what = random.choice(("capture", "cancel"))
+                wishes.append((f"/v1/payment_intents/{payment.id}/{what}", {}))
+            elif payment.status == "succeeded" and payment.received_minor > 0:
+                amount = random.choice((1, payment.received_minor))
+                wishes.append(("/v1/refunds", {"payment_intent": payment.id, "amount": amount, "metadata": {}}))
+        for _ in range(random.choice((1, 2, 3))):
+            wishes.append(random.choice((self._card_payment, self._card_payment, self._debit_payment, self._payout))())
+        random.shuffle(wishes)
+        return wishes[:REQUESTS_MAX]
+
+    def _card_payment(self) -> tuple[str, dict[str, Any]]:
+        params = {"amount": 4200, "currency": "usd", "payment_method": "pm_card_bypassPending", "confirm": True}
+        if self.random.random() < 0.5:
+            params["capture_method"] = "manual"
+        return "/v1/payment_intents", {**params, "metadata": {}}
+
+    def _debit_payment(self) -> tuple[str, dict[str, Any]]:
+        account = {"account_number": DEBITS["us_bank_account"][0], "routing_number": "110000000"}
+        details = {"type": "us_bank_account", "us_bank_account": account, "billing_details": HOLDER}
+        means = {"payment_method_types": ["us_bank_account"], "payment_method_data": details, "confirm": True}
+        accepted = {"mandate_data": {"customer_acceptance": {"type": "offline"}}}
+        return "/v1/payment_intents", {"amount": 4200, "currency": "usd", **means, **accepted, "metadata": {}}
+
+    def _payout(self) -> tuple[str, dict[str, Any]]:
+        return "/v1/payouts", {"amount": 900, "currency": self.random.choice(("usd", "eur", "jpy")), "metadata": {}}
+
+
+def traders_of(world: World) -> list[Trader]:
+    return [Trader(world, merchant, f"t{number}") for number, merchant in enumerate(world.merchants, 1)]
+
+
+def performed(world: World) -> dict[str, tuple[str, int]]:
+    """The operations of the bank that moved or hold money: kind and amount by reference."""
+    return {
+        operation.reference: (operation.kind, operation.amount)
+        for operation in world.bank.operations()
+        if operation.status in PAID and operation.kind != "dispute"
+    }
+
+
+async def put_back(world: World, store: MemoryStore, kept: dict[str, Write]) -> None:
+    """Kill every process, and put the store back."""
+    await asyncio.sleep(RESTART_MAX_SECONDS + 1.0)
+    for process in list(world.processes):
+        process.life.ended = True
+        process.waiting.clear()
+    world.processes.clear()
+    store.put_back(kept)
+    world.restored = True
+    world.met["restore"] += 1
+    world.tell("world", "the store is put back to an earlier moment")
+    world.observer.restored()
+    for _ in range(world.processes_wanted):
+        world.start_process()
+    for process in list(world.processes):
+        assert process.beginning is not None, "it looks for the restore first"
+        await process.beginning
+    # The store has forgotten, too, that an operator accepted the clock.
+    while troubled(world):
+        await accept_clocks(world)
+        await asyncio.sleep(1.0)
+
+
+async def recover(world: World) -> None:
+    """Take the bank's list, as `tillway recover --yes` does. Raises Violation if no restore was noticed."""
+    process = await world.reachable()
+    engine = process.platform.engine
+    held, _ = await find_generation(world.store)
+    if held is None or not held.recovering:
+        raise Violation("recovering", "the store was put back, and no process has noticed")
+    world.tell("world", f"recovers from {held.recovering}")
+    found = Recovery(process.attempts, actor="cli:world")
+    since = min(held.since, world.time_ns() // 1_000_000_000) - OVERLAP_SECONDS
+    try:
+        [report] = await survey(found, process.attempts, [SIMULATOR], max(since, 0))
+    except NoticeUndecided as undecided:
+        raise Violation("recovering", f"the bank gave no list: {undecided}") from undecided
+    if report.error:
+        raise Violation("recovering", report.error)
+    by = Author("cli:world", "tillway recover")
+    await world.store.commit(
+        await recovered_writes(world.store, at=engine.clock.moment(), by=by, detail=dict(report.counts), relied_on=())
+    )
+    world.tell("world", f"recovered: {report.counts}")
+    await asyncio.sleep(3.0)
+
+
+def check_performed(before: dict[str, tuple[str, int]], world: World) -> None:
+    """Raises Violation where a repeat was performed."""
+    for reference, told in performed(world).items():
+        if reference not in before:
+            raise Violation("performed twice", f"after the restore the bank performed {told} anew, as {reference}")
+
+
+async def explained_by_items(
+    world: World, scope_key: str, operations: list[BankOperation], booked: Collection[str]
+) -> list[BankOperation]:
+    """The bank's operations without those that open items stand for, and without refused ones that nobody repeated.
+    `booked` are the references that the books have. Raises Violation if a dispute is neither there nor kept."""
+    if not world.restored:
+        return operations
+    items = await _open_items(world, scope_key)
+    kept = {
+        one.reference: msgspec.structs.replace(one)
+        for one in operations
+        if one.reference not in items and (one.status in PAID or one.reference in booked)
+    }
+    for lost in operations:
+        parent = kept.get(lost.parent or "")
+        if lost.reference not in items or parent is None or lost.status not in PAID:
+            continue
+        match lost.kind:
+            case "capture":
+                parent.captured -= lost.amount
+            case "refund":
+                parent.refunded -= lost.amount
+            case _:
+                pass
+    told = {notice["id"] for item in items.values() for notice in item.notices}
+    for dispute in [one for one in kept.values() if one.kind == "dispute"]:
+        parent = kept.get(dispute.parent or "")
+        if parent is None or parent.captured == 0:
+            del kept[dispute.reference]
+            if dispute.reference not in told:
+                raise Violation("disputes", f"{dispute.reference} of {dispute.parent} waits for no repeat")
+    return list(kept.values())
+
+
+async def _open_items(world: World, scope_key: str) -> dict[str, OpenItem]:
+    """The open items of a merchant about unexplained operations, by their references."""
+    rows = await world.store.query(None, f"{scope_key}/oi_", limit=PAGE_MAX)
+    items = [decode(row.key.partition("/")[2], row.body) for row in rows]
+    return {
+        item.reference: item
+        for item in items
+        if isinstance(item, OpenItem) and item.status == "open" and item.kind == "unexplained"
+    }
+
+
+async def _payments(world: World, scope_key: str) -> list[PaymentIntent]:
+    """The listed payments by card of a merchant, oldest first, that were never disputed or refunded."""
+    rows = await world.store.query(None, f"{scope_key}/pi_", limit=PAGE_MAX, order="oldest")
+    found = []
+    for row in rows:
+        payment = decode(row.key.partition("/")[2], row.body)
+        assert isinstance(payment, PaymentIntent)
+        charge_row = await world.store.get(f"{scope_key}/{payment.latest_charge}")
+        charge = decode(payment.latest_charge or "", charge_row.body) if charge_row is not None else None
+        plain = isinstance(charge, Charge) and charge.method_type == "card" and not charge.disputes
+        if plain and isinstance(charge, Charge) and charge.refunded_minor == 0:
+            found.append(payment)
+    return found
+
+
+def _succeeded(asked: Asked) -> bool:
+    """Whether the request was answered, and the bank has performed it or will."""
+    for answer in asked.answers:
+        if answer.status == 200:
+            status = answer.document.get("status")
+            return status not in ("failed", "requires_payment_method") and (
+                status != "canceled" or asked.path.endswith("/cancel")
+            )
+    return False
