@@ -83,37 +83,41 @@ def outbound(name: str = "a.csv", content: bytes = b"one") -> OutboundFile:
     return OutboundFile(name=name, content=content, entries=(ENTRY,))
 
 
+def numbered(number: int) -> Batch:
+    return Batch(created_at=NOW, number=number)
+
+
 def test_a_file_goes_out_whole_and_once(tmp_path: Path) -> None:
     folder, place = Folder(tmp_path), tmp_path / "outbound" / "a.csv"
     assert folder.finish(1) is None
-    written = folder.put(outbound(), 1)
-    assert folder.put(outbound(), 1) == written == folder.finish(1)
+    written = folder.put(outbound(), numbered(1))
+    assert folder.put(outbound(), numbered(1)) == written == folder.finish(1)
     assert (written.name, written.entries) == ("a.csv", (ENTRY,))
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "outbound").iterdir()] == [("a.csv", b"one")]
     for name, number in (("a.csv", 1), ("a.csv", 2)):
         with pytest.raises(FileExistsError):
-            folder.put(outbound(name, content=b"two"), number)
+            folder.put(outbound(name, content=b"two"), numbered(number))
     assert place.read_bytes() == b"one"
     with pytest.raises(AssertionError):
-        folder.put(outbound("../a.csv"), 3)
+        folder.put(outbound("../a.csv"), numbered(3))
     # A crash between writing and renaming leaves a part that the next attempt replaces.
     (tmp_path / "outbound" / ".b.csv.part").write_bytes(b"half")
-    folder.put(outbound("b.csv"), 4)
+    folder.put(outbound("b.csv"), numbered(4))
     assert (tmp_path / "outbound" / "b.csv").read_bytes() == b"one"
     assert "csv" in repr(outbound()) and "one" not in repr(outbound())
 
 
 def test_a_file_that_the_provider_has_fetched_is_not_written_again(tmp_path: Path) -> None:
     folder, place = Folder(tmp_path), tmp_path / "outbound" / "a.csv"
-    folder.put(outbound(), 1)
+    folder.put(outbound(), numbered(1))
     place.rename(tmp_path / "fetched")
-    assert Folder(tmp_path).finish(1) is not None and folder.put(outbound(), 1) is not None
+    assert Folder(tmp_path).finish(1) is not None and folder.put(outbound(), numbered(1)) is not None
     assert not place.exists()
 
 
 def test_a_crash_before_the_rename_is_made_good(tmp_path: Path) -> None:
     folder, place = Folder(tmp_path), tmp_path / "outbound" / "a.csv"
-    folder.put(outbound(), 1)
+    folder.put(outbound(), numbered(1))
     # As a process leaves it that died after the file's record and before its rename.
     place.rename(place.with_name(".a.csv.part"))
     assert folder.finish(1) is not None
@@ -171,7 +175,7 @@ async def test_a_return_fails_the_payout_and_the_money_comes_back_once(tmp_path:
 
         bank, folder = CsvBank(), Folder(tmp_path / "files")
         file = bank.connector.build([bank.operation(operation.reference, 5000)], Batch(created_at=NOW, number=1))
-        folder.put(file, 1)
+        folder.put(file, Batch(created_at=NOW, number=1))
         name, content = bank.answer(file, [file.entries[0].trace])
         for _ in range(2):
             (folder.directory / "inbound" / name).write_bytes(content)

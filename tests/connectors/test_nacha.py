@@ -1,7 +1,9 @@
 """The connector `nacha`: the contract of file connectors, the bank's strict reader, and moov's samples."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -230,6 +232,11 @@ def test_a_wrong_setting_is_named(name: str, value: str) -> None:
 )
 def test_what_ach_cannot_carry_is_declined(operation: Operation) -> None:
     assert isinstance(nacha().refuse(operation), Declined)
+
+
+def test_the_page_has_each_reason() -> None:
+    page = Path("docs/providers/nacha.md").read_text()
+    assert dict(re.findall(r"^\| (R[0-9]{2}) \| .* \| `(\w+)` \|$", page, re.MULTILINE)) == RETURNS
 
 
 # moov's samples.

@@ -1,5 +1,6 @@
 """The connector `pain001`: the contract of file connectors, sepaxml's schemas, and status reports."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -195,6 +196,11 @@ def test_a_document_with_a_doctype_is_rejected_for_it() -> None:
 
 def test_every_reason_is_one_of_stripes() -> None:
     assert set(REASONS.values()) <= payout.FAILURES.keys()
+
+
+def test_the_page_has_each_reason() -> None:
+    page = Path("docs/providers/pain001.md").read_text()
+    assert dict(re.findall(r"^\| ([A-Z0-9]{4}) \| `(\w+)` \|$", page, re.MULTILINE)) == REASONS
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -74,7 +74,7 @@ def add(
         settings=_settings(given or []),
         default=default,
     )
-    _check(wanted)
+    files = _check(wanted)
     _warn_of_shown_secrets(kind, given or [])
     installation = settings_from(context.params)
 
@@ -101,8 +101,8 @@ def add(
         raise fail("Other commands keep changing the connectors. Try again.")
 
     added = with_store(installation, work)
-    if mode == "live" and not added.default:
-        say("No payment goes through it until it is the default: add it with --default --replace.")
+    if not added.default:
+        _say_what_goes_through(added, files)
     show(describe(added), f"{added.id}  {added.kind}{'  default' if added.default else ''}", as_json=as_json)
 
 
@@ -197,6 +197,14 @@ def _when(row: Document) -> str:
     return "" if row["default"] is None else str(row["default"])
 
 
+def _say_what_goes_through(added: "ConnectorConfig", files: str | None) -> None:
+    """Say which operations a connector takes that is not the default; `files` as `_check` returns it."""
+    if files is not None:
+        say(f"Payouts in {files} go through it; no payment does until it is the default: --default --replace.")
+    elif added.mode == "live":
+        say("No payment goes through it until it is the default: add it with --default --replace.")
+
+
 def _settings(given: list[str]) -> dict[str, str]:
     settings: dict[str, str] = {}
     for text in given:
@@ -220,8 +228,9 @@ def _warn_of_shown_secrets(kind: str, given: list[str]) -> None:
             say(f"{name} was visible to every user of this host. Better give it as {name}=@FILE or {name}=- (stdin).")
 
 
-def _check(config: "ConnectorConfig") -> None:
-    """Raise `WrongUsage` if the connector cannot be built or does not serve its mode."""
+def _check(config: "ConnectorConfig") -> str | None:
+    """The payouts that the connector takes without being the default, in words; None if it exchanges no files. Raise
+    `WrongUsage` if it cannot be built or does not serve its mode."""
     from tillway.connectors import registry
     from tillway.connectors.settings import SettingInvalid
     from tillway.engine.connections import SIMULATOR
@@ -237,6 +246,11 @@ def _check(config: "ConnectorConfig") -> None:
     run(transport.close)
     if config.mode == "live" and not connector.capabilities.livemode:
         raise WrongUsage(f"{config.kind} serves test mode only")
+    its = connector.capabilities
+    if not its.by_file:
+        return None
+    form = {"routing_number": "US bank accounts", "iban": "IBANs", None: "bank accounts"}[its.account_form]
+    return f"{' and '.join(sorted(its.steps or ())).upper() or 'any currency'} to {form}"
 
 
 def _unset_other_defaults(

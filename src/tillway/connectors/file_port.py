@@ -33,6 +33,7 @@ from tillway.connectors.port import (
     Notices,
     Operation,
     OperationKind,
+    OperationsPage,
     Outcome,
     Pending,
     Request,
@@ -209,6 +210,7 @@ class Filing:
             deduplicates=True,
             looks_up=True,
             livemode=its.livemode,
+            lists=True,
             debits=its.debits,
             recipients=frozenset(("bank_account",)),
             steps=its.steps,
@@ -234,10 +236,30 @@ class Filing:
         raise AssertionError("it takes no replies to disputes")
 
     def list_operations(self, since: int, after: str | None) -> Listing:
-        raise AssertionError("it has no list")
+        """Tell what the folder remembers, a file a page: each operation was sent, and is pending as far as it knows."""
+        yield from ()
+        folder = Folder(self.directory)
+        last = folder.last_number()
+        for number in range(int(after or 0) + 1, last + 1):
+            written = folder.written(number)
+            if written is not None and written.batch.created_at >= since:
+                notices = tuple(_sent_notice(written, entry) for entry in written.entries)
+                return OperationsPage(notices, str(number) if number < last else None)
+        return OperationsPage(())
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         raise NoticeRejected("this connector takes files, and no notices")
+
+
+def _sent_notice(written: "Written", entry: Entry) -> Notice:
+    return Notice(
+        id=f"{written.name}:{entry.trace}",
+        kind="operation",
+        reference=entry.reference,
+        outcome=Pending(entry.trace),
+        amount_minor=entry.amount_minor,
+        currency=entry.currency,
+    )
 
 
 ASK_AFTER_SECONDS = 300.0
@@ -263,15 +285,16 @@ class Folder:
         for name in ("outbound", "inbound", "processed", "rejected", ".sent"):
             (directory / name).mkdir(parents=True, exist_ok=True, mode=0o750)
 
-    def put(self, file: OutboundFile, number: int) -> "Written":
-        """Write outbound file `number` whole: a rename gives it its name once its bytes are on the disk.
+    def put(self, file: OutboundFile, batch: Batch) -> "Written":
+        """Write an outbound file whole: a rename gives it its name once its bytes are on the disk.
 
         It appears once, also if a process died in between and the provider has fetched it since: the record of the file
         comes before the rename, so a record without an unfinished file says that the rename was done. Raises
         FileExistsError if another file had that number or name.
         """
         place = self._place(file.name)
-        written = Written(name=file.name, digest=hashlib.sha256(file.content).hexdigest(), entries=file.entries)
+        number, digest = batch.number, hashlib.sha256(file.content).hexdigest()
+        written = Written(name=file.name, digest=digest, batch=batch, entries=file.entries)
         with self._locked():
             before = self._finish(number)
             if before is not None:
@@ -292,11 +315,19 @@ class Folder:
         with self._locked():
             return self._finish(number)
 
-    def _finish(self, number: int) -> "Written | None":
+    def written(self, number: int) -> "Written | None":
+        """The record of outbound file `number`, if it was written."""
         record = self._record(number)
-        if not record.exists():
+        return msgspec.json.decode(record.read_bytes(), type=Written) if record.exists() else None
+
+    def last_number(self) -> int:
+        """The number of the last file that was written; 0 before the first."""
+        return max((int(record.stem) for record in (self.directory / ".sent").glob("[0-9]*.json")), default=0)
+
+    def _finish(self, number: int) -> "Written | None":
+        written = self.written(number)
+        if written is None:
             return None
-        written = msgspec.json.decode(record.read_bytes(), type=Written)
         place = self._place(written.name)
         if _unfinished(place).exists():
             _rename(_unfinished(place), place)
@@ -358,10 +389,11 @@ class Folder:
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """The record of an outbound file: its digest (SHA-256, hexadecimal), and its entries."""
+    """The record of an outbound file: its digest (SHA-256, hexadecimal), its numbers, and its entries."""
 
     name: str
     digest: str
+    batch: Batch
     entries: tuple[Entry, ...]
 
 

@@ -14,7 +14,7 @@ from tillway.domain.bank_account import iban_valid, routing_valid
 from tillway.domain.commands import PayoutMethod, UpdateExternalAccount
 from tillway.domain.payment_method import CardFacts
 from tillway.domain.payout import RecipientType
-from tillway.domain.record import Changes, EventDraft, Moment, Reading, Record, changed
+from tillway.domain.record import Changes, EventDraft, Moment, Reading, Record, SealedRecord, changed
 from tillway.domain.refusal import Refused
 
 ACCOUNTS_MAX = 50
@@ -133,6 +133,17 @@ def update(
     return Changes(
         result=after,
         records=(after, *_unset_default(before, after)),
+        events=(EventDraft(type="account.external_account.updated", record=after, previous=account),),
+    )
+
+
+def correct(account: ExternalAccount, after: ExternalAccount, sealed: SealedRecord) -> Changes[ExternalAccount]:
+    """Name the account as its bank asks from now on: `sealed` has the new number, and the old one is deleted. Payouts
+    under way have copies of their own."""
+    return Changes(
+        result=after,
+        records=(after, sealed),
+        deletes=(account.vault,) if account.vault is not None else (),
         events=(EventDraft(type="account.external_account.updated", record=after, previous=account),),
     )
 

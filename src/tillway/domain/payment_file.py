@@ -15,7 +15,7 @@ class FiledOperation(Record, frozen=True, kw_only=True):
     """One operation for a provider that exchanges files, in the merchant's scope; its id has the attempt's suffix.
 
     `file` is the number of the file that it went out in, 0 while it waits; `place` counts the operations of the file
-    from 0, and `trace` is its id in the provider's files. `report` is the last report of the provider, such as R01.
+    from 0, and `trace` is its id in the provider's files.
     """
 
     subject: str
@@ -28,7 +28,6 @@ class FiledOperation(Record, frozen=True, kw_only=True):
     file: int = 0
     place: int = 0
     trace: str = ""
-    report: str | None = None
 
     @property
     def attempt_id(self) -> str:
@@ -51,13 +50,15 @@ class FileSeries(Record, frozen=True, kw_only=True):
     """The numbers of one connector's files. It belongs to one process until `held_until_ms`, or until that process has
     finished; a change by another process makes the holder's next commit conflict.
 
-    `day` is the day (UTC, days since 1970) that `files_today` counts.
+    `day` is the day (UTC, days since 1970) that `files_today` counts. `written` is the number of the last file that was
+    written: the folder has a record of it.
     """
 
     files: int = 0
     entries: int = 0
     day: int = 0
     files_today: int = 0
+    written: int = 0
     open: OpenFile | None = None
     held_until_ms: int = 0
 
@@ -94,6 +95,18 @@ def begin(series: FileSeries, now: int) -> FileSeries:
     number = series.files + 1
     opened = OpenFile(number=number, number_today=today, first_entry=series.entries + 1, created_at=now)
     return msgspec.structs.replace(series, files=number, day=day, files_today=today, open=opened)
+
+
+def catch_up(series: FileSeries, last: OpenFile) -> FileSeries:
+    """Go on after `last`, a file that was written and that a restored store does not know."""
+    return msgspec.structs.replace(
+        series,
+        files=last.number,
+        entries=last.first_entry + last.count - 1,
+        day=last.created_at // 86_400,
+        files_today=last.number_today,
+        written=last.number,
+    )
 
 
 def gather(series: FileSeries, count: int) -> FileSeries:

@@ -303,6 +303,20 @@ def update(method: PaymentMethod, command: UpdatePaymentMethod, now: int) -> Cha
     return Changes(result=after, records=(after,), events=(event,))
 
 
+def correct(
+    method: PaymentMethod, bank: BankAccountFacts, details: dict[str, Any], sealed: tuple[Record, ...]
+) -> Changes[PaymentMethod]:
+    """Name the account as its bank asks from now on: `sealed` has the new number, and the old one is deleted."""
+    after = msgspec.structs.replace(method, bank=bank, billing_details=details)
+    old = method.bank.vault if method.bank is not None else None
+    return Changes(
+        result=after,
+        records=(after, *sealed),
+        deletes=(old,) if old is not None else (),
+        events=(EventDraft(type="payment_method.automatically_updated", record=after, previous=method),),
+    )
+
+
 def update_source(method: PaymentMethod, command: UpdateSource, now: int) -> Changes[PaymentMethod]:
     """Change a card like the older API: its holder's name and address, its expiry and its metadata."""
     address = {**(method.billing_details.get("address") or {}), **command.address}

@@ -42,6 +42,8 @@ class ConfiguredConnections:
         self._defaults: dict[str, str] = {}
         self._open: dict[tuple[str, str], tuple[ConnectorConfig, Connection]] = {}
         self._outdated: list[Connection] = []
+        self._broken: dict[tuple[str, str], str] = {}
+        """Why a connector could not be set up, the last time."""
 
     async def default(self, scope: Scope) -> Connection:
         await self._fresh()
@@ -94,9 +96,12 @@ class ConfiguredConnections:
             connector, transport = self._build(config.kind, open_settings(self._vault, config))
         except (ValueError, VaultTampered) as wrong:
             # The place of a secret is empty, for instance, or this host's key file is an old copy. Operations for this
-            # connector wait until it is back.
-            log.error("a connector cannot be set up", extra={"connector": name, "why": str(wrong)})
+            # connector wait until it is back. A loop asks for it every two seconds: the same reason is logged once.
+            if self._broken.get(place) != str(wrong):
+                self._broken[place] = str(wrong)
+                log.error("a connector cannot be set up", extra={"connector": name, "why": str(wrong)})
             return None
+        self._broken.pop(place, None)
         connection = Connection(name, connector, transport)
         self._open[place] = (config, connection)
         return connection

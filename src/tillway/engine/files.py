@@ -32,7 +32,7 @@ from tillway.connectors.file_port import (
     Written,
     match,
 )
-from tillway.connectors.port import NoticeUndecided, Operation
+from tillway.connectors.port import Notice, NoticeUndecided, Operation
 from tillway.domain.account import SYSTEM, Mode, Scope, scope_of
 from tillway.domain.attempt import Attempt
 from tillway.domain.outcome import Declined, Succeeded
@@ -42,6 +42,8 @@ from tillway.domain.payment_file import (
     OpenFile,
     SentFile,
     begin,
+    catch_up,
+    filed_id,
     gather,
     seal,
     sent_id,
@@ -52,6 +54,8 @@ from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.attempts import Attempts, Connection
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine
+from tillway.engine.corrections import correct
+from tillway.engine.references import Known, find_by_tail, split
 from tillway.store.codec import by_file, by_trace, decode, unsettled_files, write_of
 from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Write
 
@@ -73,30 +77,48 @@ SETTLE_EVERY = 30
 """After this many visits, the files are looked at whose time for returns is over."""
 
 
+LATE_REASONS = {
+    "debit_not_authorized": "debit_not_authorized",
+    "insufficient_funds": "insufficient_funds",
+    "account_closed": "incorrect_account_details",
+    "invalid_account_number": "incorrect_account_details",
+    "no_account": "incorrect_account_details",
+}
+"""The reason of a dispute, by the failure code of a debit's return."""
+
+
 class FileExchange:
     def __init__(self, engine: Engine, attempts: Attempts) -> None:
         self.engine = engine
         self.attempts = attempts
         self._last_seen: dict[Path, dict[Path, tuple[int, int]]] = {}
         """The inbound files of each folder at the last visit, with their size and time of change."""
+        self._troubles: dict[tuple[Mode, str], str] = {}
+        """The trouble with each connector's files that has been logged."""
         self._visits = 0
 
     async def visit_all(self) -> None:
-        """Visit every connector that exchanges files. The trouble of one does not stop the others."""
+        """Visit every connector that exchanges files. The trouble of one does not stop the others. Raises
+        `Unavailable` if the store is away."""
         self._visits += 1
         for mode, connection in await self.attempts.connections.by_file():
+            place = (mode, connection.name)
             try:
                 await self.visit(mode, connection)
+                self._troubles.pop(place, None)
             except (Conflict, CommitUnknown):
                 continue  # Another process has just changed it; the next visit reads it again.
             except Unavailable:
                 raise
-            except OSError as error:
-                log.error("a folder of payment files is in trouble", extra={"connector": connection.name, "why": error})
-            except Refused as refused:
-                if refused.code not in STORE_CODES:
-                    raise
-                log.warning("payment files have to wait", extra={"connector": connection.name, "why": refused.code})
+            except Exception as error:
+                waits = isinstance(error, Refused) and error.code in STORE_CODES
+                if self._troubles.get(place) != str(error):  # Logged once, and not every two seconds.
+                    self._troubles[place] = str(error)
+                    log.error(
+                        "payment files cannot be exchanged",
+                        extra={"connector": connection.name, "why": str(error)},
+                        exc_info=not waits and not isinstance(error, OSError),
+                    )
 
     async def visit(self, mode: Mode, connection: Connection) -> None:
         filing = connection.connector
@@ -119,16 +141,19 @@ class FileExchange:
             return
         held = _Held(self.engine, series, version)
         if series.open is None:
-            await held.commit(begin(series, now_ms // 1000))
+            await self._catch_up(mode, connection, filing, folder, held)
+            await held.commit(begin(held.series, now_ms // 1000))
             await self._gather(mode, connection, filing, held)
         else:
             await held.commit(series)
         if not held.file.sealed:
             await held.commit(seal(held.series))
         written = await asyncio.to_thread(folder.finish, held.file.number)
-        if written is None:
+        if written is not None:
+            await self._adopt(mode, connection, written)
+        else:
             file = await self._build(mode, connection, filing, held)
-            written = None if file is None else await asyncio.to_thread(folder.put, file, held.file.number)
+            written = None if file is None else await asyncio.to_thread(folder.put, file, batch_of(held.file))
         await self._close(mode, connection, filing, held, written)
 
     async def _series(self, mode: Mode, connector: str) -> tuple[FileSeries, int]:
@@ -149,6 +174,76 @@ class FileExchange:
         now = self.engine.clock.now_ms() // 1000
         wait = wait_seconds(series, filing.files.capabilities.files_a_day_max, now, GATHER_SECONDS)
         return now >= min(_found(row).filed.created for row in rows) + wait
+
+    async def _catch_up(
+        self, mode: Mode, connection: Connection, filing: Filing, folder: Folder, held: "_Held"
+    ) -> None:
+        """Compare the series with the files that the folder remembers. A store that was put back learns of the later
+        ones, so that none of their operations goes out again. Raises OSError if the folder is another one."""
+        series = held.series
+        if series.written and await asyncio.to_thread(folder.written, series.written) is None:
+            raise OSError(
+                f"{filing.directory} has no record of file {series.written}, the last one: is its disk mounted? If the "
+                "directory has moved, move the folder .sent along with the others."
+            )
+        last = await asyncio.to_thread(folder.last_number)
+        for number in range(series.files + 1, last + 1):
+            written = await asyncio.to_thread(folder.written, number)
+            if written is None:
+                continue
+            log.error(
+                "a payment file was written that the store does not know; it was put back from a backup",
+                extra={"connector": connection.name, "file": written.name},
+            )
+            await self._adopt(mode, connection, written)
+            opened = OpenFile(
+                number=number,
+                number_today=written.batch.number_today,
+                first_entry=written.batch.first_entry,
+                created_at=written.batch.created_at,
+                count=len(written.entries),
+            )
+            caught_up = catch_up(held.series, opened)
+            await held.commit(caught_up, [self._sent(mode, connection, filing, written)])
+
+    async def _adopt(self, mode: Mode, connection: Connection, written: Written) -> None:
+        """Bring the filed operations of a written file in line with the folder's record of it. They differ only if the
+        store was put back: its operations may have gone out in another file than the store says, or be unknown."""
+        number, store = written.batch.number, self.engine.store
+        missing = {entry.reference: (place, entry) for place, entry in enumerate(written.entries)}
+        async for filed in self._operations(by_file(mode, connection.name, number)):
+            place, entry = missing.pop(filed.entry().reference, (0, None))
+            if entry is None:
+                await store.commit([filed.write(file=0, place=0, trace="")])
+            elif filed.filed.trace != entry.trace:
+                await store.commit([filed.write(place=place, trace=entry.trace)])
+        for place, entry in missing.values():
+            found = split(entry.reference)
+            known = await find_by_tail(self.engine.load(found[0].key), found[1]) if found is not None else Known()
+            about = known.attempt or known.settled
+            if found is None or about is None:
+                log.error(
+                    "an operation was sent in a file that the store does not know; `tillway recover` tells of it",
+                    extra={"reference": entry.reference, "file": written.name},
+                )
+                continue
+            scope, tail = found
+            sent = FiledOperation(
+                id=filed_id(about.id.partition("_")[2]),
+                created=written.batch.created_at,
+                subject=about.subject if isinstance(about, Attempt) else about.id,
+                reference=tail,
+                amount_minor=entry.amount_minor,
+                currency=entry.currency,
+                connector=connection.name,
+                mode=mode,
+                method=about.method if isinstance(about, Attempt) else None,
+                file=number,
+                place=place,
+                trace=entry.trace,
+            )
+            row = await store.get(f"{scope.key}/{sent.id}")
+            await store.commit([write_of(scope.key, sent, row.version if row is not None else ABSENT)])
 
     async def _gather(self, mode: Mode, connection: Connection, filing: Filing, held: "_Held") -> None:
         """Give the open file as many waiting operations as it takes, in commits of WRITES_A_COMMIT."""
@@ -209,26 +304,28 @@ class FileExchange:
         self, mode: Mode, connection: Connection, filing: Filing, held: "_Held", written: Written | None
     ) -> None:
         """Let the series go. The next file may begin."""
-        number, created = held.file.number, self.engine.clock.now_ms() // 1000
-        writes = []
-        if written is not None:
-            sent = SentFile(
-                id=sent_id(mode, connection.name, number),
-                created=created,
-                name=written.name,
-                connector=connection.name,
-                mode=mode,
-                number=number,
-                count=len(written.entries),
-                settles_at=filing.files.settles_at(batch_of(held.file)),
-            )
-            writes.append(write_of(SYSTEM, sent, ABSENT))
-        await held.commit(msgspec.structs.replace(held.series, open=None), writes, last=True)
-        if written is not None:
-            log.info(
-                "a payment file was written",
-                extra={"connector": connection.name, "file": written.name, "operations": len(written.entries)},
-            )
+        if written is None:
+            await held.commit(msgspec.structs.replace(held.series, open=None), last=True)
+            return
+        closed = msgspec.structs.replace(held.series, open=None, written=written.batch.number)
+        await held.commit(closed, [self._sent(mode, connection, filing, written)], last=True)
+        log.info(
+            "a payment file was written",
+            extra={"connector": connection.name, "file": written.name, "operations": len(written.entries)},
+        )
+
+    def _sent(self, mode: Mode, connection: Connection, filing: Filing, written: Written) -> Write:
+        sent = SentFile(
+            id=sent_id(mode, connection.name, written.batch.number),
+            created=self.engine.clock.now_ms() // 1000,
+            name=written.name,
+            connector=connection.name,
+            mode=mode,
+            number=written.batch.number,
+            count=len(written.entries),
+            settles_at=filing.files.settles_at(written.batch),
+        )
+        return write_of(SYSTEM, sent, ABSENT)
 
     # Inbound.
 
@@ -265,7 +362,33 @@ class FileExchange:
                 found[returned.trace] = filed
         notices = match(told, {trace: filed.entry() for trace, filed in found.items()})
         for notice in notices:
-            await self.attempts.notice(notice, connection.name, mode)
+            await self.attempts.notice(await self._as_dispute(notice) or notice, connection.name, mode)
+        for returned in told:
+            if returned.correction is not None:
+                filed = found[returned.trace]
+                vault = self.attempts.vault
+                await correct(self.engine, vault, filed.scope, filed.filed, returned.correction, returned.code or "")
+
+    async def _as_dispute(self, notice: Notice) -> Notice | None:
+        """The return of a debit that had succeeded is a dispute that the merchant has lost already, as with Stripe
+        (https://docs.stripe.com/payments/ach-direct-debit#disputed-payments). None for any other notice."""
+        found = split(notice.reference)
+        if found is None or not isinstance(notice.outcome, Declined):
+            return None
+        scope, tail = found
+        known = await find_by_tail(self.engine.load(scope.key), tail)
+        if known.attempt is not None or known.charge is None or not known.charge.captured:
+            return None
+        reason = LATE_REASONS.get(notice.outcome.decline_code or "", "bank_cannot_process")
+        return Notice(
+            id=notice.id,
+            kind="dispute",
+            reference=notice.reference,
+            amount_minor=notice.amount_minor,
+            currency=known.charge.currency,
+            reason=reason,
+            verdict="lost",
+        )
 
     async def _expand(self, mode: Mode, connection: Connection, returns: Sequence[Return]) -> list[Return]:
         """Turn a report on a whole file into one on each of its operations that has no report of its own."""
