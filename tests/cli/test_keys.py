@@ -101,6 +101,16 @@ def test_a_key_that_could_not_be_shown_does_not_work(tmp_path: Path) -> None:
     assert unseen["state"] == "revoked"
 
 
+def test_a_rolled_key_that_could_not_be_shown_changes_nothing(tmp_path: Path) -> None:
+    init(tmp_path)
+    [old, *_] = invoked_json("keys", "list", "--data-dir", tmp_path)
+    for _ in range(2):
+        into_full_disk("keys", "roll", old["id"], "--data-dir", tmp_path)
+    keys = {key["id"]: key for key in invoked_json("keys", "list", "--data-dir", tmp_path)}
+    assert keys[old["id"]] == old and sum(key["state"] == "revoked" for key in keys.values()) == 2
+    assert invoked("audit", "verify", "--data-dir", tmp_path).returncode == 0, "and no server ever ran here"
+
+
 def test_an_installation_whose_keys_could_not_be_shown_is_made_anew(tmp_path: Path) -> None:
     into_full_disk("init", "--data-dir", tmp_path)
     assert invoked_json("accounts", "list", "--data-dir", tmp_path) == []

@@ -6,14 +6,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from tillway.domain.account import Scope
 from tillway.engine.scans import SCANS_AT_ONCE
+from tillway.operations.reports import transactions
+from tillway.store.codec import decode, write_of
+from tillway.store.port import ABSENT
 from tillway.testing.in_process import InProcessApp, Merchant
 
 ROWS = 1000
 """The budget of rows, the least that the settings allow."""
 
+REPORT = "/ops/v1/reports/transactions"
 CUSTOMERS = 1150
 
 
@@ -91,6 +97,24 @@ async def test_a_filtered_list_that_exceeds_its_budget_says_so(shop: Shop) -> No
     newest = body["data"][0]["created"]
     status, body = await events(delivery_success="false", **{"created[gt]": newest})
     assert (status, body["data"]) == (200, [])
+
+
+async def test_a_report_has_the_same_budget(shop: Shop) -> None:
+    app, scope_key = shop.app, Scope(account=shop.merchant.account, mode="test").key
+    paid = {"amount": 4200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
+    await app.ok(shop.merchant, "POST", "/v1/payment_intents", {**paid, "return_url": "https://example.com"})
+    [row] = await app.store.query(None, f"{scope_key}/txn_", limit=2)
+    entry = decode(row.key.partition("/")[2], row.body)
+    assert (await app.ok(shop.merchant, "GET", REPORT))["data"][0]["count"] == 1
+    more = [msgspec.structs.replace(entry, id=f"{entry.id[:-4]}{number:04}") for number in range(1, ROWS)]
+    for one in more:
+        await app.store.commit([write_of(scope_key, one, ABSENT)])
+    answer = await app.call(shop.merchant, "GET", REPORT)
+    error = answer.json["error"]
+    assert (answer.status, error["code"]) == (400, "search_too_broad")
+    assert "1,000 records" in error["message"] and "`tillway reports transactions`" in error["message"]
+    report = await transactions(app.store, scope_key, entry.created - 1, entry.created + 1)
+    assert sum(line.count for line in report) == ROWS, "the command's has no bound"
 
 
 async def test_a_search_that_takes_too_long_says_so(shop: Shop) -> None:

@@ -10,6 +10,8 @@ TRANSACTIONS = Params(created=Created(), by=Array(Enum(*reports.COLUMNS), maximu
 
 DAYS_DEFAULT = 30
 
+REMEDY = "Ask for a shorter time with `created`, or run `tillway reports transactions`, which has no bound."
+
 
 @route("GET", "/ops/v1/reports/transactions", TRANSACTIONS, returns="report")
 async def transactions(call: Call) -> Answer:
@@ -25,8 +27,10 @@ async def transactions(call: Call) -> Answer:
             param="created",
         )
     by = tuple(dict.fromkeys(call.params.get("by") or reports.COLUMNS))
+    scope_key = call.caller.scope_key
     try:
-        lines = await reports.transactions(call.platform.store, call.caller.scope_key, first, last, by)
+        async with call.platform.scans.begin(scope_key, REMEDY) as scan:
+            lines = await reports.transactions(call.platform.store, scope_key, first, last, by, scan=scan)
     except reports.TooManyGroups:
         raise Refused(
             "parameter_invalid_array",

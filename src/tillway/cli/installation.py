@@ -73,6 +73,9 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     and can be run again. Raises `DataDirectoryUnfit`, `KeyFileUnfit`, `StoreUnfit`.
     """
     from tillway.data_directory import GENERATION_FILE, LOCK_FILE, DataDirectoryUnfit, make_private, occupied
+    from tillway.domain.account import SYSTEM
+    from tillway.domain.audit import TASK_ID
+    from tillway.engine.audit.entries import task_write
     from tillway.engine.time_mark import clock_above
     from tillway.operations.accounts import create_account
     from tillway.wiring import DATABASE, KEY_FILE, check_key_file, create_keys, key_file, open_keys, open_store
@@ -94,7 +97,10 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
                 return None
             keyring = open_keys(settings) if begun else create_keys(settings)
             await check_key_file(settings, store, keyring)
-            account, keys = await create_account(store, await clock_above(store), name=name, by=author("init"))
+            clock = await clock_above(store)
+            if await store.get(f"{SYSTEM}/{TASK_ID}") is None:  # A server would make it, but there may never be one.
+                await store.commit([task_write(SYSTEM, clock.now_ms())])
+            account, keys = await create_account(store, clock, name=name, by=author("init"))
         finally:
             await store.close()
         return first_use(account, keys) | {"data_dir": str(directory.absolute())}

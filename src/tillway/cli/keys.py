@@ -1,6 +1,7 @@
 """`tillway keys`: the API keys of an installation. A secret is shown once, when it is made."""
 
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from tillway.cli.installation import Alteration
     from tillway.domain.api_key import ApiKey
     from tillway.store.port import Store
+
+    Beside = Callable[[Store, ApiKey, ApiKey], Awaitable[Sequence[Alteration]]]
 
 app = typer.Typer(help="API keys, and the keys that sign access tokens.", no_args_is_help=True)
 
@@ -164,14 +167,19 @@ def roll(
     """Replace a key by a new one with the same permissions. The old one ends after the overlap."""
     import msgspec
 
+    from tillway.domain.account import SYSTEM
     from tillway.domain.api_key import ApiKey
     from tillway.domain.credentials import is_live
     from tillway.operations.accounts import NewKey, new_key
+    from tillway.store.codec import decode
     from tillway.store.port import ABSENT
 
     now, rolled = int(time.time()), list[NewKey]()
+    former: int | None = None
 
     def end(old: ApiKey) -> ApiKey:
+        nonlocal former
+        former = old.revoked_at
         if not is_live(old, now):
             raise fail(f"{key} has ended already. Make a new one: tillway keys create")
         return msgspec.structs.replace(
@@ -190,11 +198,24 @@ def roll(
     say(f"This key is shown once; keep it. {key} ends in {overlap_seconds} seconds at the latest.")
     shown = _key_document(made.record, int(time.time())) | {"secret": made.secret, "replaces": key}
     text = f"{made.record.id}  {made.secret}"
-    show_once(shown, text, lambda: _end_unseen(settings, made.record.id), as_json=as_json)
+
+    def undo() -> None:
+        """Let the old key live on, which its users have still, and end the new one: in one commit."""
+
+        async def bring_back(store: "Store", unseen: ApiKey, ended: ApiKey) -> "list[Alteration]":
+            row = await store.get(f"{SYSTEM}/{key}")
+            assert row is not None, f"{key} was just there"
+            old = decode(key, row.body)
+            assert isinstance(old, ApiKey)
+            return [(row.version, old, msgspec.structs.replace(old, revoked_at=former))]
+
+        _end_unseen(settings, made.record.id, bring_back)
+
+    show_once(shown, text, undo, as_json=as_json)
 
 
-def _end_unseen(settings: Settings, id: str) -> None:
-    """Revoke a new key: its secret could not be shown."""
+def _end_unseen(settings: Settings, id: str, beside: "Beside | None" = None) -> None:
+    """Revoke a new key: its secret could not be shown. `beside` gives the other alterations of that commit."""
     import msgspec
 
     from tillway.domain.api_key import ApiKey
@@ -208,6 +229,7 @@ def _end_unseen(settings: Settings, id: str) -> None:
         lambda key: msgspec.structs.replace(key, revoked_at=now),
         noun="key",
         listing="keys list",
+        beside=beside,
     )
 
 

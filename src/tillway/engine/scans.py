@@ -1,4 +1,4 @@
-"""Scans: filtered lists and searches that no index answers, each with a budget, and all with a fair share of the loop.
+"""Scans: filtered lists, searches and reports that no index answers. Each has a budget, all a fair share of the loop.
 
 The first page of a scan is read at once, because most end there. From then on, a merchant has at most SCANS_AT_ONCE of
 them in each mode, the scans of a process take turns of one page, and after each turn nothing is scanned for as long as
@@ -16,12 +16,18 @@ from tillway.engine.clock import Clock
 
 SCANS_AT_ONCE: Final = 2
 
+REMEDY: Final = (
+    "Bound `created`, ask for fewer with `limit`, or search for an equality on metadata or an e-mail address, which "
+    "have an index."
+)
+
 
 class Scan:
     """One scan of a merchant's records. It counts the rows that it reads, and its time from the first one on."""
 
-    def __init__(self, scans: "Scans", scope_key: str, place: AsyncExitStack) -> None:
+    def __init__(self, scans: "Scans", scope_key: str, place: AsyncExitStack, remedy: str) -> None:
         self._scans = scans
+        self._remedy = remedy
         self._scope_key = scope_key
         self._place = place
         self._has_place = False
@@ -49,9 +55,8 @@ class Scan:
         if self.rows >= scans.rows_max or spent_ns > scans.seconds_max * 1e9:
             raise Refused(
                 "search_too_broad",
-                f"{self.rows:,} records were read, and too few of them match: the bound is {scans.rows_max:,} records "
-                f"or {scans.seconds_max:g} seconds. Bound `created`, ask for fewer with `limit`, or search for an "
-                "equality on metadata or an e-mail address, which have an index.",
+                f"{self.rows:,} records were read, and that was not enough: the bound is {scans.rows_max:,} records or "
+                f"{scans.seconds_max:g} seconds. {self._remedy}",
             )
         if not self._has_place:
             await self._take_place()
@@ -87,7 +92,7 @@ class Scans:
         return found
 
     @asynccontextmanager
-    async def begin(self, scope_key: str) -> AsyncIterator[Scan]:
-        """A scan of that scope; its place is given back at the end."""
+    async def begin(self, scope_key: str, remedy: str = REMEDY) -> AsyncIterator[Scan]:
+        """A scan of that scope; its place is given back at the end. `remedy`: advice where the budget is spent."""
         async with AsyncExitStack() as place:
-            yield Scan(self, scope_key, place)
+            yield Scan(self, scope_key, place, remedy)

@@ -7,6 +7,7 @@ it was made, with no amounts.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from tillway.domain.ledger import SECONDS_PER_DAY, Entry
 from tillway.domain.money import minor_to_major
 from tillway.domain.record import Record
 from tillway.engine.ids import time_prefix
+from tillway.engine.scans import Scan
 from tillway.store.codec import decode
 from tillway.store.port import Store
 
@@ -85,10 +87,12 @@ async def transactions(
     by: Sequence[str] = COLUMNS,
     *,
     pause_seconds: float = 0.0,
+    scan: Scan | None = None,
 ) -> list[Line]:
     """Sum the transactions of a scope from second `first` to second `last`, in the order of their columns.
 
-    Records of that time are read page by page, with a wait of `pause_seconds` after each. Raises `TooManyGroups`.
+    Records of that time are read page by page, with a wait of `pause_seconds` after each, or within the budget and the
+    turns of `scan`. Raises `TooManyGroups`, and Refused as `scan` does.
     """
     scope, lines = scope_of(scope_key), dict[tuple[str, ...], Line]()
 
@@ -104,20 +108,22 @@ async def transactions(
         known.count += 1
         return known
 
-    async for page in _pages(store, f"{scope_key}/txn_", first, last, pause_seconds):
+    async for page in _pages(store, f"{scope_key}/txn_", first, last, pause_seconds, scan):
         entries = [entry for entry in page if isinstance(entry, Entry) and entry.type is not None]
         sources = await _sources(store, scope_key, entries) if {"status", "connector"} & set(by) else {}
-        for entry in entries:
-            added = line(_of_entry(entry, sources.get(entry.source or "")))
-            added.fee_minor += entry.fee_minor
-            if entry.type in REFUNDS:
-                added.refunded_minor -= entry.amount_minor
-            else:
-                added.gross_minor += entry.amount_minor
-    async for page in _pages(store, f"{scope_key}/ch_", first, last, pause_seconds):
-        for charge in page:
-            if isinstance(charge, Charge) and charge.entry is None:
-                line(_of_charge(charge))
+        async with _turn(scan, page):
+            for entry in entries:
+                added = line(_of_entry(entry, sources.get(entry.source or "")))
+                added.fee_minor += entry.fee_minor
+                if entry.type in REFUNDS:
+                    added.refunded_minor -= entry.amount_minor
+                else:
+                    added.gross_minor += entry.amount_minor
+    async for page in _pages(store, f"{scope_key}/ch_", first, last, pause_seconds, scan):
+        async with _turn(scan, page):
+            for charge in page:
+                if isinstance(charge, Charge) and charge.entry is None:
+                    line(_of_charge(charge))
     return [lines[key] for key in sorted(lines)]
 
 
@@ -149,6 +155,10 @@ def _day(epoch_seconds: int) -> str:
     return datetime.fromtimestamp(epoch_seconds - epoch_seconds % SECONDS_PER_DAY, UTC).strftime("%Y-%m-%d")
 
 
+def _turn(scan: Scan | None, page: list[Record]) -> AbstractAsyncContextManager[None]:
+    return scan.turn(len(page)) if scan is not None else nullcontext()
+
+
 async def _sources(store: Store, scope_key: str, entries: Sequence[Entry]) -> dict[str, Record]:
     """The records that the entries are about, by id."""
     ids = list(dict.fromkeys(entry.source for entry in entries if entry.source))
@@ -161,10 +171,14 @@ async def _sources(store: Store, scope_key: str, entries: Sequence[Entry]) -> di
     return found
 
 
-async def _pages(store: Store, head: str, first: int, last: int, pause_seconds: float) -> AsyncIterator[list[Record]]:
+async def _pages(
+    store: Store, head: str, first: int, last: int, pause_seconds: float, scan: Scan | None
+) -> AsyncIterator[list[Record]]:
     """The records with ids made from second `first` to `last`, oldest first, a page at a time."""
     after, until = f"{head}{time_prefix(first)}", f"{head}{time_prefix(last + 1)}"
     while rows := await store.query(None, head, after=after, until=until, limit=PAGE_ROWS, order="oldest"):
         yield [decode(row.key.partition("/")[2], row.body) for row in rows]
         after = rows[-1].key
+        if scan is not None:
+            await scan.go_on()
         await asyncio.sleep(pause_seconds)  # A long report must not delay payments.

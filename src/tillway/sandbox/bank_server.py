@@ -386,6 +386,8 @@ def main(
             raise FaultsInvalid("faults", f"not JSON: {error}") from error
         if not isinstance(rules, dict):
             raise FaultsInvalid("faults", "not a JSON object")
+    for sign in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(sign, signal.SIG_IGN)  # They would end the process, and ask other servers for something harmless.
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_until_terminated(serve(port, journal, notice_url, notice_secret, rules, host)))
 
