@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from tillway.domain.account import SYSTEM, Account
+from tillway.domain.account import SYSTEM, Account, Scope
 from tillway.operations.accounts import accounts_of_stored_amounts
+from tillway.operations.reports import transactions
 from tillway.settings import Settings
 from tillway.store.codec import decode, write_of
 from tillway.testing.in_process import Answer, InProcessApp, Merchant
@@ -132,6 +133,9 @@ async def test_an_account_of_an_earlier_version_has_them_as_stored(tmp_path: Pat
     shop = Shop(again, merchant)
     paid = await shop.pay("isk")
     assert paid["amount"] == 500000 and await shop.at_the_bank() == [("authorization", 500000)]
+    scope_key = Scope(account=merchant.account, mode="test").key
+    [line] = await transactions(app.store, scope_key, 0, app.clock.now_ms() // 1000, ())
+    assert line.gross_minor == 500000, "the ledger, the bank and /v1 have the stored number: decision 0017"
     assert (await shop.post("/v1/refunds", payment_intent=paid["id"], amount=150))["amount"] == 150
     assert await accounts_of_stored_amounts(app.store) == {merchant.account}
     await again.close()
