@@ -24,7 +24,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 ADDRESS: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 SERVED = "http://127.0.0.1:8420"
 
-READY_WITHIN_SECONDS = 60
+READY_WITHIN_SECONDS = 180
 
 # Git hands the variables of its own run to hooks, and a test may be run by one.
 OUTSIDE = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("GIT_")}

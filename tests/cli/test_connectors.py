@@ -200,7 +200,7 @@ def test_a_secret_is_read_from_standard_input(tmp_path: Path) -> None:
     given = ["base_url=http://127.0.0.1:9", "api_key=-"]
     command = [sys.executable, "-m", "tillway.cli.main", "connectors", "add", "bank", "--kind", "http_bank"]
     command += [*(word for one in given for word in ("--set", one)), "--data-dir", str(tmp_path)]
-    done = subprocess.run(command, input="env:HOME\n", capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input="env:HOME\n", capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert stored_settings(tmp_path, "con_test_bank") == {"base_url": "http://127.0.0.1:9", "api_key": "env:HOME"}
 

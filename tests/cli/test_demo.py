@@ -72,13 +72,13 @@ def test_what_it_tells_people_to_type_works(tmp_path: Path) -> None:
         text += line
     try:
         python = "\n".join(re.findall(r"^  ((?:import stripe|stripe\.|print\(|    amount|    confirm).*)$", text, re.M))
-        done = subprocess.run([sys.executable, "-c", python], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", python], capture_output=True, text=True, timeout=99)
         assert done.stdout == "succeeded\n", done.stderr
         lines = re.findall(r"^  (curl (?:.*\\\n)*.*)$", text, re.M)
         assert len(lines) == 4
         for line in lines:
             try:
-                done = subprocess.run(shlex.split(line.replace("\\\n", "")), capture_output=True, text=True, timeout=60)
+                done = subprocess.run(shlex.split(line.replace("\\\n", "")), capture_output=True, text=True, timeout=99)
             except FileNotFoundError:
                 pytest.skip("there is no curl")
             assert done.stdout.startswith("{") and not done.stdout.startswith('{"error"'), line

@@ -86,7 +86,7 @@ def test_two_at_once_make_one_installation(tmp_path: Path) -> None:
 
     command = [sys.executable, "-m", "tillway.cli.main", "init", "--json", "--data-dir", str(tmp_path / "data")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    codes = sorted((process.communicate(timeout=60), process.returncode)[1] for process in running)
+    codes = sorted((process.communicate(timeout=240), process.returncode)[1] for process in running)
     assert codes == [0, 1, 1]
     assert len(tillway_json("accounts", "list", "--data-dir", tmp_path / "data")) == 1
 

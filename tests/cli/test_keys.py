@@ -85,7 +85,7 @@ def into_full_disk(*arguments: str | Path) -> str:
     command = [sys.executable, "-m", "tillway.cli.main", *map(str, arguments)]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False, env=ENVIRONMENT
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=240, check=False, env=ENVIRONMENT
         )
     assert done.returncode == 1 and "does not work. Run the command again" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr

@@ -212,7 +212,7 @@ class PointInTime(Kept):
 
     def _as_owner(self, command: list[str]) -> str:
         return subprocess.run(
-            command, check=True, capture_output=True, text=True, **self.server.as_owner(), timeout=60
+            command, check=True, capture_output=True, text=True, **self.server.as_owner(), timeout=240
         ).stdout
 
 

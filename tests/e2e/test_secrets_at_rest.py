@@ -50,7 +50,7 @@ class Client:
         if key:
             headers["Idempotency-Key"] = key
         request = urllib.request.Request(self.server.base_url + path, json.dumps(body).encode(), headers, method="POST")
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=240) as answer:
             text = answer.read().decode()
         self.shown |= secrets_in(text)
         return json.loads(text)
@@ -69,7 +69,7 @@ def fill(server: TillwayServer, shown: set[str], bank_key: Path) -> dict[str, An
         input=NOTICE_SECRET,
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=240,
         env=ENVIRONMENT,
     )
     assert given.returncode == 0 and "visible" not in given.stderr, given.stderr

@@ -349,7 +349,7 @@ def alive(process: int) -> bool:
         return False
 
 
-def until(holds: Callable[[], bool], within_seconds: float = 20) -> None:
+def until(holds: Callable[[], bool], within_seconds: float = 60) -> None:
     deadline = time.monotonic() + within_seconds
     while not holds():
         assert time.monotonic() < deadline, f"not within {within_seconds} s"

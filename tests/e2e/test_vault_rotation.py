@@ -104,7 +104,7 @@ def test_rotations_that_are_killed_under_a_server_that_takes_payments(
             assert dying.stdout is not None
             dying.stdout.close()
         finished = rotation(data_dir)
-        out, error = finished.communicate(timeout=60)
+        out, error = finished.communicate(timeout=240)
         assert finished.returncode == 0, error
         stop.set()
         trading.result()

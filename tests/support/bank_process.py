@@ -15,7 +15,7 @@ from tillway_server import ENVIRONMENT
 
 from tillway.crash.free_port import free_port
 
-STOPPED_WITHIN_SECONDS = 20.0
+STOPPED_WITHIN_SECONDS = 60.0
 
 
 class BankProcess:

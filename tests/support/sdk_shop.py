@@ -79,7 +79,7 @@ def card(number: str, **fields: Any) -> dict[str, Any]:
     return {"number": number, "exp_month": 12, "exp_year": 2034, "cvc": "123", **fields}
 
 
-def until(look: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(look: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for something that happens by itself."""
     deadline = time.monotonic() + seconds
     while not look():

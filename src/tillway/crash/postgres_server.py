@@ -21,7 +21,7 @@ from unittest import SkipTest
 from tillway.crash.free_port import free_port
 
 NAMED_BY = "TILLWAY_TEST_POSTGRES"
-STARTS_WITHIN_SECONDS = 30
+STARTS_WITHIN_SECONDS = 120
 USER = "tillway"
 
 
