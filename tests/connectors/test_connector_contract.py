@@ -30,7 +30,7 @@ from tillway.sandbox.simulator import CallTransport, Simulator
 from tillway.testing.connector_contract import Check, checks_for
 
 SIMULATOR = Simulator().capabilities
-HTTP_BANK = HttpBank("http://127.0.0.1:1", debits=SIMULATOR.debits, list=True).capabilities
+HTTP_BANK = HttpBank("http://127.0.0.1:1", debits=SIMULATOR.debits, list=True, redirects=True).capabilities
 
 
 def name(check: Check) -> str:

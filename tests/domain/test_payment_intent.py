@@ -88,8 +88,17 @@ TABLES = {
         create   42.00 eur           -> requires_payment_method
         confirm                      -> processing
         settle   action              -> requires_action
-        challenge pass               -> processing
+        confirm                      -> !payment_intent_unexpected_state
+        settle   action              -> requires_action
+        settle   unknown             -> requires_action
+        settle   pending             -> processing
         settle   succeeded           -> succeeded
+    """,
+    "the customer does not pass at the provider": """
+        create   42.00 eur           -> requires_payment_method
+        confirm                      -> processing
+        settle   action              -> requires_action
+        settle   declined            -> !card_declined requires_payment_method
     """,
     "refunds, never more than was taken": """
         create   60.00 eur           -> requires_payment_method

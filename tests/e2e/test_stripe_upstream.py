@@ -1,8 +1,10 @@
 """The connector `stripe` over a real server that speaks Stripe's API: another Tillway, in test mode."""
 
+import http.client
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 import stripe
@@ -147,3 +149,92 @@ def _keys(server: TillwayServer) -> dict[str, str]:
         "live_secret_key": server.live_secret_key,
         "live_publishable_key": server.live_publishable_key,
     }
+
+
+# 3-D Secure: the customer goes to the provider's page, and comes back to ours.
+
+
+def _follow(url: str, form: dict[str, str] | None = None) -> tuple[int, str]:
+    """The status of a browser's request, and where it is sent next."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+    body = None if form is None else urlencode(form)
+    headers = {} if form is None else {"content-type": "application/x-www-form-urlencoded"}
+    method = "GET" if form is None else "POST"
+    connection.request(method, f"{parts.path}?{parts.query}", body, headers)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, answer.headers.get("location", "")
+
+
+CHALLENGED = "4000002760003184"
+
+
+def _decide(payment: Any, outcome: str) -> dict[str, str]:
+    """Decide at the provider's page, come back, and return the parameters that the merchant's page gets."""
+    status, back = _follow(payment.next_action.redirect_to_url.url, {"outcome": outcome})
+    assert status == 303
+    status, shop = _follow(back)
+    assert status == 303 and shop.startswith("https://example.com/back?")
+    return dict(parse_qsl(urlsplit(shop).query))
+
+
+@pytest.mark.parametrize("capture", ["automatic", "manual"])
+def test_a_customer_authenticates_at_the_provider(pair: Pair, capture: str) -> None:
+    amount = 4_210 + len(capture)
+    waiting = pair.pay(amount, CHALLENGED, capture_method=capture)
+    assert waiting.status == "requires_action" and waiting.latest_charge is None
+    assert waiting.next_action.redirect_to_url.url.startswith(f"{pair.upstream.base_url}/3ds/")
+    assert waiting.next_action.redirect_to_url.return_url == "https://example.com/back"
+    with pytest.raises(stripe.InvalidRequestError, match="waits for its customer"):
+        pair.v1.payment_intents.confirm(waiting.id)
+    told = _decide(waiting, "pass")
+    assert (told["payment_intent"], told["redirect_status"]) == (waiting.id, "succeeded")
+    assert told["payment_intent_client_secret"] == waiting.client_secret
+    paid = pair.v1.payment_intents.retrieve(waiting.id, {"expand": ["latest_charge"]})
+    assert paid.status == ("succeeded" if capture == "automatic" else "requires_capture")
+    assert paid.latest_charge.payment_method_details.card.three_d_secure is not None
+    assert theirs_of(pair, waiting).status == paid.status
+
+
+def test_a_customer_fails_to_authenticate(pair: Pair) -> None:
+    waiting = pair.pay(4_230, CHALLENGED)
+    assert _decide(waiting, "fail")["redirect_status"] == "failed"
+    failed = pair.v1.payment_intents.retrieve(waiting.id)
+    assert failed.status == "requires_payment_method" and failed.next_action is None
+    assert failed.last_payment_error.code == "payment_intent_authentication_failure"
+
+
+def test_a_customer_who_never_comes_back_has_paid_all_the_same(pair: Pair) -> None:
+    waiting = pair.pay(4_231, CHALLENGED)
+    _follow(waiting.next_action.redirect_to_url.url, {"outcome": "pass"})
+    until(lambda: pair.v1.payment_intents.retrieve(waiting.id).status == "succeeded")
+
+
+def test_a_waiting_payment_is_cancelled_at_the_provider(pair: Pair) -> None:
+    waiting = pair.pay(4_232, CHALLENGED)
+    given: Any = {"cancellation_reason": "requested_by_customer"}
+    cancelled = pair.v1.payment_intents.cancel(waiting.id, given)
+    assert (cancelled.status, cancelled.cancellation_reason) == ("canceled", "requested_by_customer")
+    assert theirs_of(pair, waiting).status == "canceled"
+    _follow(waiting.next_action.redirect_to_url.url, {"outcome": "pass"})
+    assert pair.v1.payment_intents.retrieve(waiting.id).status == "canceled"
+
+
+def test_nobody_is_sent_away_off_session_or_against_the_merchants_wish(pair: Pair) -> None:
+    for amount, given, code in (
+        (4_233, {"off_session": True, "return_url": None}, "authentication_required"),
+        (4_234, {"error_on_requires_action": True}, "payment_intent_action_required"),
+    ):
+        with pytest.raises(stripe.CardError) as refused:
+            pair.pay(amount, CHALLENGED, **given)
+        assert code in (refused.value.code, refused.value.error.decline_code)
+        assert theirs_of(pair, type("Ours", (), {"amount": amount})).status != "requires_action"
+
+
+def test_a_merchant_asks_for_3d_secure(pair: Pair) -> None:
+    options = {"card": {"request_three_d_secure": "any"}}
+    waiting = pair.pay(4_235, "4000000000003055", payment_method_options=options)
+    assert waiting.status == "requires_action"
+    assert _decide(waiting, "pass")["redirect_status"] == "succeeded"

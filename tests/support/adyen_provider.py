@@ -11,9 +11,10 @@ import msgspec
 from provider_side import ProviderSide
 
 from tillway.connectors.adyen import AdyenConnector, amount_of, signature
-from tillway.connectors.port import Connector, Outcome, Pending, Request, Response, Succeeded, Transport
+from tillway.connectors.port import ActionRequired, Connector, Outcome, Pending, Request, Response, Succeeded, Transport
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.faults import bend
+from tillway.testing.connector_contract import CHALLENGED, RETURN_URL
 from tillway.testing.far_side import Handler, answer, in_process
 
 KEY = bytes(range(32))
@@ -37,6 +38,7 @@ class AdyenFarSide(ProviderSide):
         self.transport: Transport = in_process(self.peer)
         self.requests: list[Request] = []
         self._answers: dict[str, tuple[dict[str, Any], Response]] = {}
+        self._waiting: dict[str, dict[str, Any]] = {}
         self._due: list[dict[str, Any]] = []
 
     async def notices(self, outcome: Outcome | None, count: int) -> list[tuple[Mapping[str, str], bytes]]:
@@ -49,6 +51,11 @@ class AdyenFarSide(ProviderSide):
     def handle(self, request: Request) -> Response:
         self.requests.append(request)
         key, fields = request.headers.get("idempotency-key", ""), request.fields
+        if request.path.endswith("/payments/details"):
+            return self._details(key, fields["details"]["redirectResult"])
+        if request.path.endswith("/cancels") and "paymentReference" in fields:
+            self._waiting.pop(fields["paymentReference"], None)
+            return answer(201, {"pspReference": "X", "status": "received"})
         assert fields["merchantAccount"] == ACCOUNT and fields["reference"] == key
         known = self._answers.get(key)
         if known is not None and known[0].get("amount") != fields.get("amount"):
@@ -77,14 +84,40 @@ class AdyenFarSide(ProviderSide):
             },
             "by_amount": True,
         }
+        if card["number"] == CHALLENGED.number:
+            assert fields["returnUrl"] == RETURN_URL
+            self._waiting[reference] = body
+            return self._redirect(reference)
         handled = self.bank.handle(Request("POST", "/v1/authorizations", body))
         if handled.effect is not None:
             self._announce(handled.effect, amount)
         return self._payment(reference, fields)
 
+    def _redirect(self, reference: str) -> Response:
+        action = {"type": "redirect", "method": "GET", "url": f"https://checkout.adyen.com/3ds?r={reference}"}
+        return answer(200, {"resultCode": "RedirectShopper", "merchantReference": reference, "action": action})
+
+    async def customer(self, waiting: ActionRequired, *, passed: bool) -> str | None:
+        return f"{'pass' if passed else 'fail'}!{waiting.redirect_url.partition('r=')[2]}"
+
+    def _details(self, key: str, result: str) -> Response:
+        outcome, _, reference = result.partition("!")
+        body = self._waiting.get(reference)
+        if body is None or not key.startswith(f"{reference}."):
+            return answer(422, {"status": 422, "errorCode": "167", "errorType": "validation"})
+        amount = {"currency": body["currency"].upper(), "value": body["amount"]}
+        if outcome == "fail":
+            shown = {"pspReference": f"P{reference}", "merchantReference": reference, "amount": amount}
+            return answer(200, {**shown, "resultCode": "Refused", "refusalReasonCode": "11"})
+        handled = self.bank.handle(Request("POST", "/v1/authorizations", body))
+        if handled.effect is not None:
+            self._announce(handled.effect, amount)
+        return self._payment(reference, {"amount": amount})
+
     def _payment(self, reference: str, fields: Mapping[str, Any]) -> Response:
         done = self.bank.find(reference)
-        assert done is not None
+        if done is None:
+            return self._redirect(reference)
         shown = {"pspReference": f"P{reference}", "merchantReference": reference, "amount": fields["amount"]}
         if done.status == "Accepted":
             more = {"networkTxReference": done.network_id, "cvcResult": "1 Matches"}

@@ -6,17 +6,19 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 from aiohttp import web
 
 from tillway.connectors.http_bank import HttpBank
-from tillway.connectors.port import Connector, Notice, Notices, Outcome, Pending, Succeeded, Transport
+from tillway.connectors.port import ActionRequired, Connector, Notice, Notices, Outcome, Pending, Succeeded, Transport
 from tillway.connectors.transport import SocketTransport
 from tillway.crash.free_port import free_port
 from tillway.sandbox import bank_server
 from tillway.sandbox.bank_server import BankServer
 from tillway.sandbox.faults import Faults
 from tillway.sandbox.simulator import Simulator
+from tillway.testing.connector_contract import RETURN_URL
 
 SECRET = "notices-are-signed"
 
@@ -61,11 +63,26 @@ class BehindHttp:
     async def performed(self) -> int:
         return accepted(self.server.bank.totals())
 
+    async def customer(self, waiting: ActionRequired, *, passed: bool) -> str | None:
+        assert await decide_at(waiting.redirect_url, "pass" if passed else "fail") == RETURN_URL
+        return None
+
     def nowhere(self) -> Transport:
         return SocketTransport(f"http://127.0.0.1:{free_port()}", timeout_seconds=1)
 
     async def notices(self, outcome: Outcome, count: int) -> list[tuple[Mapping[str, str], bytes]]:
         return [await asyncio.wait_for(self._mail.get(), 5) for _ in range(count)]
+
+
+async def decide_at(page: str, outcome: str) -> str:
+    """Press a button of the bank's page of 3-D Secure; the address that the customer is sent back to."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(page) as shown,
+        session.post(page, data={"outcome": outcome}, allow_redirects=False) as decided,
+    ):
+        assert (shown.status, decided.status) == (200, 303)
+        return decided.headers["location"]
 
 
 def read_at_once(conversation: Notices) -> list[Notice]:
@@ -109,6 +126,7 @@ async def behind_http(journal: Path, kind: type[HttpBank] = HttpBank) -> AsyncIt
                 "timeout_seconds": "0.4",
                 "debits": "us_bank_account, sepa_debit",
                 "list": "yes",
+                "redirects": "yes",
             }
         )
         far = BehindHttp(server, connector, mail)

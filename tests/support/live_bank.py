@@ -41,6 +41,8 @@ class LiveMerchant:
         self.replies: list[tuple[str, str, dict[str, Any]]] = []
         self.reply_status = 200
         self.status = "Accepted"
+        self.redirect_url = "https://bank.example/3ds/1"
+        self.on_withdrawal = "Declined"
         self.peer = Handler(self._handle, lambda request: ("authorize", None))
 
     def _handle(self, request: Request) -> Response:
@@ -49,20 +51,25 @@ class LiveMerchant:
             self.asked.append(place)
             return answer(200, self.told[place]) if place in self.told else answer(404, {})
         body = dict(request.fields)
+        if place == "withdraw":
+            self.told[body["reference"]]["status"] = self.on_withdrawal
+            return answer(200, self.told[body["reference"]])
         if request.path.startswith("/v1/disputes/"):
             self.replies.append((request.path, request.headers["idempotency-key"], body))
             return answer(self.reply_status, {})
         if body["reference"] not in self.told:
             self.orders.append(body)
             told = {name: body.get(name) for name in ("reference", "amount", "currency")}
+            told |= {"redirect_url": self.redirect_url} if self.status == "ActionRequired" else {}
             self.told[body["reference"]] = {**told, "kind": KINDS[place], "status": self.status, "bank_id": "b"}
         return answer(200, self.told[body["reference"]])
 
     async def run_due(self) -> None:
-        """Run what is due of authorizations and disputes."""
+        """Run what is due of attempts, authorizations and disputes."""
         runner = self.app.running.runner
-        for row in await self.app.store.claim("expiries", now_ms=self.app.clock.now_ms(), lease_ms=60_000, limit=10):
-            await runner.queues["expiries"](row)
+        for queue in ("attempts", "expiries"):
+            for row in await self.app.store.claim(queue, now_ms=self.app.clock.now_ms(), lease_ms=60_000, limit=10):
+                await runner.queues[queue](row)
 
     async def call(self, path: str, params: dict[str, Any]) -> Answer:
         return await self.app.call(self.key, "POST", path, params)

@@ -12,10 +12,11 @@ import msgspec
 from provider_side import ProviderSide
 
 from tillway.connectors.paypal import PayPalConnector, WithToken
-from tillway.connectors.port import Connector, Outcome, Request, Response, Transport
+from tillway.connectors.port import ActionRequired, Connector, Outcome, Request, Response, Transport
 from tillway.domain.money import major_to_minor
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.faults import bend
+from tillway.testing.connector_contract import CHALLENGED, RETURN_URL
 from tillway.testing.far_side import Handler, answer, form_fields, in_process
 
 PROOF = {
@@ -42,6 +43,7 @@ class PayPalFarSide(ProviderSide):
         self.token_is_good = True
         self.batches: dict[str, str] = {}
         self._orders: dict[str, dict[str, Any]] = {}
+        self._waiting: dict[str, dict[str, Any]] = {}
         self._done: dict[str, str] = {}
         self._due: list[dict[str, Any]] = []
 
@@ -69,6 +71,9 @@ class PayPalFarSide(ProviderSide):
                 return self._order(key, request.fields)
             case "GET", ["v2", "checkout", "orders", id]:
                 return self._shown(id)
+            case "POST", ["v2", "checkout", "orders", id, "capture" | "authorize"]:
+                assert key == f"{id[2:]}.complete"
+                return self._complete(id[2:])
             case "POST", ["v2", "payments", "authorizations", id, change]:
                 return self._change(key, change, id, request.fields)
             case "POST", ["v2", "payments", "captures", id, "refund"]:
@@ -103,14 +108,40 @@ class PayPalFarSide(ProviderSide):
             return answer(422, {"name": "UNPROCESSABLE_ENTITY", "details": [{"issue": "DUPLICATE_INVOICE_ID"}]})
         if known is None:
             self._orders[reference] = {"id": f"O-{reference}", "intent": fields["intent"], "purchase_units": [unit]}
+            if card["number"] == CHALLENGED.number:
+                assert card["experience_context"]["cancel_url"].startswith(RETURN_URL)
+                self._waiting[reference] = body
+                link = {"rel": "payer-action", "href": f"https://www.paypal.com/checkoutnow?token=O-{reference}"}
+                self._orders[reference] |= {"status": "PAYER_ACTION_REQUIRED", "links": [link]}
+        if reference in self._waiting:
+            return self._shown(f"O-{reference}", 201)
         handled = self.bank.handle(Request("POST", "/v1/authorizations", body))
         if known is None and handled.effect is not None:
             self._announce(handled.effect)
         return self._shown(f"O-{reference}", 201)
 
+    async def customer(self, waiting: ActionRequired, *, passed: bool) -> str | None:
+        assert waiting.bank_id is not None
+        status, shift = ("Y", "POSSIBLE") if passed else ("N", "NO")
+        secure = {"enrollment_status": "Y", "authentication_status": status}
+        result = {"liability_shift": shift, "three_d_secure": secure}
+        order = self._orders[waiting.bank_id[2:]]
+        order["payment_source"] = {"card": {"last_digits": "3184", "authentication_result": result}}
+        return None
+
+    def _complete(self, reference: str) -> Response:
+        body = self._waiting.pop(reference, None)
+        if body is not None:
+            handled = self.bank.handle(Request("POST", "/v1/authorizations", body))
+            if handled.effect is not None:
+                self._announce(handled.effect)
+        return self._shown(f"O-{reference}", 201)
+
     def _shown(self, id: str, status: int = 200) -> Response:
         reference = id.removeprefix("O-")
         order, done = self._orders.get(reference), self.bank.find(reference)
+        if order is not None and reference in self._waiting:
+            return answer(status, order)
         if order is None or done is None:
             return answer(404, {"name": "RESOURCE_NOT_FOUND"})
         unit = order["purchase_units"][0]
@@ -202,4 +233,10 @@ def _describe(request: Request) -> tuple[str, int | None]:
     if request.method == "GET" or request.path.startswith(("/v1/oauth2", "/v1/notifications")):
         return "look_up", None
     last = request.path.rpartition("/")[2]
-    return {"orders": "authorize", "capture": "capture", "void": "void", "refund": "refund"}.get(last, "payout"), None
+    return {
+        "orders": "authorize",
+        "authorize": "authorize",
+        "capture": "capture",
+        "void": "void",
+        "refund": "refund",
+    }.get(last, "payout"), None

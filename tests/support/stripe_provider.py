@@ -14,10 +14,11 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from provider_side import ProviderSide
 
-from tillway.connectors.port import Connector, Outcome, Request, Response, Transport
+from tillway.connectors.port import ActionRequired, Connector, Outcome, Request, Response, Transport
 from tillway.connectors.stripe import StripeConnector
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.faults import bend
+from tillway.testing.connector_contract import CHALLENGED
 from tillway.testing.far_side import Handler, answer, form_fields, in_process
 
 SECRET = "whsec_of_the_far_side"
@@ -36,6 +37,7 @@ class StripeFarSide(ProviderSide):
         self.objects: dict[str, dict[str, Any]] = {}
         self.destination: Any = "ba_1"
         self._keys: dict[str, tuple[Any, Response]] = {}
+        self._waiting: dict[str, dict[str, Any]] = {}
         self._due: list[dict[str, Any]] = []
 
     async def notices(self, outcome: Outcome | None, count: int) -> list[tuple[Mapping[str, str], bytes]]:
@@ -104,12 +106,13 @@ class StripeFarSide(ProviderSide):
             "metadata": {"tillway_reference": reference},
             "last_payment_error": None,
             "latest_charge": None,
+            "next_action": None,
         }
         self.objects[f"pi_{reference}"] = intent
         return answer(200, intent)
 
     def _confirm(self, intent: dict[str, Any], fields: dict[str, str]) -> Response:
-        if intent["status"] != "requires_payment_method":
+        if intent["status"] != "requires_payment_method" or intent["last_payment_error"] is not None:
             return _error(400, "invalid_request_error", "payment_intent_unexpected_state", payment_intent=intent)
         card = {name: fields[f"payment_method_data[card][{name}]"] for name in ("number", "exp_month", "exp_year")}
         body = {
@@ -120,6 +123,25 @@ class StripeFarSide(ProviderSide):
             "card": {**card, "exp_month": int(card["exp_month"]), "exp_year": int(card["exp_year"])},
             "by_amount": True,
         }
+        if card["number"] == CHALLENGED.number:
+            url = f"https://hooks.stripe.com/3d_secure/{intent['id']}"
+            intent |= {"status": "requires_action", "next_action": {"redirect_to_url": {"url": url}}}
+            self._waiting[intent["id"]] = body
+            return answer(200, intent)
+        return self._authorize(intent, body)
+
+    async def customer(self, waiting: ActionRequired, *, passed: bool) -> str | None:
+        assert waiting.bank_id is not None
+        intent = self.objects[waiting.bank_id]
+        assert intent["next_action"]["redirect_to_url"]["url"] == waiting.redirect_url
+        intent |= {"status": "requires_payment_method", "next_action": None}
+        if passed:
+            self._authorize(intent, self._waiting[waiting.bank_id])
+        else:
+            intent["last_payment_error"] = {"code": "payment_intent_authentication_failure"}
+        return None
+
+    def _authorize(self, intent: dict[str, Any], body: dict[str, Any]) -> Response:
         handled = self.bank.handle(Request("POST", "/v1/authorizations", body))
         self._know(intent)
         if handled.effect is not None:
@@ -147,6 +169,9 @@ class StripeFarSide(ProviderSide):
             intent |= {"status": "succeeded", "amount_received": done.captured}
 
     def _change(self, intent: dict[str, Any], change: str, fields: dict[str, str]) -> Response:
+        if change == "cancel" and intent["status"] == "requires_action":
+            intent |= {"status": "canceled", "next_action": None}
+            return answer(200, intent)
         if intent["status"] != "requires_capture":
             return _error(400, "invalid_request_error", "payment_intent_unexpected_state", payment_intent=intent)
         body: dict[str, Any] = {"reference": f"{change}-{len(self._keys)}", "authorization": _reference(intent)}

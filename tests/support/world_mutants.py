@@ -238,11 +238,11 @@ def a_payout_is_begun_without_a_commit() -> AbstractContextManager[None]:
     original = Attempts._claim
 
     async def at_once(
-        self: Attempts, caller: Any, attempt: Attempt, state: Literal["new", "unknown"], *, reason: str | None = None
+        self: Attempts, caller: Any, attempt: Attempt, state: Literal["new", "unknown"], **told: Any
     ) -> Attempt | None:
         if state == "new":
             return msgspec.structs.replace(attempt, state="new")
-        return await original(self, caller, attempt, state, reason=reason)
+        return await original(self, caller, attempt, state, **told)
 
     return replaced(Attempts, "_claim", at_once)
 

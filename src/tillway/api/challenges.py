@@ -1,10 +1,10 @@
-"""The two calls of the challenge page: show it, and decide."""
+"""The calls of a payer's browser: the challenge page of test mode, and the way back from a provider's page."""
 
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.refusal import Refused
 from tillway.domain.setup_intent import SetupIntent
-from tillway.http.params import Enum, Params, Text
+from tillway.http.params import Boolean, Enum, KnownParams, Params, ProviderText, Text
 from tillway.http.routes import Answer, Call, Plain, route
 from tillway.operations import payment_intents, setup_intents
 from tillway.web.challenge import HEADERS, back_to, page
@@ -30,6 +30,31 @@ async def decide(call: Call) -> Answer:
     return Plain(303, b"", HTML, (*HEADERS, ("location", target)))
 
 
+RETURNED_MAX = 10_000
+"""Longest text with which a provider sends a customer back, in characters."""
+
+RETURN = KnownParams(secret=Text(required=True), gave_up=Boolean(), redirectResult=ProviderText(maximum=RETURNED_MAX))
+"""A provider adds parameters of its own to the address. `redirectResult` is Adyen's, and that of docs/http-bank.md."""
+
+
+@route("GET", "/returns/{scope}/{id}", RETURN, returns="page", access="anyone")
+async def come_back(call: Call) -> Answer:
+    """Take the customer back from a provider's page, and send them on to the merchant."""
+    scope, id = _scope(call.ids[0]), call.ids[1]
+    payment = await payment_intents.customer_returned(
+        call.platform,
+        scope,
+        id,
+        call.params["secret"],
+        told=call.params.get("redirectResult"),
+        gave_up=bool(call.params.get("gave_up")),
+    )
+    target = back_to(payment, call.platform.engine.client_secrets.of(payment))
+    if target is None:
+        return Plain(200, page(payment), HTML, HEADERS)
+    return Plain(303, b"", HTML, (*HEADERS, ("location", target)))
+
+
 async def _subject(call: Call, passed: bool | None) -> PaymentIntent | SetupIntent:
     scope, id = _test_scope(call.ids[0]), call.ids[1]
     secret = call.params["secret"]
@@ -40,6 +65,13 @@ async def _subject(call: Call, passed: bool | None) -> PaymentIntent | SetupInte
 
 def _test_scope(key: str) -> Scope:
     """Refuse in live mode, where the provider names the issuer's own page."""
-    if len(key) != SCOPE_KEY_LENGTH or key[-1] != "t" or not key.isalnum():
+    scope = _scope(key)
+    if scope.livemode:
+        raise Refused("resource_missing", param="id")
+    return scope
+
+
+def _scope(key: str) -> Scope:
+    if len(key) != SCOPE_KEY_LENGTH or key[-1] not in "tl" or not key.isalnum():
         raise Refused("resource_missing", param="id")
     return scope_of(key)

@@ -39,6 +39,7 @@ from tillway.connectors.port import (
     Response,
     Succeeded,
     Unknown,
+    action_required,
     decode_notice,
     read_retry_after,
     tell,
@@ -114,6 +115,7 @@ class AdyenConnector:
             deduplicates_seconds=DEDUPLICATES_SECONDS,
             looks_up=False,
             livemode=True,
+            authenticates=True,
             recipients=frozenset(),
             steps=STEPS,
             ask_after_seconds=ask_after_seconds,
@@ -145,6 +147,9 @@ class AdyenConnector:
     def list_operations(self, since: int, after: str | None) -> Listing:
         raise AssertionError("it gives no list")
 
+    def withdraw(self, operation: Operation) -> Conversation:
+        return _withdraw(operation, self._account)
+
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         raise AssertionError("it takes no replies to disputes here: answer in Adyen's Customer Area")
 
@@ -164,6 +169,37 @@ class AdyenConnector:
 
 
 def _authorize(operation: Operation, account: str) -> Conversation:
+    if operation.returned is not None:
+        seen = yield _details(operation, operation.returned)
+        if seen.status == 200 and seen.body is not None:
+            return _payment_outcome(operation, seen.body)
+        if seen.status not in (400, 422):
+            return _outcome_of_refusal(seen)
+        # The text was not Adyen's, or for another payment. The payment still waits, and a repeat says so.
+    answer = yield _post("/payments", operation, _payment(operation, account))
+    if answer.status != 200 or answer.body is None:
+        return _outcome_of_refusal(answer)
+    return _payment_outcome(operation, answer.body)
+
+
+def _details(operation: Operation, returned: str) -> Request:
+    """Submit the result of a redirect. Its key follows from the result: a wrong one does not use up the key."""
+    part = hashlib.blake2b(returned.encode(), digest_size=8).hexdigest()
+    body = {"details": {"redirectResult": returned}}
+    return Request("POST", "/payments/details", body, {"idempotency-key": f"{operation.reference}.{part}"})
+
+
+def _withdraw(operation: Operation, account: str) -> Conversation:
+    """Cancel a payment that waits for its shopper. Adyen authorizes it only when the result of the redirect is
+    submitted; the cancellation, which is only received, makes sure of that."""
+    body = {"merchantAccount": account, "paymentReference": operation.reference, "reference": operation.reference}
+    answer = yield Request("POST", "/cancels", body, {"idempotency-key": f"{operation.reference}.cancel"})
+    if answer.status in (200, 201) and answer.body is not None and answer.body.get("status") == "received":
+        return Declined("payment_intent_authentication_failure", None)
+    return Unknown(f"Adyen answered {answer.status} to a cancellation")
+
+
+def _payment(operation: Operation, account: str) -> dict[str, Any]:
     card = operation.card
     assert card is not None, "adyen takes cards"
     method: dict[str, Any] = {
@@ -193,10 +229,13 @@ def _authorize(operation: Operation, account: str) -> Conversation:
     if operation.off_session:
         body["recurringProcessingModel"] = "UnscheduledCardOnFile"
         method["networkPaymentReference"] = operation.network_transaction_id
-    answer = yield _post("/payments", operation, _without_none({**body, "paymentMethod": _without_none(method)}))
-    if answer.status != 200 or answer.body is None:
-        return _outcome_of_refusal(answer)
-    return _payment_outcome(operation, answer.body)
+    elif operation.return_url is not None:
+        # The page of a native authentication would need Adyen's own components.
+        secure: dict[str, Any] = {"threeDSRequestData": {"nativeThreeDS": "disabled"}}
+        if operation.three_d_secure != "automatic":
+            secure["attemptAuthentication"] = "always"
+        body |= {"channel": "Web", "authenticationData": secure}
+    return _without_none({**body, "paymentMethod": _without_none(method)})
 
 
 def amount_of(amount_minor: int, currency: str) -> dict[str, Any]:
@@ -260,7 +299,12 @@ def _payment_outcome(operation: Operation, told: Mapping[str, Any]) -> Outcome:
             return Pending(bank_id)
         case "Refused" | "Error" | "Cancelled":
             return decline(ADYEN, told.get("refusalReasonCode"), bank_id=bank_id, checks=_checks(more))
-        case "RedirectShopper" | "ChallengeShopper" | "IdentifyShopper":
+        case "RedirectShopper":
+            action = told.get("action")
+            if isinstance(action, dict) and action.get("method", "GET") == "GET" and action.get("url") is not None:
+                return action_required(action["url"], bank_id)
+            return Declined("card_declined", "authentication_required", bank_id=bank_id)
+        case "ChallengeShopper" | "IdentifyShopper":
             return Declined("card_declined", "authentication_required", bank_id=bank_id)
     return Unknown("the answer has a result that is not documented")
 

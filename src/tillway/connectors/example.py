@@ -93,6 +93,9 @@ class ExampleConnector:
             return _outcome(operation, answer)
         return Unknown(f"Example Pay answered {answer.status} to a question")
 
+    def withdraw(self, operation: Operation) -> Conversation:
+        raise AssertionError("it sends no customer anywhere")
+
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         raise AssertionError("it takes no replies to disputes")
 

@@ -15,6 +15,7 @@ import msgspec
 
 from tillway.connectors.port import (
     REFERENCE_MAX,
+    ActionRequired,
     BankAccountData,
     Capabilities,
     CardData,
@@ -40,6 +41,7 @@ from tillway.connectors.port import (
     Response,
     Succeeded,
     Unknown,
+    action_required,
     read_retry_after,
     tell,
 )
@@ -91,6 +93,12 @@ SETTINGS = (
         default=False,
         description="yes: authorizations carry `details` of the payment and the payer; no unless set",
     ),
+    Setting(
+        name="redirects",
+        read=yes_or_no,
+        default=False,
+        description="yes: it may send the customer to a page (3-D Secure) before it decides an authorization",
+    ),
 )
 
 PATHS = {
@@ -105,11 +113,16 @@ PATHS = {
 
 LIST_PATH = "/v1/operations"
 
+WITHDRAW = "/withdraw"
+"""The end of the path that withdraws an authorization: `/v1/authorizations/{reference}/withdraw`."""
+
 OPERATIONS = {path: operation for operation, path in PATHS.items()}
 
 
 def operation_of(path: str) -> str:
     """The operation that a call is, as faults of the simulated banks name it."""
+    if path.endswith(WITHDRAW):
+        return "void"
     return "dispute" if path.startswith("/v1/disputes/") else OPERATIONS.get(path, "look_up")
 
 
@@ -132,6 +145,7 @@ class HttpBank:
         details: bool = False,
         disputes: bool = False,
         list: bool = False,
+        redirects: bool = False,
     ) -> None:
         self._base_url = base_url
         self._details = details
@@ -143,6 +157,7 @@ class HttpBank:
             deduplicates=True,
             looks_up=True,
             livemode=True,
+            authenticates=redirects,
             debits=debits,
             disputes=disputes,
             lists=list,
@@ -165,10 +180,13 @@ class HttpBank:
 
     def perform(self, operation: Operation) -> Conversation:
         assert operation.kind in self.capabilities.operations, f"http_bank cannot {operation.kind}"
-        return perform(operation, details=self._details)
+        return perform(operation, details=self._details, redirects=self.capabilities.authenticates)
 
     def look_up(self, operation: Operation) -> LookUp:
         return look_up(operation)
+
+    def withdraw(self, operation: Operation) -> Conversation:
+        return withdraw(operation)
 
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         assert self.capabilities.disputes, "the setting `disputes` is off"
@@ -197,14 +215,16 @@ def signature(secret: str, body: bytes) -> str:
 # The conversation. The simulator uses it too, without a socket.
 
 
-def perform(operation: Operation, *, details: bool = False) -> Conversation:
+def perform(operation: Operation, *, details: bool = False, redirects: bool = False) -> Conversation:
     """Send `operation`; ask once if the bank knows the reference with other contents.
 
-    `details`: authorizations have the optional member of that name.
+    `details`: authorizations have the optional member of that name. `redirects`: they say where the customer returns
+    to, if the bank may send the customer to a page.
     """
     reference = operation.reference
     assert 0 < len(reference) <= REFERENCE_MAX, "a reference has 1 to 35 characters"
-    answer = yield Request("POST", PATHS[operation.kind], _body(operation, details), {"idempotency-key": reference})
+    body = _body(operation, details, redirects)
+    answer = yield Request("POST", PATHS[operation.kind], body, {"idempotency-key": reference})
     if answer.status != 409:
         return _heard(operation, answer)
     # After a crash an authorization is sent again without its CVC. If the first request had arrived after all, the bank
@@ -217,6 +237,16 @@ def perform(operation: Operation, *, details: bool = False) -> Conversation:
             return _answered(operation, found.body)
         return _our_fault("the reference was used before, for another operation")
     return Unknown(f"the bank knows the reference, but answered {found.status} when asked about it")
+
+
+def withdraw(operation: Operation) -> Conversation:
+    """End an authorization that waits for its customer. The answer is that about the authorization."""
+    reference = operation.reference
+    path = f"{PATHS['authorize']}/{quote(reference, safe='')}{WITHDRAW}"
+    answer = yield Request("POST", path, {"reference": reference}, {"idempotency-key": reference})
+    if answer.status != 200 or answer.body is None:
+        return Unknown(f"the bank answered {answer.status} to a withdrawal")
+    return _answered(operation, answer.body)
 
 
 def answer_dispute(reply: DisputeReply) -> Conversation:
@@ -261,7 +291,9 @@ def list_operations(since: int, after: str | None, *, disputes: bool = False) ->
         reference = said.get("reference") if isinstance(said, dict) else None
         last = reference if isinstance(reference, str) else last
         try:
-            notices.append(_notice_of(said, disputes=disputes))
+            notice = _notice_of(said, disputes=disputes)
+            if not isinstance(notice.outcome, ActionRequired):  # Nothing is decided, and no money moved.
+                notices.append(notice)
         except NoticeRejected as rejected:
             unreadable.append(f"{str(reference)[:DISPUTE_REFERENCE_MAX]}: {rejected}")
     if more and last == after:
@@ -356,7 +388,7 @@ def _dispute(said: dict[str, Any], reference: str, parent: str, created: int | N
 DISPUTE_REFERENCE_MAX = 255
 _NETWORK_CODE = re.compile(rf"[A-Za-z0-9.]{{1,{NETWORK_REASON_CODE_MAX}}}")
 
-_STATUSES = ("Accepted", "Declined", "InsufficientFunds", "Pending")
+_STATUSES = ("Accepted", "ActionRequired", "Declined", "InsufficientFunds", "Pending")
 _STAGES: dict[Any, Literal["chargeback", "inquiry", "warning"]] = {
     "chargeback": "chargeback",
     "inquiry": "inquiry",
@@ -365,7 +397,7 @@ _STAGES: dict[Any, Literal["chargeback", "inquiry", "warning"]] = {
 _VERDICTS: dict[Any, Verdict] = {"Opened": "opened", "Won": "won", "Lost": "lost", "Accepted": "accepted"}
 
 
-def _body(operation: Operation, details: bool) -> dict[str, Any]:
+def _body(operation: Operation, details: bool, redirects: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"reference": operation.reference}
     if operation.kind != "void":
         body["amount"] = operation.amount_minor
@@ -378,9 +410,11 @@ def _body(operation: Operation, details: bool) -> dict[str, Any]:
             else:
                 assert operation.card is not None, "an authorization needs a card or a bank account"
                 body["card"] = _card(operation.card)
+            if redirects:
+                body |= _redirect(operation)
             if operation.by_amount and not operation.livemode:
                 body["by_amount"] = True
-            known = _details(operation) if details else {}
+            known = _details(operation, redirects) if details else {}
             if known:
                 body["details"] = known
         case "capture" | "void" | "increment":
@@ -396,7 +430,17 @@ def _body(operation: Operation, details: bool) -> dict[str, Any]:
     return body
 
 
-def _details(operation: Operation) -> dict[str, Any]:
+def _redirect(operation: Operation) -> dict[str, Any]:
+    """The members of an authorization that may send its customer to a page."""
+    told: dict[str, Any] = {}
+    if operation.return_url is not None:
+        told["return_url"] = operation.return_url
+        if operation.three_d_secure != "automatic":
+            told["three_d_secure"] = operation.three_d_secure
+    return told
+
+
+def _details(operation: Operation, redirects: bool) -> dict[str, Any]:
     """The optional member `details` of an authorization, with the known parts."""
     known: dict[str, Any] = {}
     if operation.off_session:
@@ -407,7 +451,7 @@ def _details(operation: Operation) -> dict[str, Any]:
         known["email"] = operation.email
     if operation.statement_descriptor is not None:
         known["statement_descriptor"] = operation.statement_descriptor
-    if operation.return_url is not None:
+    if operation.return_url is not None and not redirects:
         known["return_url"] = operation.return_url
     if operation.billing_address is not None:
         parts = msgspec.structs.asdict(operation.billing_address)
@@ -503,6 +547,8 @@ def _status(body: Mapping[str, Any]) -> Outcome | None:
             )
         case "Pending":
             return Pending(bank_id)
+        case "ActionRequired":
+            return action_required(body.get("redirect_url"), bank_id)
         case "InsufficientFunds":
             return Declined("card_declined", "insufficient_funds", _message(body), bank_id, checks=_checks(body))
         case "Declined":

@@ -13,7 +13,7 @@ import base64
 import re
 import time
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -43,6 +43,7 @@ from tillway.connectors.port import (
     Transport,
     TransportError,
     Unknown,
+    action_required,
     decode_notice,
     read_retry_after,
 )
@@ -108,6 +109,7 @@ class PayPalConnector:
             deduplicates_seconds=DEDUPLICATES_SECONDS,
             looks_up=False,
             livemode=True,
+            authenticates=True,
             disputes=True,
             recipients=frozenset(("email",)),
             steps=STEPS,
@@ -148,6 +150,9 @@ class PayPalConnector:
 
     def list_operations(self, since: int, after: str | None) -> Listing:
         raise AssertionError("it gives no list")
+
+    def withdraw(self, operation: Operation) -> Conversation:
+        return _withdraw(operation)
 
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         return _answer_dispute(reply)
@@ -222,7 +227,34 @@ def _with_token(request: Request, token: str) -> Request:
 
 
 def _authorize(operation: Operation) -> Conversation:
-    """One request makes, authorizes and, with `capture`, captures an order."""
+    """One request makes, authorizes and, with `capture`, captures an order by card.
+
+    If the payer has to act first, the order waits: it is seen through by a second request when the payer is back.
+    """
+    if operation.bank_id is not None:
+        found = yield _read_order(operation.bank_id)
+        if found.status != 200 or found.body is None:
+            return Unknown(f"PayPal answered {found.status} to a question")
+        return (yield from _see_through(operation, found.body))
+    unit: dict[str, Any] = {
+        "custom_id": operation.reference,
+        "invoice_id": operation.reference,
+        "amount": _amount(operation),
+    }
+    if operation.statement_descriptor is not None:
+        unit["soft_descriptor"] = operation.statement_descriptor
+    body = {
+        "intent": "CAPTURE" if operation.capture else "AUTHORIZE",
+        "purchase_units": [unit],
+        "payment_source": {"card": _card_source(operation)},
+    }
+    answer = yield _post("/v2/checkout/orders", operation, body)
+    if answer.status not in (200, 201) or answer.body is None:
+        return _outcome_of_refusal(answer)
+    return (yield from _see_through(operation, answer.body))
+
+
+def _card_source(operation: Operation) -> dict[str, Any]:
     card = operation.card
     assert card is not None, "paypal takes cards"
     source: dict[str, Any] = {"number": card.number, "expiry": f"{card.exp_year:04d}-{card.exp_month:02d}"}
@@ -235,22 +267,99 @@ def _authorize(operation: Operation) -> Conversation:
         source["billing_address"] = address
     if operation.off_session:
         source["stored_credential"] = _initiated_by_merchant(operation)
-    unit: dict[str, Any] = {
-        "custom_id": operation.reference,
-        "invoice_id": operation.reference,
-        "amount": _amount(operation),
-    }
-    if operation.statement_descriptor is not None:
-        unit["soft_descriptor"] = operation.statement_descriptor
-    body = {
-        "intent": "CAPTURE" if operation.capture else "AUTHORIZE",
-        "purchase_units": [unit],
-        "payment_source": {"card": source},
-    }
-    answer = yield _post("/v2/checkout/orders", operation, body)
-    if answer.status not in (200, 201) or answer.body is None:
-        return _outcome_of_refusal(answer)
-    return _order_outcome(operation, answer.body)
+    elif operation.return_url is not None:
+        method = "SCA_WHEN_REQUIRED" if operation.three_d_secure == "automatic" else "SCA_ALWAYS"
+        source["attributes"] = {"verification": {"method": method}}
+        source["experience_context"] = _way_back(operation.return_url)
+    return source
+
+
+def _way_back(return_url: str) -> dict[str, str]:
+    """Where the payer returns to: our page, which also hears that the payer has given up."""
+    return {"return_url": return_url, "cancel_url": f"{return_url}&gave_up=true"}
+
+
+def _see_through(operation: Operation, order: Mapping[str, Any]) -> Conversation:
+    """The outcome of an order. One that its payer has approved is completed first; one that its payer did not
+    authenticate for is left alone, and takes no money."""
+    id = order.get("id")
+    if not isinstance(id, str):
+        return Unknown("the order has no id")
+    if _is_paid(order):
+        return _order_outcome(operation, order)
+    unit = _single(order.get("purchase_units"))
+    if unit is not None and unit.get("custom_id", operation.reference) != operation.reference:
+        return Unknown("the order is not about our operation")
+    match _authentication(order):
+        case "failed":
+            return Declined("payment_intent_authentication_failure", None, bank_id=id)
+        case "waits":
+            url = _link(order, ("payer-action", "approve"))
+            if url is None:
+                return _order_outcome(operation, order)
+            return action_required(url, id)
+    noun = "capture" if operation.capture else "authorize"
+    answer = yield _post(f"/v2/checkout/orders/{quote(id, safe='')}/{noun}", operation, None, "complete")
+    if answer.status in (200, 201) and answer.body is not None:
+        return _order_outcome(operation, answer.body)
+    if answer.status == 422 and _issue(answer) in _COMPLETED_BEFORE:
+        found = yield _read_order(id)
+        if found.status == 200 and found.body is not None and _is_paid(found.body):
+            return _order_outcome(operation, found.body)
+        return Unknown("PayPal says that the order was completed, and does not show its payment")
+    if answer.status == 422 and _issue(answer) in ("ORDER_NOT_APPROVED", "PAYER_ACTION_REQUIRED"):
+        return Unknown("PayPal shows an order as approved, and will not complete it")
+    return _outcome_of_refusal(answer)
+
+
+_COMPLETED_BEFORE = ("ORDER_ALREADY_CAPTURED", "ORDER_ALREADY_AUTHORIZED", "ORDER_COMPLETED_OR_VOIDED")
+
+
+def _withdraw(operation: Operation) -> Conversation:
+    """Leave an order that waits for its payer alone: PayPal has no call to cancel one, and takes no money unless it is
+    asked to complete it. PayPal forgets the order after some hours."""
+    if operation.bank_id is None:
+        return Unknown("the id of the order is not known")
+    found = yield _read_order(operation.bank_id)
+    if found.status != 200 or found.body is None:
+        return Unknown(f"PayPal answered {found.status} to a question")
+    if _is_paid(found.body):
+        return _order_outcome(operation, found.body)
+    return Declined("payment_intent_authentication_failure", None, bank_id=operation.bank_id)
+
+
+def _read_order(id: str) -> Request:
+    return Request("GET", f"/v2/checkout/orders/{quote(id, safe='')}", moves_money=False)
+
+
+def _is_paid(order: Mapping[str, Any]) -> bool:
+    """Whether the order has a payment, in whatever state."""
+    unit = _single(order.get("purchase_units"))
+    payments = unit.get("payments") if unit is not None else None
+    return isinstance(payments, dict) and bool(payments.get("captures") or payments.get("authorizations"))
+
+
+def _authentication(order: Mapping[str, Any]) -> Literal["passed", "failed", "waits"]:
+    """The state of the payer's part, by PayPal's table of recommended actions
+    (https://developer.paypal.com/docs/checkout/advanced/customize/3d-secure/response-parameters/)."""
+    source = order.get("payment_source")
+    card = source.get("card") if isinstance(source, dict) else None
+    result = card.get("authentication_result") if isinstance(card, dict) else None
+    secure = result.get("three_d_secure") if isinstance(result, dict) else None
+    if isinstance(secure, dict) and secure.get("authentication_status") not in (None, "C"):
+        assert isinstance(result, dict)
+        return "passed" if result.get("liability_shift") in ("POSSIBLE", "YES") else "failed"
+    if isinstance(secure, dict) and secure.get("enrollment_status") in ("N", "U", "B"):
+        return "passed"  # The card takes no part in 3-D Secure: PayPal says to go on.
+    return "passed" if order.get("status") == "APPROVED" else "waits"
+
+
+def _link(order: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    for link in order.get("links") or []:
+        if isinstance(link, dict) and link.get("rel") in names and isinstance(link.get("href"), str):
+            href: str = link["href"]
+            return href
+    return None
 
 
 def _initiated_by_merchant(operation: Operation) -> dict[str, Any]:
@@ -344,7 +453,7 @@ def _checks(processor: Mapping[str, Any]) -> Checks | None:
 def _fetch_payments(operation: Operation) -> Generator[Request, Response, "dict[str, Any] | Outcome"]:
     """The payments of the parent order, by noun."""
     assert operation.parent_bank_id, "PayPal needs the id of the parent order"
-    answer = yield Request("GET", f"/v2/checkout/orders/{quote(operation.parent_bank_id, safe='')}", moves_money=False)
+    answer = yield _read_order(operation.parent_bank_id)
     if answer.status != 200 or answer.body is None:
         if answer.status in (401, 403, 404, 429):
             return _outcome_of_refusal(answer)
@@ -567,6 +676,8 @@ def _read_event(webhook_id: str, headers: Mapping[str, str], body: bytes) -> Not
 
 def _notices(kind: str, thing: dict[str, Any]) -> list[Notice]:
     reference = thing.get("custom_id")
+    if kind == "CHECKOUT.ORDER.APPROVED":
+        return _approved(thing)
     if kind.startswith("CUSTOMER.DISPUTE."):
         return _dispute(thing)
     if kind.startswith("PAYMENT.PAYOUTS-ITEM."):
@@ -584,6 +695,15 @@ def _notices(kind: str, thing: dict[str, Any]) -> list[Notice]:
         outcome = Declined("processing_error", None, bank_id=id) if failed else Succeeded(id)
         return _notice("refund", reference, outcome, thing.get("amount"))
     return []
+
+
+def _approved(order: Mapping[str, Any]) -> list[Notice]:
+    """The payer has approved an order: it is to be completed now."""
+    unit = _single(order.get("purchase_units"))
+    reference = unit.get("custom_id") if unit is not None else None
+    if not isinstance(reference, str):
+        return []
+    return [Notice(id=f"approved:{reference}", kind="operation", reference=reference)]
 
 
 def _order_of(thing: Mapping[str, Any]) -> str:
@@ -674,8 +794,9 @@ def _dispute(thing: dict[str, Any]) -> list[Notice]:
 # Requests and refusals.
 
 
-def _post(path: str, operation: Operation, body: dict[str, Any] | None) -> Request:
-    headers = {"paypal-request-id": operation.reference, "prefer": "return=representation"}
+def _post(path: str, operation: Operation, body: dict[str, Any] | None, step: str = "") -> Request:
+    key = f"{operation.reference}.{step}" if step else operation.reference
+    headers = {"paypal-request-id": key, "prefer": "return=representation"}
     return Request("POST", path, body if body is not None else b"", headers, content_type="application/json")
 
 

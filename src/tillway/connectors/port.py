@@ -10,7 +10,7 @@ Providers that exchange files have a port of their own: `file_port.py`.
 
 from collections.abc import Generator, Mapping
 from typing import Any, Literal, Protocol
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
@@ -54,6 +54,7 @@ __all__ = [
     "Undeliverable",
     "Unknown",
     "Unreachable",
+    "action_required",
     "decode_notice",
     "encode_body",
     "read_retry_after",
@@ -150,8 +151,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     not present, the merchant initiates the payment with a stored method. `network_transaction_id` is the card network's
     id of the first payment with that card, perhaps at another provider. `email` and `billing_address` are the payer's,
     `statement_descriptor` is the text for the payer's statement (at most 22 characters), and `return_url` is the page
-    to which the customer returns after a redirect. `by_amount`, in test mode only, asks a simulated bank to answer an
-    authorization by its amount: 1 declined, 2 insufficient funds, 24 pending.
+    to which the customer returns after a redirect; None where the customer must not be redirected. `three_d_secure` is
+    the merchant's wish about authentication: `any` and `challenge` ask for it, `automatic` leaves it to the provider.
+    `bank_id` is the provider's own id of this operation where an earlier answer told it, and `returned` is the text
+    with which the provider sent the customer back from a redirect. `by_amount`, in test mode only, asks a simulated
+    bank to answer an authorization by its amount: 1 declined, 2 insufficient funds, 24 pending.
     """
 
     reference: str
@@ -171,6 +175,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     billing_address: PostalAddress | None = None
     statement_descriptor: str | None = None
     return_url: str | None = None
+    three_d_secure: Literal["automatic", "any", "challenge"] = "automatic"
+    bank_id: str | None = None
+    returned: str | None = None
     by_amount: bool = False
 
     def __repr__(self) -> str:
@@ -258,6 +265,27 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
 RETRY_AFTER_MAX_SECONDS = 3600.0
 
 
+REDIRECT_URL_MAX = 8192
+"""Longest address, in characters, to which a customer is sent."""
+
+
+def action_required(url: object, bank_id: str | None) -> ActionRequired | Unknown:
+    """The outcome of an answer that sends the customer to `url`; `Unknown` if that is no address to send anybody to."""
+    if not isinstance(url, str) or len(url) > REDIRECT_URL_MAX or not url.isascii() or not url.isprintable():
+        return Unknown("the answer sends the customer to no address")
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return Unknown("the answer sends the customer to no address")
+    if not host or parts.scheme not in ("https", "http") or (parts.scheme == "http" and host not in _THIS_HOST):
+        return Unknown("the answer sends the customer to an address without https")
+    return ActionRequired(url, bank_id)
+
+
+_THIS_HOST = ("localhost", "127.0.0.1", "::1")
+
+
 def read_retry_after(answer: Response) -> float | None:
     """The seconds that an answer's `Retry-After` asks to wait, at most an hour; None if it names no whole number."""
     wait = answer.headers.get("retry-after", "")
@@ -286,8 +314,9 @@ def decode_notice(body: bytes, most: int = NOTICE_BYTES_MAX) -> dict[str, Any]:
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """A report that a provider sends by itself. A repetition has the same `id`; `reference` names Tillway's operation.
 
-    kind `operation` has the operation's `outcome`; `dispute` opens one over the charge behind `reference`, at `stage`:
-    a `chargeback` takes the money, an `inquiry` only asks, a `warning` (early fraud warning) only informs.
+    kind `operation` has the operation's `outcome`, or none where it only asks to look at the operation now; `dispute`
+    opens one over the charge behind `reference`, at `stage`: a `chargeback` takes the money, an `inquiry` only asks, a
+    `warning` (early fraud warning) only informs.
 
     `operation`, `amount_minor` and `currency` are compared with the operation of that reference, and `created` (epoch
     seconds) with the clock. Each is None if the provider does not tell it, or the connector has checked it. `parent` is
@@ -360,13 +389,13 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     `deduplicates`: a resend with the same reference is performed at most once. `looks_up`: it answers questions by
     reference. `ask_after_seconds`: seconds from an unknown or pending outcome to the first question. `debits`: the
     payment method types of bank accounts that it can debit. `authenticates`: it can send the customer to the issuer
-    (3-D Secure) if a payment asks for that. `disputes`: it takes evidence and acceptance (`answer_dispute`).
-    `lists`: it tells all operations since a moment (`list_operations`), which a restored installation asks for.
-    `recipients`: the types of recipients that it pays out to.
-    `deduplicates_seconds`: how long it keeps references and performs a resend at most once; None: for ever.
-    `steps`: the currencies that it takes, each with the step of its amounts in minor units; None: all, of any amount.
-    `account_form`: the bank accounts that it pays out to, US ones by routing number or any by IBAN; None: both.
-    `by_file`: operations go out in files, and are pending until one is answered.
+    (3-D Secure), with `ActionRequired`, and keeps to a payment that asks for that. `disputes`: it takes evidence and
+    acceptance (`answer_dispute`). `lists`: it tells all operations since a moment (`list_operations`), which a restored
+    installation asks for. `recipients`: the types of recipients that it pays out to. `deduplicates_seconds`: how long
+    it keeps references and performs a resend at most once; None: for ever. `steps`: the currencies that it takes, each
+    with the step of its amounts in minor units; None: all, of any amount. `account_form`: the bank accounts that it
+    pays out to, US ones by routing number or any by IBAN; None: both. `by_file`: operations go out in files, and are
+    pending until one is answered.
     """
 
     operations: frozenset[str]
@@ -407,6 +436,13 @@ class Connector(Protocol):
 
     def look_up(self, operation: Operation) -> LookUp:
         """Ask for the outcome of `operation`. Yields requests that move no money."""
+
+    def withdraw(self, operation: Operation) -> Conversation:
+        """End an authorization that waits for its customer (`ActionRequired`), so that it can take no money any more.
+
+        The outcome is that of the authorization: `Declined`, or `Succeeded` if the customer was faster. It may be sent
+        again. Nobody calls this method of a connector that never answers `ActionRequired`.
+        """
 
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         """Send evidence or acceptance. It may be sent again, and the provider takes it once."""

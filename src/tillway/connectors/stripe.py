@@ -20,6 +20,7 @@ import msgspec
 
 from tillway.connectors.declines import STRIPE_SOFT
 from tillway.connectors.port import (
+    ActionRequired,
     Capabilities,
     Checks,
     Conversation,
@@ -41,6 +42,7 @@ from tillway.connectors.port import (
     Response,
     Succeeded,
     Unknown,
+    action_required,
     decode_notice,
     read_retry_after,
     tell,
@@ -99,6 +101,7 @@ class StripeConnector:
             deduplicates=True,
             looks_up=True,
             livemode=True,
+            authenticates=True,
             disputes=True,
             recipients=frozenset(("bank_account",)),
             ask_after_seconds=ask_after_seconds,
@@ -147,6 +150,9 @@ class StripeConnector:
                 return _find_find_in_pages(operation, "/v1/payouts?", _PAYOUT)
             case "increment":
                 raise AssertionError("stripe increments no authorizations")
+
+    def withdraw(self, operation: Operation) -> Conversation:
+        return _withdraw(operation)
 
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         return _answer_dispute(reply)
@@ -198,6 +204,11 @@ def _find_authorization(operation: Operation) -> LookUp:
     A lag does no harm: after `NeverSeen` the operation is performed again, and within 24 hours Stripe answers its
     creation with the first intent. Accounts without search (India's, and test doubles) are listed instead.
     """
+    if operation.bank_id is not None:
+        found = yield _read_intent(_id(operation.bank_id))
+        if found.status != 200 or found.body is None:
+            return Unknown(f"Stripe answered {found.status} to a question")
+        return _authorization(operation, found.body)
     query = quote(f"metadata['{_REFERENCE}']:'{operation.reference}'")
     answer = yield Request("GET", f"/v1/payment_intents/search?query={query}&limit=1", moves_money=False)
     if answer.status in (400, 404):
@@ -242,13 +253,40 @@ def _confirm_fields(operation: Operation) -> dict[str, Any]:
         "return_url": operation.return_url,
         "expand": ["latest_charge"],
     }
+    options: dict[str, Any] = {}
     if operation.off_session:
         fields["off_session"] = True
         fields["return_url"] = None
         if operation.network_transaction_id is not None:
-            exemption = {"network_transaction_id": operation.network_transaction_id}
-            fields["payment_method_options"] = {"card": {"mit_exemption": exemption}}
+            options["mit_exemption"] = {"network_transaction_id": operation.network_transaction_id}
+    elif operation.return_url is None:
+        fields["error_on_requires_action"] = True
+    if operation.three_d_secure != "automatic":
+        options["request_three_d_secure"] = operation.three_d_secure
+    if options:
+        fields["payment_method_options"] = {"card": options}
     return fields
+
+
+def _withdraw(operation: Operation) -> Conversation:
+    """Cancel the intent, which Stripe refuses once it is paid: then its state is the outcome."""
+    id = operation.bank_id
+    if id is None:
+        return Unknown("the id of the intent is not known")
+    answer = yield _post(f"/v1/payment_intents/{_id(id)}/cancel", operation, {}, "withdraw")
+    if answer.status not in (200, 400):
+        return Unknown(f"Stripe answered {answer.status} to a cancellation")
+    found = yield _read_intent(_id(id))
+    if found.status != 200 or found.body is None:
+        return Unknown(f"Stripe answered {found.status} to a question")
+    return _authorization_or_unknown(operation, found.body)
+
+
+def _redirect_of(intent: Mapping[str, Any]) -> Any:
+    """The address to which an intent sends the customer."""
+    action = intent.get("next_action")
+    redirect = action.get("redirect_to_url") if isinstance(action, dict) else None
+    return redirect.get("url") if isinstance(redirect, dict) else None
 
 
 def _is_ours(operation: Operation, intent: Mapping[str, Any]) -> bool:
@@ -288,8 +326,7 @@ def _authorization(operation: Operation, intent: Mapping[str, Any]) -> Outcome |
         case "processing":
             return Pending(id)
         case "requires_action":
-            # The engine cannot wait for the customer at this provider: the authentication has failed.
-            return Declined("card_declined", "authentication_required", bank_id=id)
+            return action_required(_redirect_of(intent), id)
         case "canceled":
             # Released after it was authorized, by a void or by time; or never paid.
             return (
@@ -592,7 +629,7 @@ def _ask_about(id: str) -> Notices:
         capture=intent.get("capture_method") != "manual",
     )
     outcome = _authorization(operation, intent)
-    if isinstance(outcome, NeverSeen | Unknown | Pending):
+    if isinstance(outcome, NeverSeen | Unknown | Pending | ActionRequired):
         return []
     return [
         Notice(

@@ -29,8 +29,22 @@ BANK_DAYS_SECONDS = 14 * 24 * 60 * 60
 slowest."""
 
 
+ACTION_LIFETIME_SECONDS = 60 * 60
+"""How long the customer may take at the provider's page before the attempt is withdrawn."""
+
+ACTION_ASK_SECONDS_MAX = 30.0
+"""The longest wait between two questions about a customer who has not returned: the provider may send no notice."""
+
+Withdrawal = Literal["canceled", "expired", "off_session", "refused", "gave_up"]
+
+
 class Attempt(Record, frozen=True, kw_only=True):
     """`subject` is its payment (`pi_`, `dpi_`), refund (`re_`) or payout (`po_`), `method` the means of payment.
+
+    An `action` waits for the customer, whom the provider has sent to a page: nothing is decided. `bank_id` is the
+    provider's id of it, and `returned` the text with which the customer came back. `refuses_action`: the caller takes
+    no redirect. `withdrawn` is the reason to end it at the provider: nobody may continue it. Of the reasons, `canceled`
+    ends the payment and the others decline it.
 
     While it is `scheduled` it surely was never begun: no process may call the provider before a commit has made it
     `new`.
@@ -53,11 +67,15 @@ class Attempt(Record, frozen=True, kw_only=True):
     due_at_ms: int = 0
     sent: int = 0
     asked: int = 0
-    state: Literal["scheduled", "new", "unknown", "pending"] = "new"
+    state: Literal["scheduled", "new", "unknown", "pending", "action"] = "new"
     reason: str | None = None
     idem: str | None = None
     shows: Literal["subject", "charge"] = "subject"
     patience_seconds: int = 0
+    bank_id: str | None = None
+    returned: str | None = None
+    refuses_action: bool = False
+    withdrawn: Withdrawal | None = None
     reference: str = ""
     """The tail of its reference where that follows from a key; empty: the suffix of its id."""
 
@@ -151,6 +169,27 @@ def _asked_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first
         reason=None if isinstance(outcome, Pending) else outcome.reason,
         asked=attempt.asked + 1,
         due_at_ms=at.now_ms + int(delay * 1000),
+    )
+
+
+def await_action(attempt: Attempt, bank_id: str | None, at: Moment, *, first_ask_seconds: float) -> Attempt:
+    """The attempt while its customer is at the provider's page. Each question waits twice as long as the one before."""
+    delay = min(first_ask_seconds * 2.0 ** min(attempt.asked, 20), ACTION_ASK_SECONDS_MAX)
+    return msgspec.structs.replace(
+        attempt,
+        state="action",
+        reason=None,
+        returned=None,
+        asked=attempt.asked + 1,
+        bank_id=bank_id or attempt.bank_id,
+        due_at_ms=at.now_ms + int(delay * 1000),
+    )
+
+
+def withdraw(attempt: Attempt, reason: Withdrawal, bank_id: str | None = None) -> Attempt:
+    """The attempt that is to be ended at its provider, by the worker that commits this."""
+    return msgspec.structs.replace(
+        attempt, state="unknown", withdrawn=reason, bank_id=bank_id or attempt.bank_id, returned=None, due_at_ms=0
     )
 
 

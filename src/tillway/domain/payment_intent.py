@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from tillway.domain import stored_credit
 from tillway.domain.amount_limits import check_charge, check_steps
-from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, next_step
+from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, Withdrawal, await_action, next_step, withdraw
 from tillway.domain.bank_account import check_verification, failure, without_number
 from tillway.domain.charge import Charge
 from tillway.domain.commands import (
@@ -96,7 +96,8 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     """A payment. Amounts are minor units of `currency`; statuses are Stripe's.
 
     `authenticated` tells that the customer passed a 3-D Secure challenge for the payment method at hand; `challenge` is
-    the address of a waiting challenge, without its secret.
+    the address of a waiting challenge, without its secret: our own page's, or the provider's while an attempt waits
+    for the customer (`acting`).
     """
 
     amount_minor: int
@@ -163,6 +164,11 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
         return self.attempt is not None and self.latest_charge == f"ch_{self.attempt.removeprefix('att_')}"
 
     @property
+    def acting(self) -> bool:
+        """Whether an attempt waits for the customer at the provider's page. It can be cancelled, and nothing else."""
+        return self.attempt is not None and self.status == "requires_action"
+
+    @property
     def listed(self) -> bool:
         return self.id.startswith("pi_")
 
@@ -180,7 +186,8 @@ class Terms(Value, frozen=True, kw_only=True):
     `challenge_base` is the address of the challenge page up to the payment's id. A direct charge `shows` its charge,
     which exists from the first commit on. `debits` are the types of bank accounts that the connector can debit.
     `authenticates`: a request for 3-D Secure can be kept, by the connector or, in test mode, by the simulated issuer.
-    `steps` are the currencies and steps of amounts that the connector takes; None: all.
+    `redirects`: the connector itself sends the customer to the issuer, so the simulated issuer is not asked. `steps`
+    are the currencies and steps of amounts that the connector takes; None: all.
     """
 
     connector: str
@@ -190,6 +197,7 @@ class Terms(Value, frozen=True, kw_only=True):
     shows: Literal["subject", "charge"] = "subject"
     debits: frozenset[str] = frozenset()
     authenticates: bool = True
+    redirects: bool = False
     steps: Mapping[str, int] | None = None
 
 
@@ -332,8 +340,18 @@ def _confirm(
     payment = replace(payment, method=method.id, last_error=None, challenge=None)
     if type.performed_by == "platform":
         return permitted.then(_from_credit(payment, method, means.customer, at))
-    if payment.authenticated or not _needs_authentication(payment, method):
-        return permitted.then(_begin(payment, method, terms, at, idem, code=means.code, mandate=mandate))
+    if payment.authenticated or terms.redirects or not _needs_authentication(payment, method):
+        begun = _begin(
+            payment,
+            method,
+            terms,
+            at,
+            idem,
+            code=means.code,
+            mandate=mandate,
+            refuses_action=command.error_on_action or terms.shows == "charge",
+        )
+        return permitted.then(begun)
     return permitted.then(_authenticate(payment, command, method, means.code, terms, at, idem))
 
 
@@ -455,6 +473,7 @@ def _begin(
     *,
     code: SealedRecord | None,
     mandate: str | None = None,
+    refuses_action: bool = False,
 ) -> Changes[PaymentIntent]:
     type = METHOD_TYPES[method.type]
     attempt = Attempt(
@@ -470,6 +489,7 @@ def _begin(
         idem=idem,
         shows=terms.shows,
         patience_seconds=type.patience_seconds,
+        refuses_action=refuses_action,
         reference=at.new_reference(),
     )
     started = replace(payment, status="processing", attempt=attempt.id, references=_references(payment, attempt))
@@ -598,24 +618,64 @@ def settle(
     if payment.attempt != attempt.id:
         return Changes(result=payment, deletes=(attempt.id,), refusal=_refusal_of(payment, attempt))
     match outcome:
+        case Succeeded() if attempt.withdrawn == "canceled":
+            paid = _settle_success(
+                replace(payment, cancellation_reason=None), attempt, outcome, terms, at, charge, method
+            )
+            message = "This PaymentIntent could not be canceled: its customer has just authenticated and paid."
+            return replace(paid, refusal=_unexpected(paid.result, message))
         case Succeeded():
             return _settle_success(payment, attempt, outcome, terms, at, charge, method)
         case Declined():
             return _settle_refusal(payment, attempt, outcome, at, charge, method)
-        case ActionRequired(redirect_url=url):
-            assert attempt.kind == "authorize", f"{attempt.kind} cannot need an action"
-            waiting = replace(payment, status="requires_action", challenge=url, attempt=None)
-            changes = _save(waiting, *_draft_events(waiting, "payment_intent.requires_action"))
-            usable_again = (replace(method, consumed=False),) if method and method.consumed else ()
-            return replace(changes, records=(*changes.records, *usable_again), deletes=(attempt.id,))
+        case ActionRequired():
+            return _await_customer(payment, attempt, outcome, at, first_ask_seconds)
         case NotSent() | Pending() | Unknown():
             match next_step(attempt, outcome, at, first_ask_seconds=first_ask_seconds):
                 case GiveUp(declined=declined):
                     return _settle_refusal(payment, attempt, declined, at, charge, method)
                 case Retry(attempt=again) | AskLater(attempt=again):
+                    if payment.acting and (isinstance(outcome, Pending) or attempt.returned is not None):
+                        # The customer is back: there is nothing more to do for them.
+                        by_card = method is not None and method.card is not None
+                        payment = replace(payment, status="processing", challenge=None, authenticated=by_card)
+                        return Changes(result=payment, records=(payment,), tasks=(again,))
                     return Changes(result=payment, tasks=(again,))
         case _:
             assert_never(outcome)
+
+
+def _await_customer(
+    payment: PaymentIntent, attempt: Attempt, outcome: ActionRequired, at: Moment, first_ask_seconds: float
+) -> Changes[PaymentIntent]:
+    """Send the customer to the provider's page and keep the attempt open; or withdraw it, if the customer is absent or
+    the caller takes no redirect."""
+    assert attempt.kind == "authorize", f"{attempt.kind} cannot need an action"
+    if attempt.withdrawn is not None:
+        doubt = next_step(attempt, Unknown("it was not withdrawn"), at, first_ask_seconds=first_ask_seconds)
+        assert isinstance(doubt, AskLater), "an unknown outcome is asked about"
+        return Changes(result=payment, tasks=(doubt.attempt,))
+    if payment.off_session or attempt.refuses_action:
+        reason: Withdrawal = "off_session" if payment.off_session else "refused"
+        ended = replace(withdraw(attempt, reason, outcome.bank_id), due_at_ms=at.now_ms)
+        return Changes(result=payment, tasks=(ended,))
+    waits = await_action(attempt, outcome.bank_id, at, first_ask_seconds=first_ask_seconds)
+    waiting = replace(payment, status="requires_action", challenge=outcome.redirect_url)
+    if waiting == payment:
+        return Changes(result=payment, tasks=(waits,))
+    changes = _save(waiting, *_draft_events(waiting, "payment_intent.requires_action"))
+    return replace(changes, tasks=(waits,))
+
+
+def _settle_withdrawal(
+    payment: PaymentIntent, attempt: Attempt, at: Moment, method: PaymentMethod, charge: Charge | None
+) -> Changes[PaymentIntent]:
+    """The provider has ended an attempt that waited for its customer: no money was taken."""
+    assert attempt.withdrawn is not None
+    if attempt.withdrawn != "canceled":
+        return _decline(payment, method, _WITHDRAWN[attempt.withdrawn], attempt, at, charge)
+    after = replace(payment, status="canceled", attempt=None, canceled_at=at.now, challenge=None)
+    return _save(after, *_draft_events(after, "payment_intent.canceled"))
 
 
 def _refusal_of(payment: PaymentIntent, attempt: Attempt) -> Refused | None:
@@ -671,6 +731,8 @@ def _settle_authorization(
     pending: Charge | None,
 ) -> Changes[PaymentIntent]:
     """`pending` is the current direct charge: its description may have changed during the call to the provider."""
+    if payment.acting:
+        payment = replace(payment, authenticated=method.card is not None, challenge=None)
     begun = pending or _charge(payment, attempt.id, method, attempt.connector, attempt.created, attempt.name)
     charge = replace(
         begun,
@@ -851,7 +913,10 @@ def _settle_refusal(
         assert method is not None, "an authorization is settled with its payment method"
         if charge is not None and METHOD_TYPES[charge.method_type].debits:
             outcome = failure(outcome)
-        changes = _decline(payment, method, outcome, attempt, at, charge)
+        if attempt.withdrawn is not None:
+            changes = _settle_withdrawal(payment, attempt, at, method, charge)
+        else:
+            changes = _decline(payment, method, outcome, attempt, at, charge)
         return replace(changes, deletes=(*changes.deletes, attempt.id))
     # The authorization is unchanged: the provider refused only this operation on it.
     message = (
@@ -893,6 +958,13 @@ _ACTION_REFUSED = Declined(
     message="This payment required an authentication action to complete, but `error_on_requires_action` was set. When "
     "you're ready, you can upgrade your integration to handle actions.",
 )
+_WITHDRAWN: dict[Withdrawal, Declined] = {
+    "expired": _AUTHENTICATION_FAILED,
+    "gave_up": _AUTHENTICATION_FAILED,
+    "off_session": _AUTHENTICATION_REQUIRED,
+    "refused": _ACTION_REFUSED,
+}
+"""The declines of attempts that were withdrawn, by reason; `canceled` ends the payment instead."""
 
 
 def _decline(
@@ -936,6 +1008,7 @@ def _decline(
         attempt=None,
         method=None,
         authenticated=False,
+        challenge=None,
         last_error=error,
         latest_charge=charge.id if charge is not None else payment.latest_charge,
     )
@@ -1049,9 +1122,18 @@ def capture(
 
 
 def cancel(
-    payment: PaymentIntent, charge: Charge | None, command: Cancel, at: Moment, *, idem: str | None = None
+    payment: PaymentIntent,
+    charge: Charge | None,
+    command: Cancel,
+    at: Moment,
+    *,
+    idem: str | None = None,
+    attempt: Attempt | None = None,
 ) -> Changes[PaymentIntent]:
-    """Cancel the payment: no more money is taken. An open authorization is voided at the provider first."""
+    """Cancel the payment: no more money is taken. An open authorization is voided at the provider first, and one that
+    waits for its customer is withdrawn there: `attempt` is the payment's."""
+    if payment.acting:
+        return _cancel_acting(payment, attempt, command, idem)
     _not_busy(payment)
     if payment.status in ("succeeded", "canceled", "processing"):
         raise _unexpected(
@@ -1066,6 +1148,17 @@ def cancel(
         return _follow(given, charge, "void", payment.capturable_minor, at, idem)
     after = replace(given, status="canceled", canceled_at=at.now, challenge=None)
     return _save(after, *_draft_events(after, "payment_intent.canceled"))
+
+
+def _cancel_acting(
+    payment: PaymentIntent, attempt: Attempt | None, command: Cancel, idem: str | None
+) -> Changes[PaymentIntent]:
+    """Withdraw the attempt that waits for the customer; its outcome cancels the payment, or finds that it is paid."""
+    if attempt is None or attempt.state != "action":
+        raise _busy(payment)
+    given = replace(payment, cancellation_reason=command.reason)
+    ended = replace(withdraw(attempt, "canceled"), idem=idem, shows="subject")
+    return Changes(result=given, records=(given,), tasks=(ended,))
 
 
 def increment(
@@ -1174,12 +1267,22 @@ def _draft_events(payment: PaymentIntent, type: str) -> tuple[EventDraft, ...]:
 
 def _not_busy(payment: PaymentIntent) -> None:
     """Refused while an attempt is under way. A debit passes: the status alone says which operations it allows."""
-    if payment.attempt is not None and not payment.debiting:
-        raise Refused(
-            "lock_timeout",
-            "Another request is processing this PaymentIntent. Retrieve it to see the result of that request.",
-            payment_intent=payment,
+    if payment.acting:
+        raise _unexpected(
+            payment,
+            "This PaymentIntent waits for its customer at the provider's page: see next_action. It continues when the "
+            "customer returns, and ends after an hour. To pay in another way, cancel it and create a new one.",
         )
+    if payment.attempt is not None and not payment.debiting:
+        raise _busy(payment)
+
+
+def _busy(payment: PaymentIntent) -> Refused:
+    return Refused(
+        "lock_timeout",
+        "Another request is processing this PaymentIntent. Retrieve it to see the result of that request.",
+        payment_intent=payment,
+    )
 
 
 def _unexpected(payment: PaymentIntent, message: str) -> Refused:

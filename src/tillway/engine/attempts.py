@@ -46,7 +46,13 @@ from tillway.connectors.transport import converse, listen
 from tillway.domain import dispute, payment_intent
 from tillway.domain.account import Mode, Scope, scope_of
 from tillway.domain.amount_limits import check_steps
-from tillway.domain.attempt import Attempt, reference_from_name, reference_of
+from tillway.domain.attempt import (
+    ACTION_LIFETIME_SECONDS,
+    Attempt,
+    Withdrawal,
+    reference_from_name,
+    reference_of,
+)
 from tillway.domain.charge import Charge, full_descriptor, warn_of_fraud
 from tillway.domain.commands import Cancel
 from tillway.domain.dispute import Dispute, DisputeTask, Told
@@ -182,6 +188,7 @@ class Attempts:
             shows=shows,
             debits=connection.connector.capabilities.debits,
             authenticates=not scope.livemode or connection.connector.capabilities.authenticates,
+            redirects=connection.connector.capabilities.authenticates,
             steps=connection.connector.capabilities.steps,
         )
 
@@ -259,7 +266,7 @@ class Attempts:
                 if attempt.state == "unknown" and attempt.asked == 1:
                     pause = min(pause, 0.5)  # Ask immediately once: the first question finds most lost answers.
                 late = self.engine.clock.monotonic_ns() >= answer_by_ns
-                if late or pause > PAUSE_MAX_SECONDS or attempt.state == "pending":
+                if late or pause > PAUSE_MAX_SECONDS or attempt.state in ("pending", "action"):
                     return None
                 await asyncio.sleep(max(pause, 0.0))
             return None
@@ -279,8 +286,11 @@ class Attempts:
         if connection is None:
             return Unknown(f"connector {attempt.connector!r} is not configured any more")
         connector = connection.connector
-        operation = await self.operation(scope, attempt, seen, cvc)
         capabilities = connector.capabilities
+        operation = await self.operation(scope, attempt, seen, cvc, redirects=capabilities.authenticates)
+        if attempt.withdrawn is not None:
+            ended = await self._exchange(connection, "withdraw", connector.withdraw(operation))
+            return Unknown("a withdrawal found nothing") if isinstance(ended, NeverSeen) else ended
         if ask:
             if capabilities.looks_up:
                 answer = await self._exchange(connection, "look_up", connector.look_up(operation))
@@ -331,13 +341,20 @@ class Attempts:
             telemetry.exchange(connection.name, operation, outcome, time.perf_counter() - began)
 
     async def operation(
-        self, scope: Scope, attempt: Attempt, seen: Seen | None = None, cvc: str | None = None
+        self,
+        scope: Scope,
+        attempt: Attempt,
+        seen: Seen | None = None,
+        cvc: str | None = None,
+        *,
+        redirects: bool = False,
     ) -> Operation:
-        """The operation of an attempt, with all data for the provider, opened from the vault."""
+        """The operation of an attempt, with all data for the provider, opened from the vault. `redirects`: the
+        connector may send the customer to a page, and back to ours."""
         load = Load(self.engine.store, scope.key, seen)
         told: dict[str, Any] = {}
         if attempt.kind == "authorize":
-            told = await self._authorization(load, scope, attempt, cvc)
+            told = await self._authorization(load, scope, attempt, cvc, redirects=redirects)
         elif attempt.kind == "payout":
             paid_out = await load.get(Payout, attempt.subject)
             told["recipient"] = await reveal(self.vault, scope.key, paid_out.recipient)
@@ -354,7 +371,9 @@ class Attempts:
             **told,
         )
 
-    async def _authorization(self, load: Load, scope: Scope, attempt: Attempt, cvc: str | None) -> dict[str, Any]:
+    async def _authorization(
+        self, load: Load, scope: Scope, attempt: Attempt, cvc: str | None, *, redirects: bool
+    ) -> dict[str, Any]:
         """The fields of an authorization: its means of payment, and the merchant's details of the payment and the
         payer.
 
@@ -367,7 +386,9 @@ class Attempts:
             told["off_session"] = True
         if payment.source_api is SourceApi.gateway and not scope.livemode:
             told["by_amount"] = True
-        if payment.return_url is not None:
+        if redirects:
+            told |= self._redirect(scope, payment, attempt)
+        elif payment.return_url is not None:
             told["return_url"] = payment.return_url
         if payment.statement_descriptor or payment.statement_descriptor_suffix:
             told["statement_descriptor"] = full_descriptor(
@@ -391,6 +412,21 @@ class Attempts:
             if account is not None and debit is not None and debit.mandate is not None:
                 account = msgspec.structs.replace(account, mandate=reference_of_mandate(debit.mandate))
             told["account"] = account
+        return told
+
+    def _redirect(self, scope: Scope, payment: PaymentIntent, attempt: Attempt) -> dict[str, Any]:
+        """The fields of an authorization that may send its customer to a page: where the customer returns to, and what
+        is known of an earlier answer."""
+        told: dict[str, Any] = {}
+        if not payment.off_session and not attempt.refuses_action:
+            told["return_url"] = self.engine.return_address(scope, payment)
+        asked = payment.card_option("request_three_d_secure")
+        if asked is not None:
+            told["three_d_secure"] = asked
+        if attempt.bank_id is not None:
+            told["bank_id"] = attempt.bank_id
+        if attempt.returned is not None:
+            told["returned"] = attempt.returned
         return told
 
     async def _card(self, scope: Scope, method: PaymentMethod, cvc: str | None) -> CardData | None:
@@ -500,9 +536,13 @@ class Attempts:
             if begun is not None:
                 await self.carry(caller, begun)
             return
-        if attempt.state == "new":
-            # Its first worker may only have been slow, and may still send it.
-            doubted = await self._claim(caller, attempt, "unknown", reason="taken over")
+        if attempt.state in ("new", "action"):
+            # Its first worker may only have been slow, and may still send it. One that waits for its customer is
+            # claimed too: to look at it may take the money, and another request may want to withdraw it.
+            over = self.engine.clock.moment().now >= attempt.created + ACTION_LIFETIME_SECONDS
+            withdrawn: Withdrawal | None = "expired" if attempt.state == "action" and over else None
+            reason = "taken over" if attempt.state == "new" else "asking about its customer"
+            doubted = await self._claim(caller, attempt, "unknown", reason=reason, withdrawn=withdrawn)
             if doubted is None:
                 return
             attempt = doubted
@@ -510,8 +550,27 @@ class Attempts:
             # A caller that returns for the answer gets the current state, like the first caller would have.
             await self._answer_unfinished(caller, attempt)
 
+    async def customer_returned(self, caller: Caller, attempt: Attempt, told: str | None, *, gave_up: bool) -> None:
+        """The customer of a waiting attempt is back from the provider's page, with its text, or has given up there: see
+        the attempt through as far as the provider can tell now."""
+        if attempt.state != "action" or (caller.scope_key, attempt.id) in self.held:
+            return  # Another worker is asking about it already.
+        withdrawn: Withdrawal | None = "gave_up" if gave_up else None
+        claimed = await self._claim(
+            caller, attempt, "unknown", reason="the customer is back", withdrawn=withdrawn, returned=told
+        )
+        if claimed is not None:
+            await self.carry(caller, claimed, ask=True)
+
     async def _claim(
-        self, caller: Caller, attempt: Attempt, state: Literal["new", "unknown"], *, reason: str | None = None
+        self,
+        caller: Caller,
+        attempt: Attempt,
+        state: Literal["new", "unknown"],
+        *,
+        reason: str | None = None,
+        withdrawn: Withdrawal | None = None,
+        returned: str | None = None,
     ) -> Attempt | None:
         """Lease the attempt to this process in its next `state`. None if it is no longer in the state of `attempt`:
         it was settled, cancelled, or claimed by another worker."""
@@ -521,7 +580,15 @@ class Attempts:
             if current is None or current.state != attempt.state:
                 return NO_CHANGES
             until_ms = at.now_ms + self.engine.settings.lease_ms
-            claimed = msgspec.structs.replace(current, state=state, due_at_ms=until_ms, reason=reason or current.reason)
+            claimed = msgspec.structs.replace(
+                current,
+                state=state,
+                due_at_ms=until_ms,
+                reason=reason or current.reason,
+                withdrawn=withdrawn or current.withdrawn,
+                returned=returned or current.returned,
+                asked=0 if returned is not None else current.asked,
+            )
             return Changes(result=None, tasks=(claimed,))
 
         done = await self.engine.run(caller, claim, completes=NO_KEY)
@@ -606,7 +673,6 @@ class Attempts:
 
     async def _operation_notice(self, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
         outcome = notice.outcome
-        assert outcome is not None, "a notice of an operation carries its outcome"
         load, now = self.engine.load(scope.key), self.engine.clock.moment().now
         known = await find_by_tail(load, tail)
         attempt = known.attempt
@@ -619,6 +685,11 @@ class Attempts:
             return
         if about.connector not in ("", connector):
             log.error("a notice from another connector", extra={"reference": notice.reference, "connector": connector})
+            return
+        if outcome is None:
+            if attempt is not None:
+                waits = Caller.system(scope, "notice", actor=f"notice:{connector}")
+                await self._ask_at_once(waits, attempt, "its provider asks to look")
             return
         if not isinstance(about, Attempt) and agrees(outcome, about.status):
             return
@@ -679,9 +750,11 @@ class Attempts:
 
         async def work(load: Load, at: Moment) -> Changes[Record | None]:
             current = await load.maybe(Attempt, attempt.id)
-            if current is None or current.state not in ("pending", "unknown") or current.reason == doubt:
+            if current is None or current.state not in ("pending", "unknown", "action") or current.reason == doubt:
                 return NO_CHANGES
-            asked = msgspec.structs.replace(current, state="unknown", reason=doubt, due_at_ms=at.now_ms)
+            # Who asks about a waiting customer claims the attempt first: that state is left to the claim.
+            state: Literal["action", "unknown"] = "action" if current.state == "action" else "unknown"
+            asked = msgspec.structs.replace(current, state=state, reason=doubt, due_at_ms=at.now_ms)
             return Changes(result=None, tasks=(asked,))
 
         await self.engine.run(caller, work, completes=NO_KEY)

@@ -62,6 +62,14 @@ class ClientSecrets:
         """Whether `given` is the secret in the address of the challenge page of `subject`."""
         return hmac.compare_digest(given.encode(), self._part(subject).encode())
 
+    def return_secret(self, payment: PaymentIntent) -> str:
+        """The secret in the address of the page to which a provider sends the customer back: it opens nothing else."""
+        return self._derive(f"return of {payment.id}".encode())
+
+    def opens_return(self, payment: PaymentIntent, given: str) -> bool:
+        """Whether `given` is `return_secret` of the payment; compared in constant time."""
+        return hmac.compare_digest(given.encode(), self.return_secret(payment).encode())
+
     def challenge(self, subject: Subject) -> str | None:
         """The address of the challenge that waits. Our own page's is stored without its secret; a provider's page is
         left as it is."""

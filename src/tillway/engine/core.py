@@ -15,6 +15,7 @@ from tillway.domain.audit import AuditEntry, Change
 from tillway.domain.event import Delivery, Event, WebhookEndpoint
 from tillway.domain.idempotency import LIFETIME_SECONDS, IdempotencyRecord
 from tillway.domain.ledger import Entry
+from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record, Result, SealedRecord
 from tillway.domain.refusal import Refused
 from tillway.engine.audit import entries
@@ -143,6 +144,11 @@ class Engine:
     def challenge_base(self, scope: Scope) -> str:
         """The address of a scope's challenge pages, up to the id of the payment or setup."""
         return f"{self.settings.public_url}/3ds/{scope.key}/"
+
+    def return_address(self, scope: Scope, payment: PaymentIntent) -> str:
+        """The address at which a provider sends the customer of a payment back to us. It is the same on each resend."""
+        secret = self.client_secrets.return_secret(payment)
+        return f"{self.settings.public_url}/returns/{scope.key}/{payment.id}?secret={secret}"
 
     async def run(
         self,

@@ -103,7 +103,10 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
     )
     if method is not None and isinstance(outcome, Succeeded) and payment.attempt == attempt.id:
         customer = await load.maybe(Customer, payment.customer) if payment.future_usage else None
+        refusal = changes.refusal
         changes = changes.then(payment_intent.keep_method(payment, method, customer, outcome))
+        if refusal is not None:
+            changes = msgspec.structs.replace(changes, refusal=refusal)
     if isinstance(outcome, Declined) and failure(outcome).code in REVOKED_BY and changes.records:
         changes = (await revoke_mandate(load, charge)).then(changes)
     if payment.order is not None and attempt.id in changes.deletes:

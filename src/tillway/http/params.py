@@ -249,6 +249,12 @@ class Text(Parameter):
         return {"type": "string", "maxLength": self.maximum}
 
 
+class ProviderText(Text):
+    """Text that a provider has made and only it can read. It is not searched for card numbers: it may be encrypted."""
+
+    _free = False
+
+
 class Id(Text):
     """The id of an object, Tillway's or the caller's own. The handler checks that the object exists."""
 
@@ -902,6 +908,13 @@ class Params(Object):
             }
             for name, member in self.members.items()
         ]
+
+
+class KnownParams(Params):
+    """The parameters of an address that other sites complete: those without a definition are passed over."""
+
+    def validate(self, raw: dict[str, Any]) -> dict[str, Any]:
+        return super().validate({name: value for name, value in raw.items() if name in self.members})
 
 
 def drop_nulls(raw: Any, definition: Parameter) -> Any:

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from tillway.domain import payment_intent
 from tillway.domain.account import Scope
+from tillway.domain.attempt import Attempt
 from tillway.domain.bank_account import TEST_HOLDER
 from tillway.domain.charge import Charge
 from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment, UpdateSetup
@@ -151,7 +152,8 @@ async def cancel(platform: Platform, caller: Caller, id: str, command: Cancel) -
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
-        return payment_intent.cancel(payment, charge, command, at, idem=caller.idem)
+        attempt = await load.maybe(Attempt, payment.attempt) if payment.acting else None
+        return payment_intent.cancel(payment, charge, command, at, idem=caller.idem, attempt=attempt)
 
     return await platform.attempts.operate(caller, work)
 
@@ -193,6 +195,23 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
     done = await platform.attempts.operate(caller, work)
     assert isinstance(done.record, PaymentIntent)
     return done.record
+
+
+async def customer_returned(
+    platform: Platform, scope: Scope, id: str, secret: str, *, told: str | None, gave_up: bool
+) -> PaymentIntent:
+    """The customer is back from a provider's page, with the text that the provider gave (`told`), or has given up
+    there. Returns the payment as it stands when the provider has been asked."""
+    load = platform.engine.load(scope.key)
+    payment = await load.maybe(PaymentIntent, id)
+    if payment is None or not platform.engine.client_secrets.opens_return(payment, secret):
+        raise Refused("resource_missing", param="id")
+    attempt = await load.maybe(Attempt, payment.attempt) if payment.acting else None
+    if attempt is None:
+        return payment
+    caller = Caller.system(scope, "return", actor="customer")
+    await platform.attempts.customer_returned(caller, attempt, told, gave_up=gave_up)
+    return await platform.engine.load(scope.key).get(PaymentIntent, id)
 
 
 async def given_method(

@@ -28,7 +28,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from tillway.connectors.http_bank import LIST_PATH
+from tillway.connectors.http_bank import LIST_PATH, WITHDRAW
 from tillway.connectors.port import REFERENCE_MAX, Request, Response
 from tillway.domain.dispute import NETWORK_REASON_CODE_MAX
 from tillway.domain.method_types import DEBITS
@@ -38,7 +38,7 @@ from tillway.sandbox.recipients import recipient_of
 PAGE_MAX = 100
 """Most operations in one page of the list."""
 
-Status = Literal["Accepted", "Declined", "InsufficientFunds", "Pending"]
+Status = Literal["Accepted", "ActionRequired", "Declined", "InsufficientFunds", "Pending"]
 Kind = Literal["authorization", "capture", "void", "increment", "refund", "payout", "dispute", "evidence", "accept"]
 Stage = Literal["inquiry", "chargeback", "warning"]
 Verdict = Literal["Opened", "Won", "Lost", "Accepted"]
@@ -71,6 +71,8 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     authorization of a card has `network_id` and `checks`.
 
     `at` is when it came or last changed its status, in epoch seconds.
+
+    `return_url` is where its customer returns to from `redirect_url`, the page that decides an `ActionRequired`.
 
     A dispute has its stage (`dispute`) and `verdict`; `told` counts how often it was opened, moved or ended on demand.
     Its replies are its children: `text` is the evidence, with possible card numbers masked.
@@ -105,6 +107,8 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     network_reason_code: str | None = None
     evidence_due: int | None = None
     text: str | None = None
+    return_url: str | None = None
+    redirect_url: str | None = None
     authorized: int = 0
     captured: int = 0
     refunded: int = 0
@@ -128,6 +132,8 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
             answer["network_transaction_id"] = self.network_id
         if self.checks:
             answer["checks"] = self.checks
+        if self.status == "ActionRequired":
+            answer["redirect_url"] = self.redirect_url
         if self.parent is not None:
             answer["parent"] = self.parent
         if self.kind == "dispute":
@@ -168,7 +174,8 @@ class Bank:
     `operations_max` bounds the memory, oldest first; None is for a bank that knows all.
 
     `key` keys the hash of contents; a caller that stores the hashes must store the key as well. `now` gives epoch
-    seconds, which only the list of operations uses.
+    seconds, which only the list of operations uses. `pages` is the address at which a server shows the bank's pages of
+    3-D Secure, up to the reference; None where there is no server: then no customer is sent anywhere.
     """
 
     def __init__(
@@ -178,12 +185,14 @@ class Bank:
         operations_max: int | None = 50_000,
         key: bytes | None = None,
         now: Callable[[], float] = time.time,
+        pages: str | None = None,
     ) -> None:
         assert not (knows_all and operations_max), "a bank that knows all forgets nothing"
         self._knows_all = knows_all
         self._operations_max = operations_max
         self._key = key or secrets.token_bytes(32)
         self._now = now
+        self.pages = pages
         self._operations: OrderedDict[str, BankOperation] = OrderedDict()
 
     def handle(self, request: Request, answer: Status = "Accepted") -> Handled:
@@ -197,6 +206,8 @@ class Bank:
                 return self._list(query) if path == LIST_PATH else self._ask(path)
             if request.path.startswith(DISPUTES):
                 return self._take_reply(request)
+            if request.path.endswith(WITHDRAW):
+                return self._withdraw(request.path.removesuffix(WITHDRAW).removeprefix("/v1/authorizations/"))
             return self._perform(request, answer)
         except _Invalid as invalid:
             return Handled(Response(invalid.status, {"message": invalid.reason}))
@@ -213,6 +224,29 @@ class Bank:
             return Handled(Response(invalid.status, {"message": invalid.reason}))
         self._keep(operation)
         return Handled(Response(200, operation.answer()), operation)
+
+    def decide_action(self, reference: str, *, passed: bool) -> Handled:
+        """The customer at the bank's page passes or fails the authentication. A decision that was made stands."""
+        operation = self._operations.get(reference)
+        if operation is None:
+            return Handled(Response(404, {"message": "no such operation"}))
+        if operation.status != "ActionRequired":
+            return Handled(Response(200, operation.answer()))
+        operation.at = int(self._now())
+        if passed:
+            operation.status = "Accepted"
+            operation.authorized = operation.amount
+            operation.captured = operation.amount if operation.capture else 0
+        else:
+            _refuse(operation, "authentication_required")
+        return Handled(Response(200, operation.answer()), operation)
+
+    def _withdraw(self, reference: str) -> Handled:
+        """End an authorization that waits for its customer."""
+        operation = self._operations.get(reference)
+        if operation is None or operation.kind != "authorization":
+            raise _Invalid(404, "no such authorization")
+        return self.decide_action(reference, passed=False)
 
     def find(self, reference: str) -> BankOperation | None:
         return self._operations.get(reference)
@@ -403,6 +437,11 @@ class Bank:
         takes_its_time = kind in ("refund", "payout") and operation.refund == "succeeds_later"
         if answer == "Pending" or "account" in body or takes_its_time:
             operation.status = "Pending"
+        if self.pages is not None and _authenticates(body):
+            operation.capture = body["capture"]
+            operation.status, operation.return_url = "ActionRequired", body["return_url"]
+            operation.redirect_url = f"{self.pages}{operation.reference}"
+            return operation
         if kind == "authorization":
             operation.authorized = amount
             operation.capture = body["capture"]
@@ -662,6 +701,18 @@ def _checks(card: cards.TestCard | None, body: Mapping[str, Any]) -> dict[str, s
     return results or None
 
 
+def _authenticates(body: Mapping[str, Any]) -> bool:
+    """Whether the customer must go to the bank's page: test cards that require 3-D Secure, and others if it is asked
+    for. Only where the body says where the customer returns to."""
+    if "return_url" not in body or "card" not in body:
+        return False
+    card = cards.by_number(body["card"]["number"])
+    enrolled = card is None or card.three_d_secure not in ("unenrolled", "not_supported")
+    asked = body.get("three_d_secure") in ("any", "challenge")
+    required = card is not None and card.three_d_secure in ("required", "required_unless_set_up", "required_on_session")
+    return required or (asked and enrolled)
+
+
 def _charge_card(operation: BankOperation, body: Mapping[str, Any]) -> tuple[str] | None:
     """The code of a refusal, if this is a test card that is refused."""
     number: str = body["card"]["number"]
@@ -712,6 +763,7 @@ _FIELDS: dict[Kind, frozenset[str]] = {
     "refund": frozenset(("reference", "payment", "amount", "currency")),
     "payout": frozenset(("reference", "amount", "currency", "recipient")),
 }
+_OPTIONAL = frozenset(("details", "by_amount", "return_url", "three_d_secure"))
 _CARD_REQUIRED = frozenset(("number", "exp_month", "exp_year"))
 _CARD_FIELDS = _CARD_REQUIRED | {"cvc", "name"}
 _RECIPIENT_REQUIRED = frozenset(("type", "value"))
@@ -724,7 +776,7 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
     debits = kind == "authorization" and "account" in body
     if debits:
         fields = fields - {"card"} | {"account"}
-    _check_fields(body, fields, fields | {"details", "by_amount"} if kind == "authorization" else fields, "")
+    _check_fields(body, fields, fields | _OPTIONAL if kind == "authorization" else fields, "")
     _check_reference(body["reference"], "reference")
     parent = _PARENT_FIELD.get(kind)
     if parent is not None:
@@ -737,6 +789,10 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
             raise _Invalid(422, "capture is not true or false")
         if type(body.get("by_amount", False)) is not bool:
             raise _Invalid(422, "by_amount is not true or false")
+        if "return_url" in body:
+            _check_text(body["return_url"], "return_url", 5000)
+        if body.get("three_d_secure", "any") not in ("any", "challenge"):
+            raise _Invalid(422, "three_d_secure is not any or challenge")
         if debits:
             _check_account(body["account"], capture=body["capture"])
         else:

@@ -41,6 +41,14 @@ NOTICE_TRIES_MAX = 12
 
 NOTICE_WAIT_MAX_SECONDS = 60.0
 
+PAGES = "/_3ds/"
+_PAGE = """<!doctype html><html lang=en><meta charset=utf-8><title>3-D Secure of the test bank</title>
+<h1>Confirm it is you</h1><p>This is the page of <code>tillway bank</code>, a bank for tests.</p><form method=post>
+<button name=outcome value=pass>Complete authentication</button>
+<button name=outcome value=fail>Fail authentication</button></form></html>
+"""
+_PAGE_HEADERS = {"content-security-policy": "default-src 'none'", "cache-control": "no-store"}
+
 NOT_HERE = frozenset(("refuse",))
 """A server cannot refuse a connection that it has accepted."""
 
@@ -169,12 +177,15 @@ class BankServer:
         app.router.add_get("/_faults", self._get_faults)
         app.router.add_post("/_disputes", self._tell_dispute)
         app.router.add_get("/_journal", self._get_totals)
+        app.router.add_get(f"{PAGES}{{reference}}", self._show_page)
+        app.router.add_post(f"{PAGES}{{reference}}", self._decide_page)
         app.router.add_route("*", "/{path:.*}", self._call)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handle_signals=False)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
         await site.start()
         self.port = self._runner.addresses[0][1]
+        self.bank.pages = f"http://{host}:{self.port}{PAGES}"
 
     # The bank's own controls.
 
@@ -202,6 +213,26 @@ class BankServer:
         if handled.effect is not None:
             self._owe(handled.effect, ())
         return _write(handled.response)
+
+    async def _show_page(self, request: web.Request) -> web.Response:
+        """The page of 3-D Secure of an authorization that waits for its customer."""
+        operation = self.bank.find(request.match_info["reference"])
+        if operation is None or operation.return_url is None:
+            return web.json_response({"message": "no such page"}, status=404)
+        return web.Response(text=_PAGE, content_type="text/html", headers=_PAGE_HEADERS)
+
+    async def _decide_page(self, request: web.Request) -> web.Response:
+        """Take the customer's decision, send its notice, and send the customer back."""
+        form = await request.post()
+        handled = self.bank.decide_action(request.match_info["reference"], passed=form.get("outcome") == "pass")
+        await self._record(handled)
+        operation = self.bank.find(request.match_info["reference"])
+        if operation is None or operation.return_url is None:
+            return web.json_response({"message": "no such page"}, status=404)
+        if handled.effect is not None and self._notice_url is not None:
+            self._start(self._tell(operation.answer(), 0.0))
+            self._owe(operation, ())
+        return web.Response(status=303, headers={"location": operation.return_url})
 
     async def _record(self, handled: Handled) -> None:
         """Make an effect durable."""

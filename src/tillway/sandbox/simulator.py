@@ -96,6 +96,9 @@ class Simulator:
         outcome = yield from look_up(operation)
         return outcome if isinstance(outcome, NeverSeen) else self._with_notices(operation.reference, outcome)
 
+    def withdraw(self, operation: Operation) -> Conversation:
+        raise AssertionError("it sends no customer anywhere: Tillway's own page authenticates in test mode")
+
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         outcome = yield from answer_dispute(reply)
         # The bank confirms an acceptance by the outcome of the dispute.

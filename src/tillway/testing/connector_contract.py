@@ -11,7 +11,7 @@ provider that can commit faults), and run the checks for its capabilities:
 A check raises AssertionError. The far side answers an authorization by its amount, as the simulated bank does where
 `Operation.by_amount` is set: 1 declined, 2 insufficient funds, 24 pending and then accepted, any other accepted. It
 declines a payout to the e-mail address of `NOBODY`. Where it debits bank accounts, it knows the test accounts of
-`ACCOUNTS`.
+`ACCOUNTS`. Where it `authenticates`, it sends the holder of `CHALLENGED` to a page, and has the method `customer`.
 """
 
 import itertools
@@ -23,6 +23,7 @@ import msgspec
 
 from tillway.connectors.port import (
     REFERENCE_MAX,
+    ActionRequired,
     BankAccountData,
     Capabilities,
     CardData,
@@ -52,6 +53,11 @@ AMOUNT = 4200
 DECLINED, NO_FUNDS, PENDING = 1, 2, 24
 
 CARD = CardData("4242424242424242", 12, 2040, "123", "Ada Lovelace")
+
+CHALLENGED = CardData("4000002760003184", 12, 2040, "123", "Ada Lovelace")
+"""A card whose issuer asks for 3-D Secure."""
+
+RETURN_URL = "https://tillway.example/returns/1?secret=2"
 
 NOBODY = Recipient("email", "no_account@example.com")
 
@@ -92,6 +98,14 @@ class FarSide(Protocol):
         """The first `count` notices, which come within some seconds: header names in lower case, and body."""
 
 
+class Redirecting(FarSide, Protocol):
+    """A far side whose connector `authenticates`."""
+
+    async def customer(self, waiting: ActionRequired, *, passed: bool) -> str | None:
+        """The customer at the provider's page passes or fails the authentication. Return the text with which the
+        provider sends the customer back, None if it needs none."""
+
+
 Check = Callable[[FarSide], Awaitable[None]]
 
 
@@ -107,6 +121,8 @@ def checks_for(capabilities: Capabilities) -> list[Check]:
             checks += more
     if capabilities.lists:
         checks += _LISTS
+    if capabilities.authenticates:
+        checks += _REDIRECTS
     return [*checks, *_DEBITS] if capabilities.debits else checks
 
 
@@ -351,6 +367,76 @@ async def what_we_asked_wrongly_is_an_alert(far: FarSide) -> None:
         assert "4242424242424242" not in outcome.alert, "an alert is no place for a card number"
 
 
+# The customer at the provider's page.
+
+
+async def _sent_away(far: FarSide) -> tuple[Operation, ActionRequired]:
+    operation = authorization(card=CHALLENGED, return_url=RETURN_URL)
+    waiting = await _do(far, operation)
+    assert isinstance(waiting, ActionRequired), waiting
+    assert await far.performed() == 0, "money was taken before the customer has authenticated"
+    return msgspec.structs.replace(operation, bank_id=waiting.bank_id), waiting
+
+
+async def _look(far: FarSide, operation: Operation) -> Outcome | NeverSeen:
+    """The outcome as the engine asks for it: at a provider without questions, by a repeat without the CVC."""
+    if far.connector.capabilities.looks_up:
+        return await _ask(far, operation)
+    assert operation.card is not None
+    return await _do(far, msgspec.structs.replace(operation, card=msgspec.structs.replace(operation.card, cvc=None)))
+
+
+async def _customer(far: FarSide, waiting: ActionRequired, *, passed: bool) -> str | None:
+    redirecting: Any = far
+    told: str | None = await redirecting.customer(waiting, passed=passed)
+    return told
+
+
+async def sends_the_customer_to_a_page(far: FarSide) -> None:
+    """Nothing is decided until the customer has authenticated, and then the money is taken once."""
+    operation, waiting = await _sent_away(far)
+    again = await _look(far, operation)
+    assert again == waiting, f"the same page again: {again}"
+    assert await far.performed() == 0
+    told = await _customer(far, waiting, passed=True)
+    back = msgspec.structs.replace(operation, returned=told)
+    for _ in range(2):
+        paid = await _look(far, back)
+        assert isinstance(paid, Succeeded) and paid.bank_id is not None, paid
+        assert await far.performed() == 1
+    if far.connector.capabilities.looks_up:
+        ended = await converse(far.connector.withdraw(operation), far.transport)
+        assert isinstance(ended, Succeeded), f"a payment was withdrawn that was made: {ended}"
+        assert await far.performed() == 1
+
+
+async def takes_nothing_from_a_customer_who_fails(far: FarSide) -> None:
+    operation, waiting = await _sent_away(far)
+    told = await _customer(far, waiting, passed=False)
+    failed = await _look(far, msgspec.structs.replace(operation, returned=told))
+    assert isinstance(failed, Declined) and failed.alert is None, failed
+    assert await far.performed() == 0
+
+
+async def withdraws_what_waits_for_its_customer(far: FarSide) -> None:
+    """After a withdrawal, which may be sent twice, the customer's page takes no money any more."""
+    operation, _ = await _sent_away(far)
+    for _ in range(2):
+        ended = await converse(far.connector.withdraw(operation), far.transport)
+        assert isinstance(ended, Declined) and ended.alert is None, ended
+    assert await far.performed() == 0
+
+
+async def a_lost_answer_sends_nobody_away_twice(far: FarSide) -> None:
+    operation = authorization(card=CHALLENGED, return_url=RETURN_URL)
+    await far.strike({"fault": "lose_answer", "times": 1})
+    assert isinstance(await _do(far, operation), Unknown)
+    await far.strike()
+    waiting = await _look(far, operation)
+    assert isinstance(waiting, ActionRequired), waiting
+    assert await _look(far, msgspec.structs.replace(operation, bank_id=waiting.bank_id)) == waiting
+
+
 # Bank accounts.
 
 
@@ -478,6 +564,12 @@ _BY_OPERATION: dict[str, tuple[Check, ...]] = {
 }
 
 
+_REDIRECTS: tuple[Check, ...] = (
+    sends_the_customer_to_a_page,
+    takes_nothing_from_a_customer_who_fails,
+    withdraws_what_waits_for_its_customer,
+    a_lost_answer_sends_nobody_away_twice,
+)
 _LISTS: tuple[Check, ...] = (lists_operations_in_order,)
 _DEBITS: tuple[Check, ...] = (
     debits_bank_accounts,

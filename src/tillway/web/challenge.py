@@ -30,8 +30,8 @@ button{font:inherit;font-weight:600;padding:.75rem;border-radius:8px;border:1px 
 
 
 def page(subject: PaymentIntent | SetupIntent) -> bytes:
-    """Return the page: the question while the challenge is open, else its outcome."""
-    if subject.status != "requires_action":
+    """Return the page: the question while the challenge of test mode is open, else the outcome."""
+    if subject.status != "requires_action" or (isinstance(subject, PaymentIntent) and subject.acting):
         said = escape(_message_for(subject.status))
         return _document("Nothing to do", f"<h1>This authentication is over</h1><p>{said}</p>")
     what = (
@@ -56,7 +56,7 @@ def back_to(subject: PaymentIntent | SetupIntent, client_secret: str) -> str | N
         return None
     noun = "payment_intent" if isinstance(subject, PaymentIntent) else "setup_intent"
     status = "succeeded" if subject.status in ("succeeded", "requires_capture", "requires_confirmation") else "failed"
-    if subject.status == "processing":
+    if subject.status in ("processing", "requires_action"):
         status = "pending"
     parts = urlsplit(subject.return_url)
     added = {noun: subject.id, f"{noun}_client_secret": client_secret, "redirect_status": status}
@@ -81,7 +81,9 @@ def _message_for(status: payment_intent.Status | setup_intent.Status) -> str:
             return "The payment is being processed. You can close this page."
         case "requires_payment_method":
             return "The authentication failed. Go back to the shop and try another card."
-        case "requires_confirmation" | "requires_action" | "canceled":
+        case "requires_action":
+            return "The authentication is not finished. Go back to the shop and try again."
+        case "requires_confirmation" | "canceled":
             return "There is nothing more to confirm. You can close this page."
         case _:
             assert_never(status)
