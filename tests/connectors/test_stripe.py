@@ -210,6 +210,46 @@ async def test_captures_and_voids_are_read_off_their_intent(kind: Any, told: dic
     assert isinstance(done, Unknown if expected is NeverSeen else expected), done
 
 
+@pytest.mark.parametrize(
+    ("currency", "amount_minor", "wire"),
+    [("isk", 5000, 500000), ("ugx", 5000, 500000), ("mga", 500, 5), ("eur", 500, 500), ("idr", 10**11, 10**11)],
+)
+async def test_amounts_are_written_as_stripe_writes_them(currency: str, amount_minor: int, wire: int) -> None:
+    """https://docs.stripe.com/currencies: ISK and UGX with two decimals, MGA with none."""
+    paid = operation(amount_minor=amount_minor, currency=currency, capture=False)
+    intent = {**INTENT, "amount": wire, "currency": currency, "capture_method": "manual", "status": "requires_capture"}
+    far = Script()
+    far.expect("POST", PATH, form={"amount": str(wire)}).answers(200, intent)
+    far.expect("GET", READ).answers(200, intent)
+    captured = {**intent, "status": "succeeded", "amount_received": wire, "metadata": {"tillway_captured_by": "r2"}}
+    far.expect("POST", f"{PATH}/pi_1/capture", form={"amount_to_capture": str(wire)}).answers(200, captured)
+    refund = {"id": "re_1", "amount": wire, "currency": currency, "status": "succeeded"}
+    far.expect("POST", "/v1/refunds", form={"amount": str(wire)}).answers(
+        200, {**refund, "metadata": {"tillway_reference": "r3"}}
+    )
+    assert isinstance(await converse(connector().perform(paid), in_process(far)), Succeeded)
+    for kind, reference in (("capture", "r2"), ("refund", "r3")):
+        fields: Any = {"kind": kind, "reference": reference, "parent": "r1", "parent_bank_id": "pi_1"}
+        later = msgspec.structs.replace(paid, card=None, **fields)
+        assert isinstance(await converse(connector().perform(later), in_process(far)), Succeeded), kind
+    far.verify()
+    told = {"id": "re_1", "object": "refund", **refund, "metadata": {"tillway_reference": "r3"}}
+    [notice] = await listen(connector().notices(*signed(told)), in_process(Script()))
+    assert (notice.amount_minor, notice.currency) == (amount_minor, currency)
+
+
+def test_amounts_that_stripe_refuses_are_refused_before() -> None:
+    steps = CAPABILITIES.steps
+    assert steps is not None and (steps["mga"], steps["kwd"], steps["isk"], steps["eur"]) == (100, 10, 1, 1)
+
+
+async def test_a_fraction_of_a_krona_is_no_answer() -> None:
+    paid = operation(amount_minor=5000, currency="isk")
+    far = Script()
+    far.expect("POST", PATH).answers(200, {**INTENT, "amount": 500050, "currency": "isk"})
+    assert isinstance(await converse(connector().perform(paid), in_process(far)), Unknown)
+
+
 async def test_a_refund_is_found_by_its_payment() -> None:
     refund = {"id": "re_9", "amount": 100, "currency": "eur", "metadata": {}, "status": "succeeded"}
     ours = {**refund, "id": "re_1", "metadata": {"tillway_reference": "r2"}, "status": "failed"}

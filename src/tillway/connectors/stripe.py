@@ -50,6 +50,9 @@ from tillway.connectors.port import (
 from tillway.connectors.settings import ASK_AFTER_SECONDS, TIMEOUT_SECONDS, Setting, http_url, read_settings, text
 from tillway.connectors.transport import SocketTransport
 from tillway.domain.dispute import Verdict
+from tillway.domain.money import MINOR_UNITS
+from tillway.domain.refusal import Refused
+from tillway.domain.wire_amounts import CONVERTED, from_wire, to_wire
 
 API_VERSION = "2024-06-20"
 """Sent with every request, so that the shapes below hold whatever the account's own version is."""
@@ -73,6 +76,12 @@ SETTINGS = (
     ASK_AFTER_SECONDS,
     TIMEOUT_SECONDS,
 )
+
+STEPS: dict[str, int] = {
+    currency: {3: 10}.get(decimals, 100 if currency == "mga" else 1) for currency, decimals in MINOR_UNITS.items()
+}
+"""Steps of amounts in minor units: Stripe takes no fraction of an ariary, and no last digit but zero where a currency
+has three decimals (https://docs.stripe.com/currencies#special-cases)."""
 
 SIGNATURE_TOLERANCE_SECONDS = 300
 """How far the time in a signature may lie from the clock: Stripe's libraries take the same."""
@@ -104,6 +113,7 @@ class StripeConnector:
             authenticates=True,
             disputes=True,
             recipients=frozenset(("bank_account",)),
+            steps=STEPS,
             ask_after_seconds=ask_after_seconds,
             timeout_seconds=timeout_seconds,
         )
@@ -226,7 +236,7 @@ def _find_authorization(operation: Operation) -> LookUp:
 def _intent_fields(operation: Operation) -> dict[str, Any]:
     """The parameters of a creation. They follow from the operation alone, so that each resend repeats them."""
     return {
-        "amount": operation.amount_minor,
+        "amount": to_wire(operation.amount_minor, operation.currency),
         "currency": operation.currency,
         "capture_method": "automatic" if operation.capture else "manual",
         "payment_method_types": ["card"],
@@ -296,10 +306,23 @@ def _is_ours(operation: Operation, intent: Mapping[str, Any]) -> bool:
     return _facts_of(intent) == asked and intent.get("capture_method") in (method, None)
 
 
-def _facts_of(thing: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+def _facts_of(thing: Mapping[str, Any]) -> tuple[Any, int | None, Any]:
+    """Our reference, the amount in minor units, and the currency of an object."""
     metadata = thing.get("metadata")
     reference = metadata.get(_REFERENCE) if isinstance(metadata, dict) else None
-    return reference, thing.get("amount"), thing.get("currency")
+    return reference, _minor(thing.get("amount"), thing.get("currency")), thing.get("currency")
+
+
+def _minor(amount: Any, currency: Any) -> int | None:
+    """The minor units of an amount as Stripe writes it, which differs in three currencies; None for no such amount."""
+    if type(amount) is not int or not isinstance(currency, str):
+        return None
+    if currency not in CONVERTED:
+        return amount
+    try:
+        return from_wire(amount, currency)
+    except Refused:
+        return None
 
 
 def _authorization_or_unknown(operation: Operation, intent: Mapping[str, Any]) -> Outcome:
@@ -373,7 +396,8 @@ def _checks(told: Any) -> Checks | None:
 
 
 def _capture(operation: Operation) -> Conversation:
-    fields = {"amount_to_capture": operation.amount_minor, "metadata": {_CAPTURED_BY: operation.reference}}
+    amount = to_wire(operation.amount_minor, operation.currency)
+    fields = {"amount_to_capture": amount, "metadata": {_CAPTURED_BY: operation.reference}}
     answer = yield _post(f"/v1/payment_intents/{_id(operation.parent_bank_id)}/capture", operation, fields)
     return (yield from _change_outcome(operation, answer))
 
@@ -421,7 +445,7 @@ def _read_change(operation: Operation, intent: Mapping[str, Any]) -> Outcome | N
                 return _SUCCEEDED if status == "canceled" else _WRONG_STATE
             if status == "canceled" or captured_by != operation.reference:
                 return _WRONG_STATE
-            if intent.get("amount_received") != operation.amount_minor:
+            if _minor(intent.get("amount_received"), operation.currency) != operation.amount_minor:
                 return Unknown("another amount was captured than we asked for")
             return _SUCCEEDED
     return Unknown("the intent has a status that is not documented")
@@ -451,7 +475,8 @@ _PAYOUT = _Kind(
 
 
 def _refund(operation: Operation) -> Conversation:
-    fields = {"payment_intent": _id(operation.parent_bank_id), "amount": operation.amount_minor}
+    amount = to_wire(operation.amount_minor, operation.currency)
+    fields = {"payment_intent": _id(operation.parent_bank_id), "amount": amount}
     answer = yield _post("/v1/refunds", operation, fields)
     return _object_outcome(operation, answer, _REFUND)
 
@@ -463,7 +488,8 @@ def _pay_out(operation: Operation) -> Conversation:
     """
     recipient = operation.recipient
     assert recipient is not None and recipient.type == "bank_account", "stripe pays out to bank accounts"
-    fields = {"amount": operation.amount_minor, "currency": operation.currency, "expand": ["destination"]}
+    amount = to_wire(operation.amount_minor, operation.currency)
+    fields = {"amount": amount, "currency": operation.currency, "expand": ["destination"]}
     answer = yield _post("/v1/payouts", operation, fields)
     outcome = _object_outcome(operation, answer, _PAYOUT)
     if not isinstance(outcome, Pending | Succeeded) or _goes_to(answer, recipient.value):
@@ -619,7 +645,7 @@ def _ask_about(id: str) -> Notices:
     """Read the intent anew: events come out of order, and only the current state is the outcome."""
     intent = yield from _fetch_intent(id)
     reference, amount, currency = _facts_of(intent)
-    if not isinstance(reference, str) or type(amount) is not int or not isinstance(currency, str):
+    if not isinstance(reference, str) or amount is None or not isinstance(currency, str):
         return []  # A payment that is not Tillway's.
     operation = Operation(
         reference=reference,
@@ -665,7 +691,7 @@ def _object_notice(thing: dict[str, Any], kind: "_Kind") -> list[Notice]:
             reference=reference,
             outcome=outcome,
             operation="refund" if kind is _REFUND else "payout",
-            amount_minor=amount if type(amount) is int else None,
+            amount_minor=amount,
             currency=currency if isinstance(currency, str) else None,
         )
     ]
@@ -677,11 +703,12 @@ def _ask_about_dispute(dispute: dict[str, Any], created: Any) -> Notices:
     if not isinstance(id, str):
         return []
     intent = yield from _fetch_intent(id)
-    reference, amount, status = _facts_of(intent)[0], dispute.get("amount"), dispute.get("status")
+    reference, status = _facts_of(intent)[0], dispute.get("status")
+    amount = _minor(dispute.get("amount"), dispute.get("currency"))
     if not isinstance(reference, str):
         return []
     verdict = _VERDICTS.get(str(status))
-    if verdict is None or type(amount) is not int or amount <= 0:
+    if verdict is None or amount is None or amount <= 0:
         raise NoticeRejected("the dispute has a status or amount that is not documented")
     details, code = dispute.get("evidence_details"), None
     due = details.get("due_by") if isinstance(details, dict) else None
