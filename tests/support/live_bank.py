@@ -41,11 +41,15 @@ class LiveMerchant:
         self.replies: list[tuple[str, str, dict[str, Any]]] = []
         self.reply_status = 200
         self.status = "Accepted"
+        self.refuses: int | None = None
+        self.decline_code: str | None = None
         self.redirect_url = "https://bank.example/3ds/1"
         self.on_withdrawal = "Declined"
         self.peer = Handler(self._handle, lambda request: ("authorize", None))
 
     def _handle(self, request: Request) -> Response:
+        if self.refuses is not None:
+            return answer(self.refuses, {})
         place = request.path.rpartition("/")[2]
         if request.method == "GET":
             self.asked.append(place)
@@ -60,6 +64,7 @@ class LiveMerchant:
         if body["reference"] not in self.told:
             self.orders.append(body)
             told = {name: body.get(name) for name in ("reference", "amount", "currency")}
+            told |= {"decline_code": self.decline_code} if self.decline_code is not None else {}
             told |= {"redirect_url": self.redirect_url} if self.status == "ActionRequired" else {}
             self.told[body["reference"]] = {**told, "kind": KINDS[place], "status": self.status, "bank_id": "b"}
         return answer(200, self.told[body["reference"]])

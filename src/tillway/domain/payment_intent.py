@@ -11,7 +11,7 @@ from typing import Any, Literal, assert_never
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from tillway.domain import stored_credit
+from tillway.domain import card_tries, stored_credit
 from tillway.domain.amount_limits import check_charge, check_steps
 from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, Withdrawal, await_action, next_step, withdraw
 from tillway.domain.bank_account import check_verification, failure, without_number
@@ -338,6 +338,10 @@ def _confirm(
     if terms.steps is not None and type.performed_by != "platform":
         check_steps(terms.steps, terms.connector, payment.amount_minor, payment.currency)
     payment = replace(payment, method=method.id, last_error=None, challenge=None)
+    if method.declined_at:
+        forbidden = card_tries.objection(method, at.now, off_session=payment.off_session)
+        if forbidden is not None:
+            return permitted.then(refuse(payment, method, forbidden, at))
     if type.performed_by == "platform":
         return permitted.then(_from_credit(payment, method, means.customer, at))
     if payment.authenticated or terms.redirects or not _needs_authentication(payment, method):
@@ -800,7 +804,8 @@ def keep_method(
         return NO_CHANGES
     keeps = payment.future_usage is not None and not method.set_up
     if method.customer is not None:
-        if not keeps and (method.network_transaction_id is not None or outcome.network_transaction_id is None):
+        known = method.network_transaction_id is not None or outcome.network_transaction_id is None
+        if not keeps and known and not method.declined_at:
             return NO_CHANGES
         return Changes(
             result=None,
@@ -818,6 +823,7 @@ def _remember_network(method: PaymentMethod, outcome: Succeeded) -> PaymentMetho
     return replace(
         method,
         card=with_checks(method.card, outcome.checks),
+        declined_at=(),
         network_transaction_id=method.network_transaction_id or outcome.network_transaction_id,
     )
 
@@ -980,6 +986,8 @@ def _decline(
     assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
     message = outcome.message or _decline_message(outcome)
     usable_again = replace(method, consumed=False) if method.consumed else method
+    if attempt is not None and attempt.withdrawn is None:
+        usable_again = card_tries.note_decline(usable_again, outcome, at.now)
     charge = None
     if attempt is not None or pending is not None or outcome.code == "authentication_required":
         identity = attempt.id if attempt is not None else at.new_id("att")

@@ -66,6 +66,9 @@ class PaymentMethod(Record, frozen=True, kw_only=True):
     `network_transaction_id` is the card network's id of the first payment with a stored card. It is sent with later
     payments, through any provider, so that the issuer sees that the customer once agreed.
 
+    `declined_at` are the times (epoch seconds) of its latest declines, oldest first, since its last success, and
+    `barred` is the reason of one after which the card networks allow no further try (`card_tries.py`).
+
     `shown_as` is "card" only in the copy in an answer or an event of the older API; it is never stored.
     """
 
@@ -81,6 +84,8 @@ class PaymentMethod(Record, frozen=True, kw_only=True):
     set_up: bool = False
     detached: bool = False
     network_transaction_id: str | None = None
+    declined_at: tuple[int, ...] = ()
+    barred: str | None = None
     shown_as: Literal["payment_method", "card"] = "payment_method"
     source_api: SourceApi = SourceApi.v1
 
@@ -284,7 +289,9 @@ def update(method: PaymentMethod, command: UpdatePaymentMethod, now: int) -> Cha
         given["billing_details"] = {name: value for name, value in merged.items() if value is not None}
     after = changed(method, given)
     if month is not None or year is not None:
-        after = msgspec.structs.replace(after, card=_with_expiry(method, month, year, now))
+        # A card with another date is a renewed one.
+        renewed = _with_expiry(method, month, year, now)
+        after = msgspec.structs.replace(after, card=renewed, barred=method.barred if renewed == method.card else None)
     for type, facts in accounts.items():
         if method.type != type or method.bank is None:
             raise Refused(

@@ -105,6 +105,9 @@ RULES: dict[str, Rule] = {
     "incorrect_zip": Rule(402, "card_error", "Your card's postal code is incorrect."),
     "expired_card": Rule(402, "card_error", "Your card has expired."),
     "card_declined": Rule(402, "card_error", "Your card was declined."),
+    "card_decline_rate_limit_exceeded": Rule(
+        402, "card_error", "This card was declined too many times. The card networks allow another try later."
+    ),
     "processing_error": Rule(
         402, "card_error", "An error occurred while processing your card. Try again in a little bit."
     ),

@@ -20,6 +20,7 @@ STRIPE_CODES: Final = frozenset(
         "authentication_required",
         "balance_insufficient",
         "bank_account_restricted",
+        "card_decline_rate_limit_exceeded",
         "card_declined",
         "charge_already_captured",
         "charge_already_refunded",
