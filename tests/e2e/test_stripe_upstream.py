@@ -229,6 +229,7 @@ def test_nobody_is_sent_away_off_session_or_against_the_merchants_wish(pair: Pai
     ):
         with pytest.raises(stripe.CardError) as refused:
             pair.pay(amount, CHALLENGED, **given)
+        assert refused.value.error is not None
         assert code in (refused.value.code, refused.value.error.decline_code)
         assert theirs_of(pair, type("Ours", (), {"amount": amount})).status != "requires_action"
 

@@ -437,6 +437,18 @@ async def a_lost_answer_sends_nobody_away_twice(far: FarSide) -> None:
     assert await _look(far, msgspec.structs.replace(operation, bank_id=waiting.bank_id)) == waiting
 
 
+async def an_answer_about_other_money_is_unknown(far: FarSide) -> None:
+    """The provider's own answer, with one thing in it changed. The outcome is found later, and is one effect."""
+    for what, changed in BENT_ANSWERS.items():
+        operation, before = authorization(), await far.performed()
+        outcome = await converse(far.connector.perform(operation), _Bends(far.transport, changed))
+        assert isinstance(outcome, Unknown), f"{what}: {outcome}"
+        known = await _ask(far, operation) if far.connector.capabilities.looks_up else NeverSeen()
+        settled = await _do(far, operation) if isinstance(known, NeverSeen) else known
+        assert isinstance(settled, Succeeded), f"{what}, asked again: {settled}"
+        assert await far.performed() == before + 1, what
+
+
 # Bank accounts.
 
 
@@ -538,6 +550,7 @@ _ALWAYS: tuple[Check, ...] = (
     what_may_have_happened_is_unknown,
     a_throttled_request_was_not_sent,
     nonsense_is_unknown,
+    an_answer_about_other_money_is_unknown,
     what_we_asked_wrongly_is_an_alert,
     notices_repeat_with_the_same_id,
     disputes_name_the_authorization,
@@ -702,6 +715,55 @@ def _nonsense(operation: Operation) -> list[Response]:
     return [Response(200, body) for body in bodies] + [
         Response(status, good) for status in (201, 204, 301, 404, 418, 500, 502, 503, 504)
     ]
+
+
+def _with_members(names: frozenset[str], change: Callable[[Any], Any]) -> Callable[[Response], Response]:
+    """Change every member of an answer's JSON with one of these names that holds a text or a number."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                name: change(inner) if name in names and isinstance(inner, str | int) else walk(inner)
+                for name, inner in value.items()
+            }
+        return [walk(inner) for inner in value] if isinstance(value, list) else value
+
+    def bend(answer: Response) -> Response:
+        return Response.read(answer.status, msgspec.json.encode(walk(answer.body)), answer.headers)
+
+    return bend
+
+
+def _more(amount: Any) -> Any:
+    """A larger amount, in minor units or in decimals."""
+    return amount + 100 if isinstance(amount, int) else f"1{amount}"
+
+
+BENT_ANSWERS: dict[str, Callable[[Response], Response]] = {
+    "a page in HTML": lambda answer: Response.read(200, b"<html>Something went wrong</html>", {}),
+    "an empty list": lambda answer: Response.read(200, b"[]", {}),
+    "half a JSON": lambda answer: Response.read(200, b'{"status": "succ', {}),
+    "another amount": _with_members(frozenset(("amount", "amount_received", "value")), _more),
+    "another currency": _with_members(
+        frozenset(("currency", "currency_code")), lambda said: "CHF" if str(said).isupper() else "chf"
+    ),
+    "a strange status": _with_members(frozenset(("status", "state", "resultCode")), lambda said: "Perhaps"),
+}
+"""Answers from which nothing follows, by their description: each is made of a provider's right answer."""
+
+
+class _Bends:
+    """Carries requests, and changes the answer to each that moves money."""
+
+    def __init__(self, transport: Transport, change: Callable[[Response], Response]) -> None:
+        self._transport, self._change = transport, change
+
+    async def send(self, request: Request) -> Response:
+        answer = await self._transport.send(request)
+        return self._change(answer) if request.moves_money else answer
+
+    async def close(self) -> None:
+        """Do nothing: the caller closes the inner transport."""
 
 
 def _spoken(request: Request) -> str:

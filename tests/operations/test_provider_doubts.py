@@ -1,0 +1,133 @@
+"""What a payment comes to when its provider answers nonsense, refuses the credentials, or asks to wait."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adyen_provider import AdyenFarSide
+from live_bank import LiveMerchant
+from paypal_provider import PayPalFarSide
+from stripe_provider import StripeFarSide
+
+from tillway.connectors.port import Request, Response
+from tillway.domain.account import SYSTEM
+from tillway.domain.connector_config import ConnectorConfig
+from tillway.engine.connections import REFRESH_SECONDS
+from tillway.store.codec import write_of
+from tillway.store.port import ABSENT
+from tillway.testing.connector_contract import BENT_ANSWERS
+from tillway.testing.far_side import Peer, Play, answer, over_http
+from tillway.testing.in_process import Answer, InProcessApp, Merchant
+
+CARD = {"type": "card", "card": {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}}
+
+KINDS: dict[str, tuple[Callable[[InProcessApp, Merchant], Peer], dict[str, str]]] = {
+    "stripe": (lambda app, merchant: StripeFarSide().peer, {"api_key": "sk_1"}),
+    "paypal": (lambda app, merchant: PayPalFarSide().peer, {"client_id": "client", "client_secret": "secret"}),
+    "adyen": (lambda app, merchant: AdyenFarSide().peer, {"api_key": "key", "merchant_account": "ShopECOM"}),
+    "http_bank": (lambda app, merchant: LiveMerchant(app, merchant).peer, {}),
+}
+
+
+class Bent:
+    """A provider whose answers about money are changed by `bend`. Questions and tokens are answered rightly, unless
+    `silent`: then they get a 503."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.bend: Callable[[Response], Response] | None = None
+        self.silent = False
+        self.asked = 0
+
+    def play(self, request: Request) -> Play:
+        played = self.peer.play(request)
+        if request.path == "/v1/oauth2/token":
+            return played
+        if request.method == "GET":
+            return played._replace(answer=answer(503)) if self.silent else played
+        self.asked += 1
+        return played if self.bend is None else played._replace(answer=self.bend(played.answer))
+
+
+class Shop:
+    def __init__(self, app: InProcessApp, merchant: Merchant, provider: Bent) -> None:
+        self.app, self.merchant, self.provider = app, merchant, provider
+
+    async def pay(self, amount: int = 4200) -> Answer:
+        given = {"amount": amount, "currency": "eur", "confirm": True, "payment_method_data": CARD}
+        params = {**given, "return_url": "https://shop.example/"}
+        return await self.app.call(self.merchant.key, "POST", "/v1/payment_intents", params)
+
+    async def doubts(self) -> list[Any]:
+        found: list[Any] = (await self.app.ok(self.merchant, "GET", "/ops/v1/doubts"))["data"]
+        return found
+
+    async def settle_later(self) -> None:
+        self.app.clock.ahead_seconds += 60
+        for row in await self.app.store.claim("attempts", now_ms=self.app.clock.now_ms(), lease_ms=60_000, limit=10):
+            await self.app.running.runner.queues["attempts"](row)
+
+
+@asynccontextmanager
+async def opened(place: Path, kind: str) -> AsyncIterator[Shop]:
+    app = await InProcessApp.open(place, answer_within_seconds=0.05)
+    merchant = await app.merchant()
+    make, settings = KINDS[kind]
+    provider = Bent(make(app, merchant))
+    async with over_http(provider) as url:
+        given = {**settings, "base_url": url, "timeout_seconds": "2"}
+        config = ConnectorConfig(
+            id="con_test_one", created=0, name="one", kind=kind, mode="test", settings=given, default=True
+        )
+        await app.store.commit([write_of(SYSTEM, config, ABSENT)])
+        app.clock.ahead_seconds += 1 + REFRESH_SECONDS
+        yield Shop(app, merchant, provider)
+        await app.close()
+
+
+HUGE = {"three megabytes": lambda said: Response.read(200, b'{"a": "' + b"b" * 3_000_000 + b'"}', {})}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_nonsense_is_a_doubt_at_once_and_no_second_payment(tmp_path: Path, kind: str) -> None:
+    async with opened(tmp_path, kind) as shop:
+        shop.provider.silent = True
+        for what in ("half a JSON", "another amount", "a strange status", "three megabytes"):
+            shop.provider.bend = {**BENT_ANSWERS, **HUGE}[what]
+            paid = await shop.pay()
+            assert (paid.status, paid.json["status"]) == (200, "processing"), f"{what}: {paid.body!r}"
+            [doubt] = [row for row in await shop.doubts() if row["subject"] == paid.json["id"]]
+            assert (doubt["amount"], doubt["currency"], doubt["connector"]) == (4200, "eur", "one"), doubt
+        shop.provider.silent, shop.provider.bend = False, None
+        await shop.settle_later()
+        listed = await shop.app.ok(shop.merchant, "GET", "/v1/payment_intents", {"limit": 100})
+        assert {row["status"] for row in listed["data"]} == {"succeeded"} and await shop.doubts() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_refused_credentials_are_an_alert_and_a_402(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path, kind) as shop:
+        shop.provider.bend = lambda said: answer(401, {"error": {"message": "no such key"}})
+        with caplog.at_level(logging.ERROR):
+            refused = await shop.pay()
+        assert (refused.status, refused.json["error"]["code"]) == (402, "processing_error")
+        assert any("a provider refused our request" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_provider_that_asks_to_wait_is_not_asked_earlier(tmp_path: Path, kind: str) -> None:
+    async with opened(tmp_path, kind) as shop:
+        shop.provider.bend = lambda said: answer(429, {}, {"retry-after": "7"})
+        paid = await shop.pay()
+        assert (paid.status, paid.json["status"], shop.provider.asked) == (200, "processing", 1)
+        [task] = await shop.app.store.peek("attempts", now_ms=shop.app.clock.now_ms(), limit=10)
+        assert 6_000 < task.due_at_ms - shop.app.clock.now_ms() <= 7_000
+        shop.provider.bend = None
+        await shop.settle_later()
+        found = await shop.app.ok(shop.merchant, "GET", f"/v1/payment_intents/{paid.json['id']}")
+        assert found["status"] == "succeeded"
