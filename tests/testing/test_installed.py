@@ -14,6 +14,8 @@ PAGE = ROOT / "docs" / "contributing" / "connector.md"
 
 OFFLINE = re.compile(r"dns error|error sending request|failed to fetch|connection refused|timed out", re.IGNORECASE)
 
+MARK = "<!-- runs in tests/testing/test_installed.py -->"
+
 STORES = """
 import pytest
 
@@ -66,7 +68,7 @@ def test_the_suites_run_from_a_wheel(tmp_path: Path) -> None:
 
     tests = tmp_path / "tests"
     tests.mkdir()
-    [code] = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    [code] = re.findall(rf"{MARK}\n```py\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     (tests / "test_connector.py").write_text(code)
     (tests / "test_stores.py").write_text(STORES)
     (tests / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
