@@ -664,6 +664,8 @@ class Attempts:
             log.error("a notice from a connector of the other mode", extra={"reference": notice.reference})
             return
         match notice.kind:
+            case "operation" if notice.outcome is None:
+                await self._look_at_once(scope, tail, connector)
             case "operation":
                 await self._operation_notice(scope, tail, notice, connector)
             case "dispute":
@@ -671,8 +673,16 @@ class Attempts:
             case _:
                 assert_never(notice.kind)
 
+    async def _look_at_once(self, scope: Scope, tail: str, connector: str) -> None:
+        """Ask about a waiting attempt, because its provider says that there is news."""
+        attempt = (await find_by_tail(self.engine.load(scope.key), tail)).attempt
+        if attempt is not None and attempt.connector == connector:
+            waits = Caller.system(scope, "notice", actor=f"notice:{connector}")
+            await self._ask_at_once(waits, attempt, "its provider asks to look")
+
     async def _operation_notice(self, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
         outcome = notice.outcome
+        assert outcome is not None, "a notice without an outcome only asks to look"
         load, now = self.engine.load(scope.key), self.engine.clock.moment().now
         known = await find_by_tail(load, tail)
         attempt = known.attempt
@@ -685,11 +695,6 @@ class Attempts:
             return
         if about.connector not in ("", connector):
             log.error("a notice from another connector", extra={"reference": notice.reference, "connector": connector})
-            return
-        if outcome is None:
-            if attempt is not None:
-                waits = Caller.system(scope, "notice", actor=f"notice:{connector}")
-                await self._ask_at_once(waits, attempt, "its provider asks to look")
             return
         if not isinstance(about, Attempt) and agrees(outcome, about.status):
             return
