@@ -1,5 +1,6 @@
 """File connectors on a running server: payouts go out in files, and the files that come back settle them."""
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any, TypeVar
 import pytest
 from ach_bank import read_ach, returns
 from tillway_server import TillwayServer, init, invoked
+
+from tillway.crash.postgres_server import fresh, own_server
 
 T = TypeVar("T")
 
@@ -22,9 +25,9 @@ NACHA = {
 }
 
 
-def add(name: str, kind: str, settings: dict[str, str], data_dir: Path, *options: str) -> Any:
+def add(name: str, kind: str, settings: dict[str, str], *options: str | Path) -> Any:
     given = [part for setting, value in settings.items() for part in ("--set", f"{setting}={value}")]
-    return invoked("connectors", "add", name, "--kind", kind, *given, *options, "--data-dir", data_dir)
+    return invoked("connectors", "add", name, "--kind", kind, *given, *options)
 
 
 def until(find: Callable[[], T | None], seconds: float = 45) -> T:
@@ -40,16 +43,22 @@ def until(find: Callable[[], T | None], seconds: float = 45) -> T:
 class Shop:
     """A server whose payouts of US dollars to bank accounts go through ACH files."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, store: str = "") -> None:
         self.folder = place / "bank"
         self.data_dir = place / "data"
-        made = init(self.data_dir)
-        added = add("ach", "nacha", {**NACHA, "directory": str(self.folder)}, self.data_dir)
+        self.made = init(self.data_dir, store)
+        self.arguments = ["--store", store, "--workers", "2"] if store else []
+        where: list[str | Path] = ["--data-dir", self.data_dir, *self.arguments[:2]]
+        added = add("ach", "nacha", {**NACHA, "directory": str(self.folder)}, *where)
         assert added.returncode == 0, added.stderr
-        self.server = TillwayServer(self.data_dir, made, ["--payout-delay-seconds", "0"])
-        self.v1 = self.server.client.v1
+        assert "Payouts in USD to US bank accounts go through it" in added.stderr
+        self.start()
         self.v1.charges.create({"amount": 90_000, "currency": "usd", "source": "tok_bypassPending"})
-        self.account = made["account"]
+        self.account = self.made["account"]
+
+    def start(self) -> None:
+        self.server = TillwayServer(self.data_dir, self.made, [*self.arguments, "--payout-delay-seconds", "0"])
+        self.v1 = self.server.client.v1
 
     def save_account(self, number: str = "000123456789", **fields: str) -> Any:
         account = {
@@ -109,3 +118,53 @@ def test_payouts_share_a_file_and_a_return_brings_the_money_back_once(shop: Shop
         assert shop.available() == before - 13_000
     assert [shop.v1.payouts.retrieve(payout.id).status for payout in paid[1:]] == ["in_transit", "in_transit"]
     assert shop.sent() == [file]
+
+
+@pytest.mark.parametrize("name", NACHA)
+def test_a_missing_setting_is_named(tmp_path: Path, name: str) -> None:
+    settings = {key: value for key, value in NACHA.items() if key != name}
+    added = add("ach", "nacha", {**settings, "directory": str(tmp_path)}, "--data-dir", tmp_path)
+    assert added.returncode != 0 and name in added.stderr
+
+
+@pytest.mark.parametrize("kind", ["nacha", "pain001"])
+def test_an_unknown_setting_is_named(tmp_path: Path, kind: str) -> None:
+    added = add("files", kind, {"directory": str(tmp_path), "colour": "red"}, "--data-dir", tmp_path)
+    assert added.returncode != 0 and "colour: unknown setting" in added.stderr
+
+
+@pytest.mark.soak
+def test_two_workers_that_are_killed_write_each_payout_once(tmp_path: Path) -> None:
+    """`kill -9` at any moment, while the bank's program fetches each file at once."""
+    postgres, drawn = own_server(), random.Random(11)
+    shop = Shop(tmp_path, fresh(postgres.url))
+    fetched = tmp_path / "fetched"
+    fetched.mkdir()
+
+    def fetch() -> list[int]:
+        for path in shop.sent():
+            if not path.name.startswith("."):
+                assert not (fetched / path.name).exists(), "a file was written twice"
+                path.rename(fetched / path.name)
+        files = [read_ach(path.read_bytes()) for path in fetched.iterdir()]
+        return sorted(entry.amount for file in files for entry in file.entries)
+
+    try:
+        person = shop.save_account()
+        amounts: list[int] = []
+        for _ in range(8):
+            for _ in range(3):
+                amounts.append(100 + len(amounts))
+                shop.v1.payouts.create({"amount": amounts[-1], "currency": "usd", "destination": person.id})
+            end = time.monotonic() + drawn.uniform(2, 7)
+            while time.monotonic() < end:
+                fetch()
+            shop.server.process.kill()
+            shop.server.process.wait()
+            shop.start()
+        until(lambda: len(fetch()) >= len(amounts), 90)
+        time.sleep(20)
+        assert fetch() == amounts
+    finally:
+        shop.server.stop()
+        postgres.close()

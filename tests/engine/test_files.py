@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from ach_bank import AchEntry, AchFile, notification_of_change, read_ach, returns
+from doses import Dose
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.connector_config import ConnectorConfig
@@ -287,6 +289,60 @@ async def test_a_death_at_any_commit_writes_each_payout_once(shop: Shop) -> None
     assert sent == list(range(1_002, amount + 2))
 
 
+async def test_seeded_days(shop: Shop, dose: Dose) -> None:
+    """Payouts, deaths at drawn commits, a bank that fetches at any time and returns some payouts, once or twice: each
+    goes out once, and each that is returned comes back once."""
+    store, fetched, before = shop.app.store, shop.folder / "fetched", await shop.available()
+    fetched.mkdir(parents=True)
+    commit, made, returned = store.commit, dict[int, str](), set[int]()
+    unanswered: list[AchEntry] = []
+
+    def fetch() -> None:
+        for path in (shop.folder / "outbound").glob("*.ach"):
+            assert not (fetched / path.name).exists(), "a file was written twice"
+            path.rename(fetched / path.name)
+            unanswered.extend(read_ach((fetched / path.name).read_bytes()).entries)
+
+    for seed in range(dose(40, 600)):
+        drawn = Random(seed)
+        for _ in range(drawn.randint(0, 4)):
+            amount = 100 + len(made)
+            made[amount] = await shop.pay_out(amount)
+        left = drawn.randint(1, 12)
+        after = drawn.random() < 0.5
+
+        async def dying(writes: Sequence[Write], after: bool = after) -> None:
+            nonlocal left
+            left -= 1
+            if left != 0 or after:
+                await commit(writes)
+            if left == 0:
+                raise Killed
+
+        store.commit = dying  # type: ignore[method-assign]
+        with contextlib.suppress(Killed):
+            await shop.visit(drawn.choice((0, 4, 20)))
+        store.commit = commit  # type: ignore[method-assign]
+        if drawn.random() < 0.7:
+            fetch()
+        chosen = [entry for entry in unanswered if drawn.random() < 0.3]
+        for _ in range(drawn.randint(1, 2) if chosen else 0):
+            name = f"seed-{seed}-{drawn.random()}.ach"
+            (shop.folder / "inbound" / name).write_bytes(returns(chosen, drawn.choice(("R01", "R03"))))
+        returned |= {entry.amount for entry in chosen}
+        unanswered[:] = [entry for entry in unanswered if entry not in chosen]
+    for _ in range(3):
+        await shop.visit(DAY)  # A day has 36 files.
+        fetch()
+    sent = sorted(entry.amount for path in fetched.glob("*.ach") for entry in read_ach(path.read_bytes()).entries)
+    assert sent == sorted(made) and len(made) > 12
+    assert not list((shop.folder / "rejected").iterdir()) and not list((shop.folder / "inbound").iterdir())
+    states = {amount: (await shop.payout(id))[0] for amount, id in made.items()}
+    assert {amount for amount in made if states[amount] == "failed"} == returned
+    assert set(states.values()) <= {"failed", "in_transit", "paid"}
+    assert await shop.available() == before - sum(amount for amount in made if amount not in returned)
+
+
 async def test_a_payout_that_was_settled_while_it_waited_is_not_sent(shop: Shop) -> None:
     await shop.pay_out(100)
     kept = await shop.pay_out(200)
@@ -334,6 +390,16 @@ async def test_nothing_is_written_into_another_folder(shop: Shop, caplog: pytest
     await shop.visit(HELD_MS // 1000 + 1)
     await shop.visit(HELD_MS // 1000 + 1)
     assert [entry.amount for entry in shop.entries()] == [200]
+
+
+async def test_two_connectors_do_not_share_a_folder(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    await shop.pay_out(100)
+    await shop.visit()
+    await configure(shop.app, "other", "nacha", {**NACHA, "directory": str(shop.folder)})
+    await shop.visit()
+    told = [record.__dict__["why"] for record in caplog.records if record.levelname == "ERROR"]
+    assert told == [f"{shop.folder} belongs to the connector test/ach. Give each connector a directory."]
+    assert await shop.put_in(returns(shop.entries(), "R01")) == ""
 
 
 async def test_few_files_are_left_for_the_day(shop: Shop) -> None:

@@ -285,6 +285,18 @@ class Folder:
         for name in ("outbound", "inbound", "processed", "rejected", ".sent"):
             (directory / name).mkdir(parents=True, exist_ok=True, mode=0o750)
 
+    def claim(self, owner: str) -> None:
+        """Take the directory for the connector `owner`. Raises OSError if it is another one's: they would take each
+        other's files for their own."""
+        note = self.directory / ".sent" / "owner"
+        with self._locked():
+            if not note.exists():
+                _write(_unfinished(note), owner.encode())
+                _rename(_unfinished(note), note)
+            found = note.read_text()
+        if found != owner:
+            raise OSError(f"{self.directory} belongs to the connector {found}. Give each connector a directory.")
+
     def put(self, file: OutboundFile, batch: Batch) -> "Written":
         """Write an outbound file whole: a rename gives it its name once its bytes are on the disk.
 

@@ -93,6 +93,8 @@ class FileExchange:
         self.attempts = attempts
         self._last_seen: dict[Path, dict[Path, tuple[int, int]]] = {}
         """The inbound files of each folder at the last visit, with their size and time of change."""
+        self._claimed: set[tuple[str, Path]] = set()
+        """Connectors and the directories that belong to them, as this process has seen."""
         self._troubles: dict[tuple[Mode, str], str] = {}
         """The trouble with each connector's files that has been logged."""
         self._visits = 0
@@ -124,6 +126,10 @@ class FileExchange:
         filing = connection.connector
         assert isinstance(filing, Filing), f"{connection.name} exchanges no files"
         folder = await asyncio.to_thread(Folder, filing.directory)
+        owner = f"{mode}/{connection.name}"
+        if (owner, filing.directory) not in self._claimed:
+            await asyncio.to_thread(folder.claim, owner)
+            self._claimed.add((owner, filing.directory))
         if not self.engine.restores.reason and not self.engine.time.trouble:
             await self._send(mode, connection, filing, folder)
         await self._take_in(mode, connection, filing, folder)
