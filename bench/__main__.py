@@ -26,7 +26,7 @@ from bench.servers import Merchant, Server
 from bench.stock import make_templates, multiply
 from bench.table import BARE, LOCALSTRIPE, STOCKED, TILLWAY, Cell, Facts, Report, markdown
 from tillway.domain.account import Scope
-from tillway.wiring import DATABASE
+from tillway.installation import DATABASE
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "benchmarks.md"

@@ -11,10 +11,10 @@ from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import Record
 from tillway.engine.ids import time_prefix
+from tillway.installation import open_store
 from tillway.settings import Settings
 from tillway.store.codec import by_kind, decode
 from tillway.store.port import PAGE_MAX, Store
-from tillway.wiring import open_store
 
 PAGES_MAX = 10_000
 

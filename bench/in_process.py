@@ -26,6 +26,7 @@ import uvloop
 
 from tillway.engine.clock import Clock
 from tillway.http.messages import Request
+from tillway.installation import DATABASE, KEY_FILE
 from tillway.operations.accounts import create_account
 from tillway.serve import tune_interpreter
 from tillway.settings import Settings
@@ -34,7 +35,7 @@ from tillway.store.sqlite import SqliteStore
 from tillway.telemetry.metrics import Metrics
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.keyring import Keyring
-from tillway.wiring import DATABASE, KEY_FILE, assemble
+from tillway.wiring import assemble
 
 AT_ONCE = 64
 

@@ -22,7 +22,7 @@ from bench.payment import SUCCEEDED, payment
 from bench.servers import Merchant, tillway
 from tillway.domain.idempotency import LIFETIME_SECONDS
 from tillway.engine.ids import base62
-from tillway.wiring import DATABASE
+from tillway.installation import DATABASE
 
 TEMPLATES = 2000
 SPREAD_SECONDS = 12 * 3600

@@ -16,11 +16,12 @@ import msgspec
 
 from tillway.crash import ministack
 from tillway.engine.clock import Clock
+from tillway.installation import KEY_FILE
 from tillway.operations.accounts import create_account
 from tillway.settings import Settings
 from tillway.store.dynamodb import DynamoStore
 from tillway.vault.keyring import Keyring
-from tillway.wiring import KEY_FILE, assemble
+from tillway.wiring import assemble
 
 PAYMENTS = 20
 KB = 1024

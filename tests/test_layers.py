@@ -29,8 +29,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "store.codec",
             "vault.port",
             "connectors.port",
+            "connectors.conversation",
             "connectors.file_port",
-            "connectors.transport",
             "sandbox.bank_accounts",
             "sandbox.cards",
         )
@@ -61,6 +61,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "data_directory": frozenset(),
     # The platform's facts become lines, metrics and spans; a scrape reads the queues in the store.
     "telemetry": frozenset(("domain", "engine", "store.port", "store.codec")),
+    # The store, the keys and the vault, and no more: most commands need nothing else.
+    "installation": frozenset(("engine.clock", "engine.key_binding", "settings", "store", "vault")),
     "wiring": frozenset(
         (
             "domain",
@@ -78,6 +80,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "telemetry",
             # It keeps the store's generation beside the store.
             "data_directory",
+            "installation",
         )
     ),
     "workers": frozenset(),
@@ -87,6 +90,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         (
             "http",
             "wiring",
+            "installation",
             "workers",
             "settings",
             "telemetry",
@@ -108,6 +112,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "settings",
             "data_directory",
             "wiring",
+            "installation",
             "serve",
         )
     ),
@@ -126,6 +131,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "dialects",
             "settings",
             "wiring",
+            "installation",
         )
     ),
     "simulation": frozenset(
@@ -143,6 +149,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "dialects",
             "settings",
             "wiring",
+            "installation",
             "testing",
         )
     ),
@@ -159,6 +166,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "settings",
             "data_directory",
             "wiring",
+            "installation",
             "serve",
             "cli",
             "simulation.audit_check",

@@ -1,12 +1,15 @@
 """What the parts are told when they are put together."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tillway.installation import public_url
 from tillway.settings import Settings
-from tillway.wiring import public_url, webhook_reach
+from tillway.wiring import webhook_reach
 
 URLS: list[tuple[dict[str, Any], str]] = [
     ({}, "http://127.0.0.1:8420"),
@@ -37,3 +40,15 @@ def test_where_webhooks_may_go(fields: dict[str, Any], anywhere: bool) -> None:
     reach = webhook_reach(Settings(**fields))
     assert (reach["test"].anywhere, reach["live"].anywhere) == (anywhere, False)
     assert reach["test"].allows("127.0.0.1") is anywhere and not reach["live"].allows("127.0.0.1")
+
+
+def test_a_start_imports_no_library_that_it_does_not_need() -> None:
+    """Before its first webhook, a server with the simulator asks nobody by HTTP. Most commands need the store alone."""
+    programs = {
+        "import tillway.serve": ("aiohttp", "joserfc", "aiosmtplib", "asyncpg", "boto3"),
+        "import tillway.installation": ("aiohttp", "joserfc", "granian", "tillway.api", "tillway.http"),
+    }
+    for program, names in programs.items():
+        check = f"{program}, sys; print([name for name in {names} if name in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=120)
+        assert done.stdout.strip() == "[]", program + done.stdout + done.stderr

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import uvloop
@@ -22,14 +22,17 @@ from tillway import workers
 from tillway.data_directory import occupied
 from tillway.http.rsgi import RsgiApp
 from tillway.http_server import HttpServer, listen
+from tillway.installation import check_key_file, public_url
 from tillway.open_connections import Bounds, OpenConnections
 from tillway.settings import WITHOUT_TLS_REMEDY, Settings, address_of, networks_of
 from tillway.telemetry.lines import LineHandler, Lines, Writer
 from tillway.telemetry.metrics import Metrics
 from tillway.telemetry.recorder import Recorder
-from tillway.telemetry.scrape import Scrape
 from tillway.telemetry.traces import Traces
-from tillway.wiring import assemble, check_key_file, look_for_restore, public_url
+from tillway.wiring import Running, assemble, look_for_restore
+
+if TYPE_CHECKING:
+    from tillway.telemetry.scrape import Scrape
 
 log = logging.getLogger(__name__)
 
@@ -241,9 +244,8 @@ async def _serve(
     except Exception:
         await running.close()
         raise
-    scrape = Scrape(recorder.metrics, running.store, running.platform.engine.clock, lines.writer)
     try:
-        await _serve_metrics(settings, scrape, lines)
+        scrape = await _serve_metrics(settings, recorder, running, lines)
     except CannotListen:
         await running.close()
         raise
@@ -286,7 +288,8 @@ async def _serve(
     await asyncio.wait((idle, urged), timeout=settings.shutdown_seconds, return_when=asyncio.FIRST_COMPLETED)
     await app.cancel_all()
     await asyncio.wait((serving,), timeout=CANCELLED_WITHIN_SECONDS)
-    await scrape.close()
+    if scrape is not None:
+        await scrape.close()
     left = 0.0 if urged.done() else deadline - time.monotonic()
     await running.close(within_seconds=max(left, CLOSING_SECONDS))
     if not stopped_in_order:
@@ -325,11 +328,15 @@ def _watch_signals(link: workers.SupervisorLink | None) -> "tuple[asyncio.Future
     return asked, urged
 
 
-async def _serve_metrics(settings: Settings, scrape: Scrape, lines: Lines) -> None:
+async def _serve_metrics(settings: Settings, recorder: Recorder, running: Running, lines: Lines) -> "Scrape | None":
     """Serve `/metrics` on its own address, if the settings name one. Raises `CannotListen`."""
     found = address_of(settings.metrics_listen)
     if found is None:
-        return
+        return None
+    # It serves by aiohttp, which a server without metrics and providers does not import.
+    from tillway.telemetry.scrape import Scrape
+
+    scrape = Scrape(recorder.metrics, running.store, running.platform.engine.clock, lines.writer)
     host, port = found
     try:
         port = await scrape.start(host, port)
@@ -339,6 +346,7 @@ async def _serve_metrics(settings: Settings, scrape: Scrape, lines: Lines) -> No
         ) from None
     shown = f"[{host}]" if ":" in host else host
     lines.tell("Metrics are at", url=f"http://{shown}:{port}/metrics")
+    return scrape
 
 
 async def _wait_until_reachable(address: str, port: int, serving: "asyncio.Future[None]") -> None:

@@ -1,9 +1,13 @@
-"""Puts the platform together: the only file that constructs adapters."""
+"""Puts the platform together: the only file that constructs adapters.
 
-import asyncio
+Libraries that few installations use, or none before its first webhook, are imported where they are needed: aiohttp,
+which is a third of all that a start would import, joserfc and aiosmtplib.
+"""
+
 import logging
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -12,10 +16,8 @@ from tillway.api import handlers
 from tillway.connectors import registry
 from tillway.connectors.head_places import FilePlace, UrlPlace
 from tillway.connectors.http_courier import HttpCourier
-from tillway.connectors.port import Courier
+from tillway.connectors.port import Courier, Transport
 from tillway.connectors.settings import is_loopback
-from tillway.connectors.smtp import MailServer
-from tillway.connectors.transport import SocketTransport
 from tillway.data_directory import GenerationFile
 from tillway.dialects import handlers as dialect_handlers
 from tillway.domain.account import Mode
@@ -32,7 +34,6 @@ from tillway.engine.clock import Clock
 from tillway.engine.connections import ConfiguredConnections
 from tillway.engine.core import Engine
 from tillway.engine.files import FileExchange
-from tillway.engine.key_binding import BINDING_PURPOSE, belongs
 from tillway.engine.key_uses import KeyUses
 from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
@@ -47,27 +48,22 @@ from tillway.http.card_testing import CardLimits, CardTries
 from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
 from tillway.http.throttle import Limits, Rate, Throttle
+from tillway.installation import head_signer, open_keys, open_store, public_url
 from tillway.operations import orders
 from tillway.operations.accounts import accounts_of_stored_amounts
 from tillway.operations.balance_check import check_slowly
 from tillway.sandbox.courier import SimulatedCourier
 from tillway.settings import Settings, SettingsInvalid, networks_of
-from tillway.store import registry as stores
 from tillway.store import sqlite
-from tillway.store.port import Finding, Store, Unavailable
-from tillway.store.sqlite import SqliteStore
+from tillway.store.port import Store, Unavailable
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
-from tillway.vault.head_signer import HEADS_PURPOSE, Ed25519HeadSigner
-from tillway.vault.keyring import KeyFileUnfit
-from tillway.vault.port import Keys
-from tillway.vault.registry import KINDS
-from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
+from tillway.vault.port import Keys, TokenSigner
+
+if TYPE_CHECKING:
+    from tillway.connectors.smtp import MailServer
 
 log = logging.getLogger(__name__)
-
-DATABASE = "tillway.db"
-KEY_FILE = "keys.json"
 
 assert handlers.LOADED and dialect_handlers.LOADED, "handlers and dialects declare their routes when they are imported"
 
@@ -109,66 +105,9 @@ class Running(msgspec.Struct):
         await self.store.close()
 
 
-async def open_store(settings: Settings, *, create: bool = False) -> Store:
-    """Open the store of an installation. Raises `StoreUnfit` with the remedy."""
-    if settings.store:
-        return await stores.kind(settings.store).open(settings.store, create=create)
-    return await SqliteStore.open(settings.data_dir / DATABASE, create=create)
-
-
-async def migrate_store(settings: Settings) -> int:
-    """Migrate the store to this code's schema and return its version. Raises `StoreUnfit` with the remedy."""
-    if settings.store:
-        return await stores.kind(settings.store).migrate(settings.store)
-    return await asyncio.to_thread(sqlite.migrate, settings.data_dir / DATABASE)
-
-
-async def inspect_store(settings: Settings) -> list[Finding]:
-    """Return findings about the store's durability and schema."""
-    if settings.store:
-        return await stores.kind(settings.store).inspect(settings.store)
-    return await asyncio.to_thread(sqlite.inspect, settings.data_dir / DATABASE)
-
-
-def key_file(settings: Settings) -> Path:
-    return settings.data_dir / KEY_FILE
-
-
-def open_keys(settings: Settings) -> Keys:
-    """Open the keys of an installation. Raises `KeyFileUnfit` with the remedy."""
-    return KINDS[settings.vault_keys].load(key_file(settings))
-
-
-def create_keys(settings: Settings) -> Keys:
-    """Make the keys of a new installation. Raises `KeyFileUnfit` if it has keys already."""
-    return KINDS[settings.vault_keys].create(key_file(settings))
-
-
-async def open_vault(settings: Settings, store: Store) -> EnvelopeVault:
-    """Open the vault of `store` for a command. Raises `KeyFileUnfit` if the keys are another installation's."""
-    keys = open_keys(settings)
-    await check_key_file(settings, store, keys)
-    return EnvelopeVault(keys, keys.fingerprint_key)
-
-
-async def check_key_file(settings: Settings, store: Store, keyring: Keys) -> None:
-    """Bind the store to its key file, if it is not bound yet. Raises `KeyFileUnfit` if it is bound to another one."""
-    if not await belongs(store, keyring.derive(BINDING_PURPOSE), now=Clock().now_ms() // 1000):
-        raise KeyFileUnfit(
-            f"{key_file(settings)} is the key file of another installation. Put this store's own in its place: its "
-            "backup, or a copy from another host."
-        )
-
-
 async def look_for_restore(settings: Settings, engine: Engine) -> None:
     """Notice that the store was put back from a backup, before it is used. Raises `Unavailable`."""
     await engine.restores.begin(GenerationFile(settings.data_dir), is_file=not settings.store)
-
-
-def public_url(settings: Settings) -> str:
-    scheme = "https" if settings.tls_cert else "http"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return (settings.public_url or f"{scheme}://{host}:{settings.port}").rstrip("/")
 
 
 def webhook_reach(settings: Settings) -> dict[Mode, Reach]:
@@ -212,10 +151,12 @@ def card_tries_of(settings: Settings) -> CardTries:
     )
 
 
-def mail_server(settings: Settings) -> MailServer | None:
+def mail_server(settings: Settings) -> "MailServer | None":
     """Return the mail server of the settings, if any. Raises `SettingsInvalid` if its password cannot be read."""
     if not settings.smtp_url:
         return None
+    from tillway.connectors.smtp import MailServer
+
     if settings.smtp_password_file is None:
         return MailServer(settings.smtp_url)
     try:
@@ -235,8 +176,7 @@ def http_courier(settings: Settings) -> HttpCourier | None:
     if not settings.courier_url:
         return None
     headers = _bearer(settings.courier_key_file, "courier_key_file")
-    transport = SocketTransport(settings.courier_url, timeout_seconds=COURIER_TIMEOUT_SECONDS, headers=headers)
-    return HttpCourier(transport)
+    return HttpCourier(_socket_transport(settings.courier_url, COURIER_TIMEOUT_SECONDS, headers))
 
 
 HEADS_TIMEOUT_SECONDS = 20.0
@@ -251,7 +191,19 @@ def head_place(settings: Settings) -> HeadPlace | None:
     if "://" not in to:
         return FilePlace(Path(to))
     headers = _bearer(settings.audit_heads_key_file, "audit_heads_key_file")
-    return UrlPlace(SocketTransport(to, timeout_seconds=HEADS_TIMEOUT_SECONDS, headers=headers))
+    return UrlPlace(_socket_transport(to, HEADS_TIMEOUT_SECONDS, headers))
+
+
+def _socket_transport(url: str, timeout_seconds: float, headers: dict[str, str]) -> Transport:
+    from tillway.connectors.transport import SocketTransport
+
+    return SocketTransport(url, timeout_seconds=timeout_seconds, headers=headers)
+
+
+def _token_signer(keyring: Keys) -> TokenSigner:
+    from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
+
+    return Es256Signer(keyring.derive(SIGNING_PURPOSE))
 
 
 def _bearer(key_file: Path | None, setting: str) -> dict[str, str]:
@@ -262,11 +214,6 @@ def _bearer(key_file: Path | None, setting: str) -> dict[str, str]:
         return {"authorization": f"Bearer {key_file.read_text().strip()}"}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsInvalid(f"{setting} {key_file} cannot be read: {error}") from None
-
-
-def head_signer(keyring: Keys) -> Ed25519HeadSigner:
-    """Return the signer of the audit trail's heads, with the key that follows from the key file."""
-    return Ed25519HeadSigner(keyring.derive(HEADS_PURPOSE))
 
 
 def _readiness(settings: Settings, engine: Engine, keyring: Keys) -> Readiness:
@@ -310,7 +257,7 @@ async def assemble(
     connections = ConfiguredConnections(store, clock, registry.build, vault)
     attempts = Attempts(engine, connections, cards)
     webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings))
-    tokens = AccessTokens(store, Es256Signer(keyring.derive(SIGNING_PURPOSE)), clock, base_url)
+    tokens = AccessTokens(store, partial(_token_signer, keyring), clock, base_url)
     authenticator = Authenticator(store, tokens)
     request_log = RequestLog()
     couriers: dict[str, Courier] = {"test": SimulatedCourier()}

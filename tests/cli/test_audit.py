@@ -24,10 +24,11 @@ from tillway.domain.account import Scope
 from tillway.domain.cards import Secret
 from tillway.engine.clock import Clock
 from tillway.http.messages import Request
+from tillway.installation import DATABASE
 from tillway.settings import Settings
 from tillway.store.sqlite import SqliteStore
 from tillway.vault.head_signer import Ed25519HeadSigner
-from tillway.wiring import DATABASE, assemble
+from tillway.wiring import assemble
 
 PAYMENT = b"amount=2000&currency=eur&payment_method=pm_card_visa&confirm=true&return_url=https://example.com"
 BATCHES = 3

@@ -25,6 +25,7 @@ HEAVY = (
     "granian",
     "iso4217",
     "uvloop",
+    "tillway.installation",
     "tillway.wiring",
     "tillway.engine",
 )

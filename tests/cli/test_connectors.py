@@ -16,9 +16,9 @@ from tillway_server import ENVIRONMENT, TillwayServer, init, invoked, invoked_js
 from tillway.domain.account import SYSTEM
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.engine.connections import open_settings
+from tillway.installation import open_store, open_vault
 from tillway.settings import Settings
 from tillway.store.codec import decode
-from tillway.wiring import open_store, open_vault
 
 PAYMENT = {
     "amount": 4200,

@@ -9,6 +9,7 @@ from adyen_provider import ACCOUNT, KEY, AdyenFarSide, notification
 from provider_specs import judge, spec
 
 from tillway.connectors.adyen import AdyenConnector
+from tillway.connectors.conversation import converse, listen
 from tillway.connectors.declines import ADYEN
 from tillway.connectors.port import (
     Checks,
@@ -27,7 +28,6 @@ from tillway.connectors.port import (
     Unknown,
 )
 from tillway.connectors.settings import SettingInvalid
-from tillway.connectors.transport import converse, listen
 from tillway.testing.connector_contract import Check, authorization, checks_for
 from tillway.testing.far_side import Script, in_process
 

@@ -8,6 +8,7 @@ import pytest
 from paypal_provider import PROOF, PayPalFarSide
 from provider_specs import judge, spec
 
+from tillway.connectors.conversation import converse, listen
 from tillway.connectors.declines import PAYPAL
 from tillway.connectors.paypal import PayPalConnector, WithToken
 from tillway.connectors.port import (
@@ -28,7 +29,6 @@ from tillway.connectors.port import (
     Succeeded,
     Unknown,
 )
-from tillway.connectors.transport import converse, listen
 from tillway.testing.connector_contract import Check, authorization, checks_for
 from tillway.testing.far_side import Nowhere, Script, in_process
 

@@ -8,6 +8,7 @@ import pytest
 import stripe
 from stripe_provider import SECRET, StripeFarSide, signed
 
+from tillway.connectors.conversation import converse, listen
 from tillway.connectors.port import (
     CardData,
     Declined,
@@ -24,7 +25,6 @@ from tillway.connectors.port import (
     Unknown,
 )
 from tillway.connectors.stripe import StripeConnector
-from tillway.connectors.transport import converse, listen
 from tillway.testing.connector_contract import Check, authorization, checks_for
 from tillway.testing.far_side import Script, in_process
 

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tillway.connectors.conversation import REQUESTS_MAX, converse, listen
 from tillway.connectors.port import (
     BODY_MAX,
     Declined,
@@ -26,7 +27,7 @@ from tillway.connectors.port import (
     Unknown,
     tell,
 )
-from tillway.connectors.transport import REQUESTS_MAX, SocketTransport, converse, listen
+from tillway.connectors.transport import SocketTransport
 from tillway.crash.free_port import free_port
 
 POST = Request("POST", "/v1/authorizations", {"reference": "r"}, {"idempotency-key": "r"})

@@ -16,11 +16,11 @@ from tillway_server import ENVIRONMENT, StartServer, TillwayServer, init, invoke
 from tillway.domain.account import SYSTEM, Scope
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.event import WebhookEndpoint
+from tillway.installation import open_store
 from tillway.settings import Settings
 from tillway.store.codec import decode, encode, write_of
 from tillway.store.port import ABSENT
 from tillway.vault.envelope import SEALED_PREFIX
-from tillway.wiring import open_store
 
 FORMS = re.compile(
     r"(?:sk|pk|rk|ok)_(?:test|live)_[0-9A-Za-z]{20,}|whsec_\w+|ocs_[0-9A-Za-z]+|eyJ[\w-]+\.[\w-]+\.[\w-]+"
@@ -153,8 +153,8 @@ async def put_in_the_clear(data_dir: Path, account: str) -> list[str]:
 async def sealed_under(data_dir: Path, keys: list[str]) -> set[str]:
     """The keys that the records are sealed under; each must open to its old secret."""
     from tillway.engine.connections import open_settings
+    from tillway.installation import open_keys
     from tillway.vault.envelope import EnvelopeVault, sealed_text
-    from tillway.wiring import open_keys
 
     held = open_keys(Settings(data_dir=data_dir))
     vault = EnvelopeVault(held, held.fingerprint_key)
@@ -191,9 +191,9 @@ def test_secrets_of_before_are_sealed_by_migrate_and_rotated(tmp_path: Path) -> 
 
 def test_a_sealed_secret_opens_in_its_own_place_only(tmp_path: Path) -> None:
     from tillway.engine.connections import open_settings, seal_settings
+    from tillway.installation import open_keys
     from tillway.vault.envelope import EnvelopeVault
     from tillway.vault.port import VaultTampered
-    from tillway.wiring import open_keys
 
     init(tmp_path)
     held = open_keys(Settings(data_dir=tmp_path))

@@ -9,11 +9,12 @@ from typing import Any
 from tillway.domain.account import SYSTEM
 from tillway.domain.time_mark import MARK_ID
 from tillway.engine.time_mark import read_mark
+from tillway.installation import KEY_FILE
 from tillway.settings import Settings
 from tillway.store.port import Write
 from tillway.testing.in_process import InProcessApp, Merchant, MovedClock, ReadableStore
 from tillway.vault.keyring import Keyring
-from tillway.wiring import KEY_FILE, assemble
+from tillway.wiring import assemble
 
 PAID = {"amount": 5000, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
 RUNS_SECONDS = 3.2

@@ -9,11 +9,11 @@ import pytest
 
 from tillway.domain.account import Scope
 from tillway.domain.payment_intent import PaymentIntent
+from tillway.installation import KEY_FILE
 from tillway.store.codec import decode, write_of
 from tillway.store.port import Row
 from tillway.testing.in_process import InProcessApp, Merchant
 from tillway.vault.keyring import Keyring
-from tillway.wiring import KEY_FILE
 
 CHALLENGED = {
     "amount": 1099,

@@ -11,11 +11,11 @@ from tillway_server import init, invoked
 
 from tillway.domain.account import SYSTEM, Account
 from tillway.domain.customer import Customer
+from tillway.installation import DATABASE
 from tillway.operations.record_check import read_all
 from tillway.store.codec import CHECK_FIELD, RecordDamaged, decode, encode, write_of
 from tillway.store.port import ABSENT, Store, Write
 from tillway.testing.in_process import InProcessApp
-from tillway.wiring import DATABASE
 
 __all__ = ("any_store", "any_store_url")
 

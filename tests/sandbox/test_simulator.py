@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from bank_peers import read_at_once
 
+from tillway.connectors.conversation import converse
 from tillway.connectors.port import (
     BankAccountData,
     CardData,
@@ -19,7 +20,6 @@ from tillway.connectors.port import (
     Succeeded,
     Unknown,
 )
-from tillway.connectors.transport import converse
 from tillway.sandbox.faults import Faults
 from tillway.sandbox.simulator import Simulator
 

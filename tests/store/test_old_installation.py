@@ -16,9 +16,10 @@ from tillway_server import tillway
 
 from tillway.engine.clock import Clock
 from tillway.http.messages import Request
+from tillway.installation import open_store
 from tillway.settings import Settings
 from tillway.store.port import Write
-from tillway.wiring import Running, assemble, open_store
+from tillway.wiring import Running, assemble
 
 DATA = Path(__file__).parents[1] / "support" / "data"
 ARCHIVES = sorted(DATA.glob("installation-*.tar.xz"))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from plugins import install
 
+from tillway.installation import inspect_store, migrate_store, open_store
 from tillway.settings import Settings
 from tillway.store import registry
 from tillway.store.port import ABSENT, StoreUnfit, Write
-from tillway.wiring import inspect_store, migrate_store, open_store
 
 SOURCE = """
 from tillway.store.port import Finding

@@ -8,11 +8,12 @@ import msgspec
 
 from tillway.engine.clock import Clock
 from tillway.http.messages import Request
+from tillway.installation import key_file
 from tillway.operations.accounts import create_account
 from tillway.settings import Settings
 from tillway.testing.memory_store import MemoryStore
 from tillway.vault.keyring import Keyring
-from tillway.wiring import Running, assemble, key_file
+from tillway.wiring import Running, assemble
 
 
 class Calendar:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tillway.crash import ministack, postgres_server
+from tillway.installation import open_store
 from tillway.settings import Settings
 from tillway.store.port import Store
-from tillway.wiring import open_store
 
 KINDS = ("sqlite", "postgresql", "dynamodb")
 

@@ -24,13 +24,14 @@ from tillway.engine.clock import Clock
 from tillway.engine.core import Load
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.http.messages import Request
+from tillway.installation import KEY_FILE
 from tillway.operations.accounts import create_account
 from tillway.settings import Settings
 from tillway.store.codec import decode
 from tillway.store.port import Store
 from tillway.testing.memory_store import MemoryStore
 from tillway.vault.keyring import Keyring
-from tillway.wiring import KEY_FILE, assemble, webhook_reach
+from tillway.wiring import assemble, webhook_reach
 
 LEASE_MS = 12_000
 

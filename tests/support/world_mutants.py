@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from tillway.api import balance as balance_api
+from tillway.connectors.conversation import converse
 from tillway.connectors.port import NeverSeen, Notice
-from tillway.connectors.transport import converse
 from tillway.domain import audit, dispute, payment_intent, payout, refund, stored_credit
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.audit import AuditBatch, Change

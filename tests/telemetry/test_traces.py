@@ -16,6 +16,7 @@ from tillway_server import ENVIRONMENT
 
 from tillway.crash.free_port import free_port
 from tillway.engine.attempts import Connection
+from tillway.installation import KEY_FILE
 from tillway.settings import Settings
 from tillway.telemetry.metrics import Metrics
 from tillway.telemetry.recorder import Recorder
@@ -23,7 +24,7 @@ from tillway.telemetry.traces import TraceContext, Traces, TracesUnavailable
 from tillway.testing.in_process import InProcessApp, MovedClock
 from tillway.testing.memory_store import MemoryStore
 from tillway.vault.keyring import Keyring
-from tillway.wiring import KEY_FILE, assemble
+from tillway.wiring import assemble
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = f"00-{TRACE}-b7ad6b7169203331-01"

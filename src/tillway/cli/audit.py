@@ -274,9 +274,9 @@ def _name_of_scope(scope: str) -> str:
 
 def _verifier(settings: "Settings", public_key: str | None) -> "HeadVerifier | None":
     """The check of signatures: with the key that was named, or the one of this installation's key file."""
+    from tillway.installation import head_signer, open_keys
     from tillway.vault.head_signer import Ed25519HeadVerifier, PublicKeyUnfit
     from tillway.vault.keyring import KeyFileUnfit
-    from tillway.wiring import head_signer, open_keys
 
     if public_key is not None:
         try:

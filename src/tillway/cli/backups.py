@@ -29,9 +29,9 @@ def backup(
     as_json: AsJson = False,
 ) -> None:
     """Copy the database and the settings into a new directory, while the server runs; the key file only if asked."""
+    from tillway.installation import DATABASE, key_file
     from tillway.settings import FILE_NAME
     from tillway.store import backup as backups
-    from tillway.wiring import DATABASE, key_file
 
     if verify:
         manifest = backups.verify(directory)
@@ -69,8 +69,8 @@ def restore(
 ) -> None:
     """Check a backup and put it into a data directory that no server uses."""
     from tillway.data_directory import make_private, occupied
+    from tillway.installation import key_file
     from tillway.store import backup as backups
-    from tillway.wiring import key_file
 
     settings = settings_from(context.params)
     _refuse_without_file(settings)
@@ -89,7 +89,7 @@ def restore(
 def migrate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Migrate the store to this version's schema. Make a backup first; with an embedded database, stop the server."""
     from tillway.data_directory import occupied
-    from tillway.wiring import migrate_store
+    from tillway.installation import migrate_store
 
     settings = settings_from(context.params)
     # Other stores are migrated while processes of the previous version keep working.
@@ -103,8 +103,8 @@ def migrate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = 
 def _seal(settings: Settings) -> None:
     """Seal the secrets that an earlier version stored in the clear, and leave no old copy of them in the file."""
     from tillway.cli.vault import seal_stored
+    from tillway.installation import DATABASE, key_file
     from tillway.store import sqlite
-    from tillway.wiring import DATABASE, key_file
 
     if settings.store:
         say("When all processes run this version, run `tillway vault seal`: it encrypts secrets of earlier versions.")

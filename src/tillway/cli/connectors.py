@@ -60,8 +60,8 @@ def add(
 
     from tillway.domain.connector_config import ConnectorConfig
     from tillway.engine.connections import describe, seal_settings
+    from tillway.installation import open_vault
     from tillway.store.port import Conflict
-    from tillway.wiring import open_vault
 
     if not NAME.fullmatch(name):
         raise WrongUsage(f"{name!r} cannot name a connector: use a small letter, then at most 30 of a-z, 0-9, - and _")

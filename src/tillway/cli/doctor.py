@@ -119,8 +119,8 @@ def _directory(settings: Settings) -> Iterator[Finding]:
 
 
 def _key_file(settings: Settings) -> Iterator[Finding]:
+    from tillway.installation import key_file, open_keys
     from tillway.vault.keyring import KeyFileUnfit
-    from tillway.wiring import key_file, open_keys
 
     try:
         keys = open_keys(settings).list_keys()
@@ -137,9 +137,9 @@ def _key_file(settings: Settings) -> Iterator[Finding]:
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
+    from tillway.installation import inspect_store
     from tillway.store.codec import RecordDamaged
     from tillway.store.port import StoreUnfit, Unavailable
-    from tillway.wiring import inspect_store
 
     try:
         findings = run(lambda: inspect_store(settings))
@@ -173,9 +173,9 @@ async def _contents(store: "Store") -> "tuple[int, list[ConnectorConfig]]":
 def _sealed(settings: Settings, configs: "list[ConnectorConfig]") -> Iterator[Finding]:
     """Check what the keys must open: the store's own binding, and the connectors."""
     from tillway.engine.key_binding import BINDING_PURPOSE, is_bound
+    from tillway.installation import open_keys
     from tillway.vault.envelope import EnvelopeVault
     from tillway.vault.keyring import KeyFileUnfit
-    from tillway.wiring import open_keys
 
     try:
         keys = open_keys(settings)
@@ -220,7 +220,7 @@ def _connectors(vault: "EnvelopeVault", configs: "list[ConnectorConfig]") -> Ite
 
 
 def _clock(settings: Settings) -> Iterator[Finding]:
-    from tillway.wiring import DATABASE
+    from tillway.installation import DATABASE
 
     remedy = "Set the clock, and keep it set with NTP (systemd-timesyncd, chrony)."
     now = time.time()
@@ -259,8 +259,8 @@ def _mark(settings: Settings) -> Iterator[Finding]:
 
 def _pages(settings: Settings) -> Iterator[Finding]:
     """SQLite's own check of the file: of every page, row and index."""
+    from tillway.installation import DATABASE
     from tillway.store import sqlite
-    from tillway.wiring import DATABASE
 
     if settings.store:
         return

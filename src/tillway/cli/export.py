@@ -55,8 +55,8 @@ def bring_in(
     as_json: AsJson = False,
 ) -> None:
     """Write an export to an empty store and prove that all of it arrived. Repeat it after an interruption."""
+    from tillway.installation import open_store
     from tillway.store import export
-    from tillway.wiring import open_store
 
     settings = settings_from(context.params)
 

@@ -77,8 +77,8 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     from tillway.domain.audit import TASK_ID
     from tillway.engine.audit.entries import task_write
     from tillway.engine.time_mark import clock_above
+    from tillway.installation import DATABASE, KEY_FILE, check_key_file, create_keys, key_file, open_keys, open_store
     from tillway.operations.accounts import create_account
-    from tillway.wiring import DATABASE, KEY_FILE, check_key_file, create_keys, key_file, open_keys, open_store
 
     directory = settings.data_dir
     if directory.is_dir():
@@ -150,7 +150,7 @@ def forget_account(settings: Settings, command: str, account: str) -> None:
 def with_store(settings: Settings, work: "Callable[[Store], Coroutine[Any, Any, T]]") -> T:
     """Open the installation's store and return the result of `work`. A running server may use the store at the same
     time."""
-    from tillway.wiring import open_store
+    from tillway.installation import open_store
 
     async def opened() -> T:
         store = await open_store(settings)

@@ -241,8 +241,8 @@ def rotate_signing(
     from tillway.domain.credentials import SigningKey
     from tillway.engine.access_tokens import AccessTokens
     from tillway.engine.time_mark import clock_above
+    from tillway.installation import check_key_file, open_keys, public_url
     from tillway.vault.signer import SIGNING_PURPOSE, Es256Signer
-    from tillway.wiring import check_key_file, open_keys, public_url
 
     settings = settings_from(context.params)
     keys = open_keys(settings)
@@ -250,7 +250,7 @@ def rotate_signing(
 
     async def work(store: "Store") -> "tuple[SigningKey, tuple[SigningKey, ...]]":
         await check_key_file(settings, store, keys)
-        tokens = AccessTokens(store, signer, await clock_above(store), public_url(settings))
+        tokens = AccessTokens(store, lambda: signer, await clock_above(store), public_url(settings))
         return await tokens.rotate(author("keys rotate-signing"), now=time.time())
 
     new, replaced = with_store(settings, work)

@@ -61,7 +61,8 @@ def recover(
 
 async def _recover(settings: Settings, since: int | None, skip: Sequence[str], *, book: bool) -> Document:
     from tillway.engine.restores import find_generation
-    from tillway.wiring import assemble, check_key_file, look_for_restore
+    from tillway.installation import check_key_file
+    from tillway.wiring import assemble, look_for_restore
 
     running = await assemble(settings)
     try:

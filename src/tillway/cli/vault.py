@@ -20,7 +20,7 @@ app = typer.Typer(help="The keys of the vault: prepare, rotate, seal, keys, forg
 @app.command()
 def prepare(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Make the key for the next rotation, so that it can be copied to other hosts before it encrypts a card."""
-    from tillway.wiring import check_key_file, key_file, open_keys
+    from tillway.installation import check_key_file, key_file, open_keys
 
     settings = settings_from(context.params)
     keyring = open_keys(settings)
@@ -42,8 +42,8 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
     interruption."""
     import msgspec
 
+    from tillway.installation import check_key_file, open_keys
     from tillway.vault import rotation
-    from tillway.wiring import check_key_file, open_keys
 
     settings = settings_from(context.params)
     keyring = open_keys(settings)
@@ -80,8 +80,8 @@ def seal(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = Non
 
 def seal_stored(settings: Settings, command: str) -> int:
     """Seal secrets that are stored in the clear, and return how many records changed."""
+    from tillway.installation import open_vault
     from tillway.vault import rotation
-    from tillway.wiring import open_vault
 
     async def work(store: "Store") -> int:
         vault = await open_vault(settings, store)
@@ -106,7 +106,7 @@ def keys(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = Non
     """List the keys of the key file: coming, current, old (cards may remain under it) and retired."""
     import msgspec
 
-    from tillway.wiring import open_keys
+    from tillway.installation import open_keys
 
     found = open_keys(settings_from(context.params)).list_keys()
     rows = [(key.id, key.state, day(key.created)) for key in found]
@@ -121,8 +121,8 @@ def forget(
     store: StoreUrl = None,
 ) -> None:
     """Destroy a retired key. The cards in backups made before the rotation can then never be opened again."""
+    from tillway.installation import check_key_file, open_keys
     from tillway.vault import rotation
-    from tillway.wiring import check_key_file, open_keys
 
     settings = settings_from(context.params)
     keyring = open_keys(settings)

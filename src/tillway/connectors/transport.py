@@ -1,91 +1,24 @@
-"""The only socket to providers, and the only place that decides the meaning of its failures.
+"""The only socket to providers, and the only place that tells whether a request may have been seen when it failed.
 
-A request that surely was not seen (refused, no such host, TLS failed, no connection in time) is `spoken=False`; one
-that may have been seen (no answer in time, reset, half an answer) is `spoken=True`. `converse` turns that into an
-outcome.
+`connectors/conversation.py` turns that into an outcome. aiohttp is imported with the first request: a server that has
+no provider, as with the simulator, starts in two thirds of the time.
 """
 
 import asyncio
-from collections.abc import Generator
-from typing import TypeVar
-
-import aiohttp
+from typing import TYPE_CHECKING
 
 from tillway.connectors.port import (
     BODY_MAX,
-    Conversation,
-    LookUp,
-    NeverSeen,
-    NoticeUndecided,
-    NotSent,
-    Outcome,
     Request,
     Response,
-    Transport,
     TransportError,
-    Unknown,
     encode_body,
 )
 
-T = TypeVar("T")
-
-REQUESTS_MAX = 20
-"""Most requests in one conversation."""
+if TYPE_CHECKING:
+    import aiohttp
 
 CONNECTIONS_MAX = 100
-
-
-async def converse(conversation: Conversation | LookUp, transport: Transport) -> Outcome | NeverSeen:
-    """Carry a conversation to its end, in at most REQUESTS_MAX requests.
-
-    If a request that moves money surely was not seen, the outcome is `NotSent`, unless an earlier one of the same
-    conversation was sent; then, and if a request may have been seen, it is `Unknown`. A question that could not be sent
-    has no answer, so a failed look-up is `Unknown` after any failure. An exception of the connector itself passes
-    through.
-    """
-    money_sent = False
-    answer: Response | None = None
-    try:
-        for _ in range(REQUESTS_MAX):
-            try:
-                request = next(conversation) if answer is None else conversation.send(answer)
-            except StopIteration as end:
-                outcome: Outcome | NeverSeen = end.value
-                return outcome
-            try:
-                answer = await transport.send(request)
-            except TransportError as error:
-                if request.moves_money and not error.spoken and not money_sent:
-                    return NotSent(error.reason)
-                return Unknown(error.reason)
-            money_sent = money_sent or request.moves_money
-        return Unknown(f"the conversation did not end within {REQUESTS_MAX} requests")
-    finally:
-        conversation.close()
-
-
-async def listen(conversation: Generator[Request, Response, T], transport: Transport) -> T:
-    """Carry the conversation over a notice or a list to its end, in at most REQUESTS_MAX requests.
-
-    Raises `NoticeRejected` if the connector does not accept the notice, and `NoticeUndecided` if the provider could not
-    be asked.
-    """
-    answer: Response | None = None
-    try:
-        for _ in range(REQUESTS_MAX):
-            try:
-                request = next(conversation) if answer is None else conversation.send(answer)
-            except StopIteration as end:
-                told: T = end.value
-                return told
-            assert not request.moves_money, f"{request!r}: a question moves no money"
-            try:
-                answer = await transport.send(request)
-            except TransportError as error:
-                raise NoticeUndecided(error.reason) from error
-        raise NoticeUndecided(f"the conversation did not end within {REQUESTS_MAX} requests")
-    finally:
-        conversation.close()
 
 
 class SocketTransport:
@@ -106,13 +39,14 @@ class SocketTransport:
         self._base_url = base_url.rstrip("/")
         self._headers = {"accept": "application/json", "user-agent": "Tillway", **(headers or {})}
         # The connection has its own bound, never longer: when the whole time runs out, the request was already sent.
-        self._timeout = aiohttp.ClientTimeout(
-            total=timeout_seconds, connect=min(connect_seconds, timeout_seconds * 0.9)
-        )
+        self._timeout_seconds = timeout_seconds
+        self._connect_seconds = min(connect_seconds, timeout_seconds * 0.9)
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request) -> Response:
         """Send one request and return one whole answer of at most BODY_MAX bytes, or raise `TransportError`."""
+        import aiohttp
+
         session = self._open()
         body, content_type = encode_body(request)
         headers = dict(request.headers)
@@ -145,20 +79,26 @@ class SocketTransport:
             # aiohttp finishes closing TLS connections in the next turns of the loop.
             await asyncio.sleep(0)
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open(self) -> "aiohttp.ClientSession":
+        import aiohttp
+
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
-                timeout=self._timeout,
+                timeout=aiohttp.ClientTimeout(total=self._timeout_seconds, connect=self._connect_seconds),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 
 
-async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+async def _send_once(
+    request: "aiohttp.ClientRequest", handler: "aiohttp.ClientHandlerType"
+) -> "aiohttp.ClientResponse":
     """Send a request that moves money at most once: aiohttp repeats a PUT or DELETE by itself when a connection breaks,
     although the provider may have performed the first."""
+    import aiohttp
+
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
@@ -170,7 +110,7 @@ async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
 _SENT_ONCE = (_send_once,)
 
 
-async def _read(answer: aiohttp.ClientResponse) -> bytes | None:
+async def _read(answer: "aiohttp.ClientResponse") -> bytes | None:
     """The whole body, or None if it is larger than BODY_MAX; the connection is then not used again."""
     pieces: list[bytes] = []
     length = 0
@@ -185,5 +125,7 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes | None:
 
 def _said(error: BaseException) -> str:
     """The kind of failure and the system's message: no URL, header or body, which may hold secrets."""
+    import aiohttp
+
     reason = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else None
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__

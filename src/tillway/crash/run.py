@@ -42,11 +42,11 @@ from tillway.crash.stores import Place, StoreName, StoreUnderTest, Victim, modif
 from tillway.domain.account import Scope
 from tillway.engine.clock import Clock
 from tillway.engine.references import ids_by_reference
+from tillway.installation import KEY_FILE, head_signer
 from tillway.simulation.audit_check import audit_damage
 from tillway.store.codec import QUEUES
 from tillway.store.port import Store
 from tillway.vault.keyring import Keyring
-from tillway.wiring import KEY_FILE, head_signer
 
 SETTLE_SECONDS = 20.0
 """How long after a restart the work of a dead process may take to settle, as long as the bank answers."""

@@ -1,6 +1,8 @@
 """Access tokens: short-lived JWTs for holders of a key and for clients, and the keys that sign them."""
 
 import asyncio
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -31,16 +33,21 @@ _AUDIENCES: dict[Audience, str] = {"api": "", "online_platform": "/online-paymen
 
 
 class AccessTokens:
-    """`issuer` is the installation's public URL; the audience of a token limits its use."""
+    """`issuer` is the installation's public URL; the audience of a token limits its use. `open_signer` is called once,
+    for the first token."""
 
-    def __init__(self, store: Store, signer: TokenSigner, clock: Clock, issuer: str) -> None:
+    def __init__(self, store: Store, open_signer: Callable[[], TokenSigner], clock: Clock, issuer: str) -> None:
         self.issuer = issuer
         self._clock = clock
         self._store = store
-        self._signer = signer
+        self._open_signer = open_signer
         self._keys: dict[str, tuple[SigningKey, int]] = {}
         self._read_at = float("-inf")
         self._making = asyncio.Lock()
+
+    @functools.cached_property
+    def _signer(self) -> TokenSigner:
+        return self._open_signer()
 
     async def issue(self, grant: Grant, *, now: float) -> str:
         """Make a token for TOKEN_SECONDS with the rights of `grant`, limited to its customer if it has one."""

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, assert_never
 
 import msgspec
 
+from tillway.connectors.conversation import converse, listen
 from tillway.connectors.port import (
     AccountForm,
     ActionRequired,
@@ -42,7 +43,6 @@ from tillway.connectors.port import (
     Transport,
     Unknown,
 )
-from tillway.connectors.transport import converse, listen
 from tillway.domain import dispute, payment_intent
 from tillway.domain.account import Mode, Scope, scope_of
 from tillway.domain.amount_limits import check_steps

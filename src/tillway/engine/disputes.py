@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from tillway.connectors.conversation import converse
 from tillway.connectors.port import Connector, Declined, DisputeReply, NeverSeen, Outcome, Succeeded, Transport, Unknown
-from tillway.connectors.transport import converse
 from tillway.domain import dispute
 from tillway.domain.account import Scope
 from tillway.domain.charge import Charge

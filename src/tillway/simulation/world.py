@@ -466,7 +466,7 @@ class Process:
         authenticator = _Authenticator(store)
         request_log = RequestLog()
         couriers: dict[str, port.Courier] = {"test": ProcessCourier(self)}
-        tokens = AccessTokens(store, Es256Signer(_FINGERPRINT_KEY), clock, "http://world")
+        tokens = AccessTokens(store, partial(Es256Signer, _FINGERPRINT_KEY), clock, "http://world")
         platform = Platform(
             engine,
             self.attempts,

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from tillway.connectors.conversation import converse, listen
 from tillway.connectors.port import (
     REFERENCE_MAX,
     ActionRequired,
@@ -45,7 +46,6 @@ from tillway.connectors.port import (
     Unknown,
     encode_body,
 )
-from tillway.connectors.transport import converse, listen
 from tillway.domain.bank_account import failure
 from tillway.domain.method_types import METHOD_TYPES
 

@@ -14,6 +14,7 @@ from tillway.domain.time_mark import MARK_ID
 from tillway.engine.clock import Clock
 from tillway.engine.connections import SIMULATOR
 from tillway.http.messages import Request
+from tillway.installation import KEY_FILE
 from tillway.operations.accounts import create_account, system_write
 from tillway.operations.operators import new_operator, new_operator_keys
 from tillway.sandbox.simulator import Simulator
@@ -22,7 +23,7 @@ from tillway.store.codec import decode
 from tillway.store.port import Write
 from tillway.testing.memory_store import MemoryStore
 from tillway.vault.keyring import Keyring
-from tillway.wiring import KEY_FILE, Running, assemble
+from tillway.wiring import Running, assemble
 
 FORM = "application/x-www-form-urlencoded"
 LEASE_MS = 12_000

@@ -5,19 +5,17 @@ the event is sent again. The order of events is not guaranteed.
 """
 
 import asyncio
-import contextlib
+import functools
 import logging
 import time
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
-import aiohttp
 import msgspec
 import yarl
-from aiohttp.abc import AbstractResolver
 from msgspec import UNSET
 
-from tillway import __version__
 from tillway.domain import event as domain
 from tillway.domain.account import Mode, Scope, scope_of
 from tillway.domain.cards import Secret
@@ -36,14 +34,17 @@ from tillway.engine.webhooks.public_hosts import (
     PUBLIC,
     HostRefused,
     Reach,
-    SystemResolver,
     check_host,
-    guarded_socket,
 )
 from tillway.engine.webhooks.signing import new_secret, signature_header
 from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX, Row
 from tillway.vault.port import Vault, VaultTampered
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver
+
+    from tillway.engine.webhooks.sessions import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -56,16 +57,8 @@ LEASE_MARGIN_SECONDS = 1.0
 GONE = 410
 """The status by which an endpoint says that it wants no webhooks any more (RFC 9110, 15.5.11)."""
 
-ANSWER_MAX = 4096
-"""Bytes of an answer's body that are read, only to use the connection again. Their content is ignored."""
-
-ANSWER_SECONDS = 0.5
-KEEP_ALIVE_SECONDS = 3.0
-"""Shorter than servers keep idle connections open (Node.js: 5), so that few deliveries meet a closing one."""
-
 DELIVERED_COMMITS_MAX = 3
 BUSY_PAUSE_SECONDS = 0.2
-USER_AGENT = f"Tillway/{__version__} (webhooks)"
 
 _BATCH_LENGTH = SUFFIX_LENGTH - 2
 """The ids of one commit share these first characters: an event's deliveries follow its own id."""
@@ -80,19 +73,18 @@ class Webhooks:
         engine: Engine,
         render: Render,
         vault: Vault,
-        resolver: AbstractResolver | None = None,
+        resolver: "AbstractResolver | None" = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         reach: Mapping[Mode, Reach] = {"test": ANYWHERE, "live": PUBLIC},
     ) -> None:
         self.engine = engine
         self.render = render
         self._vault = vault
-        self._resolver = resolver or SystemResolver()
+        self._resolver = resolver
         self._timeout_seconds = timeout_seconds
         self._reach = reach
         self._limiters = EndpointLimiters()
         self._merchants = EndpointLimiters(MERCHANT_LIMIT_MAX)
-        self._sessions: dict[Mode, aiohttp.ClientSession] = {}
         self._under_way: set[str] = set()
 
     # Endpoints.
@@ -156,7 +148,7 @@ class Webhooks:
             return
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await check_host(host, port, self._resolver, reach)
+                await check_host(host, port, self._sessions.resolver, reach)
         except HostRefused as refused:
             raise Refused(
                 "url_invalid",
@@ -330,42 +322,7 @@ class Webhooks:
             "Stripe-Signature": signature_header(body, secret, now=self.engine.clock.now_ms() // 1000),
             **self.engine.telemetry.trace_headers(),
         }
-        try:
-            async with (
-                asyncio.timeout(within_seconds),
-                self._session(scope.mode).post(
-                    endpoint.url, data=body, headers=headers, allow_redirects=False
-                ) as answer,
-            ):
-                with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-                    async with asyncio.timeout(ANSWER_SECONDS):
-                        await answer.content.read(ANSWER_MAX)
-                return answer.status
-        except TimeoutError:
-            return f"no answer within {within_seconds:.3g} s"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            refused = _refusal_in(error)
-            return f"not sent: {refused}" if refused is not None else f"no answer: {type(error).__name__}"
-
-    def _session(self, mode: Mode) -> aiohttp.ClientSession:
-        """One pool of connections a mode, so that no connection opened under test mode's rules serves a live event."""
-        session = self._sessions.get(mode)
-        if session is None:
-            reach = self._reach[mode]
-            session = self._sessions[mode] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0,  # The limiters and the runner bound the requests in flight.
-                    keepalive_timeout=KEEP_ALIVE_SECONDS,
-                    resolver=self._resolver,
-                    socket_factory=None if reach.anywhere else partial(guarded_socket, reach=reach),
-                ),
-                timeout=aiohttp.ClientTimeout(total=None),
-                headers={"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT},
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                read_bufsize=ANSWER_MAX,
-            )
-        return session
+        return await self._sessions.post(scope.mode, endpoint.url, body, headers, within_seconds)
 
     # The end of a task.
 
@@ -450,13 +407,15 @@ class Webhooks:
     async def _commit(self, load: Load, work: Work[None]) -> None:
         await self.engine.run(Caller.system(scope_of(load.scope_key)), work, seen=load.seen)
 
+    @functools.cached_property
+    def _sessions(self) -> "Sessions":
+        from tillway.engine.webhooks.sessions import Sessions
+
+        return Sessions(self._reach, self._resolver)
+
     async def close(self) -> None:
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
-            await session.close()
-        await self._resolver.close()
-        # aiohttp finishes closing TLS connections in the next turns of the loop.
-        await asyncio.sleep(0)
+        if "_sessions" in self.__dict__:
+            await self._sessions.close()
 
 
 def _delivery(row: Row) -> Delivery:
@@ -467,12 +426,6 @@ def _delivery(row: Row) -> Delivery:
 
 def _batch(event: str) -> str:
     return event.partition("_")[2][:_BATCH_LENGTH]
-
-
-def _refusal_in(error: BaseException) -> HostRefused | None:
-    """The guard's message, if it caused an error of the connection."""
-    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return inner if isinstance(inner, HostRefused) else None
 
 
 def _log_facts(load: Load, delivery: Delivery, why: str) -> dict[str, object]:

@@ -4,18 +4,14 @@ An address is checked when an endpoint is created and again for each socket. The
 socket connects to, so a name that resolves differently a moment later does not help an attacker.
 """
 
-import asyncio
 import ipaddress
 import socket
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
 
-LOOK_UPS_MAX = 16
-"""Names that are looked up at a time."""
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
@@ -65,34 +61,6 @@ PUBLIC = Reach()
 ANYWHERE = Reach(anywhere=True)
 
 
-class SystemResolver(AbstractResolver):
-    """The system's resolver in separate threads: a slow name server of a merchant's host must not delay the look-ups of
-    providers, which share the loop's threads."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(LOOK_UPS_MAX, thread_name_prefix="tillway-names")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address[0]),
-                port=port,
-                family=kind,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for kind, _, protocol, _, address in found
-        ]
-
-    async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
 def is_public(text: str) -> bool:
     """Whether `text`, an IPv4 or IPv6 address, belongs to the public internet. False if it is not an address.
 
@@ -124,7 +92,7 @@ def guarded_socket(info: tuple[Any, ...], reach: Reach = PUBLIC) -> socket.socke
     return socket.socket(family, kind, protocol)
 
 
-async def check_host(host: str, port: int, resolver: AbstractResolver, reach: Reach = PUBLIC) -> None:
+async def check_host(host: str, port: int, resolver: "AbstractResolver", reach: Reach = PUBLIC) -> None:
     """Raises `HostRefused` if `host`, an address or a name, is or resolves to an address that `reach` does not allow.
 
     A name that does not resolve passes: each delivery checks again.

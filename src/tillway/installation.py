@@ -1,0 +1,85 @@
+"""The store, the key file and the vault of an installation, opened as its settings say.
+
+Commands that need no more than these import this file and not `wiring.py`, which imports the whole platform.
+"""
+
+import asyncio
+from pathlib import Path
+
+from tillway.engine.clock import Clock
+from tillway.engine.key_binding import BINDING_PURPOSE, belongs
+from tillway.settings import Settings
+from tillway.store import registry as stores
+from tillway.store import sqlite
+from tillway.store.port import Finding, Store
+from tillway.store.sqlite import SqliteStore
+from tillway.vault.envelope import EnvelopeVault
+from tillway.vault.head_signer import HEADS_PURPOSE, Ed25519HeadSigner
+from tillway.vault.keyring import KeyFileUnfit
+from tillway.vault.port import Keys
+from tillway.vault.registry import KINDS
+
+DATABASE = "tillway.db"
+KEY_FILE = "keys.json"
+
+
+async def open_store(settings: Settings, *, create: bool = False) -> Store:
+    """Open the store of an installation. Raises `StoreUnfit` with the remedy."""
+    if settings.store:
+        return await stores.kind(settings.store).open(settings.store, create=create)
+    return await SqliteStore.open(settings.data_dir / DATABASE, create=create)
+
+
+async def migrate_store(settings: Settings) -> int:
+    """Migrate the store to this code's schema and return its version. Raises `StoreUnfit` with the remedy."""
+    if settings.store:
+        return await stores.kind(settings.store).migrate(settings.store)
+    return await asyncio.to_thread(sqlite.migrate, settings.data_dir / DATABASE)
+
+
+async def inspect_store(settings: Settings) -> list[Finding]:
+    """Return findings about the store's durability and schema."""
+    if settings.store:
+        return await stores.kind(settings.store).inspect(settings.store)
+    return await asyncio.to_thread(sqlite.inspect, settings.data_dir / DATABASE)
+
+
+def key_file(settings: Settings) -> Path:
+    return settings.data_dir / KEY_FILE
+
+
+def open_keys(settings: Settings) -> Keys:
+    """Open the keys of an installation. Raises `KeyFileUnfit` with the remedy."""
+    return KINDS[settings.vault_keys].load(key_file(settings))
+
+
+def create_keys(settings: Settings) -> Keys:
+    """Make the keys of a new installation. Raises `KeyFileUnfit` if it has keys already."""
+    return KINDS[settings.vault_keys].create(key_file(settings))
+
+
+async def open_vault(settings: Settings, store: Store) -> EnvelopeVault:
+    """Open the vault of `store` for a command. Raises `KeyFileUnfit` if the keys are another installation's."""
+    keys = open_keys(settings)
+    await check_key_file(settings, store, keys)
+    return EnvelopeVault(keys, keys.fingerprint_key)
+
+
+async def check_key_file(settings: Settings, store: Store, keyring: Keys) -> None:
+    """Bind the store to its key file, if it is not bound yet. Raises `KeyFileUnfit` if it is bound to another one."""
+    if not await belongs(store, keyring.derive(BINDING_PURPOSE), now=Clock().now_ms() // 1000):
+        raise KeyFileUnfit(
+            f"{key_file(settings)} is the key file of another installation. Put this store's own in its place: its "
+            "backup, or a copy from another host."
+        )
+
+
+def head_signer(keyring: Keys) -> Ed25519HeadSigner:
+    """Return the signer of the audit trail's heads, with the key that follows from the key file."""
+    return Ed25519HeadSigner(keyring.derive(HEADS_PURPOSE))
+
+
+def public_url(settings: Settings) -> str:
+    scheme = "https" if settings.tls_cert else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return (settings.public_url or f"{scheme}://{host}:{settings.port}").rstrip("/")
