@@ -16,6 +16,8 @@ us_bank_account   usd manual    -> capture_method
 sepa_debit        eur automatic -> takes it
 sepa_debit        usd automatic -> currency
 sepa_debit        eur manual    -> capture_method
+paypal            usd automatic -> takes it
+paypal            eur manual    -> takes it
 customer_balance  jpy automatic -> takes it
 customer_balance  jpy manual    -> capture_method
 """

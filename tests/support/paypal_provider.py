@@ -16,7 +16,7 @@ from tillway.connectors.port import ActionRequired, Connector, Outcome, Request,
 from tillway.domain.money import major_to_minor
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.faults import bend
-from tillway.testing.connector_contract import CHALLENGED, RETURN_URL
+from tillway.testing.connector_contract import CHALLENGED
 from tillway.testing.far_side import Handler, answer, form_fields, in_process
 
 PROOF = {
@@ -92,7 +92,9 @@ class PayPalFarSide(ProviderSide):
         return answer(200, {"access_token": f"A{self.tokens}", "expires_in": 32400})
 
     def _order(self, reference: str, fields: Mapping[str, Any]) -> Response:
-        unit, card = fields["purchase_units"][0], fields["payment_source"]["card"]
+        unit, source = fields["purchase_units"][0], fields["payment_source"]
+        # The bank of the sandbox knows cards: a wallet has one.
+        card = source.get("card", {"number": "4242424242424242", "expiry": "2040-12", **source.get("paypal", {})})
         currency = unit["amount"]["currency_code"].lower()
         year, _, month = card["expiry"].partition("-")
         body = {
@@ -108,10 +110,12 @@ class PayPalFarSide(ProviderSide):
             return answer(422, {"name": "UNPROCESSABLE_ENTITY", "details": [{"issue": "DUPLICATE_INVOICE_ID"}]})
         if known is None:
             self._orders[reference] = {"id": f"O-{reference}", "intent": fields["intent"], "purchase_units": [unit]}
-            if card["number"] == CHALLENGED.number:
-                assert card["experience_context"]["cancel_url"].startswith(RETURN_URL)
+            if card["number"] == CHALLENGED.number or "paypal" in source:
+                way_back = card["experience_context"]
+                assert way_back["cancel_url"].startswith(way_back["return_url"])
                 self._waiting[reference] = body
                 link = {"rel": "payer-action", "href": f"https://www.paypal.com/checkoutnow?token=O-{reference}"}
+                self._orders[reference] |= {"wallet": True} if "paypal" in source else {}
                 self._orders[reference] |= {"status": "PAYER_ACTION_REQUIRED", "links": [link]}
         if reference in self._waiting:
             return self._shown(f"O-{reference}", 201)
@@ -126,6 +130,9 @@ class PayPalFarSide(ProviderSide):
         secure = {"enrollment_status": "Y", "authentication_status": status}
         result = {"liability_shift": shift, "three_d_secure": secure}
         order = self._orders[waiting.bank_id[2:]]
+        if "wallet" in order:
+            order["status"] = "APPROVED" if passed else "PAYER_ACTION_REQUIRED"
+            return None
         order["payment_source"] = {"card": {"last_digits": "3184", "authentication_result": result}}
         return None
 

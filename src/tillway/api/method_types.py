@@ -68,6 +68,22 @@ FORMS: Final[dict[str, MethodForm]] = {
         of_refund=bank_accounts.sepa_refund,
         of_mandate=bank_accounts.sepa_mandate,
     ),
+    "paypal": MethodForm(
+        parameters=Object(),
+        payment_options=Open(),
+        # PayPal tells the payer's data in its own account only.
+        of_method=lambda method: {"country": None, "payer_email": None, "payer_id": None},
+        of_charge=lambda charge: {
+            "country": None,
+            "payer_email": None,
+            "payer_id": None,
+            "payer_name": None,
+            "seller_protection": None,
+            "transaction_id": charge.bank_id,
+        },
+        of_setup=lambda attempt: None,
+        of_refund=lambda refund: {"paypal": {}, "type": "paypal"},
+    ),
     "customer_balance": MethodForm(
         parameters=Object(),
         payment_options=Open(),
@@ -86,7 +102,7 @@ def _members(part: str) -> dict[str, Any]:
     return {name: parameter for name, form in FORMS.items() if (parameter := getattr(form, part)) is not None}
 
 
-TYPE_NAMES: Final = (*FORMS, "link", "paypal", "bancontact", "ideal", "klarna")
+TYPE_NAMES: Final = (*FORMS, "link", "bancontact", "ideal", "klarna")
 """The types that callers can name. Making a payment method of one that has no form is refused."""
 
 METHOD_DATA: Final = Object(

@@ -1,4 +1,4 @@
-"""Connector `paypal`: cards through Orders v2 and Payments v2, and payouts by e-mail through Payouts v1.
+"""Connector `paypal`: cards and wallets through Orders v2 and Payments v2, and payouts by e-mail through Payouts v1.
 
 PayPal answers a repeat under the same `PayPal-Request-Id` with the present state of the first request, and a repeated
 `sender_batch_id` with the address of the first batch. So a repeat is the question about an unknown outcome, for as long
@@ -110,6 +110,7 @@ class PayPalConnector:
             looks_up=False,
             livemode=True,
             authenticates=True,
+            wallets=frozenset(("paypal",)),
             disputes=True,
             recipients=frozenset(("email",)),
             steps=STEPS,
@@ -229,7 +230,8 @@ def _with_token(request: Request, token: str) -> Request:
 def _authorize(operation: Operation) -> Conversation:
     """One request makes, authorizes and, with `capture`, captures an order by card.
 
-    If the payer has to act first, the order waits: it is seen through by a second request when the payer is back.
+    If the payer of a card or wallet has to act first, the order waits: it is seen through by a second request when the
+    payer is back.
     """
     if operation.bank_id is not None:
         found = yield _read_order(operation.bank_id)
@@ -246,12 +248,29 @@ def _authorize(operation: Operation) -> Conversation:
     body = {
         "intent": "CAPTURE" if operation.capture else "AUTHORIZE",
         "purchase_units": [unit],
-        "payment_source": {"card": _card_source(operation)},
+        "payment_source": _source(operation),
     }
     answer = yield _post("/v2/checkout/orders", operation, body)
     if answer.status not in (200, 201) or answer.body is None:
         return _outcome_of_refusal(answer)
     return (yield from _see_through(operation, answer.body))
+
+
+def _source(operation: Operation) -> dict[str, Any]:
+    """The card, or PayPal's wallet, whose payer approves the order at PayPal's page."""
+    if operation.wallet is None:
+        return {"card": _card_source(operation)}
+    context = {
+        "payment_method_preference": "IMMEDIATE_PAYMENT_REQUIRED",
+        "shipping_preference": "NO_SHIPPING",
+        "user_action": "PAY_NOW",
+    }
+    if operation.return_url is not None:
+        context |= _way_back(operation.return_url)
+    wallet: dict[str, Any] = {"experience_context": context}
+    if operation.email is not None:
+        wallet["email_address"] = operation.email
+    return {"paypal": wallet}
 
 
 def _card_source(operation: Operation) -> dict[str, Any]:

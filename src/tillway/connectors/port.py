@@ -142,10 +142,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One operation for the provider to perform, at most once, under `reference` (the attempt's, at most 35
     characters).
 
-    An `authorize` takes from a `card` or, at once and for good, from a bank `account`.
-    `parent` is the reference of the authorization that a capture, void, increment or refund belongs to;
-    `parent_bank_id` is the provider's own id of it. Amounts are minor units of `currency` (ISO 4217, lower case).
-    `capture` is for `authorize`: take the money at once.
+    An `authorize` takes from a `card`, from a `wallet` (a payment method type) whose customer approves the payment at
+    the provider's page or, at once and for good, from a bank `account`. `parent` is the reference of the authorization
+    that a capture, void, increment or refund belongs to; `parent_bank_id` is the provider's own id of it. Amounts are
+    minor units of `currency` (ISO 4217, lower case). `capture` is for `authorize`: take the money at once.
 
     The rest describes a payment to its provider; each is None if the merchant gave none. `off_session`: the customer is
     not present, the merchant initiates the payment with a stored method. `network_transaction_id` is the card network's
@@ -165,6 +165,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     capture: bool = True
     card: CardData | None = None
     account: BankAccountData | None = None
+    wallet: str | None = None
     recipient: Recipient | None = None
     parent: str | None = None
     parent_bank_id: str | None = None
@@ -388,14 +389,14 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     `deduplicates`: a resend with the same reference is performed at most once. `looks_up`: it answers questions by
     reference. `ask_after_seconds`: seconds from an unknown or pending outcome to the first question. `debits`: the
-    payment method types of bank accounts that it can debit. `authenticates`: it can send the customer to the issuer
-    (3-D Secure), with `ActionRequired`, and keeps to a payment that asks for that. `disputes`: it takes evidence and
-    acceptance (`answer_dispute`). `lists`: it tells all operations since a moment (`list_operations`), which a restored
-    installation asks for. `recipients`: the types of recipients that it pays out to. `deduplicates_seconds`: how long
-    it keeps references and performs a resend at most once; None: for ever. `steps`: the currencies that it takes, each
-    with the step of its amounts in minor units; None: all, of any amount. `account_form`: the bank accounts that it
-    pays out to, US ones by routing number or any by IBAN; None: both. `by_file`: operations go out in files, and are
-    pending until one is answered.
+    payment method types of bank accounts that it can debit. `wallets`: those of wallets that it can take.
+    `authenticates`: it can send the customer to the issuer (3-D Secure), with `ActionRequired`, and keeps to a payment
+    that asks for that. `disputes`: it takes evidence and acceptance (`answer_dispute`). `lists`: it tells all
+    operations since a moment (`list_operations`), which a restored installation asks for. `recipients`: the types of
+    recipients that it pays out to. `deduplicates_seconds`: how long it keeps references and performs a resend at most
+    once; None: for ever. `steps`: the currencies that it takes, each with the step of its amounts in minor units; None:
+    all, of any amount. `account_form`: the bank accounts that it pays out to, US ones by routing number or any by IBAN;
+    None: both. `by_file`: operations go out in files, and are pending until one is answered.
     """
 
     operations: frozenset[str]
@@ -406,6 +407,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     disputes: bool = False
     lists: bool = False
     debits: frozenset[str] = frozenset()
+    wallets: frozenset[str] = frozenset()
     recipients: frozenset[RecipientType] = frozenset(("email", "bank_account", "card"))
     deduplicates_seconds: float | None = None
     steps: Mapping[str, int] | None = None

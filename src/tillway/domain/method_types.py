@@ -38,6 +38,9 @@ class MethodType(msgspec.Struct, frozen=True, kw_only=True):
     first and captured later. `patience_seconds` is how long a payment may be pending before it is in doubt; 0 if the
     provider answers at once.
 
+    `wallet` tells that the customer approves each payment at a page of the wallet's provider, so that the connector
+    must be able to send them there.
+
     `attach_refusal` and `setup_refusal` are the refusals, as callers read them, of attaching one to a customer and of
     setting one up for later payments; empty if that is possible.
     """
@@ -52,6 +55,7 @@ class MethodType(msgspec.Struct, frozen=True, kw_only=True):
     captured: Literal["now_or_later", "now"] = "now"
     patience_seconds: int = 0
     needs_mandate: bool = False
+    wallet: bool = False
     entry_type: Literal["charge", "payment"] = "payment"
     refund_entry_type: Literal["refund", "payment_refund"] = "payment_refund"
     attach_refusal: str = ""
@@ -105,6 +109,14 @@ _ROWS: Final = (
         currency="eur",
         patience_seconds=BANK_DAYS_SECONDS,
         needs_mandate=True,
+    ),
+    MethodType(
+        name="paypal",
+        captured="now_or_later",
+        wallet=True,
+        attach_refusal="A payment method of the type paypal cannot be attached: its customer approves each payment. "
+        "Make one for each payment.",
+        setup_refusal="A paypal account cannot be set up for later payments: its customer approves each payment.",
     ),
     MethodType(
         name="customer_balance",

@@ -185,9 +185,10 @@ class Terms(Value, frozen=True, kw_only=True):
 
     `challenge_base` is the address of the challenge page up to the payment's id. A direct charge `shows` its charge,
     which exists from the first commit on. `debits` are the types of bank accounts that the connector can debit.
-    `authenticates`: a request for 3-D Secure can be kept, by the connector or, in test mode, by the simulated issuer.
-    `redirects`: the connector itself sends the customer to the issuer, so the simulated issuer is not asked. `steps`
-    are the currencies and steps of amounts that the connector takes; None: all.
+    `wallets` are the types of wallets that it can take. `authenticates`: a request for 3-D Secure can be kept, by the
+    connector or, in test mode, by the simulated issuer. `redirects`: the connector itself sends the customer to the
+    issuer, so the simulated issuer is not asked. `steps` are the currencies and steps of amounts that the connector
+    takes; None: all.
     """
 
     connector: str
@@ -196,6 +197,7 @@ class Terms(Value, frozen=True, kw_only=True):
     challenge_base: str = ""
     shows: Literal["subject", "charge"] = "subject"
     debits: frozenset[str] = frozenset()
+    wallets: frozenset[str] = frozenset()
     authenticates: bool = True
     redirects: bool = False
     steps: Mapping[str, int] | None = None
@@ -333,6 +335,8 @@ def _confirm(
     type = METHOD_TYPES[method.type]
     if type.debits:
         _can_debit(payment, type, mandate, terms, any_currency=command.any_currency)
+    if type.wallet:
+        _can_approve(payment, type, terms)
     if method.card is not None and not terms.authenticates:
         _asks_no_authentication(payment, terms)
     if terms.steps is not None and type.performed_by != "platform":
@@ -446,6 +450,22 @@ def _can_debit(
             param="mandate_data",
             payment_intent=payment,
         )
+
+
+def _can_approve(payment: PaymentIntent, type: MethodType, terms: Terms) -> None:
+    """Refused unless the customer is there to approve the payment at the wallet's page, and this connector takes it."""
+    if type.name not in terms.wallets:
+        raise Refused(
+            "connector_unsupported",
+            f"The connector {terms.connector!r} takes no payments of the type {type.name}. Pay with another payment "
+            "method type, or make a connector that can the default.",
+            param="payment_method",
+            payment_intent=payment,
+        )
+    if payment.off_session:
+        raise _unfit(payment, f"A payment with {type.name} needs its customer, who approves it.", "off_session")
+    if payment.future_usage is not None:
+        raise _unfit(payment, type.setup_refusal, "setup_future_usage")
 
 
 def finish_challenge(

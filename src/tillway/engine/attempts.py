@@ -58,6 +58,7 @@ from tillway.domain.commands import Cancel
 from tillway.domain.dispute import Dispute, DisputeTask, Told
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.mandate import reference_of as reference_of_mandate
+from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.open_item import OpenItem, keep_notice
 from tillway.domain.outcome import Declined
 from tillway.domain.payment_file import FiledOperation, filed_id
@@ -187,6 +188,7 @@ class Attempts:
             challenge_base=self.engine.challenge_base(scope),
             shows=shows,
             debits=connection.connector.capabilities.debits,
+            wallets=connection.connector.capabilities.wallets,
             authenticates=not scope.livemode or connection.connector.capabilities.authenticates,
             redirects=connection.connector.capabilities.authenticates,
             steps=connection.connector.capabilities.steps,
@@ -301,7 +303,8 @@ class Attempts:
             kept = capabilities.deduplicates_seconds
             if kept is not None and self.engine.clock.now_ms() / 1000 - attempt.created > kept:
                 return Unknown("the provider may have forgotten it by now, and then a repeat would be a second one")
-            if attempt.kind == "authorize" and operation.card is None and operation.account is None:
+            means = (operation.card, operation.account, operation.wallet)
+            if attempt.kind == "authorize" and means == (None, None, None):
                 return Unknown("the provider does not know it, and the card or account to send has been removed")
         if attempt.kind == "payout" and operation.recipient is None:
             return Unknown("its recipient has been forgotten, because it was settled meanwhile")
@@ -404,6 +407,8 @@ class Attempts:
         if method is None:
             return told
         told["card"] = await self._card(scope, method, cvc)
+        if METHOD_TYPES[method.type].wallet:
+            told["wallet"] = method.type
         if method.network_transaction_id is not None:
             told["network_transaction_id"] = method.network_transaction_id
         if method.bank is not None:
