@@ -69,7 +69,7 @@ async def test_stripe_js_makes_methods_with_the_publishable_key(shop: CardShop) 
         ({"type": "card", "card": card("4242424242424241")}, (402, "incorrect_number", "card[number]")),
         ({"type": "card", "card": {"token": "tok_none"}}, (404, "resource_missing", "card[token]")),
         ({"type": "cheque"}, (400, "parameter_invalid_enum", "type")),
-        ({"type": "paypal"}, (400, "parameter_unsupported", "type")),
+        ({"type": "ideal"}, (400, "parameter_unsupported", "type")),
         ({"type": "us_bank_account"}, (400, "parameter_missing", "us_bank_account[account_number]")),
         ({"type": "sepa_debit"}, (400, "parameter_missing", "sepa_debit[iban]")),
         ({"type": "card", "card": VISA, "customer": "cus_1"}, (400, "parameter_unsupported", "customer")),

@@ -90,6 +90,13 @@ async def test_the_merchant_initiates_a_payment_with_a_stored_card() -> None:
     assert request.fields["paymentMethod"]["networkPaymentReference"] == "net-0"
 
 
+@pytest.mark.parametrize(("usage", "model"), [("off_session", "UnscheduledCardOnFile"), ("on_session", "CardOnFile")])
+async def test_the_first_payment_with_a_card_that_is_kept_says_so(usage: Any, model: str) -> None:
+    _, request = await _answered(200, AUTHORISED, stores=usage)
+    assert request.fields["recurringProcessingModel"] == model
+    assert request.fields["shopperInteraction"] == "Ecommerce"
+
+
 @pytest.mark.parametrize(
     ("currency", "amount_minor", "value"), [("isk", 500, 50000), ("clp", 5, 500), ("idr", 1200, 12), ("jpy", 7, 7)]
 )

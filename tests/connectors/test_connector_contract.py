@@ -30,7 +30,9 @@ from tillway.sandbox.simulator import CallTransport, Simulator
 from tillway.testing.connector_contract import Check, checks_for
 
 SIMULATOR = Simulator().capabilities
-HTTP_BANK = HttpBank("http://127.0.0.1:1", debits=SIMULATOR.debits, list=True, redirects=True).capabilities
+HTTP_BANK = HttpBank(
+    "http://127.0.0.1:1", debits=SIMULATOR.debits, list=True, redirects=True, increments=True
+).capabilities
 
 
 def name(check: Check) -> str:

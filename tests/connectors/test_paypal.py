@@ -89,6 +89,12 @@ async def test_the_merchant_initiates_a_payment_with_a_stored_card() -> None:
     assert stored["previous_network_transaction_reference"] == {"id": "net-0"}
 
 
+async def test_the_first_payment_with_a_card_that_is_kept_says_so() -> None:
+    _, request = await _answered(201, order(), stores="off_session")
+    stored = request.fields["payment_source"]["card"]["stored_credential"]
+    assert stored == {"payment_initiator": "CUSTOMER", "payment_type": "UNSCHEDULED", "usage": "FIRST"}
+
+
 @pytest.mark.parametrize(
     ("currency", "amount_minor", "value"),
     [("jpy", 4200, "4200"), ("huf", 420000, "4200"), ("twd", 100, "1"), ("usd", 5, "0.05")],

@@ -107,6 +107,43 @@ async def test_a_payment_without_the_customer_names_the_first_one() -> None:
     assert fields["payment_method_options[card][mit_exemption][network_transaction_id]"] == "net-1"
 
 
+async def test_the_first_payment_with_a_card_that_is_kept_says_so() -> None:
+    _, far = await _confirm(200, {**INTENT, "status": "succeeded"}, stores="off_session", return_url="https://a.b/")
+    fields = dict(far.requests[2].body.fields)  # type: ignore[union-attr]
+    assert fields["payment_method_options[card][setup_future_usage]"] == "off_session"
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"amount": 5000}, Succeeded),
+        ({"amount": 4200}, NeverSeen),
+        ({"amount": 6000}, Unknown),
+        ({"amount": 5000, "currency": "usd"}, Unknown),
+        ({"status": "canceled"}, Declined),
+        ({"status": "succeeded"}, Declined),
+        ({"status": "perhaps"}, Unknown),
+    ],
+)
+async def test_an_increment_is_read_off_its_intent(told: dict[str, Any], expected: type) -> None:
+    fields: Any = {"kind": "increment", "amount_minor": 5000, "reference": "r2", "card": None}
+    increment = msgspec.structs.replace(operation(capture=False), parent="r1", parent_bank_id="pi_1", **fields)
+    far = Script()
+    far.expect("GET", READ).answers(200, {**INTENT, "status": "requires_capture", **told})
+    assert isinstance(await converse(connector().look_up(increment), in_process(far)), expected)
+
+
+async def test_a_refused_increment_leaves_the_authorization() -> None:
+    fields: Any = {"kind": "increment", "amount_minor": 5000, "reference": "r2", "card": None}
+    increment = msgspec.structs.replace(operation(capture=False), parent="r1", parent_bank_id="pi_1", **fields)
+    far = Script()
+    error = {"type": "card_error", "code": "card_declined", "decline_code": "insufficient_funds"}
+    path = f"{PATH}/pi_1/increment_authorization"
+    far.expect("POST", path, form={"amount": "5000"}).answers(402, {"error": error})
+    outcome = await converse(connector().perform(increment), in_process(far))
+    assert isinstance(outcome, Declined) and outcome.decline_code == "insufficient_funds"
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

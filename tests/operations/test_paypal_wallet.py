@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from paypal_provider import PayPalFarSide
+from paypal_provider import PROOF, PayPalFarSide
 
 from tillway.connectors.port import ActionRequired
 from tillway.domain.account import SYSTEM
@@ -81,6 +82,25 @@ async def test_the_payer_approves_and_the_order_is_completed_once(shop: Shop, me
     assert refund["status"] == "succeeded"
     assert (await shop.approve(waiting)).status == 303
     assert await shop.far.performed() == (2 if method == "automatic" else 3)
+
+
+async def test_a_notice_of_the_approval_completes_the_order_of_a_payer_who_never_returns(shop: Shop) -> None:
+    waiting = (await shop.pay()).json
+    id = waiting["next_action"]["redirect_to_url"]["url"].partition("token=")[2]
+    await shop.far.customer(ActionRequired("", id), passed=True)
+    event = {"event_type": "CHECKOUT.ORDER.APPROVED", "resource": {"id": id, **shop.order()}}
+    told = await shop.app.send(
+        "POST",
+        "/connectors/test/pp/notices",
+        body=msgspec.json.encode(event),
+        content_type="application/json",
+        headers=PROOF,
+    )
+    assert told.status == 200, told.body
+    now_ms = shop.app.clock.now_ms()
+    for row in await shop.app.store.claim("attempts", now_ms=now_ms, lease_ms=60_000, limit=10):
+        await shop.app.running.runner.queues["attempts"](row)
+    assert (await shop.get(f"/v1/payment_intents/{waiting['id']}"))["status"] == "succeeded"
 
 
 async def test_a_payer_who_gives_up_pays_nothing(shop: Shop) -> None:

@@ -24,7 +24,7 @@ WRONG = """
     amount=100 currency=eur description=4242424242424242  description            card_number_in_free_text
     amount=100 currency=eur metadata[card]=4242-4242-4242-4242  metadata[card]   card_number_in_free_text
     amount=100 currency=eur transfer_data[destination]=acct_1  transfer_data     parameter_unsupported
-    amount=100 currency=eur payment_method_data[type]=paypal  payment_method_data[type]  parameter_unsupported
+    amount=100 currency=eur payment_method_data[type]=ideal   payment_method_data[type]  parameter_unsupported
     amount=100 currency=eur payment_method_data[card][number]=1  payment_method_data[type]  parameter_missing
 """
 

@@ -127,6 +127,7 @@ async def behind_http(journal: Path, kind: type[HttpBank] = HttpBank) -> AsyncIt
                 "debits": "us_bank_account, sepa_debit",
                 "list": "yes",
                 "redirects": "yes",
+                "increments": "yes",
             }
         )
         far = BehindHttp(server, connector, mail)

@@ -172,6 +172,8 @@ class StripeFarSide(ProviderSide):
         if change == "cancel" and intent["status"] == "requires_action":
             intent |= {"status": "canceled", "next_action": None}
             return answer(200, intent)
+        if change == "increment_authorization":
+            return self._increment(intent, int(fields["amount"]))
         if intent["status"] != "requires_capture":
             return _error(400, "invalid_request_error", "payment_intent_unexpected_state", payment_intent=intent)
         body: dict[str, Any] = {"reference": f"{change}-{len(self._keys)}", "authorization": _reference(intent)}
@@ -183,6 +185,18 @@ class StripeFarSide(ProviderSide):
             intent["metadata"]["tillway_captured_by"] = fields["metadata[tillway_captured_by]"]
         self.bank.handle(Request("POST", {"capture": "/v1/captures", "cancel": "/v1/voids"}[change], body))
         self._know(intent)
+        return answer(200, intent)
+
+    def _increment(self, intent: dict[str, Any], amount: int) -> Response:
+        if intent["status"] != "requires_capture":
+            return _error(400, "invalid_request_error", "payment_intent_unexpected_state", payment_intent=intent)
+        body = {"reference": f"increment-{len(self._keys)}", "authorization": _reference(intent)}
+        body |= {"amount": amount, "currency": intent["currency"]}
+        done = self.bank.handle(Request("POST", "/v1/increments", body)).response.body
+        assert done is not None
+        if done["status"] != "Accepted":
+            return _error(402, "card_error", "card_declined", decline_code="insufficient_funds")
+        intent["amount"] = amount
         return answer(200, intent)
 
     def _make(self, prefix: str, noun: str, path: str, fields: dict[str, str], more: dict[str, Any]) -> Response:
@@ -252,7 +266,14 @@ def _describe(request: Request) -> tuple[str, int | None]:
     """The operation of a request, for the rules of faults. The creation of an intent moves no money: it is a question
     to them."""
     path = request.path.partition("?")[0]
-    kinds = {"confirm": "authorize", "capture": "capture", "cancel": "void", "refunds": "refund", "payouts": "payout"}
+    kinds = {
+        "confirm": "authorize",
+        "capture": "capture",
+        "cancel": "void",
+        "increment_authorization": "increment",
+        "refunds": "refund",
+        "payouts": "payout",
+    }
     return "look_up" if request.method == "GET" else kinds.get(path.rpartition("/")[2], "look_up"), None
 
 

@@ -226,10 +226,14 @@ def _payment(operation: Operation, account: str) -> dict[str, Any]:
         body["captureDelayHours"] = 0
     else:
         body["additionalData"] = {"manualCapture": "true"}
-    if operation.off_session:
+    if operation.off_session or operation.stores == "off_session":
+        # Also of the first payment, whose network transaction id later ones name.
         body["recurringProcessingModel"] = "UnscheduledCardOnFile"
+    elif operation.stores is not None:
+        body["recurringProcessingModel"] = "CardOnFile"
+    if operation.off_session and operation.network_transaction_id is not None:
         method["networkPaymentReference"] = operation.network_transaction_id
-    elif operation.return_url is not None:
+    if not operation.off_session and operation.return_url is not None:
         # The page of a native authentication would need Adyen's own components.
         secure: dict[str, Any] = {"threeDSRequestData": {"nativeThreeDS": "disabled"}}
         if operation.three_d_secure != "automatic":

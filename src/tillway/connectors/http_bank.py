@@ -99,6 +99,12 @@ SETTINGS = (
         default=False,
         description="yes: it may send the customer to a page (3-D Secure) before it decides an authorization",
     ),
+    Setting(
+        name="increments",
+        read=yes_or_no,
+        default=False,
+        description="yes: it can authorize a larger total before the capture (increment)",
+    ),
 )
 
 PATHS = {
@@ -109,7 +115,7 @@ PATHS = {
     "refund": "/v1/refunds",
     "payout": "/v1/payouts",
 }
-"""The call of each operation. `increment` is not in the contract: the simulated bank adds it."""
+"""The call of each operation. Not every bank can increment: the setting `increments`."""
 
 LIST_PATH = "/v1/operations"
 
@@ -146,6 +152,7 @@ class HttpBank:
         disputes: bool = False,
         list: bool = False,
         redirects: bool = False,
+        increments: bool = False,
     ) -> None:
         self._base_url = base_url
         self._details = details
@@ -153,7 +160,9 @@ class HttpBank:
         self._notice_secret = notice_secret
         self._api_key = api_key
         self.capabilities = Capabilities(
-            operations=frozenset(("authorize", "capture", "void", "refund", "payout")),
+            operations=frozenset(
+                ("authorize", "capture", "void", "refund", "payout", *(("increment",) if increments else ()))
+            ),
             deduplicates=True,
             looks_up=True,
             livemode=True,

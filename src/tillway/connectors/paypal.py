@@ -286,7 +286,9 @@ def _card_source(operation: Operation) -> dict[str, Any]:
         source["billing_address"] = address
     if operation.off_session:
         source["stored_credential"] = _initiated_by_merchant(operation)
-    elif operation.return_url is not None:
+    elif operation.stores is not None:
+        source["stored_credential"] = {"payment_initiator": "CUSTOMER", "payment_type": "UNSCHEDULED", "usage": "FIRST"}
+    if not operation.off_session and operation.return_url is not None:
         method = "SCA_WHEN_REQUIRED" if operation.three_d_secure == "automatic" else "SCA_ALWAYS"
         source["attributes"] = {"verification": {"method": method}}
         source["experience_context"] = _way_back(operation.return_url)

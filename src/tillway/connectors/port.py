@@ -149,7 +149,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     The rest describes a payment to its provider; each is None if the merchant gave none. `off_session`: the customer is
     not present, the merchant initiates the payment with a stored method. `network_transaction_id` is the card network's
-    id of the first payment with that card, perhaps at another provider. `email` and `billing_address` are the payer's,
+    id of the first payment with that card, perhaps at another provider. `stores`: this payment is the first with a card
+    that the merchant keeps, for payments of that kind. `email` and `billing_address` are the payer's,
     `statement_descriptor` is the text for the payer's statement (at most 22 characters), and `return_url` is the page
     to which the customer returns after a redirect; None where the customer must not be redirected. `three_d_secure` is
     the merchant's wish about authentication: `any` and `challenge` ask for it, `automatic` leaves it to the provider.
@@ -176,6 +177,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     billing_address: PostalAddress | None = None
     statement_descriptor: str | None = None
     return_url: str | None = None
+    stores: Literal["on_session", "off_session"] | None = None
     three_d_secure: Literal["automatic", "any", "challenge"] = "automatic"
     bank_id: str | None = None
     returned: str | None = None

@@ -106,7 +106,7 @@ class StripeConnector:
         self._base_url, self._api_key, self._webhook_secret = base_url, api_key, webhook_secret
         self._now = now
         self.capabilities = Capabilities(
-            operations=frozenset(("authorize", "capture", "void", "refund", "payout")),
+            operations=frozenset(("authorize", "capture", "void", "increment", "refund", "payout")),
             deduplicates=True,
             looks_up=True,
             livemode=True,
@@ -144,7 +144,7 @@ class StripeConnector:
             case "payout":
                 return _pay_out(operation)
             case "increment":
-                raise AssertionError("stripe increments no authorizations")
+                return _increment(operation)
 
     def look_up(self, operation: Operation) -> LookUp:
         match operation.kind:
@@ -159,7 +159,7 @@ class StripeConnector:
             case "payout":
                 return _find_find_in_pages(operation, "/v1/payouts?", _PAYOUT)
             case "increment":
-                raise AssertionError("stripe increments no authorizations")
+                return _find_increment(operation)
 
     def withdraw(self, operation: Operation) -> Conversation:
         return _withdraw(operation)
@@ -271,6 +271,10 @@ def _confirm_fields(operation: Operation) -> dict[str, Any]:
             options["mit_exemption"] = {"network_transaction_id": operation.network_transaction_id}
     elif operation.return_url is None:
         fields["error_on_requires_action"] = True
+    if not operation.capture:
+        options["request_incremental_authorization"] = "if_available"
+    if operation.stores is not None:
+        options["setup_future_usage"] = operation.stores
     if operation.three_d_secure != "automatic":
         options["request_three_d_secure"] = operation.three_d_secure
     if options:
@@ -405,6 +409,41 @@ def _capture(operation: Operation) -> Conversation:
 def _void(operation: Operation) -> Conversation:
     answer = yield _post(f"/v1/payment_intents/{_id(operation.parent_bank_id)}/cancel", operation, {})
     return (yield from _change_outcome(operation, answer))
+
+
+def _increment(operation: Operation) -> Conversation:
+    """Authorize a larger total. Stripe refuses cards and accounts that cannot do it; the authorization then stands."""
+    fields = {"amount": to_wire(operation.amount_minor, operation.currency)}
+    path = f"/v1/payment_intents/{_id(operation.parent_bank_id)}/increment_authorization"
+    answer = yield _post(path, operation, fields)
+    if answer.status == 200 and answer.body is not None:
+        known = _read_increment(operation, answer.body)
+        return Unknown("the answer is not about our operation") if isinstance(known, NeverSeen) else known
+    if answer.status == 400 and _error(answer).get("code") == "payment_intent_unexpected_state":
+        return _WRONG_STATE
+    return _outcome_of_refusal(answer)
+
+
+def _find_increment(operation: Operation) -> LookUp:
+    answer = yield _read_intent(_id(operation.parent_bank_id))
+    if answer.status != 200 or answer.body is None:
+        return Unknown(f"Stripe answered {answer.status} to a question")
+    return _read_increment(operation, answer.body)
+
+
+def _read_increment(operation: Operation, intent: Mapping[str, Any]) -> Outcome | NeverSeen:
+    """Whether the intent has the larger total. `NeverSeen` if it waits for a capture with a smaller one."""
+    if intent.get("id") != operation.parent_bank_id or intent.get("currency") != operation.currency:
+        return Unknown("the intent is not the parent of our operation")
+    amount = _minor(intent.get("amount"), operation.currency)
+    match intent.get("status"):
+        case "requires_capture" if amount == operation.amount_minor:
+            return _SUCCEEDED
+        case "requires_capture" if amount is not None and amount < operation.amount_minor:
+            return NeverSeen()
+        case "canceled" | "succeeded":
+            return _WRONG_STATE
+    return Unknown("the intent has a total or a status that we did not ask for")
 
 
 def _change_outcome(operation: Operation, answer: Response) -> Conversation:

@@ -387,6 +387,9 @@ class Attempts:
         told: dict[str, Any] = {}
         if payment.off_session:
             told["off_session"] = True
+        usage = payment.future_usage
+        if not payment.off_session and usage in ("on_session", "off_session"):
+            told["stores"] = usage
         if payment.source_api is SourceApi.gateway and not scope.livemode:
             told["by_amount"] = True
         if redirects:

@@ -168,7 +168,9 @@ async def increment(platform: Platform, caller: Caller, id: str, command: Increm
         connection = await platform.attempts.connections.named(connector, caller.scope)
         if connection is not None and "increment" not in connection.connector.capabilities.operations:
             raise Refused("connector_unsupported", f"The connector {connector!r} cannot increment an authorization.")
-        return payment_intent.increment(payment, charge, command, at, idem=caller.idem)
+        changes = payment_intent.increment(payment, charge, command, at, idem=caller.idem)
+        await platform.attempts.check_amounts(caller.scope, changes)
+        return changes
 
     return await platform.attempts.operate(caller, work)
 
