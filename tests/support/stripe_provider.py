@@ -190,7 +190,7 @@ class StripeFarSide(ProviderSide):
     def _increment(self, intent: dict[str, Any], amount: int) -> Response:
         if intent["status"] != "requires_capture":
             return _error(400, "invalid_request_error", "payment_intent_unexpected_state", payment_intent=intent)
-        body = {"reference": f"increment-{len(self._keys)}", "authorization": _reference(intent)}
+        body: dict[str, Any] = {"reference": f"increment-{len(self._keys)}", "authorization": _reference(intent)}
         body |= {"amount": amount, "currency": intent["currency"]}
         done = self.bank.handle(Request("POST", "/v1/increments", body)).response.body
         assert done is not None
