@@ -13,6 +13,17 @@ from tillway.store.codec import write_of
 from tillway.store.port import ABSENT
 
 FEE = 1500
+LONG_TEXTS = (
+    "access_activity_log",
+    "cancellation_policy_disclosure",
+    "cancellation_rebuttal",
+    "duplicate_charge_explanation",
+    "product_description",
+    "refund_policy_disclosure",
+    "refund_refusal_explanation",
+    "uncategorized_text",
+)
+"""Fields of evidence with up to 20,000 characters."""
 
 
 @pytest.fixture
@@ -236,3 +247,36 @@ async def test_a_deadline_passes(disputed: Disputed, stage: str, status: str) ->
     live.app.clock.ahead_seconds += 200
     await live.run_due()
     assert (await disputed.only())["status"] == status and live.replies == []
+
+
+async def test_a_reference_that_two_payments_share_is_an_alarm(
+    live: LiveMerchant, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both are booked: the bank has taken the money of both."""
+    first = Disputed(live, (await live.pay()).json)
+    assert await first.told() == 200 and await first.told() == 200
+    second = Disputed(live, (await live.pay()).json)
+    assert not [record for record in caplog.records if "one reference" in record.getMessage()]
+    assert await second.told() == 200
+    [alarm] = [record for record in caplog.records if "one reference" in record.getMessage()]
+    assert (alarm.levelname, vars(alarm)["dispute"], vars(alarm)["others"]) == (
+        "ERROR",
+        "d-1",
+        (await first.only())["id"],
+    )
+    assert await second.told() == 200 and await first.taken() == await second.taken() == 4200 + FEE
+    assert len([record for record in caplog.records if "one reference" in record.getMessage()]) == 1
+
+
+async def test_all_evidence_together_has_a_bound(disputed: Disputed) -> None:
+    await disputed.told()
+    path = f"/v1/disputes/{(await disputed.only())['id']}"
+    full = dict.fromkeys(LONG_TEXTS[:7], "x" * 20000)
+    staged = await disputed.live.call(path, {"evidence": full, "submit": False})
+    assert staged.status == 200
+    more = {LONG_TEXTS[7]: "x" * 10_001}
+    refused = await disputed.live.call(path, {"evidence": more, "submit": False})
+    error = refused.json["error"]
+    assert (refused.status, error["param"]) == (400, "evidence") and "150,001" in error["message"]
+    more[LONG_TEXTS[0]] = ""
+    assert (await disputed.live.call(path, {"evidence": more, "submit": False})).status == 200, "a cleared one is gone"

@@ -1,5 +1,7 @@
 """Thieves of card numbers try them with publishable keys: they are stopped, and customers who pay are not."""
 
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from urllib.parse import urlencode
 
 import msgspec
 import pytest
+from tillway_server import TillwayServer, init
 
 from tillway.http.messages import Request
 from tillway.testing.in_process import InProcessApp, Merchant
@@ -122,3 +125,32 @@ async def test_so_many_cards_may_fail_with_a_key(shop: Shop) -> None:
     other = await shop.app.merchant()
     status, _, _ = await shop.post("/v1/tokens", {"card[number]": GOOD, **CARD}, at="9.9.9.1", key=other.public_key)
     assert status == 200
+
+
+def test_a_server_stops_a_thief_and_no_one_else(tmp_path: Path) -> None:
+    """Through a running server behind a proxy, whose header names the caller."""
+    options = ("--trusted-proxies", "127.0.0.1", "--card-tries-per-address", "3")
+    server = TillwayServer(tmp_path, init(tmp_path), options)
+
+    def tokenise(address: str, number: str) -> tuple[int, str | None]:
+        request = urllib.request.Request(
+            f"{server.base_url}/v1/tokens",
+            urlencode({"card[number]": number, **CARD}).encode(),
+            {"Authorization": f"Bearer {server.publishable_key}", "X-Forwarded-For": address},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.headers["retry-after"]
+        except urllib.error.HTTPError as refused:
+            return refused.code, refused.headers["retry-after"]
+
+    try:
+        assert [tokenise("9.9.9.8", number)[0] for number in (GOOD, DECLINED, GOOD)] == [200] * 3
+        status, wait = tokenise("9.9.9.8", GOOD)
+        assert status == 429 and wait is not None and 0 < int(wait) <= 60
+        assert tokenise(CUSTOMER, GOOD)[0] == 200
+        payment = {"amount": 500, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
+        made = server.call("POST", "/v1/payment_intents", payment | {"return_url": "https://example.com"})
+        assert made[0] == 200, "the shop's own key has no such bound"
+    finally:
+        server.stop()

@@ -24,6 +24,9 @@ TEST_EVIDENCE: Final[dict[str, Literal["won", "lost"]]] = {"winning_evidence": "
 they are evidence like any other."""
 
 
+EVIDENCE_CHARACTERS_MAX: Final = 150_000
+"""Stripe's bound of all evidence together (https://docs.stripe.com/api/disputes/update)."""
+
 DISPUTES_MAX = 20
 """Most disputes of one payment."""
 
@@ -352,6 +355,14 @@ def respond(
         )
     merged = {**dispute.evidence, **(given.pop("evidence", None) or {})}
     evidence = {name: value for name, value in merged.items() if value is not None}
+    characters = sum(len(str(value)) for value in evidence.values())
+    if characters > EVIDENCE_CHARACTERS_MAX:
+        raise Refused(
+            "parameter_invalid_string",
+            f"The evidence of a dispute has at most {EVIDENCE_CHARACTERS_MAX:,} characters in all fields together, and "
+            f"this would make {characters:,}. Shorten it, or clear a field with an empty value.",
+            param="evidence",
+        )
     after = msgspec.structs.replace(changed(dispute, given), evidence=evidence)
     if not submit:
         return _update(dispute, after)

@@ -72,7 +72,7 @@ from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
-from tillway.engine.disputes import see_to
+from tillway.engine.disputes import alarm_if_reused, of_other_payments, see_to
 from tillway.engine.notices import agrees, announced, is_stale, kind_of, objection, word_of
 from tillway.engine.recipients import reveal
 from tillway.engine.references import find_by_tail, split
@@ -810,6 +810,7 @@ class Attempts:
     async def _dispute_notice(self, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
         if is_stale(notice, self.engine.clock.moment().now):
             log.error("a dispute notice is older than an hour", extra={"reference": notice.reference})
+        reused: list[str] = []
 
         async def work(load: Load, at: Moment) -> Changes[Record | None]:
             found = await find_by_tail(load, tail)
@@ -849,6 +850,7 @@ class Attempts:
                 raise NoticeImpossible(impossible)
             ids = charge.disputes.values() or ((charge.dispute,) if charge.dispute is not None else ())
             known = [await load.get(Dispute, id) for id in ids]
+            reused[:] = await of_other_payments(load, charge, told.reference)
             changes = dispute.hear(charge, known, told, at)
             if isinstance(changes.result, OpenItem) and await load.maybe(OpenItem, changes.result.id) is not None:
                 return NO_CHANGES
@@ -857,6 +859,7 @@ class Attempts:
             return (await revoke_mandate(load, charge)).then(changes)
 
         done = await self.engine.run(Caller.system(scope, "notice", actor=f"notice:{connector}"), work)
+        alarm_if_reused(notice, reused)
         if isinstance(done.record, OpenItem) and done.record.kind == "contradiction":
             log.error(
                 "a provider contradicts the outcome of a dispute",

@@ -6,7 +6,17 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from tillway.connectors.conversation import converse
-from tillway.connectors.port import Connector, Declined, DisputeReply, NeverSeen, Outcome, Succeeded, Transport, Unknown
+from tillway.connectors.port import (
+    Connector,
+    Declined,
+    DisputeReply,
+    NeverSeen,
+    Notice,
+    Outcome,
+    Succeeded,
+    Transport,
+    Unknown,
+)
 from tillway.domain import dispute
 from tillway.domain.account import Scope
 from tillway.domain.charge import Charge
@@ -15,6 +25,7 @@ from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load, Work
 from tillway.engine.notices import announced
+from tillway.store.codec import by_dispute
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +59,24 @@ async def see_to(engine: Engine, find: FindConnector, scope: Scope, task: Disput
         return Changes(result=None, tasks=(later,))
 
     await engine.run(caller, work)
+
+
+async def of_other_payments(load: Load, charge: Charge, reference: str) -> list[str]:
+    """The disputes of other payments under a bank's reference that is new for `charge`: at most ten."""
+    if reference in charge.disputes:
+        return []
+    rows = await load.store.query("kind", by_dispute(load.scope_key, charge.connector, reference), limit=10)
+    return [row.key.partition("/")[2] for row in rows]
+
+
+def alarm_if_reused(notice: Notice, others: list[str]) -> None:
+    """Log that a bank uses one reference for disputes of several payments. All are booked, as it says, but it cannot
+    tell the evidence for one from that for another."""
+    if others:
+        log.error(
+            "a bank uses one reference for disputes of several payments",
+            extra={"dispute": notice.id, "reference": notice.reference, "others": ", ".join(others)},
+        )
 
 
 def _expire(task: DisputeTask) -> Work[Record | None]:

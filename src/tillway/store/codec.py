@@ -9,6 +9,7 @@ hand that forgot it; the audit trail shows the others. Rows from before, and tho
 has rewritten, have none and are read as they are.
 """
 
+import hashlib
 from binascii import crc32
 from collections.abc import Callable
 from typing import Any, Final
@@ -134,6 +135,11 @@ def by_term(scope: str, prefix: str, field: str, value: str) -> str:
 def by_reference(scope: str, tail: str) -> str:
     """The partition with the payment, refund or payout that has an attempt of that tail."""
     return f"{scope}@{tail}"
+
+
+def by_dispute(scope: str, connector: str, reference: str) -> str:
+    """The partition with the disputes of a bank's reference, which may have any characters."""
+    return by_kind(scope, "du", hashlib.blake2b(f"{connector}/{reference}".encode(), digest_size=16).hexdigest())
 
 
 REFERENCE_INDEXES: dict[str, str] = {"refund": "customer"}
@@ -274,6 +280,13 @@ def _sent_file(scope: str, file: SentFile) -> tuple[tuple[str, str], ...]:
     return (("kind", unsettled_files(file.mode, file.connector)),) if file.settles_at is not None else ()
 
 
+def _dispute(scope: str, dispute: Dispute) -> tuple[tuple[str, str], ...]:
+    charge = ("parent", by_parent(scope, "du", dispute.charge))
+    if not dispute.reference:
+        return (charge,)
+    return (charge, ("kind", by_dispute(scope, dispute.connector, dispute.reference)))
+
+
 class RecordType(msgspec.Struct, frozen=True, kw_only=True):
     """One type of record, as the store keeps it and the API names it.
 
@@ -320,7 +333,7 @@ _ROWS: Final = (
         kind=Dispute,
         prefixes=("du",),
         object="dispute",
-        entries=lambda scope, dispute: (("parent", by_parent(scope, "du", dispute.charge)),),
+        entries=_dispute,
     ),
     RecordType(kind=DisputeTask, prefixes=("dut",), queue="expiries"),
     RecordType(kind=EmailTask, prefixes=("eml",), queue="mail"),
