@@ -25,7 +25,7 @@ from tillway_server import TillwayServer, init, invoked_json, tillway, tillway_j
 from tillway.crash.postgres_server import PostgresServer, own_server
 
 EACH = 10
-"""Operations of each of the six kinds after the backup: 60 in all."""
+"""Operations of each of the eight kinds after the backup: 80 in all."""
 
 SETTLED_WITHIN_SECONDS = 30.0
 PAID = {"amount": 5000, "currency": "eur", "confirm": "true", "payment_method": "pm_card_bypassPending"}
@@ -43,8 +43,11 @@ LISTINGS = ("payment_intents", "charges", "refunds", "payouts")
 class Installation:
     """A server with a bank of its own; the server can be stopped, and started on what was put in its place."""
 
-    def __init__(self, place: Path, store: str = "", each: int = EACH, returns: str = "") -> None:
+    def __init__(
+        self, place: Path, store: str = "", each: int = EACH, returns: str = "", payout_delay_seconds: int = 0
+    ) -> None:
         """The bank returns refunds later if `returns` is an address for its notices."""
+        self.delay = ["--payout-delay-seconds", str(payout_delay_seconds)]
         self.each = each
         self.data_dir = place / "data"
         self.stored = ["--store", store] if store else []
@@ -57,7 +60,7 @@ class Installation:
         self.start()
 
     def start(self) -> None:
-        self.server = TillwayServer(self.data_dir, self.made, ["--payout-delay-seconds", "0", *self.stored])
+        self.server = TillwayServer(self.data_dir, self.made, [*self.delay, *self.stored])
 
     def stop(self) -> None:
         self.server.stop()
@@ -225,6 +228,9 @@ def trade(shop: Installation, held: list[str], paid: list[str]) -> None:
         shop.post(f"refund-{number}", "refunds", payment_intent=paid[number], amount=100 + number)
         shop.post(f"payout-{number}", "payouts", amount=50 + number, currency="eur")
         shop.post(f"debit-{number}", "payment_intents", **DEBIT, amount=2000 + number)
+        sold = shop.post(f"sell-{number}", "payment_intents", **{**PAID, "amount": 3000 + number})
+        # The second time, this payment has another id.
+        shop.post(f"part-{number}", "refunds", payment_intent=sold["id"], amount=30 + number)
     shop.wait_until_settled()
 
 
@@ -272,7 +278,7 @@ def test_nothing_happens_twice_and_nothing_is_lost(kept: Kept, tmp_path: Path) -
         assert bank["counts"] == {
             "agrees": 3 * shop.each,
             "booked": 0,
-            "waits": 6 * shop.each,
+            "waits": 8 * shop.each,
             "unexplained": 1,
             "no_money": 0,
             "foreign": 0,
@@ -283,10 +289,10 @@ def test_nothing_happens_twice_and_nothing_is_lost(kept: Kept, tmp_path: Path) -
         shop.wait_until_ready()
         items = shop.all("/ops/v1/open_items")
         assert Counter(item["operation"] for item in items) == {
-            "authorize": 2 * shop.each,
+            "authorize": 3 * shop.each,
             "capture": shop.each,
             "void": shop.each,
-            "refund": shop.each + 1,
+            "refund": 2 * shop.each + 1,
             "payout": shop.each,
         }
         assert shop.performed() == performed
@@ -305,14 +311,17 @@ def test_nothing_happens_twice_and_nothing_is_lost(kept: Kept, tmp_path: Path) -
         shop.stop()
 
 
-def test_disputes_and_returns_since_the_backup_are_heard_when_the_payments_are_repeated(tmp_path: Path) -> None:
-    """No notice of the bank arrives. A repeat while the bank is away is never declined: the bank has performed it."""
-    shop = Installation(tmp_path, each=1, returns="http://127.0.0.1:1/")
+def test_disputes_returns_and_cancelled_payouts_since_the_backup(tmp_path: Path) -> None:
+    """No notice of the bank arrives; its words are heard when the payments are repeated. A repeat while the bank is
+    away is never declined: the bank has performed it."""
+    shop = Installation(tmp_path, each=1, returns="http://127.0.0.1:1/", payout_delay_seconds=600)
     kept = Backup(tmp_path)
     try:
         [captured, _], _ = before_the_backup(shop)
         returned = shop.post("returned", "payment_intents", **{**PAID, "payment_method": "pm_card_refundFail"})["id"]
+        cancelled, wanted = [shop.post(None, "payouts", amount=amount, currency="eur")["id"] for amount in (41, 42)]
         kept.keep(shop)
+        shop.post(None, f"payouts/{cancelled}/cancel")
 
         def everything() -> None:
             shop.post("pay", "payment_intents", **{**PAID, "amount": 6101})
@@ -327,7 +336,8 @@ def test_disputes_and_returns_since_the_backup_are_heard_when_the_payments_are_r
         performed = shop.performed()
         kept.put_back(shop)
         told = shop.recover("--yes")
-        assert (told["ended"], told["decide"], told["connectors"][0]["counts"]["waits"]) == (True, 0, 5)
+        assert (told["ended"], told["decide"], told["connectors"][0]["counts"]["waits"]) == (True, 2, 5)
+        assert [(one["payout"], one["held"]) for one in told["payouts"]] == [(cancelled, True), (wanted, True)]
         shop.wait_until_ready()
         assert shop.all("/v1/disputes") == []
 
@@ -340,6 +350,15 @@ def test_disputes_and_returns_since_the_backup_are_heard_when_the_payments_are_r
         eventually(lambda: [one["status"] for one in shop.all("/v1/refunds")], lambda found: found == ["failed"], 15)
         assert {item["status"] for item in shop.all("/ops/v1/open_items")} == {"closed"}
         assert shop.performed() == performed
+
+        # A person decides on the payouts that were scheduled at the backup.
+        shop.post(None, f"payouts/{cancelled}/cancel")
+        assert shop.recover("--send", wanted)["payouts"] == []
+        statuses = {41: "canceled", 42: "paid"}
+        eventually(lambda: {one["amount"]: one["status"] for one in shop.all("/v1/payouts")}, statuses.__eq__, 15)
+        assert [told for reference, told in shop.performed().items() if reference not in performed] == [
+            ("payout", "Accepted", 42)
+        ]
     finally:
         shop.stop()
 

@@ -55,14 +55,16 @@ async def test_requests_repeated_to_a_store_that_was_put_back_are_performed_once
         captured = await app.ok(shop, "POST", f"/v1/payment_intents/{held['id']}/capture", idempotency_key="capture")
         sent_back = {"payment_intent": held["id"], "amount": 1000}
         refund = await app.ok(shop, "POST", "/v1/refunds", sent_back, idempotency_key="refund")
+        part = {"payment_intent": first["id"], "amount": 40}
+        in_part = await app.ok(shop, "POST", "/v1/refunds", part, idempotency_key="part of what was paid since")
         charged = {"amount": 700, "currency": "eur", "source": "tok_visa"}
         charge = await app.ok(shop, "POST", "/v1/charges", charged, idempotency_key="charge")
-        return [one["status"] for one in (first, captured, refund, charge)]
+        return [one["status"] for one in (first, captured, refund, in_part, charge)]
 
-    assert await everything() == ["succeeded"] * 4
+    assert await everything() == ["succeeded"] * 5
     before = [(one.reference, one.status) for one in await operations(app, shop)]
     vars(app.store).update(rows)
-    assert await everything() == ["succeeded"] * 4
+    assert await everything() == ["succeeded"] * 5
     assert [(one.reference, one.status) for one in await operations(app, shop)] == before
     assert {len(reference) for reference, _ in before} == {REFERENCE_MAX}
 
@@ -80,6 +82,16 @@ async def test_a_key_used_anew_after_a_day_is_a_new_operation(app: InProcessApp,
         await app.ok(shop, "POST", "/v1/refunds", refunded, idempotency_key="refund")
     kinds = [one.kind for one in await operations(app, shop)]
     assert (kinds.count("authorization"), kinds.count("refund")) == (3, 3)
+
+
+async def test_a_key_used_anew_for_another_payment_is_a_new_operation(app: InProcessApp, shop: Merchant) -> None:
+    """The ids in a request are no part of its reference, and still tell the captures apart."""
+    for number in range(3):
+        held = await app.ok(shop, "POST", "/v1/payment_intents", HELD, idempotency_key=f"hold {number}")
+        done = await app.ok(shop, "POST", f"/v1/payment_intents/{held['id']}/capture", idempotency_key="capture")
+        assert done["status"] == "succeeded"
+        app.clock.ahead_seconds += DAY_SECONDS + 1
+    assert [one.kind for one in await operations(app, shop)].count("capture") == 3
 
 
 async def test_a_declined_confirmation_under_the_same_key_is_asked_again_after_a_day(

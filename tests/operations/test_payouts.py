@@ -13,6 +13,7 @@ from tillway.domain.payout import Payout, Recipient
 from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.operations import payouts
+from tillway.operations.held_payouts import find_held, hold_scheduled, release
 from tillway.store.codec import by_customer, decode
 from tillway.store.port import Row
 from tillway.testing.in_process import LEASE_MS, InProcessApp, Merchant
@@ -96,6 +97,26 @@ async def test_nothing_is_sent_before_its_time(app: InProcessApp, shop: Merchant
     assert await bank_has(app, shop) == [(id.removeprefix("po_"), "Accepted", 1000)]
     assert (await look(app, shop, id))["status"] == "paid"
     assert await ledger(app, shop) == {"fees": -320, "merchant": -8680, "receivable:simulator": 9000}
+
+
+async def test_a_payout_that_was_scheduled_at_a_backup_waits_for_a_person(app: InProcessApp, shop: Merchant) -> None:
+    """It may have been cancelled since. Released, it is sent after the bank was asked; cancelled, it never is."""
+    called_back, released = await pay_out(app, shop, 1000), await pay_out(app, shop, 2000)
+    engine, scopes = app.running.platform.engine, [Scope(account=shop.account, mode="test").key]
+    await hold_scheduled(engine, scopes, "cli:test")
+    for _ in range(3):
+        await app.wait(DELAY_SECONDS + 3600)
+    assert await bank_has(app, shop) == []
+    assert [(one.payout, one.held) for one in await find_held(engine, scopes, scheduled=False)] == [
+        (called_back, True),
+        (released, True),
+    ]
+    await app.ok(shop, "POST", f"/v1/payouts/{called_back}/cancel")
+    assert await release(engine, scopes, [called_back, released], "cli:test") == [released]
+    await app.wait(1)
+    assert [(status, amount) for _, status, amount in await bank_has(app, shop)] == [("Accepted", 2000)]
+    assert (await look(app, shop, released))["status"] == "paid"
+    assert await find_held(engine, scopes, scheduled=True) == []
 
 
 async def test_who_cancels_first_and_who_begins_first(app: InProcessApp, shop: Merchant) -> None:

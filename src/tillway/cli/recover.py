@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillway.cli.installation import author, records
+from tillway.cli.installation import author, records, scopes
 from tillway.cli.terminal import (
     FAILED,
     AsJson,
@@ -24,7 +24,8 @@ from tillway.cli.terminal import (
 from tillway.settings import Settings
 
 if TYPE_CHECKING:
-    from tillway.operations.recovery import Report, WaitingPayout
+    from tillway.operations.held_payouts import HeldPayout
+    from tillway.operations.recovery import Report
     from tillway.wiring import Running
 
 TRIES_MAX = 20
@@ -43,15 +44,19 @@ def recover(
     skip: Annotated[
         list[str] | None, typer.Option(help="Do not ask this connector; rely on references. Can be repeated.")
     ] = None,
+    send: Annotated[
+        list[str] | None, typer.Option(help="Let this payout that is held be sent. Can be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the providers' operations since the backup; with --yes, book them and end the recovery.
 
-    Payouts, and requests that move money under an Idempotency-Key, wait until then.
+    Payouts, and requests that move money under an Idempotency-Key, wait until then. Payouts that were scheduled at the
+    backup are held afterwards, until each is cancelled or released with --send.
     """
     settings = settings_from(context.params)
     begin = moment(since, "--since") if since is not None else None
-    document = run(lambda: _recover(settings, begin, skip or [], book=yes))
+    document = run(lambda: _recover(settings, begin, skip or [], send or [], book=yes))
     show(document, _text(document), as_json=as_json)
     if document["errors"]:
         raise fail("Not every provider could be asked, so nothing has ended. Try again, or leave one out with --skip.")
@@ -59,7 +64,9 @@ def recover(
         say("A person must decide on the operations that are marked so; see docs/recovery.md.")
 
 
-async def _recover(settings: Settings, since: int | None, skip: Sequence[str], *, book: bool) -> Document:
+async def _recover(
+    settings: Settings, since: int | None, skip: Sequence[str], send: Sequence[str], *, book: bool
+) -> Document:
     from tillway.engine.restores import find_generation
     from tillway.installation import check_key_file
     from tillway.wiring import assemble, look_for_restore
@@ -71,17 +78,25 @@ async def _recover(settings: Settings, since: int | None, skip: Sequence[str], *
         held, _ = await find_generation(running.store)
         reason = held.recovering if held is not None else ""
         if not reason and since is None:
-            return _document(reason, None, [], [], ended=False)
-        return await _survey(running, reason, held.since if held is not None else 0, since, skip, book=book)
+            reports, begin, ended = list["Report"](), None, False
+        else:
+            known_until = held.since if held is not None else 0
+            reports, begin, ended = await _survey(running, reason, known_until, since, skip, book=book)
+        if send:
+            await _release(running, send, recovering=bool(reason) and not ended)
+        payouts = await _held_payouts(running, reports, scheduled=bool(reason) and not ended)
+        return _document(reason, begin, reports, payouts, ended=ended)
     finally:
         await running.close()
 
 
 async def _survey(
     running: "Running", reason: str, known_until: int, since: int | None, skip: Sequence[str], *, book: bool
-) -> Document:
+) -> "tuple[list[Report], int, bool]":
+    """The reports of all connectors, when their lists begin, and whether the recovery has ended."""
     from tillway.domain.connector_config import ConnectorConfig
-    from tillway.operations.recovery import OVERLAP_SECONDS, Recovery, survey, waiting_payouts
+    from tillway.operations.held_payouts import hold_scheduled
+    from tillway.operations.recovery import OVERLAP_SECONDS, Recovery, survey
 
     configs = [config for config, _ in await records(running.store, ConnectorConfig)]
     unknown = sorted({*skip} - {config.name for config in configs})
@@ -91,12 +106,32 @@ async def _survey(
     attempts = running.platform.attempts
     recovery = Recovery(attempts, actor=author("recover").actor if book else None)
     reports = await survey(recovery, attempts, configs, begin, skip)
-    sent = [found.subject for report in reports for found in report.found if found.subject is not None]
-    payouts = await waiting_payouts(attempts, sent) if reason else []
     ended = book and not any(report.error for report in reports)
     if ended:
+        if reason:
+            await hold_scheduled(running.platform.engine, await scopes(running.store), author("recover").actor)
         await _end(running, begin, reports)
-    return _document(reason, begin, reports, payouts, ended=ended)
+    return reports, begin, ended
+
+
+async def _held_payouts(running: "Running", reports: "Sequence[Report]", *, scheduled: bool) -> "list[HeldPayout]":
+    """The payouts that wait for a person, without those that a list has."""
+    from tillway.operations.held_payouts import find_held
+
+    listed = {found.subject for report in reports for found in report.found}
+    found = await find_held(running.platform.engine, await scopes(running.store), scheduled=scheduled)
+    return [one for one in found if one.payout not in listed]
+
+
+async def _release(running: "Running", payouts: Sequence[str], *, recovering: bool) -> None:
+    from tillway.operations.held_payouts import release
+
+    if recovering:
+        raise WrongUsage("--send: end the recovery first, with --yes")
+    engine, actor = running.platform.engine, author("recover").actor
+    missing = {*payouts} - {*await release(engine, await scopes(running.store), payouts, actor)}
+    if missing:
+        raise WrongUsage(f"--send {min(missing)}: no such payout is held (`tillway recover` shows those that are)")
 
 
 async def _end(running: "Running", since: int, reports: "Sequence[Report]") -> None:
@@ -120,7 +155,7 @@ async def _end(running: "Running", since: int, reports: "Sequence[Report]") -> N
 
 
 def _document(
-    reason: str, since: int | None, reports: "Sequence[Report]", payouts: "Sequence[WaitingPayout]", *, ended: bool
+    reason: str, since: int | None, reports: "Sequence[Report]", payouts: "Sequence[HeldPayout]", *, ended: bool
 ) -> Document:
     import msgspec
 
@@ -154,21 +189,26 @@ def _text(document: Document) -> str:
 
 def _lines(document: Document) -> Iterator[str]:
     if document["since"] is None:
-        yield "The store was not restored, so there is nothing to recover. `--since` compares anyway."
+        yield "No store waits for a recovery. `--since` compares anyway."
+        yield from map(_payout_line, document["payouts"])
         return
     if document["reason"]:
         yield f"The store was restored: {document['reason']}."
     for report in document["connectors"]:
         yield from _connector_lines(report, document["since"])
-    for payout in document["payouts"]:
-        yield (
-            f"  decide       {payout['payout']} of {payout['account']} ({payout['mode']}), {payout['amount_minor']} "
-            f"{payout['currency']}: it was scheduled at the backup and is sent after this, unless you cancel it"
-        )
+    yield from map(_payout_line, document["payouts"])
     if document["ended"]:
         yield "Booked; operations that nothing explains are open items (/ops/v1/open_items). Nothing waits any more."
     else:
         yield "Nothing was changed. `tillway recover --yes` books this and ends the recovery."
+
+
+def _payout_line(payout: dict[str, Any]) -> str:
+    return (
+        f"  decide       {payout['payout']} of {payout['account']} ({payout['mode']}), {payout['amount_minor']} "
+        f"{payout['currency']}: it was scheduled at the backup, and may have been cancelled since. It is held: cancel "
+        "it, or let it be sent with --send"
+    )
 
 
 def _connector_lines(report: dict[str, Any], since: int) -> Iterator[str]:

@@ -76,6 +76,8 @@ class Attempt(Record, frozen=True, kw_only=True):
     returned: str | None = None
     refuses_action: bool = False
     withdrawn: Withdrawal | None = None
+    held: bool = False
+    """It was scheduled when the store was backed up, and may have been cancelled since: it waits for an operator."""
     reference: str = ""
     """The tail of its reference where that follows from a key; empty: the suffix of its id."""
 
@@ -210,8 +212,9 @@ TAIL_LENGTH = 18
 def keyed_tail(scope_key: str, key: str, fingerprint: str, number: int) -> str:
     """The tail of the reference of a request's attempt `number`, counted from 0.
 
-    `key` stands for the Idempotency-Key and `fingerprint` for the request that it was sent with. 72 bits of a digest,
-    in hexadecimal: any rail carries these characters, and no two requests of a merchant meet by chance.
+    `key` stands for the Idempotency-Key and `fingerprint` for the request that it was sent with, without the ids of
+    objects in it. 72 bits of a digest, in hexadecimal: any rail carries these characters, and no two requests of a
+    merchant meet by chance.
     """
     told = f"{scope_key}\0{key}\0{fingerprint}\0{number}"
     return hashlib.blake2b(told.encode(), digest_size=TAIL_LENGTH // 2).hexdigest()

@@ -48,6 +48,7 @@ from tillway.domain.account import Mode, Scope, scope_of
 from tillway.domain.amount_limits import check_steps
 from tillway.domain.attempt import (
     ACTION_LIFETIME_SECONDS,
+    ASK_INTERVAL_MAX_SECONDS,
     Attempt,
     Withdrawal,
     reference_from_name,
@@ -75,7 +76,7 @@ from tillway.engine.core import Done, Engine, Load, Seen, Work
 from tillway.engine.disputes import alarm_if_reused, of_other_payments, see_to
 from tillway.engine.notices import agrees, announced, is_stale, kind_of, objection, word_of
 from tillway.engine.recipients import reveal
-from tillway.engine.references import find_by_tail, split
+from tillway.engine.references import Known, find_by_tail, split
 from tillway.engine.settlers import (
     TAKEN_BACK,
     Settling,
@@ -538,6 +539,9 @@ class Attempts:
         if (scope_key, id) in self.held:
             return
         caller = await self._caller_of_old(scope_of(scope_key), attempt)
+        if attempt.held:
+            await self._put_off(caller, attempt)
+            return
         if attempt.state == "scheduled":
             # It surely was never sent before; a worker that takes it over later has to ask the provider.
             begun = await self._claim(caller, attempt, "new")
@@ -601,6 +605,18 @@ class Attempts:
 
         done = await self.engine.run(caller, claim, completes=NO_KEY)
         return done.attempts[0] if done.attempts else None
+
+    async def _put_off(self, caller: Caller, attempt: Attempt) -> None:
+        """Look again later whether an operator has released the held attempt. Cancelling it deletes it."""
+
+        async def put_off(load: Load, at: Moment) -> Changes[Record | None]:
+            current = await load.maybe(Attempt, attempt.id)
+            if current is None or not current.held:
+                return NO_CHANGES
+            due_at_ms = at.now_ms + ASK_INTERVAL_MAX_SECONDS * 1000
+            return Changes(result=None, tasks=(msgspec.structs.replace(current, due_at_ms=due_at_ms),))
+
+        await self.engine.run(caller, put_off, completes=NO_KEY)
 
     async def _caller_of_old(self, scope: Scope, attempt: Attempt) -> Caller:
         """The caller whose idempotency key waits for the answer of this attempt, or else the platform itself."""
@@ -807,6 +823,29 @@ class Attempts:
             )
         return True
 
+    async def _of_no_charge(
+        self, load: Load, scope: Scope, tail: str, notice: Notice, found: Known
+    ) -> Changes[Record | None]:
+        """Keep a dispute of a payment that was taken before a restore. Raises `NoticeUndecided` if the payment may have
+        been taken, and `NoticeImpossible` if it was not."""
+        charge = found.charge
+        payment = found.subject if isinstance(found.subject, PaymentIntent) else None
+        if charge is not None and payment is None:
+            payment = await load.maybe(PaymentIntent, charge.payment)
+        if found.attempt is not None or (payment is not None and payment.attempt is not None):
+            raise NoticeUndecided("the outcome of the payment is not known yet")
+        # The commit that settled the payment may have come between the reads of its records.
+        if (await find_by_tail(self.engine.load(scope.key), tail)).charge != charge:
+            raise NoticeUndecided("the payment has just been settled")
+        unexplained = self.engine.restores.unexplained
+        items = unexplained.captures_of(scope.key, charge.payment) if charge else unexplained.of(scope.key, tail)
+        kept = await self._kept(load, items, notice)
+        if kept is not None:
+            return kept
+        if self.engine.restores.reason:
+            raise NoticeUndecided("the payment is not known here, and the store is being recovered")
+        raise NoticeImpossible("no payment of that reference was taken")
+
     async def _dispute_notice(self, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
         if is_stale(notice, self.engine.clock.moment().now):
             log.error("a dispute notice is older than an hour", extra={"reference": notice.reference})
@@ -816,21 +855,7 @@ class Attempts:
             found = await find_by_tail(load, tail)
             charge = found.charge
             if charge is None or not charge.captured:
-                payment = found.subject if isinstance(found.subject, PaymentIntent) else None
-                if charge is not None and payment is None:
-                    payment = await load.maybe(PaymentIntent, charge.payment)
-                if found.attempt is not None or (payment is not None and payment.attempt is not None):
-                    raise NoticeUndecided("the outcome of the payment is not known yet")
-                unexplained = self.engine.restores.unexplained
-                items = unexplained.of(scope.key, tail)
-                if charge is not None:
-                    items = unexplained.captures_of(scope.key, charge.payment)
-                kept = await self._kept(load, items, notice)
-                if kept is not None:
-                    return kept
-                if self.engine.restores.reason:
-                    raise NoticeUndecided("the payment is not known here, and the store is being recovered")
-                raise NoticeImpossible("no payment of that reference was taken")
+                return await self._of_no_charge(load, scope, tail, notice, found)
             if charge.connector != connector:
                 raise NoticeImpossible("the payment was taken through another connector")
             if notice.stage == "warning":

@@ -53,6 +53,9 @@ class Caller(msgspec.Struct, kw_only=True):
     request_id: str | None = None
     idempotency: tuple[str, str] | None = None
     idempotency_key: str | None = None
+    lasting: str = ""
+    """The fingerprint of that request without the ids of objects in it: after a restore, the client repeats it about an
+    object that has been made anew."""
     attempts_begun: int = 0
     """How many attempts were begun under the key, references that were taken already included."""
     api_version: str | None = None
@@ -83,9 +86,8 @@ class Caller(msgspec.Struct, kw_only=True):
         """The references of the attempts that a decision begins, in their order; None where no key was named."""
         if self.idempotency is None:
             return None
-        key, fingerprint = self.idempotency
-        numbers = count(self.attempts_begun)
-        return lambda: keyed_tail(self.scope_key, key, fingerprint, next(numbers))
+        key, numbers = self.idempotency[0], count(self.attempts_begun)
+        return lambda: keyed_tail(self.scope_key, key, self.lasting, next(numbers))
 
     @property
     def idem(self) -> str | None:

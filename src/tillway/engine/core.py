@@ -250,9 +250,10 @@ class Engine:
                 subject = load.seen.get(attempt.subject, NOWHERE)[1]
                 if attempt.reference in getattr(subject, "references", ()):
                     return True
-                # Only a request that makes a new record can have the reference of another one.
-                if subject is None:
-                    index = REFERENCE_INDEXES.get(attempt.kind, "kind")
+                # A request that makes a new record has the first reference of that. One about a payment that is there
+                # may have any of another payment's: the ids in it are no part of the reference.
+                first = REFERENCE_INDEXES.get(attempt.kind, "kind")
+                for index in (first,) if subject is None else (first, "term"):
                     if await self.store.query(index, by_reference(load.scope_key, attempt.reference), limit=1):
                         return True
         return False
@@ -413,7 +414,7 @@ class Engine:
             id=id,
             created=at.created,
             fingerprint=fingerprint,
-            expires_at=at.now + LIFETIME_SECONDS,
+            expires_at=at.created + LIFETIME_SECONDS,
             request=caller.request_id or "",
             status=status,
             body=msgspec.Raw(self.client_secrets.conceal(body)) if status else NOTHING,

@@ -71,8 +71,10 @@ class RestoreWatch:
         """Compare the store with the file beside it and with its own lineage, before this process uses it; from now on,
         keep the file. `is_file`: the store is a file that no other host has. Raises `Unavailable`."""
         mark, known_us = await read_mark(self._store), beside.read()
-        # Ids, and so the entry in the audit trail, come after the mark.
-        await self._time.refresh()
+        # Ids, and so the entry in the audit trail, come after the mark. The mark is raised only when the judgement is
+        # in the store: another process that starts now would find it as high as its file.
+        await self._time.compare()
+        self._time.learn((mark or NO_MARK).mark_us, self._clock.monotonic_ns())
         await self._judge(mark or NO_MARK, known_us, is_file=is_file)
         await self._time.refresh(anyway=True)
         self._beside, self._time.on_mark = beside, beside.write

@@ -74,17 +74,19 @@ class TimeKeeper:
         before_ns, known_us = self._clock.monotonic_ns(), self.known_us
         mark, version = await _find_mark(self._store)
         if anyway:
-            await self._compare()
+            await self.compare()
         if mark is None:
             mark = TimeMark(id=MARK_ID, created=self._clock.now_ms() // 1000, mark_us=0)
         # Compared with what was known before the read: another task may have raised the mark since.
+        fell = False
         if mark.mark_us < known_us and self.on_fall is not None:
+            fell = True
             self.on_fall(mark)
         wall_us = self._clock.now_ns() // 1000
         raised = max(self._clock.made_us + 1, wall_us)
         # The mark rises above the newest id, so that all earlier ids lie below it. Now and then this also covers a
-        # process that died before it could raise the mark itself.
-        if self._clock.made_us >= mark.mark_us or (anyway and raised > mark.mark_us):
+        # process that died before it could raise the mark itself. A fallen mark stays until the fall is in the store.
+        if not fell and (self._clock.made_us >= mark.mark_us or (anyway and raised > mark.mark_us)):
             higher = msgspec.structs.replace(mark, mark_us=raised, wall_us=wall_us)
             try:
                 await self._store.commit([write_of(SYSTEM, higher, version)])
@@ -96,7 +98,7 @@ class TimeKeeper:
         if self._acceptances not in (-1, mark.acceptances):
             log.warning("an operator has accepted the clock; this process believes it as it is now")
             self._clock.accept()
-            await self._compare()
+            await self.compare()
         self._acceptances = mark.acceptances
         self._judge(mark)
         self._clock.follow()
@@ -111,8 +113,9 @@ class TimeKeeper:
         while len(self._known) > 1 and self._known[1][0] <= settled_ns:
             self._known.popleft()
 
-    async def _compare(self) -> None:
-        """Compare the host's clock with the store's own. If they differ by more than the skew, follow the store's."""
+    async def compare(self) -> None:
+        """Compare the host's clock with the store's own. If they differ by more than the skew, follow the store's.
+        Raises `Unavailable`."""
         theirs_ms = await self._store.clock_ms()
         if theirs_ms is None:
             return

@@ -1,5 +1,6 @@
 """Answer a request once under its Idempotency-Key, and repeat that answer if the key is sent again."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -14,6 +15,9 @@ from tillway.engine.platform import Platform
 from tillway.http.messages import Request
 from tillway.http.routes import Answer, Call, Plain, Route
 from tillway.store.port import ABSENT
+
+_OUR_IDS = re.compile(rb"_(?:[0-9A-Za-z]{17}(?![0-9A-Za-z])|secret_[0-9A-Za-z]+)")
+"""The suffixes of the ids in a request, and client secrets. They begin with the underscore, which is quick to find."""
 
 _REPLAYED = ("idempotent-replayed", "true")
 
@@ -35,6 +39,8 @@ async def answer_once(
     # A keyed digest: the parameters may hold a card number, which an attacker who knows the others could find by trial.
     asked = encode_sorted([request.method, request.path, _without_codes(raw)])
     digest = platform.cards.vault.digest(caller.scope_key, asked)
+    lasting = _OUR_IDS.sub(b"", asked)
+    caller.lasting = digest if lasting == asked else platform.cards.vault.digest(caller.scope_key, lasting)
     # The key is copied into events and headers, which must not hold a card number.
     caller.idempotency, caller.idempotency_key = (id, digest), without_card_numbers(key)
     try:

@@ -12,8 +12,8 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from tillway.connectors.port import Declined, Notice, NoticeImpossible, NoticeUndecided, Succeeded
-from tillway.domain.account import SYSTEM, Account, Mode, Scope, scope_of
-from tillway.domain.attempt import TAIL_LENGTH, Attempt
+from tillway.domain.account import SYSTEM, Account, Mode, Scope
+from tillway.domain.attempt import TAIL_LENGTH
 from tillway.domain.charge import Charge
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.open_item import OpenItem, item_id, open_item, tail_of
@@ -24,8 +24,6 @@ from tillway.engine.core import Load
 from tillway.engine.ids import SUFFIX_LENGTH
 from tillway.engine.notices import agrees, word_of
 from tillway.engine.references import Known, find_by_tail, split
-from tillway.store.codec import decode
-from tillway.store.port import PAGE_MAX
 
 OVERLAP_SECONDS: Final = 3600
 """How long before the end of the store the list begins: clocks differ, and requests were on their way."""
@@ -249,32 +247,6 @@ async def survey(
             except NoticeUndecided as undecided:
                 report.error = str(undecided)
     return reports
-
-
-class WaitingPayout(msgspec.Struct, frozen=True):
-    """A payout that was scheduled at the backup: it is sent after the recovery, although it may have been cancelled
-    since."""
-
-    payout: str
-    account: str
-    mode: str
-    amount_minor: int
-    currency: str
-
-
-async def waiting_payouts(attempts: Attempts, sent: Sequence[str]) -> list[WaitingPayout]:
-    """The scheduled payouts that no list has (`sent`: the ids of those that one has), at most PAGE_MAX."""
-    engine = attempts.engine
-    found = []
-    for task in await engine.store.peek("attempts", now_ms=engine.clock.now_ms(), limit=PAGE_MAX):
-        scope_key, _, id = task.key.partition("/")
-        attempt = decode(id, task.body)
-        if isinstance(attempt, Attempt) and attempt.state == "scheduled" and attempt.subject not in sent:
-            scope = scope_of(scope_key)
-            found.append(
-                WaitingPayout(attempt.subject, scope.account, scope.mode, attempt.amount_minor, attempt.currency)
-            )
-    return found
 
 
 def _found(

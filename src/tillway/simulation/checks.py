@@ -207,7 +207,8 @@ class Watch:
         self._marks.clear()
 
     def _store_is_poor(self) -> bool:
-        """Whether this world's store or clocks have failed: a 503 that asks to come back is then the honest answer."""
+        """Whether this world's store or clocks have failed, or a process has slept through a decision: a 503 that asks
+        to come back is then the honest answer."""
         met = self._world.met
         return any(met[fault] for fault in _POOR)
 
@@ -231,6 +232,7 @@ class Watch:
 
 
 _POOR = (
+    "freeze",
     "store unreadable",
     "store unwritable",
     "disk full",

@@ -5,9 +5,9 @@ from collections.abc import Callable
 JUMPS_SECONDS = (60, 200, 290, 310, 3600, 86_400, 864_000)
 """How far a clock jumps, forward or back: one minute to ten days."""
 
-WRONG_AT_START_SECONDS = (290, 3600, 72_000)
+WRONG_AT_START_SECONDS = (290, 3600, 40_000)
 """How wrong a clock is when its process starts, where the store has no clock of its own: less than the day for which
-keys are remembered, since such a clock is believed."""
+keys are remembered between any two of them, since such a clock is believed."""
 
 
 class HostClock:

@@ -32,6 +32,11 @@ REQUESTS_MAX = 8
 COMES_BACK = 0.8
 """How likely a trader is to repeat a request after the restore."""
 
+FOLLOWED_UP = 0.5
+"""How likely a payment by a trader is followed by a capture, cancellation or refund of it."""
+
+_FOLLOWED = ("succeeded", "requires_capture")
+
 PAID = ("Accepted", "Pending")
 
 SIMULATOR = ConnectorConfig(id="con_test_simulator", created=0, name="simulator", kind="simulator", mode="test")
@@ -43,28 +48,45 @@ class Trader(Client):
     def __init__(self, world: World, merchant: Merchant, name: str) -> None:
         super().__init__(world, merchant, name)
         self.made: list[Asked] = []
+        self.about: dict[str, tuple[Asked, str]] = {}
+        """The request that made the payment which a request is about, and the payment's id then; by `Asked.who`."""
 
     async def live(self) -> None:
         for path, params in await self._wishes():
-            who = f"{self.name}.{len(self.made) + 1}"
-            if "metadata" in params:
-                params["metadata"] = {"request": who}
-            asked = Asked(who, self.merchant.scope, path, params, who, [])
-            self.world.asked.append(asked)
-            self.made.append(asked)
-            await self._insist(asked, leaves=False)
+            asked = await self._ask(path, params)
+            payment = _succeeded(asked) if path == "/v1/payment_intents" else None
+            if payment is not None and payment["status"] in _FOLLOWED and self.random.random() < FOLLOWED_UP:
+                followed = await self._ask(*self._follow_up(payment))
+                self.about[followed.who] = (asked, payment["id"])
+
+    async def _ask(self, path: str, params: dict[str, Any]) -> Asked:
+        who = f"{self.name}.{len(self.made) + 1}"
+        if "metadata" in params:
+            params["metadata"] = {"request": who}
+        asked = Asked(who, self.merchant.scope, path, params, who, [])
+        self.world.asked.append(asked)
+        self.made.append(asked)
+        await self._insist(asked, leaves=False)
+        return asked
 
     async def repeat(self) -> None:
-        """Repeat the requests that succeeded, all but a few."""
+        """Repeat the requests that succeeded, all but a few. One about a payment that was made anew names that."""
         for asked in self.made:
-            again = _succeeded(asked) and self.random.random() < COMES_BACK
+            again = _succeeded(asked) is not None and self.random.random() < COMES_BACK
             asked.answers.clear()  # Those objects are not there any more.
+            if asked.who in self.about:
+                payment, id = self.about[asked.who]
+                anew = _succeeded(payment)
+                again = again and anew is not None
+                if anew is not None:
+                    asked.path = asked.path.replace(id, anew["id"])
+                    asked.params = {name: anew["id"] if it == id else it for name, it in asked.params.items()}
             if again:
                 await self._insist(asked, leaves=False)
 
     async def probe(self) -> None:
         """Repeat one request that moves money while the recovery lasts: it has to wait."""
-        asked = next((one for one in self.made if _succeeded(one)), None)
+        asked = next((one for one in self.made if _succeeded(one) and one.who not in self.about), None)
         if asked is None:
             return
         headers = {"authorization": f"Bearer {self.merchant.secret}", "content-type": "application/json"}
@@ -91,6 +113,12 @@ class Trader(Client):
             wishes.append(random.choice((self._card_payment, self._card_payment, self._debit_payment, self._payout))())
         random.shuffle(wishes)
         return wishes[:REQUESTS_MAX]
+
+    def _follow_up(self, payment: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        if payment["status"] == "requires_capture":
+            return f"/v1/payment_intents/{payment['id']}/{self.random.choice(('capture', 'cancel'))}", {}
+        amount = self.random.choice((1, payment["amount"]))
+        return "/v1/refunds", {"payment_intent": payment["id"], "amount": amount, "metadata": {}}
 
     def _card_payment(self) -> tuple[str, dict[str, Any]]:
         params = {"amount": 4200, "currency": "usd", "payment_method": "pm_card_bypassPending", "confirm": True}
@@ -236,12 +264,12 @@ async def _payments(world: World, scope_key: str) -> list[PaymentIntent]:
     return found
 
 
-def _succeeded(asked: Asked) -> bool:
-    """Whether the request was answered, and the bank has performed it or will."""
+def _succeeded(asked: Asked) -> dict[str, Any] | None:
+    """The answer to the request, if the bank has performed it or will."""
     for answer in asked.answers:
         if answer.status == 200:
-            status = answer.document.get("status")
-            return status not in ("failed", "requires_payment_method") and (
-                status != "canceled" or asked.path.endswith("/cancel")
-            )
-    return False
+            told = answer.document
+            failed = told.get("status") in ("failed", "requires_payment_method")
+            canceled = told.get("status") == "canceled" and not asked.path.endswith("/cancel")
+            return None if failed or canceled else told
+    return None

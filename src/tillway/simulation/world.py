@@ -17,6 +17,7 @@ from tillway.connectors.port import (
     Arranged,
     Connector,
     Consignment,
+    NoticeRejected,
     NoticeUndecided,
     Transport,
     TransportError,
@@ -598,6 +599,10 @@ class Process:
             await self.attempts.notice(notice, "simulator", "test")
         except (Unavailable, NoticeUndecided):
             taken = False
+        except NoticeRejected as rejected:
+            # After a restore, nothing may explain a payment; all else that this bank says is true.
+            if not self.world.restored:
+                self.world.violate("notice", f"{self.name} refuses {notice.id}: {rejected}")
         except Refused as refused:
             if refused.code not in REPEATABLE:
                 raise

@@ -28,6 +28,7 @@ from tillway.api import handlers
 from tillway.dialects import handlers as dialect_handlers
 from tillway.simulation import checks, restores
 from tillway.simulation.clients import clients_of
+from tillway.simulation.clocks import WRONG_AT_START_SECONDS
 from tillway.simulation.disputes import check_disputes
 from tillway.simulation.jumps import accept_clocks, jump_now_and_then, set_clocks_right
 from tillway.simulation.orders import buyers_of, check_orders
@@ -123,6 +124,9 @@ async def _weather(world: World, clients: list[Coroutine[Any, Any, None]]) -> No
     world.tell("world", "the faults stop")
     set_clocks_right(world)
     rest_by = world.loop.time() + REST_WITHIN_SECONDS
+    if world.met["wrong clock at start"]:
+        # A task that was leased by a clock which is ahead waits as long as that was ahead.
+        rest_by += max(WRONG_AT_START_SECONDS)
     while not await _at_rest(world, under_way):
         _look(world)
         if world.loop.time() > rest_by:
