@@ -254,7 +254,7 @@ async def assemble(
         store.on_batch = recorder.batch
     vault = EnvelopeVault(keyring, keyring.fingerprint_key)
     cards = CardVault(vault, store, engine.security.number_opened)
-    connections = ConfiguredConnections(store, clock, registry.build, vault)
+    connections = ConfiguredConnections(store, clock, registry.build, vault, chosen.fee)
     attempts = Attempts(engine, connections, cards)
     webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings))
     tokens = AccessTokens(store, partial(_token_signer, keyring), clock, base_url)

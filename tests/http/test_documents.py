@@ -35,7 +35,7 @@ def test_every_parameter_of_a_route_is_in_its_operation() -> None:
     for entry in ROUTES:
         operation = paths[entry.path][entry.method.lower()]
         named = {parameter["name"] for parameter in operation.get("parameters", ())}
-        if entry.method == "POST" and entry.params.members:
+        if entry.method in ("POST", "PUT") and entry.params.members:
             schema = operation["requestBody"]["content"]["application/json"]["schema"]
             named |= set(schema["properties"])
             assert schema["additionalProperties"] is False, entry.path

@@ -145,7 +145,7 @@ async def test_whether_traces_cross_our_borders(tmp_path: Path, hook: Any, conte
     inner = named.transport
     connections._open["test", "simulator"] = (
         connections._open["test", "simulator"][0],
-        Connection("simulator", simulator, Listening()),
+        Connection("simulator", simulator, Listening(), named.health),
     )
     try:
         await pay(app, hook[0], traceparent=CALLER)

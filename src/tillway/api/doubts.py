@@ -1,14 +1,12 @@
 """`/ops/v1/doubts`: attempts with an unknown outcome, and their settlement by an operator."""
 
-from typing import Any
-
-from tillway.domain.attempt import Attempt, check_settled_by_hand, reference_of
+from tillway.domain.attempt import Attempt
 from tillway.domain.operator import REASON_MAX, check_reason
-from tillway.domain.outcome import Declined, Outcome, Succeeded
 from tillway.engine.caller import Caller
 from tillway.http.lists import SCAN_PAGE
 from tillway.http.params import LIMIT_DEFAULT, Enum, Id, Limit, Params, Text
 from tillway.http.routes import Answer, Call, route
+from tillway.operations import doubts as operations
 from tillway.store.codec import decode
 
 DOUBTS = Params(limit=Limit(), starting_after=Id())
@@ -28,7 +26,7 @@ async def doubts(call: Call) -> Answer:
     if "starting_after" in call.params:
         load = call.platform.engine.load(scope)
         after = f"{scope}/{(await load.get(Attempt, call.params['starting_after'], 'starting_after')).id}"
-    found: list[dict[str, Any]] = []
+    doubtful: list[Attempt] = []
     async with call.platform.scans.begin(scope) as scan:
         while True:
             rows = await call.platform.store.query(None, head, after=after, limit=SCAN_PAGE, order="oldest")
@@ -36,12 +34,24 @@ async def doubts(call: Call) -> Answer:
                 for row in rows:
                     attempt = decode(row.key.partition("/")[2], row.body)
                     if isinstance(attempt, Attempt) and attempt.in_doubt(now):
-                        found.append(_doubt(scope, attempt, now))
-            if len(rows) < SCAN_PAGE or len(found) > limit:
+                        doubtful.append(attempt)
+            if len(rows) < SCAN_PAGE or len(doubtful) > limit:
                 break
             after = rows[-1].key
             await scan.go_on()
-    return {"object": "list", "data": found[:limit], "has_more": len(found) > limit, "url": "/ops/v1/doubts"}
+    load = call.platform.engine.load(scope)
+    shown = [await operations.row_of(load, attempt, now) for attempt in doubtful[:limit]]
+    return {"object": "list", "data": shown, "has_more": len(doubtful) > limit, "url": "/ops/v1/doubts"}
+
+
+@route("GET", "/ops/v1/doubts/{id}", returns="doubt")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve an attempt in doubt, and ask its provider now, for up to ten seconds."""
+    engine, scope = call.platform.engine, call.caller.scope
+    load = engine.load(scope.key)
+    attempt = await load.get(Attempt, call.id, noun="doubt")
+    shown = await operations.row_of(load, attempt, engine.clock.now_ms() // 1000)
+    return shown | {"provider_says": await operations.said_now(call.platform.attempts, scope, attempt)}
 
 
 @route("POST", "/ops/v1/doubts/{id}/resolve", RESOLVE, returns="doubt", access="operator")
@@ -50,40 +60,16 @@ async def resolve(call: Call) -> Answer:
     params, asked = call.params, call.caller
     reason = check_reason(params.get("reason"))
     attempt = await call.platform.engine.load(asked.scope_key).get(Attempt, call.id)
-    now = call.platform.engine.clock.now_ms() // 1000
-    check_settled_by_hand(attempt, now)
     reference = params.get("provider_reference")
-    outcome: Outcome = (
-        Succeeded(bank_id=reference)
-        if params["outcome"] == "succeeded"
-        else Declined(message="An operator settled this as failed.", bank_id=reference)
-    )
     # Not the request's own caller, whose idempotency key must not be used up for the attempt of another request.
     caller = Caller.system(asked.scope, asked.operation, actor=asked.actor)
     caller.hint, caller.request_id, caller.client_ip = asked.hint, asked.request_id, asked.client_ip
     caller.reason = reason
-    await call.platform.attempts.settle(caller, attempt, outcome)
-    return _doubt(asked.scope_key, attempt, now) | {
+    load, now = call.platform.engine.load(asked.scope_key), call.platform.engine.clock.now_ms() // 1000
+    shown = await operations.row_of(load, attempt, now)
+    await operations.resolve(call.platform.attempts, caller, attempt, params["outcome"], reference)
+    return shown | {
         "resolved": params["outcome"],
         "provider_reference": reference,
         "resolution_reason": reason,
-    }
-
-
-def _doubt(scope_key: str, attempt: Attempt, now: int) -> dict[str, Any]:
-    return {
-        "id": attempt.id,
-        "object": "doubt",
-        "amount": attempt.amount_minor,
-        "asked": attempt.asked,
-        "connector": attempt.connector,
-        "created": attempt.created,
-        "currency": attempt.currency,
-        "kind": attempt.kind,
-        "needs_attention": attempt.needs_attention(now),
-        "next_question": attempt.due_at_ms // 1000,
-        "reason": attempt.reason,
-        "reference": reference_of(scope_key, attempt),
-        "state": attempt.state,
-        "subject": attempt.subject,
     }

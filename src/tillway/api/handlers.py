@@ -30,6 +30,7 @@ NOUNS = (
     "refunds",
     "reports",
     "requests",
+    "routing",
     "setup_intents",
     "simulator",
     "sources",

@@ -1,7 +1,11 @@
-"""`/ops/v1/ledger`: the accounts of the ledger and their balances."""
+"""`/ops/v1/ledger` and `/ops/v1/balances`: the accounts of the ledger, and whose money it is."""
 
-from tillway.engine.balance import fold
+from typing import Any
+
+from tillway.engine.balance import available_and_pending, fold
+from tillway.engine.connections import SIMULATOR
 from tillway.http.routes import Answer, Call, route
+from tillway.operations.funds import BANK, payouts_on_the_way, reachable, receivables
 
 
 @route("GET", "/ops/v1/ledger", returns="ledger")
@@ -18,3 +22,34 @@ async def ledger(call: Call) -> Answer:
         "balanced": sum(folded.accounts.values()) == 0,
         "entries": folded.entries,
     }
+
+
+@route("GET", "/ops/v1/balances", returns="balances")
+async def balances(call: Call) -> Answer:
+    """List the money at each provider and in the merchant's bank, by currency, and how much of it a payout can use."""
+    engine = call.platform.engine
+    load, folded = engine.load(call.caller.scope_key), await fold(engine, call.caller.scope_key)
+    available, pending = available_and_pending(folded, engine.clock.now_ms() // 1000)
+    shown: list[dict[str, Any]] = []
+    for currency in sorted({place.rpartition("/")[2] for place in folded.accounts}):
+        on_the_way = await payouts_on_the_way(load, currency)
+        sums = receivables(folded.accounts, currency)
+        shown.append(
+            {
+                "currency": currency,
+                "available": available.get(currency, 0),
+                "pending": pending.get(currency, 0),
+                "bank": folded.accounts.get(f"{BANK}/{currency}", 0),
+                "providers": [
+                    {
+                        "connector": name,
+                        "receivable": sums.get(name, 0),
+                        "payouts_on_the_way": on_the_way.get(name, 0),
+                        "counts_as_settled": name == SIMULATOR,
+                        "can_pay_out": max(reachable(folded.accounts, on_the_way, name, currency), 0),
+                    }
+                    for name in sorted({*sums, *on_the_way})
+                ],
+            }
+        )
+    return {"object": "balances", "data": shown}

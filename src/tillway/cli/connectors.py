@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import build_writes, moment_above, records, scopes, with_store
+from tillway.cli.installation import alter_record, build_writes, moment_above, records, scopes, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -24,9 +24,11 @@ from tillway.cli.terminal import (
 
 if TYPE_CHECKING:
     from tillway.domain.connector_config import ConnectorConfig
+    from tillway.domain.ledger import Fee
+    from tillway.settings import Settings
     from tillway.store.port import Store
 
-app = typer.Typer(help="Banks and providers: add, list, remove, kinds.", no_args_is_help=True)
+app = typer.Typer(help="Banks and providers: add, list, show, test, drain, remove, kinds.", no_args_is_help=True)
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 TRIES_MAX = 8
@@ -56,8 +58,6 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a connector. A running server uses it within two seconds."""
-    import msgspec
-
     from tillway.domain.connector_config import ConnectorConfig
     from tillway.engine.connections import describe, seal_settings
     from tillway.installation import open_vault
@@ -65,18 +65,19 @@ def add(
 
     if not NAME.fullmatch(name):
         raise WrongUsage(f"{name!r} cannot name a connector: use a small letter, then at most 30 of a-z, 0-9, - and _")
+    installation, settings = settings_from(context.params), _settings(given or [])
     wanted = ConnectorConfig(
         id=f"con_{mode}_{name}",
         created=0,
         name=name,
         kind=kind,
         mode=mode,
-        settings=_settings(given or []),
+        fee=_take_fee(settings, installation),
+        settings=settings,
         default=default,
     )
     files = _check(wanted)
     _warn_of_shown_secrets(kind, given or [])
-    installation = settings_from(context.params)
 
     async def work(store: "Store") -> "ConnectorConfig":
         sealed = seal_settings(await open_vault(installation, store), wanted)
@@ -88,9 +89,7 @@ def add(
                     f"{mode.capitalize()} mode has a connector {name!r} already. Use another name, or --replace."
                 )
             at = await moment_above(store)
-            config = msgspec.structs.replace(sealed, created=at.created)
-            if before is not None:
-                config = msgspec.structs.replace(sealed, created=before.created, default=default or before.default)
+            config = _succeeding(sealed, before, at.created)
             try:
                 await store.commit(
                     build_writes("connectors add", at, (version, before, config), *_unset_other_defaults(there, config))
@@ -123,11 +122,131 @@ def list_connectors(
     show(
         [describe(config) for config in found],
         table(
-            ("name", "mode", "kind", "default", "settings"),
-            [(c.name, c.mode, c.kind, "yes" if c.default else "", " ".join(sorted(c.settings))) for c in found],
+            ("name", "mode", "kind", "default", "drained", "settings"),
+            [
+                (
+                    *(c.name, c.mode, c.kind, "yes" if c.default else "", "yes" if c.drained else ""),
+                    " ".join(sorted(c.settings)),
+                )
+                for c in found
+            ],
         ),
         as_json=as_json,
     )
+
+
+@app.command("show")
+def show_connector(
+    context: typer.Context,
+    name: Named,
+    mode: Mode = "test",
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a connector, without the values of its settings."""
+    from tillway.engine.connections import describe
+
+    document = describe(with_store(settings_from(context.params), lambda store: _find(store, name, mode)))
+    rows = [(field, _shown(value)) for field, value in document.items()]
+    show(document, table(("field", "value"), rows), as_json=as_json)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
+
+
+@app.command()
+def test(
+    context: typer.Context,
+    name: Named,
+    mode: Mode = "test",
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the provider about an operation that does not exist: whether it answers. No money moves."""
+    import time
+
+    from tillway.connectors import registry
+    from tillway.connectors.conversation import converse
+    from tillway.connectors.port import NeverSeen, NotSent, Operation, Unknown
+    from tillway.engine.connections import open_settings
+    from tillway.installation import open_vault
+
+    installation = settings_from(context.params)
+
+    async def work(store: "Store") -> Document:
+        config = await _find(store, name, mode)
+        settings = open_settings(await open_vault(installation, store), config)
+        connector, transport = registry.build(config.kind, settings)
+        if not connector.capabilities.looks_up:
+            await transport.close()
+            return {"name": name, "answers": None, "milliseconds": None, "why": f"{config.kind} takes no questions"}
+        nothing = Operation(
+            reference="probe", kind="authorize", amount_minor=1, currency="usd", livemode=mode == "live"
+        )
+        began = time.perf_counter()
+        try:
+            answer = await converse(connector.look_up(nothing), transport)
+        finally:
+            await transport.close()
+        why = answer.reason if isinstance(answer, NotSent | Unknown) else ""
+        if not why and not isinstance(answer, NeverSeen):
+            why = "it knows an operation that was never sent"
+        took = round((time.perf_counter() - began) * 1000)
+        return {"name": name, "answers": not why, "milliseconds": took, "why": why}
+
+    found = with_store(installation, work)
+    text = f"{name} answers in {found['milliseconds']} ms" if found["answers"] else f"{name}: {found['why']}"
+    show(found, text, as_json=as_json)
+    if found["answers"] is False:
+        raise typer.Exit(1)
+
+
+@app.command()
+def drain(
+    context: typer.Context,
+    name: Named,
+    off: Annotated[bool, typer.Option("--off", help="Let it take new payments again.")] = False,
+    mode: Mode = "test",
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send no new payments through a connector. Captures, refunds and payouts go on. A running server notices within
+    two seconds."""
+    import msgspec
+
+    from tillway.domain.connector_config import ConnectorConfig
+    from tillway.engine.connections import describe
+
+    drained = alter_record(
+        settings_from(context.params),
+        "connectors drain",
+        ConnectorConfig,
+        f"con_{mode}_{name}",
+        lambda config: msgspec.structs.replace(config, drained=not off),
+        noun=f"connector of {mode} mode",
+        listing="connectors list",
+    )
+    text = f"{name!r} takes new payments again." if off else f"{name!r} takes no new payments."
+    show(describe(drained), text, as_json=as_json)
+    if drained.drained and drained.default:
+        say("It is the default: payments that no routing sends elsewhere are refused.")
+
+
+async def _find(store: "Store", name: str, mode: str) -> "ConnectorConfig":
+    from tillway.domain.connector_config import ConnectorConfig
+
+    for config, _ in await records(store, ConnectorConfig):
+        if (config.name, config.mode) == (name, mode):
+            return config
+    raise fail(f"There is no connector {name!r} in {mode} mode. `tillway connectors list` shows them.")
 
 
 @app.command()
@@ -139,7 +258,7 @@ def remove(
     data_dir: DataDir = None,
     store: StoreUrl = None,
 ) -> None:
-    """Remove a connector. Payments made through it can no longer be captured or refunded."""
+    """Remove a connector. Payments made through it can no longer be captured or refunded; `drain` keeps that."""
     from tillway.domain.connector_config import ConnectorConfig
 
     id = f"con_{mode}_{name}"
@@ -154,6 +273,9 @@ def remove(
                 f"{waiting} still waits for an answer of {name!r}. "
                 f"Wait for the answer, settle it by hand (/ops/v1/doubts), or use --force."
             )
+        routed = None if force else await _routing_that_names(store, name, mode)
+        if routed is not None:
+            raise fail(f"The routing of {routed} names {name!r}. Change it (`tillway routing set`), or use --force.")
         config, version = there[id]
         await store.commit(build_writes("connectors remove", await moment_above(store), (version, config, None)))
         return config
@@ -202,7 +324,7 @@ def _say_what_goes_through(added: "ConnectorConfig", files: str | None) -> None:
     if files is not None:
         say(f"Payouts in {files} go through it; no payment does until it is the default: --default --replace.")
     elif added.mode == "live":
-        say("No payment goes through it until it is the default: add it with --default --replace.")
+        say("No payment goes through it until it is the default (--default --replace), or routing names it.")
 
 
 def _settings(given: list[str]) -> dict[str, str]:
@@ -215,6 +337,45 @@ def _settings(given: list[str]) -> dict[str, str]:
             raise WrongUsage(f"--set {name} is given twice")
         settings[name] = given_value(value, f"--set {name}")
     return settings
+
+
+async def _routing_that_names(store: "Store", name: str, mode: str) -> str | None:
+    """The owner of a routing document that names the connector, or None."""
+    from tillway.domain.routing import Routing
+
+    for document, _ in await records(store, Routing):
+        if document.mode == mode and name in document.connectors:
+            return document.account or "the installation"
+    return None
+
+
+def _take_fee(settings: dict[str, str], installation: "Settings") -> "Fee | None":
+    """The price in the settings of every kind, `fee_rate_bps` and `fee_fixed_minor`, which are taken out. The one that
+    is not given is the installation's; None if neither is."""
+    from tillway.domain.ledger import Fee
+    from tillway.domain.money import BASIS_POINTS
+
+    given = {name: settings.pop(name) for name in ("fee_rate_bps", "fee_fixed_minor") if name in settings}
+    if not given:
+        return None
+    read = {"fee_rate_bps": installation.fee_rate_bps, "fee_fixed_minor": installation.fee_fixed_minor}
+    for name, text in given.items():
+        most = BASIS_POINTS if name == "fee_rate_bps" else 1_000_000
+        if not (text.isascii() and text.isdigit() and len(text) <= 7 and int(text) <= most):
+            raise WrongUsage(f"{name}: not a whole number from 0 to {most}")
+        read[name] = int(text)
+    return Fee(rate_bps=read["fee_rate_bps"], fixed_minor=read["fee_fixed_minor"])
+
+
+def _succeeding(new: "ConnectorConfig", before: "ConnectorConfig | None", created: int) -> "ConnectorConfig":
+    """The new configuration, with what stays of the one that it replaces."""
+    import msgspec
+
+    if before is None:
+        return msgspec.structs.replace(new, created=created)
+    return msgspec.structs.replace(
+        new, created=before.created, default=new.default or before.default, drained=before.drained
+    )
 
 
 def _warn_of_shown_secrets(kind: str, given: list[str]) -> None:

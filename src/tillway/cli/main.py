@@ -13,6 +13,7 @@ from tillway.cli import (
     connectors,
     demo,
     doctor,
+    doubts,
     export,
     installation,
     keys,
@@ -20,6 +21,7 @@ from tillway.cli import (
     operators,
     recover,
     reports,
+    routing,
     serve,
     vault,
 )
@@ -40,6 +42,8 @@ app.add_typer(oauth.app, name="oauth")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(operators.app, name="operators")
 app.add_typer(connectors.app, name="connectors")
+app.add_typer(routing.app, name="routing")
+app.add_typer(doubts.app, name="doubts")
 app.command()(bank.bank)
 app.add_typer(vault.app, name="vault")
 app.add_typer(audit.app, name="audit")

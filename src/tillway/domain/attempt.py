@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from tillway.domain.outcome import Declined, NotSent, Pending, Unknown
+from tillway.domain.outcome import Declined, NotSent, Outcome, Pending, Unknown
 from tillway.domain.record import Moment, Record
 from tillway.domain.refusal import Refused
 
@@ -144,12 +144,18 @@ def next_step(
     match outcome:
         case NotSent() if attempt.state == "new" and attempt.sent + 1 < SENDS_MAX:
             return Retry(_sent_again(attempt, outcome, at))
-        case NotSent(reason=reason) if attempt.state == "new":
-            return GiveUp(Declined("processing_error", "processing_error", alert=f"never sent: {reason}"))
+        case NotSent() if attempt.state == "new":
+            return GiveUp(never_sent(outcome))
         case NotSent(reason=reason):
             return AskLater(_asked_later(attempt, Unknown(reason), at, first_ask_seconds))
         case Pending() | Unknown():
             return AskLater(_asked_later(attempt, outcome, at, first_ask_seconds))
+
+
+def never_sent(outcome: Outcome) -> Declined:
+    """The decline of an operation that surely was never performed."""
+    assert isinstance(outcome, NotSent)
+    return Declined("processing_error", "processing_error", alert=f"never sent: {outcome.reason}")
 
 
 def _sent_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
@@ -218,3 +224,12 @@ def keyed_tail(scope_key: str, key: str, fingerprint: str, number: int) -> str:
     """
     told = f"{scope_key}\0{key}\0{fingerprint}\0{number}"
     return hashlib.blake2b(told.encode(), digest_size=TAIL_LENGTH // 2).hexdigest()
+
+
+def following_tail(first: str, number: int) -> str:
+    """The tail of the reference of the attempt `number` (1 and up) of a payment that went on to another connector.
+
+    It follows from the `first` attempt's, which follows from the key: it is the same after a restore, and no other
+    request's.
+    """
+    return hashlib.blake2b(f"{first}\0{number}".encode(), digest_size=TAIL_LENGTH // 2).hexdigest()

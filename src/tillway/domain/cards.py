@@ -108,6 +108,12 @@ def brand_of(number: str) -> Brand:
     return rule.brand if len(number) in rule.lengths else "unknown"
 
 
+def bin_of(number: str) -> str:
+    """The first digits of a card number that may be stored beside its last four: eight of 16 and more, else six (PCI
+    SSC, FAQ 1091)."""
+    return number[:8] if len(number) >= 16 else number[:6]
+
+
 def cvc_lengths(brand: Brand) -> tuple[int, ...]:
     """The possible lengths of a security code of `brand`."""
     return next((cvc for name, _, cvc, _ in _RANGES if name == brand), _UNKNOWN.cvc_lengths)

@@ -11,9 +11,20 @@ from typing import Any, Literal, assert_never
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from tillway.domain import card_tries, stored_credit
+from tillway.domain import card_tries, routing, stored_credit
 from tillway.domain.amount_limits import check_charge, check_steps
-from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, Withdrawal, await_action, next_step, withdraw
+from tillway.domain.attempt import (
+    AskLater,
+    Attempt,
+    GiveUp,
+    Retry,
+    Withdrawal,
+    await_action,
+    following_tail,
+    never_sent,
+    next_step,
+    withdraw,
+)
 from tillway.domain.bank_account import check_verification, failure, without_number
 from tillway.domain.charge import Charge
 from tillway.domain.commands import (
@@ -47,7 +58,11 @@ from tillway.domain.record import (
     merged_metadata,
 )
 from tillway.domain.refusal import RULES, Refused
+from tillway.domain.routing import ConnectorTerms, Facts, Needs, Route, Routes
 from tillway.domain.source_api import SourceApi
+
+SENDS_SECONDS_MAX = 20
+"""How long a payment is sent again to a provider that cannot be reached, since its first attempt began."""
 
 AUTHORIZATION_LIFETIME_SECONDS = 7 * 24 * 60 * 60
 """An authorization that is not captured within 7 days is released (Stripe's window for card payments online)."""
@@ -141,6 +156,8 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     """The tails of its attempts' references that follow from keys, the first and the latest, at most REFERENCES_MAX: by
     each of them the store finds the payment."""
     source_api: SourceApi = SourceApi.v1
+    route: Route | None = None
+    """The way of its latest attempts, where a routing document chose it."""
 
     @property
     def captures_at_once(self) -> bool:
@@ -189,6 +206,8 @@ class Terms(Value, frozen=True, kw_only=True):
     connector or, in test mode, by the simulated issuer. `redirects`: the connector itself sends the customer to the
     issuer, so the simulated issuer is not asked. `steps` are the currencies and steps of amounts that the connector
     takes; None: all.
+
+    With `routes`, the decision finds the connector and its `route`; until then the fields about it are not filled in.
     """
 
     connector: str
@@ -201,6 +220,8 @@ class Terms(Value, frozen=True, kw_only=True):
     authenticates: bool = True
     redirects: bool = False
     steps: Mapping[str, int] | None = None
+    routes: Routes | None = None
+    route: Route | None = None
 
 
 class Means(Value, frozen=True, kw_only=True, gc=True):
@@ -333,6 +354,8 @@ def _confirm(
         )
     method = _confirmable(payment, method)
     type = METHOD_TYPES[method.type]
+    if terms.routes is not None and type.performed_by != "platform":
+        terms = _routed(payment, method, terms, terms.routes, at)
     if type.debits:
         _can_debit(payment, type, mandate, terms, any_currency=command.any_currency)
     if type.wallet:
@@ -361,6 +384,63 @@ def _confirm(
         )
         return permitted.then(begun)
     return permitted.then(_authenticate(payment, command, method, means.code, terms, at, idem))
+
+
+def _routed(payment: PaymentIntent, method: PaymentMethod, terms: Terms, routes: Routes, at: Moment) -> Terms:
+    """The terms with the connector that the routing chooses: the first candidate that can take the payment. If none is
+    able to, the first one tells why not. Refused `connector_unavailable` if all are drained."""
+    reference = at.new_reference()
+    rule, candidates = routing.choose(routes, _facts(payment, method, routes.account), reference or payment.id)
+    fit = routing.usable(candidates, routes.connectors, _needs(payment, method))
+    known = [name for name in candidates if name in routes.connectors and not routes.connectors[name].drained]
+    if not known:
+        raise Refused(
+            "connector_unavailable",
+            f"The routing sends this payment to {', '.join(candidates) or 'no connector'}, and none of them takes new "
+            "payments. `tillway connectors list` shows why.",
+            payment_intent=payment,
+        )
+    chosen = (fit or known)[0]
+    abilities = routes.connectors[chosen]
+    return replace(
+        terms,
+        connector=chosen,
+        debits=abilities.debits,
+        wallets=abilities.wallets,
+        authenticates=terms.authenticates or abilities.authenticates,
+        redirects=abilities.authenticates,
+        steps=abilities.steps,
+        route=Route(
+            candidates=candidates, rule=rule, version=routes.routing.version, reference=reference, began=at.now
+        ),
+    )
+
+
+def _facts(payment: PaymentIntent, method: PaymentMethod, account: str) -> Facts:
+    """The facts about a payment that the rules of a routing document ask for."""
+    card, bank = method.card, method.bank
+    return Facts(
+        currency=payment.currency,
+        amount_minor=payment.amount_minor,
+        method=method.type,
+        account=account,
+        card_brand=card.brand if card is not None else None,
+        bin=card.bin or None if card is not None else None,
+        country=card.country if card is not None else bank.country if bank is not None else None,
+        metadata=payment.metadata,
+    )
+
+
+def _needs(payment: PaymentIntent, method: PaymentMethod) -> Needs:
+    """The abilities that the payment needs of its connector."""
+    return Needs(
+        amount_minor=payment.amount_minor,
+        currency=payment.currency,
+        debit=method.type if METHOD_TYPES[method.type].debits else None,
+        wallet=method.type if METHOD_TYPES[method.type].wallet else None,
+        captured_later=not payment.captures_at_once,
+        authenticates=payment.card_option("request_three_d_secure") in ("any", "challenge"),
+    )
 
 
 def _asks_no_authentication(payment: PaymentIntent, terms: Terms) -> None:
@@ -484,6 +564,8 @@ def finish_challenge(
         return _decline(replace(payment, challenge=None), method, _AUTHENTICATION_FAILED, None, at)
     if payment.confirmation_method == "manual":
         return _save(replace(payment, status="requires_confirmation", authenticated=True, challenge=None))
+    if terms.routes is not None:
+        terms = _routed(payment, method, terms, terms.routes, at)
     authenticated = replace(payment, authenticated=True, challenge=None)
     return _begin(authenticated, method, terms, at, idem, code=means.code)
 
@@ -514,9 +596,11 @@ def _begin(
         shows=terms.shows,
         patience_seconds=type.patience_seconds,
         refuses_action=refuses_action,
-        reference=at.new_reference(),
+        reference=at.new_reference() if terms.route is None else terms.route.reference,
     )
     started = replace(payment, status="processing", attempt=attempt.id, references=_references(payment, attempt))
+    if terms.route is not None or payment.route is not None:
+        started = replace(started, route=terms.route)
     if type.patience_seconds:
         return _begin_debit(started, attempt, method, mandate, terms, at)
     pending: tuple[Charge, ...] = ()
@@ -634,13 +718,19 @@ def settle(
     first_ask_seconds: float = 5.0,
     charge: Charge | None = None,
     method: PaymentMethod | None = None,
+    connectors: Mapping[str, ConnectorTerms] | None = None,
 ) -> Changes[PaymentIntent]:
     """Book an outcome. A repeat changes nothing: it finds that the attempt is no longer this one.
 
-    `method` is needed to settle an authorization, `charge` for every operation after one.
+    `method` is needed to settle an authorization, `charge` for every operation after one. With `connectors`, the next
+    candidate of the payment's route may be begun.
     """
     if payment.attempt != attempt.id:
         return Changes(result=payment, deletes=(attempt.id,), refusal=_refusal_of(payment, attempt))
+    if connectors is not None and method is not None:
+        followed = _fail_over(payment, attempt, outcome, connectors, at, method, charge)
+        if followed is not None:
+            return followed
     match outcome:
         case Succeeded() if attempt.withdrawn == "canceled":
             paid = _settle_success(
@@ -654,10 +744,12 @@ def settle(
             return _settle_refusal(payment, attempt, outcome, at, charge, method)
         case ActionRequired():
             return _await_customer(payment, attempt, outcome, at, first_ask_seconds)
+        case NotSent(retry_after_seconds=None) if _sent_long_enough(payment, attempt, at):
+            return _settle_unsent(payment, attempt, never_sent(outcome), at, charge, method)
         case NotSent() | Pending() | Unknown():
             match next_step(attempt, outcome, at, first_ask_seconds=first_ask_seconds):
                 case GiveUp(declined=declined):
-                    return _settle_refusal(payment, attempt, declined, at, charge, method)
+                    return _settle_unsent(payment, attempt, declined, at, charge, method)
                 case Retry(attempt=again) | AskLater(attempt=again):
                     if payment.acting and (isinstance(outcome, Pending) or attempt.returned is not None):
                         # The customer is back: there is nothing more to do for them.
@@ -700,6 +792,71 @@ def _settle_withdrawal(
         return _decline(payment, method, _WITHDRAWN[attempt.withdrawn], attempt, at, charge)
     after = replace(payment, status="canceled", attempt=None, canceled_at=at.now, challenge=None)
     return _save(after, *_draft_events(after, "payment_intent.canceled"))
+
+
+def _sent_long_enough(payment: PaymentIntent, attempt: Attempt, at: Moment) -> bool:
+    """Whether an authorization that surely was not performed has been tried for so long that the payer is answered."""
+    if attempt.kind != "authorize" or attempt.state != "new":
+        return False
+    began = payment.route.began if payment.route is not None else attempt.created
+    return at.now - began >= SENDS_SECONDS_MAX
+
+
+def _fail_over(
+    payment: PaymentIntent,
+    attempt: Attempt,
+    outcome: Outcome,
+    connectors: Mapping[str, ConnectorTerms],
+    at: Moment,
+    method: PaymentMethod,
+    pending: Charge | None,
+) -> Changes[PaymentIntent] | None:
+    """Begin the next candidate of the payment's route in the commit that ends this attempt. None where none may follow.
+
+    The new attempt has a reference of its own, which follows from the first one's and its number: after a crash or a
+    restore it is the same again. A charge that a provider declined stays as a failed one.
+    """
+    route, told = payment.route, routing.outcome_to_follow(outcome)
+    if route is None or told is None or attempt.kind != "authorize" or attempt.patience_seconds:
+        return None
+    if attempt.state not in ("new", "unknown") or (attempt.state == "unknown" and told == "not_sent"):
+        return None
+    if attempt.withdrawn is not None or attempt.returned is not None or method.detached:
+        return None
+    noted = card_tries.note_decline(method, outcome, at.now) if isinstance(outcome, Declined) else method
+    if card_tries.objection(noted, at.now, off_session=payment.off_session) is not None:
+        return None
+    connector = routing.next_connector(route, attempt.connector, connectors, _needs(payment, method), at.now)
+    if connector is None:
+        return None
+    followed = routing.after_step(route, attempt.connector, told)
+    following = replace(
+        attempt,
+        id=at.new_id("att"),
+        created=at.created,
+        connector=connector,
+        due_at_ms=0,
+        sent=0,
+        asked=0,
+        state="new",
+        reason=None,
+        bank_id=None,
+        reference=following_tail(route.reference, len(followed.tried)) if route.reference else "",
+    )
+    after = replace(
+        payment, attempt=following.id, references=_references(payment, following), route=followed, last_error=None
+    )
+    records: list[Record] = [after, *((noted,) if noted is not method else ())]
+    events: tuple[EventDraft, ...] = ()
+    if pending is not None or told == "declined":
+        declined = outcome if isinstance(outcome, Declined) else never_sent(outcome)
+        begun = pending or _charge(payment, attempt.id, method, attempt.connector, attempt.created, attempt.name)
+        failed = _failed(begun, declined)
+        records.append(failed)
+        events = (EventDraft(type="charge.failed", record=failed),)
+    if attempt.shows == "charge":
+        records.append(_charge(after, following.id, method, connector, at.now, following.name))
+    return Changes(result=after, records=tuple(records), tasks=(following,), deletes=(attempt.id,), events=events)
 
 
 def _refusal_of(payment: PaymentIntent, attempt: Attempt) -> Refused | None:
@@ -967,6 +1124,21 @@ def _settle_refusal(
     )
 
 
+def _settle_unsent(
+    payment: PaymentIntent,
+    attempt: Attempt,
+    declined: Declined,
+    at: Moment,
+    charge: Charge | None,
+    method: PaymentMethod | None,
+) -> Changes[PaymentIntent]:
+    """Settle as refused what surely never reached its provider. Its route tells that from a decline."""
+    if attempt.kind == "authorize":
+        route = payment.route or Route(candidates=(attempt.connector,))
+        payment = replace(payment, route=routing.after_step(route, attempt.connector, "not_sent"))
+    return _settle_refusal(payment, attempt, declined, at, charge, method)
+
+
 _AUTHENTICATION_REQUIRED = Declined(
     code="authentication_required",
     decline_code="authentication_required",
@@ -1003,7 +1175,6 @@ def _decline(
 ) -> Changes[PaymentIntent]:
     """Store a failed charge with its reason, and require another method. `pending` is the charge of a debit or a direct
     charge, which exists already."""
-    assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
     message = outcome.message or _decline_message(outcome)
     usable_again = replace(method, consumed=False) if method.consumed else method
     if attempt is not None and attempt.withdrawn is None:
@@ -1014,15 +1185,7 @@ def _decline(
         connector, created = (attempt.connector, attempt.created) if attempt is not None else ("", at.now)
         reference = attempt.name if attempt is not None else identity
         begun = pending or _charge(payment, identity, method, connector, created, reference)
-        charge = replace(
-            begun,
-            status="failed",
-            bank_id=outcome.bank_id,
-            card=with_checks(begun.card, outcome.checks),
-            failure_code=outcome.code,
-            failure_message=message,
-            decline_code=outcome.decline_code,
-        )
+        charge = _failed(begun, outcome)
     error = PaymentError(
         code=outcome.code,
         decline_code=outcome.decline_code,
@@ -1059,6 +1222,20 @@ def _decline(
             payment_intent=after,
             payment_method=usable_again,
         ),
+    )
+
+
+def _failed(charge: Charge, outcome: Declined) -> Charge:
+    """The charge with the reason why it was declined."""
+    assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
+    return replace(
+        charge,
+        status="failed",
+        bank_id=outcome.bank_id,
+        card=with_checks(charge.card, outcome.checks),
+        failure_code=outcome.code,
+        failure_message=outcome.message or _decline_message(outcome),
+        decline_code=outcome.decline_code,
     )
 
 

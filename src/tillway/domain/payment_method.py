@@ -45,6 +45,9 @@ class CardFacts(Value, frozen=True, kw_only=True):
     funding: str = "credit"
     country: str | None = "US"
     fingerprint: str = ""
+    bin: str = ""
+    """The first digits of its number, as many as may be stored: eight, or six of a shorter number than 16 (PCI SSC,
+    FAQ 1091). Empty on cards that earlier versions took in."""
     vault: str | None = None
     cvc: str | None = None
     alias: str | None = None

@@ -133,22 +133,19 @@ def create(
     destination: str | None,
     connector: str,
     available_minor: int,
+    reachable_minor: int,
     guard: PayoutGuard | None,
     delay_ms: int,
 ) -> Changes[Payout]:
     """Take the money off the balance, and write the attempt that sends it in `delay_ms`.
 
     `destination` is the external account of `recipient`, if there is one. `available_minor` is the balance, read after
-    `guard` was; neither counts if the money is the merchant's own at the provider.
+    `guard` was, and `reachable_minor` the part of its money that the connector can pay out. None of them counts if the
+    money is the merchant's own at the provider.
     """
     funding, amount_minor, currency = command.funding, command.amount_minor, command.currency
-    if funding == "balance" and amount_minor > available_minor:
-        raise Refused(
-            "balance_insufficient",
-            f"You have insufficient available funds for this payout: {max(available_minor, 0)} of {amount_minor} "
-            f"{currency}, in minor units. GET /v1/balance shows what is available and what is still pending.",
-            param="amount",
-        )
+    if funding == "balance":
+        _check_funds(amount_minor, currency, connector, available_minor, reachable_minor)
     # From here the payout must be tried.
     suffix = at.new_suffix()
     id = f"po_{suffix}"
@@ -194,6 +191,25 @@ def create(
         tasks=(attempt,),
         events=(EventDraft(type="payout.created", record=payout),),
     )
+
+
+def _check_funds(amount_minor: int, currency: str, connector: str, available_minor: int, reachable_minor: int) -> None:
+    """Refused `balance_insufficient` unless the balance has the amount, and its connector can pay that out."""
+    if amount_minor > available_minor:
+        raise Refused(
+            "balance_insufficient",
+            f"You have insufficient available funds for this payout: {max(available_minor, 0)} of {amount_minor} "
+            f"{currency}, in minor units. GET /v1/balance shows what is available and what is still pending.",
+            param="amount",
+        )
+    if amount_minor > reachable_minor:
+        raise Refused(
+            "balance_insufficient",
+            f"The connector {connector!r} can pay out {max(reachable_minor, 0)} of these {amount_minor} {currency}, in "
+            "minor units: the money that it has collected, and that in your bank. The rest of your balance is at other "
+            "providers; GET /ops/v1/balances shows where.",
+            param="amount",
+        )
 
 
 def settle(

@@ -173,6 +173,11 @@ RULES: dict[str, Rule] = {
         "The customer has stored credit. Take it back with a balance transaction before you delete the customer.",
     ),
     "capture_amount_too_large": Rule(400, _INVALID, "The amount to capture is larger than what was authorized."),
+    "routing_invalid": Rule(400, _INVALID, "This word of the routing document is wrong."),
+    "routing_version_conflict": Rule(409, _INVALID, "The routing document was changed meanwhile."),
+    "connector_unavailable": Rule(
+        503, "api_error", "No connector takes this payment now. Send the request again later."
+    ),
     "connector_unsupported": Rule(400, _INVALID, "The connector of this payment cannot do this."),
     "order_step_unexpected": Rule(400, _INVALID, "The order is not at this step."),
     "order_step_failed": Rule(409, _INVALID, "This step of the order failed."),

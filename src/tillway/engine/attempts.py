@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Protocol, assert_never
 
 import msgspec
@@ -58,6 +59,7 @@ from tillway.domain.charge import Charge, full_descriptor, warn_of_fraud
 from tillway.domain.commands import Cancel
 from tillway.domain.dispute import Dispute, DisputeTask, Told
 from tillway.domain.idempotency import IdempotencyRecord
+from tillway.domain.ledger import Fee
 from tillway.domain.mandate import reference_of as reference_of_mandate
 from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.open_item import OpenItem, keep_notice
@@ -69,11 +71,13 @@ from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import STORE_CODES, Refused
+from tillway.domain.routing import ConnectorTerms, Routes, outcome_to_follow
 from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
 from tillway.engine.disputes import alarm_if_reused, of_other_payments, see_to
+from tillway.engine.health import ConnectorHealth
 from tillway.engine.notices import agrees, announced, is_stale, kind_of, objection, word_of
 from tillway.engine.recipients import reveal
 from tillway.engine.references import Known, find_by_tail, split
@@ -108,16 +112,33 @@ PAUSE_MAX_SECONDS = 2.0
 
 
 class Connection(msgspec.Struct, frozen=True):
-    """A configured connector with its transport."""
+    """A configured connector with its transport. `fee` is its own price, None: that of the installation; a `drained`
+    one takes no new payments."""
 
     name: str
     connector: Connector
     transport: Transport
+    health: ConnectorHealth
+    fee: Fee | None = None
+    drained: bool = False
 
 
 class Connections(Protocol):
     async def default(self, scope: Scope) -> Connection:
-        """The connector that takes new payments of that mode. Raises Refused `live_mode_not_configured`."""
+        """The default connector of that mode. Raises Refused `live_mode_not_configured`."""
+
+    async def for_payments(self, scope: Scope) -> Connection | Routes:
+        """The connector that takes a merchant's new payments, or the routing that chooses one for each. Raises Refused
+        `live_mode_not_configured`, or `connector_unavailable` if that one connector is drained."""
+
+    def health_of(self, mode: Mode, name: str) -> ConnectorHealth:
+        """The health of a connector, as this process has seen it."""
+
+    async def default_name(self, mode: Mode) -> str | None:
+        """The name of the mode's default connector; None if there is none."""
+
+    async def connectors_of(self, mode: Mode) -> Mapping[str, ConnectorTerms]:
+        """The mode's connectors by name, with their abilities and prices."""
 
     async def named(self, name: str, scope: Scope) -> Connection | None:
         """The connector of that name, even if its configuration has changed since."""
@@ -130,6 +151,9 @@ class Connections(Protocol):
 
     async def by_file(self) -> list[tuple[Mode, Connection]]:
         """The connectors that exchange files, of both modes."""
+
+    def forget(self) -> None:
+        """Read the configuration again, after this process has changed it."""
 
 
 class _Joined:
@@ -158,6 +182,15 @@ async def _traced(
         return await converse(conversation, transport)
 
 
+async def _answers(connection: Connection) -> bool | None:
+    """Whether the provider answers a question about an operation that does not exist; None if it takes no questions."""
+    if not connection.connector.capabilities.looks_up:
+        return None
+    nothing = Operation(reference="probe", kind="authorize", amount_minor=1, currency="usd")
+    answer = await converse(connection.connector.look_up(nothing), connection.transport)
+    return not isinstance(answer, NotSent | Unknown)
+
+
 _OUTCOMES: dict[type, str] = {
     Succeeded: "succeeded",
     Pending: "pending",
@@ -179,9 +212,20 @@ class Attempts:
         self._settling: set[asyncio.Task[None]] = set()
 
     async def terms(self, scope: Scope, *, shows: Literal["subject", "charge"] = "subject") -> Terms:
-        """The terms of a new payment in that scope. Refused `live_mode_not_configured` if no connector takes it."""
-        connection = await self.connections.default(scope)
+        """The terms of a new payment in that scope. Refused `live_mode_not_configured` or `connector_unavailable` if no
+        connector takes it."""
+        connection = await self.connections.for_payments(scope)
         settings = self.engine.settings
+        if isinstance(connection, Routes):
+            return Terms(
+                connector="",
+                fee=settings.fee,
+                settlement_days=settings.settlement_days,
+                challenge_base=self.engine.challenge_base(scope),
+                shows=shows,
+                authenticates=not scope.livemode,
+                routes=connection,
+            )
         return Terms(
             connector=connection.name,
             fee=settings.fee,
@@ -244,6 +288,7 @@ class Attempts:
         place = (caller.scope_key, attempt.id)
         self.held[place] = attempt.due_at_ms
         seen = begun.seen if begun is not None else None
+        code = cvc
         answer_by_ns = self.engine.clock.monotonic_ns() + int(self.engine.settings.answer_within_seconds * 1e9)
         try:
             for _ in range(ROUNDS_MAX):
@@ -255,7 +300,9 @@ class Attempts:
                     outcome = await self._converse(connection, caller.scope, attempt, seen, cvc=cvc, ask=ask)
                     cvc = None
                 try:
-                    done = await self.settle(caller, attempt, outcome, connection=connection, seen=seen)
+                    done = await self.settle(
+                        caller, attempt, outcome, connection=connection, seen=seen, fails_over=True
+                    )
                 except Refused as refused:
                     if refused.code in STORE_CODES:
                         self._begin_to_settle_later(caller, attempt, outcome, connection)
@@ -263,6 +310,13 @@ class Attempts:
                 seen = None
                 if not done.attempts:
                     return done
+                if done.attempts[0].id != attempt.id:
+                    # The payment goes on to another connector, at once.
+                    self.held.pop(place)
+                    attempt, seen, cvc, ask = done.attempts[0], done.seen, code, False
+                    place = (caller.scope_key, attempt.id)
+                    self.held[place] = attempt.due_at_ms
+                    continue
                 attempt = done.attempts[0]
                 ask = attempt.state != "new"
                 pause = (attempt.due_at_ms - self.engine.clock.now_ms()) / 1000
@@ -316,6 +370,11 @@ class Attempts:
             return Unknown(outcome.reason)
         return outcome
 
+    async def look_up(self, connection: Connection, scope: Scope, attempt: Attempt) -> Outcome | NeverSeen:
+        """Ask the provider about an attempt, and change nothing."""
+        operation = await self.operation(scope, attempt)
+        return await self._exchange(connection, "look_up", connection.connector.look_up(operation))
+
     async def _sent_before_the_restore(
         self, connection: Connection | None, scope: Scope, attempt: Attempt
     ) -> Outcome | None:
@@ -342,7 +401,12 @@ class Attempts:
             outcome = _OUTCOMES[type(answer)]
             return answer
         finally:
-            telemetry.exchange(connection.name, operation, outcome, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            telemetry.exchange(connection.name, operation, outcome, seconds)
+            if operation != "look_up":
+                connection.health.tell(outcome, seconds, partial(_answers, connection))
+            elif outcome != "unknown":
+                connection.health.answered()
 
     async def operation(
         self,
@@ -456,12 +520,22 @@ class Attempts:
         *,
         connection: Connection | None = None,
         seen: Seen | None = None,
+        fails_over: bool = False,
     ) -> Done[Record | None]:
-        """Book an outcome in one commit, together with the answer that an idempotency key waits for."""
+        """Book an outcome in one commit, together with the answer that an idempotency key waits for.
+
+        With `fails_over`, a payment may go on to another connector: then the result has a new attempt, which the caller
+        carries.
+        """
         if isinstance(outcome, Declined) and outcome.alert is not None:
             log.error("a provider refused our request", extra={"attempt": attempt.id, "alert": outcome.alert})
         settler = settler_of(attempt.subject)
         first_ask = ASK_AFTER_SECONDS if connection is None else connection.connector.capabilities.ask_after_seconds
+        priced = connection or await self.connections.named(attempt.connector, caller.scope)
+        fee = (priced.fee if priced is not None else None) or self.engine.settings.fee
+        connectors = None
+        if fails_over and attempt.kind == "authorize" and outcome_to_follow(outcome) is not None:
+            connectors = await self.connections.connectors_of(caller.scope.mode)
 
         async def work(load: Load, at: Moment) -> Changes[Record | None]:
             current = await load.maybe(Attempt, attempt.id) or attempt
@@ -473,6 +547,8 @@ class Attempts:
                     at=at,
                     settings=self.engine.settings,
                     first_ask_seconds=first_ask,
+                    fee=fee,
+                    connectors=connectors,
                 )
             )
             if isinstance(outcome, (Succeeded, Pending)) and outcome.notices and (changes.records or changes.tasks):
@@ -487,7 +563,7 @@ class Attempts:
         done = await self.engine.run(caller, work, seen=seen, completes=attempt.idem or NO_KEY)
         note("connector", attempt.connector)
         note_id(attempt.subject)
-        if not done.attempts:
+        if not done.attempts or done.attempts[0].id != attempt.id:
             source_api = getattr(done.record, "source_api", caller.source_api)
             self.engine.telemetry.settled(attempt.connector, attempt.kind, source_api, _OUTCOMES[type(outcome)])
         return done

@@ -79,6 +79,8 @@ class Caller(msgspec.Struct, kw_only=True):
     """The kind of the request's credential."""
     role: Role | None = None
     """The role of an operator; None: not an operator."""
+    whole_installation: bool = False
+    """Whether an operator works for every merchant."""
     scopes: tuple[str, ...] | None = None
     """The scopes of the caller; None: unrestricted."""
 

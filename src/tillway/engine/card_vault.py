@@ -7,7 +7,7 @@ import msgspec
 
 from tillway.connectors.port import BankAccountData, CardData
 from tillway.domain.bank_account import BankAccountFacts
-from tillway.domain.cards import FORM_DIGITS, CheckedCard, Secret, brand_of, check_card
+from tillway.domain.cards import FORM_DIGITS, CheckedCard, Secret, bin_of, brand_of, check_card
 from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.payment_method import CVC_LIFETIME_SECONDS, CardFacts, PaymentMethod
 from tillway.domain.record import Moment, Record, SealedRecord
@@ -91,6 +91,7 @@ class CardVault:
             exp_month=checked.exp_month,
             exp_year=checked.exp_year,
             fingerprint=self.vault.fingerprint(scope_key, number),
+            bin=bin_of(digits),
             vault=owner,
             cvc=cvc_id,
         )
@@ -125,6 +126,7 @@ class CardVault:
             exp_month=month,
             exp_year=year,
             fingerprint=self.vault.fingerprint(scope_key, Secret(known.number)),
+            bin=bin_of(known.number),
             alias=alias,
         )
         facts = _apply_test_card(facts, known, cvc=True, address={})

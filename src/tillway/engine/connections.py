@@ -10,11 +10,14 @@ from tillway.connectors.port import AccountForm, Capabilities, Connector, Recipi
 from tillway.domain.account import SYSTEM, Mode, Scope
 from tillway.domain.cards import Secret
 from tillway.domain.connector_config import ConnectorConfig, setting_owner
+from tillway.domain.ledger import Fee
 from tillway.domain.refusal import Refused
+from tillway.domain.routing import ConnectorTerms, Routes, Routing
 from tillway.engine.attempts import Connection
 from tillway.engine.clock import Clock
+from tillway.engine.health import ConnectorHealth
 from tillway.store.codec import decode
-from tillway.store.port import Store
+from tillway.store.port import PAGE_MAX, Store
 from tillway.vault.port import Vault, VaultTampered
 
 log = logging.getLogger(__name__)
@@ -31,7 +34,7 @@ Build = Callable[[str, Mapping[str, str]], tuple[Connector, Transport]]
 class ConfiguredConnections:
     """Connections by (mode, name), built from the configuration in the store and rebuilt when that changes."""
 
-    def __init__(self, store: Store, clock: Clock, build: Build, vault: Vault) -> None:
+    def __init__(self, store: Store, clock: Clock, build: Build, vault: Vault, fee: Fee = Fee()) -> None:
         self._store = store
         self._vault = vault
         self._clock = clock
@@ -40,10 +43,54 @@ class ConfiguredConnections:
         self._refreshing: asyncio.Task[None] | None = None
         self._configs: dict[tuple[str, str], ConnectorConfig] = {}
         self._defaults: dict[str, str] = {}
+        self._routings: dict[tuple[Mode, str | None], Routing] = {}
+        self._health: dict[tuple[str, str], ConnectorHealth] = {}
+        self._fee = fee
         self._open: dict[tuple[str, str], tuple[ConnectorConfig, Connection]] = {}
         self._outdated: list[Connection] = []
         self._broken: dict[tuple[str, str], str] = {}
         """Why a connector could not be set up, the last time."""
+
+    async def for_payments(self, scope: Scope) -> Connection | Routes:
+        await self._fresh()
+        if self._routings:
+            routing = self._routings.get((scope.mode, scope.account)) or self._routings.get((scope.mode, None))
+            if routing is not None and (routing.rules or routing.otherwise):
+                default, connectors = await self.default_name(scope.mode), await self.connectors_of(scope.mode)
+                return Routes(routing=routing, connectors=connectors, account=scope.account, default=default)
+        connection = await self.default(scope)
+        if connection.drained:
+            raise Refused(
+                "connector_unavailable",
+                f"The connector {connection.name!r} is drained and takes no new payments. End that with `tillway "
+                f"connectors drain {connection.name} --off`, or make another one the default.",
+            )
+        return connection
+
+    async def default_name(self, mode: Mode) -> str | None:
+        await self._fresh()
+        return self._defaults.get(mode, SIMULATOR if mode == "test" else None)
+
+    async def connectors_of(self, mode: Mode) -> dict[str, ConnectorTerms]:
+        await self._fresh()
+        names = [name for of_mode, name in self._configs if of_mode == mode]
+        if mode == "test" and SIMULATOR not in names:
+            names.append(SIMULATOR)
+        connections = [self._open_connection(mode, name) for name in names]
+        return {connection.name: self._terms_of(connection) for connection in connections if connection is not None}
+
+    def _terms_of(self, connection: Connection) -> ConnectorTerms:
+        capabilities = connection.connector.capabilities
+        return ConnectorTerms(
+            operations=capabilities.operations,
+            debits=capabilities.debits,
+            wallets=capabilities.wallets,
+            authenticates=capabilities.authenticates,
+            steps=capabilities.steps,
+            fee=connection.fee or self._fee,
+            drained=connection.drained,
+            open=connection.health.open,
+        )
 
     async def default(self, scope: Scope) -> Connection:
         await self._fresh()
@@ -102,9 +149,17 @@ class ConfiguredConnections:
                 log.error("a connector cannot be set up", extra={"connector": name, "why": str(wrong)})
             return None
         self._broken.pop(place, None)
-        connection = Connection(name, connector, transport)
+        health = self.health_of(mode, name)
+        connection = Connection(name, connector, transport, health, fee=config.fee, drained=config.drained)
         self._open[place] = (config, connection)
         return connection
+
+    def health_of(self, mode: Mode, name: str) -> ConnectorHealth:
+        """The health of a connector, which outlives changes of its configuration."""
+        place = (mode, name)
+        if place not in self._health:
+            self._health[place] = ConnectorHealth(name)
+        return self._health[place]
 
     async def _fresh(self) -> None:
         """Return when the configuration is known, at most REFRESH_SECONDS old. Callers that come during a read wait
@@ -129,11 +184,32 @@ class ConfiguredConnections:
             config = decode(row.key.partition("/")[2], row.body)
             if isinstance(config, ConnectorConfig):
                 configs[config.mode, config.name] = config
+        self._routings = await self._read_routings()
         self._configs = configs
         self._defaults = {mode: name for (mode, name), config in configs.items() if config.default}
         self._fresh_until_ns = until_ns
 
+    async def _read_routings(self) -> dict[tuple[Mode, str | None], Routing]:
+        """The routing documents of the installation and of its merchants."""
+        found: dict[tuple[Mode, str | None], Routing] = {}
+        after: str | None = None
+        while True:
+            rows = await self._store.query(None, f"{SYSTEM}/rtg_", after=after, limit=PAGE_MAX, order="oldest")
+            for row in rows:
+                routing = decode(row.key.partition("/")[2], row.body)
+                if isinstance(routing, Routing):
+                    found[routing.mode, routing.account] = routing
+            if len(rows) < PAGE_MAX:
+                return found
+            after = rows[-1].key
+
+    def forget(self) -> None:
+        """Read the configuration again, after this process has changed it."""
+        self._fresh_until_ns = 0
+
     async def close(self) -> None:
+        for health in self._health.values():
+            await health.close()
         for connection in (*self._outdated, *(connection for _, connection in self._open.values())):
             await connection.transport.close()
         self._outdated.clear()
@@ -178,6 +254,8 @@ def describe(config: ConnectorConfig) -> dict[str, object]:
         "kind": config.kind,
         "mode": config.mode,
         "default": config.default,
+        "drained": config.drained,
+        "fee": {"rate_bps": fee.rate_bps, "fixed_minor": fee.fixed_minor} if (fee := config.fee) is not None else None,
         "settings": sorted(config.settings),
         "created": config.created,
     }

@@ -3,7 +3,7 @@
 A settler loads the records that the decision needs and calls the domain. `Attempts` runs it inside one commit.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -13,6 +13,7 @@ from tillway.domain.attempt import Attempt
 from tillway.domain.bank_account import failure
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
+from tillway.domain.ledger import Fee
 from tillway.domain.mail import announced
 from tillway.domain.mandate import REVOKED_BY, Mandate, revoke
 from tillway.domain.open_item import OpenItem, item_id, open_item
@@ -23,6 +24,7 @@ from tillway.domain.payment_method import PaymentMethod, gone
 from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refund import Refund
+from tillway.domain.routing import ConnectorTerms
 from tillway.engine.caller import Settings
 from tillway.engine.core import Load
 from tillway.engine.references import find_by_tail
@@ -30,7 +32,8 @@ from tillway.store.codec import TYPES
 
 
 class Settling(msgspec.Struct, frozen=True, kw_only=True):
-    """One outcome to book. `attempt` is as in the store, or as it was begun if it has been deleted."""
+    """One outcome to book. `attempt` is as in the store, or as it was begun if it has been deleted. `fee` is its
+    connector's price."""
 
     load: Load
     attempt: Attempt
@@ -38,6 +41,9 @@ class Settling(msgspec.Struct, frozen=True, kw_only=True):
     at: Moment
     settings: Settings
     first_ask_seconds: float
+    fee: Fee
+    connectors: Mapping[str, ConnectorTerms] | None = None
+    """The connectors to which a payment may go on; None: to none."""
 
 
 class Settler(msgspec.Struct, frozen=True):
@@ -90,7 +96,7 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
     method = await load.maybe(PaymentMethod, attempt.method)
     if method is None and attempt.method is not None:
         method = gone(attempt.method, attempt.created)
-    terms = Terms(connector=attempt.connector, fee=given.settings.fee, settlement_days=given.settings.settlement_days)
+    terms = Terms(connector=attempt.connector, fee=given.fee, settlement_days=given.settings.settlement_days)
     changes = payment_intent.settle(
         payment,
         attempt,
@@ -100,6 +106,7 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
         first_ask_seconds=given.first_ask_seconds,
         charge=charge,
         method=method,
+        connectors=given.connectors,
     )
     if method is not None and isinstance(outcome, Succeeded) and payment.attempt == attempt.id:
         customer = await load.maybe(Customer, payment.customer) if payment.future_usage else None
@@ -107,13 +114,19 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
         changes = changes.then(payment_intent.keep_method(payment, method, customer, outcome))
         if refusal is not None:
             changes = msgspec.structs.replace(changes, refusal=refusal)
-    if isinstance(outcome, Declined) and failure(outcome).code in REVOKED_BY and changes.records:
+    over = changes.records and not _goes_on(changes)
+    if over and isinstance(outcome, Declined) and failure(outcome).code in REVOKED_BY:
         changes = (await revoke_mandate(load, charge)).then(changes)
-    if payment.order is not None and attempt.id in changes.deletes:
+    if payment.order is not None and attempt.id in changes.deletes and not _goes_on(changes):
         waiting = await load.maybe(OrderTask, task_id(payment.order))
         woken = () if waiting is None else (wake(waiting, at),)
         changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *woken))
     return payment_intent.as_charge(changes, charge) if attempt.shows == "charge" else changes
+
+
+def _goes_on(changes: Changes[Record | None]) -> bool:
+    """Whether another attempt follows: the payment is not settled yet."""
+    return any(isinstance(task, Attempt) for task in changes.tasks)
 
 
 async def _settle_refund(given: Settling) -> Changes[Record | None]:

@@ -240,6 +240,7 @@ async def identify_caller(
         raise Refused("secret_key_required")
     caller.scope, caller.scope_key = scope, scope_key
     caller.kind, caller.role = key.kind, key.role
+    caller.whole_installation = key.kind == "operator" and key.accounts is None
     caller.original_answers = account is not None and account.online_platform_answers == "original"
     caller.publishable, caller.customer, caller.scopes = key.kind == "publishable", key.customer, key.scopes
     if key.audience != "api" and (dialect is None or key.audience != dialect.audience):

@@ -17,6 +17,7 @@ WRITES: Final[dict[str, Capability]] = {
     "POST /v1/events/{id}/retry": "settle",
     "POST /v1/payouts": "settle",
     "POST /v1/payouts/{id}/cancel": "settle",
+    "PUT /ops/v1/routing": "configure",
     "POST /v1/webhook_endpoints": "configure",
     "POST /v1/webhook_endpoints/{id}": "configure",
     "DELETE /v1/webhook_endpoints/{id}": "configure",
@@ -24,6 +25,7 @@ WRITES: Final[dict[str, Capability]] = {
     "POST /ops/v1/events/{id}/resend": "settle",
     "POST /ops/v1/open_items/{id}/close": "settle",
     "POST /ops/v1/orders/{order_id}/steps/{step}": "settle",
+    "POST /ops/v1/routing/simulate": "read",
     "POST /ops/v1/simulator": "configure",
     "POST /ops/v1/simulator/disputes": "configure",
 }

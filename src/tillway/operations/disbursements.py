@@ -81,6 +81,7 @@ async def create(
             destination=None,
             connector=connection.name,
             available_minor=0,
+            reachable_minor=0,
             guard=None,
             delay_ms=0,
         )

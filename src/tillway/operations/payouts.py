@@ -23,6 +23,7 @@ from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 from tillway.engine.recipients import seal, unseal
 from tillway.operations.external_accounts import accounts_of
+from tillway.operations.funds import reachable_now
 
 
 async def create(
@@ -46,12 +47,15 @@ async def create(
         check_can_pay_out(connection, to.type)
         check_steps(connection.connector.capabilities.steps, connection.name, command.amount_minor, currency)
         guard = await load.maybe(PayoutGuard, payout.guard_id(currency))
-        available_minor = 0
+        available_minor, reachable_minor = 0, 0
         if command.funding == "balance":
             # The balance is read after the guard: every later withdrawal changes the guard, and this commit conflicts.
             now = max(at.now, guard.latest if guard is not None else 0)
-            available, _ = available_and_pending(await fold(platform.engine, load.scope_key), now)
-            available_minor = available.get(currency, 0)
+            folded = await fold(platform.engine, load.scope_key)
+            available_minor = available_and_pending(folded, now)[0].get(currency, 0)
+            reachable_minor = await reachable_now(
+                load, folded.accounts, connection.name, currency, command.amount_minor
+            )
         changes = payout.create(
             command,
             at,
@@ -59,6 +63,7 @@ async def create(
             destination=destination,
             connector=connection.name,
             available_minor=available_minor,
+            reachable_minor=reachable_minor,
             guard=guard,
             delay_ms=delay_ms,
         )

@@ -46,6 +46,7 @@ from tillway.domain.payout import Payout, PayoutGuard
 from tillway.domain.product import Product
 from tillway.domain.record import Record, SealedRecord
 from tillway.domain.refund import Refund
+from tillway.domain.routing import Routing
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.domain.source_api import STORED_FIELD, SourceApi
 from tillway.domain.stored_credit import CustomerBalanceTransaction
@@ -386,6 +387,8 @@ _ROWS: Final = (
     RecordType(kind=Refund, prefixes=("re",), object="refund", entries=_refund),
     RecordType(kind=RefundTally, prefixes=("opt",)),
     RecordType(kind=SealedRecord, prefixes=("vlt", "cvc")),
+    # The document in force (`rtg`), or the kept copy of a version of it (`rtgv`).
+    RecordType(kind=Routing, prefixes=("rtg", "rtgv"), object="routing"),
     RecordType(kind=SentFile, prefixes=("fil",), entries=_sent_file),
     RecordType(
         kind=SetupAttempt,

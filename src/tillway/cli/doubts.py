@@ -1,0 +1,170 @@
+"""`tillway doubts`: operations with an unknown outcome, and their settlement by a person."""
+
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import typer
+
+from tillway.cli.installation import PAGE, author, scopes
+from tillway.cli.terminal import (
+    AsJson,
+    DataDir,
+    Document,
+    Mode,
+    StoreUrl,
+    WrongUsage,
+    fail,
+    run,
+    settings_from,
+    show,
+    table,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tillway.domain.account import Scope
+    from tillway.domain.attempt import Attempt
+    from tillway.settings import Settings
+    from tillway.wiring import Running
+
+T = TypeVar("T")
+
+app = typer.Typer(help="Money in doubt: list, show, resolve.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(help="The id of the doubt, att_….")]
+
+
+@app.command("list")
+def list_doubts(
+    context: typer.Context,
+    mode: Mode = "test",
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the operations of all merchants whose outcome is unknown, oldest first."""
+    from tillway.domain.account import scope_of
+    from tillway.domain.attempt import Attempt
+    from tillway.engine.core import Load
+    from tillway.operations.doubts import row_of
+    from tillway.store.codec import decode
+
+    async def work(running: "Running") -> list[Document]:
+        found: list[Document] = []
+        now = running.platform.engine.clock.now_ms() // 1000
+        for scope_key in await scopes(running.store):
+            scope, after = scope_of(scope_key), None
+            while scope.mode == mode:
+                rows = await running.store.query(None, f"{scope_key}/att_", after=after, limit=PAGE, order="oldest")
+                for row in rows:
+                    attempt = decode(row.key.partition("/")[2], row.body)
+                    if isinstance(attempt, Attempt) and attempt.in_doubt(now):
+                        shown = await row_of(Load(running.store, scope_key), attempt, now)
+                        found.append({"account": scope.account, **shown})
+                if len(rows) < PAGE:
+                    break
+                after = rows[-1].key
+        return sorted(found, key=lambda doubt: (doubt["created"], doubt["id"]))
+
+    found = _with_platform(settings_from(context.params), work)
+    rows = [
+        (
+            *(doubt["id"], doubt["subject"], f"{doubt['amount']} {doubt['currency']}", doubt["connector"]),
+            *(doubt["kind"], doubt["state"], f"{doubt['age_seconds']} s", doubt["reason"] or ""),
+        )
+        for doubt in found
+    ]
+    heads = ("id", "subject", "amount", "connector", "kind", "state", "age", "reason")
+    show(found, table(heads, rows) if rows else "No money is in doubt.", as_json=as_json)
+
+
+@app.command("show")
+def show_doubt(
+    context: typer.Context,
+    id: Id,
+    mode: Mode = "test",
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a doubt: the request that was sent, and the answer of the provider, which is asked now."""
+    from tillway.engine.core import Load
+    from tillway.operations.doubts import row_of, said_now
+
+    async def work(running: "Running") -> Document:
+        scope, attempt = await _find(running, id, mode)
+        row = await row_of(Load(running.store, scope.key), attempt, running.platform.engine.clock.now_ms() // 1000)
+        says = await said_now(running.platform.attempts, scope, attempt)
+        return {"account": scope.account, **row, "provider_says": says}
+
+    found = _with_platform(settings_from(context.params), work)
+    show(found, table(("field", "value"), [(name, str(value)) for name, value in found.items()]), as_json=as_json)
+
+
+@app.command()
+def resolve(
+    context: typer.Context,
+    id: Id,
+    outcome: Annotated[str, typer.Option(help="succeeded or failed, as the provider told you.")],
+    reason: Annotated[str, typer.Option(help="Why you know that, for the audit trail.")],
+    provider_reference: Annotated[str | None, typer.Option(help="The provider's own id of the operation.")] = None,
+    mode: Mode = "test",
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Settle a doubt as the provider told you. It cannot be undone."""
+    from tillway.domain.operator import REASON_MAX
+    from tillway.domain.refusal import Refused
+    from tillway.engine.caller import Caller
+    from tillway.operations import doubts
+
+    if outcome not in ("succeeded", "failed"):
+        raise WrongUsage(f"--outcome is {outcome!r}; it must be succeeded or failed")
+    if not 0 < len(reason.strip()) <= REASON_MAX:
+        raise WrongUsage(f"--reason must have 1 to {REASON_MAX} characters")
+    decided: Literal["succeeded", "failed"] = "succeeded" if outcome == "succeeded" else "failed"
+
+    async def work(running: "Running") -> Document:
+        scope, attempt = await _find(running, id, mode)
+        caller = Caller.system(scope, "tillway doubts resolve", actor=author("doubts resolve").actor)
+        caller.reason = reason.strip()
+        try:
+            await doubts.resolve(running.platform.attempts, caller, attempt, decided, provider_reference)
+        except Refused as refused:
+            raise fail(refused.message) from None
+        return {"id": id, "object": "doubt", "subject": attempt.subject, "resolved": decided, "account": scope.account}
+
+    found = _with_platform(settings_from(context.params), work)
+    show(found, f"{found['subject']} is settled as {decided}.", as_json=as_json)
+
+
+async def _find(running: "Running", id: str, mode: str) -> "tuple[Scope, Attempt]":
+    """The attempt of that id with its scope; ends the command if there is none."""
+    from tillway.domain.account import scope_of
+    from tillway.domain.attempt import Attempt
+    from tillway.engine.core import Load
+
+    for scope_key in await scopes(running.store):
+        scope = scope_of(scope_key)
+        if scope.mode == mode:
+            attempt = await Load(running.store, scope_key).maybe(Attempt, id)
+            if attempt is not None:
+                return scope, attempt
+    raise fail(f"There is no doubt {id!r} in {mode} mode. `tillway doubts list` shows them.")
+
+
+def _with_platform(settings: "Settings", work: "Callable[[Running], Awaitable[T]]") -> T:
+    """The result of `work` with the installation's platform, beside a server that may run."""
+    from tillway.installation import check_key_file
+    from tillway.wiring import assemble
+
+    async def opened() -> T:
+        running = await assemble(settings)
+        try:
+            await check_key_file(settings, running.store, running.keyring)
+            return await work(running)
+        finally:
+            await running.close()
+
+    return run(opened)

@@ -1,0 +1,217 @@
+"""Routing: show and change the document in force, tell the route of a payment, and try a document on past payments."""
+
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tillway.domain import routing
+from tillway.domain.account import SYSTEM, Mode
+from tillway.domain.attempt import TAIL_LENGTH, Attempt
+from tillway.domain.charge import Charge
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refusal import Refused
+from tillway.domain.routing import ConnectorTerms, Facts, Needs, Route, Routes, Routing, Step, routing_id
+from tillway.engine.caller import Caller
+from tillway.engine.core import Done, Load
+from tillway.engine.platform import Platform
+from tillway.store.codec import decode
+from tillway.store.port import PAGE_MAX, Store
+
+PAYMENTS_MAX = 10_000
+"""Most payments that one simulation looks at."""
+
+
+async def in_force(load: Load, mode: Mode, account: str | None) -> Routing:
+    """The document in force for a merchant, or that of the installation (None). One of version 0 if there is none.
+    `load` reads the installation's records."""
+    own = await load.maybe(Routing, routing_id(mode, account))
+    if own is None and account is not None:
+        own = await load.maybe(Routing, routing_id(mode, None))
+    return own or Routing(id=routing_id(mode, None), created=0, mode=mode)
+
+
+async def change(
+    platform: Platform, caller: Caller, account: str | None, *, rules: Any, otherwise: Any, version: int | None
+) -> Done[Routing]:
+    """Put a document in force for a merchant or the installation (None), within two seconds on every process.
+
+    Refused `routing_invalid` with the wrong word, or `routing_version_conflict` unless `version`, if given, is that of
+    the document which it replaces.
+    """
+    mode = caller.scope.mode
+    known = await platform.connections.connectors_of(mode)
+    read = routing.read_document(rules, otherwise, known.keys())
+
+    async def work(load: Load, at: Moment) -> Changes[Routing]:
+        before = await load.maybe(Routing, routing_id(mode, account))
+        after = successor(before, read, mode, account, by=caller.actor, at=at, version=version)
+        return Changes(result=after, records=(after, kept_copy(after)))
+
+    # The document is a record of the installation, and so is its entry in the audit trail.
+    by = msgspec.structs.replace(caller, scope_key=SYSTEM, idempotency=None)
+    done = await platform.engine.run(by, work)
+    platform.connections.forget()
+    return done
+
+
+def successor(
+    before: Routing | None, read: Routing, mode: Mode, account: str | None, *, by: str, at: Moment, version: int | None
+) -> Routing:
+    """The next version of a document with the rules and the order of `read`."""
+    current = before.version if before is not None else 0
+    if version is not None and version != current:
+        raise Refused(
+            "routing_version_conflict",
+            f"The routing document has version {current} by now, and this one was made from version {version}. Show it "
+            "again, and make the change there.",
+            param="version",
+        )
+    return msgspec.structs.replace(
+        read,
+        id=routing_id(mode, account),
+        created=at.created,
+        mode=mode,
+        account=account,
+        version=current + 1,
+        changed_by=by,
+    )
+
+
+def kept_copy(document: Routing) -> Routing:
+    """The copy of a version that stays when the next one replaces it."""
+    return msgspec.structs.replace(document, id=routing.kept_id(document, document.version))
+
+
+# The route of a payment.
+
+
+async def route_of(load: Load, payment: PaymentIntent) -> dict[str, Any]:
+    """The rule, the candidates and the attempts of a payment's latest confirmation, in their order."""
+    attempt = await load.maybe(Attempt, payment.attempt)
+    charge = await load.maybe(Charge, payment.latest_charge)
+    steps = list(payment.route.tried) if payment.route is not None else []
+    tried = {step.connector for step in steps}
+    last = _last_step(payment, attempt, charge)
+    if last is not None and last.connector not in tried:
+        steps.append(last)
+    route = payment.route or Route(candidates=tuple(step.connector for step in steps))
+    return {
+        "object": "route",
+        "payment": payment.id,
+        "rule": route.rule,
+        "routing_version": route.version,
+        "candidates": list(route.candidates),
+        "attempts": [{"connector": step.connector, "outcome": step.outcome} for step in steps],
+    }
+
+
+def _last_step(payment: PaymentIntent, attempt: Attempt | None, charge: Charge | None) -> Step | None:
+    """The latest attempt; None if no provider was asked yet."""
+    if attempt is not None and attempt.kind == "authorize":
+        return Step(connector=attempt.connector, outcome="unknown" if attempt.state == "unknown" else "pending")
+    if charge is None or not charge.connector:
+        return None
+    return Step(
+        connector=charge.connector,
+        outcome={"succeeded": "succeeded", "failed": "declined"}.get(charge.status, "pending"),  # type: ignore[arg-type]
+    )
+
+
+# Trying a document on past payments.
+
+
+class Trial(msgspec.Struct):
+    """The result of trying a document: payments by connector, those that would go elsewhere, and the fees."""
+
+    payments: int = 0
+    connectors: dict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))
+    changed: list[str] = msgspec.field(default_factory=list)
+    moves: dict[tuple[str, str], int] = msgspec.field(default_factory=lambda: defaultdict(int))
+    cost: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "object": "routing_simulation",
+            "payments": self.payments,
+            "connectors": dict(sorted(self.connectors.items())),
+            "changed": self.changed,
+            "moves": [
+                {"from": before, "to": after, "payments": count}
+                for (before, after), count in sorted(self.moves.items())
+            ],
+            "cost": dict(sorted(self.cost.items())),
+        }
+
+
+async def try_document(
+    store: Store,
+    scope_key: str,
+    routes: Routes,
+    trial: Trial,
+    *,
+    limit: int,
+    begin: int = 0,
+) -> None:
+    """Add to `trial` the way that up to `limit` of a merchant's latest payments would take through `routes`, those made
+    since `begin` (epoch seconds). It changes nothing and asks no provider."""
+    seen: set[str] = set()
+    after: str | None = None
+    while len(seen) < limit:
+        rows = await store.query(None, f"{scope_key}/ch_", after=after, limit=PAGE_MAX)
+        for row in rows:
+            charge = decode(row.key.partition("/")[2], row.body)
+            assert isinstance(charge, Charge)
+            if charge.created < begin:
+                return
+            if charge.payment in seen or not charge.connector or len(seen) >= limit:
+                continue
+            seen.add(charge.payment)
+            _try_payment(charge, routes, trial)
+        if len(rows) < PAGE_MAX:
+            return
+        after = rows[-1].key
+
+
+def _try_payment(charge: Charge, routes: Routes, trial: Trial) -> None:
+    seed = charge.reference if len(charge.reference) == TAIL_LENGTH else charge.payment
+    _, candidates = routing.choose(routes, _facts(charge, routes.account), seed)
+    needs = Needs(
+        amount_minor=charge.amount_minor,
+        currency=charge.currency,
+        debit=charge.method_type if charge.bank is not None else None,
+    )
+    chosen = next(iter(routing.usable(candidates, routes.connectors, needs) or candidates), "")
+    trial.payments += 1
+    trial.connectors[chosen or "none"] += 1
+    if chosen != charge.connector:
+        trial.changed.append(charge.payment)
+        trial.moves[charge.connector, chosen or "none"] += 1
+    cost = trial.cost.setdefault(charge.currency, {"before": 0, "after": 0})
+    cost["before"] += routing.expected_fee(routes.connectors, charge.connector, charge.amount_minor) or 0
+    cost["after"] += routing.expected_fee(routes.connectors, chosen, charge.amount_minor) or 0
+
+
+def _facts(charge: Charge, account: str) -> Facts:
+    card, bank = charge.card, charge.bank
+    return Facts(
+        currency=charge.currency,
+        amount_minor=charge.amount_minor,
+        method=charge.method_type,
+        account=account,
+        card_brand=card.brand if card is not None else None,
+        bin=card.bin or None if card is not None else None,
+        country=card.country if card is not None else bank.country if bank is not None else None,
+        metadata=charge.metadata,
+    )
+
+
+def routes_to_try(read: Routing, connectors: Mapping[str, ConnectorTerms], account: str, default: str | None) -> Routes:
+    """A document as if it were in force for a merchant, all connectors reachable."""
+    reachable = {name: msgspec.structs.replace(terms, open=False) for name, terms in connectors.items()}
+    return Routes(routing=read, connectors=reachable, account=account, default=default)
