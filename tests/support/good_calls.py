@@ -11,6 +11,7 @@ import msgspec
 
 from tillway.api import handlers
 from tillway.connectors.port import Notice, Succeeded
+from tillway.domain.payment_intent import PaymentIntent
 from tillway.http.params import AnyOf, Array, Id, Object, Parameter
 from tillway.http.routes import ROUTES, Route
 from tillway.operations.accounts import new_client, system_write
@@ -251,6 +252,13 @@ async def _decide(objects: MerchantObjects) -> Good:
     return Good(ids, {"outcome": "pass"}, query, (303,))
 
 
+async def _come_back(objects: MerchantObjects) -> Good:
+    ids, _ = await objects.challenge()
+    secrets = objects.app.running.platform.engine.client_secrets
+    payment = PaymentIntent(id=ids[1], created=0, amount_minor=1, currency="eur")
+    return Good(ids, query=f"secret={secrets.return_secret(payment)}", statuses=(303,))
+
+
 async def _notice(objects: MerchantObjects) -> Good:
     # The simulator takes no notices from outside; its refusal is all that this address has without another bank.
     return Good(("test", "simulator"), statuses=(400,))
@@ -285,6 +293,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /.well-known/oauth-authorization-server": _nothing(),
     "GET /3ds/{scope}/{id}": _look,
     "POST /3ds/{scope}/{id}": _decide,
+    "GET /returns/{scope}/{id}": _come_back,
     "POST /connectors/{mode}/{name}/notices": _notice,
     "GET /healthz": _nothing(),
     "POST /oauth2/token": _token,
