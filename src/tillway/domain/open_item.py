@@ -22,7 +22,8 @@ class OpenItem(Record, frozen=True, kw_only=True):
     """`ours` and `theirs` are the two sides in words, `reference` the reference at the provider `connector`.
 
     `subject` is the id of the payment, refund or payout concerned, None where nothing here explains the operation;
-    `operation` is then its kind at the provider (`authorize`, `capture`, …).
+    `operation` is then its kind at the provider (`authorize`, `capture`, …), and `parent` the reference of its
+    authorization.
     Amounts are minor units. An operator closes the item with a `resolution`. `notices` are the provider's later words
     about an unexplained operation; they are heard when a repeated request explains it.
     """
@@ -34,6 +35,7 @@ class OpenItem(Record, frozen=True, kw_only=True):
     theirs: str
     subject: str | None = None
     operation: str | None = None
+    parent: str | None = None
     amount_minor: int | None = None
     currency: str | None = None
     status: Literal["open", "closed"] = "open"

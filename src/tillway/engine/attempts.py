@@ -914,7 +914,7 @@ class Attempts:
         if (await find_by_tail(self.engine.load(scope.key), tail)).charge != charge:
             raise NoticeUndecided("the payment has just been settled")
         unexplained = self.engine.restores.unexplained
-        items = unexplained.captures_of(scope.key, charge.payment) if charge else unexplained.of(scope.key, tail)
+        items = unexplained.captures_of(scope.key, charge.payment, tail) if charge else unexplained.of(scope.key, tail)
         kept = await self._kept(load, items, notice)
         if kept is not None:
             return kept

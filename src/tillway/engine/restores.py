@@ -181,16 +181,20 @@ class Unexplained:
     def add(self, scope_key: str, item: OpenItem) -> None:
         place = (scope_key, tail_of(item.id))
         self._ids[place] = tuple(dict.fromkeys((*self._ids.get(place, ()), item.id)))
-        if item.operation == "capture" and item.subject is not None:
-            self._captures[scope_key, item.subject] = self._ids[place]
+        if item.operation == "capture":
+            authorization = item.parent.removeprefix(scope_key) if item.parent is not None else None
+            for of in (item.subject, authorization):
+                if of is not None:
+                    self._captures[scope_key, of] = self._ids[place]
 
     def of(self, scope_key: str, tail: str) -> tuple[str, ...]:
         """The ids of the items about the reference with that tail."""
         return self._ids.get((scope_key, tail), ())
 
-    def captures_of(self, scope_key: str, payment: str) -> tuple[str, ...]:
-        """The ids of the items about a capture of that payment."""
-        return self._captures.get((scope_key, payment), ())
+    def captures_of(self, scope_key: str, payment: str, tail: str) -> tuple[str, ...]:
+        """The ids of the items about a capture of that payment, or of the authorization with that tail: one that was
+        repeated after the restore has another payment."""
+        return self._captures.get((scope_key, payment)) or self._captures.get((scope_key, tail), ())
 
     def copy(self) -> "Unexplained":
         copied = Unexplained()

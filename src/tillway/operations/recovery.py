@@ -191,6 +191,7 @@ class Recovery:
             theirs=theirs,
             subject=subject,
             operation=notice.operation,
+            parent=notice.parent,
             amount_minor=notice.amount_minor,
             currency=notice.currency.lower() if notice.currency is not None else None,
             notices=(msgspec.to_builtins(notice),) if isinstance(notice.outcome, Declined) else (),
