@@ -157,7 +157,7 @@ class AuditChain:
         Raises `Unavailable`.
         """
         again = set()
-        for scope_key in scope_keys:
+        for scope_key in sorted(scope_keys):  # The order of a set differs from process to process.
             row = await self.store.get(f"{scope_key}/{TASK_ID}")
             if row is None:
                 continue  # The start makes it, or names the damage.
