@@ -86,7 +86,8 @@ class Client:
             if random.random() < 0.3:
                 await asyncio.sleep(random.choice((0.1, 1.0, 5.0)))
             await self.come_back()
-        for _ in range(3 if self.world.disputed else 0):
+        # Some stay to answer disputes, which the bank may open later.
+        for _ in range(6 if self.world.disputed or random.random() < 0.2 else 0):
             await asyncio.sleep(random.choice((1.0, 4.0)))
             await asyncio.gather(*[self._one(path, params) for path, params in await self._replies()])
 
