@@ -241,6 +241,8 @@ async def _serve(
     try:
         await check_key_file(settings, running.store, running.keyring)
         await look_for_restore(settings, running.platform.engine)
+        # The first payment does not wait until a connector is set up.
+        await running.connections.set_up()
     except Exception:
         await running.close()
         raise

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import stripe
+from sdk_shop import until
 from server_with_bank import ServerWithBank, eventually
 from tillway_server import tillway
 
@@ -85,6 +86,9 @@ def test_captures_refunds_and_voids_suffer_the_same(shop: ServerWithBank) -> Non
 
 def test_an_answer_that_stays_lost_is_asked_for_later(shop: ServerWithBank) -> None:
     """Where the questions fail too, the caller is told `processing`, and the next question finds it."""
+    # Whoever else asks would take the fault: earlier tests' doubts, and the probe of an open breaker.
+    until(lambda: not shop.server.call("GET", "/ops/v1/doubts")[1]["data"])
+    until(lambda: {one["breaker"] for one in shop.server.call("GET", "/ops/v1/connectors")[1]["data"]} <= {"closed"})
     shop.bank.strike(
         {"fault": "lose_answer", "operation": "authorize", "times": 1},
         {"fault": "lose_request", "operation": "look_up", "times": 1},

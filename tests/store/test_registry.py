@@ -91,4 +91,4 @@ def test_the_command_line_names_the_kinds(tmp_path: Path) -> None:
         timeout=60,
     )
     assert "kinds of store: a file, dynamodb, postgres, postgresql, shelf" in told.stdout
-    assert "kinds of connector: adyen, http_bank, paypal, simulator, stripe" in told.stdout
+    assert "kinds of connector: adyen, http_bank, nacha, pain001, paypal, simulator, stripe" in told.stdout

@@ -1,6 +1,6 @@
 """The only socket to providers, and the only place that tells whether a request may have been seen when it failed.
 
-`connectors/conversation.py` turns that into an outcome. aiohttp is imported with the first request: a server that has
+`connectors/conversation.py` turns that into an outcome. aiohttp is imported with the first transport: a server that has
 no provider, as with the simulator, starts in two thirds of the time.
 """
 
@@ -36,6 +36,9 @@ class SocketTransport:
         connect_seconds: float = 5.0,
         headers: dict[str, str] | None = None,
     ) -> None:
+        import aiohttp
+
+        assert aiohttp, "the import takes a fifth of a second, for which no request has to wait"
         self._base_url = base_url.rstrip("/")
         self._headers = {"accept": "application/json", "user-agent": "Tillway", **(headers or {})}
         # The connection has its own bound, never longer: when the whole time runs out, the request was already sent.

@@ -122,6 +122,12 @@ class ConfiguredConnections:
         except Refused:
             return None
 
+    async def set_up(self) -> None:
+        """Set up every connector that is configured. One that cannot be is logged, as at its first use."""
+        await self._fresh()
+        for config in self._configs.values():
+            self._open_connection(config.mode, config.name)
+
     async def by_file(self) -> list[tuple[Mode, Connection]]:
         await self._fresh()
         opened = ((config.mode, self._open_connection(config.mode, config.name)) for config in self._configs.values())

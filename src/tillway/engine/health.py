@@ -92,10 +92,14 @@ class ConnectorHealth:
             log.warning("a connector can be reached again", extra={"connector": self.name})
         self.state, self._failed = "closed", 0
 
+    async def _is_open_later(self) -> bool:
+        """Wait, and return whether no payment has shown meanwhile that the provider answers."""
+        await asyncio.sleep(PROBE_SECONDS)
+        return self.state != "closed"
+
     async def _watch_until_closed(self) -> None:
         blind = 0
-        while self.state != "closed":
-            await asyncio.sleep(PROBE_SECONDS)
+        while await self._is_open_later():
             assert self._probe is not None, "a breaker opens with its probe"
             try:
                 answered = await self._probe()

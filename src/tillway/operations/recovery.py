@@ -132,7 +132,7 @@ class Recovery:
         charge = known.charge
         items = self._items.of(scope.key, tail)
         if charge is not None and not charge.captured:
-            items = self._items.captures_of(scope.key, charge.payment)
+            items = self._items.captures_of(scope.key, charge.payment, tail)
         if items and (charge is None or not charge.captured):
             verdict: Verdict = "waits" if len(tail_of(items[0])) == TAIL_LENGTH else "decide"
             return await self._heard(connection, scope, notice, verdict, charge.payment if charge is not None else None)
