@@ -403,9 +403,10 @@ class Attempts:
         finally:
             seconds = time.perf_counter() - began
             telemetry.exchange(connection.name, operation, outcome, seconds)
-            if operation != "look_up":
+            # One that was cancelled says nothing of the provider.
+            if operation != "look_up" and outcome != "raised":
                 connection.health.tell(outcome, seconds, partial(_answers, connection))
-            elif outcome != "unknown":
+            elif outcome not in ("unknown", "raised"):
                 connection.health.answered()
 
     async def operation(
