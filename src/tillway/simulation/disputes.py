@@ -38,9 +38,11 @@ def _check_outcome(dispute: Dispute, told: set[str], items: dict[tuple[str | Non
 
 
 def _check_replies(world: World, dispute: Dispute, *, ended: bool) -> None:
-    """Each piece of evidence is at the bank once, unless the bank had ended the dispute before it came."""
+    """Each piece of evidence is at the bank once, unless the dispute ended before it came: by the bank, or by the
+    merchant's acceptance."""
     replies = [operation for operation in world.bank.operations() if operation.parent == dispute.reference]
     taken = Counter(operation.kind for operation in replies)
+    ended = ended or taken["accept"] > 0
     if taken["evidence"] > dispute.submissions or (taken["evidence"] < dispute.submissions and not ended):
         fail("replies", f"{dispute.id} was answered {dispute.submissions} times; the bank has {dict(taken)}")
     # The acceptance of an inquiry does not end the chargeback that may follow.
