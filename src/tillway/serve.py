@@ -238,14 +238,7 @@ async def _serve(
     link: workers.SupervisorLink | None,
 ) -> None:
     running = await assemble(settings, recorder=recorder)
-    try:
-        await check_key_file(settings, running.store, running.keyring)
-        await look_for_restore(settings, running.platform.engine)
-        # The first payment does not wait until a connector is set up.
-        await running.connections.set_up()
-    except Exception:
-        await running.close()
-        raise
+    await _prepare(settings, running)
     try:
         scrape = await _serve_metrics(settings, recorder, running, lines)
     except CannotListen:
@@ -328,6 +321,18 @@ def _watch_signals(link: workers.SupervisorLink | None) -> "tuple[asyncio.Future
 
         loop.add_reader(orphaned, on_supervisor_gone)
     return asked, urged
+
+
+async def _prepare(settings: Settings, running: Running) -> None:
+    """Do what has to be done before the first request. Closes the platform if that fails."""
+    try:
+        await check_key_file(settings, running.store, running.keyring)
+        await look_for_restore(settings, running.platform.engine)
+        # The first payment does not wait until a connector is set up.
+        await running.connections.set_up()
+    except Exception:
+        await running.close()
+        raise
 
 
 async def _serve_metrics(settings: Settings, recorder: Recorder, running: Running, lines: Lines) -> "Scrape | None":
