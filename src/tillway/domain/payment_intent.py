@@ -390,7 +390,9 @@ def _routed(payment: PaymentIntent, method: PaymentMethod, terms: Terms, routes:
     """The terms with the connector that the routing chooses: the first candidate that can take the payment. If none is
     able to, the first one tells why not. Refused `connector_unavailable` if all are drained."""
     reference = at.new_reference()
-    rule, candidates = routing.choose(routes, _facts(payment, method, routes.account), reference or payment.id)
+    rule, candidates = routing.choose(
+        routes, facts_for_rules(payment, method.type, method, routes.account), reference or payment.id
+    )
     fit = routing.usable(candidates, routes.connectors, _needs(payment, method))
     known = [name for name in candidates if name in routes.connectors and not routes.connectors[name].drained]
     if not known:
@@ -416,18 +418,18 @@ def _routed(payment: PaymentIntent, method: PaymentMethod, terms: Terms, routes:
     )
 
 
-def _facts(payment: PaymentIntent, method: PaymentMethod, account: str) -> Facts:
-    """The facts about a payment that the rules of a routing document ask for."""
-    card, bank = method.card, method.bank
+def facts_for_rules(paid: PaymentIntent | Charge, method: str, source: PaymentMethod | Charge, account: str) -> Facts:
+    """The facts about a payment that the rules of a routing document ask for. `source` has its card or bank account."""
+    card, bank = source.card, source.bank
     return Facts(
-        currency=payment.currency,
-        amount_minor=payment.amount_minor,
-        method=method.type,
+        currency=paid.currency,
+        amount_minor=paid.amount_minor,
+        method=method,
         account=account,
         card_brand=card.brand if card is not None else None,
         bin=card.bin or None if card is not None else None,
         country=card.country if card is not None else bank.country if bank is not None else None,
-        metadata=payment.metadata,
+        metadata=paid.metadata,
     )
 
 

@@ -914,8 +914,7 @@ class Attempts:
         # The commit that settled the payment may have come between the reads of its records.
         if (await find_by_tail(self.engine.load(scope.key), tail)).charge != charge:
             raise NoticeUndecided("the payment has just been settled")
-        unexplained = self.engine.restores.unexplained
-        items = unexplained.captures_of(scope.key, charge.payment, tail) if charge else unexplained.of(scope.key, tail)
+        items = self.engine.restores.unexplained.before_dispute(scope.key, tail, charge)
         kept = await self._kept(load, items, notice)
         if kept is not None:
             return kept

@@ -15,6 +15,7 @@ import msgspec
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.attempt import Attempt
+from tillway.domain.charge import Charge
 from tillway.domain.generation import GENERATION_ID, Generation, recovered, recovering
 from tillway.domain.idempotency import LIFETIME_SECONDS
 from tillway.domain.ledger import Entry
@@ -191,10 +192,13 @@ class Unexplained:
         """The ids of the items about the reference with that tail."""
         return self._ids.get((scope_key, tail), ())
 
-    def captures_of(self, scope_key: str, payment: str, tail: str) -> tuple[str, ...]:
-        """The ids of the items about a capture of that payment, or of the authorization with that tail: one that was
-        repeated after the restore has another payment."""
-        return self._captures.get((scope_key, payment)) or self._captures.get((scope_key, tail), ())
+    def before_dispute(self, scope_key: str, tail: str, charge: Charge | None) -> tuple[str, ...]:
+        """The ids of the items that have to be explained before a dispute of the payment with that tail can be booked:
+        those about its capture if the authorization, `charge`, is known, and those about the payment itself if not. An
+        authorization that was repeated after the restore has another payment than its capture names."""
+        if charge is None:
+            return self.of(scope_key, tail)
+        return self._captures.get((scope_key, charge.payment)) or self._captures.get((scope_key, tail), ())
 
     def copy(self) -> "Unexplained":
         copied = Unexplained()

@@ -339,34 +339,47 @@ class Runner:
 
     async def _send_heads(self, heads: HeadSender) -> None:
         """Send the heads of new batches to the place outside, and at the start the last head of every scope."""
-        away = False
         await self._see_through(heads.add_all, "the heads of the audit trail could not be read at the start")
-        while not self._stopping:
-            try:
-                await heads.send()
-                away = False
-            except (OSError, TransportError) as failed:
-                if not away:
-                    log.error("the heads of the audit trail cannot be sent", extra={"why": str(failed)})
-                away = True
-            except Exception:
-                log.exception("the heads of the audit trail could not be sent")
-            await asyncio.sleep(HEADS_EVERY_SECONDS)
+        await self._repeat(
+            heads.send,
+            HEADS_EVERY_SECONDS,
+            (OSError, TransportError),
+            "the heads of the audit trail cannot be sent",
+            "the heads of the audit trail could not be sent",
+        )
 
     async def _exchange_files(self, files: FileExchange) -> None:
         """Write the files of waiting operations, and take up those that providers have sent."""
-        away = False
+        await self._repeat(
+            files.visit_all,
+            VISIT_SECONDS,
+            (Unavailable,),
+            "no payment files can be exchanged",
+            "payment files could not be exchanged",
+        )
+
+    async def _repeat(
+        self,
+        work: Callable[[], Awaitable[None]],
+        seconds: float,
+        absences: tuple[type[Exception], ...],
+        away: str,
+        failing: str,
+    ) -> None:
+        """Run a job again and again, `seconds` after its end. The log has `away` once while the other side is absent,
+        and `failing` with each other error."""
+        is_away = False
         while not self._stopping:
             try:
-                await files.visit_all()
-                away = False
-            except Unavailable as unavailable:
-                if not away:
-                    log.error("no payment files can be exchanged", extra={"why": str(unavailable)})
-                away = True
+                await work()
+                is_away = False
+            except absences as absent:
+                if not is_away:
+                    log.error(away, extra={"why": str(absent)})
+                is_away = True
             except Exception:
-                log.exception("payment files could not be exchanged")
-            await asyncio.sleep(VISIT_SECONDS)
+                log.exception(failing)
+            await asyncio.sleep(seconds)
 
     async def _see_through(self, work: Callable[[], Awaitable[None]], failing: str) -> None:
         """Run a job of the start once, and repeat it from the beginning if the store was away."""

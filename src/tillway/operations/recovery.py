@@ -130,9 +130,7 @@ class Recovery:
 
     async def _dispute(self, connection: Connection, scope: Scope, tail: str, notice: Notice, known: Known) -> Found:
         charge = known.charge
-        items = self._items.of(scope.key, tail)
-        if charge is not None and not charge.captured:
-            items = self._items.captures_of(scope.key, charge.payment, tail)
+        items = self._items.before_dispute(scope.key, tail, charge)
         if items and (charge is None or not charge.captured):
             verdict: Verdict = "waits" if len(tail_of(items[0])) == TAIL_LENGTH else "decide"
             return await self._heard(connection, scope, notice, verdict, charge.payment if charge is not None else None)

@@ -13,10 +13,10 @@ from tillway.domain import routing
 from tillway.domain.account import SYSTEM, Mode
 from tillway.domain.attempt import TAIL_LENGTH, Attempt
 from tillway.domain.charge import Charge
-from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_intent import PaymentIntent, facts_for_rules
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
-from tillway.domain.routing import ConnectorTerms, Facts, Needs, Route, Routes, Routing, Step, routing_id
+from tillway.domain.routing import ConnectorTerms, Needs, Route, Routes, Routing, Step, routing_id
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
@@ -180,7 +180,7 @@ async def try_document(
 
 def _try_payment(charge: Charge, routes: Routes, trial: Trial) -> None:
     seed = charge.reference if len(charge.reference) == TAIL_LENGTH else charge.payment
-    _, candidates = routing.choose(routes, _facts(charge, routes.account), seed)
+    _, candidates = routing.choose(routes, facts_for_rules(charge, charge.method_type, charge, routes.account), seed)
     needs = Needs(
         amount_minor=charge.amount_minor,
         currency=charge.currency,
@@ -195,20 +195,6 @@ def _try_payment(charge: Charge, routes: Routes, trial: Trial) -> None:
     cost = trial.cost.setdefault(charge.currency, {"before": 0, "after": 0})
     cost["before"] += routing.expected_fee(routes.connectors, charge.connector, charge.amount_minor) or 0
     cost["after"] += routing.expected_fee(routes.connectors, chosen, charge.amount_minor) or 0
-
-
-def _facts(charge: Charge, account: str) -> Facts:
-    card, bank = charge.card, charge.bank
-    return Facts(
-        currency=charge.currency,
-        amount_minor=charge.amount_minor,
-        method=charge.method_type,
-        account=account,
-        card_brand=card.brand if card is not None else None,
-        bin=card.bin or None if card is not None else None,
-        country=card.country if card is not None else bank.country if bank is not None else None,
-        metadata=charge.metadata,
-    )
 
 
 def routes_to_try(read: Routing, connectors: Mapping[str, ConnectorTerms], account: str, default: str | None) -> Routes:
