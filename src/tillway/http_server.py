@@ -85,10 +85,11 @@ class HttpServer:
         Server.stop(self._server)
 
     async def renew(self) -> None:
-        """Read the certificates again, for new connections. The others close after the answer that they wait for.
+        """Read the certificates again, for new connections.
 
-        Returns when they are closed. The caller checks the certificates first: a worker that cannot read them ends the
-        process.
+        The others close after the answer that they wait for. One in its TLS handshake closes at once: its
+        caller has sent no request yet, and connects again. Returns when all are closed. The caller checks the
+        certificates first: a worker that cannot read them ends the process.
         """
         if self._listening.fileno() >= 0:
             await self._server.respawn()
