@@ -1,6 +1,7 @@
 import ast
 import re
 from collections.abc import AsyncIterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 from webhook_world import Receiver, World, opened, receiving
 
 from tillway.api.events import differences
+from tillway.domain.event import Event
 from tillway.domain.event_types import EVENT_TYPES
-from tillway.store.port import Write
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.store.codec import encode, write_of
+from tillway.store.port import ABSENT
 
 NOWHERE = "http://127.0.0.1:9/hook"
 CARD = "4242424242424242"
@@ -429,17 +433,63 @@ async def test_an_event_with_sixteen_endpoints_fits_into_its_commit(world: World
     assert len(await world.tasks()) == 6 * 16
 
 
+async def _as_before(world: World, type: str) -> str:
+    """An event as the versions before wrote it: in a row of its own. Return its id."""
+    at = world.clock.moment()
+    payment = PaymentIntent(id=at.new_id("pi"), created=at.created, amount_minor=100, currency="eur")
+    event = Event(id=at.new_id("evt"), created=at.created, type=type, object=msgspec.Raw(encode(payment)))
+    await world.store.commit([write_of(world.scope().key, event, ABSENT)])
+    return event.id
+
+
 async def test_an_old_event_row_is_still_readable(world: World) -> None:
     """Fields that were added to events later have defaults."""
-    id = await world.happen()
-    key = f"{world.scope().key}/{id}"
-    row = await world.store.get(key)
-    assert row is not None
-    kept = ("id", "created", "type", "object")
-    plain = {name: value for name, value in msgspec.json.decode(row.body).items() if name in kept}
-    await world.store.commit([Write(key, row.version, msgspec.json.encode(plain))])
-    event = await world.ok("GET", f"/v1/events/{id}")
+    event = await world.ok("GET", f"/v1/events/{await _as_before(world, 'payment_intent.created')}")
     assert event["request"] == {"id": None, "idempotency_key": None}
+    assert event["data"]["object"]["object"] == "payment_intent"
+
+
+@pytest.mark.parametrize("type", [None, "charge.failed", "payment_intent.created", "charge.*"])
+async def test_old_rows_and_entries_are_one_list(world: World, type: str | None) -> None:
+    made: list[tuple[str, str]] = []
+    for number in range(20):
+        kind = ("charge.failed", "payment_intent.created", "charge.refunded")[number % 3]
+        made.append((await (_as_before if number % 4 < 2 else World.happen)(world, kind), kind))
+    expected = [id for id, kind in reversed(made) if type is None or fnmatchcase(kind, type)]
+    named = {"type": type} if type is not None else {}
+    whole = [event["id"] for event in (await world.ok("GET", "/v1/events", {**named, "limit": "100"}))["data"]]
+    assert whole == expected
+    for place, id in enumerate(expected):
+        after = await world.ok("GET", "/v1/events", {**named, "starting_after": id, "limit": "3"})
+        assert [event["id"] for event in after["data"]] == expected[place + 1 : place + 4]
+        assert after["has_more"] is (len(expected) > place + 4)
+        before = await world.ok("GET", "/v1/events", {**named, "ending_before": id, "limit": "3"})
+        assert [event["id"] for event in before["data"]] == expected[max(place - 3, 0) : place]
+
+
+async def test_pages_end_between_the_events_of_one_commit(world: World) -> None:
+    for _ in range(3):
+        await _paid(world)
+    whole = [event["id"] for event in (await world.ok("GET", "/v1/events", {"limit": "100"}))["data"]]
+    assert len(whole) == 9 and whole == sorted(whole, reverse=True)
+    for place, id in enumerate(whole):
+        after = await world.ok("GET", "/v1/events", {"starting_after": id, "limit": "2"})
+        assert [event["id"] for event in after["data"]] == whole[place + 1 : place + 3]
+        before = await world.ok("GET", "/v1/events", {"ending_before": id, "limit": "2"})
+        assert [event["id"] for event in before["data"]] == whole[max(place - 2, 0) : place]
+
+
+async def test_the_object_of_an_event_is_the_record_at_that_moment(world: World) -> None:
+    """The first commit writes the payment as it is while the provider is asked; its event tells of it as created."""
+    payment = await _paid(world)
+    shown = {event["type"]: event for event in (await world.ok("GET", "/v1/events"))["data"]}
+    created = shown["payment_intent.created"]["data"]["object"]
+    assert (created["status"], created["latest_charge"]) == ("requires_confirmation", None)
+    assert shown["payment_intent.succeeded"]["data"]["object"] == payment
+    charge = await world.ok("GET", f"/v1/charges/{payment['latest_charge']}")
+    assert shown["charge.succeeded"]["data"]["object"] == charge
+    rows = await world.store.query(None, f"{world.scope().key}/evt_")
+    assert rows == []
 
 
 def test_the_guide_names_every_type_that_is_emitted() -> None:

@@ -158,7 +158,7 @@ async def test_the_task_is_written_with_the_settlement_or_not_at_all(shop: MailS
     await shop.pay()
     await shop.app.wait(1)
     born = next(kinds for kinds in commits if "eml" in kinds)
-    assert {"po", "je", "evt", "eml"} <= born
+    assert {"po", "je", "aud", "eml"} <= born
 
 
 async def test_without_a_mail_server_nobody_is_told(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ async def test_internal_records_have_no_address(objects: MerchantObjects) -> Non
     rows = await objects.app.store.query(None, f"{scope}/", limit=1000)
     ids = [row.key.partition("/")[2] for row in rows]
     kinds = {id.partition("_")[0] for id in ids}
-    assert {"pi", "ch", "vlt", "cvc", "idem", "evt", "txn"} <= kinds
+    assert {"pi", "ch", "vlt", "cvc", "idem", "aud", "txn"} <= kinds
     shown = {"pi", "ch", "cus", "evt", "txn", "pm", "att", "aud"}
     for route in routes("GET"):
         if route.path.count("{") == 1 and route.path.endswith("{id}") and route.access != "anyone":

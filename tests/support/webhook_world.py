@@ -15,13 +15,14 @@ from aiohttp.abc import AbstractResolver
 from tillway.domain import payment_intent
 from tillway.domain.account import Scope
 from tillway.domain.commands import CreatePayment
-from tillway.domain.event import Delivery
+from tillway.domain.event import Delivery, Event
 from tillway.domain.payment_intent import Means
 from tillway.domain.record import Changes, EventDraft, Moment, Record
 from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.clock import Clock
 from tillway.engine.core import Load
+from tillway.engine.events import in_all_rows
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.http.messages import Request
 from tillway.installation import KEY_FILE
@@ -156,11 +157,11 @@ class World:
             return Changes(result=None, records=made.records, events=(EventDraft(type=type, record=made.result),))
 
         await self.running.platform.engine.run(Caller.system(scope), work)
-        return (await self.records("evt", live=live))[-1].id
+        return (await self.events(live=live))[-1].id
 
     async def deliver(self) -> int:
         """See every delivery that is due through, once; how many there were."""
-        rows = await self.store.claim("deliveries", now_ms=self.clock.now_ms(), lease_ms=LEASE_MS, limit=1000)
+        rows = await self.store.claim("webhooks", now_ms=self.clock.now_ms(), lease_ms=LEASE_MS, limit=1000)
         await asyncio.gather(*(self.running.platform.webhooks.deliver(row) for row in rows))
         return len(rows)
 
@@ -168,6 +169,11 @@ class World:
         """All records of the scope with ids `<prefix>_…`, oldest first."""
         rows = await self.store.query(None, f"{self.scope(live=live).key}/{prefix}_", limit=1000, order="oldest")
         return [decode(row.key.partition("/")[2], row.body) for row in rows]
+
+    async def events(self, *, live: bool = False) -> list[Event]:
+        """All events of the scope, oldest first."""
+        found = in_all_rows([*await self.records("evt", live=live), *await self.records("aud", live=live)])
+        return [found[id] for id in sorted(found)]
 
     async def tasks(self, *, live: bool = False) -> list[Delivery]:
         return [record for record in await self.records("whd", live=live) if isinstance(record, Delivery)]

@@ -127,7 +127,7 @@ def the_idempotency_record_has_a_commit_of_its_own() -> AbstractContextManager[N
 
 
 def events_have_a_commit_of_their_own() -> AbstractContextManager[None]:
-    return _in_a_commit_of_its_own("evt")
+    return _in_a_commit_of_its_own("aud")
 
 
 class CarelessStore(MemoryStore):

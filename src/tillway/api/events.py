@@ -1,18 +1,18 @@
 """Events: parameters, calls and shape."""
 
-from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
 
+from tillway.domain.audit import AuditEntry
 from tillway.domain.event import Event, EventReading
 from tillway.domain.event_types import EVENT_TYPES
 from tillway.domain.record import NOTHING, Record
 from tillway.domain.refusal import Refused
-from tillway.http.lists import list_page
+from tillway.engine.events import entry_bound, events_of, with_own_rows
+from tillway.http.lists import LIST_URLS, AskedPage, Keep, asked_page, collect
 from tillway.http.params import (
-    LIMIT_DEFAULT,
     Array,
     Boolean,
     Created,
@@ -24,10 +24,10 @@ from tillway.http.params import (
     Unsupported,
     list_params,
 )
-from tillway.http.routes import Answer, Call, Page, route
+from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, render_record, shape
 from tillway.http.versions import CURRENT
-from tillway.store.codec import by_kind, decode
+from tillway.store.codec import COMMON_EVENTS, by_kind, by_term, decode
 
 TYPES_MAX = 20
 """The most types that one listing may name (Stripe's bound). A pattern for more types is compared event by event."""
@@ -49,11 +49,11 @@ RETRY = RESEND.extend(account=Unsupported("Connect accounts"), for_stripecli=Ign
 async def list_events(call: Call) -> Answer:
     """List events, newest first, of any age."""
     types, pattern = _types(call.params)
-    keep = await _keep(call, pattern)
-    if types is None:
-        page = await list_page(call, "evt", keep=keep, noun="event")
-    else:
-        page = await _merge_pages(call, types, keep)
+    asked, keep = await asked_page(call, "event"), await _keep(call, pattern)
+    found = {event.id: event for event in await _with_own_rows(call, asked, types, keep)}
+    found |= {event.id: event for event in await _in_entries(call, asked, types, keep)}
+    ids = sorted(found, reverse=asked.order == "newest")
+    page = asked.page([found[id] for id in ids[: asked.limit + 1]], LIST_URLS["evt"])
     page.records = await call.platform.webhooks.readings(call.caller.scope_key, page.records)
     return page
 
@@ -94,7 +94,7 @@ def _types(params: dict[str, Any]) -> tuple[list[str] | None, str | None]:
     return (meant, None) if len(meant) <= TYPES_MAX else (None, asked)
 
 
-async def _keep(call: Call, pattern: str | None) -> Callable[[Event], bool] | None:
+async def _keep(call: Call, pattern: str | None) -> Keep | None:
     success = call.params.get("delivery_success")
     if success is None:
         return None if pattern is None else lambda event: fnmatchcase(event.type, pattern)
@@ -108,21 +108,72 @@ async def _keep(call: Call, pattern: str | None) -> Callable[[Event], bool] | No
     return keep
 
 
-async def _merge_pages(call: Call, types: list[str], keep: Callable[[Event], bool] | None) -> Page:
-    """Merge the pages of several types into one. Ids of all types sort by time."""
+async def _with_own_rows(call: Call, asked: AskedPage, types: list[str] | None, keep: Keep | None) -> list[Event]:
+    """At least the first events of the asked page that have a row of their own."""
     scope = call.caller.scope_key
-    limit = call.params.get("limit", LIMIT_DEFAULT)
-    records: list[Event] = []
-    has_more = False
-    for type in types:
-        page = await list_page(
-            call, "evt", index="kind", partition=by_kind(scope, "evt", type), keep=keep, noun="event"
+    found: list[Any] = []
+    for partition in [None] if types is None else [by_kind(scope, "evt", type) for type in types]:
+        found += await collect(
+            call,
+            "evt",
+            index="kind" if partition is not None else None,
+            partition=partition,
+            span=asked.span,
+            cursor=f"{scope}/{asked.cursor}" if asked.cursor else None,
+            order=asked.order,
+            limit=asked.limit + 1,
+            keep=keep,
         )
-        records += page.records
-        has_more = has_more or page.has_more
-    records.sort(key=lambda event: event.id, reverse=True)
-    nearest = records[-limit:] if "ending_before" in call.params else records[:limit]
-    return Page(nearest, has_more or len(records) > limit, "/v1/events")
+    return found
+
+
+async def _in_entries(call: Call, asked: AskedPage, types: list[str] | None, keep: Keep | None) -> list[Event]:
+    """At least the first events of the asked page that are in audit entries."""
+    scope = call.caller.scope_key
+    if types is None or not COMMON_EVENTS.isdisjoint(types):
+        return await _in_entries_of(call, asked, None, types, keep)
+    found: list[Event] = []
+    for type in types:
+        found += await _in_entries_of(call, asked, by_term(scope, "aud", "event", type), [type], keep)
+    return found
+
+
+async def _in_entries_of(
+    call: Call, asked: AskedPage, partition: str | None, types: list[str] | None, keep: Keep | None
+) -> list[Event]:
+    """The same for the entries in one partition of the index of terms, or for all. An entry has several events, and
+    one of them may be the cursor."""
+    scope, store = call.caller.scope_key, call.platform.store
+    newest = asked.order == "newest"
+
+    def wanted(id: str, type: str) -> bool:
+        if types is not None and type not in types:
+            return False
+        return asked.cursor is None or (id < asked.cursor if newest else id > asked.cursor)
+
+    def has_wanted(entry: AuditEntry) -> bool:
+        return any(types is None or event.type in types for event in entry.events)
+
+    found: list[Event] = []
+    cursor = entry_bound(scope, asked.cursor, asked.order) if asked.cursor is not None else None
+    filtered: Keep | None = None  # Most first pages are whole without a scan.
+    while True:
+        entries: list[Any] = await collect(
+            call,
+            "aud",
+            index="term" if partition is not None else None,
+            partition=partition,
+            span=asked.span,
+            cursor=cursor,
+            order=asked.order,
+            limit=asked.limit + 1,
+            keep=filtered,
+        )
+        events = [event for entry in entries for event in events_of(entry) if wanted(event.id, event.type)]
+        found += [event for event in await with_own_rows(store, scope, events) if keep is None or keep(event)]
+        if len(found) > asked.limit or len(entries) <= asked.limit:
+            return found
+        cursor, filtered = f"{scope}/{entries[-1].id}", has_wanted
 
 
 @shape(EventReading, object="event")

@@ -44,7 +44,7 @@ from tillway.engine.clock import Clock
 from tillway.engine.references import ids_by_reference
 from tillway.installation import KEY_FILE, head_signer
 from tillway.simulation.audit_check import audit_damage
-from tillway.store.codec import QUEUES
+from tillway.store.codec import STORED_QUEUES
 from tillway.store.port import Store
 from tillway.vault.keyring import Keyring
 
@@ -585,7 +585,7 @@ async def _inside(store: Store, stage: Stage) -> AsyncIterator[Violation]:
     if damage:
         yield Violation("the database is whole", damage)
     clock = Clock()
-    for queue in sorted(set(QUEUES.values()) - {"audit"}):
+    for queue in sorted({stored for queues in STORED_QUEUES.values() for stored in queues} - {"audit"}):
         for task in await store.peek(queue, now_ms=clock.now_ms(), limit=PAGE):
             # Uncaptured authorizations expire in some days.
             if queue != "expiries" or task.due_at_ms <= clock.now_ms():

@@ -17,7 +17,7 @@ from msgspec.structs import astuple
 from tillway.domain.attempt import Attempt
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import OAuthClient, SigningKey
-from tillway.domain.event import WebhookEndpoint
+from tillway.domain.event import JournalEvent, WebhookEndpoint
 from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, Record, SealedRecord, Value
@@ -74,7 +74,10 @@ class Change(Value, frozen=True, kw_only=True):
 
 class AuditEntry(Record, frozen=True, kw_only=True):
     """One commit. `actor` is a key's id (`hint` shows the ends of that key), `cli:<user>@<host>`, `system` or
-    `notice:<connector>`; `operation` a route, a command or a task. `detail` has facts that are not in a record."""
+    `notice:<connector>`; `operation` a route, a command or a task. `detail` has facts that are not in a record.
+
+    `events` are the events of the commit, and `idempotency_key` is the key that they show.
+    """
 
     at_ms: int
     actor: str
@@ -84,6 +87,8 @@ class AuditEntry(Record, frozen=True, kw_only=True):
     ip: str | None = None
     request: str | None = None
     detail: dict[str, Any] = {}
+    events: tuple[JournalEvent, ...] = ()
+    idempotency_key: str | None = None
 
 
 class AuditBatch(Record, frozen=True, kw_only=True):

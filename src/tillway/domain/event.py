@@ -7,7 +7,17 @@ import msgspec
 
 from tillway.domain.commands import CreateEndpoint, UpdateEndpoint
 from tillway.domain.event_types import EVERYTHING
-from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Reading, Record, changed, merged_metadata
+from tillway.domain.record import (
+    NOTHING,
+    Changes,
+    EventDraft,
+    Moment,
+    Reading,
+    Record,
+    Value,
+    changed,
+    merged_metadata,
+)
 from tillway.domain.refusal import Refused
 
 ENDPOINTS_MAX = 16
@@ -21,7 +31,8 @@ DELIVERY_DELAYS_SECONDS = (5, 30, 120, 600, 1800, 3600, 7200, 10_800)
 
 
 class Event(Record, frozen=True, kw_only=True):
-    """A change, with the record at that moment (`object`) and before (`previous`).
+    """A change, with the record at that moment (`object`) and before (`previous`). It has a row of its own only if an
+    earlier version made it, or if it was sent again or given up; else it is in the audit entry of its commit.
 
     Both are records in the store's encoding; they are rendered for each reader in that reader's API version.
     `deliveries` counts all deliveries that it was to have; `undelivered` are the ids of the endpoints that did not take
@@ -35,6 +46,22 @@ class Event(Record, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     deliveries: int = 0
     undelivered: tuple[str, ...] = ()
+
+
+class JournalEvent(Value, frozen=True, kw_only=True):
+    """An event as the audit entry of its commit holds it: the time and the request are those of the entry.
+
+    `number` ends its id, which else is the entry's. Its object is the new record in the entry's change at the place
+    `change`, apart from the fields in `differs`; or `object`, where the entry has no such change.
+    """
+
+    number: str
+    type: str
+    change: int = -1
+    differs: dict[str, Any] = {}
+    object: msgspec.Raw = NOTHING
+    previous: msgspec.Raw = NOTHING
+    deliveries: int = 0
 
 
 class EventReading(Reading, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ conflict."""
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 from tillway.domain.account import Scope
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditEntry, Change
-from tillway.domain.event import Delivery, Event, WebhookEndpoint
+from tillway.domain.event import Delivery, JournalEvent, WebhookEndpoint
 from tillway.domain.idempotency import LIFETIME_SECONDS, IdempotencyRecord
 from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
@@ -23,11 +23,12 @@ from tillway.engine.audit.entries import NOWHERE
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
+from tillway.engine.events import find_event, keep_event, new_entry_id, places_of_new
 from tillway.engine.restores import RestoreWatch
 from tillway.engine.security_events import SecurityEvents
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
 from tillway.engine.time_mark import COMMIT_SECONDS_MAX, TimeKeeper
-from tillway.store.codec import QUEUES, RECORD_TYPES, REFERENCE_INDEXES, TYPES, by_reference, decode, encode, write_of
+from tillway.store.codec import QUEUES, RECORD_TYPES, REFERENCE_INDEXES, TYPES, by_reference, decode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, StorageFull, Store, Unavailable, Write
 
 log = logging.getLogger(__name__)
@@ -91,8 +92,12 @@ class Load:
         prefix, _, rest = id.partition("_")
         if prefix not in TYPES or not rest or "/" in id:
             return None
-        row = await self.store.get(f"{self.scope_key}/{id}")
-        found = (row.version, decode(id, row.body)) if row is not None else NOWHERE
+        found: tuple[int, Record | None]
+        if prefix == "evt":
+            found = await find_event(self.store, self.scope_key, id) or NOWHERE
+        else:
+            row = await self.store.get(f"{self.scope_key}/{id}")
+            found = (row.version, decode(id, row.body)) if row is not None else NOWHERE
         self.seen[id] = found
         return found[1]
 
@@ -381,18 +386,15 @@ class Engine:
             if version != ABSENT:
                 deletions.append(Write(f"{scope}/{gone}", version, None))
         told = entries.changes_of(seen, records, [*writes, *deletions])
-        of_record = dict(zip(map(id, records), writes, strict=True)) if changes.events else {}
-        if told or changes.detail:
-            writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
         if changes.events:
-            endpoints = await self.endpoints(scope)
-            for draft in changes.events:
-                written = of_record.get(id(draft.record))
-                body = written.body if written is not None else None
-                deliveries = _event_writes(caller, draft, body, endpoints, at)
-                writes += deliveries
-                if len(deliveries) > 1:
-                    queues.add(QUEUES[Delivery])
+            bodies = {record.id: (record, write.body or b"") for record, write in zip(records, writes, strict=False)}
+            kept, deliveries = _journal_events(changes.events, told, bodies, await self.endpoints(scope), at)
+            writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at, kept), ABSENT))
+            if deliveries:
+                writes += [write_of(scope, delivery, ABSENT) for delivery in deliveries]
+                queues.add(QUEUES[Delivery])
+        elif told or changes.detail:
+            writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
         return writes + deletions, queues
 
     async def _idempotency(
@@ -469,11 +471,17 @@ def _trace(write: Write, row: Row | None) -> Literal["ours", "theirs", "untouche
     return "ours" if row is not None and row.body == write.body else "theirs"
 
 
-def _audit_entry(caller: Caller, told: Sequence[Change], detail: dict[str, Any], at: Moment) -> AuditEntry:
+def _audit_entry(
+    caller: Caller,
+    told: Sequence[Change],
+    detail: dict[str, Any],
+    at: Moment,
+    kept: tuple[JournalEvent, ...] = (),
+) -> AuditEntry:
     if caller.reason:
         detail = {**detail, "reason": caller.reason}
     return AuditEntry(
-        id=at.new_id("aud"),
+        id=new_entry_id(at),
         created=at.created,
         at_ms=at.now_ms,
         actor=caller.actor,
@@ -483,31 +491,30 @@ def _audit_entry(caller: Caller, told: Sequence[Change], detail: dict[str, Any],
         ip=caller.client_ip,
         request=caller.request_id,
         detail=detail,
+        events=kept,
+        idempotency_key=caller.idempotency_key if kept else None,
     )
 
 
-def _event_writes(
-    caller: Caller, draft: EventDraft, body: bytes | None, endpoints: Iterable[WebhookEndpoint], at: Moment
-) -> list[Write]:
-    wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)] if endpoints else []
-    event = Event(
-        id=at.new_id("evt"),
-        created=at.created,
-        type=draft.type,
-        object=msgspec.Raw(body if body is not None else encode(draft.record)),
-        previous=msgspec.Raw(encode(draft.previous)) if draft.previous is not None else NOTHING,
-        request=caller.request_id,
-        idempotency_key=caller.idempotency_key,
-        deliveries=len(wanting),
-    )
-    scope = caller.scope_key
-    writes = [write_of(scope, event, ABSENT)]
-    for endpoint in wanting:
-        delivery = Delivery(
-            id=at.new_id("whd"), created=at.created, event=event.id, endpoint=endpoint.id, due_at_ms=at.now_ms
-        )
-        writes.append(write_of(scope, delivery, ABSENT))
-    return writes
+def _journal_events(
+    drafts: Sequence[EventDraft],
+    told: Sequence[Change],
+    written: dict[str, tuple[Record, bytes]],
+    endpoints: Sequence[WebhookEndpoint],
+    at: Moment,
+) -> tuple[tuple[JournalEvent, ...], list[Delivery]]:
+    """The events of a commit as its audit entry holds them, and their deliveries to the endpoints that want them."""
+    places = places_of_new(told)
+    kept, deliveries = [], []
+    for draft in drafts:
+        id = at.new_id("evt")
+        wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)] if endpoints else []
+        kept.append(keep_event(draft, id, places, written, len(wanting)))
+        for endpoint in wanting:
+            deliveries.append(
+                Delivery(id=at.new_id("whd"), created=at.created, event=id, endpoint=endpoint.id, due_at_ms=at.now_ms)
+            )
+    return tuple(kept), deliveries
 
 
 def _fresh(changes: Changes[Record | None]) -> Seen:

@@ -30,7 +30,7 @@ from tillway.engine.files import VISIT_SECONDS, FileExchange
 from tillway.engine.ids import SKEW_SECONDS
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
 from tillway.engine.time_mark import KEEP_EVERY_SECONDS
-from tillway.store.codec import decode, write_of
+from tillway.store.codec import STORED_QUEUES, decode, write_of
 from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable
 
 log = logging.getLogger(__name__)
@@ -172,10 +172,13 @@ class Runner:
         lease_ms = self.engine.settings.lease_ms
         passed_over = self._passed_over[queue] = [scope for scope, taken in places.items() if taken >= free]
         claim = self.engine.store.claim
-        if passed_over:
-            rows = await claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit, without=passed_over)
-        else:
-            rows = await claim(queue, now_ms=now_ms, lease_ms=lease_ms, limit=limit)
+        rows: list[Row] = []
+        for stored in STORED_QUEUES[queue]:
+            left = limit - len(rows)
+            if left and passed_over:
+                rows += await claim(stored, now_ms=now_ms, lease_ms=lease_ms, limit=left, without=passed_over)
+            elif left:
+                rows += await claim(stored, now_ms=now_ms, lease_ms=lease_ms, limit=left)
         for row in rows:
             scope_key = row.key.partition("/")[0]
             places[scope_key] += 1

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+import msgspec
+
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
@@ -38,30 +40,49 @@ async def list_page(
     params, scope = call.params, call.caller.scope_key
     if "source_api" in params:
         index, partition, keep = _by_source_api(scope, prefix, SourceApi[params["source_api"]], index, partition, keep)
-    limit = params.get("limit", LIMIT_DEFAULT)
-    forwards = params.get("ending_before")
-    cursor = params.get("starting_after") or forwards
-    if cursor is not None:
-        found = await call.platform.engine.load(scope).find(cursor)
-        if found is None:
-            name = "ending_before" if forwards else "starting_after"
-            raise Refused("resource_missing", f"No such {noun or 'object'}: '{cursor[:100]}'", param=name)
-    order: Literal["newest", "oldest"] = "oldest" if forwards else "newest"
+    asked = await asked_page(call, noun or "object")
     records = await collect(
         call,
         prefix,
         index=index,
         partition=partition,
-        span=params.get("created"),
-        cursor=f"{scope}/{cursor}" if cursor else None,
-        order=order,
-        limit=limit + 1,
+        span=asked.span,
+        cursor=f"{scope}/{asked.cursor}" if asked.cursor else None,
+        order=asked.order,
+        limit=asked.limit + 1,
         keep=keep,
     )
-    page = records[:limit]
-    if forwards:
-        page.reverse()
-    return Page(page, len(records) > limit, _url(call, prefix))
+    return asked.page(records, LIST_URLS.get(prefix, "/v1"))
+
+
+class AskedPage(msgspec.Struct, frozen=True):
+    """The page of a list that a call asks for: at most `limit` records in `order` after the one with the id `cursor`,
+    created within `span`."""
+
+    limit: int
+    cursor: str | None
+    order: Literal["newest", "oldest"]
+    span: Span | None
+
+    def page(self, records: list[Any], url: str) -> Page:
+        """The page of `records`, which are in `order`, and one more than `limit` if there are more."""
+        shown = records[: self.limit]
+        if self.order == "oldest":
+            shown.reverse()
+        return Page(shown, len(records) > self.limit, url)
+
+
+async def asked_page(call: Call, noun: str) -> AskedPage:
+    """Read the parameters that every list has. Refuses a cursor that is no record's id."""
+    params = call.params
+    forwards = params.get("ending_before")
+    cursor = params.get("starting_after") or forwards
+    if cursor is not None and await call.platform.engine.load(call.caller.scope_key).find(cursor) is None:
+        name = "ending_before" if forwards else "starting_after"
+        raise Refused("resource_missing", f"No such {noun}: '{cursor[:100]}'", param=name)
+    return AskedPage(
+        params.get("limit", LIMIT_DEFAULT), cursor, "oldest" if forwards else "newest", params.get("created")
+    )
 
 
 def _by_source_api(
@@ -129,10 +150,6 @@ def _closer_bound(cursor: str | None, bound: str | None, choose: Callable[[str, 
 
 def _record(row: Row) -> Record:
     return decode(row.key.partition("/")[2], row.body)
-
-
-def _url(call: Call, prefix: str) -> str:
-    return LIST_URLS.get(prefix, "/v1")
 
 
 LIST_URLS = {

@@ -36,6 +36,7 @@ from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.domain.time_mark import TimeMark
 from tillway.engine.balance import availability
 from tillway.engine.clock import Clock
+from tillway.engine.events import in_all_rows
 from tillway.engine.ids import SUFFIX_LENGTH, base62
 from tillway.engine.references import reference_of_record
 from tillway.engine.time_mark import SETTLED_SECONDS
@@ -283,10 +284,11 @@ async def books_of(world: World, scope_key: str) -> Books:
         if len(page) < PAGE_MAX:
             break
         after = page[-1].key
-    prefixes = "ord prod pi dpi ch re po vlt ba txn je evt du cus cbtxn oi"
+    prefixes = "ord prod pi dpi ch re po vlt ba txn je evt aud du cus cbtxn oi"
     kept = tuple(f"{prefix}_" for prefix in prefixes.split())
     ids = ((row.key.partition("/")[2], row.body) for row in rows)
-    return Books(scope_key, [decode(id, body) for id, body in ids if id.startswith(kept)])
+    records = [decode(id, body) for id, body in ids if id.startswith(kept)]
+    return Books(scope_key, [*records, *in_all_rows(records).values()])
 
 
 async def work_left(world: World) -> str:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from tillway.domain.attempt import Attempt
 from tillway.engine.clock import Clock
-from tillway.store.codec import QUEUES, decode
+from tillway.store.codec import QUEUES, STORED_QUEUES, decode
 from tillway.store.port import PAGE_MAX, Store, Waiting
 from tillway.telemetry.lines import Writer
 from tillway.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -74,8 +74,12 @@ class Scrape:
             now_ms = self._clock.now_ms()
             ages: dict[tuple[str, ...], float] = {}
             for queue in QUEUES.values():
-                first = await self._store.peek(queue, now_ms=now_ms, limit=1)
-                ages[queue,] = max(0, now_ms - first[0].due_at_ms) / 1000 if first else 0
+                first = [
+                    waiting.due_at_ms
+                    for stored in STORED_QUEUES[queue]
+                    for waiting in await self._store.peek(stored, now_ms=now_ms, limit=1)
+                ]
+                ages[queue,] = max(0, now_ms - min(first)) / 1000 if first else 0
             counts: dict[tuple[str, ...], float] = {}
             for task in await self._open_attempts(now_ms):
                 attempt = decode(task.key.partition("/")[2], task.body)

@@ -16,11 +16,12 @@ from webhook_world import LEASE_MS, Receiver, World, opened, receiving
 
 from tillway.domain.cards import Secret
 from tillway.domain.event import DELIVERY_WINDOW_SECONDS, Event
+from tillway.engine.events import entry_id_of
 from tillway.engine.webhooks.concurrency import EndpointLimiter, EndpointLimiters
 from tillway.engine.webhooks.public_hosts import guarded_socket, is_public
 from tillway.engine.webhooks.signing import signature_header
-from tillway.store.codec import CHECK_FIELD
-from tillway.store.port import Row, Unavailable, Write
+from tillway.store.codec import write_of
+from tillway.store.port import ABSENT, Unavailable, Write
 from tillway.store.sqlite import SqliteStore
 from tillway.testing.memory_store import MemoryStore
 
@@ -209,7 +210,7 @@ async def test_tries_stretch_over_three_days_and_then_end(world: World, receiver
     assert DELIVERY_WINDOW_SECONDS - 10_800 < sum(waits) <= DELIVERY_WINDOW_SECONDS
     assert len(receiver.requests) == len(waits)
 
-    event = (await world.records("evt"))[0]
+    event = (await world.events())[0]
     assert isinstance(event, Event) and event.undelivered == (endpoint["id"],)
     failed = await world.ok("GET", "/v1/events", {"delivery_success": "false"})
     assert [event["id"] for event in failed["data"]] == [id]
@@ -326,25 +327,18 @@ async def test_a_task_without_endpoint_or_event_is_dropped(world: World, receive
         case "disabled":
             await world.ok("POST", f"/v1/webhook_endpoints/{endpoint['id']}", {"disabled": "true"})
         case _:
-            await world.store.commit([Write(f"{world.scope().key}/{id}", 1, None)])
+            await world.store.commit([Write(f"{world.scope().key}/{entry_id_of(id)}", 1, None)])
     assert await world.deliver() == 1
     assert receiver.requests == []
     assert await world.tasks() == []
 
 
-def _fields(row: Row) -> dict[str, Any]:
-    """The fields of a stored record, without its checksum: it is to be written with other values."""
-    return {name: value for name, value in msgspec.json.decode(row.body).items() if name != CHECK_FIELD}
-
-
 async def test_an_event_that_cannot_be_shown_runs_out_like_any_other(world: World, receiver: Receiver) -> None:
     await world.endpoint(receiver.url + HOOK)
-    id = await world.happen()
-    key = f"{world.scope().key}/{id}"
-    row = await world.store.get(key)
-    assert row is not None
-    broken = msgspec.json.encode({**_fields(row), "object": {"id": "pi_1", "created": "never"}})
-    await world.store.commit([Write(key, row.version, broken)])
+    await world.happen()
+    (event,) = await world.events()
+    broken = msgspec.structs.replace(event, object=msgspec.Raw(b'{"id":"pi_1","created":"never"}'))
+    await world.store.commit([write_of(world.scope().key, broken, ABSENT)])
     await world.deliver()
     (task,) = await world.tasks()
     assert (task.tries, task.last_status) == (1, "not sent: the event cannot be rendered")
@@ -358,7 +352,7 @@ async def test_one_process_is_at_a_task_once(world: World, receiver: Receiver) -
     receiver.answers[HOOK] = lambda request: _slowly(0.2)
     await world.endpoint(receiver.url + HOOK)
     await world.happen()
-    (row,) = await world.store.claim("deliveries", now_ms=world.clock.now_ms(), lease_ms=LEASE_MS, limit=1)
+    (row,) = await world.store.claim("webhooks", now_ms=world.clock.now_ms(), lease_ms=LEASE_MS, limit=1)
     await asyncio.gather(*(world.running.platform.webhooks.deliver(row) for _ in range(3)))
     assert len(receiver.requests) == 1
 
@@ -373,9 +367,9 @@ async def test_a_task_that_another_worker_took_over(world: World, receiver: Rece
     receiver.status(HOOK, status)
     await world.endpoint(receiver.url + HOOK)
     await world.happen()
-    (row,) = await world.store.claim("deliveries", now_ms=world.clock.now_ms(), lease_ms=1, limit=1)
+    (row,) = await world.store.claim("webhooks", now_ms=world.clock.now_ms(), lease_ms=1, limit=1)
     world.ahead_seconds += 1
-    (theirs,) = await world.store.claim("deliveries", now_ms=world.clock.now_ms(), lease_ms=LEASE_MS, limit=1)
+    (theirs,) = await world.store.claim("webhooks", now_ms=world.clock.now_ms(), lease_ms=LEASE_MS, limit=1)
     await world.running.platform.webhooks.deliver(row)
     tasks = await world.tasks()
     assert len(tasks) == left
@@ -834,3 +828,26 @@ async def test_an_endpoint_is_told_from_the_next_event_on(tmp_path: Path, receiv
         await world.ok("POST", f"/v1/webhook_endpoints/{endpoint['id']}", {"disabled": "false"})
         await world.happen()
         assert len(await world.tasks()) == 2
+
+
+async def test_deliveries_of_the_version_before_arrive(world: World, receiver: Receiver) -> None:
+    """They are in the queue of that name, and their events have rows of their own."""
+    await world.endpoint(receiver.url + HOOK)
+    id = await world.happen()
+    (made,) = await world.tasks()
+    (event,) = await world.events()
+    before = msgspec.structs.replace(event, id=f"{id[:-2]}99")
+    delivery = msgspec.structs.replace(made, id=f"{made.id[:-2]}99", event=before.id)
+    scope = world.scope().key
+    await world.store.commit(
+        [
+            write_of(scope, before, ABSENT),
+            msgspec.structs.replace(write_of(scope, delivery, ABSENT), queue="deliveries"),
+            Write(f"{scope}/{made.id}", 1, None),
+        ]
+    )
+    await world.running.runner.run_due("deliveries")
+    async with asyncio.timeout(10):
+        while not receiver.requests:
+            await asyncio.sleep(0.01)
+    assert [event["id"] for event in receiver.events(HOOK)] == [before.id]

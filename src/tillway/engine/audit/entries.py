@@ -93,7 +93,8 @@ def changes_of(before: Before, records: Sequence[Record], writes: Sequence[Write
         elif kind in UNCHANGING:
             told.append(Change(id=record.id, version=1, digest=digest_of(write.body)))
         elif kind not in UNREMARKABLE:
-            body = encode(redact(record)) if kind in REDACTED else write.body
+            shown = redact(record) if kind in REDACTED else record
+            body = write.body if shown is record else encode(shown)
             told.append(Change(id=record.id, version=1, new=msgspec.Raw(body)))
     for write in writes[len(records) :]:
         id = write.key.partition("/")[2]

@@ -1,0 +1,157 @@
+"""Events as they are kept: in the audit entry of their commit, whose changes have most of their objects already.
+
+An event has a row of its own (`evt_`) if a version before made it, or since it was sent again or given up. Then that
+row counts.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
+from operator import ne
+from typing import Any, Literal
+
+import msgspec
+from msgspec.structs import astuple
+
+from tillway.domain.audit import AuditEntry, Change, redact
+from tillway.domain.event import Event, JournalEvent
+from tillway.domain.record import NOTHING, EventDraft, Moment, Record
+from tillway.engine.ids import SUFFIX_LENGTH
+from tillway.store.codec import CHECK_FIELD, decode, encode
+from tillway.store.port import KEYS_MAX, Row, Store
+
+_ENTRY_ENDS = "zz"
+"""The end of the id of every entry that has events. The ids of a commit differ in their last two characters only and
+count up from 00, so this one is never another record's."""
+
+_as_fields = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def new_entry_id(at: Moment) -> str:
+    """The id of the entry of a commit."""
+    return f"aud_{at.new_suffix()[: -len(_ENTRY_ENDS)]}{_ENTRY_ENDS}"
+
+
+def entry_id_of(event_id: str) -> str | None:
+    """The id of the entry that holds an event, if one does; None if none can."""
+    suffix = event_id.removeprefix("evt_")
+    return f"aud_{suffix[: -len(_ENTRY_ENDS)]}{_ENTRY_ENDS}" if len(suffix) == SUFFIX_LENGTH else None
+
+
+def entry_bound(scope_key: str, event_id: str, order: Literal["newest", "oldest"]) -> str:
+    """The key at which entries begin, in `order`, that may hold events beyond this one: its own entry is included."""
+    head = f"{scope_key}/aud_{event_id.removeprefix('evt_')[: SUFFIX_LENGTH - len(_ENTRY_ENDS)]}"
+    return f"{head}~" if order == "newest" else head
+
+
+def events_of(entry: AuditEntry) -> list[Event]:
+    """The events of an entry as they were when it was written, in their order."""
+    return [_event(entry, kept) for kept in entry.events]
+
+
+def keep_event(
+    draft: EventDraft, id: str, places: Mapping[str, int], written: Mapping[str, tuple[Record, bytes]], deliveries: int
+) -> JournalEvent:
+    """The event as the entry of its commit holds it. `places` are those of the new records among the entry's changes,
+    and `written` is what the commit writes, both by the records' ids."""
+    record = draft.record
+    place = places.get(record.id, -1)
+    after, body = written.get(record.id, (None, b""))
+    differs: dict[str, Any] = {}
+    whole = NOTHING
+    if place >= 0 and after is not None and redact(after) is after:
+        if after is not record:
+            differs = _differing(record, after)
+    else:
+        place, whole = -1, msgspec.Raw(body if after is record else encode(record))
+    return JournalEvent(
+        number=id[-len(_ENTRY_ENDS) :],
+        type=draft.type,
+        change=place,
+        differs=differs,
+        object=whole,
+        previous=msgspec.Raw(encode(draft.previous)) if draft.previous is not None else NOTHING,
+        deliveries=deliveries,
+    )
+
+
+def places_of_new(changes: Sequence[Change]) -> dict[str, int]:
+    """The places of the new records among the changes of a commit, by their ids."""
+    return {change.id: place for place, change in enumerate(changes) if change.new is not NOTHING}
+
+
+async def find_event(store: Store, scope_key: str, id: str) -> tuple[int, Event] | None:
+    """The event of that id with the version of its own row, 0 where it has none. None if there is no such event."""
+    own, entry_id = f"{scope_key}/{id}", entry_id_of(id)
+    if entry_id is None:
+        rows = await store.get_many([own])
+    else:
+        rows = await store.get_many([own, f"{scope_key}/{entry_id}"])
+    if own in rows:
+        event = decode(id, rows[own].body)
+        assert isinstance(event, Event), f"{id} is not an event"
+        return rows[own].version, event
+    row = rows.get(f"{scope_key}/{entry_id}")
+    if row is not None:
+        for event in events_of(_entry(row)):
+            if event.id == id:
+                return 0, event
+    return None
+
+
+async def with_own_rows(store: Store, scope_key: str, events: Sequence[Event]) -> list[Event]:
+    """The same events, each as its own row has it if it has one."""
+    found: dict[str, Row] = {}
+    keys = [f"{scope_key}/{event.id}" for event in events]
+    for start in range(0, len(keys), KEYS_MAX):
+        found.update(await store.get_many(keys[start : start + KEYS_MAX]))
+    current: list[Event] = []
+    for event, key in zip(events, keys, strict=True):
+        own = decode(event.id, found[key].body) if key in found else event
+        assert isinstance(own, Event), f"{key} is not an event"
+        current.append(own)
+    return current
+
+
+def in_all_rows(records: Iterable[Record]) -> dict[str, Event]:
+    """All events among the records of a scope, by id."""
+    kept: dict[str, Event] = {}
+    own: dict[str, Event] = {}
+    for record in records:
+        if isinstance(record, Event):
+            own[record.id] = record
+        elif isinstance(record, AuditEntry):
+            kept |= {event.id: event for event in events_of(record)}
+    return kept | own
+
+
+def _entry(row: Row) -> AuditEntry:
+    entry = decode(row.key.partition("/")[2], row.body)
+    assert isinstance(entry, AuditEntry), f"{row.key} is not an entry of the audit trail"
+    return entry
+
+
+def _event(entry: AuditEntry, kept: JournalEvent) -> Event:
+    whole = kept.object
+    if kept.change >= 0:
+        whole = entry.changes[kept.change].new
+        if kept.differs:
+            fields = _as_fields(whole)
+            fields.pop(CHECK_FIELD, None)
+            whole = msgspec.Raw(msgspec.json.encode({**fields, **kept.differs}))
+    return Event(
+        id=f"evt_{entry.id[len('aud_') : -len(_ENTRY_ENDS)]}{kept.number}",
+        created=entry.created,
+        type=kept.type,
+        object=whole,
+        previous=kept.previous,
+        request=entry.request,
+        idempotency_key=entry.idempotency_key,
+        deliveries=kept.deliveries,
+    )
+
+
+def _differing(shown: Record, written: Record) -> dict[str, Any]:
+    """The fields of `shown`, under their stored names, that differ from those of `written`."""
+    news = astuple(shown)
+    differs = map(ne, news, astuple(written))
+    return dict(compress(zip(type(shown).__struct_encode_fields__, news, strict=True), differs))
