@@ -8,7 +8,7 @@ from tillway.http.lists import list_page
 from tillway.http.params import Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
-from tillway.store.codec import by_kind, by_parent
+from tillway.store.codec import COMMON_TRANSACTION, by_kind, by_parent
 
 TYPES = (
     "adjustment",
@@ -40,7 +40,7 @@ async def list_balance_transactions(call: Call) -> Answer:
     if "source" in params:
         partition = by_parent(scope, "txn", params["source"])
         return await list_page(call, "txn", index="parent", partition=partition, keep=keep, noun="balance transaction")
-    if "type" in params:
+    if params.get("type", COMMON_TRANSACTION) != COMMON_TRANSACTION:
         partition = by_kind(scope, "txn", params["type"])
         return await list_page(call, "txn", index="kind", partition=partition, keep=keep, noun="balance transaction")
     return await list_page(call, "txn", keep=keep if wanted else None, noun="balance transaction")

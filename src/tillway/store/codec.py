@@ -222,13 +222,17 @@ def _payout(scope: str, payout: Payout) -> tuple[tuple[str, str], ...]:
     return own
 
 
+COMMON_TRANSACTION = "charge"
+"""The type of most balance transactions. A list finds them without an index."""
+
+
 def _entry(scope: str, entry: Entry) -> tuple[tuple[str, str], ...]:
     if entry.type is None:
         return ()
-    return (
-        ("parent", by_parent(scope, "txn", entry.source or "")),
-        ("kind", by_kind(scope, "txn", entry.type)),
-    )
+    source = ("parent", by_parent(scope, "txn", entry.source or ""))
+    if entry.type == COMMON_TRANSACTION:
+        return (source,)
+    return (source, ("kind", by_kind(scope, "txn", entry.type)))
 
 
 COMMON_EVENTS = frozenset(("charge.succeeded", "payment_intent.created", "payment_intent.succeeded"))
