@@ -17,6 +17,10 @@ from tillway.domain.source_api import SourceApi
 CaptureMethod = Literal["automatic", "automatic_async", "manual"]
 ConfirmationMethod = Literal["automatic", "manual"]
 FutureUsage = Literal["off_session", "on_session"]
+CARD_ONLY: tuple[str, ...] = ("card",)
+"""The types of payment methods if none are named. One object for all: the encoder leaves a field out if it holds its
+default itself."""
+
 CancellationReason = Literal["abandoned", "duplicate", "fraudulent", "requested_by_customer", "expired"]
 """Why a payment was cancelled. `expired` is the platform's own value, for an expired authorization."""
 RefundReason = Literal["duplicate", "fraudulent", "requested_by_customer"]
@@ -103,7 +107,7 @@ class CreatePayment(Command, frozen=True, kw_only=True):
     method: str | None = None
     method_data: dict[str, Any] | None = None
     method_options: dict[str, Any] = {}
-    method_types: tuple[str, ...] = ("card",)
+    method_types: tuple[str, ...] = CARD_ONLY
     off_session: bool = False
     order: str | None = None
     receipt_email: str | None = None
@@ -210,7 +214,7 @@ class CreateSetup(Command, frozen=True, kw_only=True):
     method: str | None = None
     method_data: dict[str, Any] | None = None
     method_options: dict[str, Any] = {}
-    method_types: tuple[str, ...] = ("card",)
+    method_types: tuple[str, ...] = CARD_ONLY
     return_url: str | None = None
     usage: FutureUsage = "off_session"
     use_stripe_sdk: bool = False

@@ -1,7 +1,7 @@
 """Idempotency records: the request of a key, and its answer.
 
-The first commit of the request writes the record and the last one completes it, so that a key is never used up without
-its request, and no request happens without its key.
+The first commit of the request writes the record, so that a key is never used up without its request, and no request
+happens without its key. The last one completes it, unless the answer follows from the payment.
 """
 
 import hashlib
@@ -29,6 +29,10 @@ class IdempotencyRecord(Record, frozen=True, kw_only=True):
     version without it."""
     presenter: str = ""
     """The dialect's call that renders the answer; empty for `/v1`."""
+    subject: str = ""
+    begun: str = ""
+    """The payment and its attempt that the request began, if its answer may follow from these: then `status` stays 0,
+    and the audit entry of the commit that settled the attempt has the payment as the answer shows it."""
 
 
 def record_id(key: str) -> str:

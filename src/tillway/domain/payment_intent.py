@@ -28,6 +28,7 @@ from tillway.domain.attempt import (
 from tillway.domain.bank_account import check_verification, failure, without_number
 from tillway.domain.charge import Charge
 from tillway.domain.commands import (
+    CARD_ONLY,
     Cancel,
     CancellationReason,
     Capture,
@@ -124,7 +125,7 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     confirmation_method: ConfirmationMethod = "automatic"
     customer: str | None = None
     method: str | None = None
-    method_types: tuple[str, ...] = ("card",)
+    method_types: tuple[str, ...] = CARD_ONLY
     excluded_types: tuple[str, ...] = ()
     method_options: dict[str, Any] = {}
     automatic_methods: dict[str, Any] | None = None
@@ -155,6 +156,9 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     references: tuple[str, ...] = ()
     """The tails of its attempts' references that follow from keys, the first and the latest, at most REFERENCES_MAX: by
     each of them the store finds the payment."""
+    settled_in: str | None = None
+    """The audit entry of the commit that settled its latest attempt with success, if that was begun under a key: the
+    answer of the key is there. An entry's change of this field leads to the one before."""
     source_api: SourceApi = SourceApi.v1
     route: Route | None = None
     """The way of its latest attempts, where a routing document chose it."""
@@ -897,7 +901,7 @@ def _settle_success(
             return _settle_void(payment, attempt, at, charge)
         case "increment":
             assert charge is not None, "an increment is settled with its charge"
-            return _settle_increment(payment, attempt, charge)
+            return _settle_increment(payment, attempt, at, charge)
         case "refund" | "payout":
             raise AssertionError(f"a payment has no {attempt.kind}")
         case _:
@@ -933,6 +937,7 @@ def _settle_authorization(
             attempt=None,
             latest_charge=charge.id,
             capturable_minor=attempt.amount_minor,
+            settled_in=_settled_in(payment, attempt, at),
         )
         return Changes(
             result=after,
@@ -946,7 +951,12 @@ def _settle_authorization(
         )
     charge, entry = _book_capture(charge, charge.amount_minor, attempt.connector, terms, at)
     after = replace(
-        payment, status="succeeded", attempt=None, latest_charge=charge.id, received_minor=charge.captured_minor
+        payment,
+        status="succeeded",
+        attempt=None,
+        latest_charge=charge.id,
+        received_minor=charge.captured_minor,
+        settled_in=_settled_in(payment, attempt, at),
     )
     return Changes(
         result=after,
@@ -957,6 +967,10 @@ def _settle_authorization(
             *_draft_events(after, "payment_intent.succeeded"),
         ),
     )
+
+
+def _settled_in(payment: PaymentIntent, attempt: Attempt, at: Moment) -> str | None:
+    return at.entry if attempt.idem is not None and at.entry else payment.settled_in
 
 
 def _expiry(charge: Charge) -> AuthorizationExpiry:
@@ -1038,7 +1052,14 @@ def _settle_capture(
     payment: PaymentIntent, attempt: Attempt, terms: Terms, at: Moment, charge: Charge
 ) -> Changes[PaymentIntent]:
     taken, entry = _book_capture(charge, attempt.amount_minor, attempt.connector, terms, at)
-    after = replace(payment, status="succeeded", attempt=None, capturable_minor=0, received_minor=attempt.amount_minor)
+    after = replace(
+        payment,
+        status="succeeded",
+        attempt=None,
+        capturable_minor=0,
+        received_minor=attempt.amount_minor,
+        settled_in=_settled_in(payment, attempt, at),
+    )
     return Changes(
         result=after,
         records=(after, taken, entry),
@@ -1052,7 +1073,14 @@ def _settle_capture(
 
 def _settle_void(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge) -> Changes[PaymentIntent]:
     released = replace(charge, released_minor=charge.amount_minor, capture_before=None)
-    after = replace(payment, status="canceled", attempt=None, capturable_minor=0, canceled_at=at.now)
+    after = replace(
+        payment,
+        status="canceled",
+        attempt=None,
+        capturable_minor=0,
+        canceled_at=at.now,
+        settled_in=_settled_in(payment, attempt, at),
+    )
     expired = (EventDraft(type="charge.expired", record=released),) if after.cancellation_reason == "expired" else ()
     return Changes(
         result=after,
@@ -1066,7 +1094,7 @@ def _settle_void(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: C
     )
 
 
-def _settle_increment(payment: PaymentIntent, attempt: Attempt, charge: Charge) -> Changes[PaymentIntent]:
+def _settle_increment(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge) -> Changes[PaymentIntent]:
     larger = replace(charge, amount_minor=attempt.amount_minor)
     after = replace(
         payment,
@@ -1074,6 +1102,7 @@ def _settle_increment(payment: PaymentIntent, attempt: Attempt, charge: Charge) 
         attempt=None,
         amount_minor=attempt.amount_minor,
         capturable_minor=attempt.amount_minor,
+        settled_in=_settled_in(payment, attempt, at),
     )
     return Changes(
         result=after,

@@ -52,6 +52,8 @@ class Moment(msgspec.Struct, frozen=True):
     """Epoch seconds, worked out once: a decision asks a dozen times."""
     references: Callable[[], str] | None = None
     """The references of this request's attempts, in their order; None where no key was named."""
+    entry: str = ""
+    """The id of the audit entry of the decision's commit."""
 
     def __post_init__(self) -> None:
         now = self.now_ms // 1000

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tillway.domain.record import Moment
-from tillway.engine.ids import BATCH_MAX, PAIRS, SELDOM, SKEW_SECONDS, base62, random_text
+from tillway.engine.ids import BATCH_MAX, ENTRY_ENDS, PAIRS, SELDOM, SKEW_SECONDS, base62, random_text
 
 _SKEW_NS = SKEW_SECONDS * 1_000_000_000
 
@@ -95,4 +95,5 @@ class Clock:
             map(head.__add__, PAIRS).__next__,
             created=tick // 1_000_000,
             references=references,
+            entry=f"aud_{head}{ENTRY_ENDS}",
         )

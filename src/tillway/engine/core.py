@@ -18,12 +18,13 @@ from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record, Result, SealedRecord
 from tillway.domain.refusal import Refused
+from tillway.engine.answers import answered_with, is_settled, will_follow
 from tillway.engine.audit import entries
 from tillway.engine.audit.entries import NOWHERE
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
-from tillway.engine.events import find_event, keep_event, new_entry_id, places_of_new
+from tillway.engine.events import find_event, keep_event, places_of_new
 from tillway.engine.restores import RestoreWatch
 from tillway.engine.security_events import SecurityEvents
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
@@ -193,9 +194,12 @@ class Engine:
                 status, body = await self._answer(caller, load, changes, forgiving=completes is not None)
             elif caller.expand and completes is None:
                 await self._answer(caller, load, changes, forgiving=False)
-            held = await self._idempotency(caller, load, completes, status, body, at)
-            if completes and status and held is None:
-                status, body = self._stored_answer(load, completes, status, body)
+            if completes is None:
+                held = self._new_key(caller, load, attempts if under_way else (), status, body, at)
+            else:
+                held, answered = await self._completed_key(load, completes, changes, status, body, at)
+                if answered is not None and status:
+                    status, body = await self.answer_of(caller, answered) or (status, body)
             writes, queues = await self._writes(caller, load, changes, attempts, held, at)
             if writes:
                 try:
@@ -397,21 +401,17 @@ class Engine:
             writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
         return writes + deletions, queues
 
-    async def _idempotency(
-        self, caller: Caller, load: Load, completes: str | None, status: int, body: bytes, at: Moment
+    def _new_key(
+        self, caller: Caller, load: Load, under_way: tuple[Attempt, ...], status: int, body: bytes, at: Moment
     ) -> IdempotencyRecord | None:
-        """The idempotency record of this commit. Whether the caller's key is unused is not looked up: the commit
-        conflicts if it is not."""
-        if completes is not None:
-            held = await load.maybe(IdempotencyRecord, completes) if completes else None
-            if held is None or held.status != 0 or not status:
-                return None
-            return msgspec.structs.replace(held, status=status, body=msgspec.Raw(self.client_secrets.conceal(body)))
+        """The record of the caller's key. Whether the key is unused is not looked up: the commit conflicts if it is
+        not."""
         if caller.idempotency is None:
             return None
         id, fingerprint = caller.idempotency
         if caller.replaces:
             load.seen[id] = (caller.replaces, None)
+        follows = under_way and under_way[0].subject.startswith("pi_") and not caller.expand and not caller.presenter
         return IdempotencyRecord(
             id=id,
             created=at.created,
@@ -424,15 +424,34 @@ class Engine:
             expand=caller.expand,
             presenter=caller.presenter,
             credential=caller.kind,
+            subject=under_way[0].subject if follows else "",
+            begun=under_way[0].id if follows else "",
         )
 
-    def _stored_answer(self, load: Load, completes: str, status: int, body: bytes) -> tuple[int, bytes]:
-        """The answer that the key already has, by a notice or by the process that took the attempt over; else this
-        answer."""
-        told = load.seen.get(completes, NOWHERE)[1]
-        if isinstance(told, IdempotencyRecord) and told.status:
-            return told.status, self.client_secrets.write_in(bytes(told.body))
-        return status, body
+    async def _completed_key(
+        self, load: Load, id: str, changes: Changes[Record | None], status: int, body: bytes, at: Moment
+    ) -> tuple[IdempotencyRecord | None, IdempotencyRecord | None]:
+        """The record of a key with its answer; None if it need not be written. Then the other is the record of a key
+        that has its answer already: by a notice, or by the process that took the attempt over."""
+        held = await load.maybe(IdempotencyRecord, id) if id else None
+        if held is None or not status:
+            return None, None
+        if held.status or (held.begun and await is_settled(load, held)):
+            return None, held
+        if held.begun and status == 200 and will_follow(changes, at):
+            return None, None
+        return msgspec.structs.replace(held, status=status, body=msgspec.Raw(self.client_secrets.conceal(body))), None
+
+    async def answer_of(self, caller: Caller, held: IdempotencyRecord) -> tuple[int, bytes] | None:
+        """The answer of a key, for the caller or another one of the same kind; None if its request is under way."""
+        if held.status:
+            return held.status, self.client_secrets.write_in(bytes(held.body))
+        load = self.load(caller.scope_key)
+        shown = await answered_with(load, held)
+        if shown is None:
+            return None
+        asked = msgspec.structs.replace(caller, api_version=held.api_version, expand=(), presenter="")
+        return await self.render(asked, load, shown, None)
 
     async def endpoints(self, scope_key: str) -> list[WebhookEndpoint]:
         """The webhook endpoints of a scope, at most two seconds old if another process changed them."""
@@ -481,7 +500,7 @@ def _audit_entry(
     if caller.reason:
         detail = {**detail, "reason": caller.reason}
     return AuditEntry(
-        id=new_entry_id(at),
+        id=at.entry,
         created=at.created,
         at_ms=at.now_ms,
         actor=caller.actor,

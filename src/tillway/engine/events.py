@@ -14,32 +14,23 @@ from msgspec.structs import astuple
 
 from tillway.domain.audit import AuditEntry, Change, redact
 from tillway.domain.event import Event, JournalEvent
-from tillway.domain.record import NOTHING, EventDraft, Moment, Record
-from tillway.engine.ids import SUFFIX_LENGTH
+from tillway.domain.record import NOTHING, EventDraft, Record
+from tillway.engine.ids import ENTRY_ENDS, SUFFIX_LENGTH
 from tillway.store.codec import CHECK_FIELD, decode, encode
 from tillway.store.port import KEYS_MAX, Row, Store
 
-_ENTRY_ENDS = "zz"
-"""The end of the id of every entry that has events. The ids of a commit differ in their last two characters only and
-count up from 00, so this one is never another record's."""
-
 _as_fields = msgspec.json.Decoder(dict[str, Any]).decode
-
-
-def new_entry_id(at: Moment) -> str:
-    """The id of the entry of a commit."""
-    return f"aud_{at.new_suffix()[: -len(_ENTRY_ENDS)]}{_ENTRY_ENDS}"
 
 
 def entry_id_of(event_id: str) -> str | None:
     """The id of the entry that holds an event, if one does; None if none can."""
     suffix = event_id.removeprefix("evt_")
-    return f"aud_{suffix[: -len(_ENTRY_ENDS)]}{_ENTRY_ENDS}" if len(suffix) == SUFFIX_LENGTH else None
+    return f"aud_{suffix[: -len(ENTRY_ENDS)]}{ENTRY_ENDS}" if len(suffix) == SUFFIX_LENGTH else None
 
 
 def entry_bound(scope_key: str, event_id: str, order: Literal["newest", "oldest"]) -> str:
     """The key at which entries begin, in `order`, that may hold events beyond this one: its own entry is included."""
-    head = f"{scope_key}/aud_{event_id.removeprefix('evt_')[: SUFFIX_LENGTH - len(_ENTRY_ENDS)]}"
+    head = f"{scope_key}/aud_{event_id.removeprefix('evt_')[: SUFFIX_LENGTH - len(ENTRY_ENDS)]}"
     return f"{head}~" if order == "newest" else head
 
 
@@ -64,7 +55,7 @@ def keep_event(
     else:
         place, whole = -1, msgspec.Raw(body if after is record else encode(record))
     return JournalEvent(
-        number=id[-len(_ENTRY_ENDS) :],
+        number=id[-len(ENTRY_ENDS) :],
         type=draft.type,
         change=place,
         differs=differs,
@@ -139,7 +130,7 @@ def _event(entry: AuditEntry, kept: JournalEvent) -> Event:
             fields.pop(CHECK_FIELD, None)
             whole = msgspec.Raw(msgspec.json.encode({**fields, **kept.differs}))
     return Event(
-        id=f"evt_{entry.id[len('aud_') : -len(_ENTRY_ENDS)]}{kept.number}",
+        id=f"evt_{entry.id[len('aud_') : -len(ENTRY_ENDS)]}{kept.number}",
         created=entry.created,
         type=kept.type,
         object=whole,

@@ -18,6 +18,10 @@ SELDOM = BATCH_MAX * BATCH_MAX
 """The microseconds after which the first five characters of an id move on: 14 seconds."""
 
 PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
+ENTRY_ENDS = PAIRS[-1]
+"""The end of the id of a commit's audit entry. The ids of a commit differ in their last two characters only and count
+up from 00, so this one is never another record's."""
+
 _TO_BASE62 = bytes(ord(ALPHABET[i % 62]) for i in range(256))
 POOL_BYTES = 4096
 _UNFAIR = bytes(range(248, 256))

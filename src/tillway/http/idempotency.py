@@ -9,7 +9,6 @@ from tillway.domain.cards import without_card_numbers
 from tillway.domain.idempotency import KEY_LENGTH_MAX, IdempotencyRecord, record_id
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.caller import Caller
-from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.core import IdempotencyRace
 from tillway.engine.platform import Platform
 from tillway.http.messages import Request
@@ -50,7 +49,7 @@ async def answer_once(
         held, version = await _load_record(platform, caller, id)
         if held is not None:
             try:
-                return _replay(held, digest, caller, headers, platform.engine.client_secrets)
+                return await _replay(platform, held, digest, caller, headers)
             except Refused as refused:
                 # An operation was begun, and the store does not take its outcome: say that, and not "in use".
                 if refused.code == "idempotency_key_in_use" and isinstance(stopped, Refused):
@@ -76,14 +75,10 @@ async def _load_record(platform: Platform, caller: Caller, id: str) -> tuple[Ide
     return None, load.seen[id][0]
 
 
-def _replay(
-    held: IdempotencyRecord,
-    digest: str,
-    caller: Caller,
-    headers: list[tuple[str, str]],
-    client_secrets: ClientSecrets,
+async def _replay(
+    platform: Platform, held: IdempotencyRecord, digest: str, caller: Caller, headers: list[tuple[str, str]]
 ) -> Plain:
-    """Return the stored answer of a key. Raises Refused if the request differs, or if there is no answer yet.
+    """Return the answer of a key. Raises Refused if the request differs, or if there is no answer yet.
 
     An answer holds as much as the credential of its request may see, so it is given to that kind of credential only.
     """
@@ -95,10 +90,11 @@ def _replay(
             "This Idempotency-Key was used with another kind of credential. Send the request with that kind, or under "
             "another key.",
         )
-    if held.status == 0:
+    answer = await platform.engine.answer_of(caller, held)
+    if answer is None:
         raise Refused("idempotency_key_in_use")
     headers += (_REPLAYED, ("original-request", held.request))
-    return Plain(held.status, client_secrets.write_in(bytes(held.body)))
+    return Plain(*answer)
 
 
 encode_sorted = msgspec.json.Encoder(order="sorted", decimal_format="string").encode

@@ -34,8 +34,10 @@ from tillway.domain.refund import Refund
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.domain.time_mark import TimeMark
+from tillway.engine.answers import answered_with
 from tillway.engine.balance import availability
 from tillway.engine.clock import Clock
+from tillway.engine.core import Load
 from tillway.engine.events import in_all_rows
 from tillway.engine.ids import SUFFIX_LENGTH, base62
 from tillway.engine.references import reference_of_record
@@ -307,7 +309,7 @@ async def work_left(world: World) -> str:
         for row in await world.store.query(None, f"{scope}/idem_", limit=PAGE_MAX):
             held = decode(row.key.partition("/")[2], row.body)
             assert isinstance(held, IdempotencyRecord)
-            if held.status == 0:
+            if held.status == 0 and await answered_with(Load(world.store, scope), held) is None:
                 return f"the idempotency record of {held.request} was never completed"
     return ""
 
