@@ -19,7 +19,7 @@ from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, scope_of
 from tillway.domain.attempt import ASK_INTERVAL_MAX_SECONDS, Attempt
 from tillway.domain.event import DELIVERY_DELAYS_SECONDS, NoticeTask
 from tillway.domain.mail import DELAYS_SECONDS as MAIL_DELAYS_SECONDS
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit.chain import IDLE_SECONDS, LOOK_EVERY_SECONDS, AuditChain
@@ -31,7 +31,7 @@ from tillway.engine.ids import SKEW_SECONDS
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
 from tillway.engine.time_mark import KEEP_EVERY_SECONDS
 from tillway.store.codec import STORED_QUEUES, decode, write_of
-from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable
+from tillway.store.port import KEYS_MAX, PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ WAITS_SECONDS_MAX = {
     "orders": 60,
 }
 """How long a task of a queue waits at most. One that is due still later was put off or leased by a clock that was
-ahead, and is brought forward. Expiries have times of their own."""
+ahead, and is brought forward. Expiries have times of their own in their records."""
 
 Work = Callable[[Row], Awaitable[None]]
 
@@ -124,6 +124,8 @@ class Runner:
         self._passed_over: dict[str, list[str]] = {queue: [] for queue in self.queues}
         """The scopes that the last claim passed over, by queue."""
         self._wake: dict[str, asyncio.Event] = {queue: asyncio.Event() for queue in self.queues}
+        self._right_expiries: dict[str, int] = {}
+        """The last expiries of the queue that are due as their records say: the due time of each by its key."""
         self._stopping = False
 
     def start(self) -> None:
@@ -260,6 +262,7 @@ class Runner:
                 await self.engine.restores.refresh()
                 if turn % COMPARE_EVERY == 0 and not self.engine.time.trouble:
                     await self._mend_due_times()
+                    await self._mend_leases_of_expiries()
                 away = False
             except Unavailable as unavailable:
                 if not away:
@@ -423,21 +426,45 @@ class Runner:
         """Bring forward the tasks that a clock which was ahead put off or leased: no process would look at them until
         then. They are the last of their queues."""
         for queue, seconds in WAITS_SECONDS_MAX.items():
-            now_ms = self.engine.clock.now_ms()
-            lease_ms = self.engine.settings.lease_ms
-            beyond_ms = now_ms + max(seconds * 1000, lease_ms) + SKEW_SECONDS * 1000
-            for task in await self.engine.store.peek(queue, now_ms=now_ms, limit=PAGE_MAX, order="latest"):
-                if task.due_at_ms <= beyond_ms:
-                    break
-                row = await self.engine.store.get(task.key)
-                if row is None:
-                    continue
-                scope_key, _, id = task.key.partition("/")
-                record = decode(id, row.body)
-                due_at_ms = min(record.due_at_ms, now_ms)  # type: ignore[attr-defined]
-                sooner = msgspec.structs.replace(record, due_at_ms=due_at_ms)
-                with contextlib.suppress(Conflict, CommitUnknown):
-                    await self.engine.store.commit([write_of(scope_key, sooner, row.version)])
+            wait_ms = max(seconds * 1000, self.engine.settings.lease_ms) + SKEW_SECONDS * 1000
+            for stored in STORED_QUEUES[queue]:
+                now_ms = self.engine.clock.now_ms()
+                for task in await self.engine.store.peek(stored, now_ms=now_ms, limit=PAGE_MAX, order="latest"):
+                    if task.due_at_ms <= now_ms + wait_ms:
+                        break
+                    row = await self.engine.store.get(task.key)
+                    if row is not None:
+                        record = decode(task.key.partition("/")[2], row.body)
+                        await self._make_due(row, record, min(record.due_at_ms, now_ms))  # type: ignore[attr-defined]
+
+    async def _mend_leases_of_expiries(self) -> None:
+        """The same for expiries, whose own times lie far ahead: of the last ones, free those that are due later than
+        their records say, by more than a lease."""
+        now_ms = self.engine.clock.now_ms()
+        leased_ms = now_ms + self.engine.settings.lease_ms + SKEW_SECONDS * 1000
+        last = await self.engine.store.peek("expiries", now_ms=now_ms, limit=PAGE_MAX, order="latest")
+        known, self._right_expiries = self._right_expiries, {}
+        unknown: list[Waiting] = []
+        for task in last:
+            if task.due_at_ms > leased_ms and known.get(task.key) != task.due_at_ms:
+                unknown.append(task)
+            else:
+                self._right_expiries[task.key] = task.due_at_ms
+        for start in range(0, len(unknown), KEYS_MAX):
+            some = unknown[start : start + KEYS_MAX]
+            rows = await self.engine.store.get_many([task.key for task in some])
+            for task in some:
+                row = rows.get(task.key)
+                record = decode(task.key.partition("/")[2], row.body) if row is not None else None
+                if row is None or record.due_at_ms >= task.due_at_ms:  # type: ignore[union-attr]
+                    self._right_expiries[task.key] = task.due_at_ms
+                else:
+                    await self._make_due(row, record, record.due_at_ms)  # type: ignore[union-attr, arg-type]
+
+    async def _make_due(self, row: Row, task: Record, due_at_ms: int) -> None:
+        sooner = msgspec.structs.replace(task, due_at_ms=due_at_ms)
+        with contextlib.suppress(Conflict, CommitUnknown):
+            await self.engine.store.commit([write_of(row.key.partition("/")[0], sooner, row.version)])
 
     async def _hand_in(self, row: Row) -> None:
         """Hand a notice to the engine, then forget it."""
