@@ -477,7 +477,7 @@ MUTANTS = (
     Mutant(the_attempt_is_never_written, ("durable first",)),
     Mutant(the_attempt_is_never_deleted, ("liveness",)),
     Mutant(the_idempotency_record_has_a_commit_of_its_own, ("one payment", "same answer", "liveness", "money")),
-    Mutant(events_have_a_commit_of_their_own, ("events",)),
+    Mutant(events_have_a_commit_of_their_own, ("events", "audit")),
     Mutant(None, ("bounds", "bank", "money", "promise"), CarelessStore),
     Mutant(settling_twice_posts_twice, ("events", "money", "final", "liveness", "error inside")),
     Mutant(the_security_code_is_kept_for_the_next_try, ("cvc",)),
@@ -486,7 +486,7 @@ MUTANTS = (
     Mutant(
         a_commit_on_a_full_disk_counts_as_done, ("promise", "same answer", "durable first", "one payment", "liveness")
     ),
-    Mutant(an_outcome_that_the_store_did_not_take_is_a_decline, ("declined", "bank", "money")),
+    Mutant(an_outcome_that_the_store_did_not_take_is_a_decline, ("declined", "bank", "money", "payouts")),
     Mutant(a_failed_refund_stays_on_the_charge, ("bank", "money")),
     Mutant(a_write_that_the_audit_trail_does_not_tell, ("audit",)),
     Mutant(an_entry_is_lost_from_its_batch, ("audit",)),

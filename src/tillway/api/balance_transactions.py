@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from tillway.domain.charge import Charge
 from tillway.domain.ledger import Entry
 from tillway.domain.refusal import Refused
-from tillway.http.lists import list_page
+from tillway.http.lists import LIST_URLS, asked_page, list_page
 from tillway.http.params import Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
@@ -37,6 +38,11 @@ async def list_balance_transactions(call: Call) -> Answer:
     def keep(entry: Entry) -> bool:
         return all(getattr(entry, name) == value for name, value in wanted.items())
 
+    own = await _of_charge(call, params.get("source", ""))
+    if own is not None:
+        asked = await asked_page(call, "balance transaction")
+        shown = keep(own) and asked.has(own)
+        return asked.page([own] if shown else [], LIST_URLS["txn"])
     if "source" in params:
         partition = by_parent(scope, "txn", params["source"])
         return await list_page(call, "txn", index="parent", partition=partition, keep=keep, noun="balance transaction")
@@ -44,6 +50,16 @@ async def list_balance_transactions(call: Call) -> Answer:
         partition = by_kind(scope, "txn", params["type"])
         return await list_page(call, "txn", index="kind", partition=partition, keep=keep, noun="balance transaction")
     return await list_page(call, "txn", keep=keep if wanted else None, noun="balance transaction")
+
+
+async def _of_charge(call: Call, source: str) -> Entry | None:
+    """The one movement whose source is that charge. It is in no index, because every payment has one."""
+    if not source.startswith("ch_"):
+        return None
+    load = call.platform.engine.load(call.caller.scope_key)
+    charge = await load.maybe(Charge, source)
+    entry = await load.maybe(Entry, charge.entry) if charge is not None else None
+    return entry if entry is not None and entry.source == source else None
 
 
 @route("GET", "/v1/balance_transactions/{id}", EXPAND_ONLY, returns="balance_transaction")

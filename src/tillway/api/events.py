@@ -5,13 +5,12 @@ from typing import Any
 
 import msgspec
 
-from tillway.domain.audit import AuditEntry
 from tillway.domain.event import Event, EventReading
 from tillway.domain.event_types import EVENT_TYPES
 from tillway.domain.record import NOTHING, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.events import entry_bound, events_of, with_own_rows
-from tillway.http.lists import LIST_URLS, AskedPage, Keep, asked_page, collect
+from tillway.http.lists import LIST_URLS, SCAN_PAGE, AskedPage, Keep, asked_page, collect, page_query
 from tillway.http.params import (
     Array,
     Boolean,
@@ -151,29 +150,24 @@ async def _in_entries_of(
             return False
         return asked.cursor is None or (id < asked.cursor if newest else id > asked.cursor)
 
-    def has_wanted(entry: AuditEntry) -> bool:
-        return any(types is None or event.type in types for event in entry.events)
-
     found: list[Event] = []
     cursor = entry_bound(scope, asked.cursor, asked.order) if asked.cursor is not None else None
-    filtered: Keep | None = None  # Most first pages are whole without a scan.
-    while True:
-        entries: list[Any] = await collect(
-            call,
-            "aud",
-            index="term" if partition is not None else None,
-            partition=partition,
-            span=asked.span,
-            cursor=cursor,
-            order=asked.order,
-            limit=asked.limit + 1,
-            keep=filtered,
-        )
-        events = [event for entry in entries for event in events_of(entry) if wanted(event.id, event.type)]
-        found += [event for event in await with_own_rows(store, scope, events) if keep is None or keep(event)]
-        if len(found) > asked.limit or len(entries) <= asked.limit:
-            return found
-        cursor, filtered = f"{scope}/{entries[-1].id}", has_wanted
+    index = "term" if partition is not None else None
+    query, after = page_query(
+        call, "aud", index=index, partition=partition, span=asked.span, cursor=cursor, order=asked.order
+    )
+    limit = asked.limit + 1  # Most first pages are whole with that.
+    async with call.platform.scans.begin(scope) as scan:
+        while True:
+            rows = await query(after=after, limit=limit)
+            async with scan.turn(len(rows)):
+                entries: list[Any] = [decode(row.key.partition("/")[2], row.body) for row in rows]
+                events = [event for entry in entries for event in events_of(entry) if wanted(event.id, event.type)]
+            found += [event for event in await with_own_rows(store, scope, events) if keep is None or keep(event)]
+            if len(found) > asked.limit or len(rows) < limit:
+                return found
+            after, limit = rows[-1].key, SCAN_PAGE
+            await scan.go_on()
 
 
 @shape(EventReading, object="event")

@@ -89,6 +89,7 @@ def restore(
 def migrate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Migrate the store to this version's schema. Make a backup first; with an embedded database, stop the server."""
     from tillway.data_directory import occupied
+    from tillway.engine.restores import set_form
     from tillway.installation import migrate_store
 
     settings = settings_from(context.params)
@@ -96,6 +97,8 @@ def migrate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = 
     with nullcontext() if settings.store else occupied(settings.data_dir, "tillway migrate"):
         version = run(lambda: migrate_store(settings))
         _tell(settings, "migrate", {"schema_version": version})
+        # Until then, records are written so that processes of the previous version find them.
+        with_store(settings, lambda store: set_form(store, "before" if settings.store else "now"))
         _seal(settings)
     show({"schema_version": version}, f"schema {version}", as_json=as_json)
 
@@ -107,7 +110,10 @@ def _seal(settings: Settings) -> None:
     from tillway.store import sqlite
 
     if settings.store:
-        say("When all processes run this version, run `tillway vault seal`: it encrypts secrets of earlier versions.")
+        say(
+            "When all processes run this version, run `tillway vault seal`: it encrypts secrets of earlier versions, "
+            "and lets new records have this version's shorter form."
+        )
     elif not key_file(settings).exists():
         say(f"{key_file(settings)} is missing: secrets of earlier versions stay as they are. Run `tillway vault seal`.")
     elif sealed := seal_stored(settings, "migrate"):

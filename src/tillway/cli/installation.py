@@ -76,6 +76,7 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     from tillway.domain.account import SYSTEM
     from tillway.domain.audit import TASK_ID
     from tillway.engine.audit.entries import task_write
+    from tillway.engine.restores import set_form
     from tillway.engine.time_mark import clock_above
     from tillway.installation import DATABASE, KEY_FILE, check_key_file, create_keys, key_file, open_keys, open_store
     from tillway.operations.accounts import create_account
@@ -97,6 +98,7 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
                 return None
             keyring = open_keys(settings) if begun else create_keys(settings)
             await check_key_file(settings, store, keyring)
+            await set_form(store, "now")
             clock = await clock_above(store)
             if await store.get(f"{SYSTEM}/{TASK_ID}") is None:  # A server would make it, but there may never be one.
                 await store.commit([task_write(SYSTEM, clock.now_ms())])

@@ -72,9 +72,14 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
 
 @app.command()
 def seal(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Encrypt the secrets of webhook endpoints and connectors that an earlier version stored in the clear. `migrate`
-    does this for an embedded database."""
-    sealed = seal_stored(settings_from(context.params), "vault seal")
+    """End an upgrade, when all processes run this version: encrypt the secrets of webhook endpoints and connectors that
+    an earlier version stored in the clear, and let new records have this version's form. `migrate` does this for an
+    embedded database."""
+    from tillway.engine.restores import set_form
+
+    settings = settings_from(context.params)
+    sealed = seal_stored(settings, "vault seal")
+    with_store(settings, lambda store: set_form(store, "now"))
     show({"sealed": sealed}, f"{sealed} records sealed", as_json=as_json)
 
 

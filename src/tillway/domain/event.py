@@ -48,16 +48,16 @@ class Event(Record, frozen=True, kw_only=True):
     undelivered: tuple[str, ...] = ()
 
 
-class JournalEvent(Value, frozen=True, kw_only=True):
+class JournalEvent(Value, frozen=True, kw_only=True, rename={"change": "at", "differs": "but", "object": "as"}):
     """An event as the audit entry of its commit holds it: the time and the request are those of the entry.
 
-    `number` ends its id, which else is the entry's. Its object is the new record in the entry's change at the place
-    `change`, apart from the fields in `differs`; or `object`, where the entry has no such change.
+    Its object is `object`; or, where that is empty, the new record in the entry's change at the place `change`, apart
+    from the fields in `differs`. Its id follows from the entry's id and its place among the events. The names in the
+    store are short, because every payment has three of these.
     """
 
-    number: str
     type: str
-    change: int = -1
+    change: int = 0
     differs: dict[str, Any] = {}
     object: msgspec.Raw = NOTHING
     previous: msgspec.Raw = NOTHING

@@ -1,6 +1,7 @@
 """The record by which an installation notices that its store was put back from a backup."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -17,6 +18,9 @@ class Generation(Record, frozen=True, kw_only=True):
     they do not. The store then knows what happened until `since` (epoch seconds). `recoveries` counts their ends, so
     that running processes read the unexplained operations again. `relied_on` are the connectors that gave no list at
     the last end, at `recovered_at`: what they did since the backup is not known.
+
+    `form` is the form of new records: `before` while processes of the version before may run, which do not find those
+    of this version; `now` when all run this one. Empty: the store never had records of the version before.
     """
 
     lineage: str = ""
@@ -27,6 +31,7 @@ class Generation(Record, frozen=True, kw_only=True):
     recoveries: int = 0
     recovered_at: int = 0
     relied_on: tuple[str, ...] = ()
+    form: Literal["", "before", "now"] = ""
 
 
 def recovering(generation: Generation, reason: str, *, since: int, now: int) -> Generation:

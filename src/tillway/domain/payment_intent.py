@@ -158,7 +158,8 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     each of them the store finds the payment."""
     settled_in: str | None = None
     """The audit entry of the commit that settled its latest attempt with success, if that was begun under a key: the
-    answer of the key is there. An entry's change of this field leads to the one before."""
+    answer of the key is there. An entry's change of this field leads to the one before. Where the attempt took the
+    money at once, the charge's balance transaction leads there, and this field has nothing."""
     source_api: SourceApi = SourceApi.v1
     route: Route | None = None
     """The way of its latest attempts, where a routing document chose it."""
@@ -956,7 +957,6 @@ def _settle_authorization(
         attempt=None,
         latest_charge=charge.id,
         received_minor=charge.captured_minor,
-        settled_in=_settled_in(payment, attempt, at),
     )
     return Changes(
         result=after,
@@ -1284,12 +1284,17 @@ def _references(payment: PaymentIntent, attempt: Attempt) -> tuple[str, ...]:
     return told if len(told) <= REFERENCES_MAX else (told[0], *told[2:])
 
 
+def charge_id_of(attempt_id: str) -> str:
+    """The id of the charge that an authorization makes."""
+    return f"ch_{attempt_id.removeprefix('att_')}"
+
+
 def _charge(
     payment: PaymentIntent, attempt_id: str, method: PaymentMethod, connector: str, created: int, reference: str
 ) -> Charge:
     """Made at the time of its attempt: the id, which has the attempt's suffix, and `created` agree."""
     return Charge(
-        id=f"ch_{attempt_id.removeprefix('att_')}",
+        id=charge_id_of(attempt_id),
         created=created,
         amount_minor=payment.amount_minor,
         currency=payment.currency,

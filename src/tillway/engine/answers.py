@@ -1,18 +1,21 @@
 """The answer of a key that follows from its payment: the record of the key is written once, when the request begins.
 
-The commit that settles the attempt with success has the payment among its events, as the answer shows it, and the
-payment names the audit entry of that commit. Every other answer stands in the record of its key.
+The commit that settles the attempt with success has the payment among its events, as the answer shows it. Where it
+took the money at once, the charge names its balance transaction, and else the payment names the audit entry of that
+commit. Every other answer stands in the record of its key.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from tillway.domain.audit import AuditEntry
+from tillway.domain.charge import Charge
 from tillway.domain.idempotency import IdempotencyRecord
-from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_intent import PaymentIntent, charge_id_of
 from tillway.domain.record import Changes, Moment, Record
-from tillway.engine.events import events_of
+from tillway.engine.events import entry_id_of, events_of
 from tillway.store.codec import decode
 
 SETTLED_MAX = 100
@@ -25,15 +28,26 @@ class Records(Protocol):
     async def find(self, id: str) -> Record | None: ...
 
 
-def will_follow(changes: Changes[Any], at: Moment) -> bool:
+def will_follow(changes: Changes[Any], held: IdempotencyRecord, at: Moment) -> bool:
     """Whether the answer with the result of `changes` will follow from the audit entry of their commit."""
     payment = changes.result
-    return (
-        isinstance(payment, PaymentIntent)
-        and changes.refusal is None
-        and payment.settled_in == at.entry
-        and any(draft.record is payment for draft in changes.events)
-    )
+    if not isinstance(payment, PaymentIntent) or changes.refusal is not None:
+        return False
+    if payment.settled_in != at.entry and _booked_by(changes.records, held) != at.entry:
+        return False
+    for draft in changes.events:  # noqa: SIM110 - every payment comes here, and a generator costs more.
+        if draft.record is payment:
+            return True
+    return False
+
+
+def _booked_by(records: Iterable[Record | None], held: IdempotencyRecord) -> str | None:
+    """The audit entry of the commit in which a charge among the records took the money of a key's attempt at once."""
+    charge_id = charge_id_of(held.begun)
+    for record in records:
+        if isinstance(record, Charge) and record.id == charge_id and record.entry is not None:
+            return entry_id_of(record.entry)
+    return None
 
 
 async def is_settled(records: Records, held: IdempotencyRecord) -> bool:
@@ -48,16 +62,29 @@ async def answered_with(records: Records, held: IdempotencyRecord) -> PaymentInt
         return None
     payment = await records.find(held.subject)
     assert isinstance(payment, PaymentIntent)
+    place = _booked_by((await records.find(charge_id_of(held.begun)),), held)
+    if place is not None:
+        entry = await records.find(place)
+        if isinstance(entry, AuditEntry) and _settles(entry, held):
+            return _shown_in(entry, held.subject)
     place = payment.settled_in
     for _ in range(SETTLED_MAX):
         entry = await records.find(place) if place is not None else None
         if not isinstance(entry, AuditEntry):
             return None
-        fields = next((change.changed for change in entry.changes if change.id == held.subject), {})
-        if fields.get("attempt", (None, None))[0] == held.begun:
+        if _settles(entry, held):
             return _shown_in(entry, held.subject)
-        place = fields.get("settled_in", (None, None))[0]
+        place = _changed(entry, held.subject).get("settled_in", (None, None))[0]
     return None
+
+
+def _settles(entry: AuditEntry, held: IdempotencyRecord) -> bool:
+    """Whether the commit of an entry settled the attempt of a key."""
+    return bool(_changed(entry, held.subject).get("attempt", (None, None))[0] == held.begun)
+
+
+def _changed(entry: AuditEntry, id: str) -> Mapping[str, tuple[Any, Any]]:
+    return next((change.changed for change in entry.changes if change.id == id), {})
 
 
 class _Identified(msgspec.Struct):

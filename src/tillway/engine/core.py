@@ -5,6 +5,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
@@ -24,12 +25,21 @@ from tillway.engine.audit.entries import NOWHERE
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
-from tillway.engine.events import find_event, keep_event, places_of_new
+from tillway.engine.events import event_ids, event_of, find_event, keep_event, places_of_new
 from tillway.engine.restores import RestoreWatch
 from tillway.engine.security_events import SecurityEvents
 from tillway.engine.telemetry import SILENT, Telemetry, in_span
 from tillway.engine.time_mark import COMMIT_SECONDS_MAX, TimeKeeper
-from tillway.store.codec import QUEUES, RECORD_TYPES, REFERENCE_INDEXES, TYPES, by_reference, decode, write_of
+from tillway.store.codec import (
+    QUEUES,
+    RECORD_TYPES,
+    REFERENCE_INDEXES,
+    TYPES,
+    by_reference,
+    decode,
+    with_all_entries,
+    write_of,
+)
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, StorageFull, Store, Unavailable, Write
 
 log = logging.getLogger(__name__)
@@ -390,6 +400,9 @@ class Engine:
             if version != ABSENT:
                 deletions.append(Write(f"{scope}/{gone}", version, None))
         told = entries.changes_of(seen, records, [*writes, *deletions])
+        if self.restores.writes_as_before:
+            as_before, more = await self._writes_as_before(caller, changes, records, writes, told, at)
+            return as_before + deletions, queues | more
         if changes.events:
             bodies = {record.id: (record, write.body or b"") for record, write in zip(records, writes, strict=False)}
             kept, deliveries = _journal_events(changes.events, told, bodies, await self.endpoints(scope), at)
@@ -401,6 +414,31 @@ class Engine:
             writes.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
         return writes + deletions, queues
 
+    async def _writes_as_before(
+        self,
+        caller: Caller,
+        changes: Changes[Record | None],
+        records: Sequence[Record],
+        writes: Sequence[Write],
+        told: Sequence[Change],
+        at: Moment,
+    ) -> tuple[list[Write], set[str]]:
+        """The same writes with events as rows of their own and all index entries, as the version before has them."""
+        scope, deliveries = caller.scope_key, False
+        endpoints = await self.endpoints(scope) if changes.events else ()
+        more = list(map(partial(with_all_entries, scope), records, writes))
+        if told or changes.detail or changes.events:
+            more.append(write_of(scope, _audit_entry(caller, told, changes.detail, at), ABSENT))
+        for draft in changes.events:
+            wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)]
+            event = event_of(draft, at, len(wanting), caller)
+            more.append(write_of(scope, event, ABSENT))
+            for endpoint in wanting:
+                delivery = _delivery(event.id, endpoint, at)
+                more.append(msgspec.structs.replace(write_of(scope, delivery, ABSENT), queue=QUEUES[Delivery]))
+                deliveries = True
+        return more, {QUEUES[Delivery]} if deliveries else set()
+
     def _new_key(
         self, caller: Caller, load: Load, under_way: tuple[Attempt, ...], status: int, body: bytes, at: Moment
     ) -> IdempotencyRecord | None:
@@ -411,7 +449,11 @@ class Engine:
         id, fingerprint = caller.idempotency
         if caller.replaces:
             load.seen[id] = (caller.replaces, None)
-        follows = under_way and under_way[0].subject.startswith("pi_") and not caller.expand and not caller.presenter
+        follows = (
+            under_way
+            and under_way[0].subject.startswith("pi_")
+            and not (caller.expand or caller.presenter or self.restores.writes_as_before)
+        )
         return IdempotencyRecord(
             id=id,
             created=at.created,
@@ -423,7 +465,7 @@ class Engine:
             api_version=caller.api_version,
             expand=caller.expand,
             presenter=caller.presenter,
-            credential=caller.kind,
+            credential=caller.kind if caller.kind != "secret" else "",
             subject=under_way[0].subject if follows else "",
             begun=under_way[0].id if follows else "",
         )
@@ -436,10 +478,14 @@ class Engine:
         held = await load.maybe(IdempotencyRecord, id) if id else None
         if held is None or not status:
             return None, None
-        if held.status or (held.begun and await is_settled(load, held)):
+        if held.status:
             return None, held
-        if held.begun and status == 200 and will_follow(changes, at):
-            return None, None
+        if held.begun:
+            # A commit that settles the attempt conflicts with every other one that does.
+            if status == 200 and not self.restores.writes_as_before and will_follow(changes, held, at):
+                return None, None
+            if await is_settled(load, held):
+                return None, held
         return msgspec.structs.replace(held, status=status, body=msgspec.Raw(self.client_secrets.conceal(body))), None
 
     async def answer_of(self, caller: Caller, held: IdempotencyRecord) -> tuple[int, bytes] | None:
@@ -524,16 +570,18 @@ def _journal_events(
 ) -> tuple[tuple[JournalEvent, ...], list[Delivery]]:
     """The events of a commit as its audit entry holds them, and their deliveries to the endpoints that want them."""
     places = places_of_new(told)
+    if not endpoints:
+        return tuple([keep_event(draft, places, written, 0) for draft in drafts]), []
     kept, deliveries = [], []
-    for draft in drafts:
-        id = at.new_id("evt")
-        wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)] if endpoints else []
-        kept.append(keep_event(draft, id, places, written, len(wanting)))
-        for endpoint in wanting:
-            deliveries.append(
-                Delivery(id=at.new_id("whd"), created=at.created, event=id, endpoint=endpoint.id, due_at_ms=at.now_ms)
-            )
+    for draft, id in zip(drafts, event_ids(at.entry, len(drafts)), strict=True):
+        wanting = [endpoint for endpoint in endpoints if endpoint.wants(draft.type)]
+        kept.append(keep_event(draft, places, written, len(wanting)))
+        deliveries += [_delivery(id, endpoint, at) for endpoint in wanting]
     return tuple(kept), deliveries
+
+
+def _delivery(event_id: str, endpoint: WebhookEndpoint, at: Moment) -> Delivery:
+    return Delivery(id=at.new_id("whd"), created=at.created, event=event_id, endpoint=endpoint.id, due_at_ms=at.now_ms)
 
 
 def _fresh(changes: Changes[Record | None]) -> Seen:

@@ -14,17 +14,25 @@ from msgspec.structs import astuple
 
 from tillway.domain.audit import AuditEntry, Change, redact
 from tillway.domain.event import Event, JournalEvent
-from tillway.domain.record import NOTHING, EventDraft, Record
-from tillway.engine.ids import ENTRY_ENDS, SUFFIX_LENGTH
-from tillway.store.codec import CHECK_FIELD, decode, encode
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.record import NOTHING, EventDraft, Moment, Record
+from tillway.engine.caller import Caller
+from tillway.engine.ids import ENTRY_ENDS, PAIRS, SUFFIX_LENGTH
+from tillway.store.codec import decode, encode, without_checksum
 from tillway.store.port import KEYS_MAX, Row, Store
+
+UNSHOWN = ("attempt", "references")
+"""Fields of a payment that the engine works with and no reader sees: where only they differ, an event's object is the
+record as written."""
+
+_EMPTY = bytes(NOTHING)
 
 _as_fields = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def entry_id_of(event_id: str) -> str | None:
-    """The id of the entry that holds an event, if one does; None if none can."""
-    suffix = event_id.removeprefix("evt_")
+def entry_id_of(id: str) -> str | None:
+    """The id of the audit entry of the commit in which that record or event was made; None if its id tells nothing."""
+    suffix = id.partition("_")[2]
     return f"aud_{suffix[: -len(ENTRY_ENDS)]}{ENTRY_ENDS}" if len(suffix) == SUFFIX_LENGTH else None
 
 
@@ -36,11 +44,18 @@ def entry_bound(scope_key: str, event_id: str, order: Literal["newest", "oldest"
 
 def events_of(entry: AuditEntry) -> list[Event]:
     """The events of an entry as they were when it was written, in their order."""
-    return [_event(entry, kept) for kept in entry.events]
+    ids = event_ids(entry.id, len(entry.events))
+    return [_event(entry, kept, id) for kept, id in zip(entry.events, ids, strict=True)]
+
+
+def event_ids(entry_id: str, count: int) -> list[str]:
+    """The ids of the events of a commit, in their order: the last ones below the id of its entry."""
+    head = entry_id[len("aud_") : -len(ENTRY_ENDS)]
+    return [f"evt_{head}{ends}" for ends in PAIRS[-1 - count : -1]]
 
 
 def keep_event(
-    draft: EventDraft, id: str, places: Mapping[str, int], written: Mapping[str, tuple[Record, bytes]], deliveries: int
+    draft: EventDraft, places: Mapping[str, int], written: Mapping[str, tuple[Record, bytes]], deliveries: int
 ) -> JournalEvent:
     """The event as the entry of its commit holds it. `places` are those of the new records among the entry's changes,
     and `written` is what the commit writes, both by the records' ids."""
@@ -53,14 +68,27 @@ def keep_event(
         if after is not record:
             differs = _differing(record, after)
     else:
-        place, whole = -1, msgspec.Raw(body if after is record else encode(record))
+        place, whole = 0, msgspec.Raw(without_checksum(body) if after is record else encode(record))
     return JournalEvent(
-        number=id[-len(ENTRY_ENDS) :],
         type=draft.type,
         change=place,
         differs=differs,
         object=whole,
         previous=msgspec.Raw(encode(draft.previous)) if draft.previous is not None else NOTHING,
+        deliveries=deliveries,
+    )
+
+
+def event_of(draft: EventDraft, at: Moment, deliveries: int, caller: Caller) -> Event:
+    """The event as a row of its own."""
+    return Event(
+        id=at.new_id("evt"),
+        created=at.created,
+        type=draft.type,
+        object=msgspec.Raw(encode(draft.record)),
+        previous=msgspec.Raw(encode(draft.previous)) if draft.previous is not None else NOTHING,
+        request=caller.request_id,
+        idempotency_key=caller.idempotency_key,
         deliveries=deliveries,
     )
 
@@ -121,16 +149,15 @@ def _entry(row: Row) -> AuditEntry:
     return entry
 
 
-def _event(entry: AuditEntry, kept: JournalEvent) -> Event:
+def _event(entry: AuditEntry, kept: JournalEvent, id: str) -> Event:
     whole = kept.object
-    if kept.change >= 0:
+    if bytes(whole) == _EMPTY:
         whole = entry.changes[kept.change].new
         if kept.differs:
             fields = _as_fields(whole)
-            fields.pop(CHECK_FIELD, None)
             whole = msgspec.Raw(msgspec.json.encode({**fields, **kept.differs}))
     return Event(
-        id=f"evt_{entry.id[len('aud_') : -len(ENTRY_ENDS)]}{kept.number}",
+        id=id,
         created=entry.created,
         type=kept.type,
         object=whole,
@@ -145,4 +172,8 @@ def _differing(shown: Record, written: Record) -> dict[str, Any]:
     """The fields of `shown`, under their stored names, that differ from those of `written`."""
     news = astuple(shown)
     differs = map(ne, news, astuple(written))
-    return dict(compress(zip(type(shown).__struct_encode_fields__, news, strict=True), differs))
+    found = dict(compress(zip(type(shown).__struct_encode_fields__, news, strict=True), differs))
+    if type(shown) is PaymentIntent:
+        for field in UNSHOWN:
+            found.pop(field, None)
+    return found

@@ -9,7 +9,7 @@ point in time. And a process that reads a smaller mark than it knows has had its
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -65,6 +65,8 @@ class RestoreWatch:
         self._relied_on: tuple[str, ...] = ()
         self._relied_on_until = 0
         self.reason = ""
+        self.writes_as_before = False
+        """Whether processes of the version before may run, and have to find the records that this one writes."""
         self.unexplained = Unexplained()
         time.on_fall = self._on_fall
 
@@ -96,6 +98,7 @@ class RestoreWatch:
         held, _ = await find_generation(self._store)
         if held is None:
             return
+        self.writes_as_before = held.form == "before"
         if held.recoveries != self._recoveries:
             self.unexplained = await _load_unexplained(self._store)
             self._recoveries = held.recoveries
@@ -253,6 +256,19 @@ async def recovered_writes(
     found = held or Generation(id=GENERATION_ID, created=at.created)
     after = recovered(found, now=at.created, relied_on=relied_on)
     return [write_of(SYSTEM, after, version), entry_write(SYSTEM, by, at, (), detail)]
+
+
+async def set_form(store: Store, form: Literal["before", "now"]) -> None:
+    """Set the form of new records, for all processes within a second or so. Once it is `now` it stays so. Raises
+    `Unavailable`."""
+    for _ in range(TRIES_MAX):
+        held, version = await find_generation(store)
+        found = held or Generation(id=GENERATION_ID, created=Clock().now_ms() // 1000)
+        if found.form in (form, "now"):
+            return
+        if await _put(store, [write_of(SYSTEM, msgspec.structs.replace(found, form=form), version)]):
+            return
+    raise Unavailable("the record of the store's generation keeps changing")
 
 
 async def _put(store: Store, writes: list[Write]) -> bool:

@@ -1,6 +1,6 @@
 """Lists and searches: pages of records in the order of ids, which is the order of time, newest first."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -64,6 +64,14 @@ class AskedPage(msgspec.Struct, frozen=True):
     order: Literal["newest", "oldest"]
     span: Span | None
 
+    def has(self, record: Record) -> bool:
+        """Whether a record lies behind the cursor and within the span."""
+        if self.span is not None and record.created not in self.span:
+            return False
+        if self.cursor is None:
+            return True
+        return record.id < self.cursor if self.order == "newest" else record.id > self.cursor
+
     def page(self, records: list[Any], url: str) -> Page:
         """The page of `records`, which are in `order`, and one more than `limit` if there are more."""
         shown = records[: self.limit]
@@ -115,15 +123,7 @@ async def collect(
     Refused `search_too_broad` if `keep` accepts too few of those that may be read for them.
     """
     scope = call.caller.scope_key
-    newest, oldest = None, None
-    if span is not None:
-        newest = f"{scope}/{prefix}_{time_prefix(span.last + 1)}"
-        oldest = f"{scope}/{prefix}_{time_prefix(span.first)}"
-    if order == "newest":
-        after, until = _closer_bound(cursor, newest, min), oldest
-    else:
-        after, until = _closer_bound(cursor, oldest, max), newest
-    query = partial(call.platform.store.query, index, partition or f"{scope}/{prefix}_", until=until, order=order)
+    query, after = page_query(call, prefix, index=index, partition=partition, span=span, cursor=cursor, order=order)
     if keep is None:
         return [_record(row) for row in await query(after=after, limit=limit)]
     found: list[Record] = []
@@ -140,6 +140,29 @@ async def collect(
                 return found
             after = rows[-1].key
             await scan.go_on()
+
+
+def page_query(
+    call: Call,
+    prefix: str,
+    *,
+    index: str | None,
+    partition: str | None,
+    span: Span | None,
+    cursor: str | None,
+    order: Literal["newest", "oldest"],
+) -> tuple[Callable[..., Awaitable[list[Row]]], str | None]:
+    """The query of the same rows, still without `after` and `limit`, and the first `after`."""
+    scope = call.caller.scope_key
+    newest, oldest = None, None
+    if span is not None:
+        newest = f"{scope}/{prefix}_{time_prefix(span.last + 1)}"
+        oldest = f"{scope}/{prefix}_{time_prefix(span.first)}"
+    if order == "newest":
+        after, until = _closer_bound(cursor, newest, min), oldest
+    else:
+        after, until = _closer_bound(cursor, oldest, max), newest
+    return partial(call.platform.store.query, index, partition or f"{scope}/{prefix}_", until=until, order=order), after
 
 
 def _closer_bound(cursor: str | None, bound: str | None, choose: Callable[[str, str], str]) -> str | None:

@@ -41,7 +41,7 @@ from tillway.engine.core import Load
 from tillway.engine.events import in_all_rows
 from tillway.engine.ids import SUFFIX_LENGTH, base62
 from tillway.engine.references import reference_of_record
-from tillway.engine.time_mark import SETTLED_SECONDS
+from tillway.engine.time_mark import COMMIT_SECONDS_MAX, SETTLED_SECONDS
 from tillway.http.messages import Request, Response
 from tillway.operations.balance_check import check_balances
 from tillway.sandbox.bank import BankOperation
@@ -190,7 +190,8 @@ class Watch:
         """A process has made up its answer, and it has not been sent yet."""
         world = self._world
         waits = world.restored and b'"code":"recovering"' in response.body
-        if response.status >= 500 and not waits and not (response.status == 503 and self._store_is_poor()):
+        busy = response.status == 503 and (self._store_is_poor() or self._was_frozen(process))
+        if response.status >= 500 and not waits and not busy:
             world.violate("5xx", f"{asked.who} {asked.path}: {response.status} {response.body[:300]!r}")
         if response.status == 404 and b"route_unknown" in response.body:
             world.violate("request", f"{asked.who} {asked.path}: nobody answers there")
@@ -214,6 +215,13 @@ class Watch:
         to come back is then the honest answer."""
         met = self._world.met
         return any(met[fault] for fault in _POOR)
+
+    def _was_frozen(self, process: Process) -> bool:
+        """Whether the process has just gone on after it stood still for about as long as a decision may take: it gives
+        the decision up."""
+        life = process.life
+        lasted = life.frozen_until - life.frozen_since
+        return lasted > COMMIT_SECONDS_MAX - 1.0 and self._world.loop.time() - life.frozen_until < 1.0
 
     def logged(self, record: logging.LogRecord) -> None:
         """The platform logged something: an error must be one that the world has made."""

@@ -20,11 +20,19 @@ T = TypeVar("T")
 
 
 class Life:
-    """The lifetime of some coroutines. None of them runs once it has `ended`, or before `frozen_until` (seconds)."""
+    """The lifetime of some coroutines. None of them runs once it has `ended`, or from `frozen_since` until
+    `frozen_until` (seconds)."""
 
     def __init__(self) -> None:
         self.ended = False
+        self.frozen_since = 0.0
         self.frozen_until = 0.0
+
+    def freeze(self, now: float, seconds: float) -> None:
+        """Freeze these coroutines from now on for so long, and no shorter than they are frozen already."""
+        if now > self.frozen_until:
+            self.frozen_since = now
+        self.frozen_until = max(self.frozen_until, now + seconds)
 
 
 LIFE: contextvars.ContextVar[Life | None] = contextvars.ContextVar("tillway_testing_life", default=None)

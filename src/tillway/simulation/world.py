@@ -163,6 +163,13 @@ RESTORES = 0.15
 BANK_IS_AWAY = 0.4
 """In this part of the restored worlds, the bank refuses most connections while clients repeat their requests."""
 
+UPGRADES = 0.25
+"""This part of the worlds begins in the midst of an upgrade, and writes as the version before did. The upgrade ends
+where time passes."""
+
+NOTICE_TRIES_MAX = 40
+"""How often the bank repeats a notice: for longer than the leases of a process whose clock is five minutes ahead."""
+
 FROZEN_MAX_SECONDS = 10.0
 RESTART_MAX_SECONDS = 5.0
 STORM_MAX_SECONDS = 20.0
@@ -259,6 +266,7 @@ class World:
         self.calm = False
         self.week_passed = False
         self.restores = Random(seed + 2).random() < RESTORES
+        self.upgrades = Random(seed + 3).random() < UPGRADES
         self.restored = False
         """The store was put back: from then on, a process looks for that before it serves."""
         self.beside = BesideStore()

@@ -26,6 +26,7 @@ import msgspec
 
 from tillway.api import handlers
 from tillway.dialects import handlers as dialect_handlers
+from tillway.engine.restores import set_form
 from tillway.simulation import checks, restores
 from tillway.simulation.clients import clients_of
 from tillway.simulation.clocks import WRONG_AT_START_SECONDS
@@ -72,6 +73,8 @@ class Report(msgspec.Struct):
 async def live(world: World) -> None:
     """From the first request to rest, and perhaps once more after a week. Raises Violation."""
     await world.store.commit([write for merchant in world.merchants for write in merchant.writes])
+    if world.upgrades:
+        await set_form(world.store, "before")
     for _ in range(world.processes_wanted):
         world.start_process()
     clients = [*clients_of(world), *buyers_of(world)]
@@ -82,6 +85,7 @@ async def live(world: World) -> None:
             await _let_a_week_pass(world)
         else:
             await asyncio.sleep(60.0)
+        await set_form(world.store, "now")
         await _weather(world, [client.come_back() for client in clients])
     await checks.check(world)
     for merchant in world.merchants:
@@ -143,7 +147,7 @@ async def _let_a_week_pass(world: World) -> None:
     await asyncio.sleep(RESTART_MAX_SECONDS + 1.0)
     world.tell("world", "a week passes")
     for process in world.processes:
-        process.life.frozen_until = world.loop.time() + WEEK_SECONDS
+        process.life.freeze(world.loop.time(), WEEK_SECONDS)
     await asyncio.sleep(WEEK_SECONDS)
     world.week_passed = True
 
@@ -164,7 +168,7 @@ async def _freeze_now_and_then(world: World) -> None:
         if world.processes and world.strikes("freeze"):
             frozen = world.random.choice(world.processes)
             seconds = world.random.uniform(0.5, FROZEN_MAX_SECONDS)
-            frozen.life.frozen_until = world.loop.time() + seconds
+            frozen.life.freeze(world.loop.time(), seconds)
             world.tell(frozen.name, f"freezes for {seconds:.1f} s")
 
 

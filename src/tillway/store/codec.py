@@ -102,6 +102,11 @@ def has_checksum(body: bytes) -> bool:
     return body.startswith(_CHECKED)
 
 
+def without_checksum(body: bytes) -> bytes:
+    """The body of a row, as a copy of the record has it elsewhere."""
+    return b"{" + body[16:] if body[:6] == _CHECKED else body
+
+
 def write_of(scope: str, record: Record, version: int) -> Write:
     """The write that brings `record` from `version` to the next."""
     entries, queue, expires, checked = _FORMS[type(record)]
@@ -223,16 +228,24 @@ def _payout(scope: str, payout: Payout) -> tuple[tuple[str, str], ...]:
 
 
 COMMON_TRANSACTION = "charge"
-"""The type of most balance transactions. A list finds them without an index."""
+"""The type of most balance transactions. A list finds them without an index, and the one of a charge by the charge."""
 
 
 def _entry(scope: str, entry: Entry) -> tuple[tuple[str, str], ...]:
     if entry.type is None:
         return ()
-    source = ("parent", by_parent(scope, "txn", entry.source or ""))
-    if entry.type == COMMON_TRANSACTION:
-        return (source,)
-    return (source, ("kind", by_kind(scope, "txn", entry.type)))
+    return () if entry.type == COMMON_TRANSACTION else _entries_of_all(scope, entry, entry.type)
+
+
+def _entries_of_all(scope: str, entry: Entry, type: str) -> tuple[tuple[str, str], ...]:
+    return (("parent", by_parent(scope, "txn", entry.source or "")), ("kind", by_kind(scope, "txn", type)))
+
+
+def with_all_entries(scope: str, record: Record, write: Write) -> Write:
+    """The write of a record with those index entries too by which the version before lists it."""
+    if isinstance(record, Entry) and record.type == COMMON_TRANSACTION:
+        return msgspec.structs.replace(write, index=_entries_of_all(scope, record, record.type))
+    return write
 
 
 COMMON_EVENTS = frozenset(("charge.succeeded", "payment_intent.created", "payment_intent.succeeded"))
@@ -243,8 +256,8 @@ cost each payment a write."""
 def _audit_entry(scope: str, entry: AuditEntry) -> tuple[tuple[str, str], ...]:
     if not entry.events:
         return ()
-    rare = {event.type for event in entry.events if event.type not in COMMON_EVENTS}
-    return tuple([("term", by_term(scope, "aud", "event", type)) for type in rare]) if rare else ()
+    rare = [event.type for event in entry.events if event.type not in COMMON_EVENTS]
+    return tuple([("term", by_term(scope, "aud", "event", type)) for type in dict.fromkeys(rare)]) if rare else ()
 
 
 def _customer(scope: str, customer: Customer) -> tuple[tuple[str, str], ...]:

@@ -40,7 +40,7 @@ from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
 from tillway.domain.source_api import STORED_FIELD, public_name
 from tillway.domain.time_mark import TimeMark
-from tillway.store.codec import CHECK_FIELD, QUEUES, TYPES, encode, write_of
+from tillway.store.codec import CHECK_FIELD, QUEUES, TYPES, encode, without_checksum, write_of
 from tillway.store.port import ABSENT, Write
 
 LEFT_OUT: frozenset[type[Record]] = frozenset(
@@ -94,7 +94,7 @@ def changes_of(before: Before, records: Sequence[Record], writes: Sequence[Write
             told.append(Change(id=record.id, version=1, digest=digest_of(write.body)))
         elif kind not in UNREMARKABLE:
             shown = redact(record) if kind in REDACTED else record
-            body = write.body if shown is record else encode(shown)
+            body = without_checksum(write.body) if shown is record else encode(shown)
             told.append(Change(id=record.id, version=1, new=msgspec.Raw(body)))
     for write in writes[len(records) :]:
         id = write.key.partition("/")[2]
