@@ -1,4 +1,4 @@
-"""Events as they are kept: in the audit entry of their commit, whose changes have most of their objects already.
+"""Events as they are kept: in the audit entry of their commit. The entry's changes have most of their objects.
 
 An event has a row of its own (`evt_`) if a version before made it, or since it was sent again or given up. Then that
 row counts.
@@ -58,7 +58,7 @@ def keep_event(
     draft: EventDraft, places: Mapping[str, int], written: Mapping[str, tuple[Record, bytes]], deliveries: int
 ) -> JournalEvent:
     """The event as the entry of its commit holds it. `places` are those of the new records among the entry's changes,
-    and `written` is what the commit writes, both by the records' ids."""
+    and `written` has the records and bodies of the commit, both by the records' ids."""
     record = draft.record
     place = places.get(record.id, -1)
     after, body = written.get(record.id, (None, b""))

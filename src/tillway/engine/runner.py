@@ -438,7 +438,7 @@ class Runner:
                         await self._make_due(row, record, min(record.due_at_ms, now_ms))  # type: ignore[attr-defined]
 
     async def _mend_leases_of_expiries(self) -> None:
-        """The same for expiries, whose own times lie far ahead: of the last ones, free those that are due later than
+        """The same for expiries. Their own times lie far ahead: of the last ones, free those that are due later than
         their records say, by more than a lease."""
         now_ms = self.engine.clock.now_ms()
         leased_ms = now_ms + self.engine.settings.lease_ms + SKEW_SECONDS * 1000
