@@ -140,3 +140,34 @@ async def test_an_embedded_database_is_upgraded_by_migrate(tmp_path: Path) -> No
         assert generation is not None and generation.form == "now", "a new form is never left again"
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize("form", ["before", "now"])
+async def test_charges_and_movements_are_found_by_what_they_belong_to(shop: Shop, form: str) -> None:
+    """The charge that succeeded is in no index of its payment, nor its movement in one of the charge."""
+    await shop.write_in(form)
+    declined = await shop.app.call(
+        shop.merchant, "POST", "/v1/payment_intents", {**PAYMENT, "payment_method": "pm_card_visa_chargeDeclined"}
+    )
+    assert declined.status == 402
+    payment = declined.json["error"]["payment_intent"]["id"]
+    await shop.write_in("now")
+    paid = await shop.app.ok(
+        shop.merchant, "POST", f"/v1/payment_intents/{payment}/confirm", {"payment_method": "pm_card_visa"}
+    )
+    other = msgspec.json.decode(await shop.pay("another"))
+    failed = declined.json["error"]["charge"]
+    charges = [paid["latest_charge"], failed]
+    assert await shop.listed("/v1/charges", payment_intent=payment) == charges
+    assert await shop.listed("/v1/charges", payment_intent=other["id"]) == [other["latest_charge"]]
+    assert await shop.listed("/v1/charges", payment_intent=payment, starting_after=charges[0]) == [failed]
+    assert await shop.listed("/v1/charges", payment_intent=payment, ending_before=failed) == charges[:1]
+    first = await shop.app.ok(shop.merchant, "GET", "/v1/charges", {"payment_intent": payment, "limit": "1"})
+    assert ([one["id"] for one in first["data"]], first["has_more"]) == (charges[:1], True)
+    [movement] = await shop.listed("/v1/balance_transactions", source=charges[0])
+    shown = await shop.app.ok(shop.merchant, "GET", f"/v1/charges/{charges[0]}")
+    assert movement == shown["balance_transaction"]
+    for nothing in ({"source": failed}, {"source": charges[0], "currency": "usd"}, {"source": "ch_none"}):
+        assert await shop.listed("/v1/balance_transactions", **nothing) == []
+    refund = await shop.app.ok(shop.merchant, "POST", "/v1/refunds", {"payment_intent": payment})
+    assert len(await shop.listed("/v1/balance_transactions", source=refund["id"])) == 1

@@ -5,7 +5,7 @@ from typing import Any
 from tillway.domain.charge import Charge
 from tillway.domain.ledger import Entry
 from tillway.domain.refusal import Refused
-from tillway.http.lists import LIST_URLS, asked_page, list_page
+from tillway.http.lists import list_page
 from tillway.http.params import Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
@@ -38,14 +38,16 @@ async def list_balance_transactions(call: Call) -> Answer:
     def keep(entry: Entry) -> bool:
         return all(getattr(entry, name) == value for name, value in wanted.items())
 
-    own = await _of_charge(call, params.get("source", ""))
-    if own is not None:
-        asked = await asked_page(call, "balance transaction")
-        shown = keep(own) and asked.has(own)
-        return asked.page([own] if shown else [], LIST_URLS["txn"])
     if "source" in params:
-        partition = by_parent(scope, "txn", params["source"])
-        return await list_page(call, "txn", index="parent", partition=partition, keep=keep, noun="balance transaction")
+        return await list_page(
+            call,
+            "txn",
+            index="parent",
+            partition=by_parent(scope, "txn", params["source"]),
+            keep=keep,
+            noun="balance transaction",
+            also=await _of_charge(call, params["source"]),
+        )
     if params.get("type", COMMON_TRANSACTION) != COMMON_TRANSACTION:
         partition = by_kind(scope, "txn", params["type"])
         return await list_page(call, "txn", index="kind", partition=partition, keep=keep, noun="balance transaction")

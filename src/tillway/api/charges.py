@@ -9,6 +9,7 @@ from tillway.api.payment_intents import parse_create
 from tillway.domain.amount_limits import AMOUNT_LARGEST
 from tillway.domain.charge import Charge, full_descriptor
 from tillway.domain.commands import CaptureCharge, CreateCharge, UpdateCharge
+from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.refund import Refund
 from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.engine.core import Load
@@ -119,6 +120,9 @@ async def list_charges(call: Call) -> Answer:
     group = params.get("transfer_group")
     keep = (lambda charge: charge.transfer_group == group) if group else None
     if "payment_intent" in params:
+        load = call.platform.engine.load(scope)
+        payment = await load.maybe(PaymentIntent, params["payment_intent"])
+        latest = await load.maybe(Charge, payment.latest_charge) if payment is not None else None
         return await list_page(
             call,
             "ch",
@@ -126,6 +130,7 @@ async def list_charges(call: Call) -> Answer:
             partition=by_parent(scope, "ch", params["payment_intent"]),
             keep=keep,
             noun="charge",
+            also=latest,
         )
     if "customer" in params:
         return await list_page(

@@ -31,11 +31,12 @@ async def list_page(
     partition: str | None = None,
     keep: Keep | None = None,
     noun: str | None = None,
+    also: Record | None = None,
 ) -> Page:
     """Return one page of the records that `keep` accepts.
 
-    They are those with ids `<prefix>_…`, or those in `partition` of `index`. If the call names a `source_api`, the page
-    has only records that were made through it.
+    They are those with ids `<prefix>_…`, or those in `partition` of `index` and `also`, which need not be in it. If the
+    call names a `source_api`, the page has only records that were made through it.
     """
     params, scope = call.params, call.caller.scope_key
     if "source_api" in params:
@@ -52,6 +53,9 @@ async def list_page(
         limit=asked.limit + 1,
         keep=keep,
     )
+    if also is not None and asked.has(also) and (keep is None or keep(also)):
+        found = {record.id: record for record in (*records, also)}
+        records = [found[id] for id in sorted(found, reverse=asked.order == "newest")]
     return asked.page(records, LIST_URLS.get(prefix, "/v1"))
 
 

@@ -199,12 +199,17 @@ def _payment(scope: str, payment: PaymentIntent) -> tuple[tuple[str, str], ...]:
 
 
 def _charge(scope: str, charge: Charge) -> tuple[tuple[str, str], ...]:
-    own: tuple[tuple[str, str], ...] = (("parent", by_parent(scope, "ch", charge.payment)),)
+    # A payment names its charge that succeeded; only the others need an entry.
+    own: tuple[tuple[str, str], ...] = _by_payment(scope, charge) if charge.status != "succeeded" else ()
     if charge.source_api is not _V1 or charge.metadata:
         own = (*_metadata_terms(scope, "ch", charge.metadata), *_source_api_terms(scope, "ch", charge.source_api), *own)
     if charge.customer is None:
         return own
     return (("customer", by_customer(scope, "ch", charge.customer)), *own)
+
+
+def _by_payment(scope: str, charge: Charge) -> tuple[tuple[str, str], ...]:
+    return (("parent", by_parent(scope, "ch", charge.payment)),)
 
 
 def _refund(scope: str, refund: Refund) -> tuple[tuple[str, str], ...]:
@@ -243,6 +248,8 @@ def _entries_of_all(scope: str, entry: Entry, type: str) -> tuple[tuple[str, str
 
 def with_all_entries(scope: str, record: Record, write: Write) -> Write:
     """The write of a record with those index entries too by which the version before lists it."""
+    if isinstance(record, Charge) and record.status == "succeeded":
+        return msgspec.structs.replace(write, index=(*write.index, *_by_payment(scope, record)))
     if isinstance(record, Entry) and record.type == COMMON_TRANSACTION:
         return msgspec.structs.replace(write, index=_entries_of_all(scope, record, record.type))
     return write
