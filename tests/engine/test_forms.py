@@ -10,11 +10,11 @@ from tillway_server import tillway_json
 from tillway.domain.event import Delivery, Event
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.engine.restores import find_generation, set_form
+from tillway.installation import DATABASE
 from tillway.store.codec import by_kind, decode
 from tillway.store.port import Row
 from tillway.store.sqlite import SqliteStore
 from tillway.testing.in_process import InProcessApp, Merchant
-from tillway.wiring import DATABASE
 
 PAYMENT = {"amount": "2000", "currency": "eur", "payment_method": "pm_card_visa", "confirm": "true"}
 
