@@ -141,6 +141,13 @@ async def test_a_soft_decline_goes_on_and_a_hard_one_ends(shop: RoutedShop) -> N
     assert paid.json["latest_charge"] == charges[0]["id"]
     again = await shop.pay(key="soft")
     assert again.json == paid.json and len(shop.orders) == 3
+    held = await shop.pay(key="held", capture_method="manual")
+    assert (
+        held.json["status"] == "requires_capture"
+        and (await shop.pay(key="held", capture_method="manual")).json == held.json
+    )
+    assert len(shop.orders) == 6
+    del shop.orders[3:]
     shop.answers = {"a": declined("lost_card")}
     lost = await shop.pay()
     assert (lost.status, lost.json["error"]["decline_code"]) == (402, "lost_card")

@@ -2,7 +2,8 @@
 
 The commit that settles the attempt with success has the payment among its events, as the answer shows it. Where it
 took the money at once, the charge names its balance transaction, and else the payment names the audit entry of that
-commit. Every other answer stands in the record of its key.
+commit. Every other answer stands in the record of its key, also that of an attempt which another connector's followed:
+the key knows only the first.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,7 +32,7 @@ class Records(Protocol):
 def will_follow(changes: Changes[Any], held: IdempotencyRecord, at: Moment) -> bool:
     """Whether the answer with the result of `changes` will follow from the audit entry of their commit."""
     payment = changes.result
-    if not isinstance(payment, PaymentIntent) or changes.refusal is not None:
+    if not isinstance(payment, PaymentIntent) or changes.refusal is not None or _went_on(payment):
         return False
     if payment.settled_in != at.entry and _booked_by(changes.records, held) != at.entry:
         return False
@@ -53,7 +54,14 @@ def _booked_by(records: Iterable[Record | None], held: IdempotencyRecord) -> str
 async def is_settled(records: Records, held: IdempotencyRecord) -> bool:
     """Whether the attempt of a key was settled in an earlier commit."""
     payment = await records.find(held.subject)
-    return isinstance(payment, PaymentIntent) and payment.attempt != held.begun
+    if not isinstance(payment, PaymentIntent) or payment.attempt == held.begun:
+        return False
+    return payment.attempt is None or not _went_on(payment)
+
+
+def _went_on(payment: PaymentIntent) -> bool:
+    """Whether an attempt of the payment was followed by one at another connector."""
+    return payment.route is not None and bool(payment.route.tried)
 
 
 async def answered_with(records: Records, held: IdempotencyRecord) -> PaymentIntent | None:
