@@ -55,7 +55,10 @@ def clients_of(world: World) -> list["Client"]:
     """Who wants something in this world, each an order of its own."""
     names = [f"o{number}" for number in range(1, world.random.randint(1, ORDERS_MAX) + 1)]
     kinds = (Client, Client, Client, Treasurer)
-    return [world.random.choice(kinds)(world, world.random.choice(world.merchants), name) for name in names]
+    clients = [world.random.choice(kinds)(world, world.random.choice(world.merchants), name) for name in names]
+    if world.weather["dispute"] and world.random.random() < 0.7:
+        clients += [Clerk(world, merchant, f"clerk of {merchant.scope.account}") for merchant in world.merchants]
+    return clients
 
 
 class Client:
@@ -68,6 +71,8 @@ class Client:
         self.name = name
         self.asked = 0
         self.paid: dict[str, Any] | None = None
+        self.gives_up = self.random.random() < 0.3
+        """Whether this one accepts disputes too."""
 
     async def live(self) -> None:
         random = self.random
@@ -86,10 +91,6 @@ class Client:
             if random.random() < 0.3:
                 await asyncio.sleep(random.choice((0.1, 1.0, 5.0)))
             await self.come_back()
-        # Some stay to answer disputes, which the bank may open later.
-        for _ in range(6 if self.world.disputed or random.random() < 0.2 else 0):
-            await asyncio.sleep(random.choice((1.0, 4.0)))
-            await asyncio.gather(*[self._one(path, params) for path, params in await self._replies()])
 
     async def come_back(self) -> None:
         """Ask for one to three things about the payment at the same time."""
@@ -109,7 +110,9 @@ class Client:
             path = f"/v1/disputes/{row.key.partition('/')[2]}"
             evidence = (path, {"evidence": {"uncategorized_text": f"{self.name} delivered it."}})
             close: tuple[str, dict[str, Any]] = (f"{path}/close", {})
-            replies += random.choice(([], [evidence], [evidence], [close], [evidence, close]))
+            replies += random.choice(
+                [[], [evidence], [evidence], *([[close], [evidence, close]] if self.gives_up else [])]
+            )
         return replies
 
     async def _pay(self) -> dict[str, Any] | None:
@@ -348,6 +351,19 @@ _OBJECTS = (
     "bank_account",
     "payout",
 )
+
+
+class Clerk(Client):
+    """A client that answers the merchant's disputes, at each stage that the bank opens."""
+
+    async def live(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(self.random.choice((0.5, 2.0, 4.0)))
+            await self.come_back()
+
+    async def come_back(self) -> None:
+        """Answer each dispute that there is, or leave it for now."""
+        await asyncio.gather(*[self._one(path, params) for path, params in await self._replies()])
 
 
 class Treasurer(Client):
