@@ -13,7 +13,7 @@ from tillway.domain.record import Record
 from tillway.engine.ids import time_prefix
 from tillway.installation import open_store
 from tillway.settings import Settings
-from tillway.store.codec import by_kind, decode
+from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX, Store
 
 PAGES_MAX = 10_000
@@ -41,8 +41,8 @@ async def _check(data_dir: Path, account: str, since: int, acknowledged: Sequenc
         }
         charged = [
             entry.amount_minor
-            async for entry in _walk(store, "kind", by_kind(scope, "txn", "charge"), f"{scope}/txn_{start}")
-            if isinstance(entry, Entry)
+            async for entry in _walk(store, None, f"{scope}/txn_", f"{scope}/txn_{start}")
+            if isinstance(entry, Entry) and entry.type == "charge"
         ]
     finally:
         await store.close()

@@ -471,8 +471,8 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(a_new_reference_for_every_sending, ("durable first", "performed once")),
-    Mutant(a_time_out_means_declined, ("declined",)),
-    Mutant(never_seen_is_taken_for_no, ("declined", "money")),
+    Mutant(a_time_out_means_declined, ("declined", "notice")),
+    Mutant(never_seen_is_taken_for_no, ("declined", "money", "notice")),
     Mutant(a_pending_debit_counts_as_paid, ("declined", "bank", "money")),
     Mutant(the_attempt_is_never_written, ("durable first",)),
     Mutant(the_attempt_is_never_deleted, ("liveness",)),
