@@ -55,7 +55,7 @@ async def list_balance_transactions(call: Call) -> Answer:
 
 
 async def _of_charge(call: Call, source: str) -> Entry | None:
-    """The one movement whose source is that charge. It is in no index, because every payment has one."""
+    """The one movement of that charge. It is in no index, because every payment has one."""
     if not source.startswith("ch_"):
         return None
     load = call.platform.engine.load(call.caller.scope_key)

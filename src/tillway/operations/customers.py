@@ -30,8 +30,8 @@ from tillway.store.port import prefix_end
 R = TypeVar("R", bound=Record)
 
 METHODS_PER_COMMIT = 4
-"""Each deleted method needs up to 19 writes: itself, its card, its security code, and a delivery of its event to each of
-16 webhook endpoints. Four of them, the customer's own 17, the key's record and the audit trail's entry are 95 of a
+"""Each deleted method needs up to 19 writes: itself, its card, its security code, and a delivery of its event to each
+of 16 webhook endpoints. Four of them, the customer's own 17, the key's record and the audit trail's entry are 95 of a
 commit's 100."""
 
 DELETE_ROUNDS_MAX = 1000
