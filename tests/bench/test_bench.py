@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the benchmark reads /proc and pins processes to cores")
 def test_a_quick_run_measures_every_server_and_checks_every_payment() -> None:
-    command = (sys.executable, "-m", "bench", "--quick", "--stored", "3000", "--without-localstripe")
+    command = (sys.executable, "-m", "bench", "--quick", "--stored", "500", "--without-localstripe")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     rates = re.findall(

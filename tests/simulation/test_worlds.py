@@ -12,7 +12,7 @@ from tillway.simulation.world import FAULTS
 from tillway.simulation.worlds import main, run_world, run_worlds
 
 WORLDS = 3000
-CHUNK = 300
+CHUNK = 150
 POINTS = (
     "before a commit",
     "after a commit",

@@ -67,6 +67,6 @@ def test_the_same_seed_is_the_same_world_on_every_store(tmp_path: Path, postgres
     traces = []
     for opening in (partial(SqliteStore.open, tmp_path / "one.db", create=True), postgres, dynamodb):
         store = BridgedStore(opening)
-        traces.append(run_world(7, lambda store=store: store).trace)  # type: ignore[misc]
+        traces.append(run_world(9, lambda store=store: store).trace)  # type: ignore[misc]
         store.shut()
     assert traces[0] == traces[1] == traces[2]
