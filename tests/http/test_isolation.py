@@ -178,6 +178,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return await objects.told()
         case _, "open_items":
             return await objects.open_item()
+        case _, "settlements":
+            return await objects.settlement()
         case _, "doubts":
             return await objects.doubt()
         case _, ("orders" | "products") as noun:

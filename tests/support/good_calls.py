@@ -33,6 +33,9 @@ class Good(msgspec.Struct):
     statuses: tuple[int, ...] = (200,)
 
 
+SETTLEMENT = {"connector": "simulator", "amount": 1, "currency": "eur", "reason": "On the bank's statement."}
+
+
 class MerchantObjects:
     """A merchant's things, made through the API as they are needed."""
 
@@ -53,6 +56,12 @@ class MerchantObjects:
         late = Notice(id=f"late-{doubt}", kind="operation", reference=reference, outcome=Succeeded(bank_id="bank-1"))
         await self.app.running.platform.attempts.notice(late, "simulator", "test")
         return (await self.app.ok(self.merchant, "GET", "/ops/v1/open_items"))["data"][0]["id"]
+
+    async def settlement(self) -> str:
+        """The settlement of one unit of the simulator's money."""
+        await self.paid()
+        booked = await self.app.ok(self.merchant.operator_key, "POST", "/ops/v1/settlements", SETTLEMENT)
+        return str(booked["id"])
 
     async def resolve(self, doubt: str, outcome: str) -> Any:
         """Settle an attempt in doubt, as an operator."""
@@ -288,6 +297,11 @@ async def _step(objects: MerchantObjects) -> Good:
     return Good(("order-1", "check_stock"), {"error": {"type": "Late", "cause": "of no concern to a step that is due"}})
 
 
+async def _settlement(objects: MerchantObjects) -> Good:
+    await objects.paid()
+    return Good(params=SETTLEMENT)
+
+
 GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /.well-known/jwks.json": _nothing(),
     "GET /.well-known/oauth-authorization-server": _nothing(),
@@ -322,6 +336,9 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "PUT /ops/v1/routing": _nothing(otherwise=["simulator"]),
     "POST /ops/v1/routing/simulate": _nothing(otherwise=["simulator"]),
     "GET /ops/v1/requests/{id}": _on(MerchantObjects.refused),
+    "GET /ops/v1/settlements": _nothing(),
+    "GET /ops/v1/settlements/{id}": _on(MerchantObjects.settlement),
+    "POST /ops/v1/settlements": _settlement,
     "GET /ops/v1/simulator": _nothing(),
     "POST /ops/v1/simulator": _nothing(faults={"rules": [{"fault": "slow"}]}),
     "POST /ops/v1/simulator/disputes": _dispute_by_the_simulator,

@@ -36,7 +36,7 @@ from tillway.engine.clock import Clock
 from tillway.engine.core import Engine
 from tillway.engine.ids import base62
 from tillway.engine.restores import RestoreWatch
-from tillway.operations import balance_check, orders, payouts
+from tillway.operations import balance_check, orders, payouts, settlements
 from tillway.operations.recovery import Found, Recovery
 from tillway.sandbox import simulator
 from tillway.simulation.world import BesideStore
@@ -268,6 +268,13 @@ def a_failed_payout_keeps_the_money() -> AbstractContextManager[None]:
         )
 
     return replaced(payout, "fail", unbooked)
+
+
+def a_settlement_is_booked_whenever_it_is_told() -> AbstractContextManager[None]:
+    async def none(*arguments: Any) -> None:
+        return None
+
+    return replaced(settlements, "_booked", none)
 
 
 class CarelessStoreOfProducts(CarelessStore):
@@ -514,6 +521,7 @@ MUTANTS = (
     Mutant(later_words_about_what_waits_are_dropped, ("disputes",)),
     Mutant(a_repeat_may_fail_although_it_was_performed, ("declined",)),
     Mutant(stock_is_released_whether_or_not_it_was_held, ("stock",)),
+    Mutant(a_settlement_is_booked_whenever_it_is_told, ("settlements",)),
 )
 
 

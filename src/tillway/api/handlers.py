@@ -31,6 +31,7 @@ NOUNS = (
     "reports",
     "requests",
     "routing",
+    "settlements",
     "setup_intents",
     "simulator",
     "sources",

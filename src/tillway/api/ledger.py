@@ -5,7 +5,7 @@ from typing import Any
 from tillway.engine.balance import available_and_pending, fold
 from tillway.engine.connections import SIMULATOR
 from tillway.http.routes import Answer, Call, route
-from tillway.operations.funds import BANK, payouts_on_the_way, reachable, receivables
+from tillway.operations.funds import BANK, in_the_bank, payouts_on_the_way, reachable, receivables
 
 
 @route("GET", "/ops/v1/ledger", returns="ledger")
@@ -26,7 +26,11 @@ async def ledger(call: Call) -> Answer:
 
 @route("GET", "/ops/v1/balances", returns="balances")
 async def balances(call: Call) -> Answer:
-    """List the money at each provider and in the merchant's bank, by currency, and how much of it a payout can use."""
+    """List the money at each provider and in the merchant's bank, by currency, and how much of it a payout can use.
+
+    `bank` is the ledger's account. `settled` is the money that a payout through any connector can draw on: that of the
+    bank and of the simulator, less payouts on the way and money that connectors have paid out beyond their own.
+    """
     engine = call.platform.engine
     load, folded = engine.load(call.caller.scope_key), await fold(engine, call.caller.scope_key)
     available, pending = available_and_pending(folded, engine.clock.now_ms() // 1000)
@@ -40,6 +44,7 @@ async def balances(call: Call) -> Answer:
                 "available": available.get(currency, 0),
                 "pending": pending.get(currency, 0),
                 "bank": folded.accounts.get(f"{BANK}/{currency}", 0),
+                "settled": max(in_the_bank(folded.accounts, on_the_way, currency), 0),
                 "providers": [
                     {
                         "connector": name,

@@ -1,10 +1,10 @@
 """`tillway doubts`: operations with an unknown outcome, and their settlement by a person."""
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tillway.cli.installation import PAGE, author, scopes
+from tillway.cli.installation import PAGE, author, scopes, with_platform
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -13,21 +13,15 @@ from tillway.cli.terminal import (
     StoreUrl,
     WrongUsage,
     fail,
-    run,
     settings_from,
     show,
     table,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from tillway.domain.account import Scope
     from tillway.domain.attempt import Attempt
-    from tillway.settings import Settings
     from tillway.wiring import Running
-
-T = TypeVar("T")
 
 app = typer.Typer(help="Money in doubt: list, show, resolve.", no_args_is_help=True)
 
@@ -66,7 +60,7 @@ def list_doubts(
                 after = rows[-1].key
         return sorted(found, key=lambda doubt: (doubt["created"], doubt["id"]))
 
-    found = _with_platform(settings_from(context.params), work)
+    found = with_platform(settings_from(context.params), work)
     rows = [
         (
             *(doubt["id"], doubt["subject"], f"{doubt['amount']} {doubt['currency']}", doubt["connector"]),
@@ -97,7 +91,7 @@ def show_doubt(
         says = await said_now(running.platform.attempts, scope, attempt)
         return {"account": scope.account, **row, "provider_says": says}
 
-    found = _with_platform(settings_from(context.params), work)
+    found = with_platform(settings_from(context.params), work)
     show(found, table(("field", "value"), [(name, str(value)) for name, value in found.items()]), as_json=as_json)
 
 
@@ -135,7 +129,7 @@ def resolve(
             raise fail(refused.message) from None
         return {"id": id, "object": "doubt", "subject": attempt.subject, "resolved": decided, "account": scope.account}
 
-    found = _with_platform(settings_from(context.params), work)
+    found = with_platform(settings_from(context.params), work)
     show(found, f"{found['subject']} is settled as {decided}.", as_json=as_json)
 
 
@@ -152,19 +146,3 @@ async def _find(running: "Running", id: str, mode: str) -> "tuple[Scope, Attempt
             if attempt is not None:
                 return scope, attempt
     raise fail(f"There is no doubt {id!r} in {mode} mode. `tillway doubts list` shows them.")
-
-
-def _with_platform(settings: "Settings", work: "Callable[[Running], Awaitable[T]]") -> T:
-    """The result of `work` with the installation's platform, beside a server that may run."""
-    from tillway.installation import check_key_file
-    from tillway.wiring import assemble
-
-    async def opened() -> T:
-        running = await assemble(settings)
-        try:
-            await check_key_file(settings, running.store, running.keyring)
-            return await work(running)
-        finally:
-            await running.close()
-
-    return run(opened)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tillway.engine.audit.entries import Author
     from tillway.operations.accounts import NewKey
     from tillway.store.port import Store, Write
+    from tillway.wiring import Running
 
     Alteration = tuple[int, Record | None, Record | None]
 
@@ -254,6 +255,22 @@ async def last_uses(store: "Store") -> dict[str, int]:
     from tillway.domain.key_use import KeyUse
 
     return {use.id.partition("_")[2]: use.last_used_at for use, _ in await records(store, KeyUse)}
+
+
+def with_platform(settings: Settings, work: "Callable[[Running], Awaitable[T]]") -> T:
+    """The result of `work` with the installation's platform, beside a server that may run."""
+    from tillway.installation import check_key_file
+    from tillway.wiring import assemble
+
+    async def opened() -> T:
+        running = await assemble(settings)
+        try:
+            await check_key_file(settings, running.store, running.keyring)
+            return await work(running)
+        finally:
+            await running.close()
+
+    return run(opened)
 
 
 async def find_account_id(store: "Store", named: str | None) -> str:

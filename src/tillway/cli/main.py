@@ -23,6 +23,7 @@ from tillway.cli import (
     reports,
     routing,
     serve,
+    settlements,
     vault,
 )
 from tillway.cli.terminal import Commands, show
@@ -44,6 +45,7 @@ app.add_typer(operators.app, name="operators")
 app.add_typer(connectors.app, name="connectors")
 app.add_typer(routing.app, name="routing")
 app.add_typer(doubts.app, name="doubts")
+app.add_typer(settlements.app, name="settlements")
 app.command()(bank.bank)
 app.add_typer(vault.app, name="vault")
 app.add_typer(audit.app, name="audit")

@@ -8,7 +8,8 @@ owes a merchant the negated sum of its `merchant` postings. Entries are append o
 | `merchant` | liability | the platform's debt to the merchant; pending until `available_on`, available after |
 | `fees` | income | the platform's part of each charge |
 | `receivable:<connector>` | asset | money at a provider, not yet paid out; negative: it paid out money of the `bank` |
-| `bank` | asset | money that settlements of providers have moved to the merchant's own bank |
+| `bank` | asset | money that settlements have moved to the merchant's own bank, less payouts by file |
+| `provider_fees` | expense | fees that providers kept from settlements |
 | `refunds` | clearing | refunds on their way: zero when none is under way |
 | `disputes` | clearing | money withheld while a dispute is open |
 | `payouts` | clearing | payouts on their way: zero when none is under way |

@@ -28,7 +28,7 @@ Capability = Literal["read", "personal", "refund", "refund_large", "disputes", "
 | `refund` | capture, cancel, and refund up to SUPPORT_REFUND_MAJOR |
 | `refund_large` | refund any amount |
 | `disputes` | answer disputes |
-| `settle` | settle money in doubt, pay out, drain connectors, resend webhooks |
+| `settle` | settle money in doubt, pay out, book settlements, drain connectors, resend webhooks |
 | `configure` | change connectors, routing, keys, settings, operators, and faults for the whole installation |
 | `export_audit` | read and export the audit trail |
 """

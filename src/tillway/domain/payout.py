@@ -4,12 +4,13 @@ concurrent requests.
 | step | postings (`balance`) | postings (`provider`) |
 |---|---|---|
 | created | `merchant` → `payouts` | `disbursements` → `payouts` |
-| paid | `payouts` → `receivable:<connector>` | `payouts` → `provider:<connector>` |
+| paid | `payouts` → `receivable:<connector>`, or `bank` | `payouts` → `provider:<connector>` |
 | failed before | `payouts` → `merchant` | `payouts` → `disbursements` |
-| returned after it was paid | `receivable:<connector>` → `merchant` | `provider:<connector>` → `disbursements` |
+| returned after it was paid | the same account → `merchant` | `provider:<connector>` → `disbursements` |
 
 `balance` takes the merchant's available balance. `provider` takes the merchant's own money at the provider, so it needs
-no balance and changes none.
+no balance and changes none. A payout in a file (`nacha`, `pain001`) is an order to the merchant's own bank and takes
+the money from `bank`.
 """
 
 from typing import Literal, NoReturn, assert_never
@@ -62,7 +63,8 @@ class Recipient(Value, frozen=True, kw_only=True):
 class Payout(Record, frozen=True, kw_only=True):
     """Its attempt at the provider has the id's own suffix, and `reference` where a key gave it one.
 
-    `destination` is the external account it goes to, if saved.
+    `destination` is the external account it goes to, if saved. `drawn_on` tells where a payout of the `balance` takes
+    the money.
 
     `entry` and `failure_entry` are its entries in the merchant's balance; a payout funded at the provider has neither.
     """
@@ -71,6 +73,7 @@ class Payout(Record, frozen=True, kw_only=True):
     currency: str
     recipient: Recipient
     funding: Funding = "balance"
+    drawn_on: Literal["provider", "bank"] = "provider"
     status: Status = "pending"
     destination: str | None = None
     customer: str | None = None
@@ -134,6 +137,7 @@ def create(
     connector: str,
     available_minor: int,
     reachable_minor: int,
+    drawn_on: Literal["provider", "bank"] = "provider",
     guard: PayoutGuard | None,
     delay_ms: int,
 ) -> Changes[Payout]:
@@ -156,6 +160,7 @@ def create(
         currency=currency,
         recipient=recipient,
         funding=funding,
+        drawn_on=drawn_on,
         destination=destination,
         customer=command.customer,
         method=command.method,
@@ -207,7 +212,8 @@ def _check_funds(amount_minor: int, currency: str, connector: str, available_min
             "balance_insufficient",
             f"The connector {connector!r} can pay out {max(reachable_minor, 0)} of these {amount_minor} {currency}, in "
             "minor units: the money that it has collected, and that in your bank. The rest of your balance is at other "
-            "providers; GET /ops/v1/balances shows where.",
+            "providers; GET /ops/v1/balances shows where. When one of them has paid it to your bank, book that with "
+            "`tillway settlements book`.",
             param="amount",
         )
 
@@ -365,8 +371,10 @@ _DESCRIPTIONS = {"payout": "PAYOUT", "payout_failure": "PAYOUT FAILURE", "payout
 
 
 def _source(payout: Payout) -> str:
-    """The account of the provider that pays the money out."""
-    return f"{'receivable' if payout.funding == 'balance' else 'provider'}:{payout.connector}"
+    """The account of the money that is paid out."""
+    if payout.funding == "provider":
+        return f"provider:{payout.connector}"
+    return "bank" if payout.drawn_on == "bank" else f"receivable:{payout.connector}"
 
 
 def _sealed_ids(payout: Payout) -> tuple[str, ...]:

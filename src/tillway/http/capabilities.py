@@ -26,6 +26,7 @@ WRITES: Final[dict[str, Capability]] = {
     "POST /ops/v1/open_items/{id}/close": "settle",
     "POST /ops/v1/orders/{order_id}/steps/{step}": "settle",
     "POST /ops/v1/routing/simulate": "read",
+    "POST /ops/v1/settlements": "settle",
     "POST /ops/v1/simulator": "configure",
     "POST /ops/v1/simulator/disputes": "configure",
 }

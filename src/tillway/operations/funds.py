@@ -1,7 +1,7 @@
 """Whose money it is: the sums at each provider, and the part that a payout through one of them can draw on.
 
 A provider pays out only the money that it has collected. Money that a settlement has moved to the merchant's own bank
-can be paid out through any connector. The simulator's money counts as settled.
+can be paid out through any connector; payouts by file draw on that alone. The simulator's money counts as settled.
 """
 
 from collections import defaultdict
@@ -31,18 +31,29 @@ def receivables(accounts: Mapping[str, int], currency: str) -> Sums:
     return found
 
 
+def in_the_bank(accounts: Mapping[str, int], on_the_way: Mapping[str, int], currency: str) -> int:
+    """The settled money that payouts through any connector can draw on, in minor units; negative if payouts have drawn
+    on more than is there."""
+    return _split(accounts, on_the_way, currency)[1]
+
+
 def reachable(accounts: Mapping[str, int], on_the_way: Mapping[str, int], connector: str, currency: str) -> int:
     """The money that a payout through `connector` can draw on, in minor units: the connector's own, and that in the
     merchant's bank, less the payouts `on_the_way` by connector.
 
     A connector that has paid out more than it collected has drawn on the bank's money.
     """
+    left, settled = _split(accounts, on_the_way, currency)
+    return max(left.get(connector, 0), 0) + settled
+
+
+def _split(accounts: Mapping[str, int], on_the_way: Mapping[str, int], currency: str) -> tuple[Sums, int]:
+    """The money at each provider, and the settled money, both less the payouts on the way."""
     left: Sums = defaultdict(int, receivables(accounts, currency))
     for name, amount_minor in on_the_way.items():
         left[name] -= amount_minor
     settled = accounts.get(f"{BANK}/{currency}", 0) + left.pop(SIMULATOR, 0)
-    drawn = sum(min(amount_minor, 0) for amount_minor in left.values())
-    return max(left.get(connector, 0), 0) + settled + drawn
+    return left, settled + sum(min(amount_minor, 0) for amount_minor in left.values())
 
 
 async def payouts_on_the_way(load: Load, currency: str) -> Sums:

@@ -64,6 +64,7 @@ async def create(
             connector=connection.name,
             available_minor=available_minor,
             reachable_minor=reachable_minor,
+            drawn_on="bank" if connection.connector.capabilities.by_file else "provider",
             guard=guard,
             delay_ms=delay_ms,
         )

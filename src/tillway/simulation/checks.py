@@ -32,6 +32,7 @@ from tillway.domain.payout import Payout
 from tillway.domain.record import Record, SealedRecord
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import STORE_CODES, Refused
+from tillway.domain.settlement import Settlement
 from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.domain.time_mark import TimeMark
 from tillway.engine.answers import answered_with
@@ -294,7 +295,7 @@ async def books_of(world: World, scope_key: str) -> Books:
         if len(page) < PAGE_MAX:
             break
         after = page[-1].key
-    prefixes = "ord prod pi dpi ch re po vlt ba txn je evt aud du cus cbtxn oi"
+    prefixes = "ord prod pi dpi ch re po vlt ba txn je evt aud du cus cbtxn oi stl"
     kept = tuple(f"{prefix}_" for prefix in prefixes.split())
     ids = ((row.key.partition("/")[2], row.body) for row in rows)
     records = [decode(id, body) for id, body in ids if id.startswith(kept)]
@@ -349,6 +350,7 @@ async def check(world: World) -> None:
         _check_charges(books, operations)
         _check_disputes(books, operations)
         _check_money(books, operations)
+        _check_settlements(books)
         # By the clock that is furthest ahead.
         _check_payouts(books, operations, world.time_ns() // 1_000_000_000 + max(world.skews_ms) // 1000 + 1)
         await _check_balances(world, merchant.secret, books)
@@ -519,7 +521,7 @@ def _check_money(books: Books, operations: list[BankOperation]) -> None:
     for currency in {*bank, *taken, *received, *(place for account in accounts.values() for place in account)}:
         three = {
             "bank": bank[currency],
-            "ledger": accounts["receivable:simulator"][currency] + accounts["disputes"][currency],
+            "ledger": sum(accounts[account][currency] for account in _WHERE_MONEY_IS) + accounts["disputes"][currency],
             "charges": taken[currency] - withheld[currency] - paid_out[currency],
             "payments": received[currency] - refunded[currency] - withheld[currency] - paid_out[currency],
             "merchant and fees": -sum(accounts[account][currency] for account in ("merchant", "fees")),
@@ -536,6 +538,26 @@ def _check_money(books: Books, operations: list[BankOperation]) -> None:
                 "money",
                 f"{books.scope_key} {currency}: {accounts['refunds'][currency]} left in the clearing of refunds",
             )
+
+
+_WHERE_MONEY_IS = ("receivable:simulator", "bank", "provider_fees")
+
+
+def _check_settlements(books: Books) -> None:
+    """The bank and the fees of providers are those of the settlements, each of which is booked once."""
+    booked, accounts = books.of(Settlement).values(), _accounts(books)
+    sums = {
+        "bank": _sums((one.currency, one.amount_minor) for one in booked),
+        "provider_fees": _sums((one.currency, one.fee_minor) for one in booked),
+    }
+    for account, due in sums.items():
+        for currency in {*due, *accounts[account]}:
+            if due[currency] != accounts[account][currency]:
+                told = f"settlements make {due[currency]} of {account}, the ledger {accounts[account][currency]}"
+                fail("settlements", f"{books.scope_key} {currency}: {told}")
+    references = [(one.connector, one.reference) for one in booked]
+    if len(set(references)) != len(references):
+        fail("settlements", f"{books.scope_key}: a settlement is booked twice: {sorted(map(str, references))}")
 
 
 _FEE = Fee()

@@ -383,8 +383,8 @@ class Treasurer(Client):
             await self.come_back()
 
     async def come_back(self) -> None:
-        """One to four payouts at once."""
-        ways = [self.random.choice((self._pay_out, self._pay_out, self._disburse)) for _ in range(4)]
+        """One to four payouts and settlements at once."""
+        ways = [self.random.choice((self._pay_out, self._pay_out, self._disburse, self._settle)) for _ in range(4)]
         await asyncio.gather(*[way() for way in ways[: self.random.choice((1, 2, 3, 4))]])
 
     async def _add_account(self, number: str) -> None:
@@ -400,6 +400,22 @@ class Treasurer(Client):
             return
         await asyncio.sleep(random.choice((0.0, 0.0, 0.4, 1.0, 3.0)))
         await self._one(f"/v1/payouts/{made['id']}/cancel", {})
+
+    async def _settle(self) -> None:
+        """Book a settlement of the bank, or its correction, until it is certain that it is booked or refused."""
+        self.asked += 1
+        amount, fee = self.random.choice(((1, 0), (3000, 0), (900, 24), (-1, 0), (-900, 0)))
+        who = f"{self.name}.{self.asked}"
+        given = {"connector": "simulator", "currency": self.currency, "amount_minor": amount, "fee_minor": fee}
+        for _ in range(TRIES_MAX):
+            done: asyncio.Future[bool | None] = self.world.loop.create_future()
+            process = await self.world.reachable()
+            self.world.tell(who, f"-> {process.name} books a settlement of {amount} and {fee}")
+            process.settle(self.merchant.scope, {**given, "reference": who}, done)
+            if await done:
+                return
+            await asyncio.sleep(self.random.random())
+        self.world.violate("liveness", f"{who} got no settlement booked in {TRIES_MAX} tries")
 
     async def _disburse(self) -> None:
         """Ask once: this call takes no Idempotency-Key, so a client cannot know whether to repeat it."""

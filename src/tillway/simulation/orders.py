@@ -163,8 +163,8 @@ def _check_end(world: World, books: Books, order: Order) -> None:
                 fail("deliveries", f"{order.id} is placed, and of {references} the service delivers {delivered}")
         case "payment_failed":
             # Money that a bank would not take back is with the merchant again, and they know by its refund; what is
-            # disputed is with the bank.
-            if kept and order.refund is None and charge is not None and not charge.charged_back:
+            # disputed is with the bank, which may give it back after the order has ended.
+            if kept and order.refund is None and charge is not None and not charge.disputed:
                 fail("placed", f"{order.id} has failed, and {charge} was kept")
             if payment is not None and payment.status not in ("canceled", "succeeded"):
                 fail("placed", f"{order.id} has failed, and {payment.id} can still be paid: {payment.status}")

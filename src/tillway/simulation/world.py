@@ -53,7 +53,7 @@ from tillway.http.authentication import Authenticator
 from tillway.http.messages import Request, Response
 from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
-from tillway.operations import orders, payouts
+from tillway.operations import orders, payouts, settlements
 from tillway.operations.balance_check import check_slowly
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.cards import ALIAS_CVC
@@ -559,6 +559,10 @@ class Process:
         """Pay a customer from the merchant's own money at the bank, as a dialect does."""
         self._carry_out(self._disburse(scope, command, email, done), done)
 
+    def settle(self, scope: Scope, given: dict[str, Any], done: "asyncio.Future[bool | None]") -> None:
+        """Book a settlement, as an operator does. The answer is whether it is certain that it is booked or refused."""
+        self._carry_out(self._settle(scope, given, done), done)
+
     def hear(self, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
         self._carry_out(self._hear(body, heard), heard)
 
@@ -596,6 +600,21 @@ class Process:
         except Unavailable:
             pass
         self._answered(done, None)
+
+    async def _settle(self, scope: Scope, given: dict[str, Any], done: "asyncio.Future[bool | None]") -> None:
+        await self._begun()
+        caller = Caller.system(scope)
+        caller.reason = "The bank's statement says so."
+        certain = True
+        try:
+            await settlements.book(self.platform, caller, **given)
+        except Refused as refused:
+            certain = refused.code in ("settlement_exists", "settlement_too_large")
+            if not certain and refused.code not in REPEATABLE:
+                raise
+        except Unavailable:
+            certain = False
+        self._answered(done, certain)
 
     async def _hear(self, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
         await self._begun()

@@ -47,6 +47,7 @@ from tillway.domain.product import Product
 from tillway.domain.record import Record, SealedRecord
 from tillway.domain.refund import Refund
 from tillway.domain.routing import Routing
+from tillway.domain.settlement import Settlement
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.domain.source_api import STORED_FIELD, SourceApi
 from tillway.domain.stored_credit import CustomerBalanceTransaction
@@ -324,6 +325,15 @@ def _dispute(scope: str, dispute: Dispute) -> tuple[tuple[str, str], ...]:
     return (charge, ("kind", by_dispute(scope, dispute.connector, dispute.reference)))
 
 
+def by_settlement(scope: str, connector: str, reference: str) -> str:
+    """The partition with the settlement of a provider's reference, which may have any characters."""
+    return by_kind(scope, "stl", hashlib.blake2b(f"{connector}/{reference}".encode(), digest_size=16).hexdigest())
+
+
+def _settlement(scope: str, booked: Settlement) -> tuple[tuple[str, str], ...]:
+    return (("kind", by_settlement(scope, booked.connector, booked.reference)),) if booked.reference else ()
+
+
 class RecordType(msgspec.Struct, frozen=True, kw_only=True):
     """One type of record, as the store keeps it and the API names it.
 
@@ -429,6 +439,7 @@ _ROWS: Final = (
     # The document in force (`rtg`), or the kept copy of a version of it (`rtgv`).
     RecordType(kind=Routing, prefixes=("rtg", "rtgv"), object="routing"),
     RecordType(kind=SentFile, prefixes=("fil",), entries=_sent_file),
+    RecordType(kind=Settlement, prefixes=("stl",), object="settlement", entries=_settlement),
     RecordType(
         kind=SetupAttempt,
         prefixes=("setatt",),

@@ -1,0 +1,143 @@
+"""`tillway settlements`: the money that providers have paid to the merchant's own bank."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tillway.cli.installation import PAGE, author, find_account_id, with_platform
+from tillway.cli.terminal import (
+    AsJson,
+    DataDir,
+    Document,
+    Mode,
+    StoreUrl,
+    WrongUsage,
+    day,
+    fail,
+    settings_from,
+    show,
+    table,
+)
+
+if TYPE_CHECKING:
+    from tillway.domain.settlement import Settlement
+    from tillway.wiring import Running
+
+app = typer.Typer(help="Money that providers have paid to your bank: book, list.", no_args_is_help=True)
+
+OfAccount = Annotated[
+    str | None, typer.Option("--account", help="The merchant (acct_…); needed where there are several.")
+]
+
+
+@app.command()
+def book(
+    context: typer.Context,
+    connector: Annotated[str, typer.Argument(help="The connector whose provider paid.")],
+    amount: Annotated[
+        int, typer.Option(help="The minor units that arrived at the bank; negative: that the provider took from it.")
+    ],
+    currency: Annotated[str, typer.Option(help="The currency, as in eur.")],
+    reason: Annotated[str, typer.Option(help="How you know that, for the audit trail.")],
+    fee: Annotated[int, typer.Option(min=0, help="The minor units that the provider kept.")] = 0,
+    reference: Annotated[
+        str | None, typer.Option(help="The provider's own id of this payment to the bank, which is booked once.")
+    ] = None,
+    mode: Mode = "test",
+    account: OfAccount = None,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Book money that a provider has paid to the bank, so that every connector can pay it out."""
+    from tillway.domain.account import Scope
+    from tillway.domain.money import check_currency
+    from tillway.domain.operator import REASON_MAX
+    from tillway.domain.refusal import Refused
+    from tillway.domain.settlement import AMOUNT_MAX, REFERENCE_MAX
+    from tillway.engine.caller import Caller
+    from tillway.operations import settlements
+
+    if not 0 < len(reason.strip()) <= REASON_MAX:
+        raise WrongUsage(f"--reason must have 1 to {REASON_MAX} characters")
+    if reference is not None and not 0 < len(reference) <= REFERENCE_MAX:
+        raise WrongUsage(f"--reference must have 1 to {REFERENCE_MAX} characters")
+    if not amount or abs(amount) > AMOUNT_MAX or fee > AMOUNT_MAX:
+        raise WrongUsage(f"--amount and --fee are minor units, at most {AMOUNT_MAX}, and --amount is not 0")
+    try:
+        code = check_currency(currency.lower())
+    except Refused as refused:
+        raise WrongUsage(f"--currency: {refused.message}") from None
+
+    async def work(running: "Running") -> "Settlement":
+        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
+        caller = Caller.system(scope, "tillway settlements book", actor=author("settlements book").actor)
+        caller.reason = reason.strip()
+        try:
+            done = await settlements.book(
+                running.platform,
+                caller,
+                connector=connector,
+                currency=code,
+                amount_minor=amount,
+                fee_minor=fee,
+                reference=reference,
+            )
+        except Refused as refused:
+            raise fail(refused.message) from None
+        return done.record
+
+    booked = with_platform(settings_from(context.params), work)
+    show(_document(booked), f"{booked.id}: {amount} {code} of {connector} in the bank.", as_json=as_json)
+
+
+@app.command("list")
+def list_settlements(
+    context: typer.Context,
+    mode: Mode = "test",
+    account: OfAccount = None,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a merchant's settlements, oldest first."""
+    from tillway.domain.account import Scope
+    from tillway.store.codec import decode
+
+    async def work(running: "Running") -> list[Any]:
+        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
+        found: list[Any] = []
+        after: str | None = None
+        while True:
+            rows = await running.store.query(None, f"{scope.key}/stl_", after=after, limit=PAGE, order="oldest")
+            found += [decode(row.key.partition("/")[2], row.body) for row in rows]
+            if len(rows) < PAGE:
+                return found
+            after = rows[-1].key
+
+    found = with_platform(settings_from(context.params), work)
+    rows = [
+        (
+            *(booked.id, day(booked.created), booked.connector, f"{booked.amount_minor} {booked.currency}"),
+            *(str(booked.fee_minor), booked.reference or "", booked.reason),
+        )
+        for booked in found
+    ]
+    heads = ("id", "booked", "connector", "amount", "fee", "reference", "reason")
+    text = table(heads, rows) if rows else "No settlement is booked."
+    show([_document(booked) for booked in found], text, as_json=as_json)
+
+
+def _document(booked: "Settlement") -> Document:
+    return {
+        "id": booked.id,
+        "object": "settlement",
+        "connector": booked.connector,
+        "amount": booked.amount_minor,
+        "fee": booked.fee_minor,
+        "currency": booked.currency,
+        "reference": booked.reference,
+        "reason": booked.reason,
+        "booked_by": booked.by,
+        "created": booked.created,
+    }

@@ -1,0 +1,71 @@
+"""Settlements: read the sums of the ledger, and book the money that a provider has paid to the merchant's bank."""
+
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
+from tillway.domain import settlement
+from tillway.domain.payout import PayoutGuard, guard_id
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refusal import Refused
+from tillway.domain.settlement import Settlement
+from tillway.engine.balance import fold
+from tillway.engine.caller import Caller
+from tillway.engine.core import Done, Load
+from tillway.engine.platform import Platform
+from tillway.operations.funds import in_the_bank, payouts_on_the_way, receivables
+from tillway.store.codec import by_settlement, decode
+
+
+async def book(
+    platform: Platform,
+    caller: Caller,
+    *,
+    connector: str,
+    currency: str,
+    amount_minor: int,
+    fee_minor: int = 0,
+    reference: str | None = None,
+) -> Done[Settlement]:
+    """Move `amount_minor` (negative: back) from a connector's receivable to the bank, and book the fee that the
+    provider kept. `caller` has the reason. Refused `resource_missing` for a connector that is not configured and has no
+    money."""
+
+    async def work(load: Load, at: Moment) -> Changes[Settlement]:
+        # The sums are read after the guard: every payout from the balance changes the guard, and this commit conflicts.
+        guard = await load.maybe(PayoutGuard, guard_id(currency))
+        folded = await fold(platform.engine, load.scope_key)
+        at_providers = receivables(folded.accounts, currency)
+        if connector not in at_providers:
+            known = await platform.connections.connectors_of(caller.scope.mode)
+            if connector not in known:
+                raise Refused("resource_missing", f"No such connector: '{connector[:100]}'", param="connector")
+        on_the_way = await payouts_on_the_way(load, currency)
+        return settlement.settle(
+            connector=connector,
+            currency=currency,
+            amount_minor=amount_minor,
+            fee_minor=fee_minor,
+            reference=reference,
+            by=caller.actor,
+            reason=caller.reason or "",
+            at_provider_minor=at_providers.get(connector, 0) - on_the_way.get(connector, 0),
+            at_bank_minor=in_the_bank(folded.accounts, on_the_way, currency),
+            booked=await _booked(load, connector, reference),
+            guard=guard,
+            at=at,
+        )
+
+    async with platform.locks.at(f"{caller.scope_key}/{guard_id(currency)}"):
+        return await platform.engine.run(caller, work)
+
+
+async def _booked(load: Load, connector: str, reference: str | None) -> Settlement | None:
+    """The settlement of that reference."""
+    if reference is None:
+        return None
+    place = by_settlement(load.scope_key, connector, reference)
+    for row in await load.store.query("kind", place, limit=1, order="oldest"):
+        found = decode(row.key.partition("/")[2], row.body)
+        assert isinstance(found, Settlement)
+        return found
+    return None
