@@ -177,7 +177,8 @@ async def test_live_orders_are_delivered_by_the_service(service: Service, tmp_pa
         placed = await shop.order(1, "1 Main Street")
         assert placed["status"] == "placed", placed["error"]
         assert len(placed["deliveries"]) == 1 and "parcel-" in str(placed["deliveries"])
-        assert len([path for path, _, _ in service.heard if path == "/v1/deliveries"]) == 1
+        # The clock runs ahead here, so a request that takes long is sent again: it is the same one.
+        assert len({key for path, key, _ in service.heard if path == "/v1/deliveries"}) == 1
         failed = await shop.order(2, "Nowhere 7")
         assert failed["status"] == "payment_failed" and "No road" in failed["error"]["cause"]
         # An answer that was lost is asked for again, under the same reference.

@@ -18,7 +18,7 @@ class LiveShop(ServerWithBank):
 
     def disputes(self, paid: Any, good: Callable[[list[Any]], bool]) -> list[Any]:
         """The disputes of a payment, oldest first, as soon as they are `good`."""
-        return eventually(lambda: self.v1.disputes.list({"payment_intent": paid.id}).data[::-1], good, 5)
+        return eventually(lambda: self.v1.disputes.list({"payment_intent": paid.id}).data[::-1], good)
 
     def dispute_is(self, paid: Any, status: str) -> Any:
         """The payment's only dispute, as soon as it has that status."""
@@ -45,14 +45,14 @@ def test_an_inquiry_is_answered_and_its_chargeback_too(shop: LiveShop) -> None:
     dispute = shop.dispute_is(paid, "warning_needs_response")
     assert (dispute.amount, dispute.balance_transactions) == (6101, [])
     shop.v1.disputes.update(dispute.id, {"evidence": {"uncategorized_text": "It was delivered."}})
-    eventually(lambda: len(shop.replies(asked["reference"])), lambda found: found == 1, 5)
+    eventually(lambda: len(shop.replies(asked["reference"])), lambda found: found == 1)
 
     shop.bank.dispute(reference=asked["reference"], dispute="chargeback", amount=6000)
     dispute = shop.dispute_is(paid, "needs_response")
     assert (dispute.amount, [row.net for row in dispute.balance_transactions]) == (6000, [-7500])
     shop.bank.strike({"fault": "lose_answer", "operation": "dispute", "times": 1})
     shop.v1.disputes.update(dispute.id, {"evidence": {"uncategorized_text": "She signed for it."}})
-    eventually(lambda: len(shop.replies(asked["reference"])), lambda found: found == 2, 5)
+    eventually(lambda: len(shop.replies(asked["reference"])), lambda found: found == 2)
     assert [(row["kind"], row["text"]) for row in shop.replies(asked["reference"])] == [
         ("evidence", "uncategorized_text: It was delivered."),
         ("evidence", "uncategorized_text: She signed for it."),
@@ -70,7 +70,7 @@ def test_several_disputes_of_one_payment_each_with_its_outcome(shop: LiveShop) -
     assert sorted(one.amount for one in found) == [1000, 2000, 6201]
     closed = next(one for one in found if one.amount == 1000)
     assert shop.v1.disputes.close(closed.id).status == "lost"
-    eventually(lambda: [row["kind"] for row in shop.replies(first["reference"])], lambda kinds: kinds == ["accept"], 5)
+    eventually(lambda: [row["kind"] for row in shop.replies(first["reference"])], lambda kinds: kinds == ["accept"])
     shop.bank.dispute(reference=second["reference"], status="Accepted")
     shop.bank.dispute(reference=third["reference"], status="Won")
     statuses = {1000: "lost", 2000: "lost", 6201: "won"}
@@ -90,7 +90,7 @@ def test_a_bank_that_contradicts_itself(shop: LiveShop) -> None:
         found: list[Any] = shop.server.call("GET", "/ops/v1/open_items", key=shop.key)[1]["data"]
         return found
 
-    [item] = eventually(open_items, bool, 5)
+    [item] = eventually(open_items, bool)
     assert (item["ours"], item["theirs"], item["subject"]) == ("lost", "won", lost.id)
     assert shop.v1.disputes.retrieve(lost.id).status == "lost" and shop.ledger() == before
     assert [line for line in shop.server.log if "contradicts the outcome of a dispute" in line]

@@ -118,11 +118,11 @@ def test_only_a_soft_decline_goes_on_to_the_next_bank(two: TwoBanks) -> None:
 def test_a_drained_connector_gets_refunds_and_no_new_payments(two: TwoBanks) -> None:
     old = two.pay(1500)
     assert invoked("connectors", "drain", "a", "--data-dir", two.data_dir).returncode == 0
-    eventually(lambda: attempts(two.route_of(two.pay(2000).id)), lambda found: found == [("b", "succeeded")], 10)
+    eventually(lambda: attempts(two.route_of(two.pay(2000).id)), lambda found: found == [("b", "succeeded")])
     two.v1.refunds.create({"payment_intent": old.id})
     assert {line["kind"] for line in two.banks["a"].operations(1500).values()} == {"authorization", "refund"}
     assert invoked("connectors", "drain", "a", "--off", "--data-dir", two.data_dir).returncode == 0
-    eventually(lambda: attempts(two.route_of(two.pay(3000).id)), lambda found: found == [("a", "succeeded")], 10)
+    eventually(lambda: attempts(two.route_of(two.pay(3000).id)), lambda found: found == [("a", "succeeded")])
 
 
 def test_all_down_is_answered_within_30_seconds(two: TwoBanks) -> None:

@@ -103,7 +103,7 @@ def test_a_full_disk_refuses_payments_until_there_is_room(small_disk: Path, star
             (small_disk / "hog").unlink()
             for key in keys[-6:]:
                 wait_until(partial(paid, server, key))
-        wait_until(lambda: readiness(server)[0] == 200, 10)
+        wait_until(lambda: readiness(server)[0] == 200, 60)
         check_paid_once(server, len(keys) + 1)
     finally:
         server.stop()
@@ -125,7 +125,7 @@ def test_a_file_that_may_not_grow_counts_as_a_full_disk(tmp_path: Path, start_se
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (endless, endless))
         for key in keys[-6:]:
             wait_until(partial(paid, server, key))
-    wait_until(lambda: readiness(server)[0] == 200, 10)
+    wait_until(lambda: readiness(server)[0] == 200, 60)
     check_paid_once(server, len(keys) + 1)
 
 

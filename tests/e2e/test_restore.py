@@ -332,7 +332,7 @@ def test_disputes_returns_and_cancelled_payouts_since_the_backup(tmp_path: Path)
         [paid], [capture] = shop.bank.operations(6101), shop.bank.operations(4100).values()
         shop.bank.dispute(parent=paid, reference="d-1", amount=6000)
         shop.bank.dispute(parent=capture["parent"], reference="d-2", amount=4000, dispute="inquiry")
-        eventually(lambda: shop.performed(), lambda found: ("refund", "Declined", 700) in found.values(), 10)
+        eventually(lambda: shop.performed(), lambda found: ("refund", "Declined", 700) in found.values())
         performed = shop.performed()
         kept.put_back(shop)
         told = shop.recover("--yes")
@@ -346,8 +346,8 @@ def test_disputes_returns_and_cancelled_payouts_since_the_backup(tmp_path: Path)
         shop.bank.start()
         everything()
         disputed = {("needs_response", 6000), ("warning_needs_response", 4000)}
-        eventually(lambda: {(one["status"], one["amount"]) for one in shop.all("/v1/disputes")}, disputed.__eq__, 10)
-        eventually(lambda: [one["status"] for one in shop.all("/v1/refunds")], lambda found: found == ["failed"], 15)
+        eventually(lambda: {(one["status"], one["amount"]) for one in shop.all("/v1/disputes")}, disputed.__eq__)
+        eventually(lambda: [one["status"] for one in shop.all("/v1/refunds")], lambda found: found == ["failed"])
         assert {item["status"] for item in shop.all("/ops/v1/open_items")} == {"closed"}
         assert shop.performed() == performed
 
@@ -355,7 +355,7 @@ def test_disputes_returns_and_cancelled_payouts_since_the_backup(tmp_path: Path)
         shop.post(None, f"payouts/{cancelled}/cancel")
         assert shop.recover("--send", wanted)["payouts"] == []
         statuses = {41: "canceled", 42: "paid"}
-        eventually(lambda: {one["amount"]: one["status"] for one in shop.all("/v1/payouts")}, statuses.__eq__, 15)
+        eventually(lambda: {one["amount"]: one["status"] for one in shop.all("/v1/payouts")}, statuses.__eq__)
         assert [told for reference, told in shop.performed().items() if reference not in performed] == [
             ("payout", "Accepted", 42)
         ]

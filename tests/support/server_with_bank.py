@@ -74,12 +74,11 @@ class ServerWithBank:
             }
         )
 
-    def settled(self, payment: Any, within_seconds: float) -> Any:
+    def settled(self, payment: Any) -> Any:
         """The payment once it is no longer processing."""
         return eventually(
             lambda: self.v1.payment_intents.retrieve(payment.id),
             lambda found: found.status != "processing",
-            within_seconds,
         )
 
     def notice(self, body: dict[str, Any], signed: str | None = None) -> tuple[int, Any]:
@@ -103,7 +102,7 @@ class ServerWithBank:
         self.bank.stop()
 
 
-def eventually(look: Callable[[], T], good: Callable[[T], bool], within_seconds: float) -> T:
+def eventually(look: Callable[[], T], good: Callable[[T], bool], within_seconds: float = 60.0) -> T:
     """What `look` finds as soon as it is good; AssertionError where it is not in time."""
     deadline = time.monotonic() + within_seconds
     found = look()

@@ -127,4 +127,4 @@ def test_a_reader_that_is_gone_stops_nobody() -> None:
     began = time.monotonic()
     writer.close()
     os.close(writable)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
