@@ -2,6 +2,8 @@
 # again only when pyproject.toml or uv.lock have changed.
 
 SHELL := /bin/bash
+# Every command and test server would compile the source anew: that is half the time of a short process.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
 VENV := .venv
