@@ -293,7 +293,7 @@ def test_card_data_shows_nothing() -> None:
         (Integer(), "1\n", "parameter_invalid_integer"),
         (Boolean(), 1, "parameter_invalid_boolean"),
         (Boolean(), 0, "parameter_invalid_boolean"),
-        (Boolean(), "True", "parameter_invalid_boolean"),
+        (Boolean(), "True", True),
         (Boolean(), [], "parameter_invalid_boolean"),
         (Timestamp(), "253402300799", 253_402_300_799),
         (Timestamp(), -1, "parameter_invalid_integer"),

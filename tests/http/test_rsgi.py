@@ -24,9 +24,14 @@ class SlowClient:
         self.status = status
 
 
+class Headers(dict[str, str]):
+    def get_all(self, name: str) -> list[str]:
+        return [self[name]] if name in self else []
+
+
 class Scope:
     method, path, query_string, client = "POST", "/v1/payment_intents", "", "127.0.0.1:1"
-    headers = {"content-length": "8"}
+    headers, http_version = Headers({"content-length": "8", "host": "shop.example"}), "1.1"
 
 
 class AcceptingApi:

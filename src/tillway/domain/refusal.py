@@ -64,6 +64,10 @@ RULES: dict[str, Rule] = {
     "content_type_unsupported": Rule(
         415, _INVALID, "Send the body as application/x-www-form-urlencoded or as application/json."
     ),
+    "content_encoding_unsupported": Rule(
+        415, _INVALID, "Send the body as it is, without compression: this server decodes no Content-Encoding."
+    ),
+    "host_missing": Rule(400, _INVALID, "Send exactly one Host header (RFC 9112, section 3.2)."),
     "parameter_unknown": Rule(400, _INVALID, "Received an unknown parameter."),
     "parameter_missing": Rule(400, _INVALID, "A required parameter is missing."),
     "parameter_invalid_empty": Rule(400, _INVALID, "This parameter cannot be empty."),

@@ -30,6 +30,7 @@ from tillway.http.errors import challenge, discreet, internal_error
 from tillway.http.idempotency import answer_once
 from tillway.http.masking import mask_personal
 from tillway.http.messages import Request, Response
+from tillway.http.methods import MethodNotAllowed, answer_options, browser_headers, route_for
 from tillway.http.params import drop_nulls
 from tillway.http.render import Renderer, encode, narrow_for_publishable_key
 from tillway.http.request_log import RequestLog
@@ -107,7 +108,7 @@ class Api:
         Where it is not, `handle` refuses the request without its body.
         """
         found = self.router.find(request.path)
-        route = found[0].get(request.method) if found is not None else None
+        route = found[0].get("GET" if request.method == "HEAD" else request.method) if found is not None else None
         if route is None:
             return False
         if route.access == "anyone":
@@ -159,9 +160,14 @@ class Api:
             methods, ids = self._find_routes(request)
             pattern = next(iter(methods.values())).path
             dialect = next(iter(methods.values())).dialect
-            route = _route_for_method(request, methods)
-            raw = await self._identify(request, route, caller)
-            answer = await self._call_handler(request, route, ids, caller, headers, raw)
+            if request.method == "OPTIONS":
+                answer: Answer = answer_options(request, methods)
+            else:
+                route = route_for(request, methods)
+                if route.access == "publishable":
+                    headers += browser_headers(request, route)
+                raw = await self._identify(request, route, caller)
+                answer = await self._call_handler(request, route, ids, caller, headers, raw)
             if isinstance(answer, Plain):
                 status, body, content_type = answer.status, answer.body, answer.content_type
                 headers += answer.headers
@@ -267,6 +273,8 @@ class Api:
             headers.append(("retry-after", str(RETRY_AFTER_SECONDS)))
         if refused.code in REPEATABLE:
             headers.append(("stripe-should-retry", "true"))
+        if isinstance(refused, MethodNotAllowed):
+            headers.append(("allow", refused.allow))
         if (asks_for := challenge(refused)) is not None:
             headers.append(("www-authenticate", asks_for))
         return headers
@@ -345,8 +353,11 @@ class Api:
         return await answer_once(self.platform, request, route, call, key, raw, headers)
 
     def _parse_parameters(self, request: Request, dialect: Dialect | None) -> dict[str, Any]:
-        if request.method in ("GET", "DELETE") and not request.body:
-            return parse_query(request.query)
+        if not request.body:
+            if request.method in ("GET", "HEAD", "DELETE"):
+                return parse_query(request.query)
+        elif request.headers.get("content-encoding", "identity") != "identity":
+            raise Refused("content_encoding_unsupported", param="Content-Encoding")
         if dialect is not None:
             return parse_json(request.headers.get("content-type"), request.body)
         body = parse_body(request.headers.get("content-type"), request.body)
@@ -389,10 +400,3 @@ def _add_common(headers: list[tuple[str, str]], caller: Caller, dialect: Dialect
             headers.append(("stripe-version", caller.api_version or CURRENT))
         if caller.idempotency_key is not None:
             headers.append(("idempotency-key", caller.idempotency_key))
-
-
-def _route_for_method(request: Request, methods: dict[str, Route]) -> Route:
-    route = methods.get(request.method)
-    if route is None:
-        raise Refused("method_not_allowed", f"{request.path[:200]} answers {', '.join(sorted(methods))} only.")
-    return route

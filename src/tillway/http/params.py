@@ -203,12 +203,12 @@ class Limit(Integer):
 
 
 class Boolean(Parameter):
-    """A JSON boolean, or the text `true` or `false`."""
+    """A JSON boolean, or the text `true` or `false`; `True` and `False` are what stripe-python before 12.5 sends."""
 
     def read(self, value: Any, name: str) -> bool | None:
-        if value == "true" or value is True:
+        if value is True or value == "true" or value == "True":
             return True
-        if value == "false" or value is False:
+        if value is False or value == "false" or value == "False":
             return False
         if value == "" or value is None:
             self._check_unsettable(name)

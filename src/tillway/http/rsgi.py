@@ -32,6 +32,10 @@ class RsgiApp:
         if length is not None and (not length.isdigit() or int(length) > BODY_BYTES_MAX):
             self._refuse(scope, protocol, Refused("body_too_large"))
             return
+        if len(headers.get_all("host")) != 1 and scope.http_version == "1.1":
+            # HTTP/2 has `:authority` in its place, and HTTP/1.0, which health checks still speak, asks for none.
+            self._refuse(scope, protocol, Refused("host_missing"))
+            return
         peer = scope.client.rpartition(":")[0]
         if peer.startswith("["):
             peer = plain_address(peer)

@@ -37,6 +37,8 @@ _JSON_TYPE = "application/json"
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
+_INDEX = re.compile(r"0|[1-9][0-9]{0,3}")
+
 _MAPS = frozenset({"metadata"})
 """Parameters that are never lists: `metadata[0]=x` sets the key "0"."""
 
@@ -222,7 +224,10 @@ def _put(root: dict[str, Any], name: str, value: str) -> None:
 
 
 def _convert_lists(node: dict[str, Any], name: str) -> dict[str, Any] | list[Any]:
-    """Return `node` with every dict that has indexes as keys turned into a list; at most FORM_DEPTH_MAX deep."""
+    """Return `node` with every dict that has indexes as keys turned into a list; at most FORM_DEPTH_MAX deep.
+
+    The elements have the order of their indexes, which may have gaps.
+    """
     indexes = 0
     for key, child in node.items():
         if type(child) is dict and key not in _MAPS:
@@ -237,12 +242,11 @@ def _convert_lists(node: dict[str, Any], name: str) -> dict[str, Any] | list[Any
         return node
     if indexes < len(node):
         _refuse_malformed(f"Parameter {quote(name)} was sent both with indexes and with names.", name)
-    try:
-        return [node[str(i)] for i in range(indexes)]
-    except KeyError as missing:
-        _refuse_malformed(
-            f"The indexes of {quote(name)} must run from 0 without a gap; {missing.args[0]} is missing.", name
-        )
+    # Clients that leave elements out keep the others' indexes: `expand[1]` may come without `expand[0]`.
+    for key in node:
+        if _INDEX.fullmatch(key) is None:
+            _refuse_malformed(f"{quote(name)}[{quote(key)}] is no index: write 0 to 9999 in plain digits.", name)
+    return [node[key] for key in sorted(node, key=int)]
 
 
 # JSON
