@@ -100,6 +100,9 @@ class MerchantObjects:
                 await self.app.ok(self.merchant, "DELETE", f"{path}/{account['id']}")
         return owner, (await self.post(path, external_account=BANK))["id"]
 
+    async def own_account(self) -> str:
+        return self.merchant.account
+
     async def funds(self) -> None:
         # Enough for what refunds of charges that are still pending have taken from it.
         await self.paid("pm_card_bypassPending", amount=900_000)
@@ -342,6 +345,9 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/simulator": _nothing(),
     "POST /ops/v1/simulator": _nothing(faults={"rules": [{"fault": "slow"}]}),
     "POST /ops/v1/simulator/disputes": _dispute_by_the_simulator,
+    "GET /v1/account": _nothing(),
+    "GET /v1/accounts": _nothing(),
+    "GET /v1/accounts/{id}": _on(MerchantObjects.own_account),
     "GET /v1/accounts/{account}/external_accounts": _on(lambda objects: _first(objects.external())),
     "POST /v1/accounts/{account}/external_accounts": _on(
         lambda objects: _first(objects.external()), external_account=BANK

@@ -3,6 +3,7 @@
 import importlib
 
 NOUNS = (
+    "accounts",
     "audit",
     "balance",
     "balance_transactions",

@@ -20,6 +20,7 @@ class Account(Record, frozen=True, kw_only=True):
     name: str = ""
     handle: str = ""
     default_currency: str = "usd"
+    country: str = "US"
     online_platform_answers: Literal["described", "original"] = "described"
     """Whether the online platform's calls answer as its API description says, or as its original code did: success with
     the status "200", and a bank's refusal with HTTP 400."""

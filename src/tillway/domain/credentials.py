@@ -10,6 +10,7 @@ from tillway.domain.record import Record, Value
 from tillway.domain.refusal import Refused
 
 SCOPES = (
+    "account:read",
     "balance:read",
     "cards:read",
     "cards:write",

@@ -39,6 +39,8 @@ class ExternalAccount(Record, frozen=True, kw_only=True):
     vault: str | None = None
     default_for_currency: bool = False
     metadata: dict[str, str] = {}
+    provided: bool = False
+    """Whether it is the test bank account that every merchant has, and not one that the merchant added."""
 
 
 def account_form(account: ExternalAccount) -> Literal["routing_number", "iban"] | None:
@@ -97,14 +99,16 @@ def create(
     account: ExternalAccount, others: Sequence[ExternalAccount], *, default: bool | None, at: Moment
 ) -> Changes[ExternalAccount]:
     """Save `account` beside the merchant's `others`. The first of its currency is the default, and so is one that asks
-    for it. The commit also writes the currency's guard, so that of two concurrent first accounts only one becomes the
+    for it; the test bank account that every merchant has does not count.
+
+    The commit also writes the currency's guard, so that of two concurrent first accounts only one becomes the
     default."""
     if len(others) >= ACCOUNTS_MAX:
         raise Refused(
             "external_account_limit", f"An account has at most {ACCOUNTS_MAX} external accounts in each mode."
         )
     before = default_of(others, account.currency)
-    kept = msgspec.structs.replace(account, default_for_currency=before is None or bool(default))
+    kept = msgspec.structs.replace(account, default_for_currency=before is None or before.provided or bool(default))
     return Changes(
         result=kept,
         records=(kept, *_unset_default(before, kept)),

@@ -198,6 +198,18 @@ LIST_URLS = {
 }
 
 
+def view_of(call: Call) -> View:
+    """Return the context in which the call's records are rendered, without a time."""
+    engine = call.platform.engine
+    return View(
+        call.caller.scope.livemode,
+        engine.settings.public_url,
+        engine.client_secrets,
+        call.caller.api_version,
+        converts_amounts=engine.settings.converts_amounts(call.caller.scope.account),
+    )
+
+
 async def search_page(call: Call, prefix: str, resource: Resource) -> Page:
     """Return one page of the records that match `query`, newest first.
 
@@ -213,14 +225,7 @@ async def search_page(call: Call, prefix: str, resource: Resource) -> Page:
             partition = by_term(scope, prefix, field, value.lower())
             break
     cursor = call.params.get("page")
-    engine = call.platform.engine
-    view = View(
-        call.caller.scope.livemode,
-        engine.settings.public_url,
-        engine.client_secrets,
-        call.caller.api_version,
-        converts_amounts=engine.settings.converts_amounts(call.caller.scope.account),
-    )
+    view = view_of(call)
     records = await collect(
         call,
         prefix,

@@ -16,7 +16,7 @@ _VARY_PREFLIGHT = ("vary", "Origin, Access-Control-Request-Method, Access-Contro
 
 
 class MethodNotAllowed(Refused):
-    """The address has routes, but none for the method. `allow` is the value of the header `Allow` (RFC 9110, 15.5.6)."""
+    """The address has routes, but none for the method. `allow` is the header `Allow` (RFC 9110, 15.5.6)."""
 
     def __init__(self, path: str, allow: str) -> None:
         super().__init__("method_not_allowed", f"{path[:200]} answers {allow} only.")

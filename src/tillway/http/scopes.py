@@ -8,6 +8,8 @@ NOUNS: Final[dict[str, str]] = {
     "orders": "orders",
     "products": "orders",
     "users": "customers",
+    "v1/account": "account",
+    "v1/accounts": "account",
     "v1/accounts/*/external_accounts": "payouts",
     "v1/balance": "balance",
     "v1/balance_transactions": "balance",

@@ -20,6 +20,7 @@ from tillway.engine import recipients
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
+from tillway.operations import test_bank_accounts
 from tillway.store.codec import decode
 
 
@@ -51,20 +52,48 @@ async def create(platform: Platform, caller: Caller, command: CreateExternalAcco
     return await platform.engine.run(caller, work)
 
 
+async def provided(platform: Platform, caller: Caller) -> list[ExternalAccount]:
+    """The test bank accounts of the merchant that are not stored."""
+    saved = await accounts_of(platform.engine.load(caller.scope_key))
+    return await test_bank_accounts.listed(platform, caller.scope_key, saved)
+
+
+async def newest_first(platform: Platform, caller: Caller) -> list[ExternalAccount]:
+    """Every external account, newest first, and then the test bank accounts that are not stored."""
+    saved = await accounts_of(platform.engine.load(caller.scope_key))
+    return [*reversed(saved), *await test_bank_accounts.listed(platform, caller.scope_key, saved)]
+
+
+async def retrieve(platform: Platform, caller: Caller, id: str) -> ExternalAccount:
+    """The external account of that id."""
+    load = platform.engine.load(caller.scope_key)
+    made = await test_bank_accounts.of_id(platform, load, id, platform.engine.clock.moment())
+    return made.account if made else await load.get(ExternalAccount, id, noun="external account")
+
+
 async def update(platform: Platform, caller: Caller, id: str, command: UpdateExternalAccount) -> Done[ExternalAccount]:
     """Change the holder's name and type, the metadata, or the default of the currency."""
 
     async def work(load: Load, at: Moment) -> Changes[ExternalAccount]:
-        account = await load.get(ExternalAccount, id, noun="external account")
+        made = await test_bank_accounts.of_id(platform, load, id, at)
+        account = made.account if made else await load.get(ExternalAccount, id, noun="external account")
         guard = await load.maybe(PayoutGuard, guard_id(account.currency))
         changes = domain.update(account, await accounts_of(load), command)
-        return changes.then(_with_guard(guard, account.currency, at)) if changes.records else changes
+        if not changes.records:
+            return changes
+        if made is not None:
+            changes = changes.then(Changes(result=None, records=(made.sealed,)))
+        return changes.then(_with_guard(guard, account.currency, at))
 
     return await platform.engine.run(caller, work)
 
 
 async def delete(platform: Platform, caller: Caller, id: str) -> Done[DeletedAccount]:
     async def work(load: Load, at: Moment) -> Changes[DeletedAccount]:
+        if await test_bank_accounts.of_id(platform, load, id, at) is not None:
+            raise Refused(
+                "external_account_default", "A merchant keeps this account in test mode until it adds one of its own."
+            )
         account = await load.get(ExternalAccount, id, noun="external account")
         guard = await load.maybe(PayoutGuard, guard_id(account.currency))
         changes = domain.delete(account, await accounts_of(load))

@@ -11,7 +11,7 @@ from tillway.domain import payout
 from tillway.domain.amount_limits import check_steps
 from tillway.domain.attempt import Attempt
 from tillway.domain.commands import CreatePayout, UpdatePayout
-from tillway.domain.external_account import ExternalAccount, account_form, choose
+from tillway.domain.external_account import ExternalAccount, account_form, choose, default_of
 from tillway.domain.payout import Payout, PayoutGuard, Recipient, RecipientType
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
@@ -22,8 +22,10 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 from tillway.engine.recipients import seal, unseal
+from tillway.operations import test_bank_accounts
 from tillway.operations.external_accounts import accounts_of
 from tillway.operations.funds import reachable_now
+from tillway.vault.port import AccountContents
 
 
 async def create(
@@ -122,19 +124,31 @@ async def _recipient_of_saved_account(
 ) -> tuple[Recipient, ExternalAccount, tuple[Record, ...]]:
     """The recipient behind a saved account, with this payout's own sealed copy of the number: the payout can still be
     sent after the account is deleted, and the copy is deleted when it has settled."""
-    named, saved = None, []
+    named: ExternalAccount | None = None
+    saved: list[ExternalAccount] = []
     if command.destination is not None:
-        named = await load.get(ExternalAccount, command.destination, "destination", "external account")
+        made = await test_bank_accounts.of_id(platform, load, command.destination, at)
+        if made is None:
+            named = await load.get(ExternalAccount, command.destination, "destination", "external account")
+        else:
+            named = made.account
     else:
         saved = await accounts_of(load)
+        made = None
+        if default_of(saved, command.currency) is None:
+            made = await test_bank_accounts.of_currency(platform, load, command.currency, at)
+            named = made.account if made is not None else None
     account = choose(named, saved, command.currency, command.method)
     if account.type == "email":
         return Recipient(type="email", email=account.email, name=account.holder_name), account, ()
-    contents = await unseal(platform.cards, load.scope_key, account.vault)
+    if made is not None:
+        contents: AccountContents | None = made.contents
+    else:
+        contents = await unseal(platform.cards, load.scope_key, account.vault)
     if contents is None:
         raise Refused("resource_missing", f"No such external account: '{account.id}'", param="destination")
     sealed = seal(platform.cards, load.scope_key, contents, at)
     to = Recipient(
         type=account.type, vault=sealed.id, holder_type=account.holder_type, account_type=account.account_type
     )
-    return to, account, (sealed,)
+    return to, account, (sealed,) if made is None else (sealed, made.account, made.sealed)
