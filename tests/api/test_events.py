@@ -191,7 +191,7 @@ async def test_pages_join_up_both_ways(world: World, params: dict[str, Any]) -> 
 async def test_refused_listings(world: World, params: dict[str, Any], code: str, param: str) -> None:
     status, body = await world.call("GET", "/v1/events", params)
     assert (status, body["error"]["code"], body["error"]["param"]) == (
-        400 if code != "resource_missing" else 404,
+        400,
         code,
         param,
     )

@@ -171,7 +171,7 @@ async def test_whose_token_it_is_makes_no_difference_to_strangers(shop: CardShop
     assert answers[0]["message"] == f"No such token: '{token}'"
     stolen = {"amount": 100, "currency": "eur", "source": token}
     assert await shop.refused("POST", "/v1/charges", stolen, key=await shop.foreign_key()) == (
-        404,
+        400,
         "resource_missing",
         "source",
     )

@@ -35,7 +35,7 @@ async def test_aliases_are_unknown(live: LiveMerchant) -> None:
             refused = await live.call("/v1/charges", {"amount": 4200, "currency": "eur", "source": alias})
         else:
             refused = await live.pay(payment_method=alias)
-        assert (refused.status, refused.json["error"]["code"]) == (404, "resource_missing"), alias
+        assert (refused.status, refused.json["error"]["code"]) == (400, "resource_missing"), alias
     assert not live.orders
 
 

@@ -74,7 +74,8 @@ async def test_in_the_path(app: InProcessApp, route: Route, who: str) -> None:
             answers.append(seen(answer, named))
         assert answers[0] == answers[1]
         if not (route.method == "GET" and route.returns == "list"):
-            assert answers[0][0] == 404, answers[0]
+            # A reference in the parameters may be missed first, and an account is refused as a whole.
+            assert answers[0][0] in (404, 403 if route.path == "/v1/accounts/{id}" else 400), answers[0]
 
 
 @pytest.mark.parametrize("who", WHO)
@@ -193,6 +194,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return await objects.method()
         case _, "external_accounts":
             return (await objects.external())[1]
+        case "accounts", "accounts":
+            return objects.merchant.account
         case ("payouts", _):
             return await objects.payout()
         case ("payment_intents", _):

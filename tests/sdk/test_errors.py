@@ -43,7 +43,7 @@ def test_the_parameter_is_named(shop: Shop, row: str) -> None:
 def test_a_reference_to_nothing(shop: Shop, name: str) -> None:
     answer = shop.http.post("/v1/payment_intents", data={"amount": "100", "currency": "eur", name: "frobnicate"})
     error = answer.json()["error"]
-    assert (answer.status_code, error["param"], error["code"]) == (404, name, "resource_missing")
+    assert (answer.status_code, error["param"], error["code"]) == (400, name, "resource_missing")
 
 
 def test_the_sdk_says_it(shop: Shop) -> None:

@@ -31,7 +31,7 @@ async def retrieve(call: Call) -> Answer:
     return await _document(call)
 
 
-@route("GET", "/v1/accounts", LIST, returns="list")
+@route("GET", "/v1/accounts", LIST, returns="list", of="account")
 async def list_accounts(call: Call) -> Answer:
     """List connected accounts: there are none."""
     for name in ("starting_after", "ending_before"):

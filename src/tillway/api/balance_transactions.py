@@ -29,7 +29,7 @@ LIST = list_params(
 )
 
 
-@route("GET", "/v1/balance_transactions", LIST, returns="list")
+@route("GET", "/v1/balance_transactions", LIST, returns="list", of="balance_transaction")
 async def list_balance_transactions(call: Call) -> Answer:
     """List the movements of the balance, newest first."""
     params, scope = call.params, call.caller.scope_key

@@ -113,7 +113,7 @@ async def create(call: Call) -> Answer:
     return await charges.create(call.platform, call.caller, command)
 
 
-@route("GET", "/v1/charges", LIST, returns="list")
+@route("GET", "/v1/charges", LIST, returns="list", of="charge")
 async def list_charges(call: Call) -> Answer:
     """List charges, newest first."""
     params, scope = call.params, call.caller.scope_key
@@ -144,7 +144,7 @@ async def list_charges(call: Call) -> Answer:
     return await list_page(call, "ch", keep=keep, noun="charge")
 
 
-@route("GET", "/v1/charges/search", SEARCH, returns="search_result")
+@route("GET", "/v1/charges/search", SEARCH, returns="search_result", of="charge")
 async def search(call: Call) -> Answer:
     """Search charges."""
     return await search_page(call, "ch", "charges")

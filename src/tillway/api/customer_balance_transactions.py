@@ -45,7 +45,7 @@ async def create(call: Call) -> Answer:
     return await stored_credit.adjust(call.platform, call.caller, call.id, command)
 
 
-@route("GET", "/v1/customers/{customer}/balance_transactions", LIST, returns="list")
+@route("GET", "/v1/customers/{customer}/balance_transactions", LIST, returns="list", of="customer_balance_transaction")
 async def list_of_customer(call: Call) -> Answer:
     """List the movements of a customer's credit, newest first."""
     scope = call.caller.scope_key
@@ -70,7 +70,7 @@ async def update(call: Call) -> Answer:
     return await stored_credit.update(call.platform, call.caller, customer, id, command)
 
 
-@shape(CustomerBalanceTransaction, expandable="customer")
+@shape(CustomerBalanceTransaction, expandable="checkout_session credit_note customer invoice")
 def movement_shape(movement: CustomerBalanceTransaction, view: View) -> dict[str, Any]:
     return {
         "id": movement.id,

@@ -101,7 +101,7 @@ async def create(call: Call) -> Answer:
     return await customers.create(call.platform, call.caller, _read_create(call))
 
 
-@route("GET", "/v1/customers", LIST, returns="list")
+@route("GET", "/v1/customers", LIST, returns="list", of="customer")
 async def list_customers(call: Call) -> Answer:
     """List customers, newest first."""
     email = call.params.get("email")
@@ -117,7 +117,7 @@ async def list_customers(call: Call) -> Answer:
     )
 
 
-@route("GET", "/v1/customers/search", SEARCH, returns="search_result")
+@route("GET", "/v1/customers/search", SEARCH, returns="search_result", of="customer")
 async def search(call: Call) -> Answer:
     """Search customers."""
     return await search_page(call, "cus", "customers")

@@ -77,7 +77,7 @@ LIST = list_params(charge=Id(), payment_intent=Id(), created=Created())
 EXPAND_ONLY = Params(expand=Expand())
 
 
-@route("GET", "/v1/disputes", LIST, returns="list")
+@route("GET", "/v1/disputes", LIST, returns="list", of="dispute")
 async def list_disputes(call: Call) -> Answer:
     """List disputes, newest first."""
     params, scope = call.params, call.caller.scope_key

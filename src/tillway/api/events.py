@@ -44,11 +44,11 @@ RESEND = Params(webhook_endpoint=Id(), expand=Expand())
 RETRY = RESEND.extend(account=Unsupported("Connect accounts"), for_stripecli=Ignored())
 
 
-@route("GET", "/v1/events", LIST, returns="list")
+@route("GET", "/v1/events", LIST, returns="list", of="event")
 async def list_events(call: Call) -> Answer:
     """List events, newest first, of any age."""
     types, pattern = _types(call.params)
-    asked, keep = await asked_page(call, "event"), await _keep(call, pattern)
+    asked, keep = await asked_page(call, "evt", "event"), await _keep(call, pattern)
     found = {event.id: event for event in await _with_own_rows(call, asked, types, keep)}
     found |= {event.id: event for event in await _in_entries(call, asked, types, keep)}
     ids = sorted(found, reverse=asked.order == "newest")

@@ -19,7 +19,7 @@ PRODUCTS = list_params(created=Created())
 LIST = list_params(created=Created(), status=Enum(*_STATUSES))
 
 
-@route("GET", "/ops/v1/orders", LIST, returns="list")
+@route("GET", "/ops/v1/orders", LIST, returns="list", of="order")
 async def list_orders(call: Call) -> Answer:
     """List orders, newest first."""
     status = call.params.get("status")

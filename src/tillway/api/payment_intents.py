@@ -323,7 +323,7 @@ async def increment_authorization(call: Call) -> Answer:
     return await payment_intents.increment(call.platform, call.caller, call.id, command)
 
 
-@route("GET", "/v1/payment_intents", LIST, returns="list")
+@route("GET", "/v1/payment_intents", LIST, returns="list", of="payment_intent")
 async def list_payment_intents(call: Call) -> Answer:
     """List payments, newest first."""
     if "customer" in call.params:
@@ -332,7 +332,7 @@ async def list_payment_intents(call: Call) -> Answer:
     return await list_page(call, "pi", noun="payment_intent")
 
 
-@route("GET", "/v1/payment_intents/search", SEARCH, returns="search_result")
+@route("GET", "/v1/payment_intents/search", SEARCH, returns="search_result", of="payment_intent")
 async def search(call: Call) -> Answer:
     """Search payments."""
     return await search_page(call, "pi", "payment_intents")

@@ -61,7 +61,7 @@ async def create(call: Call) -> Answer:
     return await call.platform.engine.run(call.caller, work)
 
 
-@route("GET", "/v1/payment_methods", LIST, returns="list")
+@route("GET", "/v1/payment_methods", LIST, returns="list", of="payment_method")
 async def list_payment_methods(call: Call) -> Answer:
     """List payment methods, newest first. `customer` selects those of one customer."""
     return await _list_page(call, call.params.get("customer"))
@@ -99,7 +99,7 @@ async def detach(call: Call) -> Answer:
     return await customers.detach_method(call.platform, call.caller, call.id)
 
 
-@route("GET", "/v1/customers/{id}/payment_methods", LIST_OF_CUSTOMER, returns="list")
+@route("GET", "/v1/customers/{id}/payment_methods", LIST_OF_CUSTOMER, returns="list", of="payment_method")
 async def list_of_customer(call: Call) -> Answer:
     """List a customer's payment methods, newest first."""
     page = await _list_page(call, call.id)

@@ -65,7 +65,7 @@ async def create(call: Call) -> Answer:
     return await payouts.create(call.platform, call.caller, command)
 
 
-@route("GET", "/v1/payouts", LIST, returns="list")
+@route("GET", "/v1/payouts", LIST, returns="list", of="payout")
 async def list_payouts(call: Call) -> Answer:
     """List payouts, newest first."""
     params, scope = call.params, call.caller.scope_key

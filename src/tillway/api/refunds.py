@@ -67,7 +67,7 @@ async def create_on_charge(call: Call) -> Answer:
     return await refunds.create(call.platform, call.caller, await _read_create(call, call.id))
 
 
-@route("GET", "/v1/refunds", LIST, returns="list")
+@route("GET", "/v1/refunds", LIST, returns="list", of="refund")
 async def list_refunds(call: Call) -> Answer:
     """List refunds, newest first."""
     scope = call.caller.scope_key
@@ -80,11 +80,13 @@ async def list_refunds(call: Call) -> Answer:
     return await list_page(call, "re", noun="refund")
 
 
-@route("GET", "/v1/charges/{id}/refunds", LIST_OF_CHARGE, returns="list")
+@route("GET", "/v1/charges/{id}/refunds", LIST_OF_CHARGE, returns="list", of="refund")
 async def list_of_charge(call: Call) -> Answer:
     """List a charge's refunds, newest first."""
-    partition = by_parent(call.caller.scope_key, "re", call.id)
-    return await list_page(call, "re", index="parent", partition=partition, noun="refund")
+    scope = call.caller.scope_key
+    await call.platform.engine.load(scope).get(Charge, call.id)
+    partition, url = by_parent(scope, "re", call.id), f"/v1/charges/{call.id}/refunds"
+    return await list_page(call, "re", index="parent", partition=partition, noun="refund", url=url)
 
 
 @route("GET", "/v1/refunds/{id}", EXPAND_ONLY, returns="refund")

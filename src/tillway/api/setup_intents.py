@@ -164,7 +164,7 @@ async def create(call: Call) -> Answer:
     return await setup_intents.create(call.platform, call.caller, _parse_create(call.params))
 
 
-@route("GET", "/v1/setup_intents", LIST, returns="list")
+@route("GET", "/v1/setup_intents", LIST, returns="list", of="setup_intent")
 async def list_setup_intents(call: Call) -> Answer:
     """List setups, newest first."""
     index = partition = None
@@ -202,7 +202,7 @@ async def cancel(call: Call) -> Answer:
     return await setup_intents.cancel(call.platform, call.caller, call.id, command)
 
 
-@route("GET", "/v1/setup_attempts", LIST_ATTEMPTS, returns="list")
+@route("GET", "/v1/setup_attempts", LIST_ATTEMPTS, returns="list", of="setup_attempt")
 async def list_setup_attempts(call: Call) -> Answer:
     """List the attempts of a setup, newest first."""
     scope, setup = call.caller.scope_key, call.params["setup_intent"]

@@ -63,7 +63,7 @@ async def create(call: Call) -> Answer:
     )
 
 
-@route("GET", "/v1/customers/{customer}/sources", LIST, returns="list")
+@route("GET", "/v1/customers/{customer}/sources", LIST, returns="list", of="card")
 async def list_sources(call: Call) -> Answer:
     """List a customer's cards, newest first."""
     scope = call.caller.scope_key
@@ -118,6 +118,20 @@ async def sources(load: Load, document: dict[str, Any], view: View) -> Any:
         "has_more": len(found) > INCLUDED_MAX,
         "url": _url(document["id"]),
     }
+
+
+@includable("customer", "subscriptions")
+async def subscriptions(load: Load, document: dict[str, Any], view: View) -> Any:
+    return _empty(f"/v1/customers/{document['id']}/subscriptions")
+
+
+@includable("customer", "tax_ids")
+async def tax_ids(load: Load, document: dict[str, Any], view: View) -> Any:
+    return _empty(f"/v1/customers/{document['id']}/tax_ids")
+
+
+def _empty(url: str) -> dict[str, Any]:
+    return {"object": "list", "data": [], "has_more": False, "url": url}
 
 
 @includable("customer", "default_source")

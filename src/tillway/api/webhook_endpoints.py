@@ -83,7 +83,7 @@ async def create(call: Call) -> Answer:
     return await call.platform.webhooks.create_endpoint(call.caller, CreateEndpoint(**_fields(call.params)))
 
 
-@route("GET", "/v1/webhook_endpoints", list_params(), returns="list")
+@route("GET", "/v1/webhook_endpoints", list_params(), returns="list", of="webhook_endpoint")
 async def list_endpoints(call: Call) -> Answer:
     """List webhook endpoints, newest first."""
     return await list_page(call, "we", noun="webhook endpoint")

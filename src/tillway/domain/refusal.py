@@ -86,6 +86,7 @@ RULES: dict[str, Rule] = {
     "amount_too_small": Rule(400, _INVALID, "The amount must be at least 1 minor unit."),
     "amount_too_large": Rule(400, _INVALID, "The amount must be no more than 99,999,999 minor units."),
     "api_version_invalid": Rule(400, _INVALID, "This Stripe-Version is not a version date."),
+    "page_invalid": Rule(400, _INVALID, "There is no such page of this search."),
     "query_invalid": Rule(400, _INVALID, "The search query cannot be read."),
     "search_too_broad": Rule(400, _INVALID, "Too few of the records that one search may read match. Narrow it."),
     "card_number_in_free_text": Rule(

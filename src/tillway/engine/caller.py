@@ -1,6 +1,6 @@
 """The caller of a request or task, and the settings that its decisions follow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Literal
 
@@ -60,6 +60,10 @@ class Caller(msgspec.Struct, kw_only=True):
     """How many attempts were begun under the key, references that were taken already included."""
     api_version: str | None = None
     expand: tuple[str, ...] = ()
+    sent: Mapping[str, object] = {}
+    """The parameters of the request, as they were sent."""
+    ids: tuple[str, ...] = ()
+    """The ids in the address of the request."""
     replaces: int = 0
     client_ip: str | None = None
     publishable: bool = False

@@ -334,10 +334,11 @@ class Api:
             caller.api_version = check_version(request.headers.get("stripe-version"))
             raw = self._parse_parameters(request, None)
             check_parameters(raw, caller.api_version)
+        caller.sent, caller.ids = raw, ids
         params = route.params.validate(raw)
         caller.expand = tuple(params.get("expand") or ())
         if caller.expand:
-            check_expansions(route.returns, caller.expand)
+            check_expansions(route.returns, caller.expand, of=route.of)
         call = Call(self.platform, caller, params, ids, {}, request.body)
         if caller.publishable and request.method == "POST":
             return await self.card_tries.watch(call, partial(self._handle_once, request, route, call, raw, headers))

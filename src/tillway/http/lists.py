@@ -14,7 +14,7 @@ from tillway.http.params import LIMIT_DEFAULT, Span
 from tillway.http.routes import Call, Page
 from tillway.http.search import Resource, matches, parse, required_terms
 from tillway.http.shapes import View, render_record
-from tillway.store.codec import by_source_api, by_term, decode
+from tillway.store.codec import RECORD_TYPES, TYPES, by_source_api, by_term, decode
 from tillway.store.port import Row
 
 SCAN_PAGE = 100
@@ -32,16 +32,19 @@ async def list_page(
     keep: Keep | None = None,
     noun: str | None = None,
     also: Record | None = None,
+    url: str | None = None,
 ) -> Page:
     """Return one page of the records that `keep` accepts.
 
     They are those with ids `<prefix>_…`, or those in `partition` of `index` and `also`, which need not be in it. If the
-    call names a `source_api`, the page has only records that were made through it.
+    call names a `source_api`, the page has only records that were made through it. `url` is the address of a list
+    within an object. Refused `resource_missing` if the cursor is no record of the same list.
     """
     params, scope = call.params, call.caller.scope_key
+    within = (index, partition) if index in ("parent", "customer") else None
     if "source_api" in params:
         index, partition, keep = _by_source_api(scope, prefix, SourceApi[params["source_api"]], index, partition, keep)
-    asked = await asked_page(call, noun or "object")
+    asked = await asked_page(call, prefix, noun or "object", within, also)
     records = await collect(
         call,
         prefix,
@@ -56,7 +59,7 @@ async def list_page(
     if also is not None and asked.has(also) and (keep is None or keep(also)):
         found = {record.id: record for record in (*records, also)}
         records = [found[id] for id in sorted(found, reverse=asked.order == "newest")]
-    return asked.page(records, LIST_URLS.get(prefix, "/v1"))
+    return asked.page(records, url or LIST_URLS.get(prefix, "/v1"))
 
 
 class AskedPage(msgspec.Struct, frozen=True):
@@ -84,17 +87,34 @@ class AskedPage(msgspec.Struct, frozen=True):
         return Page(shown, len(records) > self.limit, url)
 
 
-async def asked_page(call: Call, noun: str) -> AskedPage:
-    """Read the parameters that every list has. Refuses a cursor that is no record's id."""
-    params = call.params
+Within = tuple[str | None, str | None]
+"""The index and the partition of a list within an object."""
+
+
+async def asked_page(
+    call: Call, prefix: str, noun: str, within: Within | None = None, also: Record | None = None
+) -> AskedPage:
+    """Read the parameters that every list has. Refuses a cursor that is no record of the list."""
+    params, scope = call.params, call.caller.scope_key
     forwards = params.get("ending_before")
     cursor = params.get("starting_after") or forwards
-    if cursor is not None and await call.platform.engine.load(call.caller.scope_key).find(cursor) is None:
-        name = "ending_before" if forwards else "starting_after"
-        raise Refused("resource_missing", f"No such {noun}: '{cursor[:100]}'", param=name)
+    if cursor is not None and (also is None or cursor != also.id):
+        found = await call.platform.engine.load(scope).find(cursor)
+        if not _is_listed(found, prefix, scope, within):
+            name = "ending_before" if forwards else "starting_after"
+            raise Refused("resource_missing", f"No such {noun}: '{cursor[:100]}'", param=name)
     return AskedPage(
         params.get("limit", LIMIT_DEFAULT), cursor, "oldest" if forwards else "newest", params.get("created")
     )
+
+
+def _is_listed(record: Record | None, prefix: str, scope: str, within: Within | None) -> bool:
+    """Whether a cursor is a record of the list: of its type, and of the parent or customer that it lists."""
+    kind = TYPES.get(prefix)
+    if record is None or kind is None or not isinstance(record, kind):
+        return False
+    entries = RECORD_TYPES[kind].entries
+    return within is None or (entries is not None and within in entries(scope, record))
 
 
 def _by_source_api(
@@ -225,6 +245,12 @@ async def search_page(call: Call, prefix: str, resource: Resource) -> Page:
             partition = by_term(scope, prefix, field, value.lower())
             break
     cursor = call.params.get("page")
+    if cursor is not None:
+        found = await call.platform.engine.load(scope).find(cursor)
+        if not _is_listed(found, prefix, scope, None):
+            raise Refused(
+                "page_invalid", f"No such page: '{cursor[:100]}'. Send `next_page` of the page before.", param="page"
+            )
     view = view_of(call)
     records = await collect(
         call,

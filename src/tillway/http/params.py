@@ -938,9 +938,14 @@ def drop_nulls(raw: Any, definition: Parameter) -> Any:
 
 def list_params(**filters: Parameter) -> Params:
     """Return the parameters of a list: those of paging, `expand`, and the given filters."""
-    return Params(limit=Limit(), starting_after=Id(), ending_before=Id(), expand=Expand(), **filters).at_most_one(
-        "starting_after", "ending_before"
-    )
+    return Params(
+        limit=Limit(),
+        starting_after=Id(),
+        ending_before=Id(),
+        expand=Expand(),
+        include=Unsupported("the total count of a list"),
+        **filters,
+    ).at_most_one("starting_after", "ending_before")
 
 
 def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:

@@ -57,7 +57,17 @@ class Renderer:
             refusal.code, refusal.message, param=refusal.param, decline_code=refusal.decline_code, **details
         )
         status, body = render_refusal(shown, request_id=caller.request_id or "", base_url=self.base_url)
+        if status == 404 and not _is_of_address(caller, refusal):
+            status = 400
         return status, encode(body)
+
+
+def _is_of_address(caller: Caller, refusal: Refused) -> bool:
+    """Whether what is missing stands in the address of the request, and not in its parameters or in another object."""
+    param = refusal.param
+    if param is None or param == "id" or not caller.ids:
+        return param is None or param.partition("[")[0] not in caller.sent
+    return any(f"'{id[:100]}'" in refusal.message for id in caller.ids)
 
 
 _PRIVATE = ("metadata", "customer", "transfer_data", "review", "on_behalf_of", "source_api")

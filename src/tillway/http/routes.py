@@ -71,6 +71,8 @@ class Route(msgspec.Struct, frozen=True):
     """The type of the answer of a dialect's call, for its OpenAPI document."""
     status: int = 200
     """The HTTP status of a successful answer of a dialect's call, for its OpenAPI document."""
+    of: str = ""
+    """The `object` of the elements of a list; empty if they are of several types, or can never be expanded."""
 
     @property
     def presenter(self) -> str:
@@ -106,17 +108,19 @@ def route(
     presents: Presenter | None = None,
     answer: type | None = None,
     status: int = 200,
+    of: str = "",
 ) -> Callable[[Handler], Handler]:
     """Declare the decorated handler as the answer to `method path`; its docstring is the route's summary.
 
     In a dialect, `presents` renders the record or refusal that the handler returns in the dialect's words; `answer` and
-    `status` are the type and HTTP status of that answer, for the dialect's OpenAPI document.
+    `status` are the type and HTTP status of that answer, for the dialect's OpenAPI document. `of` is the `object` of
+    the elements of a list.
     """
 
     def declare(handler: Handler) -> Handler:
         summary = (handler.__doc__ or "").strip().split("\n")[0]
         assert summary, f"{method} {path}: a handler's docstring is its summary in the documents"
-        declared = Route(method, path, handler, params, returns, access, summary, dialect, answer, status)
+        declared = Route(method, path, handler, params, returns, access, summary, dialect, answer, status, of)
         (ROUTES if dialect is None else DIALECT_ROUTES).append(declared)
         if presents is not None:
             PRESENTERS[f"{method} {path}"] = presents

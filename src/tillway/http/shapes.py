@@ -92,17 +92,24 @@ async def expand(node: Any, paths: tuple[str, ...], load: Load, view: View) -> N
         await _expand(node, path.split("."), path, load, view, budget)
 
 
-def check_expansions(object: str, paths: tuple[str, ...]) -> None:
+def check_expansions(object: str, paths: tuple[str, ...], *, of: str = "") -> None:
     """Refuse paths that can never be expanded in an `object`, before the request has any effect.
 
-    It follows a path as far as types are known. The rest, behind a list or an id of unknown type, is checked during the
-    expansion.
+    It follows a path as far as types are known, whatever the values are. The rest, behind an id of unknown type, is
+    checked during the expansion. The elements of a list are of the type `of`.
     """
     for path in paths:
         steps, here = path.split("."), object
+        if object in ("list", "search_result"):
+            if steps[0] != "data":
+                raise _not_expandable(path)
+            steps, here = steps[1:], of
         while steps and (fields := EXPANDABLE.get(here)) is not None:
             if (here, steps[0]) in INCLUDABLE:
-                break
+                if steps[1:2] not in ([], ["data"]) and steps[0] in _ELEMENTS:
+                    raise _not_expandable(path)
+                here, steps = _ELEMENTS.get(steps[0], ""), steps[2:]
+                continue
             length = next((n for n in range(1, len(steps) + 1) if ".".join(steps[:n]) in fields), None)
             if length is None:
                 raise _not_expandable(path)
@@ -119,6 +126,10 @@ _HOLDS = {
     "source": "",
 }
 """The object type of an id field that has another name than its type; empty if the id can have several types."""
+
+
+_ELEMENTS = {"refunds": "refund", "sources": "card"}
+"""The object type of the elements of an included list; it is not here if they are of several types."""
 
 
 async def _expand(
@@ -160,7 +171,7 @@ async def _expand(
         if record is None:
             return
         value = node[step] = render_record(record, view)
-    elif not rest and not _is_expanded(value) and field not in EXPANDABLE.get(owner, ()):
+    elif include is None and not rest and not _is_expanded(value) and field not in EXPANDABLE.get(owner, ()):
         raise _not_expandable(path)
     await _expand(value, rest, path, load, view, budget, owner, f"{field}.")
 

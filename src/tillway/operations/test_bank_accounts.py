@@ -38,12 +38,14 @@ _IBAN = {"account_number": "DE89370400440532013000", "country": "DE"}
 
 
 async def listed(platform: Platform, scope_key: str, saved: list[ExternalAccount]) -> list[ExternalAccount]:
-    """Return the test bank accounts in currencies that none of the `saved` external accounts is for; none in live mode.
+    """Return the test bank accounts in currencies that none of the `saved` external accounts is for.
+
+    There are none in live mode, and none to a merchant who has added an external account.
 
     They are ordered by currency, the merchant's default currency first.
     """
     merchant = await _merchant(platform, scope_key)
-    if merchant is None:
+    if merchant is None or not all(account.provided for account in saved):
         return []
     now = platform.engine.clock.now_ms() // 1000
     available, pending = available_and_pending(await fold(platform.engine, scope_key), now)
