@@ -118,6 +118,16 @@ class MerchantObjects:
         found = await self.app.ok(self.merchant, "GET", "/v1/disputes", {"charge": charge})
         return found["data"][0]["id"]
 
+    async def disputed(self) -> str:
+        id = await self.dispute()
+        return (await self.app.ok(self.merchant, "GET", f"/v1/disputes/{id}"))["charge"]
+
+    async def warning(self) -> str:
+        charge = (await self.paid("pm_card_createIssuerFraudRecord"))["latest_charge"]
+        await self.app.wait(5)
+        found = await self.app.ok(self.merchant, "GET", "/v1/radar/early_fraud_warnings", {"charge": charge})
+        return found["data"][0]["id"]
+
     async def customer(self, **params: Any) -> Any:
         return await self.post("/v1/customers", **params)
 
@@ -254,6 +264,13 @@ async def _payout_that_is_pending(objects: MerchantObjects) -> Good:
     return Good((await objects.payout(),), statuses=(400,))
 
 
+async def _receipt(objects: MerchantObjects) -> Good:
+    charge = await objects.app.ok(objects.merchant, "GET", f"/v1/charges/{await objects.charge()}")
+    path, _, query = charge["receipt_url"].partition("/receipts/")[2].partition("?")
+    scope, id = path.split("/")
+    return Good((scope, id), query=query)
+
+
 async def _look(objects: MerchantObjects) -> Good:
     ids, query = await objects.challenge()
     return Good(ids, query=query)
@@ -360,6 +377,19 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /v1/balance_transactions/{id}": _on(MerchantObjects.movement),
     "GET /v1/charges": _nothing(),
     "POST /v1/charges": _nothing(amount=700, currency="eur", source="tok_visa"),
+    "GET /v1/balance/history": _nothing(),
+    "GET /v1/balance/history/{id}": _on(MerchantObjects.movement),
+    "GET /v1/charges/{id}/dispute": _on(MerchantObjects.disputed),
+    "POST /v1/charges/{id}/refund": _on(MerchantObjects.charge),
+    "GET /receipts/{scope}/{id}": _receipt,
+    "GET /v1/radar/early_fraud_warnings": _nothing(),
+    "GET /v1/radar/early_fraud_warnings/{id}": _on(MerchantObjects.warning),
+    "POST /v1/customers/{customer}/cards": _on(MerchantObjects.customer, source="tok_visa"),
+    "GET /v1/customers/{customer}/cards": _on(MerchantObjects.customer),
+    "GET /v1/customers/{customer}/cards/{id}": _on(MerchantObjects.card_of),
+    "POST /v1/customers/{customer}/cards/{id}": _on(MerchantObjects.card_of, name="Anna"),
+    "DELETE /v1/customers/{customer}/cards/{id}": _on(MerchantObjects.card_of),
+    "GET /v1/customers/{customer}/bank_accounts": _on(MerchantObjects.customer),
     "GET /v1/charges/search": _nothing(query="amount>1"),
     "GET /v1/charges/{id}": _on(MerchantObjects.charge),
     "POST /v1/charges/{id}": _on(MerchantObjects.charge, description="Chair"),

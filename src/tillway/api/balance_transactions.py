@@ -7,7 +7,7 @@ from tillway.domain.ledger import Entry
 from tillway.domain.refusal import Refused
 from tillway.http.lists import list_page
 from tillway.http.params import Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params
-from tillway.http.routes import Answer, Call, route
+from tillway.http.routes import Answer, Call, Page, route
 from tillway.http.shapes import View, shape
 from tillway.store.codec import COMMON_TRANSACTION, by_kind, by_parent
 
@@ -62,6 +62,21 @@ async def _of_charge(call: Call, source: str) -> Entry | None:
     charge = await load.maybe(Charge, source)
     entry = await load.maybe(Entry, charge.entry) if charge is not None else None
     return entry if entry is not None and entry.source == source else None
+
+
+@route("GET", "/v1/balance/history", LIST, returns="list", of="balance_transaction")
+async def list_history(call: Call) -> Answer:
+    """List the movements of the balance by their older address."""
+    page = await list_balance_transactions(call)
+    assert isinstance(page, Page)
+    page.url = "/v1/balance/history"
+    return page
+
+
+@route("GET", "/v1/balance/history/{id}", EXPAND_ONLY, returns="balance_transaction")
+async def retrieve_history(call: Call) -> Answer:
+    """Retrieve one movement of the balance by its older address."""
+    return await retrieve(call)
 
 
 @route("GET", "/v1/balance_transactions/{id}", EXPAND_ONLY, returns="balance_transaction")

@@ -183,8 +183,12 @@ def card_object(
     customer: str | None = None,
     metadata: dict[str, str] | None = None,
     allow_redisplay: str = "unspecified",
+    of_charge: bool = False,
 ) -> dict[str, Any]:
-    """Return the `card` object of a token or of a customer's source. The one of a token has no `customer` field."""
+    """Return the `card` object of a token, of a customer's source or of a charge.
+
+    The one of a token has no `customer` field; the one `of_charge` has it also without a customer.
+    """
     shown = {
         "id": id,
         "object": "card",
@@ -212,7 +216,7 @@ def card_object(
         "regulated_status": "unregulated",
         "tokenization_method": None,
     }
-    if customer is not None:
+    if customer is not None or of_charge:
         shown["customer"] = customer
     return shown
 

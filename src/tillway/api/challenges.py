@@ -40,7 +40,7 @@ RETURN = KnownParams(secret=Text(required=True), gave_up=Boolean(), redirectResu
 @route("GET", "/returns/{scope}/{id}", RETURN, returns="page", access="anyone")
 async def come_back(call: Call) -> Answer:
     """Take the customer back from a provider's page, and send them on to the merchant."""
-    scope, id = _scope(call.ids[0]), call.ids[1]
+    scope, id = scope_in_address(call.ids[0]), call.ids[1]
     payment = await payment_intents.customer_returned(
         call.platform,
         scope,
@@ -65,13 +65,14 @@ async def _subject(call: Call, passed: bool | None) -> PaymentIntent | SetupInte
 
 def _test_scope(key: str) -> Scope:
     """Refuse in live mode, where the provider names the issuer's own page."""
-    scope = _scope(key)
+    scope = scope_in_address(key)
     if scope.livemode:
         raise Refused("resource_missing", param="id")
     return scope
 
 
-def _scope(key: str) -> Scope:
+def scope_in_address(key: str) -> Scope:
+    """Return the scope in the address of a payer's page. Refused `resource_missing` if it is none."""
     if len(key) != SCOPE_KEY_LENGTH or key[-1] not in "tl" or not key.isalnum():
         raise Refused("resource_missing", param="id")
     return scope_of(key)

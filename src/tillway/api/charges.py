@@ -3,14 +3,16 @@
 from typing import Any
 
 from tillway.api.amounts import in_minor, in_minor_of
-from tillway.api.cards import billing, shipping
+from tillway.api.cards import billing, card_object, shipping
 from tillway.api.method_types import FORMS
 from tillway.api.payment_intents import parse_create
 from tillway.domain.amount_limits import AMOUNT_LARGEST
 from tillway.domain.charge import Charge, full_descriptor
 from tillway.domain.commands import CaptureCharge, CreateCharge, UpdateCharge
+from tillway.domain.dispute import Dispute
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.refund import Refund
+from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.engine.core import Load
 from tillway.http.lists import list_page, search_page
@@ -172,6 +174,16 @@ async def capture(call: Call) -> Answer:
     return await charges.capture(call.platform, call.caller, call.id, command)
 
 
+@route("GET", "/v1/charges/{id}/dispute", RETRIEVE, returns="dispute")
+async def retrieve_dispute(call: Call) -> Answer:
+    """Retrieve the latest dispute over a charge."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    charge = await load.get(Charge, call.id)
+    if charge.dispute is None:
+        raise Refused("resource_missing", f"There is no dispute over the charge '{call.id}'.", param="id")
+    return await load.get(Dispute, charge.dispute)
+
+
 @shape(
     Charge,
     expandable="application application_fee balance_transaction customer dispute failure_balance_transaction "
@@ -217,11 +229,11 @@ def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
         "radar_options": {},
         "receipt_email": charge.receipt_email,
         "receipt_number": None,
-        "receipt_url": None,
+        "receipt_url": _receipt(charge, view),
         "refunded": charge.refunded,
         "review": None,
         "shipping": shipping(charge.shipping),
-        "source": None,
+        "source": _source(charge),
         "source_transfer": None,
         "statement_descriptor": charge.statement_descriptor,
         "statement_descriptor_suffix": charge.statement_descriptor_suffix,
@@ -229,6 +241,25 @@ def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
         "transfer_data": None,
         "transfer_group": charge.transfer_group,
     }
+
+
+def _receipt(charge: Charge, view: View) -> str | None:
+    """The address of the receipt; null before the charge has succeeded."""
+    if charge.status != "succeeded":
+        return None
+    secret = view.client_secrets.receipt(charge.id)
+    return f"{view.base_url}/receipts/{view.scope_key}/{charge.id}?secret={secret}"
+
+
+def _source(charge: Charge) -> dict[str, Any] | None:
+    """The card of the older API that paid; null for a payment method of the newer."""
+    if charge.card is None or charge.method is None or not charge.method.startswith("card_"):
+        return None
+    details = charge.billing_details
+    address = details.get("address") or {}
+    return card_object(
+        charge.method, charge.card, name=details.get("name"), address=address, customer=charge.customer, of_charge=True
+    )
 
 
 @includable("charge", "refunds")

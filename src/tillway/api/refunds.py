@@ -67,6 +67,13 @@ async def create_on_charge(call: Call) -> Answer:
     return await refunds.create(call.platform, call.caller, await _read_create(call, call.id))
 
 
+@route("POST", "/v1/charges/{id}/refund", ON_CHARGE, returns="charge")
+async def refund_charge(call: Call) -> Answer:
+    """Refund the charge in the path and retrieve it, as the oldest SDKs do."""
+    call.caller.shows_charge = True
+    return await refunds.create(call.platform, call.caller, await _read_create(call, call.id))
+
+
 @route("GET", "/v1/refunds", LIST, returns="list", of="refund")
 async def list_refunds(call: Call) -> Answer:
     """List refunds, newest first."""

@@ -5,6 +5,7 @@ from typing import Any
 from tillway.api.cards import CARD
 from tillway.domain.commands import AddSource, UpdateSource
 from tillway.domain.payment_method import PaymentMethod, as_card
+from tillway.domain.refusal import Refused
 from tillway.engine.card_vault import ADDRESS_FIELDS
 from tillway.engine.core import Load
 from tillway.http.lists import list_page
@@ -22,7 +23,7 @@ from tillway.http.params import (
     list_params,
     pick,
 )
-from tillway.http.routes import Answer, Call, route
+from tillway.http.routes import Answer, Call, Page, route
 from tillway.http.shapes import View, includable, render_record
 from tillway.operations import customers
 from tillway.store.codec import by_customer
@@ -51,6 +52,10 @@ UPDATE = Params(
     name=Text(unsettable=True),
     owner=Unsupported("Source objects"),
 )
+CREATE_CARD = Params(
+    source=AnyOf(Id(), CARD), card=AnyOf(Id(), CARD), expand=Expand(), metadata=Metadata(), validate=Boolean()
+).at_most_one("source", "card")
+LIST_OF_KIND = list_params()
 LIST = list_params(object=Enum("card", "bank_account", "source"))
 EXPAND_ONLY = Params(expand=Expand())
 
@@ -80,6 +85,54 @@ async def list_sources(call: Call) -> Answer:
     page.records = [as_card(method) for method in page.records]
     page.url = _url(call.id)
     return page
+
+
+@route("POST", "/v1/customers/{customer}/cards", CREATE_CARD, returns="card")
+async def create_card(call: Call) -> Answer:
+    """Attach a token's card to a customer, by the address of old SDKs."""
+    params = call.params
+    given = params.get("source") or params.get("card")
+    if given is None:
+        raise Refused("parameter_missing", "Missing required param: source.", param="source")
+    command = AddSource(source=given, **pick(params, "metadata"))
+    return await customers.add_source(call.platform, call.caller, call.id, command)
+
+
+@route("GET", "/v1/customers/{customer}/cards", LIST_OF_KIND, returns="list", of="card")
+async def list_cards(call: Call) -> Answer:
+    """List a customer's cards, by the address of old SDKs."""
+    page = await list_sources(call)
+    assert isinstance(page, Page)
+    page.url = f"/v1/customers/{call.id}/cards"
+    return page
+
+
+@route("GET", "/v1/customers/{customer}/cards/{id}", EXPAND_ONLY, returns="card")
+async def retrieve_card(call: Call) -> Answer:
+    """Retrieve a customer's card, by the address of old SDKs."""
+    return await retrieve(call)
+
+
+@route("POST", "/v1/customers/{customer}/cards/{id}", UPDATE, returns="card")
+async def update_card(call: Call) -> Answer:
+    """Change a customer's card, by the address of old SDKs."""
+    return await update(call)
+
+
+@route("DELETE", "/v1/customers/{customer}/cards/{id}", EXPAND_ONLY, returns="deleted_card")
+async def delete_card(call: Call) -> Answer:
+    """Remove a customer's card, by the address of old SDKs."""
+    return await delete(call)
+
+
+@route("GET", "/v1/customers/{customer}/bank_accounts", LIST_OF_KIND, returns="list")
+async def list_bank_accounts(call: Call) -> Answer:
+    """List a customer's bank accounts of the older API: there are none, they are payment methods."""
+    await customers.existing(call.platform.engine.load(call.caller.scope_key), call.id, "customer")
+    for name in ("starting_after", "ending_before"):
+        if name in call.params:
+            raise Refused("resource_missing", f"No such bank account: '{call.params[name][:100]}'", param=name)
+    return Page([], False, f"/v1/customers/{call.id}/bank_accounts")
 
 
 @route("GET", "/v1/customers/{customer}/sources/{id}", EXPAND_ONLY, returns="card")

@@ -70,7 +70,7 @@ class Attempt(Record, frozen=True, kw_only=True):
     state: Literal["scheduled", "new", "unknown", "pending", "action"] = "new"
     reason: str | None = None
     idem: str | None = None
-    shows: Literal["subject", "charge"] = "subject"
+    shows: Literal["subject", "charge", "refund"] = "subject"
     patience_seconds: int = 0
     bank_id: str | None = None
     returned: str | None = None

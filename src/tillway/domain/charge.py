@@ -141,6 +141,6 @@ def full_descriptor(prefix: str | None, suffix: str | None) -> str | None:
     return "* ".join(words)[:STATEMENT_DESCRIPTOR_MAX].upper() if words else None
 
 
-def warn_of_fraud(charge: Charge) -> Changes[Charge]:
-    """An early fraud warning: the issuer suspects fraud, and no money moves."""
+def report_fraud(charge: Charge) -> Changes[Charge]:
+    """Note on the charge that its card's issuer suspects fraud."""
     return update(charge, UpdateCharge(fraud_details={"stripe_report": "fraudulent"}))

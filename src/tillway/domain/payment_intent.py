@@ -1370,9 +1370,11 @@ def cancel(
     *,
     idem: str | None = None,
     attempt: Attempt | None = None,
+    shows: Literal["subject", "refund"] = "subject",
 ) -> Changes[PaymentIntent]:
     """Cancel the payment: no more money is taken. An open authorization is voided at the provider first, and one that
-    waits for its customer is withdrawn there: `attempt` is the payment's."""
+    waits for its customer is withdrawn there: `attempt` is the payment's. The answer `shows` the payment, or the refund
+    that releases the charge."""
     if payment.acting:
         return _cancel_acting(payment, attempt, command, idem)
     _not_busy(payment)
@@ -1386,7 +1388,7 @@ def cancel(
     given = replace(payment, cancellation_reason=command.reason)
     if payment.status == "requires_capture":
         assert charge is not None, "a payment to capture has a charge"
-        return _follow(given, charge, "void", payment.capturable_minor, at, idem)
+        return _follow(given, charge, "void", payment.capturable_minor, at, idem, shows)
     after = replace(given, status="canceled", canceled_at=at.now, challenge=None)
     return _save(after, *_draft_events(after, "payment_intent.canceled"))
 
@@ -1434,7 +1436,7 @@ def _follow(
     amount_minor: int,
     at: Moment,
     idem: str | None,
-    shows: Literal["subject", "charge"] = "subject",
+    shows: Literal["subject", "charge", "refund"] = "subject",
 ) -> Changes[PaymentIntent]:
     attempt = Attempt(
         id=at.new_id("att"),

@@ -109,6 +109,56 @@ def create(
     )
 
 
+def releases(charge: Charge) -> bool:
+    """Whether a refund of the charge would release an authorization, because no money was captured yet."""
+    return charge.status == "succeeded" and not charge.captured and not charge.refunded
+
+
+def release(charge: Charge, command: CreateRefund, at: Moment) -> Changes[Refund]:
+    """Begin the refund of a charge that `releases`: its payment's void releases all of it, and moves no account.
+
+    Refused for a part of the amount.
+    """
+    if command.amount_minor not in (None, charge.amount_minor):
+        raise Refused(
+            "charge_not_refundable",
+            f"Charge {charge.id} has not been captured, so only all of it can be released. To take less, capture less.",
+            param="amount",
+        )
+    refund = Refund(
+        id=at.new_id("re"),
+        created=at.created,
+        amount_minor=charge.amount_minor,
+        currency=charge.currency,
+        charge=charge.id,
+        payment=charge.payment,
+        reason=command.reason,
+        metadata=merged_metadata({}, command.metadata),
+        customer=charge.customer,
+        method=charge.method,
+        method_type=charge.method_type,
+        connector=charge.connector,
+        instructions_email=command.instructions_email,
+        source_api=command.source_api,
+    )
+    after = msgspec.structs.replace(charge, last_refund=refund.id)
+    return Changes(result=refund, records=(refund, after), events=(EventDraft(type="refund.created", record=refund),))
+
+
+def settle_release(refund: Refund, *, status: Literal["succeeded", "failed"]) -> Changes[Refund]:
+    """End a refund that `release` has begun: the void succeeded or was refused."""
+    if refund.status != "pending":
+        return Changes(result=refund)
+    reason = "unknown" if status == "failed" else None
+    after = msgspec.structs.replace(refund, status=status, failure_reason=reason)
+    failed = (EventDraft(type="refund.failed", record=after),) if status == "failed" else ()
+    return Changes(
+        result=after,
+        records=(after,),
+        events=(*failed, EventDraft(type="refund.updated", record=after, previous=refund)),
+    )
+
+
 def charge_of(payment: PaymentIntent, named: str | None) -> str:
     """The id of the charge for a refund of `payment`. Refused if the payment has none, and if the caller also `named`
     another charge."""
@@ -140,7 +190,10 @@ def _refundable(charge: Charge, amount_minor: int | None) -> int:
     if charge.status != "succeeded" or not charge.captured:
         raise Refused(
             "charge_not_refundable",
-            f"Charge {charge.id} has not been captured, so there is nothing to refund. Cancel its payment instead."
+            f"Charge {charge.id} has not been captured, so there is nothing to refund. Cancel its payment instead, "
+            "or name the charge, which releases it."
+            if charge.status == "succeeded" and not charge.refunded
+            else f"Charge {charge.id} has been released, so there is nothing to refund."
             if charge.status == "succeeded"
             else f"Charge {charge.id} did not succeed, so there is nothing to refund.",
             param="charge",

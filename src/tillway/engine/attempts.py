@@ -44,7 +44,7 @@ from tillway.connectors.port import (
     Transport,
     Unknown,
 )
-from tillway.domain import dispute, payment_intent
+from tillway.domain import dispute, early_fraud_warning, payment_intent
 from tillway.domain.account import Mode, Scope, scope_of
 from tillway.domain.amount_limits import check_steps
 from tillway.domain.attempt import (
@@ -55,7 +55,7 @@ from tillway.domain.attempt import (
     reference_from_name,
     reference_of,
 )
-from tillway.domain.charge import Charge, full_descriptor, warn_of_fraud
+from tillway.domain.charge import Charge, full_descriptor
 from tillway.domain.commands import Cancel
 from tillway.domain.dispute import Dispute, DisputeTask, Told
 from tillway.domain.idempotency import IdempotencyRecord
@@ -271,6 +271,10 @@ class Attempts:
             if attempt.shows == "charge":
                 assert isinstance(subject, PaymentIntent)
                 return Changes(result=await charge_of(load, subject, attempt))
+            if attempt.shows == "refund":
+                assert isinstance(subject, PaymentIntent)
+                charge = await load.get(Charge, subject.latest_charge or "")
+                return Changes(result=await load.maybe(Refund, charge.last_refund))
             if isinstance(subject, PaymentIntent) and subject.attempt == attempt.id and attempt.idem is not None:
                 # Rewritten unchanged: this answer conflicts with the commit that settles the attempt, whose answer
                 # need not be written under the key.
@@ -939,7 +943,7 @@ class Attempts:
             if charge.connector != connector:
                 raise NoticeImpossible("the payment was taken through another connector")
             if notice.stage == "warning":
-                return warn_of_fraud(charge)
+                return early_fraud_warning.warn(charge, at)
             told = Told(
                 reference=notice.id,
                 stage=notice.stage,

@@ -77,6 +77,8 @@ class Caller(msgspec.Struct, kw_only=True):
     """Whether the account chose the answers of a dialect's original code over those of its description."""
     reason: str = ""
     """An operator's reason for the decision, for the audit trail."""
+    shows_charge: bool = False
+    """Whether the answer shows the charge of a refund in its place."""
     presenter: str = ""
     customer: str | None = None
     kind: Literal["secret", "publishable", "operator", "system"] = "system"

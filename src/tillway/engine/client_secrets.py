@@ -32,7 +32,7 @@ _SHOWN_MAX = 64
 
 _CHALLENGES = "/3ds/"
 _MARK = rb"\/derived\/"
-_OWNER = rb"((?:pi|dpi|seti)_[0-9A-Za-z]+)(_secret_|\?secret=)"
+_OWNER = rb"((?:pi|dpi|seti|ch)_[0-9A-Za-z]+)(_secret_|\?secret=)"
 _shown = re.compile(_OWNER + rb"([0-9a-f]{%d})(?![0-9A-Za-z])" % (2 * _SECRET_BYTES))
 _marked = re.compile(_OWNER + re.escape(_MARK))
 
@@ -69,6 +69,14 @@ class ClientSecrets:
     def opens_return(self, payment: PaymentIntent, given: str) -> bool:
         """Whether `given` is `return_secret` of the payment; compared in constant time."""
         return hmac.compare_digest(given.encode(), self.return_secret(payment).encode())
+
+    def receipt(self, charge: str) -> str:
+        """The secret in the address of the receipt of the charge with that id."""
+        return self._derive(charge.encode())
+
+    def opens_receipt(self, charge: str, given: str) -> bool:
+        """Whether `given` is `receipt` of the charge; compared in constant time."""
+        return hmac.compare_digest(given.encode(), self.receipt(charge).encode())
 
     def challenge(self, subject: Subject) -> str | None:
         """The address of the challenge that waits. Our own page's is stored without its secret; a provider's page is

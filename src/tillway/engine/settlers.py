@@ -121,7 +121,21 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
         waiting = await load.maybe(OrderTask, task_id(payment.order))
         woken = () if waiting is None else (wake(waiting, at),)
         changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *woken))
+    if attempt.shows == "refund":
+        assert charge is not None, "a refund releases a charge"
+        return await _with_release(load, charge, changes, over=attempt.id in changes.deletes)
     return payment_intent.as_charge(changes, charge) if attempt.shows == "charge" else changes
+
+
+async def _with_release(
+    load: Load, charge: Charge, changes: Changes[Record | None], *, over: bool
+) -> Changes[Record | None]:
+    """Add the end of the refund that stands for a void, if the void is `over`; the answer shows that refund."""
+    owed = await load.get(Refund, charge.last_refund or "")
+    if not over:
+        return msgspec.structs.replace(changes, result=owed)
+    settled = refund.settle_release(owed, status="failed" if changes.refusal is not None else "succeeded")
+    return msgspec.structs.replace(changes.then(settled), refusal=changes.refusal)
 
 
 def _goes_on(changes: Changes[Record | None]) -> bool:

@@ -210,6 +210,7 @@ LIST_URLS = {
     "seti": "/v1/setup_intents",
     "setatt": "/v1/setup_attempts",
     "du": "/v1/disputes",
+    "issfr": "/v1/radar/early_fraud_warnings",
     "ord": "/ops/v1/orders",
     "prod": "/ops/v1/products",
     "txn": "/v1/balance_transactions",
@@ -227,6 +228,7 @@ def view_of(call: Call) -> View:
         engine.client_secrets,
         call.caller.api_version,
         converts_amounts=engine.settings.converts_amounts(call.caller.scope.account),
+        scope_key=call.caller.scope_key,
     )
 
 

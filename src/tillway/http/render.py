@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 
+from tillway.domain.charge import Charge
 from tillway.domain.record import Record
+from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
@@ -26,7 +28,15 @@ class Renderer:
 
     def view(self, caller: Caller) -> View:
         scope, converts = caller.scope, self.settings.converts_amounts(caller.scope.account)
-        return View(scope.livemode, self.base_url, self.client_secrets, caller.api_version, int(time.time()), converts)
+        return View(
+            scope.livemode,
+            self.base_url,
+            self.client_secrets,
+            caller.api_version,
+            int(time.time()),
+            converts,
+            scope.key,
+        )
 
     async def __call__(
         self, caller: Caller, load: Load, record: Record | None, refusal: Refused | None
@@ -38,6 +48,8 @@ class Renderer:
             return self.refusal(caller, refusal)
         if record is None:
             return 200, b"{}"
+        if caller.shows_charge and isinstance(record, Refund):
+            record = await load.get(Charge, record.charge)
         view = self.view(caller)
         document = render_record(record, view)
         if caller.expand:

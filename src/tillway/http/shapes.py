@@ -24,8 +24,8 @@ EXPANSIONS_MAX = 1000
 
 
 class View(msgspec.Struct):
-    """The context of rendering: mode, base URL, client secrets, API version, the time in epoch seconds, and whether
-    amounts are those of `/v1` (`domain/wire_amounts.py`) or minor units."""
+    """The context of rendering: mode, base URL, client secrets, API version, the time in epoch seconds, whether
+    amounts are those of `/v1` (`domain/wire_amounts.py`) or minor units, and the scope of the records."""
 
     livemode: bool
     base_url: str
@@ -33,6 +33,7 @@ class View(msgspec.Struct):
     api_version: str | None = None
     now: int = 0
     converts_amounts: bool = True
+    scope_key: str = ""
 
 
 SHAPES: dict[type[Record], Shape] = {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import msgspec
 
-from tillway.domain import refund
+from tillway.domain import payment_intent, refund
 from tillway.domain.charge import Charge
-from tillway.domain.commands import CreateRefund, UpdateRefund
+from tillway.domain.commands import Cancel, CreateRefund, UpdateRefund
 from tillway.domain.customer import Customer
 from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.operator import MAY, RefundTally, count_refund, tally_id
@@ -31,6 +31,10 @@ async def create(platform: Platform, caller: Caller, command: CreateRefund) -> D
 
     async def work(load: Load, at: Moment) -> Changes[Refund]:
         charge = await _charge(load, command)
+        if command.payment is None and refund.releases(charge):
+            payment = await load.get(PaymentIntent, charge.payment)
+            changes = _released(payment, charge, command, at, idem=caller.idem)
+            return await limit_refund(load, caller, changes, at)
         paid_by_platform = METHOD_TYPES[charge.method_type].performed_by == "platform"
         customer = await load.maybe(Customer, charge.customer) if paid_by_platform else None
         changes = refund.create(charge, command, at, idem=caller.idem, customer=customer)
@@ -38,6 +42,15 @@ async def create(platform: Platform, caller: Caller, command: CreateRefund) -> D
         return await limit_refund(load, caller, changes, at)
 
     return await platform.attempts.operate(caller, work)
+
+
+def _released(
+    payment: PaymentIntent, charge: Charge, command: CreateRefund, at: Moment, *, idem: str | None
+) -> Changes[Refund]:
+    """Void the payment's authorization; the answer is the refund that stands for that."""
+    begun = refund.release(charge, command, at)
+    voided = payment_intent.cancel(payment, charge, Cancel(reason=command.reason), at, idem=idem, shows="refund")
+    return voided.then(begun)
 
 
 async def limit_refund(load: Load, caller: Caller, changes: Changes[Refund], at: Moment) -> Changes[Refund]:

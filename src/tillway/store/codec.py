@@ -26,6 +26,7 @@ from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.customer import Customer
 from tillway.domain.dispute import Dispute, DisputeTask
+from tillway.domain.early_fraud_warning import EarlyFraudWarning
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
 from tillway.domain.external_account import ExternalAccount
 from tillway.domain.gateway_payment import GatewayPayment
@@ -386,6 +387,12 @@ _ROWS: Final = (
         entries=_dispute,
     ),
     RecordType(kind=DisputeTask, prefixes=("dut",), queue="expiries"),
+    RecordType(
+        kind=EarlyFraudWarning,
+        prefixes=("issfr",),
+        object="radar.early_fraud_warning",
+        noun="early fraud warning",
+    ),
     RecordType(kind=EmailTask, prefixes=("eml",), queue="mail"),
     # An entry of the API (`txn`), or one that only the ledger has (`je`).
     RecordType(
