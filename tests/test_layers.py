@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "domain": frozenset(),
     "store": frozenset(("domain",)),
     # A rotation walks the sealed records, which it knows by the store's port and the one codec.
-    "vault": frozenset(("domain", "store.port", "store.codec")),
+    "vault": frozenset(("domain", "store.port", "store.codec", "store.walk")),
     "connectors": frozenset(("domain",)),
     # Everything that simulates a provider, and the tables of test cards and test accounts.
     "sandbox": frozenset(("domain", "connectors")),
@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "domain",
             "store.port",
             "store.codec",
+            "store.walk",
             "vault.port",
             "connectors.port",
             "connectors.conversation",
@@ -36,7 +37,16 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         )
     ),
     "operations": frozenset(
-        ("domain", "engine", "store.port", "store.codec", "vault.port", "connectors.port", "sandbox.cards")
+        (
+            "domain",
+            "engine",
+            "store.port",
+            "store.codec",
+            "store.walk",
+            "vault.port",
+            "connectors.port",
+            "sandbox.cards",
+        )
     ),
     "http": frozenset(("domain", "engine", "store.port", "store.codec")),
     "web": frozenset(("domain", "engine", "operations")),

@@ -12,11 +12,11 @@ from tillway_server import init, invoked
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.time_mark import MARK_ID, TimeMark
-from tillway.engine.audit.chain import rows_of
 from tillway.engine.ids import base62
 from tillway.store.codec import write_of
 from tillway.store.port import ABSENT, Store
 from tillway.store.sqlite import SqliteStore
+from tillway.store.walk import rows_of
 
 T = TypeVar("T")
 DAY = 86_400

@@ -49,12 +49,13 @@ def verify(
     from tillway.engine.audit import chain
     from tillway.engine.audit.heads import compare_heads
     from tillway.engine.audit.records import compare, exports_of
+    from tillway.store.walk import all_scopes
 
     settings = settings_from(context.params)
     verifier = _verifier(settings, public_key)
 
     async def work(store: "Store") -> "tuple[list[Walked], dict[str, Compared], list[Fault]]":
-        scopes = await chain.scopes_of(store)
+        scopes = await all_scopes(store)
         walked = [await chain.walk(store, scope, verifier) for scope in scopes]
         faults = await compare_heads(store, _read_heads(heads), verifier) if heads is not None else []
         exports = await exports_of(store)
@@ -182,6 +183,7 @@ def export(
     from tillway.engine.audit import chain
     from tillway.engine.audit.entries import entry_document
     from tillway.engine.ids import time_prefix
+    from tillway.store.walk import all_scopes, rows_of
 
     unreadable: list[str] = []
     begin = time_prefix(moment(since, "--from")) if since is not None else ""
@@ -190,12 +192,12 @@ def export(
     async def entries(store: "Store") -> AsyncIterator[tuple[str, AuditEntry]]:
         if account not in (None, SYSTEM):
             await find_account_id(store, account)
-        for scope in await chain.scopes_of(store):
+        for scope in await all_scopes(store):
             if account is not None and account != _owner(scope)["account"]:
                 continue
             head = f"{scope}/aud_"
             until = f"{head}{end}" if end is not None else None
-            async for row in chain.rows_of(store, head, after=f"{head}{begin}", until=until):
+            async for row in rows_of(store, head, after=f"{head}{begin}", until=until):
                 entry = chain.readable(row, AuditEntry)
                 if entry is None:
                     unreadable.append(row.key.partition("/")[2])

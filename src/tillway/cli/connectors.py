@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import alter_record, build_writes, moment_above, records, scopes, with_store
+from tillway.cli.installation import alter_record, build_writes, moment_above, records, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -430,21 +430,13 @@ def _unset_other_defaults(
 
 async def _open_attempt(store: "Store", name: str, mode: str) -> str | None:
     """The id of an attempt that still waits for this connector, or None. Settled attempts are deleted."""
-    from tillway.cli.installation import PAGE, PAGES_MAX
+    from tillway.domain.account import scope_of
     from tillway.domain.attempt import Attempt
-    from tillway.store.codec import decode
+    from tillway.store.walk import merchant_scopes, records_of
 
-    for scope in await scopes(store):
-        if scope[-1] != mode[0]:
-            continue
-        after = None
-        for _ in range(PAGES_MAX):
-            rows = await store.query(None, f"{scope}/att_", after=after, limit=PAGE, order="oldest")
-            for row in rows:
-                attempt = decode(row.key.partition("/")[2], row.body)
-                if isinstance(attempt, Attempt) and attempt.connector == name:
+    for scope_key in await merchant_scopes(store):
+        if scope_of(scope_key).mode == mode:
+            async for attempt in records_of(store, scope_key, Attempt):
+                if attempt.connector == name:
                     return attempt.id
-            if len(rows) < PAGE:
-                break
-            after = rows[-1].key
     return None

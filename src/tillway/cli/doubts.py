@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tillway.cli.installation import PAGE, author, scopes, with_platform
+from tillway.cli.installation import author, with_platform
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -41,23 +41,19 @@ def list_doubts(
     from tillway.domain.attempt import Attempt
     from tillway.engine.core import Load
     from tillway.operations.doubts import row_of
-    from tillway.store.codec import decode
+    from tillway.store.walk import merchant_scopes, records_of
 
     async def work(running: "Running") -> list[Document]:
         found: list[Document] = []
         now = running.platform.engine.clock.now_ms() // 1000
-        for scope_key in await scopes(running.store):
-            scope, after = scope_of(scope_key), None
-            while scope.mode == mode:
-                rows = await running.store.query(None, f"{scope_key}/att_", after=after, limit=PAGE, order="oldest")
-                for row in rows:
-                    attempt = decode(row.key.partition("/")[2], row.body)
-                    if isinstance(attempt, Attempt) and attempt.in_doubt(now):
-                        shown = await row_of(Load(running.store, scope_key), attempt, now)
-                        found.append({"account": scope.account, **shown})
-                if len(rows) < PAGE:
-                    break
-                after = rows[-1].key
+        for scope_key in await merchant_scopes(running.store):
+            scope = scope_of(scope_key)
+            if scope.mode != mode:
+                continue
+            async for attempt in records_of(running.store, scope_key, Attempt):
+                if attempt.in_doubt(now):
+                    shown = await row_of(Load(running.store, scope_key), attempt, now)
+                    found.append({"account": scope.account, **shown})
         return sorted(found, key=lambda doubt: (doubt["created"], doubt["id"]))
 
     found = with_platform(settings_from(context.params), work)
@@ -138,8 +134,9 @@ async def _find(running: "Running", id: str, mode: str) -> "tuple[Scope, Attempt
     from tillway.domain.account import scope_of
     from tillway.domain.attempt import Attempt
     from tillway.engine.core import Load
+    from tillway.store.walk import merchant_scopes
 
-    for scope_key in await scopes(running.store):
+    for scope_key in await merchant_scopes(running.store):
         scope = scope_of(scope_key)
         if scope.mode == mode:
             attempt = await Load(running.store, scope_key).maybe(Attempt, id)

@@ -38,8 +38,6 @@ Owned = TypeVar("Owned", "ApiKey", "OAuthClient")
 Name = Annotated[str, typer.Option(help="Name of the account.")]
 
 DEMO_FILE = "demo.json"
-PAGE = 500
-PAGES_MAX = 10_000
 TRIES_MAX = 8
 
 
@@ -288,31 +286,8 @@ async def find_account_id(store: "Store", named: str | None) -> str:
 
 
 async def records(store: "Store", kind: type[R]) -> list[tuple[R, int]]:
-    """All records of one kind in the installation, with their versions, by id (at most PAGE * PAGES_MAX)."""
+    """All records of one kind in the installation, with their versions, by id."""
     from tillway.domain.account import SYSTEM
-    from tillway.store.codec import TYPES, decode
+    from tillway.store.walk import versions_of
 
-    prefix = next(prefix for prefix, known in TYPES.items() if known is kind)
-    found: list[tuple[R, int]] = []
-    after = None
-    for _ in range(PAGES_MAX):
-        rows = await store.query(None, f"{SYSTEM}/{prefix}_", after=after, limit=PAGE, order="oldest")
-        for row in rows:
-            record = decode(row.key.partition("/")[2], row.body)
-            assert isinstance(record, kind)
-            found.append((record, row.version))
-        if len(rows) < PAGE:
-            break
-        after = rows[-1].key
-    return found
-
-
-async def scopes(store: "Store") -> list[str]:
-    """The scope keys of every merchant, test and live."""
-    from tillway.domain.account import Account, Scope
-
-    return [
-        Scope(account=account.id, mode=mode).key
-        for account, _ in await records(store, Account)
-        for mode in ("test", "live")
-    ]
+    return [found async for found in versions_of(store, SYSTEM, kind)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillway.cli.installation import author, records, scopes
+from tillway.cli.installation import author, records
 from tillway.cli.terminal import (
     FAILED,
     AsJson,
@@ -97,6 +97,7 @@ async def _survey(
     from tillway.domain.connector_config import ConnectorConfig
     from tillway.operations.held_payouts import hold_scheduled
     from tillway.operations.recovery import OVERLAP_SECONDS, Recovery, survey
+    from tillway.store.walk import merchant_scopes
 
     configs = [config for config, _ in await records(running.store, ConnectorConfig)]
     unknown = sorted({*skip} - {config.name for config in configs})
@@ -109,7 +110,7 @@ async def _survey(
     ended = book and not any(report.error for report in reports)
     if ended:
         if reason:
-            await hold_scheduled(running.platform.engine, await scopes(running.store), author("recover").actor)
+            await hold_scheduled(running.platform.engine, await merchant_scopes(running.store), author("recover").actor)
         await _end(running, begin, reports)
     return reports, begin, ended
 
@@ -117,19 +118,21 @@ async def _survey(
 async def _held_payouts(running: "Running", reports: "Sequence[Report]", *, scheduled: bool) -> "list[HeldPayout]":
     """The payouts that wait for a person, without those that a list has."""
     from tillway.operations.held_payouts import find_held
+    from tillway.store.walk import merchant_scopes
 
     listed = {found.subject for report in reports for found in report.found}
-    found = await find_held(running.platform.engine, await scopes(running.store), scheduled=scheduled)
+    found = await find_held(running.platform.engine, await merchant_scopes(running.store), scheduled=scheduled)
     return [one for one in found if one.payout not in listed]
 
 
 async def _release(running: "Running", payouts: Sequence[str], *, recovering: bool) -> None:
     from tillway.operations.held_payouts import release
+    from tillway.store.walk import merchant_scopes
 
     if recovering:
         raise WrongUsage("--send: end the recovery first, with --yes")
     engine, actor = running.platform.engine, author("recover").actor
-    missing = {*payouts} - {*await release(engine, await scopes(running.store), payouts, actor)}
+    missing = {*payouts} - {*await release(engine, await merchant_scopes(running.store), payouts, actor)}
     if missing:
         raise WrongUsage(f"--send {min(missing)}: no such payout is held (`tillway recover` shows those that are)")
 

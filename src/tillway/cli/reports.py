@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tillway.cli.installation import find_account_id, scopes, with_store
+from tillway.cli.installation import find_account_id, with_store
 from tillway.cli.terminal import DataDir, StoreUrl, WrongUsage, fail, moment, settings_from, show, table
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def transactions(
 ) -> None:
     """Add up the ledger's transactions by merchant, day, type, status, connector and currency."""
     from tillway.operations import reports
+    from tillway.store.walk import merchant_scopes
 
     columns = tuple(dict.fromkeys(part.strip() for part in by.split(",") if part.strip())) or reports.COLUMNS
     wrong = [column for column in columns if column not in reports.COLUMNS]
@@ -51,7 +52,7 @@ def transactions(
         if account is not None:
             await find_account_id(store, account)
         found: list[Line] = []
-        for scope in await scopes(store):
+        for scope in await merchant_scopes(store):
             if account is None or scope[:-1] == account.removeprefix("acct_"):
                 found += await reports.transactions(store, scope, first, last, columns)
         return found

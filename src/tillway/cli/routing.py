@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillway.cli.installation import author, build_writes, find_account_id, moment_above, records, scopes, with_store
+from tillway.cli.installation import author, build_writes, find_account_id, moment_above, records, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -119,6 +119,7 @@ def simulate(
     """Try a document on past payments, without doing anything."""
     from tillway.domain.account import scope_of
     from tillway.operations.routing import Trial, routes_to_try, try_document
+    from tillway.store.walk import merchant_scopes
     from tillway.wiring import engine_settings
 
     given, installation = _read(file), settings_from(context.params)
@@ -128,7 +129,7 @@ def simulate(
         named = await find_account_id(store, account) if account is not None else None
         connectors, default = await _connectors(store, mode, engine_settings(installation).fee)
         read, trial = _checked(given, set(connectors)), Trial()
-        for scope_key in await scopes(store):
+        for scope_key in await merchant_scopes(store):
             scope = scope_of(scope_key)
             if scope.mode == mode and named in (None, scope.account):
                 routes = routes_to_try(read, connectors, scope.account, default)

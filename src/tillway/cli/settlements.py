@@ -1,10 +1,10 @@
 """`tillway settlements`: the money that providers have paid to the merchant's own bank."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import PAGE, author, find_account_id, with_platform
+from tillway.cli.installation import author, find_account_id, with_platform
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -102,18 +102,12 @@ def list_settlements(
 ) -> None:
     """List a merchant's settlements, oldest first."""
     from tillway.domain.account import Scope
-    from tillway.store.codec import decode
+    from tillway.domain.settlement import Settlement
+    from tillway.store.walk import records_of
 
-    async def work(running: "Running") -> list[Any]:
+    async def work(running: "Running") -> "list[Settlement]":
         scope = Scope(account=await find_account_id(running.store, account), mode=mode)
-        found: list[Any] = []
-        after: str | None = None
-        while True:
-            rows = await running.store.query(None, f"{scope.key}/stl_", after=after, limit=PAGE, order="oldest")
-            found += [decode(row.key.partition("/")[2], row.body) for row in rows]
-            if len(rows) < PAGE:
-                return found
-            after = rows[-1].key
+        return [booked async for booked in records_of(running.store, scope.key, Settlement)]
 
     found = with_platform(settings_from(context.params), work)
     rows = [

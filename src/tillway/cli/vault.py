@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import author, build_writes, moment_above, scopes, with_store
+from tillway.cli.installation import author, build_writes, moment_above, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, day, fail, say, settings_from, show, table
 from tillway.settings import Settings
 
@@ -43,6 +43,7 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
     import msgspec
 
     from tillway.installation import check_key_file, open_keys
+    from tillway.store.walk import merchant_scopes
     from tillway.vault import rotation
 
     settings = settings_from(context.params)
@@ -56,7 +57,7 @@ def rotate(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
         tell = _tell("vault rotate", store)
         told = {"state": "begun", "key": keyring.current_id()}
         await store.commit(build_writes("vault rotate", await moment_above(store), detail=told))
-        done = await rotation.rotate(store, keyring, lambda: scopes(store), tell=tell, progress=progress)
+        done = await rotation.rotate(store, keyring, lambda: merchant_scopes(store), tell=tell, progress=progress)
         outcome = {"state": "done", "key": done.key_id, "moved": done.moved, "retired": done.retired}
         await store.commit(build_writes("vault rotate", await moment_above(store), detail=outcome))
         return done
@@ -86,11 +87,12 @@ def seal(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = Non
 def seal_stored(settings: Settings, command: str) -> int:
     """Seal secrets that are stored in the clear, and return how many records changed."""
     from tillway.installation import open_vault
+    from tillway.store.walk import merchant_scopes
     from tillway.vault import rotation
 
     async def work(store: "Store") -> int:
         vault = await open_vault(settings, store)
-        return await rotation.seal_stored(store, vault, lambda: scopes(store), tell=_tell(command, store))
+        return await rotation.seal_stored(store, vault, lambda: merchant_scopes(store), tell=_tell(command, store))
 
     return with_store(settings, work)
 
@@ -127,6 +129,7 @@ def forget(
 ) -> None:
     """Destroy a retired key. The cards in backups made before the rotation can then never be opened again."""
     from tillway.installation import check_key_file, open_keys
+    from tillway.store.walk import merchant_scopes
     from tillway.vault import rotation
 
     settings = settings_from(context.params)
@@ -138,7 +141,7 @@ def forget(
         async def tell() -> None:
             await store.commit(build_writes("vault forget", await moment_above(store), detail={"key": key}))
 
-        await rotation.forget_key(store, keyring, key, lambda: scopes(store), tell=tell)
+        await rotation.forget_key(store, keyring, key, lambda: merchant_scopes(store), tell=tell)
 
     with_store(settings, work)
     say(f"{key} is destroyed.")

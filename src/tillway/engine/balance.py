@@ -15,7 +15,8 @@ from tillway.engine.caller import Settings
 from tillway.engine.clock import Clock
 from tillway.engine.time_mark import TimeKeeper, read_mark
 from tillway.store.codec import decode, encode
-from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Row, Store, Write
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, Write
+from tillway.store.walk import rows_of
 
 BALANCES_ID = "bal_checkpoint"
 
@@ -113,21 +114,14 @@ async def _add(
     for prefix in ("txn", "je"):
         after = f"{scope_key}/{prefix}_{first}"
         until = f"{scope_key}/{prefix}_{beyond}" if beyond is not None else None
-        while True:
-            rows = await ledger.store.query(
-                None, f"{scope_key}/{prefix}_", after=after, until=until, limit=PAGE_MAX, order="oldest"
-            )
-            for row in rows:
-                entry = decode(row.key.partition("/")[2], row.body)
-                assert isinstance(entry, Entry)
-                for posting in entry.postings:
-                    accounts[f"{posting.account}/{entry.currency}"] += posting.amount_minor
-                    if posting.account == "merchant":
-                        merchant[f"{entry.currency}/{availability(entry)}"] -= posting.amount_minor
-            count += len(rows)
-            if len(rows) < PAGE_MAX:
-                break
-            after = rows[-1].key
+        async for row in rows_of(ledger.store, f"{scope_key}/{prefix}_", after=after, until=until):
+            entry = decode(row.key.partition("/")[2], row.body)
+            assert isinstance(entry, Entry)
+            for posting in entry.postings:
+                accounts[f"{posting.account}/{entry.currency}"] += posting.amount_minor
+                if posting.account == "merchant":
+                    merchant[f"{entry.currency}/{availability(entry)}"] -= posting.amount_minor
+            count += 1
     return count
 
 

@@ -16,8 +16,8 @@ from tillway.domain.routing import ConnectorTerms, Routes, Routing
 from tillway.engine.attempts import Connection
 from tillway.engine.clock import Clock
 from tillway.engine.health import ConnectorHealth
-from tillway.store.codec import decode
-from tillway.store.port import PAGE_MAX, Store
+from tillway.store.port import Store
+from tillway.store.walk import records_of
 from tillway.vault.port import Vault, VaultTampered
 
 log = logging.getLogger(__name__)
@@ -184,12 +184,9 @@ class ConfiguredConnections:
 
     async def _refresh(self) -> None:
         until_ns = self._clock.monotonic_ns() + REFRESH_SECONDS * 1_000_000_000
-        rows = await self._store.query(None, f"{SYSTEM}/con_", limit=1000, order="oldest")
-        configs: dict[tuple[str, str], ConnectorConfig] = {}
-        for row in rows:
-            config = decode(row.key.partition("/")[2], row.body)
-            if isinstance(config, ConnectorConfig):
-                configs[config.mode, config.name] = config
+        configs: dict[tuple[str, str], ConnectorConfig] = {
+            (config.mode, config.name): config async for config in records_of(self._store, SYSTEM, ConnectorConfig)
+        }
         self._routings = await self._read_routings()
         self._configs = configs
         self._defaults = {mode: name for (mode, name), config in configs.items() if config.default}
@@ -197,17 +194,7 @@ class ConfiguredConnections:
 
     async def _read_routings(self) -> dict[tuple[Mode, str | None], Routing]:
         """The routing documents of the installation and of its merchants."""
-        found: dict[tuple[Mode, str | None], Routing] = {}
-        after: str | None = None
-        while True:
-            rows = await self._store.query(None, f"{SYSTEM}/rtg_", after=after, limit=PAGE_MAX, order="oldest")
-            for row in rows:
-                routing = decode(row.key.partition("/")[2], row.body)
-                if isinstance(routing, Routing):
-                    found[routing.mode, routing.account] = routing
-            if len(rows) < PAGE_MAX:
-                return found
-            after = rows[-1].key
+        return {(routing.mode, routing.account): routing async for routing in records_of(self._store, SYSTEM, Routing)}
 
     def forget(self) -> None:
         """Read the configuration again, after this process has changed it."""

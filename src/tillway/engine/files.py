@@ -58,6 +58,7 @@ from tillway.engine.corrections import correct
 from tillway.engine.references import Known, find_by_tail, split
 from tillway.store.codec import by_file, by_trace, decode, unsettled_files, write_of
 from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Write
+from tillway.store.walk import rows_of
 
 log = logging.getLogger(__name__)
 
@@ -442,14 +443,8 @@ class FileExchange:
 
     async def _operations(self, partition: str) -> "AsyncIterator[_Found]":
         """The filed operations in a partition of `parent`, by key."""
-        after = None
-        while True:
-            rows = await self.engine.store.query("parent", partition, after=after, limit=READ_AT_A_TIME, order="oldest")
-            for row in rows:
-                yield _found(row)
-            if len(rows) < READ_AT_A_TIME:
-                return
-            after = rows[-1].key
+        async for row in rows_of(self.engine.store, partition, index="parent", page=READ_AT_A_TIME):
+            yield _found(row)
 
     async def _attempt(self, filed: "_Found") -> Attempt | None:
         """The attempt of a filed operation; None once it is settled."""

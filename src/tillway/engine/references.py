@@ -16,6 +16,7 @@ from tillway.domain.refund import Refund
 from tillway.engine.core import Load
 from tillway.store.codec import ALL_REFERENCE_INDEXES, by_parent, by_reference, decode
 from tillway.store.port import PAGE_MAX, Row, Store
+from tillway.store.walk import records_of
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -73,17 +74,10 @@ async def find_by_tail(load: Load, tail: str) -> Known:
 async def ids_by_reference(store: Store, scope_key: str) -> dict[str, str]:
     """The ids of all charges, refunds and payouts of a scope by their references. It reads every one of them."""
     ids: dict[str, str] = {}
-    for prefix in ("ch", "re", "po"):
-        after: str | None = None
-        while True:
-            rows = await store.query(None, f"{scope_key}/{prefix}_", after=after, limit=PAGE_MAX, order="oldest")
-            for row in rows:
-                record = decode(row.key.partition("/")[2], row.body)
-                assert isinstance(record, Charge | Refund | Payout)
-                ids[reference_of_record(scope_key, record)] = record.id
-            if len(rows) < PAGE_MAX:
-                break
-            after = rows[-1].key
+    kinds: tuple[type[Charge | Refund | Payout], ...] = (Charge, Refund, Payout)
+    for kind in kinds:
+        async for record in records_of(store, scope_key, kind):
+            ids[reference_of_record(scope_key, record)] = record.id
     return ids
 
 

@@ -27,7 +27,8 @@ from tillway.engine.audit.entries import Author, entry_write
 from tillway.engine.clock import Clock
 from tillway.engine.time_mark import TimeKeeper, read_mark
 from tillway.store.codec import UNEXPLAINED, decode, write_of
-from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Store, Unavailable, Write
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Unavailable, Write
+from tillway.store.walk import rows_of
 
 log = logging.getLogger(__name__)
 
@@ -299,17 +300,12 @@ def _suspicion(held: Generation | None, lineage: str, mark_us: int, known_us: in
 
 async def _load_unexplained(store: Store) -> Unexplained:
     found = Unexplained()
-    after: str | None = None
-    while True:
-        rows = await store.query("kind", UNEXPLAINED, after=after, limit=PAGE_MAX, order="oldest")
-        for row in rows:
-            scope_key, _, id = row.key.partition("/")
-            item = decode(id, row.body)
-            assert isinstance(item, OpenItem)
-            found.add(scope_key, item)
-        if len(rows) < PAGE_MAX:
-            return found
-        after = rows[-1].key
+    async for row in rows_of(store, UNEXPLAINED, index="kind"):
+        scope_key, _, id = row.key.partition("/")
+        item = decode(id, row.body)
+        assert isinstance(item, OpenItem)
+        found.add(scope_key, item)
+    return found
 
 
 def _date(mark_us: int) -> str:

@@ -15,6 +15,7 @@ from tillway.engine.clock import Clock
 from tillway.engine.ids import random_text
 from tillway.store.codec import by_parent, decode, write_of
 from tillway.store.port import ABSENT, PAGE_MAX, Row, Store, Write
+from tillway.store.walk import records_of, rows_of
 
 SECRET_LENGTH = 40
 GET_MAX = 100
@@ -143,18 +144,8 @@ async def create_account(
 
 async def accounts_of_stored_amounts(store: Store) -> frozenset[str]:
     """The ids of the accounts that earlier versions made: `/v1` shows them ISK, UGX and MGA as they are stored."""
-    found: set[str] = set()
-    after: str | None = None
-    while True:
-        rows = await store.query(None, f"{SYSTEM}/acct_", after=after, limit=PAGE_MAX, order="oldest")
-        for row in rows:
-            account = decode(row.key.partition("/")[2], row.body)
-            assert isinstance(account, Account)
-            if account.amounts_on_v1 == "stored":
-                found.add(account.id)
-        if len(rows) < PAGE_MAX:
-            return frozenset(found)
-        after = rows[-1].key
+    accounts = records_of(store, SYSTEM, Account)
+    return frozenset([account.id async for account in accounts if account.amounts_on_v1 == "stored"])
 
 
 async def has_converted_amounts(store: Store, account: str) -> bool:
@@ -162,16 +153,9 @@ async def has_converted_amounts(store: Store, account: str) -> bool:
     for mode in MODES:
         scope_key = Scope(account=account, mode=mode).key
         for prefix in ("pi_", "dpi_", "po_", "cbtxn_", "txn_", "je_"):
-            after: str | None = None
-            while True:
-                rows = await store.query(None, f"{scope_key}/{prefix}", after=after, limit=PAGE_MAX, order="oldest")
-                for row in rows:
-                    record = decode(row.key.partition("/")[2], row.body)
-                    if getattr(record, "currency", None) in CONVERTED:
-                        return True
-                if len(rows) < PAGE_MAX:
-                    break
-                after = rows[-1].key
+            async for row in rows_of(store, f"{scope_key}/{prefix}"):
+                if getattr(decode(row.key.partition("/")[2], row.body), "currency", None) in CONVERTED:
+                    return True
     return False
 
 

@@ -11,14 +11,14 @@ from collections import Counter
 
 import msgspec
 
-from tillway.domain.account import SYSTEM
 from tillway.domain.ledger import Entry
-from tillway.engine.audit.chain import readable, scopes_of
+from tillway.engine.audit.chain import readable
 from tillway.engine.balance import BALANCES_ID, Fold, Ledger, availability, available_and_pending, believed, fold
 from tillway.engine.core import Engine
 from tillway.engine.ids import base62, microseconds_of, time_prefix
 from tillway.operations import reports
 from tillway.store.port import Row, Store
+from tillway.store.walk import merchant_scopes, pages_of
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ async def check_balances(ledger: Ledger, scope_key: str, *, pause_seconds: float
 
 async def check_all(ledger: Ledger, *, pause_seconds: float = 0.0) -> list[Checked]:
     """Check every merchant's balances, in test and in live mode."""
-    scopes = [scope_key for scope_key in await scopes_of(ledger.store) if scope_key != SYSTEM]
+    scopes = await merchant_scopes(ledger.store)
     return [await check_balances(ledger, scope_key, pause_seconds=pause_seconds) for scope_key in scopes]
 
 
@@ -125,11 +125,9 @@ class _Sums:
     async def read(self, store: Store, pause_seconds: float) -> None:
         for prefix in PREFIXES:
             head = f"{self._scope_key}/{prefix}_"
-            after, until = None, f"{head}{max(self._point, self._second)}"
-            while rows := await store.query(None, head, after=after, until=until, limit=PAGE_ROWS, order="oldest"):
+            async for rows in pages_of(store, head, until=f"{head}{max(self._point, self._second)}", page=PAGE_ROWS):
                 for row in rows:
                     self._add(row, row.key[len(head) :])
-                after = rows[-1].key
                 await asyncio.sleep(pause_seconds)
 
     def _add(self, row: Row, suffix: str) -> None:

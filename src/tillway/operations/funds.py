@@ -11,8 +11,7 @@ from tillway.domain.attempt import Attempt
 from tillway.domain.payout import Payout
 from tillway.engine.connections import SIMULATOR
 from tillway.engine.core import Load
-from tillway.store.codec import decode
-from tillway.store.port import PAGE_MAX
+from tillway.store.walk import records_of
 
 BANK = "bank"
 """The ledger's account of money that settlements have moved to the merchant's bank."""
@@ -59,19 +58,12 @@ def _split(accounts: Mapping[str, int], on_the_way: Mapping[str, int], currency:
 async def payouts_on_the_way(load: Load, currency: str) -> Sums:
     """The payouts from the balance that are not settled yet, by connector, in minor units."""
     found: Sums = defaultdict(int)
-    after: str | None = None
-    while True:
-        rows = await load.store.query(None, f"{load.scope_key}/att_", after=after, limit=PAGE_MAX, order="oldest")
-        for row in rows:
-            attempt = decode(row.key.partition("/")[2], row.body)
-            assert isinstance(attempt, Attempt)
-            if attempt.kind == "payout" and attempt.currency == currency:
-                paid_out = await load.maybe(Payout, attempt.subject)
-                if paid_out is not None and paid_out.funding == "balance":
-                    found[attempt.connector] += attempt.amount_minor
-        if len(rows) < PAGE_MAX:
-            return dict(found)
-        after = rows[-1].key
+    async for attempt in records_of(load.store, load.scope_key, Attempt):
+        if attempt.kind == "payout" and attempt.currency == currency:
+            paid_out = await load.maybe(Payout, attempt.subject)
+            if paid_out is not None and paid_out.funding == "balance":
+                found[attempt.connector] += attempt.amount_minor
+    return dict(found)
 
 
 async def reachable_now(load: Load, accounts: Mapping[str, int], connector: str, currency: str, needed: int) -> int:

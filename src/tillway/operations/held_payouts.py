@@ -11,8 +11,7 @@ from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.engine.attempts import NO_KEY
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
-from tillway.store.codec import decode
-from tillway.store.port import PAGE_MAX
+from tillway.store.walk import records_of
 
 
 class HeldPayout(msgspec.Struct, frozen=True):
@@ -62,16 +61,9 @@ async def release(engine: Engine, scopes: Iterable[str], payouts: Iterable[str],
 
 async def _scheduled(engine: Engine, scopes: Iterable[str]) -> AsyncIterator[tuple[str, Attempt]]:
     for scope in scopes:
-        after: str | None = None
-        while True:
-            rows = await engine.store.query(None, f"{scope}/att_", after=after, limit=PAGE_MAX, order="oldest")
-            for row in rows:
-                attempt = decode(row.key.partition("/")[2], row.body)
-                if isinstance(attempt, Attempt) and attempt.state == "scheduled":
-                    yield scope, attempt
-            if len(rows) < PAGE_MAX:
-                break
-            after = rows[-1].key
+        async for attempt in records_of(engine.store, scope, Attempt):
+            if attempt.state == "scheduled":
+                yield scope, attempt
 
 
 async def _change(engine: Engine, scope: str, attempt: Attempt, actor: str, *, held: bool) -> None:

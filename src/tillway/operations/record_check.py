@@ -1,12 +1,13 @@
 """Read every record of an installation and compare it with its checksum."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
 
-from tillway.engine.audit.chain import rows_of, scopes_of
 from tillway.store.codec import TYPES, RecordDamaged, decode, has_checksum
 from tillway.store.port import Row, Store
+from tillway.store.walk import all_scopes, rows_of
 
 DAMAGED_MAX = 1000
 """Most damaged records that one check names; it stops there."""
@@ -40,7 +41,8 @@ async def read_all(store: Store) -> Read:
 
 async def _all_rows(store: Store) -> AsyncIterator[Row]:
     # Type by type: on DynamoDB, a listing over several types would read the whole table for each page.
-    for scope_key in await scopes_of(store):
+    for scope_key in await all_scopes(store):
         for prefix in TYPES:
             async for row in rows_of(store, f"{scope_key}/{prefix}_"):
                 yield row
+            await asyncio.sleep(0)  # There may be many scopes, each with a few records of a type.

@@ -22,6 +22,7 @@ from tillway.engine.ids import time_prefix
 from tillway.engine.scans import Scan
 from tillway.store.codec import decode
 from tillway.store.port import Store
+from tillway.store.walk import pages_of
 
 COLUMNS = ("day", "type", "status", "connector")
 """Columns for grouping a report, besides merchant and currency, which it always has."""
@@ -176,9 +177,8 @@ async def _pages(
 ) -> AsyncIterator[list[Record]]:
     """The records with ids made from second `first` to `last`, oldest first, a page at a time."""
     after, until = f"{head}{time_prefix(first)}", f"{head}{time_prefix(last + 1)}"
-    while rows := await store.query(None, head, after=after, until=until, limit=PAGE_ROWS, order="oldest"):
+    async for rows in pages_of(store, head, after=after, until=until, page=PAGE_ROWS):
         yield [decode(row.key.partition("/")[2], row.body) for row in rows]
-        after = rows[-1].key
         if scan is not None:
             await scan.go_on()
         await asyncio.sleep(pause_seconds)  # A long report must not delay payments.

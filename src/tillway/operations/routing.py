@@ -21,7 +21,8 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 from tillway.store.codec import decode
-from tillway.store.port import PAGE_MAX, Store
+from tillway.store.port import Store
+from tillway.store.walk import rows_of
 
 PAYMENTS_MAX = 10_000
 """Most payments that one simulation looks at."""
@@ -161,21 +162,14 @@ async def try_document(
     """Add to `trial` the way that up to `limit` of a merchant's latest payments would take through `routes`, those made
     since `begin` (epoch seconds). It changes nothing and asks no provider."""
     seen: set[str] = set()
-    after: str | None = None
-    while len(seen) < limit:
-        rows = await store.query(None, f"{scope_key}/ch_", after=after, limit=PAGE_MAX)
-        for row in rows:
-            charge = decode(row.key.partition("/")[2], row.body)
-            assert isinstance(charge, Charge)
-            if charge.created < begin:
-                return
-            if charge.payment in seen or not charge.connector or len(seen) >= limit:
-                continue
+    async for row in rows_of(store, f"{scope_key}/ch_", order="newest"):
+        charge = decode(row.key.partition("/")[2], row.body)
+        assert isinstance(charge, Charge)
+        if charge.created < begin or len(seen) >= limit:
+            return
+        if charge.payment not in seen and charge.connector:
             seen.add(charge.payment)
             _try_payment(charge, routes, trial)
-        if len(rows) < PAGE_MAX:
-            return
-        after = rows[-1].key
 
 
 def _try_payment(charge: Charge, routes: Routes, trial: Trial) -> None:

@@ -52,7 +52,8 @@ from tillway.simulation.restores import explained_by_items
 from tillway.simulation.virtual_loop import LIFE
 from tillway.simulation.world import Process, Violation, World
 from tillway.store.codec import decode
-from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Row, Store, Unavailable, Write
+from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Store, Unavailable, Write
+from tillway.store.walk import rows_of
 from tillway.testing.memory_store import MemoryStore
 
 R = TypeVar("R", bound=Record)
@@ -287,17 +288,9 @@ class Books:
 
 
 async def books_of(world: World, scope_key: str) -> Books:
-    rows: list[Row] = []
-    after: str | None = None
-    while True:
-        page = await world.store.query(None, f"{scope_key}/", after=after, limit=PAGE_MAX, order="oldest")
-        rows += page
-        if len(page) < PAGE_MAX:
-            break
-        after = page[-1].key
     prefixes = "ord prod pi dpi ch re po vlt ba txn je evt aud du cus cbtxn oi stl"
     kept = tuple(f"{prefix}_" for prefix in prefixes.split())
-    ids = ((row.key.partition("/")[2], row.body) for row in rows)
+    ids = [(row.key.partition("/")[2], row.body) async for row in rows_of(world.store, f"{scope_key}/")]
     records = [decode(id, body) for id, body in ids if id.startswith(kept)]
     return Books(scope_key, [*records, *in_all_rows(records).values()])
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 
-from tillway.domain.account import SYSTEM, Account, Scope
+from tillway.domain.account import SYSTEM
 from tillway.domain.generation import GENERATION_ID
 from tillway.domain.ledger import Entry
 from tillway.store.codec import TYPES, decode, write_of
-from tillway.store.port import ABSENT, PAGE_MAX, Conflict, Row, Store, Write
+from tillway.store.port import ABSENT, Conflict, Row, Store, Write
+from tillway.store.walk import all_scopes, merchant_scopes, rows_of
 
 FORMAT = 1
 BATCH = 50
@@ -162,7 +163,7 @@ async def bring_in(store: Store, path: Path, tell: Tell = lambda _done, _all: No
     """
     expected = verify(path)
     accounts = {line.k for _, line in _lines(path, torn="refused") if isinstance(line, Line) and _is_account(line.k)}
-    there = {row.key for row in await store.query(None, f"{SYSTEM}/acct_", limit=PAGE_MAX)}
+    there = {row.key async for row in rows_of(store, f"{SYSTEM}/acct_")}
     if not there <= accounts:
         raise ExportUnfit("The store holds another installation. Name an empty one.")
     # Accounts come last: until then, nothing takes the store for an installation.
@@ -243,19 +244,14 @@ async def _prove(store: Store, path: Path, expected: Tally) -> None:
 async def _rows(store: Store, *, after: str = "") -> AsyncIterator[Row]:
     """Every record, by scope, type and key; with `after`, those that come behind that key."""
     start = _place(after) if after else ("", "", "")
-    for scope in [SYSTEM, *sorted(await _scopes(store))]:
+    for scope in [SYSTEM, *sorted(await merchant_scopes(store))]:
         for prefix in sorted(TYPES):
             if (_order(scope), prefix) < start[:2]:
                 continue
             at = after if (_order(scope), prefix) == start[:2] else None
-            while True:
-                rows = await store.query(None, f"{scope}/{prefix}_", after=at, limit=PAGE_MAX, order="oldest")
-                for row in rows:
-                    if not _is_of_this_store(row):
-                        yield row
-                if len(rows) < PAGE_MAX:
-                    break
-                at = rows[-1].key
+            async for row in rows_of(store, f"{scope}/{prefix}_", after=at):
+                if not _is_of_this_store(row):
+                    yield row
 
 
 def _is_of_this_store(row: Row) -> bool:
@@ -273,24 +269,10 @@ def _order(scope: str) -> str:
     return "" if scope == SYSTEM else scope
 
 
-async def _scopes(store: Store) -> list[str]:
-    found: list[str] = []
-    after = None
-    while True:
-        rows = await store.query(None, f"{SYSTEM}/acct_", after=after, limit=PAGE_MAX, order="oldest")
-        for row in rows:
-            account = decode(row.key.partition("/")[2], row.body)
-            assert isinstance(account, Account)
-            found += [Scope(account=account.id, mode="test").key, Scope(account=account.id, mode="live").key]
-        if len(rows) < PAGE_MAX:
-            return found
-        after = rows[-1].key
-
-
 async def _newest(store: Store) -> dict[str, str]:
     """Find the newest audit entry of each scope: every later write adds a newer one."""
     newest: dict[str, str] = {}
-    for scope in [SYSTEM, *await _scopes(store)]:
+    for scope in await all_scopes(store):
         for prefix in ("aud", "evt", "idem"):
             rows = await store.query(None, f"{scope}/{prefix}_", limit=1)
             newest[f"{scope}/{prefix}"] = f"{rows[0].key} {rows[0].version}" if rows else ""

@@ -10,7 +10,7 @@ alone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -20,6 +20,7 @@ from tillway.domain.event import WebhookEndpoint
 from tillway.domain.record import Record, SealedRecord
 from tillway.store.codec import RecordDamaged, decode, write_of
 from tillway.store.port import WRITES_MAX, CommitUnknown, Conflict, Row, Store, Unavailable, Write
+from tillway.store.walk import pages_of
 from tillway.vault.envelope import EnvelopeVault, sealed_text
 from tillway.vault.keyring import CHECK_EVERY_SECONDS
 from tillway.vault.port import KeyRefused, Keys, SealedSecret, Vault, VaultTampered
@@ -40,7 +41,6 @@ PASSES_MAX = 10
 PAGE_ROWS = WRITES_MAX - 1
 """Records moved in one commit; the last write is the audit trail's."""
 
-PAGES_MAX = 100_000_000
 TRIES_MAX = 10
 _PAUSE_SECONDS = 0.02
 
@@ -137,7 +137,7 @@ async def forget_key(
     first.
     """
     for scope, prefix in _places(await scopes(), PREFIXES):
-        async for rows in _pages(store, scope, prefix):
+        async for rows in pages_of(store, f"{scope}/{prefix}", page=PAGE_ROWS):
             for row in rows:
                 if _names_key(row, key_id):
                     raise KeyRefused(f"{row.key} is still sealed under {key_id}. Run `tillway vault rotate` first.")
@@ -170,7 +170,7 @@ async def _pass(
     read = moved = 0
     damaged: list[str] = []
     for scope, prefix in places:
-        async for rows in _pages(store, scope, prefix):
+        async for rows in pages_of(store, f"{scope}/{prefix}", page=PAGE_ROWS):
             writes = []
             for row in rows:
                 try:
@@ -216,18 +216,6 @@ async def _commit_one(
         except (Conflict, CommitUnknown, Unavailable):
             await sleep(_PAUSE_SECONDS * 2**tried)
     raise RotationUnfinished(f"{key} could not be written in {TRIES_MAX} tries. Run the rotation again.")
-
-
-async def _pages(store: Store, scope: str, prefix: str) -> AsyncIterator[list[Row]]:
-    """The records of a scope with that prefix, oldest first, a page at a time."""
-    after = None
-    for _ in range(PAGES_MAX):
-        rows = await store.query(None, f"{scope}/{prefix}", after=after, limit=PAGE_ROWS, order="oldest")
-        if rows:
-            yield rows
-        if len(rows) < PAGE_ROWS:
-            break
-        after = rows[-1].key
 
 
 _decode_sealed: Callable[[msgspec.Raw], SealedSecret] = msgspec.json.Decoder(SealedSecret).decode

@@ -7,12 +7,11 @@ below it was inserted by hand: it is in no batch, and the walk names it.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
-from tillway.domain.account import SYSTEM, Scope
 from tillway.domain.audit import (
     BATCH_MAX,
     DIGEST_BYTES,
@@ -33,7 +32,8 @@ from tillway.engine.audit.entries import task_write
 from tillway.engine.clock import Clock
 from tillway.engine.time_mark import SETTLED_SECONDS
 from tillway.store.codec import decode, decode_unchecked, write_of
-from tillway.store.port import ABSENT, PAGE_MAX, CommitUnknown, Conflict, Row, Store
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store
+from tillway.store.walk import all_scopes, rows_of
 from tillway.vault.port import HeadSigner, HeadVerifier
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ class AuditChain:
     async def ensure(self) -> None:
         """Make the task of every scope that has none: at the start, for accounts older than the trail. Bring those
         forward that have entries to link: of a process that was killed."""
-        for scope_key in await scopes_of(self.store):
+        for scope_key in await all_scopes(self.store):
             if await self.store.get(f"{scope_key}/{TASK_ID}") is not None:
                 if await self.waits(scope_key):
                     await self.look_after((scope_key,))
@@ -231,20 +231,6 @@ async def last_batch(store: Store, scope_key: str) -> AuditBatch | None:
     if batch is None:
         raise Unreadable(scope_key, rows[0].key.partition("/")[2])
     return batch
-
-
-async def scopes_of(store: Store) -> list[str]:
-    """Every scope that has a trail: the installation's own, and two of each account."""
-    found = [SYSTEM]
-    after: str | None = None
-    while True:
-        rows = await store.query(None, f"{SYSTEM}/acct_", after=after, limit=PAGE_MAX, order="oldest")
-        for row in rows:
-            account = row.key.partition("/")[2]
-            found += (Scope(account=account, mode="test").key, Scope(account=account, mode="live").key)
-        if len(rows) < PAGE_MAX:
-            return found
-        after = rows[-1].key
 
 
 # The walk.
@@ -459,15 +445,3 @@ class _Entries:
         if found is not None:
             self._place += 1
         return found
-
-
-async def rows_of(
-    store: Store, head: str, *, after: str | None = None, until: str | None = None, page: int = PAGE_ROWS
-) -> AsyncIterator[Row]:
-    """The records with keys that begin with `head`, oldest first, a page at a time, including those that arrive
-    meanwhile."""
-    while rows := await store.query(None, head, after=after, until=until, limit=page, order="oldest"):
-        for row in rows:
-            yield row
-        after = rows[-1].key
-        await asyncio.sleep(0)

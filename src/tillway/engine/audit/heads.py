@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import msgspec
 
 from tillway.domain.audit import AuditBatch, batch_id, signed_text
-from tillway.engine.audit.chain import last_batch, readable, scopes_of
+from tillway.engine.audit.chain import last_batch, readable
 from tillway.store.port import Store
+from tillway.store.walk import all_scopes
 from tillway.vault.port import HeadVerifier
 
 FAULTS_MAX = 100
@@ -67,7 +68,7 @@ def head_of_batch(scope_key: str, batch: AuditBatch) -> Head:
 async def heads(store: Store) -> list[Head]:
     """The last head of every scope that has one. Raises `Unreadable`."""
     found = []
-    for scope_key in await scopes_of(store):
+    for scope_key in await all_scopes(store):
         last = await last_batch(store, scope_key)
         if last is not None:
             found.append(head_of_batch(scope_key, last))
@@ -123,7 +124,7 @@ class HeadSender:
 
     async def add_all(self) -> None:
         """Add the last head of every scope: at the start, for those that a killed process did not send."""
-        for scope_key in await scopes_of(self._store):
+        for scope_key in await all_scopes(self._store):
             last = await last_batch(self._store, scope_key)
             if last is not None and scope_key not in self._waiting:
                 self.add(scope_key, last)

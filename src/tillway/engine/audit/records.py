@@ -18,10 +18,11 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payout import Payout
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
-from tillway.engine.audit.chain import Unreadable, last_batch, readable, rows_of
+from tillway.engine.audit.chain import Unreadable, last_batch, readable
 from tillway.engine.audit.entries import LEFT_OUT, change_document
 from tillway.store.codec import TYPES, decode_unchecked
 from tillway.store.port import Row, Store
+from tillway.store.walk import rows_of
 
 DIFFERENCES_MAX = 1000
 """Most differences that one comparison reports; it stops there."""
