@@ -6,14 +6,14 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from tillway.domain import order as domain
 from tillway.domain import product
 from tillway.domain.commands import CreateOrder, OrderLine
-from tillway.domain.order import WORKFLOW, Failure, Order
+from tillway.domain.order import WORKFLOW, Failure, Order, OrderState, StepName
 from tillway.domain.product import Product
 from tillway.domain.record import Moment
 from tillway.domain.refusal import Refused
@@ -41,6 +41,11 @@ def test_every_task_retries_and_none_is_left_without_an_end() -> None:
         caught = any(ALL in catch.errors for catch in state.catch)
         assert caught or any(ALL in retry.errors for retry in state.retry), f"{state.name} can fail for good"
     assert WORKFLOW.handlers == {"handle_failure"}
+
+
+def test_the_names_of_states_are_those_of_the_workflow() -> None:
+    assert {state.name for state in WORKFLOW.states} == set(get_args(OrderState))
+    assert {state.name for state in WORKFLOW.states if state.kind == "task"} == set(get_args(StepName))
 
 
 STEP = State(
@@ -106,7 +111,8 @@ def _order(**fields: Any) -> Order:
 def test_the_way_to_the_end_is_told_by_status_and_times() -> None:
     order, statuses = _order(), []
     assert (order.total_minor, order.counts) == (5000, {"book": 4})
-    for seconds, step in enumerate(("check_stock", "take_payment", "arrange_delivery", "place_order"), 1):
+    way: tuple[StepName, ...] = ("check_stock", "take_payment", "arrange_delivery", "place_order")
+    for seconds, step in enumerate(way, 1):
         statuses.append(order.status)
         changes = domain.complete_step(order, step, {}, _at(1_800_000_000 + seconds))
         assert isinstance(changes.result, Order)

@@ -6,7 +6,7 @@ commits. The record of a finished step holds its result, which a second request 
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, assert_never
+from typing import Any, Final, Literal, assert_never
 
 import msgspec
 
@@ -21,11 +21,15 @@ from tillway.domain.workflow import ALL, WITHOUT_END, Again, Catch, Retry, State
 LINES_MAX = 40
 """Most lines of an order: reserving them is one commit, which has at most 100 writes."""
 
-_CATCH = (Catch(errors=(ALL,), next="handle_failure"),)
+StepName = Literal["check_stock", "take_payment", "arrange_delivery", "place_order", "handle_failure"]
+EndName = Literal["placed", "payment_failed"]
+OrderState = Literal[StepName, EndName]
+
+_CATCH: tuple[Catch[OrderState], ...] = (Catch(errors=(ALL,), next="handle_failure"),)
 _CONTENDED = Retry(errors=("Busy",), interval_seconds=1, attempts_max=WITHOUT_END, backoff_rate=2, delay_max_seconds=30)
 """Other commits were changing the order's products, or the store could not be written: no reason to fail."""
 
-WORKFLOW = Workflow(
+WORKFLOW: Final[Workflow[OrderState]] = Workflow(
     name="order",
     what="Takes an order from its check to its delivery",
     start="check_stock",
@@ -82,12 +86,12 @@ WORKFLOW = Workflow(
     ),
 )
 
-HANDLER = "handle_failure"
+HANDLER: Final = "handle_failure"
 
 SEEN_WITHIN_MS = 1000
 """How long the caller that carries an order may take to see that its payment has settled, before the task looks."""
 
-_EVENTS = {"placed": "order.placed", "payment_failed": "order.payment_failed"}
+_EVENTS: Final[dict[EndName, str]] = {"placed": "order.placed", "payment_failed": "order.payment_failed"}
 """The merchant's event for each end."""
 
 
@@ -133,7 +137,7 @@ class Line(Value, frozen=True, kw_only=True):
 class StepRecord(Value, frozen=True, kw_only=True):
     """A step of one order, from its entry on. `failures` counts its failures by error; `result` is its result."""
 
-    step: str
+    step: OrderState
     started_at: int
     ended_at: int | None = None
     status: Literal["running", "done", "failed"] = "running"
@@ -154,7 +158,7 @@ class Order(Record, frozen=True, kw_only=True):
     lines: tuple[Line, ...]
     means: str
     method: str
-    state: str = WORKFLOW.start
+    state: OrderState = WORKFLOW.start
     stock: Literal["none", "reserved", "sold", "released"] = "none"
     payment: str | None = None
     refund: str | None = None
@@ -247,24 +251,30 @@ def to_do(order: Order, step: str) -> StepRecord | None:
     return None
 
 
-def complete_step(order: Order, step: str, result: dict[str, Any], at: Moment, **fields: Any) -> Changes[Order]:
+def complete_step(order: Order, step: StepName, result: dict[str, Any], at: Moment, **fields: Any) -> Changes[Order]:
     """The order with `step` done, at the next step. At an end, its task is deleted and an event is written."""
     assert order.state == step, f"{order.id} is at {order.state}, not at {step}"
-    following = WORKFLOW.state(WORKFLOW.state(step).next or "")
+    following = _next_state(step)
     record = order.step(step)
     assert record is not None, "a state that was entered has a record"
     steps = _with_step(order.steps, msgspec.structs.replace(record, status="done", ended_at=at.now, result=result))
     if following.kind == "task":
         steps = (*steps, StepRecord(step=following.name, started_at=at.now))
     after = msgspec.structs.replace(order, state=following.name, steps=steps, **fields)
-    if not after.ended:
-        return Changes(result=after, records=(after,))
-    return Changes(
-        result=after,
-        records=(after,),
-        deletes=(task_id(order.id),),
-        events=(EventDraft(type=_EVENTS[after.state], record=after),),
-    )
+    match after.state:
+        case "placed" | "payment_failed" as end:
+            event = EventDraft(type=_EVENTS[end], record=after)
+            return Changes(result=after, records=(after,), deletes=(task_id(order.id),), events=(event,))
+        case "check_stock" | "take_payment" | "arrange_delivery" | "place_order" | "handle_failure":
+            return Changes(result=after, records=(after,))
+        case _:
+            assert_never(after.state)
+
+
+def _next_state(step: StepName) -> State[OrderState]:
+    name = WORKFLOW.state(step).next
+    assert name is not None, f"{step} is an end"
+    return WORKFLOW.state(name)
 
 
 def fail_step(order: Order, step: str, failure: Failure, at: Moment) -> tuple[Order, Again | None]:

@@ -5,9 +5,12 @@ carry a definition, the documents can draw it, and Step Functions can run it.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from tillway.domain.record import Value
+
+Name = TypeVar("Name", bound=str)
+"""The names of a workflow's states: a `Literal` of them."""
 
 ALL = "States.ALL"
 """In place of error names: every error."""
@@ -28,24 +31,24 @@ class Retry(Value, frozen=True, kw_only=True):
     delay_max_seconds: int = 900
 
 
-class Catch(Value, frozen=True, kw_only=True):
+class Catch(Value, Generic[Name], frozen=True, kw_only=True):
     """The next state after a failure with one of `errors` that is not retried."""
 
     errors: tuple[str, ...]
-    next: str
+    next: Name
 
 
-class State(Value, frozen=True, kw_only=True):
+class State(Value, Generic[Name], frozen=True, kw_only=True):
     """A `task` runs the step of its name and continues at `next`; `succeed` and `fail` are ends. `shows` is the status
     of an order in this state, None if it keeps the previous one; `error` the name of a failed end's error."""
 
-    name: str
+    name: Name
     what: str
     kind: Literal["task", "succeed", "fail"] = "task"
     shows: str | None = None
-    next: str | None = None
+    next: Name | None = None
     retry: tuple[Retry, ...] = ()
-    catch: tuple[Catch, ...] = ()
+    catch: tuple[Catch[Name], ...] = ()
     error: str | None = None
 
 
@@ -64,17 +67,17 @@ class Again(Value, frozen=True, kw_only=True):
     seconds: int
 
 
-class Caught(Value, frozen=True, kw_only=True):
+class Caught(Value, Generic[Name], frozen=True, kw_only=True):
     """Continue at that state."""
 
-    next: str
+    next: Name
 
 
-class Workflow(Value, frozen=True, kw_only=True):
+class Workflow(Value, Generic[Name], frozen=True, kw_only=True):
     name: str
     what: str
-    start: str
-    states: tuple[State, ...]
+    start: Name
+    states: tuple[State[Name], ...]
 
     def __post_init__(self) -> None:
         names = [state.name for state in self.states]
@@ -84,16 +87,16 @@ class Workflow(Value, frozen=True, kw_only=True):
             targets += [catch.next for catch in state.catch]
             assert all(target in names for target in targets), f"{state.name} goes on where no state is"
 
-    def state(self, name: str) -> State:
+    def state(self, name: Name) -> State[Name]:
         return next(state for state in self.states if state.name == name)
 
     @property
-    def handlers(self) -> frozenset[str]:
+    def handlers(self) -> frozenset[Name]:
         """The states that catch failures of others."""
         return frozenset(catch.next for state in self.states for catch in state.catch)
 
 
-def after_failure(state: State, error: str, failures: Mapping[str, int]) -> Again | Caught:
+def after_failure(state: State[Name], error: str, failures: Mapping[str, int]) -> Again | Caught[Name]:
     """The reaction to `error` in `state`, which is among the `failures` of the state so far, by error name.
 
     As in the States Language, the first retry that names the error decides, and counts the errors it names; when it is
@@ -124,7 +127,7 @@ def _knows(errors: tuple[str, ...], error: str) -> bool:
     return error in errors or ALL in errors
 
 
-def mermaid(workflow: Workflow) -> str:
+def mermaid(workflow: Workflow[Name]) -> str:
     """The workflow as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", f"    [*] --> {workflow.start}"]
     for state in workflow.states:

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import aiohttp
 import msgspec
@@ -276,6 +276,8 @@ class BankServer:
         fault = drawn.call
         assert fault is not None
         match fault.fault:
+            case "refuse":
+                raise AssertionError("a server that runs takes connections: `replace` lets no such rule in")
             case "lose_request":
                 return await _never(request)
             case "reset_before":
@@ -283,7 +285,7 @@ class BankServer:
             case "error_before":
                 return _write(Response(fault.status, {"message": "simulated"}))
             case "throttle":
-                return _write(Response(429, {"message": "simulated"}, {"retry-after": str(-(-fault.ms // 1000))}))
+                return _write(Response(429, {"message": "simulated"}, {"retry-after": fault.retry_after}))
             case "lose_answer":
                 await self._perform(asked, drawn)
                 return await _never(request)
@@ -296,7 +298,7 @@ class BankServer:
                 await self._perform(asked, drawn)
                 return _write(Response(fault.status, {"message": "simulated"}))
             case _:
-                raise AssertionError(f"no such fault: {fault.fault}")
+                assert_never(fault.fault)
 
     # Notices.
 

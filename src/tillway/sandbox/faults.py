@@ -11,13 +11,33 @@ same object: `/ops/v1/simulator` replaces it in the process, `POST /_faults` at 
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, assert_never, get_args
 
 import msgspec
 
 from tillway.sandbox.bank import Announcement, Status
 
-CALL_FAULTS = {
+CallFault = Literal[
+    "refuse",
+    "lose_request",
+    "lose_answer",
+    "reset_before",
+    "reset_after",
+    "half_body",
+    "error_before",
+    "error_after",
+    "throttle",
+]
+"""The faults of which an operation gets at most one: it fails, or its caller does not hear how it went."""
+
+AnswerFault = Literal["decline", "no_funds", "pend"]
+"""The faults that choose the bank's answer to a new order."""
+
+NoticeFault = Literal["early_notice", "late_notice", "duplicate_notice", "stale_notice", "lose_notice"]
+
+FaultName = Literal[CallFault, AnswerFault, NoticeFault, "slow"]
+
+CALL_FAULTS: Final[dict[Literal[CallFault, AnswerFault, "slow"], str]] = {
     "slow": "perform and answer `ms` milliseconds late, even if the caller has left; other faults still apply",
     "refuse": "the connection is refused; only inside the process",
     "lose_request": "never perform, never answer",
@@ -33,10 +53,9 @@ CALL_FAULTS = {
     "pend": "answer `Pending`, and `Accepted` when asked again; other faults still apply",
 }
 
-ANSWERS: Final[dict[str, Status]] = {"decline": "Declined", "no_funds": "InsufficientFunds", "pend": "Pending"}
-"""The faults that choose the bank's answer to a new order, and that answer."""
+ANSWERS: Final[dict[AnswerFault, Status]] = {"decline": "Declined", "no_funds": "InsufficientFunds", "pend": "Pending"}
 
-NOTICE_FAULTS = {
+NOTICE_FAULTS: Final[dict[NoticeFault, str]] = {
     "early_notice": "also tell by a notice, before the answer to the call itself",
     "late_notice": "notices come `ms` milliseconds later",
     "duplicate_notice": "every notice comes twice",
@@ -69,7 +88,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One rule. `operation` None matches every operation that moves money, and no look-up. `times`: how often it
     applies before it is used up, None for ever. `probability` (0 to 1) is drawn for each operation that matches."""
 
-    fault: str
+    fault: FaultName
     operation: str | None = None
     amount: int | None = None
     probability: float = 1.0
@@ -78,12 +97,26 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     status: int = 503
 
 
+class Struck(NamedTuple):
+    """The fault of a call. `ms` is the Retry-After of `throttle`, `status` the answer of `error_before` and
+    `error_after`."""
+
+    fault: CallFault
+    ms: int
+    status: int
+
+    @property
+    def retry_after(self) -> str:
+        """`ms` in whole seconds, rounded up."""
+        return str(-(-self.ms // 1000))
+
+
 class Drawn(NamedTuple):
     """The faults of one operation: milliseconds to wait, at most one fault of the call, those of its notices, and the
     answer to a new order."""
 
     slow_ms: int = 0
-    call: Fault | None = None
+    call: Struck | None = None
     notices: tuple[Fault, ...] = ()
     answer: Status = "Accepted"
 
@@ -129,30 +162,41 @@ class Faults:
             return NOTHING
         slow_ms = 0
         answer: Status = "Accepted"
-        call: Fault | None = None
+        call: Struck | None = None
         notices: list[Fault] = []
         for place, rule in enumerate(self._rules):
             if rule.operation != operation and (rule.operation is not None or operation == "look_up"):
                 continue
             if rule.amount is not None and rule.amount != amount:
                 continue
-            is_slow, is_notice = rule.fault == "slow", rule.fault in NOTICE_FAULTS
-            is_answer = rule.fault in ANSWERS
-            if call is not None and not (is_slow or is_notice or is_answer):
+            if call is not None and rule.fault in get_args(CallFault):
                 continue
             left = self._left[place]
             if left == 0 or (rule.probability < 1.0 and self._random.random() >= rule.probability):
                 continue
             if left is not None:
                 self._left[place] = left - 1
-            if is_slow:
-                slow_ms += rule.ms
-            elif is_notice:
-                notices.append(rule)
-            elif is_answer:
-                answer = ANSWERS[rule.fault]
-            else:
-                call = rule
+            match rule.fault:
+                case "slow":
+                    slow_ms += rule.ms
+                case "early_notice" | "late_notice" | "duplicate_notice" | "stale_notice" | "lose_notice":
+                    notices.append(rule)
+                case "decline" | "no_funds" | "pend" as name:
+                    answer = ANSWERS[name]
+                case (
+                    "refuse"
+                    | "lose_request"
+                    | "lose_answer"
+                    | "reset_before"
+                    | "reset_after"
+                    | "half_body"
+                    | "error_before"
+                    | "error_after"
+                    | "throttle"
+                ) as name:
+                    call = Struck(name, rule.ms, rule.status)
+                case _:
+                    assert_never(rule.fault)
         return Drawn(slow_ms, call, tuple(notices), answer)
 
 

@@ -6,7 +6,7 @@ behind HTTP; it can also increment an authorization. The bank's memory ends with
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
@@ -207,7 +207,7 @@ class CallTransport:
             case "error_before":
                 return Response(fault.status, {"message": "simulated"})
             case "throttle":
-                return Response(429, {"message": "simulated"}, {"retry-after": str(-(-fault.ms // 1000))})
+                return Response(429, {"message": "simulated"}, {"retry-after": fault.retry_after})
             case "lose_answer":
                 self._bank.handle(request, drawn.answer)
                 raise TransportError("simulated: no answer in time", spoken=True)
@@ -221,4 +221,4 @@ class CallTransport:
                 self._bank.handle(request, drawn.answer)
                 return Response(fault.status, {"message": "simulated"})
             case _:
-                raise AssertionError(f"no such fault: {fault.fault}")
+                assert_never(fault.fault)

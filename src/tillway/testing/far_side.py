@@ -18,14 +18,14 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self, assert_never
 from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
 
 from tillway.connectors.port import BODY_MAX, Form, Request, Response, TransportError, encode_body
-from tillway.sandbox.faults import Fault, Faults
+from tillway.sandbox.faults import Drawn, Fault, Faults
 
 End = Literal["answered", "torn", "reset", "lost", "refused"]
 
@@ -186,7 +186,9 @@ class Handler:
         drawn = self.faults.draw(*self._describe(request))
         slow = drawn.slow_ms / 1000
         fault = drawn.call
-        match fault.fault if fault is not None else None:
+        if fault is None:
+            return Play(self._perform(request, drawn), slow_seconds=slow)
+        match fault.fault:
             case "refuse":
                 return Play(answer(503), "refused", slow)
             case "lose_request":
@@ -194,24 +196,24 @@ class Handler:
             case "reset_before":
                 return Play(answer(503), "reset", slow)
             case "error_before":
-                assert fault is not None
                 return Play(answer(fault.status), slow_seconds=slow)
             case "throttle":
-                assert fault is not None
-                return Play(answer(429, None, {"retry-after": str(-(-fault.ms // 1000))}), slow_seconds=slow)
-        self.notice_faults = drawn.notices
-        done = self._handle(request)
-        match fault.fault if fault is not None else None:
+                return Play(answer(429, None, {"retry-after": fault.retry_after}), slow_seconds=slow)
             case "lose_answer":
-                return Play(done, "lost", slow)
+                return Play(self._perform(request, drawn), "lost", slow)
             case "reset_after":
-                return Play(done, "reset", slow)
+                return Play(self._perform(request, drawn), "reset", slow)
             case "half_body":
-                return Play(done, "torn", slow)
+                return Play(self._perform(request, drawn), "torn", slow)
             case "error_after":
-                assert fault is not None
+                self._perform(request, drawn)
                 return Play(answer(fault.status), slow_seconds=slow)
-        return Play(done, slow_seconds=slow)
+            case _:
+                assert_never(fault.fault)
+
+    def _perform(self, request: Request, drawn: Drawn) -> Response:
+        self.notice_faults = drawn.notices
+        return self._handle(request)
 
 
 class InProcess:
