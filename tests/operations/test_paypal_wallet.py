@@ -7,33 +7,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from paypal_provider import PROOF, PayPalFarSide
+from paypal_provider import PROOF
+from paypal_shop import PayPalShop, open_paypal_shop
 
 from tillway.connectors.port import ActionRequired
-from tillway.domain.account import SYSTEM
-from tillway.domain.connector_config import ConnectorConfig
-from tillway.engine.connections import REFRESH_SECONDS
-from tillway.store.codec import write_of
-from tillway.store.port import ABSENT
-from tillway.testing.far_side import over_http
-from tillway.testing.in_process import Answer, InProcessApp, Merchant
+from tillway.testing.in_process import Answer, InProcessApp
 
 WALLET = {"payment_method_types": ["paypal"], "payment_method_data": {"type": "paypal"}}
 
 
-class Shop:
-    def __init__(self, app: InProcessApp, merchant: Merchant, far: PayPalFarSide) -> None:
-        self.app, self.merchant, self.far = app, merchant, far
-
+class Shop(PayPalShop):
     async def pay(self, **params: Any) -> Answer:
         given = {"amount": 4200, "currency": "eur", "confirm": True, "return_url": "https://shop.example/", **WALLET}
         return await self.app.call(self.merchant.key, "POST", "/v1/payment_intents", {**given, **params})
-
-    async def post(self, path: str, params: dict[str, Any]) -> Any:
-        return await self.app.ok(self.merchant, "POST", path, params)
-
-    async def get(self, path: str, **params: Any) -> Any:
-        return await self.app.ok(self.merchant, "GET", path, params)
 
     def order(self) -> dict[str, Any]:
         """The latest order that PayPal was asked for."""
@@ -51,16 +37,8 @@ class Shop:
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    app, far = await InProcessApp.open(tmp_path), PayPalFarSide()
-    async with over_http(far.peer) as url:
-        settings = {"base_url": url, "client_id": "client", "client_secret": "secret", "webhook_id": "WH-1"}
-        config = ConnectorConfig(
-            id="con_test_pp", created=0, name="pp", kind="paypal", mode="test", settings=settings, default=True
-        )
-        await app.store.commit([write_of(SYSTEM, config, ABSENT)])
-        app.clock.ahead_seconds += 1 + REFRESH_SECONDS
-        yield Shop(app, await app.merchant(), far)
-        await app.close()
+    async with open_paypal_shop(tmp_path, Shop, webhook_id="WH-1") as shop:
+        yield shop
 
 
 @pytest.mark.parametrize("method", ["automatic", "manual"])

@@ -6,32 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paypal_provider import PayPalFarSide
+from paypal_shop import PayPalShop, open_paypal_shop
 
 from tillway.connectors.paypal import DEDUPLICATES_SECONDS
-from tillway.domain.account import SYSTEM
-from tillway.domain.connector_config import ConnectorConfig
-from tillway.engine.connections import REFRESH_SECONDS
-from tillway.store.codec import write_of
-from tillway.store.port import ABSENT
-from tillway.testing.far_side import over_http
-from tillway.testing.in_process import Answer, InProcessApp, Merchant
+from tillway.testing.in_process import Answer
 
 CARD = {"type": "card", "card": {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}}
 
 
-class Shop:
+class Shop(PayPalShop):
     """A merchant whose payments go through PayPal."""
-
-    def __init__(self, app: InProcessApp, merchant: Merchant, far: PayPalFarSide) -> None:
-        self.app, self.merchant, self.far = app, merchant, far
 
     async def pay(self, amount: int, currency: str, **params: Any) -> Answer:
         given = {"amount": amount, "currency": currency, "confirm": True, "payment_method_data": CARD, **params}
         return await self.call("/v1/payment_intents", {"return_url": "https://shop.example/", **given})
-
-    async def call(self, path: str, params: dict[str, Any]) -> Answer:
-        return await self.app.call(self.merchant.key, "POST", path, params)
 
     def money_moved(self) -> int:
         return len(list(self.far.bank.operations()))
@@ -39,16 +27,8 @@ class Shop:
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    app, far = await InProcessApp.open(tmp_path), PayPalFarSide()
-    async with over_http(far.peer) as url:
-        settings = {"base_url": url, "client_id": "client", "client_secret": "secret", "timeout_seconds": "0.4"}
-        config = ConnectorConfig(
-            id="con_test_pp", created=0, name="pp", kind="paypal", mode="test", settings=settings, default=True
-        )
-        await app.store.commit([write_of(SYSTEM, config, ABSENT)])
-        app.clock.ahead_seconds += 1 + REFRESH_SECONDS
-        yield Shop(app, await app.merchant(), far)
-        await app.close()
+    async with open_paypal_shop(tmp_path, Shop, timeout_seconds="0.4") as shop:
+        yield shop
 
 
 def refusal(answer: Answer) -> tuple[int, str, str]:

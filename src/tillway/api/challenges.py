@@ -1,11 +1,14 @@
 """The calls of a payer's browser: the challenge page of test mode, and the way back from a provider's page."""
 
+from typing import Any
+
 from tillway.domain.account import SCOPE_KEY_LENGTH, Scope, scope_of
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.refusal import Refused
 from tillway.domain.setup_intent import SetupIntent
 from tillway.http.params import Boolean, Enum, KnownParams, Params, ProviderText, Text
 from tillway.http.routes import Answer, Call, Plain, route
+from tillway.http.shapes import View
 from tillway.operations import payment_intents, setup_intents
 from tillway.web.challenge import HEADERS, back_to, page
 
@@ -53,6 +56,22 @@ async def come_back(call: Call) -> Answer:
     if target is None:
         return Plain(200, page(payment), HTML, HEADERS)
     return Plain(303, b"", HTML, (*HEADERS, ("location", target)))
+
+
+def next_action(record: PaymentIntent | SetupIntent, view: View) -> dict[str, Any] | None:
+    """The customer's next step, to the page of a challenge or a provider; None once there is no such page."""
+    page_url = view.client_secrets.challenge(record)
+    if page_url is None:
+        return None
+    if record.use_stripe_sdk:
+        return {
+            "type": "use_stripe_sdk",
+            "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": page_url, "source": record.id},
+        }
+    return {
+        "type": "redirect_to_url",
+        "redirect_to_url": {"return_url": record.return_url, "url": page_url},
+    }
 
 
 async def _subject(call: Call, passed: bool | None) -> PaymentIntent | SetupIntent:

@@ -7,6 +7,7 @@ from msgspec import UNSET
 from tillway.api.amounts import in_minor, in_minor_of
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import shipping
+from tillway.api.challenges import next_action
 from tillway.api.method_types import METHOD_DATA, PAYMENT_OPTIONS, TYPE_NAMES
 from tillway.domain.amount_limits import AMOUNT_LARGEST, check_charge
 from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment
@@ -372,7 +373,7 @@ def payment_intent_shape(payment: PaymentIntent, view: View) -> dict[str, Any]:
         "livemode": view.livemode,
         "managed_payments": None,
         "metadata": payment.metadata,
-        "next_action": _next_action(payment, view) if payment.status == "requires_action" else None,
+        "next_action": next_action(payment, view) if payment.status == "requires_action" else None,
         "on_behalf_of": None,
         "payment_method": payment.method,
         "payment_method_configuration_details": None,
@@ -427,18 +428,3 @@ def _error(error: PaymentError, view: View) -> dict[str, Any]:
         shown["payment_method"] = render_record(error.method, view)
         shown["payment_method_type"] = error.method.type
     return shown
-
-
-def _next_action(payment: PaymentIntent, view: View) -> dict[str, Any] | None:
-    challenge = view.client_secrets.challenge(payment)
-    if challenge is None:
-        return None
-    if payment.use_stripe_sdk:
-        return {
-            "type": "use_stripe_sdk",
-            "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": challenge, "source": payment.id},
-        }
-    return {
-        "type": "redirect_to_url",
-        "redirect_to_url": {"return_url": payment.return_url, "url": challenge},
-    }

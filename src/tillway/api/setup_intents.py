@@ -4,6 +4,7 @@ from typing import Any
 
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import STRIPE_JS
+from tillway.api.challenges import next_action
 from tillway.api.method_types import FORMS, METHOD_DATA, SETUP_OPTIONS, TYPE_NAMES
 from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, UpdateSetup
 from tillway.domain.payment_intent import PaymentError
@@ -238,7 +239,7 @@ def setup_intent_shape(setup: SetupIntent, view: View) -> dict[str, Any]:
         "managed_payments": None,
         "mandate": setup.mandate,
         "metadata": setup.metadata,
-        "next_action": _next_action(setup, view) if setup.status == "requires_action" else None,
+        "next_action": next_action(setup, view) if setup.status == "requires_action" else None,
         "on_behalf_of": None,
         "payment_method": setup.method,
         "payment_method_configuration_details": None,
@@ -276,21 +277,6 @@ def _error(error: PaymentError | None, view: View) -> dict[str, Any] | None:
         shown["payment_method"] = render_record(error.method, view)
         shown["payment_method_type"] = error.method.type
     return shown
-
-
-def _next_action(setup: SetupIntent, view: View) -> dict[str, Any] | None:
-    challenge = view.client_secrets.challenge(setup)
-    if challenge is None:
-        return None
-    if setup.use_stripe_sdk:
-        return {
-            "type": "use_stripe_sdk",
-            "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": challenge, "source": setup.id},
-        }
-    return {
-        "type": "redirect_to_url",
-        "redirect_to_url": {"return_url": setup.return_url, "url": challenge},
-    }
 
 
 @shape(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tillway.cli.installation import author, with_store
+from tillway.cli.installation import author, repeat_conflicts, with_store
 from tillway.cli.terminal import AsJson, DataDir, StoreUrl, fail, settings_from, show
 
 if TYPE_CHECKING:
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from tillway.store.port import Store
 
 app = typer.Typer(help="The clock: show, accept.", no_args_is_help=True)
-
-TRIES_MAX = 20
 
 
 @app.command("show")
@@ -41,22 +39,18 @@ def accept(context: typer.Context, data_dir: DataDir = None, store: StoreUrl = N
     from tillway.domain.account import SYSTEM
     from tillway.engine.audit.entries import entry_write
     from tillway.engine.time_mark import accept_mark, clock_above, read_mark
-    from tillway.store.port import Conflict
 
     async def work(store: "Store") -> "Document":
-        for _ in range(TRIES_MAX):
+        async def raise_mark() -> "Document":
             before = await read_mark(store)
             if before is None:
                 raise fail("No server has run on this store yet, so there is no mark to accept.")
             clock = await clock_above(store)
             told = {"mark": before.mark_us / 1_000_000, "clock": time.time()}
             entry = entry_write(SYSTEM, author("clock accept"), clock.moment(), (), told)
-            try:
-                accepted = await accept_mark(store, entry, wall_us=time.time_ns() // 1000)
-            except Conflict:
-                continue
-            return _document(accepted)
-        raise fail("The mark is being raised by servers all the time. Try again.")
+            return _document(await accept_mark(store, entry, wall_us=time.time_ns() // 1000))
+
+        return await repeat_conflicts(raise_mark, "The mark is being raised by servers all the time. Try again.")
 
     document = with_store(settings_from(context.params), work)
     show(document, f"accepted: {_text(document)}", as_json=as_json)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillway.cli.installation import alter_record, build_writes, moment_above, records, with_store
+from tillway.cli.installation import alter_record, build_writes, moment_above, records, repeat_conflicts, with_store
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Banks and providers: add, list, show, test, drain, remove, kinds.", no_args_is_help=True)
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
-TRIES_MAX = 8
 
 Named = Annotated[str, typer.Argument(help="Name of the connector in this installation.")]
 
@@ -61,7 +60,6 @@ def add(
     from tillway.domain.connector_config import ConnectorConfig
     from tillway.engine.connections import describe, seal_settings
     from tillway.installation import open_vault
-    from tillway.store.port import Conflict
 
     if not NAME.fullmatch(name):
         raise WrongUsage(f"{name!r} cannot name a connector: use a small letter, then at most 30 of a-z, 0-9, - and _")
@@ -81,7 +79,8 @@ def add(
 
     async def work(store: "Store") -> "ConnectorConfig":
         sealed = seal_settings(await open_vault(installation, store), wanted)
-        for _ in range(TRIES_MAX):
+
+        async def put() -> "ConnectorConfig":
             there = {config.id: (config, version) for config, version in await records(store, ConnectorConfig)}
             before, version = there.get(wanted.id, (None, 0))
             if before is not None and not replace:
@@ -90,14 +89,11 @@ def add(
                 )
             at = await moment_above(store)
             config = _succeeding(sealed, before, at.created)
-            try:
-                await store.commit(
-                    build_writes("connectors add", at, (version, before, config), *_unset_other_defaults(there, config))
-                )
-                return config
-            except Conflict:
-                continue
-        raise fail("Other commands keep changing the connectors. Try again.")
+            others = _unset_other_defaults(there, config)
+            await store.commit(build_writes("connectors add", at, (version, before, config), *others))
+            return config
+
+        return await repeat_conflicts(put, "Other commands keep changing the connectors. Try again.")
 
     added = with_store(installation, work)
     if not added.default:

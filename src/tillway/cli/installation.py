@@ -38,7 +38,8 @@ Owned = TypeVar("Owned", "ApiKey", "OAuthClient")
 Name = Annotated[str, typer.Option(help="Name of the account.")]
 
 DEMO_FILE = "demo.json"
-TRIES_MAX = 8
+TRIES_MAX = 20
+"""Tries of a commit that other commands or servers are faster with."""
 
 
 def init(
@@ -163,6 +164,35 @@ def with_store(settings: Settings, work: "Callable[[Store], Coroutine[Any, Any, 
     return run(opened)
 
 
+def with_platform(settings: Settings, work: "Callable[[Running], Awaitable[T]]") -> T:
+    """Return the result of `work` with the installation's platform, beside a server that may run."""
+    from tillway.installation import check_key_file
+    from tillway.wiring import assemble
+
+    async def opened() -> T:
+        running = await assemble(settings)
+        try:
+            await check_key_file(settings, running.store, running.keyring)
+            return await work(running)
+        finally:
+            await running.close()
+
+    return run(opened)
+
+
+async def repeat_conflicts(work: Callable[[], Awaitable[T]], failing: str) -> T:
+    """Return the result of `work`, which reads and commits. It is repeated as long as other commits are faster; after
+    TRIES_MAX times the command ends with the text `failing`."""
+    from tillway.store.port import Conflict
+
+    for _ in range(TRIES_MAX):
+        try:
+            return await work()
+        except Conflict:
+            continue
+    raise fail(failing)
+
+
 def author(command: str) -> "Author":
     """The actor of a command for the audit trail: the operating system's user (not the name in the environment) and the
     host."""
@@ -217,10 +247,9 @@ def alter_record(
     `change` may be called more than once; if it changes nothing, no entry is written. `beside` gives the alterations of
     the same commit, `noun` is the word for the record in messages, `listing` the command that lists such records.
     """
-    from tillway.store.port import Conflict
 
     async def work(store: "Store") -> R:
-        for _ in range(TRIES_MAX):
+        async def alter() -> R:
             found = next(((one, version) for one, version in await records(store, kind) if one.id == id), None)
             if found is None:
                 raise fail(f"There is no {noun} {id!r}. `tillway {listing}` shows them.")
@@ -229,12 +258,10 @@ def alter_record(
             if after == before and beside is None:
                 return before
             others = await beside(store, before, after) if beside is not None else ()
-            try:
-                await store.commit(build_writes(command, await moment_above(store), (version, before, after), *others))
-                return after
-            except Conflict:
-                continue
-        raise fail(f"Other commands keep changing {id}. Try again.")
+            await store.commit(build_writes(command, await moment_above(store), (version, before, after), *others))
+            return after
+
+        return await repeat_conflicts(alter, f"Other commands keep changing {id}. Try again.")
 
     return with_store(settings, work)
 
@@ -253,22 +280,6 @@ async def last_uses(store: "Store") -> dict[str, int]:
     from tillway.domain.key_use import KeyUse
 
     return {use.id.partition("_")[2]: use.last_used_at for use, _ in await records(store, KeyUse)}
-
-
-def with_platform(settings: Settings, work: "Callable[[Running], Awaitable[T]]") -> T:
-    """The result of `work` with the installation's platform, beside a server that may run."""
-    from tillway.installation import check_key_file
-    from tillway.wiring import assemble
-
-    async def opened() -> T:
-        running = await assemble(settings)
-        try:
-            await check_key_file(settings, running.store, running.keyring)
-            return await work(running)
-        finally:
-            await running.close()
-
-    return run(opened)
 
 
 async def find_account_id(store: "Store", named: str | None) -> str:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillway.cli.installation import author, records
+from tillway.cli.installation import author, records, repeat_conflicts, with_platform
 from tillway.cli.terminal import (
-    FAILED,
     AsJson,
     DataDir,
     Document,
@@ -16,7 +15,6 @@ from tillway.cli.terminal import (
     WrongUsage,
     fail,
     moment,
-    run,
     say,
     settings_from,
     show,
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from tillway.operations.recovery import Report
     from tillway.wiring import Running
 
-TRIES_MAX = 20
 SHOWN_MAX = 200
 """Most operations that the text shows for a connector; the document has all."""
 
@@ -56,7 +53,9 @@ def recover(
     """
     settings = settings_from(context.params)
     begin = moment(since, "--since") if since is not None else None
-    document = run(lambda: _recover(settings, begin, skip or [], send or [], book=yes))
+    document = with_platform(
+        settings, lambda running: _recover(running, settings, begin, skip or [], send or [], book=yes)
+    )
     show(document, _text(document), as_json=as_json)
     if document["errors"]:
         raise fail("Not every provider could be asked, so nothing has ended. Try again, or leave one out with --skip.")
@@ -65,29 +64,23 @@ def recover(
 
 
 async def _recover(
-    settings: Settings, since: int | None, skip: Sequence[str], send: Sequence[str], *, book: bool
+    running: "Running", settings: Settings, since: int | None, skip: Sequence[str], send: Sequence[str], *, book: bool
 ) -> Document:
     from tillway.engine.restores import find_generation
-    from tillway.installation import check_key_file
-    from tillway.wiring import assemble, look_for_restore
+    from tillway.wiring import look_for_restore
 
-    running = await assemble(settings)
-    try:
-        await check_key_file(settings, running.store, running.keyring)
-        await look_for_restore(settings, running.platform.engine)
-        held, _ = await find_generation(running.store)
-        reason = held.recovering if held is not None else ""
-        if not reason and since is None:
-            reports, begin, ended = list["Report"](), None, False
-        else:
-            known_until = held.since if held is not None else 0
-            reports, begin, ended = await _survey(running, reason, known_until, since, skip, book=book)
-        if send:
-            await _release(running, send, recovering=bool(reason) and not ended)
-        payouts = await _held_payouts(running, reports, scheduled=bool(reason) and not ended)
-        return _document(reason, begin, reports, payouts, ended=ended)
-    finally:
-        await running.close()
+    await look_for_restore(settings, running.platform.engine)
+    held, _ = await find_generation(running.store)
+    reason = held.recovering if held is not None else ""
+    if not reason and since is None:
+        reports, begin, ended = list["Report"](), None, False
+    else:
+        known_until = held.since if held is not None else 0
+        reports, begin, ended = await _survey(running, reason, known_until, since, skip, book=book)
+    if send:
+        await _release(running, send, recovering=bool(reason) and not ended)
+    payouts = await _held_payouts(running, reports, scheduled=bool(reason) and not ended)
+    return _document(reason, begin, reports, payouts, ended=ended)
 
 
 async def _survey(
@@ -140,21 +133,18 @@ async def _release(running: "Running", payouts: Sequence[str], *, recovering: bo
 async def _end(running: "Running", since: int, reports: "Sequence[Report]") -> None:
     """End the recovery, with its numbers in the audit trail."""
     from tillway.engine.restores import recovered_writes
-    from tillway.store.port import Conflict
 
     told: dict[str, object] = {"since": since}
     for report in reports:
         told[f"{report.connector}.{report.mode}"] = report.counts if report.lists else "no list"
     relied_on = sorted({report.connector for report in reports if report.skipped or not report.lists})
-    for _ in range(TRIES_MAX):
+
+    async def end() -> None:
         at = running.platform.engine.clock.moment()
         writes = await recovered_writes(running.store, at=at, by=author("recover"), detail=told, relied_on=relied_on)
-        try:
-            await running.store.commit(writes)
-            return
-        except Conflict:
-            continue
-    raise fail("Servers keep writing the record of the store's generation. Try again.", FAILED)
+        await running.store.commit(writes)
+
+    await repeat_conflicts(end, "Servers keep writing the record of the store's generation. Try again.")
 
 
 def _document(

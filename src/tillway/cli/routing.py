@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillway.cli.installation import author, build_writes, find_account_id, moment_above, records, with_store
+from tillway.cli.installation import (
+    author,
+    build_writes,
+    find_account_id,
+    moment_above,
+    records,
+    repeat_conflicts,
+    with_store,
+)
 from tillway.cli.terminal import (
     AsJson,
     DataDir,
@@ -14,7 +22,6 @@ from tillway.cli.terminal import (
     Mode,
     StoreUrl,
     WrongUsage,
-    fail,
     moment,
     settings_from,
     show,
@@ -30,7 +37,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Rules that choose a payment's connector: show, set, simulate.", no_args_is_help=True)
 
 FILE_BYTES_MAX = 1 << 20
-TRIES_MAX = 8
 
 File = Annotated[str, typer.Argument(help="A file with the document as JSON, or - for standard input.")]
 OfAccount = Annotated[
@@ -75,14 +81,15 @@ def set_routing(
     from tillway.domain.routing import Routing, routing_id
     from tillway.engine.core import Load
     from tillway.operations.routing import kept_copy, successor
-    from tillway.store.port import ABSENT, Conflict
+    from tillway.store.port import ABSENT
 
     given = _read(file)
 
     async def work(store: "Store") -> "Routing":
         named = await find_account_id(store, account) if account is not None else None
         read = _checked(given, await _names(store, mode))
-        for _ in range(TRIES_MAX):
+
+        async def put() -> "Routing":
             load, at = Load(store, SYSTEM), await moment_above(store)
             id = routing_id(mode, named)
             before = await load.maybe(Routing, id)
@@ -93,12 +100,10 @@ def set_routing(
             writes = build_writes(
                 "routing set", at, (load.seen[id][0], before, after), (ABSENT, None, kept_copy(after))
             )
-            try:
-                await store.commit(writes)
-                return after
-            except Conflict:
-                continue
-        raise fail("Other commands keep changing the routing. Try again.")
+            await store.commit(writes)
+            return after
+
+        return await repeat_conflicts(put, "Other commands keep changing the routing. Try again.")
 
     found = with_store(settings_from(context.params), work)
     show(_document(found), f"Version {found.version} is in force.\n{_text(found)}", as_json=as_json)

@@ -56,7 +56,8 @@ from tillway.connectors.settings import (
     yes_or_no,
 )
 from tillway.connectors.transport import SocketTransport
-from tillway.domain.dispute import EVIDENCE_DUE_MAX, NETWORK_REASON_CODE_MAX, Verdict
+from tillway.domain.cards import without_long_numbers
+from tillway.domain.dispute import DISPUTE_REFERENCE_MAX, EVIDENCE_DUE_MAX, NETWORK_REASON_CODE_MAX, Verdict
 
 SETTINGS = (
     Setting(name="base_url", read=http_url, required=True, description="where the bank answers: http://host:port"),
@@ -394,7 +395,6 @@ def _dispute(said: dict[str, Any], reference: str, parent: str, created: int | N
     )
 
 
-DISPUTE_REFERENCE_MAX = 255
 _NETWORK_CODE = re.compile(rf"[A-Za-z0-9.]{{1,{NETWORK_REASON_CODE_MAX}}}")
 
 _STATUSES = ("Accepted", "ActionRequired", "Declined", "InsufficientFunds", "Pending")
@@ -614,9 +614,6 @@ def _message(body: Mapping[str, Any]) -> str | None:
     return _safe(said) if isinstance(said, str) and said else None
 
 
-_DIGITS = re.compile(r"\d(?:[ -]?\d){11,18}")
-
-
 def _safe(said: str) -> str:
     """A bank's message, cut to 200 characters, with possible card numbers masked."""
-    return _DIGITS.sub("****", said[:1000])[:200]
+    return without_long_numbers(said[:1000])[:200]

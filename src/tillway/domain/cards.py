@@ -295,6 +295,14 @@ def without_card_numbers(text: str) -> str:
     return _MAYBE_LONGER.sub("****", "".join(map(_folded, unicodedata.normalize("NFKC", text))))
 
 
+_LONG_NUMBER = re.compile(r"\d(?:[ -]?\d){11,18}")
+
+
+def without_long_numbers(text: str) -> str:
+    """`text` with every number of 12 to 19 digits as ****, whether a card could have it or not."""
+    return _LONG_NUMBER.sub("****", text)
+
+
 def _word_for_identifier(found: re.Match[str]) -> str:
     return found.group() if found.group().replace("-", "").isdigit() else "x"
 

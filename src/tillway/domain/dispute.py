@@ -30,6 +30,9 @@ EVIDENCE_CHARACTERS_MAX: Final = 150_000
 DISPUTES_MAX = 20
 """Most disputes of one payment."""
 
+DISPUTE_REFERENCE_MAX = 255
+"""Longest reference of a dispute at a bank, in characters."""
+
 NETWORK_REASON_CODE_MAX = 16
 """Longest code of a card network, in characters."""
 

@@ -6,6 +6,7 @@ takes it over: no other part has to notice the death.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections import Counter
@@ -255,23 +256,23 @@ class Runner:
     async def _keep_time(self) -> None:
         """Keep the clock and the store's mark of time together, compare with the store's clock now and then, and look
         whether the store was put back."""
-        turn, away = 0, False
-        while not self._stopping:
-            try:
-                await self.engine.time.refresh(anyway=turn % COMPARE_EVERY == 0)
-                await self.engine.restores.refresh()
-                if turn % COMPARE_EVERY == 0 and not self.engine.time.trouble:
-                    await self._mend_due_times()
-                    await self._mend_leases_of_expiries()
-                away = False
-            except Unavailable as unavailable:
-                if not away:
-                    log.error("the store's mark of time cannot be kept", extra={"why": str(unavailable)})
-                away = True
-            except Exception:
-                log.exception("the store's mark of time could not be kept")
-            turn += 1
-            await asyncio.sleep(KEEP_EVERY_SECONDS)
+        turns = itertools.count()
+
+        async def keep() -> None:
+            compares = next(turns) % COMPARE_EVERY == 0
+            await self.engine.time.refresh(anyway=compares)
+            await self.engine.restores.refresh()
+            if compares and not self.engine.time.trouble:
+                await self._mend_due_times()
+                await self._mend_leases_of_expiries()
+
+        await self._repeat(
+            keep,
+            KEEP_EVERY_SECONDS,
+            (Unavailable,),
+            "the store's mark of time cannot be kept",
+            "the store's mark of time could not be kept",
+        )
 
     async def _keep_leases(self) -> None:
         """Extend the leases of this process's own attempts that have used up half of theirs."""
@@ -316,23 +317,27 @@ class Runner:
     async def _look_after_audit(self) -> None:
         """Have the new entries of the audit trail linked in time: those of this process, and those that commands write
         into the installation's trail. Tell security events now and then."""
+        turns = itertools.count(1)
         again: set[str] = set()
-        turn = 0
-        while not self._stopping:
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
-            turn += 1
-            if turn % TELL_EVERY_LOOKS == 0:
+
+        async def look() -> None:
+            nonlocal again
+            if next(turns) % TELL_EVERY_LOOKS == 0:
                 await self._tell_security()
             audited, self.engine.audited = self.engine.audited | again, set()
             again = audited
-            try:
-                if await self.audit.waits(SYSTEM):
-                    audited.add(SYSTEM)
-                again = await self.audit.look_after(audited)
-            except Unavailable:
-                continue  # The polls say that the store is away.
-            except Exception:
-                log.exception("the scopes of new entries of the audit trail could not be looked after")
+            if await self.audit.waits(SYSTEM):
+                audited.add(SYSTEM)
+            again = await self.audit.look_after(audited)
+
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
+        await self._repeat(
+            look,
+            LOOK_EVERY_SECONDS,
+            (Unavailable,),
+            None,
+            "the scopes of new entries of the audit trail could not be looked after",
+        )
 
     async def _tell_security(self) -> None:
         """Log the security events of the last minute, and enter those of known credentials into the audit trail."""
@@ -369,18 +374,18 @@ class Runner:
         work: Callable[[], Awaitable[None]],
         seconds: float,
         absences: tuple[type[Exception], ...],
-        away: str,
+        away: str | None,
         failing: str,
     ) -> None:
         """Run a job again and again, `seconds` after its end. The log has `away` once while the other side is absent,
-        and `failing` with each other error."""
+        and `failing` with each other error. Without `away`, it is silent: the polls say that the store is away."""
         is_away = False
         while not self._stopping:
             try:
                 await work()
                 is_away = False
             except absences as absent:
-                if not is_away:
+                if away is not None and not is_away:
                     log.error(away, extra={"why": str(absent)})
                 is_away = True
             except Exception:
@@ -504,18 +509,13 @@ class Runner:
                 log.exception("the balances could not be checked")
 
     async def _purge(self) -> None:
-        while not self._stopping:
-            await asyncio.sleep(PURGE_EVERY_SECONDS)
-            try:
-                while (
-                    await self.engine.store.purge_expired(now=self.engine.clock.now_ms() // 1000, limit=PURGE_MAX)
-                    == PURGE_MAX
-                ):
-                    await asyncio.sleep(0)
-            except Unavailable:
-                continue
-            except Exception:
-                log.exception("expired records could not be purged")
+        async def purge() -> None:
+            store, clock = self.engine.store, self.engine.clock
+            while await store.purge_expired(now=clock.now_ms() // 1000, limit=PURGE_MAX) == PURGE_MAX:
+                await asyncio.sleep(0)
+
+        await asyncio.sleep(PURGE_EVERY_SECONDS)
+        await self._repeat(purge, PURGE_EVERY_SECONDS, (Unavailable,), None, "expired records could not be purged")
 
 
 def _facts_of(row: Row) -> dict[str, Fact]:

@@ -9,8 +9,8 @@ from tillway.http.app import Api
 from tillway.http.authentication import UNAUTHENTICATED_BODY_BYTES_MAX
 from tillway.http.client_address import Network, client_address, plain_address
 from tillway.http.messages import Request
+from tillway.http.wire import BODY_BYTES_MAX
 
-BODY_BYTES_MAX = 1 << 20
 BODY_SECONDS_MAX = 30.0
 
 T = TypeVar("T")

@@ -18,7 +18,6 @@ gateway contract. A caller of `handle` may name another answer, as the faults `d
 """
 
 import hashlib
-import re
 import secrets
 import time
 from collections import OrderedDict
@@ -30,7 +29,8 @@ import msgspec
 
 from tillway.connectors.http_bank import LIST_PATH, WITHDRAW
 from tillway.connectors.port import REFERENCE_MAX, Request, Response
-from tillway.domain.dispute import NETWORK_REASON_CODE_MAX
+from tillway.domain.cards import without_long_numbers
+from tillway.domain.dispute import DISPUTE_REFERENCE_MAX, NETWORK_REASON_CODE_MAX
 from tillway.domain.method_types import DEBITS
 from tillway.sandbox import bank_accounts, cards
 from tillway.sandbox.recipients import recipient_of
@@ -55,7 +55,6 @@ SETTLES_AFTER_MS = 3_000
 DISPUTED_AFTER_MS = 1_000
 """Delay of the notice that a captured payment of a dispute card is disputed."""
 
-DISPUTE_REFERENCE_MAX = 255
 REPLY_KEY_MAX = 3 * DISPUTE_REFERENCE_MAX + 50
 """Longest Idempotency-Key of a reply, in characters: the percent-encoded reference with the stage and kind."""
 
@@ -480,7 +479,7 @@ class Bank:
             parent=reference,
             contents=contents,
             at=int(self._now()),
-            text=_LONG_NUMBER.sub("****", body["text"]) if kind == "evidence" else None,
+            text=without_long_numbers(body["text"]) if kind == "evidence" else None,
         )
         self._keep(reply)
         self._move(reply, +1)
@@ -828,8 +827,6 @@ def _check_report(report: Mapping[str, Any]) -> None:
 
 EVIDENCE_MAX = 200_000
 """Longest evidence, in characters: all that `/v1` takes, with the names of its fields."""
-
-_LONG_NUMBER = re.compile(r"\d(?:[ -]?\d){11,18}")
 
 
 def _check_reply(kind: str, reference: str, body: Mapping[str, Any], key: str | None) -> None:
