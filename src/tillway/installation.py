@@ -7,7 +7,7 @@ import asyncio
 from pathlib import Path
 
 from tillway.engine.clock import Clock
-from tillway.engine.key_binding import BINDING_PURPOSE, belongs
+from tillway.engine.key_binding import BINDING_PURPOSE, bind_or_compare
 from tillway.settings import Settings
 from tillway.store import registry as stores
 from tillway.store import sqlite
@@ -67,7 +67,7 @@ async def open_vault(settings: Settings, store: Store) -> EnvelopeVault:
 
 async def check_key_file(settings: Settings, store: Store, keyring: Keys) -> None:
     """Bind the store to its key file, if it is not bound yet. Raises `KeyFileUnfit` if it is bound to another one."""
-    if not await belongs(store, keyring.derive(BINDING_PURPOSE), now=Clock().now_ms() // 1000):
+    if not await bind_or_compare(store, keyring.derive(BINDING_PURPOSE), now=Clock().now_ms() // 1000):
         raise KeyFileUnfit(
             f"{key_file(settings)} is the key file of another installation. Put this store's own in its place: its "
             "backup, or a copy from another host."

@@ -15,7 +15,7 @@ import resource
 import socket
 import struct
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -100,7 +100,7 @@ class OpenConnections:
             else:
                 self._seen.clear()
 
-    def _close_excess(self, descriptors: list[int], answering: set[str], used_within_ms: int) -> dict[str, int]:
+    def _close_excess(self, descriptors: list[int], answering: set[str], used_within_ms: int) -> Counter[str]:
         """Close the connections beyond a bound, and return how many, by address."""
         now = time.monotonic()
         found = [one for one in map(self._look, descriptors) if one is not None]
@@ -118,17 +118,18 @@ class OpenConnections:
             counts[one.address] += 1
         bound, left = self._bounds.per_address, len(found)
         exempt = {address for address in counts if is_within(address, self._bounds.exempt)}
-        closed: dict[str, int] = defaultdict(int)
+        closed: Counter[str] = Counter()
         kept: list[_Open] = []
         for one in idle:
             if bound and counts[one.address] > bound and one.address not in exempt:
                 counts[one.address] -= 1
-                left -= self._close(one, closed)
+                closed[one.address] += self._close(one)
             else:
                 kept.append(one)
+        left -= closed.total()
         for one in kept[: max(0, left - self._target)]:
-            self._close(one, closed)
-        return closed
+            closed[one.address] += self._close(one)
+        return +closed
 
     def _look(self, descriptor: int) -> _Open | None:
         """Return the connection of a descriptor; None if it is something else, or was closed meanwhile."""
@@ -149,7 +150,7 @@ class OpenConnections:
         idle_ms = min(sent_ms, received_ms)
         return _Open(descriptor, f"{shown}:{port}", counted_address(host), idle_ms, unsent > 0)
 
-    def _close(self, one: _Open, closed: dict[str, int]) -> int:
+    def _close(self, one: _Open) -> int:
         """Shut the connection down, and return how many that were: 0 if it was closed or used meanwhile.
 
         granian may close it, and the system give its number away, between the last look and the shutdown: then another
@@ -165,10 +166,9 @@ class OpenConnections:
                 connection.shutdown(socket.SHUT_RDWR)
         except OSError:
             return 0
-        closed[one.address] += 1
         return 1
 
-    def _tell(self, closed: dict[str, int], now: float) -> None:
+    def _tell(self, closed: Counter[str], now: float) -> None:
         for address, count in closed.items():
             self._untold[address] = self._untold.get(address, 0) + count
         if self._untold and now - self._told_at >= TELL_SECONDS:

@@ -237,14 +237,14 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
     data_dir = Settings().data_dir
     for source, layer in (("the environment", from_environment), ("a flag", given)):
         if "data_dir" in layer:
-            data_dir = _checked("data_dir", layer["data_dir"], source)
+            data_dir = _check("data_dir", layer["data_dir"], source)
     in_file = _file(data_dir / FILE_NAME)
     if "data_dir" in in_file:
         raise SettingsInvalid(f"{FILE_NAME} cannot set 'data_dir', because it lies in that directory; use --data-dir")
     values: dict[str, Any] = {"data_dir": data_dir}
     for source, layer in ((FILE_NAME, in_file), ("the environment", from_environment), ("a flag", given)):
         for name, value in layer.items():
-            values[name] = _checked(name, value, source)
+            values[name] = _check(name, value, source)
     settings = Settings(**values)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingsInvalid("tls_cert and tls_key must be set together; only one of them is set")
@@ -298,7 +298,7 @@ def _check_networks(name: str, text: str, source: str) -> None:
         raise SettingsInvalid(f"{name} in {source}: {error}; it must be such as 10.0.0.0/8,::1") from None
 
 
-def _checked(name: str, value: Any, source: str) -> Any:
+def _check(name: str, value: Any, source: str) -> Any:
     """Check and convert `value` for the setting `name`. The file gives numbers as integers, the environment as text."""
     row = _ROWS.get(name)
     if row is None:

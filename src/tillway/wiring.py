@@ -14,7 +14,7 @@ import msgspec
 
 from tillway.api import handlers
 from tillway.connectors import registry
-from tillway.connectors.head_places import FilePlace, UrlPlace
+from tillway.connectors.audit_heads import FilePlace, UrlPlace
 from tillway.connectors.http_courier import HttpCourier
 from tillway.connectors.port import Courier, Transport
 from tillway.connectors.settings import is_loopback

@@ -5,7 +5,7 @@ import pytest
 from tillway.api.method_types import FORMS, TYPE_NAMES
 from tillway.domain.method_types import METHOD_TYPES
 from tillway.http.params import Object
-from tillway.operations.payment_intents import MAKERS
+from tillway.operations.payment_methods import MAKERS
 
 
 def test_each_type_has_a_row_and_a_form() -> None:

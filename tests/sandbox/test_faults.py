@@ -3,7 +3,15 @@
 import pytest
 
 from tillway.sandbox.bank import Announcement
-from tillway.sandbox.faults import BEFORE_THE_ANSWER, CALL_FAULTS, NOTICE_FAULTS, Fault, Faults, FaultsInvalid, bend
+from tillway.sandbox.faults import (
+    BEFORE_THE_ANSWER,
+    CALL_FAULTS,
+    NOTICE_FAULTS,
+    Fault,
+    Faults,
+    FaultsInvalid,
+    plan_notices,
+)
 
 
 def struck(faults, operation="authorize", amount=4200):
@@ -103,4 +111,4 @@ SETTLES = Announcement("settles", "r", 3000)
     ],
 )
 def test_bent_notices(faults, announced, plan):
-    assert bend(announced, [Fault(fault=fault, ms=500) for fault in faults]) == plan
+    assert plan_notices(announced, [Fault(fault=fault, ms=500) for fault in faults]) == plan

@@ -24,7 +24,7 @@ from tillway.store.port import (
     Unavailable,
     Write,
 )
-from tillway.store.postgres import SCHEMA_VERSION, PostgresStore, inspect, migrate, shown
+from tillway.store.postgres import SCHEMA_VERSION, PostgresStore, inspect, migrate, without_password
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ async def test_nobody_there() -> None:
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, text: str) -> None:
-    assert shown(url) == text
+    assert without_password(url) == text
 
 
 async def test_a_schema_that_is_no_name_is_refused(server: PostgresServer | NamedServer) -> None:

@@ -13,7 +13,7 @@ from provider_side import ProviderSide
 from tillway.connectors.adyen import AdyenConnector, amount_of, signature
 from tillway.connectors.port import ActionRequired, Connector, Outcome, Pending, Request, Response, Succeeded, Transport
 from tillway.sandbox.bank import Bank, BankOperation
-from tillway.sandbox.faults import bend
+from tillway.sandbox.faults import plan_notices
 from tillway.testing.connector_contract import CHALLENGED, RETURN_URL
 from tillway.testing.far_side import Handler, answer, in_process
 
@@ -142,7 +142,7 @@ class AdyenFarSide(ProviderSide):
         return answer(201, {**received, "merchantAccount": ACCOUNT, "paymentPspReference": parent, **_given(fields)})
 
     def _announce(self, done: BankOperation, amount: Mapping[str, Any]) -> None:
-        for _, announcement in bend(self.bank.forthcoming(done), self.peer.notice_faults):
+        for _, announcement in plan_notices(self.bank.forthcoming(done), self.peer.notice_faults):
             if announcement is None:
                 accepted = done.status == "Accepted"
                 self._due.append(self.item("AUTHORISATION", done.reference, f"P{done.reference}", amount, accepted))

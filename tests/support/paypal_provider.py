@@ -15,7 +15,7 @@ from tillway.connectors.paypal import PayPalConnector, WithToken
 from tillway.connectors.port import ActionRequired, Connector, Outcome, Request, Response, Transport
 from tillway.domain.money import major_to_minor
 from tillway.sandbox.bank import Bank, BankOperation
-from tillway.sandbox.faults import bend
+from tillway.sandbox.faults import plan_notices
 from tillway.testing.connector_contract import CHALLENGED
 from tillway.testing.far_side import Handler, answer, form_fields, in_process
 
@@ -218,7 +218,7 @@ class PayPalFarSide(ProviderSide):
         return answer(200, {"batch_header": {"payout_batch_id": id, "batch_status": "SUCCESS"}, "items": [shown]})
 
     def _announce(self, done: BankOperation) -> None:
-        for _, announcement in bend(self.bank.forthcoming(done), self.peer.notice_faults):
+        for _, announcement in plan_notices(self.bank.forthcoming(done), self.peer.notice_faults):
             if announcement is None:
                 event = {"event_type": "PAYMENT.CAPTURE.COMPLETED", "resource": self._payment(done)}
                 self._due.append(event)

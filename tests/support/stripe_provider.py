@@ -17,7 +17,7 @@ from provider_side import ProviderSide
 from tillway.connectors.port import ActionRequired, Connector, Outcome, Request, Response, Transport
 from tillway.connectors.stripe import StripeConnector
 from tillway.sandbox.bank import Bank, BankOperation
-from tillway.sandbox.faults import bend
+from tillway.sandbox.faults import plan_notices
 from tillway.testing.connector_contract import CHALLENGED
 from tillway.testing.far_side import Handler, answer, form_fields, in_process
 
@@ -223,7 +223,7 @@ class StripeFarSide(ProviderSide):
         return answer(200, made)
 
     def _announce(self, done: BankOperation, intent: dict[str, Any]) -> None:
-        for _, announcement in bend(self.bank.forthcoming(done), self.peer.notice_faults):
+        for _, announcement in plan_notices(self.bank.forthcoming(done), self.peer.notice_faults):
             if announcement is None:
                 self._due += [intent]
             elif announcement.what == "dispute":

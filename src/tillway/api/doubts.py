@@ -51,7 +51,7 @@ async def retrieve(call: Call) -> Answer:
     load = engine.load(scope.key)
     attempt = await load.get(Attempt, call.id, noun="doubt")
     shown = await operations.row_of(load, attempt, engine.clock.now_ms() // 1000)
-    return shown | {"provider_says": await operations.said_now(call.platform.attempts, scope, attempt)}
+    return shown | {"provider_says": await operations.ask_now(call.platform.attempts, scope, attempt)}
 
 
 @route("POST", "/ops/v1/doubts/{id}/resolve", RESOLVE, returns="doubt", access="operator")

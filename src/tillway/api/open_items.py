@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from tillway.domain import open_item
 from tillway.domain.open_item import OpenItem
 from tillway.domain.operator import REASON_MAX, check_reason
-from tillway.domain.record import Changes, Moment
-from tillway.engine.core import Load
 from tillway.http.lists import list_page
 from tillway.http.params import Created, Enum, Params, Text, list_params
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
+from tillway.operations import open_items as operations
 
 LIST = list_params(created=Created(), status=Enum("open", "closed"))
 CLOSE = Params(reason=Text(maximum=REASON_MAX))
@@ -33,14 +31,7 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/ops/v1/open_items/{id}/close", CLOSE, returns="open_item", access="operator")
 async def close(call: Call) -> Answer:
     """Close an open item after it has been cleared up. Only an operator may, and says how."""
-    reason = check_reason(call.params.get("reason"))
-    caller = call.caller
-    caller.reason = reason
-
-    async def work(load: Load, at: Moment) -> Changes[OpenItem]:
-        return open_item.close(await load.get(OpenItem, call.id), by=caller.actor, reason=reason, at=at)
-
-    return await call.platform.engine.run(caller, work)
+    return await operations.close(call.platform, call.caller, call.id, check_reason(call.params.get("reason")))
 
 
 @shape(OpenItem, on_wire=False)

@@ -4,13 +4,9 @@ from typing import Any
 
 from tillway.api.cards import BILLING, billing, card_object
 from tillway.api.method_types import CHANGES, FORMS, METHOD_DATA
-from tillway.domain import payment_method as domain
 from tillway.domain.commands import UpdatePaymentMethod
 from tillway.domain.method_types import DEBITS
 from tillway.domain.payment_method import PaymentMethod
-from tillway.domain.record import Changes, Moment
-from tillway.domain.refusal import Refused
-from tillway.engine.core import Load
 from tillway.http.lists import list_page
 from tillway.http.params import (
     Enum,
@@ -24,7 +20,8 @@ from tillway.http.params import (
 )
 from tillway.http.routes import Answer, Call, Page, route
 from tillway.http.shapes import EXPANDABLE, View, shape
-from tillway.operations import customers, payment_intents
+from tillway.operations import customers
+from tillway.operations import payment_methods as operations
 from tillway.store.codec import by_customer
 
 _CONNECT = "Connect accounts"
@@ -53,12 +50,7 @@ LIST = LIST_OF_CUSTOMER.extend(customer=Id(), customer_account=Unsupported(_CONN
 @route("POST", "/v1/payment_methods", CREATE, returns="payment_method", access="publishable")
 async def create(call: Call) -> Answer:
     """Create a payment method from card data or a token."""
-
-    async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
-        method, made = await payment_intents.make_method(call.platform, load, call.params, at)
-        return Changes(result=method, records=made.records)
-
-    return await call.platform.engine.run(call.caller, work)
+    return await operations.create(call.platform, call.caller, call.params)
 
 
 @route("GET", "/v1/payment_methods", LIST, returns="list", of="payment_method")
@@ -79,12 +71,7 @@ async def update(call: Call) -> Answer:
     fields = pick(call.params, "allow_redisplay", "billing_details", "metadata")
     fields |= pick(call.params.get("card") or {}, "exp_month", "exp_year")
     account = {type: facts for type, facts in pick(call.params, *DEBITS).items() if facts}
-    command = UpdatePaymentMethod(account=account, **fields)
-
-    async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
-        return domain.update(await load.get(PaymentMethod, call.id, "payment_method"), command, at.now)
-
-    return await call.platform.engine.run(call.caller, work)
+    return await operations.update(call.platform, call.caller, call.id, UpdatePaymentMethod(account=account, **fields))
 
 
 @route("POST", "/v1/payment_methods/{id}/attach", ATTACH, returns="payment_method")
@@ -110,13 +97,7 @@ async def list_of_customer(call: Call) -> Answer:
 @route("GET", "/v1/customers/{customer}/payment_methods/{id}", EXPAND_ONLY, returns="payment_method")
 async def retrieve_of_customer(call: Call) -> Answer:
     """Retrieve a payment method of a customer."""
-    load = call.platform.engine.load(call.caller.scope_key)
-    owner, id = call.ids
-    await customers.existing(load, owner, "customer")
-    method = await load.get(PaymentMethod, id, "payment_method")
-    if method.customer != owner:
-        raise Refused("resource_missing", f"No such PaymentMethod: '{id[:100]}'", param="payment_method")
-    return method
+    return await customers.method_of(call.platform.engine.load(call.caller.scope_key), *call.ids)
 
 
 async def _list_page(call: Call, customer: str | None) -> Page:

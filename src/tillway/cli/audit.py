@@ -219,12 +219,12 @@ def export(
                 before, after = (msgspec.json.encode(change[side]).decode() for side in ("before", "after"))
                 sheet.writerow((*common, change["record"], change["version"], change["what"], before, after))
 
-    async def told(store: "Store") -> None:
+    async def export(store: "Store") -> None:
         # The entry comes first: who reads the trail is in it, also where the reading is cut off.
         await _note_export(store, {"account": account or "all", "from": since or "", "to": to or "", "format": form})
         await (as_rows if form == "csv" else as_lines)(store)
 
-    with_store(settings_from(context.params), told)
+    with_store(settings_from(context.params), export)
     if unreadable:
         raise fail(
             f"{len(unreadable)} entries cannot be read and were left out, {unreadable[0]} first. Find the damage "

@@ -88,7 +88,7 @@ def add(
                     f"{mode.capitalize()} mode has a connector {name!r} already. Use another name, or --replace."
                 )
             at = await moment_above(store)
-            config = _succeeding(sealed, before, at.created)
+            config = _successor(sealed, before, at.created)
             others = _unset_other_defaults(there, config)
             await store.commit(build_writes("connectors add", at, (version, before, config), *others))
             return config
@@ -144,11 +144,11 @@ def show_connector(
     from tillway.engine.connections import describe
 
     document = describe(with_store(settings_from(context.params), lambda store: _find(store, name, mode)))
-    rows = [(field, _shown(value)) for field, value in document.items()]
+    rows = [(field, _display_text(value)) for field, value in document.items()]
     show(document, table(("field", "value"), rows), as_json=as_json)
 
 
-def _shown(value: object) -> str:
+def _display_text(value: object) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
     if isinstance(value, bool):
@@ -363,7 +363,7 @@ def _take_fee(settings: dict[str, str], installation: "Settings") -> "Fee | None
     return Fee(rate_bps=read["fee_rate_bps"], fixed_minor=read["fee_fixed_minor"])
 
 
-def _succeeding(new: "ConnectorConfig", before: "ConnectorConfig | None", created: int) -> "ConnectorConfig":
+def _successor(new: "ConnectorConfig", before: "ConnectorConfig | None", created: int) -> "ConnectorConfig":
     """The new configuration, with what stays of the one that it replaces."""
     import msgspec
 

@@ -79,12 +79,12 @@ def show_doubt(
 ) -> None:
     """Show a doubt: the request that was sent, and the answer of the provider, which is asked now."""
     from tillway.engine.core import Load
-    from tillway.operations.doubts import row_of, said_now
+    from tillway.operations.doubts import ask_now, row_of
 
     async def work(running: "Running") -> Document:
         scope, attempt = await _find(running, id, mode)
         row = await row_of(Load(running.store, scope.key), attempt, running.platform.engine.clock.now_ms() // 1000)
-        says = await said_now(running.platform.attempts, scope, attempt)
+        says = await ask_now(running.platform.attempts, scope, attempt)
         return {"account": scope.account, **row, "provider_says": says}
 
     found = with_platform(settings_from(context.params), work)

@@ -87,14 +87,14 @@ def set_routing(
 
     async def work(store: "Store") -> "Routing":
         named = await find_account_id(store, account) if account is not None else None
-        read = _checked(given, await _names(store, mode))
+        read = _check_document(given, await _names(store, mode))
 
         async def put() -> "Routing":
             load, at = Load(store, SYSTEM), await moment_above(store)
             id = routing_id(mode, named)
             before = await load.maybe(Routing, id)
             version = given.get("version")
-            after: Routing = _refusing(
+            after: Routing = _end_if_refused(
                 successor, before, read, mode, named, by=author("routing set").actor, at=at, version=version
             )
             writes = build_writes(
@@ -133,7 +133,7 @@ def simulate(
     async def work(store: "Store") -> "Trial":
         named = await find_account_id(store, account) if account is not None else None
         connectors, default = await _connectors(store, mode, engine_settings(installation).fee)
-        read, trial = _checked(given, set(connectors)), Trial()
+        read, trial = _check_document(given, set(connectors)), Trial()
         for scope_key in await merchant_scopes(store):
             scope = scope_of(scope_key)
             if scope.mode == mode and named in (None, scope.account):
@@ -164,18 +164,18 @@ def _read(file: str) -> Document:
     return given
 
 
-def _checked(given: Document, known: set[str]) -> "Routing":
+def _check_document(given: Document, known: set[str]) -> "Routing":
     """The rules and the order of a document; ends the command with the wrong word."""
     from tillway.domain.routing import read_document
 
     for word in given:
         if word not in ("rules", "otherwise", "version", "object", "account", "changed_by", "created", "livemode"):
             raise WrongUsage(f"{word}: the word is unknown here; there are rules, otherwise, version")
-    read: Routing = _refusing(read_document, given.get("rules"), given.get("otherwise"), known)
+    read: Routing = _end_if_refused(read_document, given.get("rules"), given.get("otherwise"), known)
     return read
 
 
-def _refusing(work: Any, *arguments: Any, **named: Any) -> Any:
+def _end_if_refused(work: Any, *arguments: Any, **named: Any) -> Any:
     """The result of `work`; a refusal ends the command with its message."""
     from tillway.domain.refusal import Refused
 

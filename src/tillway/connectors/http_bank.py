@@ -1,7 +1,7 @@
 """Connector `http_bank`: the plainest bank, over the wire contract of docs/http-bank.md.
 
-For a bank without a public API, the operator writes a program that serves this contract. One table (`_heard`) turns the
-bank's answers into outcomes; the core handles network failures (`transport.py`).
+For a bank without a public API, the operator writes a program that serves this contract. One table (`_read_outcome`)
+turns the bank's answers into outcomes; the core handles network failures (`transport.py`).
 """
 
 import hashlib
@@ -236,7 +236,7 @@ def perform(operation: Operation, *, details: bool = False, redirects: bool = Fa
     body = _body(operation, details, redirects)
     answer = yield Request("POST", PATHS[operation.kind], body, {"idempotency-key": reference})
     if answer.status != 409:
-        return _heard(operation, answer)
+        return _read_outcome(operation, answer)
     # After a crash an authorization is sent again without its CVC. If the first request had arrived after all, the bank
     # takes the second for another operation; the outcome of the first is then the answer, if it is Tillway's operation.
     found = yield Request("GET", f"/v1/operations/{reference}", moves_money=False)
@@ -490,7 +490,7 @@ def _account(account: BankAccountData) -> dict[str, Any]:
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def _heard(operation: Operation, answer: Response) -> Outcome:
+def _read_outcome(operation: Operation, answer: Response) -> Outcome:
     """The outcome of an answer to an order: the contract's table."""
     match answer.status:
         case 200:

@@ -44,9 +44,9 @@ class MailServer:
             async with asyncio.timeout(SECONDS_MAX), self._client() as client:
                 await client.send_message(message)
         except aiosmtplib.SMTPRecipientsRefused as refused:
-            return _said(refused.recipients[0])
+            return _read_refusal(refused.recipients[0])
         except aiosmtplib.SMTPDataError as refused:
-            return _said(refused)
+            return _read_refusal(refused)
         except aiosmtplib.SMTPResponseException as refused:
             return Delayed(_code(refused))
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as failed:
@@ -76,7 +76,7 @@ class MailServer:
         )
 
 
-def _said(refused: aiosmtplib.SMTPResponseException) -> Posted:
+def _read_refusal(refused: aiosmtplib.SMTPResponseException) -> Posted:
     """A 5xx reply is permanent (RFC 5321, 4.2.1)."""
     return Rejected(_code(refused)) if 500 <= refused.code < 600 else Delayed(_code(refused))
 

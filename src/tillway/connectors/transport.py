@@ -71,9 +71,9 @@ class SocketTransport:
                     answer.status, content, {name.lower(): value for name, value in answer.headers.items()}
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            raise TransportError(_said(error), spoken=False) from error
+            raise TransportError(_describe_error(error), spoken=False) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise TransportError(_said(error), spoken=True) from error
+            raise TransportError(_describe_error(error), spoken=True) from error
 
     async def close(self) -> None:
         if self._session is not None:
@@ -107,7 +107,7 @@ async def _send_once(
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise TransportError(_said(error), spoken=True) from error
+        raise TransportError(_describe_error(error), spoken=True) from error
 
 
 _SENT_ONCE = (_send_once,)
@@ -126,7 +126,7 @@ async def _read(answer: "aiohttp.ClientResponse") -> bytes | None:
     return b"".join(pieces)
 
 
-def _said(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     """The kind of failure and the system's message: no URL, header or body, which may hold secrets."""
     import aiohttp
 

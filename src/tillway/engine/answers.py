@@ -74,14 +74,14 @@ async def answered_with(records: Records, held: IdempotencyRecord) -> PaymentInt
     if place is not None:
         entry = await records.find(place)
         if isinstance(entry, AuditEntry) and _settles(entry, held):
-            return _shown_in(entry, held.subject)
+            return _payment_of_event(entry, held.subject)
     place = payment.settled_in
     for _ in range(SETTLED_MAX):
         entry = await records.find(place) if place is not None else None
         if not isinstance(entry, AuditEntry):
             return None
         if _settles(entry, held):
-            return _shown_in(entry, held.subject)
+            return _payment_of_event(entry, held.subject)
         place = _changed(entry, held.subject).get("settled_in", (None, None))[0]
     return None
 
@@ -102,7 +102,7 @@ class _Identified(msgspec.Struct):
 _identify = msgspec.json.Decoder(_Identified).decode
 
 
-def _shown_in(entry: AuditEntry, id: str) -> PaymentIntent | None:
+def _payment_of_event(entry: AuditEntry, id: str) -> PaymentIntent | None:
     for event in reversed(events_of(entry)):
         if _identify(event.object).id == id:
             payment = decode(id, bytes(event.object))

@@ -76,7 +76,7 @@ from tillway.domain.source_api import SourceApi
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
-from tillway.engine.disputes import alarm_if_reused, of_other_payments, see_to
+from tillway.engine.disputes import alarm_if_reused, carry_out, of_other_payments
 from tillway.engine.health import ConnectorHealth
 from tillway.engine.notices import agrees, announced, is_stale, kind_of, objection, word_of
 from tillway.engine.recipients import reveal
@@ -303,7 +303,7 @@ class Attempts:
                 connection = await self.connections.named(attempt.connector, caller.scope)
                 outcome: Outcome | None = None
                 if not ask and self.engine.restores.may_have_been_sent(caller.scope_key, attempt):
-                    outcome = await self._sent_before_the_restore(connection, caller.scope, attempt)
+                    outcome = await self._ask_for_earlier_send(connection, caller.scope, attempt)
                 if outcome is None:
                     outcome = await self._converse(connection, caller.scope, attempt, seen, cvc=cvc, ask=ask)
                     cvc = None
@@ -383,7 +383,7 @@ class Attempts:
         operation = await self.operation(scope, attempt)
         return await self._exchange(connection, "look_up", connection.connector.look_up(operation))
 
-    async def _sent_before_the_restore(
+    async def _ask_for_earlier_send(
         self, connection: Connection | None, scope: Scope, attempt: Attempt
     ) -> Outcome | None:
         """The outcome of a new attempt that the provider may know from before the store was put back; None if it does
@@ -723,7 +723,7 @@ class Attempts:
         scope_key, _, id = row.key.partition("/")
         expiry = decode(id, row.body)
         if isinstance(expiry, DisputeTask):
-            await see_to(self.engine, self._connector, scope_of(scope_key), expiry)
+            await carry_out(self.engine, self._connector, scope_of(scope_key), expiry)
             return
         assert isinstance(expiry, AuthorizationExpiry), f"{row.key} is not an expiry"
 
@@ -844,11 +844,14 @@ class Attempts:
         request has just explained it."""
 
         async def work(load: Load, at: Moment) -> Changes[Record | None]:
-            return await self._kept(load, self.engine.restores.unexplained.of(scope.key, tail), notice) or NO_CHANGES
+            return (
+                await self._keep_notice(load, self.engine.restores.unexplained.of(scope.key, tail), notice)
+                or NO_CHANGES
+            )
 
         await self.engine.run(Caller.system(scope, "notice", actor=f"notice:{connector}"), work)
 
-    async def _kept(self, load: Load, items: Sequence[str], notice: Notice) -> Changes[Record | None] | None:
+    async def _keep_notice(self, load: Load, items: Sequence[str], notice: Notice) -> Changes[Record | None] | None:
         """Keep the notice with the first of these open items that is still unexplained; None where none is."""
         for id in items:
             item = await load.maybe(OpenItem, id)
@@ -923,7 +926,7 @@ class Attempts:
         if (await find_by_tail(self.engine.load(scope.key), tail)).charge != charge:
             raise NoticeUndecided("the payment has just been settled")
         items = self.engine.restores.unexplained.before_dispute(scope.key, tail, charge)
-        kept = await self._kept(load, items, notice)
+        kept = await self._keep_notice(load, items, notice)
         if kept is not None:
             return kept
         if self.engine.restores.reason:

@@ -99,7 +99,7 @@ class CardVault:
             facts = _apply_test_card(facts, known, cvc=checked.cvc is not None, address=address)
         return facts, tuple(records)
 
-    def seen(self, scope_key: str, number: str, exp_month: int, exp_year: int) -> CardFacts:
+    def facts_of_refused(self, scope_key: str, number: str, exp_month: int, exp_year: int) -> CardFacts:
         """The storable facts of a refused card, which is not stored. The number is not kept; if it is not a card
         number, not even its last digits."""
         is_number = len(number) in FORM_DIGITS and number.isascii() and number.isdigit()

@@ -35,7 +35,7 @@ FindConnector = Callable[[str, Scope], Awaitable[tuple[Connector, Transport] | N
 """Find a connector by its name, with the transport of its requests; None where it is not configured any more."""
 
 
-async def see_to(engine: Engine, find: FindConnector, scope: Scope, task: DisputeTask) -> None:
+async def carry_out(engine: Engine, find: FindConnector, scope: Scope, task: DisputeTask) -> None:
     """Do what `task` says. A reply that the bank may not have got stays a task, and is sent again unchanged."""
     caller = Caller.system(scope, f"dispute {task.kind}")
     if task.kind == "deadline":

@@ -180,7 +180,7 @@ class FileExchange:
             return False
         now = self.engine.clock.now_ms() // 1000
         wait = wait_seconds(series, filing.files.capabilities.files_a_day_max, now, GATHER_SECONDS)
-        return now >= min(_found(row).filed.created for row in rows) + wait
+        return now >= min(_read_filed(row).filed.created for row in rows) + wait
 
     async def _catch_up(
         self, mode: Mode, connection: Connection, filing: Filing, folder: Folder, held: "_Held"
@@ -211,7 +211,7 @@ class FileExchange:
                 count=len(written.entries),
             )
             caught_up = catch_up(held.series, opened)
-            await held.commit(caught_up, [self._sent(mode, connection, filing, written)])
+            await held.commit(caught_up, [self._write_of_sent(mode, connection, filing, written)])
 
     async def _adopt(self, mode: Mode, connection: Connection, written: Written) -> None:
         """Bring the filed operations of a written file in line with the folder's record of it. They differ only if the
@@ -315,13 +315,13 @@ class FileExchange:
             await held.commit(msgspec.structs.replace(held.series, open=None), last=True)
             return
         closed = msgspec.structs.replace(held.series, open=None, written=written.batch.number)
-        await held.commit(closed, [self._sent(mode, connection, filing, written)], last=True)
+        await held.commit(closed, [self._write_of_sent(mode, connection, filing, written)], last=True)
         log.info(
             "a payment file was written",
             extra={"connector": connection.name, "file": written.name, "operations": len(written.entries)},
         )
 
-    def _sent(self, mode: Mode, connection: Connection, filing: Filing, written: Written) -> Write:
+    def _write_of_sent(self, mode: Mode, connection: Connection, filing: Filing, written: Written) -> Write:
         sent = SentFile(
             id=sent_id(mode, connection.name, written.batch.number),
             created=self.engine.clock.now_ms() // 1000,
@@ -420,7 +420,7 @@ class FileExchange:
     async def _by_trace(self, mode: Mode, connection: Connection, trace: str) -> "_Found | None":
         """The operation with that id; the latest, if ids have begun again."""
         rows = await self.engine.store.query("term", by_trace(mode, connection.name, trace), limit=PAGE_MAX)
-        return max(map(_found, rows), key=lambda found: (found.filed.created, found.filed.id), default=None)
+        return max(map(_read_filed, rows), key=lambda found: (found.filed.created, found.filed.id), default=None)
 
     async def _settle_silent_files(self, mode: Mode, connection: Connection) -> None:
         """Settle the operations of files whose time for returns is over: the provider has performed the others."""
@@ -444,7 +444,7 @@ class FileExchange:
     async def _operations(self, partition: str) -> "AsyncIterator[_Found]":
         """The filed operations in a partition of `parent`, by key."""
         async for row in rows_of(self.engine.store, partition, index="parent", page=READ_AT_A_TIME):
-            yield _found(row)
+            yield _read_filed(row)
 
     async def _attempt(self, filed: "_Found") -> Attempt | None:
         """The attempt of a filed operation; None once it is settled."""
@@ -480,7 +480,7 @@ class _Found(msgspec.Struct, frozen=True):
         )
 
 
-def _found(row: Row) -> _Found:
+def _read_filed(row: Row) -> _Found:
     scope_key, _, id = row.key.partition("/")
     filed = decode(id, row.body)
     assert isinstance(filed, FiledOperation), f"{row.key} is no filed operation"

@@ -15,7 +15,7 @@ BINDING_PURPOSE = "key_binding"
 _KEY = f"{SYSTEM}/{BINDING_ID}"
 
 
-async def belongs(store: Store, key: Secret[bytes], *, now: int) -> bool:
+async def bind_or_compare(store: Store, key: Secret[bytes], *, now: int) -> bool:
     """Whether `key` (`keyring.derive(BINDING_PURPOSE)`) is from the key file of this store. A store that has none yet
     is bound to it; `now` is epoch seconds. Raises `Unavailable`."""
     bound = await is_bound(store, key)

@@ -20,7 +20,8 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 from tillway.operations.customers import existing
-from tillway.operations.payment_intents import existing_method, gather, redeemed
+from tillway.operations.payment_intents import gather
+from tillway.operations.payment_methods import find_existing, redeem_token
 
 
 async def create(platform: Platform, caller: Caller, command: CreateCharge) -> Done[Record | None]:
@@ -63,8 +64,8 @@ async def _source(
         )
         return method, Changes(result=None, records=(method, *sealed))
     if source.startswith("tok_") and platform.cards.of_alias(load.scope_key, source, at) is None:
-        return await redeemed(load, await load.get(Token, source, "source", "token"), at)
-    method, made = await existing_method(platform, load, source, at, param="source")
+        return await redeem_token(load, await load.get(Token, source, "source", "token"), at)
+    method, made = await find_existing(platform, load, source, at, param="source")
     charge.check_source(method, owner)
     return method, made
 

@@ -23,7 +23,7 @@ from tillway.engine.caller import Caller
 from tillway.engine.card_vault import postal
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
-from tillway.operations.payment_intents import existing_method, redeemed
+from tillway.operations.payment_methods import find_existing, redeem_token
 from tillway.store.codec import by_customer, decode
 from tillway.store.port import prefix_end
 
@@ -74,7 +74,7 @@ async def create(platform: Platform, caller: Caller, command: CreateCustomer) ->
         given: list[PaymentMethod] = []
         made = NO_CHANGES
         if command.payment_method is not None:
-            method, new = await existing_method(platform, load, command.payment_method, at, param="payment_method")
+            method, new = await find_existing(platform, load, command.payment_method, at, param="payment_method")
             given.append(method)
             made = made.then(new)
             if fields.default_method == command.payment_method:
@@ -260,7 +260,7 @@ async def _source(
     if facts_of_alias is not None:
         method = new_method(facts_of_alias, {}, at, prefix="card")
         return method, Changes(result=None, records=(method,))
-    return await redeemed(load, await load.get(Token, given, "source", "token"), at)
+    return await redeem_token(load, await load.get(Token, given, "source", "token"), at)
 
 
 # Payment methods.
@@ -271,7 +271,7 @@ async def attach_method(platform: Platform, caller: Caller, id: str, customer: s
 
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         owner = await existing(load, customer, "customer")
-        method, made = await existing_method(platform, load, id, at, param="payment_method")
+        method, made = await find_existing(platform, load, id, at, param="payment_method")
         attached = attach(method, owner)
         return attached if attached.refusal is not None else made.then(attached)
 
@@ -283,6 +283,15 @@ async def detach_method(platform: Platform, caller: Caller, id: str) -> Done[Pay
         return await _release(load, await load.get(PaymentMethod, id, "payment_method"))
 
     return await platform.engine.run(caller, work)
+
+
+async def method_of(load: Load, customer: str, id: str) -> PaymentMethod:
+    """The customer's payment method of that id. Refused if there is none, or it is another customer's."""
+    await existing(load, customer, "customer")
+    method = await load.get(PaymentMethod, id, "payment_method")
+    if method.customer != customer:
+        raise Refused("resource_missing", f"No such PaymentMethod: '{id[:100]}'", param="payment_method")
+    return method
 
 
 async def _release(load: Load, method: PaymentMethod) -> Changes[PaymentMethod]:

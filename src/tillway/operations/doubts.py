@@ -38,13 +38,13 @@ async def row_of(load: Load, attempt: Attempt, now: int) -> dict[str, Any]:
         "provider_says": {"outcome": attempt.state, "reason": attempt.reason, "asked_now": False},
         "reason": attempt.reason,
         "reference": reference_of(load.scope_key, attempt),
-        "sent": await _sent(load, attempt),
+        "sent": await _describe_request(load, attempt),
         "state": attempt.state,
         "subject": attempt.subject,
     }
 
 
-async def _sent(load: Load, attempt: Attempt) -> dict[str, Any]:
+async def _describe_request(load: Load, attempt: Attempt) -> dict[str, Any]:
     """The request as the provider got it, without numbers of cards and accounts."""
     sent: dict[str, Any] = {
         "operation": attempt.kind,
@@ -67,34 +67,34 @@ async def _sent(load: Load, attempt: Attempt) -> dict[str, Any]:
     return sent
 
 
-async def said_now(attempts: Attempts, scope: Scope, attempt: Attempt) -> dict[str, Any]:
+async def ask_now(attempts: Attempts, scope: Scope, attempt: Attempt) -> dict[str, Any]:
     """The provider's answer to a question about the attempt now, within ASK_SECONDS_MAX. It changes nothing."""
     connection = await attempts.connections.named(attempt.connector, scope)
     if connection is None:
-        return _said("unreachable", "its connector is not configured any more")
+        return _answer("unreachable", "its connector is not configured any more")
     if not connection.connector.capabilities.looks_up:
-        return _said("unreachable", "the provider takes no questions")
+        return _answer("unreachable", "the provider takes no questions")
     try:
         async with asyncio.timeout(ASK_SECONDS_MAX):
             answer = await attempts.look_up(connection, scope, attempt)
     except TimeoutError:
-        return _said("unreachable", f"no answer within {ASK_SECONDS_MAX:g} seconds")
+        return _answer("unreachable", f"no answer within {ASK_SECONDS_MAX:g} seconds")
     match answer:
         case Succeeded():
-            return _said("succeeded", None)
+            return _answer("succeeded", None)
         case Declined():
-            return _said("failed", answer.decline_code or answer.code)
+            return _answer("failed", answer.decline_code or answer.code)
         case Pending():
-            return _said("pending", None)
+            return _answer("pending", None)
         case NeverSeen():
-            return _said("never_seen", "it knows no operation of this reference")
+            return _answer("never_seen", "it knows no operation of this reference")
         case NotSent() | Unknown():
-            return _said("unknown", answer.reason)
+            return _answer("unknown", answer.reason)
         case _:
-            return _said("pending", "it waits for the customer")
+            return _answer("pending", "it waits for the customer")
 
 
-def _said(outcome: str, reason: str | None) -> dict[str, Any]:
+def _answer(outcome: str, reason: str | None) -> dict[str, Any]:
     return {"outcome": outcome, "reason": reason, "asked_now": True}
 
 

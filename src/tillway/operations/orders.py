@@ -38,8 +38,8 @@ from tillway.domain.workflow import StepFailed
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Engine, Load, Work
 from tillway.engine.platform import Platform
-from tillway.operations import customers, stored_credit
-from tillway.operations.payment_intents import gather, make_method
+from tillway.operations import customers, payment_methods, stored_credit
+from tillway.operations.payment_intents import gather
 from tillway.store.codec import decode
 from tillway.store.port import Row, Unavailable
 
@@ -96,7 +96,7 @@ async def _means(
     own = {name: payment[field] for field, name in means.fields.items() if field in payment}
     data = {"type": means.method_type, means.method_type: own, "billing_details": {"name": command.user_id}}
     try:
-        return await make_method(platform, load, data, at, param="payment")
+        return await payment_methods.make(platform, load, data, at, param="payment")
     except Refused as refused:
         named = (refused.param or "").rpartition("[")[2].rstrip("]")
         field = next((field for field, name in means.fields.items() if name == named), None)

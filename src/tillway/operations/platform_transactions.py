@@ -58,7 +58,7 @@ async def pay(
             method = new_method(facts, {"source_api": caller.source_api}, at)
             made = Changes(result=None, records=(method, *sealed))
         else:
-            facts = platform.cards.seen(load.scope_key, card["number"], card["exp_month"], year)
+            facts = platform.cards.facts_of_refused(load.scope_key, card["number"], card["exp_month"], year)
             # No chargeable card is behind it, so it counts as a detached one.
             method = PaymentMethod(
                 id=at.new_id("pm"), created=at.created, card=facts, detached=True, source_api=caller.source_api

@@ -95,7 +95,7 @@ class Recovery:
         """Compare one operation with the store, and book it if this pass books. None: it is of the other mode."""
         parts = split(notice.reference)
         if parts is None or not _TAIL.fullmatch(parts[1]) or not await self._is_here(parts[0]):
-            return _found(notice, "foreign", why="not a reference of a merchant of this installation")
+            return _report_line(notice, "foreign", why="not a reference of a merchant of this installation")
         scope, tail = parts
         if scope.mode != mode:
             return None
@@ -107,18 +107,16 @@ class Recovery:
         assert outcome is not None, "a list tells outcomes of operations"
         if known.attempt is not None:
             settles = isinstance(outcome, Succeeded | Declined)
-            return await self._heard(
-                connection, scope, notice, "booked" if settles else "agrees", known.attempt.subject
-            )
+            return await self._book(connection, scope, notice, "booked" if settles else "agrees", known.attempt.subject)
         if known.settled is not None and not agrees(outcome, known.settled.status):
-            return await self._heard(connection, scope, notice, "booked", known.settled.id)
+            return await self._book(connection, scope, notice, "booked", known.settled.id)
         subject = known.settled or known.subject or await self._explained_by_parent(load, notice)
         if subject is not None:
-            return _found(notice, "agrees", scope, subject=subject.id)
+            return _report_line(notice, "agrees", scope, subject=subject.id)
         # A refund or payout may have been accepted first, and returned later.
         may_be_returned = len(tail) == TAIL_LENGTH and notice.operation in ("refund", "payout")
         if isinstance(outcome, Declined) and not may_be_returned:
-            return _found(notice, "no_money", scope)
+            return _report_line(notice, "no_money", scope)
         return await self._unexplained(connection, scope, tail, notice)
 
     async def _is_here(self, scope: Scope) -> bool:
@@ -133,13 +131,13 @@ class Recovery:
         items = self._items.before_dispute(scope.key, tail, charge)
         if items and (charge is None or not charge.captured):
             verdict: Verdict = "waits" if len(tail_of(items[0])) == TAIL_LENGTH else "decide"
-            return await self._heard(connection, scope, notice, verdict, charge.payment if charge is not None else None)
+            return await self._book(connection, scope, notice, verdict, charge.payment if charge is not None else None)
         if charge is None:
-            return _found(notice, "decide", scope, why="nothing here explains the disputed payment")
+            return _report_line(notice, "decide", scope, why="nothing here explains the disputed payment")
         verdict = "agrees" if notice.id in charge.disputes else "booked"
-        return await self._heard(connection, scope, notice, verdict, charge.id)
+        return await self._book(connection, scope, notice, verdict, charge.id)
 
-    async def _heard(
+    async def _book(
         self, connection: Connection, scope: Scope, notice: Notice, verdict: Verdict, subject: str | None
     ) -> Found:
         """Book the operation's news as the notice that would have told it."""
@@ -147,8 +145,8 @@ class Recovery:
             try:
                 await self._attempts.notice(notice, connection.name, scope.mode)
             except (NoticeImpossible, NoticeUndecided) as objection:
-                return _found(notice, "decide", scope, subject=subject, why=str(objection))
-        return _found(notice, verdict, scope, subject=subject)
+                return _report_line(notice, "decide", scope, subject=subject, why=str(objection))
+        return _report_line(notice, verdict, scope, subject=subject)
 
     async def _explained_by_parent(self, load: Load, notice: Notice) -> Record | None:
         """The charge that has this capture, void or increment. Such an operation without a key leaves no record of its
@@ -203,7 +201,7 @@ class Recovery:
         if self._actor is not None:
             await self._engine.run(Caller.system(scope, "recover", actor=self._actor), work)
         self._items.add(scope.key, item)
-        return _found(notice, verdict, scope, subject=subject)
+        return _report_line(notice, verdict, scope, subject=subject)
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -248,7 +246,7 @@ async def survey(
     return reports
 
 
-def _found(
+def _report_line(
     notice: Notice, verdict: Verdict, scope: Scope | None = None, *, subject: str | None = None, why: str = ""
 ) -> Found:
     return Found(

@@ -28,7 +28,7 @@ from aiohttp import web
 from tillway.connectors.http_bank import LIST_PATH, operation_of, signature
 from tillway.connectors.port import Request, Response
 from tillway.sandbox.bank import Announcement, Bank, BankOperation, Handled
-from tillway.sandbox.faults import BEFORE_THE_ANSWER, Drawn, Fault, Faults, FaultsInvalid, bend
+from tillway.sandbox.faults import BEFORE_THE_ANSWER, Drawn, Fault, Faults, FaultsInvalid, plan_notices
 
 BODY_MAX = 1 << 20
 """Largest request, in bytes."""
@@ -257,7 +257,7 @@ class BankServer:
         if drawn.slow_ms:
             await asyncio.sleep(drawn.slow_ms / 1000)
         if drawn.call is not None:
-            return await self._struck(request, asked, drawn)
+            return await self._commit_fault(request, asked, drawn)
         return _write(await self._perform(asked, drawn))
 
     async def _perform(self, asked: Request, drawn: Drawn) -> Response:
@@ -272,7 +272,7 @@ class BankServer:
                 await asyncio.wait((early,), timeout=1.0)
         return handled.response
 
-    async def _struck(self, request: web.Request, asked: Request, drawn: Drawn) -> web.StreamResponse:
+    async def _commit_fault(self, request: web.Request, asked: Request, drawn: Drawn) -> web.StreamResponse:
         fault = drawn.call
         assert fault is not None
         match fault.fault:
@@ -308,7 +308,7 @@ class BankServer:
             return None
         announced = [told for told in self.bank.forthcoming(operation) if _noticed_as(told) not in self._noticed]
         early: asyncio.Task[None] | None = None
-        for after_ms, announcement in bend(announced, faults):
+        for after_ms, announcement in plan_notices(announced, faults):
             if announcement is not None:
                 self._start(self._announce(announcement, after_ms / 1000))
                 continue

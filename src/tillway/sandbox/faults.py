@@ -200,7 +200,7 @@ class Faults:
         return Drawn(slow_ms, call, tuple(notices), answer)
 
 
-def bend(announced: Sequence[Announcement], faults: Iterable[Fault]) -> list[tuple[int, Announcement | None]]:
+def plan_notices(announced: Sequence[Announcement], faults: Iterable[Fault]) -> list[tuple[int, Announcement | None]]:
     """The notices by time: (milliseconds, the announced notice, or None for a repeat of the call's answer).
 
     `announced` are the notices without faults. A fault that needs a notice makes one if there is none.

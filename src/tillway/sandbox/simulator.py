@@ -40,7 +40,7 @@ from tillway.connectors.settings import Setting, read_settings, seconds
 from tillway.domain.account import SCOPE_KEY_LENGTH
 from tillway.domain.method_types import DEBITS
 from tillway.sandbox.bank import Announcement, Bank, BankOperation
-from tillway.sandbox.faults import Drawn, Fault, Faults, bend
+from tillway.sandbox.faults import Drawn, Fault, Faults, plan_notices
 
 SETTINGS = (
     Setting(
@@ -148,7 +148,7 @@ def foretold(bank: Bank, operation: BankOperation, faults: tuple[Fault, ...]) ->
     """The notices about `operation` as (milliseconds from now, body), by time, after `faults`."""
     return [
         (max(after_ms, 0), operation.answer() if announcement is None else _body(bank, announcement))
-        for after_ms, announcement in bend(bank.forthcoming(operation), faults)
+        for after_ms, announcement in plan_notices(bank.forthcoming(operation), faults)
     ]
 
 
@@ -189,12 +189,12 @@ class CallTransport:
             if drawn.notices and body is not None:
                 self._notice_faults[body["reference"]] = drawn.notices
             return self._bank.handle(request, drawn.answer).response
-        return self._struck(request, drawn)
+        return self._commit_fault(request, drawn)
 
     async def close(self) -> None:
         """Do nothing: there is no connection to close."""
 
-    def _struck(self, request: Request, drawn: Drawn) -> Response:
+    def _commit_fault(self, request: Request, drawn: Drawn) -> Response:
         fault = drawn.call
         assert fault is not None
         match fault.fault:

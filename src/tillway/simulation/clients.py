@@ -328,7 +328,7 @@ class Client:
         process.serve(asked, request, answer)
         world.later(patience, _nothing_came, answer)
         response = await answer
-        world.tell(asked.who, f"<- {_told(response)}")
+        world.tell(asked.who, f"<- {_summarize(response)}")
         return response
 
 
@@ -449,7 +449,7 @@ def _short(params: dict[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in shown.items())
 
 
-def _told(response: Response | None) -> str:
+def _summarize(response: Response | None) -> str:
     if response is None:
         return "nothing"
     if not response.body.startswith(b"{"):

@@ -268,9 +268,9 @@ class PostgresStore:
         try:
             for finding in await _fitness(store._writer):
                 if not finding.ok:
-                    raise StoreUnfit(f"{shown(url)}: {finding.what}. {finding.remedy}")
+                    raise StoreUnfit(f"{without_password(url)}: {finding.what}. {finding.remedy}")
         except (Unavailable, CommitUnknown) as error:
-            raise StoreUnfit(f"{shown(url)} cannot be used: {error}") from error
+            raise StoreUnfit(f"{without_password(url)} cannot be used: {error}") from error
         except BaseException:
             await store.close()
             raise
@@ -600,7 +600,7 @@ async def migrate(url: str) -> int:
     try:
         connection = await asyncpg.connect(address, timeout=CONNECT_SECONDS_MAX)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise StoreUnfit(f"{shown(url)} cannot be reached: {error!r}") from error
+        raise StoreUnfit(f"{without_password(url)} cannot be reached: {error!r}") from error
     try:
         # Of two that migrate at once, the second waits, and finds nothing left to do.
         await connection.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
@@ -612,7 +612,8 @@ async def migrate(url: str) -> int:
         found = await connection.fetchval("SELECT version FROM schema_version") or 0
         if found > SCHEMA_VERSION:
             raise StoreUnfit(
-                f"{shown(url)}: schema {found} is newer than this Tillway ({SCHEMA_VERSION}). Upgrade Tillway."
+                f"{without_password(url)}: schema {found} is newer than this Tillway ({SCHEMA_VERSION}). Upgrade "
+                "Tillway."
             )
         for version, script in enumerate(MIGRATIONS[found:], found + 1):
             async with connection.transaction():
@@ -624,7 +625,9 @@ async def migrate(url: str) -> int:
                     "INSERT INTO schema_version VALUES ($1, $2)", version, min(OLDEST_COMPATIBLE, version)
                 )
     except asyncpg.PostgresError as error:
-        raise StoreUnfit(f"{shown(url)}: the schema cannot be brought up to date: {error}. Run it again.") from error
+        raise StoreUnfit(
+            f"{without_password(url)}: the schema cannot be brought up to date: {error}. Run it again."
+        ) from error
     finally:
         await connection.close(timeout=CLOSE_SECONDS_MAX)
     return SCHEMA_VERSION
@@ -640,10 +643,14 @@ async def inspect(url: str) -> list[Finding]:
         finally:
             await line.close()
     except (StoreUnfit, Unavailable, CommitUnknown) as error:
-        return [_finding(False, f"{shown(url)} cannot be used: {error}", "Start PostgreSQL, or name another database.")]
+        return [
+            _finding(
+                False, f"{without_password(url)} cannot be used: {error}", "Start PostgreSQL, or name another database."
+            )
+        ]
 
 
-def shown(url: str) -> str:
+def without_password(url: str) -> str:
     """`url` as it may be printed: without its password."""
     try:
         parts = urlsplit(url)

@@ -13,7 +13,7 @@ from tillway.connectors.example import ExampleConnector
 from tillway.connectors.port import Connector, Outcome, Request, Response, Transport
 from tillway.domain.money import major_to_minor, minor_to_major
 from tillway.sandbox.bank import Bank
-from tillway.sandbox.faults import bend
+from tillway.sandbox.faults import plan_notices
 from tillway.testing.far_side import Handler, Nowhere, answer, form_fields, in_process
 
 _ORDERS = {
@@ -57,7 +57,7 @@ class ExampleFarSide:
             for announcement in self.bank.forthcoming(operation):
                 if announcement.what == "settles":
                     told, _ = self.bank.announce(announcement)
-                    self._tell(f"settled-{operation.reference}", {"type": "operation", **_shown(told)})
+                    self._tell(f"settled-{operation.reference}", {"type": "operation", **_as_example_pay(told)})
 
     # The provider.
 
@@ -79,9 +79,9 @@ class ExampleFarSide:
     def _perform(self, path: str, reference: str, fields: dict[str, Any]) -> Response:
         handled = self.bank.handle(Request("POST", path, {"reference": reference, **fields}))
         if handled.effect is not None:
-            for _, announcement in bend(self.bank.forthcoming(handled.effect), self.peer.notice_faults):
+            for _, announcement in plan_notices(self.bank.forthcoming(handled.effect), self.peer.notice_faults):
                 if announcement is None:
-                    event = {"type": "operation", **_shown(handled.effect.answer())}
+                    event = {"type": "operation", **_as_example_pay(handled.effect.answer())}
                     self._tell(f"answer-{reference}", event)
                 elif announcement.what == "dispute":
                     told = self.bank.foretell(announcement)
@@ -121,10 +121,10 @@ def _authorization(form: Mapping[str, str]) -> dict[str, Any]:
 
 def _translate(response: Response) -> Response:
     body = response.body or {}
-    return answer(response.status, _shown(body) if response.status == 200 else body, response.headers)
+    return answer(response.status, _as_example_pay(body) if response.status == 200 else body, response.headers)
 
 
-def _shown(told: Mapping[str, Any]) -> dict[str, Any]:
+def _as_example_pay(told: Mapping[str, Any]) -> dict[str, Any]:
     """The bank's answer as an answer of Example Pay."""
     shown = {
         "id": told["bank_id"],

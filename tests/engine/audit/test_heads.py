@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from tillway.connectors.head_places import FilePlace, UrlPlace
+from tillway.connectors.audit_heads import FilePlace, UrlPlace
 from tillway.connectors.transport import SocketTransport
 from tillway.domain.account import SYSTEM, Account
 from tillway.domain.audit import AuditBatch, batch_id
