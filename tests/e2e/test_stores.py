@@ -8,13 +8,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stripe
+from sdk_shop import until
 from tillway_server import ENVIRONMENT, TillwayServer, tillway, tillway_json
 
 from tillway.cli.installation import create
@@ -347,13 +348,6 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def until(holds: Callable[[], bool], within_seconds: float = 60) -> None:
-    deadline = time.monotonic() + within_seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {within_seconds} s"
-        time.sleep(0.05)
 
 
 def test_workers_that_cannot_start_are_given_up(tmp_path: Path, postgres: PostgresServer) -> None:
