@@ -190,4 +190,4 @@ def test_any_merchants_name_fits_into_a_message(name: str) -> None:
 
 def test_a_task_says_little() -> None:
     """Whom it is for, and what it says, is looked up when it is sent."""
-    assert set(EmailTask.__struct_fields__) == {"id", "created", "payout", "about", "due_at_ms", "tries"}
+    assert set(EmailTask.__struct_fields__) == {"id", "created", "payout", "session", "about", "due_at_ms", "tries"}

@@ -17,7 +17,9 @@ from tillway_server import TillwayServer
 from tillway.http.routes import NO_PARAMS, Route
 from tillway.testing.in_process import InProcessApp
 
-POSTS = routes("POST")
+POSTS = [route for route in routes("POST") if name_of(route) != "POST /c/{session}"]
+"""The form of a payer's page answers with a page: `tests/web/test_checkout.py` sends it the same bodies."""
+
 NAMED = {name for name, _, _ in MEANINGLESS}
 UNNAMED = {name for name, _, _ in UNREADABLE}
 GOOD_HERE = {("POST /v1/customers/{customer}/balance_transactions", "negative_amount")}

@@ -165,6 +165,12 @@ async def referred(objects: MerchantObjects, route: Route, path: tuple[str, ...]
             return await objects.mandate()
         case "external_account":
             return await objects.token()
+        case "price" | "default_price":
+            return await objects.price()
+        case "product" | "0":
+            return await objects.product()
+        case "payment_link":
+            return (await objects.link())["id"]
         case "starting_after" | "ending_before" | "page":
             return await listed(objects, route)
         case name:
@@ -183,6 +189,17 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return await objects.settlement()
         case _, "doubts":
             return await objects.doubt()
+        case _, "line_items":
+            path = f"/v1/checkout/sessions/{(await objects.checkout())['id']}/line_items"
+            return (await objects.app.ok(objects.merchant, "GET", path))["data"][0]["id"]
+        case ("checkout", _):
+            return (await objects.checkout())["id"]
+        case ("payment_links", _):
+            return (await objects.link())["id"]
+        case ("prices", _):
+            return await objects.price()
+        case ("products", _):
+            return await objects.product()
         case _, ("orders" | "products") as noun:
             await objects.order()
             return (await objects.app.ok(objects.merchant, "GET", f"/ops/v1/{noun}"))["data"][0]["id"]

@@ -191,6 +191,18 @@ class MerchantObjects:
         answer = await self.app.call(self.merchant, "POST", "/v1/payment_intents")
         return answer.headers["request-id"]
 
+    async def product(self) -> str:
+        return (await self.post("/v1/products", name="Tea"))["id"]
+
+    async def price(self) -> str:
+        return (await self.post("/v1/prices", currency="eur", unit_amount=500, product=await self.product()))["id"]
+
+    async def checkout(self) -> Any:
+        return await self.post("/v1/checkout/sessions", line_items=[{"price": await self.price(), "quantity": 1}])
+
+    async def link(self) -> Any:
+        return await self.post("/v1/payment_links", line_items=[{"price": await self.price(), "quantity": 1}])
+
     async def order(self) -> None:
         """The order `order-1` for the product `book`."""
         product = {"name": "Book", "price": 12.5, "available_count": 9, "type": "book"}
@@ -322,6 +334,31 @@ async def _settlement(objects: MerchantObjects) -> Good:
     return Good(params=SETTLEMENT)
 
 
+async def _page_of(objects: MerchantObjects) -> Good:
+    return Good((_last_step(await objects.checkout()),))
+
+
+async def _press(objects: MerchantObjects) -> Good:
+    fields = {"turn": "0", "email": "a@shop.example", "number": "4242424242424242", "exp": "12/34", "cvc": "123"}
+    return Good((_last_step(await objects.checkout()),), fields)
+
+
+async def _visit(objects: MerchantObjects) -> Good:
+    return Good((_last_step(await objects.link()),), statuses=(303,))
+
+
+async def _cart(objects: MerchantObjects) -> Good:
+    return Good(params={"line_items": [{"price": await objects.price(), "quantity": 2}]})
+
+
+async def _price(objects: MerchantObjects) -> Good:
+    return Good(params={"currency": "eur", "unit_amount": 1200, "product": await objects.product()})
+
+
+def _last_step(made: Any) -> str:
+    return str(made["url"]).rpartition("/")[2]
+
+
 GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /.well-known/jwks.json": _nothing(),
     "GET /.well-known/oauth-authorization-server": _nothing(),
@@ -329,6 +366,29 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /3ds/{scope}/{id}": _decide,
     "GET /returns/{scope}/{id}": _come_back,
     "POST /connectors/{mode}/{name}/notices": _notice,
+    "GET /c/{session}": _page_of,
+    "POST /c/{session}": _press,
+    "GET /p/{link}": _visit,
+    "GET /v1/products": _nothing(),
+    "POST /v1/products": _nothing(name="Tea", default_price_data={"currency": "eur", "unit_amount": 900}),
+    "GET /v1/products/{id}": _on(MerchantObjects.product),
+    "POST /v1/products/{id}": _on(MerchantObjects.product, description="Green"),
+    "DELETE /v1/products/{id}": _on(MerchantObjects.product),
+    "GET /v1/prices": _nothing(),
+    "POST /v1/prices": _price,
+    "GET /v1/prices/{id}": _on(MerchantObjects.price),
+    "POST /v1/prices/{id}": _on(MerchantObjects.price, nickname="Spring"),
+    "GET /v1/checkout/sessions": _nothing(),
+    "POST /v1/checkout/sessions": _cart,
+    "GET /v1/checkout/sessions/{id}": _on(MerchantObjects.checkout),
+    "POST /v1/checkout/sessions/{id}": _on(MerchantObjects.checkout, metadata={"cart": "1"}),
+    "POST /v1/checkout/sessions/{id}/expire": _on(MerchantObjects.checkout),
+    "GET /v1/checkout/sessions/{id}/line_items": _on(MerchantObjects.checkout),
+    "GET /v1/payment_links": _nothing(),
+    "POST /v1/payment_links": _cart,
+    "GET /v1/payment_links/{id}": _on(MerchantObjects.link),
+    "POST /v1/payment_links/{id}": _on(MerchantObjects.link, active=False),
+    "GET /v1/payment_links/{id}/line_items": _on(MerchantObjects.link),
     "GET /healthz": _nothing(),
     "POST /oauth2/token": _token,
     "GET /openapi.json": _nothing(),

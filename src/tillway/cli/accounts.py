@@ -154,6 +154,37 @@ def answers(
 
 
 @app.command()
+def brand(
+    context: typer.Context,
+    account: Annotated[str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.")],
+    name: Annotated[str | None, typer.Option(help="The name that payers see.")] = None,
+    colour: Annotated[str | None, typer.Option(help="Such as #2f4f3a; empty: Tillway's own.")] = None,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set the name and colour of a merchant's checkout pages. A running server shows them at once."""
+    from tillway.domain.account import is_colour
+
+    if name is None and colour is None:
+        raise WrongUsage("give --name, --colour or both")
+    if name is not None and not 1 <= len(name.strip()) <= 100:
+        raise WrongUsage("--name has 1 to 100 characters")
+    if colour and not is_colour(colour.lower()):
+        raise WrongUsage(f"--colour is {colour!r}; it must be # and six hexadecimal digits")
+    fields = {"name": name and name.strip(), "brand_colour": colour and colour.lower()}
+    changed = _change_account(
+        context, account, "accounts brand", {field: value for field, value in fields.items() if value is not None}
+    )
+    document = {"account": changed.id, "name": changed.name, "colour": changed.brand_colour}
+    show(
+        document,
+        f"{changed.id} is {changed.name!r}, {changed.brand_colour or 'in the colour of Tillway'}",
+        as_json=as_json,
+    )
+
+
+@app.command()
 def amounts(
     context: typer.Context,
     account: Annotated[str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.")],

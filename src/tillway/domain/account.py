@@ -20,6 +20,8 @@ class Account(Record, frozen=True, kw_only=True):
     name: str = ""
     handle: str = ""
     default_currency: str = "usd"
+    brand_colour: str = ""
+    """The colour of the merchant's checkout pages, `#` and six small hexadecimal digits; empty: Tillway's own."""
     country: str = "US"
     online_platform_answers: Literal["described", "original"] = "described"
     """Whether the online platform's calls answer as its API description says, or as its original code did: success with
@@ -30,6 +32,11 @@ class Account(Record, frozen=True, kw_only=True):
     amounts_on_v1: Literal["stripe", "stored"] = "stored"
     """How `/v1` writes ISK, UGX and MGA: as Stripe does (`domain/wire_amounts.py`), or in minor units as they are
     stored. The latter is for accounts that earlier versions made."""
+
+
+def is_colour(text: str) -> bool:
+    """Whether `text` is a colour as pages write it: `#` and six small hexadecimal digits."""
+    return re.fullmatch(r"#[0-9a-f]{6}", text) is not None
 
 
 def is_handle(text: str) -> bool:

@@ -99,6 +99,7 @@ class CreatePayment(Command, frozen=True, kw_only=True):
     source_api: SourceApi
     automatic_methods: dict[str, Any] | None = None
     capture_method: CaptureMethod = "automatic"
+    checkout: str | None = None
     confirmation_method: ConfirmationMethod = "automatic"
     customer: str | None = None
     description: str | None = None
@@ -480,3 +481,122 @@ class PutCredit(Command, frozen=True, kw_only=True):
     user_id: str
     amount_minor: int
     currency: str
+
+
+# The catalogue and hosted checkout.
+
+
+class CreatePrice(Command, frozen=True, kw_only=True):
+    """Create a price of `product`, or of `new_product`. The amount is of one item, in minor units."""
+
+    currency: str
+    unit_amount_minor: int
+    product: str | None = None
+    new_product: "CreateProduct | None" = None
+    active: bool = True
+    metadata: dict[str, str | None] = {}
+    nickname: str | None = None
+    tax_behavior: str = "unspecified"
+
+
+class CreateProduct(Command, frozen=True, kw_only=True):
+    """Create a product, with a default price where one is given."""
+
+    name: str
+    active: bool = True
+    default_price: CreatePrice | None = None
+    description: str | None = None
+    images: tuple[str, ...] = ()
+    metadata: dict[str, str | None] = {}
+    statement_descriptor: str | None = None
+    unit_label: str | None = None
+    url: str | None = None
+
+
+class UpdateProduct(Update, frozen=True, kw_only=True):
+    """Change a product. `default_price` is one of its prices."""
+
+    active: bool | UnsetType = UNSET
+    default_price: str | UnsetType | None = UNSET
+    description: str | UnsetType | None = UNSET
+    images: tuple[str, ...] | UnsetType | None = UNSET
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    name: str | UnsetType = UNSET
+    statement_descriptor: str | UnsetType | None = UNSET
+    unit_label: str | UnsetType | None = UNSET
+    url: str | UnsetType | None = UNSET
+
+
+class UpdatePrice(Update, frozen=True, kw_only=True):
+    """Change the nickname and metadata of a price. Its amount stays: make another price."""
+
+    active: bool | UnsetType = UNSET
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    nickname: str | UnsetType | None = UNSET
+    tax_behavior: str | UnsetType | None = UNSET
+
+
+class CartLine(Command, frozen=True, kw_only=True):
+    """`quantity` items of the price with that id, or of a new price."""
+
+    price: str | CreatePrice
+    quantity: int = 1
+
+
+class CheckoutTerms(Command, frozen=True, kw_only=True):
+    """The terms of a session that a payment link has too. `payment` has fields of CreatePayment for the payment to
+    come, `method_options` is its `payment_method_options`."""
+
+    lines: tuple[CartLine, ...]
+    metadata: dict[str, str | None] = {}
+    method_options: dict[str, Any] = {}
+    method_types: tuple[str, ...] = ("card",)
+    payment: dict[str, Any] = {}
+    submit_type: str | None = None
+
+
+class CreateCheckout(Command, frozen=True, kw_only=True):
+    """Create a session of hosted checkout. `expires_at` is epoch seconds; None: after a day."""
+
+    terms: CheckoutTerms
+    cancel_url: str | None = None
+    client_reference_id: str | None = None
+    customer: str | None = None
+    customer_email: str | None = None
+    expires_at: int | None = None
+    locale: str | None = None
+    success_url: str | None = None
+
+
+class PayCheckout(Command, frozen=True, kw_only=True):
+    """The payer pressed the button of the form with the number `turn`: take the payment with a new method
+    (`method_data`) or with the customer's stored `method`. `keep` stores the method for the customer."""
+
+    turn: int
+    email: str
+    name: str | None = None
+    method: str | None = None
+    method_data: dict[str, Any] | None = None
+    acceptance: dict[str, Any] | None = None
+    keep: bool = False
+
+
+class CreateLink(Command, frozen=True, kw_only=True):
+    """Create a payment link, which opens a session for each visitor. `limit` is how many sessions may complete."""
+
+    terms: CheckoutTerms
+    inactive_message: str | None = None
+    limit: int | None = None
+    message: str | None = None
+    success_url: str | None = None
+
+
+class UpdateLink(Update, frozen=True, kw_only=True):
+    """Change a payment link, or close it (`active` false)."""
+
+    active: bool | UnsetType = UNSET
+    inactive_message: str | UnsetType | None = UNSET
+    limit: int | UnsetType | None = UNSET
+    message: str | UnsetType | None = UNSET
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    success_url: str | UnsetType | None = UNSET

@@ -1,4 +1,4 @@
-"""E-mail to customers about a paid or failed disbursement, and the task that sends it."""
+"""E-mail to customers, about a paid or failed disbursement and as a receipt of checkout, and the task that sends it."""
 
 from typing import Literal
 
@@ -16,15 +16,18 @@ assert len(DELAYS_SECONDS) == TRIES_MAX - 1
 
 
 class EmailTask(Record, frozen=True, kw_only=True):
-    """A task: inform a customer of the outcome of `payout`. It is deleted when a mail server has taken the message, or
-    refused it for good, or after TRIES_MAX tries.
+    """A task: inform a customer of the outcome of `payout`, or send the receipt of a `session`.
+
+    It is deleted when a mail server has taken the message, or refused it for good, or after TRIES_MAX tries.
 
     If an answer of the mail server is lost, a message may come twice; both have the same Message-ID, made of the task's
     id.
     """
 
-    payout: str
-    about: Literal["paid", "failed"]
+    payout: str = ""
+    about: Literal["paid", "failed", "receipt"]
+    session: str = ""
+    """The session of hosted checkout that a receipt is about."""
     due_at_ms: int
     tries: int = 0
 

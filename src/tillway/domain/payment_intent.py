@@ -149,6 +149,8 @@ class PaymentIntent(Record, frozen=True, kw_only=True):
     last_error: PaymentError | None = None
     canceled_at: int | None = None
     cancellation_reason: CancellationReason | None = None
+    checkout: str | None = None
+    """Its session of hosted checkout, which completes with it."""
     transaction: str | None = None
     """Its id in the online payment platform's contract: a ULID."""
     order: str | None = None
@@ -261,6 +263,7 @@ def create(
         currency=command.currency,
         status="requires_payment_method" if means.method is None else "requires_confirmation",
         automatic_methods=command.automatic_methods,
+        checkout=command.checkout,
         capture_method=command.capture_method,
         confirmation_method=command.confirmation_method,
         customer=command.customer,

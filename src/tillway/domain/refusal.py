@@ -120,6 +120,10 @@ RULES: dict[str, Rule] = {
     ),
     "authentication_required": Rule(402, "card_error", "This payment requires authentication."),
     "insufficient_funds": Rule(402, "card_error", "The balance is too low for this payment."),
+    # Hosted checkout.
+    "checkout_form_used": Rule(409, _INVALID, "This form was sent already. Load the page again."),
+    "checkout_session_over": Rule(400, _INVALID, "This checkout session is complete or has expired."),
+    "payment_link_closed": Rule(400, _INVALID, "This payment link is closed."),
     # Bank accounts, and the reasons why a debit is returned.
     "account_number_invalid": Rule(400, _INVALID, "The bank account number you provided is invalid."),
     "routing_number_invalid": Rule(400, _INVALID, "The bank routing number you provided is invalid."),

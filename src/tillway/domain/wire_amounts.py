@@ -24,10 +24,13 @@ _AMOUNTS: Final = (
     "amount_captured",
     "amount_received",
     "amount_refunded",
+    "amount_subtotal",
+    "amount_total",
     "balance",
     "ending_balance",
     "fee",
     "maximum_amount_capturable",
+    "unit_amount",
 )
 """The members of Stripe's objects that hold an amount in the object's currency."""
 

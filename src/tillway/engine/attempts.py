@@ -56,6 +56,7 @@ from tillway.domain.attempt import (
     reference_of,
 )
 from tillway.domain.charge import Charge, full_descriptor
+from tillway.domain.checkout import CheckoutExpiry
 from tillway.domain.commands import Cancel
 from tillway.domain.dispute import Dispute, DisputeTask, Told
 from tillway.domain.idempotency import IdempotencyRecord
@@ -73,6 +74,7 @@ from tillway.domain.refund import Refund
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.domain.routing import ConnectorTerms, Routes, outcome_to_follow
 from tillway.domain.source_api import SourceApi
+from tillway.engine import checkouts
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
@@ -718,12 +720,15 @@ class Attempts:
         )
 
     async def expire(self, row: Row) -> None:
-        """See to the task of a dispute, or release an expired authorization. The latter waits while another operation
-        holds the payment."""
+        """See to the task of a dispute or of a checkout session, or release an expired authorization. The last waits
+        while another operation holds the payment."""
         scope_key, _, id = row.key.partition("/")
         expiry = decode(id, row.body)
         if isinstance(expiry, DisputeTask):
             await carry_out(self.engine, self._connector, scope_of(scope_key), expiry)
+            return
+        if isinstance(expiry, CheckoutExpiry):
+            await checkouts.see_to(self.engine, scope_of(scope_key), id, expiry.session)
             return
         assert isinstance(expiry, AuthorizationExpiry), f"{row.key} is not an expiry"
 

@@ -15,6 +15,7 @@ import re
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tillway.domain.cards import Secret
+from tillway.domain.checkout import CheckoutSession
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.setup_intent import SetupIntent
 
@@ -32,7 +33,7 @@ _SHOWN_MAX = 64
 
 _CHALLENGES = "/3ds/"
 _MARK = rb"\/derived\/"
-_OWNER = rb"((?:pi|dpi|seti|ch)_[0-9A-Za-z]+)(_secret_|\?secret=)"
+_OWNER = rb"((?:pi|dpi|seti|ch|cs)_[0-9A-Za-z]+)(_secret_|\?secret=)"
 _shown = re.compile(_OWNER + rb"([0-9a-f]{%d})(?![0-9A-Za-z])" % (2 * _SECRET_BYTES))
 _marked = re.compile(_OWNER + re.escape(_MARK))
 
@@ -61,6 +62,14 @@ class ClientSecrets:
     def opens_challenge(self, subject: Subject, given: str) -> bool:
         """Whether `given` is the secret in the address of the challenge page of `subject`."""
         return hmac.compare_digest(given.encode(), self._part(subject).encode())
+
+    def page_of(self, session: CheckoutSession) -> str:
+        """The session's id with its secret, as the address of its page has it."""
+        return f"{session.id}_secret_{self._derive(session.id.encode())}"
+
+    def opens_page(self, id: str, secret: str) -> bool:
+        """Whether `secret` opens the page of the session `id`; compared in constant time."""
+        return hmac.compare_digest(secret.encode(), self._derive(id.encode()).encode())
 
     def return_secret(self, payment: PaymentIntent) -> str:
         """The secret in the address of the page to which a provider sends the customer back: it opens nothing else."""

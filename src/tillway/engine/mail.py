@@ -10,7 +10,9 @@ from email.utils import format_datetime
 from typing import Protocol, assert_never
 
 from tillway.domain.account import SYSTEM, Account, scope_of
+from tillway.domain.checkout import CheckoutSession
 from tillway.domain.customer import Customer
+from tillway.domain.languages import TEXTS, moment, money
 from tillway.domain.mail import Delayed, EmailTask, Handed, Posted, Rejected, count_try
 from tillway.domain.money import minor_to_major
 from tillway.domain.payout import Payout
@@ -49,7 +51,10 @@ class Mail:
                 return NO_CHANGES
             moved = count_try(task, at)
             if moved is None:
-                log.error("an e-mail was given up: no mail server took it", extra={"task": id, "payout": task.payout})
+                log.error(
+                    "an e-mail was given up: no mail server took it",
+                    extra={"task": id, "about": task.payout or task.session},
+                )
                 return Changes(result=None, deletes=(id,))
             message = await self._message(load, task)
             return Changes(result=None, tasks=(moved,)) if message is not None else Changes(result=None, deletes=(id,))
@@ -80,28 +85,27 @@ class Mail:
 
     async def _message(self, load: Load, task: EmailTask) -> EmailMessage | None:
         """The message, or None if it has no recipient any more."""
+        scope = scope_of(load.scope_key)
+        account = await self.engine.load(SYSTEM).maybe(Account, scope.account)
+        merchant = account.name if account is not None else ""
+        if task.session:
+            session = await load.maybe(CheckoutSession, task.session)
+            if session is None or session.email is None:
+                return None
+            return compose_receipt(task, session, sender=self.sender, merchant=merchant)
         payout = await load.maybe(Payout, task.payout)
         customer = await load.maybe(Customer, payout.customer) if payout is not None else None
         if payout is None or payout.recipient.email is None or customer is None or customer.deleted:
             return None
-        scope = scope_of(load.scope_key)
-        account = await self.engine.load(SYSTEM).maybe(Account, scope.account)
-        return compose(task, payout, sender=self.sender, merchant=account.name if account is not None else "")
+        return compose(task, payout, sender=self.sender, merchant=merchant)
 
 
 def compose(task: EmailTask, payout: Payout, *, sender: str, merchant: str) -> EmailMessage:
     """The message about `payout`. A repeat is the same to the byte, with the same Message-ID."""
-    name = "".join(filter(str.isprintable, " ".join(merchant.split())))[:100]
+    name = _on_one_line(merchant)
     amount = f"{minor_to_major(payout.amount_minor, payout.currency)} {payout.currency.upper()}"
     who = name or "The merchant"
-    local, _, domain = sender.rpartition("@")
-    message = EmailMessage(policy=SMTP)
-    message["From"] = Address(name, local, domain)
-    message["To"] = payout.recipient.email
-    message["Date"] = format_datetime(datetime.fromtimestamp(task.created, UTC))
-    message["Message-ID"] = f"<{task.id}@{domain}>"
-    message["Auto-Submitted"] = "auto-generated"
-    message["X-Auto-Response-Suppress"] = "All"
+    message = _message_to(payout.recipient.email or "", task, sender, name)
     if task.about == "paid":
         message["Subject"] = f"{who} has sent you {amount}"
         text = f"{who} has sent you {amount}, to this e-mail address."
@@ -114,3 +118,40 @@ def compose(task: EmailTask, payout: Payout, *, sender: str, merchant: str) -> E
     number = payout.payment_id or payout.id
     message.set_content(f"{text}\n\nPayment: {number}\n", cte="quoted-printable")
     return message
+
+
+def compose_receipt(task: EmailTask, session: CheckoutSession, *, sender: str, merchant: str) -> EmailMessage:
+    """The receipt of a paid session, in the language of its page. A repeat is the same to the byte."""
+    name, language = _on_one_line(merchant) or "Tillway", session.spoken
+    words = TEXTS[language]
+    sum_of = money(session.amount_minor, session.currency, language)
+    message = _message_to(session.email or "", task, sender, name)
+    message["Subject"] = words["receipt"].format(shop=name)
+    lines = [words["receipt_is"].format(money=sum_of, shop=name, moment=moment(task.created, language)), ""]
+    lines += [
+        f"{line.quantity} x {_on_one_line(line.description)}: {money(line.amount_minor, session.currency, language)}"
+        for line in session.lines
+    ]
+    lines += [f"{words['together']}: {sum_of}", ""]
+    if session.client_reference_id is not None:
+        lines.append(f"{words['order']}: {_on_one_line(session.client_reference_id)}")
+    lines.append(f"{words['reference']}: {session.payment}")
+    message.set_content("\n".join(lines) + "\n", cte="quoted-printable")
+    return message
+
+
+def _message_to(recipient: str, task: EmailTask, sender: str, name: str) -> EmailMessage:
+    """A message without subject and text, under headers that say that a program wrote it."""
+    local, _, domain = sender.rpartition("@")
+    message = EmailMessage(policy=SMTP)
+    message["From"] = Address(name, local, domain)
+    message["To"] = recipient
+    message["Date"] = format_datetime(datetime.fromtimestamp(task.created, UTC))
+    message["Message-ID"] = f"<{task.id}@{domain}>"
+    message["Auto-Submitted"] = "auto-generated"
+    message["X-Auto-Response-Suppress"] = "All"
+    return message
+
+
+def _on_one_line(text: str) -> str:
+    return "".join(filter(str.isprintable, " ".join(text.split())))[:100]

@@ -25,6 +25,7 @@ from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refund import Refund
 from tillway.domain.routing import ConnectorTerms
+from tillway.engine import checkouts
 from tillway.engine.caller import Settings
 from tillway.engine.core import Load
 from tillway.engine.references import find_by_tail
@@ -121,6 +122,8 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
         waiting = await load.maybe(OrderTask, task_id(payment.order))
         woken = () if waiting is None else (wake(waiting, at),)
         changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *woken))
+    if payment.checkout is not None:
+        changes = await _follow_checkout(given, changes)
     if attempt.shows == "refund":
         assert charge is not None, "a refund releases a charge"
         return await _with_release(load, charge, changes, over=attempt.id in changes.deletes)
@@ -136,6 +139,15 @@ async def _with_release(
         return msgspec.structs.replace(changes, result=owed)
     settled = refund.settle_release(owed, status="failed" if changes.refusal is not None else "succeeded")
     return msgspec.structs.replace(changes.then(settled), refusal=changes.refusal)
+
+
+async def _follow_checkout(given: Settling, changes: Changes[PaymentIntent]) -> Changes[PaymentIntent]:
+    """The changes, with those of the payment's session of hosted checkout."""
+    after = next((record for record in changes.records if isinstance(record, PaymentIntent)), None)
+    if after is None or _goes_on(changes):
+        return changes
+    followed = await checkouts.follow(given.load, after, given.at, mails=given.settings.mails_customers)
+    return msgspec.structs.replace(changes.then(followed), refusal=changes.refusal)
 
 
 def _goes_on(changes: Changes[Record | None]) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -101,6 +102,14 @@ class Api:
             facts["address"] = request.client_ip
         telemetry.request(method, route, response.status, time.perf_counter() - began, facts)
         return response
+
+    def count_page(self, page: str, address: str | None) -> None:
+        """Count a request for a payer's page, by the page and by a public address. Raises `Throttled`."""
+        self.throttle.count_page(page, address)
+
+    async def watch_card(self, call: Call, handle: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Handle a call of a payer's page that may try a card, and count it. Raises `Throttled`."""
+        return await self.card_tries.watch(call, handle)
 
     async def reads_large_body(self, request: Request) -> bool:
         """Whether a body of more than UNAUTHENTICATED_BODY_BYTES_MAX bytes is worth reading: for a known credential.
@@ -329,7 +338,9 @@ class Api:
                 params = {}
             else:
                 params = route.params.validate(raw if raw is not None else self._parse_parameters(request, None))
-            return await route.handler(Call(self.platform, caller, params, ids, dict(request.headers), request.body))
+            caller.client_ip = request.client_ip
+            headers_sent = dict(request.headers)
+            return await route.handler(Call(self.platform, caller, params, ids, headers_sent, request.body, self))
         if raw is None:
             caller.api_version = check_version(request.headers.get("stripe-version"))
             raw = self._parse_parameters(request, None)

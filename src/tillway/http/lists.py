@@ -214,6 +214,10 @@ LIST_URLS = {
     "ord": "/ops/v1/orders",
     "prod": "/ops/v1/products",
     "txn": "/v1/balance_transactions",
+    "cs": "/v1/checkout/sessions",
+    "plink": "/v1/payment_links",
+    "prd": "/v1/products",
+    "price": "/v1/prices",
     "evt": "/v1/events",
     "we": "/v1/webhook_endpoints",
 }

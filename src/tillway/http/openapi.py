@@ -109,6 +109,9 @@ def _operation(entry: Route) -> dict[str, Any]:
             parameters += entry.params.openapi_query()
     if entry.returns == "access_token":
         operation |= _OF_TOKENS
+    if entry.returns == "page":
+        # Checkout refuses with a page, the others with an error; a redirect has the type of a page, too.
+        operation["responses"]["default"]["content"] |= _content(entry)
     if parameters:
         operation["parameters"] = parameters
     if entry.access == "anyone":

@@ -5,7 +5,7 @@ use this table.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -20,6 +20,16 @@ Access = Literal["operator", "secret", "publishable", "anyone"]
 """The least credential that a call takes: an operator's key, a secret key, a publishable key, or none."""
 
 
+class Guard(Protocol):
+    """The rate limits of a payer's pages."""
+
+    def count_page(self, page: str, address: str | None) -> None:
+        """Count a request for the page of that name. Raises `Throttled`."""
+
+    async def watch_card(self, call: "Call", handle: "Callable[[], Awaitable[Answer]]") -> "Answer":
+        """Handle a call that may try a card, as one with a publishable key. Raises `Throttled`."""
+
+
 class Call(msgspec.Struct):
     """One request as a handler receives it: the caller, the typed parameters, and the ids in the path, in order."""
 
@@ -29,6 +39,8 @@ class Call(msgspec.Struct):
     ids: tuple[str, ...]
     headers: dict[str, str] = {}
     body: bytes = b""
+    guard: "Guard | None" = None
+    """Of calls that need no key: counts what a payer's page is asked."""
 
     @property
     def id(self) -> str:

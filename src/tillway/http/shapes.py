@@ -34,6 +34,7 @@ class View(msgspec.Struct):
     now: int = 0
     converts_amounts: bool = True
     scope_key: str = ""
+    """The caller's scope, for the addresses of a payer's pages."""
 
 
 SHAPES: dict[type[Record], Shape] = {}

@@ -13,6 +13,7 @@ import msgspec
 
 from tillway.domain.account import Mode
 from tillway.domain.refusal import Refused
+from tillway.engine.webhooks.public_hosts import is_public
 from tillway.http.client_address import counted_address
 
 BUCKETS_MAX = 20_000
@@ -93,6 +94,12 @@ class Buckets:
         return len(self._full_at)
 
 
+PAGE = Rate(2, 60)
+ADDRESS = Rate(5, 120)
+"""The rates at which one payer's page may be asked for, and all of them from one public address. A payer needs a dozen
+requests; the address may be that of a company or a mobile network."""
+
+
 class Throttle:
     def __init__(self, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
@@ -100,6 +107,7 @@ class Throttle:
         self._accounts = Buckets()
         self._keys = Buckets()
         self._addresses = Buckets()
+        self._pages = Buckets()
 
     def count(self, scope_key: str, mode: Mode, key_id: str, own: Rate | None = None) -> None:
         """Count a request of a merchant with that key. Raises `Throttled`.
@@ -114,6 +122,17 @@ class Throttle:
         rate = own or (limits.live if mode == "live" else limits.test)
         if rate.per_second and (wait := self._accounts.take(scope_key, rate, now)):
             raise Throttled("account", wait)
+
+    def count_page(self, page: str, address: str | None) -> None:
+        """Count a request for a payer's page. Raises `Throttled`.
+
+        An address that is not public may be a proxy's: it has no limit.
+        """
+        now = self._now()
+        if wait := self._pages.take(page, PAGE, now):
+            raise Throttled("page", wait)
+        if address and is_public(address) and (wait := self._pages.take(counted_address(address), ADDRESS, now)):
+            raise Throttled("page", wait)
 
     def count_failure(self, address: str | None) -> None:
         """Count a request from that address that failed to authenticate, or that could not be read.

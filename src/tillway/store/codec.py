@@ -21,7 +21,9 @@ from tillway.domain.alias import Alias
 from tillway.domain.api_key import ApiKey
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditBatch, AuditEntry, AuditTask
+from tillway.domain.catalog import CatalogProduct, Price
 from tillway.domain.charge import Charge
+from tillway.domain.checkout import CheckoutExpiry, CheckoutSession, PaymentLink
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.customer import Customer
@@ -335,6 +337,17 @@ def _settlement(scope: str, booked: Settlement) -> tuple[tuple[str, str], ...]:
     return (("kind", by_settlement(scope, booked.connector, booked.reference)),) if booked.reference else ()
 
 
+def _checkout(scope: str, session: CheckoutSession) -> tuple[tuple[str, str], ...]:
+    entries: tuple[tuple[str, str], ...] = ()
+    if session.customer is not None:
+        entries = (("customer", by_customer(scope, "cs", session.customer)),)
+    if session.payment is not None:
+        entries = (*entries, ("kind", by_kind(scope, "cs", session.payment)))
+    if session.link is not None:
+        entries = (*entries, ("parent", by_parent(scope, "cs", session.link)))
+    return entries
+
+
 class RecordType(msgspec.Struct, frozen=True, kw_only=True):
     """One type of record, as the store keeps it and the API names it.
 
@@ -369,7 +382,12 @@ _ROWS: Final = (
     RecordType(kind=AuditTask, prefixes=("audt",), queue="audit"),
     RecordType(kind=AuthorizationExpiry, prefixes=("exp",), queue="expiries"),
     RecordType(kind=Balances, prefixes=("bal",)),
+    RecordType(kind=CatalogProduct, prefixes=("prd",), object="product", noun="product"),
     RecordType(kind=Charge, prefixes=("ch",), object="charge", entries=_charge),
+    RecordType(kind=CheckoutExpiry, prefixes=("cse",), queue="expiries"),
+    RecordType(
+        kind=CheckoutSession, prefixes=("cs",), object="checkout.session", noun="checkout.session", entries=_checkout
+    ),
     RecordType(kind=ConnectorConfig, prefixes=("con",)),
     RecordType(kind=Customer, prefixes=("cus",), object="customer", entries=_customer),
     RecordType(
@@ -439,7 +457,14 @@ _ROWS: Final = (
     ),
     RecordType(kind=Payout, prefixes=("po",), object="payout", entries=_payout),
     RecordType(kind=PayoutGuard, prefixes=("pog",)),
-    RecordType(kind=Product, prefixes=("prod",), object="product"),
+    RecordType(kind=PaymentLink, prefixes=("plink",), object="payment_link", noun="payment_link"),
+    RecordType(
+        kind=Price,
+        prefixes=("price",),
+        object="price",
+        entries=lambda scope, price: (("parent", by_parent(scope, "price", price.product)),),
+    ),
+    RecordType(kind=Product, prefixes=("prod",), object="stocked_product", noun="product"),
     RecordType(kind=Refund, prefixes=("re",), object="refund", entries=_refund),
     RecordType(kind=RefundTally, prefixes=("opt",)),
     RecordType(kind=SealedRecord, prefixes=("vlt", "cvc")),

@@ -108,8 +108,8 @@ TABLE = (
         "tillway_throttled_total",
         "counter",
         ("limit",),
-        "Requests refused with `rate_limit`, by the limit: account, key, address, card_address, card_key or card.",
-        starts=(("account",), ("key",), ("address",), ("card_address",), ("card_key",), ("card",)),
+        "Requests refused with `rate_limit`, by the limit: account, key, address, page, card_address, card_key, card.",
+        starts=(("account",), ("key",), ("address",), ("page",), ("card_address",), ("card_key",), ("card",)),
     ),
     Metric(
         "tillway_balance_differences",

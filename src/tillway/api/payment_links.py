@@ -1,0 +1,193 @@
+"""Payment links: parameters, calls and shape."""
+
+from typing import Any
+
+from msgspec import UNSET
+
+from tillway.api.checkout_sessions import COMMON, CONNECT, line_shape, lines_page, read_terms
+from tillway.domain.checkout import PaymentLink
+from tillway.domain.commands import CreateLink, UpdateLink
+from tillway.domain.refusal import Refused
+from tillway.engine.core import Load
+from tillway.http.lists import list_page
+from tillway.http.params import (
+    Boolean,
+    Currency,
+    Enum,
+    Expand,
+    Integer,
+    Metadata,
+    Object,
+    Params,
+    Text,
+    Unsupported,
+    Url,
+    list_params,
+)
+from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, includable, shape
+from tillway.operations import checkout
+
+AFTER = Object(
+    type=Enum("hosted_confirmation", "redirect", required=True),
+    hosted_confirmation=Object(custom_message=Text(maximum=500, unsettable=True)),
+    redirect=Object(url=Url(app_schemes=True, required=True)),
+)
+RESTRICTIONS = Object(
+    completed_sessions=Object(limit=Integer(minimum=1, maximum=1_000_000), unsettable=True), unsettable=True
+)
+
+CREATE = COMMON.extend(
+    after_completion=AFTER,
+    application_fee_amount=Unsupported(CONNECT),
+    application_fee_percent=Unsupported(CONNECT),
+    currency=Currency(),
+    inactive_message=Text(maximum=500),
+    on_behalf_of=Unsupported(CONNECT),
+    restrictions=RESTRICTIONS,
+    transfer_data=Unsupported(CONNECT),
+)
+_FIXED = "changing the terms of a payment link; make another link"
+UPDATE = Params(
+    **{
+        name: Unsupported(_FIXED)
+        for name in COMMON.extend(currency=Currency()).members
+        if name not in ("expand", "metadata", "payment_intent_data")
+    },
+    active=Boolean(),
+    after_completion=AFTER,
+    expand=Expand(),
+    inactive_message=Text(maximum=500, unsettable=True),
+    metadata=Metadata(),
+    payment_intent_data=Unsupported(_FIXED),
+    restrictions=RESTRICTIONS,
+)
+LIST = list_params(active=Boolean())
+EXPAND_ONLY = Params(expand=Expand())
+LIST_LINES = list_params()
+
+
+def _after(params: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a link that `after_completion` sets."""
+    given = params.get("after_completion")
+    if given is None:
+        return {}
+    if given["type"] == "redirect":
+        if given.get("redirect") is None:
+            raise Refused("parameter_missing", param="after_completion[redirect][url]")
+        return {"success_url": given["redirect"]["url"], "message": None}
+    return {"success_url": None, "message": (given.get("hosted_confirmation") or {}).get("custom_message")}
+
+
+def _limit(params: dict[str, Any]) -> int | None:
+    restrictions = params.get("restrictions") or {}
+    limit: int | None = (restrictions.get("completed_sessions") or {}).get("limit")
+    return limit
+
+
+@route("POST", "/v1/payment_links", CREATE, returns="payment_link")
+async def create(call: Call) -> Answer:
+    """Create a payment link, which opens a checkout session for each visitor."""
+    terms = read_terms(call)
+    if "customer_balance" in terms.method_types:
+        raise Refused(
+            "parameter_unsupported",
+            "Stored credit is one customer's; a link is for anyone.",
+            param="payment_method_types",
+        )
+    command = CreateLink(
+        terms=terms,
+        inactive_message=call.params.get("inactive_message"),
+        limit=_limit(call.params),
+        **_after(call.params),
+    )
+    return await checkout.create_link(call.platform, call.caller, command)
+
+
+@route("GET", "/v1/payment_links", LIST, returns="list")
+async def list_links(call: Call) -> Answer:
+    """List payment links, newest first."""
+    active = call.params.get("active")
+    return await list_page(
+        call, "plink", keep=None if active is None else lambda link: link.active is active, noun="payment_link"
+    )
+
+
+@route("GET", "/v1/payment_links/{id}", EXPAND_ONLY, returns="payment_link")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve a payment link."""
+    return await _link(call)
+
+
+@route("POST", "/v1/payment_links/{id}", UPDATE, returns="payment_link")
+async def update(call: Call) -> Answer:
+    """Change the words of a payment link, how often it can be paid, or close it."""
+    fields = {name: call.params.get(name, UNSET) for name in ("active", "inactive_message", "metadata")}
+    if "restrictions" in call.params:
+        fields["limit"] = _limit(call.params)
+    return await checkout.update_link(call.platform, call.caller, call.id, UpdateLink(**fields, **_after(call.params)))
+
+
+@route("GET", "/v1/payment_links/{id}/line_items", LIST_LINES, returns="list")
+async def list_lines(call: Call) -> Answer:
+    """List the line items of a payment link."""
+    link = await _link(call)
+    return lines_page(call, link.lines, f"/v1/payment_links/{link.id}/line_items")
+
+
+async def _link(call: Call) -> PaymentLink:
+    return await call.platform.engine.load(call.caller.scope_key).get(PaymentLink, call.id, "payment_link")
+
+
+@includable("payment_link", "line_items")
+async def _include_lines(load: Load, document: dict[str, Any], view: View) -> dict[str, Any]:
+    link = await load.get(PaymentLink, document["id"])
+    return {
+        "object": "list",
+        "data": [line_shape(line, view) for line in link.lines],
+        "has_more": False,
+        "url": f"/v1/payment_links/{link.id}/line_items",
+    }
+
+
+@shape(PaymentLink, expandable="application on_behalf_of")
+def link_shape(link: PaymentLink, view: View) -> dict[str, Any]:
+    if link.success_url is not None:
+        after: dict[str, Any] = {"type": "redirect", "redirect": {"url": link.success_url}}
+    else:
+        after = {"type": "hosted_confirmation", "hosted_confirmation": {"custom_message": link.message}}
+    limited = {"completed_sessions": {"count": link.completed, "limit": link.limit}}
+    return {
+        "id": link.id,
+        "object": "payment_link",
+        "active": link.active,
+        "after_completion": after,
+        "allow_promotion_codes": False,
+        "application": None,
+        "application_fee_amount": None,
+        "application_fee_percent": None,
+        "automatic_tax": {"enabled": False, "liability": None},
+        "billing_address_collection": "auto",
+        "consent_collection": None,
+        "currency": link.currency,
+        "custom_fields": [],
+        "custom_text": dict.fromkeys(("after_submit", "shipping_address", "submit", "terms_of_service_acceptance")),
+        "customer_creation": "if_required",
+        "inactive_message": link.inactive_message,
+        "invoice_creation": None,
+        "livemode": view.livemode,
+        "metadata": link.metadata,
+        "on_behalf_of": None,
+        "payment_intent_data": None,
+        "payment_method_collection": "always",
+        "payment_method_types": list(link.method_types),
+        "phone_number_collection": {"enabled": False},
+        "restrictions": limited if link.limit is not None else None,
+        "shipping_address_collection": None,
+        "shipping_options": [],
+        "submit_type": link.submit_type or "auto",
+        "subscription_data": None,
+        "tax_id_collection": {"enabled": False, "required": "never"},
+        "transfer_data": None,
+        "url": f"{view.base_url}/p/{view.scope_key}{link.id.partition('_')[2]}",
+    }
