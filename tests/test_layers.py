@@ -95,6 +95,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     ),
     "workers": frozenset(),
     "http_server": frozenset(),
+    "service_manager": frozenset(),
     "open_connections": frozenset(("http.client_address",)),
     "serve": frozenset(
         (
@@ -107,6 +108,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "data_directory",
             "http_server",
             "open_connections",
+            "service_manager",
         )
     ),
     "cli": frozenset(

@@ -22,25 +22,28 @@ HEADERS_BYTES_MAX = 1 << 16
 """The most bytes that a connection holds of a request's headers, or of a body before it is read."""
 
 
-def listen(address: str, port: int, write_seconds: int) -> socket.socket:
-    """Listen, and close a connection whose caller leaves bytes of an answer unread for `write_seconds`.
-
-    With SO_REUSEPORT several processes listen on one port. A connection inherits TCP_USER_TIMEOUT (Linux, tcp(7)).
-    Raises OSError.
-    """
+def listen(address: str, port: int) -> socket.socket:
+    """Listen on a port that other processes may listen on too, by SO_REUSEPORT. Raises OSError."""
     listening = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     try:
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             listening.setsockopt(socket.SOL_SOCKET, option, 1)
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, write_seconds * 1000)
         listening.bind((address, port))
         listening.listen(BACKLOG)
     except OSError:
         listening.close()
         raise
     return listening
+
+
+def set_up_listening(listening: socket.socket, write_seconds: int) -> None:
+    """Have a connection closed whose caller leaves bytes of an answer unread for `write_seconds`.
+
+    A connection inherits TCP_USER_TIMEOUT from the socket that accepts it (Linux, tcp(7)). Raises OSError.
+    """
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, write_seconds * 1000)
 
 
 class HttpServer:

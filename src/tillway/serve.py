@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import uvloop
 
-from tillway import workers
+from tillway import service_manager, workers
 from tillway.data_directory import occupied
 from tillway.http.rsgi import RsgiApp
-from tillway.http_server import HttpServer, listen
+from tillway.http_server import HttpServer, listen, set_up_listening
 from tillway.installation import check_key_file, public_url
 from tillway.open_connections import Bounds, OpenConnections
 from tillway.settings import WITHOUT_TLS_REMEDY, Settings, address_of, networks_of
@@ -86,15 +86,21 @@ def run(settings: Settings, visitor: Visitor | None = None) -> None:
     if visitor is None:
         _ignore_signals(signal.SIGHUP)  # Until it can be obeyed.
     _raise_file_limit()
-    settings, address = _resolve_address(settings)
+    try:
+        passed = service_manager.take_passed_socket()
+    except service_manager.UnusableSocket as unusable:
+        raise CannotListen(str(unusable)) from None
+    settings, address = _resolve_address(settings) if passed is None else _address_of(passed, settings)
     with occupied(settings.data_dir, f"tillway serve, {public_url(settings)}"):
         if settings.workers > 1:
             workers.supervise(
                 settings.workers,
-                lambda number, link: _serve_in_process(_settings_of_worker(settings, number), address, None, link),
+                lambda number, link: _serve_in_process(
+                    _settings_of_worker(settings, number), address, passed, None, link
+                ),
             )
         else:
-            _serve_in_process(settings, address, visitor)
+            _serve_in_process(settings, address, passed, visitor)
 
 
 def _ignore_signals(*signs: signal.Signals) -> None:
@@ -114,9 +120,14 @@ def _settings_of_worker(settings: Settings, number: int) -> Settings:
 
 
 def _serve_in_process(
-    settings: Settings, address: str, visitor: Visitor | None, link: workers.SupervisorLink | None = None
+    settings: Settings,
+    address: str,
+    passed: socket.socket | None,
+    visitor: Visitor | None,
+    link: workers.SupervisorLink | None = None,
 ) -> None:
-    """Serve in this process. `link` connects it to its supervisor if it is one of several."""
+    """Serve in this process, on the socket that was passed if one was. `link` connects one of several processes to
+    their supervisor."""
     traces = Traces.from_environment(settings.trace_context) if settings.traces == "on" else None
     writer = Writer(sys.stderr.fileno() if settings.log_file is None else _open_log(settings.log_file))
     lines = Lines(writer, settings.log_format)
@@ -126,7 +137,7 @@ def _serve_in_process(
     root.setLevel(settings.log_level.upper())
     recorder = Recorder(Metrics(), lines if root.isEnabledFor(logging.INFO) else None, traces)
     try:
-        uvloop.run(_serve(settings, address, visitor, recorder, lines, link))
+        uvloop.run(_serve(settings, address, passed, visitor, recorder, lines, link))
     finally:
         if traces is not None:
             traces.close()
@@ -202,6 +213,7 @@ class Renewal:
     async def _renew(self) -> None:
         while True:
             self._again = False
+            service_manager.notify_renewing()
             try:
                 if self._settings.log_file is not None:
                     self._lines.writer.switch_to(_open_log(self._settings.log_file))
@@ -212,6 +224,7 @@ class Renewal:
                 log.error("SIGHUP: the files in use stay", extra={"why": str(cannot)})
             else:
                 self._lines.tell("SIGHUP: the log file and the certificates in use are those of now.")
+            service_manager.notify_serving(public_url(self._settings))
             if not self._again:
                 return
 
@@ -232,6 +245,7 @@ def tune_interpreter() -> None:
 async def _serve(
     settings: Settings,
     address: str,
+    passed: socket.socket | None,
     visitor: Visitor | None,
     recorder: Recorder,
     lines: Lines,
@@ -247,7 +261,8 @@ async def _serve(
     tune_interpreter()
     app = DrainingApp(RsgiApp(running.api, trusted_proxies=networks_of(settings.trusted_proxies)))
     try:
-        listening = listen(address, settings.port, settings.write_seconds)
+        listening = listen(address, settings.port) if passed is None else passed.dup()
+        set_up_listening(listening, settings.write_seconds)
     except OSError as error:
         await running.close()
         raise _cannot_listen(settings, error) from None
@@ -267,6 +282,7 @@ async def _serve(
     if not settings.encrypts_or_is_local():
         log.warning("the server listens on a public address without TLS", extra={"remedy": WITHOUT_TLS_REMEDY})
     lines.tell("Tillway serves", url=public_url(settings))
+    service_manager.notify_serving(public_url(settings))
     if link is not None:
         link.report_serving()
     visit = asyncio.ensure_future(visitor(public_url(settings))) if visitor is not None else None
@@ -277,6 +293,7 @@ async def _serve(
     stopped_in_order = not serving.done()
     watching.cancel()
     server.stop()
+    service_manager.notify_stopping()
     lines.tell("Tillway stops; what is in flight finishes first.")
     deadline = time.monotonic() + settings.shutdown_seconds
     idle = asyncio.ensure_future(app.wait_until_idle())
@@ -390,6 +407,12 @@ def _resolve_address(settings: Settings) -> tuple[Settings, str]:
     except OSError as error:
         raise _cannot_listen(settings, error) from None
     return msgspec.structs.replace(settings, port=port), str(place[0])
+
+
+def _address_of(passed: socket.socket, settings: Settings) -> tuple[Settings, str]:
+    """Return the settings with the address and port of a socket that was passed in place of theirs, and the address."""
+    address, port = passed.getsockname()[:2]
+    return msgspec.structs.replace(settings, host=str(address), port=port), str(address)
 
 
 def _cannot_listen(settings: Settings, error: OSError) -> CannotListen:

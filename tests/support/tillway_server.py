@@ -74,8 +74,9 @@ class TillwayServer:
         arguments: Sequence[str] = (),
         command: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
-        """`command` runs the server, with other limits for instance."""
+        """`command` runs the server, with other limits for instance. It inherits the open `descriptors`."""
         self.data_dir = data_dir
         self.account = made["account"]
         self.secret_key = made["secret_key"]
@@ -103,6 +104,7 @@ class TillwayServer:
             stderr=subprocess.PIPE,
             text=True,
             env={**ENVIRONMENT, **(environment or {})},
+            pass_fds=descriptors,
         )
         threading.Thread(target=self._read, daemon=True).start()
         if not self._ready.wait(READY_WITHIN_SECONDS) or not self.base_url:
