@@ -277,6 +277,7 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, renewal.begin)
     running.runner.start()
     running.note_uses()
+    running.keep_settings_fresh()
     serving = asyncio.ensure_future(server.serve())
     await _wait_until_reachable(address, settings.port, serving)
     if not settings.encrypts_or_is_local():

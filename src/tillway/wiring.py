@@ -45,6 +45,7 @@ from tillway.engine.webhooks.public_hosts import Reach
 from tillway.http.app import Api
 from tillway.http.authentication import Authenticator
 from tillway.http.card_testing import CardLimits, CardTries
+from tillway.http.fresh_settings import FreshSettings
 from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
 from tillway.http.throttle import Limits, Rate, Throttle
@@ -81,6 +82,7 @@ class Running(msgspec.Struct):
     courier: HttpCourier | None = None
     heads: HeadPlace | None = None
     uses: KeyUses | None = None
+    fresh: FreshSettings | None = None
 
     def note_uses(self) -> None:
         """Note from now on when each credential is used."""
@@ -88,8 +90,15 @@ class Running(msgspec.Struct):
         self.api.authenticator.on_use = self.uses.note
         self.uses.start()
 
+    def keep_settings_fresh(self) -> None:
+        """Read settings in use again from now on, before they expire."""
+        self.fresh = FreshSettings(self.api.authenticator, self.connections, self.platform.engine)
+        self.fresh.start()
+
     async def close(self, *, within_seconds: float = 10.0) -> None:
         await self.runner.stop(within_seconds=within_seconds)
+        if self.fresh is not None:
+            await self.fresh.close()
         if self.uses is not None:
             await self.uses.close()
         try:

@@ -40,6 +40,8 @@ class ConfiguredConnections:
         self._clock = clock
         self._build = build
         self._fresh_until_ns = 0
+        self._forgotten = 0
+        """How often the configuration was forgotten: a read that began before counts for nothing."""
         self._refreshing: asyncio.Task[None] | None = None
         self._configs: dict[tuple[str, str], ConnectorConfig] = {}
         self._defaults: dict[str, str] = {}
@@ -172,6 +174,13 @@ class ConfiguredConnections:
         too: before the first read there seems to be none, and a payment would go to the simulator."""
         if self._clock.monotonic_ns() < self._fresh_until_ns:
             return
+        joined, forgotten = self._refreshing is not None, self._forgotten
+        await self.renew()
+        if joined and self._fresh_until_ns == 0 and self._forgotten == forgotten:
+            await self.renew()  # The read that was under way had begun before the change.
+
+    async def renew(self) -> None:
+        """Read the configuration now, or wait for the read that is under way. Raises `Unavailable`."""
         if self._refreshing is None:
             self._refreshing = asyncio.ensure_future(self._refresh())
             self._refreshing.add_done_callback(self._on_refreshed)
@@ -184,13 +193,15 @@ class ConfiguredConnections:
 
     async def _refresh(self) -> None:
         until_ns = self._clock.monotonic_ns() + REFRESH_SECONDS * 1_000_000_000
+        forgotten = self._forgotten
         configs: dict[tuple[str, str], ConnectorConfig] = {
             (config.mode, config.name): config async for config in records_of(self._store, SYSTEM, ConnectorConfig)
         }
         self._routings = await self._read_routings()
         self._configs = configs
         self._defaults = {mode: name for (mode, name), config in configs.items() if config.default}
-        self._fresh_until_ns = until_ns
+        if forgotten == self._forgotten:
+            self._fresh_until_ns = until_ns
 
     async def _read_routings(self) -> dict[tuple[Mode, str | None], Routing]:
         """The routing documents of the installation and of its merchants."""
@@ -199,6 +210,7 @@ class ConfiguredConnections:
     def forget(self) -> None:
         """Read the configuration again, after this process has changed it."""
         self._fresh_until_ns = 0
+        self._forgotten += 1
 
     async def close(self) -> None:
         for health in self._health.values():

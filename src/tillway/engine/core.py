@@ -501,15 +501,27 @@ class Engine:
 
     async def endpoints(self, scope_key: str) -> list[WebhookEndpoint]:
         """The webhook endpoints of a scope, at most two seconds old if another process changed them."""
-        now_ns = self.clock.monotonic_ns()
         known = self._endpoints.get(scope_key)
-        if known is not None and known[0] > now_ns:
-            return known[1]
+        if known is None or known[0] <= self.clock.monotonic_ns():
+            known = self._endpoints[scope_key] = await self._read_endpoints(scope_key)
+        return known[1]
+
+    async def renew_endpoints(self, scope_key: str) -> None:
+        """Read the endpoints of a scope again before they expire here, if it has sent events. Raises `Unavailable`."""
+        known = self._endpoints.get(scope_key)
+        if known is None:
+            return
+        read = await self._read_endpoints(scope_key)
+        if self._endpoints.get(scope_key) is known:  # Not forgotten during the read.
+            self._endpoints[scope_key] = read
+
+    async def _read_endpoints(self, scope_key: str) -> tuple[int, list[WebhookEndpoint]]:
+        """The endpoints of a scope, and until when they are known, on the monotonic clock."""
+        until_ns = self.clock.monotonic_ns() + ENDPOINTS_CACHE_SECONDS * 1_000_000_000
         rows = await self.store.query(None, f"{scope_key}/we_", limit=100)
         endpoints = [decode(row.key.partition("/")[2], row.body) for row in rows]
         active = [endpoint for endpoint in endpoints if isinstance(endpoint, WebhookEndpoint) and not endpoint.disabled]
-        self._endpoints[scope_key] = (now_ns + ENDPOINTS_CACHE_SECONDS * 1_000_000_000, active)
-        return active
+        return until_ns, active
 
     def forget_endpoints(self, scope_key: str) -> None:
         """Read the endpoints again, after this process has changed one."""

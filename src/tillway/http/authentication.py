@@ -5,8 +5,10 @@ import binascii
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+
+import msgspec
 
 from tillway.domain.account import SYSTEM, Account, Scope
 from tillway.domain.api_key import ApiKey, key_id
@@ -22,8 +24,8 @@ from tillway.http.messages import Request
 from tillway.http.routes import Route
 from tillway.http.scopes import scope_of
 from tillway.http.throttle import Rate, Throttle
-from tillway.store.codec import decode
-from tillway.store.port import Store
+from tillway.store.codec import RecordDamaged, decode
+from tillway.store.port import Row, Store
 
 R = TypeVar("R", bound=Record)
 
@@ -31,6 +33,13 @@ CACHE_SECONDS = 2.0
 """How long another process may still accept a key or a client that was just revoked."""
 
 CACHE_MAX = 10_000
+
+RENEWED_MAX = 16
+"""Most keys that a process reads again before they expire in memory: with their accounts, one `get_many`."""
+
+IN_USE_SECONDS = 3600
+"""For how long after its last request a key is read again ahead of time."""
+
 KEY_LENGTH_MAX = 255
 
 UNAUTHENTICATED_BODY_BYTES_MAX = 1 << 15
@@ -41,13 +50,22 @@ NOBODY = Scope(account="acct_" + "0" * 16, mode="test")
 """The scope of calls that need no key. Nothing is stored in it."""
 
 
+class _Known(msgspec.Struct):
+    """A credential as it was read at most CACHE_SECONDS before `until`. `used_at` is when its use was last told."""
+
+    until: float
+    grant: Grant
+    scope: Scope
+    used_at: float
+
+
 class Authenticator:
     """Finds what a credential grants. Without `tokens`, every access token is refused."""
 
     def __init__(self, store: Store, tokens: AccessTokens | None = None) -> None:
         self._store = store
         self._tokens = tokens
-        self._known: dict[bytes, tuple[float, Grant, Scope]] = {}
+        self._known: dict[bytes, _Known] = {}
         self._accounts: dict[str, tuple[float, Account | None]] = {}
         self.on_use: Callable[[str, float], None] | None = None
         """Called with the id of a credential that was found good, at most every CACHE_SECONDS for each. It must not
@@ -67,19 +85,48 @@ class Authenticator:
         # The cache is keyed by digest, so that a dump of this process's memory holds fewer keys.
         digest = hashlib.sha256(secret.encode()).digest()
         known = self._known.get(digest)
-        if known is not None and known[0] > now:
-            return known[1], known[2]
+        if known is not None and known.until > now:
+            if now >= known.used_at + CACHE_SECONDS:
+                known.used_at = now
+                if self.on_use is not None:
+                    self.on_use(known.grant.id, now)
+            return known.grant, known.scope
         self._known.pop(digest, None)
         by = self._by_operator_key if secret.startswith("ok_") else self._by_token if is_token(secret) else self._by_key
         grant = await by(secret, now)
         if len(self._known) >= CACHE_MAX:
             self._known.clear()
-        until = now + CACHE_SECONDS if grant.expires_at is None else min(now + CACHE_SECONDS, grant.expires_at)
         scope = Scope(account=grant.account, mode=grant.mode)
         if self.on_use is not None:
             self.on_use(grant.id, now)
-        self._known[digest] = (until, grant, scope)
+        self._known[digest] = _Known(_until(grant, now), grant, scope, now)
         return grant, scope
+
+    async def renew(self, *, now: float) -> list[str]:
+        """Read the API keys in use and their accounts again, the last used ones first and at most RENEWED_MAX. Return
+        their scopes (`acct_1.t`). Raises `Unavailable`."""
+        in_use = [(digest, known) for digest, known in self._known.items() if _is_key_in_use(known, now)]
+        in_use.sort(key=lambda one: one[1].used_at, reverse=True)
+        del in_use[RENEWED_MAX:]
+        if not in_use:
+            return []
+        accounts = {known.grant.account: self._accounts.get(known.grant.account) for _, known in in_use}
+        ids = dict.fromkeys((*(known.grant.id for _, known in in_use), *accounts))
+        rows = await self._store.get_many([f"{SYSTEM}/{id}" for id in ids])
+        for digest, known in in_use:
+            if self._known.get(digest) is not known:
+                continue  # Forgotten during the read, which may be older than the change that it was forgotten for.
+            key = _record_in(rows, known.grant.id, ApiKey)
+            if key is None or not is_live(key, now):
+                del self._known[digest]
+                continue
+            known.grant = grant_of(key)
+            known.until = _until(known.grant, now)
+        for id, held in accounts.items():
+            account = _record_in(rows, id, Account)
+            if held is not None and account is not None and self._accounts.get(id) is held:
+                self._accounts[id] = (now + CACHE_SECONDS, account)
+        return list(dict.fromkeys(known.scope.key for _, known in in_use))
 
     async def issuer(self, id: str, *, now: float) -> ApiKey | OAuthClient | None:
         """Return the key or client of that id; None if there is none, or if it is revoked or expired."""
@@ -164,6 +211,26 @@ class Authenticator:
         """Drop the cache. This process calls it after it has changed a credential or an account."""
         self._known.clear()
         self._accounts.clear()
+
+
+def _until(grant: Grant, now: float) -> float:
+    """Until when a credential that was read at `now` is known."""
+    return now + CACHE_SECONDS if grant.expires_at is None else min(now + CACHE_SECONDS, grant.expires_at)
+
+
+def _is_key_in_use(known: _Known, now: float) -> bool:
+    grant = known.grant
+    return grant.id.startswith("key_") and grant.token is None and known.used_at > now - IN_USE_SECONDS
+
+
+def _record_in(rows: Mapping[str, Row], id: str, kind: type[R]) -> R | None:
+    """The installation's own record of that id; None if it is missing or damaged: a request that needs it says so."""
+    row = rows.get(f"{SYSTEM}/{id}")
+    try:
+        record = decode(id, row.body) if row is not None else None
+    except RecordDamaged:
+        return None
+    return record if isinstance(record, kind) else None
 
 
 def credential_in(header: str | None) -> str:
