@@ -59,7 +59,10 @@ class Recorder:
     def __init__(self, url: str) -> None:
         self.url = url
         self.account = ""
+        self.day = int(time.time()) - 86_400
         self.golden: list[dict[str, Any]] = []
+        self.keyed: list[tuple[str, str, Any, str, Any]] = []
+        """The requests that were sent under an Idempotency-Key: API key, path, body, key, and the first answer."""
 
     def send(self, method: str, path: str, key: str, body: Any = None, once: str | None = None) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {key}"}
@@ -81,6 +84,8 @@ class Recorder:
         """The object that a request makes; a decline is an answer like any other."""
         status, document = self.send(method, path, key, body, once)
         assert status in (200, 201, 202, 402), (path, body, status, document)
+        if once is not None:
+            self.keyed.append((key, path, body, once, document))
         return document
 
     def look(self, key: str, path: str) -> Any:
@@ -259,8 +264,14 @@ LISTS = (
     "webhook_endpoints",
 )
 FILTERED = ("payment_intents", "charges", "refunds")
-FILTER = ("door", ("charge", "disbursement", "gateway", "orders", "platform", "v1"))
-"""The list filter by contract, and its values. Since then it is called `source_api` and has other values."""
+SOURCE_APIS = ("disbursements", "gateway", "online_platform", "orders", "token_charge", "v1")
+"""The values of the list filter `source_api`. The first archive has its name and values of then."""
+
+TYPED = {
+    "events": ("charge.succeeded", "charge.*", "payment_intent.created", "charge.dispute.created", "payout.paid"),
+    "balance_transactions": ("charge", "refund", "payout"),
+}
+"""Lists by type, of types that have index entries and of those that have none."""
 
 
 def ask_for_everything(recorder: Recorder, account: str, key: str) -> None:
@@ -269,8 +280,13 @@ def ask_for_everything(recorder: Recorder, account: str, key: str) -> None:
         for row in listed["data"]:
             recorder.look(key, f"/v1/{noun}/{row['id']}")
     for noun in FILTERED:
-        for value in FILTER[1]:
-            recorder.look(key, f"/v1/{noun}?limit=100&{FILTER[0]}={value}")
+        for value in SOURCE_APIS:
+            recorder.look(key, f"/v1/{noun}?limit=100&source_api={value}")
+    for noun, types in TYPED.items():
+        for type in types:
+            recorder.look(key, f"/v1/{noun}?limit=100&type={type}")
+    for charge in recorder.send("GET", "/v1/charges?limit=100", key)[1]["data"]:
+        recorder.look(key, f"/v1/balance_transactions?source={charge['id']}")
     for customer in recorder.send("GET", "/v1/customers?limit=100", key)[1]["data"]:
         recorder.look(key, f"/v1/customers/{customer['id']}/balance_transactions")
         recorder.look(key, f"/v1/payment_methods?customer={customer['id']}")
@@ -281,7 +297,7 @@ def ask_for_everything(recorder: Recorder, account: str, key: str) -> None:
     for path in (
         "/v1/balance",
         "/ops/v1/ledger",
-        "/ops/v1/reports/transactions",
+        f"/ops/v1/reports/transactions?created[gte]={recorder.day}&created[lt]={recorder.day + 2 * 86_400}",
         "/ops/v1/doubts",
         "/v1/api/payment/anna0001",
     ):
@@ -290,18 +306,25 @@ def ask_for_everything(recorder: Recorder, account: str, key: str) -> None:
         recorder.look(key, f"/orders/order-{number}")
 
 
+def fill_in_steps(recorder: Recorder, key: str) -> None:
+    """Payments of several requests, each under a key, which change after they were answered."""
+    confirmation = form(payment_method="pm_card_visa", return_url="https://shop.example/back")
+    declined = pay(recorder, key, "pm_card_chargeDeclined", amount=3100)["error"]["payment_intent"]["id"]
+    recorder.make(key, f"/v1/payment_intents/{declined}/confirm", confirmation, "confirm-1")
+    recorder.make(key, f"/v1/payment_intents/{declined}", form(description="later"))
+    held = pay(recorder, key, once="held-1", amount=5200, capture_method="manual")["id"]
+    recorder.make(key, f"/v1/payment_intents/{held}/capture", form(amount_to_capture=1200), "capture-2")
+    pay(recorder, key, once="expanded-1", amount=6200, **{"expand[]": "latest_charge"})
+    endpoint = {"url": "http://127.0.0.1:9/hook", "enabled_events": ["*"], "description": "under a key"}
+    recorder.make(key, "/v1/webhook_endpoints", endpoint, "endpoint-1")
+
+
 def replay(recorder: Recorder, key: str) -> None:
     """The requests that were sent under a key, once more: their first answers are what the store keeps."""
-    given = {"amount": 4200, "currency": "eur", "confirm": "true", "return_url": "https://shop.example/back"}
-    recorder.replayed(
-        key,
-        "/v1/payment_intents",
-        form(payment_method="pm_card_visa", **given, metadata__order="6735", description="Tea"),
-        "pay-1",
-    )
-    recorder.replayed(key, "/v1/payment_intents", form(payment_method="pm_card_chargeDeclined", **given), "declined-1")
-    recorder.replayed(key, "/v1/payment_intents", form(amount=700, currency="eur"), "bare-1")
-    recorder.replayed(key, "/v1/payouts", form(amount=2500, currency="eur"), "payout-1")
+    for of, path, body, once, first in recorder.keyed:
+        if of == key:
+            recorder.replayed(key, path, body, once)
+            assert recorder.golden[-1]["json"] == first, f"{once} was answered otherwise the first time"
 
 
 def main(output: Path) -> None:
@@ -317,6 +340,7 @@ def main(output: Path) -> None:
                 key = keys["secret_key"]
                 recorder.make(key, "/v1/webhook_endpoints", {"url": "http://127.0.0.1:9/hook", "enabled_events": ["*"]})
                 fill_v1(recorder, key)
+                fill_in_steps(recorder, key)
             fill_dialects(recorder, made["account"], made["secret_key"])
             key = made["secret_key"]
             ended = ("placed", "payment_failed")
