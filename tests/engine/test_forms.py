@@ -78,6 +78,17 @@ async def test_during_an_upgrade_the_version_before_finds_everything(shop: Shop)
     assert await shop.pay("first") == body
 
 
+async def test_during_an_upgrade_no_payment_has_a_field_that_the_version_before_drops(shop: Shop) -> None:
+    """It would write the payment without the field, which the audit trail takes for an edit."""
+    for form, names in (("before", 0), ("now", 1)):
+        await shop.write_in(form)
+        held = {**PAYMENT, "capture_method": "manual"}
+        answer = await shop.app.call(shop.merchant, "POST", "/v1/payment_intents", held, idempotency_key=form)
+        assert answer.json["status"] == "requires_capture"
+        payments = await shop.records("pi")
+        assert sum(payment.settled_in is not None for payment in payments) == names
+
+
 async def test_after_an_upgrade_both_forms_are_one(shop: Shop) -> None:
     await shop.write_in("before")
     first = await shop.pay("first")

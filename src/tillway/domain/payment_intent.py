@@ -973,7 +973,7 @@ def _settle_authorization(
 
 
 def _settled_in(payment: PaymentIntent, attempt: Attempt, at: Moment) -> str | None:
-    return at.entry if attempt.idem is not None and at.entry else payment.settled_in
+    return at.entry if attempt.idem is not None and at.entry and not at.as_before else payment.settled_in
 
 
 def _expiry(charge: Charge) -> AuthorizationExpiry:

@@ -54,6 +54,8 @@ class Moment(msgspec.Struct, frozen=True):
     """The references of this request's attempts, in their order; None where no key was named."""
     entry: str = ""
     """The id of the audit entry of the decision's commit."""
+    as_before: bool = False
+    """Whether processes of the version before may change the records: a field that they do not know would be lost."""
 
     def __post_init__(self) -> None:
         now = self.now_ms // 1000

@@ -188,6 +188,8 @@ class Engine:
             load = Load(self.store, caller.scope_key, seen)
             seen = None
             at = self.clock.moment(caller.references() if completes is None else None)
+            if self.restores.writes_as_before:
+                at = msgspec.structs.replace(at, as_before=True)
             changes = await in_span(self.telemetry, "decision", "step", work(load, at))
             if self.time.trouble and completes is None:
                 _refuse_new_money(changes, self.time.trouble)
