@@ -76,6 +76,21 @@ DIFFERENT: dict[str, tuple[Callable[[Any], Any], ...]] = {
 }
 """Changes to an archive's golden answers, by its commit."""
 
+FILLED_SINCE = {"charge": ("receipt_url", "source")}
+"""Members of objects that were null: a charge has the address of its receipt, and its card. A replay still has null."""
+
+
+def _without_filled(document: Any) -> Any:
+    match document:
+        case dict():
+            filled = FILLED_SINCE.get(str(document.get("object")), ())
+            return {name: _without_filled(member) for name, member in document.items() if name not in filled}
+        case list():
+            return [_without_filled(member) for member in document]
+        case _:
+            return document
+
+
 CORRECTED: dict[tuple[str, str], tuple[str, str, str]] = {
     # The originals' clients expect these words (issue 9, the source systems' clients).
     ("fab317c", "/get-payment-details"): ("status", "Success", "PartiallyRefunded"),
@@ -130,6 +145,8 @@ class Installation(msgspec.Struct):
             if (self.commit, recorded["path"]) in CORRECTED:
                 expected = _correct(expected, *CORRECTED[self.commit, recorded["path"]])
             status, document = await self.answer(recorded)
+            if "once" not in recorded:
+                document, expected = _without_filled(document), _without_filled(expected)
             if (status, _as_one(document)) != (recorded["status"], _as_one(expected)):
                 wrong.append(f"{recorded['method']} {recorded['path']}: {status} {_difference(document, expected)}")
         return wrong
