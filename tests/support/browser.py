@@ -1,0 +1,134 @@
+"""Chromium, driven over its DevTools protocol: https://chromedevtools.github.io/devtools-protocol/."""
+
+import asyncio
+import base64
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+WITHIN_SECONDS = 60.0
+"""How long a test waits for a condition: longer than any machine needs, since it ends as soon as it holds."""
+
+
+class Page:
+    """One tab. Nothing of it depends on scripts of the page, so that they can be switched off."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._sent = 0
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._reader = asyncio.create_task(self._read())
+        self.complaints: list[str] = []
+        """The messages of the browser's console about the page: what a policy blocked, for instance."""
+
+    async def _read(self) -> None:
+        async for message in self._socket:
+            told = json.loads(message.data)
+            if "id" in told:
+                self._answers.pop(told["id"]).set_result(told)
+            elif told.get("method") == "Log.entryAdded":
+                self.complaints.append(told["params"]["entry"]["text"])
+
+    async def send(self, method: str, **params: Any) -> Any:
+        self._sent += 1
+        number = self._sent
+        self._answers[number] = asyncio.get_running_loop().create_future()
+        await self._socket.send_json({"id": number, "method": method, "params": params})
+        answer = await asyncio.wait_for(self._answers[number], WITHIN_SECONDS)
+        assert "error" not in answer, f"{method}: {answer}"
+        return answer["result"]
+
+    async def look(self, expression: str) -> Any:
+        """The value of a JavaScript expression in the page, evaluated by the browser and not by the page."""
+        result = await self.send("Runtime.evaluate", expression=expression, returnByValue=True)
+        return result["result"].get("value")
+
+    async def until(self, expression: str) -> None:
+        """Wait until the expression holds, also while another page is being loaded."""
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while True:
+                with suppress(AssertionError):
+                    if await self.look(expression):
+                        return
+                await asyncio.sleep(0.05)
+
+    async def open(self, address: str) -> None:
+        await self.send("Page.navigate", url=address)
+        await self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
+
+    async def fill(self, label: str, text: str) -> None:
+        """Type into the field with that label, as a person does."""
+        found = (
+            "(() => { const label = [...document.querySelectorAll('label')]"
+            f".find(one => one.textContent.trim() === {json.dumps(label)}); const field = label && label.control;"
+            " if (!field) return false; field.focus(); field.select(); return true; })()"
+        )
+        assert await self.look(found), f"no field is labelled {label!r}"
+        await self.send("Input.insertText", text=text)
+
+    async def press(self, beginning: str) -> None:
+        """Press the button with that beginning, by the mouse."""
+        place = await self.look(
+            "(() => { const button = [...document.querySelectorAll('button')]"
+            f".find(one => one.textContent.trim().startsWith({json.dumps(beginning)})); if (!button) return null;"
+            " button.scrollIntoView({block: 'center'}); const box = button.getBoundingClientRect();"
+            " return {x: box.x + box.width / 2, y: box.y + box.height / 2}; })()"
+        )
+        assert place is not None, f"no button begins with {beginning!r}"
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+
+    async def picture(self, path: Path) -> None:
+        shot = await self.send("Page.captureScreenshot", format="png")
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+
+@asynccontextmanager
+async def browsing(
+    profile: Path, *, width: int = 1440, height: int = 900, scripts: bool = True, language: str = "en"
+) -> AsyncIterator[Page]:
+    """A browser with one empty tab of this size. Skip a test where `CHROMIUM` is None."""
+    assert CHROMIUM is not None
+    process = subprocess.Popen(
+        [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *("--disable-dev-shm-usage", "--remote-debugging-port=0", "--remote-allow-origins=*"),
+            *(f"--user-data-dir={profile}", f"--accept-lang={language}", "about:blank"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        port_file = profile / "DevToolsActivePort"
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while not port_file.exists() or not port_file.read_text().strip():
+                await asyncio.sleep(0.05)
+        port = port_file.read_text().split()[0]
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"http://127.0.0.1:{port}/json/list") as listed:
+                tabs = [tab for tab in await listed.json(content_type=None) if tab["type"] == "page"]
+            async with session.ws_connect(tabs[0]["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+                page = Page(socket)
+                for domain in ("Page", "Runtime", "Log"):
+                    await page.send(f"{domain}.enable")
+                await page.send(
+                    "Emulation.setDeviceMetricsOverride",
+                    width=width,
+                    height=height,
+                    deviceScaleFactor=1,
+                    mobile=width < 600,
+                )
+                if not scripts:
+                    await page.send("Emulation.setScriptExecutionDisabled", value=True)
+                yield page
+    finally:
+        process.kill()
+        process.wait()
