@@ -167,10 +167,9 @@ def _sent_again(attempt: Attempt, outcome: NotSent, at: Moment) -> Attempt:
 
 
 def _asked_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first_seconds: float) -> Attempt:
-    """Each question waits twice as long as the one before, from `first_seconds` up to 15 minutes."""
     # The provider said that it will take days; an unanswered question does not change that.
     pending = isinstance(outcome, Pending) or (attempt.state == "pending" and not attempt.overdue(at.now))
-    delay = min(first_seconds * 2.0 ** min(attempt.asked, 20), ASK_INTERVAL_MAX_SECONDS)
+    delay = interval_seconds(attempt.asked, first_seconds)
     return msgspec.structs.replace(
         attempt,
         state="pending" if pending else "unknown",
@@ -181,8 +180,8 @@ def _asked_later(attempt: Attempt, outcome: Pending | Unknown, at: Moment, first
 
 
 def await_action(attempt: Attempt, bank_id: str | None, at: Moment, *, first_ask_seconds: float) -> Attempt:
-    """The attempt while its customer is at the provider's page. Each question waits twice as long as the one before."""
-    delay = min(first_ask_seconds * 2.0 ** min(attempt.asked, 20), ACTION_ASK_SECONDS_MAX)
+    """The attempt while its customer is at the provider's page."""
+    delay = interval_seconds(attempt.asked, first_ask_seconds, ACTION_ASK_SECONDS_MAX)
     return msgspec.structs.replace(
         attempt,
         state="action",
@@ -192,6 +191,12 @@ def await_action(attempt: Attempt, bank_id: str | None, at: Moment, *, first_ask
         bank_id=bank_id or attempt.bank_id,
         due_at_ms=at.now_ms + int(delay * 1000),
     )
+
+
+def interval_seconds(times: int, first_seconds: float, most_seconds: float = ASK_INTERVAL_MAX_SECONDS) -> float:
+    """The wait before the next message to a provider, after `times` earlier ones: twice as long each time, from
+    `first_seconds` up to `most_seconds`."""
+    return min(first_seconds * 2.0 ** min(times, 20), most_seconds)
 
 
 def withdraw(attempt: Attempt, reason: Withdrawal, bank_id: str | None = None) -> Attempt:

@@ -5,6 +5,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from tillway.domain.attempt import interval_seconds
 from tillway.domain.charge import Charge
 from tillway.domain.commands import RespondToDispute
 from tillway.domain.ledger import Entry, balance_entry, transfer_entry
@@ -15,6 +16,9 @@ from tillway.domain.refusal import Refused
 EVIDENCE_DUE_SECONDS = 9 * 24 * 60 * 60
 EVIDENCE_DUE_MAX = 99_999_999_999
 """Latest deadline, in epoch seconds (in the year 5138). Larger numbers are milliseconds or mistakes."""
+
+SEND_AGAIN_FIRST_SECONDS = 5.0
+"""How long the first repetition of a reply waits."""
 
 FEE_MINOR = 1500
 """The merchant's cost of a dispute, in minor units; returned if the dispute is won."""
@@ -317,6 +321,12 @@ def _reply(dispute: Dispute, kind: Literal["evidence", "accept"], at: Moment, te
         stage=stage,
     )
     return Changes(result=None, tasks=(task,))
+
+
+def send_again(task: DisputeTask, at: Moment) -> DisputeTask:
+    """The reply once more, unchanged, after the bank may not have received it."""
+    delay = interval_seconds(task.sent, SEND_AGAIN_FIRST_SECONDS)
+    return msgspec.structs.replace(task, sent=task.sent + 1, due_at_ms=at.now_ms + int(delay * 1000))
 
 
 def _contradicted(dispute: Dispute, told: Told, at: Moment) -> Changes[OpenItem]:

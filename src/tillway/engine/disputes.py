@@ -29,8 +29,6 @@ from tillway.store.codec import by_dispute
 
 log = logging.getLogger(__name__)
 
-AGAIN_MAX_SECONDS = 15 * 60
-
 FindConnector = Callable[[str, Scope], Awaitable[tuple[Connector, Transport] | None]]
 """Find a connector by its name, with the transport of its requests; None where it is not configured any more."""
 
@@ -54,9 +52,7 @@ async def carry_out(engine: Engine, find: FindConnector, scope: Scope, task: Dis
                 return Changes(result=None, deletes=(task.id,))
             connector = (await load.get(Dispute, task.dispute)).connector
             return Changes(result=None, deletes=(task.id,), tasks=announced(outcome, connector, at))
-        delay = min(5 * 2 ** min(current.sent, 10), AGAIN_MAX_SECONDS)
-        later = msgspec.structs.replace(current, sent=current.sent + 1, due_at_ms=at.now_ms + delay * 1000)
-        return Changes(result=None, tasks=(later,))
+        return Changes(result=None, tasks=(dispute.send_again(current, at),))
 
     await engine.run(caller, work)
 
