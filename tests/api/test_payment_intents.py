@@ -105,4 +105,4 @@ async def test_a_capture_and_an_increment_change_the_words_that_they_take(shop: 
     captured = await shop.ok("POST", f"{path}/capture", {"amount_to_capture": 4000, **words})
     _check(captured, {**words, "amount_received": 4000, "status": "succeeded", "description": "Order 7, larger"})
     again = await shop.refused("POST", f"{path}/capture", {"final_capture": False})
-    assert again == (400, "connector_unsupported", "final_capture")
+    assert again == (400, "payment_intent_unexpected_state", None)

@@ -31,7 +31,7 @@ from tillway.testing.connector_contract import Check, checks_for
 
 SIMULATOR = Simulator().capabilities
 HTTP_BANK = HttpBank(
-    "http://127.0.0.1:1", debits=SIMULATOR.debits, list=True, redirects=True, increments=True
+    "http://127.0.0.1:1", debits=SIMULATOR.debits, list=True, redirects=True, increments=True, multicapture=True
 ).capabilities
 
 
@@ -119,6 +119,11 @@ class ListsOnePageOnly(Simulator):
         return OperationsPage(page.notices[:3])
 
 
+class EndsTheAuthorizationWithEachCapture(Simulator):
+    def perform(self, operation: Operation) -> Conversation:
+        return perform(msgspec.structs.replace(operation, final=True))
+
+
 @pytest.mark.parametrize(
     ("broken", "caught_by"),
     [
@@ -132,6 +137,7 @@ class ListsOnePageOnly(Simulator):
         (CallsPendingPaid, {"says_why_a_debit_came_back", "waits_for_what_is_pending"}),
         (GivesUpOn409, {"takes_the_first_answer_when_the_resend_lacks_the_cvc"}),
         (ListsOnePageOnly, {"lists_operations_in_order"}),
+        (EndsTheAuthorizationWithEachCapture, {"captures_several_times"}),
         (CallsATimeoutUnsent, {"what_may_have_happened_is_unknown"}),
     ],
 )

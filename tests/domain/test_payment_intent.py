@@ -34,6 +34,48 @@ TABLES = {
         settle   succeeded           -> succeeded
         capture  2.00                -> !payment_intent_unexpected_state
     """,
+    "several captures": """
+        create   42.00 eur manual    -> requires_payment_method
+        confirm                      -> processing
+        settle   succeeded           -> requires_capture
+        capture  10.00 part          -> processing
+        settle   declined            -> !card_declined requires_capture
+        capture  10.00 part          -> processing
+        settle   succeeded           -> requires_capture
+        increment 50.00              -> !payment_intent_unexpected_state
+        capture  32.01 part          -> !capture_amount_too_large
+        refund   10.01               -> !refund_amount_too_large
+        refund   5.00                -> pending
+        settle   succeeded           -> succeeded
+        capture  12.00 part          -> processing
+        settle   succeeded           -> requires_capture
+        capture                      -> processing
+        settle   succeeded           -> succeeded
+        capture  0.01                -> !payment_intent_unexpected_state
+        refund   37.01               -> !refund_amount_too_large
+        refund                       -> pending
+    """,
+    "the whole rest ends the captures": """
+        create   42.00 eur manual    -> requires_payment_method
+        confirm                      -> processing
+        settle   succeeded           -> requires_capture
+        capture  10.00 part          -> processing
+        settle   succeeded           -> requires_capture
+        capture  32.00 part          -> processing
+        settle   succeeded           -> succeeded
+    """,
+    "a cancellation releases what is left after a capture": """
+        create   42.00 eur manual    -> requires_payment_method
+        confirm                      -> processing
+        settle   succeeded           -> requires_capture
+        capture  10.00 part          -> processing
+        settle   succeeded           -> requires_capture
+        cancel                       -> processing
+        settle   succeeded           -> succeeded
+        cancel                       -> !payment_intent_unexpected_state
+        refund   10.01               -> !refund_amount_too_large
+        refund   10.00               -> pending
+    """,
     "a capture that the provider refuses leaves the authorization": """
         create   42.00 eur manual    -> requires_payment_method
         confirm                      -> processing

@@ -129,11 +129,14 @@ def test_capture_what_is_captured_already(shop: Shop) -> None:
         shop.v1.payment_intents.capture(shop.pay().id)
 
 
-def test_more_than_one_capture_is_refused_by_name(shop: Shop) -> None:
+def test_several_captures(shop: Shop) -> None:
     held = shop.authorized()
-    with pytest.raises(stripe.InvalidRequestError) as caught:
-        shop.v1.payment_intents.capture(held.id, {"final_capture": False})
-    assert caught.value.param == "final_capture"
+    first = shop.v1.payment_intents.capture(held.id, {"amount_to_capture": 1000, "final_capture": False})
+    rest = held.amount - 1000
+    assert (first.status, first.amount_received, first.amount_capturable) == ("requires_capture", 1000, rest)
+    last = shop.v1.payment_intents.capture(held.id, {"amount_to_capture": 500})
+    assert (last.status, last.amount_received, last.amount_capturable) == ("succeeded", 1500, 0)
+    assert shop.v1.refunds.create({"payment_intent": held.id}).amount == 1500
 
 
 def test_capture_with_words(shop: Shop) -> None:

@@ -34,7 +34,9 @@ class AdyenFarSide(ProviderSide):
     def __init__(self) -> None:
         self.bank = Bank(knows_all=True, operations_max=None)
         self.peer = Handler(self.handle, _describe)
-        self.connector: Connector = AdyenConnector("http://127.0.0.1:1", "key", ACCOUNT, hmac_key=KEY)
+        self.connector: Connector = AdyenConnector(
+            "http://127.0.0.1:1", "key", ACCOUNT, hmac_key=KEY, multicapture=True
+        )
         self.transport: Transport = in_process(self.peer)
         self.requests: list[Request] = []
         self._answers: dict[str, tuple[dict[str, Any], Response]] = {}
@@ -134,6 +136,8 @@ class AdyenFarSide(ProviderSide):
         amount = fields.get("amount", {"currency": "EUR", "value": 0})
         if kind != "void":
             body |= {"amount": amount["value"], "currency": amount["currency"].lower()}
+        if kind == "capture":
+            body["final"] = False  # Where several captures are enabled, Adyen keeps the rest until it expires.
         done = self.bank.handle(Request("POST", f"/v1/{kind}s", body)).response.body
         assert done is not None
         item = self.item(_EVENTS[place], reference, f"M{reference}", amount, done.get("status") == "Accepted")

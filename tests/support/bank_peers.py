@@ -128,6 +128,7 @@ async def behind_http(journal: Path, kind: type[HttpBank] = HttpBank) -> AsyncIt
                 "list": "yes",
                 "redirects": "yes",
                 "increments": "yes",
+                "multicapture": "yes",
             }
         )
         far = BehindHttp(server, connector, mail)

@@ -94,7 +94,8 @@ class Machine:
                 return self.settle(words[0], at)
             case "capture":
                 amount = minor(words[0]) if words else None
-                return self.keep(payment_intent.capture(self.payment, self.charge, Capture(amount_minor=amount), at))
+                taking = Capture(amount_minor=amount, final="part" not in words)
+                return self.keep(payment_intent.capture(self.payment, self.charge, taking, at))
             case "increment":
                 larger = Increment(amount_minor=minor(words[0]))
                 return self.keep(payment_intent.increment(self.payment, self.charge, larger, at))

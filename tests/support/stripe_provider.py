@@ -31,7 +31,9 @@ class StripeFarSide(ProviderSide):
     def __init__(self, *, searches: bool = True) -> None:
         self.bank = Bank(knows_all=True, operations_max=None)
         self.peer = Handler(self.handle, _describe)
-        self.connector: Connector = StripeConnector("http://127.0.0.1:1", "sk_test_1", webhook_secret=SECRET)
+        self.connector: Connector = StripeConnector(
+            "http://127.0.0.1:1", "sk_test_1", webhook_secret=SECRET, multicapture=True
+        )
         self.transport: Transport = in_process(self.peer)
         self.searches = searches
         self.objects: dict[str, dict[str, Any]] = {}
@@ -163,10 +165,11 @@ class StripeFarSide(ProviderSide):
             intent["latest_charge"] = {"status": "succeeded", "payment_method_details": {"card": _card(done)}}
         elif done.status != "Pending":
             intent["last_payment_error"] = {"code": "card_declined", "decline_code": done.decline_code}
-        if done.voided:
+        if done.captured and done.status == "Accepted":
+            still = done.open and not done.voided
+            intent |= {"status": "requires_capture" if still else "succeeded", "amount_received": done.captured}
+        elif done.voided:
             intent["status"] = "canceled"
-        elif done.captured and done.status == "Accepted":
-            intent |= {"status": "succeeded", "amount_received": done.captured}
 
     def _change(self, intent: dict[str, Any], change: str, fields: dict[str, str]) -> Response:
         if change == "cancel" and intent["status"] == "requires_action":
@@ -179,9 +182,11 @@ class StripeFarSide(ProviderSide):
         body: dict[str, Any] = {"reference": f"{change}-{len(self._keys)}", "authorization": _reference(intent)}
         if change == "capture":
             amount = int(fields["amount_to_capture"])
-            if amount > intent["amount"]:
+            if amount > intent["amount"] - intent.get("amount_received", 0):
                 return _error(400, "invalid_request_error", "amount_too_large")
             body |= {"amount": amount, "currency": intent["currency"]}
+            if fields.get("final_capture") == "false":
+                body["final"] = False
             intent["metadata"]["tillway_captured_by"] = fields["metadata[tillway_captured_by]"]
         self.bank.handle(Request("POST", {"capture": "/v1/captures", "cancel": "/v1/voids"}[change], body))
         self._know(intent)

@@ -270,6 +270,15 @@ def a_failed_payout_keeps_the_money() -> AbstractContextManager[None]:
     return replaced(payout, "fail", unbooked)
 
 
+def a_further_capture_forgets_the_first() -> AbstractContextManager[None]:
+    original = payment_intent._book_capture
+
+    def alone(charge: Any, *arguments: Any, **named: Any) -> Any:
+        return original(msgspec.structs.replace(charge, captured_minor=0), *arguments, **named)
+
+    return replaced(payment_intent, "_book_capture", alone)
+
+
 def a_settlement_is_booked_whenever_it_is_told() -> AbstractContextManager[None]:
     async def none(*arguments: Any) -> None:
         return None
@@ -525,6 +534,7 @@ MUTANTS = (
     Mutant(a_repeat_may_fail_although_it_was_performed, ("declined",)),
     Mutant(stock_is_released_whether_or_not_it_was_held, ("stock",)),
     Mutant(a_settlement_is_booked_whenever_it_is_told, ("settlements",)),
+    Mutant(a_further_capture_forgets_the_first, ("bank", "money", "payments", "performed once")),
 )
 
 

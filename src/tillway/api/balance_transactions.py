@@ -54,14 +54,17 @@ async def list_balance_transactions(call: Call) -> Answer:
     return await list_page(call, "txn", keep=keep if wanted else None, noun="balance transaction")
 
 
-async def _of_charge(call: Call, source: str) -> Entry | None:
-    """The one movement of that charge. It is in no index, because every payment has one."""
+async def _of_charge(call: Call, source: str) -> list[Entry]:
+    """The movements of that charge, one for each capture. They are in no index, because every payment has one."""
     if not source.startswith("ch_"):
-        return None
+        return []
     load = call.platform.engine.load(call.caller.scope_key)
     charge = await load.maybe(Charge, source)
-    entry = await load.maybe(Entry, charge.entry) if charge is not None else None
-    return entry if entry is not None and entry.source == source else None
+    if charge is None:
+        return []
+    ids: list[str | None] = [part.entry for part in charge.captures]
+    found = [await load.maybe(Entry, id) for id in ids or [charge.entry]]
+    return [entry for entry in found if entry is not None and entry.source == source]
 
 
 @route("GET", "/v1/balance/history", LIST, returns="list", of="balance_transaction")

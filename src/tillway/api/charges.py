@@ -132,7 +132,7 @@ async def list_charges(call: Call) -> Answer:
             partition=by_parent(scope, "ch", params["payment_intent"]),
             keep=keep,
             noun="charge",
-            also=latest,
+            also=[latest] if latest is not None else [],
         )
     if "customer" in params:
         return await list_page(

@@ -115,7 +115,7 @@ async def tell_dispute(call: Call) -> Answer:
         raise Refused("parameter_missing", "Name a charge to dispute, or a dispute to move or end.", param="charge")
     charge = await load.get(Charge, known.charge if known is not None else params["charge"], "charge")
     simulator, connection = await _simulator(call)
-    if charge.connector != SIMULATOR or not charge.captured:
+    if charge.connector != SIMULATOR or not charge.captured_minor:
         raise Refused("parameter_invalid_string", "The simulated bank has not taken that charge.", param="charge")
     parent = reference_of_record(call.caller.scope_key, charge)
     report: dict[str, Any] = {

@@ -44,7 +44,15 @@ from tillway.connectors.port import (
     read_retry_after,
     tell,
 )
-from tillway.connectors.settings import ASK_AFTER_SECONDS, TIMEOUT_SECONDS, Setting, http_url, read_settings, text
+from tillway.connectors.settings import (
+    ASK_AFTER_SECONDS,
+    TIMEOUT_SECONDS,
+    Setting,
+    http_url,
+    read_settings,
+    text,
+    yes_or_no,
+)
 from tillway.connectors.transport import SocketTransport
 from tillway.domain.dispute import Verdict
 from tillway.domain.money import MINOR_UNITS
@@ -78,6 +86,12 @@ SETTINGS = (
         secret=True,
         description="HMAC key of the standard webhook (hexadecimal); without it all notices are refused",
     ),
+    Setting(
+        name="multicapture",
+        read=yes_or_no,
+        default=False,
+        description="yes: Adyen has enabled multiple partial captures for the merchant account",
+    ),
     ASK_AFTER_SECONDS,
     TIMEOUT_SECONDS,
 )
@@ -105,12 +119,15 @@ class AdyenConnector:
         hmac_key: bytes | None = None,
         ask_after_seconds: float = 5.0,
         timeout_seconds: float = 30.0,
+        multicapture: bool = False,
     ) -> None:
         versioned = re.search(r"/v[0-9]+$", urlsplit(base_url).path) is not None
         self._base_url = base_url if versioned else base_url + VERSION
         self._api_key, self._account, self._hmac_key = api_key, merchant_account, hmac_key
         self.capabilities = Capabilities(
-            operations=frozenset(("authorize", "capture", "void", "refund")),
+            operations=frozenset(
+                ("authorize", "capture", "void", "refund", *(("multicapture",) if multicapture else ()))
+            ),
             deduplicates=True,
             deduplicates_seconds=DEDUPLICATES_SECONDS,
             looks_up=False,

@@ -106,6 +106,12 @@ SETTINGS = (
         default=False,
         description="yes: it can authorize a larger total before the capture (increment)",
     ),
+    Setting(
+        name="multicapture",
+        read=yes_or_no,
+        default=False,
+        description="yes: it can capture an authorization several times (`final`)",
+    ),
 )
 
 PATHS = {
@@ -154,6 +160,7 @@ class HttpBank:
         list: bool = False,
         redirects: bool = False,
         increments: bool = False,
+        multicapture: bool = False,
     ) -> None:
         self._base_url = base_url
         self._details = details
@@ -162,7 +169,11 @@ class HttpBank:
         self._api_key = api_key
         self.capabilities = Capabilities(
             operations=frozenset(
-                ("authorize", "capture", "void", "refund", "payout", *(("increment",) if increments else ()))
+                (
+                    *("authorize", "capture", "void", "refund", "payout"),
+                    *(("increment",) if increments else ()),
+                    *(("multicapture",) if multicapture else ()),
+                )
             ),
             deduplicates=True,
             looks_up=True,
@@ -428,6 +439,8 @@ def _body(operation: Operation, details: bool, redirects: bool) -> dict[str, Any
                 body["details"] = known
         case "capture" | "void" | "increment":
             body["authorization"] = operation.parent
+            if not operation.final:
+                body["final"] = False
         case "refund":
             body["payment"] = operation.parent
         case "payout":

@@ -145,7 +145,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     An `authorize` takes from a `card`, from a `wallet` (a payment method type) whose customer approves the payment at
     the provider's page or, at once and for good, from a bank `account`. `parent` is the reference of the authorization
     that a capture, void, increment or refund belongs to; `parent_bank_id` is the provider's own id of it. Amounts are
-    minor units of `currency` (ISO 4217, lower case). `capture` is for `authorize`: take the money at once.
+    minor units of `currency` (ISO 4217, lower case). `capture` is for `authorize`: take the money at once. A `capture`
+    that is not `final` leaves the rest authorized, for further captures or a void; `captured_minor` was captured of the
+    authorization before.
 
     The rest describes a payment to its provider; each is None if the merchant gave none. `off_session`: the customer is
     not present, the merchant initiates the payment with a stored method. `network_transaction_id` is the card network's
@@ -170,6 +172,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     recipient: Recipient | None = None
     parent: str | None = None
     parent_bank_id: str | None = None
+    final: bool = True
+    captured_minor: int = 0
     livemode: bool = False
     off_session: bool = False
     network_transaction_id: str | None = None
@@ -388,6 +392,9 @@ def tell(notices: list[Notice]) -> Notices:
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """The provider's promises.
+
+    `operations`: those that it performs, of `OperationKind`, and `multicapture` if it can capture an authorization
+    several times.
 
     `deduplicates`: a resend with the same reference is performed at most once. `looks_up`: it answers questions by
     reference. `ask_after_seconds`: seconds from an unknown or pending outcome to the first question. `debits`: the

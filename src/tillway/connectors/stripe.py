@@ -47,7 +47,15 @@ from tillway.connectors.port import (
     read_retry_after,
     tell,
 )
-from tillway.connectors.settings import ASK_AFTER_SECONDS, TIMEOUT_SECONDS, Setting, http_url, read_settings, text
+from tillway.connectors.settings import (
+    ASK_AFTER_SECONDS,
+    TIMEOUT_SECONDS,
+    Setting,
+    http_url,
+    read_settings,
+    text,
+    yes_or_no,
+)
 from tillway.connectors.transport import SocketTransport
 from tillway.domain.dispute import Verdict
 from tillway.domain.money import MINOR_UNITS
@@ -72,6 +80,12 @@ SETTINGS = (
         read=text(200),
         secret=True,
         description="signing secret of the webhook endpoint (whsec_); without it all notices are refused",
+    ),
+    Setting(
+        name="multicapture",
+        read=yes_or_no,
+        default=False,
+        description="yes: Stripe lets this account capture a payment several times",
     ),
     ASK_AFTER_SECONDS,
     TIMEOUT_SECONDS,
@@ -101,12 +115,19 @@ class StripeConnector:
         webhook_secret: str | None = None,
         ask_after_seconds: float = 5.0,
         timeout_seconds: float = 30.0,
+        multicapture: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._base_url, self._api_key, self._webhook_secret = base_url, api_key, webhook_secret
         self._now = now
+        self._multicapture = multicapture
         self.capabilities = Capabilities(
-            operations=frozenset(("authorize", "capture", "void", "increment", "refund", "payout")),
+            operations=frozenset(
+                (
+                    *("authorize", "capture", "void", "increment", "refund", "payout"),
+                    *(("multicapture",) if multicapture else ()),
+                )
+            ),
             deduplicates=True,
             looks_up=True,
             livemode=True,
@@ -134,7 +155,7 @@ class StripeConnector:
     def perform(self, operation: Operation) -> Conversation:
         match operation.kind:
             case "authorize":
-                return _authorize(operation)
+                return _authorize(operation, self._multicapture)
             case "capture":
                 return _capture(operation)
             case "void":
@@ -180,7 +201,7 @@ class StripeConnector:
 # Authorizations.
 
 
-def _authorize(operation: Operation) -> Conversation:
+def _authorize(operation: Operation, multicapture: bool) -> Conversation:
     assert operation.card is not None, "stripe takes cards only"
     made = yield _post("/v1/payment_intents", operation, _intent_fields(operation))
     intent = made.body
@@ -196,7 +217,9 @@ def _authorize(operation: Operation) -> Conversation:
     known = _authorization(operation, found.body)
     if not isinstance(known, NeverSeen):
         return known
-    answer = yield _post(f"/v1/payment_intents/{id}/confirm", operation, _confirm_fields(operation), "confirm")
+    answer = yield _post(
+        f"/v1/payment_intents/{id}/confirm", operation, _confirm_fields(operation, multicapture), "confirm"
+    )
     error = _error(answer)
     refused = error.get("payment_intent")
     if answer.status == 402 and isinstance(refused, dict):
@@ -243,7 +266,7 @@ def _intent_fields(operation: Operation) -> dict[str, Any]:
     }
 
 
-def _confirm_fields(operation: Operation) -> dict[str, Any]:
+def _confirm_fields(operation: Operation, multicapture: bool) -> dict[str, Any]:
     card = operation.card
     assert card is not None
     billing: dict[str, Any] = {"name": card.name, "email": operation.email}
@@ -273,6 +296,8 @@ def _confirm_fields(operation: Operation) -> dict[str, Any]:
         fields["error_on_requires_action"] = True
     if not operation.capture:
         options["request_incremental_authorization"] = "if_available"
+        if multicapture:
+            options["request_multicapture"] = "if_available"
     if operation.stores is not None:
         options["setup_future_usage"] = operation.stores
     if operation.three_d_secure != "automatic":
@@ -401,7 +426,9 @@ def _checks(told: Any) -> Checks | None:
 
 def _capture(operation: Operation) -> Conversation:
     amount = to_wire(operation.amount_minor, operation.currency)
-    fields = {"amount_to_capture": amount, "metadata": {_CAPTURED_BY: operation.reference}}
+    fields: dict[str, Any] = {"amount_to_capture": amount, "metadata": {_CAPTURED_BY: operation.reference}}
+    if not operation.final:
+        fields["final_capture"] = False
     answer = yield _post(f"/v1/payment_intents/{_id(operation.parent_bank_id)}/capture", operation, fields)
     return (yield from _change_outcome(operation, answer))
 
@@ -474,17 +501,23 @@ def _read_change(operation: Operation, intent: Mapping[str, Any]) -> Outcome | N
         return Unknown("the intent is not the parent of our operation")
     metadata = intent.get("metadata")
     captured_by = metadata.get(_CAPTURED_BY) if isinstance(metadata, dict) else None
+    received = _minor(intent.get("amount_received"), operation.currency)
     match status:
+        case "requires_capture" if operation.kind == "capture" and captured_by == operation.reference:
+            if operation.final or received != operation.captured_minor + operation.amount_minor:
+                return Unknown("another amount was captured than we asked for")
+            return _SUCCEEDED
         case "requires_capture":
             return NeverSeen()
         case "processing":
             return Pending(operation.parent_bank_id)
         case "canceled" | "succeeded":
             if operation.kind == "void":
-                return _SUCCEEDED if status == "canceled" else _WRONG_STATE
+                ended = status == "canceled" or 0 < operation.captured_minor == received
+                return _SUCCEEDED if ended else _WRONG_STATE
             if status == "canceled" or captured_by != operation.reference:
                 return _WRONG_STATE
-            if _minor(intent.get("amount_received"), operation.currency) != operation.amount_minor:
+            if received != operation.captured_minor + operation.amount_minor:
                 return Unknown("another amount was captured than we asked for")
             return _SUCCEEDED
     return Unknown("the intent has a status that is not documented")

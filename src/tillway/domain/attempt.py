@@ -52,6 +52,8 @@ class Attempt(Record, frozen=True, kw_only=True):
     `parent` and `parent_bank_id` name the authorization that a capture, void, increment or refund is about. `idem` is
     the idempotency record that gets its answer when the attempt settles, and `shows` the object of that answer.
 
+    A capture that is not `final` leaves the rest authorized; `captured_minor` was captured before it, or before a void.
+
     `patience_seconds` is how long it may be pending before it is in doubt; a card has none.
     """
 
@@ -64,6 +66,8 @@ class Attempt(Record, frozen=True, kw_only=True):
     method: str | None = None
     parent: str | None = None
     parent_bank_id: str | None = None
+    final: bool = True
+    captured_minor: int = 0
     due_at_ms: int = 0
     sent: int = 0
     asked: int = 0

@@ -8,9 +8,17 @@ from tillway.domain.bank_account import BankAccountFacts
 from tillway.domain.commands import UpdateCharge
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.payment_method import CardFacts, PaymentMethod
-from tillway.domain.record import Changes, EventDraft, Record, changed
+from tillway.domain.record import Changes, EventDraft, Record, Value, changed
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SourceApi
+
+
+class PartialCapture(Value, frozen=True, kw_only=True):
+    """One of several captures: `reference` is the name of its attempt, `entry` its entry of the ledger."""
+
+    reference: str
+    entry: str
+    amount_minor: int
 
 
 class Charge(Record, frozen=True, kw_only=True):
@@ -18,6 +26,8 @@ class Charge(Record, frozen=True, kw_only=True):
 
     `refunded_minor` counts refunds from their creation on (a failed one is taken off again), so that concurrent refunds
     never exceed the captured amount. `released_minor` is authorized money that was never captured: it moves no account.
+    It is `captured` once nothing more can be. `captures` are all its captures if the first was not the last; `entry` is
+    the ledger entry of the first.
     `reference` is the name of the authorization (`Attempt.name`), `bank_id` the provider's id of it, and
     `network_transaction_id` the card network's if the provider sent it. `card` holds the checks that the provider sent.
     """
@@ -29,6 +39,7 @@ class Charge(Record, frozen=True, kw_only=True):
     """The payment this charge belongs to; one whose id begins with `dpi_` is not listed."""
     captured: bool = False
     captured_minor: int = 0
+    captures: tuple[PartialCapture, ...] = ()
     refunded_minor: int = 0
     released_minor: int = 0
     customer: str | None = None
@@ -102,7 +113,7 @@ def check_capture(charge: Charge, amount_minor: int | None) -> None:
         raise Refused("charge_already_captured", f"Charge {charge.id} has already been captured.")
     if charge.refunded:
         raise Refused("charge_already_refunded", f"Charge {charge.id} has been released and cannot be captured.")
-    if amount_minor is not None and amount_minor > charge.amount_minor:
+    if amount_minor is not None and amount_minor > charge.amount_minor - charge.captured_minor:
         raise Refused("capture_amount_too_large", param="amount")
 
 

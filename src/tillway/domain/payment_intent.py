@@ -26,7 +26,7 @@ from tillway.domain.attempt import (
     withdraw,
 )
 from tillway.domain.bank_account import check_verification, failure, without_number
-from tillway.domain.charge import Charge
+from tillway.domain.charge import Charge, PartialCapture
 from tillway.domain.commands import (
     CARD_ONLY,
     Cancel,
@@ -1025,44 +1025,70 @@ def _remember_network(method: PaymentMethod, outcome: Succeeded) -> PaymentMetho
 
 
 def _book_capture(
-    charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment
+    charge: Charge, captured_minor: int, connector: str, terms: Terms, at: Moment, *, attempt: Attempt | None = None
 ) -> tuple[Charge, Record]:
-    """The charge with its money taken, and the ledger entry for it."""
+    """The charge with its money taken, and the ledger entry for it. `attempt` is that of a separate capture.
+
+    The fees of several captures add up to the fee of one of their sum.
+    """
     instant = charge.card is not None and charge.card.instant
+    taken_minor = charge.captured_minor + captured_minor
+    final = attempt is None or attempt.final or taken_minor == charge.amount_minor
     entry = charge_entry(
         type=METHOD_TYPES[charge.method_type].entry_type,
         source=charge.id,
         amount_minor=captured_minor,
-        fee_minor=fee_minor(captured_minor, rate_bps=terms.fee.rate_bps, fixed_minor=terms.fee.fixed_minor),
+        fee_minor=_fee(taken_minor, terms) - _fee(charge.captured_minor, terms),
         currency=charge.currency,
         connector=connector,
         description=charge.description,
         available_on=at.now if instant else available_on(at.now, settlement_days=terms.settlement_days),
         at=at,
     )
+    captures = charge.captures
+    if attempt is not None and (captures or not final):
+        captures += (PartialCapture(reference=attempt.name, entry=entry.id, amount_minor=captured_minor),)
     after = replace(
         charge,
-        captured=True,
-        captured_minor=captured_minor,
-        released_minor=charge.amount_minor - captured_minor,
-        entry=entry.id,
-        capture_before=None,
+        captured=final,
+        captured_minor=taken_minor,
+        captures=captures,
+        released_minor=charge.amount_minor - taken_minor if final else 0,
+        entry=charge.entry or entry.id,
+        capture_before=None if final else charge.capture_before,
     )
     return after, entry
+
+
+def _fee(captured_minor: int, terms: Terms) -> int:
+    """The fee of a payment of which so much is captured, in minor units."""
+    if not captured_minor:
+        return 0
+    return fee_minor(captured_minor, rate_bps=terms.fee.rate_bps, fixed_minor=terms.fee.fixed_minor)
 
 
 def _settle_capture(
     payment: PaymentIntent, attempt: Attempt, terms: Terms, at: Moment, charge: Charge
 ) -> Changes[PaymentIntent]:
-    taken, entry = _book_capture(charge, attempt.amount_minor, attempt.connector, terms, at)
+    taken, entry = _book_capture(charge, attempt.amount_minor, attempt.connector, terms, at, attempt=attempt)
     after = replace(
         payment,
-        status="succeeded",
+        status="succeeded" if taken.captured else "requires_capture",
         attempt=None,
-        capturable_minor=0,
-        received_minor=attempt.amount_minor,
+        capturable_minor=0 if taken.captured else taken.amount_minor - taken.captured_minor,
+        received_minor=taken.captured_minor,
         settled_in=_settled_in(payment, attempt, at),
     )
+    if not taken.captured:
+        return Changes(
+            result=after,
+            records=(after, taken, entry),
+            deletes=(attempt.id,),
+            events=(
+                EventDraft(type="charge.updated", record=taken, previous=charge),
+                *_draft_events(after, "payment_intent.amount_capturable_updated"),
+            ),
+        )
     return Changes(
         result=after,
         records=(after, taken, entry),
@@ -1075,6 +1101,8 @@ def _settle_capture(
 
 
 def _settle_void(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge) -> Changes[PaymentIntent]:
+    if charge.captured_minor:
+        return _release_rest(payment, attempt, at, charge)
     released = replace(charge, released_minor=charge.amount_minor, capture_before=None)
     after = replace(
         payment,
@@ -1093,6 +1121,29 @@ def _settle_void(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: C
             *expired,
             EventDraft(type="charge.refunded", record=released, previous=charge),
             *_draft_events(after, "payment_intent.canceled"),
+        ),
+    )
+
+
+def _release_rest(payment: PaymentIntent, attempt: Attempt, at: Moment, charge: Charge) -> Changes[PaymentIntent]:
+    """End a payment that was captured in part: it has succeeded with the captured amount."""
+    rest_minor = charge.amount_minor - charge.captured_minor
+    ended = replace(charge, captured=True, released_minor=rest_minor, capture_before=None)
+    after = replace(
+        payment,
+        status="succeeded",
+        attempt=None,
+        capturable_minor=0,
+        cancellation_reason=None,
+        settled_in=_settled_in(payment, attempt, at),
+    )
+    return Changes(
+        result=after,
+        records=(after, ended),
+        deletes=(attempt.id, expiry_id(charge)),
+        events=(
+            EventDraft(type="charge.captured", record=ended, previous=charge),
+            *_draft_events(after, "payment_intent.succeeded"),
         ),
     )
 
@@ -1341,7 +1392,7 @@ def capture(
     idem: str | None = None,
     shows: Literal["subject", "charge"] = "subject",
 ) -> Changes[PaymentIntent]:
-    """Take the authorized amount, or a part: the rest is released."""
+    """Take the authorized amount, or a part: the rest is released, unless the command asks for further captures."""
     before: Changes[PaymentIntent | None] = NO_CHANGES
     if command.update is not None and payment.status == "requires_capture":
         before = updated = update(payment, command.update)
@@ -1362,7 +1413,8 @@ def capture(
             payment_intent=payment,
         )
     assert charge is not None, "a payment to capture has a charge"
-    return before.then(_follow(payment, charge, "capture", amount, at, idem, shows))
+    final = command.final or amount == payment.capturable_minor
+    return before.then(_follow(payment, charge, "capture", amount, at, idem, shows, final=final))
 
 
 def cancel(
@@ -1375,9 +1427,11 @@ def cancel(
     attempt: Attempt | None = None,
     shows: Literal["subject", "refund"] = "subject",
 ) -> Changes[PaymentIntent]:
-    """Cancel the payment: no more money is taken. An open authorization is voided at the provider first, and one that
-    waits for its customer is withdrawn there: `attempt` is the payment's. The answer `shows` the payment, or the refund
-    that releases the charge."""
+    """Cancel the payment: no more money is taken, and one that was captured in part succeeds with that part.
+
+    An open authorization is voided at the provider first, and one that waits for its customer is withdrawn there:
+    `attempt` is the payment's. The answer `shows` the payment, or the refund that releases the charge.
+    """
     if payment.acting:
         return _cancel_acting(payment, attempt, command, idem)
     _not_busy(payment)
@@ -1421,6 +1475,10 @@ def increment(
             payment,
             f"This PaymentIntent's authorization could not be incremented because it has a status of {payment.status}.",
         )
+    if payment.received_minor:
+        raise _unexpected(
+            payment, "This PaymentIntent's authorization could not be incremented because a part of it was captured."
+        )
     if command.amount_minor <= payment.amount_minor:
         raise Refused(
             "amount_too_small",
@@ -1440,6 +1498,8 @@ def _follow(
     at: Moment,
     idem: str | None,
     shows: Literal["subject", "charge", "refund"] = "subject",
+    *,
+    final: bool = True,
 ) -> Changes[PaymentIntent]:
     attempt = Attempt(
         id=at.new_id("att"),
@@ -1451,6 +1511,8 @@ def _follow(
         connector=charge.connector,
         parent=charge.reference,
         parent_bank_id=charge.bank_id,
+        final=final,
+        captured_minor=charge.captured_minor,
         idem=idem,
         shows=shows,
         reference=at.new_reference(),

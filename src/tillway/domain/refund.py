@@ -111,7 +111,7 @@ def create(
 
 def releases(charge: Charge) -> bool:
     """Whether a refund of the charge would release an authorization, because no money was captured yet."""
-    return charge.status == "succeeded" and not charge.captured and not charge.refunded
+    return charge.status == "succeeded" and not charge.captured_minor and not charge.refunded
 
 
 def release(charge: Charge, command: CreateRefund, at: Moment) -> Changes[Refund]:
@@ -187,7 +187,7 @@ def _entry(id: str, charge: Charge, amount_minor: int, at: Moment) -> Entry:
 
 def _refundable(charge: Charge, amount_minor: int | None) -> int:
     """Minor units to refund. Raises `Refused`."""
-    if charge.status != "succeeded" or not charge.captured:
+    if charge.status != "succeeded" or not charge.captured_minor:
         raise Refused(
             "charge_not_refundable",
             f"Charge {charge.id} has not been captured, so there is nothing to refund. Cancel its payment instead, "

@@ -446,6 +446,8 @@ class Attempts:
             capture=attempt.capture,
             parent=reference_from_name(scope.key, attempt.parent) if attempt.parent is not None else None,
             parent_bank_id=attempt.parent_bank_id,
+            final=attempt.final,
+            captured_minor=attempt.captured_minor,
             livemode=scope.livemode,
             **told,
         )
@@ -946,7 +948,7 @@ class Attempts:
         async def work(load: Load, at: Moment) -> Changes[Record | None]:
             found = await find_by_tail(load, tail)
             charge = found.charge
-            if charge is None or not charge.captured:
+            if charge is None or not charge.captured_minor:
                 return await self._of_no_charge(load, scope, tail, notice, found)
             if charge.connector != connector:
                 raise NoticeImpossible("the payment was taken through another connector")
@@ -963,6 +965,9 @@ class Attempts:
                 evidence_due=notice.evidence_due,
             )
             impossible = dispute.objection(charge, told)
+            if impossible is not None and not charge.captured:
+                # A further capture, which is under way or of before a restore, may explain it.
+                return await self._of_no_charge(load, scope, tail, notice, found)
             if impossible is not None:
                 raise NoticeImpossible(impossible)
             ids = charge.disputes.values() or ((charge.dispute,) if charge.dispute is not None else ())

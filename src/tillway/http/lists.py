@@ -1,6 +1,6 @@
 """Lists and searches: pages of records in the order of ids, which is the order of time, newest first."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ async def list_page(
     partition: str | None = None,
     keep: Keep | None = None,
     noun: str | None = None,
-    also: Record | None = None,
+    also: Sequence[Record] = (),
     url: str | None = None,
 ) -> Page:
     """Return one page of the records that `keep` accepts.
@@ -56,8 +56,9 @@ async def list_page(
         limit=asked.limit + 1,
         keep=keep,
     )
-    if also is not None and asked.has(also) and (keep is None or keep(also)):
-        found = {record.id: record for record in (*records, also)}
+    added = [record for record in also if asked.has(record) and (keep is None or keep(record))]
+    if added:
+        found = {record.id: record for record in (*records, *added)}
         records = [found[id] for id in sorted(found, reverse=asked.order == "newest")]
     return asked.page(records, url or LIST_URLS.get(prefix, "/v1"))
 
@@ -92,13 +93,13 @@ Within = tuple[str | None, str | None]
 
 
 async def asked_page(
-    call: Call, prefix: str, noun: str, within: Within | None = None, also: Record | None = None
+    call: Call, prefix: str, noun: str, within: Within | None = None, also: Sequence[Record] = ()
 ) -> AskedPage:
     """Read the parameters that every list has. Refuses a cursor that is no record of the list."""
     params, scope = call.params, call.caller.scope_key
     forwards = params.get("ending_before")
     cursor = params.get("starting_after") or forwards
-    if cursor is not None and (also is None or cursor != also.id):
+    if cursor is not None and all(cursor != record.id for record in also):
         found = await call.platform.engine.load(scope).find(cursor)
         if not _is_listed(found, prefix, scope, within):
             name = "ending_before" if forwards else "starting_after"

@@ -127,21 +127,29 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdatePay
 
 async def capture(platform: Platform, caller: Caller, id: str, command: Capture) -> Done[Record | None]:
     """Take the authorized amount, or a part of it."""
-    if not command.final:
-        raise Refused(
-            "connector_unsupported",
-            "This payment cannot be captured more than once. Leave final_capture out, or set it to true.",
-            param="final_capture",
-        )
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
         payment = await _payment(load, id)
         charge = await load.maybe(Charge, payment.latest_charge)
+        if not command.final and charge is not None:
+            await _check_several_captures(platform, caller, charge)
         changes = payment_intent.capture(payment, charge, command, at, idem=caller.idem)
         await platform.attempts.check_amounts(caller.scope, changes, "amount_to_capture")
         return changes
 
     return await platform.attempts.operate(caller, work)
+
+
+async def _check_several_captures(platform: Platform, caller: Caller, charge: Charge) -> None:
+    """Refused `connector_unsupported` if the charge's connector captures an authorization only once."""
+    connection = await platform.attempts.connections.named(charge.connector, caller.scope)
+    if connection is None or "multicapture" in connection.connector.capabilities.operations:
+        return
+    raise Refused(
+        "connector_unsupported",
+        f"The connector {charge.connector!r} captures a payment only once. Leave final_capture out, or set it to true.",
+        param="final_capture",
+    )
 
 
 async def cancel(platform: Platform, caller: Caller, id: str, command: Cancel) -> Done[Record | None]:

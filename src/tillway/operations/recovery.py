@@ -63,6 +63,13 @@ class Explained:
         return self._taken.setdefault((charge.id, kind), reference) == reference
 
 
+def _is_part(charge: Charge, tail: str, amount_minor: int | None) -> bool:
+    """Whether one of the charge's several captures has that reference and amount."""
+    return any(
+        part.reference.removeprefix("att_") == tail and part.amount_minor == amount_minor for part in charge.captures
+    )
+
+
 async def list_operations(connection: Connection, attempts: Attempts, since: int) -> AsyncIterator[Notice | Found]:
     """Every operation since a moment (epoch seconds). Raises `NoticeUndecided` if the provider cannot be asked."""
     after: str | None = None
@@ -129,7 +136,7 @@ class Recovery:
     async def _dispute(self, connection: Connection, scope: Scope, tail: str, notice: Notice, known: Known) -> Found:
         charge = known.charge
         items = self._items.before_dispute(scope.key, tail, charge)
-        if items and (charge is None or not charge.captured):
+        if items and (charge is None or not charge.captured_minor):
             verdict: Verdict = "waits" if len(tail_of(items[0])) == TAIL_LENGTH else "decide"
             return await self._book(connection, scope, notice, verdict, charge.payment if charge is not None else None)
         if charge is None:
@@ -155,10 +162,13 @@ class Recovery:
         if charge is None or charge.status != "succeeded":
             return None
         match notice.operation:
+            case "capture" if charge.captures:
+                parts = split(notice.reference)
+                return charge if parts is not None and _is_part(charge, parts[1], notice.amount_minor) else None
             case "capture":
                 explains = charge.captured and charge.captured_minor == notice.amount_minor
             case "void":
-                explains = not charge.captured and charge.released_minor > 0
+                explains = charge.released_minor > 0 and (bool(charge.captures) or not charge.captured)
             case "increment":
                 explains = notice.amount_minor is not None and charge.amount_minor >= notice.amount_minor
             case _:

@@ -76,8 +76,10 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     A dispute has its stage (`dispute`) and `verdict`; `told` counts how often it was opened, moved or ended on demand.
     Its replies are its children: `text` is the evidence, with possible card numbers masked.
 
-    `authorized`, `captured`, `refunded` and `voided` belong to authorizations and follow from their children. A pending
-    operation counts as done until it is refused, so that no amount is promised twice.
+    A capture is the last of its authorization unless it is not `final`; `open`: such a one left a rest.
+
+    `authorized`, `captured`, `refunded`, `voided` and `open` belong to authorizations and follow from their children.
+    A pending operation counts as done until it is refused, so that no amount is promised twice.
     """
 
     reference: str
@@ -112,6 +114,8 @@ class BankOperation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     captured: int = 0
     refunded: int = 0
     voided: bool = False
+    final: bool = True
+    open: bool = False
 
     def answer(self) -> dict[str, Any]:
         """The JSON object of answers to calls and questions, and of notices."""
@@ -422,6 +426,7 @@ class Bank:
             currency=currency,
             parent=parent_reference,
             contents=contents,
+            final=body.get("final", True),
             at=int(self._now()),
         )
         objection = self._objection(operation, body, parent)
@@ -567,6 +572,7 @@ class Bank:
         match operation.kind:
             case "capture":
                 parent.captured += sign * operation.amount
+                parent.open = 0 < parent.captured < parent.authorized and (sign < 0 or not operation.final)
             case "refund":
                 parent.refunded += sign * operation.amount
             case "void":
@@ -667,12 +673,14 @@ def _against(parent: BankOperation, child: BankOperation) -> str | None:
         return "not_an_authorization"
     if child.currency != parent.currency:
         return "currency_mismatch"
-    if parent.voided:
+    if parent.voided and (child.kind != "refund" or not parent.captured):
         return "authorization_voided"
     match child.kind:
         case "capture" if parent.captured + child.amount > parent.authorized:
             return "capture_exceeds_authorization"
-        case "void" | "increment" if parent.captured > 0:
+        case "void" if parent.captured > 0 and not parent.open:
+            return "authorization_captured"
+        case "increment" if parent.captured > 0:
             return "authorization_captured"
         case "increment" if child.amount <= parent.authorized:
             return "increment_not_larger"
@@ -762,7 +770,10 @@ _FIELDS: dict[Kind, frozenset[str]] = {
     "refund": frozenset(("reference", "payment", "amount", "currency")),
     "payout": frozenset(("reference", "amount", "currency", "recipient")),
 }
-_OPTIONAL = frozenset(("details", "by_amount", "return_url", "three_d_secure"))
+_OPTIONAL: dict[Kind, frozenset[str]] = {
+    "authorization": frozenset(("details", "by_amount", "return_url", "three_d_secure")),
+    "capture": frozenset(("final",)),
+}
 _CARD_REQUIRED = frozenset(("number", "exp_month", "exp_year"))
 _CARD_FIELDS = _CARD_REQUIRED | {"cvc", "name"}
 _RECIPIENT_REQUIRED = frozenset(("type", "value"))
@@ -775,7 +786,7 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
     debits = kind == "authorization" and "account" in body
     if debits:
         fields = fields - {"card"} | {"account"}
-    _check_fields(body, fields, fields | _OPTIONAL if kind == "authorization" else fields, "")
+    _check_fields(body, fields, fields | _OPTIONAL.get(kind, frozenset()), "")
     _check_reference(body["reference"], "reference")
     parent = _PARENT_FIELD.get(kind)
     if parent is not None:
@@ -783,6 +794,8 @@ def _check(kind: Kind, body: Mapping[str, Any]) -> None:
     if kind != "void":
         _check_amount(body["amount"])
         _check_currency(body["currency"])
+    if type(body.get("final", True)) is not bool:
+        raise _Invalid(422, "final is not true or false")
     if kind == "authorization":
         if type(body["capture"]) is not bool:
             raise _Invalid(422, "capture is not true or false")

@@ -65,7 +65,7 @@ class Simulator:
         """The faults that a merchant has set for its own test payments, by scope key; they take precedence."""
         self._notice_faults: dict[str, tuple[Fault, ...]] = {}
         self.capabilities = Capabilities(
-            operations=frozenset(("authorize", "capture", "void", "increment", "refund", "payout")),
+            operations=frozenset(("authorize", "capture", "multicapture", "void", "increment", "refund", "payout")),
             deduplicates=True,
             looks_up=True,
             livemode=False,

@@ -264,7 +264,8 @@ class Client:
                 case "capture" if direct:
                     yield f"/v1/charges/{id}/capture", {"amount": part} if part else {}
                 case "capture":
-                    yield f"/v1/payment_intents/{id}/capture", {"amount_to_capture": part} if part else {}
+                    again = {"final_capture": False} if random.random() < 0.3 else {}
+                    yield f"/v1/payment_intents/{id}/capture", {"amount_to_capture": part, **again} if part else again
                 case "cancel" if not direct:
                     yield f"/v1/payment_intents/{id}/cancel", {}
                 case "increment" if not direct:

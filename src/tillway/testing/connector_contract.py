@@ -165,6 +165,28 @@ async def captures_once(far: FarSide) -> None:
     assert await far.performed() == 2
 
 
+async def captures_several_times(far: FarSide) -> None:
+    held = await _authorized(far, capture=False)
+    assert isinstance(await _finish(far, child("capture", held, 1000, final=False)), Succeeded)
+    again = child("capture", held, 1200, final=False, captured_minor=1000)
+    assert isinstance(await _finish(far, again), Succeeded)
+    if far.connector.capabilities.looks_up:
+        assert isinstance(await _ask(far, again), Succeeded), "the second capture is not known"
+    more = child("capture", held, AMOUNT - 2199, captured_minor=2200)
+    assert isinstance(await _finish(far, more), Declined), "more was captured than was authorized"
+    assert isinstance(await _finish(far, child("refund", held, 1500)), Succeeded), "a refund of both captures"
+    rest = child("void", held, AMOUNT - 2200, captured_minor=2200)
+    assert isinstance(await _finish(far, rest), Succeeded), "the rest was not released"
+    late = child("capture", held, 100, captured_minor=2200)
+    assert isinstance(await _finish(far, late), Declined), "a released rest was captured"
+    assert isinstance(await _finish(far, child("refund", held, 701)), Declined), "more was refunded than was paid"
+    assert isinstance(await _finish(far, child("refund", held, 700)), Succeeded)
+    other = await _authorized(far, capture=False)
+    assert isinstance(await _finish(far, child("capture", other, 1000, final=False)), Succeeded)
+    last = child("capture", other, AMOUNT - 1000, captured_minor=1000)
+    assert isinstance(await _finish(far, last), Succeeded), "the last capture"
+
+
 async def voids(far: FarSide) -> None:
     held = await _authorized(far, capture=False)
     assert isinstance(await _finish(far, child("void", held, AMOUNT)), Succeeded)
@@ -570,6 +592,7 @@ _DEDUPLICATES: tuple[Check, ...] = (
 )
 _BY_OPERATION: dict[str, tuple[Check, ...]] = {
     "capture": (captures_once,),
+    "multicapture": (captures_several_times,),
     "void": (voids,),
     "increment": (increments,),
     "refund": (refunds_no_more_than_was_paid,),
@@ -623,7 +646,7 @@ class Authorized(NamedTuple):
     bank_id: str | None
 
 
-def child(kind: Any, parent: Authorized, amount_minor: int) -> Operation:
+def child(kind: Any, parent: Authorized, amount_minor: int, **fields: Any) -> Operation:
     """A capture, void, increment or refund of `parent`, under a new reference."""
     return Operation(
         reference=_reference(),
@@ -632,6 +655,7 @@ def child(kind: Any, parent: Authorized, amount_minor: int) -> Operation:
         currency=parent.operation.currency,
         parent=parent.operation.reference,
         parent_bank_id=parent.bank_id,
+        **fields,
     )
 
 

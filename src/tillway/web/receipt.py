@@ -43,7 +43,7 @@ def page(charge: Charge, merchant: str) -> bytes:
     ]
     listed = "".join(f"<dt>{name}<dd>{escape(text)}" for name, text in rows if text)
     title = f"Receipt from {merchant}" if merchant else "Receipt"
-    state = "" if charge.captured else "<p>This amount is authorized and was not collected.</p>"
+    state = "" if charge.captured_minor else "<p>This amount is authorized and was not collected.</p>"
     paid = amount_text(charge.captured_minor or charge.amount_minor, charge.currency)
     return (
         f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
