@@ -189,6 +189,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return await objects.settlement()
         case _, "doubts":
             return await objects.doubt()
+        case _, "early_fraud_warnings":
+            return await objects.warning()
         case _, "line_items":
             path = f"/v1/checkout/sessions/{(await objects.checkout())['id']}/line_items"
             return (await objects.app.ok(objects.merchant, "GET", path))["data"][0]["id"]
@@ -221,7 +223,7 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return await objects.charge()
         case ("customers", _):
             return (await objects.customer())["id"]
-        case ("balance_transactions", _):
+        case ("balance_transactions", _) | ("balance", "history"):
             return await objects.movement()
         case ("disputes", _):
             return await objects.dispute()
