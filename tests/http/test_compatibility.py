@@ -12,6 +12,7 @@ import stripe_sdk
 from stripe_shapes import NULL_HERE, OWN_FIELDS
 
 from tillway.api import handlers
+from tillway.api.other_domains import NOUNS
 from tillway.domain.refusal import RULES
 from tillway.http.errors import OWN_DOCS, STRIPE_CODES, doc_url
 from tillway.http.params import AnyOf, Array, Ignored, Object, Open, Parameter, Unsupported
@@ -84,6 +85,16 @@ def test_idle_parameters() -> None:
     assert between(COMPATIBILITY.read_text(), "idle") == idle_table()
 
 
+def domains_table() -> str:
+    rows = ["| domain | nouns below `/v1` |", "|---|---|"]
+    rows += [f"| {domain} | {', '.join(f'`{noun}`' for noun in nouns)} |" for domain, nouns in NOUNS.items()]
+    return "\n".join(rows) + "\n"
+
+
+def test_nouns_of_other_domains() -> None:
+    assert between(COMPATIBILITY.read_text(), "domains") == domains_table()
+
+
 def fields_table() -> str:
     rows = [(name, field, f"Tillway's own. {reason}") for (name, field), (_, reason) in OWN_FIELDS.items()]
     rows += [(name, field, f"May be null. {reason}") for (name, field), reason in NULL_HERE.items()]
@@ -139,7 +150,10 @@ def _bare(path: str) -> str:
 
 def write() -> None:
     for file, tables in (
-        (COMPATIBILITY, {"refused": refused_table(), "idle": idle_table(), "fields": fields_table()}),
+        (
+            COMPATIBILITY,
+            {"domains": domains_table(), "refused": refused_table(), "idle": idle_table(), "fields": fields_table()},
+        ),
         (ERRORS, {"errors": errors_text()}),
     ):
         text = file.read_text()

@@ -29,6 +29,7 @@ NOUNS = (
     "open_items",
     "openapi",
     "orders",
+    "other_domains",
     "payment_intents",
     "payment_links",
     "payment_methods",

@@ -60,6 +60,8 @@ class Caller(msgspec.Struct, kw_only=True):
     """How many attempts were begun under the key, references that were taken already included."""
     api_version: str | None = None
     expand: tuple[str, ...] = ()
+    older_shapes: bool = False
+    """Whether the API version has other shapes than today's, which include objects that a commit is about to write."""
     sent: Mapping[str, object] = {}
     """The parameters of the request, as they were sent."""
     ids: tuple[str, ...] = ()

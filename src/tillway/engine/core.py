@@ -285,7 +285,7 @@ class Engine:
         """Render the answer that is stored and sent. An object that cannot be expanded is refused before money moves
         (the first commit is rendered only for that), and left as an id afterwards (`forgiving`): presentation never
         loses an outcome."""
-        looks_around = caller.expand or caller.presenter or caller.shows_charge
+        looks_around = caller.expand or caller.presenter or caller.shows_charge or caller.older_shapes
         view = Load(self.store, caller.scope_key, {**load.seen, **_fresh(changes)}) if looks_around else load
         try:
             return await self.render(caller, view, changes.result, changes.refusal)

@@ -35,10 +35,21 @@ from tillway.http.methods import MethodNotAllowed, answer_options, browser_heade
 from tillway.http.params import drop_nulls
 from tillway.http.render import Renderer, encode, narrow_for_publishable_key
 from tillway.http.request_log import RequestLog
-from tillway.http.routes import DIALECT_ROUTES, NO_PARAMS, ROUTES, Answer, Call, Page, Plain, Route, Router
+from tillway.http.routes import (
+    DIALECT_ROUTES,
+    NO_PARAMS,
+    OTHER_ROUTES,
+    ROUTES,
+    Answer,
+    Call,
+    Page,
+    Plain,
+    Route,
+    Router,
+)
 from tillway.http.shapes import check_expansions, expand, render_record
 from tillway.http.throttle import Limits, Throttle, Throttled
-from tillway.http.versions import CURRENT, check_parameters, check_version
+from tillway.http.versions import CURRENT, check_parameters, check_version, has_older_shapes
 from tillway.http.wire import parse_body, parse_json, parse_query
 from tillway.store.codec import RecordDamaged
 from tillway.store.port import Unavailable
@@ -84,7 +95,7 @@ class Api:
         self.tells_addresses = tells_addresses
         self._untold_refusals = 0
         self._told_refusals_at = -TELL_SECONDS
-        self.router = Router(ROUTES + DIALECT_ROUTES)
+        self.router = Router(ROUTES + DIALECT_ROUTES + OTHER_ROUTES)
 
     async def handle(self, request: Request) -> Response:
         """Answer `request`. Never raises: an unexpected exception is logged and answered with a 500."""
@@ -343,6 +354,7 @@ class Api:
             return await route.handler(Call(self.platform, caller, params, ids, headers_sent, request.body, self))
         if raw is None:
             caller.api_version = check_version(request.headers.get("stripe-version"))
+            caller.older_shapes = has_older_shapes(caller.api_version)
             raw = self._parse_parameters(request, None)
             check_parameters(raw, caller.api_version)
         caller.sent, caller.ids = raw, ids
@@ -397,8 +409,11 @@ class Api:
         else:
             assert isinstance(answer, dict), f"{route.path} answered with {type(answer).__name__}"
             document = answer
+        load = self.platform.engine.load(caller.scope_key)
         if caller.expand:
-            await expand(document, caller.expand, self.platform.engine.load(caller.scope_key), view)
+            await expand(document, caller.expand, load, view)
+        if caller.older_shapes and not caller.publishable:
+            await self.renderer.render_older(document, load, view)
         return 200, encode(narrow_for_publishable_key(document) if caller.publishable else document)
 
 

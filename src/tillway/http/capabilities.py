@@ -7,6 +7,7 @@ from tillway.domain.operator import Capability
 
 WRITES: Final[dict[str, Capability]] = {
     "POST /v1/charges/{id}/capture": "refund",
+    "POST /v1/charges/{id}/refund": "refund",
     "POST /v1/charges/{id}/refunds": "refund",
     "POST /v1/payment_intents/{id}/cancel": "refund",
     "POST /v1/payment_intents/{id}/capture": "refund",

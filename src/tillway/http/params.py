@@ -203,7 +203,7 @@ class Limit(Integer):
 
 
 class Boolean(Parameter):
-    """A JSON boolean, or the text `true` or `false`; `True` and `False` are what stripe-python before 12.5 sends."""
+    """A JSON boolean, or the text `true` or `false`; stripe-python before 12.5 sends `True` and `False`."""
 
     def read(self, value: Any, name: str) -> bool | None:
         if value is True or value == "true" or value == "True":

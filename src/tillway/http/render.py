@@ -16,6 +16,7 @@ from tillway.engine.core import Load
 from tillway.http.errors import render_refusal
 from tillway.http.routes import PRESENTERS
 from tillway.http.shapes import View, expand, render_record
+from tillway.http.versions import has_older_shapes, render_as_of
 
 encode = msgspec.json.Encoder().encode
 
@@ -45,6 +46,10 @@ class Renderer:
             status, answer = await PRESENTERS[caller.presenter](load, record, refusal, caller)
             return status, encode(answer)
         if refusal is not None:
+            if caller.older_shapes and not caller.publishable:
+                status, error = self._refusal(caller, refusal)
+                await self.render_older(error, load, self.view(caller))
+                return status, encode(error)
             return self.refusal(caller, refusal)
         if record is None:
             return 200, b"{}"
@@ -54,12 +59,27 @@ class Renderer:
         document = render_record(record, view)
         if caller.expand:
             await expand(document, caller.expand, load, view)
+        if has_older_shapes(caller.api_version) and not caller.publishable:
+            await self.render_older(document, load, view)
         if caller.publishable:
             document = narrow_for_publishable_key(document)
         return 200, encode(document)
 
+    async def render_older(self, document: dict[str, Any], load: Load, view: View) -> None:
+        """Change an answer into the shapes of the caller's API version, which is an older one."""
+        assert view.api_version is not None
+
+        async def fill(node: dict[str, Any], field: str) -> None:
+            await expand(node, (field,), load, view)
+
+        await render_as_of(document, view.api_version, fill)
+
     def refusal(self, caller: Caller, refusal: Refused) -> tuple[int, bytes]:
         """Render the error object. Records among its details have their usual shape."""
+        status, body = self._refusal(caller, refusal)
+        return status, encode(body)
+
+    def _refusal(self, caller: Caller, refusal: Refused) -> tuple[int, dict[str, Any]]:
         view = self.view(caller)
         details: dict[str, Any] = {
             name: render_record(value, view) if isinstance(value, Record) else value
@@ -71,11 +91,11 @@ class Renderer:
         status, body = render_refusal(shown, request_id=caller.request_id or "", base_url=self.base_url)
         if status == 404 and not _is_of_address(caller, refusal):
             status = 400
-        return status, encode(body)
+        return status, body
 
 
 def _is_of_address(caller: Caller, refusal: Refused) -> bool:
-    """Whether what is missing stands in the address of the request, and not in its parameters or in another object."""
+    """Whether the missing object stands in the address of the request, not in its parameters or in another object."""
     param = refusal.param
     if param is None or param == "id" or not caller.ids:
         return param is None or param.partition("[")[0] not in caller.sent

@@ -105,6 +105,9 @@ ROUTES: list[Route] = []
 DIALECT_ROUTES: list[Route] = []
 """The calls of the dialects, each of which has its own OpenAPI document."""
 
+OTHER_ROUTES: list[Route] = []
+"""The calls of nouns outside the payments domain, which no document lists (`api/other_domains.py`)."""
+
 PRESENTERS: dict[str, Presenter] = {}
 NO_PARAMS = Params()
 

@@ -1,0 +1,78 @@
+"""Nouns of Stripe's API outside the payments domain. Their lists are empty and nothing can be created, so that a
+program that walks through all of Stripe's lists finishes."""
+
+from tillway.domain.refusal import Refused
+from tillway.http.params import KnownParams
+from tillway.http.routes import OTHER_ROUTES, Answer, Call, Handler, Page, Route
+
+NOUNS: dict[str, tuple[str, ...]] = {
+    "billing": (
+        "billing/alerts",
+        "billing/credit_balance_transactions",
+        "billing/credit_grants",
+        "billing/meters",
+        "billing_portal/configurations",
+        "coupons",
+        "credit_notes",
+        "invoiceitems",
+        "invoice_rendering_templates",
+        "invoices",
+        "plans",
+        "promotion_codes",
+        "quotes",
+        "subscription_items",
+        "subscription_schedules",
+        "subscriptions",
+    ),
+    "climate": ("climate/orders", "climate/products", "climate/suppliers"),
+    "connected accounts": ("application_fees", "country_specs", "topups", "transfers"),
+    "entitlements": ("entitlements/active_entitlements", "entitlements/features"),
+    "financial connections": ("financial_connections/accounts", "financial_connections/transactions"),
+    "forwarding": ("forwarding/requests",),
+    "identity": ("identity/verification_reports", "identity/verification_sessions"),
+    "issuing": (
+        "issuing/authorizations",
+        "issuing/cardholders",
+        "issuing/cards",
+        "issuing/disputes",
+        "issuing/personalization_designs",
+        "issuing/physical_bundles",
+        "issuing/tokens",
+        "issuing/transactions",
+    ),
+    "radar lists and reviews": ("radar/value_list_items", "radar/value_lists", "reviews"),
+    "reporting": ("reporting/report_runs", "reporting/report_types", "sigma/scheduled_query_runs"),
+    "tax": ("tax/registrations", "tax_codes", "tax_ids", "tax_rates"),
+    "terminal": ("terminal/configurations", "terminal/locations", "terminal/readers"),
+    "treasury": ("treasury/financial_accounts",),
+}
+"""The nouns by domain, as their addresses below `/v1` name them."""
+
+_ANY = KnownParams()
+"""Every parameter is passed over: a filter of a list that is always empty changes nothing."""
+
+
+def _list_of(path: str) -> Handler:
+    async def list_nothing(call: Call) -> Answer:
+        return Page([], False, path)
+
+    return list_nothing
+
+
+def _refusal_of(path: str, domain: str) -> Handler:
+    async def refuse(call: Call) -> Answer:
+        raise Refused(
+            "domain_unsupported",
+            f"Tillway covers the payments domain. {path} belongs to {domain}, which it lacks; its lists are empty.",
+        )
+
+    return refuse
+
+
+for domain, nouns in NOUNS.items():
+    for noun in nouns:
+        path = f"/v1/{noun}"
+        OTHER_ROUTES.append(Route("GET", path, _list_of(path), _ANY, "list", "secret", "List nothing."))
+        OTHER_ROUTES.append(
+            Route("POST", path, _refusal_of(path, domain), _ANY, "none", "secret", "Refuse: another domain.")
+        )
