@@ -488,7 +488,7 @@ class Mutant(NamedTuple):
 MUTANTS = (
     Mutant(a_new_reference_for_every_sending, ("durable first", "performed once")),
     Mutant(a_time_out_means_declined, ("declined", "notice")),
-    Mutant(never_seen_is_taken_for_no, ("declined", "money", "notice")),
+    Mutant(never_seen_is_taken_for_no, ("declined", "money", "notice", "payouts")),
     Mutant(a_pending_debit_counts_as_paid, ("declined", "bank", "money")),
     Mutant(the_attempt_is_never_written, ("durable first",)),
     Mutant(the_attempt_is_never_deleted, ("liveness",)),
@@ -498,7 +498,7 @@ MUTANTS = (
     ),
     Mutant(events_have_a_commit_of_their_own, ("events", "audit")),
     Mutant(None, ("bounds", "bank", "money", "promise", "disputes"), CarelessStore),
-    Mutant(settling_twice_posts_twice, ("events", "money", "final", "liveness", "error inside")),
+    Mutant(settling_twice_posts_twice, ("events", "money", "final", "liveness", "error inside", "bounds")),
     Mutant(the_security_code_is_kept_for_the_next_try, ("cvc",)),
     Mutant(an_unknown_commit_counts_as_done, ("promise", "same answer", "durable first", "error inside")),
     Mutant(an_unknown_commit_is_decided_anew, ("one payment",)),
@@ -534,7 +534,7 @@ MUTANTS = (
     Mutant(a_repeat_may_fail_although_it_was_performed, ("declined",)),
     Mutant(stock_is_released_whether_or_not_it_was_held, ("stock",)),
     Mutant(a_settlement_is_booked_whenever_it_is_told, ("settlements",)),
-    Mutant(a_further_capture_forgets_the_first, ("bank", "money", "payments", "performed once")),
+    Mutant(a_further_capture_forgets_the_first, ("bank", "money", "payments", "performed once", "notice")),
 )
 
 
