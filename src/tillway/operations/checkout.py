@@ -1,8 +1,6 @@
 """Operations of hosted checkout: products, prices, sessions, payment links, and the payer's press of the button."""
 
-from __future__ import annotations
-
-from typing import Any
+import msgspec
 
 from tillway.domain import catalog, checkout, payment_intent
 from tillway.domain.account import SYSTEM, Account, Scope
@@ -225,9 +223,13 @@ async def pay(
         if payment is None:
             wanted = checkout.payment_of(session, command.email, return_url)
             if keeps is not None and wanted.setup_future_usage is None:
-                wanted = _replaced(wanted, setup_future_usage=keeps)
+                wanted = msgspec.structs.replace(wanted, setup_future_usage=keeps)
             changes = payment_intent.create(
-                _replaced(wanted, confirm=confirm, method="given"), means, at, terms=terms, idem=caller.idem
+                msgspec.structs.replace(wanted, confirm=confirm, method="given"),
+                means,
+                at,
+                terms=terms,
+                idem=caller.idem,
             )
         else:
             update = UpdatePayment(method="given", receipt_email=command.email, return_url=return_url)
@@ -236,15 +238,9 @@ async def pay(
         refusal, made_payment = changes.refusal, changes.result
         noted = checkout.pressed(session, made_payment.id, command.email, command.name, spoken, link)
         both = changes.then(noted)
-        return _replaced(both, refusal=refusal) if refusal is not None else both
+        return msgspec.structs.replace(both, refusal=refusal) if refusal is not None else both
 
     return await platform.attempts.operate(caller, work)
-
-
-def _replaced(struct: Any, **fields: Any) -> Any:
-    import msgspec
-
-    return msgspec.structs.replace(struct, **fields)
 
 
 async def stored_cards(platform: Platform, scope: Scope, customer: str | None) -> list[PaymentMethod]:
