@@ -60,7 +60,7 @@ def test_on_postgresql(postgres: Opening, dose: Dose) -> None:
 
 
 def test_on_dynamodb(dynamodb: Opening, dose: Dose) -> None:
-    run_on(dynamodb, range(4000, 4000 + dose(2, 60)))
+    run_on(dynamodb, range(4000, 4000 + dose(1, 60)))
 
 
 def test_the_same_seed_is_the_same_world_on_every_store(tmp_path: Path, postgres: Opening, dynamodb: Opening) -> None:
