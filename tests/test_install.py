@@ -13,12 +13,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tillway_server import ENVIRONMENT
+from packages import ROOT, UV, build, run
 
 from tillway import __version__
 
-ROOT = Path(__file__).parents[1]
-UV = Path(sys.executable).with_name("uv")
 VERSIONS = ("3.11", "3.12", "3.13")
 
 pytestmark = pytest.mark.skipif(not UV.exists(), reason="uv is not in this environment: `make test` puts it there")
@@ -29,29 +27,10 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """Run a command outside the checkout and its environment. Return its standard output; it must succeed."""
-    clean = {name: value for name, value in ENVIRONMENT.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run(
-        list(map(str, command)),
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**clean, **environment},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the source distribution and of the wheel that was built from it, as a release builds them."""
-    folder = tmp_path_factory.mktemp("built")
-    source = tmp_path_factory.mktemp("source") / "tillway"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "data", "tests", "*.egg-info"))
-    run(UV, "build", "--quiet", "--out-dir", folder, source, cwd=folder)
-    return folder
+    """The folder of the source distribution and of the wheel that was built from it."""
+    return build(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
