@@ -1,5 +1,6 @@
 """`tillway keys` and `tillway accounts`, beside a server that runs."""
 
+import json
 import subprocess
 import sys
 import time
@@ -169,3 +170,38 @@ def test_the_last_use_of_a_key_is_listed_and_an_expired_key_is_told_so(tmp_path:
     assert began <= used["last_used_at"] <= time.time()
     assert listed[ending["id"]]["state"] == "expired"
     assert [key["last_used_at"] for key in listed.values() if key["mode"] == "live"] == [None, None]
+
+
+def test_origins_of_a_publishable_key_are_added_removed_and_audited(tmp_path: Path) -> None:
+    init(tmp_path)
+    keys = invoked_json("keys", "list", "--data-dir", tmp_path)
+    ids = {(key["mode"], key["kind"]): key["id"] for key in keys}
+    place = ("--data-dir", tmp_path)
+    live = ids["live", "publishable"]
+    assert invoked_json("keys", "origins", live, *place)["origins"] == []
+    added = ("--add", "https://shop.example/", "--add", "https://www.shop.example", "--add", "https://shop.example")
+    assert invoked_json("keys", "origins", live, *added, *place)["origins"] == [
+        "https://shop.example",
+        "https://www.shop.example",
+    ]
+    left = ["https://www.shop.example"]
+    assert invoked_json("keys", "origins", live, "--remove", "https://shop.example", *place)["origins"] == left
+    assert invoked("keys", "origins", live, *place).stdout == "https://www.shop.example\n"
+    rolled = invoked_json("keys", "roll", live, *place)
+    assert invoked_json("keys", "origins", rolled["id"], *place)["origins"] == left
+    told = [json.loads(line) for line in invoked("audit", "export", *place).stdout.splitlines()]
+    entries = [entry for entry in told if entry["operation"] == "tillway keys origins"]
+    assert [entry["changes"][0]["after"]["origins"] for entry in entries] == [
+        ["https://shop.example", "https://www.shop.example"],
+        left,
+    ]
+
+    for arguments, code, said in (
+        ((live, "--add", "http://shop.example"), 2, "A live key takes cards on https pages only"),
+        ((live, "--add", "shop.example"), 2, "Write it as https://shop.example"),
+        ((live, "--remove", "https://other.example"), 1, "does not have the origin"),
+        ((ids["live", "secret"], "--add", "https://shop.example"), 1, "is a secret key"),
+        (("key_none", "--add", "https://shop.example"), 1, "There is no key 'key_none'"),
+    ):
+        done = invoked("keys", "origins", *arguments, *place)
+        assert done.returncode == code and said in done.stderr, done.stderr

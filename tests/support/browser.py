@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -17,7 +18,38 @@ WITHIN_SECONDS = 60.0
 """How long a test waits for a condition: longer than any machine needs, since it ends as soon as it holds."""
 
 
-class Page:
+class Document:
+    """The document of a tab or of a frame in it: what a person finds by its label and fills in."""
+
+    async def look(self, expression: str) -> Any:
+        """The value of a JavaScript expression in the document, evaluated by the browser and not by the document."""
+        raise NotImplementedError
+
+    async def insert(self, text: str) -> None:
+        """Type into the field that has the focus."""
+        raise NotImplementedError
+
+    async def until(self, expression: str) -> None:
+        """Wait until the expression holds, also while another document is being loaded."""
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while True:
+                with suppress(AssertionError):
+                    if await self.look(expression):
+                        return
+                await asyncio.sleep(0.05)
+
+    async def fill(self, label: str, text: str) -> None:
+        """Type into the field with that label, as a person does."""
+        found = (
+            "(() => { const label = [...document.querySelectorAll('label')]"
+            f".find(one => one.textContent.trim() === {json.dumps(label)}); const field = label && label.control;"
+            " if (!field) return false; field.focus(); field.select(); return true; })()"
+        )
+        assert await self.look(found), f"no field is labelled {label!r}"
+        await self.insert(text)
+
+
+class Page(Document):
     """One tab. Nothing of it depends on scripts of the page, so that they can be switched off."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -25,6 +57,8 @@ class Page:
         self._sent = 0
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._reader = asyncio.create_task(self._read())
+        self._contexts: dict[str, int] = {}
+        """The context of scripts in each frame, by the frame's id."""
         self.complaints: list[str] = []
         """The messages of the browser's console about the page: what a policy blocked, for instance."""
 
@@ -35,6 +69,10 @@ class Page:
                 self._answers.pop(told["id"]).set_result(told)
             elif told.get("method") == "Log.entryAdded":
                 self.complaints.append(told["params"]["entry"]["text"])
+            elif told.get("method") == "Runtime.executionContextCreated":
+                made = told["params"]["context"]
+                if made["auxData"].get("isDefault"):
+                    self._contexts[made["auxData"]["frameId"]] = made["id"]
 
     async def send(self, method: str, **params: Any) -> Any:
         self._sent += 1
@@ -46,32 +84,33 @@ class Page:
         return answer["result"]
 
     async def look(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page, evaluated by the browser and not by the page."""
         result = await self.send("Runtime.evaluate", expression=expression, returnByValue=True)
         return result["result"].get("value")
 
-    async def until(self, expression: str) -> None:
-        """Wait until the expression holds, also while another page is being loaded."""
+    async def insert(self, text: str) -> None:
+        await self.send("Input.insertText", text=text)
+
+    async def frame(self, path: str) -> "Frame":
+        """The frame whose address has that path, when it is loaded. The origin must be of the page's own site: frames
+        of other sites have processes of their own, which this does not reach."""
         async with asyncio.timeout(WITHIN_SECONDS):
             while True:
-                with suppress(AssertionError):
-                    if await self.look(expression):
-                        return
+                for id, address in await self.frames():
+                    if urlsplit(address).path.startswith(path) and id in self._contexts:
+                        return Frame(self, id)
                 await asyncio.sleep(0.05)
+
+    async def frames(self) -> list[tuple[str, str]]:
+        """The id and address of each frame directly in the page."""
+        tree = (await self.send("Page.getFrameTree"))["frameTree"]
+        return [(child["frame"]["id"], child["frame"]["url"]) for child in tree.get("childFrames", [])]
+
+    def context_of(self, frame: str) -> int:
+        return self._contexts[frame]
 
     async def open(self, address: str) -> None:
         await self.send("Page.navigate", url=address)
         await self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
-
-    async def fill(self, label: str, text: str) -> None:
-        """Type into the field with that label, as a person does."""
-        found = (
-            "(() => { const label = [...document.querySelectorAll('label')]"
-            f".find(one => one.textContent.trim() === {json.dumps(label)}); const field = label && label.control;"
-            " if (!field) return false; field.focus(); field.select(); return true; })()"
-        )
-        assert await self.look(found), f"no field is labelled {label!r}"
-        await self.send("Input.insertText", text=text)
 
     async def press(self, beginning: str) -> None:
         """Press the button with that beginning, by the mouse."""
@@ -88,6 +127,34 @@ class Page:
     async def picture(self, path: Path) -> None:
         shot = await self.send("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(shot["data"]))
+
+
+class Frame(Document):
+    """A frame in a page."""
+
+    def __init__(self, page: Page, id: str) -> None:
+        self._page = page
+        self._id = id
+
+    async def look(self, expression: str) -> Any:
+        context = self._page.context_of(self._id)
+        told = await self._page.send("Runtime.evaluate", expression=expression, returnByValue=True, contextId=context)
+        return told["result"].get("value")
+
+    async def insert(self, text: str) -> None:
+        await self._page.insert(text)
+
+    async def press(self, beginning: str) -> None:
+        """Press the button with that beginning, by the keyboard."""
+        found = (
+            "(() => { const button = [...document.querySelectorAll('button')]"
+            f".find(one => one.textContent.trim().startsWith({json.dumps(beginning)})); if (!button) return false;"
+            " button.focus(); return true; })()"
+        )
+        assert await self.look(found), f"no button begins with {beginning!r}"
+        enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
+        for kind in ("keyDown", "keyUp"):
+            await self._page.send("Input.dispatchKeyEvent", type=kind, **enter)
 
 
 @asynccontextmanager

@@ -347,6 +347,10 @@ async def _visit(objects: MerchantObjects) -> Good:
     return Good((_last_step(await objects.link()),), statuses=(303,))
 
 
+async def _card_frame(objects: MerchantObjects) -> Good:
+    return Good(query=f"key={objects.merchant.public_key}")
+
+
 async def _cart(objects: MerchantObjects) -> Good:
     return Good(params={"line_items": [{"price": await objects.price(), "quantity": 2}]})
 
@@ -369,6 +373,10 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /c/{session}": _page_of,
     "POST /c/{session}": _press,
     "GET /p/{link}": _visit,
+    "GET /js/v1": _nothing(),
+    "GET /js/v1/card": _card_frame,
+    "GET /js/v1/returned": _nothing(),
+    "GET /js/v1/tillway.js": _nothing(),
     "GET /v1/products": _nothing(),
     "POST /v1/products": _nothing(name="Tea", default_price_data={"currency": "eur", "unit_amount": 900}),
     "GET /v1/products/{id}": _on(MerchantObjects.product),

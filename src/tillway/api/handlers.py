@@ -7,6 +7,7 @@ NOUNS = (
     "audit",
     "balance",
     "balance_transactions",
+    "card_frame",
     "catalog",
     "challenges",
     "charges",

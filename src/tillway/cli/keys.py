@@ -189,7 +189,10 @@ def roll(
     async def begin(store: "Store", old: ApiKey, ending: ApiKey) -> "list[Alteration]":
         # One commit makes the new key and ends the old one; otherwise a failure could leave the old key valid for ever.
         created = (await moment_above(store)).created
-        rolled[:] = [new_key(old.account, old.mode, old.kind, created=created, name=old.name, scopes=old.scopes)]
+        new = new_key(
+            old.account, old.mode, old.kind, created=created, name=old.name, scopes=old.scopes, origins=old.origins
+        )
+        rolled[:] = [new]
         return [(ABSENT, None, rolled[0].record)]
 
     settings = settings_from(context.params)
@@ -231,6 +234,49 @@ def _end_unseen(settings: Settings, id: str, beside: "Beside | None" = None) -> 
         listing="keys list",
         beside=beside,
     )
+
+
+@app.command()
+def origins(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(help="The publishable key's id (key_…), as `tillway keys list` shows it.")],
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    add: Annotated[
+        list[str] | None, typer.Option("--add", help="An origin of the shop, such as https://shop.example; repeatable.")
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", help="An origin to take away; repeatable.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or change the origins where the card frame of a publishable key shows itself."""
+    import msgspec
+
+    from tillway.domain.api_key import ApiKey
+    from tillway.domain.origins import ORIGINS_MAX, OriginUnfit, parse_origin
+
+    def change(found: ApiKey) -> ApiKey:
+        if found.kind != "publishable":
+            raise fail(f"{key} is a secret key, which has no place in a page. Name a publishable key (pk_…).")
+        try:
+            gone = [parse_origin(each, livemode=False) for each in remove or ()]
+            new = [parse_origin(each, livemode=found.mode == "live") for each in add or ()]
+        except OriginUnfit as unfit:
+            raise WrongUsage(str(unfit)) from None
+        if unknown := [each for each in gone if each not in found.origins]:
+            raise fail(f"{key} does not have the origin {unknown[0]}. Without options, this command lists its origins.")
+        kept = tuple(dict.fromkeys([*(each for each in found.origins if each not in gone), *new]))
+        if len(kept) > ORIGINS_MAX:
+            raise fail(f"A key has at most {ORIGINS_MAX} origins. Make another key: tillway keys create")
+        return msgspec.structs.replace(found, origins=kept)
+
+    settings = settings_from(context.params)
+    altered = alter_record(settings, "keys origins", ApiKey, key, change, noun="key", listing="keys list")
+    if add or remove:
+        say("A running server goes by this at the next page that loads the frame.")
+    if altered.mode == "test":
+        say("A test key also allows every port of localhost and 127.0.0.1.")
+    document = {"id": altered.id, "mode": altered.mode, "origins": list(altered.origins)}
+    show(document, "\n".join(altered.origins), as_json=as_json)
 
 
 @app.command("rotate-signing")

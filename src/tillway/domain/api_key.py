@@ -10,7 +10,8 @@ from tillway.domain.record import Record
 class ApiKey(Record, frozen=True, kw_only=True):
     """An API key, stored only as a digest of its secret (`key_` and 24 hexadecimal characters of SHA-256).
 
-    A restricted key is limited to its `scopes`; one without scopes may make every call.
+    A restricted key is limited to its `scopes`; one without scopes may make every call. `origins` are those of the
+    shops' pages in which the card frame of a publishable key shows itself (`domain/origins.py`).
     """
 
     account: str
@@ -21,6 +22,7 @@ class ApiKey(Record, frozen=True, kw_only=True):
     scopes: tuple[str, ...] | None = None
     expires_at: int | None = None
     revoked_at: int | None = None
+    origins: tuple[str, ...] = ()
 
 
 def key_id(secret: str) -> str:

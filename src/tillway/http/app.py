@@ -114,7 +114,7 @@ class Api:
         telemetry.request(method, route, response.status, time.perf_counter() - began, facts)
         return response
 
-    def count_page(self, page: str, address: str | None) -> None:
+    def count_page(self, page: str | None, address: str | None) -> None:
         """Count a request for a payer's page, by the page and by a public address. Raises `Throttled`."""
         self.throttle.count_page(page, address)
 

@@ -23,8 +23,8 @@ Access = Literal["operator", "secret", "publishable", "anyone"]
 class Guard(Protocol):
     """The rate limits of a payer's pages."""
 
-    def count_page(self, page: str, address: str | None) -> None:
-        """Count a request for the page of that name. Raises `Throttled`."""
+    def count_page(self, page: str | None, address: str | None) -> None:
+        """Count a request for the page of that name, or for one that all payers share. Raises `Throttled`."""
 
     async def watch_card(self, call: "Call", handle: "Callable[[], Awaitable[Answer]]") -> "Answer":
         """Handle a call that may try a card, as one with a publishable key. Raises `Throttled`."""

@@ -123,13 +123,13 @@ class Throttle:
         if rate.per_second and (wait := self._accounts.take(scope_key, rate, now)):
             raise Throttled("account", wait)
 
-    def count_page(self, page: str, address: str | None) -> None:
-        """Count a request for a payer's page. Raises `Throttled`.
+    def count_page(self, page: str | None, address: str | None) -> None:
+        """Count a request for a payer's page; None for one that all payers share. Raises `Throttled`.
 
         An address that is not public may be a proxy's: it has no limit.
         """
         now = self._now()
-        if wait := self._pages.take(page, PAGE, now):
+        if page is not None and (wait := self._pages.take(page, PAGE, now)):
             raise Throttled("page", wait)
         if address and is_public(address) and (wait := self._pages.take(counted_address(address), ADDRESS, now)):
             raise Throttled("page", wait)

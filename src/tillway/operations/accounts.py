@@ -43,6 +43,7 @@ def new_key(
     name: str = "",
     expires_at: int | None = None,
     scopes: tuple[str, ...] | None = None,
+    origins: tuple[str, ...] = (),
 ) -> NewKey:
     """Make an API key. With `scopes` it is restricted to them, and begins with `rk_`."""
     prefix = "pk" if kind != "secret" else "sk" if scopes is None else "rk"
@@ -57,6 +58,7 @@ def new_key(
         name=name,
         expires_at=expires_at,
         scopes=scopes,
+        origins=origins,
     )
     return NewKey(record, secret)
 
@@ -72,6 +74,7 @@ def describe_key(key: ApiKey, now: float) -> dict[str, Any]:
         "hint": key.hint,
         "name": key.name,
         "scopes": list(key.scopes) if key.scopes is not None else None,
+        "origins": list(key.origins),
         "created": key.created,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
