@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
@@ -20,13 +21,14 @@ import msgspec
 from tillway.api import balance as balance_api
 from tillway.connectors.conversation import converse
 from tillway.connectors.port import NeverSeen, Notice
-from tillway.domain import audit, dispute, payment_intent, payout, refund, stored_credit
+from tillway.domain import audit, dispute, payment_intent, payout, refund, routing, stored_credit
 from tillway.domain.attempt import Attempt, reference_of
 from tillway.domain.audit import AuditBatch, Change
 from tillway.domain.ledger import Entry
-from tillway.domain.outcome import Declined, Outcome, Pending, Succeeded, Unknown
+from tillway.domain.outcome import Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NO_CHANGES, Changes
+from tillway.domain.routing import Routes
 from tillway.engine import attempts, balance
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit import chain
@@ -34,6 +36,7 @@ from tillway.engine.audit import entries as trail
 from tillway.engine.caller import Caller
 from tillway.engine.clock import Clock
 from tillway.engine.core import Engine
+from tillway.engine.health import ConnectorHealth
 from tillway.engine.ids import base62
 from tillway.engine.restores import RestoreWatch
 from tillway.operations import balance_check, orders, payouts, settlements
@@ -462,6 +465,60 @@ def a_repeat_may_fail_although_it_was_performed() -> AbstractContextManager[None
     return replaced(RestoreWatch, "may_have_been_sent", lambda self, scope_key, attempt: False)
 
 
+def a_payment_fails_over_after_unknown() -> AbstractContextManager[None]:
+    original = Attempts.settle
+
+    async def hopeful(
+        self: Attempts, caller: Any, attempt: Attempt, outcome: Outcome, *, fails_over: bool = False, **named: Any
+    ) -> Any:
+        routes = await self.connections.for_payments(caller.scope)
+        if fails_over and attempt.kind == "authorize" and isinstance(outcome, Unknown) and isinstance(routes, Routes):
+            outcome = NotSent(outcome.reason)
+        return await original(self, caller, attempt, outcome, fails_over=fails_over, **named)
+
+    return replaced(Attempts, "settle", hopeful)
+
+
+def the_attempt_at_the_first_connector_is_forgotten() -> AbstractContextManager[None]:
+    original = payment_intent._settle_success
+
+    def only_the_last(payment: PaymentIntent, *rest: Any) -> Changes:
+        if payment.route is not None:
+            payment = msgspec.structs.replace(payment, route=msgspec.structs.replace(payment.route, tried=()))
+        return original(payment, *rest)
+
+    return replaced(payment_intent, "_settle_success", only_the_last)
+
+
+def a_repeated_request_draws_its_route_anew() -> AbstractContextManager[None]:
+    chance = Random(1)
+    original = routing._in_order
+    return replaced(routing, "_in_order", lambda rule, seed: original(rule, str(chance.random())))
+
+
+def a_question_goes_to_a_connector_drawn_anew() -> AbstractContextManager[None]:
+    """And with it the resend, if that provider does not know the reference."""
+    original = Attempts._converse
+    chance = Random(1)
+
+    async def anew(
+        self: Attempts, connection: Any, scope: Any, attempt: Attempt, *rest: Any, cvc: Any, ask: bool
+    ) -> Outcome:
+        if ask and attempt.kind == "authorize":
+            names = sorted(await self.connections.connectors_of(scope.mode))
+            connection = await self.connections.named(chance.choice(names), scope)
+        return await original(self, connection, scope, attempt, *rest, cvc=cvc, ask=ask)
+
+    return replaced(Attempts, "_converse", anew)
+
+
+def an_open_breaker_is_never_probed() -> AbstractContextManager[None]:
+    async def wait(self: ConnectorHealth) -> None:
+        pass
+
+    return replaced(ConnectorHealth, "_watch_until_closed", wait)
+
+
 CAUGHT_WITHIN = 300
 """How many worlds a seeded bug may survive. Most are found by the tenth."""
 
@@ -534,6 +591,11 @@ MUTANTS = (
     Mutant(a_repeat_may_fail_although_it_was_performed, ("declined",)),
     Mutant(stock_is_released_whether_or_not_it_was_held, ("stock",)),
     Mutant(a_settlement_is_booked_whenever_it_is_told, ("settlements",)),
+    Mutant(a_payment_fails_over_after_unknown, ("failover",)),
+    Mutant(the_attempt_at_the_first_connector_is_forgotten, ("route",)),
+    Mutant(a_repeated_request_draws_its_route_anew, ("same draw",)),
+    Mutant(a_question_goes_to_a_connector_drawn_anew, ("one connector",)),
+    Mutant(an_open_breaker_is_never_probed, ("breaker",)),
     Mutant(a_further_capture_forgets_the_first, ("bank", "money", "payments", "performed once", "notice")),
 )
 

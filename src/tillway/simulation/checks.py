@@ -49,8 +49,9 @@ from tillway.sandbox.bank import BankOperation
 from tillway.sandbox.cards import ALIAS_CVC
 from tillway.simulation.audit_check import audit_damage
 from tillway.simulation.restores import explained_by_items
+from tillway.simulation.routing import RouteWatch
 from tillway.simulation.virtual_loop import LIFE
-from tillway.simulation.world import Process, Violation, World
+from tillway.simulation.world import SECOND, Process, Violation, World
 from tillway.store.codec import decode
 from tillway.store.port import PAGE_MAX, CommitUnknown, Conflict, Store, Unavailable, Write
 from tillway.store.walk import rows_of
@@ -75,12 +76,15 @@ class Watch:
         """References of all attempts that were ever committed."""
         self._final: dict[str, str] = {}
         self._cvcs_spent: set[str] = set()
+        self.routes = RouteWatch(world) if world.routed else None
         self._marks: deque[tuple[float, int]] = deque()
         """(seconds, mark), oldest first: the first is the newest that is final."""
 
     def committed(self, process: Process, writes: Sequence[Write]) -> None:
         world = self._world
         world.tell(process.name, f"commits {' '.join(_briefly(write) for write in writes)}")
+        if self.routes is not None:
+            self.routes.committed(writes)
         for write in writes:
             scope, _, id = write.key.partition("/")
             if write.body is None:
@@ -159,13 +163,20 @@ class Watch:
             self._not_performed(reference, payout.id)
 
     def _not_performed(self, reference: str, id: str) -> None:
-        operation = self._world.bank.find(reference)
+        operation = self._world.find(reference)
         if operation is not None and operation.status in PAID and operation.refund != "fails_later":
             self._world.violate("declined", f"{id} failed, and the bank says {operation.status}")
 
-    def sends(self, process: Process, request: port.Request) -> None:
+    def tries(self, writes: Sequence[Write]) -> None:
+        """A process is about to commit."""
+        if self.routes is not None:
+            self.routes.tries(writes)
+
+    def sends(self, process: Process, request: port.Request, connector: str) -> None:
         """A process is about to talk to the bank."""
         world = self._world
+        if self.routes is not None:
+            self.routes.sends(request, connector)
         if not request.fields:
             world.tell(process.name, f"asks the bank about {request.path.rpartition('/')[2][SCOPE_KEY_LENGTH:]}")
             return
@@ -181,6 +192,8 @@ class Watch:
 
     def discloses(self, request: port.Request) -> None:
         """The bank may have read the request, and may act on it: a security code in it is spent."""
+        if self.routes is not None:
+            self.routes.discloses(request)
         cvc = request.fields.get("card", {}).get("cvc")
         if cvc is None or cvc == ALIAS_CVC:
             return
@@ -328,7 +341,7 @@ async def check(world: World) -> None:
         books = await books_of(world, merchant.scope.key)
         operations = [
             operation
-            for operation in world.bank.operations()
+            for operation in world.operations()
             if (operation.parent or operation.reference).startswith(books.scope_key)
         ]
         records: tuple[Charge | Refund | Payout, ...] = (
@@ -538,7 +551,7 @@ def _check_money(books: Books, operations: list[BankOperation]) -> None:
             )
 
 
-_WHERE_MONEY_IS = ("receivable:simulator", "bank", "provider_fees")
+_WHERE_MONEY_IS = ("receivable:simulator", f"receivable:{SECOND}", "bank", "provider_fees")
 
 
 def _check_settlements(books: Books) -> None:

@@ -10,10 +10,14 @@ import msgspec
 from tillway.domain.commands import CreatePayout
 from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.source_api import SourceApi
+from tillway.engine.connections import SIMULATOR
 from tillway.http.messages import Request, Response
 from tillway.simulation.world import Answer, Asked, Merchant, World
 
 ORDERS_MAX = 3
+ROUTED_MORE = 2
+"""So many clients more has a routed world: a breaker opens after some payments."""
+
 TRIES_MAX = 200
 """How often a client repeats a request before it counts as never answered."""
 
@@ -32,6 +36,9 @@ ALIASES = ("pm_card_visa",) * 6 + (
     "pm_card_createDisputeInquiry",
     "pm_card_threeDSecure2Required",
 )
+SOFTLY_DECLINED = ("pm_card_visa_chargeDeclinedProcessingError",) * 2
+"""Of routed worlds: each bank declines it, so that the next one is tried."""
+
 DEBITS = {
     "us_bank_account": ("000123456789", "000987654321", "000111111113", "000222222227", "000555555559"),
     "sepa_debit": ("DE89370400440532013000", "AT611904300234573201", "DE65370400440002222227", "BE08510007547063"),
@@ -53,7 +60,8 @@ _JSON = {"content-type": "application/json"}
 
 def clients_of(world: World) -> list["Client"]:
     """Who wants something in this world, each an order of its own."""
-    names = [f"o{number}" for number in range(1, world.random.randint(1, ORDERS_MAX) + 1)]
+    more = ROUTED_MORE if world.routed else 0
+    names = [f"o{number}" for number in range(1, world.random.randint(1, ORDERS_MAX) + more + 1)]
     kinds = (Client, Client, Client, Treasurer)
     clients = [world.random.choice(kinds)(world, world.random.choice(world.merchants), name) for name in names]
     if world.weather["dispute"] and world.random.random() < 0.7:
@@ -219,7 +227,7 @@ class Client:
         """Draw a payment method: a public test card, card data sent with the payment, or a stored method."""
         match self.random.choice(("alias", "alias", "alias", "told", "told before")):
             case "alias":
-                return {"payment_method": self.random.choice(ALIASES)}
+                return {"payment_method": self.random.choice(self._aliases())}
             case "told":
                 return {"payment_method_data": {"type": "card", "card": self._card()}}
             case _:
@@ -230,12 +238,15 @@ class Client:
         """The same for a direct charge."""
         match self.random.choice(("alias", "alias", "alias", "told", "told before")):
             case "alias":
-                return self.random.choice(ALIASES).replace("pm_card", "tok")
+                return self.random.choice(self._aliases()).replace("pm_card", "tok")
             case "told":
                 return self._card()
             case _:
                 token = await self._one("/v1/tokens", {"card": self._card()})
                 return token["id"] if token is not None else "tok_visa"
+
+    def _aliases(self) -> tuple[str, ...]:
+        return ALIASES + SOFTLY_DECLINED if self.world.routed else ALIASES
 
     def _card(self) -> dict[str, Any]:
         return {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": self.world.new_cvc()}
@@ -407,7 +418,8 @@ class Treasurer(Client):
         self.asked += 1
         amount, fee = self.random.choice(((1, 0), (3000, 0), (900, 24), (-1, 0), (-900, 0)))
         who = f"{self.name}.{self.asked}"
-        given = {"connector": "simulator", "currency": self.currency, "amount_minor": amount, "fee_minor": fee}
+        connector = self.random.choice([*self.world.banks]) if self.world.routed else SIMULATOR
+        given = {"connector": connector, "currency": self.currency, "amount_minor": amount, "fee_minor": fee}
         for _ in range(TRIES_MAX):
             done: asyncio.Future[bool | None] = self.world.loop.create_future()
             process = await self.world.reachable()

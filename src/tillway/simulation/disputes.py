@@ -40,7 +40,7 @@ def _check_outcome(dispute: Dispute, told: set[str], items: dict[tuple[str | Non
 def _check_replies(world: World, dispute: Dispute, *, ended: bool) -> None:
     """Each piece of evidence is at the bank once, unless the dispute ended before it came: by the bank, or by the
     merchant's acceptance."""
-    replies = [operation for operation in world.bank.operations() if operation.parent == dispute.reference]
+    replies = [operation for operation in world.operations() if operation.parent == dispute.reference]
     taken = Counter(operation.kind for operation in replies)
     ended = ended or taken["accept"] > 0
     if taken["evidence"] > dispute.submissions or (taken["evidence"] < dispute.submissions and not ended):

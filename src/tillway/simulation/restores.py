@@ -145,7 +145,7 @@ def performed(world: World) -> dict[str, tuple[str, int]]:
     """The operations of the bank that moved or hold money: kind and amount by reference."""
     return {
         operation.reference: (operation.kind, operation.amount)
-        for operation in world.bank.operations()
+        for operation in world.operations()
         if operation.status in PAID and operation.kind != "dispute"
     }
 

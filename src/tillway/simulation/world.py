@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import Random
 from typing import Any, Literal, NamedTuple, Protocol
@@ -40,7 +40,7 @@ from tillway.engine.caller import Caller, Settings
 from tillway.engine.card_vault import CardVault
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.clock import Clock
-from tillway.engine.connections import ConfiguredConnections
+from tillway.engine.connections import SIMULATOR, ConfiguredConnections
 from tillway.engine.core import Engine
 from tillway.engine.ids import ALPHABET
 from tillway.engine.mail import Mail
@@ -162,6 +162,16 @@ RESTORES = 0.15
 BANK_IS_AWAY = 0.4
 """In this part of the restored worlds, the bank refuses most connections while clients repeat their requests."""
 
+ROUTED = 0.25
+"""In this part of the worlds that are not restored, there are two banks, and payments fail over from one to the other.
+A restored one would need an operator: docs/decisions/0018."""
+
+SECOND = "second"
+"""The connector of the second bank."""
+
+ROUTED_FAULTS = 0.02
+"""The probability of every fault in half of the routed worlds."""
+
 UPGRADES = 0.25
 """This part of the worlds begins in the midst of an upgrade, and writes as the version before did. The upgrade ends
 where time passes."""
@@ -228,8 +238,11 @@ class Observer(Protocol):
     def committed(self, process: "Process", writes: Sequence[Write]) -> None:
         """A process has committed `writes`."""
 
-    def sends(self, process: "Process", request: port.Request) -> None:
-        """A process is about to send `request` to the bank."""
+    def tries(self, writes: Sequence[Write]) -> None:
+        """A process is about to commit `writes`."""
+
+    def sends(self, process: "Process", request: port.Request, connector: str) -> None:
+        """A process is about to send `request` to the bank of that connector."""
 
     def discloses(self, request: port.Request) -> None:
         """`request` has left the process: the bank may read it."""
@@ -251,7 +264,6 @@ class World:
         self.random = Random(seed)
         self.loop = VirtualLoop(Random(seed + 1))  # type: ignore[abstract]
         self.store = store
-        self.bank = Bank(knows_all=True, operations_max=None, key=b"world", now=lambda: self.time_ns() / 1e9)
         self.answers = Faults({"seed": seed, "rules": ANSWERS})
         self.outside = contextvars.copy_context()
         self.weather = {fault: self.random.choice(odds) for fault, odds in FAULTS.items()}
@@ -266,6 +278,17 @@ class World:
         self.week_passed = False
         self.restores = Random(seed + 2).random() < RESTORES
         self.upgrades = Random(seed + 3).random() < UPGRADES
+        self.routing_random = Random(seed + 4)
+        """Chance of what only routed worlds have, so that the others stay as they are."""
+        self.routed = not self.restores and self.routing_random.random() < ROUTED
+        self.banks = {SIMULATOR: self._new_bank()}
+        """The banks by the name of their connector. Each knows its own operations only."""
+        if self.routed:
+            self.banks[SECOND] = self._new_bank()
+            if self.routing_random.random() < 0.5:
+                self.weather = dict.fromkeys(FAULTS, ROUTED_FAULTS)
+        self.dead: str | None = None
+        """The connector whose bank cannot be reached now."""
         self.restored = False
         """The store was put back: from then on, a process looks for that before it serves."""
         self.beside = BesideStore()
@@ -287,6 +310,19 @@ class World:
         self.violation: Violation | None = None
         self.cvcs_made = 0
         self.observer = observe(self)
+
+    def _new_bank(self) -> Bank:
+        return Bank(knows_all=True, operations_max=None, key=b"world", now=lambda: self.time_ns() / 1e9)
+
+    def find(self, reference: str) -> BankOperation | None:
+        """The operation of that reference, at whichever bank it is."""
+        found = (bank.find(reference) for bank in self.banks.values())
+        return next((operation for operation in found if operation is not None), None)
+
+    def operations(self) -> Iterator[BankOperation]:
+        """All operations of all banks, by bank in order of arrival."""
+        for bank in self.banks.values():
+            yield from bank.operations()
 
     def tell(self, who: str, what: str) -> None:
         if len(self.trace) < TRACE_MAX:
@@ -350,24 +386,24 @@ class World:
 
     # The bank's own voice.
 
-    def bank_was_asked(self, reference: str) -> None:
+    def bank_was_asked(self, connector: str, reference: str) -> None:
         """Perhaps send the bank's answer as a notice too: once or more, before or after the answer itself."""
-        operation = self.bank.find(reference)
+        operation = self.banks[connector].find(reference)
         if operation is None:
             return
         takes_money = operation.status == "Accepted" and (operation.kind == "capture" or operation.capture)
         if takes_money and self.strikes("dispute"):
-            self._dispute(operation.parent or operation.reference)
+            self._dispute(connector, operation.parent or operation.reference)
         if self.strikes("notice"):
-            self._tell(operation)
+            self._tell(connector, operation)
 
-    def _tell(self, operation: BankOperation) -> None:
+    def _tell(self, connector: str, operation: BankOperation) -> None:
         body = msgspec.json.encode(operation.answer())
         for _ in range(self.random.choice((1, 1, 2, 3))):
             self.notices_under_way += 1
-            self.later(self.random.choice((0.0, 0.001, 0.05, 1.0, 6.0)), self._send_notice, body, 0)
+            self.later(self.random.choice((0.0, 0.001, 0.05, 1.0, 6.0)), self._send_notice, connector, body, 0)
 
-    def _dispute(self, parent: str) -> None:
+    def _dispute(self, connector: str, parent: str) -> None:
         """Plan the reports of a new dispute. Its amount may change when an inquiry becomes a chargeback."""
         reference, due = f"case{len(self.disputed)}-{parent}", self.random.choice((None, None, 2, 20))
         self.disputed[reference] = []
@@ -376,33 +412,35 @@ class World:
             stage, verdict = step.split(" ")
             at += self.random.choice((0.01, 0.5, 3.0, 8.0))
             self.notices_under_way += 1
-            self.later(at, self._report, parent, reference, stage, verdict, amounts[stage], due)
+            self.later(at, self._report, connector, parent, reference, stage, verdict, amounts[stage], due)
 
-    def _report(self, parent: str, reference: str, stage: str, verdict: str, part: int, due: int | None) -> None:
+    def _report(
+        self, connector: str, parent: str, reference: str, stage: str, verdict: str, part: int, due: int | None
+    ) -> None:
         self.notices_under_way -= 1
-        taken = self.bank.find(parent)
+        taken = self.banks[connector].find(parent)
         assert taken is not None
         report: dict[str, Any] = {"parent": parent, "reference": reference, "dispute": stage, "status": verdict}
         report["amount"] = max(taken.captured // part, 1)
         if due is not None:
             report["evidence_due"] = self.time_ns() // 1_000_000_000 + due
-        handled = self.bank.tell_dispute(report)
+        handled = self.banks[connector].tell_dispute(report)
         assert handled.effect is not None, handled.response.body
         self.tell("bank", f"says {stage} {verdict} {report['amount']} of {reference}")
         self.disputed[reference].append((stage, verdict))
-        self._tell(handled.effect)
+        self._tell(connector, handled.effect)
 
-    def _send_notice(self, body: bytes, tries: int) -> None:
-        self.loop.create_task(self._notice(body, tries), context=self.outside.copy())
+    def _send_notice(self, connector: str, body: bytes, tries: int) -> None:
+        self.loop.create_task(self._notice(connector, body, tries), context=self.outside.copy())
 
-    async def _notice(self, body: bytes, tries: int) -> None:
+    async def _notice(self, connector: str, body: bytes, tries: int) -> None:
         process = await self.reachable()
         heard = self.loop.create_future()
-        process.hear(body, heard)
+        process.hear(connector, body, heard)
         if await heard or tries > NOTICE_TRIES_MAX:
             self.notices_under_way -= 1
             return
-        self.later(1.0 + tries, self._send_notice, body, tries + 1)
+        self.later(1.0 + tries, self._send_notice, connector, body, tries + 1)
 
 
 class BesideStore:
@@ -461,14 +499,16 @@ class Process:
         engine = Engine(store, clock, settings, renderer, client_secrets)
         vault = EnvelopeVault(_OneKey(), _FINGERPRINT_KEY)
         cards = CardVault(vault, store)
-        simulator = Simulator(bank=world.bank, faults=world.answers, ask_after_seconds=ASK_AFTER_SECONDS)
-        transport = _ProcessTransport(self, simulator.transport())
+        ways: dict[str, tuple[Connector, Transport]] = {}
+        for name_of_bank, bank in world.banks.items():
+            simulator = Simulator(bank=bank, faults=world.answers, ask_after_seconds=ASK_AFTER_SECONDS)
+            ways[name_of_bank] = simulator, _ProcessTransport(self, name_of_bank, simulator.transport())
 
         def build(kind: str, settings: object) -> tuple[Connector, Transport]:
-            return simulator, transport
+            return ways[kind]
 
         connections = ConfiguredConnections(store, clock, build, vault)
-        self.simulator = simulator
+        self.connections = connections
         self.attempts = Attempts(engine, connections, cards)
         webhooks = Webhooks(engine, renderer, vault)
         authenticator = _Authenticator(store)
@@ -563,8 +603,8 @@ class Process:
         """Book a settlement, as an operator does. The answer is whether it is certain that it is booked or refused."""
         self._carry_out(self._settle(scope, given, done), done)
 
-    def hear(self, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
-        self._carry_out(self._hear(body, heard), heard)
+    def hear(self, connector: str, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
+        self._carry_out(self._hear(connector, body, heard), heard)
 
     def _carry_out(self, work: Any, answer: "asyncio.Future[Any]") -> None:
         self.waiting.append(answer)
@@ -616,13 +656,13 @@ class Process:
             certain = False
         self._answered(done, certain)
 
-    async def _hear(self, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
+    async def _hear(self, connector: str, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
         await self._begun()
         taken = True
         notice = read_notice(body, disputes=True)
         self.world.tell(self.name, f"hears {notice.id}")
         try:
-            await self.attempts.notice(notice, "simulator", "test")
+            await self.attempts.notice(notice, connector, "test")
         except (Unavailable, NoticeUndecided):
             taken = False
         except NoticeRejected as rejected:
@@ -707,6 +747,7 @@ class _ProcessStore:
 
     async def commit(self, writes: Sequence[Write]) -> None:
         process, world = self._process, self._world
+        world.observer.tries(writes)
         await process.point("before a commit")
         await process.pause()
         if world.strikes("store unwritable"):
@@ -788,16 +829,17 @@ class _ProcessStore:
 
 
 class _ProcessTransport:
-    """The way from one process to the bank and back."""
+    """The way from one process to the bank of one connector and back."""
 
-    def __init__(self, process: Process, inner: Transport) -> None:
+    def __init__(self, process: Process, connector: str, inner: Transport) -> None:
         self._process = process
+        self._connector = connector
         self._world = process.world
         self._inner = inner
 
     async def send(self, request: port.Request) -> port.Response:
         process, world = self._process, self._world
-        world.observer.sends(process, request)
+        world.observer.sends(process, request, self._connector)
         await process.point("before a send")
         await asyncio.sleep(world.random.choice((0.0, 0.001, 0.05)))
         response = await self._carry(request)
@@ -807,6 +849,9 @@ class _ProcessTransport:
 
     async def _carry(self, request: port.Request) -> port.Response:
         world = self._world
+        if world.dead == self._connector:
+            world.met["bank dead"] += 1
+            raise self._failed("connection refused by a dead bank", spoken=False)
         if world.strikes("refused"):
             raise self._failed("connection refused", spoken=False)
         if world.strikes("throttled"):
@@ -839,7 +884,7 @@ class _ProcessTransport:
     async def _perform(self, request: port.Request) -> port.Response:
         response = await self._inner.send(request)
         reference = request.fields["reference"] if request.fields else request.path.rpartition("/")[2]
-        self._world.bank_was_asked(reference)
+        self._world.bank_was_asked(self._connector, reference)
         return response
 
     def _perform_late(self, request: port.Request) -> None:

@@ -26,8 +26,10 @@ import msgspec
 
 from tillway.api import handlers
 from tillway.dialects import handlers as dialect_handlers
+from tillway.domain.charge import Charge
+from tillway.domain.payment_intent import PaymentIntent
 from tillway.engine.restores import set_form
-from tillway.simulation import checks, restores
+from tillway.simulation import checks, restores, routing
 from tillway.simulation.clients import clients_of
 from tillway.simulation.clocks import WRONG_AT_START_SECONDS
 from tillway.simulation.disputes import check_disputes
@@ -73,12 +75,16 @@ class Report(msgspec.Struct):
 async def live(world: World) -> None:
     """From the first request to rest, and perhaps once more after a week. Raises Violation."""
     await world.store.commit([write for merchant in world.merchants for write in merchant.writes])
+    if world.routed:
+        await world.store.commit(routing.writes_of(world))
     if world.upgrades:
         await set_form(world.store, "before")
     for _ in range(world.processes_wanted):
         world.start_process()
     clients = [*clients_of(world), *buyers_of(world)]
     await _weather(world, [client.live() for client in clients])
+    if world.routed:
+        await routing.check_breakers(world)
     drawn = world.random.random()
     if drawn < A_WEEK_PASSES + A_MINUTE_PASSES:
         if drawn < A_WEEK_PASSES:
@@ -92,6 +98,10 @@ async def live(world: World) -> None:
         books = await checks.books_of(world, merchant.scope.key)
         check_orders(world, books)
         check_disputes(world, books)
+        if world.routed:
+            assert isinstance(world.observer, checks.Watch) and world.observer.routes is not None
+            payments, charges = books.of(PaymentIntent).values(), books.of(Charge).values()
+            await routing.check_routes(world, world.observer.routes, merchant, payments, charges)
     # Holds that are made after the week would not expire any more.
     if isinstance(world.store, MemoryStore) and world.restores and not world.week_passed:
         await _put_the_store_back(world, world.store)
@@ -120,10 +130,14 @@ async def _weather(world: World, clients: list[Coroutine[Any, Any, None]]) -> No
     storm_ends = world.loop.time() + world.random.uniform(5.0, STORM_MAX_SECONDS)
     under_way = [world.loop.create_task(client) for client in clients]
     freezer = world.loop.create_task(_freeze_now_and_then(world))
+    death = world.loop.create_task(routing.let_a_bank_die(world)) if world.routed else None
     while world.loop.time() < storm_ends and not await _at_rest(world, under_way):
         _look(world)
         await asyncio.sleep(1.0)
     freezer.cancel()
+    if death is not None:
+        death.cancel()
+        world.dead = None
     world.calm = True
     world.tell("world", "the faults stop")
     set_clocks_right(world)
