@@ -23,6 +23,18 @@ def test_no_kill_costs_a_cent_or_an_answer(tmp_path: Path, dose: Dose) -> None:
     assert report.operations["authorization Accepted"] > kills, "the clients did not get to trade"
 
 
+@pytest.mark.soak
+def test_failover_between_two_banks_takes_the_money_once(tmp_path: Path) -> None:
+    """Payments, kills of either bank and of the server, and 2 % of every fault."""
+    plan = Plan(directory=tmp_path / "run", store="sqlite", kills=150, seed=SEED, failover=True)
+    report = asyncio.run(run(plan, say=print))
+    told = describe(report, plan)
+    print(told)
+    assert not report.violations, told
+    assert report.bank_kills == 37
+    assert report.failovers > 10, "no payment went on to the other bank"
+
+
 @pytest.mark.parametrize(("store", "short", "soak"), [("postgresql", 6, 100), ("dynamodb", 4, 40)])
 def test_a_store_that_many_share_costs_no_cent_either(
     tmp_path: Path, dose: Dose, store: StoreName, short: int, soak: int

@@ -49,6 +49,7 @@ def world() -> World:
         "amount": 3_000,
         "currency": "usd",
         "charge": "ch_000000000000002",
+        "balance_transaction": "txn_2",
         "metadata": {},
     }
     payout = {
@@ -117,6 +118,7 @@ def world() -> World:
             "pending": [{"currency": "usd", "amount": 6_680}],
         },
         "doubts": [],
+        "routes": {"pi_000000000000001": [{"connector": "bank", "outcome": "succeeded"}]},
         "bank": {
             f"{SCOPE}000000000000002": performed("000000000000002", "authorization", 10_000, capture=True),
             f"{SCOPE}000000000000003": performed("000000000000003", "refund", 3_000, parent="000000000000002"),
@@ -134,7 +136,8 @@ def performed(suffix: str, kind: str, amount: int, *, parent: str | None = None,
 
 def rules_broken(world: World) -> set[str]:
     platform = Platform(**{name: world[name] for name in Platform.__struct_fields__})
-    found = reconcile(world["told"], platform, world["bank"], connector="bank", delivered=world["delivered"])
+    banks = {"bank": world["bank"], **({"second": world["second"]} if "second" in world else {})}
+    found = reconcile(world["told"], platform, banks, delivered=world["delivered"])
     return {violation.rule for violation in found}
 
 
@@ -177,6 +180,7 @@ def _bank(world: World, suffix: str, kind: str, amount: int, **more: Any) -> Any
         (lambda w: w["bank"].pop(SCOPE + "000000000000002"), "charges are the bank's authorizations"),
         (lambda w: _bank(w, "4", "authorization", 5), "charges are the bank's authorizations"),
         (lambda w: _bank(w, "4", "void", 10_000, parent="000000000000002"), "charges are the bank's authorizations"),
+        (lambda w: w["routes"].update(pi_000000000000001=[]), "routes lead to the money"),
         (lambda w: w["refunds"][0].update(amount=2_999), "refunds are the bank's refunds"),
         (lambda w: w["refunds"][0].update(status="failed"), "refunds are the bank's refunds"),
         (lambda w: w["charges"][0].update(amount_refunded=2_999), "refunds are the bank's refunds"),
@@ -218,6 +222,42 @@ def test_what_is_wrong_is_seen(wrong: Callable[[World], None], rule: str) -> Non
     broken = world()
     wrong(broken)
     assert rule in rules_broken(broken)
+
+
+def _release(world: World) -> None:
+    """An authorization of 50.00 that a refund has released: a void at the bank, and no money anywhere."""
+    released = {"id": "ch_000000000000008", "amount": 5_000, "amount_captured": 0, "captured": False}
+    _second(world, "charges", **released, payment_intent=None, amount_refunded=5_000)
+    refund = {"id": "re_000000000000009", "amount": 5_000, "charge": "ch_000000000000008"}
+    _second(world, "refunds", **refund, balance_transaction=None)
+    _bank(world, "000000000000008", "authorization", 5_000)
+    _bank(world, "000000000000010", "void", 5_000, parent="000000000000008")
+    for number, (type, id) in enumerate((("charge.succeeded", released["id"]), ("refund.created", refund["id"]))):
+        world["events"].append({"id": f"evt_r{number}", "type": type, "data": {"object": {"id": id}}})
+        if type in EVENTS:
+            world["delivered"][f"evt_r{number}"] = 1
+
+
+def test_a_refund_that_releases_an_authorization_is_a_void_and_no_money() -> None:
+    released = world()
+    _release(released)
+    assert rules_broken(released) == set()
+    released["bank"].pop(SCOPE + "000000000000010")
+    assert rules_broken(released) == {"refunds are the bank's refunds"}
+    _bank(released, "000000000000010", "void", 5_000, parent="000000000000008")
+    released["refunds"][1].update(status="failed")
+    assert "refunds are the bank's refunds" in rules_broken(released)
+
+
+def test_money_at_two_banks_is_seen() -> None:
+    two = world()
+    two["second"] = {}
+    assert rules_broken(two) == set()
+    reference = SCOPE + "000000000000003"
+    two["second"][reference] = two["bank"][reference]
+    assert "a reference is at one bank" in rules_broken(two)
+    two["second"] = {reference: two["bank"].pop(reference)}
+    assert rules_broken(two) == {"the sums agree"}
 
 
 def test_more_refunded_than_captured_is_seen() -> None:
@@ -263,7 +303,7 @@ def test_a_story_has_the_orders_the_deaths_between_them_and_the_bank(tmp_path: P
     journal.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in broken["bank"].values()))
     platform = Platform(**{name: broken[name] for name in Platform.__struct_fields__})
     told, delivered = broken["told"], broken["delivered"]
-    [violation, *_] = reconcile(told, platform, broken["bank"], connector="bank", delivered=delivered)
-    story = explain(violation, clients, journal, [(0.5, "the bank"), (1.5, "the server, any moment")])
+    [violation, *_] = reconcile(told, platform, {"bank": broken["bank"]}, delivered=delivered)
+    story = explain(violation, clients, [journal], [(0.5, "the bank"), (1.5, "the server, any moment")])
     assert [line.split()[0] for line in story] == ["1.000", "1.500", "2.000", "bank", "bank"]
     assert "*** the server, any moment dies" in story[1]

@@ -40,6 +40,8 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     doubts: list[Document]
     orders: list[Document]
     products: list[Document]
+    routes: dict[str, list[Document]]
+    """The attempts of a payment's route, by its id; of no payment where there is one bank."""
 
 
 class Performed(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,25 +113,27 @@ def name_by_ids(bank: Mapping[str, Performed], ids: Mapping[str, str]) -> dict[s
 def reconcile(
     told: Iterable[Reply],
     platform: Platform,
-    bank: Mapping[str, Performed],
+    banks: Mapping[str, Mapping[str, Performed]],
     *,
-    connector: str,
     delivered: Mapping[str, int],
 ) -> list[Violation]:
-    """Return every contradiction, in the order of the rules below. `delivered`: how often the merchant's webhook
-    endpoint got an event, by its id."""
+    """Return every contradiction, in the order of the rules below. `banks`: the operations of each bank, by the name of
+    its connector. `delivered`: how often the merchant's webhook endpoint got an event, by its id."""
     told = list(told)
+    bank = {reference: operation for operations in banks.values() for reference, operation in operations.items()}
     return [
         *_nobody_heard_nonsense(told),
         *_a_key_has_one_answer(told),
         *_what_was_said_is_so(told, platform),
+        *_a_reference_is_at_one_bank(banks),
         *_all_is_settled(platform, bank),
         *_an_order_is_one_payment(platform),
         *_charges_are_authorizations(platform, bank),
+        *_routes_lead_to_the_money(platform, banks),
         *_refunds_are_refunds(platform, bank),
         *_payouts_are_payouts(platform, bank),
         *_nothing_else_was_done(platform, bank),
-        *_the_sums_agree(platform, bank, connector),
+        *_the_sums_agree(platform, banks),
         *_events_are_told_once(platform),
         *_events_reach_the_merchant(platform, delivered),
         *_orders_end_well(told, platform),
@@ -253,6 +257,17 @@ def _contradictions(said: Document, now: Document) -> Iterator[str]:
 # The API against the bank's operations.
 
 
+def _a_reference_is_at_one_bank(banks: Mapping[str, Mapping[str, Performed]]) -> Iterator[Violation]:
+    """A request that is sent again goes where it went before; an attempt at another connector has another reference."""
+    at: dict[str, str] = {}
+    for connector, operations in banks.items():
+        for reference, operation in operations.items():
+            first = at.setdefault(reference, connector)
+            if first != connector:
+                what = f"{first} and {connector} have {_plain(operation)}"
+                yield Violation("a reference is at one bank", what, (reference,))
+
+
 def _all_is_settled(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
     rule = "nothing is left under way"
     for payment in platform.payments:
@@ -272,8 +287,13 @@ def _all_is_settled(platform: Platform, bank: Mapping[str, Performed]) -> Iterat
 
 
 def _an_order_is_one_payment(platform: Platform) -> Iterator[Violation]:
-    """Each story creates one payment or one direct charge, under one key."""
-    direct = [charge for charge in platform.charges if charge["payment_intent"] is None]
+    """Each story creates one payment or one direct charge, under one key. Where payments fail over, a direct charge has
+    a failed one for each connector that did not take it."""
+    direct = [
+        charge
+        for charge in platform.charges
+        if charge["payment_intent"] is None and (charge["status"] == "succeeded" or not platform.routes)
+    ]
     count = Counter(document["metadata"].get("story") for document in (*platform.payments, *direct))
     for story, number in count.items():
         if story is not None and number > 1:
@@ -335,13 +355,39 @@ def _charges_are_authorizations(platform: Platform, bank: Mapping[str, Performed
             yield Violation(rule, f"no charge belongs to {_plain(performed)}", (performed.reference,))
 
 
+def _routes_lead_to_the_money(platform: Platform, banks: Mapping[str, Mapping[str, Performed]]) -> Iterator[Violation]:
+    """The route of a payment that was taken tells the one connector whose bank has its authorization."""
+    taken_by = {
+        one.suffix: connector
+        for connector, operations in banks.items()
+        for one in operations.values()
+        if one.kind == "authorization" and one.accepted
+    }
+    for charge in platform.charges:
+        id, route = charge["id"], platform.routes.get(charge["payment_intent"] or "")
+        if route is None or charge["status"] != "succeeded":
+            continue
+        told = [step["connector"] for step in route if step["outcome"] == "succeeded"]
+        due = taken_by.get(id.removeprefix("ch_"))
+        if told != [due]:
+            yield Violation("routes lead to the money", f"{id} was taken by {due}, and its route is {route}", (id,))
+
+
 def _refunds_are_refunds(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
-    """Each refund is one of the bank's, of the same charge and amount; their sum never exceeds the captured amount."""
+    """Each refund is one of the bank's, of the same charge and amount; their sum never exceeds the captured amount. One
+    that releases an authorization is the bank's void."""
     rule = "refunds are the bank's refunds"
     by_suffix = {one.suffix: one for one in bank.values() if one.kind == "refund"}
+    voided = {f"ch_{(one.parent or '')[SCOPE_LENGTH:]}" for one in bank.values() if one.kind == "void" and one.accepted}
     returned: Counter[str] = Counter()
     for refund in platform.refunds:
         id = refund["id"]
+        if _releases(refund):
+            if (refund["status"] == "succeeded") != (refund["charge"] in voided):
+                told = "has voided it" if refund["charge"] in voided else "has not voided it"
+                what = f"{id} of {refund['charge']} is {refund['status']}, but the bank {told}"
+                yield Violation(rule, what, (id, refund["charge"]))
+            continue
         performed = by_suffix.pop(id.removeprefix("re_"), None)
         about = (id, refund["charge"], performed.reference if performed is not None else "")
         if (refund["status"] == "succeeded") != (performed is not None and performed.accepted):
@@ -376,6 +422,11 @@ def _refunds_are_refunds(platform: Platform, bank: Mapping[str, Performed]) -> I
             )
 
 
+def _releases(refund: Document) -> bool:
+    """Whether the refund released an authorization: it moved no money, so that it has no balance transaction."""
+    return refund["balance_transaction"] is None
+
+
 def _payouts_are_payouts(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
     """Each payout is one of the bank's, with the same amount; a cancelled one never reached the bank."""
     rule = "payouts are the bank's payouts"
@@ -408,11 +459,14 @@ def _nothing_else_was_done(platform: Platform, bank: Mapping[str, Performed]) ->
             )
 
 
-def _the_sums_agree(platform: Platform, bank: Mapping[str, Performed], connector: str) -> Iterator[Violation]:
-    """The bank's balance for Tillway = the ledger's receivable = captured minus refunded by the API; and all
-    balances."""
+def _the_sums_agree(platform: Platform, banks: Mapping[str, Mapping[str, Performed]]) -> Iterator[Violation]:
+    """Each bank's balance for Tillway = the ledger's receivable there; together = captured minus refunded by the API;
+    and all balances."""
     rule = "the sums agree"
-    at_bank = _held_by_the_bank(platform, bank)
+    held = {connector: _held_by_the_bank(platform, operations) for connector, operations in banks.items()}
+    at_bank: Counter[str] = Counter()
+    for at_one in held.values():
+        at_bank.update(at_one)
     by_api, given = _held_by_the_api(platform)
     accounts = {(row["account"], row["currency"]): row["balance"] for row in platform.ledger["accounts"]}
     net = _sums(platform.entries, "net")
@@ -420,20 +474,20 @@ def _the_sums_agree(platform: Platform, bank: Mapping[str, Performed], connector
     if not platform.ledger["balanced"]:
         yield Violation(rule, f"the ledger does not balance: {platform.ledger['accounts']}")
     for currency in sorted({*at_bank, *by_api, *given}):
-        receivable = accounts.get((f"receivable:{connector}", currency), 0)
-        if not at_bank[currency] == receivable == by_api[currency]:
-            yield Violation(
-                rule,
-                f"{currency}: the bank holds {at_bank[currency]}, the ledger says {receivable}, the API "
-                f"{by_api[currency]}",
-            )
+        for connector in banks:
+            receivable = accounts.get((f"receivable:{connector}", currency), 0)
+            if held[connector][currency] != receivable:
+                told = f"the bank {connector!r} holds {held[connector][currency]}, the ledger says {receivable}"
+                yield Violation(rule, f"{currency}: {told}")
+        if at_bank[currency] != by_api[currency]:
+            yield Violation(rule, f"{currency}: the banks hold {at_bank[currency]}, the API says {by_api[currency]}")
         clearing = accounts.get(("refunds", currency), 0)
         if clearing:
             yield Violation(rule, f"{currency}: {clearing} of refunds is under way, though none is")
         under_way = accounts.get(("payouts", currency), 0)
         if under_way:
             yield Violation(rule, f"{currency}: {under_way} of payouts is under way, though none is")
-        from_bank = -accounts.get((f"provider:{connector}", currency), 0)
+        from_bank = -sum(accounts.get((f"provider:{connector}", currency), 0) for connector in banks)
         if not given[currency] == from_bank == accounts.get(("disbursements", currency), 0):
             yield Violation(rule, f"{currency}: {given[currency]} was disbursed by the API, {from_bank} by the ledger")
         owed = -accounts.get(("merchant", currency), 0)
@@ -466,7 +520,7 @@ def _held_by_the_bank(platform: Platform, bank: Mapping[str, Performed]) -> Coun
 
 def _held_by_the_api(platform: Platform) -> tuple[Counter[str], Counter[str]]:
     """(captures minus refunds and payouts, disbursements), in minor units by currency."""
-    refunds = [refund for refund in platform.refunds if refund["status"] == "succeeded"]
+    refunds = [refund for refund in platform.refunds if refund["status"] == "succeeded" and not _releases(refund)]
     paid = [payout for payout in platform.payouts if payout["status"] == "paid"]
     held = _sums(platform.charges, "amount_captured")
     held.subtract(_sums(refunds, "amount"))

@@ -15,8 +15,11 @@ LINES_MAX = 120
 _IDS = re.compile(r"\b(?:pi|ch|re|att)_([0-9A-Za-z]{15,})\b")
 
 
-def explain(violation: Violation, clients: Path, journal: Path, deaths: Sequence[tuple[float, str]]) -> list[str]:
-    """Return the lines about a violation by time. The bank's lines follow them, because its journal has no times."""
+def explain(
+    violation: Violation, clients: Path, journals: Sequence[Path], deaths: Sequence[tuple[float, str]]
+) -> list[str]:
+    """Return the lines about a violation by time. The banks' lines follow them, because their journals have no
+    times."""
     told = [msgspec.json.decode(line) for line in _lines_about(clients, violation.about)]
     names = {line["story"] for line in told} | {about for about in violation.about if re.fullmatch(r"\d+-\d+", about)}
     if not names:
@@ -28,7 +31,8 @@ def explain(violation: Violation, clients: Path, journal: Path, deaths: Sequence
         events += [(at, f"        *** {what} dies") for at, what in deaths if first <= at <= last]
     suffixes = {suffix for line in whole for suffix in _IDS.findall(line["body"])}
     effects = [
-        f"  bank  {line.decode(errors='replace')}"
+        f"  {journal.stem}  {line.decode(errors='replace')}"
+        for journal in journals
         for line in _whole_lines(journal)
         if _concerns(msgspec.json.decode(line), suffixes)
     ]

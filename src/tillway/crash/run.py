@@ -9,6 +9,9 @@ database (`stores.py`). The bank, `tillway bank` with faults, is the witness, an
 the faults stop, the servers are killed and started a last time, and all work must finish within SETTLE_SECONDS. Then
 the clients' answers, the API, the bank's journal and the store are compared (`reconcile.py`).
 
+With `--failover` there are two banks, each behind a connector of its own. Payments fail over between them, every fault
+has a probability of 2 %, and one of the banks dies more often and for longer.
+
 docs/testing-crashes.md lists the checks and explains how to read a violation.
 """
 
@@ -53,9 +56,27 @@ SETTLE_SECONDS = 20.0
 
 STOP_SECONDS = 30.0
 COMMAND_SECONDS = 60.0
-CONNECTOR = "bank"
-CLIENTS, JOURNAL, REPORT = "clients.jsonl", "bank.journal", "report.txt"
-"""The records of the clients and the bank, and the report, in the directory of the run."""
+CONNECTORS = ("bank", "second")
+"""The connectors, each with a bank of its own. The second is there with failover only."""
+
+CLIENTS, REPORT = "clients.jsonl", "report.txt"
+"""The records of the clients, and the report, in the directory of the run."""
+
+ROUTING = {
+    "rules": [
+        {
+            "name": "dollars, shared",
+            "when": {"currency": ["usd"]},
+            "use": [{"connector": "bank", "weight": 1}, {"connector": "second", "weight": 1}],
+        }
+    ],
+    "otherwise": ["bank", "second"],
+}
+EVEN_FAULTS = 0.02
+"""The probability of each fault with failover."""
+
+BANK_KILLED_EVERY, BANK_KILLED_EVERY_WITH_FAILOVER = 12, 4
+"""After how many kills of the others a bank is killed, too."""
 
 NOTICE_SECRET = "whsec_of_the_crash_harness"
 PAGE = 100
@@ -79,6 +100,9 @@ WAIT_MAX_SECONDS = 0.8
 AWAY_SECONDS = (0.0, 0.0, 0.3, 1.0)
 """How long the bank and the database stay down, drawn from these."""
 
+AWAY_SECONDS_WITH_FAILOVER = (0.0, 0.3, 1.5, 4.0)
+"""The same of one of two banks: long enough that its breaker opens."""
+
 AGED_SECONDS = 3600
 """By this far ahead of now, every entry of the audit trail is old enough to be linked."""
 
@@ -94,7 +118,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     mutant: Path | None = None
     at_once: int | None = None
     per_second: float | None = None
-    bank_killed_every: int = 12
+    failover: bool = False
+    """Whether there are two banks, between which payments fail over."""
     last_lease_seconds: int | None = None
     """The lease of the last start; None: the default, for which SETTLE_SECONDS is promised."""
 
@@ -107,6 +132,8 @@ class Report(msgspec.Struct, kw_only=True):
     kills: Counter[str] = msgspec.field(default_factory=Counter)
     victims: Counter[str] = msgspec.field(default_factory=Counter)
     bank_kills: int = 0
+    failovers: int = 0
+    """Payments whose latest confirmation went on to another connector."""
     stories: int = 0
     answers: Counter[str] = msgspec.field(default_factory=Counter)
     operations: Counter[str] = msgspec.field(default_factory=Counter)
@@ -132,13 +159,21 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=300, help="how often something is killed (default 300)")
     options.add_argument("--seed", type=int, default=None, help="seed of all random choices (default: the time)")
     options.add_argument("--dir", type=Path, default=None, help="where to work; kept (default: a new directory)")
+    options.add_argument("--failover", action="store_true", help="two banks, and failover between them")
     options.add_argument("--mutant", type=Path, default=None, help="a file of Python with a seeded bug")
     given = options.parse_args()
     seed = given.seed if given.seed is not None else int(time.time())
     directory = given.dir or Path(tempfile.mkdtemp(prefix="tillway-crashes-"))
     if not _ours(directory):
         options.error(f"{directory} has files that are not of an earlier run. Name a new directory.")
-    plan = Plan(directory=directory, store=given.store, kills=given.kills, seed=seed, mutant=given.mutant)
+    plan = Plan(
+        directory=directory,
+        store=given.store,
+        kills=given.kills,
+        seed=seed,
+        mutant=given.mutant,
+        failover=given.failover,
+    )
     report = asyncio.run(run(plan, say=lambda text: print(text, file=sys.stderr, flush=True)))
     print(describe(report, plan))
     sys.exit(1 if report.violations else 0)
@@ -186,18 +221,25 @@ class Site(msgspec.Struct, frozen=True):
     server: Daemon
 
 
+class BankSite(msgspec.Struct, frozen=True):
+    """One bank: the connector that leads to it, its process and its journal."""
+
+    connector: str
+    daemon: Daemon
+    journal: Path
+
+
 class Stage(msgspec.Struct, kw_only=True):
     """All processes, and how to start them."""
 
     plan: Plan
     store: StoreUnderTest
     sites: tuple[Site, ...]
-    bank: Daemon
+    banks: tuple[BankSite, ...]
     shop: Shop
     hook: Hook
     account: str
     session: aiohttp.ClientSession
-    journal: Path
     urls_in_turn: "itertools.cycle[str]"
     """The servers' URLs in turn: every server gives the same answer."""
 
@@ -217,18 +259,22 @@ class Stage(msgspec.Struct, kw_only=True):
         for server in self.servers:
             await server.ready()
 
-    async def start_bank(self, faults: Document) -> None:
-        await self.bank.start(
+    async def start_bank(self, bank: BankSite, faults: Document) -> None:
+        await bank.daemon.start(
             [
                 "bank",
-                *("--port", str(self.bank.port)),
-                *("--journal", str(self.journal)),
-                *("--notice-url", f"{_url(self.servers[0])}/connectors/test/{CONNECTOR}/notices"),
+                *("--port", str(bank.daemon.port)),
+                *("--journal", str(bank.journal)),
+                *("--notice-url", f"{_url(self.servers[0])}/connectors/test/{bank.connector}/notices"),
                 *("--notice-secret", NOTICE_SECRET),
                 *("--faults", msgspec.json.encode(faults).decode()),
             ]
         )
-        await self.bank.ready()
+        await bank.daemon.ready()
+
+    def written_by_banks(self) -> int | None:
+        """When a bank's journal was last written, in nanoseconds; None before the first."""
+        return max((at for bank in self.banks if (at := modified_ns(bank.journal)) is not None), default=None)
 
 
 @asynccontextmanager
@@ -248,9 +294,11 @@ async def _stage(plan: Plan, began: float) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began: float) -> AsyncIterator[Stage]:
-    bank_port, *ports = [free_port() for _ in range(1 + len(store.places))]
+    connectors = CONNECTORS if plan.failover else CONNECTORS[:1]
+    ports = [free_port() for _ in (*connectors, *store.places)]
+    bank_ports = dict(zip(connectors, ports, strict=False))
     data = [directory / place.name for place in store.places]
-    account, secret_key = _install(data[0], store.arguments(data[0]), bank_port)
+    account, secret_key = _install(data[0], store.arguments(data[0]), bank_ports)
     for other in data[1:]:
         other.mkdir(mode=0o700)
         shutil.copy(data[0] / "keys.json", other)
@@ -259,9 +307,12 @@ async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began:
         Site(
             place, where, Daemon(launcher, f"the server on {place.name}", port, directory / f"server-{place.name}.log")
         )
-        for place, where, port in zip(store.places, data, ports, strict=True)
+        for place, where, port in zip(store.places, data, ports[len(connectors) :], strict=True)
     )
-    bank = Daemon(launcher, "the bank", bank_port, directory / "bank.log")
+    banks = tuple(
+        BankSite(name, Daemon(launcher, f"the bank {name!r}", port, directory / f"{name}.log"), journal)
+        for (name, port), journal in zip(bank_ports.items(), journals_of(plan), strict=True)
+    )
     urls = [_url(site.server) for site in sites]
     shop = Shop(urls, secret_key, plan.seed, directory / CLIENTS, account=account, began=began)
     hook = Hook()
@@ -274,12 +325,11 @@ async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began:
             plan=plan,
             store=store,
             sites=sites,
-            bank=bank,
+            banks=banks,
             shop=shop,
             hook=hook,
             account=account,
             session=session,
-            journal=directory / JOURNAL,
             urls_in_turn=itertools.cycle(urls),
         )
     finally:
@@ -289,17 +339,29 @@ async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began:
         await hook.close()
 
 
+def journals_of(plan: Plan) -> list[Path]:
+    """The journals of the banks of a run."""
+    connectors = CONNECTORS if plan.failover else CONNECTORS[:1]
+    return [plan.directory.absolute() / f"{connector}.journal" for connector in connectors]
+
+
 def _url(server: Daemon) -> str:
     return f"http://127.0.0.1:{server.port}"
 
 
-def _install(data: Path, store: list[str], bank_port: int) -> tuple[str, str]:
-    """A data directory with test mode paying through the bank, made by the ordinary commands."""
+def _install(data: Path, store: list[str], bank_ports: dict[str, int]) -> tuple[str, str]:
+    """A data directory with test mode paying through the banks, made by the ordinary commands."""
     where = ("--data-dir", str(data), *store)
     made = msgspec.json.decode(_tillway("init", *where, "--json"))
-    settings = (f"base_url=http://127.0.0.1:{bank_port}", f"notice_secret={NOTICE_SECRET}")
-    chosen = [argument for setting in settings for argument in ("--set", setting)]
-    _tillway("connectors", "add", CONNECTOR, "--kind", "http_bank", "--default", *chosen, *where)
+    for name, port in bank_ports.items():
+        settings = (f"base_url=http://127.0.0.1:{port}", f"notice_secret={NOTICE_SECRET}")
+        chosen = [argument for setting in settings for argument in ("--set", setting)]
+        default = ("--default",) if name == CONNECTORS[0] else ()
+        _tillway("connectors", "add", name, "--kind", "http_bank", *default, *chosen, *where)
+    if len(bank_ports) > 1:
+        document = data / "routing.json"
+        document.write_bytes(msgspec.json.encode(ROUTING))
+        _tillway("routing", "set", str(document), *where)
     return made["account"], made["secret_key"]
 
 
@@ -315,11 +377,12 @@ def _tillway(*arguments: str) -> bytes:
 # The kills.
 
 
-def faults_for(chance: random.Random) -> Document:
-    """The bank's faults until its next kill: a little of everything."""
+def faults_for(chance: random.Random, *, even: bool = False) -> Document:
+    """The bank's faults until its next kill: a little of everything, or `even` of each."""
 
     def rule(fault: str, probability: float, **more: Any) -> Document:
-        return {"fault": fault, "probability": round(probability * chance.uniform(0.3, 1.7), 4), **more}
+        drawn = round(probability * chance.uniform(0.3, 1.7), 4)
+        return {"fault": fault, "probability": EVEN_FAULTS if even else drawn, **more}
 
     return {
         "seed": chance.randrange(1 << 30),
@@ -352,7 +415,8 @@ def faults_for(chance: random.Random) -> Document:
 
 async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random, say: Say) -> None:
     """The phase of kills: clients trade while servers and database are killed `plan.kills` times."""
-    await stage.start_bank(faults_for(chance))
+    for bank in stage.banks:
+        await stage.start_bank(bank, faults_for(chance, even=plan.failover))
     for site in stage.sites:
         await stage.start_server(site)
     await stage.ready()
@@ -377,12 +441,8 @@ async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random,
             report.kills[point] += 1
             report.victims[victim] += 1
             await _strike(victim, victims, stage, report, chance, point)
-            if number % plan.bank_killed_every == 0:
-                await stage.bank.kill()
-                report.bank_kills += 1
-                report.deaths.append((stage.shop.elapsed(), "the bank"))
-                await asyncio.sleep(chance.choice(AWAY_SECONDS))
-                await stage.start_bank(faults_for(chance))
+            if number % (BANK_KILLED_EVERY_WITH_FAILOVER if plan.failover else BANK_KILLED_EVERY) == 0:
+                await _kill_a_bank(plan, stage, report, chance)
             for site in stage.sites:
                 if site.server.pid is None:
                     await stage.start_server(site, lease_seconds=chance.choice(LEASES_SECONDS))
@@ -393,6 +453,21 @@ async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random,
         await stage.ready()
     finally:
         trading.cancel()
+
+
+async def _kill_a_bank(plan: Plan, stage: Stage, report: Report, chance: random.Random) -> None:
+    """Kill a bank, and start it again after a while with other faults."""
+    bank = chance.choice(stage.banks) if plan.failover else stage.banks[0]
+    await bank.daemon.kill()
+    report.bank_kills += 1
+    report.deaths.append((stage.shop.elapsed(), bank.daemon.name))
+    if plan.failover:
+        # Payments go on meanwhile: the servers that were killed with it run again.
+        for site in stage.sites:
+            if site.server.pid is None:
+                await stage.start_server(site, lease_seconds=chance.choice(LEASES_SECONDS))
+    await asyncio.sleep(chance.choice(AWAY_SECONDS_WITH_FAILOVER if plan.failover else AWAY_SECONDS))
+    await stage.start_bank(bank, faults_for(chance, even=plan.failover))
 
 
 async def _strike(
@@ -434,7 +509,7 @@ async def _moment(point: Point, stage: Stage, chance: random.Random) -> None:
         return
     await stage.ready()
     await asyncio.sleep(chance.uniform(0.05, 0.3))
-    written = stage.store.written if point == "while it writes" else lambda: modified_ns(stage.journal)
+    written = stage.store.written if point == "while it writes" else stage.written_by_banks
     if point == "any moment" or written() is None:
         await asyncio.sleep(min(chance.expovariate(8.0), WAIT_MAX_SECONDS))
     else:
@@ -460,8 +535,9 @@ async def _wait_until_written(written: Callable[[], int | None], times: int, cha
 
 async def _come_to_rest(stage: Stage, report: Report) -> None:
     """Stop the faults, kill once more, and check that nothing is under way SETTLE_SECONDS after the start."""
-    async with stage.session.post(f"http://127.0.0.1:{stage.bank.port}/_faults", json={"rules": []}) as answer:
-        answer.raise_for_status()
+    for bank in stage.banks:
+        async with stage.session.post(f"{_url(bank.daemon)}/_faults", json={"rules": []}) as answer:
+            answer.raise_for_status()
     await asyncio.gather(*(server.kill() for server in stage.servers))
     report.deaths.append((stage.shop.elapsed(), "everything, for the last time,"))
     for site in stage.sites:
@@ -527,23 +603,29 @@ async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Rand
         ledger=await _get(stage, "/ops/v1/ledger"),
         balance=await _get(stage, "/v1/balance"),
         doubts=(await _get(stage, "/ops/v1/doubts", limit=PAGE))["data"],
+        routes={},
     )
+    if plan.failover:
+        for payment in platform.payments:
+            route = await _get(stage, f"/ops/v1/payments/{payment['id']}/route")
+            platform.routes[payment["id"]] = route["attempts"]
+        report.failovers = sum(len(attempts) > 1 for attempts in platform.routes.values())
     await _stop(stage, report)
-    bank, violations = read_journal(stage.journal)
-    report.violations += violations
+    banks: dict[str, dict[str, Performed]] = {}
+    for bank in stage.banks:
+        banks[bank.connector], violations = read_journal(bank.journal)
+        report.violations += violations
     store = await stage.store.open()
     try:
         ids = await ids_by_reference(store, Scope(account=stage.account, mode="test").key)
-        performed = name_by_ids(bank, ids)
-        report.violations += reconcile(
-            shop.told, platform, performed, connector=CONNECTOR, delivered=stage.hook.received
-        )
+        performed = {connector: name_by_ids(operations, ids) for connector, operations in banks.items()}
+        report.violations += reconcile(shop.told, platform, performed, delivered=stage.hook.received)
         report.violations += [violation async for violation in _inside(store, stage)]
     finally:
         await store.close()
     for server in stage.servers:
         report.violations += _find_unexpected(server.log)
-    return bank
+    return {reference: operation for operations in banks.values() for reference, operation in operations.items()}
 
 
 async def _ask_again(stage: Stage, report: Report, chance: random.Random, say: Say) -> None:
@@ -575,7 +657,8 @@ async def _stop(stage: Stage, report: Report) -> None:
         status = await asyncio.wait_for(server.terminate(), STOP_SECONDS)
         if status != 0:
             report.violations.append(Violation("SIGTERM ends the server cleanly", f"its exit code was {status}"))
-    await stage.bank.kill()
+    for bank in stage.banks:
+        await bank.daemon.kill()
 
 
 async def _inside(store: Store, stage: Stage) -> AsyncIterator[Violation]:
@@ -624,7 +707,10 @@ LISTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
             *("payment_intent", "metadata"),
         ),
     ),
-    "refunds": ("/v1/refunds", ("id", "object", "status", "amount", "currency", "charge")),
+    "refunds": (
+        "/v1/refunds",
+        ("id", "object", "status", "amount", "currency", "charge", "balance_transaction"),
+    ),
     "entries": ("/v1/balance_transactions", ("currency", "net")),
     "events": ("/v1/events", ("id", "type", "data")),
     "orders": ("/ops/v1/orders", ("id", "order_id", "status", "amount_total", "payment_intent", "refund")),
@@ -656,13 +742,14 @@ def describe(report: Report, plan: Plan) -> str:
     """The report as text; each violation with the lines about it."""
     kills = sum(report.kills.values())
     lines = [
-        f"seed {report.seed} on {report.store}: {kills} kills, and {report.bank_kills} of the bank, in "
+        f"seed {report.seed} on {report.store}: {kills} kills, and {report.bank_kills} of a bank, in "
         f"{report.storm_seconds:.0f} s, {report.seconds:.0f} s in all",
         *(f"  {count:6} {victim}" for victim, count in report.victims.most_common()),
         *(f"  {count:6} {point}" for point, count in report.kills.most_common()),
         f"  started in {report.start_median * 1000:.0f} ms (median), {report.start_longest * 1000:.0f} ms (longest)",
         f"  {report.stories} shoppers; at rest {report.settled_after:.1f} s after the last start; "
         f"{report.replays} orders asked again",
+        *([f"  {report.failovers} payments went on to the other bank"] if plan.failover else ()),
         f"  {report.deliveries} webhooks, {report.repeated} of them repeated",
         "the bank:",
         *(f"  {count:6} {what}" for what, count in sorted(report.operations.items())),
@@ -672,7 +759,7 @@ def describe(report: Report, plan: Plan) -> str:
     ]
     for violation in report.violations[:STORIES_MAX]:
         lines += ["", f"VIOLATED: {violation.rule}", f"    {violation.what}"]
-        lines += explain(violation, plan.directory / CLIENTS, plan.directory / JOURNAL, report.deaths)
+        lines += explain(violation, plan.directory / CLIENTS, journals_of(plan), report.deaths)
     lines += [
         f"VIOLATED: {violation.rule}: {violation.what}" for violation in report.violations[STORIES_MAX:VIOLATIONS_MAX]
     ]
@@ -680,7 +767,7 @@ def describe(report: Report, plan: Plan) -> str:
         lines += [
             "",
             f"the same again, but for the chance of the moment: --store {plan.store} --kills {kills} "
-            f"--seed {plan.seed}",
+            f"--seed {plan.seed}{' --failover' if plan.failover else ''}",
         ]
     return "\n".join(lines)
 
