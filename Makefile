@@ -52,6 +52,7 @@ format: $(VENV)/.installed-dev ## Put the source into the house's form
 bench: $(VENV)/.installed-dev ## Measure payments a second (docs/benchmarks.md)
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.stores
+	$(BIN)/python -m bench.overhead
 
 instructions: $(VENV)/.installed-dev ## Count the instructions, rows and bytes of a payment (needs valgrind)
 	$(BIN)/python -m bench.instructions

@@ -102,7 +102,7 @@ def _await_port(name: str, process: subprocess.Popen[bytes], port: int, log: Pat
 
 def install(data_dir: Path) -> Merchant:
     """A new, empty installation."""
-    command = (*_TILLWAY, "init", "--data-dir", data_dir, "--json")
+    command = (*TILLWAY, "init", "--data-dir", data_dir, "--json")
     printed = subprocess.run(command, check=True, capture_output=True).stdout
     return msgspec.json.decode(printed, type=Merchant)
 
@@ -117,7 +117,7 @@ def tillway(name: str, data_dir: Path) -> Iterator[Server]:
         for bound in ("per-second", "burst")
         for word in (f"--throttle-{name}-{bound}", "1000000")
     ]
-    command: tuple[str | Path, ...] = (*_TILLWAY, "serve", "--data-dir", data_dir, "--port", str(port), *unthrottled)
+    command: tuple[str | Path, ...] = (*TILLWAY, "serve", "--data-dir", data_dir, "--port", str(port), *unthrottled)
     with running(name, port, *command, log=data_dir.with_suffix(".log")) as server:
         yield server
 
@@ -145,4 +145,4 @@ def localstripe(environment: Path, log: Path) -> Iterator[Server]:
         yield server
 
 
-_TILLWAY = (sys.executable, "-m", "tillway.cli.main")
+TILLWAY = (sys.executable, "-m", "tillway.cli.main")

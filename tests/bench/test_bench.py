@@ -22,6 +22,18 @@ def test_a_quick_run_measures_every_server_and_checks_every_payment() -> None:
     assert all(int(figure.replace(",", "")) > 0 for row in rates for figure in row), done.stdout
 
 
+@pytest.mark.soak
+@pytest.mark.skipif(sys.platform != "linux", reason="the benchmark pins processes to cores")
+def test_the_overhead_over_a_slow_bank_is_told() -> None:
+    command = (sys.executable, "-m", "bench.overhead", "--connections", "1", "--seconds", "1", "--warm-up", "0.2")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    row = re.search(r"^\| 1 \| [\d,]+ \| ([\d.]+) ms \| ([\d.]+) ms \| ([\d.]+) ms \|$", done.stdout, re.M)
+    assert row is not None, done.stdout
+    payment, bank, overhead = map(float, row.groups())
+    assert bank >= 50 and overhead == pytest.approx(payment - bank, abs=0.02)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the benchmark runs on Linux")
 def test_the_load_generator_stops_at_wrong_answers(tmp_path: Path) -> None:
     script = """

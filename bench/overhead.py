@@ -1,0 +1,133 @@
+"""`python -m bench.overhead`: how much later a payment is answered than its bank answers, with a bank of 50 ms.
+
+The bank is in this process: it answers 50 ms after it has read the request, and notes how long it really took. The
+payment's time is that at the client, over HTTP. Their difference is all that Tillway adds: reading the request, two
+flushed commits, the request to the bank, and the answer.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import uvloop
+
+from bench import servers
+from bench.load import Pressed, percentile, press
+from bench.payment import SUCCEEDED, payment
+from bench.servers import LOAD_CORE, pinned
+
+BANK_SECONDS = 0.050
+AIM_MS = 2.0
+"""The aim for the median at one connection."""
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.I)
+_ROOT = Path(__file__).parents[1]
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """Milliseconds at some connections: the client's, and the bank's own."""
+
+    connections: int
+    pressed: Pressed
+    bank_p50_ms: float
+
+    @property
+    def overhead_ms(self) -> float:
+        return self.pressed.p50_ms - self.bank_p50_ms
+
+
+class SlowBank(asyncio.Protocol):
+    """Accepts every authorization BANK_SECONDS after it came. `took` has the real times, in seconds."""
+
+    def __init__(self, took: list[float]) -> None:
+        self._took = took
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        data = self._received + data
+        head, separator, body = data.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head + b"\r\n")
+        if not separator or (length is not None and len(body) < int(length[1])):
+            self._received = data
+            return
+        self._received = b""
+        asyncio.get_running_loop().call_later(BANK_SECONDS, self._answer, body, time.perf_counter())
+
+    def _answer(self, body: bytes, came_at: float) -> None:
+        asked = msgspec.json.decode(body)
+        told = {name: asked[name] for name in ("reference", "amount", "currency")}
+        content = msgspec.json.encode({**told, "kind": "authorization", "status": "Accepted", "bank_id": "b"})
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(content)
+        self._transport.write(head + content)
+        self._took.append(time.perf_counter() - came_at)
+
+
+def main() -> None:
+    given = _arguments()
+    with pinned(LOAD_CORE):
+        cells = uvloop.run(_measured(_ROOT / "build" / "bench" / "overhead", given))
+    print(markdown(cells))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=__doc__.split("\n")[0])
+    parser.add_argument("--connections", type=lambda text: tuple(map(int, text.split(","))), default=(1, 16))
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--warm-up", type=float, default=2.0)
+    return parser.parse_args()
+
+
+async def _measured(data_dir: Path, given: argparse.Namespace) -> list[Cell]:
+    """Raises RuntimeError for any answer but a payment that succeeded."""
+    took: list[float] = []
+    bank = await asyncio.get_running_loop().create_server(lambda: SlowBank(took), "127.0.0.1", 0)
+    shutil.rmtree(data_dir, ignore_errors=True)
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    merchant = servers.install(data_dir)
+    url = f"base_url=http://127.0.0.1:{bank.sockets[0].getsockname()[1]}"
+    add = ("connectors", "add", "bank", "--kind", "http_bank", "--default", "--set", url, "--data-dir", str(data_dir))
+    subprocess.run((*servers.TILLWAY, *add), check=True, capture_output=True)
+    cells = []
+    with servers.tillway("Tillway", data_dir) as server:
+        for connections in given.connections:
+            took.clear()
+            pressed = await press(
+                server.port,
+                payment(merchant.secret_key, "pm_card_visa"),
+                connections=connections,
+                warm_up=given.warm_up,
+                seconds=given.seconds,
+                name=f"overhead-{connections}",
+                expect=SUCCEEDED,
+            )
+            if pressed.wrong:
+                raise RuntimeError(f"a wrong answer:\n{pressed.wrong[0]}")
+            cells.append(Cell(connections, pressed, 1000 * percentile(sorted(took), 50)))
+    bank.close()
+    return cells
+
+
+def markdown(cells: list[Cell]) -> str:
+    rows = ["| connections | payments | payment p50 | bank p50 | overhead p50 |", "|---|---|---|---|---|"]
+    rows += [
+        f"| {cell.connections} | {cell.pressed.answered:,} | {cell.pressed.p50_ms:.2f} ms | {cell.bank_p50_ms:.2f} ms "
+        f"| {cell.overhead_ms:.2f} ms |"
+        for cell in cells
+    ]
+    load = os.getloadavg()[0]
+    made = time.strftime("%Y-%m-%d", time.gmtime())
+    return "\n".join(rows) + f"\n\n{made}, {os.cpu_count()} cores, load average {load:.1f}. The aim is {AIM_MS:g} ms."
+
+
+if __name__ == "__main__":
+    main()
