@@ -279,7 +279,7 @@ class World:
         self.restores = Random(seed + 2).random() < RESTORES
         self.upgrades = Random(seed + 3).random() < UPGRADES
         self.routing_random = Random(seed + 4)
-        """Chance of what only routed worlds have, so that the others stay as they are."""
+        """The chance of routed worlds: a source of its own leaves the other worlds as they are."""
         self.routed = not self.restores and self.routing_random.random() < ROUTED
         self.banks = {SIMULATOR: self._new_bank()}
         """The banks by the name of their connector. Each knows its own operations only."""
@@ -288,7 +288,7 @@ class World:
             if self.routing_random.random() < 0.5:
                 self.weather = dict.fromkeys(FAULTS, ROUTED_FAULTS)
         self.dead: str | None = None
-        """The connector whose bank cannot be reached now."""
+        """The connector of the bank that cannot be reached now."""
         self.restored = False
         """The store was put back: from then on, a process looks for that before it serves."""
         self.beside = BesideStore()
