@@ -37,7 +37,7 @@ def test_money_stays_right_and_everything_ends(seed: int) -> None:
 
 def _assert_that_much_went_wrong(met: Counter[str]) -> None:
     """Worlds in which nothing happens prove nothing: every fault and every place of a crash must have been met."""
-    assert not [fault for fault in (*FAULTS, "restore", "bank dead", "failed over", "breaker open") if not met[fault]]
+    assert not [fault for fault in (*FAULTS, "restore", "bank dead", "failed over", "breaker opened") if not met[fault]]
     assert not [point for point in POINTS if not met[f"crash {point}"]]
 
 

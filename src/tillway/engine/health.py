@@ -23,6 +23,9 @@ BLIND_PROBES = 3
 RECENT_MAX = 200
 """How many of the last exchanges the success rate and the latency are counted over."""
 
+BREAKER_OPENS = "a connector cannot be reached; others go first"
+"""The line of the log."""
+
 BreakerState = Literal["closed", "open", "half_open"]
 
 Probe = Callable[[], Awaitable[bool | None]]
@@ -82,7 +85,7 @@ class ConnectorHealth:
             self._watch = None
 
     def _open(self, probe: Probe) -> None:
-        log.warning("a connector cannot be reached; others go first", extra={"connector": self.name})
+        log.warning(BREAKER_OPENS, extra={"connector": self.name})
         self.state, self._probe = "open", probe
         if self._watch is None or self._watch.done():
             self._watch = asyncio.create_task(self._watch_until_closed())

@@ -40,6 +40,7 @@ from tillway.engine.balance import availability
 from tillway.engine.clock import Clock
 from tillway.engine.core import Load
 from tillway.engine.events import in_all_rows
+from tillway.engine.health import BREAKER_OPENS
 from tillway.engine.ids import SUFFIX_LENGTH, base62
 from tillway.engine.references import reference_of_record
 from tillway.engine.time_mark import COMMIT_SECONDS_MAX, SETTLED_SECONDS
@@ -247,6 +248,8 @@ class Watch:
         alert = getattr(record, "alert", None)
         error = record.exc_info[1] if record.exc_info else None
         world.tell("log", f"{record.levelname} {record.getMessage()} {alert or ''} {error!r}")
+        if record.getMessage() == BREAKER_OPENS:
+            world.met["breaker opened"] += 1
         if record.levelno < logging.ERROR:
             return
         if record.getMessage().startswith("balances differ"):

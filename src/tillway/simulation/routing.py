@@ -180,7 +180,6 @@ async def check_breakers(world: World) -> None:
     ]:
         if world.loop.time() > closes_by:
             raise Violation("breaker", ", ".join(open_at))
-        world.met["breaker open"] += 1
         await asyncio.sleep(1.0)
 
 
