@@ -17,13 +17,13 @@ RETURNED = KnownParams()
 JAVASCRIPT = "text/javascript; charset=utf-8"
 
 
-@route("GET", "/js/v1", SCRIPT, returns="page", access="anyone")
+@route("GET", "/js/v1", SCRIPT, returns="script", access="anyone")
 async def script(call: Call) -> Answer:
     """Load `tillway.js`, with which a shop's page takes cards."""
     return Plain(200, shop_script(), JAVASCRIPT, SCRIPT_HEADERS)
 
 
-@route("GET", "/js/v1/tillway.js", SCRIPT, returns="page", access="anyone")
+@route("GET", "/js/v1/tillway.js", SCRIPT, returns="script", access="anyone")
 async def named_script(call: Call) -> Answer:
     """Load `tillway.js` by its name."""
     return Plain(200, shop_script(), JAVASCRIPT, SCRIPT_HEADERS)

@@ -109,7 +109,7 @@ def _operation(entry: Route) -> dict[str, Any]:
             parameters += entry.params.openapi_query()
     if entry.returns == "access_token":
         operation |= _OF_TOKENS
-    if entry.returns == "page":
+    if entry.returns in _TEXT_TYPES:
         # Checkout refuses with a page, the others with an error; a redirect has the type of a page, too.
         operation["responses"]["default"]["content"] |= _content(entry)
     if parameters:
@@ -126,8 +126,8 @@ def operation_id(entry: Route) -> str:
 
 
 def _content(entry: Route) -> dict[str, Any]:
-    if entry.returns == "page":
-        return {"text/html": {"schema": {"type": "string"}}}
+    if entry.returns in _TEXT_TYPES:
+        return {_TEXT_TYPES[entry.returns]: {"schema": {"type": "string"}}}
     if entry.returns in ("list", "search_result"):
         schema: dict[str, Any] = {
             "type": "object",
@@ -143,6 +143,9 @@ def _content(entry: Route) -> dict[str, Any]:
         schema = {"type": "object"}
     return {"application/json": {"schema": schema}}
 
+
+_TEXT_TYPES = {"page": "text/html", "script": "text/javascript"}
+"""The content types of the answers that are no JSON, by what a route returns."""
 
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
