@@ -281,6 +281,18 @@ async def test_a_link_opens_a_session_for_each_visitor(shop: Shop) -> None:
     assert sessions[1]["metadata"] == {"campaign": "spring"} and sessions[1]["payment_link"] == link["id"]
 
 
+async def test_a_preview_of_a_link_opens_no_session(shop: Shop) -> None:
+    link = await _link(shop)
+    path = urlsplit(link["url"]).path
+    head = await shop.app.send("HEAD", path)
+    assert (head.status, head.body, head.headers["cache-control"]) == (200, b"", "no-store")
+    assert "location" not in head.headers
+    assert (await shop.get("/v1/checkout/sessions", payment_link=link["id"]))["data"] == []
+    await _opened(shop, link)
+    assert len((await shop.get("/v1/checkout/sessions", payment_link=link["id"]))["data"]) == 1
+    assert (await shop.app.send("HEAD", "/p/none")).status == 404
+
+
 async def test_a_link_is_closed_at_its_limit(shop: Shop) -> None:
     link = await _link(shop, restrictions={"completed_sessions": {"limit": 1}})
     first, second = await _opened(shop, link), await _opened(shop, link)

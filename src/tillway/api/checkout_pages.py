@@ -106,6 +106,10 @@ async def follow_link(call: Call) -> Answer:
     payer = await payer_of(call, scope, None)
     if link.is_closed:
         return _plain(pages.nothing(payer, "closed", message=link.inactive_message))
+    if call.is_head:
+        # Programs that preview a link ask so: it is open, and no session begins.
+        shown = pages.nothing(payer, "closed")
+        return Plain(200, b"", HTML, shown.headers)
     session = await checkout.open_from(call.platform, scope, link)
     secret = call.platform.engine.client_secrets.page_of(session)
     target = f"{call.platform.engine.settings.public_url}/c/{scope.key}-{secret}"

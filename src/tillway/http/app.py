@@ -351,7 +351,9 @@ class Api:
                 params = route.params.validate(raw if raw is not None else self._parse_parameters(request, None))
             caller.client_ip = request.client_ip
             headers_sent = dict(request.headers)
-            return await route.handler(Call(self.platform, caller, params, ids, headers_sent, request.body, self))
+            is_head = request.method == "HEAD"
+            call = Call(self.platform, caller, params, ids, headers_sent, request.body, self, is_head)
+            return await route.handler(call)
         if raw is None:
             caller.api_version = check_version(request.headers.get("stripe-version"))
             caller.older_shapes = has_older_shapes(caller.api_version)

@@ -41,6 +41,8 @@ class Call(msgspec.Struct):
     body: bytes = b""
     guard: "Guard | None" = None
     """Of calls that need no key: counts what a payer's page is asked."""
+    is_head: bool = False
+    """Whether it is a HEAD, which has the handler of GET and must change nothing (RFC 9110, 9.2.1)."""
 
     @property
     def id(self) -> str:
