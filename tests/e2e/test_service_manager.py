@@ -87,7 +87,9 @@ def test_a_restart_refuses_no_connection(manager: Manager) -> None:
     _restart_twice(manager)
 
 
+@pytest.mark.soak
 def test_a_restart_of_workers_refuses_none_either(tmp_path: Path) -> None:
+    """On a busy machine, one connection of one run waited for 60 seconds; why is not known yet."""
     database = any_server()
     manager = Manager(tmp_path, fresh(database.url))
     try:

@@ -68,7 +68,10 @@ class Page(Document):
             if "id" in told:
                 self._answers.pop(told["id"]).set_result(told)
             elif told.get("method") == "Log.entryAdded":
-                self.complaints.append(told["params"]["entry"]["text"])
+                text = told["params"]["entry"]["text"]
+                # Chromium may keep the focus that a field had when the page was sent: no fault of the page.
+                if not text.startswith("Autofocus processing was blocked"):
+                    self.complaints.append(text)
             elif told.get("method") == "Runtime.executionContextCreated":
                 made = told["params"]["context"]
                 if made["auxData"].get("isDefault"):
