@@ -108,7 +108,7 @@ def _restart_twice(manager: Manager) -> None:
         while not done.is_set():
             try:
                 # A connection of its own each time: it waits in the socket's queue while no server runs.
-                statuses.append(httpx.get(f"{manager.url}/healthz", timeout=60).status_code)
+                statuses.append(httpx.get(f"{manager.url}/healthz", timeout=20).status_code)
             except httpx.HTTPError as error:
                 failed.append(error)
 
