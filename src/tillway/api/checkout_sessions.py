@@ -363,15 +363,15 @@ def line_shape(line: LineItem, view: View) -> dict[str, Any]:
     return convert(shown, currency) if view.converts_amounts and currency in CONVERTED else shown
 
 
+def included_lines(lines: tuple[LineItem, ...], url: str, view: View) -> dict[str, Any]:
+    """The list of line items inside the shape of their session or link."""
+    return {"object": "list", "data": [line_shape(line, view) for line in lines], "has_more": False, "url": url}
+
+
 @includable("checkout.session", "line_items")
 async def _include_lines(load: Load, document: dict[str, Any], view: View) -> dict[str, Any]:
     session = await load.get(CheckoutSession, document["id"])
-    return {
-        "object": "list",
-        "data": [line_shape(line, view) for line in session.lines],
-        "has_more": False,
-        "url": f"/v1/checkout/sessions/{session.id}/line_items",
-    }
+    return included_lines(session.lines, f"/v1/checkout/sessions/{session.id}/line_items", view)
 
 
 @shape(CheckoutSession, expandable="customer payment_intent payment_link setup_intent subscription invoice")

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from tillway.api.checkout_sessions import COMMON, CONNECT, line_shape, lines_page, read_terms
+from tillway.api.checkout_sessions import COMMON, CONNECT, included_lines, lines_page, read_terms
 from tillway.domain.checkout import PaymentLink
 from tillway.domain.commands import CreateLink, UpdateLink
 from tillway.domain.refusal import Refused
@@ -142,12 +142,7 @@ async def _link(call: Call) -> PaymentLink:
 @includable("payment_link", "line_items")
 async def _include_lines(load: Load, document: dict[str, Any], view: View) -> dict[str, Any]:
     link = await load.get(PaymentLink, document["id"])
-    return {
-        "object": "list",
-        "data": [line_shape(line, view) for line in link.lines],
-        "has_more": False,
-        "url": f"/v1/payment_links/{link.id}/line_items",
-    }
+    return included_lines(link.lines, f"/v1/payment_links/{link.id}/line_items", view)
 
 
 @shape(PaymentLink, expandable="application on_behalf_of")

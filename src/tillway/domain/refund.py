@@ -78,24 +78,11 @@ def create(
         patience_seconds=type.patience_seconds,
         reference=at.new_reference(),
     )
-    refund = Refund(
-        id=f"re_{suffix}",
-        created=at.created,
-        amount_minor=amount,
-        currency=charge.currency,
-        charge=charge.id,
-        payment=charge.payment,
-        reason=command.reason,
-        metadata=merged_metadata({}, command.metadata),
-        customer=charge.customer,
-        method=charge.method,
-        method_type=charge.method_type,
+    refund = msgspec.structs.replace(
+        _refund(f"re_{suffix}", charge, command, at, amount),
         entry=entry.id,
         attempt=attempt.id,
         reference=attempt.reference,
-        connector=charge.connector,
-        instructions_email=command.instructions_email,
-        source_api=command.source_api,
     )
     after = msgspec.structs.replace(charge, refunded_minor=charge.refunded_minor + amount, last_refund=refund.id)
     return Changes(
@@ -106,6 +93,26 @@ def create(
             EventDraft(type="refund.created", record=refund),
             EventDraft(type="charge.refunded", record=after, previous=charge),
         ),
+    )
+
+
+def _refund(id: str, charge: Charge, command: CreateRefund, at: Moment, amount_minor: int) -> Refund:
+    """The record of a refund of the charge, without entry and attempt."""
+    return Refund(
+        id=id,
+        created=at.created,
+        amount_minor=amount_minor,
+        currency=charge.currency,
+        charge=charge.id,
+        payment=charge.payment,
+        reason=command.reason,
+        metadata=merged_metadata({}, command.metadata),
+        customer=charge.customer,
+        method=charge.method,
+        method_type=charge.method_type,
+        connector=charge.connector,
+        instructions_email=command.instructions_email,
+        source_api=command.source_api,
     )
 
 
@@ -125,22 +132,7 @@ def release(charge: Charge, command: CreateRefund, at: Moment) -> Changes[Refund
             f"Charge {charge.id} has not been captured, so only all of it can be released. To take less, capture less.",
             param="amount",
         )
-    refund = Refund(
-        id=at.new_id("re"),
-        created=at.created,
-        amount_minor=charge.amount_minor,
-        currency=charge.currency,
-        charge=charge.id,
-        payment=charge.payment,
-        reason=command.reason,
-        metadata=merged_metadata({}, command.metadata),
-        customer=charge.customer,
-        method=charge.method,
-        method_type=charge.method_type,
-        connector=charge.connector,
-        instructions_email=command.instructions_email,
-        source_api=command.source_api,
-    )
+    refund = _refund(at.new_id("re"), charge, command, at, charge.amount_minor)
     after = msgspec.structs.replace(charge, last_refund=refund.id)
     return Changes(result=refund, records=(refund, after), events=(EventDraft(type="refund.created", record=refund),))
 
