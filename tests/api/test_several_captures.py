@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from card_shop import CardShop
+from paypal_shop import PayPalShop, open_paypal_shop
 from routed_shop import RoutedShop, routed_shop
 
 from tillway.testing.in_process import InProcessApp
@@ -134,3 +135,25 @@ async def test_a_connector_without_several_captures_is_named(routed: RoutedShop)
     assert "'a' captures a payment only once" in error["message"]
     captured = await routed.app.ok(routed.merchant, "POST", path, {"amount_to_capture": 1})
     assert captured["status"] == "succeeded"
+
+
+async def test_through_paypal_a_refund_takes_from_one_capture_after_the_other(tmp_path: Path) -> None:
+    card = {"type": "card", "card": {"number": "4242424242424242", "exp_month": 12, "exp_year": 2040, "cvc": "123"}}
+    given = {"amount": 4200, "currency": "eur", "confirm": True, "capture_method": "manual"}
+    async with open_paypal_shop(tmp_path, PayPalShop) as shop:
+        back = {"return_url": "https://shop.example/"}
+        payment = await shop.post("/v1/payment_intents", {**given, **back, "payment_method_data": card})
+        capture = f"/v1/payment_intents/{payment['id']}/capture"
+        first = await shop.post(capture, {"amount_to_capture": 1000, "final_capture": False})
+        assert (first["status"], first["amount_received"]) == ("requires_capture", 1000)
+        assert (await shop.post(capture, {"amount_to_capture": 2000}))["amount_received"] == 3000
+        refund = await shop.post("/v1/refunds", {"payment_intent": payment["id"], "amount": 2500})
+        assert (refund["status"], refund["amount"]) == ("succeeded", 2500)
+        moved = [(done.kind, done.amount) for done in shop.far.bank.operations()]
+        assert moved == [
+            ("authorization", 4200),
+            ("capture", 1000),
+            ("capture", 2000),
+            ("refund", 1000),
+            ("refund", 1500),
+        ]

@@ -294,6 +294,21 @@ async def test_a_capture_is_told() -> None:
     assert await _told(capture(status="PENDING")) == []
 
 
+async def test_one_of_several_captures_is_told_by_its_invoice() -> None:
+    money = {"currency_code": "EUR", "value": "10.00"}
+    part = {"id": "C-2", "status": "COMPLETED", "amount": money, "custom_id": "r1", "invoice_id": "r2"}
+    [notice] = await _told({"event_type": "PAYMENT.CAPTURE.COMPLETED", "resource": part})
+    assert (notice.reference, notice.operation, notice.outcome) == ("r2", "capture", Succeeded("C-2"))
+    assert notice.amount_minor == 1000
+
+
+async def test_a_part_of_a_refund_only_asks_to_look() -> None:
+    money = {"currency_code": "EUR", "value": "10.00"}
+    refund = {"id": "X-1", "amount": money, "custom_id": "r3.part", "invoice_id": "r3"}
+    [notice] = await _told({"event_type": "PAYMENT.CAPTURE.REFUNDED", "resource": refund})
+    assert (notice.reference, notice.outcome, notice.amount_minor) == ("r3", None, None)
+
+
 async def test_a_payout_is_told() -> None:
     resource = {**batch("UNCLAIMED")["items"][0], "payout_batch_id": "B1"}
     assert await _told({"event_type": "PAYMENT.PAYOUTS-ITEM.UNCLAIMED", "resource": resource}) == []
@@ -350,6 +365,87 @@ async def test_evidence_and_acceptance() -> None:
     evidence = far.requests[0]
     assert evidence.content_type == "multipart/form-data; boundary=tillway-evidence"
     assert isinstance(evidence.body, bytes) and b'"notes":"we sent it"' in evidence.body
+
+
+# A refund of several captures.
+
+
+def _with_captures(*captures: tuple[str, str], refunds: tuple[tuple[str, str, str, str], ...] = ()) -> dict[str, Any]:
+    """An order with captures (id, value) and refunds (invoice, capture, value, status)."""
+    money = [{"currency_code": "EUR", "value": value} for _, value in captures]
+    payments = {
+        "captures": [
+            {"id": id, "status": "COMPLETED", "amount": amount, "create_time": f"2026-01-0{nth}T00:00:00Z"}
+            for nth, ((id, _), amount) in enumerate(zip(captures, money, strict=True), 1)
+        ],
+        "refunds": [
+            {
+                "id": f"X-{invoice}-{capture}",
+                "status": status,
+                "amount": {"currency_code": "EUR", "value": value},
+                "invoice_id": invoice,
+                "links": [{"rel": "up", "href": f"https://api-m.paypal.com/v2/payments/captures/{capture}"}],
+            }
+            for invoice, capture, value, status in refunds
+        ],
+    }
+    return {"id": "O-1", "purchase_units": [{"payments": payments}]}
+
+
+def _refund(amount_minor: int) -> Operation:
+    return operation(kind="refund", card=None, amount_minor=amount_minor, parent="r0", parent_bank_id="O-1")
+
+
+def _refunds(far: Script, capture: str, key: str, status: int = 201, state: str = "COMPLETED") -> None:
+    path = f"/v2/payments/captures/{capture}/refund"
+    body = {"id": f"X-{capture}", "status": state, "invoice_id": "r1"}
+    far.expect("POST", path, headers={"paypal-request-id": key}).answers(status, body)
+
+
+CAPTURES = (("C-1", "10.00"), ("C-2", "12.00"), ("C-3", "5.00"))
+
+
+async def _refunded(far: Script, amount_minor: int) -> tuple[Outcome | NeverSeen, list[str]]:
+    outcome = await converse(connector().perform(_refund(amount_minor)), in_process(far))
+    far.verify()
+    return outcome, [request.fields["amount"]["value"] for request in far.requests if request.method == "POST"]
+
+
+async def test_a_refund_takes_from_one_capture_after_the_other() -> None:
+    far = Script()
+    far.expect("GET", f"{ORDERS}/O-1").answers(
+        200, _with_captures(*CAPTURES, refunds=(("before", "C-1", "4.00", "COMPLETED"),))
+    )
+    _refunds(far, "C-1", "r1")
+    _refunds(far, "C-2", "r1.2", state="PENDING")
+    outcome, values = await _refunded(far, 1500)
+    assert (outcome, values) == (Pending("X-C-2"), ["6.00", "9.00"])
+    assert {request.fields["custom_id"] for request in far.requests[1:]} == {"r1.part"}
+
+
+async def test_a_repeated_refund_goes_on_where_it_ended() -> None:
+    seen = _with_captures(*CAPTURES, refunds=(("r1", "C-1", "10.00", "COMPLETED"), ("other", "C-2", "11.00", "FAILED")))
+    far = Script()
+    far.expect("GET", f"{ORDERS}/O-1").answers(200, seen)
+    _refunds(far, "C-2", "r1.2")
+    assert await _refunded(far, 1500) == (Succeeded("X-r1-C-1"), ["5.00"])
+    far = Script()
+    done = _with_captures(*CAPTURES, refunds=(("r1", "C-1", "10.00", "COMPLETED"), ("r1", "C-2", "5.00", "COMPLETED")))
+    far.expect("GET", f"{ORDERS}/O-1").answers(200, done)
+    assert await _refunded(far, 1500) == (Succeeded("X-r1-C-1"), [])
+
+
+async def test_a_refund_of_which_only_a_part_was_made_is_in_doubt() -> None:
+    far = Script()
+    far.expect("GET", f"{ORDERS}/O-1").answers(200, _with_captures(*CAPTURES))
+    _refunds(far, "C-1", "r1")
+    _refunds(far, "C-2", "r1.2", status=422)
+    outcome, _ = await _refunded(far, 1500)
+    assert outcome == Unknown("only a part of the refund was made")
+    far = Script()
+    far.expect("GET", f"{ORDERS}/O-1").answers(200, _with_captures(*CAPTURES))
+    outcome, values = await _refunded(far, 2701)
+    assert isinstance(outcome, Declined) and values == [], "nothing is sent of a refund of too much"
 
 
 # PayPal's own files.

@@ -6,14 +6,15 @@ suite expects.
 """
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 from provider_side import ProviderSide
 
 from tillway.connectors.paypal import PayPalConnector, WithToken
-from tillway.connectors.port import ActionRequired, Connector, Outcome, Request, Response, Transport
-from tillway.domain.money import major_to_minor
+from tillway.connectors.port import REFERENCE_MAX, ActionRequired, Connector, Outcome, Request, Response, Transport
+from tillway.domain.money import major_to_minor, minor_to_major
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.faults import plan_notices
 from tillway.testing.connector_contract import CHALLENGED
@@ -45,6 +46,7 @@ class PayPalFarSide(ProviderSide):
         self._orders: dict[str, dict[str, Any]] = {}
         self._waiting: dict[str, dict[str, Any]] = {}
         self._done: dict[str, str] = {}
+        self._refunds: dict[str, dict[str, Any]] = {}
         self._due: list[dict[str, Any]] = []
 
     async def notices(self, outcome: Outcome | None, count: int) -> list[tuple[Mapping[str, str], bytes]]:
@@ -154,9 +156,19 @@ class PayPalFarSide(ProviderSide):
         unit = order["purchase_units"][0]
         captures = order["intent"] == "CAPTURE"
         payments: dict[str, Any] = {"captures" if captures else "authorizations": [self._payment(done)]}
-        if not captures and done.captured:
-            payments["captures"] = [{"id": f"C-{reference}", "status": "COMPLETED"}]
+        if not captures:
+            payments["captures"] = [
+                _capture(child, nth) for nth, child in enumerate(self._children(reference, "capture"))
+            ]
+        payments["refunds"] = [self._refunds[child.reference] for child in self._children(reference, "refund")]
         return answer(status, {**order, "status": "COMPLETED", "purchase_units": [{**unit, "payments": payments}]})
+
+    def _children(self, reference: str, kind: str) -> list[BankOperation]:
+        return [
+            child
+            for child in self.bank.operations()
+            if (child.parent, child.kind) == (reference, kind) and child.status in ("Accepted", "Pending")
+        ]
 
     def _payment(self, done: BankOperation) -> dict[str, Any]:
         order = self._orders[done.reference]
@@ -179,11 +191,19 @@ class PayPalFarSide(ProviderSide):
 
     def _change(self, key: str, change: str, id: str, fields: Mapping[str, Any]) -> Response:
         parent = id.partition("-")[2]
+        captured = self.bank.find(parent)
+        if change == "refund" and captured is not None and captured.kind == "capture":
+            assert captured.parent is not None
+            parent = captured.parent
+            if self._refunded(id, but=key) + Decimal(fields["amount"]["value"]) > Decimal(_money(captured)["value"]):
+                return answer(422, {"name": "UNPROCESSABLE_ENTITY", "details": [{"issue": "REFUND_AMOUNT_EXCEEDED"}]})
         names = {"capture": "authorization", "void": "authorization", "refund": "payment"}
-        body: dict[str, Any] = {"reference": key, names[change]: parent}
+        body: dict[str, Any] = {"reference": key[-REFERENCE_MAX:], names[change]: parent}
         if change != "void":
             currency = fields["amount"]["currency_code"].lower()
             body |= {"amount": major_to_minor(fields["amount"]["value"], currency), "currency": currency}
+        if change == "capture":
+            body["final"] = fields["final_capture"]
         done = self.bank.handle(Request("POST", f"/v1/{change}s", body)).response.body
         assert done is not None
         if done.get("status") not in ("Accepted", "Pending"):
@@ -192,7 +212,22 @@ class PayPalFarSide(ProviderSide):
         if change == "void":
             return answer(204)
         status = "COMPLETED" if done["status"] == "Accepted" else "PENDING"
-        return answer(201, {"id": f"X-{key}", "status": status, "amount": fields["amount"], "invoice_id": key})
+        shown = {"id": f"X-{key}", "status": status, "amount": fields["amount"], "invoice_id": fields["invoice_id"]}
+        if change == "refund":
+            up = {"rel": "up", "href": f"https://api.paypal.com/v2/payments/captures/{id}"}
+            self._refunds[body["reference"]] = {**shown, "links": [up]}
+        return answer(201, shown)
+
+    def _refunded(self, capture: str, *, but: str) -> Decimal:
+        """The sum of the refunds of a capture, without the one with the key `but`."""
+        return sum(
+            (
+                Decimal(refund["amount"]["value"])
+                for refund in self._refunds.values()
+                if refund["id"] != f"X-{but}" and refund["links"][0]["href"].endswith(f"/{capture}")
+            ),
+            Decimal(),
+        )
 
     def _pay_out(self, fields: Mapping[str, Any]) -> Response:
         reference, item = fields["sender_batch_header"]["sender_batch_id"], fields["items"][0]
@@ -233,6 +268,21 @@ class PayPalFarSide(ProviderSide):
                     "disputed_transactions": [{"custom": unit["custom_id"]}],
                 }
                 self._due.append({"event_type": "CUSTOMER.DISPUTE.CREATED", "resource": dispute})
+
+
+def _money(done: BankOperation) -> dict[str, str]:
+    return {"currency_code": done.currency.upper(), "value": minor_to_major(done.amount, done.currency)}
+
+
+def _capture(child: BankOperation, nth: int) -> dict[str, Any]:
+    return {
+        "id": f"C-{child.reference}",
+        "status": "COMPLETED",
+        "amount": _money(child),
+        "invoice_id": child.reference,
+        "custom_id": child.parent,
+        "create_time": f"2026-01-01T00:00:{nth:02d}Z",
+    }
 
 
 def _describe(request: Request) -> tuple[str, int | None]:

@@ -104,7 +104,7 @@ class PayPalConnector:
         self._base_url, self._client_id, self._client_secret = base_url, client_id, client_secret
         self._webhook_id = webhook_id
         self.capabilities = Capabilities(
-            operations=frozenset(("authorize", "capture", "void", "refund", "payout")),
+            operations=frozenset(("authorize", "capture", "multicapture", "void", "refund", "payout")),
             deduplicates=True,
             deduplicates_seconds=DEDUPLICATES_SECONDS,
             looks_up=False,
@@ -499,7 +499,7 @@ def _capture(operation: Operation) -> Conversation:
     authorization = _first_id(payments, "authorizations")
     if authorization is None:
         return Unknown("the order names no authorization")
-    body = {"amount": _amount(operation), "invoice_id": operation.reference, "final_capture": True}
+    body = {"amount": _amount(operation), "invoice_id": operation.reference, "final_capture": operation.final}
     answer = yield _post(f"/v2/payments/authorizations/{authorization}/capture", operation, body)
     return _change_outcome(operation, answer)
 
@@ -524,12 +524,89 @@ def _refund(operation: Operation) -> Conversation:
     payments = yield from _fetch_payments(operation)
     if not isinstance(payments, dict):
         return payments
-    capture = _first_id(payments, "captures")
-    if capture is None:
+    captures = [found for found in payments.get("captures") or [] if isinstance(found, dict)]
+    if not captures:
         return Unknown("the order names no capture")
-    body = {"amount": _amount(operation), "custom_id": operation.reference, "invoice_id": operation.reference}
-    answer = yield _post(f"/v2/payments/captures/{capture}/refund", operation, body)
+    if len(captures) > 1:
+        return (yield from _refund_of_several(operation, captures, payments.get("refunds") or []))
+    return (yield from _refund_part(operation, captures[0], custom_id=operation.reference))
+
+
+def _refund_part(
+    operation: Operation, capture: Mapping[str, Any], *, custom_id: str, nth: int = 1
+) -> Generator[Request, Response, Outcome]:
+    """Refund `operation.amount_minor` of one capture: the `nth` of its order, from 1."""
+    body = {"amount": _amount(operation), "custom_id": custom_id, "invoice_id": operation.reference}
+    path = f"/v2/payments/captures/{quote(str(capture.get('id')), safe='')}/refund"
+    answer = yield _post(path, operation, body, str(nth) if nth > 1 else "")
     return _change_outcome(operation, answer)
+
+
+PART = ".part"
+"""The end of the `custom_id` of a part of a refund: its notice tells that part's amount, and not the refund's."""
+
+
+def _refund_of_several(operation: Operation, captures: list[dict[str, Any]], refunds: list[Any]) -> Conversation:
+    """Refund from the oldest capture, as much as it has left, then from the next: a refund at PayPal belongs to one
+    capture.
+
+    The order shows the parts that this refund has taken before, so a repeat goes on where the first try ended.
+    """
+    captures = sorted(captures, key=lambda capture: str(capture.get("create_time")))
+    left = _left(captures, refunds, operation.currency)
+    mine = [refund for refund in refunds if refund.get("invoice_id") == operation.reference and _holds(refund)]
+    taken = [_minor_of(refund, operation.currency) for refund in mine]
+    if left is None or None in taken:
+        return Unknown("the order shows an amount that is not documented")
+    rest = operation.amount_minor - sum(amount or 0 for amount in taken)
+    if sum(left) < rest and not mine:
+        return Declined("processing_error", None, alert="the captures of the order have less left than the refund")
+    outcomes: list[Outcome] = [
+        Pending(str(refund.get("id"))) if refund.get("status") == "PENDING" else Succeeded(str(refund.get("id")))
+        for refund in mine
+    ]
+    for nth, capture in enumerate(captures, 1):
+        share = min(left[nth - 1], rest)
+        if share <= 0:
+            continue
+        part = msgspec.structs.replace(operation, amount_minor=share)
+        outcome = yield from _refund_part(part, capture, custom_id=f"{operation.reference}{PART}", nth=nth)
+        if not isinstance(outcome, Succeeded | Pending):
+            return Unknown("only a part of the refund was made") if outcomes else outcome
+        outcomes.append(outcome)
+        rest -= share
+    if rest:
+        return Unknown("only a part of the refund was made")
+    return next((outcome for outcome in outcomes if isinstance(outcome, Pending)), outcomes[0])
+
+
+def _left(captures: list[dict[str, Any]], refunds: list[Any], currency: str) -> list[int] | None:
+    """The refundable rest of each capture, in minor units; None if an amount cannot be read. A refund links to its
+    capture with the relation `up`."""
+    left: list[int] = []
+    for capture in captures:
+        amount = _minor_of(capture, currency)
+        back = [
+            _minor_of(refund, currency)
+            for refund in refunds
+            if _holds(refund) and str(_link(refund, ("up",))).endswith(f"/{capture.get('id')}")
+        ]
+        if amount is None or None in back:
+            return None
+        left.append(amount - sum(part or 0 for part in back) if _holds(capture) else 0)
+    return left
+
+
+def _holds(payment: Mapping[str, Any]) -> bool:
+    """Whether a capture or refund has moved its money, or still may."""
+    return payment.get("status") not in ("DECLINED", "FAILED", "CANCELLED")
+
+
+def _minor_of(payment: Mapping[str, Any], currency: str) -> int | None:
+    money = payment.get("amount")
+    if not isinstance(money, dict) or str(money.get("currency_code")).lower() != currency:
+        return None
+    return _minor(money.get("value"), currency)
 
 
 def _change_outcome(operation: Operation, answer: Response) -> Outcome:
@@ -709,10 +786,18 @@ def _notices(kind: str, thing: dict[str, Any]) -> list[Notice]:
         outcome = _item_outcome(thing, thing["payout_batch_id"])
         return _notice("payout", item.get("sender_item_id"), outcome, money)
     if kind in ("PAYMENT.CAPTURE.COMPLETED", "PAYMENT.CAPTURE.DENIED", "PAYMENT.CAPTURE.DECLINED"):
+        invoice = thing.get("invoice_id")
+        if isinstance(invoice, str) and invoice != reference:
+            # A capture keeps the `custom_id` of its authorization, and has an invoice of its own.
+            return _notice("capture", invoice, _payment_outcome(thing, str(thing.get("id"))), thing.get("amount"))
         return _notice("authorize", reference, _payment_outcome(thing, _order_of(thing)), thing.get("amount"))
     if kind in ("PAYMENT.CAPTURE.REFUNDED", "PAYMENT.REFUND.COMPLETED", "PAYMENT.REFUND.FAILED"):
         failed = kind.endswith("FAILED")
         id = str(thing.get("id"))
+        if isinstance(reference, str) and reference.endswith(PART):
+            # The refund is asked about as a whole.
+            reference = reference.removesuffix(PART)
+            return [Notice(id=f"refund:{reference}:{id}:{kind}", kind="operation", reference=reference)]
         outcome = Declined("processing_error", None, bank_id=id) if failed else Succeeded(id)
         return _notice("refund", reference, outcome, thing.get("amount"))
     return []
