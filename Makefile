@@ -17,7 +17,7 @@ TEST_WORKERS ?= 3
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
 
-.PHONY: help demo test soak check bench instructions sbom format clean
+.PHONY: help demo test soak check bench instructions sbom docs format clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +44,12 @@ sbom: $(VENV)/.uv-$(UV_VERSION) ## Write the bill of materials of a release (Cyc
 	@$(BIN)/uv export --quiet --frozen --no-dev --all-extras --no-header --preview-features sbom-export \
 	    --format cyclonedx1.5 --output-file $(SBOM) > /dev/null
 	@$(BIN)/python scripts/release.py sbom $(SBOM)
+
+docs: $(VENV)/.installed-dev ## Build the documentation's site into build/docs/site
+	@$(BIN)/python scripts/site.py build/docs
+	@cd build/docs && $(CURDIR)/$(BIN)/uv run --quiet --frozen --project $(CURDIR) --isolated --only-group docs \
+	    zensical build --strict
+	@echo "The first page is build/docs/site/index.html."
 
 format: $(VENV)/.installed-dev ## Put the source into the house's form
 	$(BIN)/ruff check --fix .
