@@ -74,9 +74,10 @@ def test_prefixes_and_objects_are_unique() -> None:
 
 async def test_every_noun_is_registered_whole(tmp_path: Path) -> None:
     app = await InProcessApp.open(tmp_path)
-    queues = set(app.running.runner.queues)
+    queues, workers = set(app.running.runner.queues), app.running.runner.workers.keys()
     await app.close()
     assert not missing_parts(records(), RECORD_TYPES, set(SHAPES), queues)
+    assert workers == QUEUES.keys(), "operations/tasks.py has a worker for each type of task"
     assert queues == set(QUEUES.values()), "engine/runner.py works on a queue that no row in store/codec.py has"
 
 

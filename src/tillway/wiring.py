@@ -50,9 +50,10 @@ from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
 from tillway.http.throttle import Limits, Rate, Throttle
 from tillway.installation import head_signer, open_keys, open_store, public_url
-from tillway.operations import orders
+from tillway.operations import notices
 from tillway.operations.accounts import accounts_of_stored_amounts
 from tillway.operations.balance_check import check_slowly
+from tillway.operations.tasks import workers
 from tillway.sandbox.courier import SimulatedCourier
 from tillway.settings import Settings, SettingsInvalid, networks_of
 from tillway.store import sqlite
@@ -292,13 +293,11 @@ async def assemble(
     runner = Runner(
         engine,
         attempts,
-        webhooks.deliver,
-        partial(orders.carry, platform),
-        mail.send,
+        workers(platform, mail),
         partial(check_slowly, engine),
         AuditChain(store, clock, engine.time, head_signer(keyring)),
         HeadSender(store, place) if place is not None else None,
-        FileExchange(engine, attempts),
+        FileExchange(engine, attempts, partial(notices.book, attempts)),
     )
     throttle, tells_addresses = Throttle(limits_of(settings)), settings.log_addresses == "on"
     api = Api(platform, renderer, authenticator, request_log, throttle, card_tries_of(settings), tells_addresses)

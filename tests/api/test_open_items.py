@@ -7,6 +7,7 @@ import pytest
 from good_calls import MerchantObjects
 
 from tillway.connectors.port import Declined, Notice, Outcome, Succeeded
+from tillway.operations import notices
 from tillway.testing.in_process import InProcessApp
 
 
@@ -25,7 +26,7 @@ async def objects(data_dir: Path) -> AsyncIterator[MerchantObjects]:
 async def tell(objects: MerchantObjects, suffix: str, outcome: Outcome) -> None:
     reference = f"{objects.merchant.account.removeprefix('acct_')}t{suffix}"
     notice = Notice(id=f"late-{suffix}", kind="operation", reference=reference, outcome=outcome)
-    await objects.app.running.platform.attempts.notice(notice, "simulator", "test")
+    await notices.book(objects.app.running.platform.attempts, notice, "simulator", "test")
 
 
 async def test_a_word_against_a_resolution_is_never_dropped(objects: MerchantObjects) -> None:

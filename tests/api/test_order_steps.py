@@ -54,7 +54,7 @@ class OrderShop:
         now_ms = self.app.clock.now_ms()
         rows = await self.app.store.claim("orders", now_ms=now_ms, lease_ms=LEASE_MS, limit=10)
         for row in rows:
-            await self.app.running.runner.queues["orders"](row)
+            await self.app.running.runner.carry(row)
         return len(rows)
 
 

@@ -103,7 +103,7 @@ async def test_a_rest_that_nobody_captures_is_released_in_time(shop: CardShop) -
     shop.app.clock.ahead_seconds += 8 * 86_400
     rows = await shop.app.store.claim("expiries", now_ms=shop.app.clock.now_ms(), lease_ms=60_000, limit=10)
     for row in rows:
-        await shop.app.running.runner.queues["expiries"](row)
+        await shop.app.running.runner.carry(row)
     await shop.app.wait(0)
     ended = await shop.ok("GET", f"/v1/payment_intents/{id}")
     assert (ended["status"], ended["amount_received"], ended["cancellation_reason"]) == ("succeeded", 3000, None)

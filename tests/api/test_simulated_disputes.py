@@ -27,9 +27,8 @@ class Shop:
 
     async def run_due(self) -> None:
         """Send the replies that are due, and hear the notices that follow."""
-        queue = self.app.running.runner.queues["expiries"]
         for row in await self.app.store.claim("expiries", now_ms=self.app.clock.now_ms(), lease_ms=60_000, limit=10):
-            await queue(row)
+            await self.app.running.runner.carry(row)
         await self.app.wait(0)
 
     async def open_items(self) -> Any:

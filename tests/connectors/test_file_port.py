@@ -9,6 +9,7 @@ from csv_bank import CsvBank, CsvConnector
 
 from tillway.connectors.file_port import FILE_BYTES_MAX, Batch, Entry, FileRejected, Folder, OutboundFile, Return, match
 from tillway.connectors.port import Declined, Operation
+from tillway.operations import notices
 from tillway.testing.file_contract import FILE_CHECKS, NOW, FileCheck
 from tillway.testing.in_process import InProcessApp, Merchant
 
@@ -182,7 +183,7 @@ async def test_a_return_fails_the_payout_and_the_money_comes_back_once(tmp_path:
             [came] = folder.waiting()
             sent = {entry.trace: entry for entry in file.entries}
             for notice in match(bank.connector.read(came.name, folder.read(came)), sent):
-                await app.running.platform.attempts.notice(notice, "simulator", "test")
+                await notices.book(app.running.platform.attempts, notice, "simulator", "test")
             folder.accept(came)
         failed = await app.ok(merchant, "GET", f"/v1/payouts/{paid['id']}")
         assert (failed["status"], failed["failure_code"]) == ("failed", "insufficient_funds")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +16,7 @@ from tillway.domain.account import SYSTEM
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.engine.connections import REFRESH_SECONDS
 from tillway.engine.files import HELD_MS, FileExchange
+from tillway.operations import notices
 from tillway.store.codec import write_of
 from tillway.store.port import ABSENT, Write
 from tillway.testing.in_process import InProcessApp, Merchant
@@ -241,7 +243,8 @@ async def test_two_processes_write_one_file(shop: Shop) -> None:
     for amount in (100, 200, 300):
         await shop.pay_out(amount)
     shop.app.clock.ahead_seconds += 5
-    exchanges = [FileExchange(shop.exchange.engine, shop.exchange.attempts) for _ in range(4)]
+    engine, attempts = shop.exchange.engine, shop.exchange.attempts
+    exchanges = [FileExchange(engine, attempts, partial(notices.book, attempts)) for _ in range(4)]
     for _ in range(3):
         await asyncio.gather(*(exchange.visit_all() for exchange in exchanges))
         shop.app.clock.ahead_seconds += 5

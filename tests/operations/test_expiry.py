@@ -11,7 +11,7 @@ from tillway.wiring import Running
 async def due(running: Running, calendar: Calendar) -> int:
     rows = await running.store.claim("expiries", now_ms=calendar() // 1_000_000, lease_ms=1000, limit=10)
     for row in rows:
-        await running.platform.attempts.expire(row)
+        await running.runner.carry(row)
     return len(rows)
 
 

@@ -77,7 +77,7 @@ async def test_a_notice_of_the_approval_completes_the_order_of_a_payer_who_never
     assert told.status == 200, told.body
     now_ms = shop.app.clock.now_ms()
     for row in await shop.app.store.claim("attempts", now_ms=now_ms, lease_ms=60_000, limit=10):
-        await shop.app.running.runner.queues["attempts"](row)
+        await shop.app.running.runner.carry(row)
     assert (await shop.get(f"/v1/payment_intents/{waiting['id']}"))["status"] == "succeeded"
 
 

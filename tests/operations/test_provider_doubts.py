@@ -68,7 +68,7 @@ class Shop:
     async def settle_later(self) -> None:
         self.app.clock.ahead_seconds += 60
         for row in await self.app.store.claim("attempts", now_ms=self.app.clock.now_ms(), lease_ms=60_000, limit=10):
-            await self.app.running.runner.queues["attempts"](row)
+            await self.app.running.runner.carry(row)
 
 
 @asynccontextmanager

@@ -81,7 +81,7 @@ async def test_a_reference_that_may_be_forgotten_is_not_sent_again(shop: Shop) -
         await shop.far.strike()
         shop.app.clock.ahead_seconds += late
         [row] = await shop.app.store.claim("attempts", now_ms=shop.app.clock.now_ms(), lease_ms=60_000, limit=10)
-        await shop.app.running.runner.queues["attempts"](row)
+        await shop.app.running.runner.carry(row)
         now = (await shop.app.call(shop.merchant.key, "GET", f"/v1/payment_intents/{paying['id']}", {})).json
         assert now["status"] == ("succeeded" if moved else "processing")
         assert shop.money_moved() - before == moved

@@ -14,6 +14,7 @@ from tillway.connectors.port import Notice, Succeeded
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.http.params import AnyOf, Array, Id, Object, Parameter
 from tillway.http.routes import ROUTES, Route
+from tillway.operations import notices
 from tillway.operations.accounts import new_client, system_write
 from tillway.testing.in_process import InProcessApp, Merchant
 
@@ -54,7 +55,7 @@ class MerchantObjects:
         account = self.merchant.account.removeprefix("acct_")
         reference = f"{account}t{doubt.removeprefix('att_')}"
         late = Notice(id=f"late-{doubt}", kind="operation", reference=reference, outcome=Succeeded(bank_id="bank-1"))
-        await self.app.running.platform.attempts.notice(late, "simulator", "test")
+        await notices.book(self.app.running.platform.attempts, late, "simulator", "test")
         return (await self.app.ok(self.merchant, "GET", "/ops/v1/open_items"))["data"][0]["id"]
 
     async def settlement(self) -> str:

@@ -74,7 +74,7 @@ class LiveMerchant:
         runner = self.app.running.runner
         for queue in ("attempts", "expiries"):
             for row in await self.app.store.claim(queue, now_ms=self.app.clock.now_ms(), lease_ms=60_000, limit=10):
-                await runner.queues[queue](row)
+                await runner.carry(row)
 
     async def call(self, path: str, params: dict[str, Any]) -> Answer:
         return await self.app.call(self.key, "POST", path, params)

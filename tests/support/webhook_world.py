@@ -110,7 +110,7 @@ class World:
             webhook_reach(chosen),
         )
         self.running.webhooks = platform.webhooks
-        self.running.runner.queues["deliveries"] = platform.webhooks.deliver
+        self.running.runner.workers[Delivery] = platform.webhooks.deliver
 
     def scope(self, *, live: bool = False) -> Scope:
         return Scope(account=self.account, mode="live" if live else "test")

@@ -183,7 +183,7 @@ async def test_a_session_expires_by_itself(shop: Shop) -> None:
     shop.app.clock.ahead_seconds += 1801
     assert "expired" in text(await shop.page(session["url"])), "also before the task has run"
     for row in await shop.app.store.claim("expiries", now_ms=shop.app.clock.now_ms(), lease_ms=1, limit=10):
-        await shop.app.running.runner.queues["expiries"](row)
+        await shop.app.running.runner.carry(row)
     assert (await shop.get(f"/v1/checkout/sessions/{other['id']}"))["status"] == "expired"
     assert await shop.events() == ["checkout.session.expired"] * 2
 

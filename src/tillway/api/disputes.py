@@ -2,13 +2,9 @@
 
 from typing import Any
 
-from tillway.domain import dispute as domain
-from tillway.domain.charge import Charge
 from tillway.domain.commands import RespondToDispute
 from tillway.domain.dispute import Dispute
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.record import Changes, Moment
-from tillway.engine.core import Load
 from tillway.http.lists import list_page
 from tillway.http.params import (
     Boolean,
@@ -26,6 +22,7 @@ from tillway.http.params import (
 )
 from tillway.http.routes import Answer, Call, Page, route
 from tillway.http.shapes import View, render_record, shape
+from tillway.operations import disputes
 from tillway.store.codec import by_parent
 
 EVIDENCE = (
@@ -102,40 +99,13 @@ async def retrieve(call: Call) -> Answer:
 async def update(call: Call) -> Answer:
     """Stage evidence against a dispute, and submit it unless `submit` is false."""
     fields = pick(call.params, "evidence", "intended_submission_method", "metadata", "submit")
-    command = RespondToDispute(**fields)
-
-    async def work(load: Load, at: Moment) -> Changes[Dispute]:
-        found = await load.get(Dispute, call.id)
-        charge = await load.get(Charge, found.charge)
-        others = [await load.get(Dispute, id) for id in charge.disputes.values() if id != found.id]
-        return domain.respond(
-            found,
-            charge,
-            command,
-            at,
-            livemode=call.caller.scope.livemode,
-            others=others,
-            replies=await _replies(call, found),
-        )
-
-    return await call.platform.engine.run(call.caller, work)
+    return await disputes.respond(call.platform, call.caller, call.id, RespondToDispute(**fields))
 
 
 @route("POST", "/v1/disputes/{id}/close", EXPAND_ONLY, returns="dispute")
 async def close(call: Call) -> Answer:
     """Accept a dispute. It is lost."""
-
-    async def work(load: Load, at: Moment) -> Changes[Dispute]:
-        found = await load.get(Dispute, call.id)
-        return domain.close(found, await load.get(Charge, found.charge), at, replies=await _replies(call, found))
-
-    return await call.platform.engine.run(call.caller, work)
-
-
-async def _replies(call: Call, dispute: Dispute) -> bool:
-    """Whether the bank takes evidence and acceptance through its connector."""
-    connection = await call.platform.attempts.connections.named(dispute.connector, call.caller.scope)
-    return connection is not None and connection.connector.capabilities.disputes
+    return await disputes.close(call.platform, call.caller, call.id)
 
 
 @shape(Dispute, expandable="charge payment_intent")

@@ -16,6 +16,7 @@ from tillway.engine.references import reference_of_record
 from tillway.http.params import Amount, Array, Enum, Id, Integer, Object, Parameter, Params, Text
 from tillway.http.routes import Answer, Call, route
 from tillway.http.wire import quote
+from tillway.operations import notices
 from tillway.sandbox.faults import CALL_FAULTS, MS_MAX, NOTICE_FAULTS, OPERATIONS, RULES_MAX, Faults, FaultsInvalid
 from tillway.sandbox.simulator import Simulator
 
@@ -132,7 +133,9 @@ async def tell_dispute(call: Call) -> Answer:
     told = simulator.bank.tell_dispute(report).response
     assert told.status == 200, f"the simulated bank refuses a report: {told.body}"
     try:
-        await call.platform.attempts.hear(connection, call.caller.scope.mode, {}, msgspec.json.encode(told.body))
+        await notices.receive(
+            call.platform.attempts, connection, call.caller.scope.mode, {}, msgspec.json.encode(told.body)
+        )
     except NoticeRejected as rejected:
         raise Refused("parameter_invalid_object", f"Such a dispute cannot be: {rejected}.") from None
     except NoticeUndecided:

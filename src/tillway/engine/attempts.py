@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, Protocol, assert_never
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -26,11 +26,10 @@ from tillway.connectors.port import (
     CardData,
     Connector,
     Conversation,
+    DisputeReply,
     LookUp,
     NeverSeen,
     Notice,
-    NoticeImpossible,
-    NoticeUndecided,
     NotSent,
     Operation,
     OperationsPage,
@@ -44,7 +43,6 @@ from tillway.connectors.port import (
     Transport,
     Unknown,
 )
-from tillway.domain import dispute, early_fraud_warning, payment_intent
 from tillway.domain.account import Mode, Scope, scope_of
 from tillway.domain.amount_limits import check_steps
 from tillway.domain.attempt import (
@@ -56,17 +54,13 @@ from tillway.domain.attempt import (
     reference_of,
 )
 from tillway.domain.charge import Charge, full_descriptor
-from tillway.domain.checkout import CheckoutExpiry
-from tillway.domain.commands import Cancel
-from tillway.domain.dispute import Dispute, DisputeTask, Told
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Fee
 from tillway.domain.mandate import reference_of as reference_of_mandate
 from tillway.domain.method_types import METHOD_TYPES
-from tillway.domain.open_item import OpenItem, keep_notice
 from tillway.domain.outcome import Declined
 from tillway.domain.payment_file import FiledOperation, filed_id
-from tillway.domain.payment_intent import AuthorizationExpiry, PaymentIntent, Terms
+from tillway.domain.payment_intent import PaymentIntent, Terms
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
@@ -74,21 +68,15 @@ from tillway.domain.refund import Refund
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.domain.routing import ConnectorTerms, Routes, outcome_to_follow
 from tillway.domain.source_api import SourceApi
-from tillway.engine import checkouts
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
-from tillway.engine.disputes import alarm_if_reused, carry_out, of_other_payments
 from tillway.engine.health import ConnectorHealth
-from tillway.engine.notices import agrees, announced, is_stale, kind_of, objection, word_of
+from tillway.engine.notices import announced, word_of
 from tillway.engine.recipients import reveal
-from tillway.engine.references import Known, find_by_tail, split
 from tillway.engine.settlers import (
-    TAKEN_BACK,
     Settling,
     charge_of,
-    contradiction,
-    revoke_mandate,
     settler_of,
 )
 from tillway.engine.telemetry import Telemetry, note, note_id
@@ -360,7 +348,7 @@ class Attempts:
             return Unknown("a withdrawal found nothing") if isinstance(ended, NeverSeen) else ended
         if ask:
             if capabilities.looks_up:
-                answer = await self._exchange(connection, "look_up", connector.look_up(operation))
+                answer = await self.look_up(connection, operation)
                 if not isinstance(answer, NeverSeen):
                     return answer
             if not capabilities.deduplicates:
@@ -380,9 +368,8 @@ class Attempts:
             return Unknown(outcome.reason)
         return outcome
 
-    async def look_up(self, connection: Connection, scope: Scope, attempt: Attempt) -> Outcome | NeverSeen:
-        """Ask the provider about an attempt, and change nothing."""
-        operation = await self.operation(scope, attempt)
+    async def look_up(self, connection: Connection, operation: Operation) -> Outcome | NeverSeen:
+        """Ask the provider about an operation, settled or not, by our reference. Nothing changes."""
         return await self._exchange(connection, "look_up", connection.connector.look_up(operation))
 
     async def _ask_for_earlier_send(
@@ -392,8 +379,7 @@ class Attempts:
         not, or cannot be asked. A provider that cannot be reached leaves it unknown, never failed."""
         if connection is None or not connection.connector.capabilities.looks_up:
             return None
-        operation = await self.operation(scope, attempt)
-        answer = await self._exchange(connection, "look_up", connection.connector.look_up(operation))
+        answer = await self.look_up(connection, await self.operation(scope, attempt))
         if isinstance(answer, NeverSeen):
             return None
         return Unknown(answer.reason) if isinstance(answer, NotSent) else answer
@@ -627,7 +613,7 @@ class Attempts:
         assert isinstance(attempt, Attempt), f"{row.key} is not an attempt"
         if (scope_key, id) in self.held:
             return
-        caller = await self._caller_of_old(scope_of(scope_key), attempt)
+        caller = await self.caller_of(scope_of(scope_key), attempt)
         if attempt.held:
             await self._put_off(caller, attempt)
             return
@@ -707,7 +693,7 @@ class Attempts:
 
         await self.engine.run(caller, put_off, completes=NO_KEY)
 
-    async def _caller_of_old(self, scope: Scope, attempt: Attempt) -> Caller:
+    async def caller_of(self, scope: Scope, attempt: Attempt) -> Caller:
         """The caller whose idempotency key waits for the answer of this attempt, or else the platform itself."""
         caller = Caller.system(scope, "carry an attempt through")
         held = await self.engine.load(scope.key).maybe(IdempotencyRecord, attempt.idem)
@@ -721,154 +707,7 @@ class Attempts:
             presenter=held.presenter,
         )
 
-    async def expire(self, row: Row) -> None:
-        """See to the task of a dispute or of a checkout session, or release an expired authorization. The last waits
-        while another operation holds the payment."""
-        scope_key, _, id = row.key.partition("/")
-        expiry = decode(id, row.body)
-        if isinstance(expiry, DisputeTask):
-            await carry_out(self.engine, self._connector, scope_of(scope_key), expiry)
-            return
-        if isinstance(expiry, CheckoutExpiry):
-            await checkouts.see_to(self.engine, scope_of(scope_key), id, expiry.session)
-            return
-        assert isinstance(expiry, AuthorizationExpiry), f"{row.key} is not an expiry"
-
-        async def release(load: Load, at: Moment) -> Changes[Record | None]:
-            payment = await load.get(PaymentIntent, expiry.payment)
-            if payment.status != "requires_capture":
-                return Changes(result=None, deletes=(id,) if payment.attempt is None else ())
-            charge = await load.maybe(Charge, payment.latest_charge)
-            return payment_intent.cancel(payment, charge, Cancel(reason="expired"), at)
-
-        await self.operate(Caller.system(scope_of(scope_key), "release an expired authorization"), release)
-
-    async def _connector(self, name: str, scope: Scope) -> tuple[Connector, Transport] | None:
-        found = await self.connections.named(name, scope)
-        return None if found is None else (found.connector, found.transport)
-
-    async def list_operations(self, connection: Connection, since: int, after: str | None) -> OperationsPage:
-        """A page of a provider's operations since a moment (epoch seconds). Raises `NoticeUndecided` if it gives
-        none."""
-        return await listen(connection.connector.list_operations(since, after), connection.transport)
-
-    async def hear(self, connection: Connection, mode: Mode, headers: Mapping[str, str], body: bytes) -> None:
-        """Read the notices in a provider's request, asking the provider if the connector needs it, and act on them.
-
-        Raises `NoticeRejected`, or `NoticeUndecided` if the provider could not be asked; then nothing was done.
-        """
-        try:
-            for notice in await listen(connection.connector.notices(headers, body), connection.transport):
-                await self.notice(notice, connection.name, mode)
-        except NoticeImpossible as impossible:
-            log.error("a notice cannot be true", extra={"connector": connection.name, "why": str(impossible)})
-            raise
-
-    async def notice(self, notice: Notice, connector: str, mode: Mode) -> None:
-        """Act on one notice of the connector of that name and mode. A repeated one, or one about an operation that is
-        unknown here, changes nothing.
-
-        Raises `NoticeUndecided` if the provider must be asked about it and cannot be, or if it has to come again;
-        `NoticeImpossible` if it cannot be true.
-        """
-        found = split(notice.reference)
-        if found is None:
-            log.warning("a notice about a reference that is not ours", extra={"reference": notice.reference[:40]})
-            return
-        scope, tail = found
-        if scope.mode != mode:
-            log.error("a notice from a connector of the other mode", extra={"reference": notice.reference})
-            return
-        match notice.kind:
-            case "operation" if notice.outcome is None:
-                await self._look_at_once(scope, tail, connector)
-            case "operation":
-                await self._operation_notice(scope, tail, notice, connector)
-            case "dispute":
-                await self._dispute_notice(scope, tail, notice, connector)
-            case _:
-                assert_never(notice.kind)
-
-    async def _look_at_once(self, scope: Scope, tail: str, connector: str) -> None:
-        """Ask about a waiting attempt, because its provider says that there is news."""
-        attempt = (await find_by_tail(self.engine.load(scope.key), tail)).attempt
-        if attempt is not None and attempt.connector == connector:
-            waits = Caller.system(scope, "notice", actor=f"notice:{connector}")
-            await self._ask_at_once(waits, attempt, "its provider asks to look")
-
-    async def _operation_notice(self, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
-        outcome = notice.outcome
-        assert outcome is not None, "a notice without an outcome only asks to look"
-        load, now = self.engine.load(scope.key), self.engine.clock.moment().now
-        known = await find_by_tail(load, tail)
-        attempt = known.attempt
-        about = attempt or known.settled
-        if about is None:
-            if self.engine.restores.reason:
-                raise NoticeUndecided("the operation is not known here, and the store is being recovered")
-            if self.engine.restores.unexplained and isinstance(outcome, Declined):
-                await self._keep_for_the_repeat(scope, tail, notice, connector)
-            return
-        if about.connector not in ("", connector):
-            log.error("a notice from another connector", extra={"reference": notice.reference, "connector": connector})
-            return
-        if not isinstance(about, Attempt) and agrees(outcome, about.status):
-            return
-        doubt = objection(notice, about, now)
-        if doubt is not None:
-            log.error("a notice is not believed", extra={"reference": notice.reference, "why": doubt})
-        actor = f"notice:{connector}"
-        if attempt is not None:
-            waiting = await self._caller_of_old(scope, attempt)
-            caller = msgspec.structs.replace(waiting, actor=actor, operation="notice")
-            if doubt is None:
-                await self.settle(caller, attempt, outcome)
-            else:
-                await self._ask_at_once(caller, attempt, doubt)
-            return
-        assert not isinstance(about, Attempt)
-        if doubt is not None:
-            outcome = await self._confirm(scope, tail, about, connector)
-        caller = Caller.system(scope, "notice", actor=actor)
-        if await self._open_contradiction(caller, tail, outcome):
-            return
-        if not isinstance(outcome, Declined):
-            return
-        if not about.id.startswith(TAKEN_BACK):
-            return
-        subject = about.id
-        take_back = settler_of(subject).take_back
-        assert take_back is not None, f"{subject} cannot be taken back"
-        declined, settings = outcome, self.engine.settings
-
-        async def fail(load: Load, at: Moment) -> Changes[Record | None]:
-            return await take_back(load, subject, declined, at, settings)
-
-        await self.engine.run(caller, fail)
-
-    async def _keep_for_the_repeat(self, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
-        """Keep a later word about an operation that nothing explains since a restore. Raises `NoticeUndecided` if a
-        request has just explained it."""
-
-        async def work(load: Load, at: Moment) -> Changes[Record | None]:
-            return (
-                await self._keep_notice(load, self.engine.restores.unexplained.of(scope.key, tail), notice)
-                or NO_CHANGES
-            )
-
-        await self.engine.run(Caller.system(scope, "notice", actor=f"notice:{connector}"), work)
-
-    async def _keep_notice(self, load: Load, items: Sequence[str], notice: Notice) -> Changes[Record | None] | None:
-        """Keep the notice with the first of these open items that is still unexplained; None where none is."""
-        for id in items:
-            item = await load.maybe(OpenItem, id)
-            if item is not None and item.status == "open" and item.kind == "unexplained":
-                return keep_notice(item, msgspec.to_builtins(msgspec.structs.replace(notice, created=None)))
-            if item is not None and item.closed_by == "system":
-                raise NoticeUndecided("the operation has just been explained")
-        return None
-
-    async def _ask_at_once(self, caller: Caller, attempt: Attempt, doubt: str) -> None:
+    async def ask_at_once(self, caller: Caller, attempt: Attempt, doubt: str) -> None:
         """Make a waiting attempt an unknown one, and its question due now. An attempt that its worker is at is left
         alone: the worker hears the answer itself."""
 
@@ -883,110 +722,23 @@ class Attempts:
 
         await self.engine.run(caller, work, completes=NO_KEY)
 
-    async def _confirm(self, scope: Scope, tail: str, about: Charge | Refund | Payout, connector: str) -> Outcome:
-        """Ask the provider about a settled operation after a notice that is not believed."""
-        connection = await self.connections.named(connector, scope)
-        if connection is None or not connection.connector.capabilities.looks_up:
-            return Unknown("the provider cannot be asked")
-        operation = Operation(
-            reference=f"{scope.key}{tail}",
-            kind=kind_of(about),
-            amount_minor=about.amount_minor,
-            currency=about.currency,
-            livemode=scope.livemode,
-        )
-        answer = await self._exchange(connection, "look_up", connection.connector.look_up(operation))
-        if isinstance(answer, NotSent | Unknown):
-            raise NoticeUndecided(answer.reason)
-        return Unknown("the provider does not know it") if isinstance(answer, NeverSeen) else answer
+    # Other conversations with providers.
 
-    async def _open_contradiction(self, caller: Caller, tail: str, outcome: Outcome) -> bool:
-        """Open an item if the provider contradicts a settled outcome, and raise an alarm. Return whether it does."""
-        connector = caller.actor.removeprefix("notice:")
-        at = self.engine.clock.moment()
-        if await contradiction(self.engine.load(caller.scope_key), tail, outcome, connector, at) is None:
-            return False
+    async def list_operations(self, connection: Connection, since: int, after: str | None) -> OperationsPage:
+        """A page of a provider's operations since a moment (epoch seconds). Raises `NoticeUndecided` if it gives
+        none."""
+        return await listen(connection.connector.list_operations(since, after), connection.transport)
 
-        async def work(load: Load, at: Moment) -> Changes[Record | None]:
-            return await contradiction(load, tail, outcome, connector, at) or NO_CHANGES
+    async def read_notices(self, connection: Connection, headers: Mapping[str, str], body: bytes) -> list[Notice]:
+        """Read the notices in a provider's request, asking the provider if the connector needs it. Raises
+        `NoticeRejected` if they are not the provider's, and `NoticeUndecided` if it could not be asked."""
+        return await listen(connection.connector.notices(headers, body), connection.transport)
 
-        done = await self.engine.run(caller, work)
-        if done.record is not None:
-            log.error(
-                "a provider contradicts a settled outcome",
-                extra={"open_item": done.record.id, "reference": f"{caller.scope_key}{tail}"},
-            )
-        return True
-
-    async def _of_no_charge(
-        self, load: Load, scope: Scope, tail: str, notice: Notice, found: Known
-    ) -> Changes[Record | None]:
-        """Keep a dispute of a payment that was taken before a restore. Raises `NoticeUndecided` if the payment may have
-        been taken, and `NoticeImpossible` if it was not."""
-        charge = found.charge
-        payment = found.subject if isinstance(found.subject, PaymentIntent) else None
-        if charge is not None and payment is None:
-            payment = await load.maybe(PaymentIntent, charge.payment)
-        if found.attempt is not None or (payment is not None and payment.attempt is not None):
-            raise NoticeUndecided("the outcome of the payment is not known yet")
-        # The commit that settled the payment may have come between the reads of its records.
-        if (await find_by_tail(self.engine.load(scope.key), tail)).charge != charge:
-            raise NoticeUndecided("the payment has just been settled")
-        items = self.engine.restores.unexplained.before_dispute(scope.key, tail, charge)
-        kept = await self._keep_notice(load, items, notice)
-        if kept is not None:
-            return kept
-        if self.engine.restores.reason:
-            raise NoticeUndecided("the payment is not known here, and the store is being recovered")
-        raise NoticeImpossible("no payment of that reference was taken")
-
-    async def _dispute_notice(self, scope: Scope, tail: str, notice: Notice, connector: str) -> None:
-        if is_stale(notice, self.engine.clock.moment().now):
-            log.error("a dispute notice is older than an hour", extra={"reference": notice.reference})
-        reused: list[str] = []
-
-        async def work(load: Load, at: Moment) -> Changes[Record | None]:
-            found = await find_by_tail(load, tail)
-            charge = found.charge
-            if charge is None or not charge.captured_minor:
-                return await self._of_no_charge(load, scope, tail, notice, found)
-            if charge.connector != connector:
-                raise NoticeImpossible("the payment was taken through another connector")
-            if notice.stage == "warning":
-                return early_fraud_warning.warn(charge, at)
-            told = Told(
-                reference=notice.id,
-                stage=notice.stage,
-                verdict=notice.verdict,
-                amount_minor=notice.amount_minor,
-                currency=notice.currency,
-                reason=notice.reason or "general",
-                network_reason_code=notice.network_reason_code,
-                evidence_due=notice.evidence_due,
-            )
-            impossible = dispute.objection(charge, told)
-            if impossible is not None and not charge.captured:
-                # A further capture, which is under way or of before a restore, may explain it.
-                return await self._of_no_charge(load, scope, tail, notice, found)
-            if impossible is not None:
-                raise NoticeImpossible(impossible)
-            ids = charge.disputes.values() or ((charge.dispute,) if charge.dispute is not None else ())
-            known = [await load.get(Dispute, id) for id in ids]
-            reused[:] = await of_other_payments(load, charge, told.reference)
-            changes = dispute.hear(charge, known, told, at)
-            if isinstance(changes.result, OpenItem) and await load.maybe(OpenItem, changes.result.id) is not None:
-                return NO_CHANGES
-            if not changes.records or notice.stage == "inquiry":
-                return changes
-            return (await revoke_mandate(load, charge)).then(changes)
-
-        done = await self.engine.run(Caller.system(scope, "notice", actor=f"notice:{connector}"), work)
-        alarm_if_reused(notice, reused)
-        if isinstance(done.record, OpenItem) and done.record.kind == "contradiction":
-            log.error(
-                "a provider contradicts the outcome of a dispute",
-                extra={"open_item": done.record.id, "reference": notice.reference},
-            )
+    async def answer_dispute(self, connection: Connection, reply: DisputeReply) -> Outcome:
+        """Send a merchant's reply to a dispute to the provider."""
+        outcome = await converse(connection.connector.answer_dispute(reply), connection.transport)
+        assert not isinstance(outcome, NeverSeen), "only a look-up can say that"
+        return outcome
 
 
 async def file_operation(

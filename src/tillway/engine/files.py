@@ -16,7 +16,7 @@ Inbound files need no holder: what a file says is booked once, however many proc
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -87,11 +87,15 @@ LATE_REASONS = {
 }
 """The reason of a dispute, by the failure code of a debit's return."""
 
+BookNotice = Callable[[Notice, str, Mode], Awaitable[None]]
+"""Book a notice of the connector of that name and mode. Raises `NoticeUndecided`."""
+
 
 class FileExchange:
-    def __init__(self, engine: Engine, attempts: Attempts) -> None:
+    def __init__(self, engine: Engine, attempts: Attempts, book: BookNotice) -> None:
         self.engine = engine
         self.attempts = attempts
+        self._book = book
         self._last_seen: dict[Path, dict[Path, tuple[int, int]]] = {}
         """The inbound files of each folder at the last visit, with their size and time of change."""
         self._claimed: set[tuple[str, Path]] = set()
@@ -369,7 +373,7 @@ class FileExchange:
                 found[returned.trace] = filed
         notices = match(told, {trace: filed.entry() for trace, filed in found.items()})
         for notice in notices:
-            await self.attempts.notice(await self._as_dispute(notice) or notice, connection.name, mode)
+            await self._book(await self._as_dispute(notice) or notice, connection.name, mode)
         for returned in told:
             if returned.correction is not None:
                 filed = found[returned.trace]

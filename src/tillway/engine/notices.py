@@ -1,12 +1,27 @@
 """Checks of a provider's notices: is this news about our operation, and fresh enough to believe without asking?"""
 
-from tillway.connectors.port import Declined, Notice, OperationKind, Outcome, Pending, Succeeded, Unknown
+from collections.abc import Sequence
+
+import msgspec
+
+from tillway.connectors.port import (
+    Declined,
+    Notice,
+    NoticeUndecided,
+    OperationKind,
+    Outcome,
+    Pending,
+    Succeeded,
+    Unknown,
+)
 from tillway.domain.attempt import Attempt
 from tillway.domain.charge import Charge
 from tillway.domain.event import NoticeTask
+from tillway.domain.open_item import OpenItem, keep_notice
 from tillway.domain.payout import Payout
-from tillway.domain.record import Moment
+from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refund import Refund
+from tillway.engine.core import Load
 
 BELIEVED_SECONDS = 60 * 60
 """A notice that says it was made longer ago is no proof: it may be one that was recorded and sent again."""
@@ -61,6 +76,18 @@ def word_of(outcome: Outcome | None) -> str:
             return "declined"
         case _:
             return "unknown"
+
+
+async def keep_until_explained(load: Load, items: Sequence[str], notice: Notice) -> Changes[Record | None] | None:
+    """Keep a later word about an operation that nothing explains since a restore, with the first of these open items
+    that is still unexplained; None where none is. Raises `NoticeUndecided` if a request has just explained it."""
+    for id in items:
+        item = await load.maybe(OpenItem, id)
+        if item is not None and item.status == "open" and item.kind == "unexplained":
+            return keep_notice(item, msgspec.to_builtins(msgspec.structs.replace(notice, created=None)))
+        if item is not None and item.closed_by == "system":
+            raise NoticeUndecided("the operation has just been explained")
+    return None
 
 
 def kind_of(about: Attempt | Charge | Refund | Payout) -> OperationKind:

@@ -10,28 +10,28 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import msgspec
 
-from tillway.connectors.port import Notice, NoticeRejected, NoticeUndecided, TransportError
+from tillway.connectors.port import TransportError
 from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, scope_of
 from tillway.domain.attempt import ASK_INTERVAL_MAX_SECONDS, Attempt
-from tillway.domain.event import DELIVERY_DELAYS_SECONDS, NoticeTask
+from tillway.domain.audit import AuditTask
+from tillway.domain.event import DELIVERY_DELAYS_SECONDS
 from tillway.domain.mail import DELAYS_SECONDS as MAIL_DELAYS_SECONDS
-from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.record import Record
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit.chain import IDLE_SECONDS, LOOK_EVERY_SECONDS, AuditChain
 from tillway.engine.audit.heads import HeadSender
-from tillway.engine.caller import Caller
-from tillway.engine.core import Engine, Load
+from tillway.engine.core import Engine
 from tillway.engine.files import VISIT_SECONDS, FileExchange
 from tillway.engine.ids import SKEW_SECONDS
 from tillway.engine.telemetry import Fact, begin_facts, end_facts
 from tillway.engine.time_mark import KEEP_EVERY_SECONDS
-from tillway.store.codec import STORED_QUEUES, decode, write_of
+from tillway.store.codec import STORED_QUEUES, TYPES, decode, write_of
 from tillway.store.port import KEYS_MAX, PAGE_MAX, CommitUnknown, Conflict, Row, Unavailable, Waiting
 
 log = logging.getLogger(__name__)
@@ -93,9 +93,7 @@ class Runner:
         self,
         engine: Engine,
         attempts: Attempts,
-        deliver: Work,
-        carry_order: Work,
-        send_mail: Work,
+        workers: Mapping[type[Record], Work],
         check_balances: Callable[[], Awaitable[None]],
         audit: AuditChain,
         heads: HeadSender | None = None,
@@ -109,15 +107,9 @@ class Runner:
         self.files = files
         if heads is not None:
             audit.on_batch = heads.add
-        self.queues: dict[str, Work] = {
-            "attempts": attempts.take_over,
-            "expiries": attempts.expire,
-            "notices": self._hand_in,
-            "deliveries": deliver,
-            "audit": self.audit.run,
-            "orders": carry_order,
-            "mail": send_mail,
-        }
+        self.workers: dict[type[Record], Work] = {Attempt: attempts.take_over, AuditTask: audit.run, **workers}
+        """The worker of each type of task."""
+        self.queues = ("attempts", "expiries", "notices", "deliveries", "audit", "orders", "mail")
         self._loops: list[asyncio.Task[None]] = []
         self._busy: dict[str, set[asyncio.Task[None]]] = {queue: set() for queue in self.queues}
         self._places: dict[str, Counter[str]] = {queue: Counter() for queue in self.queues}
@@ -209,7 +201,7 @@ class Runner:
         token = begin_facts(facts) if telemetry.telling else None
         try:
             with telemetry.span(f"task {queue}", "task") as span:
-                await self.queues[queue](row)
+                await self.carry(row)
                 outcome = "done"
                 span.tell(**facts)
         except Refused as refused:
@@ -228,6 +220,10 @@ class Runner:
             if token is not None:
                 end_facts(token)
             telemetry.task(queue, outcome, time.perf_counter() - began, facts)
+
+    async def carry(self, row: Row) -> None:
+        """Carry out a task, by the worker of its type: one queue may have tasks of several types."""
+        await self.workers[TYPES[row.key.partition("/")[2].partition("_")[0]]](row)
 
     async def _poll(self, queue: str) -> None:
         """Look for due tasks twice a second, and at once when this process has just committed some."""
@@ -470,31 +466,6 @@ class Runner:
         sooner = msgspec.structs.replace(task, due_at_ms=due_at_ms)
         with contextlib.suppress(Conflict, CommitUnknown):
             await self.engine.store.commit([write_of(row.key.partition("/")[0], sooner, row.version)])
-
-    async def _hand_in(self, row: Row) -> None:
-        """Hand a notice to the engine, then forget it."""
-        scope_key, _, id = row.key.partition("/")
-        task = decode(id, row.body)
-        assert isinstance(task, NoticeTask)
-        scope = scope_of(scope_key)
-        connection = await self.attempts.connections.named(task.connector, scope)
-        if connection is not None:
-            try:
-                if task.told is not None:
-                    await self.attempts.notice(msgspec.convert(task.told, Notice), task.connector, scope.mode)
-                else:
-                    await self.attempts.hear(connection, scope.mode, {}, msgspec.json.encode(task.body))
-            except NoticeRejected as rejected:
-                log.warning("a notice was rejected", extra={"task": row.key, "why": str(rejected)})
-            except NoticeUndecided as undecided:
-                # The task stays: it is due again when its lease has run out.
-                log.warning("a notice could not be checked", extra={"task": row.key, "why": str(undecided)})
-                return
-
-        async def forget(load: Load, at: Moment) -> Changes[None]:
-            return Changes(result=None, deletes=(id,))
-
-        await self.engine.run(Caller.system(scope), forget)
 
     async def _look_at_balances(self) -> None:
         pause = BALANCES_FIRST_SECONDS

@@ -194,11 +194,6 @@ SETTLERS: Final[dict[type[Record], Settler]] = {
 }
 """The settler of each type of record that an attempt can be about."""
 
-TAKEN_BACK: Final = tuple(
-    f"{prefix}_" for prefix, kind in TYPES.items() if kind in SETTLERS and SETTLERS[kind].take_back
-)
-"""Id prefixes of the records that a provider may decline after an acceptance."""
-
 
 def settler_of(subject: str) -> Settler:
     """The settler for the record with the id `subject`."""

@@ -3,10 +3,11 @@
 import msgspec
 
 from tillway.domain import catalog, checkout, payment_intent
-from tillway.domain.account import SYSTEM, Account, Scope
+from tillway.domain.account import SYSTEM, Account, Scope, scope_of
 from tillway.domain.catalog import CatalogProduct, Price
-from tillway.domain.checkout import Catalogue, CheckoutSession, PaymentLink
+from tillway.domain.checkout import Catalogue, CheckoutExpiry, CheckoutSession, PaymentLink
 from tillway.domain.commands import (
+    Cancel,
     CartLine,
     Confirm,
     CreateCheckout,
@@ -26,13 +27,17 @@ from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine import checkouts
 from tillway.engine.caller import Caller
-from tillway.engine.core import Done, Load
+from tillway.engine.core import Done, Engine, Load
 from tillway.engine.platform import Platform
 from tillway.operations.payment_intents import find_method, gather
 from tillway.store.codec import by_customer, by_parent, decode
+from tillway.store.port import Row
 
 METHODS_SHOWN_MAX = 10
 """Most stored cards of a customer that a page offers."""
+
+_NOTHING_BEGUN = ("requires_payment_method", "requires_confirmation", "requires_action")
+"""The statuses of a payment that ends with its session."""
 
 
 # Products and prices.
@@ -111,7 +116,7 @@ async def expire(platform: Platform, caller: Caller, id: str) -> Done[CheckoutSe
 
     async def work(load: Load, at: Moment) -> Changes[CheckoutSession]:
         session = await load.get(CheckoutSession, id, "session")
-        changes = await checkouts.expire(load, session, at, mails=mails)
+        changes = await _expire_with_payment(load, session, at, mails=mails)
         if changes.result.status == "open":
             raise Refused(
                 "checkout_session_over", "The payment of this session is at the bank. Ask again when it is over."
@@ -119,6 +124,48 @@ async def expire(platform: Platform, caller: Caller, id: str) -> Done[CheckoutSe
         return changes
 
     return await platform.engine.run(caller, work)
+
+
+async def carry_expiry(engine: Engine, row: Row) -> None:
+    """Carry out the task that expires a session."""
+    scope_key, _, id = row.key.partition("/")
+    task = decode(id, row.body)
+    assert isinstance(task, CheckoutExpiry), f"{row.key} is not a session's expiry"
+
+    async def work(load: Load, at: Moment) -> Changes[CheckoutSession | None]:
+        found = await load.maybe(CheckoutSession, task.session)
+        if found is None or found.status != "open":
+            return Changes(result=None, deletes=(id,))
+        return await _expire_with_payment(load, found, at, mails=engine.settings.mails_customers)
+
+    await engine.run(Caller.system(scope_of(scope_key), "expire a checkout session"), work)
+
+
+async def _expire_with_payment(
+    load: Load, session: CheckoutSession, at: Moment, *, mails: bool
+) -> Changes[CheckoutSession]:
+    """Expire an open session together with its payment. A payment that is at the bank is waited for."""
+    link = await load.maybe(PaymentLink, session.link)
+    payment = await load.maybe(PaymentIntent, session.payment)
+    if session.status == "open" and payment is not None and payment.status != "canceled":
+        if payment.attempt is None and payment.status in _NOTHING_BEGUN:
+            cancelled = payment_intent.cancel(payment, None, Cancel(reason="abandoned"), at)
+            return cancelled.then(checkout.expire(session, link))
+        followed = checkout.follow(session, payment, link, at, mails=mails)
+        if followed.records:
+            return followed.then(
+                Changes(
+                    result=_session_after(followed, session),
+                    records=followed.records,
+                    deletes=(checkout.expiry_id(session),),
+                )
+            )
+        return checkout.look_again(session, at)
+    return checkout.expire(session, link)
+
+
+def _session_after(changes: Changes[None], session: CheckoutSession) -> CheckoutSession:
+    return next((record for record in changes.records if isinstance(record, CheckoutSession)), session)
 
 
 async def create_link(platform: Platform, caller: Caller, command: CreateLink) -> Done[PaymentLink]:
@@ -190,7 +237,7 @@ async def look(platform: Platform, scope: Scope, id: str) -> tuple[CheckoutSessi
         if changes is not None and changes.records:
             return changes
         if session.status == "open" and session.expires_at <= at.now:
-            return await checkouts.expire(load, session, at, mails=mails)
+            return await _expire_with_payment(load, session, at, mails=mails)
         return Changes(result=None)
 
     await engine.run(Caller.system(scope, "checkout page", actor="customer"), work)

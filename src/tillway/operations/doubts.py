@@ -76,7 +76,7 @@ async def ask_now(attempts: Attempts, scope: Scope, attempt: Attempt) -> dict[st
         return _answer("unreachable", "the provider takes no questions")
     try:
         async with asyncio.timeout(ASK_SECONDS_MAX):
-            answer = await attempts.look_up(connection, scope, attempt)
+            answer = await attempts.look_up(connection, await attempts.operation(scope, attempt))
     except TimeoutError:
         return _answer("unreachable", f"no answer within {ASK_SECONDS_MAX:g} seconds")
     match answer:

@@ -8,21 +8,24 @@ from typing import Any
 from msgspec import UNSET
 
 from tillway.domain import payment_intent
-from tillway.domain.account import Scope
+from tillway.domain.account import Scope, scope_of
 from tillway.domain.attempt import Attempt
 from tillway.domain.charge import Charge
 from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment, UpdateSetup
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.mandate import Mandate
 from tillway.domain.method_types import METHOD_TYPES
-from tillway.domain.payment_intent import Means, PaymentIntent
+from tillway.domain.payment_intent import AuthorizationExpiry, Means, PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record, SealedRecord
 from tillway.domain.refusal import Refused
+from tillway.engine.attempts import Attempts
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 from tillway.operations import client_secrets, payment_methods
+from tillway.store.codec import decode
+from tillway.store.port import Row
 
 
 async def create(platform: Platform, caller: Caller, command: CreatePayment) -> Done[Record | None]:
@@ -162,6 +165,23 @@ async def cancel(platform: Platform, caller: Caller, id: str, command: Cancel) -
         return payment_intent.cancel(payment, charge, command, at, idem=caller.idem, attempt=attempt)
 
     return await platform.attempts.operate(caller, work)
+
+
+async def release_expired(attempts: Attempts, row: Row) -> None:
+    """Release an authorization that nobody captured in time. Its task waits while another operation holds the
+    payment."""
+    scope_key, _, id = row.key.partition("/")
+    expiry = decode(id, row.body)
+    assert isinstance(expiry, AuthorizationExpiry), f"{row.key} is not an expiry"
+
+    async def work(load: Load, at: Moment) -> Changes[Record | None]:
+        payment = await load.get(PaymentIntent, expiry.payment)
+        if payment.status != "requires_capture":
+            return Changes(result=None, deletes=(id,) if payment.attempt is None else ())
+        charge = await load.maybe(Charge, payment.latest_charge)
+        return payment_intent.cancel(payment, charge, Cancel(reason="expired"), at)
+
+    await attempts.operate(Caller.system(scope_of(scope_key), "release an expired authorization"), work)
 
 
 async def increment(platform: Platform, caller: Caller, id: str, command: Increment) -> Done[Record | None]:

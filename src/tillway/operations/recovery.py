@@ -24,6 +24,7 @@ from tillway.engine.core import Load
 from tillway.engine.ids import SUFFIX_LENGTH
 from tillway.engine.notices import agrees, word_of
 from tillway.engine.references import Known, find_by_tail, split
+from tillway.operations import notices
 
 OVERLAP_SECONDS: Final = 3600
 """How long before the end of the store the list begins: clocks differ, and requests were on their way."""
@@ -150,7 +151,7 @@ class Recovery:
         """Book the operation's news as the notice that would have told it."""
         if self._actor is not None:
             try:
-                await self._attempts.notice(notice, connection.name, scope.mode)
+                await notices.book(self._attempts, notice, connection.name, scope.mode)
             except (NoticeImpossible, NoticeUndecided) as objection:
                 return _report_line(notice, "decide", scope, subject=subject, why=str(objection))
         return _report_line(notice, verdict, scope, subject=subject)

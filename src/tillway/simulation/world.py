@@ -53,8 +53,9 @@ from tillway.http.authentication import Authenticator
 from tillway.http.messages import Request, Response
 from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
-from tillway.operations import orders, payouts, settlements
+from tillway.operations import notices, payouts, settlements
 from tillway.operations.balance_check import check_slowly
+from tillway.operations.tasks import workers
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.cards import ALIAS_CVC
 from tillway.sandbox.courier import SimulatedCourier
@@ -531,9 +532,7 @@ class Process:
         self.runner = Runner(
             engine,
             self.attempts,
-            webhooks.deliver,
-            partial(orders.carry, platform),
-            Mail(engine, None, "").send,
+            workers(platform, Mail(engine, None, "")),
             partial(check_slowly, engine),
             AuditChain(store, clock, engine.time, world.head_signer),
         )
@@ -662,7 +661,7 @@ class Process:
         notice = read_notice(body, disputes=True)
         self.world.tell(self.name, f"hears {notice.id}")
         try:
-            await self.attempts.notice(notice, connector, "test")
+            await notices.book(self.attempts, notice, connector, "test")
         except (Unavailable, NoticeUndecided):
             taken = False
         except NoticeRejected as rejected:

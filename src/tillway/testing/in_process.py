@@ -148,7 +148,7 @@ class InProcessApp:
             for queue in ("attempts", "notices", "mail"):
                 rows = await self.store.claim(queue, now_ms=self.clock.now_ms(), lease_ms=LEASE_MS, limit=10)
                 for row in rows:
-                    await self.running.runner.queues[queue](row)
+                    await self.running.runner.carry(row)
                 found += len(rows)
             if not found:
                 return

@@ -1,0 +1,29 @@
+"""The worker of each type of task that is an operation or a message: the runner finds it by the task's record type."""
+
+from functools import partial
+
+from tillway.domain.checkout import CheckoutExpiry
+from tillway.domain.dispute import DisputeTask
+from tillway.domain.event import Delivery, NoticeTask
+from tillway.domain.mail import EmailTask
+from tillway.domain.order import OrderTask
+from tillway.domain.payment_intent import AuthorizationExpiry
+from tillway.domain.record import Record
+from tillway.engine.mail import Mail
+from tillway.engine.platform import Platform
+from tillway.engine.runner import Work
+from tillway.operations import checkout, disputes, notices, orders, payment_intents
+
+
+def workers(platform: Platform, mail: Mail) -> dict[type[Record], Work]:
+    """Return the workers of a platform. Attempts and the audit trail are the engine's own, and the runner adds them."""
+    attempts = platform.attempts
+    return {
+        AuthorizationExpiry: partial(payment_intents.release_expired, attempts),
+        CheckoutExpiry: partial(checkout.carry_expiry, platform.engine),
+        Delivery: platform.webhooks.deliver,
+        DisputeTask: partial(disputes.carry, attempts),
+        EmailTask: mail.send,
+        NoticeTask: partial(notices.carry, attempts),
+        OrderTask: partial(orders.carry, platform),
+    }
