@@ -161,8 +161,8 @@ async def test_another_payment_is_unknown(changed: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("given", "path"), [("http://a.b", "http://a.b/v71"), ("http://a.b/v72", "http://a.b/v72")])
 def test_the_version_is_part_of_the_address(given: str, path: str) -> None:
-    transport = AdyenConnector(given, "key", ACCOUNT).transport()
-    assert transport._base_url == path
+    connector = AdyenConnector(given, "key", ACCOUNT)
+    assert connector._base_url == path
 
 
 def test_a_key_that_is_none_is_named() -> None:

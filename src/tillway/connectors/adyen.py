@@ -14,10 +14,11 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 from urllib.parse import quote, urlsplit
 
 from tillway.connectors.declines import ADYEN, decline
+from tillway.connectors.http_connector import HttpConnector, Times
 from tillway.connectors.port import (
     Capabilities,
     Checks,
@@ -49,11 +50,9 @@ from tillway.connectors.settings import (
     TIMEOUT_SECONDS,
     Setting,
     http_url,
-    read_settings,
     text,
     yes_or_no,
 )
-from tillway.connectors.transport import SocketTransport
 from tillway.domain.dispute import Verdict
 from tillway.domain.money import MINOR_UNITS
 
@@ -107,8 +106,10 @@ DEDUPLICATES_SECONDS = 6.5 * 24 * 3600
 """Half a day less than the seven days for which Adyen keeps a key at least."""
 
 
-class AdyenConnector:
+class AdyenConnector(HttpConnector):
     """One merchant account at Adyen. Make it with `from_settings`."""
+
+    settings = SETTINGS
 
     def __init__(
         self,
@@ -117,14 +118,10 @@ class AdyenConnector:
         merchant_account: str,
         *,
         hmac_key: bytes | None = None,
-        ask_after_seconds: float = 5.0,
-        timeout_seconds: float = 30.0,
         multicapture: bool = False,
+        **times: Unpack[Times],
     ) -> None:
-        versioned = re.search(r"/v[0-9]+$", urlsplit(base_url).path) is not None
-        self._base_url = base_url if versioned else base_url + VERSION
-        self._api_key, self._account, self._hmac_key = api_key, merchant_account, hmac_key
-        self.capabilities = Capabilities(
+        promises = Capabilities(
             operations=frozenset(
                 ("authorize", "capture", "void", "refund", *(("multicapture",) if multicapture else ()))
             ),
@@ -135,22 +132,10 @@ class AdyenConnector:
             authenticates=True,
             recipients=frozenset(),
             steps=STEPS,
-            ask_after_seconds=ask_after_seconds,
-            timeout_seconds=timeout_seconds,
         )
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, str]) -> "AdyenConnector":
-        """Raises `SettingInvalid`, which names the setting."""
-        return cls(**read_settings(settings, SETTINGS))
-
-    @staticmethod
-    def describe() -> tuple[Setting, ...]:
-        return SETTINGS
-
-    def transport(self) -> SocketTransport:
-        headers = {"x-api-key": self._api_key}
-        return SocketTransport(self._base_url, timeout_seconds=self.capabilities.timeout_seconds, headers=headers)
+        versioned = re.search(r"/v[0-9]+$", urlsplit(base_url).path) is not None
+        super().__init__(base_url if versioned else base_url + VERSION, promises, {"x-api-key": api_key}, **times)
+        self._account, self._hmac_key = merchant_account, hmac_key
 
     def perform(self, operation: Operation) -> Conversation:
         if operation.kind == "authorize":

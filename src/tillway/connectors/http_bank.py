@@ -8,11 +8,12 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 from urllib.parse import quote
 
 import msgspec
 
+from tillway.connectors.http_connector import HttpConnector, Times
 from tillway.connectors.port import (
     REFERENCE_MAX,
     ActionRequired,
@@ -51,11 +52,9 @@ from tillway.connectors.settings import (
     Setting,
     debit_types,
     http_url,
-    read_settings,
     text,
     yes_or_no,
 )
-from tillway.connectors.transport import SocketTransport
 from tillway.domain.cards import without_long_numbers
 from tillway.domain.dispute import DISPUTE_REFERENCE_MAX, EVIDENCE_DUE_MAX, NETWORK_REASON_CODE_MAX, Verdict
 
@@ -143,8 +142,10 @@ NOTICE_MAX = 64 * 1024
 """Largest notice, in bytes."""
 
 
-class HttpBank:
+class HttpBank(HttpConnector):
     """One bank behind the contract. Make it with `from_settings`."""
+
+    settings = SETTINGS
 
     def __init__(
         self,
@@ -153,21 +154,15 @@ class HttpBank:
         notice_secret: str | None = None,
         api_key: str | None = None,
         debits: frozenset[str] = frozenset(),
-        ask_after_seconds: float = 5.0,
-        timeout_seconds: float = 30.0,
         details: bool = False,
         disputes: bool = False,
         list: bool = False,
         redirects: bool = False,
         increments: bool = False,
         multicapture: bool = False,
+        **times: Unpack[Times],
     ) -> None:
-        self._base_url = base_url
-        self._details = details
-        self._disputes = disputes
-        self._notice_secret = notice_secret
-        self._api_key = api_key
-        self.capabilities = Capabilities(
+        promises = Capabilities(
             operations=frozenset(
                 (
                     *("authorize", "capture", "void", "refund", "payout"),
@@ -182,22 +177,10 @@ class HttpBank:
             debits=debits,
             disputes=disputes,
             lists=list,
-            ask_after_seconds=ask_after_seconds,
-            timeout_seconds=timeout_seconds,
         )
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, str]) -> "HttpBank":
-        """Raises `SettingInvalid`, which names the setting."""
-        return cls(**read_settings(settings, SETTINGS))
-
-    @staticmethod
-    def describe() -> tuple[Setting, ...]:
-        return SETTINGS
-
-    def transport(self) -> SocketTransport:
-        headers = {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-        return SocketTransport(self._base_url, timeout_seconds=self.capabilities.timeout_seconds, headers=headers)
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else None
+        super().__init__(base_url, promises, headers, **times)
+        self._details, self._notice_secret = details, notice_secret
 
     def perform(self, operation: Operation) -> Conversation:
         assert operation.kind in self.capabilities.operations, f"http_bank cannot {operation.kind}"
@@ -215,7 +198,7 @@ class HttpBank:
 
     def list_operations(self, since: int, after: str | None) -> Listing:
         assert self.capabilities.lists, "the setting `list` is off"
-        return list_operations(since, after, disputes=self._disputes)
+        return list_operations(since, after, disputes=self.capabilities.disputes)
 
     def notices(self, headers: Mapping[str, str], body: bytes) -> Notices:
         if self._notice_secret is None:
@@ -225,7 +208,7 @@ class HttpBank:
         signed = headers.get("x-bank-signature", "").strip().lower()
         if not hmac.compare_digest(signed.encode(), signature(self._notice_secret, body).encode()):
             raise NoticeRejected("X-Bank-Signature does not match the body")
-        return tell([read_notice(body, disputes=self._disputes)])
+        return tell([read_notice(body, disputes=self.capabilities.disputes)])
 
 
 def signature(secret: str, body: bytes) -> str:

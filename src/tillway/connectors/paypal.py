@@ -13,12 +13,13 @@ import base64
 import re
 import time
 from collections.abc import Generator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from tillway.connectors.declines import PAYPAL, decline
+from tillway.connectors.http_connector import HttpConnector, Times
 from tillway.connectors.port import (
     Capabilities,
     Checks,
@@ -47,8 +48,7 @@ from tillway.connectors.port import (
     decode_notice,
     read_retry_after,
 )
-from tillway.connectors.settings import ASK_AFTER_SECONDS, TIMEOUT_SECONDS, Setting, http_url, read_settings, text
-from tillway.connectors.transport import SocketTransport
+from tillway.connectors.settings import ASK_AFTER_SECONDS, TIMEOUT_SECONDS, Setting, http_url, text
 from tillway.domain.dispute import Verdict
 from tillway.domain.money import MINOR_UNITS, major_to_minor, minor_to_major
 from tillway.domain.refusal import Refused
@@ -88,8 +88,10 @@ DEDUPLICATES_SECONDS = 5.5 * 3600
 TOKEN_MARGIN_SECONDS = 60.0
 
 
-class PayPalConnector:
+class PayPalConnector(HttpConnector):
     """One REST app at PayPal. Make it with `from_settings`."""
+
+    settings = SETTINGS
 
     def __init__(
         self,
@@ -98,13 +100,10 @@ class PayPalConnector:
         client_secret: str,
         *,
         webhook_id: str | None = None,
-        ask_after_seconds: float = 5.0,
-        timeout_seconds: float = 30.0,
+        **times: Unpack[Times],
     ) -> None:
-        self._base_url, self._client_id, self._client_secret = base_url, client_id, client_secret
-        self._webhook_id = webhook_id
-        self.capabilities = Capabilities(
-            operations=frozenset(("authorize", "capture", "multicapture", "void", "refund", "payout")),
+        promises = Capabilities(
+            operations=frozenset(("authorize", "capture", "void", "refund", "payout")),
             deduplicates=True,
             deduplicates_seconds=DEDUPLICATES_SECONDS,
             looks_up=False,
@@ -114,22 +113,12 @@ class PayPalConnector:
             disputes=True,
             recipients=frozenset(("email",)),
             steps=STEPS,
-            ask_after_seconds=ask_after_seconds,
-            timeout_seconds=timeout_seconds,
         )
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, str]) -> "PayPalConnector":
-        """Raises `SettingInvalid`, which names the setting."""
-        return cls(**read_settings(settings, SETTINGS))
-
-    @staticmethod
-    def describe() -> tuple[Setting, ...]:
-        return SETTINGS
+        super().__init__(base_url, promises, **times)
+        self._client_id, self._client_secret, self._webhook_id = client_id, client_secret, webhook_id
 
     def transport(self) -> "WithToken":
-        inner = SocketTransport(self._base_url, timeout_seconds=self.capabilities.timeout_seconds)
-        return WithToken(inner, self._client_id, self._client_secret)
+        return WithToken(super().transport(), self._client_id, self._client_secret)
 
     def perform(self, operation: Operation) -> Conversation:
         match operation.kind:

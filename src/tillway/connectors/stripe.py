@@ -13,12 +13,13 @@ import hmac
 import re
 import time
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import quote
 
 import msgspec
 
 from tillway.connectors.declines import STRIPE_SOFT
+from tillway.connectors.http_connector import HttpConnector, Times
 from tillway.connectors.port import (
     ActionRequired,
     Capabilities,
@@ -52,11 +53,9 @@ from tillway.connectors.settings import (
     TIMEOUT_SECONDS,
     Setting,
     http_url,
-    read_settings,
     text,
     yes_or_no,
 )
-from tillway.connectors.transport import SocketTransport
 from tillway.domain.dispute import Verdict
 from tillway.domain.money import MINOR_UNITS
 from tillway.domain.refusal import Refused
@@ -104,8 +103,10 @@ PAGES_MAX = 5
 """Pages of 100 objects that a look-up reads where Stripe has no search for the object."""
 
 
-class StripeConnector:
+class StripeConnector(HttpConnector):
     """One account at Stripe. Make it with `from_settings`."""
+
+    settings = SETTINGS
 
     def __init__(
         self,
@@ -113,15 +114,11 @@ class StripeConnector:
         api_key: str,
         *,
         webhook_secret: str | None = None,
-        ask_after_seconds: float = 5.0,
-        timeout_seconds: float = 30.0,
         multicapture: bool = False,
         now: Callable[[], float] = time.time,
+        **times: Unpack[Times],
     ) -> None:
-        self._base_url, self._api_key, self._webhook_secret = base_url, api_key, webhook_secret
-        self._now = now
-        self._multicapture = multicapture
-        self.capabilities = Capabilities(
+        promises = Capabilities(
             operations=frozenset(
                 (
                     *("authorize", "capture", "void", "increment", "refund", "payout"),
@@ -135,22 +132,10 @@ class StripeConnector:
             disputes=True,
             recipients=frozenset(("bank_account",)),
             steps=STEPS,
-            ask_after_seconds=ask_after_seconds,
-            timeout_seconds=timeout_seconds,
         )
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, str]) -> "StripeConnector":
-        """Raises `SettingInvalid`, which names the setting."""
-        return cls(**read_settings(settings, SETTINGS))
-
-    @staticmethod
-    def describe() -> tuple[Setting, ...]:
-        return SETTINGS
-
-    def transport(self) -> SocketTransport:
-        headers = {"authorization": f"Bearer {self._api_key}", "stripe-version": API_VERSION}
-        return SocketTransport(self._base_url, timeout_seconds=self.capabilities.timeout_seconds, headers=headers)
+        headers = {"authorization": f"Bearer {api_key}", "stripe-version": API_VERSION}
+        super().__init__(base_url, promises, headers, **times)
+        self._webhook_secret, self._multicapture, self._now = webhook_secret, multicapture, now
 
     def perform(self, operation: Operation) -> Conversation:
         match operation.kind:
