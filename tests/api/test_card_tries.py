@@ -65,3 +65,55 @@ async def test_our_own_fault_is_no_decline_of_the_card(live: LiveMerchant) -> No
     live.refuses = None
     for _ in range(10):
         assert await _declined(live, kept) == ("card_declined", "generic_decline")
+
+
+async def _declined_as_typed(live: LiveMerchant, **card: Any) -> tuple[str, str | None]:
+    """A payment with a card that its holder has typed again."""
+    refused = await live.pay(payment_method_data={"type": "card", "card": {**CARD, **card}})
+    assert refused.status == 402, refused.body
+    error = refused.json["error"]
+    return error["code"], error.get("decline_code")
+
+
+async def test_a_number_counts_together_however_often_it_is_stored(live: LiveMerchant) -> None:
+    """Two customers have the same Mastercard, and it is typed again: ten tries a day in all."""
+    number = "5555555555554444"
+    first, second = await _kept(live, number), await _kept(live, number)
+    for kept in (first, second, first, second):
+        assert await _declined(live, kept) == ("card_declined", "generic_decline")
+    for _ in range(6):
+        assert await _declined_as_typed(live, number=number) == ("card_declined", "generic_decline")
+    for kept in (first, second):
+        assert await _declined(live, kept) == ("card_decline_rate_limit_exceeded", None)
+    assert await _declined_as_typed(live, number=number) == ("card_decline_rate_limit_exceeded", None)
+    assert len(live.orders) == 10
+    assert await _declined_as_typed(live, number="5105105105105100") == ("card_declined", "generic_decline")
+    live.app.clock.ahead_seconds += 24 * 60 * 60
+    live.status = "Accepted"
+    assert (await live.pay(**second, off_session=True, return_url=None)).json["status"] == "succeeded"
+    live.status = "Declined"
+    for _ in range(10):
+        assert await _declined_as_typed(live, number=number) == ("card_declined", "generic_decline")
+
+
+async def test_a_lost_card_that_is_typed_again_does_not_reach_the_bank(live: LiveMerchant) -> None:
+    live.decline_code = "lost_card"
+    for _ in range(2):
+        assert await _declined_as_typed(live) == ("card_declined", "lost_card")
+    kept = await _kept(live, "4242424242424242")
+    assert await _declined(live, kept) == ("card_declined", "lost_card")
+    assert len(live.orders) == 1, "the bank was asked again about a lost card"
+    live.status = "Accepted"
+    renewed = {"type": "card", "card": {**CARD, "exp_year": 2041}}
+    assert (await live.pay(payment_method_data=renewed)).json["status"] == "succeeded"
+
+
+async def test_a_test_card_that_everybody_uses_is_not_counted_by_its_number(live: LiveMerchant) -> None:
+    for _ in range(16):
+        refused = await live.app.call(
+            live.merchant.key,
+            "POST",
+            "/v1/payment_intents",
+            {"amount": 4200, "currency": "eur", "confirm": True, "payment_method": "pm_card_chargeDeclined"},
+        )
+        assert (refused.status, refused.json["error"]["code"]) == (402, "card_declined"), refused.body

@@ -64,6 +64,11 @@ class Scope(Value, frozen=True, kw_only=True):
 SCOPE_KEY_LENGTH = 17
 
 
+def is_live(scope_key: str) -> bool:
+    """Whether the scope with that key is of live mode."""
+    return scope_key[-1] == "l"
+
+
 def scope_of(key: str) -> Scope:
     """The scope behind its key, as `Scope.key` made it."""
     assert len(key) == SCOPE_KEY_LENGTH and key[-1] in "tl", f"not a scope key: {key!r}"

@@ -3,7 +3,10 @@
 The bounds are those within which neither network charges for excessive retries: at most 15 declines in 30 days (Visa
 allowed as many until May 2025, and allows 20 since), and for Mastercard 10 in 24 hours and 35 in 30 days. After some
 reasons the networks want no further try at all: Visa's category 1 ("issuer will never approve") and Mastercard's advice
-codes 03 and 21. Sources: https://docs.adyen.com/development-resources/raw-acquirer-responses/visa-integrity-fees,
+codes 03 and 21. Both count by card number, so in live mode all payment methods of one number share a history. The
+numbers of test cards belong to everybody: there each payment method has its own.
+
+Sources: https://docs.adyen.com/development-resources/raw-acquirer-responses/visa-integrity-fees,
 https://support.checkout.com/hc/en-us/articles/25482040901394, https://developers.tabapay.com/docs/excessive-retry-rules.
 """
 
@@ -13,6 +16,7 @@ from msgspec.structs import replace
 
 from tillway.domain.outcome import Declined
 from tillway.domain.payment_method import PaymentMethod
+from tillway.domain.record import Record
 
 DAY_SECONDS: Final = 24 * 60 * 60
 
@@ -38,6 +42,44 @@ FORBIDDEN: Final = frozenset(
 
 REVOKED: Final = frozenset(("revocation_of_all_authorizations", "revocation_of_authorization", "stop_payment_order"))
 """Reasons after which the merchant does not try the card again without its holder, who may still pay with it."""
+
+
+class CardTries(Record, frozen=True, kw_only=True):
+    """The declines of one card number since its last success, in live mode: its id ends with the number's fingerprint.
+    `barred` is as of a payment method, for the card with that `expiry` (year, month)."""
+
+    declined_at: tuple[int, ...] = ()
+    barred: str | None = None
+    expiry: tuple[int, int] | None = None
+
+
+def tries_id(method: PaymentMethod | None, *, livemode: bool) -> str | None:
+    """The id of the shared history of the method's card number; None if it has none."""
+    if not livemode or method is None or method.card is None or not method.card.fingerprint:
+        return None
+    return f"tries_{method.card.fingerprint}"
+
+
+def with_history(method: PaymentMethod, tries: CardTries | None) -> PaymentMethod:
+    """The method with the declines of its card number, also those under other payment methods."""
+    if tries is None or method.card is None:
+        return method
+    same_card = tries.expiry == (method.card.exp_year, method.card.exp_month)
+    return replace(
+        method,
+        declined_at=max(tries.declined_at, method.declined_at, key=len),
+        barred=(tries.barred if same_card else None) or method.barred,
+    )
+
+
+def shared_history(method: PaymentMethod, tries: CardTries | None, *, id: str, created: int) -> CardTries:
+    """The history to keep after a decline of the method, which `with_history` had completed before."""
+    assert method.card is not None, "only cards have a history"
+    kept = tries or CardTries(id=id, created=created)
+    after = replace(kept, declined_at=method.declined_at)
+    if method.barred is not None:
+        after = replace(after, barred=method.barred, expiry=(method.card.exp_year, method.card.exp_month))
+    return after
 
 
 def note_decline(method: PaymentMethod, outcome: Declined, now: int) -> PaymentMethod:

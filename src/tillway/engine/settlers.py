@@ -8,9 +8,11 @@ from typing import Final
 
 import msgspec
 
-from tillway.domain import payment_intent, payout, refund
+from tillway.domain import card_tries, payment_intent, payout, refund
+from tillway.domain.account import is_live
 from tillway.domain.attempt import Attempt
 from tillway.domain.bank_account import failure
+from tillway.domain.card_tries import CardTries
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import Fee
@@ -97,6 +99,9 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
     method = await load.maybe(PaymentMethod, attempt.method)
     if method is None and attempt.method is not None:
         method = gone(attempt.method, attempt.created)
+    tries = await _tries_of(load, attempt, method)
+    if method is not None and isinstance(outcome, Declined):
+        method = card_tries.with_history(method, tries)
     terms = Terms(connector=attempt.connector, fee=given.fee, settlement_days=given.settings.settlement_days)
     changes = payment_intent.settle(
         payment,
@@ -115,6 +120,7 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
         changes = changes.then(payment_intent.keep_method(payment, method, customer, outcome))
         if refusal is not None:
             changes = msgspec.structs.replace(changes, refusal=refusal)
+    changes = _count_try(given, method, tries, changes)
     over = changes.records and not _goes_on(changes)
     if over and isinstance(outcome, Declined) and failure(outcome).code in REVOKED_BY:
         changes = (await revoke_mandate(load, charge)).then(changes)
@@ -128,6 +134,29 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
         assert charge is not None, "a refund releases a charge"
         return await _with_release(load, charge, changes, over=attempt.id in changes.deletes)
     return payment_intent.as_charge(changes, charge) if attempt.shows == "charge" else changes
+
+
+async def _tries_of(load: Load, attempt: Attempt, method: PaymentMethod | None) -> CardTries | None:
+    """The shared history of the card number that an authorization is about; None if there is none."""
+    id = card_tries.tries_id(method, livemode=is_live(load.scope_key)) if attempt.kind == "authorize" else None
+    return await load.maybe(CardTries, id)
+
+
+def _count_try(
+    given: Settling, method: PaymentMethod | None, tries: CardTries | None, changes: Changes[PaymentIntent]
+) -> Changes[PaymentIntent]:
+    """The changes, with the history of the card number: a decline adds to it, a success ends it."""
+    if isinstance(given.outcome, Succeeded) and tries is not None and given.attempt.id in changes.deletes:
+        return msgspec.structs.replace(changes, deletes=(*changes.deletes, tries.id))
+    id = card_tries.tries_id(method, livemode=is_live(given.load.scope_key))
+    if not isinstance(given.outcome, Declined) or method is None or id is None:
+        return changes
+    declined = [record for record in changes.records if record.id == method.id]
+    after = declined[-1] if declined else method
+    if not isinstance(after, PaymentMethod) or after.declined_at == method.declined_at:
+        return changes
+    kept = card_tries.shared_history(after, tries, id=id, created=given.at.created)
+    return msgspec.structs.replace(changes, records=(*changes.records, kept))
 
 
 async def _with_release(

@@ -7,9 +7,10 @@ from typing import Any
 
 from msgspec import UNSET
 
-from tillway.domain import payment_intent
-from tillway.domain.account import Scope, scope_of
+from tillway.domain import card_tries, payment_intent
+from tillway.domain.account import Scope, is_live, scope_of
 from tillway.domain.attempt import Attempt
+from tillway.domain.card_tries import CardTries
 from tillway.domain.charge import Charge
 from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment, UpdateSetup
 from tillway.domain.customer import Customer, must_exist
@@ -74,6 +75,9 @@ async def gather(
     mandate = None
     if METHOD_TYPES[method.type].needs_mandate or command.mandate is not None:
         mandate = await find_mandate(load, method, command.mandate, command.acceptance)
+    tries = card_tries.tries_id(method, livemode=is_live(load.scope_key))
+    if tries is not None:
+        method = card_tries.with_history(method, await load.maybe(CardTries, tries))
     pays_from_credit = METHOD_TYPES[method.type].performed_by == "platform"
     return Means(
         method=method,

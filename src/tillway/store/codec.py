@@ -21,6 +21,7 @@ from tillway.domain.alias import Alias
 from tillway.domain.api_key import ApiKey
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditBatch, AuditEntry, AuditTask
+from tillway.domain.card_tries import CardTries
 from tillway.domain.catalog import CatalogProduct, Price
 from tillway.domain.charge import Charge
 from tillway.domain.checkout import CheckoutExpiry, CheckoutSession, PaymentLink
@@ -467,6 +468,7 @@ _ROWS: Final = (
     RecordType(kind=Product, prefixes=("prod",), object="stocked_product", noun="product"),
     RecordType(kind=Refund, prefixes=("re",), object="refund", entries=_refund),
     RecordType(kind=RefundTally, prefixes=("opt",)),
+    RecordType(kind=CardTries, prefixes=("tries",)),
     RecordType(kind=SealedRecord, prefixes=("vlt", "cvc")),
     # The document in force (`rtg`), or the kept copy of a version of it (`rtgv`).
     RecordType(kind=Routing, prefixes=("rtg", "rtgv"), object="routing"),

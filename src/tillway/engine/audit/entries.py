@@ -28,6 +28,7 @@ from tillway.domain.audit import (
     digest_of,
     redact,
 )
+from tillway.domain.card_tries import CardTries
 from tillway.domain.event import Event
 from tillway.domain.generation import Generation
 from tillway.domain.idempotency import IdempotencyRecord
@@ -48,6 +49,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         AuditBatch,
         AuditEntry,
         Balances,
+        CardTries,
         Event,
         FiledOperation,
         FileSeries,
