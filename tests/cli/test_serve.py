@@ -1,7 +1,5 @@
 """`tillway serve`: time-outs, a clean end, and one server a directory."""
 
-import datetime
-import ipaddress
 import re
 import signal
 import socket
@@ -17,10 +15,7 @@ from pathlib import Path
 
 import pytest
 import stripe
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import make_certificate
 from sdk_shop import until
 from tillway_server import (
     ENVIRONMENT,
@@ -207,7 +202,7 @@ def test_settings_come_from_the_file_and_the_environment(tmp_path: Path) -> None
 
 
 def test_tls(tmp_path: Path) -> None:
-    certificate, key = _certificate(tmp_path)
+    certificate, key = make_certificate(tmp_path)
     data_dir = tmp_path / "data"
     server = TillwayServer(data_dir, init(data_dir), ["--tls-cert", str(certificate), "--tls-key", str(key)])
     assert server.base_url.startswith("https://")
@@ -228,7 +223,7 @@ def test_tls(tmp_path: Path) -> None:
 
 
 def test_sighup_reads_the_certificates_again(tmp_path: Path) -> None:
-    certificate, key = _certificate(tmp_path)
+    certificate, key = make_certificate(tmp_path)
     data_dir = tmp_path / "data"
     server = TillwayServer(data_dir, init(data_dir), ["--tls-cert", str(certificate), "--tls-key", str(key)])
     place = ("127.0.0.1", server.port)
@@ -241,7 +236,7 @@ def test_sighup_reads_the_certificates_again(tmp_path: Path) -> None:
         body = b"name=Ada&description=" + b"a" * 100
         head = f"POST /v1/customers HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
         waiting.sendall(f"{head}Authorization: Bearer {server.secret_key}\r\n\r\n".encode() + body[:50])
-        _certificate(tmp_path)
+        make_certificate(tmp_path)
         server.process.send_signal(signal.SIGHUP)
         until(lambda: _certificate_after_renewal(place) not in (None, first))
         waiting.sendall(body[50:])
@@ -287,26 +282,3 @@ def _has_ipv6() -> bool:
         return True
     except OSError:
         return False
-
-
-def _certificate(directory: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    chain, private = directory / "chain.pem", directory / "key.pem"
-    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return chain, private
