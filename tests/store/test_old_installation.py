@@ -1,16 +1,19 @@
 """A database that an earlier release made opens, and answers as it did: statuses and JSON values, replays too.
 
 `tests/support/data/installation-<commit>.tar.xz` was made by `make_installation.py` at that commit: in fab317c events
-have rows and keys have their answers, in 50a6538 audit entries hold both. Differences that a later change made on
-purpose stand in DIFFERENT, each with its reason.
+have rows and keys have their answers, in 50a6538 audit entries hold both. `export-fab317c.ndjson.xz` is the output of
+`tillway export` of fab317c for the first of them. Differences that a later change made on purpose stand in DIFFERENT,
+each with its reason.
 """
 
 import asyncio
 import hashlib
 import json
+import lzma
 import re
 import shutil
 import tarfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -296,6 +299,38 @@ async def test_records_of_both_forms_move_to_another_store(migrated: Path, data_
         assert await _trade(moved, keys[0].secret, begins=False) == told
     finally:
         await moved.running.close()
+
+
+async def test_an_export_that_an_earlier_release_wrote_is_imported(tmp_path: Path) -> None:
+    """The code that wrote it had a row for each event and each answer, as the file has lines for them."""
+    written = tmp_path / "before.ndjson"
+    written.write_bytes(lzma.decompress((DATA / f"export-{FIRST}.ndjson.xz").read_bytes()))
+    lines = [json.loads(line) for line in written.read_text().splitlines()]
+    keys = [line["k"].partition("/")[2] for line in lines if line["t"] == "record"]
+    like = _unpacked(DATA / f"installation-{FIRST}.tar.xz", tmp_path / FIRST)
+    there = tmp_path / "there"
+    there.mkdir(mode=0o700)
+    shutil.copy2(like / "keys.json", there)
+
+    def bring_in() -> None:
+        proved = invoked_json("import", written, "--data-dir", there)
+        assert proved == lines[-1]["tally"] and proved["records"] == len(keys)
+        assert proved["types"] == Counter(key.partition("_")[0] for key in keys)
+        assert proved["types"]["evt"] > 100 and proved["types"]["idem"] > 10
+        verified = invoked("audit", "verify", "--data-dir", there)
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+        # The copy of the copy has the same ledger, and no record more than the entry in the trail about this export.
+        again = invoked_json("export", tmp_path / "again.ndjson", "--data-dir", there)
+        assert again["ledger"] == proved["ledger"] and any(again["ledger"].values())
+        assert Counter(again["types"]) - Counter(proved["types"]) == {"aud": 1}
+
+    await asyncio.to_thread(bring_in)
+    installation = await opened(there, like)
+    try:
+        assert await installation.differing() == []
+        assert len(installation.golden["requests"]) > 300
+    finally:
+        await installation.running.close()
 
 
 async def test_a_backup_of_before_is_restored(archive: Path, migrated: Path, tmp_path: Path) -> None:
