@@ -15,9 +15,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "tillway"
 # The modules of Tillway that each room may import. `store.port` is that one file, `store` the whole room.
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "domain": frozenset(),
-    "store": frozenset(("domain",)),
+    "store": frozenset(("domain", "aws_client")),
     # A rotation walks the sealed records, which it knows by the store's port and the one codec.
-    "vault": frozenset(("domain", "store.port", "store.codec", "store.walk")),
+    "vault": frozenset(("domain", "aws_client", "store.port", "store.codec", "store.walk")),
     "connectors": frozenset(("domain",)),
     # Everything that simulates a provider, and the tables of test cards and test accounts.
     "sandbox": frozenset(("domain", "connectors")),
@@ -69,6 +69,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # A store's URL is refused by the kinds that are installed; a courier's like a connector's.
     "settings": frozenset(("store.registry", "store.port", "connectors.settings")),
     "data_directory": frozenset(),
+    # Requests to AWS: of the store in DynamoDB, of keys in Secrets Manager, and of the functions in aws/.
+    "aws_client": frozenset(),
     # The platform's facts become lines, metrics and spans; a scrape reads the queues in the store.
     "telemetry": frozenset(("domain", "engine", "store.port", "store.codec")),
     # The store, the keys and the vault, and no more: most commands need nothing else.
@@ -91,6 +93,23 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             # It keeps the store's generation beside the store.
             "data_directory",
             "installation",
+        )
+    ),
+    # Lambda functions: doors to the platform, as the HTTP server and the commands are.
+    "aws": frozenset(
+        (
+            "domain",
+            "store",
+            "vault",
+            "engine",
+            "operations",
+            "http",
+            "settings",
+            "telemetry",
+            "installation",
+            "wiring",
+            "aws_client",
+            "data_directory",
         )
     ),
     "workers": frozenset(),
@@ -270,7 +289,7 @@ def test_imports_point_down(path: Path) -> None:
 def test_the_table_has_no_circle() -> None:
     graph = {room: {target.partition(".")[0] for target in allowed} for room, allowed in MAY_IMPORT.items()}
     order = list(TopologicalSorter(graph).static_order())
-    assert order[0] in ("domain", "settings", "data_directory") and order[-1] == "crash"
+    assert order[0] in ("domain", "settings", "data_directory", "aws_client") and order[-1] == "crash"
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:

@@ -60,7 +60,7 @@ def test_the_file_is_that_of_the_directory_which_wins(tmp_path: Path) -> None:
         ("port = true", "must be an integer"),
         ("port = 80.5", "must be an integer"),
         ('port = "eighty"', "must be an integer"),
-        ("prot = 80", "'prot', which is not a setting; the settings are data_dir, store, vault_keys, host, port"),
+        ("prot = 80", "'prot', which is not a setting; the settings are data_dir, store, keys, host, port"),
         ('log_level = "loud"', "debug, info, warning, error"),
         ("host = 5", "host in tillway.toml is 5; it must be text"),
         ('host = ""', "host in tillway.toml is empty"),

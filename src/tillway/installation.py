@@ -10,14 +10,12 @@ from tillway.engine.clock import Clock
 from tillway.engine.key_binding import BINDING_PURPOSE, bind_or_compare
 from tillway.settings import Settings
 from tillway.store import registry as stores
-from tillway.store import sqlite
 from tillway.store.port import Finding, Store
-from tillway.store.sqlite import SqliteStore
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.head_signer import HEADS_PURPOSE, Ed25519HeadSigner
-from tillway.vault.keyring import KeyFileUnfit
+from tillway.vault.keyring import KeyFileUnfit, Keyring
 from tillway.vault.port import Keys
-from tillway.vault.registry import KINDS
+from tillway.vault.registry import place_of
 
 DATABASE = "tillway.db"
 KEY_FILE = "keys.json"
@@ -27,6 +25,9 @@ async def open_store(settings: Settings, *, create: bool = False) -> Store:
     """Open the store of an installation. Raises `StoreUnfit` with the remedy."""
     if settings.store:
         return await stores.kind(settings.store).open(settings.store, create=create)
+    # A server on another store does not import SQLite.
+    from tillway.store.sqlite import SqliteStore
+
     return await SqliteStore.open(settings.data_dir / DATABASE, create=create)
 
 
@@ -34,6 +35,8 @@ async def migrate_store(settings: Settings) -> int:
     """Migrate the store to this code's schema and return its version. Raises `StoreUnfit` with the remedy."""
     if settings.store:
         return await stores.kind(settings.store).migrate(settings.store)
+    from tillway.store import sqlite
+
     return await asyncio.to_thread(sqlite.migrate, settings.data_dir / DATABASE)
 
 
@@ -41,6 +44,8 @@ async def inspect_store(settings: Settings) -> list[Finding]:
     """Return findings about the store's durability and schema."""
     if settings.store:
         return await stores.kind(settings.store).inspect(settings.store)
+    from tillway.store import sqlite
+
     return await asyncio.to_thread(sqlite.inspect, settings.data_dir / DATABASE)
 
 
@@ -50,12 +55,12 @@ def key_file(settings: Settings) -> Path:
 
 def open_keys(settings: Settings) -> Keys:
     """Open the keys of an installation. Raises `KeyFileUnfit` with the remedy."""
-    return KINDS[settings.vault_keys].load(key_file(settings))
+    return Keyring.load(place_of(settings.keys, key_file(settings)))
 
 
 def create_keys(settings: Settings) -> Keys:
     """Make the keys of a new installation. Raises `KeyFileUnfit` if it has keys already."""
-    return KINDS[settings.vault_keys].create(key_file(settings))
+    return Keyring.create(place_of(settings.keys, key_file(settings)))
 
 
 async def open_vault(settings: Settings, store: Store) -> EnvelopeVault:
@@ -68,9 +73,10 @@ async def open_vault(settings: Settings, store: Store) -> EnvelopeVault:
 async def check_key_file(settings: Settings, store: Store, keyring: Keys) -> None:
     """Bind the store to its key file, if it is not bound yet. Raises `KeyFileUnfit` if it is bound to another one."""
     if not await bind_or_compare(store, keyring.derive(BINDING_PURPOSE), now=Clock().now_ms() // 1000):
+        place = place_of(settings.keys, key_file(settings))
         raise KeyFileUnfit(
-            f"{key_file(settings)} is the key file of another installation. Put this store's own in its place: its "
-            "backup, or a copy from another host."
+            f"{place} is the key file of another installation. Put this store's own in its place: its backup, or a "
+            "copy from another host."
         )
 
 

@@ -30,7 +30,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     data_dir: Path = Path("data")
     store: str = ""
-    vault_keys: str = "file"
+    keys: str = "file"
     host: str = "127.0.0.1"
     port: int = 8420
     public_url: str = ""
@@ -108,7 +108,7 @@ TABLE = (
         "store",
         "URL of the store: `postgresql://…`, `dynamodb://table?region=…` or another kind; if empty, a local file.",
     ),
-    Setting("vault_keys", "Where the vault's keys are: `file`, which is `keys.json` in `data_dir`."),
+    Setting("keys", "Where the keys are: `file` (`keys.json` in `data_dir`), or `secretsmanager:NAME` on AWS."),
     Setting("host", "Address that the server listens on."),
     Setting("port", "Port that the server listens on; 0 takes a free one.", 0, 65_535),
     Setting("public_url", "URL at which browsers and providers reach the server; if empty, http(s)://host:port."),
@@ -208,7 +208,6 @@ ENVIRONMENT_PREFIX = "TILLWAY_"
 FILE_NAME = "tillway.toml"
 FILE_BYTES_MAX = 1 << 20
 CHOICES = {
-    "vault_keys": ("file",),
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("text", "json"),
     "log_addresses": ("on", "off"),
@@ -279,6 +278,8 @@ def _check_form(name: str, value: str, source: str) -> None:
         raise SettingsInvalid(f"smtp_from in {source} is {value!r}; it must be such as pay@example.com")
     if name == "metrics_listen" and address_of(value) is None:
         raise SettingsInvalid(f"metrics_listen in {source} is {value!r}; it must be such as 127.0.0.1:9464")
+    if name == "keys" and not (value == "file" or _SECRET.fullmatch(value)):
+        raise SettingsInvalid(f"keys in {source} is {value!r}; it must be file, or such as secretsmanager:name")
     if name in ("trusted_proxies", "webhook_networks", "connections_exempt"):
         _check_networks(name, value, source)
 
@@ -329,6 +330,7 @@ def _check(name: str, value: Any, source: str) -> Any:
     return str(value)
 
 
+_SECRET = re.compile(r"secretsmanager:[A-Za-z0-9/_+=.@:-]{1,512}", re.ASCII)
 _ADDRESS = re.compile(r"[^@\s<>\"(),:;\[\]\\]{1,64}@[A-Za-z0-9.-]{1,190}", re.ASCII)
 
 

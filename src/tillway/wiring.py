@@ -56,7 +56,6 @@ from tillway.operations.balance_check import check_slowly
 from tillway.operations.tasks import workers
 from tillway.sandbox.courier import SimulatedCourier
 from tillway.settings import Settings, SettingsInvalid, networks_of
-from tillway.store import sqlite
 from tillway.store.port import Store, Unavailable
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
@@ -230,7 +229,11 @@ def _readiness(settings: Settings, engine: Engine, keyring: Keys) -> Readiness:
     """Return the checks of `/readyz`. Only a store in a file has a disk of this host."""
 
     async def check_room() -> Trouble | None:
-        return STORAGE_FULL if not settings.store and not sqlite.has_room(settings.data_dir) else None
+        if settings.store:
+            return None
+        from tillway.store import sqlite
+
+        return STORAGE_FULL if not sqlite.has_room(settings.data_dir) else None
 
     async def check_key_file_is_there() -> Trouble | None:
         if keyring.can_be_loaded():
@@ -243,7 +246,11 @@ def _readiness(settings: Settings, engine: Engine, keyring: Keys) -> Readiness:
 
 
 async def assemble(
-    settings: Settings, store: Store | None = None, clock: Clock | None = None, recorder: Recorder | None = None
+    settings: Settings,
+    store: Store | None = None,
+    clock: Clock | None = None,
+    recorder: Recorder | None = None,
+    keyring: Keys | None = None,
 ) -> Running:
     """Build everything except the server. Call it in the event loop that will run it.
 
@@ -251,7 +258,7 @@ async def assemble(
     """
     clock = clock or Clock()
     store = store or await open_store(settings)
-    keyring = open_keys(settings)
+    keyring = keyring or open_keys(settings)
     base_url = public_url(settings)
     client_secrets = ClientSecrets(keyring.derive(CLIENT_SECRETS_PURPOSE))
     chosen = msgspec.structs.replace(

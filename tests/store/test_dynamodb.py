@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import pytest
 
+from tillway.aws_client import DYNAMODB, AwsClient, AwsError, Frozen, Lost
 from tillway.crash import ministack
 from tillway.crash.ministack import MiniStack, RealRegion
 from tillway.store import dynamodb
 from tillway.store.dynamodb import QUEUE_SHARDS, SHARDS, TRIES_MAX, DynamoStore, inspect, migrate
-from tillway.store.dynamodb_client import AwsError, DynamoClient, Frozen, Lost
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, StoreUnfit, Unavailable, Write
 from tillway.testing.store_contract import StoreContract
 
@@ -262,9 +262,10 @@ def test_a_request_is_signed_as_aws_documents_it() -> None:
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
 
-    client = DynamoClient("eu-central-1", None, lambda: Frozen("AKIDEXAMPLE", "very/secret", "a-token"))
+    client = AwsClient(DYNAMODB, "eu-central-1", None, lambda: Frozen("AKIDEXAMPLE", "very/secret", "a-token"))
     payload = b'{"TableName":"t"}'
-    headers = client._signed("DynamoDB_20120810.GetItem", payload)
+    given = {"content-type": "application/x-amz-json-1.0", "x-amz-target": "DynamoDB_20120810.GetItem"}
+    headers = client._signed("POST", "/", given, payload)
     ours = headers.pop("authorization")
     at = headers["x-amz-date"]
     request = AWSRequest("POST", "https://dynamodb.eu-central-1.amazonaws.com/", headers=headers, data=payload)

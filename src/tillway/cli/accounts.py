@@ -8,7 +8,6 @@ from tillway.cli.installation import (
     Name,
     alter_record,
     author,
-    first_use,
     forget_account,
     moment_above,
     records,
@@ -45,7 +44,7 @@ def create(
 ) -> None:
     """Add a merchant with its keys. The keys are shown once; a running server accepts them at once."""
     from tillway.engine.time_mark import clock_above
-    from tillway.operations.accounts import create_account
+    from tillway.operations.accounts import create_account, first_use
 
     async def work(store: "Store") -> Document:
         clock = await clock_above(store)

@@ -20,12 +20,10 @@ from tillway.cli.terminal import (
 from tillway.settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
-    from tillway.domain.account import Account
     from tillway.domain.api_key import ApiKey
     from tillway.domain.credentials import OAuthClient
     from tillway.domain.record import Moment, Record
     from tillway.engine.audit.entries import Author
-    from tillway.operations.accounts import NewKey
     from tillway.store.port import Store, Write
     from tillway.wiring import Running
 
@@ -73,13 +71,8 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
     and can be run again. Raises `DataDirectoryUnfit`, `KeyFileUnfit`, `StoreUnfit`.
     """
     from tillway.data_directory import GENERATION_FILE, LOCK_FILE, DataDirectoryUnfit, make_private, occupied
-    from tillway.domain.account import SYSTEM
-    from tillway.domain.audit import TASK_ID
-    from tillway.engine.audit.entries import task_write
-    from tillway.engine.restores import set_form
-    from tillway.engine.time_mark import clock_above
     from tillway.installation import DATABASE, KEY_FILE, check_key_file, create_keys, key_file, open_keys, open_store
-    from tillway.operations.accounts import create_account
+    from tillway.operations.accounts import found, is_founded
 
     directory = settings.data_dir
     if directory.is_dir():
@@ -94,33 +87,17 @@ def create(settings: Settings, *, name: str = "") -> Document | None:
         begun = key_file(settings).exists()
         store = await open_store(settings, create=not begun)
         try:
-            if await store.query(None, "sys/acct_", limit=1):
+            if await is_founded(store):
                 return None
             keyring = open_keys(settings) if begun else create_keys(settings)
             await check_key_file(settings, store, keyring)
-            await set_form(store, "now")
-            clock = await clock_above(store)
-            if await store.get(f"{SYSTEM}/{TASK_ID}") is None:  # A server would make it, but there may never be one.
-                await store.commit([task_write(SYSTEM, clock.now_ms())])
-            account, keys = await create_account(store, clock, name=name, by=author("init"))
+            made = await found(store, name=name, by=author("init"))
         finally:
             await store.close()
-        return first_use(account, keys) | {"data_dir": str(directory.absolute())}
+        return made | {"data_dir": str(directory.absolute())}
 
     with occupied(directory, "tillway init"):
         return run(build)
-
-
-def first_use(account: "Account", keys: "list[NewKey]") -> Document:
-    """The document of a new account with its keys, which is shown once. `keys` has the order of `create_account`."""
-    secret, publishable, live_secret, live_publishable = (key.secret for key in keys)
-    return {
-        "account": account.id,
-        "secret_key": secret,
-        "publishable_key": publishable,
-        "live_secret_key": live_secret,
-        "live_publishable_key": live_publishable,
-    }
 
 
 def show_keys_once(made: Document, undo: Callable[[], None], *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ def serve(
     context: typer.Context,
     data_dir: DataDir = None,
     store: StoreUrl = None,
-    vault_keys: Annotated[str | None, setting("vault_keys")] = None,
+    keys: Annotated[str | None, setting("keys")] = None,
     host: Annotated[str | None, setting("host")] = None,
     port: Annotated[int | None, setting("port")] = None,
     public_url: Annotated[str | None, setting("public_url")] = None,

@@ -18,7 +18,7 @@ _SKEW_NS = SKEW_SECONDS * 1_000_000_000
 
 
 # Every payment reads this several times, so it is not a Python function. CLOCK_BOOTTIME also counts during sleep.
-_boottime_ns: Callable[[], int] = (
+boottime_ns: Callable[[], int] = (
     partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns
 )
 
@@ -38,7 +38,7 @@ class Clock:
     ) -> None:
         self._time_ns = time_ns
         self._random_text = random_text
-        self.monotonic_ns = monotonic_ns or (_boottime_ns if time_ns is time.time_ns else time_ns)
+        self.monotonic_ns = monotonic_ns or (boottime_ns if time_ns is time.time_ns else time_ns)
         self._high, self._high_text = -1, ""
         self._lock = threading.Lock()
         self._floor_us = 0

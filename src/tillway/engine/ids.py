@@ -81,5 +81,11 @@ class _Pool:
             return self._text[start:end]
 
 
-random_text = _Pool().take
+_POOL = _Pool()
+random_text = _POOL.take
 """`random_text(length)`: at most 128 characters of base 62 from the system's randomness, for secrets and ids."""
+
+
+def forget_drawn_randomness() -> None:
+    """Draw anew before the next text: this process may be one of several copies of a snapshot."""
+    _POOL.empty()

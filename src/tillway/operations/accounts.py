@@ -6,6 +6,7 @@ import msgspec
 
 from tillway.domain.account import SYSTEM, Account, Mode, Scope
 from tillway.domain.api_key import ApiKey, hint_of, key_id
+from tillway.domain.audit import TASK_ID
 from tillway.domain.credentials import ClientSecret, OAuthClient, secret_digest
 from tillway.domain.key_use import KeyUse, use_id
 from tillway.domain.record import Record
@@ -13,6 +14,8 @@ from tillway.domain.wire_amounts import CONVERTED
 from tillway.engine.audit.entries import Author, build_writes, task_write
 from tillway.engine.clock import Clock
 from tillway.engine.ids import random_text
+from tillway.engine.restores import set_form
+from tillway.engine.time_mark import clock_above
 from tillway.store.codec import by_parent, decode, write_of
 from tillway.store.port import ABSENT, PAGE_MAX, Row, Store, Write
 from tillway.store.walk import records_of, rows_of
@@ -134,7 +137,7 @@ async def create_account(
     publishable, live secret, live publishable."""
     at = clock.moment()
     account = Account(id=f"acct_{random_text(16)}", created=at.created, name=name, amounts_on_v1="stripe")
-    keys = [new_key(account.id, mode, kind, created=at.created) for mode in MODES for kind in ("secret", "publishable")]
+    keys = _key_pairs(account.id, at.created)
     records: list[Record] = [account, *(key.record for key in keys)]
     await store.commit(
         [
@@ -143,6 +146,46 @@ async def create_account(
         ]
     )
     return account, keys
+
+
+async def is_founded(store: Store) -> bool:
+    """Whether the store holds an installation: its first account is made last."""
+    return bool(await store.query(None, f"{SYSTEM}/acct_", limit=1))
+
+
+async def found(store: Store, *, name: str, by: Author) -> dict[str, Any]:
+    """Make the first records of an installation in an empty store, and return its account with its keys as
+    `first_use` shows them. One that was interrupted can be repeated."""
+    await set_form(store, "now")
+    clock = await clock_above(store)
+    if await store.get(f"{SYSTEM}/{TASK_ID}") is None:  # A server would make it, but there may never be one.
+        await store.commit([task_write(SYSTEM, clock.now_ms())])
+    account, keys = await create_account(store, clock, name=name, by=by)
+    return first_use(account, keys)
+
+
+def first_use(account: Account, keys: list[NewKey]) -> dict[str, Any]:
+    """The document of an account with new keys, which is shown once. `keys` has the order of `create_account`."""
+    secret, publishable, live_secret, live_publishable = (key.secret for key in keys)
+    return {
+        "account": account.id,
+        "secret_key": secret,
+        "publishable_key": publishable,
+        "live_secret_key": live_secret,
+        "live_publishable_key": live_publishable,
+    }
+
+
+async def new_keys(store: Store, clock: Clock, account: Account, *, by: Author) -> list[NewKey]:
+    """Make another key pair of an account in each mode, in the order of `create_account`."""
+    at = clock.moment()
+    keys = _key_pairs(account.id, at.created)
+    await store.commit(build_writes(SYSTEM, by, at, *((ABSENT, None, key.record) for key in keys)))
+    return keys
+
+
+def _key_pairs(account: str, created: int) -> list[NewKey]:
+    return [new_key(account, mode, kind, created=created) for mode in MODES for kind in ("secret", "publishable")]
 
 
 async def accounts_of_stored_amounts(store: Store) -> frozenset[str]:

@@ -12,6 +12,7 @@ under its version.
 import asyncio
 import json
 import logging
+import os
 import random
 import secrets
 import time
@@ -24,7 +25,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from tillway.store.dynamodb_client import AwsError, DynamoClient, Lost, NoCredentials, credentials_of_the_environment
+from tillway.aws_client import DYNAMODB, AwsClient, AwsError, Lost, NoCredentials, credentials_of_the_environment
 from tillway.store.port import (
     ABSENT,
     INDEXES,
@@ -113,7 +114,7 @@ class DynamoStore:
     looks through the whole table; else it leaves that to DynamoDB's own time to live.
     """
 
-    def __init__(self, client: DynamoClient, table: str, shards: int, *, scans_for_expired: bool = False) -> None:
+    def __init__(self, client: AwsClient, table: str, shards: int, *, scans_for_expired: bool = False) -> None:
         self.client = client
         self.table = table
         self.shards = shards
@@ -742,10 +743,43 @@ async def inspect(url: str) -> list[Finding]:
 ACTIVE_WITHIN_SECONDS = 120.0
 
 
-async def _migrate(client: DynamoClient, table: str, url: str) -> None:
+async def _migrate(client: AwsClient, table: str, url: str) -> None:
     shards = int(dict(parse_qsl(urlsplit(url).query)).get("shards", SHARDS))
     if not 1 <= shards <= 64:
         raise StoreUnfit("The number of shards lies from 1 to 64.")
+    if not await _is_there(client, table):
+        await _create(client, table)
+    deadline = time.monotonic() + ACTIVE_WITHIN_SECONDS
+    while (await client.call("DescribeTable", {"TableName": table}))["Table"]["TableStatus"] != "ACTIVE":
+        if time.monotonic() > deadline:
+            raise StoreUnfit(f"The table {table} is still not active. Run `tillway migrate` again.")
+        await asyncio.sleep(0.5)
+    ttl = (await client.call("DescribeTimeToLive", {"TableName": table}))["TimeToLiveDescription"]
+    if ttl.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
+        specification = {"Enabled": True, "AttributeName": "e"}
+        await client.call("UpdateTimeToLive", {"TableName": table, "TimeToLiveSpecification": specification})
+    try:
+        meta = {**_META, "version": {"N": str(SCHEMA_VERSION)}, "shards": {"N": str(shards)}}
+        condition = "attribute_not_exists(pk)"
+        await client.call("PutItem", {"TableName": table, "Item": meta, "ConditionExpression": condition})
+    except AwsError as error:
+        if error.code != "ConditionalCheckFailedException":
+            raise
+
+
+async def _is_there(client: AwsClient, table: str) -> bool:
+    """Whether there is a table of that name: one that a template has made, for instance. A function may describe its
+    table, and need not be allowed to create any."""
+    try:
+        await client.call("DescribeTable", {"TableName": table})
+    except AwsError as error:
+        if error.code != "ResourceNotFoundException":
+            raise
+        return False
+    return True
+
+
+async def _create(client: AwsClient, table: str) -> None:
     try:
         await client.call(
             "CreateTable",
@@ -778,36 +812,20 @@ async def _migrate(client: DynamoClient, table: str, url: str) -> None:
     except AwsError as error:
         if error.code != "ResourceInUseException":
             raise
-    deadline = time.monotonic() + ACTIVE_WITHIN_SECONDS
-    while (await client.call("DescribeTable", {"TableName": table}))["Table"]["TableStatus"] != "ACTIVE":
-        if time.monotonic() > deadline:
-            raise StoreUnfit(f"The table {table} is still not active. Run `tillway migrate` again.")
-        await asyncio.sleep(0.5)
-    ttl = (await client.call("DescribeTimeToLive", {"TableName": table}))["TimeToLiveDescription"]
-    if ttl.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
-        specification = {"Enabled": True, "AttributeName": "e"}
-        await client.call("UpdateTimeToLive", {"TableName": table, "TimeToLiveSpecification": specification})
-    try:
-        meta = {**_META, "version": {"N": str(SCHEMA_VERSION)}, "shards": {"N": str(shards)}}
-        condition = "attribute_not_exists(pk)"
-        await client.call("PutItem", {"TableName": table, "Item": meta, "ConditionExpression": condition})
-    except AwsError as error:
-        if error.code != "ConditionalCheckFailedException":
-            raise
 
 
-def _parted(url: str) -> tuple[DynamoClient, str, dict[str, str]]:
+def _parted(url: str) -> tuple[AwsClient, str, dict[str, str]]:
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     table = parts.netloc or parts.path.strip("/")
-    region = options.get("region")
+    region = options.get("region") or os.environ.get("AWS_REGION")
     if not table or not region:
         raise StoreUnfit("Name the table and its region: dynamodb://table?region=eu-central-1.")
     try:
         credentials = credentials_of_the_environment()
     except NoCredentials as none:
         raise StoreUnfit(str(none)) from none
-    return DynamoClient(region, options.get("endpoint"), credentials), table, options
+    return AwsClient(DYNAMODB, region, options.get("endpoint"), credentials), table, options
 
 
 def _unusable(table: str, error: Exception) -> str:

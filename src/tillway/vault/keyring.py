@@ -18,9 +18,9 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -36,6 +36,9 @@ FILE_BYTES_MAX = 1 << 20
 KEYS_MAX = 1000
 CHECK_EVERY_SECONDS = 1.0
 """How often, at most, a running server looks whether the file has changed."""
+
+Stamp = tuple[object, ...]
+"""A version of the document in its place: it differs once the document was replaced."""
 
 _NONCE_BYTES = 12
 _FORMAT = 1
@@ -67,62 +70,76 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return "_File(****)"
 
 
-class _Held(NamedTuple):
-    """The key file as it was read, with its derived keys; exchanged whole, so that no thread sees half a change.
+class KeyPlace(Protocol):
+    """The place of the document with the keys: a file (`KeyFile`), or a secret of a service. Its text names it."""
 
-    `stamp` comes from `os.stat` of the file: it differs once the file is replaced.
-    """
+    check_every_seconds: float
+    """How often, at most, a running server looks whether the document has changed."""
+
+    def read(self, known: Stamp = ()) -> tuple[bytes, Stamp] | None:
+        """The document and its stamp; None if that is `known`. Raises `KeyFileUnfit`."""
+
+    def create(self, document: bytes) -> None:
+        """Put the document where none is, durably. Raises `KeyFileUnfit` where there is one: writing over keys would
+        destroy every card sealed under them."""
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Hold off other writers, as far as the place can. Raises `KeyFileUnfit`."""
+
+    def replace(self, document: bytes) -> None:
+        """Put the document in place of the one that was read last, durably. Raises `KeyRefused` if another writer was
+        faster."""
+
+
+class _Held(NamedTuple):
+    """The key file as it was read, with its derived keys; exchanged whole, so that no thread sees half a change."""
 
     file: _File
-    stamp: tuple[int, ...]
+    stamp: Stamp
     current_id: str
     ciphers: dict[str, AESGCM]
 
 
 class Keyring:
-    """The keys of one key file, held in memory, and re-read when the file is replaced: the `Keys` of the
-    setting `vault_keys = "file"`.
+    """The keys of one key file, or of the same document in another place, held in memory and re-read when it is
+    replaced.
 
     `clock` gives epoch seconds for the file's records; `monotonic` paces the checks of the file.
     """
 
     def __init__(
         self,
-        path: Path,
+        place: Path | KeyPlace,
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path = path
+        self._place: KeyPlace = KeyFile(place) if isinstance(place, Path) else place
         self._clock = clock
         self._monotonic = monotonic
         self._derived: dict[str, Secret[bytes]] = {}
-        self._held = _read(path)
-        self._look_again_at = monotonic() + CHECK_EVERY_SECONDS
+        self._held = self._read()
+        self._look_again_at = monotonic() + self._place.check_every_seconds
 
     @classmethod
-    def create(cls, path: Path, *, clock: Callable[[], float] = time.time) -> "Keyring":
+    def create(cls, place: Path | KeyPlace, *, clock: Callable[[], float] = time.time) -> "Keyring":
         """A new key file with one current key, durable on return. Raises `KeyFileUnfit` where a file is already there:
         writing over a key file would destroy every card sealed under it."""
-        with _exclusive(path):
-            if os.path.lexists(path):
-                raise KeyFileUnfit(f"{path} exists and is not written over. Move it away first if it is of no use.")
-            _replace(
-                path,
-                _File(
-                    format=_FORMAT,
-                    keys=(_new_key(clock),),
-                    fingerprint_key=secrets.token_bytes(KEY_BYTES),
-                    root_key=secrets.token_bytes(KEY_BYTES),
-                ),
-            )
-        return cls(path, clock=clock)
+        file = _File(
+            format=_FORMAT,
+            keys=(_new_key(clock),),
+            fingerprint_key=secrets.token_bytes(KEY_BYTES),
+            root_key=secrets.token_bytes(KEY_BYTES),
+        )
+        there: KeyPlace = KeyFile(place) if isinstance(place, Path) else place
+        there.create(_document(file))
+        return cls(there, clock=clock)
 
     @classmethod
-    def load(cls, path: Path) -> "Keyring":
+    def load(cls, place: Path | KeyPlace) -> "Keyring":
         """The keyring of an existing file. Raises `KeyFileUnfit` for a missing or malformed file, another owner, or a
         mode that lets anybody else in."""
-        return cls(path)
+        return cls(place)
 
     @property
     def fingerprint_key(self) -> Secret[bytes]:
@@ -161,7 +178,9 @@ class Keyring:
             self._look_at_file()
         cipher = self._held.ciphers.get(key_id)
         if cipher is None:
-            raise KeyMissing(f"key {key_id!r} is not in {self._path}; restore the key file that has it from its backup")
+            raise KeyMissing(
+                f"key {key_id!r} is not in {self._place}; restore the key file that has it from its backup"
+            )
         try:
             return cipher.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], _bound_to(key_id, context))
         except (InvalidTag, ValueError):
@@ -212,14 +231,19 @@ class Keyring:
 
     @contextmanager
     def _changing(self) -> Iterator[_File]:
-        """The file as it stands on disk now, with every other writer held off."""
-        with _exclusive(self._path):
-            self._held = _read(self._path)
+        """The file as it stands in its place now, with every other writer held off."""
+        with self._place.changing():
+            self._held = self._read()
             yield self._held.file
 
     def _write(self, file: _File) -> None:
-        _replace(self._path, file)
-        self._held = _read(self._path)
+        self._place.replace(_document(file))
+        self._held = self._read()
+
+    def _read(self) -> _Held:
+        found = self._place.read()
+        assert found is not None, "no stamp is known"
+        return _held(self._place, *found)
 
     def _look_now_and_then(self) -> None:
         if self._monotonic() >= self._look_again_at:
@@ -228,25 +252,59 @@ class Keyring:
     def _look_at_file(self) -> None:
         """Re-read the file if it was replaced. A file that has become unfit leaves the keys as they are: a running
         server keeps serving, and the next start names the fault."""
-        self._look_again_at = self._monotonic() + CHECK_EVERY_SECONDS
+        self._look_again_at = self._monotonic() + self._place.check_every_seconds
         try:
-            if _stamp(os.stat(self._path)) != self._held.stamp:
-                self._held = _read(self._path)
+            found = self._place.read(self._held.stamp)
+            if found is not None:
+                self._held = _held(self._place, *found)
         except (OSError, KeyFileUnfit):
             return
 
     def can_be_loaded(self) -> bool:
         """Whether the key file can be read, and is that of the keys in memory or their successor. Without it, a server
         goes on with the keys that it holds, and cannot start again."""
+        if self._place.check_every_seconds > CHECK_EVERY_SECONDS and self._monotonic() < self._look_again_at:
+            return True  # A service that is paid for each look.
         try:
-            return _stamp(os.stat(self._path)) == self._held.stamp or _read(self._path).file.root_key == (
-                self._held.file.root_key
-            )
+            found = self._place.read(self._held.stamp)
+            self._look_again_at = self._monotonic() + self._place.check_every_seconds
+            return found is None or _held(self._place, *found).file.root_key == self._held.file.root_key
         except (OSError, KeyFileUnfit):
             return False
 
     def __repr__(self) -> str:
-        return f"Keyring({str(self._path)!r}, keys={len(self._held.file.keys)})"
+        return f"Keyring({str(self._place)!r}, keys={len(self._held.file.keys)})"
+
+
+class KeyFile:
+    """A file in a directory of this host."""
+
+    check_every_seconds = CHECK_EVERY_SECONDS
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def read(self, known: Stamp = ()) -> tuple[bytes, Stamp] | None:
+        """The content, with the stamp of the very descriptor that was checked."""
+        if known and _stamp(os.stat(self._path)) == known:
+            return None
+        return _read(self._path)
+
+    def create(self, document: bytes) -> None:
+        with _exclusive(self._path):
+            if os.path.lexists(self._path):
+                raise KeyFileUnfit(f"{self} exists and is not written over. Move it away first if it is of no use.")
+            _replace(self._path, document)
+
+    def changing(self) -> AbstractContextManager[None]:
+        return _exclusive(self._path)
+
+    def replace(self, document: bytes) -> None:
+        """The caller holds the lock."""
+        _replace(self._path, document)
 
 
 def _bound_to(key_id: str, context: bytes) -> bytes:
@@ -272,12 +330,12 @@ def _state_of(file: _File, key_id: str) -> KeyState:
     raise KeyRefused(f"There is no key {key_id!r} in the key file.")
 
 
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
+def _stamp(status: os.stat_result) -> Stamp:
     """The parts that change when the file is replaced."""
     return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
-def _read(path: Path) -> _Held:
+def _read(path: Path) -> tuple[bytes, Stamp]:
     """The file, with the stamp of the very descriptor that was checked. Raises `KeyFileUnfit`."""
     try:
         # Not blocking, so that a pipe in the file's place is refused below and not waited for.
@@ -305,35 +363,43 @@ def _read(path: Path) -> _Held:
         content = os.read(descriptor, FILE_BYTES_MAX)
     finally:
         os.close(descriptor)
-    file = _parse(path, content)
+    return content, _stamp(status)
+
+
+def _held(place: KeyPlace, content: bytes, stamp: Stamp) -> _Held:
+    file = _parse(place, content)
     return _Held(
         file=file,
-        stamp=_stamp(status),
+        stamp=stamp,
         current_id=next(key.id for key in file.keys if key.state == "current"),
         ciphers={key.id: AESGCM(key.key) for key in file.keys},
     )
 
 
-def _parse(path: Path, content: bytes) -> _File:
+def _document(file: _File) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
+
+
+def _parse(place: KeyPlace, content: bytes) -> _File:
     try:
         file = msgspec.json.decode(content, type=_File)
     except msgspec.MsgspecError:
         # Not chained: the decoder's error could quote the file's contents.
-        raise KeyFileUnfit(f"{path} is damaged or no key file. Restore it from backup.") from None
+        raise KeyFileUnfit(f"{place} is damaged or no key file. Restore it from backup.") from None
     if file.format != _FORMAT:
-        raise KeyFileUnfit(f"{path} has format {file.format}, this version reads {_FORMAT}. Upgrade Tillway.")
+        raise KeyFileUnfit(f"{place} has format {file.format}, this version reads {_FORMAT}. Upgrade Tillway.")
     lengths = {len(secret) for secret in (file.fingerprint_key, file.root_key, *(key.key for key in file.keys))}
     ids = {key.id for key in file.keys}
     currents = sum(key.state == "current" for key in file.keys)
     if lengths != {KEY_BYTES} or len(ids) != len(file.keys) or currents != 1:
         raise KeyFileUnfit(
-            f"{path} is damaged: keys of 32 bytes, each with its own id, one of them current. Restore it."
+            f"{place} is damaged: keys of 32 bytes, each with its own id, one of them current. Restore it."
         )
     return file
 
 
-def _replace(path: Path, file: _File) -> None:
-    """Put `file` at `path`, durably, or leave everything as it was. The caller holds the lock."""
+def _replace(path: Path, document: bytes) -> None:
+    """Put `document` at `path`, durably, or leave everything as it was. The caller holds the lock."""
     beside = path.with_name(path.name + ".new")
     # A killed writer left this file. Only the holder of the lock comes here.
     beside.unlink(missing_ok=True)
@@ -341,7 +407,7 @@ def _replace(path: Path, file: _File) -> None:
     with os.fdopen(descriptor, "wb") as opened:
         # The umask may have taken bits away, never added any; this makes the mode exact.
         os.fchmod(descriptor, 0o600)
-        opened.write(msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
+        opened.write(document)
         opened.flush()
         os.fsync(descriptor)
     os.rename(beside, path)

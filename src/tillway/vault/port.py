@@ -110,7 +110,7 @@ class KeyWrapper(Protocol):
 class Keys(KeyWrapper, Protocol):
     """The keys of an installation: in a key file (`keyring.Keyring`), or in a key service behind the same calls.
 
-    `registry.open_keys` finds the adapter by the setting `vault_keys`; `testing.keys_contract` says what one must do.
+    `registry.place_of` finds their place by the setting `keys`; `testing.keys_contract` says what one must do.
     Calls that change keys are durable on return.
     """
 

@@ -1,21 +1,17 @@
-"""The kinds of place that can hold an installation's keys, by the value of the setting `vault_keys`."""
+"""The places that can hold an installation's keys, by the value of the setting `keys`."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
 
-from tillway.vault.keyring import Keyring
-from tillway.vault.port import Keys
+from tillway.vault.keyring import KeyFile, KeyPlace
 
-
-class Kind(NamedTuple):
-    """How the keys of a kind are opened and made: with the path of the key file in the data directory.
-
-    Both raise `KeyFileUnfit` with the remedy; `create` never writes over keys.
-    """
-
-    load: Callable[[Path], Keys]
-    create: Callable[[Path], Keys]
+SECRET = "secretsmanager:"
 
 
-KINDS: Final = {"file": Kind(Keyring.load, Keyring.create)}
+def place_of(keys: str, key_file: Path) -> KeyPlace:
+    """The place that the setting names; `key_file` is the one in the data directory."""
+    if keys == "file":
+        return KeyFile(key_file)
+    # Imported only here: it brings the client for AWS.
+    from tillway.vault.secret import SecretPlace
+
+    return SecretPlace(keys.removeprefix(SECRET))

@@ -1,0 +1,29 @@
+"""The function behind API Gateway: `tillway.aws.api.handler`."""
+
+from typing import Any
+
+from tillway.aws import boot
+from tillway.aws.events import NotHttp, answer_of, public_url_of, request_of
+from tillway.domain.refusal import Refused
+from tillway.http.client_address import client_address
+from tillway.http.wire import BODY_BYTES_MAX
+from tillway.settings import networks_of
+
+
+def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
+    """Answer one HTTP event. Raises nothing that a caller could cause."""
+    return boot.run(_answer(event))
+
+
+async def _answer(event: dict[str, Any]) -> dict[str, Any]:
+    try:
+        request = request_of(event)
+    except NotHttp as refused:
+        return {"statusCode": 400, "body": str(refused), "isBase64Encoded": False}
+    running = await boot.environment.running(public_url_of(event))
+    if request.client_ip is not None:
+        trusted = networks_of(boot.environment.settings.trusted_proxies)
+        request.client_ip = client_address(request.client_ip, request.headers.get("x-forwarded-for"), trusted)
+    if len(request.body) > BODY_BYTES_MAX:
+        return answer_of(event, running.api.refuse_unread(request.path, Refused("body_too_large")))
+    return answer_of(event, await running.api.handle(request))
