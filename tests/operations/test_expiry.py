@@ -44,5 +44,7 @@ async def test_a_captured_one_is_left_alone(tmp_path: Path) -> None:
     captured = await call(running, headers, f"/v1/payment_intents/{payment['id']}/capture", "amount_to_capture=4000")
     assert captured["status"] == "succeeded"
     calendar.ahead_ns = (AUTHORIZATION_LIFETIME_SECONDS + 5) * 1_000_000_000
-    assert await due(running, calendar) == 0
+    assert await due(running, calendar) == 1, "the money became available, and nothing was released"
+    found = await call(running, headers, f"/v1/payment_intents/{payment['id']}")
+    assert (found["status"], found["amount_received"]) == ("succeeded", 4000)
     await running.close()

@@ -166,10 +166,10 @@ async def test_nobody_outside_speaks_for_it():
 @pytest.mark.parametrize(
     ("fault", "delays"),
     [
-        ("duplicate_notice", [1000, 1000]),
-        ("late_notice", [1700]),
-        ("early_notice", [0, 1000]),
-        ("stale_notice", [1000, 5000]),
+        ("duplicate_notice", [0, 0]),
+        ("late_notice", [700]),
+        ("early_notice", [0, 0]),
+        ("stale_notice", [0, 5000]),
         ("lose_notice", []),
     ],
 )

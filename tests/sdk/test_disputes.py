@@ -1,30 +1,22 @@
-"""Dispute cards: the dispute comes over the charge, takes the money, and is closed or answered."""
+"""Dispute cards: the dispute is there when the payment is answered, takes the money, and is closed or answered."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import stripe
-from sdk_shop import Shop, until
+from sdk_shop import Shop
 
 Disputed = Callable[..., stripe.Dispute]
-AT_ONCE = {"pm_card_createDispute": 7, "pm_card_createDisputeProductNotReceived": 1, "pm_card_createDisputeInquiry": 1}
-
-
-@pytest.fixture(scope="module")
-def coming(shop: Shop) -> dict[str, list[str]]:
-    """Charges that will be disputed, by card: the bank takes a second, so all are made before the first test."""
-    return {method: [str(shop.pay(method).latest_charge) for _ in range(n)] for method, n in AT_ONCE.items()}
 
 
 @pytest.fixture
-def disputed(shop: Shop, coming: dict[str, list[str]]) -> Disputed:
-    """The dispute that comes over a payment of 42.00 EUR; each call gives another one."""
+def disputed(shop: Shop) -> Disputed:
+    """The dispute over a new payment of 42.00 EUR, as `stripe trigger charge.dispute.closed` looks for it: at once."""
 
     def take(method: str = "pm_card_createDispute") -> Any:
-        charge = coming[method].pop()
-        until(lambda: bool(shop.v1.disputes.list({"charge": charge}).data))
-        return shop.v1.disputes.list({"charge": charge}).data[0]
+        (dispute,) = shop.v1.disputes.list({"payment_intent": shop.pay(method).id}).data
+        return dispute
 
     return take
 
@@ -113,13 +105,13 @@ def test_what_is_disputed_is_what_was_captured(shop: Shop) -> None:
     held = shop.authorized(method="pm_card_createDispute")
     shop.v1.payment_intents.capture(held.id, {"amount_to_capture": 1000})
     charge = str(held.latest_charge)
-    until(lambda: bool(shop.v1.disputes.list({"charge": charge}).data))
-    assert shop.v1.disputes.list({"charge": charge}).data[0].amount == 1000
+    assert [one.amount for one in shop.v1.disputes.list({"charge": charge}).data] == [1000]
 
 
 def test_a_warning_is_no_dispute(shop: Shop) -> None:
     paid = shop.pay("pm_card_createIssuerFraudRecord")
     charge = str(paid.latest_charge)
-    until(lambda: "stripe_report" in (shop.v1.charges.retrieve(charge).to_dict()["fraud_details"] or {}))
-    assert not shop.v1.charges.retrieve(charge).disputed
+    warned = shop.v1.charges.retrieve(charge)
+    assert "stripe_report" in (warned.to_dict()["fraud_details"] or {})
+    assert not warned.disputed
     assert not shop.v1.disputes.list({"payment_intent": paid.id}).data

@@ -8,7 +8,7 @@ from sdk_shop import Shop
 def types_about(shop: Shop, *ids: str) -> list[str]:
     """The types of the events about these objects, oldest first."""
     found = shop.v1.events.list({"limit": 100}).data
-    return [event.type for event in reversed(found) if event.data.object["id"] in ids]
+    return [event.type for event in reversed(found) if getattr(event.data.object, "id", None) in ids]
 
 
 def test_a_payment(own_shop: Shop) -> None:

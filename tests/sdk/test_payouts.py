@@ -94,7 +94,8 @@ def test_paid_failed_and_returned(own_shop: Shop) -> None:
         assert isinstance(moved, stripe.BalanceTransaction)
         assert (moved.type, moved.amount, moved.fee, moved.source) == (type, amount, 0, failed)
     assert shop.v1.payouts.retrieve(returned).failure_code == "account_closed"
-    kinds = [event.type for event in shop.v1.events.list({"limit": 100}).data if event.data.object["id"] == returned]
+    told_of = shop.v1.events.list({"type": "payout.*", "limit": 100}).data
+    kinds = [event.type for event in told_of if event.data.object["id"] == returned]
     assert kinds == ["payout.updated", "payout.failed", "payout.updated", "payout.paid", "payout.created"]
     with pytest.raises(stripe.InvalidRequestError) as caught:
         shop.v1.payouts.reverse(paid)

@@ -545,7 +545,7 @@ class Mutant(NamedTuple):
 MUTANTS = (
     Mutant(a_new_reference_for_every_sending, ("durable first", "performed once")),
     Mutant(a_time_out_means_declined, ("declined", "notice")),
-    Mutant(never_seen_is_taken_for_no, ("declined", "money", "notice", "payouts")),
+    Mutant(never_seen_is_taken_for_no, ("declined", "money", "notice", "payouts", "route")),
     Mutant(a_pending_debit_counts_as_paid, ("declined", "bank", "money")),
     Mutant(the_attempt_is_never_written, ("durable first",)),
     Mutant(the_attempt_is_never_deleted, ("liveness",)),
@@ -591,7 +591,7 @@ MUTANTS = (
     Mutant(a_repeat_may_fail_although_it_was_performed, ("declined",)),
     Mutant(stock_is_released_whether_or_not_it_was_held, ("stock",)),
     Mutant(a_settlement_is_booked_whenever_it_is_told, ("settlements",)),
-    Mutant(a_payment_fails_over_after_unknown, ("failover",)),
+    Mutant(a_payment_fails_over_after_unknown, ("failover", "performed once")),
     Mutant(the_attempt_at_the_first_connector_is_forgotten, ("route",)),
     Mutant(a_repeated_request_draws_its_route_anew, ("same draw",)),
     Mutant(a_question_goes_to_a_connector_drawn_anew, ("one connector",)),

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tillway.domain.account import SYSTEM, Account
+from tillway.domain.balance import Balance
 from tillway.domain.wire_amounts import to_wire
 from tillway.engine.balance import available_and_pending, fold
 from tillway.http.params import Expand, Params
 from tillway.http.routes import Answer, Call, route
+from tillway.http.shapes import View, shape
 
 EXPAND_ONLY = Params(expand=Expand())
 
@@ -18,18 +20,24 @@ async def retrieve(call: Call) -> Answer:
     engine, caller = call.platform.engine, call.caller
     now = engine.clock.now_ms() // 1000
     available, pending = available_and_pending(await fold(engine, caller.scope_key), now)
-    account = await engine.load(SYSTEM).maybe(Account, caller.scope.account)
-    currencies = sorted({*available, *pending}) or [account.default_currency if account is not None else "usd"]
-    converts = engine.settings.converts_amounts(caller.scope.account)
+    if not available and not pending:
+        account = await engine.load(SYSTEM).maybe(Account, caller.scope.account)
+        available = {account.default_currency if account is not None else "usd": 0}
+    return Balance(id="blc_now", created=now, available=available, pending=pending)
 
-    def shown(sums: Mapping[str, int], currency: str) -> int:
-        return to_wire(sums.get(currency, 0), currency) if converts else sums.get(currency, 0)
+
+@shape(Balance, on_wire=False)
+def balance_shape(balance: Balance, view: View) -> dict[str, Any]:
+    currencies = sorted({*balance.available, *balance.pending})
+
+    def funds(sums: Mapping[str, int]) -> list[dict[str, Any]]:
+        return [_funds(currency, sums.get(currency, 0), view) for currency in currencies]
 
     return {
         "object": "balance",
-        "available": [_funds(currency, shown(available, currency)) for currency in currencies],
-        "livemode": caller.scope.livemode,
-        "pending": [_funds(currency, shown(pending, currency)) for currency in currencies],
+        "available": funds(balance.available),
+        "livemode": view.livemode,
+        "pending": funds(balance.pending),
         "refund_and_dispute_prefunding": {
             "available": [_prefunding(currency) for currency in currencies],
             "pending": [_prefunding(currency) for currency in currencies],
@@ -37,7 +45,8 @@ async def retrieve(call: Call) -> Answer:
     }
 
 
-def _funds(currency: str, amount: int) -> dict[str, Any]:
+def _funds(currency: str, amount_minor: int, view: View) -> dict[str, Any]:
+    amount = to_wire(amount_minor, currency) if view.converts_amounts else amount_minor
     return {"amount": amount, "currency": currency, "source_types": {"card": amount}}
 
 

@@ -720,7 +720,8 @@ LISTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 async def _all(stage: Stage, path: str, fields: tuple[str, ...]) -> list[Document]:
-    """Those fields of every object of a listing, newest first; of an event's data only the object's id."""
+    """Those fields of every object of a listing, newest first; of an event's data only the object's id (a balance has
+    none)."""
     found: list[Document] = []
     more: dict[str, str] = {}
     while True:
@@ -728,7 +729,7 @@ async def _all(stage: Stage, path: str, fields: tuple[str, ...]) -> list[Documen
         for document in page["data"]:
             kept = {name: document[name] for name in fields}
             if "data" in kept:
-                kept["data"] = {"object": {"id": kept["data"]["object"]["id"]}}
+                kept["data"] = {"object": {"id": kept["data"]["object"].get("id", "")}}
             found.append(kept)
         if not page["has_more"]:
             return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -54,6 +54,7 @@ from tillway.domain.attempt import (
     reference_of,
 )
 from tillway.domain.charge import Charge, full_descriptor
+from tillway.domain.event import NoticeTask
 from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Fee
 from tillway.domain.mandate import reference_of as reference_of_mandate
@@ -68,6 +69,7 @@ from tillway.domain.refund import Refund
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.domain.routing import ConnectorTerms, Routes, outcome_to_follow
 from tillway.domain.source_api import SourceApi
+from tillway.engine.availability import foresee
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
@@ -81,7 +83,7 @@ from tillway.engine.settlers import (
 )
 from tillway.engine.telemetry import Telemetry, note, note_id
 from tillway.sandbox.cards import ALIAS_CVC, by_alias
-from tillway.store.codec import decode
+from tillway.store.codec import decode, encode
 from tillway.store.port import Row, Unavailable
 
 log = logging.getLogger(__name__)
@@ -199,7 +201,11 @@ class Attempts:
         self.vault = vault
         self.held: dict[tuple[str, str], int] = {}
         """The attempts that this process carries out, by (scope key, id), and until when they are leased to it."""
+        self.carry_notice: Callable[[Row], Awaitable[None]] | None = None
+        """Carries the task of a notice that came with an outcome. The runner knows it."""
         self._settling: set[asyncio.Task[None]] = set()
+        self._foreseen: dict[str, int] = {}
+        """When the latest task that tells of available money is due, by scope key, in epoch seconds."""
 
     async def terms(self, scope: Scope, *, shows: Literal["subject", "charge"] = "subject") -> Terms:
         """The terms of a new payment in that scope. Refused `live_mode_not_configured` or `connector_unavailable` if no
@@ -536,7 +542,11 @@ class Attempts:
         if fails_over and attempt.kind == "authorize" and outcome_to_follow(outcome) is not None:
             connectors = await self.connections.connectors_of(caller.scope.mode)
 
+        told: tuple[NoticeTask, ...] = ()
+
         async def work(load: Load, at: Moment) -> Changes[Record | None]:
+            nonlocal told
+            told = ()
             current = await load.maybe(Attempt, attempt.id) or attempt
             changes = await settler.settle(
                 Settling(
@@ -550,9 +560,11 @@ class Attempts:
                     connectors=connectors,
                 )
             )
+            if isinstance(outcome, Succeeded) and attempt.kind in ("authorize", "capture"):
+                changes = await foresee(self._foreseen, load, changes, at)
             if isinstance(outcome, (Succeeded, Pending)) and outcome.notices and (changes.records or changes.tasks):
-                later = announced(outcome, attempt.connector, at)
-                changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *later))
+                told = announced(outcome, attempt.connector, at, lease_ms=self.engine.settings.lease_ms)
+                changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *told))
             if isinstance(outcome, Pending) and connection is not None and connection.connector.capabilities.by_file:
                 changes = await file_operation(load, current, changes, at)
             if self.engine.restores.unexplained:
@@ -565,7 +577,21 @@ class Attempts:
         if not done.attempts or done.attempts[0].id != attempt.id:
             source_api = getattr(done.record, "source_api", caller.source_api)
             self.engine.telemetry.settled(attempt.connector, attempt.kind, source_api, _OUTCOMES[type(outcome)])
+        if told:
+            assert isinstance(outcome, Succeeded | Pending), "only these have notices"
+            at_once = [task for task, (delay_ms, _) in zip(told, outcome.notices, strict=True) if not delay_ms]
+            await self._carry_notices(caller.scope_key, at_once)
         return done
+
+    async def _carry_notices(self, scope_key: str, tasks: Sequence[NoticeTask]) -> None:
+        """Book the notices of a provider inside this process that came with an outcome, before a caller is answered. If
+        that fails, a task is due again when its lease ends."""
+        for task in tasks:
+            if self.carry_notice is not None:
+                try:
+                    await self.carry_notice(Row(f"{scope_key}/{task.id}", 1, encode(task)))
+                except Exception as failed:
+                    log.warning("a notice has to wait", extra={"task": task.id, "why": str(failed)})
 
     def _begin_to_settle_later(
         self, caller: Caller, attempt: Attempt, outcome: Outcome, connection: Connection | None

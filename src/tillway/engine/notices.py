@@ -48,11 +48,18 @@ def objection(notice: Notice, about: Attempt | Charge | Refund | Payout, now: in
     return "the notice is older than an hour" if is_stale(notice, now) else None
 
 
-def announced(outcome: Succeeded | Pending, connector: str, at: Moment) -> tuple[NoticeTask, ...]:
-    """The tasks that hand later notices of a provider inside this process back to the engine."""
+def announced(outcome: Succeeded | Pending, connector: str, at: Moment, *, lease_ms: int = 0) -> tuple[NoticeTask, ...]:
+    """The tasks that hand later notices of a provider inside this process back to the engine.
+
+    Those due at once are born claimed for `lease_ms`: the process that commits them hears them before it answers.
+    """
     return tuple(
         NoticeTask(
-            id=at.new_id("ntc"), created=at.created, connector=connector, due_at_ms=at.now_ms + delay_ms, body=body
+            id=at.new_id("ntc"),
+            created=at.created,
+            connector=connector,
+            due_at_ms=at.now_ms + (delay_ms or lease_ms),
+            body=body,
         )
         for delay_ms, body in outcome.notices
     )

@@ -19,7 +19,7 @@ from tillway.connectors.port import TransportError
 from tillway.domain.account import SCOPE_KEY_LENGTH, SYSTEM, scope_of
 from tillway.domain.attempt import ASK_INTERVAL_MAX_SECONDS, Attempt
 from tillway.domain.audit import AuditTask
-from tillway.domain.event import DELIVERY_DELAYS_SECONDS
+from tillway.domain.event import DELIVERY_DELAYS_SECONDS, NoticeTask
 from tillway.domain.mail import DELAYS_SECONDS as MAIL_DELAYS_SECONDS
 from tillway.domain.record import Record
 from tillway.domain.refusal import STORE_CODES, Refused
@@ -109,6 +109,7 @@ class Runner:
             audit.on_batch = heads.add
         self.workers: dict[type[Record], Work] = {Attempt: attempts.take_over, AuditTask: audit.run, **workers}
         """The worker of each type of task."""
+        attempts.carry_notice = self.workers.get(NoticeTask)
         self.queues = ("attempts", "expiries", "notices", "deliveries", "audit", "orders", "mail")
         self._loops: list[asyncio.Task[None]] = []
         self._busy: dict[str, set[asyncio.Task[None]]] = {queue: set() for queue in self.queues}

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from tillway.domain.balance import AvailabilityTask
 from tillway.domain.checkout import CheckoutExpiry
 from tillway.domain.dispute import DisputeTask
 from tillway.domain.event import Delivery, NoticeTask
@@ -9,6 +10,7 @@ from tillway.domain.mail import EmailTask
 from tillway.domain.order import OrderTask
 from tillway.domain.payment_intent import AuthorizationExpiry
 from tillway.domain.record import Record
+from tillway.engine import availability
 from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
 from tillway.engine.runner import Work
@@ -20,6 +22,7 @@ def workers(platform: Platform, mail: Mail) -> dict[type[Record], Work]:
     attempts = platform.attempts
     return {
         AuthorizationExpiry: partial(payment_intents.release_expired, attempts),
+        AvailabilityTask: partial(availability.tell, platform.engine),
         CheckoutExpiry: partial(checkout.carry_expiry, platform.engine),
         Delivery: platform.webhooks.deliver,
         DisputeTask: partial(disputes.carry, attempts),

@@ -145,10 +145,17 @@ class Simulator:
 
 
 def foretold(bank: Bank, operation: BankOperation, faults: tuple[Fault, ...]) -> list[tuple[int, dict[str, Any]]]:
-    """The notices about `operation` as (milliseconds from now, body), by time, after `faults`."""
+    """The notices about `operation` as (milliseconds from now, body), by time, after `faults`.
+
+    A disputed payment is disputed at once, so that whoever made it can read the dispute: fixtures for Stripe do.
+    """
+    forthcoming = [
+        announcement._replace(after_ms=0) if announcement.what == "dispute" else announcement
+        for announcement in bank.forthcoming(operation)
+    ]
     return [
         (max(after_ms, 0), operation.answer() if announcement is None else _body(bank, announcement))
-        for after_ms, announcement in plan_notices(bank.forthcoming(operation), faults)
+        for after_ms, announcement in plan_notices(forthcoming, faults)
     ]
 
 

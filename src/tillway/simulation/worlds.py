@@ -83,8 +83,6 @@ async def live(world: World) -> None:
         world.start_process()
     clients = [*clients_of(world), *buyers_of(world)]
     await _weather(world, [client.live() for client in clients])
-    if world.routed:
-        await routing.check_breakers(world)
     drawn = world.random.random()
     if drawn < A_WEEK_PASSES + A_MINUTE_PASSES:
         if drawn < A_WEEK_PASSES:
@@ -154,6 +152,7 @@ async def _weather(world: World, clients: list[Coroutine[Any, Any, None]]) -> No
     _look(world)
     for unheard in world.loop.unheard():
         raise Violation("error inside", f"nobody caught {unheard!r}")
+    await routing.check_breakers(world)
 
 
 async def _let_a_week_pass(world: World) -> None:

@@ -21,6 +21,7 @@ from tillway.domain.alias import Alias
 from tillway.domain.api_key import ApiKey
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditBatch, AuditEntry, AuditTask
+from tillway.domain.balance import AvailabilityTask, Balance
 from tillway.domain.card_tries import CardTries
 from tillway.domain.catalog import CatalogProduct, Price
 from tillway.domain.charge import Charge
@@ -382,6 +383,9 @@ _ROWS: Final = (
     RecordType(kind=AuditEntry, prefixes=("aud",), object="audit_entry", entries=_audit_entry),
     RecordType(kind=AuditTask, prefixes=("audt",), queue="audit"),
     RecordType(kind=AuthorizationExpiry, prefixes=("exp",), queue="expiries"),
+    RecordType(kind=AvailabilityTask, prefixes=("avl",), queue="expiries"),
+    # Only events hold one.
+    RecordType(kind=Balance, prefixes=("blc",), object="balance"),
     RecordType(kind=Balances, prefixes=("bal",)),
     RecordType(kind=CatalogProduct, prefixes=("prd",), object="product", noun="product"),
     RecordType(kind=Charge, prefixes=("ch",), object="charge", entries=_charge),

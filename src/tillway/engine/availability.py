@@ -1,0 +1,58 @@
+"""Tell merchants of money that becomes available, as `balance.available`.
+
+The money of all payments of a day becomes available at one midnight, so a merchant has one task for that midnight. The
+first payment of the day writes it; the others know of it and write nothing.
+"""
+
+import msgspec
+
+from tillway.domain.account import scope_of
+from tillway.domain.balance import AvailabilityTask, Balance, availability_id, availability_task
+from tillway.domain.ledger import Entry
+from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record
+from tillway.engine.balance import available_and_pending, fold
+from tillway.engine.caller import Caller
+from tillway.engine.core import Engine, Load
+from tillway.store.codec import decode
+from tillway.store.port import Row
+
+KNOWN_MAX = 10_000
+"""Of how many merchants a process remembers that the task of the day is there."""
+
+
+async def foresee(
+    known: dict[str, int], load: Load, changes: Changes[Record | None], at: Moment
+) -> Changes[Record | None]:
+    """The changes of a payment, with the task about its money where there is none yet. `known` has the time of the
+    latest task by scope key, in epoch seconds, and is kept up."""
+    entry = next((record for record in changes.records if type(record) is Entry), None)
+    if entry is None or at.as_before:
+        return changes
+    due = entry.available_on
+    if due > at.now:
+        if known.get(load.scope_key) == due:
+            return changes
+        if await load.maybe(AvailabilityTask, availability_id(due)) is not None:
+            if len(known) >= KNOWN_MAX:
+                known.clear()
+            known[load.scope_key] = due
+            return changes
+    return msgspec.structs.replace(changes, tasks=(*changes.tasks, availability_task(entry, at)))
+
+
+async def tell(engine: Engine, row: Row) -> None:
+    """Make the event that shows the balance, unless it was made already. `row` has the task."""
+    scope_key, _, id = row.key.partition("/")
+    task, scope = decode(id, row.body), scope_of(scope_key)
+    assert isinstance(task, AvailabilityTask), f"{row.key} is not a task about available money"
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        # A worker whose clock is ahead leaves it to others.
+        if task.due_at_ms > at.now_ms or await load.maybe(AvailabilityTask, task.id) is None:
+            return NO_CHANGES
+        available, pending = available_and_pending(await fold(engine, scope.key), at.now)
+        balance = Balance(id=at.new_id("blc"), created=at.created, available=available, pending=pending)
+        event = EventDraft(type="balance.available", record=balance)
+        return Changes(result=None, deletes=(task.id,), events=(event,))
+
+    await engine.run(Caller.system(scope, "tell of available money"), work)
