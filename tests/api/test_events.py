@@ -118,6 +118,27 @@ async def test_an_event_is_shown_in_the_version_of_its_reader(world: World, rece
     assert read["api_version"] == "2020-08-27"
 
 
+async def test_an_endpoint_gets_the_shapes_of_its_version(world: World, receiver: Receiver) -> None:
+    await world.endpoint(receiver.url + "/old", api_version="2020-03-02")
+    await world.endpoint(receiver.url + "/new")
+    given = {"amount": "700", "currency": "eur", "payment_method": "pm_card_visa", "confirm": "true"}
+    paid = await world.ok("POST", "/v1/payment_intents", given)
+    customer = await world.ok("POST", "/v1/customers", {"source": "tok_visa"})
+    await world.deliver()
+    old, new = (
+        {event["type"]: event["data"]["object"] for event in receiver.events(path)} for path in ("/old", "/new")
+    )
+    (charge,) = old["payment_intent.succeeded"]["charges"]["data"]
+    assert (charge["id"], charge["refunds"]["data"]) == (paid["latest_charge"], [])
+    assert "allowed_payment_method_types" not in old["payment_intent.succeeded"]
+    assert old["charge.succeeded"]["refunds"]["url"] == f"/v1/charges/{charge['id']}/refunds"
+    assert [card["id"] for card in old["customer.created"]["sources"]["data"]] == [customer["default_source"]]
+    assert "charges" not in new["payment_intent.succeeded"] and "refunds" not in new["charge.succeeded"]
+    assert "sources" not in new["customer.created"]
+    assert new["payment_intent.succeeded"]["allowed_payment_method_types"] == ["card"]
+    assert {event["api_version"] for event in receiver.events("/old")} == {"2020-03-02"}
+
+
 async def test_an_event_keeps_the_object_as_it_was(world: World) -> None:
     await world.ok("POST", "/v1/payment_intents", {"amount": "100", "currency": "eur", "description": "first"})
     (event,) = (await world.ok("GET", "/v1/events"))["data"]
