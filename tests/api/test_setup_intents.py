@@ -38,7 +38,10 @@ async def test_a_setup_step_by_step(shop: CardShop) -> None:
 
     with_card = await shop.ok("POST", path, {"payment_method": "pm_card_visa", "metadata": {"order": "", "a": "b"}})
     assert (with_card["status"], with_card["metadata"]) == ("requires_confirmation", {"a": "b"})
-    done = await shop.ok("POST", f"{path}/confirm", {"expand": ["latest_attempt", "payment_method"]})
+    assert await shop.refused("POST", f"{path}/confirm") == (400, "parameter_missing", "return_url")
+    done = await shop.ok(
+        "POST", f"{path}/confirm", {"return_url": RETURN, "expand": ["latest_attempt", "payment_method"]}
+    )
     assert (done["status"], done["next_action"], done["last_setup_error"]) == ("succeeded", None, None)
     assert done["payment_method"]["customer"] == customer
     assert (done["latest_attempt"]["status"], done["latest_attempt"]["setup_intent"]) == ("succeeded", made["id"])
@@ -280,10 +283,26 @@ async def test_a_card_of_another_customer_is_not_set_up(shop: CardShop) -> None:
     owner, other = await shop.customer(), await shop.customer()
     method = await shop.attached(owner)
     for customer in ({}, {"customer": other}):
-        given = {"payment_method": method, "confirm": True, **customer}
-        refused = await shop.refused("POST", "/v1/setup_intents", given)
+        for confirm in ({"confirm": True}, {}):
+            given = {"payment_method": method, **confirm, **customer}
+            refused = await shop.refused("POST", "/v1/setup_intents", given)
+            assert refused == (400, "payment_method_unexpected_state", "payment_method")
+        made = await shop.ok("POST", "/v1/setup_intents", customer)
+        refused = await shop.refused("POST", f"/v1/setup_intents/{made['id']}", {"payment_method": method})
         assert refused == (400, "payment_method_unexpected_state", "payment_method")
+    kept = await shop.ok("POST", "/v1/setup_intents", {"payment_method": method, "customer": owner})
+    refused = await shop.refused("POST", f"/v1/setup_intents/{kept['id']}", {"customer": other})
+    assert refused == (400, "payment_method_unexpected_state", "payment_method")
     assert (await _setup(shop, method, customer=owner))["status"] == "succeeded"
+
+
+async def test_a_detached_card_is_not_set_up(shop: CardShop) -> None:
+    customer = await shop.customer()
+    method = await shop.attached(customer)
+    await shop.ok("POST", f"/v1/payment_methods/{method}/detach")
+    for given in ({}, {"customer": customer}, {"confirm": True}):
+        refused = await shop.refused("POST", "/v1/setup_intents", {"payment_method": method, **given})
+        assert refused == (400, "payment_method_unexpected_state", "payment_method")
 
 
 async def test_a_customer_who_has_gone_gets_no_card(shop: CardShop) -> None:

@@ -4,10 +4,11 @@ from typing import Any
 
 from tillway.api.cards import postal
 from tillway.api.catalog import PRICE_DATA, SUBSCRIPTIONS, read_price_data
-from tillway.api.method_types import FORMS, PAYMENT_OPTIONS, TYPE_NAMES
+from tillway.api.method_types import FORMS, PAYMENT_OPTIONS, TYPE_NAMES, check_types
 from tillway.domain.catalog import QUANTITY_MAX
 from tillway.domain.checkout import LINES_MAX, CheckoutSession, LineItem
 from tillway.domain.commands import CartLine, CheckoutTerms, CreateCheckout
+from tillway.domain.method_types import check_descriptor
 from tillway.domain.refusal import Refused
 from tillway.domain.wire_amounts import CONVERTED, convert
 from tillway.engine.core import Load
@@ -191,6 +192,7 @@ def read_terms(call: Call) -> CheckoutTerms:
             f"The page takes {', '.join(PAGE_TYPES)}; it cannot take {', '.join(unknown) or 'nothing'}.",
             param="payment_method_types",
         )
+    check_descriptor(data.get("statement_descriptor"), types, "payment_intent_data[statement_descriptor]")
     return CheckoutTerms(
         lines=lines,
         metadata=params.get("metadata") or {},
@@ -250,6 +252,7 @@ async def create(call: Call) -> Answer:
         reason = SUBSCRIPTIONS if mode == "subscription" else "checkout without a payment; use a setup intent"
         raise Refused("parameter_unsupported", f"Tillway does not support {reason}.", param="mode")
     terms = read_terms(call)
+    await check_types(call)
     if "customer_balance" in terms.method_types and params.get("customer") is None:
         raise Refused("parameter_missing", "Stored credit is a customer's: send `customer`.", param="customer")
     currency = params.get("currency")

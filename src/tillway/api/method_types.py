@@ -8,10 +8,12 @@ import msgspec
 from tillway.api import bank_accounts, cards
 from tillway.domain.charge import Charge
 from tillway.domain.mandate import Mandate
+from tillway.domain.method_types import METHOD_TYPES, check_servable
 from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.refund import Refund
 from tillway.domain.setup_intent import SetupAttempt
 from tillway.http.params import Enum, Ignored, Metadata, Object, Open, Parameter
+from tillway.http.routes import Call
 
 
 class MethodForm(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +106,19 @@ def _members(part: str) -> dict[str, Any]:
 
 TYPE_NAMES: Final = (*FORMS, "link", "bancontact", "ideal", "klarna")
 """The types that callers can name. Making a payment method of one that has no form is refused."""
+
+_ALWAYS: Final = frozenset(name for name, row in METHOD_TYPES.items() if not (row.debits or row.wallet))
+
+
+async def check_types(call: Call) -> None:
+    """Raise `Refused` if the request accepts a payment method type that nothing in the caller's mode can take."""
+    for param in ("payment_method_types", "allowed_payment_method_types"):
+        types = call.params.get(param)
+        if types and not _ALWAYS.issuperset(types):
+            connectors = await call.platform.attempts.connections.connectors_of(call.caller.scope.mode)
+            providers = {type for terms in connectors.values() for type in (*terms.debits, *terms.wallets)}
+            check_servable(types, providers, param)
+
 
 METHOD_DATA: Final = Object(
     type=Enum(*TYPE_NAMES, required=True),

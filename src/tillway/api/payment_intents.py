@@ -8,7 +8,7 @@ from tillway.api.amounts import in_minor, in_minor_of
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import shipping
 from tillway.api.challenges import next_action
-from tillway.api.method_types import METHOD_DATA, PAYMENT_OPTIONS, TYPE_NAMES
+from tillway.api.method_types import METHOD_DATA, PAYMENT_OPTIONS, TYPE_NAMES, check_types
 from tillway.domain.amount_limits import AMOUNT_LARGEST, check_charge
 from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment
 from tillway.domain.payment_intent import PaymentError, PaymentIntent
@@ -270,6 +270,7 @@ async def create(call: Call) -> Answer:
     """Create a payment, and with `confirm` take it at once."""
     params = in_minor(call, call.params, call.params["currency"])
     _check_create(params)
+    await check_types(call)
     confirm = _parse_confirm(params, None) if params.get("confirm") else None
     command = parse_create(params, call.caller.source_api, confirm=confirm)
     return await payment_intents.create(call.platform, call.caller, command)
@@ -284,6 +285,7 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/v1/payment_intents/{id}", UPDATE, returns="payment_intent")
 async def update(call: Call) -> Answer:
     """Change a payment that has not been taken yet."""
+    await check_types(call)
     params = await _params_in_minor(call)
     return await payment_intents.update(call.platform, call.caller, call.id, _parse_update(params) or UpdatePayment())
 
@@ -291,6 +293,7 @@ async def update(call: Call) -> Answer:
 @route("POST", "/v1/payment_intents/{id}/confirm", CONFIRM, returns="payment_intent", access="publishable")
 async def confirm(call: Call) -> Answer:
     """Take the payment, or send the customer to authenticate it."""
+    await check_types(call)
     params = await _params_in_minor(call, "amount_to_confirm")
     return await payment_intents.confirm(
         call.platform, call.caller, call.id, _parse_confirm(params, _parse_update(params))

@@ -5,6 +5,7 @@ from typing import Any
 from msgspec import UNSET
 
 from tillway.api.checkout_sessions import COMMON, CONNECT, included_lines, lines_page, read_terms
+from tillway.api.method_types import check_types
 from tillway.domain.checkout import PaymentLink
 from tillway.domain.commands import CreateLink, UpdateLink
 from tillway.domain.refusal import Refused
@@ -89,6 +90,7 @@ def _limit(params: dict[str, Any]) -> int | None:
 async def create(call: Call) -> Answer:
     """Create a payment link, which opens a checkout session for each visitor."""
     terms = read_terms(call)
+    await check_types(call)
     if "customer_balance" in terms.method_types:
         raise Refused(
             "parameter_unsupported",

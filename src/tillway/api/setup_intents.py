@@ -5,7 +5,7 @@ from typing import Any
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import STRIPE_JS
 from tillway.api.challenges import next_action
-from tillway.api.method_types import FORMS, METHOD_DATA, SETUP_OPTIONS, TYPE_NAMES
+from tillway.api.method_types import FORMS, METHOD_DATA, SETUP_OPTIONS, TYPE_NAMES, check_types
 from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, UpdateSetup
 from tillway.domain.payment_intent import PaymentError
 from tillway.domain.refusal import RULES, Refused
@@ -162,6 +162,7 @@ def _check_create(params: dict[str, Any]) -> None:
 async def create(call: Call) -> Answer:
     """Create a setup, and with `confirm` save the card at once."""
     _check_create(call.params)
+    await check_types(call)
     return await setup_intents.create(call.platform, call.caller, _parse_create(call.params))
 
 
@@ -185,6 +186,7 @@ async def retrieve(call: Call) -> Answer:
 @route("POST", "/v1/setup_intents/{id}", UPDATE, returns="setup_intent")
 async def update(call: Call) -> Answer:
     """Change a setup that is not over."""
+    await check_types(call)
     command = _parse_update(call.params) or UpdateSetup()
     return await setup_intents.update(call.platform, call.caller, call.id, command)
 
@@ -192,6 +194,7 @@ async def update(call: Call) -> Answer:
 @route("POST", "/v1/setup_intents/{id}/confirm", CONFIRM, returns="setup_intent", access="publishable")
 async def confirm(call: Call) -> Answer:
     """Save the card, or send its holder to authenticate it."""
+    await check_types(call)
     command = _parse_confirm(call.params, _parse_update(call.params))
     return await setup_intents.confirm(call.platform, call.caller, call.id, command)
 

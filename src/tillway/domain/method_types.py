@@ -4,7 +4,7 @@ The domain, the engine and the operations read these rows and name no type thems
 type are rows of `api/method_types.py`; `tests/api/test_method_types.py` fails where a type has no row there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -150,3 +150,42 @@ def check_payment(type: MethodType, currency: str, capture_method: str | None) -
             f"The payment method type {type.name} cannot be captured later. Set capture_method to automatic.",
             param="capture_method",
         )
+
+
+def check_descriptor(descriptor: str | None, types: Collection[str], param: str = "statement_descriptor") -> None:
+    """Raise `Refused` for a whole statement descriptor of a payment that a card may pay: there only its suffix is the
+    payment's (https://docs.stripe.com/api/payment_intents/create, `statement_descriptor`)."""
+    if descriptor and "card" in types:
+        raise Refused(
+            "parameter_unsupported",
+            "The `statement_descriptor` parameter is not supported for payments whose payment method types include "
+            "`card`. Use `statement_descriptor_suffix` instead.",
+            param=param,
+        )
+
+
+def check_return_url(automatic: Mapping[str, Any] | None, return_url: str | None) -> None:
+    """Raise `Refused` for a confirmation with automatic payment methods that has no page to return to
+    (https://docs.stripe.com/api/payment_intents/create, `automatic_payment_methods`)."""
+    if return_url or not automatic or not automatic.get("enabled") or automatic.get("allow_redirects") == "never":
+        return
+    raise Refused(
+        "parameter_missing",
+        "A `return_url` must be specified: automatic payment methods may redirect the customer to another page. To "
+        "accept only methods that do not, set `automatic_payment_methods[allow_redirects]` to `never` at the creation.",
+        param="return_url",
+    )
+
+
+def check_servable(types: Collection[str], providers: Collection[str], param: str) -> None:
+    """Raise `Refused` for a payment method type that neither the platform nor a connector can take. `providers` are the
+    types of debits and wallets that the connectors of the mode take."""
+    for name in types:
+        row = METHOD_TYPES.get(name)
+        if row is None or ((row.debits or row.wallet) and name not in providers):
+            raise Refused(
+                "connector_unsupported",
+                f"The payment method type {name} is invalid: no connector of this mode takes it. "
+                "Leave it out, or configure a connector that can (`tillway connectors add`).",
+                param=param,
+            )

@@ -43,7 +43,7 @@ from tillway.domain.commands import (
 from tillway.domain.customer import Customer
 from tillway.domain.ledger import Fee, available_on, charge_entry
 from tillway.domain.mandate import Mandate, permit
-from tillway.domain.method_types import METHOD_TYPES, MethodType, check_payment
+from tillway.domain.method_types import METHOD_TYPES, MethodType, check_descriptor, check_payment, check_return_url
 from tillway.domain.money import fee_minor
 from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_method import CardFacts, PaymentMethod, usable, with_checks
@@ -256,6 +256,8 @@ def create(
     idem: str | None = None,
 ) -> Changes[PaymentIntent]:
     """Create a payment, and start taking it if the command confirms it: then `terms` are needed."""
+    if command.statement_descriptor:
+        check_descriptor(command.statement_descriptor, set(command.method_types).difference(command.excluded_types))
     payment = PaymentIntent(
         id=at.new_id(prefix),
         created=at.created,
@@ -300,6 +302,16 @@ def update(
 
     `method` is the one that the command names or describes.
     """
+    changes = _update(payment, command, method)
+    after = changes.result
+    if after.statement_descriptor != payment.statement_descriptor or after.method_types != payment.method_types:
+        check_descriptor(after.statement_descriptor, set(after.method_types).difference(after.excluded_types))
+    return changes
+
+
+def _update(
+    payment: PaymentIntent, command: UpdatePayment, method: PaymentMethod | None = None
+) -> Changes[PaymentIntent]:
     given = command.given()
     given.pop("method_data", None)
     if method is not None:
@@ -361,6 +373,8 @@ def _confirm(
             method, means.mandate, at, named=command.mandate, acceptance=command.acceptance, once=once
         )
     method = _confirmable(payment, method)
+    if payment.automatic_methods is not None and not (payment.off_session or payment.use_stripe_sdk):
+        check_return_url(payment.automatic_methods, payment.return_url)
     type = METHOD_TYPES[method.type]
     if terms.routes is not None and type.performed_by != "platform":
         terms = _routed(payment, method, terms, terms.routes, at)
@@ -1464,10 +1478,13 @@ def _cancel_acting(
 def increment(
     payment: PaymentIntent, charge: Charge | None, command: Increment, at: Moment, *, idem: str | None = None
 ) -> Changes[PaymentIntent]:
-    """Authorize a larger total on the same card. The new total must be larger than the old."""
+    """Authorize a larger total on the same card. The new total must be larger than the old.
+
+    As at Stripe, an increment may give a card payment a statement descriptor.
+    """
     before: Changes[PaymentIntent | None] = NO_CHANGES
     if command.update is not None:
-        before = updated = update(payment, command.update)
+        before = updated = _update(payment, command.update)
         payment = updated.result
     _not_busy(payment)
     if payment.status != "requires_capture":

@@ -8,7 +8,7 @@ from tillway.domain.bank_account import check_verification, without_number
 from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, FutureUsage, UpdateSetup
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.mandate import Mandate, permit
-from tillway.domain.method_types import METHOD_TYPES
+from tillway.domain.method_types import METHOD_TYPES, check_return_url
 from tillway.domain.payment_intent import PaymentError
 from tillway.domain.payment_method import CardFacts, PaymentMethod, attach, issuer_objection, usable, without_cvc
 from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record, Value, changed, merged_metadata
@@ -76,7 +76,12 @@ class Means(Value, frozen=True, kw_only=True, gc=True):
 
 
 def create(command: CreateSetup, means: Means, at: Moment, *, challenge_base: str = "") -> Changes[SetupIntent]:
-    """Create a setup, and confirm it where the command does so: then `challenge_base` is needed."""
+    """Create a setup, and confirm it where the command does so: then `challenge_base` is needed.
+
+    Refused where the method belongs to another customer than the command's, or may not be used again.
+    """
+    if means.method is not None:
+        usable(means.method, customer=command.customer)
     setup = SetupIntent(
         id=at.new_id("seti"),
         created=at.created,
@@ -115,6 +120,8 @@ def update(setup: SetupIntent, command: UpdateSetup, method: PaymentMethod | Non
     if "method" in given:
         status = "requires_confirmation" if after.method else "requires_payment_method"
         after = _with(after, authenticated=False, challenge=None, status=status)
+    if method is not None:
+        usable(method, customer=after.customer)
     return Changes(result=after, records=(after,) if after != setup else ())
 
 
@@ -154,6 +161,8 @@ def _confirm(
             method, means.mandate, at, named=None, acceptance=command.acceptance, once=None
         )
     method = _confirmable(setup, method, means.customer, mandate)
+    if not setup.use_stripe_sdk:
+        check_return_url(setup.automatic_methods, setup.return_url)
     if method.card is not None and not means.authenticates:
         _asks_no_authentication(setup)
     # From here on this is an attempt, and its outcome is stored.

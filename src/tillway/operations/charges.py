@@ -25,13 +25,24 @@ from tillway.operations.payment_methods import find_existing, redeem_token
 
 
 async def create(platform: Platform, caller: Caller, command: CreateCharge) -> Done[Record | None]:
-    """Make an unlisted payment (`dpi_`) and confirm it at once; the caller is shown its charge."""
+    """Make an unlisted payment (`dpi_`) and confirm it at once; the caller is shown its charge.
+
+    A card charge's statement descriptor is its suffix, unless it has one
+    (https://docs.stripe.com/api/charges/create, `statement_descriptor`).
+    """
     terms = await platform.attempts.terms(caller.scope, shows="charge")
 
     async def work(load: Load, at: Moment) -> Changes[Record | None]:
         method, made = await _source(platform, load, command, at)
         customer = method.customer or command.payment.customer
-        payment = msgspec.structs.replace(command.payment, customer=customer, confirm=_CONFIRM, off_session=True)
+        payment = command.payment
+        if method.card is not None and payment.statement_descriptor:
+            payment = msgspec.structs.replace(
+                payment,
+                statement_descriptor=None,
+                statement_descriptor_suffix=payment.statement_descriptor_suffix or payment.statement_descriptor,
+            )
+        payment = msgspec.structs.replace(payment, customer=customer, confirm=_CONFIRM, off_session=True)
         means = await gather(load, method, made, _CONFIRM, customer=customer)
         changes = payment_intent.create(payment, means, at, prefix="dpi", terms=terms, idem=caller.idem)
         return payment_intent.as_charge(changes, None)
@@ -94,7 +105,14 @@ async def capture(platform: Platform, caller: Caller, id: str, command: CaptureC
         found = await load.get(Charge, id)
         charge.check_capture(found, command.amount_minor)
         payment = await load.get(PaymentIntent, found.payment)
-        renamed = charge.update(found, command.update)
+        words = command.update
+        if found.card is not None and words.statement_descriptor:
+            words = msgspec.structs.replace(
+                words,
+                statement_descriptor=UNSET,
+                statement_descriptor_suffix=words.statement_descriptor_suffix or words.statement_descriptor,
+            )
+        renamed = charge.update(found, words)
         taking = Capture(amount_minor=command.amount_minor)
         return renamed.then(
             payment_intent.capture(payment, renamed.result, taking, at, idem=caller.idem, shows="charge")

@@ -11,7 +11,7 @@ from tillway.domain.account import Scope
 from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, UpdateSetup
 from tillway.domain.customer import Customer
 from tillway.domain.method_types import METHOD_TYPES
-from tillway.domain.payment_method import PaymentMethod
+from tillway.domain.payment_method import PaymentMethod, usable
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
 from tillway.domain.setup_intent import Means, SetupAttempt, SetupIntent
@@ -73,6 +73,9 @@ async def update(platform: Platform, caller: Caller, id: str, command: UpdateSet
         method, made = await given_method(platform, load, command, at)
         if command.customer is not UNSET:
             await existing(load, command.customer, "customer")
+            kept = await load.maybe(PaymentMethod, setup.method) if method is None else None
+            if kept is not None and command.method is UNSET:
+                usable(kept, customer=command.customer)
         return made.then(setup_intent.update(setup, command, method))
 
     return await platform.engine.run(caller, work)
