@@ -275,7 +275,7 @@ async def assemble(
     attempts = Attempts(engine, connections, cards)
     webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings))
     tokens = AccessTokens(store, partial(_token_signer, keyring), clock, base_url)
-    authenticator = Authenticator(store, tokens)
+    authenticator = Authenticator(store, tokens, engine.accounts)
     request_log = RequestLog()
     couriers: dict[str, Courier] = {"test": SimulatedCourier()}
     courier = http_courier(settings)

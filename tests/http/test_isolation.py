@@ -303,6 +303,8 @@ async def test_lists_and_searches_show_one_merchant_alone(app: InProcessApp) -> 
     for route in routes("GET"):
         if route.returns not in ("list", "search_result") or "{" in route.path or route.path.endswith("connectors"):
             continue
+        if route.access == "operator":
+            continue  # Of several merchants: an operator sees those that it works for.
         good = await GOOD[name_of(route)](MerchantObjects(app, owner))
         for key in (other.key, owner.live_key):
             if route.path == "/v1/setup_attempts":

@@ -12,6 +12,7 @@ import msgspec
 from tillway.api import handlers
 from tillway.connectors.port import Notice, Succeeded
 from tillway.domain.payment_intent import PaymentIntent
+from tillway.http.capabilities import capability_of
 from tillway.http.params import AnyOf, Array, Id, Object, Parameter
 from tillway.http.routes import ROUTES, Route
 from tillway.operations import notices
@@ -46,7 +47,10 @@ class MerchantObjects:
 
     def key_for(self, route: Route) -> str:
         """The key of this merchant that may call the route."""
-        return self.merchant.operator_key if route.access == "operator" else self.merchant.key
+        if route.access != "operator":
+            return self.merchant.key
+        configures = capability_of(route.method, route.path) == "configure"
+        return self.merchant.admin_key if configures else self.merchant.operator_key
 
     async def open_item(self) -> str:
         """A payment in doubt that an operator settled as failed, and the bank then says that it took the money."""
@@ -102,6 +106,11 @@ class MerchantObjects:
         return owner, (await self.post(path, external_account=BANK))["id"]
 
     async def own_account(self) -> str:
+        return self.merchant.account
+
+    async def disabled_account(self) -> str:
+        path = f"/ops/v1/accounts/{self.merchant.account}/disable"
+        await self.app.ok(self.merchant.admin_key, "POST", path, {"reason": "The contract ended."})
         return self.merchant.account
 
     async def funds(self) -> None:
@@ -403,6 +412,12 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /openapi.json": _nothing(),
     "GET /openapi/{dialect}": _document,
     "GET /readyz": _nothing(),
+    "GET /ops/v1/accounts": _nothing(),
+    "GET /ops/v1/accounts/{id}": _on(MerchantObjects.own_account),
+    "POST /ops/v1/accounts/{id}": _on(MerchantObjects.own_account, settlement_days=3),
+    "POST /ops/v1/accounts/{id}/disable": _on(MerchantObjects.own_account, reason="The contract ended."),
+    "POST /ops/v1/accounts/{id}/enable": _on(MerchantObjects.disabled_account, reason="It goes on."),
+    "DELETE /ops/v1/accounts/{id}": _on(MerchantObjects.disabled_account, reason="The contract ended."),
     "GET /ops/v1/audit": _nothing(),
     "GET /ops/v1/audit/{id}": _on(MerchantObjects.told),
     "GET /ops/v1/balances": _nothing(),

@@ -69,7 +69,7 @@ async def _document(call: Call) -> dict[str, Any]:
         "metadata": {},
         "payouts_enabled": ready,
         "requirements": _REQUIREMENTS,
-        "settings": _settings(account, platform.engine.settings.settlement_days),
+        "settings": _settings(account, (await platform.engine.price(caller.scope)).settlement_days),
         "tos_acceptance": {"date": None, "ip": None, "user_agent": None},
         "type": "standard",
     }
@@ -108,14 +108,19 @@ def _settings(account: Account, settlement_days: int) -> dict[str, Any]:
     prefixes = ("statement_descriptor_prefix", "statement_descriptor_prefix_kana", "statement_descriptor_prefix_kanji")
     return {
         "bacs_debit_payments": {"display_name": None, "service_user_number": None},
-        "branding": dict.fromkeys(("icon", "logo", "primary_color", "secondary_color")),
+        "branding": {
+            "icon": None,
+            "logo": None,
+            "primary_color": account.brand_colour or None,
+            "secondary_color": None,
+        },
         "card_issuing": {"tos_acceptance": {"date": None, "ip": None}},
         "card_payments": {
             "decline_on": {"avs_failure": False, "cvc_failure": False},
             **dict.fromkeys(prefixes),
         },
-        "dashboard": {"display_name": account.name or None, "timezone": "Etc/UTC"},
-        "payments": dict.fromkeys(words),
+        "dashboard": {"display_name": account.name or None, "timezone": _zone(account)},
+        "payments": dict.fromkeys(words) | {"statement_descriptor": account.statement_descriptor or None},
         "payouts": {
             "debit_negative_balances": False,
             "schedule": {"delay_days": settlement_days, "interval": "manual"},
@@ -123,3 +128,7 @@ def _settings(account: Account, settlement_days: int) -> dict[str, Any]:
         },
         "sepa_debit_payments": {},
     }
+
+
+def _zone(account: Account) -> str:
+    return "Etc/UTC" if account.time_zone == "UTC" else account.time_zone

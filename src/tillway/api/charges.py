@@ -7,7 +7,7 @@ from tillway.api.cards import billing, card_object, shipping
 from tillway.api.method_types import FORMS
 from tillway.api.payment_intents import parse_create
 from tillway.domain.amount_limits import AMOUNT_LARGEST
-from tillway.domain.charge import Charge, full_descriptor
+from tillway.domain.charge import Charge, shown_descriptor
 from tillway.domain.commands import CaptureCharge, CreateCharge, UpdateCharge
 from tillway.domain.dispute import Dispute
 from tillway.domain.payment_intent import PaymentIntent
@@ -202,9 +202,7 @@ def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
         "application_fee_amount": None,
         "balance_transaction": charge.entry,
         "billing_details": billing(charge.billing_details),
-        "calculated_statement_descriptor": full_descriptor(
-            charge.statement_descriptor, charge.statement_descriptor_suffix
-        ),
+        "calculated_statement_descriptor": shown_descriptor(charge),
         "captured": charge.captured,
         "created": charge.created,
         "currency": charge.currency,

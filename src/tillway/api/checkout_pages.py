@@ -104,7 +104,7 @@ async def follow_link(call: Call) -> Answer:
     except Refused as refused:
         return _nothing(call, refused)
     payer = await payer_of(call, scope, None)
-    if link.is_closed:
+    if link.is_closed or _is_disabled(payer):
         return _plain(pages.nothing(payer, "closed", message=link.inactive_message))
     if call.is_head:
         # Programs that preview a link ask so: it is open, and no session begins.
@@ -146,6 +146,11 @@ async def payer_of(call: Call, scope: Scope, locale: str | None) -> Payer:
     return Payer(language=language, account=account, livemode=scope.livemode)
 
 
+def _is_disabled(payer: Payer) -> bool:
+    """Whether the merchant takes no payments: an operator has disabled its account."""
+    return payer.account is not None and payer.account.disabled_at is not None
+
+
 async def _show(visit: _Visit, entered: Entered | None = None, refused: str | None = None) -> Answer:
     """The answer that fits the session as it stands."""
     payer, session, payment = visit.payer, visit.session, visit.payment
@@ -158,6 +163,8 @@ async def _show(visit: _Visit, entered: Entered | None = None, refused: str | No
         )
     if session.status == "expired":
         return _plain(pages.nothing(payer, "expired", session))
+    if _is_disabled(payer) and (payment is None or payment.status == "requires_payment_method"):
+        return _plain(pages.nothing(payer, "closed"))
     if await _link_is_closed(visit):
         return _plain(pages.nothing(payer, "closed"))
     if payment is not None and payment.status == "requires_action" and (entered is not None or payment.acting):
@@ -201,6 +208,8 @@ async def _credit(visit: _Visit) -> int:
 async def _pay(visit: _Visit, fields: dict[str, str]) -> None:
     """Press the button with the fields of the form. Refused as `checkout.pay`, and for a wrong field."""
     call, session = visit.call, visit.session
+    if _is_disabled(visit.payer):
+        raise Refused("account_disabled")
     caller = Caller.system(visit.scope, "POST /c/{session}", actor="customer")
     caller.client_ip, caller.request_id = call.caller.client_ip, call.caller.request_id
     turn = fields.get("turn", "")

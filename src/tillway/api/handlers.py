@@ -25,6 +25,7 @@ NOUNS = (
     "keys",
     "ledger",
     "mandates",
+    "merchants",
     "notices",
     "oauth",
     "open_items",

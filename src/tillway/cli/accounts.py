@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from tillway.cli.installation import Alteration
     from tillway.domain.account import Account
+    from tillway.domain.record import Moment
     from tillway.store.port import Store
 
 app = typer.Typer(help="The merchants of an installation.", no_args_is_help=True)
@@ -60,7 +61,7 @@ def create(
 def list_accounts(
     context: typer.Context, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
 ) -> None:
-    """List the merchants."""
+    """List the merchants, deleted ones too."""
     from tillway.domain.account import Account
 
     async def work(store: "Store") -> "list[Account]":
@@ -68,10 +69,235 @@ def list_accounts(
 
     accounts = sorted(with_store(settings_from(context.params), work), key=lambda account: account.created)
     show(
-        [{"account": one.id, "name": one.name, "handle": one.handle, "created": one.created} for one in accounts],
-        table(("account", "created", "handle", "name"), [(a.id, day(a.created), a.handle, a.name) for a in accounts]),
+        [
+            {"account": one.id, "name": one.name, "handle": one.handle, "created": one.created, "status": one.status}
+            for one in accounts
+        ],
+        table(
+            ("account", "created", "status", "handle", "name"),
+            [(a.id, day(a.created), a.status, a.handle, a.name) for a in accounts],
+        ),
         as_json=as_json,
     )
+
+
+AccountArgument = Annotated[
+    str, typer.Argument(help="The merchant's id (acct_…), as `tillway accounts list` shows it.", metavar="ACCOUNT")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")]
+
+
+@app.command("show")
+def show_account(
+    context: typer.Context,
+    account: AccountArgument,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a merchant and its settings. A setting without a value is that of the installation."""
+
+    async def work(store: "Store") -> "Account":
+        return (await _find(store, account))[0]
+
+    _show_account(with_store(settings_from(context.params), work), as_json=as_json)
+
+
+@app.command("set")
+def set_settings(
+    context: typer.Context,
+    account: AccountArgument,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    name: Annotated[str | None, typer.Option(help="The name that payers see.")] = None,
+    statement_descriptor: Annotated[
+        str | None, typer.Option(help="The text on a payer's statement where the payment names none.")
+    ] = None,
+    fee_bps: Annotated[int | None, typer.Option(help="The fee of a charge, in hundredths of a percent.")] = None,
+    fee_fixed: Annotated[int | None, typer.Option(help="Its fixed part, in minor units; 0 if left out.")] = None,
+    settlement_days: Annotated[
+        int | None, typer.Option(help="Whole days until the money of a charge becomes available.")
+    ] = None,
+    time_zone: Annotated[str | None, typer.Option(help="A zone such as Europe/Berlin.")] = None,
+    colour: Annotated[str | None, typer.Option(help="The colour of checkout pages, such as #2f4f3a.")] = None,
+    currency: Annotated[str | None, typer.Option(help="The default currency, such as eur.")] = None,
+    country: Annotated[str | None, typer.Option(help="A country of ISO 3166-1, such as DE.")] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="An origin of the merchant's shops, such as https://shop.example; repeatable, replaces all."),
+    ] = None,
+    default: Annotated[
+        list[str] | None,
+        typer.Option(help="A setting to put back to its default, such as fee or origins; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set the settings of a merchant. They are in force within two seconds on every process."""
+    from tillway.domain.account import SETTINGS, change_settings
+    from tillway.domain.refusal import Refused
+    from tillway.operations.account_settings import read_settings
+
+    given: dict[str, Any] = {
+        "name": name,
+        "statement_descriptor": statement_descriptor,
+        "settlement_days": settlement_days,
+        "time_zone": time_zone,
+        "brand_colour": colour,
+        "default_currency": currency,
+        "country": country,
+        "origins": origin,
+    }
+    if fee_bps is not None or fee_fixed is not None:
+        given["fee"] = {"rate_bps": fee_bps or 0, "fixed_minor": fee_fixed or 0}
+    given = {field: value for field, value in given.items() if value is not None}
+    for field in default or ():
+        if field not in SETTINGS:
+            raise WrongUsage(f"--default is {field!r}; it must be one of {', '.join(SETTINGS)}")
+        given[field] = None
+    if not given:
+        raise WrongUsage("name at least one setting; `tillway accounts set --help` lists them")
+    try:
+        fields = read_settings(given)
+    except Refused as refused:
+        raise WrongUsage(refused.message) from None
+    changed = _decide(context, account, "accounts set", lambda before, at: change_settings(before, fields))
+    _show_account(changed, as_json=as_json)
+
+
+@app.command()
+def rename(
+    context: typer.Context,
+    account: AccountArgument,
+    name: Annotated[str, typer.Argument(help="The new name, of 1 to 100 characters.")],
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a merchant another name. Payers see it within two seconds."""
+    from tillway.domain.account import change_settings
+    from tillway.domain.refusal import Refused
+    from tillway.operations.account_settings import read_settings
+
+    try:
+        fields = read_settings({"name": name or " "})
+    except Refused as refused:
+        raise WrongUsage(refused.message) from None
+    changed = _decide(context, account, "accounts rename", lambda before, at: change_settings(before, fields))
+    show({"account": changed.id, "name": changed.name}, f"{changed.id} is {changed.name!r}", as_json=as_json)
+
+
+@app.command()
+def disable(
+    context: typer.Context,
+    account: AccountArgument,
+    reason: ReasonOption,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Refuse a merchant's keys within two seconds. Its webhooks, payouts and settlement go on."""
+    from tillway.domain.account import disable
+
+    _show_account(_decide(context, account, "accounts disable", disable, reason=reason), as_json=as_json)
+
+
+@app.command()
+def enable(
+    context: typer.Context,
+    account: AccountArgument,
+    reason: ReasonOption,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Accept the keys of a disabled merchant again."""
+    from tillway.domain.account import enable
+
+    changed = _decide(context, account, "accounts enable", lambda before, at: enable(before), reason=reason)
+    _show_account(changed, as_json=as_json)
+
+
+@app.command()
+def delete(
+    context: typer.Context,
+    account: AccountArgument,
+    reason: ReasonOption,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a disabled merchant with settled live books. Its keys end; books, records and audit trail stay."""
+    from tillway.domain.account import delete
+
+    _show_account(_decide(context, account, "accounts delete", delete, reason=reason), as_json=as_json)
+
+
+def _decide(
+    context: typer.Context,
+    account: str,
+    command: str,
+    decide: "Callable[[Account, Moment], Account]",
+    *,
+    reason: str = "",
+) -> "Account":
+    """Change an account by a decision of `domain/account.py`, and end its keys with it; end the command where it is
+    refused."""
+    from tillway.cli.installation import build_writes, repeat_conflicts
+    from tillway.domain.operator import check_reason
+    from tillway.domain.refusal import Refused
+    from tillway.engine.balance import StoredLedger
+    from tillway.operations.account_settings import belongings_of, ended, refuse_unless_settled
+
+    async def work(store: "Store") -> "Account":
+        async def alter() -> "Account":
+            before, version = await _find(store, account)
+            at = await moment_above(store)
+            after = decide(before, at)
+            if after == before:
+                return before
+            beside: list[Alteration] = []
+            if after.deleted_at is not None:
+                await refuse_unless_settled(await StoredLedger.open(store), before)
+                beside = [(seen, one, ended(one, at)) for seen, one in await belongings_of(store, before)]
+            detail = {"reason": check_reason(reason)} if reason else None
+            await store.commit(build_writes(command, at, (version, before, after), *beside, detail=detail))
+            return after
+
+        return await repeat_conflicts(alter, f"Other commands keep changing {account}. Try again.")
+
+    try:
+        return with_store(settings_from(context.params), work)
+    except Refused as refused:
+        raise fail(refused.message) from None
+
+
+async def _find(store: "Store", account: str) -> "tuple[Account, int]":
+    from tillway.domain.account import Account
+
+    for found, version in await records(store, Account):
+        if found.id == account:
+            return found, version
+    raise fail(f"There is no account {account!r}. `tillway accounts list` shows them.")
+
+
+def _show_account(account: "Account", *, as_json: bool) -> None:
+    from tillway.operations.account_settings import describe
+
+    document = describe(account)
+    lines = [f"{name:22} {_text(value)}" for name, value in document.items() if name != "object"]
+    show(document, "\n".join(lines), as_json=as_json)
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None | []:
+            return "-"
+        case list():
+            return ", ".join(value)
+        case dict():
+            return ", ".join(f"{name} {part}" for name, part in value.items())
+        case _:
+            return str(value)
 
 
 @app.command()

@@ -1,11 +1,14 @@
 """Accounts, and the scopes that separate the records of merchants."""
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
-from tillway.domain.record import Record, Value
+from tillway.domain.ledger import Fee
+from tillway.domain.record import Moment, Record, Value, changed
+from tillway.domain.refusal import Refused
 
 SYSTEM = "sys"
 """The scope of records of the installation, which belong to no merchant."""
@@ -32,6 +35,82 @@ class Account(Record, frozen=True, kw_only=True):
     amounts_on_v1: Literal["stripe", "stored"] = "stored"
     """How `/v1` writes ISK, UGX and MGA: as Stripe does (`domain/wire_amounts.py`), or in minor units as they are
     stored. The latter is for accounts that earlier versions made."""
+    statement_descriptor: str = ""
+    """The text on a payer's statement where the payment names none."""
+    fee: Fee | None = None
+    """The merchant's price of a charge; None: the connector's, or else that of the settings."""
+    settlement_days: int | None = None
+    """Whole days until the money of a charge becomes available; None: as in the settings."""
+    time_zone: str = "UTC"
+    """The zone of the IANA database in which payers and lists read the merchant's days."""
+    origins: tuple[str, ...] = ()
+    """The origins where the card frame of each publishable key shows itself, beside those of the key."""
+    disabled_at: int | None = None
+    """Since when no key of the merchant is accepted; None: they are. Its tasks go on: webhooks, payouts, settlement."""
+    deleted_at: int | None = None
+    """Since when the merchant is deleted. Its books, its records and its audit trail stay, under an id that nothing
+    else ever gets."""
+
+    @property
+    def status(self) -> Literal["active", "disabled", "deleted"]:
+        if self.deleted_at is not None:
+            return "deleted"
+        return "disabled" if self.disabled_at is not None else "active"
+
+
+SETTINGS = (
+    "brand_colour",
+    "country",
+    "default_currency",
+    "fee",
+    "name",
+    "origins",
+    "settlement_days",
+    "statement_descriptor",
+    "time_zone",
+)
+"""The fields of an account that are its settings."""
+
+NAME_MAX = 100
+SETTLEMENT_DAYS_MAX = 365
+
+
+def disable(account: Account, at: Moment) -> Account:
+    """The account with its keys refused from now on. Refused `account_deleted`."""
+    _refuse_deleted(account)
+    return account if account.disabled_at is not None else replace(account, disabled_at=at.now)
+
+
+def enable(account: Account) -> Account:
+    """The account with its keys accepted again. Refused `account_deleted`."""
+    _refuse_deleted(account)
+    return replace(account, disabled_at=None)
+
+
+def delete(account: Account, at: Moment) -> Account:
+    """The rest of a deleted account: its id, its name and the facts that its books need.
+
+    Refused `account_in_use` until it is disabled.
+    """
+    if account.deleted_at is not None:
+        return account
+    if account.disabled_at is None:
+        raise Refused(
+            "account_in_use", f"{account.id} takes payments. Disable it first: tillway accounts disable {account.id}"
+        )
+    return replace(account, deleted_at=at.now, handle="", origins=())
+
+
+def change_settings(account: Account, fields: Mapping[str, Any]) -> Account:
+    """The account with these of its SETTINGS; None puts one back to its default. Refused `account_deleted`."""
+    assert not set(fields) - set(SETTINGS), f"these are no settings of an account: {sorted(fields)}"
+    _refuse_deleted(account)
+    return changed(account, dict(fields))
+
+
+def _refuse_deleted(account: Account) -> None:
+    if account.deleted_at is not None:
+        raise Refused("account_deleted", f"{account.id} is deleted. Its books stay as they are.")
 
 
 def is_colour(text: str) -> bool:

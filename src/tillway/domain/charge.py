@@ -73,6 +73,8 @@ class Charge(Record, frozen=True, kw_only=True):
     shipping: dict[str, Any] | None = None
     statement_descriptor: str | None = None
     statement_descriptor_suffix: str | None = None
+    merchant_descriptor: str | None = None
+    """The merchant's own statement descriptor, where the payment named none."""
     transfer_group: str | None = None
     last_refund: str | None = None
     source_api: SourceApi = SourceApi.v1
@@ -146,10 +148,26 @@ STATEMENT_DESCRIPTOR_MAX = 22
 """Longest text on a payer's statement, in characters: the card networks' bound."""
 
 
+def shown_descriptor(charge: Charge) -> str | None:
+    """The text on the payer's statement of a charge; None where it has none of its own."""
+    return full_descriptor(
+        charge.statement_descriptor or charge.merchant_descriptor, charge.statement_descriptor_suffix
+    )
+
+
 def full_descriptor(prefix: str | None, suffix: str | None) -> str | None:
     """The text on the payer's statement: both parts, upper case, at most 22 characters; None where neither is given."""
     words = [word for word in (prefix, suffix) if word]
     return "* ".join(words)[:STATEMENT_DESCRIPTOR_MAX].upper() if words else None
+
+
+def descriptor_fault(text: str) -> str:
+    """Why a payer's statement cannot show `text`; empty where it can."""
+    if not (text.isascii() and text.isprintable()) or any(character in "<>\\'\"*" for character in text):
+        return "The statement descriptor can hold Latin letters, digits and signs, but none of < > \\ ' \" *."
+    if not any(map(str.isalpha, text)):
+        return "The statement descriptor must contain at least one letter."
+    return ""
 
 
 def report_fraud(charge: Charge) -> Changes[Charge]:

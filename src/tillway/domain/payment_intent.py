@@ -229,6 +229,8 @@ class Terms(Value, frozen=True, kw_only=True):
     steps: Mapping[str, int] | None = None
     routes: Routes | None = None
     route: Route | None = None
+    descriptor: str | None = None
+    """The merchant's statement descriptor, for payments that name none."""
 
 
 class Means(Value, frozen=True, kw_only=True, gc=True):
@@ -693,7 +695,7 @@ def _begin_debit(
 ) -> Changes[PaymentIntent]:
     """Begin a debit. It takes days, so its charge is shown as pending from the first commit on."""
     charge = _charge(started, attempt.id, method, terms.connector, at.now, attempt.name)
-    charge = replace(charge, mandate=mandate)
+    charge = replace(charge, mandate=mandate, merchant_descriptor=terms.descriptor)
     payment = replace(started, latest_charge=charge.id)
     return Changes(
         result=payment,
@@ -942,6 +944,7 @@ def _settle_authorization(
     charge = replace(
         begun,
         status="succeeded",
+        merchant_descriptor=terms.descriptor,
         bank_id=outcome.bank_id,
         network_transaction_id=outcome.network_transaction_id,
         card=with_checks(begun.card, outcome.checks),

@@ -44,6 +44,13 @@ RULES: dict[str, Rule] = {
     "account_invalid": Rule(
         403, _INVALID, "This key reaches only its own account; there are no connected accounts. Leave the header out."
     ),
+    "account_disabled": Rule(
+        403,
+        _INVALID,
+        "This account is disabled, and its keys with it. Ask the operator of the installation.",
+    ),
+    "account_deleted": Rule(400, _INVALID, "This account is deleted."),
+    "account_in_use": Rule(400, _INVALID, "This account is in use and cannot be deleted."),
     "merchant_mismatch": Rule(401, _INVALID, "The merchant named in the request is not the merchant of its key."),
     "customer_mismatch": Rule(401, _INVALID, "The customer named in the request is not the one of its access token."),
     "livemode_mismatch": Rule(

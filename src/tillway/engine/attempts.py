@@ -211,21 +211,22 @@ class Attempts:
         """The terms of a new payment in that scope. Refused `live_mode_not_configured` or `connector_unavailable` if no
         connector takes it."""
         connection = await self.connections.for_payments(scope)
-        settings = self.engine.settings
+        price = await self.engine.price(scope)
         if isinstance(connection, Routes):
             return Terms(
                 connector="",
-                fee=settings.fee,
-                settlement_days=settings.settlement_days,
+                fee=price.fee,
+                settlement_days=price.settlement_days,
                 challenge_base=self.engine.challenge_base(scope),
                 shows=shows,
                 authenticates=not scope.livemode,
                 routes=connection,
+                descriptor=price.descriptor,
             )
         return Terms(
             connector=connection.name,
-            fee=settings.fee,
-            settlement_days=settings.settlement_days,
+            fee=price.fee,
+            settlement_days=price.settlement_days,
             challenge_base=self.engine.challenge_base(scope),
             shows=shows,
             debits=connection.connector.capabilities.debits,
@@ -233,6 +234,7 @@ class Attempts:
             authenticates=not scope.livemode or connection.connector.capabilities.authenticates,
             redirects=connection.connector.capabilities.authenticates,
             steps=connection.connector.capabilities.steps,
+            descriptor=price.descriptor,
         )
 
     async def check_amounts(self, scope: Scope, changes: Changes[Any], param: str = "amount") -> None:
@@ -466,10 +468,9 @@ class Attempts:
             told |= self._redirect(scope, payment, attempt)
         elif payment.return_url is not None:
             told["return_url"] = payment.return_url
-        if payment.statement_descriptor or payment.statement_descriptor_suffix:
-            told["statement_descriptor"] = full_descriptor(
-                payment.statement_descriptor, payment.statement_descriptor_suffix
-            )
+        descriptor = payment.statement_descriptor or (await self.engine.price(scope)).descriptor
+        if descriptor or payment.statement_descriptor_suffix:
+            told["statement_descriptor"] = full_descriptor(descriptor, payment.statement_descriptor_suffix)
         method = await load.maybe(PaymentMethod, attempt.method)
         details = method.billing_details if method is not None else {}
         email = payment.receipt_email or details.get("email")
@@ -537,7 +538,7 @@ class Attempts:
         settler = settler_of(attempt.subject)
         first_ask = ASK_AFTER_SECONDS if connection is None else connection.connector.capabilities.ask_after_seconds
         priced = connection or await self.connections.named(attempt.connector, caller.scope)
-        fee = (priced.fee if priced is not None else None) or self.engine.settings.fee
+        price = await self.engine.price(caller.scope, priced.fee if priced is not None else None)
         connectors = None
         if fails_over and attempt.kind == "authorize" and outcome_to_follow(outcome) is not None:
             connectors = await self.connections.connectors_of(caller.scope.mode)
@@ -556,7 +557,7 @@ class Attempts:
                     at=at,
                     settings=self.engine.settings,
                     first_ask_seconds=first_ask,
-                    fee=fee,
+                    price=price,
                     connectors=connectors,
                 )
             )

@@ -89,6 +89,8 @@ class Caller(msgspec.Struct, kw_only=True):
     """The role of an operator; None: not an operator."""
     whole_installation: bool = False
     """Whether an operator works for every merchant."""
+    works_for: tuple[str, ...] | None = None
+    """The merchants that an operator works for; None: every merchant, or not an operator."""
     scopes: tuple[str, ...] | None = None
     """The scopes of the caller; None: unrestricted."""
 

@@ -15,10 +15,11 @@ from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditEntry, Change
 from tillway.domain.event import Delivery, JournalEvent, WebhookEndpoint
 from tillway.domain.idempotency import LIFETIME_SECONDS, IdempotencyRecord
-from tillway.domain.ledger import Entry
+from tillway.domain.ledger import Entry, Fee
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record, Result, SealedRecord
 from tillway.domain.refusal import Refused
+from tillway.engine.accounts import Accounts, Price
 from tillway.engine.answers import answered_with, is_settled, will_follow
 from tillway.engine.audit import entries
 from tillway.engine.audit.entries import NOWHERE
@@ -152,7 +153,20 @@ class Engine:
         self.full_at_ns: int | None = None
         """When the store last had no room for a commit, on the monotonic clock."""
         self.restores = RestoreWatch(store, clock, self.time)
+        self.accounts = Accounts(store, clock)
         self._endpoints: dict[str, tuple[int, list[WebhookEndpoint]]] = {}
+
+    async def price(self, scope: Scope, connector_fee: Fee | None = None) -> Price:
+        """The terms of a merchant's charges: its own, or else those of the connector and the settings."""
+        account, settings = await self.accounts.get(scope.account), self.settings
+        if account is None:
+            return Price(connector_fee or settings.fee, settings.settlement_days, None)
+        days = account.settlement_days
+        return Price(
+            account.fee or connector_fee or settings.fee,
+            settings.settlement_days if days is None else days,
+            account.statement_descriptor or None,
+        )
 
     def load(self, scope_key: str) -> Load:
         return Load(self.store, scope_key)

@@ -15,7 +15,6 @@ from tillway.domain.bank_account import failure
 from tillway.domain.card_tries import CardTries
 from tillway.domain.charge import Charge
 from tillway.domain.customer import Customer
-from tillway.domain.ledger import Fee
 from tillway.domain.mail import announced
 from tillway.domain.mandate import REVOKED_BY, Mandate, revoke
 from tillway.domain.open_item import OpenItem, item_id, open_item
@@ -28,6 +27,7 @@ from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refund import Refund
 from tillway.domain.routing import ConnectorTerms
 from tillway.engine import checkouts
+from tillway.engine.accounts import Price
 from tillway.engine.caller import Settings
 from tillway.engine.core import Load
 from tillway.engine.references import find_by_tail
@@ -35,8 +35,8 @@ from tillway.store.codec import TYPES
 
 
 class Settling(msgspec.Struct, frozen=True, kw_only=True):
-    """One outcome to book. `attempt` is as in the store, or as it was begun if it has been deleted. `fee` is its
-    connector's price."""
+    """One outcome to book. `attempt` is as in the store, or as it was begun if it has been deleted. `price` is
+    the merchant's or its connector's."""
 
     load: Load
     attempt: Attempt
@@ -44,7 +44,7 @@ class Settling(msgspec.Struct, frozen=True, kw_only=True):
     at: Moment
     settings: Settings
     first_ask_seconds: float
-    fee: Fee
+    price: Price
     connectors: Mapping[str, ConnectorTerms] | None = None
     """The connectors to which a payment may go on; None: to none."""
 
@@ -102,7 +102,12 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
     tries = await _tries_of(load, attempt, method)
     if method is not None and isinstance(outcome, Declined):
         method = card_tries.with_history(method, tries)
-    terms = Terms(connector=attempt.connector, fee=given.fee, settlement_days=given.settings.settlement_days)
+    terms = Terms(
+        connector=attempt.connector,
+        fee=given.price.fee,
+        settlement_days=given.price.settlement_days,
+        descriptor=given.price.descriptor,
+    )
     changes = payment_intent.settle(
         payment,
         attempt,

@@ -17,7 +17,9 @@ from tillway.domain.operator import Operator, OperatorKey, operator_key_id, refu
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
 from tillway.engine.access_tokens import AccessTokens
+from tillway.engine.accounts import Accounts
 from tillway.engine.caller import Caller
+from tillway.engine.clock import Clock
 from tillway.http.capabilities import capability_of
 from tillway.http.contract import Dialect, is_named
 from tillway.http.messages import Request
@@ -62,11 +64,12 @@ class _Known(msgspec.Struct):
 class Authenticator:
     """Finds what a credential grants. Without `tokens`, every access token is refused."""
 
-    def __init__(self, store: Store, tokens: AccessTokens | None = None) -> None:
+    def __init__(self, store: Store, tokens: AccessTokens | None = None, accounts: Accounts | None = None) -> None:
+        """`accounts` is the cache of accounts that the engine uses too."""
         self._store = store
         self._tokens = tokens
         self._known: dict[bytes, _Known] = {}
-        self._accounts: dict[str, tuple[float, Account | None]] = {}
+        self._accounts = accounts or Accounts(store, Clock())
         self.on_use: Callable[[str, float], None] | None = None
         """Called with the id of a credential that was found good, at most every CACHE_SECONDS for each. It must not
         raise."""
@@ -110,7 +113,7 @@ class Authenticator:
         del in_use[RENEWED_MAX:]
         if not in_use:
             return []
-        accounts = {known.grant.account: self._accounts.get(known.grant.account) for _, known in in_use}
+        accounts = {known.grant.account: self._accounts.held(known.grant.account) for _, known in in_use}
         ids = dict.fromkeys((*(known.grant.id for _, known in in_use), *accounts))
         rows = await self._store.get_many([f"{SYSTEM}/{id}" for id in ids])
         for digest, known in in_use:
@@ -124,8 +127,8 @@ class Authenticator:
             known.until = _until(known.grant, now)
         for id, held in accounts.items():
             account = _record_in(rows, id, Account)
-            if held is not None and account is not None and self._accounts.get(id) is held:
-                self._accounts[id] = (now + CACHE_SECONDS, account)
+            if held is not None and account is not None:
+                self._accounts.renew(id, held, account)
         return list(dict.fromkeys(known.scope.key for _, known in in_use))
 
     async def issuer(self, id: str, *, now: float) -> ApiKey | OAuthClient | None:
@@ -164,13 +167,13 @@ class Authenticator:
         record = decode(id, row.body) if row is not None else None
         return record if isinstance(record, kind) else None
 
-    async def scope_of_operator(self, grant: Grant, named: str | None, *, now: float) -> Scope:
+    async def scope_of_operator(self, grant: Grant, named: str | None) -> Scope:
         """Return the merchant that an operator means. `named` is the header Tillway-Account, needed with several.
 
         Raises Refused `operator_account_required`, `operator_forbidden` or `resource_missing`.
         """
         if named is None:
-            mine = grant.accounts if grant.accounts is not None else await self._all_accounts(now)
+            mine = grant.accounts if grant.accounts is not None else await self._all_accounts()
             if len(mine) != 1:
                 raise Refused("operator_account_required", param="Tillway-Account")
             named = mine[0]
@@ -178,11 +181,11 @@ class Authenticator:
             raise Refused(
                 "operator_forbidden", f"You do not work for the merchant {named[:40]}.", param="Tillway-Account"
             )
-        if not named.startswith("acct_") or "/" in named or await self.account(named, now=now) is None:
+        if not named.startswith("acct_") or "/" in named or await self.account(named) is None:
             raise Refused("resource_missing", f"No such merchant: '{named[:40]}'", param="Tillway-Account")
         return Scope(account=named, mode=grant.mode)
 
-    async def _all_accounts(self, now: float) -> tuple[str, ...]:
+    async def _all_accounts(self) -> tuple[str, ...]:
         """The ids of at most two accounts: enough to tell whether there is only one."""
         rows = await self._store.query(None, f"{SYSTEM}/acct_", limit=2, order="oldest")
         return tuple(row.key.partition("/")[2] for row in rows)
@@ -196,21 +199,14 @@ class Authenticator:
             raise Refused("access_token_invalid", "The key or client that this access token was made for is revoked.")
         return grant
 
-    async def account(self, id: str, *, now: float) -> Account | None:
-        """Return the account of that id as it was at most CACHE_SECONDS ago; None if there is none."""
-        known = self._accounts.get(id)
-        if known is not None and known[0] > now:
-            return known[1]
-        account = await self._system(id, Account)
-        if len(self._accounts) >= CACHE_MAX:
-            self._accounts.clear()
-        self._accounts[id] = (now + CACHE_SECONDS, account)
-        return account
+    async def account(self, id: str) -> Account | None:
+        """Return the account of that id as it was at most two seconds ago; None if there is none."""
+        return await self._accounts.get(id)
 
     def forget(self) -> None:
         """Drop the cache. This process calls it after it has changed a credential or an account."""
         self._known.clear()
-        self._accounts.clear()
+        self._accounts.forget()
 
 
 def _until(grant: Grant, now: float) -> float:
@@ -296,11 +292,14 @@ async def identify_caller(
     if key.kind == "operator":
         caller.scope_key = SYSTEM  # Until it is known for which merchant.
         refuse_unless_may(key.role or "viewer", capability_of(route.method, route.path))
-        named = request.headers.get("tillway-account")
-        scope = await authenticator.scope_of_operator(key, named, now=now)
+        if not route.whole:
+            named = request.headers.get("tillway-account")
+            scope = await authenticator.scope_of_operator(key, named)
     elif route.access == "operator":
         raise Refused("operator_required")
-    account = await authenticator.account(scope.account, now=now)
+    account = None if route.whole else await authenticator.account(scope.account)
+    if account is not None and account.disabled_at is not None and key.kind != "operator":
+        raise Refused("account_disabled")
     scope_key = scope.key
     throttle.count(scope_key, scope.mode, key.id, _own_rate(account))
     if key.kind == "publishable" and route.access != "publishable":
@@ -308,6 +307,7 @@ async def identify_caller(
     caller.scope, caller.scope_key = scope, scope_key
     caller.kind, caller.role = key.kind, key.role
     caller.whole_installation = key.kind == "operator" and key.accounts is None
+    caller.works_for = key.accounts
     caller.original_answers = account is not None and account.online_platform_answers == "original"
     caller.publishable, caller.customer, caller.scopes = key.kind == "publishable", key.customer, key.scopes
     if key.audience != "api" and (dialect is None or key.audience != dialect.audience):
@@ -326,7 +326,7 @@ async def check_named(authenticator: Authenticator, dialect: Dialect, caller: Ca
     """
     if dialect.merchant_field in raw:
         named = raw[dialect.merchant_field]
-        account = await authenticator.account(caller.scope.account, now=time.time())
+        account = await authenticator.account(caller.scope.account)
         # An empty name counts as missing, which the parameters refuse.
         if named not in (None, "") and (account is None or not is_named(account, named)):
             raise Refused("merchant_mismatch", param=dialect.merchant_field)

@@ -28,6 +28,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tillway.domain.cards import contains_card_number
+from tillway.domain.charge import STATEMENT_DESCRIPTOR_MAX, descriptor_fault
+from tillway.domain.country import COUNTRIES
 from tillway.domain.money import AMOUNT_MAX, AMOUNT_MIN, check_amount, check_currency
 from tillway.domain.refusal import Refused
 from tillway.http.wire import quote
@@ -46,7 +48,6 @@ EMAIL_MAX: Final = 254
 
 URL_MAX: Final = 2048
 SECRET_MAX: Final = 64
-DESCRIPTOR_MAX: Final = 22
 
 METADATA_KEYS_MAX: Final = 50
 METADATA_KEY_MAX: Final = 40
@@ -338,21 +339,12 @@ class StatementDescriptor(Text):
     """The text on the cardholder's statement: at most 22 Latin characters, with a letter, and none of <>\\'\"*."""
 
     def __init__(self, *, required: bool = False, unsettable: bool = False) -> None:
-        super().__init__(maximum=DESCRIPTOR_MAX, required=required, unsettable=unsettable)
+        super().__init__(maximum=STATEMENT_DESCRIPTOR_MAX, required=required, unsettable=unsettable)
 
     def _check(self, text: str, name: str) -> str:
-        if not (text.isascii() and text.isprintable()) or any(character in "<>\\'\"*" for character in text):
-            raise Refused(
-                "parameter_invalid_string",
-                "The statement descriptor can hold Latin letters, digits and signs, but none of < > \\ ' \" *.",
-                param=quote(name),
-            )
-        if not any(map(str.isalpha, text)):
-            raise Refused(
-                "parameter_invalid_string",
-                "The statement descriptor must contain at least one letter.",
-                param=quote(name),
-            )
+        fault = descriptor_fault(text)
+        if fault:
+            raise Refused("parameter_invalid_string", fault, param=quote(name))
         return text
 
 
@@ -447,46 +439,11 @@ class Currency(Parameter):
         return {"type": "string", "minLength": 3, "maxLength": 3, "description": "ISO 4217, in lower case"}
 
 
-_COUNTRIES = frozenset(
-    row[0] + second
-    for row in (
-        "ADEFGILMOQRSTUWXZ",
-        "BABDEFGHIJLMNOQRSTVWYZ",
-        "CACDFGHIKLMNORUVWXYZ",
-        "DEJKMOZ",
-        "ECEGHRST",
-        "FIJKMOR",
-        "GABDEFGHILMNPQRSTUWY",
-        "HKMNRTU",
-        "IDELMNOQRST",
-        "JEMOP",
-        "KEGHIMNPRWYZ",
-        "LABCIKRSTUVY",
-        "MACDEFGHKLMNOPQRSTUVWXYZ",
-        "NACEFGILOPRUZ",
-        "OM",
-        "PAEFGHKLMNRSTWY",
-        "QA",
-        "REOSUW",
-        "SABCDEGHIJKLMNORSTVXYZ",
-        "TCDFGHJKLMNORTVWZ",
-        "UAGMSYZ",
-        "VACEGINU",
-        "WFS",
-        "XK",
-        "YET",
-        "ZAMW",
-    )
-    for second in row[1:]
-)
-"""ISO 3166-1 alpha-2, each first letter with all its second letters; and XK, which is in use for Kosovo."""
-
-
 class Country(Parameter):
     """A country of ISO 3166-1 alpha-2, in any case; the value is in upper case."""
 
     def read(self, value: Any, name: str) -> str | None:
-        if type(value) is str and value.isascii() and value.upper() in _COUNTRIES:
+        if type(value) is str and value.isascii() and value.upper() in COUNTRIES:
             return value.upper()
         if value == "" or value is None:
             self._check_unsettable(name)

@@ -87,6 +87,8 @@ class Route(msgspec.Struct, frozen=True):
     """The HTTP status of a successful answer of a dialect's call, for its OpenAPI document."""
     of: str = ""
     """The `object` of the elements of a list; empty if they are of several types, or can never be expanded."""
+    whole: bool = False
+    """Whether an operator calls it for the installation, so that it acts in no merchant's scope and none is named."""
 
     @property
     def presenter(self) -> str:
@@ -126,18 +128,19 @@ def route(
     answer: type | None = None,
     status: int = 200,
     of: str = "",
+    whole: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare the decorated handler as the answer to `method path`; its docstring is the route's summary.
 
     In a dialect, `presents` renders the record or refusal that the handler returns in the dialect's words; `answer` and
     `status` are the type and HTTP status of that answer, for the dialect's OpenAPI document. `of` is the `object` of
-    the elements of a list.
+    the elements of a list. `whole`: an operator calls it for the installation, and names no merchant.
     """
 
     def declare(handler: Handler) -> Handler:
         summary = (handler.__doc__ or "").strip().split("\n")[0]
         assert summary, f"{method} {path}: a handler's docstring is its summary in the documents"
-        declared = Route(method, path, handler, params, returns, access, summary, dialect, answer, status, of)
+        declared = Route(method, path, handler, params, returns, access, summary, dialect, answer, status, of, whole)
         (ROUTES if dialect is None else DIALECT_ROUTES).append(declared)
         if presents is not None:
             PRESENTERS[f"{method} {path}"] = presents

@@ -375,7 +375,7 @@ class RecordType(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _ROWS: Final = (
-    RecordType(kind=Account, prefixes=("acct",)),
+    RecordType(kind=Account, prefixes=("acct",), object="merchant", noun="account"),
     RecordType(kind=Alias, prefixes=("als",)),
     RecordType(kind=ApiKey, prefixes=("key",), entries=_key),
     RecordType(kind=Attempt, prefixes=("att",), queue="attempts"),

@@ -47,6 +47,8 @@ class Merchant(msgspec.Struct, frozen=True):
     live_public_key: str
     operator_key: str
     """A test key of an operator with the role `operator` for this merchant."""
+    admin_key: str = ""
+    """The same of an `admin`."""
 
 
 class ReadableStore(MemoryStore):
@@ -85,7 +87,8 @@ class InProcessApp:
         account, keys = await create_account(self.store, self.clock)
         secret, public, live, live_public = (key.secret for key in keys)
         operator = await self.operator("operator", account.id)
-        return Merchant(account.id, secret, public, live, live_public, operator)
+        admin = await self.operator("admin", account.id)
+        return Merchant(account.id, secret, public, live, live_public, operator, admin)
 
     async def operator(self, role: Role, *accounts: str) -> str:
         """The test key of a new operator, for these merchants or, without any, for the installation."""

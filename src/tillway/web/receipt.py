@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from html import escape
 
 from tillway.domain.charge import Charge
@@ -32,10 +32,10 @@ _BRANDS = {"amex": "American Express", "diners": "Diners Club", "jcb": "JCB", "u
 _TYPES = {"sepa_debit": "SEPA account", "us_bank_account": "Bank account", "paypal": "PayPal"}
 
 
-def page(charge: Charge, merchant: str) -> bytes:
-    """Return the receipt of a charge that succeeded. It names the payer nowhere."""
+def page(charge: Charge, merchant: str, zone: tzinfo = UTC) -> bytes:
+    """Return the receipt of a charge that succeeded, with its day in `zone`. It names the payer nowhere."""
     rows = [
-        ("Paid on", f"{datetime.fromtimestamp(charge.created, UTC):%d %B %Y}"),
+        ("Paid on", f"{datetime.fromtimestamp(charge.created, zone):%d %B %Y}"),
         ("Paid with", _means(charge)),
         ("Description", charge.description),
         ("Refunded", amount_text(charge.refunded_minor, charge.currency) if charge.refunded_minor else None),
