@@ -17,7 +17,7 @@ TEST_WORKERS ?= 3
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
 
-.PHONY: help demo test soak check bench instructions sbom docs format clean
+.PHONY: help demo test soak check bench instructions sbom docs format deploy destroy clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -62,6 +62,14 @@ bench: $(VENV)/.installed-dev ## Measure payments a second (docs/benchmarks.md)
 
 instructions: $(VENV)/.installed-dev ## Count the instructions, rows and bytes of a payment (needs valgrind)
 	$(BIN)/python -m bench.instructions
+
+TOOL ?= cloudformation
+STAGE ?= $(shell $(BIN)/python deploy/stage name)
+deploy: $(VENV)/.installed-dev ## Deploy a stage to AWS: STAGE=…, TOOL=cloudformation (docs/aws-stages.md)
+	@$(BIN)/python deploy/stage deploy $(TOOL) $(STAGE)
+
+destroy: $(VENV)/.installed-dev ## Delete a stage on AWS, with its payments: STAGE=…
+	@$(BIN)/python deploy/stage destroy $(TOOL) $(STAGE)
 
 clean: ## Remove the virtual environment (never a data directory)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
