@@ -5,8 +5,8 @@ from typing import Any
 from tillway.domain.charge import Charge
 from tillway.domain.ledger import Entry
 from tillway.domain.refusal import Refused
-from tillway.http.lists import list_page
-from tillway.http.params import Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params
+from tillway.http.lists import keep_equal, list_page
+from tillway.http.params import Created, Currency, Enum, Expand, Id, Params, Unsupported, list_params, pick
 from tillway.http.routes import Answer, Call, Page, route
 from tillway.http.shapes import View, shape
 from tillway.store.codec import COMMON_TRANSACTION, by_kind, by_parent
@@ -33,25 +33,16 @@ LIST = list_params(
 async def list_balance_transactions(call: Call) -> Answer:
     """List the movements of the balance, newest first."""
     params, scope = call.params, call.caller.scope_key
-    wanted = {name: params[name] for name in ("currency", "source", "type") if name in params}
-
-    def keep(entry: Entry) -> bool:
-        return all(getattr(entry, name) == value for name, value in wanted.items())
-
+    index, partition, also = None, None, list[Entry]()
     if "source" in params:
-        return await list_page(
-            call,
-            "txn",
-            index="parent",
-            partition=by_parent(scope, "txn", params["source"]),
-            keep=keep,
-            noun="balance transaction",
-            also=await _of_charge(call, params["source"]),
-        )
-    if params.get("type", COMMON_TRANSACTION) != COMMON_TRANSACTION:
-        partition = by_kind(scope, "txn", params["type"])
-        return await list_page(call, "txn", index="kind", partition=partition, keep=keep, noun="balance transaction")
-    return await list_page(call, "txn", keep=keep if wanted else None, noun="balance transaction")
+        index, partition = "parent", by_parent(scope, "txn", params["source"])
+        also = await _of_charge(call, params["source"])
+    elif params.get("type", COMMON_TRANSACTION) != COMMON_TRANSACTION:
+        index, partition = "kind", by_kind(scope, "txn", params["type"])
+    keep = keep_equal(pick(params, "currency", "source", "type"))
+    return await list_page(
+        call, "txn", index=index, partition=partition, keep=keep, noun="balance transaction", also=also
+    )
 
 
 async def _of_charge(call: Call, source: str) -> list[Entry]:

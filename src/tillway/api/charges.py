@@ -15,7 +15,7 @@ from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.engine.core import Load
-from tillway.http.lists import list_page, search_page
+from tillway.http.lists import keep_equal, list_page, search_page
 from tillway.http.params import (
     Amount,
     AnyOf,
@@ -119,31 +119,23 @@ async def create(call: Call) -> Answer:
 async def list_charges(call: Call) -> Answer:
     """List charges, newest first."""
     params, scope = call.params, call.caller.scope_key
-    group = params.get("transfer_group")
-    keep = (lambda charge: charge.transfer_group == group) if group else None
+    index, partition, also = None, None, list[Charge]()
     if "payment_intent" in params:
-        load = call.platform.engine.load(scope)
-        payment = await load.maybe(PaymentIntent, params["payment_intent"])
-        latest = await load.maybe(Charge, payment.latest_charge) if payment is not None else None
-        return await list_page(
-            call,
-            "ch",
-            index="parent",
-            partition=by_parent(scope, "ch", params["payment_intent"]),
-            keep=keep,
-            noun="charge",
-            also=[latest] if latest is not None else [],
-        )
-    if "customer" in params:
-        return await list_page(
-            call,
-            "ch",
-            index="customer",
-            partition=by_customer(scope, "ch", params["customer"]),
-            keep=keep,
-            noun="charge",
-        )
-    return await list_page(call, "ch", keep=keep, noun="charge")
+        index, partition = "parent", by_parent(scope, "ch", params["payment_intent"])
+        also = await _latest(call, params["payment_intent"])
+    elif "customer" in params:
+        index, partition = "customer", by_customer(scope, "ch", params["customer"])
+    group = params.get("transfer_group")
+    keep = keep_equal({"transfer_group": group} if group else {})
+    return await list_page(call, "ch", index=index, partition=partition, keep=keep, noun="charge", also=also)
+
+
+async def _latest(call: Call, payment_intent: str) -> list[Charge]:
+    """The latest charge of a payment. If it succeeded, the payment names it and no index does."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    payment = await load.maybe(PaymentIntent, payment_intent)
+    latest = await load.maybe(Charge, payment.latest_charge) if payment is not None else None
+    return [latest] if latest is not None else []
 
 
 @route("GET", "/v1/charges/search", SEARCH, returns="search_result", of="charge")

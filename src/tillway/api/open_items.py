@@ -4,8 +4,8 @@ from typing import Any
 
 from tillway.domain.open_item import OpenItem
 from tillway.domain.operator import REASON_MAX, check_reason
-from tillway.http.lists import list_page
-from tillway.http.params import Created, Enum, Params, Text, list_params
+from tillway.http.lists import keep_equal, list_page
+from tillway.http.params import Created, Enum, Params, Text, list_params, pick
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
 from tillway.operations import open_items as operations
@@ -17,9 +17,7 @@ CLOSE = Params(reason=Text(maximum=REASON_MAX))
 @route("GET", "/ops/v1/open_items", LIST, returns="list")
 async def list_open_items(call: Call) -> Answer:
     """List open items, newest first. `status` selects those that are open or closed."""
-    status = call.params.get("status")
-    keep = (lambda item: item.status == status) if status is not None else None
-    return await list_page(call, "oi", keep=keep, noun="open item")
+    return await list_page(call, "oi", keep=keep_equal(pick(call.params, "status")), noun="open item")
 
 
 @route("GET", "/ops/v1/open_items/{id}", returns="open_item")

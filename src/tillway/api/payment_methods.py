@@ -7,7 +7,7 @@ from tillway.api.method_types import CHANGES, FORMS, METHOD_DATA
 from tillway.domain.commands import UpdatePaymentMethod
 from tillway.domain.method_types import DEBITS
 from tillway.domain.payment_method import PaymentMethod
-from tillway.http.lists import list_page
+from tillway.http.lists import keep_equal, list_page
 from tillway.http.params import (
     Enum,
     Expand,
@@ -102,18 +102,12 @@ async def retrieve_of_customer(call: Call) -> Answer:
 
 async def _list_page(call: Call, customer: str | None) -> Page:
     scope = call.caller.scope_key
-    wanted = pick(call.params, "type", "allow_redisplay")
-
-    def keep(method: PaymentMethod) -> bool:
-        return all(getattr(method, name) == value for name, value in wanted.items())
-
+    keep = keep_equal(pick(call.params, "type", "allow_redisplay"))
     if customer is None:
-        return await list_page(call, "pm", keep=keep if wanted else None, noun="PaymentMethod")
+        return await list_page(call, "pm", keep=keep, noun="PaymentMethod")
     await customers.existing(call.platform.engine.load(scope), customer, "customer")
     partition = by_customer(scope, "pm", customer)
-    return await list_page(
-        call, "pm", index="customer", partition=partition, keep=keep if wanted else None, noun="PaymentMethod"
-    )
+    return await list_page(call, "pm", index="customer", partition=partition, keep=keep, noun="PaymentMethod")
 
 
 EXPANDABLE["card"] = frozenset(("customer",))

@@ -5,8 +5,8 @@ from typing import Any
 from tillway.domain.operator import REASON_MAX, check_reason
 from tillway.domain.refusal import Refused
 from tillway.domain.settlement import AMOUNT_MAX, REFERENCE_MAX, Settlement
-from tillway.http.lists import list_page
-from tillway.http.params import Created, Currency, Integer, Params, Text, list_params
+from tillway.http.lists import keep_equal, list_page
+from tillway.http.params import Created, Currency, Integer, Params, Text, list_params, pick
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
 from tillway.operations import settlements
@@ -25,9 +25,7 @@ BOOK = Params(
 @route("GET", "/ops/v1/settlements", LIST, returns="list")
 async def list_settlements(call: Call) -> Answer:
     """List settlements, newest first. `connector` selects those of one connector."""
-    connector = call.params.get("connector")
-    keep = (lambda booked: booked.connector == connector) if connector is not None else None
-    return await list_page(call, "stl", keep=keep, noun="settlement")
+    return await list_page(call, "stl", keep=keep_equal(pick(call.params, "connector")), noun="settlement")
 
 
 @route("GET", "/ops/v1/settlements/{id}", returns="settlement")

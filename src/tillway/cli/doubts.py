@@ -13,6 +13,7 @@ from tillway.cli.terminal import (
     StoreUrl,
     WrongUsage,
     fail,
+    given_reason,
     settings_from,
     show,
     table,
@@ -104,21 +105,19 @@ def resolve(
     as_json: AsJson = False,
 ) -> None:
     """Settle a doubt as the provider told you. It cannot be undone."""
-    from tillway.domain.operator import REASON_MAX
     from tillway.domain.refusal import Refused
     from tillway.engine.caller import Caller
     from tillway.operations import doubts
 
     if outcome not in ("succeeded", "failed"):
         raise WrongUsage(f"--outcome is {outcome!r}; it must be succeeded or failed")
-    if not 0 < len(reason.strip()) <= REASON_MAX:
-        raise WrongUsage(f"--reason must have 1 to {REASON_MAX} characters")
+    why = given_reason(reason)
     decided: Literal["succeeded", "failed"] = "succeeded" if outcome == "succeeded" else "failed"
 
     async def work(running: "Running") -> Document:
         scope, attempt = await _find(running, id, mode)
         caller = Caller.system(scope, "tillway doubts resolve", actor=author("doubts resolve").actor)
-        caller.reason = reason.strip()
+        caller.reason = why
         try:
             await doubts.resolve(running.platform.attempts, caller, attempt, decided, provider_reference)
         except Refused as refused:

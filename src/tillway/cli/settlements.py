@@ -14,6 +14,7 @@ from tillway.cli.terminal import (
     WrongUsage,
     day,
     fail,
+    given_reason,
     settings_from,
     show,
     table,
@@ -52,14 +53,12 @@ def book(
     """Book money that a provider has paid to the bank, so that every connector can pay it out."""
     from tillway.domain.account import Scope
     from tillway.domain.money import check_currency
-    from tillway.domain.operator import REASON_MAX
     from tillway.domain.refusal import Refused
     from tillway.domain.settlement import AMOUNT_MAX, REFERENCE_MAX
     from tillway.engine.caller import Caller
     from tillway.operations import settlements
 
-    if not 0 < len(reason.strip()) <= REASON_MAX:
-        raise WrongUsage(f"--reason must have 1 to {REASON_MAX} characters")
+    why = given_reason(reason)
     if reference is not None and not 0 < len(reference) <= REFERENCE_MAX:
         raise WrongUsage(f"--reference must have 1 to {REFERENCE_MAX} characters")
     if not amount or abs(amount) > AMOUNT_MAX or fee > AMOUNT_MAX:
@@ -72,7 +71,7 @@ def book(
     async def work(running: "Running") -> "Settlement":
         scope = Scope(account=await find_account_id(running.store, account), mode=mode)
         caller = Caller.system(scope, "tillway settlements book", actor=author("settlements book").actor)
-        caller.reason = reason.strip()
+        caller.reason = why
         try:
             done = await settlements.book(
                 running.platform,

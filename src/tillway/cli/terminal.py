@@ -77,6 +77,15 @@ def given_value(text: str, option: str) -> str:
     return text
 
 
+def given_reason(text: str) -> str:
+    """The text of `--reason`, for the audit trail."""
+    from tillway.domain.operator import REASON_MAX
+
+    if not 0 < len(text.strip()) <= REASON_MAX:
+        raise WrongUsage(f"--reason must have 1 to {REASON_MAX} characters")
+    return text.strip()
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out rows under their heads, each column as wide as its widest cell."""
     widths = [max(len(row[place]) for row in (heads, *rows)) for place in range(len(heads))]

@@ -1,6 +1,6 @@
 """Lists and searches: pages of records in the order of ids, which is the order of time, newest first."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -21,6 +21,13 @@ SCAN_PAGE = 100
 """The records that a filtered list or search reads and compares at a time: some milliseconds of the loop."""
 
 Keep = Callable[[Any], bool]
+
+
+def keep_equal(wanted: Mapping[str, Any]) -> Keep | None:
+    """The filter for records whose fields have these values; None, which accepts all, if none is wanted."""
+    if not wanted:
+        return None
+    return lambda record: all(getattr(record, name) == value for name, value in wanted.items())
 
 
 async def list_page(
