@@ -276,7 +276,7 @@ async def _serve(
         renewal = Renewal(settings, server, lines)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, renewal.begin)
     running.runner.start()
-    running.note_uses()
+    running.keep_notes()
     running.keep_settings_fresh()
     serving = asyncio.ensure_future(server.serve())
     await _wait_until_reachable(address, settings.port, serving)

@@ -71,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     card_tries_per_address: int = 100
     card_failures_per_key: int = 1000
     card_failures_per_card: int = 20
+    request_log_days: int = 7
     log_level: str = "warning"
     log_format: Literal["text", "json"] = "text"
     log_file: Path | None = None
@@ -190,6 +191,7 @@ TABLE = (
         0,
         1_000_000,
     ),
+    Setting("request_log_days", "Days for which the request log keeps a request; 0: there is no request log.", 0, 365),
     Setting("log_level", "debug, info, warning or error; at info and debug, each request and each task logs a line."),
     Setting("log_format", "text, or json: one JSON object a line."),
     Setting("log_file", "File that log lines are appended to; if empty, standard error. SIGHUP opens it anew."),

@@ -84,11 +84,12 @@ class Running(msgspec.Struct):
     uses: KeyUses | None = None
     fresh: FreshSettings | None = None
 
-    def note_uses(self) -> None:
-        """Note from now on when each credential is used."""
+    def keep_notes(self) -> None:
+        """Note from now on when each credential is used, and write the request log down."""
         self.uses = KeyUses(self.store)
         self.api.authenticator.on_use = self.uses.note
         self.uses.start()
+        self.api.request_log.start()
 
     def keep_settings_fresh(self) -> None:
         """Read settings in use again from now on, before they expire."""
@@ -97,6 +98,7 @@ class Running(msgspec.Struct):
 
     async def close(self, *, within_seconds: float = 10.0) -> None:
         await self.runner.stop(within_seconds=within_seconds)
+        await self.api.request_log.close()
         if self.fresh is not None:
             await self.fresh.close()
         if self.uses is not None:
@@ -276,7 +278,7 @@ async def assemble(
     webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings))
     tokens = AccessTokens(store, partial(_token_signer, keyring), clock, base_url)
     authenticator = Authenticator(store, tokens, engine.accounts)
-    request_log = RequestLog()
+    request_log = RequestLog(store, clock, settings.request_log_days)
     couriers: dict[str, Courier] = {"test": SimulatedCourier()}
     courier = http_courier(settings)
     if courier is not None:

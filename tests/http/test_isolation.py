@@ -171,6 +171,9 @@ async def referred(objects: MerchantObjects, route: Route, path: tuple[str, ...]
             return await objects.product()
         case "payment_link":
             return (await objects.link())["id"]
+        case "key":
+            await objects.refused()
+            return (await objects.app.ok(objects.merchant, "GET", "/ops/v1/requests"))["data"][0]["key"]["id"]
         case "starting_after" | "ending_before" | "page":
             return await listed(objects, route)
         case name:
@@ -185,6 +188,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return await objects.told()
         case _, "open_items":
             return await objects.open_item()
+        case _, "requests":
+            return await objects.refused()
         case _, "settlements":
             return await objects.settlement()
         case _, "doubts":
@@ -313,5 +318,10 @@ async def test_lists_and_searches_show_one_merchant_alone(app: InProcessApp) -> 
             if route.path == "/ops/v1/keys":
                 # Each key sees at least itself.
                 assert {(one["account"], one["mode"]) for one in shown} == {scope_of_key[key]}
+                continue
+            if route.path == "/ops/v1/requests":
+                # Each key sees its own requests.
+                hints = [one["key"]["hint"][-4:] for one in shown]
+                assert hints and all(key.endswith(hint) for hint in hints)
                 continue
             assert shown == [], route.path

@@ -439,6 +439,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/routing": _nothing(),
     "PUT /ops/v1/routing": _nothing(otherwise=["simulator"]),
     "POST /ops/v1/routing/simulate": _nothing(otherwise=["simulator"]),
+    "GET /ops/v1/requests": _nothing(),
     "GET /ops/v1/requests/{id}": _on(MerchantObjects.refused),
     "GET /ops/v1/settlements": _nothing(),
     "GET /ops/v1/settlements/{id}": _on(MerchantObjects.settlement),

@@ -53,6 +53,7 @@ def serve(
     card_tries_per_address: Annotated[int | None, setting("card_tries_per_address")] = None,
     card_failures_per_key: Annotated[int | None, setting("card_failures_per_key")] = None,
     card_failures_per_card: Annotated[int | None, setting("card_failures_per_card")] = None,
+    request_log_days: Annotated[int | None, setting("request_log_days")] = None,
     log_level: Annotated[str | None, setting("log_level")] = None,
     log_format: Annotated[str | None, setting("log_format")] = None,
     log_file: Annotated[Path | None, setting("log_file")] = None,

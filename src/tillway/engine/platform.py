@@ -1,6 +1,6 @@
 """The parts of a running platform, as handlers and workers use them. `wiring.py` puts them together."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -26,9 +26,9 @@ class KeyCache(Protocol):
         """The API key or client of that id, if it is valid at `now` (epoch seconds)."""
 
 
-class RequestLogReader(Protocol):
-    def find(self, scope_key: str, request_id: str) -> dict[str, Any] | None:
-        """A recent refused request of that scope."""
+class RequestLogWriter(Protocol):
+    async def flush(self) -> None:
+        """Write down the requests that wait in this process."""
 
 
 class Platform(msgspec.Struct):
@@ -39,7 +39,7 @@ class Platform(msgspec.Struct):
     connections: Connections
     authenticator: KeyCache
     webhooks: Webhooks
-    request_log: RequestLogReader
+    request_log: RequestLogWriter
     tokens: AccessTokens
     couriers: dict[str, Courier]
     """The delivery service of each mode that has one."""

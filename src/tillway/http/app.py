@@ -13,7 +13,6 @@ from tillway.domain.record import Record
 from tillway.domain.refusal import REPEATABLE, RULES, Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done
-from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.engine.restores import RETRY_AFTER_SECONDS
 from tillway.engine.telemetry import Fact, begin_facts, end_facts, note, note_record
@@ -34,7 +33,7 @@ from tillway.http.messages import Request, Response
 from tillway.http.methods import MethodNotAllowed, answer_options, browser_headers, route_for
 from tillway.http.params import drop_nulls
 from tillway.http.render import Renderer, encode, narrow_for_publishable_key
-from tillway.http.request_log import RequestLog
+from tillway.http.request_log import RequestLog, new_request_id
 from tillway.http.routes import (
     DIALECT_ROUTES,
     NO_PARAMS,
@@ -100,7 +99,7 @@ class Api:
     async def handle(self, request: Request) -> Response:
         """Answer `request`. Never raises: an unexpected exception is logged and answered with a 500."""
         telemetry, began = self.platform.engine.telemetry, time.perf_counter()
-        request_id = f"req_{random_text(14)}"
+        request_id = new_request_id(self.platform.engine.clock.now_ms())
         caller = Caller(scope=NOBODY, scope_key=_NOBODY_KEY, request_id=request_id)
         # The method of a request without a route may be any word.
         method = request.method if request.method in _METHODS else "OTHER"
@@ -111,7 +110,10 @@ class Api:
             response, route = await self._respond(request, request_id, caller)
         if telemetry.telling and self.tells_addresses and request.client_ip is not None:
             facts["address"] = request.client_ip
-        telemetry.request(method, route, response.status, time.perf_counter() - began, facts)
+        seconds = time.perf_counter() - began
+        telemetry.request(method, route, response.status, seconds, facts)
+        if caller.scope is not NOBODY:
+            self.request_log.keep(request, caller, response, seconds)
         return response
 
     def count_page(self, page: str | None, address: str | None) -> None:
@@ -141,7 +143,7 @@ class Api:
 
     def refuse_unread(self, path: str, refused: Refused) -> Response:
         """Refuse a request whose body was not read to its end, in the words of its contract."""
-        request_id = f"req_{random_text(14)}"
+        request_id = new_request_id(self.platform.engine.clock.now_ms())
         found = self.router.find(path)
         dialect = next(iter(found[0].values())).dialect if found is not None else None
         caller = Caller(scope=NOBODY, scope_key=_NOBODY_KEY, request_id=request_id)
@@ -176,6 +178,7 @@ class Api:
         headers: list[tuple[str, str]] = [("request-id", request_id)]
         content_type = "application/json"
         dialect: Dialect | None = None
+        refused: Refused | None = None
         try:
             methods, ids = self._find_routes(request)
             pattern = next(iter(methods.values())).path
@@ -202,7 +205,8 @@ class Api:
                 if isinstance(answer, (Done, Record)):
                     note_record(answer.record if isinstance(answer, Done) else answer)
                 if isinstance(answer, Done) and answer.refusal is not None:
-                    note("code", answer.refusal.code)
+                    refused = answer.refusal
+                    note("code", refused.code)
         except (Refused, Unavailable, RecordDamaged) as stopped:
             if isinstance(stopped, Refused):
                 refused = self._count_failure(request, caller, stopped)
@@ -210,7 +214,6 @@ class Api:
                 log.error("the store cannot be read", extra={"request": request_id, "why": str(stopped)})
                 refused = Refused(stopped.code if isinstance(stopped, Unavailable) else "record_damaged")
             status, body = self._render_refusal(caller, dialect, refused)
-            self._log_refusal(request, caller, refused, status)
             note("code", refused.code)
             headers += self._headers_of(refused)
         except Exception:
@@ -222,7 +225,7 @@ class Api:
                 status, document = internal_error(request_id=request_id, base_url=self.renderer.base_url)
                 body = encode(document)
         _add_common(headers, caller, dialect, content_type)
-        return Response(status, headers, body), pattern
+        return Response(status, headers, body, refused), pattern
 
     async def _identify(self, request: Request, route: Route, caller: Caller) -> dict[str, Any] | None:
         """Authenticate the caller, and return the parameters of a dialect's request.
@@ -298,25 +301,6 @@ class Api:
         if (asks_for := challenge(refused)) is not None:
             headers.append(("www-authenticate", asks_for))
         return headers
-
-    def _log_refusal(self, request: Request, caller: Caller, refused: Refused, status: int) -> None:
-        """Log a refusal for its `request_log_url`. Of the parameters it holds only the name of the wrong one."""
-        if caller.scope is not NOBODY and caller.request_id is not None:
-            self.request_log.keep(
-                caller.scope_key,
-                caller.request_id,
-                {
-                    "id": caller.request_id,
-                    "object": "request",
-                    "code": refused.code,
-                    "created": int(time.time()),
-                    "message": discreet(refused.message),
-                    "method": request.method,
-                    "param": discreet(refused.param) if refused.param is not None else None,
-                    "path": discreet(request.path[:500]),
-                    "status": status,
-                },
-            )
 
     def _render_refusal(self, caller: Caller, dialect: Dialect | None, refused: Refused) -> tuple[int, bytes]:
         if dialect is None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from tillway.domain.refusal import Refused
+
 
 class Request(msgspec.Struct):
     """A request from a server adapter. Header names are lower case; `query` has no question mark.
@@ -21,6 +23,9 @@ class Request(msgspec.Struct):
 
 
 class Response(msgspec.Struct):
+    """`refused` is the refusal that it tells, for the request log; None for one that was stored before."""
+
     status: int
     headers: list[tuple[str, str]]
     body: bytes
+    refused: Refused | None = None

@@ -51,6 +51,7 @@ from tillway.domain.payout import Payout, PayoutGuard
 from tillway.domain.product import Product
 from tillway.domain.record import Record, SealedRecord
 from tillway.domain.refund import Refund
+from tillway.domain.request_log import RequestBatch
 from tillway.domain.routing import Routing
 from tillway.domain.settlement import Settlement
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
@@ -473,6 +474,7 @@ _ROWS: Final = (
     RecordType(kind=Refund, prefixes=("re",), object="refund", entries=_refund),
     RecordType(kind=RefundTally, prefixes=("opt",)),
     RecordType(kind=CardTries, prefixes=("tries",)),
+    RecordType(kind=RequestBatch, prefixes=("rql",)),
     RecordType(kind=SealedRecord, prefixes=("vlt", "cvc")),
     # The document in force (`rtg`), or the kept copy of a version of it (`rtgv`).
     RecordType(kind=Routing, prefixes=("rtg", "rtgv"), object="routing"),

@@ -52,15 +52,16 @@ class Merchant(msgspec.Struct, frozen=True):
 
 
 class ReadableStore(MemoryStore):
-    """A store in memory that refuses records which cannot be decoded again. `commits` leaves out the mark of time."""
+    """A store in memory that refuses records which cannot be decoded again. `commits` leaves out the mark of time and
+    the request log."""
 
     async def commit(self, writes: Sequence[Write]) -> None:
         for write in writes:
             if write.body is not None:
                 decode(write.key.partition("/")[2], write.body)
         await super().commit(writes)
-        if [write.key for write in writes] == [f"{SYSTEM}/{MARK_ID}"]:
-            self.commits -= 1  # The mark of time is written now and then, independent of requests.
+        if [write.key for write in writes] == [f"{SYSTEM}/{MARK_ID}"] or "/rql_" in writes[0].key:
+            self.commits -= 1  # These are written now and then, independent of requests.
 
 
 class InProcessApp:

@@ -39,6 +39,7 @@ from tillway.domain.operator import RefundTally
 from tillway.domain.payment_file import FiledOperation, FileSeries, SentFile
 from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
+from tillway.domain.request_log import RequestBatch
 from tillway.domain.source_api import STORED_FIELD, public_name
 from tillway.domain.time_mark import TimeMark
 from tillway.store.codec import CHECK_FIELD, QUEUES, TYPES, encode, without_checksum, write_of
@@ -59,6 +60,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         KeyUse,
         PayoutGuard,
         RefundTally,
+        RequestBatch,
         SentFile,
         TimeMark,
         *(set(QUEUES) - {Attempt}),

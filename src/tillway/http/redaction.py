@@ -1,0 +1,289 @@
+"""Bodies as the request log keeps them: without card and account numbers, secrets, and personal data.
+
+A body is judged by the names of its members, in the words of every contract that Tillway serves, and by long numbers in
+any member. An unreadable body is not kept.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+
+from tillway.domain.cards import without_long_numbers
+from tillway.domain.refusal import Refused
+from tillway.http.errors import discreet
+from tillway.http.masking import mask
+from tillway.http.wire import parse_body, parse_json, parse_query
+
+READ_MAX: Final = 64 * 1024
+"""Bodies of more bytes are not kept: reading them takes time from payments."""
+
+KEPT_MAX: Final = 16 * 1024
+"""Most bytes of a redacted body that are kept."""
+
+NUMBER_MAX: Final = 10**11
+"""Integers from here on could be card numbers. Times in milliseconds have 13 digits too, and are hidden with them."""
+
+HIDDEN: Final = "****"
+
+_SECRET_WORDS: Final = (
+    "secret",
+    "password",
+    "passwd",
+    "cvc",
+    "cvv",
+    "cvn",
+    "csc",
+    "securitycode",
+    "cardcode",
+    "verificationvalue",
+    "cardnumber",
+    "cardno",
+    "accountnumber",
+    "accountno",
+    "ccnumber",
+    "iban",
+    "apikey",
+    "accesstoken",
+    "refreshtoken",
+    "idtoken",
+    "assertion",
+    "authorization",
+    "cryptogram",
+    "signature",
+)
+"""A member is hidden if its name, in small letters and digits alone, contains one of these."""
+
+_SECRETS: Final = frozenset(("number", "pan", "pin", "key", "ssn", "taxid", "cid", "track1", "track2", "redirecttourl"))
+_SECRET_ADDRESSES: Final = frozenset(("url", "returnaddress", "hostedurl", "receipturl", "fileurl"))
+"""Addresses in answers: of a challenge, a checkout or a receipt. Each is all that a payer needs."""
+
+_PERSONAL: Final = frozenset(
+    (
+        "address",
+        "birthdate",
+        "dateofbirth",
+        "dob",
+        "email",
+        "emailaddress",
+        "customeremail",
+        "receiptemail",
+        "instructionsemail",
+        "payeremail",
+        "firstname",
+        "lastname",
+        "middlename",
+        "fullname",
+        "name",
+        "holder",
+        "cardholder",
+        "cardholdername",
+        "nameoncard",
+        "accountholdername",
+        "billingname",
+        "phone",
+        "phonenumber",
+        "mobile",
+        "line1",
+        "line2",
+        "street",
+        "postalcode",
+        "zip",
+        "zipcode",
+        "billingzip",
+        "customername",
+        "clientip",
+        "ipaddress",
+        "ip",
+    )
+)
+_OF_THINGS: Final = (
+    "/v1/products",
+    "/v1/prices",
+    "/v1/payment_links",
+    "/ops/v1/products",
+    "/ops/v1/routing",
+    "/products",
+    "/v1/account",
+)
+"""Calls in which `name` is that of a thing."""
+
+_CLASSES: Final = bytes(
+    ord("0") if chr(i).isdigit() and i < 128 else ord("a") if chr(i).isalpha() and i < 128 else ord(" ")
+    for i in range(256)
+)
+"""Digits become 0, letters a, and all else a space, so that `in` finds numbers at the speed of the memory."""
+
+_LONG: Final = b"0" * 12
+_IBAN_BEGINS: Final = b"aa00"
+_IBAN: Final = re.compile(rb"(?<![0-9A-Za-z])[A-Za-z]{2}\d\d[0-9A-Za-z]{11}")
+_ESCAPED: Final = re.compile(rb"%(?:[89A-Fa-f]|2[0Dd])")
+
+_Kind = Literal["plain", "secret", "personal", "address"]
+_KINDS: Final[dict[str, _Kind]] = {}
+_KINDS_MAX: Final = 5000
+_NAME_MAX: Final = 40
+"""Callers choose names: only so many, and only short ones, are remembered."""
+
+
+def _kind(name: str) -> _Kind:
+    word = "".join(filter(str.isalnum, name.lower()))
+    kind: _Kind = "plain"
+    if word in _SECRETS or any(part in word for part in _SECRET_WORDS):
+        kind = "secret"
+    elif word in _PERSONAL:
+        kind = "personal"
+    elif word in _SECRET_ADDRESSES:
+        kind = "address"
+    if len(name) <= _NAME_MAX and len(_KINDS) < _KINDS_MAX:
+        _KINDS[name] = kind
+    return kind
+
+
+class _Redaction:
+    """`names` says whether `name` is a person's; `looks`, whether texts may hold numbers or keys; `answer`, whether it
+    is an answer: its addresses may let a payer in."""
+
+    def __init__(self, *, names: bool, looks: bool, answer: bool) -> None:
+        self._names = names
+        self._looks = looks
+        self._answer = answer
+
+    def of(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is dict:
+            return self._object(value)
+        if kind is list:
+            return [self.of(member) for member in value]
+        if kind is str:
+            return self._text(value) if self._looks else value
+        if kind is int and not -NUMBER_MAX < value < NUMBER_MAX:
+            return HIDDEN
+        return value
+
+    def _object(self, value: dict[str, Any]) -> dict[str, Any]:
+        shown: dict[str, Any] = {}
+        for name, member in value.items():
+            if member is not None and member is not True and member is not False:
+                kind = _KINDS.get(name) or _kind(name)
+                if kind == "plain" or (kind == "personal" and name == "name" and not self._names):
+                    member = self.of(member)
+                elif kind == "personal":
+                    member = _masked(member)
+                elif kind == "secret" or (self._answer and type(member) is str and "/v1/" not in member):
+                    member = HIDDEN
+                else:
+                    member = self.of(member)
+            shown[self._text(name) if self._looks else name] = member
+        return shown
+
+    def _text(self, text: str) -> str:
+        return without_long_numbers(discreet(text)) if len(text) >= 12 else text
+
+
+def _masked(value: Any) -> Any:
+    match value:
+        case str():
+            return mask(value) if value else value
+        case dict():
+            return {name: HIDDEN if _kind(name) == "secret" else _masked(member) for name, member in value.items()}
+        case list():
+            return [_masked(member) for member in value]
+        case bool() | None:
+            return value
+        case _:
+            return HIDDEN
+
+
+def redacted_parameters(path: str, sent: Mapping[str, Any], raw: bytes) -> Any:
+    """The parameters of a request that were read from the bytes `raw`."""
+    return _Redaction(names=_has_people(path), looks=_is_suspect(raw), answer=False).of(sent)
+
+
+def redacted_body(path: str, content_type: str | None, body: bytes, *, is_json: bool) -> Any:
+    """The parameters in a body; a text in brackets where they are not kept. `is_json`: of a dialect, of any
+    content type."""
+    if not body:
+        return None
+    if len(body) > READ_MAX:
+        return f"({len(body)} bytes)"
+    try:
+        params = parse_json(content_type, body) if is_json else parse_body(content_type, body)
+    except Refused:
+        return f"({len(body)} bytes that cannot be read)"
+    return redacted_parameters(path, params, body)
+
+
+def redacted_query(path: str, query: str | bytes) -> Any:
+    """The parameters in a query; a text in brackets where they are not kept."""
+    if not query:
+        return None
+    if len(query) > READ_MAX:
+        return f"({len(query)} bytes)"
+    try:
+        params = parse_query(query)
+    except Refused:
+        return f"({len(query)} bytes that cannot be read)"
+    return redacted_parameters(path, params, bytes_of(query))
+
+
+def bytes_of(query: str | bytes) -> bytes:
+    return query if isinstance(query, bytes) else query.encode(errors="replace")
+
+
+def redacted_answer(path: str, status: int, content_type: str, body: bytes) -> Any:
+    """The document in an answer; a text in brackets where it is not kept."""
+    if not body:
+        return None
+    if content_type != "application/json" or len(body) > READ_MAX:
+        return f"({content_type}, {len(body)} bytes)"
+    if status == 200 and body.startswith(b'{"id":"pi_'):
+        usual = _usual_payment(body)
+        if usual is not None:
+            return usual
+    looks = status >= 400 or _LONG in body.translate(_CLASSES, b" -") or _has_key(body)
+    return _Redaction(names=_has_people(path), looks=looks, answer=True).of(msgspec.json.decode(body))
+
+
+_NOTHING_PRIVATE: Final = (
+    b'"metadata":{}',
+    b'"next_action":null',
+    b'"last_payment_error":null',
+    b'"description":null',
+    b'"receipt_email":null',
+    b'"shipping":null',
+)
+_SECRET: Final = b'"client_secret":"'
+
+
+def _usual_payment(body: bytes) -> msgspec.Raw | None:
+    """A payment intent that holds no text of its merchant or payer, and no other object; None if it holds one. Most
+    answers under load are of this kind, and to read them would take as long as all else here."""
+    if body.count(b'"object":"') != 1 or any(part not in body for part in _NOTHING_PRIVATE):
+        return None
+    before, _, after = body.partition(_SECRET)
+    return msgspec.Raw(b'%b%b%b"%b' % (before, _SECRET, HIDDEN.encode(), after.partition(b'"')[2]))
+
+
+def discreet_text(text: str) -> str:
+    """A short text that the caller chose, such as a key, without numbers and keys."""
+    return without_long_numbers(discreet(text)) if _is_suspect(text.encode(errors="replace")) else text
+
+
+def _is_suspect(raw: bytes) -> bool:
+    """Whether bytes from a caller may hold a card or account number, or a key, under a harmless name. To look at each
+    of their texts takes longer than all else."""
+    if not raw.isascii() or (b"%" in raw and _ESCAPED.search(raw) is not None) or _has_key(raw):
+        return True
+    if _LONG in raw.translate(_CLASSES, b" +-"):
+        return True
+    return _IBAN_BEGINS in raw.translate(_CLASSES) and _IBAN.search(raw) is not None
+
+
+def _has_key(raw: bytes) -> bool:
+    return b"sk_" in raw or b"rk_" in raw or b"whsec_" in raw
+
+
+def _has_people(path: str) -> bool:
+    return not path.startswith(_OF_THINGS)

@@ -1,0 +1,52 @@
+"""The words of usual answers, with which the request log compresses bodies: a single payment then takes 400 bytes.
+
+Batches in the store can be read with these words only: never change them. Other words would need a form of their own.
+"""
+
+from typing import Final
+
+WORDS: Final = (
+    b'{"id":"cus_","object":"customer","address":null,"balance":0,"created":1795978615,"currency":null,"customer_acc'
+    b'ount":null,"default_source":null,"delinquent":false,"description":null,"discount":null,"source_api":"v1","emai'
+    b'l":"a@b.c","invoice_prefix":","invoice_settings":{"custom_fields":null,"default_payment_method":null,"footer":'
+    b'null,"rendering_options":null},"livemode":false,"metadata":{},"name":"x","next_invoice_sequence":1,"phone":nul'
+    b'l,"preferred_locales":[],"shipping":null,"tax_exempt":"none","test_clock":null}{"error":{"type":"card_error","'
+    b'code":"card_declined","message":"Your card was declined.","doc_url":"https://docs.stripe.com/error-codes/card-'
+    b'declined","request_log_url":"http://127.0.0.1:8420/ops/v1/requests/req_","decline_code":"generic_decline","cha'
+    b'rge":"ch_",{"id":"re_","object":"refund","amount":2000,"balance_transaction":"txn_","charge":"ch_","created":1'
+    b'795978615,"currency":"usd","customer":null,"customer_account":null,"destination_details":{"card":{"reference_s'
+    b'tatus":"available","reference_type":"acquirer_reference_number","type":"refund"},"type":"card"},"source_api":"'
+    b'v1","metadata":{},"payment_intent":"pi_","payment_method":"pm_","reason":null,"receipt_number":null,"source_tr'
+    b'ansfer_reversal":null,"status":"succeeded","transfer_reversal":null}{"id":"ch_","object":"charge","amount":200'
+    b'0,"amount_captured":2000,"amount_refunded":2000,"application":null,"application_fee":null,"application_fee_amo'
+    b'unt":null,"balance_transaction":"txn_","billing_details":{"address":{"city":null,"country":null,"line1":null,"'
+    b'line2":null,"postal_code":null,"state":null},"email":null,"name":null,"phone":null,"tax_id":null},"calculated_'
+    b'statement_descriptor":null,"captured":true,"created":1795978615,"currency":"usd","customer":null,"description"'
+    b':null,"destination":null,"dispute":null,"disputed":false,"source_api":"v1","failure_balance_transaction":null,'
+    b'"failure_code":null,"failure_message":null,"fraud_details":{},"livemode":false,"metadata":{},"on_behalf_of":nu'
+    b'll,"outcome":{"advice_code":null,"network_advice_code":null,"network_decline_code":null,"network_status":"appr'
+    b'oved_by_network","reason":null,"risk_level":"normal","risk_score":12,"seller_message":"Payment complete.","typ'
+    b'e":"authorized"},"paid":true,"payment_intent":"pi_","payment_method":"pm_","payment_method_details":{"card":{"'
+    b'amount_authorized":2000,"authorization_code":null,"brand":"visa","checks":{"address_line1_check":null,"address'
+    b'_postal_code_check":null,"cvc_check":"pass"},"country":"US","electronic_commerce_indicator":null,"exp_month":1'
+    b'2,"exp_year":2029,"extended_authorization":{"status":"disabled"},"fingerprint":","funding":"credit","increment'
+    b'al_authorization":{"status":"unavailable"},"installments":null,"last4":"4242","mandate":null,"multicapture":{"'
+    b'status":"unavailable"},"network":"visa","network_token":{"used":false},"network_transaction_id":","overcapture'
+    b'":{"maximum_amount_capturable":2000,"status":"unavailable"},"regulated_status":"unregulated","three_d_secure":'
+    b'null,"transaction_link_id":null,"wallet":null},"type":"card"},"radar_options":{},"receipt_email":null,"receipt'
+    b'_number":null,"receipt_url":"****","refunded":true,"review":null,"shipping":null,"source":null,"source_transfe'
+    b'r":null,"statement_descriptor":null,"statement_descriptor_suffix":null,"status":"succeeded","transfer_data":nu'
+    b'll,"transfer_group":null}{"id":"pi_","object":"payment_intent","allowed_payment_method_types":["card"],"amount'
+    b'":2000,"amount_capturable":0,"amount_details":{"tip":{}},"amount_received":2000,"application":null,"applicatio'
+    b'n_fee_amount":null,"automatic_payment_methods":null,"canceled_at":null,"cancellation_reason":null,"capture_met'
+    b'hod":"automatic","client_secret":"****","confirmation_method":"automatic","created":1795978615,"currency":"usd'
+    b'","customer":null,"customer_account":null,"description":null,"source_api":"v1","excluded_payment_method_types"'
+    b':null,"last_payment_error":null,"latest_charge":"ch_","livemode":false,"managed_payments":null,"metadata":{},"'
+    b'next_action":null,"on_behalf_of":null,"payment_method":"pm_","payment_method_configuration_details":null,"paym'
+    b'ent_method_options":{"card":{"installments":null,"mandate_options":null,"network":null,"request_three_d_secure'
+    b'":"automatic"}},"payment_method_types":["card"],"payment_record":null,"processing":null,"receipt_email":null,"'
+    b'review":null,"setup_future_usage":null,"shipping":null,"source":null,"statement_descriptor":null,"statement_de'
+    b'scriptor_suffix":null,"status":"succeeded","transfer_data":null,"transfer_group":null}[[null,{"amount":"2000",'
+    b'"currency":"eur","confirm":"true","customer":"cus_","payment_method":"pm_card_visa","return_url":"https://","m'
+    b'etadata":{"order_id":"'
+)
