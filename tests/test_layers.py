@@ -49,7 +49,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         )
     ),
     "http": frozenset(("domain", "engine", "store.port", "store.codec")),
-    "web": frozenset(("domain", "engine", "operations")),
+    # The dashboard's pages ask the API's own calls, as plain requests.
+    "web": frozenset(("domain", "engine", "operations", "http", "store.port", "store.codec")),
     # /ops/v1/simulator sets the simulator's faults.
     "api": frozenset(
         (

@@ -79,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_listen: str = ""
     traces: Literal["off", "on"] = "off"
     trace_context: Literal["ignore", "accept", "pass"] = "accept"
+    dashboard: Literal["on", "off"] = "on"
 
     def encrypts_or_is_local(self) -> bool:
         """Whether callers' requests are encrypted, here or by a proxy in front, or come from this host alone."""
@@ -204,6 +205,7 @@ TABLE = (
     Setting(
         "trace_context", "ignore callers' `traceparent`, accept it, or pass ours on to providers and webhooks as well."
     ),
+    Setting("dashboard", "on, or off: the server has no pages at `/dashboard`."),
 )
 
 ENVIRONMENT_PREFIX = "TILLWAY_"
@@ -213,6 +215,7 @@ CHOICES = {
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("text", "json"),
     "log_addresses": ("on", "off"),
+    "dashboard": ("on", "off"),
     "traces": ("off", "on"),
     "trace_context": ("ignore", "accept", "pass"),
 }

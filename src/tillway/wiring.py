@@ -60,6 +60,7 @@ from tillway.store.port import Store, Unavailable
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.port import Keys, TokenSigner
+from tillway.web.dashboard.app import Dashboard
 
 if TYPE_CHECKING:
     from tillway.connectors.smtp import MailServer
@@ -247,6 +248,12 @@ def _readiness(settings: Settings, engine: Engine, keyring: Keys) -> Readiness:
     )
 
 
+def _is_plain_and_local(url: str) -> bool:
+    """Whether browsers reach the server without TLS, and only from this host."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and is_loopback(parts.hostname or "")
+
+
 async def assemble(
     settings: Settings,
     store: Store | None = None,
@@ -310,4 +317,8 @@ async def assemble(
     )
     throttle, tells_addresses = Throttle(limits_of(settings)), settings.log_addresses == "on"
     api = Api(platform, renderer, authenticator, request_log, throttle, card_tries_of(settings), tells_addresses)
+    if settings.dashboard == "on":
+        api.pages = Dashboard(
+            platform, api.answer, base_url, throttle.count_failure, secure=not _is_plain_and_local(base_url)
+        )
     return Running(platform, api, runner, connections, webhooks, store, keyring, courier, place)

@@ -59,7 +59,7 @@ def test_the_document_has_every_option_and_no_other(name: str) -> None:
     taken = (option for option in COMMANDS[name].params if option.param_type_name == "option")
     options = {flag for option in taken for flag in option.opts} - {"--help"}
     # Each command of the document's second paragraph has no such option, and every other one has.
-    without = set(re.findall(r"`([a-z ]+)`", DOCUMENT.read_text().split("\n\n")[2].partition("(not for")[2]))
+    without = set(re.findall(r"`([a-z -]+)`", DOCUMENT.read_text().split("\n\n")[2].partition("(not for")[2]))
     assert ("--json" in options) is (name.removeprefix("tillway ") not in without)
     # Those of `serve` stand in the settings' own table.
     if name == "tillway serve":

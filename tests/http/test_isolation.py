@@ -210,6 +210,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
         case _, ("orders" | "products") as noun:
             await objects.order()
             return (await objects.app.ok(objects.merchant, "GET", f"/ops/v1/{noun}"))["data"][0]["id"]
+        case "v1", "payments":
+            return (await objects.paid())["id"]
         case _, "sources":
             return (await objects.card_of())[1]
         case _, "refunds":

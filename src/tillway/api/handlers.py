@@ -34,6 +34,7 @@ NOUNS = (
     "other_domains",
     "payment_intents",
     "payment_links",
+    "payment_overviews",
     "payment_methods",
     "payouts",
     "receipts",

@@ -64,6 +64,10 @@ SALES = (
 )
 
 
+OPERATOR = "Demo"
+"""The name of the operator whom the demo's address signs in."""
+
+
 class Shop(msgspec.Struct):
     """The content of `demo.json`, by which a second run finds the first run's shop. Test keys only; `payments` are
     ids."""
@@ -99,7 +103,7 @@ def demo(
                 shop.payments = await _trade(session)
                 _keep(path, shop)
             payments = [await _look(session, id) for id in shop.payments]
-        print(_text(url, shop, payments, settings), flush=True)
+        print(_text(url, shop, payments, settings, await _sign_in_address(settings, url)), flush=True)
         return "serve" if serve else "stop"
 
     run(settings, visit)
@@ -123,6 +127,26 @@ def _shop(settings: Settings) -> Shop:
         shop = with_store(settings, _with_new_keys)
     _keep(path, shop)
     return shop
+
+
+async def _sign_in_address(settings: Settings, url: str) -> str:
+    """Return an address that signs the demo's operator in to the dashboard once, beside the server that runs."""
+    from tillway.cli.operators import new_sign_in_address
+    from tillway.domain.operator import Operator
+    from tillway.installation import open_store
+    from tillway.operations.operators import new_operator
+    from tillway.store.port import ABSENT
+
+    store = await open_store(settings)
+    try:
+        known = [operator for operator, _ in await records(store, Operator) if operator.name == OPERATOR]
+        if not known:
+            at = await moment_above(store)
+            known = [new_operator(OPERATOR, "admin", None, created=at.created)]
+            await store.commit(build_writes("demo", at, (ABSENT, None, known[0])))
+        return await new_sign_in_address(store, known[0], url)
+    finally:
+        await store.close()
 
 
 async def _with_new_keys(store: "Store") -> Shop:
@@ -202,7 +226,7 @@ async def _post(session: "ClientSession", path: str, parameters: dict[str, Any],
     return answer
 
 
-def _text(url: str, shop: Shop, payments: list[dict[str, Any]], settings: Settings) -> str:
+def _text(url: str, shop: Shop, payments: list[dict[str, Any]], settings: Settings, sign_in: str) -> str:
     from tillway.web.challenge import amount_text
 
     amounts = [amount_text(payment["amount"], payment["currency"]) for payment in payments]
@@ -218,6 +242,10 @@ Tillway serves {url}, on the data in {settings.data_dir.absolute()}
 
   secret key       {shop.secret_key}
   publishable key  {shop.publishable_key}
+
+Sign in to the dashboard. This address works once:
+
+  {sign_in}
 
 The demo shop has {len(CUSTOMERS)} customers and {len(payments)} payments:
 

@@ -1,4 +1,5 @@
-"""`tillway operators`: people who may decide for merchants. A key is shown once, when it is made."""
+"""`tillway operators`: people who may decide for merchants. A key is shown once, when it is made, and so is an address
+that signs in."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tillway.settings import Settings
     from tillway.store.port import Store
 
-app = typer.Typer(help="Operators: add, list, reset, disable.", no_args_is_help=True)
+app = typer.Typer(help="Operators: add, list, reset, disable, sign in.", no_args_is_help=True)
 
 NAME_MAX = 100
 
@@ -162,6 +163,43 @@ def disable(
 
     disabled = with_store(settings_from(context.params), work)
     show(_document(disabled), f"{disabled.name} is disabled", as_json=as_json)
+
+
+@app.command("sign-in")
+def sign_in(context: typer.Context, name: Name, data_dir: DataDir = None, store: StoreUrl = None) -> None:
+    """Print an address that signs the operator in to the dashboard, once and within an hour. The server must run."""
+    settings = settings_from(context.params)
+
+    async def work(store: "Store") -> str:
+        operator, _ = await _find(store, name)
+        if operator.disabled_at is not None:
+            raise fail(f"{operator.name} is disabled. `tillway operators reset` enables them again, with new keys.")
+        return await new_sign_in_address(store, operator, served_url(settings))
+
+    typer.echo(with_store(settings, work))
+
+
+async def new_sign_in_address(store: "Store", operator: "Operator", url: str) -> str:
+    """Make an address under `url` that signs the operator in once."""
+    from tillway.operations.sign_ins import new_link
+    from tillway.store.port import ABSENT
+
+    at = await moment_above(store)
+    token, link = new_link(operator.id, created=at.created, now=at.now)
+    detail = {"operator": operator.id, "name": operator.name}
+    await store.commit(build_writes("operators sign-in", at, (ABSENT, None, link), detail=detail))
+    return f"{url}/dashboard/sign-in/{token}"
+
+
+def served_url(settings: "Settings") -> str:
+    """The address of the server that runs on the data directory, as its lock tells; else that of the settings."""
+    import re
+
+    from tillway.data_directory import holder
+    from tillway.installation import public_url
+
+    told = re.search(r"tillway serve, (https?://\S+)\)", holder(settings.data_dir) or "")
+    return told[1] if told is not None else public_url(settings)
 
 
 def _forget_operator(settings: "Settings", id: str) -> None:

@@ -61,6 +61,7 @@ def serve(
     metrics_listen: Annotated[str | None, setting("metrics_listen")] = None,
     traces: Annotated[str | None, setting("traces")] = None,
     trace_context: Annotated[str | None, setting("trace_context")] = None,
+    dashboard: Annotated[str | None, setting("dashboard")] = None,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C; requests in flight finish first."""
     settings = settings_from(context.params)

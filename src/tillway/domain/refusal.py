@@ -63,6 +63,9 @@ RULES: dict[str, Rule] = {
     "route_unknown": Rule(404, _INVALID, "Unrecognized request URL. The routes are listed at /openapi.json."),
     "method_not_allowed": Rule(405, _INVALID, "This URL exists, but not with this method."),
     "resource_missing": Rule(404, _INVALID, "No such object."),
+    "record_changed": Rule(
+        409, _INVALID, "The record has changed since the version in Tillway-Expect. Look at it again before you act."
+    ),
     "rate_limit": Rule(429, _INVALID, "Too many requests. Wait the number of seconds in Retry-After."),
     "lock_timeout": Rule(429, _INVALID, "Another request is changing this object. Send the request again shortly."),
     # Bodies and parameters.

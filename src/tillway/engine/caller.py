@@ -77,6 +77,8 @@ class Caller(msgspec.Struct, kw_only=True):
     """The operation, for the audit trail: a route, or the work of a task."""
     original_answers: bool = False
     """Whether the account chose the answers of a dialect's original code over those of its description."""
+    expects: Mapping[str, int] = {}
+    """The versions of records that an operator has looked at, by id: the decision is made on no others."""
     reason: str = ""
     """An operator's reason for the decision, for the audit trail."""
     shows_charge: bool = False

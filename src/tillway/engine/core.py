@@ -4,7 +4,7 @@ conflict."""
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -205,10 +205,8 @@ class Engine:
             if self.restores.writes_as_before:
                 at = msgspec.structs.replace(at, as_before=True)
             changes = await in_span(self.telemetry, "decision", "step", work(load, at))
-            if self.time.trouble and completes is None:
-                _refuse_new_money(changes, self.time.trouble)
-            if self.restores.reason and completes is None:
-                self.restores.check(changes, keyed=caller.idempotency is not None)
+            if completes is None:
+                self._check_new(caller, load, changes)
             attempts = self._claim_new_attempts(changes, at) if changes.tasks else ()
             if attempts and completes is None and await self._are_taken(load, attempts):
                 caller.attempts_begun += len(attempts)
@@ -241,6 +239,15 @@ class Engine:
             after = _after(load, changes, attempts, held) if attempts else {}
             return Done(changes.result, changes.refusal, status, body, attempts, after, changes.code)
         raise Refused("lock_timeout")
+
+    def _check_new(self, caller: Caller, load: Load, changes: Changes[Record | None]) -> None:
+        """Refuse changes of a request that must not be made now, or that rest on records which it has not looked at."""
+        if caller.expects:
+            _check_expected(caller.expects, load.seen)
+        if self.time.trouble:
+            _refuse_new_money(changes, self.time.trouble)
+        if self.restores.reason:
+            self.restores.check(changes, keyed=caller.idempotency is not None)
 
     async def note(self, caller: Caller, detail: dict[str, Any]) -> None:
         """Enter an action that changes no record into the audit trail. Refused `busy` if it cannot be written."""
@@ -542,6 +549,13 @@ class Engine:
     def forget_endpoints(self, scope_key: str) -> None:
         """Read the endpoints again, after this process has changed one."""
         self._endpoints.pop(scope_key, None)
+
+
+def _check_expected(expects: Mapping[str, int], seen: Seen) -> None:
+    """Raise Refused `record_changed` if a record of the decision has another version than the caller has looked at."""
+    for id, version in expects.items():
+        if id in seen and seen[id][0] != version:
+            raise Refused("record_changed")
 
 
 def _refuse_new_money(changes: Changes[Any], trouble: str) -> None:

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -73,6 +73,15 @@ _NO_SERVER = ("server", "")
 """Without it, the HTTP server would name itself."""
 
 
+class BrowserPages(Protocol):
+    """Pages for the people of an installation, below the path `prefix`."""
+
+    prefix: str
+
+    async def respond(self, request: Request) -> tuple[Response, str]:
+        """The response, and the pattern of its page for the metrics. Never raises."""
+
+
 class Api:
     def __init__(
         self,
@@ -92,6 +101,8 @@ class Api:
         self.throttle = throttle or Throttle(Limits())
         self.card_tries = card_tries or CardTries(CardLimits())
         self.tells_addresses = tells_addresses
+        self.pages: BrowserPages | None = None
+        """The dashboard, if this process serves it."""
         self._untold_refusals = 0
         self._told_refusals_at = -TELL_SECONDS
         self.router = Router(ROUTES + DIALECT_ROUTES + OTHER_ROUTES)
@@ -100,7 +111,7 @@ class Api:
         """Answer `request`. Never raises: an unexpected exception is logged and answered with a 500."""
         telemetry, began = self.platform.engine.telemetry, time.perf_counter()
         request_id = new_request_id(self.platform.engine.clock.now_ms())
-        caller = Caller(scope=NOBODY, scope_key=_NOBODY_KEY, request_id=request_id)
+        caller = _nobody(request_id)
         # The method of a request without a route may be any word.
         method = request.method if request.method in _METHODS else "OTHER"
         facts: dict[str, Fact] = {}
@@ -114,6 +125,16 @@ class Api:
         telemetry.request(method, route, response.status, seconds, facts)
         if caller.scope is not NOBODY:
             self.request_log.keep(request, caller, response, seconds)
+        return response
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a call that a page of this process makes for the operator in `request.grant`. Never raises. It is part
+        of the page's own request, so no metric counts it; the log of requests has those that change something."""
+        request_id, began = new_request_id(self.platform.engine.clock.now_ms()), time.perf_counter()
+        caller = _nobody(request_id)
+        response, _ = await self._respond(request, request_id, caller)
+        if request.method != "GET" and caller.scope is not NOBODY:
+            self.request_log.keep(request, caller, response, time.perf_counter() - began)
         return response
 
     def count_page(self, page: str | None, address: str | None) -> None:
@@ -146,7 +167,7 @@ class Api:
         request_id = new_request_id(self.platform.engine.clock.now_ms())
         found = self.router.find(path)
         dialect = next(iter(found[0].values())).dialect if found is not None else None
-        caller = Caller(scope=NOBODY, scope_key=_NOBODY_KEY, request_id=request_id)
+        caller = _nobody(request_id)
         status, body = self._render_refusal(caller, dialect, refused)
         headers = [("request-id", request_id)]
         _add_common(headers, caller, dialect, "application/json")
@@ -174,6 +195,8 @@ class Api:
 
     async def _respond(self, request: Request, request_id: str, caller: Caller) -> tuple[Response, str]:
         """Return the response and the pattern of its route."""
+        if self.pages is not None and request.path.startswith(self.pages.prefix):
+            return await self.pages.respond(request)
         pattern = UNMATCHED
         headers: list[tuple[str, str]] = [("request-id", request_id)]
         content_type = "application/json"
@@ -401,6 +424,11 @@ class Api:
         if caller.older_shapes and not caller.publishable:
             await self.renderer.render_older(document, load, view)
         return 200, encode(narrow_for_publishable_key(document) if caller.publishable else document)
+
+
+def _nobody(request_id: str) -> Caller:
+    """The caller of a request until its credential is known."""
+    return Caller(scope=NOBODY, scope_key=_NOBODY_KEY, request_id=request_id)
 
 
 def _add_common(headers: list[tuple[str, str]], caller: Caller, dialect: Dialect | None, content_type: str) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from tillway.domain.account import SYSTEM, Account, Scope
 from tillway.domain.api_key import ApiKey, key_id
 from tillway.domain.credentials import Grant, OAuthClient, grant_of, is_live
-from tillway.domain.operator import Operator, OperatorKey, operator_key_id, refuse_unless_may
+from tillway.domain.operator import REASON_MAX, Operator, OperatorKey, operator_key_id, refuse_unless_may
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
 from tillway.engine.access_tokens import AccessTokens
@@ -47,6 +47,14 @@ KEY_LENGTH_MAX = 255
 UNAUTHENTICATED_BODY_BYTES_MAX = 1 << 15
 """The largest body that is parsed before its sender is known: the longest request of a dialect has some 4 KiB."""
 
+
+REASON_HEADER = "tillway-reason"
+"""The header with an operator's reason for a call, for the audit trail."""
+
+EXPECT_HEADER = "tillway-expect"
+"""The header with the versions of records that an operator has looked at: `pi_…=3,ch_…=2`."""
+
+EXPECTED_MAX = 10
 
 NOBODY = Scope(account="acct_" + "0" * 16, mode="test")
 """The scope of calls that need no key. Nothing is stored in it."""
@@ -280,11 +288,14 @@ async def identify_caller(
     if route.access == "anyone":
         return
     dialect = route.dialect
-    header = _authorization(request)
+    header = _authorization(request) if request.grant is None else None
     if header is None and dialect is not None and raw is not None and dialect.key_field in raw:
         header = f"Bearer {raw[dialect.key_field]}"
     now = time.time()
-    key, scope = await authenticator.authenticate_header(header, now=now)
+    if request.grant is not None:
+        key, scope = request.grant, Scope(account=request.grant.account, mode=request.grant.mode)
+    else:
+        key, scope = await authenticator.authenticate_header(header, now=now)
     # Who it is is known from here on, also to the audit trail, and also where the request is refused.
     caller.client_ip, caller.actor = request.client_ip, key.id
     caller.hint, caller.operation = key.token or key.hint, f"{route.method} {route.path}"
@@ -295,6 +306,8 @@ async def identify_caller(
         if not route.whole:
             named = request.headers.get("tillway-account")
             scope = await authenticator.scope_of_operator(key, named)
+        caller.reason = _reason_in(request.headers.get(REASON_HEADER))
+        caller.expects = _versions_in(request.headers.get(EXPECT_HEADER))
     elif route.access == "operator":
         raise Refused("operator_required")
     account = None if route.whole else await authenticator.account(scope.account)
@@ -345,6 +358,26 @@ def refuse_large_body_without_header(request: Request) -> None:
             f"A request body of more than {UNAUTHENTICATED_BODY_BYTES_MAX} bytes needs its key in the Authorization "
             "header.",
         )
+
+
+def _reason_in(header: str | None) -> str:
+    """An operator's reason for a call, empty if there is none. Refused if it is too long."""
+    reason = (header or "").strip()
+    if len(reason) > REASON_MAX:
+        raise Refused(
+            "parameter_invalid_string", f"A reason has at most {REASON_MAX} characters.", param="Tillway-Reason"
+        )
+    return reason
+
+
+def _versions_in(header: str | None) -> dict[str, int]:
+    """The versions of records in a header, by id. Refused if it has another form."""
+    if not header:
+        return {}
+    parts = [part.strip().partition("=") for part in header.split(",")]
+    if len(parts) > EXPECTED_MAX or not all(re.fullmatch(r"[0-9]{1,12}", version) for _, _, version in parts):
+        raise Refused("parameter_invalid_string", "Write versions such as pi_123=3,ch_456=2.", param="Tillway-Expect")
+    return {id: int(version) for id, _, version in parts}
 
 
 def _own_rate(account: Account | None) -> Rate | None:

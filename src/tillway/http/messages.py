@@ -4,13 +4,15 @@ from collections.abc import Mapping
 
 import msgspec
 
+from tillway.domain.credentials import Grant
 from tillway.domain.refusal import Refused
 
 
 class Request(msgspec.Struct):
     """A request from a server adapter. Header names are lower case; `query` has no question mark.
 
-    `unread` is the size of a body that was not read, in bytes, because `Api.reads_large_body` said no.
+    `grant`: a page of this process asks on behalf of that operator. No server adapter sets it, and no header names a
+    credential. `unread` is the size of a body that was not read, in bytes, because `Api.reads_large_body` said no.
     """
 
     method: str
@@ -20,6 +22,7 @@ class Request(msgspec.Struct):
     body: bytes = b""
     client_ip: str | None = None
     unread: int = 0
+    grant: Grant | None = None
 
 
 class Response(msgspec.Struct):

@@ -29,6 +29,7 @@ from tillway.domain.checkout import CheckoutExpiry, CheckoutSession, PaymentLink
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.customer import Customer
+from tillway.domain.dashboard import DashboardSession, SignInLink
 from tillway.domain.dispute import Dispute, DisputeTask
 from tillway.domain.early_fraud_warning import EarlyFraudWarning
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
@@ -402,6 +403,7 @@ _ROWS: Final = (
         object="customer_balance_transaction",
         entries=lambda scope, movement: (("parent", by_parent(scope, "cbtxn", movement.customer)),),
     ),
+    RecordType(kind=DashboardSession, prefixes=("dss",)),
     # A process of the version before, which finds no event without a row of its own, would drop its delivery.
     RecordType(kind=Delivery, prefixes=("whd",), queue="deliveries", stored_queue="webhooks"),
     RecordType(
@@ -489,6 +491,7 @@ _ROWS: Final = (
     ),
     RecordType(kind=SetupIntent, prefixes=("seti",), object="setup_intent", entries=_setup),
     RecordType(kind=SigningKey, prefixes=("jwk",)),
+    RecordType(kind=SignInLink, prefixes=("dsl",)),
     RecordType(kind=TimeMark, prefixes=("clk",)),
     RecordType(kind=Token, prefixes=("tok",), object="token"),
     RecordType(kind=WebhookEndpoint, prefixes=("we",), object="webhook_endpoint", noun="webhook endpoint"),

@@ -2,9 +2,9 @@
 
 State is everything that a merchant, a provider or an operator could ask about. Derived records are left out: events and
 their deliveries repeat their change, an idempotency record repeats an answer, a balance checkpoint repeats postings,
-the guard of payouts only changes with them, the files of payments repeat their operations, and most tasks only hold the
-time of a next look. An attempt, also a task, has an entry when money depends on it: when its outcome becomes unknown or
-pending.
+the guard of payouts only changes with them, the files of payments repeat their operations, a sign-in has an entry that
+tells it, and most tasks only hold the time of a next look. An attempt, also a task, has an entry when money depends on
+it: when its outcome becomes unknown or pending.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,6 +29,7 @@ from tillway.domain.audit import (
     redact,
 )
 from tillway.domain.card_tries import CardTries
+from tillway.domain.dashboard import DashboardSession, SignInLink
 from tillway.domain.event import Event
 from tillway.domain.generation import Generation
 from tillway.domain.idempotency import IdempotencyRecord
@@ -51,6 +52,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         AuditEntry,
         Balances,
         CardTries,
+        DashboardSession,
         Event,
         FiledOperation,
         FileSeries,
@@ -62,6 +64,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         RefundTally,
         RequestBatch,
         SentFile,
+        SignInLink,
         TimeMark,
         *(set(QUEUES) - {Attempt}),
     )

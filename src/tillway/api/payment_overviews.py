@@ -1,0 +1,134 @@
+"""`/ops/v1/payments`: payments as people look for them, their totals, and the story of one."""
+
+import re
+from decimal import Decimal
+from typing import Any
+
+from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.refusal import Refused
+from tillway.http.lists import asked_page
+from tillway.http.params import TIME_MAX, Array, Created, Currency, Enum, Params, Span, Text, list_params
+from tillway.http.routes import Answer, Call, route
+from tillway.operations import payment_overviews, payment_timelines
+from tillway.operations.payment_overviews import STATES, Filter, Overview
+
+_FILTERS = {
+    "amount_max": Text(maximum=20),
+    "amount_min": Text(maximum=20),
+    "connector": Array(Text(maximum=100)),
+    "created": Created(),
+    "currency": Array(Currency()),
+    "customer": Text(maximum=200),
+    "description": Text(maximum=200),
+    "last4": Text(maximum=4),
+    "metadata": Text(maximum=500),
+    "reason": Array(Text(maximum=100)),
+    "state": Array(Enum(*STATES)),
+}
+LIST = list_params(**_FILTERS)
+TOTALS = Params(**_FILTERS, interval=Enum("hour", "day"))
+_SECONDS = {"hour": 3600, "day": 86_400}
+
+_MAJOR = re.compile(r"\d{1,12}(\.\d{1,3})?", re.ASCII)
+
+
+@route("GET", "/ops/v1/payments", LIST, returns="list")
+async def list_overviews(call: Call) -> Answer:
+    """List payments with their charge, customer and state in one row, newest first.
+
+    Each filter narrows the list down. `amount_min` and `amount_max` are in major units (10.50) of each payment's own
+    currency; `customer` is an id, or part of a name or e-mail address.
+    """
+    wanted, scope = _read_filter(call.params), call.caller.scope_key
+    asked = await asked_page(call, "pi", "payment")
+    found: list[Overview] = []
+    async with call.platform.scans.begin(scope) as scan:
+        pages = payment_overviews.overviews(
+            call.platform.store,
+            scope,
+            wanted,
+            scan=scan,
+            after=asked.cursor,
+            order=asked.order,
+            page=asked.limit + 1 if wanted.is_all else payment_overviews.PAGE_ROWS,
+        )
+        async for rows in pages:
+            found += rows
+            if len(found) > asked.limit:
+                break
+    found = found[: asked.limit + 1]
+    fees = await payment_overviews.fees_of(call.platform.store, scope, found)
+    return asked.page([row.document(fees.get(row.payment.id)) for row in found], "/ops/v1/payments")
+
+
+@route("GET", "/ops/v1/payments/totals", TOTALS, returns="payment_totals")
+async def totals(call: Call) -> Answer:
+    """Count the payments that the filters accept by state and decline reason, and sum them up by currency.
+
+    With `interval`, also by the hour or day (UTC) in which they were made.
+    """
+    wanted, scope = _read_filter(call.params), call.caller.scope_key
+    seconds = _SECONDS.get(call.params.get("interval") or "", 0)
+    async with call.platform.scans.begin(scope) as scan:
+        counted = await payment_overviews.totals(call.platform.store, scope, wanted, scan=scan, seconds=seconds)
+    return {
+        "object": "payment_totals",
+        "as_of": call.platform.engine.clock.now_ms() // 1000,
+        "payments": sum(counted.states.values()),
+        "states": {state: counted.states.get(state, 0) for state in STATES},
+        "decline_reasons": dict(sorted(counted.reasons.items(), key=lambda one: (-one[1], one[0]))),
+        "sums": [counted.sums[currency].document(currency) for currency in sorted(counted.sums)],
+        "intervals": [
+            {
+                "begin": begin,
+                "currency": currency,
+                "payments": bucket.payments,
+                "succeeded": bucket.succeeded,
+                "ended": bucket.ended,
+                "taken": bucket.taken_minor,
+            }
+            for (begin, currency), bucket in sorted(counted.buckets.items())
+        ],
+    }
+
+
+@route("GET", "/ops/v1/payments/{payment}", returns="payment_overview")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve a payment in one row, with the versions of its records for the header `Tillway-Expect`."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    return await payment_overviews.overview_of(load, await load.get(PaymentIntent, call.id, "id"))
+
+
+@route("GET", "/ops/v1/payments/{payment}/timeline", returns="payment_timeline")
+async def timeline(call: Call) -> Answer:
+    """Retrieve the story of a payment: attempts, captures, refunds and disputes in order, and its ledger lines."""
+    load = call.platform.engine.load(call.caller.scope_key)
+    payment = await load.get(PaymentIntent, call.id)
+    return (await payment_timelines.timeline_of(load, payment)).document()
+
+
+def _read_filter(params: dict[str, Any]) -> Filter:
+    span: Span = params.get("created") or Span()
+    return Filter(
+        states=frozenset(params.get("state") or ()),
+        currencies=frozenset(params.get("currency") or ()),
+        connectors=frozenset(params.get("connector") or ()),
+        reasons=frozenset(params.get("reason") or ()),
+        least=_major(params, "amount_min"),
+        most=_major(params, "amount_max"),
+        customer=params.get("customer") or "",
+        last4=params.get("last4") or "",
+        description=params.get("description") or "",
+        metadata=params.get("metadata") or "",
+        first=span.first or None,
+        last=span.last if span.last != TIME_MAX else None,
+    )
+
+
+def _major(params: dict[str, Any], name: str) -> Decimal | None:
+    text = params.get(name)
+    if not text:
+        return None
+    if _MAJOR.fullmatch(text) is None:
+        raise Refused("parameter_invalid_string", f"Write {name} in major units, such as 10.50.", param=name)
+    return Decimal(text)

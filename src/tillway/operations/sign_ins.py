@@ -1,0 +1,167 @@
+"""Sign-ins to the dashboard: make an address that signs in once, open, read and end sessions."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tillway.domain.account import SYSTEM, Account, Scope
+from tillway.domain.dashboard import (
+    LINK_SECONDS,
+    SEEN_SECONDS,
+    SESSION_SECONDS,
+    STRONG_SECONDS,
+    DashboardSession,
+    Factor,
+    SignInLink,
+    link_id,
+    session_id,
+)
+from tillway.domain.operator import Operator
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refusal import Refused
+from tillway.engine.caller import Caller
+from tillway.engine.core import Engine, Load
+from tillway.engine.ids import random_text
+from tillway.store.codec import decode
+
+TOKEN_LENGTH = 43
+"""Characters of base 62: 256 random bits."""
+
+AGENT_MAX = 300
+ACCOUNTS_MAX = 100
+
+_NOWHERE = Scope(account="acct_" + "0" * 16, mode="test")
+
+
+class SignedIn(msgspec.Struct, frozen=True):
+    """A session with its operator, as the store has both now."""
+
+    session: DashboardSession
+    operator: Operator
+
+
+def new_link(operator: str, *, created: int, now: int) -> tuple[str, SignInLink]:
+    """The token of a new link for the operator with that id, and its record. `now` is epoch seconds."""
+    token = random_text(TOKEN_LENGTH)
+    return token, SignInLink(id=link_id(token), created=created, operator=operator, expires_at=now + LINK_SECONDS)
+
+
+async def operator_of_link(engine: Engine, token: str) -> Operator | None:
+    """The operator that a link would sign in; None if it was used, has expired or never was."""
+    load = engine.load(SYSTEM)
+    link = await load.maybe(SignInLink, link_id(token))
+    if link is None or link.expires_at <= engine.clock.now_ms() // 1000:
+        return None
+    operator = await load.maybe(Operator, link.operator)
+    return operator if operator is not None and operator.disabled_at is None else None
+
+
+async def sign_in_by_link(engine: Engine, token: str, *, address: str | None, agent: str) -> str | None:
+    """Use a link up and open a session. Return the session's token; None where the link is no good."""
+    operator = await operator_of_link(engine, token)
+    if operator is None:
+        return None
+    opened = random_text(TOKEN_LENGTH)
+    caller = _caller(operator, "dashboard sign-in", address)
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        link = await load.maybe(SignInLink, link_id(token))
+        if link is None:
+            raise Refused("resource_missing", "This address was used already.")
+        session = _session(opened, operator, "link", at, address, agent)
+        return Changes(
+            result=None,
+            records=(session,),
+            deletes=(link.id,),
+            detail={"factor": "link", "session": session.id, "name": operator.name},
+        )
+
+    try:
+        await engine.run(caller, work)
+    except Refused as refused:
+        if refused.code == "resource_missing":
+            return None
+        raise
+    return opened
+
+
+def _session(
+    token: str, operator: Operator, factor: Factor, at: Moment, address: str | None, agent: str
+) -> DashboardSession:
+    return DashboardSession(
+        id=session_id(token),
+        created=at.created,
+        operator=operator.id,
+        expires_at=at.now + SESSION_SECONDS,
+        factor=factor,
+        strong_until=at.now + STRONG_SECONDS,
+        address=address,
+        agent=agent[:AGENT_MAX],
+        seen_at=at.now,
+    )
+
+
+async def signed_in(engine: Engine, token: str) -> SignedIn | None:
+    """The session of a cookie and its operator; None if it has ended or its operator is disabled."""
+    load, now = engine.load(SYSTEM), engine.clock.now_ms() // 1000
+    session = await load.maybe(DashboardSession, session_id(token))
+    if session is None or session.expires_at <= now:
+        return None
+    operator = await load.maybe(Operator, session.operator)
+    if operator is None or operator.disabled_at is not None:
+        return None
+    return SignedIn(session, operator)
+
+
+async def change_session(engine: Engine, session: DashboardSession, **fields: object) -> None:
+    """Change fields of a session that is open. It makes no entry of the audit trail."""
+    operator = await engine.load(SYSTEM).maybe(Operator, session.operator)
+    if operator is None:
+        return
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        current = await load.maybe(DashboardSession, session.id)
+        records = (msgspec.structs.replace(current, **fields),) if current is not None else ()
+        return Changes(result=None, records=records)
+
+    await engine.run(_caller(operator, "dashboard", None), work)
+
+
+async def note_use(engine: Engine, session: DashboardSession) -> None:
+    """Note that a session is in use, at most once in SEEN_SECONDS."""
+    now = engine.clock.now_ms() // 1000
+    if now >= session.seen_at + SEEN_SECONDS:
+        await change_session(engine, session, seen_at=now)
+
+
+async def end_session(engine: Engine, signed: SignedIn, id: str, address: str | None) -> None:
+    """End a session of the operator: the own one, or another one by its id."""
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        session = await load.maybe(DashboardSession, id)
+        if session is None or session.operator != signed.operator.id:
+            return Changes(result=None)
+        return Changes(result=None, deletes=(id,), detail={"session": id, "name": signed.operator.name})
+
+    await engine.run(_caller(signed.operator, "dashboard sign-out", address), work)
+
+
+async def accounts_of(engine: Engine, operator: Operator) -> list[Account]:
+    """The merchants that an operator works for, oldest first and at most ACCOUNTS_MAX. Refused if there is none."""
+    store, only = engine.store, operator.accounts
+    if only is None:
+        rows = await store.query(None, f"{SYSTEM}/acct_", limit=ACCOUNTS_MAX, order="oldest")
+    else:
+        found = await store.get_many([f"{SYSTEM}/{id}" for id in only[:ACCOUNTS_MAX]])
+        rows = [found[key] for key in sorted(found)]
+    accounts = [decode(row.key.partition("/")[2], row.body) for row in rows]
+    mine = [account for account in accounts if isinstance(account, Account)]
+    if not mine:
+        raise Refused("operator_forbidden", "You do not work for any merchant of this installation.")
+    return sorted(mine, key=lambda account: account.created)
+
+
+def _caller(operator: Operator, operation: str, address: str | None) -> Caller:
+    caller = Caller(scope=_NOWHERE, scope_key=SYSTEM, operation=operation, actor=operator.id)
+    caller.hint, caller.client_ip = operator.name, address
+    return caller

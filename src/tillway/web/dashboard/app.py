@@ -1,0 +1,318 @@
+"""The requests of browsers: who has signed in, whether a form is genuine, which page answers, and strict headers."""
+
+import hmac
+import logging
+from collections.abc import Callable
+from http.cookies import SimpleCookie
+from typing import Any, Final
+from urllib.parse import parse_qs, quote, urlsplit
+
+from tillway.domain.account import Mode
+from tillway.domain.credentials import Grant
+from tillway.domain.dashboard import SESSION_SECONDS, csrf_token
+from tillway.domain.refusal import Refused
+from tillway.engine.ids import random_text
+from tillway.engine.platform import Platform
+from tillway.http.messages import Request, Response
+from tillway.operations import sign_ins
+from tillway.operations.sign_ins import SignedIn
+from tillway.store.codec import RecordDamaged
+from tillway.store.port import Unavailable
+from tillway.web.dashboard import pages
+from tillway.web.dashboard.assets import find_asset
+from tillway.web.dashboard.door import Answer, CallRefused, Door
+from tillway.web.dashboard.rendering import render
+from tillway.web.dashboard.visit import BASE, PAGES, File, Page, Pages, Redirect, Reply, Shown, Visit
+
+log = logging.getLogger(__name__)
+
+assert pages.LOADED, "the files of pages declare them when they are imported"
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
+_HEADERS: Final = (
+    ("content-security-policy", POLICY),
+    ("referrer-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("x-content-type-options", "nosniff"),
+    ("server", ""),
+)
+_NO_STORE: Final = ("cache-control", "no-store")
+_FOR_EVER: Final = ("cache-control", "public, max-age=31536000, immutable")
+_HTML: Final = "text/html; charset=utf-8"
+
+FIELDS_MAX: Final = 200
+THEME_SECONDS: Final = 365 * 24 * 60 * 60
+
+
+class Dashboard:
+    """Answers every request below `/dashboard`. Never raises."""
+
+    prefix = BASE
+
+    def __init__(
+        self,
+        platform: Platform,
+        answer: Answer,
+        public_url: str,
+        count_failure: Callable[[str | None], None],
+        *,
+        secure: bool = True,
+    ) -> None:
+        """`answer` answers calls of the API inside this process; `count_failure` counts a failed sign-in of an
+        address, and raises Refused where there were too many. `secure`: cookies go over TLS alone, as they must except
+        for plain http on this host itself.
+        """
+        self._platform = platform
+        self._answer = answer
+        self._public = urlsplit(public_url)
+        self._count_failure = count_failure
+        self._pages = Pages(PAGES)
+        self._secure = secure
+        self.cookie = "__Host-tillway" if secure else "tillway"
+
+    async def respond(self, request: Request) -> tuple[Response, str]:
+        """The response, and the pattern of its page for the metrics."""
+        request_id = f"req_{random_text(14)}"
+        try:
+            response, pattern = await self._respond(request)
+        except (Unavailable, RecordDamaged) as stopped:
+            log.error("the store cannot be read", extra={"request": request_id, "why": str(stopped)})
+            code = stopped.code if isinstance(stopped, Unavailable) else "record_damaged"
+            response, pattern = self._trouble(request, Refused(code), request_id), BASE
+        except Refused as refused:
+            response, pattern = self._trouble(request, refused, request_id), BASE
+        except Exception:
+            log.exception("a page failed inside", extra={"request": request_id, "route": request.path[:200]})
+            response, pattern = self._trouble(request, Refused("internal"), request_id), BASE
+        response.headers.append(("request-id", request_id))
+        return response, pattern
+
+    async def _respond(self, request: Request) -> tuple[Response, str]:
+        path = request.path.rstrip("/") or BASE
+        if path.startswith(f"{BASE}/static/"):
+            return _static(path), f"{BASE}/static/*"
+        if request.method not in ("GET", "HEAD", "POST"):
+            return self._plain(405, "Use GET or POST.", ("allow", "GET, HEAD, POST")), BASE
+        form: dict[str, list[str]] = {}
+        if request.method == "POST":
+            if not self._is_own_site(request):
+                return self._page(request, Shown("forged.html", {}, 403)), BASE
+            form = _form_of(request)
+        if path == f"{BASE}/theme" and request.method == "POST":
+            return self._switch_theme(form), f"{BASE}/theme"
+        if path == f"{BASE}/sign-in" or path.startswith(f"{BASE}/sign-in/"):
+            return await self._sign_in(request, path, form), f"{BASE}/sign-in"
+        token, signed = await self._session(request)
+        if signed is None:
+            return self._send_to_sign_in(request, path), BASE
+        return await self._visit(request, path, form, token, signed)
+
+    async def _visit(
+        self, request: Request, path: str, form: dict[str, list[str]], token: str, signed: SignedIn
+    ) -> tuple[Response, str]:
+        """Answer a signed-in operator."""
+        mode: Mode = "live" if path == f"{BASE}/live" or path.startswith(f"{BASE}/live/") else "test"
+        inner = path.removeprefix(BASE).removeprefix("/live" if mode == "live" else "") or "/"
+        csrf = csrf_token(token)
+        sent = (form.get("csrf") or [""])[0]
+        if request.method == "POST" and not hmac.compare_digest(sent.encode(), csrf.encode()):
+            return self._page(request, Shown("forged.html", {}, 403)), BASE
+        visit = await self._begin(request, form, token, signed, mode)
+        await sign_ins.note_use(self._platform.engine, signed.session)
+        if request.method == "POST" and inner == "/sign-out":
+            await sign_ins.end_session(self._platform.engine, signed, signed.session.id, request.client_ip)
+            return self._redirect(f"{BASE}/sign-in", self._cookie_header("", 0)), f"{BASE}/sign-out"
+        methods, visit.ids = self._pages.find(inner)
+        chosen = methods.get("GET" if request.method == "HEAD" else request.method)
+        pattern = f"{BASE}{chosen.path}" if chosen is not None else f"{BASE}/*"
+        try:
+            reply = await chosen.handler(visit) if chosen is not None else _no_page(visit, bool(methods))
+        except CallRefused as refused:
+            reply = await self._refused(visit, refused)
+        return self._reply(visit, chosen, reply), pattern
+
+    async def _begin(
+        self, request: Request, form: dict[str, list[str]], token: str, signed: SignedIn, mode: Mode
+    ) -> Visit:
+        accounts = await sign_ins.accounts_of(self._platform.engine, signed.operator)
+        chosen = next((one for one in accounts if one.id == signed.session.account), accounts[0])
+        operator = signed.operator
+        grant = Grant(
+            id=operator.id,
+            hint=operator.name,
+            account=chosen.id,
+            mode=mode,
+            kind="operator",
+            role=operator.role,
+            accounts=operator.accounts,
+        )
+        door = Door(self._answer, grant, chosen.id, request.client_ip)
+        query = parse_qs(request.query, max_num_fields=FIELDS_MAX)
+        visit = Visit(
+            self._platform, request, signed, token, csrf_token(token), mode, chosen, accounts, door, query, form
+        )
+        visit.theme = _theme_of(request)
+        return visit
+
+    # Signing in
+
+    async def _session(self, request: Request) -> tuple[str, SignedIn | None]:
+        token = _cookies_of(request).get(self.cookie, "")
+        if not token or len(token) > 100 or not token.isalnum():
+            return "", None
+        return token, await sign_ins.signed_in(self._platform.engine, token)
+
+    def _send_to_sign_in(self, request: Request, path: str) -> Response:
+        """A page leads to the sign-in and back; a form is answered there, with a way to send it again."""
+        if request.method == "POST":
+            return self._page(request, Shown("signed-out.html", {"title": "You are signed out"}, 401))
+        query = f"?{request.query}" if request.query else ""
+        after = quote(f"{path}{query}", safe="/?&=") if path != BASE or query else ""
+        return self._redirect(f"{BASE}/sign-in{'?next=' + quote(after, safe='/') if after else ''}")
+
+    async def _sign_in(self, request: Request, path: str, form: dict[str, list[str]]) -> Response:
+        token = path.removeprefix(f"{BASE}/sign-in").strip("/")
+        if not token:
+            return await self._sign_in_page(request, form)
+        engine = self._platform.engine
+        operator = await sign_ins.operator_of_link(engine, token) if token.isalnum() and len(token) <= 100 else None
+        if operator is None:
+            self._count_failure(request.client_ip)
+            return self._page(request, Shown("link-used.html", {}, 404))
+        if request.method != "POST":
+            return self._page(request, Shown("sign-in-link.html", {"name": operator.name, "role": operator.role}))
+        agent = request.headers.get("user-agent") or ""
+        opened = await sign_ins.sign_in_by_link(engine, token, address=request.client_ip, agent=agent)
+        if opened is None:
+            return self._page(request, Shown("link-used.html", {}, 404))
+        return self._redirect(BASE, self._cookie_header(opened, SESSION_SECONDS))
+
+    async def _sign_in_page(self, request: Request, form: dict[str, list[str]]) -> Response:
+        """The page with fields. No operator has a password yet, so each try is refused, in the same words."""
+        _, signed = await self._session(request)
+        if signed is not None and request.method != "POST":
+            return self._redirect(BASE)
+        values: dict[str, Any] = {"email": (form.get("email") or [""])[0][:200], "wrong": request.method == "POST"}
+        if request.method == "POST":
+            self._count_failure(request.client_ip)
+        return self._page(request, Shown("sign-in.html", values, 401 if values["wrong"] else 200))
+
+    def _cookie_header(self, token: str, seconds: int) -> tuple[str, str]:
+        secure = "; Secure" if self._secure else ""
+        return "set-cookie", f"{self.cookie}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+
+    def _switch_theme(self, form: dict[str, list[str]]) -> Response:
+        chosen = (form.get("theme") or [""])[0]
+        theme = chosen if chosen in ("dark", "light") else ""
+        back = (form.get("back") or [BASE])[0]
+        kept = THEME_SECONDS if theme else 0
+        return self._redirect(own_address(back), ("set-cookie", f"theme={theme}; Path=/; Max-Age={kept}; SameSite=Lax"))
+
+    def _is_own_site(self, request: Request) -> bool:
+        """Whether a form was sent by a page of this server, as far as the browser says. Programs say nothing."""
+        site = request.headers.get("sec-fetch-site")
+        if site is not None and site != "same-origin":
+            return False
+        origin = request.headers.get("origin")
+        if origin is None:
+            return True
+        parts = urlsplit(origin)
+        if not parts.netloc:
+            return False
+        ours = (self._public.netloc, request.headers.get("host") or "")
+        return parts.netloc in ours and parts.scheme in ("http", "https")
+
+    # Answers
+
+    async def _refused(self, visit: Visit, refused: CallRefused) -> Reply:
+        """The page for a call that the API refused, where the page has no form to say it beside."""
+        if refused.status == 403:
+            return Shown("forbidden.html", {"message": refused.message, "request": refused.request_id}, 403)
+        if refused.code == "resource_missing":
+            return Shown("not-found.html", {"message": refused.message}, 404)
+        values = {
+            "message": refused.message,
+            "code": refused.code,
+            "explained": refused.error.get("doc_url"),
+            "request": refused.request_id,
+        }
+        return Shown("error.html", values, refused.status)
+
+    def _reply(self, visit: Visit, chosen: Page | None, reply: Reply) -> Response:
+        match reply:
+            case Redirect():
+                return self._redirect(reply.to)
+            case File():
+                headers = [*_HEADERS, _NO_STORE, ("content-type", reply.content_type)]
+                headers.append(("content-disposition", f'attachment; filename="{reply.name}"'))
+                return Response(200, headers, reply.body)
+            case Shown():
+                body = render(reply.template, visit, chosen.place if chosen is not None else "", reply.values)
+                return Response(reply.status, [*_HEADERS, _NO_STORE, ("content-type", _HTML)], body)
+
+    def _page(self, request: Request, shown: Shown) -> Response:
+        """A page of nobody: without navigation."""
+        body = render(shown.template, None, "", shown.values | {"theme": _theme_of(request)})
+        return Response(shown.status, [*_HEADERS, _NO_STORE, ("content-type", _HTML)], body)
+
+    def _trouble(self, request: Request, refused: Refused, request_id: str) -> Response:
+        """The page for a failure outside of any page: the store is away, or there were too many tries."""
+        status = {"rate_limit": 429, "busy": 503, "operator_forbidden": 403}.get(refused.code, 500)
+        values = {"message": refused.message, "code": refused.code, "request": request_id}
+        return self._page(request, Shown("trouble.html", values, status))
+
+    def _redirect(self, to: str, *headers: tuple[str, str]) -> Response:
+        return Response(303, [*_HEADERS, _NO_STORE, ("location", to), *headers, ("content-type", _HTML)], b"")
+
+    def _plain(self, status: int, text: str, *headers: tuple[str, str]) -> Response:
+        content_type = ("content-type", "text/plain; charset=utf-8")
+        return Response(status, [*_HEADERS, _NO_STORE, content_type, *headers], text.encode())
+
+
+def own_address(text: str) -> str:
+    """`text` if it is an address of the dashboard; else that of its first page. It never leads to another site."""
+    fits = text == BASE or text.startswith((f"{BASE}/", f"{BASE}?"))
+    return text if fits and "\\" not in text and text.isprintable() else BASE
+
+
+def _no_page(visit: Visit, other_method: bool) -> Shown:
+    if other_method:
+        return Shown("error.html", {"message": "This address takes a form.", "request": ""}, 405)
+    return Shown("not-found.html", {"message": f"There is no page {visit.request.path[:100]}."}, 404)
+
+
+def _form_of(request: Request) -> dict[str, list[str]]:
+    """The fields of a form. Refused if it is too large or of another type."""
+    if request.unread:
+        raise Refused("body_too_large")
+    kind = (request.headers.get("content-type") or "").partition(";")[0].strip().lower()
+    if kind not in ("application/x-www-form-urlencoded", ""):
+        raise Refused("content_type_unsupported")
+    try:
+        return parse_qs(request.body.decode(), max_num_fields=FIELDS_MAX, keep_blank_values=True)
+    except ValueError:
+        raise Refused("body_malformed") from None
+
+
+def _cookies_of(request: Request) -> dict[str, str]:
+    cookies: SimpleCookie = SimpleCookie()
+    try:
+        cookies.load(request.headers.get("cookie") or "")
+    except Exception:  # A malformed header is as good as none.
+        return {}
+    return {name: morsel.value for name, morsel in cookies.items()}
+
+
+def _theme_of(request: Request) -> str:
+    theme = _cookies_of(request).get("theme", "")
+    return theme if theme in ("dark", "light") else ""
+
+
+def _static(path: str) -> Response:
+    found = find_asset(path)
+    if found is None:
+        return Response(404, [*_HEADERS, _NO_STORE, ("content-type", "text/plain; charset=utf-8")], b"No such file.")
+    return Response(200, [*_HEADERS, _FOR_EVER, ("content-type", found[0])], found[1])

@@ -1,0 +1,121 @@
+"""The door from a page to the API: each call runs through the route table, with the operator's rights."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from tillway.domain.credentials import Grant
+from tillway.http.messages import Request, Response
+
+Answer = Callable[[Request], Awaitable[Response]]
+"""Answers a call of the API inside this process: `Api.answer`."""
+
+
+class CallRefused(Exception):
+    """The API refused a call. `error` is the error object of its answer."""
+
+    def __init__(self, status: int, error: dict[str, Any], request_id: str) -> None:
+        super().__init__(error.get("message", ""))
+        self.status = status
+        self.error = error
+        self.request_id = request_id
+
+    @property
+    def code(self) -> str:
+        return str(self.error.get("code") or "")
+
+    @property
+    def message(self) -> str:
+        return str(self.error.get("message") or "")
+
+    @property
+    def param(self) -> str:
+        return str(self.error.get("param") or "")
+
+
+class Door:
+    """The API for one request of a page: one operator, one merchant, one mode."""
+
+    def __init__(self, answer: Answer, grant: Grant, account: str, client_ip: str | None) -> None:
+        self._answer = answer
+        self._grant = grant
+        self._account = account
+        self._client_ip = client_ip
+
+    async def get(self, path: str, **params: Any) -> Any:
+        """The document at `path`. Parameters that are None are left out. Raises `CallRefused`."""
+        return msgspec.json.decode(await self.get_text(path, **params))
+
+    async def get_text(self, path: str, **params: Any) -> bytes:
+        """The answer at `path`, byte for byte. Raises `CallRefused`."""
+        return await self._send(Request("GET", path, _encoded(params), self._headers(), b"", self._client_ip))
+
+    async def post(
+        self,
+        path: str,
+        params: dict[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        reason: str = "",
+        expect: str = "",
+    ) -> Any:
+        """The answer to a call that changes something.
+
+        It is made once under the idempotency `key`, with the operator's `reason` in the audit trail, and only on
+        records of the versions in `expect`. Raises `CallRefused`.
+        """
+        return await self._change("POST", path, params, key, reason, expect)
+
+    async def delete(self, path: str, *, reason: str = "") -> Any:
+        """The answer to a deletion. Raises `CallRefused`."""
+        return await self._change("DELETE", path, None, None, reason, "")
+
+    async def put(self, path: str, document: Any, *, reason: str = "") -> Any:
+        """The answer to a document that replaces another. Raises `CallRefused`."""
+        headers = self._headers() | {"content-type": "application/json", "tillway-reason": reason}
+        body = msgspec.json.encode(document)
+        return msgspec.json.decode(await self._send(Request("PUT", path, "", headers, body, self._client_ip)))
+
+    async def _change(
+        self, method: str, path: str, params: dict[str, Any] | None, key: str | None, reason: str, expect: str
+    ) -> Any:
+        headers = self._headers() | {"content-type": "application/x-www-form-urlencoded"}
+        more = {"idempotency-key": key, "tillway-reason": reason, "tillway-expect": expect}
+        headers |= {name: value for name, value in more.items() if value}
+        request = Request(method, path, "", headers, _encoded(params or {}).encode(), self._client_ip)
+        return msgspec.json.decode(await self._send(request))
+
+    def _headers(self) -> dict[str, str]:
+        return {"tillway-account": self._account}
+
+    async def _send(self, request: Request) -> bytes:
+        request.grant = self._grant
+        response = await self._answer(request)
+        if response.status >= 400:
+            document = msgspec.json.decode(response.body)
+            request_id = next((value for name, value in response.headers if name == "request-id"), "")
+            raise CallRefused(response.status, document.get("error") or {}, request_id)
+        return response.body
+
+
+def _encoded(params: dict[str, Any]) -> str:
+    return urlencode(list(_flat(params)))
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Nested parameters as a form writes them: `created[gte]=1`, `state[0]=declined`."""
+    match value:
+        case None:
+            return
+        case dict():
+            for key, member in value.items():
+                yield from _flat(member, f"{name}[{key}]" if name else key)
+        case list() | tuple():
+            for place, member in enumerate(value):
+                yield from _flat(member, f"{name}[{place}]")
+        case bool():
+            yield name, "true" if value else "false"
+        case _:
+            yield name, str(value)

@@ -1,0 +1,198 @@
+"""The first page: today beside the same day last week, and the things that need a person."""
+
+from typing import Any
+
+from tillway.domain.money import MINOR_UNITS
+from tillway.web.dashboard import charts, words
+from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+
+DAY = 86_400
+DAYS = 30
+NEEDS_MAX = 8
+
+
+@page("GET", "/", place="")
+async def home(visit: Visit) -> Reply:
+    if visit.mode == "live" and not (await visit.door.get("/ops/v1/connectors"))["data"]:
+        return Shown("live.html", {"title": "Live mode takes no payments yet"})
+    now = visit.platform.engine.clock.now_ms() // 1000
+    today = now - now % DAY
+    month = await _totals(visit, today - (DAYS - 1) * DAY, now, "day")
+    hours = await _totals(visit, today, now, "hour")
+    before = await _totals(visit, today - 7 * DAY, today - 6 * DAY - 1, "hour")
+    balance = await visit.door.get("/v1/balance")
+    currency = visit.asked("currency") or _main_currency(hours, month, balance)
+    values = {
+        "now": now,
+        "today": today,
+        "currency": currency,
+        "currencies": sorted({one["currency"] for one in month["sums"]} | {currency}),
+        "hello": _hello(now),
+        "balance": _balance_in(balance, currency),
+        "needs": await needs(visit, now),
+        "month": month,
+        **_today(hours, before, currency, now, today),
+        **_month(month, currency, today),
+    }
+    return Shown("home.html", values)
+
+
+@page("POST", "/merchant")
+async def choose_merchant(visit: Visit) -> Reply:
+    """Show another merchant from now on."""
+    from tillway.operations.sign_ins import change_session
+
+    chosen = visit.sent("account")
+    if any(account.id == chosen for account in visit.accounts):
+        await change_session(visit.platform.engine, visit.signed.session, account=chosen)
+    return Redirect(visit.url())
+
+
+async def _totals(visit: Visit, first: int, last: int, interval: str) -> Any:
+    created = {"gte": first, "lte": last}
+    return await visit.door.get("/ops/v1/payments/totals", created=created, interval=interval)
+
+
+def _main_currency(hours: Any, month: Any, balance: Any) -> str:
+    """The currency with the most payments: today, else in the month, else that of the balance."""
+    for totals in (hours, month):
+        if totals["sums"]:
+            return str(max(totals["sums"], key=lambda one: one["payments"])["currency"])
+    return str(balance["available"][0]["currency"])
+
+
+def _hello(now: int) -> str:
+    hour = words.moment(now).hour
+    return "Good morning" if hour < 12 else "Good afternoon" if hour < 18 else "Good evening"
+
+
+def _balance_in(balance: Any, currency: str) -> dict[str, int]:
+    return {
+        name: next((one["amount"] for one in balance[name] if one["currency"] == currency), 0)
+        for name in ("available", "pending")
+    }
+
+
+def _today(hours: Any, before: Any, currency: str, now: int, today: int) -> dict[str, Any]:
+    """Today's sum and its way through the day, beside that of the same day last week."""
+    so_far, last_week = _running(hours, currency, today), _running(before, currency, today - 7 * DAY)
+    until = (now - today) // 3600
+    scale = charts.scale_of([*so_far, *last_week], 10 ** MINOR_UNITS[currency])
+    taken, then = so_far[-1], last_week[min(until + 1, 24)]
+    ended = sum(one["ended"] for one in hours["intervals"])
+    good = sum(one["succeeded"] for one in hours["intervals"])
+    own = next((one for one in hours["sums"] if one["currency"] == currency), None)
+    return {
+        "taken": taken,
+        "others": [one for one in hours["sums"] if one["currency"] != currency and one["taken"]],
+        "change": round(100 * (taken - then) / then, 1) if then else None,
+        "day": {
+            "scale": scale,
+            "line": charts.line(so_far[: until + 2], 25, scale),
+            "area": charts.area(so_far[: until + 2], 25, scale),
+            "before": charts.line(last_week, 25, scale),
+            "rows": [
+                (f"{hour:02}:00", so_far[hour] if hour <= until + 1 else None, last_week[hour]) for hour in range(25)
+            ],
+        },
+        "rate": round(100 * good / ended, 1) if ended else None,
+        "ended": ended,
+        "good": good,
+        "payments": hours["payments"],
+        "mean": taken // own["payments"] if own else 0,
+    }
+
+
+def _running(totals: Any, currency: str, begin: int) -> list[int]:
+    """The sum taken by the begin of each hour of a day, and by its end."""
+    by_hour = [0] * 24
+    for one in totals["intervals"]:
+        if one["currency"] == currency:
+            by_hour[(one["begin"] - begin) // 3600] += one["taken"]
+    sums = [0]
+    for taken in by_hour:
+        sums.append(sums[-1] + taken)
+    return sums
+
+
+def _month(month: Any, currency: str, today: int) -> dict[str, Any]:
+    """Volume and success rate of each day, and the reasons of declines."""
+    first = today - (DAYS - 1) * DAY
+    volume, ended, good = [0] * DAYS, [0] * DAYS, [0] * DAYS
+    for one in month["intervals"]:
+        place = (one["begin"] - first) // DAY
+        ended[place] += one["ended"]
+        good[place] += one["succeeded"]
+        if one["currency"] == currency:
+            volume[place] += one["taken"]
+    scale = charts.scale_of(volume, 10 ** MINOR_UNITS[currency])
+    rates = [round(100 * good[place] / ended[place]) if ended[place] else 100 for place in range(DAYS)]
+    reasons = list(month["decline_reasons"].items())
+    days = [first + place * DAY for place in range(DAYS)]
+    return {
+        "volume": {
+            "scale": scale,
+            "sum": sum(volume),
+            "days": list(zip(days, volume, charts.columns(volume, scale), strict=True)),
+        },
+        "success": {
+            "line": charts.line(rates, DAYS, charts.Scale(100)),
+            "rate": round(100 * sum(good) / sum(ended), 1) if sum(ended) else None,
+            "days": list(zip(days, rates, strict=True)),
+        },
+        "reasons": [(code, count, round(100 * count / reasons[0][1], 2)) for code, count in reasons[:5]],
+        "declined": sum(count for _, count in reasons),
+    }
+
+
+async def needs(visit: Visit, now: int) -> list[dict[str, Any]]:
+    """The things that wait for a person, the most pressing first and at most NEEDS_MAX."""
+    found: list[dict[str, Any]] = []
+    for doubt in await _list(visit, "/ops/v1/doubts", limit=NEEDS_MAX):
+        found.append(
+            {
+                "path": f"/doubts/{doubt['id']}",
+                "icon": "question",
+                "kind": "warn",
+                "what": f"{words.money(doubt['amount'], doubt['currency'])} in doubt at {doubt['connector']}",
+                "when": words.span(doubt["age_seconds"]),
+                "why": "The bank has not told the outcome. Ask it, then settle it.",
+            }
+        )
+    for dispute in await _list(visit, "/v1/disputes", limit=20):
+        if dispute["status"] in ("needs_response", "warning_needs_response"):
+            due = (dispute["evidence_details"] or {}).get("due_by")
+            found.append(
+                {
+                    "path": f"/disputes/{dispute['id']}",
+                    "icon": "flag",
+                    "kind": "bad",
+                    "what": f"Dispute over {words.money(dispute['amount'], dispute['currency'])}",
+                    "when": f"{words.span(due - now)} left" if due else "",
+                    "why": words.readable(dispute["reason"]),
+                }
+            )
+    for payment in await _list(visit, "/ops/v1/payments", state=["to_capture"], limit=3):
+        found.append(
+            {
+                "path": f"/payments/{payment['id']}",
+                "icon": "clock",
+                "kind": "",
+                "what": f"{words.money(payment['amount_capturable'], payment['currency'])} to capture",
+                "when": words.day(payment["created"], now),
+                "why": payment["description"] or "Reserved, and not taken yet.",
+            }
+        )
+    return found[:NEEDS_MAX]
+
+
+async def _list(visit: Visit, path: str, **params: Any) -> list[dict[str, Any]]:
+    """A list of the API; empty where it would read too much, which must not take the page away."""
+    try:
+        data: list[dict[str, Any]] = (await visit.door.get(path, **params))["data"]
+        return data
+    except CallRefused as refused:
+        if refused.code in ("search_too_broad", "rate_limit"):
+            return []
+        raise

@@ -1,0 +1,243 @@
+"""Payments: the list with its filters, and one payment with its story."""
+
+import asyncio
+import csv
+import io
+import re
+from typing import Any
+
+import msgspec
+
+from tillway.web.dashboard import words
+from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.visit import File, Reply, Shown, Visit, page
+
+PAGE_ROWS = 50
+CSV_PAGE = 100
+DAY = 86_400
+
+TABS = (
+    ("", "All", ()),
+    ("succeeded", "Succeeded", ("succeeded",)),
+    ("to_capture", "To capture", ("to_capture",)),
+    ("declined", "Declined", ("declined",)),
+    ("refunded", "Refunded", ("refunded", "partly_refunded")),
+    ("disputed", "Disputed", ("disputed",)),
+)
+"""The views of the list: the value of `status`, its word, and the states behind it."""
+
+CHIP_STATES = tuple((state, word) for state, (_, _, word) in words.STATES.items() if state != "partly_refunded")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+
+
+class Asked(msgspec.Struct):
+    """The filters in an address: its fields, and the parameters of the API that they stand for."""
+
+    fields: dict[str, Any]
+    params: dict[str, Any]
+    wrong: str = ""
+
+    @property
+    def filtered(self) -> bool:
+        return any(self.fields[name] for name in self.fields if name != "after")
+
+
+def asked_of(visit: Visit) -> Asked:
+    many = {name: visit.query.get(name, []) for name in ("status", "currency", "connector", "reason")}
+    one = {name: visit.asked(name) for name in ("min", "max", "customer", "last4", "description", "from", "to")}
+    states = [state for status in many["status"] for state in _states_of(status)]
+    wrong = ""
+    for name in ("min", "max"):
+        one[name] = one[name].replace(",", ".")
+        if one[name] and not re.fullmatch(r"\d{1,12}(\.\d{1,3})?", one[name], re.ASCII):
+            wrong = f"Write the amount such as 20.00; {one[name][:20]} is none."
+            one[name] = ""
+    params = {
+        "state": states,
+        "currency": [currency for currency in many["currency"] if len(currency) == 3],
+        "connector": many["connector"],
+        "reason": many["reason"],
+        "amount_min": one["min"] or None,
+        "amount_max": one["max"] or None,
+        "customer": one["customer"] or None,
+        "last4": one["last4"] or None,
+        "description": one["description"] or None,
+        "created": _created(one["from"], one["to"]),
+    }
+    return Asked({**many, **one, "after": visit.asked("after")}, params, wrong)
+
+
+def _states_of(status: str) -> tuple[str, ...]:
+    slug = status.replace(" ", "_").replace("-", "_").lower()
+    slug = {"3_d_secure": "three_d_secure", "requires_capture": "to_capture"}.get(slug, slug)
+    if slug == "refunded":
+        return ("refunded", "partly_refunded")
+    return (slug,) if slug in words.STATES else ()
+
+
+def _created(first: str, last: str) -> dict[str, int] | None:
+    """The time from the begin of one day to the end of another (UTC)."""
+    bounds = {}
+    if _DAY.fullmatch(first) and (begin := _begin(first)) is not None:
+        bounds["gte"] = begin
+    if _DAY.fullmatch(last) and (end := _begin(last)) is not None:
+        bounds["lt"] = end + DAY
+    return bounds or None
+
+
+def _begin(day: str) -> int | None:
+    from datetime import UTC, datetime
+
+    try:
+        return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return None
+
+
+@page("GET", "/payments", place="/payments")
+async def list_payments(visit: Visit) -> Reply:
+    asked = asked_of(visit)
+    door = visit.door
+    found, totals, every, connectors = await asyncio.gather(
+        door.get("/ops/v1/payments", **asked.params, limit=PAGE_ROWS, starting_after=asked.fields["after"] or None),
+        door.get("/ops/v1/payments/totals", **asked.params),
+        door.get("/ops/v1/payments/totals"),
+        door.get("/ops/v1/connectors"),
+    )
+    values = {
+        "list": found,
+        "totals": totals,
+        "every": every,
+        "tabs": [(status, word, sum(every["states"][state] for state in of)) for status, word, of in _tabs(every)],
+        "asked": asked,
+        "fields": asked.fields,
+        "connectors": sorted({one["name"] for one in connectors["data"]} | {"simulator"} - {""})
+        if visit.mode == "test"
+        else [one["name"] for one in connectors["data"]],
+        "chip_states": CHIP_STATES,
+        "days": by_day(found["data"], visit),
+    }
+    return Shown("payments.html", values)
+
+
+def _tabs(every: Any) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [(status, word, of or tuple(every["states"])) for status, word, of in TABS]
+
+
+def by_day(rows: list[dict[str, Any]], visit: Visit) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The rows of a list under the heading of each day."""
+    now, days = visit.platform.engine.clock.now_ms() // 1000, dict[str, list[dict[str, Any]]]()
+    for row in rows:
+        days.setdefault(words.long_day(row["created"], now), []).append(row)
+    return list(days.items())
+
+
+@page("GET", "/payments.csv", place="/payments")
+async def payments_csv(visit: Visit) -> Reply:
+    """Every payment that the filters show."""
+    asked, after = asked_of(visit), None
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(CSV_COLUMNS)
+    while True:
+        found = await visit.door.get("/ops/v1/payments", **asked.params, limit=CSV_PAGE, starting_after=after)
+        for one in found["data"]:
+            rows.writerow([safe_cell(cell) for cell in _csv_row(one)])
+        if not found["has_more"]:
+            return File(text.getvalue().encode(), "text/csv; charset=utf-8", "payments.csv")
+        after = found["data"][-1]["id"]
+
+
+CSV_COLUMNS = (
+    *("id", "created", "amount", "currency", "status", "description", "customer", "customer_name", "customer_email"),
+    *("brand", "last4", "connector", "decline_reason", "captured", "refunded", "fee", "net"),
+)
+
+
+def _csv_row(one: dict[str, Any]) -> list[str]:
+    currency, customer, card = one["currency"], one["customer"] or {}, one["card"] or {}
+    fee = one["fee"] or 0
+    return [
+        one["id"],
+        words.iso(one["created"]),
+        words.plain(one["amount"], currency),
+        currency.upper(),
+        one["state"],
+        one["description"] or "",
+        customer.get("id") or "",
+        customer.get("name") or "",
+        customer.get("email") or one["receipt_email"] or "",
+        card.get("brand") or "",
+        card.get("last4") or "",
+        one["connector"] or "",
+        one["decline_reason"] or "",
+        words.plain(one["amount_captured"], currency),
+        words.plain(one["amount_refunded"], currency),
+        words.plain(fee, currency),
+        # A spreadsheet takes a sign for a formula's; a negative number is none.
+        words.plain(one["amount_captured"] - one["amount_refunded"] - fee, currency),
+    ]
+
+
+def safe_cell(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula: an apostrophe stands before = + - @ and controls. A plain
+    negative number stays one."""
+    if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not re.fullmatch(r"-\d+(\.\d+)?", text, re.ASCII):
+        return f"'{text}"
+    return text
+
+
+@page("GET", "/payments/{id}", place="/payments")
+async def show_payment(visit: Visit) -> Reply:
+    door, path = visit.door, f"/v1/payment_intents/{visit.id}"
+    text = await door.get_text(path)
+    payment, timeline, route = (
+        msgspec.json.decode(text),
+        await door.get(f"/ops/v1/payments/{visit.id}/timeline"),
+        await door.get(f"/ops/v1/payments/{visit.id}/route"),
+    )
+    charge = await door.get(f"/v1/charges/{payment['latest_charge']}") if payment["latest_charge"] else None
+    customer = await _customer(visit, payment["customer"])
+    row = await overview(visit, visit.id)
+    values = {
+        "payment": payment,
+        "row": row,
+        "charge": charge,
+        "customer": customer,
+        "timeline": timeline,
+        "ledger": _ledger(timeline["ledger"]),
+        "route": route,
+        "json": words.document(payment),
+        "captured_at": next((step["at_ms"] for step in timeline["steps"] if step["kind"] == "authorized"), None),
+        "public_url": visit.platform.engine.settings.public_url,
+    }
+    return Shown("payment.html", values)
+
+
+async def overview(visit: Visit, id: str) -> dict[str, Any]:
+    """The payment of that id in one row. Raises `CallRefused` if there is none."""
+    row: dict[str, Any] = await visit.door.get(f"/ops/v1/payments/{id}")
+    return row
+
+
+async def _customer(visit: Visit, id: str | None) -> dict[str, Any] | None:
+    if id is None:
+        return None
+    try:
+        customer: dict[str, Any] = await visit.door.get(f"/v1/customers/{id}")
+        return customer
+    except CallRefused as refused:
+        if refused.code == "resource_missing":
+            return None
+        raise
+
+
+def _ledger(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The lines with their sums, by currency: of one payment there is one at most."""
+    debits = sum(line["amount"] for line in lines if line["amount"] > 0)
+    return {
+        "lines": lines,
+        "debits": debits,
+        "credits": -sum(line["amount"] for line in lines if line["amount"] < 0),
+        "currency": lines[0]["currency"] if lines else "",
+    }

@@ -1,0 +1,112 @@
+"""Refunds: the form with its preview in money, and the refund itself, once for each form."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from tillway.domain.money import MINOR_UNITS, major_to_minor
+from tillway.domain.refusal import Refused
+from tillway.web.dashboard import words
+from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.pages.payments import overview
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+
+
+class Given(msgspec.Struct):
+    """The fields of the form as they were written."""
+
+    amount: str
+    reason: str = "requested_by_customer"
+    note: str = ""
+
+
+@page("GET", "/payments/{id}/refund", place="/payments")
+async def ask_refund(visit: Visit) -> Reply:
+    await visit.check_role("refund", "/v1/refunds")
+    payment = await overview(visit, visit.id)
+    return await _form(visit, payment, Given(words.plain(left_of(payment), payment["currency"])))
+
+
+@page("POST", "/payments/{id}/refund", place="/payments")
+async def refund(visit: Visit) -> Reply:
+    """Refund. Without JavaScript the form asks for its `preview` first, and is sent again below it."""
+    await visit.check_role("refund", "/v1/refunds")
+    payment = await overview(visit, visit.id)
+    currency, left = payment["currency"], left_of(payment)
+    given = Given(visit.sent("amount"), visit.sent("reason"), visit.sent("why"))
+    minor, wrong = read_amount(given.amount, currency, left, "can still be refunded")
+    if visit.sent("preview") and (wrong or visit.sent("previewed") != str(minor)):
+        return await _form(visit, payment, given, wrong=wrong, previewed=not wrong)
+    params = {"payment_intent": visit.id, "amount": minor}
+    if given.reason in words.REFUND_REASONS:
+        params["reason"] = given.reason
+    why = given.note or words.REFUND_REASONS.get(given.reason, "")
+    try:
+        await visit.door.post(
+            "/v1/refunds", params, key=visit.idempotency_key, reason=why, expect=visit.sent("version")
+        )
+    except CallRefused as refused:
+        if refused.code == "record_changed":
+            return await _form(visit, payment, given, changed=True, status=409)
+        if refused.code == "operator_forbidden":
+            raise
+        return await _form(visit, payment, given, wrong=wrong or refused.message, status=refused.status)
+    return Redirect(visit.url(f"/payments/{visit.id}"))
+
+
+def left_of(payment: dict[str, Any]) -> int:
+    return int(payment["amount_captured"] - payment["amount_refunded"])
+
+
+def versions_of(payment: dict[str, Any]) -> str:
+    """The versions of the payment's records as a form carries them: nothing is done on later ones."""
+    return ",".join(f"{id}={version}" for id, version in payment["versions"].items())
+
+
+def read_amount(text: str, currency: str, left: int, most: str) -> tuple[int, str]:
+    """The amount that a person wrote, in minor units, and the reason why it is none; `left` is the largest."""
+    written = text.replace(" ", "")
+    if re.fullmatch(r"[0-9,]+\.[0-9]+", written, re.ASCII):
+        written = written.replace(",", "")
+    written = written.replace(",", ".")
+    try:
+        minor = major_to_minor(written, currency)
+    except Refused:
+        minor = 0
+    if minor <= 0:
+        return 0, f"Write an amount such as {words.figures(2000, currency)}"
+    if minor > left:
+        return minor, f"At most {words.money(left, currency)} {most}"
+    return minor, ""
+
+
+async def _form(
+    visit: Visit,
+    payment: dict[str, Any],
+    given: Given,
+    *,
+    wrong: str = "",
+    previewed: bool = False,
+    changed: bool = False,
+    status: int = 200,
+) -> Shown:
+    currency, left = payment["currency"], left_of(payment)
+    balance = await visit.door.get("/v1/balance")
+    available = next((one["amount"] for one in balance["available"] if one["currency"] == currency), 0)
+    minor, unfit = read_amount(given.amount, currency, left, "can still be refunded")
+    values = {
+        "payment": payment,
+        "given": given,
+        "wrong": wrong,
+        "changed": changed,
+        "previewed": previewed,
+        "minor": left if unfit else minor,
+        "left": left,
+        "available": available,
+        "decimals": MINOR_UNITS[currency],
+        "version": versions_of(payment),
+        "key": visit.idempotency_key,
+        "reasons": words.REFUND_REASONS,
+    }
+    return Shown("refund.html", values, 422 if wrong and status == 200 else status)

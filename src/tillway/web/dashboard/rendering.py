@@ -1,0 +1,121 @@
+"""Pages as bytes: the templates with the values that every page has."""
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tillway import __version__
+from tillway.web.dashboard import words
+from tillway.web.dashboard.assets import asset
+from tillway.web.dashboard.icons import PATHS
+from tillway.web.dashboard.visit import BASE, Visit
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+_PLACE: Final = Path(__file__).parent / "templates"
+
+NAVIGATION: Final[tuple[tuple[str, str, str], ...]] = (
+    ("", "home", "Home"),
+    ("/payments", "card", "Payments"),
+    ("/customers", "people", "Customers"),
+    ("/balance", "bank", "Balance & payouts"),
+    ("/disputes", "flag", "Disputes"),
+    ("/doubts", "question", "Money in doubt"),
+    ("/links", "link", "Payment links"),
+)
+OPERATE: Final[tuple[tuple[str, str, str], ...]] = (
+    ("/connectors", "plug", "Connectors"),
+    ("/routing", "route", "Routing"),
+    ("/developers", "code", "Developers"),
+    ("/audit", "list", "Audit log"),
+    ("/settings", "gear", "Settings"),
+)
+"""The entries of the navigation: path, icon and word."""
+
+KEYS: Final = {
+    "": "g h",
+    "/payments": "g p",
+    "/customers": "g c",
+    "/balance": "g b",
+    "/doubts": "g i",
+    "/disputes": "g d",
+    "/connectors": "g n",
+    "/developers": "g w",
+    "/audit": "g a",
+}
+
+
+def render(template: str, visit: Visit | None, place: str, values: dict[str, Any]) -> bytes:
+    """The page of a template. `visit` is None for a page of nobody; `place` is the entry of the navigation."""
+    shared: dict[str, Any] = {"theme": ""}
+    if visit is not None:
+        operator = visit.signed.operator
+        shared = {
+            "visit": visit,
+            "url": visit.url,
+            "csrf": visit.csrf,
+            "theme": visit.theme,
+            "test": visit.mode == "test",
+            "place": place,
+            "operator": operator,
+            "initials": words.initials(operator.name),
+            "now": visit.platform.engine.clock.now_ms() // 1000,
+            "here": visit.request.path + (f"?{visit.request.query}" if visit.request.query else ""),
+            "switched": _in_other_mode(visit),
+        }
+    return environment().get_template(template).render(shared | values).encode()
+
+
+def _in_other_mode(visit: Visit) -> str:
+    """The address of this page in the other mode."""
+    inner = visit.request.path.removeprefix(visit.base)
+    return f"{BASE}/live{inner}" if visit.mode == "test" else f"{BASE}{inner}"
+
+
+@cache
+def environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(_PLACE),
+        autoescape=True,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    made.globals |= {
+        "asset": asset,
+        "icon": icon,
+        "base": BASE,
+        "version": __version__,
+        "navigation": NAVIGATION,
+        "operate": OPERATE,
+        "keys": KEYS,
+        "states": words.STATES,
+        "words": words,
+        "visit": None,
+    }
+    made.filters |= {
+        "figures": lambda amount, currency: words.figures(amount, currency),
+        "money": lambda amount, currency: words.money(amount, currency),
+        "plain": lambda amount, currency: words.plain(amount, currency),
+        "time": words.time_of,
+        "day": words.day,
+        "iso": words.iso,
+        "span": words.span,
+        "readable": words.readable,
+        "document": words.document,
+    }
+    return made
+
+
+def icon(name: str, kind: str = "", label: str = "") -> "Markup":
+    """An icon: decoration, or an image with a `label`."""
+    from markupsafe import Markup
+
+    means = Markup('role="img" aria-label="{}"').format(label) if label else Markup('aria-hidden="true"')
+    shape = Markup('<svg class="i{}" viewBox="0 0 16 16" {}><path d="{}"/></svg>')
+    return shape.format(f" {kind}" if kind else "", means, PATHS[name])

@@ -1,0 +1,174 @@
+// The dashboard's one module. Every page works without it; this adds speed and comfort.
+const $ = (s, r = document) => r.querySelector(s);
+const $$ = (s, r = document) => [...r.querySelectorAll(s)];
+const say = (text) => { const s = $("#say"); if (s) { s.textContent = ""; requestAnimationFrame(() => (s.textContent = text)); } };
+const typing = (t) => t.closest?.("input, textarea, select, [contenteditable]");
+const root = document.documentElement;
+
+// theme: the server reads the cookie and sets data-theme, so that nothing flashes; its form works without this
+const setTheme = (value) => {
+  if (value) root.dataset.theme = value; else delete root.dataset.theme;
+  document.cookie = `theme=${value}; Path=/; Max-Age=${value ? 31536000 : 0}; SameSite=Lax`;
+};
+
+// copying
+async function copy(button, text) {
+  try { await navigator.clipboard.writeText(text); } catch { return say("Copying is not allowed here"); }
+  button.classList.add("done");
+  say(`Copied ${text.length < 60 ? text : ""}`);
+  setTimeout(() => button.classList.remove("done"), 1400);
+}
+
+document.addEventListener("click", (e) => {
+  const t = e.target.closest("[data-copy], [data-copy-pre], [data-open], [data-close], [data-say], [data-theme-toggle], [data-print]");
+  if (!t) return closeOthers(e.target);
+  const d = t.dataset;
+  if ("copy" in d) return copy(t, d.copy);
+  if ("copyPre" in d) return copy(t, $("pre", t.parentElement).textContent);
+  if ("open" in d) { const dialog = document.getElementById(d.open); if (dialog) { e.preventDefault(); dialog.showModal(); } return; }
+  if ("close" in d) return t.closest("dialog")?.close();
+  if ("say" in d) { const was = t.innerHTML; t.textContent = d.say; say(d.say); setTimeout(() => (t.innerHTML = was), 2400); return; }
+  if ("print" in d) return print();
+  e.preventDefault();
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  setTheme(dark ? "light" : "dark");
+});
+document.addEventListener("change", (e) => { if ("themeSet" in e.target.dataset) setTheme(e.target.dataset.themeSet); });
+const closeOthers = (t) => $$("details.chip[open], details.shop[open]").forEach((d) => { if (!d.contains(t)) d.open = false; });
+for (const d of $$("dialog")) d.addEventListener("click", (e) => { if (e.target === d) d.close(); });
+
+// rows: j, k, x, Enter; selection and the bar that acts on it
+const table = $("[data-rows]");
+const rows = table ? $$("tbody tr:not(.day)", table) : [];
+let at = -1;
+function move(by) {
+  if (!rows.length) return;
+  rows[at]?.removeAttribute("data-on");
+  at = Math.max(0, Math.min(rows.length - 1, at + by));
+  rows[at].setAttribute("data-on", "");
+  $("a.go", rows[at])?.focus({ preventScroll: true });
+  rows[at].scrollIntoView({ block: "nearest" });
+}
+const boxes = rows.map((r) => $("input[type=checkbox]", r)).filter(Boolean);
+const bulk = $("[data-bulk]");
+function counted() {
+  const n = boxes.filter((b) => b.checked).length;
+  if (bulk) { bulk.hidden = n === 0; $("[data-bulk-n]", bulk).textContent = n; }
+  const all = $("[data-all]");
+  if (all) { all.checked = n === boxes.length && n > 0; all.indeterminate = n > 0 && n < boxes.length; }
+}
+table?.addEventListener("change", (e) => { if ("all" in e.target.dataset) boxes.forEach((b) => (b.checked = e.target.checked)); counted(); });
+
+// keys
+const base = root.dataset.base;
+const GO = { h: "", p: "/payments", c: "/customers", b: "/balance", i: "/doubts", d: "/disputes", n: "/connectors", w: "/developers", a: "/audit" };
+let chord = 0;
+document.addEventListener("keydown", (e) => {
+  const palette = $("#palette");
+  if ((e.ctrlKey || e.metaKey) && e.key.toLowerCase() === "k" && palette) { e.preventDefault(); palette.showModal(); $("#pq").select(); return; }
+  if (e.ctrlKey || e.metaKey || e.altKey || typing(e.target) || $("dialog[open]")) return;
+  const k = e.key;
+  if (Date.now() - chord < 900 && k in GO) { chord = 0; location.href = base + GO[k]; return; }
+  chord = 0;
+  if (k === "g") chord = Date.now();
+  else if (k === "/") { e.preventDefault(); $("#q")?.focus(); }
+  else if (k === "?") $("#help")?.showModal();
+  else if (k === "j") move(1);
+  else if (k === "k") move(-1);
+  else if (k === "x" && rows[at]) { const b = $("input[type=checkbox]", rows[at]); if (b) { b.checked = !b.checked; counted(); } }
+  else if (k === "r") $("[data-open=refund]")?.click();
+  else if (k === "y") $("main .head [data-copy]")?.click();
+  else if (k === "u") $("[data-up]")?.click();
+  else if (k === "Escape") closeOthers(document.body);
+});
+
+// the palette: filter, arrows, Enter; anything that looks like an id is searched for
+const pq = $("#pq");
+if (pq) {
+  const links = $$("#plist a");
+  const show = () => {
+    const q = pq.value.trim().toLowerCase();
+    links.forEach((a) => (a.hidden = q !== "" && !a.textContent.toLowerCase().includes(q)));
+    mark(0);
+  };
+  const seen = () => links.filter((a) => !a.hidden);
+  let hit = 0;
+  const mark = (i) => { const s = seen(); links.forEach((a) => a.removeAttribute("data-hit")); hit = Math.max(0, Math.min(s.length - 1, i)); s[hit]?.setAttribute("data-hit", ""); s[hit]?.scrollIntoView({ block: "nearest" }); };
+  pq.addEventListener("input", show);
+  pq.addEventListener("keydown", (e) => {
+    if (e.key === "ArrowDown" || e.key === "ArrowUp") { e.preventDefault(); mark(hit + (e.key === "ArrowDown" ? 1 : -1)); }
+    if (e.key === "Enter") { e.preventDefault(); const a = seen()[hit]; location.href = a ? a.href : `${base}/search?q=${encodeURIComponent(pq.value)}`; }
+  });
+  show();
+}
+
+// money forms: the preview counts in minor units, as the server does; the server's own preview decides
+for (const form of $$("[data-money]")) {
+  const { left, balance, cur, decimals, most } = form.dataset;
+  const scale = 10 ** decimals;
+  const fmt = (m) => `${m < 0 ? "−" : ""}${Math.floor(Math.abs(m) / scale).toLocaleString("en-US")}${+decimals ? `.${String(Math.abs(m) % scale).padStart(decimals, "0")}` : ""}`;
+  const input = form.elements.amount;
+  const put = (k, v) => $$(`[data-p=${k}]`, form).forEach((n) => (n.textContent = v));
+  const button = $("button[type=submit]", form);
+  const changed = () => {
+    const m = input.value.trim().replace(",", ".").match(/^(\d{1,12})(?:\.(\d{1,3}))?$/);
+    const tooFine = (m?.[2] ?? "").replace(/0+$/, "").length > decimals;
+    const minor = m && !tooFine ? Number(m[1]) * scale + Number((m[2] ?? "").slice(0, decimals).padEnd(decimals, "0")) : 0;
+    const wrong = !m || tooFine || minor === 0 ? `Write an amount such as ${fmt(+left)}` : minor > +left ? `At most ${fmt(+left)} ${cur} ${most}` : "";
+    const err = $(".err", form);
+    err.hidden = !wrong; $("span", err).textContent = wrong;
+    input.setAttribute("aria-invalid", String(Boolean(wrong)));
+    button.disabled = Boolean(wrong);
+    if (wrong) return;
+    put("gets", `${fmt(minor)} ${cur}`); put("after", fmt(+balance - minor)); put("left", `${fmt(+left - minor)} ${cur}`); put("btn", `${fmt(minor)} ${cur}`);
+  };
+  input.addEventListener("input", changed);
+  form.addEventListener("submit", (e) => {
+    if (form.dataset.sent) return e.preventDefault();
+    form.dataset.sent = "1";
+    form.elements.preview?.remove();
+  });
+}
+
+// charts: one cursor over all charts of a group, read from the table that stands beside each
+for (const chart of $$("[data-chart]")) {
+  const group = $$(`[data-chart="${chart.dataset.chart}"]`);
+  const plot = $(".plot", chart);
+  const clear = () => $$(".cursor, .tip").forEach((n) => n.remove());
+  plot.addEventListener("pointerleave", clear);
+  plot.addEventListener("pointermove", (e) => {
+    const box = plot.getBoundingClientRect();
+    const x = Math.max(0, Math.min(1, (e.clientX - box.left) / box.width));
+    clear();
+    for (const c of group) {
+      const p = $(".plot", c); const line = document.createElement("i"); line.className = "cursor"; line.style.left = `${x * 100}%`; p.append(line);
+      const cells = $$("tbody tr", c);
+      const link = $$("svg a", p);
+      const n = cells.length || link.length; const i = Math.round(x * (n - 1));
+      const text = cells.length ? [...cells[i].cells].map((t) => t.textContent).filter(Boolean).join("   ") : link[i]?.getAttribute("aria-label");
+      if (!text) continue;
+      const tip = document.createElement("div"); tip.className = `tip${x > 0.6 ? " flip" : ""}`; tip.style.left = `${x * 100}%`; tip.textContent = text; p.append(tip);
+    }
+  });
+}
+
+// live pages: fetch the page again and change what differs, by key; paused where the tab is hidden or a person says so
+const live = $("[data-live]");
+if (live) {
+  const button = $("[data-pause]");
+  let paused = false;
+  if (button) { button.hidden = false; button.addEventListener("click", () => { paused = !paused; button.lastChild.textContent = paused ? "Go on refreshing" : "Pause refreshing"; button.setAttribute("aria-pressed", String(paused)); }); }
+  setInterval(async () => {
+    if (paused || document.hidden || $("dialog[open]")) return;
+    try {
+      const answer = await fetch(location.href, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(5000) });
+      if (!answer.ok) throw new Error(answer.status);
+      const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const now of $$("[data-key]")) {
+        const then = $(`[data-key="${now.dataset.key}"]`, next);
+        if (then && then.innerHTML !== now.innerHTML && !now.contains(document.activeElement)) { now.replaceWith(then); then.classList.add("new"); }
+      }
+      root.classList.remove("stale");
+    } catch { root.classList.add("stale"); }
+  }, live.dataset.live * 1000);
+}

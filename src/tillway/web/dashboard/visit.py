@@ -1,0 +1,151 @@
+"""One request of a browser as a page sees it, the answers that a page gives, and the table of pages."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from tillway.domain.account import Account, Mode
+from tillway.domain.operator import MAY, Capability
+from tillway.engine.platform import Platform
+from tillway.http.messages import Request
+from tillway.operations.sign_ins import SignedIn
+from tillway.web.dashboard.door import Door
+
+BASE = "/dashboard"
+
+
+class Shown(msgspec.Struct):
+    """A page: a template and its values."""
+
+    template: str
+    values: dict[str, Any]
+    status: int = 200
+
+
+class Redirect(msgspec.Struct):
+    """Send the browser on to another page, by GET."""
+
+    to: str
+
+
+class File(msgspec.Struct):
+    """A document to keep, such as a CSV file."""
+
+    body: bytes
+    content_type: str
+    name: str
+
+
+Reply = Shown | Redirect | File
+
+
+class Visit(msgspec.Struct):
+    """A request of a signed-in operator. `query` and `form` are the fields with all their values; `ids` stand in the
+    path."""
+
+    platform: Platform
+    request: Request
+    signed: SignedIn
+    token: str
+    csrf: str
+    mode: Mode
+    account: Account
+    accounts: list[Account]
+    door: Door
+    query: dict[str, list[str]]
+    form: dict[str, list[str]]
+    ids: tuple[str, ...] = ()
+    theme: str = ""
+
+    @property
+    def base(self) -> str:
+        """The address of this mode's pages."""
+        return BASE if self.mode == "test" else f"{BASE}/live"
+
+    @property
+    def id(self) -> str:
+        return self.ids[0]
+
+    def may(self, capability: Capability) -> bool:
+        return capability in MAY[self.signed.operator.role]
+
+    async def check_role(self, capability: Capability, path: str) -> None:
+        """Go on if the operator's role may do the call `path`; else let the API refuse it, so that the try stands in
+        the audit trail. Raises `CallRefused`."""
+        if not self.may(capability):
+            await self.door.post(path)
+
+    def url(self, path: str = "", **query: Any) -> str:
+        """The address of a page of this mode; fields that are empty are left out."""
+        given = {name: value for name, value in query.items() if value not in (None, "", [], ())}
+        text = urlencode(given, doseq=True)
+        return f"{self.base}{quote(path)}{'?' + text if text else ''}"
+
+    def asked(self, name: str) -> str:
+        """The first value of a field of the address, without blanks around it; empty if there is none."""
+        return (self.query.get(name) or [""])[0].strip()
+
+    def sent(self, name: str) -> str:
+        """The first value of a field of the form, without blanks around it; empty if there is none."""
+        return (self.form.get(name) or [""])[0].strip()
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key of the form that was sent, or a new one for a form that is shown."""
+        sent = self.sent("idempotency_key")
+        return sent if sent.startswith("dashboard-") and len(sent) <= 80 else f"dashboard-{secrets.token_hex(16)}"
+
+
+Handler = Callable[[Visit], Awaitable[Reply]]
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A row of the table of pages. `place` is the entry of the navigation that is marked as current."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    handler: Handler
+    place: str
+
+
+PAGES: list[Page] = []
+
+
+def page(method: Literal["GET", "POST"], path: str, place: str = "") -> Callable[[Handler], Handler]:
+    """Declare the decorated function as the page at `path`, which begins behind the mode: `/payments/{id}`."""
+
+    def declare(handler: Handler) -> Handler:
+        PAGES.append(Page(method, path, handler, place))
+        return handler
+
+    return declare
+
+
+class Pages:
+    """Finds the page of a path by its segments."""
+
+    def __init__(self, pages: list[Page]) -> None:
+        self._pages = [(tuple(page.path.strip("/").split("/")), page) for page in pages]
+
+    def find(self, path: str) -> tuple[dict[str, Page], tuple[str, ...]]:
+        """The pages of `path` by method, and the ids in it; none if there is no such page."""
+        parts = tuple(path.strip("/").split("/"))
+        methods: dict[str, Page] = {}
+        ids: tuple[str, ...] = ()
+        fewest = len(parts) + 1
+        for segments, page in self._pages:
+            if len(segments) != len(parts) or not all(map(_fits, segments, parts)):
+                continue
+            wild = tuple(part for segment, part in zip(segments, parts, strict=True) if segment.startswith("{"))
+            if len(wild) < fewest:  # A page of that very name goes before one with an id there.
+                methods, ids, fewest = {}, wild, len(wild)
+            if len(wild) == fewest:
+                methods[page.method] = page
+        return methods, ids
+
+
+def _fits(segment: str, part: str) -> bool:
+    return bool(part) if segment.startswith("{") else segment == part

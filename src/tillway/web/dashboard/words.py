@@ -1,0 +1,168 @@
+"""The words of the pages: money, times, states and reasons as people read them."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from tillway.domain.money import MINOR_UNITS
+
+MINUS: Final = "\N{MINUS SIGN}"
+
+STATES: Final[dict[str, tuple[str, str, str]]] = {
+    "succeeded": ("ok", "check", "Succeeded"),
+    "to_capture": ("info", "clock", "To capture"),
+    "three_d_secure": ("info", "lock", "3-D Secure"),
+    "in_doubt": ("warn", "question", "In doubt"),
+    "pending": ("info", "clock", "Pending"),
+    "declined": ("bad", "cross", "Declined"),
+    "refunded": ("", "undo", "Refunded"),
+    "partly_refunded": ("", "undo", "Partly refunded"),
+    "disputed": ("bad", "flag", "Disputed"),
+    "canceled": ("", "minus", "Canceled"),
+    "incomplete": ("", "minus", "Incomplete"),
+}
+"""The kind of badge, the icon and the word of each state of a payment."""
+
+DECLINES: Final[dict[str, str]] = {
+    "authentication_required": "3-D Secure is needed",
+    "card_declined": "Bank gave no reason",
+    "card_velocity_exceeded": "Too many payments with this card",
+    "do_not_honor": "Bank gave no reason",
+    "expired_card": "Expired card",
+    "fraudulent": "Suspected fraud",
+    "generic_decline": "Bank gave no reason",
+    "incorrect_cvc": "Wrong security code",
+    "incorrect_number": "Wrong card number",
+    "insufficient_funds": "Insufficient funds",
+    "invalid_cvc": "Wrong security code",
+    "lost_card": "Card reported lost",
+    "payment_intent_authentication_failure": "3-D Secure failed",
+    "pickup_card": "Card must be kept",
+    "processing_error": "Could not reach the bank",
+    "provider_unavailable": "Could not reach the bank",
+    "stolen_card": "Card reported stolen",
+}
+
+ADVICE: Final[dict[str, str]] = {
+    "expired_card": "Tell the customer to use the new card.",
+    "incorrect_cvc": "The customer can correct it and try again.",
+    "insufficient_funds": "Not tried elsewhere: the customer’s own bank said no.",
+    "lost_card": "Do not tell the customer more than that the card was declined.",
+    "stolen_card": "Do not tell the customer more than that the card was declined.",
+    "payment_intent_authentication_failure": "The customer was not authenticated. They can try again.",
+}
+
+REFUND_REASONS: Final[dict[str, str]] = {
+    "requested_by_customer": "The customer asked for it",
+    "duplicate": "Paid twice",
+    "fraudulent": "Fraud",
+}
+"""Stripe's reasons of a refund, in words."""
+
+BRANDS: Final[dict[str, tuple[str, str]]] = {
+    "amex": ("AMEX", "American Express"),
+    "cartes_bancaires": ("CB", "Cartes Bancaires"),
+    "diners": ("DC", "Diners Club"),
+    "discover": ("DISC", "Discover"),
+    "jcb": ("JCB", "JCB"),
+    "mastercard": ("MC", "Mastercard"),
+    "unionpay": ("UP", "UnionPay"),
+    "visa": ("VISA", "Visa"),
+}
+
+LEDGER_FOR: Final[dict[str, str]] = {
+    "adjustment": "Dispute",
+    "charge": "Payment",
+    "payment": "Payment",
+    "payment_refund": "Refund",
+    "payout": "Payout",
+    "payout_cancel": "Payout canceled",
+    "payout_failure": "Payout failed",
+    "refund": "Refund",
+    "refund_failure": "Refund failed",
+    "transfer": "Transfer",
+}
+
+
+def decline(code: str | None) -> str:
+    """The reason of a decline in words."""
+    return DECLINES.get(code or "", readable(code or "declined"))
+
+
+def readable(code: str) -> str:
+    """A code as words: `some_new_code` is "Some new code"."""
+    return code.replace("_", " ").replace(".", " ").capitalize()
+
+
+def figures(amount_minor: int, currency: str) -> str:
+    """An amount with the decimals of its currency and thousands set off: 1,204.31."""
+    decimals = MINOR_UNITS.get(currency, 2)
+    digits = str(abs(amount_minor)).rjust(decimals + 1, "0")
+    whole, fraction = (digits[:-decimals], digits[-decimals:]) if decimals else (digits, "")
+    text = f"{int(whole):,}" + (f".{fraction}" if fraction else "")
+    return f"{MINUS}{text}" if amount_minor < 0 else text
+
+
+def plain(amount_minor: int, currency: str) -> str:
+    """An amount as a spreadsheet or a field takes it: 1204.31 or -20.00."""
+    return figures(amount_minor, currency).replace(",", "").replace(MINUS, "-")
+
+
+def money(amount_minor: int, currency: str) -> str:
+    """An amount with its currency: 20.50 EUR."""
+    return f"{figures(amount_minor, currency)} {currency.upper()}"
+
+
+def moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def time_of(seconds: float) -> str:
+    return f"{moment(int(seconds)):%H:%M:%S}"
+
+
+def day(seconds: float, now: float | None = None) -> str:
+    """29 November, with the year if it is not that of `now`."""
+    at = moment(int(seconds))
+    year = "" if now is None or moment(int(now)).year == at.year else f" {at.year}"
+    return f"{at.day} {at:%B}{year}"
+
+
+def long_day(seconds: float, now: float) -> str:
+    """The heading of a day in a list: Today, Sunday 29 November."""
+    at, today = moment(int(seconds)).date(), moment(int(now)).date()
+    name = f"{at:%A} {at.day} {at:%B}" + ("" if at.year == today.year else f" {at.year}")
+    if at == today:
+        return f"Today, {name}"
+    return f"Yesterday, {name}" if (today - at).days == 1 else name
+
+
+def span(seconds: float) -> str:
+    """How long something takes or is ago: 52 min, 5 h, 3 days."""
+    if seconds < 90:
+        return f"{max(int(seconds), 0)} s"
+    if seconds < 5400:
+        return f"{int(seconds // 60)} min"
+    return f"{int(seconds // 3600)} h" if seconds < 172_800 else f"{int(seconds // 86_400)} days"
+
+
+def document(value: Any) -> str:
+    """A document of the API as text that people read."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def iso(seconds: int) -> str:
+    return f"{moment(seconds):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def initials(name: str) -> str:
+    parts = name.replace("-", " ").split()
+    return "".join(part[0] for part in (parts[:1] + parts[1:][-1:])).upper() or "?"
+
+
+def card_words(card: dict[str, Any] | None) -> tuple[str, str, str] | None:
+    """The short brand, its name and the last four digits of a card; None without one."""
+    if not card:
+        return None
+    short, name = BRANDS.get(card["brand"], (card["brand"][:4].upper(), card["brand"].capitalize()))
+    return short, name, card["last4"]

@@ -1,0 +1,260 @@
+"""Home, payments and refunds at the dashboard, each beside the API's own answer."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import AsyncIterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dashboard_visitor import Visitor, text
+
+from tillway.domain.operator import Role
+from tillway.testing.in_process import Answer, InProcessApp, Merchant
+
+
+class Shop:
+    def __init__(self, app: InProcessApp, merchant: Merchant) -> None:
+        self.app = app
+        self.merchant = merchant
+
+    async def pay(self, amount: int = 9900, currency: str = "eur", card: str = "pm_card_visa", **more: Any) -> str:
+        """A payment, and its id."""
+        params = {"amount": amount, "currency": currency, "payment_method": card, "confirm": "true"}
+        params |= {"return_url": "https://shop.example"} | more
+        answer = (await self.app.call(self.merchant, "POST", "/v1/payment_intents", params)).json
+        id: str = (answer["error"]["payment_intent"] if "error" in answer else answer)["id"]
+        return id
+
+    async def get(self, path: str, **params: Any) -> Any:
+        return await self.app.ok(self.merchant, "GET", path, params)
+
+    async def available(self, currency: str) -> int:
+        found: int = next(
+            one["amount"] for one in (await self.get("/v1/balance"))["available"] if one["currency"] == currency
+        )
+        return found
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    app = await InProcessApp.open(tmp_path)
+    yield Shop(app, await app.merchant())
+    await app.close()
+
+
+async def visitor_of(shop: Shop, role: Role = "admin", name: str = "Mara Brandt") -> Visitor:
+    return await Visitor.signed_in(shop.app, role, shop.merchant.account, name=name)
+
+
+async def test_every_entry_of_the_navigation_is_a_page(shop: Shop) -> None:
+    visitor = await visitor_of(shop)
+    home = (await visitor.get("/dashboard")).body.decode()
+    main = re.search(r'<nav aria-label="Main">.*?</nav>', home, re.DOTALL)
+    assert main is not None
+    links = re.findall(r'<a href="([^"]*)"[^>]*>.*?</svg>([^<]*)', main[0], re.DOTALL)
+    assert [unescape(word).strip() for _, word in links] == [
+        *("Home", "Payments", "Customers", "Balance & payouts", "Disputes", "Money in doubt", "Payment links"),
+        *("Connectors", "Routing", "Developers", "Audit log", "Settings"),
+    ]
+    for path, word in links:
+        page = await visitor.get(path)
+        assert page.status == 200 and 'aria-current="page"' in page.body.decode(), word
+        assert re.search(r"<title>Test · .* · Tillway</title>", page.body.decode()), word
+        assert '<aside class="band" aria-label="Mode">' in page.body.decode(), word
+
+
+async def test_live_mode_has_no_band_and_asks_for_a_bank(shop: Shop) -> None:
+    page = await (await visitor_of(shop)).get("/dashboard/live")
+    shown = page.body.decode()
+    assert page.status == 200 and "<h2>Connect a bank</h2>" in shown
+    assert "<title>Live" in shown and 'class="band"' not in shown and 'aria-current="true">Live' in shown
+
+
+async def test_home_shows_the_volume_of_the_report(shop: Shop) -> None:
+    for amount, currency in ((9900, "eur"), (4250, "eur"), (700, "jpy")):
+        await shop.pay(amount, currency)
+    await shop.pay(1200, card="pm_card_visa_chargeDeclined")
+    report = await shop.get("/ops/v1/reports/transactions", **{"by[0]": "type"})
+    gross = {line["currency"]: line["gross"] for line in report["data"]}
+    assert gross["eur"] >= 14150
+    home = await (await visitor_of(shop)).get("/dashboard")
+    shown = text(home)
+    assert "141.50 EUR" in shown and "700 JPY" in shown and "Nothing needs you" in shown
+    assert "3 of 4 payments, today" in shown and "Bank gave no reason 1" in shown
+
+
+async def test_the_list_follows_its_filters_and_so_do_totals_and_csv(shop: Shop) -> None:
+    visitor = await visitor_of(shop)
+    first = await shop.pay(9900, description="=SUM(A1)")
+    await shop.pay(2500, "usd")
+    declined = await shop.pay(1200, card="pm_card_visa_chargeDeclinedInsufficientFunds")
+    held = await shop.pay(6000, capture_method="manual")
+    page = await visitor.get("/dashboard/payments")
+    assert all(tab in text(page) for tab in ("All 4", "Succeeded 2", "To capture 1", "Declined 1", "Refunded 0"))
+    for query, ids in (
+        ("status=to_capture", [held]),
+        ("status=declined&reason=insufficient_funds", [declined]),
+        ("currency=eur&min=50", [held, first]),
+        ("max=12", [declined]),
+        ("connector=simulator&currency=eur&status=succeeded", [first]),
+        ("customer=nobody", []),
+    ):
+        shown = await visitor.get(f"/dashboard/payments?{query}")
+        assert rows_of(shown) == ids, query
+        table = await visitor.get(f"/dashboard/payments.csv?{query}")
+        assert table.headers["content-type"].startswith("text/csv")
+        lines = list(csv.DictReader(io.StringIO(table.body.decode())))
+        assert [line["id"] for line in lines] == ids, query
+        if ids:
+            assert f"{len(ids)} payments" in text(shown)
+        else:
+            assert "No payment matches" in text(shown)
+    (line,) = csv.DictReader(io.StringIO((await visitor.get("/dashboard/payments.csv?max=99&min=99")).body.decode()))
+    assert line["description"] == "'=SUM(A1)" and (line["amount"], line["fee"], line["net"]) == (
+        "99.00",
+        "3.17",
+        "95.83",
+    )
+
+
+async def test_pages_of_the_list_follow_each_other(shop: Shop) -> None:
+    ids = [await shop.pay(100 + number) for number in range(52)]
+    visitor = await visitor_of(shop)
+    page = await visitor.get("/dashboard/payments")
+    older = re.search(r'href="([^"]*)">Older', page.body.decode())
+    assert older is not None and rows_of(page) == ids[:1:-1]
+    assert rows_of(await visitor.get(unescape(older[1]))) == ids[1::-1]
+
+
+async def test_a_payment_tells_its_story(shop: Shop) -> None:
+    customer = (await shop.app.ok(shop.merchant, "POST", "/v1/customers", {"name": "<b>Barbara</b>"}))["id"]
+    id = await shop.pay(
+        9900,
+        card="pm_card_visa_chargeDeclinedInsufficientFunds",
+        customer=customer,
+        description="<script>alert(1)</script>",
+    )
+    await shop.app.ok(
+        shop.merchant,
+        "POST",
+        f"/v1/payment_intents/{id}/confirm",
+        {"payment_method": "pm_card_mastercard", "return_url": "https://shop.example"},
+    )
+    page = await (await visitor_of(shop)).get(f"/dashboard/payments/{id}")
+    shown, words = page.body.decode(), text(page)
+    assert "<script>alert" not in shown and "<b>Barbara" not in shown and "<b>Barbara</b>" in words
+    story = re.search(r"What happened.*?In the ledger", words)
+    assert story is not None
+    places = [
+        story[0].find(part) for part in ("Created by the shop", "Declined: insufficient funds", "Succeeded: 99.00")
+    ]
+    assert -1 not in places and places == sorted(places)
+    assert len(re.findall(r"at simulator, \d+ ms", story[0])) == 2
+    total = re.search(r"<tfoot>.*?</tfoot>", shown, re.DOTALL)
+    assert total is not None and re.findall(r'class="num">([^<]*)<', total[0]) == ["99.00", "99.00"]
+    raw = re.search(r"<pre tabindex=\"0\">(\{.*?)</pre>", shown, re.DOTALL)
+    assert raw is not None
+    assert json.loads(unescape(raw[1])) == await shop.get(f"/v1/payment_intents/{id}")
+
+
+async def test_a_refund_is_previewed_made_once_and_audited(shop: Shop) -> None:
+    id, visitor = await shop.pay(9900), await visitor_of(shop)
+    action = f"/dashboard/payments/{id}/refund"
+    form = await visitor.get(action)
+    available = await shop.available("eur")
+    assert "99.00 EUR of 99.00 can still be refunded" in text(form)
+    for label in ("Amount", "Reason"):
+        assert f">{label}</label>" in form.body.decode()
+    assert all(word in text(form) for word in ("The customer asked for it", "Paid twice", "Fraud"))
+    previewed = await visitor.submit(form, action, {"amount": "20.50", "reason": "duplicate"})
+    assert previewed.status == 200 and "Refund 20.50 EUR" in text(previewed)
+    assert await refunds_of(shop, id) == [], "the first press only shows the preview"
+    after = re.search(r'data-p="after">([^<]*)<', previewed.body.decode())
+    assert after is not None and after[1] == figures(available - 2050)
+    fields = {"amount": "20.50", "reason": "duplicate", "why": "Lid arrived chipped"}
+    done = await visitor.submit(previewed, action, fields)
+    again = await visitor.submit(previewed, action, fields)
+    assert [one.headers.get("location") for one in (done, again)] == [f"/dashboard/payments/{id}"] * 2
+    assert [(refund["amount"], refund["reason"]) for refund in await refunds_of(shop, id)] == [(2050, "duplicate")]
+    assert await shop.available("eur") == available - 2050
+    page = text(await visitor.get(f"/dashboard/payments/{id}"))
+    assert "Refunded 20.50 EUR By Mara Brandt: “Lid arrived chipped”" in page and "Partly refunded" in page
+    trail = await shop.get("/ops/v1/audit", limit=20)
+    entries = [one for one in trail["data"] if one["operation"] == "POST /v1/refunds"]
+    assert {(one["hint"], one["detail"]["reason"]) for one in entries} == {("Mara Brandt", "Lid arrived chipped")}
+
+
+async def test_a_refund_that_is_too_large_is_said_at_the_field(shop: Shop) -> None:
+    id, visitor = await shop.pay(9900), await visitor_of(shop)
+    action = f"/dashboard/payments/{id}/refund"
+    form = await visitor.get(action)
+    for amount, words in (("99.01", "At most 99.00 EUR"), ("", "Write an amount"), ("1.005", "Write an amount")):
+        refused = await visitor.submit(form, action, {"amount": amount})
+        assert 'aria-invalid="true"' in refused.body.decode() and words in text(refused), amount
+    assert await refunds_of(shop, id) == []
+
+
+async def test_a_refund_of_a_payment_that_has_changed_shows_the_difference(shop: Shop) -> None:
+    id, visitor = await shop.pay(9900), await visitor_of(shop)
+    action = f"/dashboard/payments/{id}/refund"
+    form = await visitor.submit(await visitor.get(action), action, {"amount": "50.00"})
+    await shop.app.ok(shop.merchant, "POST", "/v1/refunds", {"payment_intent": id, "amount": 1000})
+    late = await visitor.submit(form, action, {"amount": "50.00"})
+    assert late.status == 409 and "nothing was done" in text(late) and "89.00 EUR of 99.00" in text(late)
+    assert len(await refunds_of(shop, id)) == 1
+    assert (await visitor.submit(late, action, {"amount": "50.00", "previewed": "5000"})).status == 303
+
+
+@pytest.mark.parametrize(
+    ("role", "small", "large"), [("viewer", 403, 403), ("support", 303, 403), ("operator", 303, 303)]
+)
+async def test_roles_refund_as_the_table_says(shop: Shop, role: Role, small: int, large: int) -> None:
+    visitor = await visitor_of(shop, role, name=role)
+    for amount, status in ((9900, small), (15000, large)):
+        id = await shop.pay(amount)
+        action = f"/dashboard/payments/{id}/refund"
+        shown = await visitor.get(f"/dashboard/payments/{id}")
+        assert (f'href="{action}"' in shown.body.decode()) is (role != "viewer")
+        token = re.search(r'name="csrf" value="(\w+)"', shown.body.decode())
+        assert token is not None
+        fields = {"csrf": token[1], "amount": f"{amount // 100}.00", "idempotency_key": f"dashboard-{id}"}
+        assert (await visitor.post(action, fields)).status == status, amount
+
+
+async def test_a_viewer_sees_masked_names(shop: Shop) -> None:
+    params = {"name": "Barbara Liskov", "email": "barbara@example.com"}
+    customer = (await shop.app.ok(shop.merchant, "POST", "/v1/customers", params))["id"]
+    id = await shop.pay(customer=customer)
+    for path in ("/dashboard/payments", f"/dashboard/payments/{id}", "/dashboard/payments.csv"):
+        assert b"Liskov" not in (await (await visitor_of(shop, "viewer", name="V")).get(path)).body, path
+        assert b"Liskov" in (await (await visitor_of(shop, "support", name="S")).get(path)).body, path
+
+
+async def test_an_id_of_the_other_mode_leads_there(shop: Shop) -> None:
+    id, visitor = await shop.pay(), await visitor_of(shop)
+    missing = await visitor.get(f"/dashboard/live/payments/{id}")
+    assert missing.status == 404 and "in live mode" in text(missing)
+    link = re.search(r'<a class="btn main" href="([^"]*)">Look in test mode', missing.body.decode())
+    assert link is not None and (await visitor.get(link[1])).status == 200
+    nowhere = await visitor.get("/dashboard/payments/pi_nope")
+    assert nowhere.status == 404 and "in test mode" in text(nowhere) and "Look in live mode" in text(nowhere)
+
+
+async def refunds_of(shop: Shop, id: str) -> list[Any]:
+    found: list[Any] = (await shop.get("/v1/refunds", payment_intent=id))["data"]
+    return found
+
+
+def rows_of(page: Answer) -> list[str]:
+    """The ids of the payments in a page's table, in order."""
+    table = re.search(r"<tbody>.*</tbody>", page.body.decode(), re.DOTALL)
+    return re.findall(r"/payments/(pi_\w+)\"", table[0]) if table is not None else []
+
+
+def figures(minor: int) -> str:
+    sign = "\N{MINUS SIGN}" if minor < 0 else ""
+    return f"{sign}{abs(minor) // 100:,}.{abs(minor) % 100:02}"

@@ -1,0 +1,173 @@
+"""Who may see the dashboard: sign-in addresses, sessions, forms that are genuine, and headers."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from dashboard_visitor import Visitor, form_of, sign_in_address, text
+
+from tillway.testing.in_process import InProcessApp
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[InProcessApp]:
+    app = await InProcessApp.open(tmp_path)
+    await app.merchant()
+    yield app
+    await app.close()
+
+
+async def test_an_address_signs_in_once(app: InProcessApp) -> None:
+    address = await sign_in_address(app, "support", name="Mara Brandt")
+    visitor = Visitor(app)
+    asked = await visitor.get(address)
+    assert asked.status == 200 and "Sign in as Mara Brandt" in text(asked) and not visitor.cookies
+    await visitor.get(address)  # To look at it uses nothing up: mail programs look.
+    entered = await visitor.post(address)
+    assert (entered.status, entered.headers["location"]) == (303, "/dashboard")
+    cookie = entered.headers["set-cookie"]
+    assert re.fullmatch(r"tillway=[0-9A-Za-z]{43}; Path=/; Max-Age=43200; HttpOnly; SameSite=Lax", cookie)
+    home = await visitor.get("/dashboard")
+    assert home.status == 200 and "Mara Brandt" in text(home) and "Sign out" in text(home)
+    again = await Visitor(app).post(address)
+    assert again.status == 404 and "used already" in text(again)
+
+
+async def test_an_address_ends_after_an_hour(app: InProcessApp) -> None:
+    address = await sign_in_address(app, "viewer")
+    app.clock.ahead_seconds += 3601
+    assert (await Visitor(app).post(address)).status == 404
+
+
+async def test_without_a_session_nothing_is_shown(app: InProcessApp) -> None:
+    for path in ("/dashboard", "/dashboard/payments?status=declined", "/dashboard/live", "/dashboard/payments.csv"):
+        sent = await Visitor(app).get(path)
+        assert sent.status == 303 and sent.headers["location"].startswith("/dashboard/sign-in") and not sent.body
+    shown = await Visitor(app).get("/dashboard/sign-in")
+    assert shown.status == 200 and re.search(r"<h1>Sign in", shown.body.decode())
+    for label in ("E-mail", "Password"):
+        assert f">{label}</label>" in shown.body.decode()
+    posted = await Visitor(app).post("/dashboard/payments/pi_1/refund", {"amount": "1.00"})
+    assert posted.status == 401 and "Nothing was changed" in text(posted)
+    forged = Visitor(app)
+    forged.cookies["tillway"] = "0" * 43
+    assert (await forged.get("/dashboard")).status == 303
+
+
+async def test_a_session_ends_at_sign_out_after_twelve_hours_and_with_its_operator(app: InProcessApp) -> None:
+    one, two = await Visitor.signed_in(app, name="One"), await Visitor.signed_in(app, name="Two")
+    home = await one.get("/dashboard")
+    kept = dict(one.cookies)
+    out = await one.submit(home, "/dashboard/sign-out")
+    assert out.headers["location"] == "/dashboard/sign-in" and "Max-Age=0" in out.headers["set-cookie"]
+    one.cookies = kept
+    assert (await one.get("/dashboard")).status == 303, "the cookie of a session that was ended is worth nothing"
+    assert (await two.get("/dashboard")).status == 200
+    app.clock.ahead_seconds += 12 * 3600 + 1
+    assert (await two.get("/dashboard")).status == 303
+
+
+async def test_each_answer_has_the_strict_headers(app: InProcessApp) -> None:
+    visitor = await Visitor.signed_in(app)
+    for path in ("/dashboard", "/dashboard/payments", "/dashboard/nothing", "/dashboard/live", "/dashboard/sign-in/x"):
+        answer = await visitor.get(path)
+        headers = answer.headers
+        assert headers["content-security-policy"] == POLICY, path
+        assert headers["referrer-policy"] == "same-origin" and headers["cache-control"] == "no-store"
+        assert headers["cross-origin-opener-policy"] == "same-origin"
+        assert headers["x-content-type-options"] == "nosniff"
+        page = answer.body.decode()
+        assert (
+            " style=" not in page and "<style" not in page and not re.search(r"<script(?! type=\"module\" src=)", page)
+        )
+        assert not re.search(r"\son\w+=", page)
+        for address in re.findall(r'(?:src|href|action)="([^"]*)"', page):
+            assert address.startswith(("/", "#")), address
+
+
+async def test_the_style_and_the_module_are_kept_by_browsers(app: InProcessApp) -> None:
+    page = (await Visitor(app).get("/dashboard/sign-in")).body.decode()
+    for address in re.findall(r'(?:href|src)="(/dashboard/static/[^"]+)"', page):
+        file = await Visitor(app).get(address)
+        assert file.status == 200 and "immutable" in file.headers["cache-control"], address
+        other = await Visitor(app).get(re.sub("static/[0-9a-f]+", "static/000000000000", address))
+        assert other.status == 404
+
+
+async def test_a_form_must_be_of_this_session_and_of_this_site(app: InProcessApp) -> None:
+    one, two = await Visitor.signed_in(app, name="One"), await Visitor.signed_in(app, name="Two")
+    home, others = await one.get("/dashboard"), await two.get("/dashboard")
+    token = form_of(home, "/dashboard/sign-out")["csrf"]
+    assert token != form_of(others, "/dashboard/sign-out")["csrf"]
+    for fields, headers in (
+        ({}, {}),
+        ({"csrf": ""}, {}),
+        ({"csrf": form_of(others, "/dashboard/sign-out")["csrf"]}, {}),
+        ({"csrf": token}, {"sec_fetch_site": "cross-site"}),
+        ({"csrf": token}, {"sec_fetch_site": "same-site"}),
+        ({"csrf": token}, {"origin": "https://evil.example"}),
+        ({"csrf": token}, {"origin": "null"}),
+    ):
+        refused = await one.post("/dashboard/sign-out", fields, **headers)
+        assert refused.status == 403 and "Nothing was changed" in text(refused), (fields, headers)
+    assert (await one.get("/dashboard")).status == 200
+    fine = {"sec_fetch_site": "same-origin", "origin": "http://127.0.0.1:8420"}
+    assert (await one.post("/dashboard/sign-out", {"csrf": token}, **fine)).status == 303
+
+
+async def test_a_wrong_password_is_refused_in_the_same_words(app: InProcessApp) -> None:
+    wrong = await Visitor(app).post("/dashboard/sign-in", {"email": "ada@example.com", "password": "guess"})
+    assert wrong.status == 401 and "E-mail or password is wrong" in text(wrong)
+    assert 'value="ada@example.com"' in wrong.body.decode() and "guess" not in wrong.body.decode()
+
+
+async def test_the_theme_comes_from_a_cookie_and_leads_back(app: InProcessApp) -> None:
+    visitor = await Visitor.signed_in(app)
+    page = await visitor.get("/dashboard/payments?status=declined")
+    assert "data-theme" not in page.body.decode().partition("<body")[0]
+    switched = await visitor.submit(page, "/dashboard/theme", {"theme": "dark"})
+    assert switched.headers["location"] == "/dashboard/payments?status=declined"
+    assert 'data-theme="dark"' in (await visitor.get("/dashboard")).body.decode().partition("<body")[0]
+    away = await visitor.submit(page, "/dashboard/theme", {"theme": "dark", "back": "//evil.example"})
+    assert away.headers["location"] == "/dashboard"
+
+
+async def test_it_can_be_switched_off(tmp_path: Path) -> None:
+    app = await InProcessApp.open(tmp_path, dashboard="off")
+    assert (await app.send("GET", "/dashboard")).status == 404
+    await app.close()
+
+
+async def test_cookies_need_tls_except_on_this_host(tmp_path: Path) -> None:
+    app = await InProcessApp.open(tmp_path, public_url="https://pay.example.com")
+    await app.merchant()
+    entered = await Visitor(app).post(await sign_in_address(app, "admin"))
+    cookie = entered.headers["set-cookie"]
+    assert cookie.startswith("__Host-tillway=") and cookie.endswith("; Secure") and "; Path=/;" in cookie
+    await app.close()
+
+
+async def test_sign_ins_stand_in_the_audit_trail(app: InProcessApp) -> None:
+    await Visitor.signed_in(app, name="Mara")
+    rows = await app.store.query(None, "sys/aud_", limit=10)
+    assert any(b"dashboard sign-in" in row.body and b'"factor":"link"' in row.body for row in rows)
+
+
+async def test_an_operator_of_several_merchants_switches_between_them(app: InProcessApp) -> None:
+    second = await app.merchant()
+    visitor = await Visitor.signed_in(app)
+    home = await visitor.get("/dashboard")
+    assert second.account in home.body.decode()
+    await visitor.submit(home, "/dashboard/merchant", {"account": second.account})
+    payment = await app.ok(second, "POST", "/v1/payment_intents", {"amount": 500, "currency": "eur"})
+    assert payment["id"] in (await visitor.get("/dashboard/payments")).body.decode()
+    only = await Visitor.signed_in(app, "viewer", second.account, name="Only")
+    assert "Accounts" not in text(await only.get("/dashboard"))
+    await only.submit(await only.get("/dashboard"), "/dashboard/merchant", {"account": "acct_other"})
+    assert payment["id"] in (await only.get("/dashboard/payments")).body.decode()
