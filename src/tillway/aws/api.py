@@ -26,4 +26,6 @@ async def _answer(event: dict[str, Any]) -> dict[str, Any]:
         request.client_ip = client_address(request.client_ip, request.headers.get("x-forwarded-for"), trusted)
     if len(request.body) > BODY_BYTES_MAX:
         return answer_of(event, running.api.refuse_unread(request.path, Refused("body_too_large")))
-    return answer_of(event, await running.api.handle(request))
+    response = await running.api.handle(request)
+    await boot.environment.end_invocation()
+    return answer_of(event, response)

@@ -12,16 +12,26 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from tillway.aws.environment import function_of, settings_of
+from tillway.aws.wake_ups import WakeUps
+from tillway.aws_client import QUEUES, client_of
 from tillway.engine.clock import Clock, boottime_ns
 from tillway.engine.ids import forget_drawn_randomness
 from tillway.installation import check_key_file
 from tillway.settings import Settings
-from tillway.wiring import Running, assemble
+from tillway.store.dynamodb import DynamoStore
+from tillway.store.port import Unavailable
+from tillway.wiring import Running, assemble, look_for_restore
 
 T = TypeVar("T")
 
 FROZEN_NS: Final = 1_000_000_000
 """A wall clock that went so much further than the other one since the last look: the environment was frozen."""
+
+LOOK_NS: Final = 5_000_000_000
+"""How old the knowledge of a restore may be, as in `engine/time_mark.py`."""
+
+AUDIT_NS: Final = 50_000_000_000
+"""How often an environment has the audit trail of its merchants linked soon: each is linked within a minute then."""
 
 _loop = asyncio.new_event_loop()
 
@@ -64,6 +74,10 @@ class Environment:
         self.function = function_of()
         self._settings: Settings | None = None
         self._running: Running | None = None
+        self._wake_ups: WakeUps | None = None
+        self._look_at_ns = 0
+        self._audit_at_ns = 0
+        self._watches = False
 
     @property
     def settings(self) -> Settings:
@@ -77,20 +91,56 @@ class Environment:
         if self.awake.resume() or self._running is None:
             forget_drawn_randomness()
         if self._running is None:
-            settings = self.settings
-            if not settings.public_url and public_url:
-                settings = msgspec.structs.replace(settings, public_url=public_url)
-            running = await assemble(settings, clock=Clock(monotonic_ns=self.awake))
-            try:
-                await check_key_file(settings, running.store, running.keyring)
-            except BaseException:
-                await running.close()
-                raise
-            self._running = running
+            self._running = await self._build(public_url)
+        elif self.awake() >= self._look_at_ns:
+            await self._running.platform.engine.restores.refresh()
+        self._look_at_ns = self.awake() + LOOK_NS
         return self._running
+
+    async def _build(self, public_url: str) -> Running:
+        settings = self.settings
+        if not settings.public_url and public_url:
+            settings = msgspec.structs.replace(settings, public_url=public_url)
+        running = await assemble(settings, clock=Clock(monotonic_ns=self.awake))
+        try:
+            await check_key_file(settings, running.store, running.keyring)
+            await running.platform.engine.restores.refresh()
+        except BaseException:
+            await running.close()
+            raise
+        store, url = running.store, self.function.queue_url
+        if url and isinstance(store, DynamoStore):
+            clock = running.platform.engine.clock
+            self._wake_ups = WakeUps(client_of(QUEUES), url, clock)
+            store.on_writes = self._wake_ups.note
+        return running
+
+    async def begin_watch(self) -> None:
+        """Notice once whether the table was put back from a backup: it then has another id."""
+        assert self._running is not None
+        if not self._watches:
+            self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+            await look_for_restore(self.settings, self._running.platform.engine)
+            self._watches = True
+
+    async def end_invocation(self) -> None:
+        """Do the work that cannot wait until the environment goes on, if ever."""
+        assert self._running is not None
+        if self._wake_ups is not None:
+            await self._wake_ups.send()
+        engine = self._running.platform.engine
+        if engine.audited and self.awake() >= self._audit_at_ns:
+            self._audit_at_ns = self.awake() + AUDIT_NS
+            audited, engine.audited = engine.audited, set()
+            try:
+                engine.audited |= await self._running.runner.audit.look_after(audited)
+            except Unavailable:
+                engine.audited |= audited
 
     async def close(self) -> None:
         """For tests: a real environment ends without a word."""
+        if self._wake_ups is not None:
+            await self._wake_ups.close()
         if self._running is not None:
             await self._running.close()
             self._running = None

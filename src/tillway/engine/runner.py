@@ -10,7 +10,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 
 import msgspec
@@ -121,6 +121,8 @@ class Runner:
         self._right_expiries: dict[str, int] = {}
         """The last expiries of the queue that are due as their records say: the due time of each by its key."""
         self._stopping = False
+        self._kept = False
+        """Whether the chores of a start were done by `keep_house`."""
 
     def start(self) -> None:
         self.engine.on_tasks = self._wake_up
@@ -157,12 +159,75 @@ class Runner:
         with contextlib.suppress(Unavailable):
             await self.audit.look_after(self.engine.audited)
 
+    async def drain(self, queues: Iterable[str], *, until: float) -> dict[str, int]:
+        """Run the due tasks of these queues, and those that become due by that, until no more is due. Return their
+        numbers by queue.
+
+        For a process that is started when something is due, instead of `start`. At `until` (on the loop's clock) it
+        gives up the tasks that still run: their leases run out, and another process takes them over.
+        """
+        wanted, run, time_of = set(queues), Counter[str](), asyncio.get_running_loop().time
+        self.engine.on_tasks = wanted.update
+        try:
+            while time_of() < until:
+                started = 0
+                for queue in [queue for queue in self.queues if queue in wanted]:
+                    if queue not in SENDING or not self.engine.restores.reason:
+                        claimed, _ = await self._start_due(queue)
+                        run[queue] += claimed
+                        started += claimed
+                busy = [task for tasks in self._busy.values() for task in tasks]
+                if busy:
+                    left = max(until - time_of(), 0.0)
+                    await asyncio.wait(busy, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                elif not started:
+                    break
+        finally:
+            self.engine.on_tasks = None
+            for tasks in self._busy.values():
+                for task in tasks:
+                    task.cancel()
+        return {queue: count for queue, count in run.items() if count}
+
+    async def keep_house(self) -> None:
+        """Do once the chores that the loops of a running server do again and again, for a process that is started once
+        a minute. One that fails is logged, and done the next time."""
+        chores: list[Callable[[], Awaitable[object]]] = [
+            partial(self.engine.time.refresh, anyway=True),
+            self.engine.restores.refresh,
+            self._look_once,
+            self._tell_security,
+        ]
+        if not self._kept:
+            chores += [self.audit.ensure, self._bring_forward, self._mend_due_times, self._mend_leases_of_expiries]
+        if self.heads is not None:
+            chores += [self.heads.send] if self._kept else [self.heads.add_all, self.heads.send]
+        if self.files is not None:
+            chores.append(self.files.visit_all)
+        self._kept = True
+        for chore in chores:
+            try:
+                await chore()
+            except Exception:
+                log.exception("a chore failed")
+
+    async def _look_once(self) -> None:
+        audited, self.engine.audited = self.engine.audited, set()
+        if await self.audit.waits(SYSTEM):
+            audited.add(SYSTEM)
+        self.engine.audited |= await self.audit.look_after(audited)
+
     async def run_due(self, queue: str) -> bool:
         """Claim and start due tasks of `queue`, if a place is free. Return whether more may be due."""
+        claimed, limit = await self._start_due(queue)
+        return limit > 0 and claimed == limit
+
+    async def _start_due(self, queue: str) -> tuple[int, int]:
+        """Claim and start due tasks of `queue`. Return their number and the most that it could have been."""
         busy, places = self._busy[queue], self._places[queue]
         free = AT_ONCE_MAX - len(busy)
         if free <= 0:
-            return False
+            return 0, 0
         now_ms = self.engine.clock.now_ms()
         limit = max(1, min(CLAIM_MAX, free // 2))
         lease_ms = self.engine.settings.lease_ms
@@ -181,7 +246,7 @@ class Runner:
             task = asyncio.create_task(self._work(queue, row))
             busy.add(task)
             task.add_done_callback(partial(self._on_done, queue, scope_key))
-        return len(rows) == limit
+        return len(rows), limit
 
     def _on_done(self, queue: str, scope_key: str, task: asyncio.Task[None]) -> None:
         busy, places = self._busy[queue], self._places[queue]

@@ -121,6 +121,8 @@ class DynamoStore:
         self.commits = 0
         self.on_batch: Callable[[int, float], None] | None = None
         """Called after each commit, with 1 and its seconds. It must not raise."""
+        self.on_writes: Callable[[Sequence[Write]], None] | None = None
+        """Called after each commit with its writes. It must not raise."""
         self._scans_for_expired = scans_for_expired
         self._known: dict[str, _Known] = {}
         self._under_way: set[asyncio.Future[Any]] = set()
@@ -345,6 +347,8 @@ class DynamoStore:
             parts = place["S"] if place else None
             self._remember(write.key, _Known(write.version + 1, write.index, write.expires_at, parts))
         self.commits += 1
+        if self.on_writes is not None:
+            self.on_writes(writes)
         if self.on_batch is not None:
             self.on_batch(1, time.perf_counter() - began)
         for place in after:

@@ -1,0 +1,147 @@
+"""The worker on the emulator's table: what starts it, and its effects."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stripe
+from aws_stage import Stage, emulator
+from function_host import Function
+
+from tillway.aws.wake_ups import stream_filter
+from tillway.aws_client import QUEUES
+
+WITHIN_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with emulator() as stack:
+        stage = Stage(stack, "work")
+        try:
+            yield stage
+        finally:
+            stage.close()
+
+
+@pytest.fixture(scope="module")
+def shop(stage: Stage) -> stripe.StripeClient:
+    made = stage.function("admin").invoke({"action": "init"})
+    api = stage.function("api")
+    return stripe.StripeClient(made["secret_key"], base_addresses={"api": api.url}, max_network_retries=0)
+
+
+@pytest.fixture(scope="module")
+def worker(stage: Stage, shop: stripe.StripeClient) -> Function:
+    return stage.function("worker")
+
+
+class Endpoint:
+    """A merchant's endpoint, which keeps the events that it was sent."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        endpoint = self
+
+        class Door(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                endpoint.events.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/events"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    endpoint = Endpoint()
+    yield endpoint
+    endpoint.close()
+
+
+def stream_of(*queues: str) -> dict[str, Any]:
+    """An event of the table's stream, about new tasks in these queues of the store."""
+    return {
+        "Records": [
+            {
+                "eventSource": "aws:dynamodb",
+                "eventName": "INSERT",
+                "dynamodb": {"NewImage": {"q": {"S": f"{queue}#1"}, "d": {"N": "1"}}},
+            }
+            for queue in queues
+        ]
+    }
+
+
+def waiting_messages(stage: Stage) -> list[dict[str, Any]]:
+    """The messages of the queue whose delay is over, as they come to the worker."""
+    request = {"QueueUrl": stage.queue_url, "MaxNumberOfMessages": 10, "VisibilityTimeout": 600}
+    found = stage.call(QUEUES, "ReceiveMessage", request).get("Messages") or []
+    return [{"eventSource": "aws:sqs", "body": message["Body"]} for message in found]
+
+
+def test_the_stream_has_a_webhook_sent_at_once(shop: stripe.StripeClient, worker: Function, endpoint: Endpoint) -> None:
+    hook = shop.v1.webhook_endpoints.create({"url": endpoint.url, "enabled_events": ["payment_intent.succeeded"]})
+    intent = shop.v1.payment_intents.create(
+        {"amount": 1200, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True,
+         "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"}}
+    )  # fmt: skip
+    assert worker.invoke(stream_of("webhooks"))["done"] == {"deliveries": 1}
+    assert [event["data"]["object"]["id"] for event in endpoint.events] == [intent.id]
+    assert worker.invoke(stream_of("webhooks", "orders"))["done"] == {}
+    shop.v1.webhook_endpoints.delete(hook.id)
+
+
+def test_a_message_comes_when_a_debit_is_due_and_settles_it(
+    stage: Stage, shop: stripe.StripeClient, worker: Function
+) -> None:
+    intent = shop.v1.payment_intents.create(
+        {
+            "amount": 5000,
+            "currency": "usd",
+            "allowed_payment_method_types": ["us_bank_account"],
+            "payment_method": "pm_usBankAccount_success",
+            "confirm": True,
+            "mandate_data": {"customer_acceptance": {"type": "offline"}},
+        }
+    )
+    assert intent.status == "processing"
+    deadline, done = time.monotonic() + WITHIN_SECONDS, dict[str, int]()
+    while shop.v1.payment_intents.retrieve(intent.id).status == "processing" and time.monotonic() < deadline:
+        messages = waiting_messages(stage)
+        if messages:
+            done |= worker.invoke({"Records": messages})["done"]
+        else:
+            time.sleep(0.2)
+    assert shop.v1.payment_intents.retrieve(intent.id).status == "succeeded", done
+
+
+def test_the_minute_rule_runs_everything_else(shop: stripe.StripeClient, worker: Function) -> None:
+    first = worker.invoke({"source": "aws.events", "detail-type": "Scheduled Event"})
+    assert "audit" in first["done"]
+    assert worker.invoke({"source": "aws.events"})["done"].keys() <= {"audit", "attempts"}
+
+
+@pytest.mark.parametrize("body", ["", "no json", '{"queues": ["nothing"]}', '{"queues": "x"}', "[]"])
+def test_a_strange_message_is_passed_over(worker: Function, shop: stripe.StripeClient, body: str) -> None:
+    assert worker.invoke({"Records": [{"eventSource": "aws:sqs", "body": body}]}) == {"done": {}}
+
+
+def test_the_page_shows_the_filter_of_the_stream() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "aws.md").read_text()
+    shown = page.partition("<!-- stream filter -->\n```json\n")[2].partition("```")[0]
+    assert json.loads(shown) == stream_filter()
