@@ -286,7 +286,7 @@ def a_settlement_is_booked_whenever_it_is_told() -> AbstractContextManager[None]
     async def none(*arguments: Any) -> None:
         return None
 
-    return replaced(settlements, "_booked", none)
+    return replaced(settlements, "_find_booked", none)
 
 
 class CarelessStoreOfProducts(CarelessStore):
@@ -418,7 +418,7 @@ def both_stages_of_a_dispute_are_answered_under_one_key() -> AbstractContextMana
 
 
 def a_contradicted_outcome_is_dropped() -> AbstractContextManager[None]:
-    return replaced(dispute, "_contradicted", lambda *arguments: NO_CHANGES)
+    return replaced(dispute, "_open_contradiction", lambda *arguments: NO_CHANGES)
 
 
 def each_report_of_a_dispute_opens_another() -> AbstractContextManager[None]:
@@ -453,7 +453,7 @@ def what_nothing_explains_is_dropped() -> AbstractContextManager[None]:
     async def dropped(self: Recovery, connection: Any, scope: Any, tail: str, notice: Notice) -> Found:
         return Found(verdict="unexplained", reference=notice.reference, kind="dropped")
 
-    return replaced(Recovery, "_unexplained", dropped)
+    return replaced(Recovery, "_report_unexplained", dropped)
 
 
 def later_words_about_what_waits_are_dropped() -> AbstractContextManager[None]:

@@ -336,12 +336,12 @@ def lines_page(call: Call, lines: tuple[LineItem, ...], url: str) -> Page:
         raise Refused("resource_missing", f"No such line_item: '{cursor}'", param=name)
     if "ending_before" in params:
         before = lines[: ids.index(params["ending_before"])]
-        return Page(_shown(call, before[-limit:]), len(before) > limit, url)
+        return Page(_show_lines(call, before[-limit:]), len(before) > limit, url)
     first = ids.index(params["starting_after"]) + 1 if "starting_after" in params else 0
-    return Page(_shown(call, lines[first : first + limit]), len(lines) > first + limit, url)
+    return Page(_show_lines(call, lines[first : first + limit]), len(lines) > first + limit, url)
 
 
-def _shown(call: Call, lines: tuple[LineItem, ...]) -> list[dict[str, Any]]:
+def _show_lines(call: Call, lines: tuple[LineItem, ...]) -> list[dict[str, Any]]:
     view = view_of(call)
     return [line_shape(line, view) for line in lines]
 

@@ -32,6 +32,9 @@ app = typer.Typer(help="Banks and providers: add, list, show, test, drain, remov
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 
+FEE_SETTINGS = ("fee_rate_bps", "fee_fixed_minor")
+"""Settings of every kind: the price of payments through that connector."""
+
 Named = Annotated[str, typer.Argument(help="Name of the connector in this installation.")]
 
 
@@ -70,8 +73,8 @@ def add(
         name=name,
         kind=kind,
         mode=mode,
-        fee=_take_fee(settings, installation),
-        settings=settings,
+        fee=_read_fee(settings, installation),
+        settings={name: value for name, value in settings.items() if name not in FEE_SETTINGS},
         default=default,
     )
     files = _check(wanted)
@@ -345,13 +348,12 @@ async def _routing_that_names(store: "Store", name: str, mode: str) -> str | Non
     return None
 
 
-def _take_fee(settings: dict[str, str], installation: "Settings") -> "Fee | None":
-    """The price in the settings of every kind, `fee_rate_bps` and `fee_fixed_minor`, which are taken out. The one that
-    is not given is the installation's; None if neither is."""
+def _read_fee(settings: dict[str, str], installation: "Settings") -> "Fee | None":
+    """The price in FEE_SETTINGS. The one that is not given is the installation's; None if neither is given."""
     from tillway.domain.ledger import Fee
     from tillway.domain.money import BASIS_POINTS
 
-    given = {name: settings.pop(name) for name in ("fee_rate_bps", "fee_fixed_minor") if name in settings}
+    given = {name: settings[name] for name in FEE_SETTINGS if name in settings}
     if not given:
         return None
     read = {"fee_rate_bps": installation.fee_rate_bps, "fee_fixed_minor": installation.fee_fixed_minor}

@@ -160,7 +160,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
     else:
         remedy = f"Run: tillway init --data-dir {settings.data_dir}"
         yield Finding("accounts", "fail", "none: the installation was not finished", remedy)
-    yield from _sealed(settings, configs)
+    yield from _check_sealed(settings, configs)
 
 
 async def _contents(store: "Store") -> "tuple[int, list[ConnectorConfig]]":
@@ -170,7 +170,7 @@ async def _contents(store: "Store") -> "tuple[int, list[ConnectorConfig]]":
     return len(await records(store, Account)), [config for config, _ in await records(store, ConnectorConfig)]
 
 
-def _sealed(settings: Settings, configs: "list[ConnectorConfig]") -> Iterator[Finding]:
+def _check_sealed(settings: Settings, configs: "list[ConnectorConfig]") -> Iterator[Finding]:
     """Check what the keys must open: the store's own binding, and the connectors."""
     from tillway.engine.key_binding import BINDING_PURPOSE, is_bound
     from tillway.installation import open_keys

@@ -289,10 +289,10 @@ class Folder:
         """Take the directory for the connector `owner`. Raises OSError if it is another one's: they would take each
         other's files for their own."""
         note = self.directory / ".sent" / "owner"
-        with self._locked():
+        with self._lock():
             if not note.exists():
-                _write(_unfinished(note), owner.encode())
-                _rename(_unfinished(note), note)
+                _write(_part_of(note), owner.encode())
+                _rename(_part_of(note), note)
             found = note.read_text()
         if found != owner:
             raise OSError(f"{self.directory} belongs to the connector {found}. Give each connector a directory.")
@@ -307,7 +307,7 @@ class Folder:
         place = self._place(file.name)
         number, digest = batch.number, hashlib.sha256(file.content).hexdigest()
         written = Written(name=file.name, digest=digest, batch=batch, entries=file.entries)
-        with self._locked():
+        with self._lock():
             before = self._finish(number)
             if before is not None:
                 if before.digest != written.digest:
@@ -315,16 +315,16 @@ class Folder:
                 return before
             if place.exists():
                 raise FileExistsError(f"{place} was not written by this installation")
-            _write(_unfinished(place), file.content)
+            _write(_part_of(place), file.content)
             record = self._record(number)
-            _write(_unfinished(record), msgspec.json.encode(written))
-            _rename(_unfinished(record), record)
-            _rename(_unfinished(place), place)
+            _write(_part_of(record), msgspec.json.encode(written))
+            _rename(_part_of(record), record)
+            _rename(_part_of(place), place)
         return written
 
     def finish(self, number: int) -> "Written | None":
         """Give outbound file `number` its name if only that was missing. None if it still has to be built."""
-        with self._locked():
+        with self._lock():
             return self._finish(number)
 
     def written(self, number: int) -> "Written | None":
@@ -341,8 +341,8 @@ class Folder:
         if written is None:
             return None
         place = self._place(written.name)
-        if _unfinished(place).exists():
-            _rename(_unfinished(place), place)
+        if _part_of(place).exists():
+            _rename(_part_of(place), place)
         return written
 
     def _place(self, name: str) -> Path:
@@ -354,7 +354,7 @@ class Folder:
         return self.directory / ".sent" / f"{number:08d}.json"
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _lock(self) -> Iterator[None]:
         """Keep the other processes from writing. The lock ends with the process."""
         with (self.directory / ".sent" / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -409,7 +409,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
 
 
-def _unfinished(place: Path) -> Path:
+def _part_of(place: Path) -> Path:
     """The name of a file until it is whole. Readers of the folder skip names that begin with a dot."""
     return place.with_name(f".{place.name}.part")
 

@@ -238,7 +238,7 @@ def perform(operation: Operation, *, details: bool = False, redirects: bool = Fa
         return _our_fault("the bank says that the reference was used with other contents, and then that it is unknown")
     if found.status == 200 and found.body is not None and found.body.get("reference") == reference:
         if _mismatch(operation, found.body) is None:
-            return _answered(operation, found.body)
+            return _read_answer(operation, found.body)
         return _our_fault("the reference was used before, for another operation")
     return Unknown(f"the bank knows the reference, but answered {found.status} when asked about it")
 
@@ -250,7 +250,7 @@ def withdraw(operation: Operation) -> Conversation:
     answer = yield Request("POST", path, {"reference": reference}, {"idempotency-key": reference})
     if answer.status != 200 or answer.body is None:
         return Unknown(f"the bank answered {answer.status} to a withdrawal")
-    return _answered(operation, answer.body)
+    return _read_answer(operation, answer.body)
 
 
 def answer_dispute(reply: DisputeReply) -> Conversation:
@@ -266,7 +266,7 @@ def answer_dispute(reply: DisputeReply) -> Conversation:
         case 200:
             return Succeeded()
         case 400 | 401 | 403 | 404 | 409 | 422:
-            return _refused(answer)
+            return _read_refusal(answer)
         case _:
             return Unknown(f"the bank answered {answer.status}")
 
@@ -278,7 +278,7 @@ def look_up(operation: Operation) -> LookUp:
         return NeverSeen()
     if answer.status != 200 or answer.body is None:
         return Unknown(f"the bank answered {answer.status} when asked")
-    return _answered(operation, answer.body)
+    return _read_answer(operation, answer.body)
 
 
 def list_operations(since: int, after: str | None, *, disputes: bool = False) -> Listing:
@@ -492,9 +492,9 @@ def _read_outcome(operation: Operation, answer: Response) -> Outcome:
         case 200:
             if answer.body is None:
                 return Unknown("the bank answered 200 without a JSON object")
-            return _answered(operation, answer.body)
+            return _read_answer(operation, answer.body)
         case 400 | 401 | 403 | 422:
-            return _refused(answer)
+            return _read_refusal(answer)
         case 429:
             return NotSent("the bank answered 429", read_retry_after(answer))
         case _:
@@ -502,13 +502,13 @@ def _read_outcome(operation: Operation, answer: Response) -> Outcome:
             return Unknown(f"the bank answered {answer.status}")
 
 
-def _refused(answer: Response) -> Declined:
+def _read_refusal(answer: Response) -> Declined:
     """The decline of a request that the bank calls wrong, with its message."""
     said = _message(answer.body or {})
     return _our_fault(f"the bank answered {answer.status}" + (f": {said}" if said else ""))
 
 
-def _answered(operation: Operation, body: Mapping[str, Any]) -> Outcome:
+def _read_answer(operation: Operation, body: Mapping[str, Any]) -> Outcome:
     """The outcome in an answer that certainly belongs to `operation`."""
     if body.get("reference") != operation.reference:
         return Unknown("the answer names another reference")

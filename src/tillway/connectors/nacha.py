@@ -375,9 +375,9 @@ def read_returns(content: bytes) -> list[Return]:
         elif kind == "7" and entry is not None:
             of_batch = of_batch.plus(_Totals(entries=1))
             if line[1:3] == "99":
-                returns.append(_returned(line, _number(entry[29:39])))
+                returns.append(_read_return(line, _number(entry[29:39])))
             elif line[1:3] == "98" and entry_class == "COR":
-                returns.append(_corrected(line))
+                returns.append(_read_correction(line))
         elif kind == "8" and in_batch:
             _compare(of_batch, line[4:10], line[10:20], line[20:32], line[32:44], "a batch")
             in_batch, entry, seen = False, None, seen.plus(of_batch, batches=1)
@@ -431,7 +431,7 @@ def _compare(counted: _Totals, entries: str, hash: str, debits: str, credits: st
         raise FileRejected(f"the control of {of} states other counts or sums than its entries have")
 
 
-def _returned(addenda: str, amount_minor: int) -> Return:
+def _read_return(addenda: str, amount_minor: int) -> Return:
     code, trace = addenda[3:6], addenda[6:21].strip()
     if not (code[0] == "R" and code[1:].isdigit()):
         raise FileRejected("a return has no reason code")
@@ -446,7 +446,7 @@ def _returned(addenda: str, amount_minor: int) -> Return:
     )
 
 
-def _corrected(addenda: str) -> Return:
+def _read_correction(addenda: str) -> Return:
     code, trace, data = addenda[3:6], addenda[6:21].strip(), addenda[35:64]
     return Return(id=f"{trace}:{code}", trace=trace, outcome=None, code=code, correction=_correction(code, data))
 

@@ -64,10 +64,10 @@ def resolved(settings: Mapping[str, str], table: Iterable[Setting]) -> dict[str,
     """Replace each secret written as `file:/PATH` or `env:NAME` in `settings` by its current value. So a secret stays
     in its place, and the store holds only that place. Raises `SettingInvalid`."""
     secrets = {row.name for row in table if row.secret}
-    return {name: _looked_up(name, value) if name in secrets else value for name, value in settings.items()}
+    return {name: _look_up(name, value) if name in secrets else value for name, value in settings.items()}
 
 
-def _looked_up(name: str, value: str) -> str:
+def _look_up(name: str, value: str) -> str:
     where, _, place = value.partition(":")
     if where == "file":
         if not Path(place).is_absolute():

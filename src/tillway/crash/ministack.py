@@ -103,10 +103,10 @@ def start_any() -> MiniStack | RealRegion:
 
 def start() -> MiniStack:
     """An emulator, installed first if necessary. Raises `SkipTest`, with the reason, if it is not available."""
-    return MiniStack(_installed())
+    return MiniStack(_install())
 
 
-def _installed() -> Path:
+def _install() -> Path:
     """The interpreter of MiniStack's own environment, which is made once beside ours and kept."""
     home = Path(sys.prefix) / f"ministack-{VERSION}"
     python = home / "bin" / "python"

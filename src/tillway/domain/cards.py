@@ -281,7 +281,7 @@ def contains_card_number(text: str) -> bool:
         folded = unicodedata.normalize("NFKC", text)
         if _MAYBE_FOLDED.search(folded) is None:
             return False
-        text = "".join(map(_folded, folded))
+        text = "".join(map(_fold, folded))
     if _MAYBE.search(text) is None:
         return False
     text = _IDENTIFIER.sub(_word_for_identifier, text)
@@ -292,7 +292,7 @@ def without_card_numbers(text: str) -> str:
     """`text` for display and logs: if `contains_card_number` finds one, every run of 13 or more digits becomes ****."""
     if not contains_card_number(text):
         return text
-    return _MAYBE_LONGER.sub("****", "".join(map(_folded, unicodedata.normalize("NFKC", text))))
+    return _MAYBE_LONGER.sub("****", "".join(map(_fold, unicodedata.normalize("NFKC", text))))
 
 
 _LONG_NUMBER = re.compile(r"\d(?:[ -]?\d){11,18}")
@@ -307,7 +307,7 @@ def _word_for_identifier(found: re.Match[str]) -> str:
     return found.group() if found.group().replace("-", "").isdigit() else "x"
 
 
-def _folded(character: str) -> str:
+def _fold(character: str) -> str:
     """One character as the detector sees it: an ASCII digit, a plain separator, nothing, or itself."""
     if character.isascii():
         return character

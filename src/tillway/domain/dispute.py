@@ -197,7 +197,7 @@ def hear(charge: Charge, known: Sequence[Dispute], told: Told, at: Moment) -> Ch
     if found.status in ("won", "lost", "warning_closed"):
         if found.inquiry or (found.status == "won") == won:
             return opened
-        return opened.then(_contradicted(found, told, at))
+        return opened.then(_open_contradiction(found, told, at))
     others = [one for one in known if one.id != found.id]
     return opened.then(_win(found, found, charge, at, others) if won else _lose(found, found, charge, at))
 
@@ -329,7 +329,7 @@ def send_again(task: DisputeTask, at: Moment) -> DisputeTask:
     return msgspec.structs.replace(task, sent=task.sent + 1, due_at_ms=at.now_ms + int(delay * 1000))
 
 
-def _contradicted(dispute: Dispute, told: Told, at: Moment) -> Changes[OpenItem]:
+def _open_contradiction(dispute: Dispute, told: Told, at: Moment) -> Changes[OpenItem]:
     return open_item(
         OpenItem(
             id=item_id(dispute.id.removeprefix("du_"), told.verdict),

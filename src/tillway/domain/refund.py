@@ -248,7 +248,7 @@ def settle(
         return Changes(result=refund, deletes=(attempt.id,))
     match outcome:
         case Succeeded():
-            return _paid(refund, attempt, at)
+            return _book_paid(refund, attempt, at)
         case Declined():
             changes = fail(refund, charge, outcome, at)
             return msgspec.structs.replace(changes, deletes=(attempt.id,))
@@ -265,7 +265,7 @@ def settle(
             assert_never(outcome)
 
 
-def _paid(refund: Refund, attempt: Attempt, at: Moment) -> Changes[Refund]:
+def _book_paid(refund: Refund, attempt: Attempt, at: Moment) -> Changes[Refund]:
     after = msgspec.structs.replace(refund, status="succeeded", attempt=None)
     paid = transfer_entry(
         source=refund.id,

@@ -34,7 +34,7 @@ def will_follow(changes: Changes[Any], held: IdempotencyRecord, at: Moment) -> b
     payment = changes.result
     if not isinstance(payment, PaymentIntent) or changes.refusal is not None or _went_on(payment):
         return False
-    if payment.settled_in != at.entry and _booked_by(changes.records, held) != at.entry:
+    if payment.settled_in != at.entry and _id_of_answer(changes.records, held) != at.entry:
         return False
     for draft in changes.events:  # noqa: SIM110 - every payment comes here, and a generator costs more.
         if draft.record is payment:
@@ -42,7 +42,7 @@ def will_follow(changes: Changes[Any], held: IdempotencyRecord, at: Moment) -> b
     return False
 
 
-def _booked_by(records: Iterable[Record | None], held: IdempotencyRecord) -> str | None:
+def _id_of_answer(records: Iterable[Record | None], held: IdempotencyRecord) -> str | None:
     """The audit entry of the commit in which a charge among the records took the money of a key's attempt at once."""
     charge_id = charge_id_of(held.begun)
     for record in records:
@@ -70,7 +70,7 @@ async def answered_with(records: Records, held: IdempotencyRecord) -> PaymentInt
         return None
     payment = await records.find(held.subject)
     assert isinstance(payment, PaymentIntent)
-    place = _booked_by((await records.find(charge_id_of(held.begun)),), held)
+    place = _id_of_answer((await records.find(charge_id_of(held.begun)),), held)
     if place is not None:
         entry = await records.find(place)
         if isinstance(entry, AuditEntry) and _settles(entry, held):
@@ -82,16 +82,16 @@ async def answered_with(records: Records, held: IdempotencyRecord) -> PaymentInt
             return None
         if _settles(entry, held):
             return _payment_of_event(entry, held.subject)
-        place = _changed(entry, held.subject).get("settled_in", (None, None))[0]
+        place = _fields_changed(entry, held.subject).get("settled_in", (None, None))[0]
     return None
 
 
 def _settles(entry: AuditEntry, held: IdempotencyRecord) -> bool:
     """Whether the commit of an entry settled the attempt of a key."""
-    return bool(_changed(entry, held.subject).get("attempt", (None, None))[0] == held.begun)
+    return bool(_fields_changed(entry, held.subject).get("attempt", (None, None))[0] == held.begun)
 
 
-def _changed(entry: AuditEntry, id: str) -> Mapping[str, tuple[Any, Any]]:
+def _fields_changed(entry: AuditEntry, id: str) -> Mapping[str, tuple[Any, Any]]:
     return next((change.changed for change in entry.changes if change.id == id), {})
 
 

@@ -20,7 +20,7 @@ def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network,
     address = peer
     for entry in reversed(forwarded_for[-2000:].split(",")[-HOPS_MAX:]):
         hop = _without_port(entry.strip())
-        if _parsed(hop) is None:
+        if _parse(hop) is None:
             return address
         address = hop
         if not is_within(hop, trusted):
@@ -30,7 +30,7 @@ def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network,
 
 def plain_address(shown: str) -> str:
     """Return an address without brackets and zone; an IPv4 address in IPv6's form (`[::ffff:192.0.2.1]`) as IPv4."""
-    parsed = _parsed(shown)
+    parsed = _parse(shown)
     return shown if parsed is None else str(parsed)
 
 
@@ -41,7 +41,7 @@ def counted_address(address: str) -> str:
     """
     if ":" not in address:
         return address
-    parsed = _parsed(address)
+    parsed = _parse(address)
     if parsed is None or parsed.version == 4:
         return address if parsed is None else str(parsed)
     return str(ipaddress.ip_network((parsed, 64), strict=False))
@@ -51,11 +51,11 @@ def is_within(address: str, networks: tuple[Network, ...]) -> bool:
     """Whether an address, or a network as `counted_address` returns it, lies in one of the networks."""
     if not networks:
         return False
-    parsed = _parsed(address.removesuffix("/64"))
+    parsed = _parse(address.removesuffix("/64"))
     return parsed is not None and any(parsed in network for network in networks if network.version == parsed.version)
 
 
-def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text.strip("[]").partition("%")[0])
     except ValueError:

@@ -23,7 +23,7 @@ def mask_personal(value: Any, inside: str = "") -> Any:
         case dict():
             kind = value.get("object") if isinstance(value.get("object"), str) else inside
             return {
-                name: _masked_member(member)
+                name: _mask_member(member)
                 if name in PERSONAL or (name == "name" and (kind in _NAMED or inside in _NAMED))
                 else mask_personal(member, name)
                 for name, member in value.items()
@@ -34,11 +34,11 @@ def mask_personal(value: Any, inside: str = "") -> Any:
             return value
 
 
-def _masked_member(value: Any) -> Any:
+def _mask_member(value: Any) -> Any:
     match value:
         case str() if value:
             return mask(value)
         case dict():
-            return {name: _masked_member(member) for name, member in value.items()}
+            return {name: _mask_member(member) for name, member in value.items()}
         case _:
             return value

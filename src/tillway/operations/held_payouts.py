@@ -36,14 +36,14 @@ async def find_held(engine: Engine, scopes: Iterable[str], *, scheduled: bool) -
             attempt.currency,
             attempt.held,
         )
-        async for scope, attempt in _scheduled(engine, scopes)
+        async for scope, attempt in _find_scheduled(engine, scopes)
         if attempt.held or scheduled
     ]
 
 
 async def hold_scheduled(engine: Engine, scopes: Iterable[str], actor: str) -> None:
     """Hold every scheduled payout. No server may be sending: the store is recovering."""
-    async for scope, attempt in _scheduled(engine, scopes):
+    async for scope, attempt in _find_scheduled(engine, scopes):
         if not attempt.held:
             await _change(engine, scope, attempt, actor, held=True)
 
@@ -52,14 +52,14 @@ async def release(engine: Engine, scopes: Iterable[str], payouts: Iterable[str],
     """Let held payouts be sent, after the provider was asked whether it has them. Return the ids of those that were
     held."""
     wanted, released = set(payouts), []
-    async for scope, attempt in _scheduled(engine, scopes):
+    async for scope, attempt in _find_scheduled(engine, scopes):
         if attempt.held and attempt.subject in wanted:
             await _change(engine, scope, attempt, actor, held=False)
             released.append(attempt.subject)
     return released
 
 
-async def _scheduled(engine: Engine, scopes: Iterable[str]) -> AsyncIterator[tuple[str, Attempt]]:
+async def _find_scheduled(engine: Engine, scopes: Iterable[str]) -> AsyncIterator[tuple[str, Attempt]]:
     for scope in scopes:
         async for attempt in records_of(engine.store, scope, Attempt):
             if attempt.state == "scheduled":

@@ -118,14 +118,14 @@ class Recovery:
             return await self._book(connection, scope, notice, "booked" if settles else "agrees", known.attempt.subject)
         if known.settled is not None and not agrees(outcome, known.settled.status):
             return await self._book(connection, scope, notice, "booked", known.settled.id)
-        subject = known.settled or known.subject or await self._explained_by_parent(load, notice)
+        subject = known.settled or known.subject or await self._explain_by_parent(load, notice)
         if subject is not None:
             return _report_line(notice, "agrees", scope, subject=subject.id)
         # A refund or payout may have been accepted first, and returned later.
         may_be_returned = len(tail) == TAIL_LENGTH and notice.operation in ("refund", "payout")
         if isinstance(outcome, Declined) and not may_be_returned:
             return _report_line(notice, "no_money", scope)
-        return await self._unexplained(connection, scope, tail, notice)
+        return await self._report_unexplained(connection, scope, tail, notice)
 
     async def _is_here(self, scope: Scope) -> bool:
         known = self._accounts.get(scope.account)
@@ -156,7 +156,7 @@ class Recovery:
                 return _report_line(notice, "decide", scope, subject=subject, why=str(objection))
         return _report_line(notice, verdict, scope, subject=subject)
 
-    async def _explained_by_parent(self, load: Load, notice: Notice) -> Record | None:
+    async def _explain_by_parent(self, load: Load, notice: Notice) -> Record | None:
         """The charge that has this capture, void or increment. Such an operation without a key leaves no record of its
         own."""
         charge = await self._parent(load, notice)
@@ -183,7 +183,7 @@ class Recovery:
             return None
         return (await find_by_tail(load, parts[1])).charge
 
-    async def _unexplained(self, connection: Connection, scope: Scope, tail: str, notice: Notice) -> Found:
+    async def _report_unexplained(self, connection: Connection, scope: Scope, tail: str, notice: Notice) -> Found:
         charge = await self._parent(self._engine.load(scope.key), notice)
         subject = charge.payment if charge is not None else None
         verdict: Verdict = "waits" if len(tail) == TAIL_LENGTH else "unexplained"

@@ -33,7 +33,7 @@ async def create(platform: Platform, caller: Caller, command: CreateRefund) -> D
         charge = await _charge(load, command)
         if command.payment is None and refund.releases(charge):
             payment = await load.get(PaymentIntent, charge.payment)
-            changes = _released(payment, charge, command, at, idem=caller.idem)
+            changes = _release(payment, charge, command, at, idem=caller.idem)
             return await limit_refund(load, caller, changes, at)
         paid_by_platform = METHOD_TYPES[charge.method_type].performed_by == "platform"
         customer = await load.maybe(Customer, charge.customer) if paid_by_platform else None
@@ -44,7 +44,7 @@ async def create(platform: Platform, caller: Caller, command: CreateRefund) -> D
     return await platform.attempts.operate(caller, work)
 
 
-def _released(
+def _release(
     payment: PaymentIntent, charge: Charge, command: CreateRefund, at: Moment, *, idem: str | None
 ) -> Changes[Refund]:
     """Void the payment's authorization; the answer is the refund that stands for that."""

@@ -50,7 +50,7 @@ async def book(
             reason=caller.reason or "",
             at_provider_minor=at_providers.get(connector, 0) - on_the_way.get(connector, 0),
             at_bank_minor=in_the_bank(folded.accounts, on_the_way, currency),
-            booked=await _booked(load, connector, reference),
+            booked=await _find_booked(load, connector, reference),
             guard=guard,
             at=at,
         )
@@ -59,7 +59,7 @@ async def book(
         return await platform.engine.run(caller, work)
 
 
-async def _booked(load: Load, connector: str, reference: str | None) -> Settlement | None:
+async def _find_booked(load: Load, connector: str, reference: str | None) -> Settlement | None:
     """The settlement of that reference."""
     if reference is None:
         return None

@@ -306,7 +306,7 @@ class BankServer:
         """Plan the notices about `operation`. Return the one that comes before the answer, if there is one."""
         if self._notice_url is None:
             return None
-        announced = [told for told in self.bank.forthcoming(operation) if _noticed_as(told) not in self._noticed]
+        announced = [told for told in self.bank.forthcoming(operation) if _notice_of(told) not in self._noticed]
         early: asyncio.Task[None] | None = None
         for after_ms, announcement in plan_notices(announced, faults):
             if announcement is not None:
@@ -335,7 +335,7 @@ class BankServer:
             self._owe(effect, ())
         await self._tell(body, 0.0)
         # This line needs no flush: receivers must bear a repeated notice.
-        self._journal.append({"noticed": _noticed_as(announcement)})
+        self._journal.append({"noticed": _notice_of(announcement)})
 
     async def _tell(self, body: Mapping[str, Any], delay: float) -> None:
         """POST a notice until it is taken, or NOTICE_TRIES_MAX times."""
@@ -463,7 +463,7 @@ def _line(operation: BankOperation) -> dict[str, Any]:
     return {**msgspec.to_builtins(operation), "bank_id": f"bank-{operation.reference}"}
 
 
-def _noticed_as(announcement: Announcement) -> str:
+def _notice_of(announcement: Announcement) -> str:
     return f"{announcement.what}-{announcement.nth}-{announcement.reference}"
 
 

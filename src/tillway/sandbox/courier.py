@@ -37,7 +37,7 @@ class SimulatedCourier:
         self.known: OrderedDict[str, Consigned] = OrderedDict()
 
     async def arrange(self, consignment: Consignment) -> Arranged | Undeliverable | Unreachable:
-        consigned = self._consigned(consignment.reference)
+        consigned = self._consign(consignment.reference)
         consigned.asked += 1
         address = consignment.address if isinstance(consignment.address, str) else str(consignment.address)
         if consigned.cancelled:
@@ -54,10 +54,10 @@ class SimulatedCourier:
         return Arranged(delivery_id(consignment.reference))
 
     async def cancel(self, reference: str) -> bool:
-        self._consigned(reference).cancelled = True
+        self._consign(reference).cancelled = True
         return True
 
-    def _consigned(self, reference: str) -> Consigned:
+    def _consign(self, reference: str) -> Consigned:
         consigned = self.known.setdefault(reference, Consigned())
         if len(self.known) > CONSIGNMENTS_MAX:
             self.known.popitem(last=False)

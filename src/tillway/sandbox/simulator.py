@@ -147,7 +147,7 @@ class Simulator:
 def foretold(bank: Bank, operation: BankOperation, faults: tuple[Fault, ...]) -> list[tuple[int, dict[str, Any]]]:
     """The notices about `operation` as (milliseconds from now, body), by time, after `faults`.
 
-    A disputed payment is disputed at once, so that whoever made it can read the dispute: fixtures for Stripe do.
+    A disputed payment is disputed at once, so that its caller can read the dispute: fixtures for Stripe do.
     """
     forthcoming = [
         announcement._replace(after_ms=0) if announcement.what == "dispute" else announcement

@@ -90,7 +90,7 @@ class Client:
             if paid is None or paid.get("status") not in ("requires_payment_method", "requires_action"):
                 break
             if paid["status"] == "requires_action":
-                paid = await self._challenged(paid)
+                paid = await self._pass_challenge(paid)
             else:
                 # Declined: another card, on the same payment.
                 paid = await self._confirm(paid["id"])
@@ -209,7 +209,7 @@ class Client:
     async def _confirm(self, id: str) -> dict[str, Any] | None:
         return await self._one(f"/v1/payment_intents/{id}/confirm", await self._means())
 
-    async def _challenged(self, paid: dict[str, Any]) -> dict[str, Any] | None:
+    async def _pass_challenge(self, paid: dict[str, Any]) -> dict[str, Any] | None:
         """Complete or fail the 3-D Secure challenge, perhaps in two windows, then retrieve the payment."""
         url: str = paid["next_action"]["redirect_to_url"]["url"]
         path, _, secret = url.removeprefix("http://world").partition("?secret=")

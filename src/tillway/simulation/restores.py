@@ -54,7 +54,7 @@ class Trader(Client):
     async def live(self) -> None:
         for path, params in await self._wishes():
             asked = await self._ask(path, params)
-            payment = _succeeded(asked) if path == "/v1/payment_intents" else None
+            payment = _answer_of(asked) if path == "/v1/payment_intents" else None
             if payment is not None and payment["status"] in _FOLLOWED and self.random.random() < FOLLOWED_UP:
                 followed = await self._ask(*self._follow_up(payment))
                 self.about[followed.who] = (asked, payment["id"])
@@ -72,11 +72,11 @@ class Trader(Client):
     async def repeat(self) -> None:
         """Repeat the requests that succeeded, all but a few. One about a payment that was made anew names that."""
         for asked in self.made:
-            again = _succeeded(asked) is not None and self.random.random() < COMES_BACK
+            again = _answer_of(asked) is not None and self.random.random() < COMES_BACK
             asked.answers.clear()  # Those objects are not there any more.
             if asked.who in self.about:
                 payment, id = self.about[asked.who]
-                anew = _succeeded(payment)
+                anew = _answer_of(payment)
                 again = again and anew is not None
                 if anew is not None:
                     asked.path = asked.path.replace(id, anew["id"])
@@ -86,7 +86,7 @@ class Trader(Client):
 
     async def probe(self) -> None:
         """Repeat one request that moves money while the recovery lasts: it has to wait."""
-        asked = next((one for one in self.made if _succeeded(one) and one.who not in self.about), None)
+        asked = next((one for one in self.made if _answer_of(one) and one.who not in self.about), None)
         if asked is None:
             return
         headers = {"authorization": f"Bearer {self.merchant.secret}", "content-type": "application/json"}
@@ -264,7 +264,7 @@ async def _payments(world: World, scope_key: str) -> list[PaymentIntent]:
     return found
 
 
-def _succeeded(asked: Asked) -> dict[str, Any] | None:
+def _answer_of(asked: Asked) -> dict[str, Any] | None:
     """The answer to the request, if the bank has performed it or will."""
     for answer in asked.answers:
         if answer.status == 200:

@@ -611,27 +611,27 @@ class Process:
         self.waiting.append(answer)
         self.world.loop.create_task(work, context=self.context.copy())
 
-    def _answered(self, answer: "asyncio.Future[Any]", value: object) -> None:
+    def _pass_on(self, answer: "asyncio.Future[Any]", value: object) -> None:
         self.waiting.remove(answer)
         self.world.later(self.world.random.choice((0.0, 0.001, 0.02)), _give, answer, value)
 
     async def _serve(self, asked: Asked, request: Request, answer: "asyncio.Future[Response | None]") -> None:
-        await self._begun()
+        await self._await_start()
         response = await self.api.handle(request)
         self.world.observer.answered(self, asked, response)
         await self.point("before the answer")
         if self.world.strikes("client's answer lost"):
             self.waiting.remove(answer)
             return
-        self._answered(answer, response)
+        self._pass_on(answer, response)
 
-    async def _begun(self) -> None:
+    async def _await_start(self) -> None:
         """Wait until the process serves: after a restore, it looks for that first."""
         if self.beginning is not None:
             await asyncio.shield(self.beginning)
 
     async def _disburse(self, scope: Scope, command: CreatePayout, email: str, done: "asyncio.Future[None]") -> None:
-        await self._begun()
+        await self._await_start()
         to = Recipient(type="email", email=email)
         try:
             await payouts.create(self.platform, Caller.system(scope), command, recipient=to)
@@ -640,10 +640,10 @@ class Process:
                 raise
         except Unavailable:
             pass
-        self._answered(done, None)
+        self._pass_on(done, None)
 
     async def _settle(self, scope: Scope, given: dict[str, Any], done: "asyncio.Future[bool | None]") -> None:
-        await self._begun()
+        await self._await_start()
         caller = Caller.system(scope)
         caller.reason = "The bank's statement says so."
         certain = True
@@ -655,10 +655,10 @@ class Process:
                 raise
         except Unavailable:
             certain = False
-        self._answered(done, certain)
+        self._pass_on(done, certain)
 
     async def _hear(self, connector: str, body: bytes, heard: "asyncio.Future[bool | None]") -> None:
-        await self._begun()
+        await self._await_start()
         taken = True
         notice = read_notice(body, disputes=True)
         self.world.tell(self.name, f"hears {notice.id}")
@@ -674,7 +674,7 @@ class Process:
             if refused.code not in REPEATABLE:
                 raise
             taken = False
-        self._answered(heard, taken)
+        self._pass_on(heard, taken)
 
 
 def _give(answer: "asyncio.Future[Any]", value: object) -> None:
@@ -856,9 +856,9 @@ class _ProcessTransport:
         world = self._world
         if world.dead == self._connector:
             world.met["bank dead"] += 1
-            raise self._failed("connection refused by a dead bank", spoken=False)
+            raise self._failure("connection refused by a dead bank", spoken=False)
         if world.strikes("refused"):
-            raise self._failed("connection refused", spoken=False)
+            raise self._failure("connection refused", spoken=False)
         if world.strikes("throttled"):
             return port.Response(429, {"message": "simulated"}, {"retry-after": world.random.choice(("0", "1"))})
         world.observer.discloses(request)
@@ -866,23 +866,23 @@ class _ProcessTransport:
             return port.Response(503, {"message": "simulated"})
         if world.strikes("request lost"):
             await asyncio.sleep(2.0)
-            raise self._failed("no answer, and the request was lost", spoken=True)
+            raise self._failure("no answer, and the request was lost", spoken=True)
         if world.strikes("request late"):
             world.late_under_way += 1
             world.later(world.random.choice((1.0, 3.0, 8.0, 30.0)), self._perform_late, request)
             await asyncio.sleep(0.5)
-            raise self._failed("no answer, and the request is on its way", spoken=True)
+            raise self._failure("no answer, and the request is on its way", spoken=True)
         response = await self._perform(request)
         if world.strikes("answer lost"):
             await asyncio.sleep(world.random.choice((0.0, 2.0)))
-            raise self._failed("no answer, and it was performed", spoken=True)
+            raise self._failure("no answer, and it was performed", spoken=True)
         if world.strikes("error after"):
             return port.Response(500, None)
         if world.strikes("answer slow"):
             await asyncio.sleep(world.random.uniform(0.1, 3 * LEASE_MS / 1000))
         return response
 
-    def _failed(self, reason: str, *, spoken: bool) -> TransportError:
+    def _failure(self, reason: str, *, spoken: bool) -> TransportError:
         self._world.tell(self._process.name, f"  {reason}")
         return TransportError(f"simulated: {reason}", spoken=spoken)
 

@@ -261,7 +261,7 @@ class PostgresStore:
         With `create`, missing tables are made and an older schema is migrated. Raises `StoreUnfit`, with the remedy,
         where the database cannot be reached, has another schema, or does not keep its commits.
         """
-        address, schema = _parted(url)
+        address, schema = _split_url(url)
         if create:
             await migrate(url)
         store = cls(address, schema)
@@ -474,7 +474,7 @@ class _Line:
     async def fetch(self, sql: str, *bindings: Any) -> list[Any]:
         """Run a statement and return its rows. Raises `Unavailable` where it was certainly not performed,
         `CommitUnknown` where that cannot be known, and PostgreSQL's own error where it was refused, and so undone."""
-        connection = await self._connected()
+        connection = await self._connect()
         try:
             return cast(list[Any], await connection.fetch(sql, *bindings, timeout=ANSWER_SECONDS_MAX))
         except (*_RUN_AGAIN, *_FAULT_OF_ONE):
@@ -492,7 +492,7 @@ class _Line:
             await self._drop()
             raise
 
-    async def _connected(self) -> asyncpg.Connection:
+    async def _connect(self) -> asyncpg.Connection:
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
         self._connection = None
@@ -596,7 +596,7 @@ async def migrate(url: str) -> int:
     Processes of the version before may go on working meanwhile. Raises `StoreUnfit` where the database cannot be
     reached, does not let us, or is newer than this code.
     """
-    address, schema = _parted(url)
+    address, schema = _split_url(url)
     try:
         connection = await asyncpg.connect(address, timeout=CONNECT_SECONDS_MAX)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -636,7 +636,7 @@ async def migrate(url: str) -> int:
 async def inspect(url: str) -> list[Finding]:
     """Inspect the database behind `url` for `tillway doctor`."""
     try:
-        address, schema = _parted(url)
+        address, schema = _split_url(url)
         line = _Line(address, schema)
         try:
             return await _fitness(line)
@@ -661,7 +661,7 @@ def without_password(url: str) -> str:
     return f"{parts.scheme}://{at}{parts.hostname or ''}{port}{parts.path}"
 
 
-def _parted(url: str) -> tuple[str, str]:
+def _split_url(url: str) -> tuple[str, str]:
     """The URL for the driver, and the schema that ours names with `?schema=`."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))

@@ -90,12 +90,12 @@ class Writer:
             self._some.clear()
             while self._waiting:
                 chunk = b"".join(self._waiting.popleft() for _ in range(min(len(self._waiting), CHUNK_LINES)))
-                if not self._written(chunk):
+                if not self._write(chunk):
                     self._waiting.clear()
             if self._closing.is_set() and not self._waiting:
                 return
 
-    def _written(self, chunk: bytes) -> bool:
+    def _write(self, chunk: bytes) -> bool:
         """Write, and return whether the bytes were taken. False if the other end is closed."""
         rest = memoryview(chunk)
         while rest:

@@ -259,11 +259,11 @@ def totals(metrics: Metrics, name: str, **labels: str) -> float:
 def _series(name: str, names: Labels, values: Labels) -> str:
     if not names:
         return name
-    pairs = [f'{label}="{_escaped(value)}"' for label, value in zip(names, values, strict=True)]
+    pairs = [f'{label}="{_escape(value)}"' for label, value in zip(names, values, strict=True)]
     return f"{name}{{{','.join(pairs)}}}"
 
 
-def _escaped(value: str) -> str:
+def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 

@@ -285,12 +285,12 @@ async def _read(heard: web.Request) -> Request:
     return Request(heard.method, heard.path_qs, body, headers, content_type=heard.headers.get("content-type"))
 
 
-async def _answered(heard: web.Request, response: Response) -> web.StreamResponse:
+async def _give_answer(heard: web.Request, response: Response) -> web.StreamResponse:
     headers = {"content-type": "application/json", **response.headers}
     return web.Response(status=response.status, body=response.content, headers=headers)
 
 
-async def _torn(heard: web.Request, response: Response) -> web.StreamResponse:
+async def _tear(heard: web.Request, response: Response) -> web.StreamResponse:
     length = max(len(response.content), 2)
     half = web.StreamResponse(status=response.status, headers={"content-length": str(length)})
     await half.prepare(heard)
@@ -310,13 +310,13 @@ async def _reset(heard: web.Request, response: Response) -> web.StreamResponse:
     return web.Response()
 
 
-async def _lost(heard: web.Request, response: Response) -> web.StreamResponse:
+async def _lose(heard: web.Request, response: Response) -> web.StreamResponse:
     await asyncio.sleep(HOLD_SECONDS)
     return await _reset(heard, response)
 
 
-async def _refused(heard: web.Request, response: Response) -> web.StreamResponse:
+async def _refuse(heard: web.Request, response: Response) -> web.StreamResponse:
     raise AssertionError("a server cannot refuse a connection that it has accepted: script this in process")
 
 
-_END = {"answered": _answered, "torn": _torn, "reset": _reset, "lost": _lost, "refused": _refused}
+_END = {"answered": _give_answer, "torn": _tear, "reset": _reset, "lost": _lose, "refused": _refuse}

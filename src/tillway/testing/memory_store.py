@@ -104,7 +104,7 @@ class MemoryStore:
         due = sorted(
             (at, key) for key, at in self._due[queue].items() if at <= now_ms and key.partition("/")[0] not in without
         )
-        keys = [key for _at, key in due if not _expired(self._writes[key], now_ms // 1000)][:limit]
+        keys = [key for _at, key in due if not _has_expired(self._writes[key], now_ms // 1000)][:limit]
         for key in keys:
             row = self._rows[key]
             self._rows[key] = Row(key, row.version + 1, row.body)
@@ -134,7 +134,7 @@ class MemoryStore:
     ) -> list[Waiting]:
         assert 1 <= limit <= PAGE_MAX
         found = sorted(
-            ((at, key) for key, at in self._due[queue].items() if not _expired(self._writes[key], now_ms // 1000)),
+            ((at, key) for key, at in self._due[queue].items() if not _has_expired(self._writes[key], now_ms // 1000)),
             reverse=order == "latest",
         )
         return [Waiting(key, at, self._rows[key].body) for at, key in found[:limit]]
@@ -147,7 +147,7 @@ class MemoryStore:
 
     async def purge_expired(self, *, now: int, limit: int) -> int:
         assert 1 <= limit <= PAGE_MAX
-        expired = [key for key in self._keys if _expired(self._writes[key], now)][:limit]
+        expired = [key for key in self._keys if _has_expired(self._writes[key], now)][:limit]
         for key in expired:
             self._remove(key)
         return len(expired)
@@ -178,7 +178,7 @@ class MemoryStore:
             del self._due[write.queue][key]
 
 
-def _expired(write: Write, now: int) -> bool:
+def _has_expired(write: Write, now: int) -> bool:
     return write.expires_at is not None and write.expires_at <= now
 
 

@@ -243,7 +243,7 @@ class Keyring:
     def _read(self) -> _Held:
         found = self._place.read()
         assert found is not None, "no stamp is known"
-        return _held(self._place, *found)
+        return _hold(self._place, *found)
 
     def _look_now_and_then(self) -> None:
         if self._monotonic() >= self._look_again_at:
@@ -256,7 +256,7 @@ class Keyring:
         try:
             found = self._place.read(self._held.stamp)
             if found is not None:
-                self._held = _held(self._place, *found)
+                self._held = _hold(self._place, *found)
         except (OSError, KeyFileUnfit):
             return
 
@@ -268,7 +268,7 @@ class Keyring:
         try:
             found = self._place.read(self._held.stamp)
             self._look_again_at = self._monotonic() + self._place.check_every_seconds
-            return found is None or _held(self._place, *found).file.root_key == self._held.file.root_key
+            return found is None or _hold(self._place, *found).file.root_key == self._held.file.root_key
         except (OSError, KeyFileUnfit):
             return False
 
@@ -366,7 +366,7 @@ def _read(path: Path) -> tuple[bytes, Stamp]:
     return content, _stamp(status)
 
 
-def _held(place: KeyPlace, content: bytes, stamp: Stamp) -> _Held:
+def _hold(place: KeyPlace, content: bytes, stamp: Stamp) -> _Held:
     file = _parse(place, content)
     return _Held(
         file=file,

@@ -174,7 +174,7 @@ async def _pass(
             writes = []
             for row in rows:
                 try:
-                    write = _rewrapped(vault, row)
+                    write = _rewrap(vault, row)
                 except (VaultTampered, RecordDamaged, msgspec.MsgspecError):
                     damaged.append(row.key)
                     continue
@@ -207,7 +207,7 @@ async def _commit_one(
         row = await store.get(key)
         # Deleted meanwhile: a security code goes at the first attempt. Or moved already, by the commit with the answer
         # that was lost, or by another rotation.
-        write = _rewrapped(vault, row) if row is not None else None
+        write = _rewrap(vault, row) if row is not None else None
         if write is None:
             return
         try:
@@ -221,7 +221,7 @@ async def _commit_one(
 _decode_sealed: Callable[[msgspec.Raw], SealedSecret] = msgspec.json.Decoder(SealedSecret).decode
 
 
-def _rewrapped(vault: Vault, row: Row) -> Write | None:
+def _rewrap(vault: Vault, row: Row) -> Write | None:
     """The write that puts this record under the current key; None where it is. Raises `VaultTampered` or
     `RecordDamaged` or `msgspec.MsgspecError` where the record is damaged.
 

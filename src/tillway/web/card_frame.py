@@ -36,13 +36,13 @@ _TELL_PARENT = 'parent.postMessage({ tillway: "returned" }, "*");'
 @cache
 def shop_script() -> bytes:
     """Return `tillway.js`."""
-    return _wrapped("tillway.js").encode()
+    return _wrap("tillway.js").encode()
 
 
 def card_page(key: ApiKey, secret: str, language: str) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     """Return the page with the fields of a card, and its headers. `secret` is the publishable key itself."""
     words = TEXTS[language]
-    style, script = _read("card_frame.css"), _wrapped("card_frame.js")
+    style, script = _read("card_frame.css"), _wrap("card_frame.js")
     given = {
         "key": secret,
         "origins": key.origins,
@@ -100,7 +100,7 @@ def _field(id: str, label: str, fills: str, *, numeric: bool = False, holder: st
 
 
 @cache
-def _wrapped(name: str) -> str:
+def _wrap(name: str) -> str:
     """A script with the calls that both share, in a scope of its own."""
     return f'(() => {{\n"use strict";\n{_read("api_call.js")}\n{_read(name)}}})();\n'
 

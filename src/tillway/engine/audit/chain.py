@@ -134,9 +134,9 @@ class AuditChain:
         entries = [(row.key[len(head) :], row.body) for row in rows]
         full = len(entries) == BATCH_MAX
         until = entries[-1][0] if full else horizon
-        return self._signed(scope_key, next_batch(scope_key, last, entries, until, self.clock.now_ms() // 1000)), full
+        return self._sign(scope_key, next_batch(scope_key, last, entries, until, self.clock.now_ms() // 1000)), full
 
-    def _signed(self, scope_key: str, batch: AuditBatch) -> AuditBatch:
+    def _sign(self, scope_key: str, batch: AuditBatch) -> AuditBatch:
         if self.signer is None:
             return batch
         text = signed_text(scope_key, batch.sequence, batch.total, batch.head, batch.created)

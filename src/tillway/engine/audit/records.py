@@ -105,7 +105,7 @@ class _Comparison:
 
     async def run(self) -> Compared:
         # Below the last batch nothing can be committed any more, so later looks read on from there.
-        settled = await self._settled()
+        settled = await self._latest_settled()
         self._begun = await self._beginning()
         await self._read_trail("")
         found: list[Difference] = []
@@ -118,11 +118,11 @@ class _Comparison:
                 suspects.append(difference.record)
                 # Under a busy server most suspects are only younger than the part of the trail that was read.
                 if len(suspects) == SUSPECTS_MAX:
-                    found += await self._confirmed(suspects, settled)
+                    found += await self._confirm(suspects, settled)
                     suspects = []
                 if len(found) >= DIFFERENCES_MAX:
                     break
-        found += await self._confirmed(suspects, settled)
+        found += await self._confirm(suspects, settled)
         return Compared(
             scope=self._scope_key,
             records=self._records,
@@ -130,7 +130,7 @@ class _Comparison:
             differences=tuple(found[:DIFFERENCES_MAX]),
         )
 
-    async def _confirmed(self, suspects: list[str], settled: str) -> list[Difference]:
+    async def _confirm(self, suspects: list[str], settled: str) -> list[Difference]:
         """Look at the records `suspects` again, and return the differences that stay."""
         found: list[Difference] = []
         for _ in range(LOOKS):
@@ -139,7 +139,7 @@ class _Comparison:
                 suspects = [difference.record for difference in found]
         return found
 
-    async def _settled(self) -> str:
+    async def _latest_settled(self) -> str:
         try:
             last = await last_batch(self._store, self._scope_key)
         except Unreadable:
@@ -192,7 +192,7 @@ class _Comparison:
             rows = _last_life(rows)
         return [_Change(epoch, version, what, msgspec.json.decode(after)) for epoch, version, what, after, _ in rows]
 
-    def _told_ids(self, prefix: str) -> Iterator[str]:
+    def _ids_in_trail(self, prefix: str) -> Iterator[str]:
         for (id,) in self._file.execute(
             "SELECT DISTINCT record FROM change WHERE record > ? AND record < ? ORDER BY record",
             (f"{prefix}_", f"{prefix}`"),
@@ -201,7 +201,7 @@ class _Comparison:
 
     async def _differences_of(self, prefix: str, kind: type[Record]) -> AsyncIterator[Difference]:
         """Each difference among the records of one type: both lists are in the order of ids."""
-        told = self._told_ids(prefix)
+        told = self._ids_in_trail(prefix)
         expected = next(told, None)
         async for row in rows_of(self._store, f"{self._scope_key}/{prefix}_"):
             id = row.key.partition("/")[2]
@@ -264,7 +264,7 @@ class _Comparison:
         # The trail was read after the record, so it may already tell of later versions.
         current = _up_to(history, row.version, len(self._exports))
         if kind in UNREMARKABLE:
-            return _edited(id, kind, row, record, current, partly=True) or self._put_in_attempt(record)
+            return _find_edit(id, kind, row, record, current, partly=True) or self._put_in_attempt(record)
         if current and current[-1].what == "deleted":
             return Difference(
                 record=id, kind="inserted", text=f"{id} was put in again: the trail tells of its deletion"
@@ -272,13 +272,13 @@ class _Comparison:
         whole = bool(current) and current[0].version == 1
         if not whole and self._begun is not None and record.created <= self._begun:
             self._file.execute("INSERT OR IGNORE INTO older VALUES (?)", (id,))
-            return _edited(id, kind, row, record, current, partly=True)
+            return _find_edit(id, kind, row, record, current, partly=True)
         if not history:
             return Difference(record=id, kind="inserted", text=f"{id} was put in: the trail does not tell of it")
         wrong = _gap(row.version, current, len(self._exports))
         if wrong:
             return Difference(record=id, kind="untold", text=f"{id} {wrong}")
-        return _edited(id, kind, row, record, current, partly=False)
+        return _find_edit(id, kind, row, record, current, partly=False)
 
 
 def _last_life(rows: list[tuple[int, int, str, bytes, str]]) -> list[tuple[int, int, str, bytes, str]]:
@@ -313,7 +313,7 @@ def _gap(version: int, history: list[_Change], exports: int) -> str:
     return f"is at version {version}, and the trail ends with version {reached}"
 
 
-def _edited(
+def _find_edit(
     id: str, kind: type[Record], row: Row, record: Record, history: list[_Change], *, partly: bool
 ) -> Difference | None:
     """The difference between a record and the fields that its history leads to; `partly`: only those that it tells."""
