@@ -252,7 +252,7 @@ async def test_a_decline_spends_the_idempotency_key(shop: CardShop) -> None:
         ({"return_url": RETURN}, (400, "parameter_invalid_string", "return_url")),
         ({"confirm": True, "return_url": "javascript:1"}, (400, "url_invalid", "return_url")),
         ({"single_use": {"amount": 1, "currency": "eur"}}, (400, "parameter_unsupported", "single_use")),
-        ({"confirmation_token": "ctoken_1"}, (400, "parameter_unsupported", "confirmation_token")),
+        ({"confirmation_token": "ctoken_1"}, (400, "parameter_invalid_string", "confirmation_token")),
         ({"on_behalf_of": "acct_1"}, (400, "parameter_unsupported", "on_behalf_of")),
         ({"attach_to_self": True}, (400, "parameter_unsupported", "attach_to_self")),
         ({"flow_directions": ["inbound"]}, (400, "parameter_unsupported", "flow_directions")),

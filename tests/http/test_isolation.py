@@ -143,6 +143,8 @@ async def referred(objects: MerchantObjects, route: Route, path: tuple[str, ...]
             return await objects.method()
         case "token":
             return await objects.token()
+        case "confirmation_token":
+            return await objects.confirmation_token()
         case "source":
             return await objects.charge() if route.method == "GET" else await objects.token()
         case "card":

@@ -161,6 +161,10 @@ class MerchantObjects:
     async def token(self) -> str:
         return (await self.post("/v1/tokens", card=CARD))["id"]
 
+    async def confirmation_token(self, **params: Any) -> str:
+        given = {"payment_method": "pm_card_visa", **params}
+        return (await self.post("/v1/test_helpers/confirmation_tokens", **given))["id"]
+
     async def setup(self, **params: Any) -> Any:
         return await self.post("/v1/setup_intents", **params)
 
@@ -396,6 +400,9 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /v1/prices": _price,
     "GET /v1/prices/{id}": _on(MerchantObjects.price),
     "POST /v1/prices/{id}": _on(MerchantObjects.price, nickname="Spring"),
+    "POST /v1/confirmation_tokens": _nothing(payment_method_data={"type": "card", "card": CARD}),
+    "GET /v1/confirmation_tokens/{id}": _on(MerchantObjects.confirmation_token),
+    "POST /v1/test_helpers/confirmation_tokens": _nothing(payment_method="pm_card_visa"),
     "GET /v1/checkout/sessions": _nothing(),
     "POST /v1/checkout/sessions": _cart,
     "GET /v1/checkout/sessions/{id}": _on(MerchantObjects.checkout),

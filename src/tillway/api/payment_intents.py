@@ -69,7 +69,7 @@ _COMMON = Params(
 )
 
 _CONFIRMING = Params(
-    confirmation_token=Unsupported("confirmation tokens"),
+    confirmation_token=Id(),
     error_on_requires_action=Boolean(),
     mandate=Id(),
     mandate_data=MANDATE_DATA,
@@ -220,6 +220,7 @@ def _parse_confirm(params: dict[str, Any], update: UpdatePayment | None) -> Conf
         error_on_action=bool(params.get("error_on_requires_action")),
         mandate=params.get("mandate"),
         acceptance=(params.get("mandate_data") or {}).get("customer_acceptance"),
+        token=params.get("confirmation_token"),
     )
 
 
@@ -242,7 +243,7 @@ def _check_unconfirmed(params: dict[str, Any]) -> None:
             "The parameter `off_session` cannot be passed when creating a PaymentIntent without `confirm` set to true.",
             param="off_session",
         )
-    for name in ("return_url", "error_on_requires_action", "mandate", "mandate_data"):
+    for name in ("return_url", "error_on_requires_action", "mandate", "mandate_data", "confirmation_token"):
         if name in params:
             raise Refused(
                 "parameter_invalid_string",

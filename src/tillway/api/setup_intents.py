@@ -56,7 +56,7 @@ _DESCRIBING = Params(
     payment_method_configuration=Ignored(),
 )
 _CONFIRMING = Params(
-    confirmation_token=Unsupported("confirmation tokens"),
+    confirmation_token=Id(),
     mandate_data=MANDATE_DATA,
     return_url=Url(app_schemes=True),
     use_stripe_sdk=Boolean(),
@@ -135,10 +135,11 @@ def _parse_confirm(params: dict[str, Any], update: UpdateSetup | None) -> Confir
         update=update,
         client_secret=params.get("client_secret"),
         acceptance=(params.get("mandate_data") or {}).get("customer_acceptance"),
+        token=params.get("confirmation_token"),
     )
 
 
-_WITH_CONFIRM = ("return_url", "mandate_data", "use_stripe_sdk")
+_WITH_CONFIRM = ("return_url", "mandate_data", "use_stripe_sdk", "confirmation_token")
 
 
 def _check_create(params: dict[str, Any]) -> None:

@@ -77,7 +77,8 @@ class Confirm(Command, frozen=True, kw_only=True):
 
     `amount_minor` is the amount that the caller expects. `error_on_action` declines a payment that the customer would
     have to authenticate. `mandate` names the permission to debit a bank account, `acceptance` is the evidence for a
-    new one. `any_currency` leaves it to the connector in which currencies it debits.
+    new one. `any_currency` leaves it to the connector in which currencies it debits. `token` is a confirmation token,
+    whose values stand in for those that the command leaves out.
     """
 
     update: UpdatePayment | None = None
@@ -88,6 +89,7 @@ class Confirm(Command, frozen=True, kw_only=True):
     mandate: str | None = None
     acceptance: dict[str, Any] | None = None
     any_currency: bool = False
+    token: str | None = None
 
 
 class CreatePayment(Command, frozen=True, kw_only=True):
@@ -198,11 +200,25 @@ class UpdateSetup(Update, frozen=True, kw_only=True):
 
 
 class ConfirmSetup(Command, frozen=True, kw_only=True):
-    """Keep the method, after the changes of `update`. `acceptance` is the evidence for a mandate to debit it."""
+    """Keep the method, after the changes of `update`. `acceptance` is the evidence for a mandate to debit it, `token` a
+    confirmation token as in `Confirm`."""
 
     update: UpdateSetup | None = None
     client_secret: str | None = None
     acceptance: dict[str, Any] | None = None
+    token: str | None = None
+
+
+class CreateConfirmationToken(Command, frozen=True, kw_only=True):
+    """Make a confirmation token of a payment method: `method` names it, or `method_data` describes a new one."""
+
+    acceptance: dict[str, Any] | None = None
+    method: str | None = None
+    method_data: dict[str, Any] | None = None
+    method_options: dict[str, Any] = {}
+    return_url: str | None = None
+    setup_future_usage: FutureUsage | None = None
+    shipping: dict[str, Any] | None = None
 
 
 class CreateSetup(Command, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ NOUNS: Final[dict[str, str]] = {
     "v1/charges/*/refund": "refunds",
     "v1/charges/*/refunds": "refunds",
     "v1/checkout": "payments",
+    "v1/confirmation_tokens": "cards",
     "v1/customers": "customers",
     "v1/customers/*/payment_methods": "cards",
     "v1/customers/*/bank_accounts": "cards",
@@ -36,6 +37,7 @@ NOUNS: Final[dict[str, str]] = {
     "v1/refunds": "refunds",
     "v1/setup_attempts": "cards",
     "v1/setup_intents": "cards",
+    "v1/test_helpers/confirmation_tokens": "cards",
     "v1/tokens": "cards",
     "v1/webhook_endpoints": "webhooks",
     # The dialects.

@@ -29,7 +29,8 @@ from tillway.engine import checkouts
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Engine, Load
 from tillway.engine.platform import Platform
-from tillway.operations.payment_intents import find_method, gather
+from tillway.operations.payment_intents import gather
+from tillway.operations.payment_methods import find_given
 from tillway.store.codec import by_customer, by_parent, decode
 from tillway.store.port import Row
 
@@ -261,7 +262,7 @@ async def pay(
         payment = await load.maybe(PaymentIntent, session.payment)
         if payment is not None and payment.status == "canceled":
             payment = None
-        method, made = await find_method(platform, load, command.method, command.method_data, at)
+        method, made = await find_given(platform, load, command.method, command.method_data, at)
         if command.method is not None and (method is None or method.customer != session.customer):
             raise Refused("resource_missing", "No such payment method.", param="method")
         keeps = "on_session" if command.keep and session.customer is not None else None

@@ -13,6 +13,7 @@ from tillway.domain.attempt import Attempt
 from tillway.domain.card_tries import CardTries
 from tillway.domain.charge import Charge
 from tillway.domain.commands import Cancel, Capture, Confirm, CreatePayment, Increment, UpdatePayment, UpdateSetup
+from tillway.domain.confirmation_token import complete_creation, complete_payment, spend
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.mandate import Mandate
 from tillway.domain.method_types import METHOD_TYPES
@@ -24,7 +25,7 @@ from tillway.engine.attempts import Attempts
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
-from tillway.operations import client_secrets, payment_methods
+from tillway.operations import client_secrets, confirmation_tokens, payment_methods
 from tillway.store.codec import decode
 from tillway.store.port import Row
 
@@ -34,10 +35,12 @@ async def create(platform: Platform, caller: Caller, command: CreatePayment) -> 
     terms = await platform.attempts.terms(caller.scope) if command.confirm is not None else None
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
-        method, made = await find_method(platform, load, command.method, command.method_data, at)
-        await _check_customer(load, command.customer)
-        means = await gather(load, method, made, command.confirm, customer=command.customer)
-        return payment_intent.create(command, means, at, terms=terms, idem=caller.idem)
+        token = await confirmation_tokens.named_by(load, command.confirm, at)
+        asked = complete_creation(command, token)
+        method, made = await payment_methods.find_given(platform, load, asked.method, asked.method_data, at)
+        await _check_customer(load, asked.customer)
+        means = await gather(load, method, made, asked.confirm, customer=asked.customer)
+        return spend(token, payment_intent.create(asked, means, at, terms=terms, idem=caller.idem))
 
     return await platform.attempts.operate(caller, work)
 
@@ -50,12 +53,14 @@ async def confirm(platform: Platform, caller: Caller, id: str, command: Confirm)
         client_secrets.check(platform.engine.client_secrets, caller, payment, command.client_secret)
         if caller.publishable:
             payment_intent.check_confirmed_by_customer(payment)
-        method, made = await given_method(platform, load, command.update, at)
+        token = await confirmation_tokens.named_by(load, command, at)
+        asked = complete_payment(command, token)
+        method, made = await given_method(platform, load, asked.update, at)
         if method is None:
             method = await load.maybe(PaymentMethod, payment.method)
         terms = await platform.attempts.terms(caller.scope)
-        means = await gather(load, method, made, command, customer=payment.customer)
-        return payment_intent.confirm(payment, command, means, terms, at, idem=caller.idem)
+        means = await gather(load, method, made, asked, customer=payment.customer)
+        return spend(token, payment_intent.confirm(payment, asked, means, terms, at, idem=caller.idem))
 
     return await platform.attempts.operate(caller, work)
 
@@ -249,33 +254,16 @@ async def customer_returned(
 async def given_method(
     platform: Platform, load: Load, update: UpdatePayment | UpdateSetup | None, at: Moment
 ) -> tuple[PaymentMethod | None, Changes[None]]:
-    """The payment method that an update names or describes, as `find_method`."""
+    """The payment method that an update names or describes, as `find_given`."""
     if update is None:
         return None, NO_CHANGES
-    return await find_method(
+    return await payment_methods.find_given(
         platform,
         load,
         None if update.method is UNSET else update.method,
         None if update.method_data is UNSET else update.method_data,
         at,
     )
-
-
-async def find_method(
-    platform: Platform, load: Load, named: str | None, data: dict[str, Any] | None, at: Moment
-) -> tuple[PaymentMethod | None, Changes[None]]:
-    """The payment method that a request names, or describes with `data`, and the changes that make a new one."""
-    if data is not None:
-        if named is not None:
-            raise Refused(
-                "parameters_exclusive",
-                "You may only specify one of these parameters: payment_method, payment_method_data.",
-                param="payment_method_data",
-            )
-        return await payment_methods.make(platform, load, data, at, param="payment_method_data")
-    if named is None:
-        return None, NO_CHANGES
-    return await payment_methods.find_existing(platform, load, named, at, param="payment_method")
 
 
 async def _check_customer(load: Load, id: str | None) -> None:

@@ -57,6 +57,23 @@ async def find_existing(
     return await load.get(PaymentMethod, named, param), NO_CHANGES
 
 
+async def find_given(
+    platform: Platform, load: Load, named: str | None, data: dict[str, Any] | None, at: Moment
+) -> tuple[PaymentMethod | None, Changes[None]]:
+    """The payment method that a request names, or describes with `data`, and the changes that make a new one."""
+    if data is not None:
+        if named is not None:
+            raise Refused(
+                "parameters_exclusive",
+                "You may only specify one of these parameters: payment_method, payment_method_data.",
+                param="payment_method_data",
+            )
+        return await make(platform, load, data, at, param="payment_method_data")
+    if named is None:
+        return None, NO_CHANGES
+    return await find_existing(platform, load, named, at, param="payment_method")
+
+
 async def redeem_token(load: Load, token: Token, at: Moment) -> tuple[PaymentMethod, Changes[None]]:
     """The payment method of a token; its sealed card is stored from now on."""
     used, method = redeem(token, at)

@@ -9,6 +9,7 @@ from msgspec import UNSET
 from tillway.domain import setup_intent
 from tillway.domain.account import Scope
 from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, UpdateSetup
+from tillway.domain.confirmation_token import complete_creation, complete_setup, spend
 from tillway.domain.customer import Customer
 from tillway.domain.method_types import METHOD_TYPES
 from tillway.domain.payment_method import PaymentMethod, usable
@@ -18,19 +19,23 @@ from tillway.domain.setup_intent import Means, SetupAttempt, SetupIntent
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
-from tillway.operations import client_secrets
+from tillway.operations import client_secrets, confirmation_tokens
 from tillway.operations.customers import existing
-from tillway.operations.payment_intents import find_mandate, find_method, given_method
+from tillway.operations.payment_intents import find_mandate, given_method
+from tillway.operations.payment_methods import find_given
 
 
 async def create(platform: Platform, caller: Caller, command: CreateSetup) -> Done[SetupIntent]:
     """Create a setup, and confirm it in the same commit if the command does so."""
 
     async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
-        method, made = await find_method(platform, load, command.method, command.method_data, at)
-        customer = await existing(load, command.customer, "customer") if command.customer else None
-        means = await _gather(caller.scope, load, method, made, command.confirm, customer)
-        return setup_intent.create(command, means, at, challenge_base=platform.engine.challenge_base(caller.scope))
+        token = await confirmation_tokens.named_by(load, command.confirm, at)
+        asked = complete_creation(command, token)
+        method, made = await find_given(platform, load, asked.method, asked.method_data, at)
+        customer = await existing(load, asked.customer, "customer") if asked.customer else None
+        means = await _gather(caller.scope, load, method, made, asked.confirm, customer)
+        base = platform.engine.challenge_base(caller.scope)
+        return spend(token, setup_intent.create(asked, means, at, challenge_base=base))
 
     return await platform.engine.run(caller, work)
 
@@ -87,14 +92,16 @@ async def confirm(platform: Platform, caller: Caller, id: str, command: ConfirmS
     async def work(load: Load, at: Moment) -> Changes[SetupIntent]:
         setup = await load.get(SetupIntent, id, "intent")
         client_secrets.check(platform.engine.client_secrets, caller, setup, command.client_secret)
-        method, made = await given_method(platform, load, command.update, at)
+        token = await confirmation_tokens.named_by(load, command, at)
+        asked = complete_setup(command, token)
+        method, made = await given_method(platform, load, asked.update, at)
         if method is None:
             method = await load.maybe(PaymentMethod, setup.method)
         customer = await load.maybe(Customer, setup.customer)
         latest = await load.maybe(SetupAttempt, setup.latest_attempt)
-        means = await _gather(caller.scope, load, method, made, command, customer, latest)
+        means = await _gather(caller.scope, load, method, made, asked, customer, latest)
         base = platform.engine.challenge_base(caller.scope)
-        return setup_intent.confirm(setup, command, means, at, challenge_base=base)
+        return spend(token, setup_intent.confirm(setup, asked, means, at, challenge_base=base))
 
     return await platform.engine.run(caller, work)
 
