@@ -302,6 +302,7 @@ async def assemble(
         tokens,
         couriers,
         Scans(clock, rows_max=settings.search_rows, seconds_max=float(settings.search_seconds)),
+        signer=head_signer(keyring),
         readiness=_readiness(settings, engine, keyring),
     )
     mail = Mail(engine, mail_server(settings), settings.smtp_from)
@@ -311,7 +312,7 @@ async def assemble(
         attempts,
         workers(platform, mail),
         partial(check_slowly, engine),
-        AuditChain(store, clock, engine.time, head_signer(keyring)),
+        AuditChain(store, clock, engine.time, platform.signer),
         HeadSender(store, place) if place is not None else None,
         FileExchange(engine, attempts, partial(notices.book, attempts)),
     )

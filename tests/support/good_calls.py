@@ -437,6 +437,8 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /ops/v1/open_items/{id}/close": _on(MerchantObjects.open_item, reason="The bank refunds it."),
     "POST /ops/v1/doubts/{id}/resolve": _on(MerchantObjects.doubt, outcome="failed", reason="The bank says so."),
     "POST /ops/v1/events/{id}/resend": _on(MerchantObjects.event),
+    "POST /ops/v1/customers/{customer}/redact": _on(MerchantObjects.customer, reason="The customer asked for it."),
+    "POST /ops/v1/payments/{payment}/redact": _on(MerchantObjects.paid, reason="The customer asked for it."),
     "GET /ops/v1/ledger": _nothing(),
     "GET /ops/v1/orders": _nothing(),
     "GET /ops/v1/products": _nothing(),

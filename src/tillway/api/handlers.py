@@ -39,6 +39,7 @@ NOUNS = (
     "payment_methods",
     "payouts",
     "receipts",
+    "redaction",
     "refunds",
     "reports",
     "requests",

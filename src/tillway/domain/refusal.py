@@ -52,6 +52,7 @@ RULES: dict[str, Rule] = {
     "account_deleted": Rule(400, _INVALID, "This account is deleted."),
     "account_in_use": Rule(400, _INVALID, "This account is in use and cannot be deleted."),
     "merchant_mismatch": Rule(401, _INVALID, "The merchant named in the request is not the merchant of its key."),
+    "redaction_waits": Rule(400, _INVALID, "Money of this customer is under way."),
     "customer_mismatch": Rule(401, _INVALID, "The customer named in the request is not the one of its access token."),
     "livemode_mismatch": Rule(
         401, _INVALID, "A test key cannot reach live objects, and a live key cannot reach test objects."

@@ -51,8 +51,8 @@ class LoggedRequest(
 class RequestBatch(Record, frozen=True, kw_only=True):
     """The requests of one merchant that one process has written down together, in the order of their answers.
 
-    `bodies` is compressed (`http/request_log.py`). A batch never changes; the store forgets it at `expires_at` (epoch
-    seconds).
+    `bodies` is compressed (`http/request_log.py`). Only a redaction changes a batch; the store forgets it at
+    `expires_at` (epoch seconds).
     """
 
     expires_at: int

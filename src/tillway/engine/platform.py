@@ -16,6 +16,7 @@ from tillway.engine.readiness import Readiness
 from tillway.engine.scans import Scans
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.store.port import Store
+from tillway.vault.port import HeadSigner
 
 
 class KeyCache(Protocol):
@@ -44,5 +45,7 @@ class Platform(msgspec.Struct):
     couriers: dict[str, Courier]
     """The delivery service of each mode that has one."""
     scans: Scans
+    signer: HeadSigner | None = None
+    """Signs the heads of the audit trail, and redactions of its entries."""
     readiness: Readiness = msgspec.field(default_factory=Readiness)
     locks: Locks = msgspec.field(default_factory=Locks)

@@ -26,6 +26,8 @@ WRITES: Final[dict[str, Capability]] = {
     "POST /ops/v1/accounts/{id}/disable": "configure",
     "POST /ops/v1/accounts/{id}/enable": "configure",
     "DELETE /ops/v1/accounts/{id}": "configure",
+    "POST /ops/v1/customers/{customer}/redact": "configure",
+    "POST /ops/v1/payments/{payment}/redact": "configure",
     "POST /ops/v1/doubts/{id}/resolve": "settle",
     "POST /ops/v1/events/{id}/resend": "settle",
     "POST /ops/v1/open_items/{id}/close": "settle",

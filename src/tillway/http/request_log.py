@@ -9,7 +9,7 @@ many; a process that is killed loses its last second.
 import asyncio
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -165,8 +165,12 @@ def _batch_of(requests: Sequence[_Waiting]) -> tuple[tuple[LoggedRequest, ...], 
         logged.append(_logged(one, answer))
         query, body = _asked(one.request, one.caller)
         bodies.append((_bounded(query), _bounded(body), _bounded(answer)))
-    packer = zlib.compressobj(6 if len(requests) <= _FEW else 1, zdict=WORDS)
-    return tuple(logged), packer.compress(_encode(bodies)) + packer.flush()
+    return tuple(logged), _pack_bodies(bodies)
+
+
+def _pack_bodies(bodies: _Bodies) -> bytes:
+    packer = zlib.compressobj(6 if len(bodies) <= _FEW else 1, zdict=WORDS)
+    return packer.compress(_encode(bodies)) + packer.flush()
 
 
 def _asked(request: Request, caller: Caller) -> tuple[Any, Any]:
@@ -269,3 +273,35 @@ def batch_in(key: str, body: bytes) -> RequestBatch:
     batch = decode(key.partition("/")[2], body)
     assert isinstance(batch, RequestBatch), f"{key} is no batch of requests"
     return batch
+
+
+# Redaction of a customer or a payment.
+
+_HIDDEN_BODIES: Final = (None, None, "****")
+
+
+async def hide_requests(store: Store, scope_key: str, mentions: Callable[[bytes], bool]) -> int:
+    """Hide the bodies of logged requests that name certain records, and return their number.
+
+    `mentions` judges bytes in which ids stand in quotation marks, as JSON has them.
+    """
+    count, after = 0, None
+    prefix = f"{scope_key}/{PREFIX}_"
+    while rows := await store.query(None, prefix, after=after, limit=_LOOK_PAGE, order="oldest"):
+        for row in rows:
+            batch = batch_in(row.key, row.body)
+            bodies: _Bodies = []
+            hidden = 0
+            for request, kept in zip(batch.requests, unpack_bodies(batch), strict=True):
+                address = b'"%b"' % request.path.replace("/", '"').encode()
+                if bytes(kept[2]) != b'"****"' and mentions(address + b"".join(map(bytes, kept))):
+                    hidden += 1
+                    bodies.append(_HIDDEN_BODIES)
+                else:
+                    bodies.append(kept)
+            if hidden:
+                after_it = msgspec.structs.replace(batch, bodies=_pack_bodies(bodies))
+                await store.commit([write_of(scope_key, after_it, row.version)])
+                count += hidden
+        after = rows[-1].key
+    return count

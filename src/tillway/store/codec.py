@@ -52,6 +52,7 @@ from tillway.domain.payment_method import PaymentMethod, Token
 from tillway.domain.payout import Payout, PayoutGuard
 from tillway.domain.product import Product
 from tillway.domain.record import Record, SealedRecord
+from tillway.domain.redaction import Redacted
 from tillway.domain.refund import Refund
 from tillway.domain.request_log import RequestBatch
 from tillway.domain.routing import Routing
@@ -475,6 +476,7 @@ _ROWS: Final = (
         entries=lambda scope, price: (("parent", by_parent(scope, "price", price.product)),),
     ),
     RecordType(kind=Product, prefixes=("prod",), object="stocked_product", noun="product"),
+    RecordType(kind=Redacted, prefixes=("red",)),
     RecordType(kind=Refund, prefixes=("re",), object="refund", entries=_refund),
     RecordType(kind=RefundTally, prefixes=("opt",)),
     RecordType(kind=CardTries, prefixes=("tries",)),

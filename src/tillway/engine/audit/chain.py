@@ -28,6 +28,7 @@ from tillway.domain.audit import (
     signed_text,
 )
 from tillway.domain.record import Record
+from tillway.domain.redaction import Redacted, redacted_id, redaction_text
 from tillway.engine.audit.entries import task_write
 from tillway.engine.clock import Clock
 from tillway.engine.time_mark import SETTLED_SECONDS
@@ -368,9 +369,26 @@ class _Walk:
             raise self._torn("deleted", f"aud_{suffix} is missing", place, suffix)
         if found[0] < suffix:
             raise self._torn("inserted", f"aud_{found[0]} was put in: no batch has it", place, found[0])
-        if leaf_of(f"aud_{suffix}", found[1]) != batch.leaf(place):
+        leaf = leaf_of(f"aud_{suffix}", found[1])
+        if leaf != batch.leaf(place) and not await self._is_redacted(suffix, leaf):
             raise self._torn("edited", f"aud_{suffix} was edited", place, suffix)
         await self._entries.take()
+
+    async def _is_redacted(self, suffix: str, leaf: bytes) -> bool:
+        """Whether an entry with this digest is the redacted form of the one that was linked: its proof is signed, and
+        the entry of the redaction, which the walk comes to later, tells the same."""
+        id = f"aud_{suffix}"
+        proof = readable(await self.store.get(f"{self.scope_key}/{redacted_id(id)}"), Redacted)
+        if proof is None or proof.leaf != leaf:
+            return False
+        by = readable(await self.store.get(f"{self.scope_key}/{proof.by}"), AuditEntry)
+        told = by.detail.get("redacted") if by is not None else None
+        if not isinstance(told, dict) or told.get(id) != leaf.hex():
+            return False
+        if self.verifier is None:
+            return True
+        text = redaction_text(self.scope_key, id, leaf, proof.by)
+        return proof.signer == self.verifier.public and self.verifier.verifies(text, proof.signature)
 
     def _end(self, task: AuditTask | None) -> None:
         """Check the end of a chain: whether it is the real end."""

@@ -40,6 +40,7 @@ from tillway.domain.operator import RefundTally
 from tillway.domain.payment_file import FiledOperation, FileSeries, SentFile
 from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
+from tillway.domain.redaction import Redacted
 from tillway.domain.request_log import RequestBatch
 from tillway.domain.source_api import STORED_FIELD, public_name
 from tillway.domain.time_mark import TimeMark
@@ -61,6 +62,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         KeyBinding,
         KeyUse,
         PayoutGuard,
+        Redacted,
         RefundTally,
         RequestBatch,
         SentFile,

@@ -1,0 +1,202 @@
+"""Redaction: no byte about the person stays in the store, the books stay, and the audit trail still proves itself."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from good_calls import CARD, MerchantObjects
+
+from tillway.domain.account import Scope
+from tillway.domain.audit import AuditEntry
+from tillway.domain.redaction import Redacted, redacted_id
+from tillway.engine.audit.chain import Walked, walk
+from tillway.engine.audit.records import compare
+from tillway.store.codec import decode, write_of
+from tillway.store.port import Row
+from tillway.store.walk import rows_of
+from tillway.testing.in_process import InProcessApp
+
+WHY = {"reason": "The customer asked for it."}
+PERSON = "Zelda"
+ADDRESS = {"line1": "Zelda street 1", "city": "Zeldaville", "country": "DE"}
+HOLDER = {"name": "Zelda Fitz", "email": "zelda@example.com", "phone": "+49 30 zelda", "address": ADDRESS}
+WORDS = {"description": "For Zelda", "metadata": {"who": "zelda"}}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("keys")
+
+
+@pytest.fixture
+async def objects(data_dir: Path) -> AsyncIterator[MerchantObjects]:
+    app = await InProcessApp.open(data_dir)
+    yield MerchantObjects(app, await app.merchant())
+    await app.close()
+
+
+def scope_key(objects: MerchantObjects) -> str:
+    return Scope(account=objects.merchant.account, mode="test").key
+
+
+async def rows(objects: MerchantObjects) -> list[Row]:
+    return [row async for row in rows_of(objects.app.store, f"{scope_key(objects)}/")]
+
+
+async def traces(objects: MerchantObjects) -> list[str]:
+    """The records in the scope that still name the person, also in their index entries."""
+    found = [row.key for row in await rows(objects) if PERSON.lower().encode() in row.body.lower()]
+    listed = await objects.app.ok(objects.merchant, "GET", "/v1/customers", {"email": HOLDER["email"]})
+    return found + [one["id"] for one in listed["data"]]
+
+
+async def link(objects: MerchantObjects) -> Walked:
+    """Link the trail of the scope, and walk through it."""
+    app, time = objects.app, objects.app.running.platform.engine.time
+    for _ in range(4):
+        app.clock.ahead_seconds += 60
+        await time.refresh()
+        for row in await app.store.claim("audit", now_ms=app.clock.now_ms() + 1_000_000, lease_ms=1, limit=10):
+            await app.running.runner.audit.run(row)
+    return await walk(app.store, scope_key(objects), app.running.platform.signer)
+
+
+async def life_of(objects: MerchantObjects) -> dict[str, Any]:
+    """A customer with everything that the API takes about a person."""
+    customer = await objects.customer(
+        **WORDS, name="Zelda Fitz", email=HOLDER["email"], phone="zelda", address=ADDRESS, shipping=SHIPPING
+    )
+    id = customer["id"]
+    await objects.post(f"/v1/customers/{id}", email="zelda@example.com", name="Zelda F.")
+    card = await objects.post("/v1/payment_methods", type="card", card=CARD, billing_details=HOLDER)
+    await objects.post(f"/v1/payment_methods/{card['id']}/attach", customer=id)
+    token = await objects.post("/v1/tokens", card={**CARD, "name": "Zelda Fitz", "address_line1": "Zelda street"})
+    await objects.post(f"/v1/customers/{id}/sources", source=token["id"])
+    paid = await objects.paid(card["id"], customer=id, **WORDS, receipt_email=HOLDER["email"], shipping=SHIPPING)
+    await objects.post("/v1/refunds", payment_intent=paid["id"], amount=100, metadata={"who": "zelda"})
+    inline = {"type": "card", "card": {**CARD, "number": "4000000000000002"}, "billing_details": HOLDER}
+    declined = await objects.payment(customer=id, **WORDS)
+    answer = await objects.app.call(
+        objects.merchant,
+        "POST",
+        f"/v1/payment_intents/{declined['id']}/confirm",
+        {"payment_method_data": inline},
+        idempotency_key="declined-1",
+    )
+    assert answer.status == 402
+    await objects.setup(customer=id, payment_method=card["id"], confirm=True, **WORDS)
+    await objects.post(f"/v1/customers/{id}/balance_transactions", amount=-500, currency="eur", description="Zelda")
+    await objects.post(f"/v1/customers/{id}/balance_transactions", amount=500, currency="eur", description="Zelda")
+    await objects.post("/v1/checkout/sessions", customer=id, metadata={"who": "zelda"}, **SESSION)
+    return {"customer": id, "paid": paid["id"]}
+
+
+SHIPPING = {"name": "Zelda Fitz", "address": ADDRESS}
+SESSION = {
+    "mode": "payment",
+    "success_url": "https://shop.example/done",
+    "line_items": [
+        {"price_data": {"currency": "eur", "unit_amount": 500, "product_data": {"name": "Tea"}}, "quantity": 1}
+    ],
+}
+
+
+async def redact(objects: MerchantObjects, path: str) -> Any:
+    return await objects.app.ok(objects.merchant.admin_key, "POST", f"/ops/v1/{path}/redact", WHY)
+
+
+async def test_no_trace_of_a_customer_stays_and_the_trail_proves_itself(objects: MerchantObjects) -> None:
+    app = objects.app
+    made = await life_of(objects)
+    balance = await app.ok(objects.merchant, "GET", "/v1/balance")
+    before = await link(objects)
+    assert before.damage is None and before.batches and len(await traces(objects)) > 20
+    done = await redact(objects, f"customers/{made['customer']}")
+    assert done["subject"] == made["customer"] and done["entries"] > 10 and done["answers"] >= 1
+    assert done["requests"] > 10
+    logged = await app.ok(objects.merchant, "GET", "/ops/v1/requests", {"limit": 100})
+    for one in logged["data"]:
+        shown = await app.ok(objects.merchant, "GET", f"/ops/v1/requests/{one['id']}")
+        assert "zelda" not in str(shown).lower(), shown
+    assert [key for key in await traces(objects) if "/txn_" not in key] == []
+    after = await link(objects)
+    assert (after.damage, after.entries > before.entries) == (None, True)
+    assert (await compare(app.store, scope_key(objects))).differences == ()
+    assert await app.ok(objects.merchant, "GET", "/v1/balance") == balance
+    paid = await app.ok(objects.merchant, "GET", f"/v1/payment_intents/{made['paid']}")
+    assert (paid["amount_received"], paid["receipt_email"], paid["metadata"]) == (4200, None, {})
+    events = await app.ok(objects.merchant, "GET", "/v1/events", {"limit": 100})
+    assert len(events["data"]) > 10 and "zelda" not in str(events).lower()
+    again = await redact(objects, f"customers/{made['customer']}")
+    assert (again["records"], again["events"], again["answers"], again["entries"]) == (0, 0, 0, 0)
+
+
+async def test_an_edit_of_a_redacted_entry_is_still_seen(objects: MerchantObjects) -> None:
+    store, scope = objects.app.store, scope_key(objects)
+    customer = await objects.customer(name="Zelda Fitz")
+    await link(objects)
+    await redact(objects, f"customers/{customer['id']}")
+    assert (await link(objects)).damage is None
+    signer = objects.app.running.platform.signer
+    proof = next(row for row in await rows(objects) if "/red_" in row.key)
+    id = proof.key.partition("/")[2].replace("red_", "aud_")
+    row = await store.get(f"{scope}/{id}")
+    assert row is not None
+    entry = decode(id, row.body)
+    assert isinstance(entry, AuditEntry)
+    forged = write_of(scope, msgspec.structs.replace(entry, actor="nobody"), row.version)
+    await store.commit([forged])
+    found = (await walk(store, scope, signer)).damage
+    assert found is not None and (found.kind, found.entry) == ("edited", id)
+    # With a proof that fits, but without the key file's signature and without an entry that tells of it.
+    from tillway.domain.audit import leaf_of
+
+    known = decode(redacted_id(id), proof.body)
+    assert isinstance(known, Redacted) and forged.body is not None
+    lie = msgspec.structs.replace(known, leaf=leaf_of(id, forged.body))
+    await store.commit([write_of(scope, lie, proof.version)])
+    found = (await walk(store, scope, signer)).damage
+    assert found is not None and (found.kind, found.entry) == ("edited", id)
+
+
+async def test_entries_that_are_not_linked_yet_are_redacted_too(objects: MerchantObjects) -> None:
+    customer = await objects.customer(name="Zelda Fitz")
+    await redact(objects, f"customers/{customer['id']}")
+    assert await traces(objects) == []
+    walked = await link(objects)
+    assert walked.damage is None and walked.waiting == 0
+
+
+async def test_a_payment_without_a_customer(objects: MerchantObjects) -> None:
+    card = await objects.post("/v1/payment_methods", type="card", card=CARD, billing_details=HOLDER)
+    paid = await objects.paid(card["id"], **WORDS, receipt_email=HOLDER["email"], shipping=SHIPPING)
+    await link(objects)
+    await redact(objects, f"payments/{paid['id']}")
+    assert [key for key in await traces(objects) if "/txn_" not in key] == []
+    assert (await link(objects)).damage is None
+    assert (await compare(objects.app.store, scope_key(objects))).differences == ()
+
+
+async def test_money_under_way_and_a_missing_reason_hold_a_redaction_off(objects: MerchantObjects) -> None:
+    customer = (await objects.customer(name="Zelda"))["id"]
+    held = await objects.paid(capture_method="manual", customer=customer)
+    path = f"/ops/v1/customers/{customer}/redact"
+    answer = await objects.app.call(objects.merchant.admin_key, "POST", path, WHY)
+    assert (answer.status, answer.json["error"]["code"]) == (400, "redaction_waits")
+    assert held["id"] in answer.json["error"]["message"]
+    answer = await objects.app.call(objects.merchant.admin_key, "POST", path)
+    assert (answer.status, answer.json["error"]["param"]) == (400, "reason")
+    answer = await objects.app.call(objects.merchant.operator_key, "POST", path, WHY)
+    assert (answer.status, answer.json["error"]["code"]) == (403, "operator_forbidden")
+    await objects.post(f"/v1/payment_intents/{held['id']}/cancel")
+    assert (await redact(objects, f"customers/{customer}"))["records"] >= 0
+
+
+async def test_deleting_a_customer_leaves_its_payments_as_they_were(objects: MerchantObjects) -> None:
+    customer = (await objects.customer(name="Zelda"))["id"]
+    paid = await objects.paid(customer=customer, receipt_email=HOLDER["email"])
+    await objects.app.ok(objects.merchant, "DELETE", f"/v1/customers/{customer}")
+    kept = await objects.app.ok(objects.merchant, "GET", f"/v1/payment_intents/{paid['id']}")
+    assert (kept["receipt_email"], kept["customer"]) == (HOLDER["email"], customer)
