@@ -125,7 +125,7 @@ TABLE = (
         "payout_delay_seconds", "How long a payout waits before it is sent; until then it can be cancelled.", 0, 604_800
     ),
     Setting("disbursement_connector", "Name of the connector that disbursements go through; if empty, the default."),
-    Setting("workers", "Server processes on this host; more than one requires PostgreSQL or DynamoDB.", 1, 64),
+    Setting("workers", "Server processes on this host; they share the database, also one in a file.", 1, 64),
     Setting("courier_url", "Delivery service for orders in live mode; if empty, none are taken there."),
     Setting("courier_key_file", "File that holds the key which courier_url's service asks for."),
     Setting("audit_heads_to", "File or https address that keeps heads of the audit trail; if empty, none does."),
@@ -252,8 +252,6 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
     settings = Settings(**values)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingsInvalid("tls_cert and tls_key must be set together; only one of them is set")
-    if settings.workers > 1 and not settings.store:
-        raise SettingsInvalid(f"workers is {settings.workers}, but a database in a file allows only one; name a store")
     if bool(settings.smtp_url) != bool(settings.smtp_from):
         raise SettingsInvalid("smtp_url and smtp_from must be set together; only one of them is set")
     return settings

@@ -35,7 +35,9 @@ def test_failover_between_two_banks_takes_the_money_once(tmp_path: Path) -> None
     assert report.failovers > 10, "no payment went on to the other bank"
 
 
-@pytest.mark.parametrize(("store", "short", "soak"), [("postgresql", 6, 100), ("dynamodb", 4, 40)])
+@pytest.mark.parametrize(
+    ("store", "short", "soak"), [("sqlite_workers", 6, 100), ("postgresql", 6, 100), ("dynamodb", 4, 40)]
+)
 def test_a_store_that_many_share_costs_no_cent_either(
     tmp_path: Path, dose: Dose, store: StoreName, short: int, soak: int
 ) -> None:

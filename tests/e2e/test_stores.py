@@ -202,7 +202,13 @@ def test_commands_reach_the_store_too(server: TillwayServer) -> None:
     assert not (server.data_dir.with_name("another") / "keys.json").exists(), "a second key could open nothing"
 
 
-# PostgreSQL alone.
+# Several processes on one store: PostgreSQL, or one file.
+
+
+@pytest.fixture(params=["postgresql", "file"])
+def store_arguments(request: pytest.FixtureRequest) -> list[str]:
+    """The store of an installation on the command line: none for the file in its directory."""
+    return ["--store", fresh(request.getfixturevalue("postgres").url)] if request.param == "postgresql" else []
 
 
 def children_of(process: int) -> list[int]:
@@ -210,10 +216,9 @@ def children_of(process: int) -> list[int]:
         return [int(child) for child in file.read().split()]
 
 
-def test_a_killed_worker_is_replaced_and_its_tasks_are_taken_over(tmp_path: Path, postgres: PostgresServer) -> None:
-    url = fresh(postgres.url)
-    made = init(tmp_path / "data", url)
-    server = TillwayServer(tmp_path / "data", made, ["--store", url, "--workers", "2", "--lease-seconds", "3"])
+def test_a_killed_worker_is_replaced_and_its_tasks_are_taken_over(tmp_path: Path, store_arguments: list[str]) -> None:
+    made = init(tmp_path / "data", "".join(store_arguments[1:]))
+    server = TillwayServer(tmp_path / "data", made, [*store_arguments, "--workers", "2", "--lease-seconds", "3"])
     try:
         for _ in range(2):  # Faults are each process's own.
             server.call("POST", "/ops/v1/simulator", {"faults": {"rules": [{"fault": "slow", "ms": 1500}]}})
@@ -360,9 +365,31 @@ def test_workers_that_cannot_start_are_given_up(tmp_path: Path, postgres: Postgr
     )
 
 
-def test_a_file_has_one_process(tmp_path: Path) -> None:
-    done = tillway("serve", "--data-dir", tmp_path, "--workers", "2")
-    assert done.returncode == 2 and "name a store" in done.stderr
+def test_twenty_orders_of_a_balance_in_two_processes_on_one_file_overdraw_nothing(tmp_path: Path) -> None:
+    server = TillwayServer(tmp_path / "data", init(tmp_path / "data", ""), ["--workers", "2"])
+    try:
+        v1 = server.client.v1
+        available: Any = {**PAYMENT, "amount": 10_000, "payment_method": "pm_card_bypassPending"}
+        for _ in range(2):
+            v1.payment_intents.create(available)
+        account: Any = {"object": "bank_account", "country": "DE", "currency": "eur"}
+        account["account_number"] = "DE89370400440532013000"
+        v1.accounts.external_accounts.create(server.account, {"external_account": account})
+        before = v1.balance.retrieve().available
+        held = next(money.amount for money in before if money.currency == "eur")
+
+        def pay_out(_: int) -> int:
+            # Each call is a connection of its own, so that both processes get some.
+            status, _answer = server.call("POST", "/v1/payouts", {"amount": 3_000, "currency": "eur"})
+            return status
+
+        with concurrent.futures.ThreadPoolExecutor(20) as pool:
+            statuses = list(pool.map(pay_out, range(20)))
+        assert statuses.count(200) == held // 3_000 and set(statuses) == {200, 400}
+        assert len(children_of(server.process.pid)) == 2
+    finally:
+        assert server.stop() == 0
+    assert tillway("doctor", "--deep", "--data-dir", tmp_path / "data").returncode == 0
 
 
 def test_a_store_of_no_known_kind_is_named_without_its_secrets(tmp_path: Path) -> None:

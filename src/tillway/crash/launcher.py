@@ -57,7 +57,7 @@ def _warm_up() -> None:
     from tillway.cli.main import app
 
     with suppress(SystemExit), redirect_stdout(io.StringIO()):
-        app(args=["version"], prog_name="tillway")
+        app(args=["--version"], prog_name="tillway")
 
 
 def _obey(order: dict[str, Any], running: set[int]) -> dict[str, int]:

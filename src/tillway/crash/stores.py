@@ -14,7 +14,7 @@ from tillway.crash import ministack, postgres_server
 from tillway.store.port import Store
 from tillway.store.sqlite import SqliteStore
 
-StoreName = Literal["sqlite", "postgresql", "dynamodb"]
+StoreName = Literal["sqlite", "sqlite_workers", "postgresql", "dynamodb"]
 DATABASE = "tillway.db"
 
 Victim = Literal["a worker", "a server", "all servers", "the database"]
@@ -91,6 +91,13 @@ class SqliteUnderTest:
 
     def close(self) -> None:
         pass
+
+
+class SqliteOfWorkers(SqliteUnderTest):
+    """A file that the two processes of one server share."""
+
+    places: tuple[Place, ...] = (Place("data", workers=2),)
+    victims: dict[Victim, int] = {"a worker": 60, "a server": 40}
 
 
 _TORN = """
@@ -195,6 +202,8 @@ def store_under_test(store: StoreName, directory: Path) -> StoreUnderTest:
     match store:
         case "sqlite":
             return SqliteUnderTest(directory)
+        case "sqlite_workers":
+            return SqliteOfWorkers(directory)
         case "postgresql":
             return PostgresUnderTest(directory)
         case "dynamodb":

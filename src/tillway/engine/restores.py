@@ -74,12 +74,14 @@ class RestoreWatch:
     async def begin(self, beside: Beside, *, is_file: bool) -> None:
         """Compare the store with the file beside it and with its own lineage, before this process uses it; from now on,
         keep the file. `is_file`: the store is a file that no other host has. Raises `Unavailable`."""
-        mark, known_us = await read_mark(self._store), beside.read()
+        # The file is read first: another process of this host may raise the mark, and then the file, in between.
+        known_us = beside.read()
+        mark = await read_mark(self._store)
         # Ids, and so the entry in the audit trail, come after the mark. The mark is raised only when the judgement is
         # in the store: another process that starts now would find it as high as its file.
         await self._time.compare()
         self._time.learn((mark or NO_MARK).mark_us, self._clock.monotonic_ns())
-        await self._judge(mark or NO_MARK, known_us, is_file=is_file)
+        await self._judge(mark or NO_MARK, beside, known_us, is_file=is_file)
         await self._time.refresh(anyway=True)
         self._beside, self._time.on_mark = beside, beside.write
         beside.write(self._time.known_us, durable=True)
@@ -150,14 +152,18 @@ class RestoreWatch:
         self.reason = self.reason or _BACK_WHILE_RUNNING
         self._fallen_to = mark
 
-    async def _judge(self, mark: TimeMark, known_us: int | None, *, is_file: bool) -> None:
-        """Find out whether the store was put back, and write it down."""
+    async def _judge(self, mark: TimeMark, beside: Beside, known_us: int | None, *, is_file: bool) -> None:
+        """Find out whether the store was put back, and write it down. `known_us` was read before the mark."""
         lineage = await self._store.lineage()
         for _ in range(TRIES_MAX):
             held, version = await find_generation(self._store)
-            reason = _suspicion(held, lineage, mark.mark_us, known_us, is_file=is_file)
+            # The file is there before the store says so: another process, or one that died, has written it by now.
+            lost = is_file and held is not None and held.beside and known_us is None and beside.read() is None
+            reason = _suspicion(held, lineage, mark.mark_us, known_us, lost=lost)
             if reason:
                 return await self._mark_recovering(reason, mark, lineage)
+            if known_us is None:
+                beside.write(mark.mark_us, durable=True)
             found = held or Generation(id=GENERATION_ID, created=self._clock.moment().created)
             after = _seen_by(found, lineage)
             if after == held or await _put(self._store, [write_of(SYSTEM, after, version)]):
@@ -285,7 +291,7 @@ def _seen_by(generation: Generation, lineage: str) -> Generation:
     return msgspec.structs.replace(generation, lineage=lineage or generation.lineage, beside=True)
 
 
-def _suspicion(held: Generation | None, lineage: str, mark_us: int, known_us: int | None, *, is_file: bool) -> str:
+def _suspicion(held: Generation | None, lineage: str, mark_us: int, known_us: int | None, *, lost: bool) -> str:
     """Why the store seems to have been put back; empty where it does not."""
     if known_us is not None and mark_us < known_us:
         return f"the store ends at {_date(mark_us)}, and this host has seen it at {_date(known_us)}"
@@ -293,7 +299,7 @@ def _suspicion(held: Generation | None, lineage: str, mark_us: int, known_us: in
         return ""
     if held.lineage and lineage and held.lineage != lineage:
         return f"the database was {held.lineage} (server/timeline), and is {lineage}"
-    if is_file and held.beside and known_us is None:
+    if lost:
         return "the database was put here from elsewhere: the file with its generation is not beside it"
     return ""
 

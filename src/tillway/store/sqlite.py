@@ -57,7 +57,7 @@ PAGE_BYTES = 8_192
 BUSY_SECONDS_MAX = 10.0
 """How long a batch asks for a write lock that another process holds, before its commits are `Unavailable`."""
 
-_BUSY_PAUSES = (0.001, 0.002, 0.005, 0.010, 0.025)
+_BUSY_PAUSES = (0.0005, 0.001, 0.001, 0.001, 0.002)
 _READ_BUSY_MS = 1_000
 _CACHE_KIB = 65_536
 _STATEMENTS_MAX = 256
