@@ -241,3 +241,33 @@ def test_a_merchant_asks_for_3d_secure(pair: Pair) -> None:
     waiting = pair.pay(4_235, "4000000000003055", payment_method_options=options)
     assert waiting.status == "requires_action"
     assert _decide(waiting, "pass")["redirect_status"] == "succeeded"
+
+
+# Set-ups.
+
+
+def _set_up(pair: Pair, number: str) -> Any:
+    card = {"number": number, "exp_month": 12, "exp_year": 2040, "cvc": "123"}
+    return pair.v1.setup_intents.create(
+        {
+            "confirm": True,
+            "payment_method_data": {"type": "card", "card": card},
+            "return_url": "https://example.com/back",
+        }
+    )
+
+
+def test_a_card_is_set_up_there(pair: Pair) -> None:
+    before = len(pair.theirs.setup_intents.list({"limit": 100}).data)
+    setup = _set_up(pair, "4242424242424242")
+    assert setup.status == "succeeded"
+    theirs = pair.theirs.setup_intents.list({"limit": 100}).data
+    assert (len(theirs), theirs[0].status) == (before + 1, "succeeded")
+
+
+def test_a_cardholder_authenticates_a_set_up_there(pair: Pair) -> None:
+    waiting = _set_up(pair, CHALLENGED)
+    assert waiting.status == "requires_action"
+    told = _decide(waiting, "pass")
+    assert (told["setup_intent"], told["redirect_status"]) == (waiting.id, "succeeded")
+    until(lambda: pair.v1.setup_intents.retrieve(waiting.id).status == "succeeded")

@@ -14,7 +14,7 @@ from tillway.connectors.adyen import AdyenConnector, amount_of, signature
 from tillway.connectors.port import ActionRequired, Connector, Outcome, Pending, Request, Response, Succeeded, Transport
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.faults import plan_notices
-from tillway.testing.connector_contract import CHALLENGED, RETURN_URL
+from tillway.testing.connector_contract import CHALLENGED, REFUSED
 from tillway.testing.far_side import Handler, answer, in_process
 
 KEY = bytes(range(32))
@@ -40,6 +40,7 @@ class AdyenFarSide(ProviderSide):
         self.transport: Transport = in_process(self.peer)
         self.requests: list[Request] = []
         self._answers: dict[str, tuple[dict[str, Any], Response]] = {}
+        self._verifications: dict[str, Response] = {}
         self._waiting: dict[str, dict[str, Any]] = {}
         self._due: list[dict[str, Any]] = []
 
@@ -66,6 +67,8 @@ class AdyenFarSide(ProviderSide):
         if known is None:
             done = self._pay(fields) if parts == ["payments"] else self._modify(parts[1], parts[2], fields)
             self._answers[key] = (fields, done)
+        elif parts == ["payments"] and key in self._verifications:
+            return self._verifications[key]
         elif parts == ["payments"]:
             self.bank.handle(Request("GET", f"/v1/operations/{key}"))  # A question settles.
             return self._payment(key, fields)
@@ -87,13 +90,25 @@ class AdyenFarSide(ProviderSide):
             "by_amount": True,
         }
         if card["number"] == CHALLENGED.number:
-            assert fields["returnUrl"] == RETURN_URL
+            assert "/returns/" in fields["returnUrl"]
             self._waiting[reference] = body
             return self._redirect(reference)
+        if amount["value"] == 0:
+            return self._verified(reference, amount, card["number"])
         handled = self.bank.handle(Request("POST", "/v1/authorizations", body))
         if handled.effect is not None:
             self._announce(handled.effect, amount)
         return self._payment(reference, fields)
+
+    def _verified(self, reference: str, amount: Mapping[str, Any], number: str) -> Response:
+        """The answer to a zero-value authorization, which the bank does not count. A repeat gets it again."""
+        shown = {"pspReference": f"P{reference}", "merchantReference": reference, "amount": amount}
+        if number == REFUSED.number:
+            self._verifications[reference] = answer(200, {**shown, "resultCode": "Refused", "refusalReasonCode": "2"})
+        else:
+            more = {"networkTxReference": f"net-{reference}", "cvcResult": "1 Matches"}
+            self._verifications[reference] = answer(200, {**shown, "resultCode": "Authorised", "additionalData": more})
+        return self._verifications[reference]
 
     def _redirect(self, reference: str) -> Response:
         action = {"type": "redirect", "method": "GET", "url": f"https://checkout.adyen.com/3ds?r={reference}"}
@@ -111,6 +126,8 @@ class AdyenFarSide(ProviderSide):
         if outcome == "fail":
             shown = {"pspReference": f"P{reference}", "merchantReference": reference, "amount": amount}
             return answer(200, {**shown, "resultCode": "Refused", "refusalReasonCode": "11"})
+        if amount["value"] == 0:
+            return self._verified(reference, amount, body["card"]["number"])
         handled = self.bank.handle(Request("POST", "/v1/authorizations", body))
         if handled.effect is not None:
             self._announce(handled.effect, amount)

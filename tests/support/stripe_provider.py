@@ -18,7 +18,7 @@ from tillway.connectors.port import ActionRequired, Connector, Outcome, Request,
 from tillway.connectors.stripe import StripeConnector
 from tillway.sandbox.bank import Bank, BankOperation
 from tillway.sandbox.faults import plan_notices
-from tillway.testing.connector_contract import CHALLENGED
+from tillway.testing.connector_contract import CHALLENGED, REFUSED
 from tillway.testing.far_side import Handler, answer, form_fields, in_process
 
 SECRET = "whsec_of_the_far_side"
@@ -38,6 +38,7 @@ class StripeFarSide(ProviderSide):
         self.searches = searches
         self.objects: dict[str, dict[str, Any]] = {}
         self.destination: Any = "ba_1"
+        self.forms: list[dict[str, str]] = []
         self._keys: dict[str, tuple[Any, Response]] = {}
         self._waiting: dict[str, dict[str, Any]] = {}
         self._due: list[dict[str, Any]] = []
@@ -54,6 +55,7 @@ class StripeFarSide(ProviderSide):
             return self._read(path, parse_qs(parts.query))
         key, fields = request.headers.get("idempotency-key"), dict(form_fields(request))
         assert key is not None and len(key) <= 64, "a request that moves money has a key of at most 64 characters"
+        self.forms.append(fields)
         known = self._keys.get(key)
         if known is not None:
             same = known[0] == (request.path, fields)
@@ -71,8 +73,11 @@ class StripeFarSide(ProviderSide):
                 return _page([found for found in self._all("pi_") if _reference(found) == reference])
             case ["payment_intents", id]:
                 return self._shown(id)
+            case ["setup_intents", id]:
+                return answer(200, self.objects[id]) if id in self.objects else _error(404, "x", "resource_missing")
             case [noun]:
-                found = self._all({"payment_intents": "pi_", "refunds": "re_", "payouts": "po_"}[noun])
+                prefixes = {"payment_intents": "pi_", "refunds": "re_", "payouts": "po_", "setup_intents": "seti_"}
+                found = self._all(prefixes[noun])
                 if "payment_intent" in query:
                     found = [thing for thing in found if thing["payment_intent"] == query["payment_intent"][0]]
                 return _page(found)
@@ -80,6 +85,14 @@ class StripeFarSide(ProviderSide):
 
     def _write(self, path: list[str], fields: dict[str, str]) -> Response:
         match path:
+            case ["setup_intents"]:
+                return self._create_setup(fields)
+            case ["setup_intents", id, "confirm"]:
+                return self._confirm_setup(self.objects[id], fields)
+            case ["setup_intents", id, "cancel"]:
+                if self.objects[id]["status"] != "succeeded":
+                    self.objects[id] |= {"status": "canceled", "next_action": None}
+                return answer(200, self.objects[id])
             case ["payment_intents"]:
                 return self._create(fields)
             case ["payment_intents", id, "confirm"]:
@@ -132,9 +145,49 @@ class StripeFarSide(ProviderSide):
             return answer(200, intent)
         return self._authorize(intent, body)
 
+    def _create_setup(self, fields: dict[str, str]) -> Response:
+        reference = fields["metadata[tillway_reference]"]
+        setup = {
+            "id": f"seti_{reference}",
+            "object": "setup_intent",
+            "usage": fields["usage"],
+            "status": "requires_payment_method",
+            "metadata": {"tillway_reference": reference},
+            "last_setup_error": None,
+            "latest_attempt": None,
+            "next_action": None,
+        }
+        self.objects[f"seti_{reference}"] = setup
+        return answer(200, setup)
+
+    def _confirm_setup(self, setup: dict[str, Any], fields: dict[str, str]) -> Response:
+        number = fields["payment_method_data[card][number]"]
+        if setup["status"] != "requires_payment_method" or setup["last_setup_error"] is not None:
+            return _error(400, "invalid_request_error", "setup_intent_unexpected_state", setup_intent=setup)
+        if number == CHALLENGED.number:
+            url = f"https://hooks.stripe.com/3d_secure/{setup['id']}"
+            setup |= {"status": "requires_action", "next_action": {"redirect_to_url": {"url": url}}}
+            return answer(200, setup)
+        return self._end_setup(setup, declined=number == REFUSED.number)
+
+    def _end_setup(self, setup: dict[str, Any], *, declined: bool) -> Response:
+        if declined:
+            setup["last_setup_error"] = {"code": "card_declined", "decline_code": "generic_decline"}
+            return _error(402, "card_error", setup_intent=setup, **setup["last_setup_error"])
+        attempt = {"payment_method_details": {"card": {"checks": {"cvc_check": "pass"}}}}
+        setup |= {"status": "succeeded", "latest_attempt": attempt}
+        return answer(200, setup)
+
     async def customer(self, waiting: ActionRequired, *, passed: bool) -> str | None:
         assert waiting.bank_id is not None
         intent = self.objects[waiting.bank_id]
+        if intent["object"] == "setup_intent":
+            intent |= {"status": "requires_payment_method", "next_action": None}
+            if passed:
+                self._end_setup(intent, declined=False)
+            else:
+                intent["last_setup_error"] = {"code": "setup_intent_authentication_failure"}
+            return None
         assert intent["next_action"]["redirect_to_url"]["url"] == waiting.redirect_url
         intent |= {"status": "requires_payment_method", "next_action": None}
         if passed:

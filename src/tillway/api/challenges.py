@@ -44,17 +44,15 @@ RETURN = KnownParams(secret=Text(required=True), gave_up=Boolean(), redirectResu
 async def come_back(call: Call) -> Answer:
     """Take the customer back from a provider's page, and send them on to the merchant."""
     scope, id = scope_in_address(call.ids[0]), call.ids[1]
-    payment = await payment_intents.customer_returned(
-        call.platform,
-        scope,
-        id,
-        call.params["secret"],
-        told=call.params.get("redirectResult"),
-        gave_up=bool(call.params.get("gave_up")),
+    subject: PaymentIntent | SetupIntent
+    told, gave_up = call.params.get("redirectResult"), bool(call.params.get("gave_up"))
+    operations = setup_intents if id.startswith("seti_") else payment_intents
+    subject = await operations.customer_returned(
+        call.platform, scope, id, call.params["secret"], told=told, gave_up=gave_up
     )
-    target = back_to(payment, call.platform.engine.client_secrets.of(payment))
+    target = back_to(subject, call.platform.engine.client_secrets.of(subject))
     if target is None:
-        return Plain(200, page(payment), HTML, HEADERS)
+        return Plain(200, page(subject), HTML, HEADERS)
     return Plain(303, b"", HTML, (*HEADERS, ("location", target)))
 
 

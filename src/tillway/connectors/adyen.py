@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 from urllib.parse import quote, urlsplit
 
+import msgspec
+
 from tillway.connectors.declines import ADYEN, decline
 from tillway.connectors.http_connector import HttpConnector, Times
 from tillway.connectors.port import (
@@ -59,6 +61,13 @@ from tillway.domain.money import MINOR_UNITS
 VERSION = "/v71"
 
 
+def currency(value: str) -> str:
+    """A currency of ISO 4217, in lower case."""
+    if value.strip().lower() not in MINOR_UNITS:
+        raise ValueError("not a currency of ISO 4217, such as eur")
+    return value.strip().lower()
+
+
 def hmac_key(value: str) -> bytes:
     """The key of notifications, 64 hexadecimal digits as Adyen shows it, as bytes."""
     try:
@@ -91,6 +100,12 @@ SETTINGS = (
         default=False,
         description="yes: Adyen has enabled multiple partial captures for the merchant account",
     ),
+    Setting(
+        name="setup_currency",
+        read=currency,
+        default="eur",
+        description="currency of the zero-value authorizations that verify cards: that of the later payments",
+    ),
     ASK_AFTER_SECONDS,
     TIMEOUT_SECONDS,
 )
@@ -119,11 +134,12 @@ class AdyenConnector(HttpConnector):
         *,
         hmac_key: bytes | None = None,
         multicapture: bool = False,
+        setup_currency: str = "eur",
         **times: Unpack[Times],
     ) -> None:
         promises = Capabilities(
             operations=frozenset(
-                ("authorize", "capture", "void", "refund", *(("multicapture",) if multicapture else ()))
+                ("authorize", "capture", "void", "refund", "verify", *(("multicapture",) if multicapture else ()))
             ),
             deduplicates=True,
             deduplicates_seconds=DEDUPLICATES_SECONDS,
@@ -135,11 +151,15 @@ class AdyenConnector(HttpConnector):
         )
         versioned = re.search(r"/v[0-9]+$", urlsplit(base_url).path) is not None
         super().__init__(base_url if versioned else base_url + VERSION, promises, {"x-api-key": api_key}, **times)
-        self._account, self._hmac_key = merchant_account, hmac_key
+        self._account, self._hmac_key, self._setup_currency = merchant_account, hmac_key, setup_currency
 
     def perform(self, operation: Operation) -> Conversation:
         if operation.kind == "authorize":
             return _authorize(operation, self._account)
+        if operation.kind == "verify":
+            # A zero-value authorization (https://docs.adyen.com/payment-methods/cards/bin-data-and-card-verification).
+            verification = msgspec.structs.replace(operation, currency=self._setup_currency)
+            return _authorize(verification, self._account)
         assert operation.kind in self.capabilities.operations, f"adyen cannot {operation.kind}"
         return _modify(operation, self._account)
 
@@ -224,7 +244,9 @@ def _payment(operation: Operation, account: str) -> dict[str, Any]:
         "shopperStatement": operation.statement_descriptor,
         "billingAddress": _address(operation),
     }
-    if operation.capture:
+    if operation.kind == "verify":
+        pass  # There is nothing to capture.
+    elif operation.capture:
         body["captureDelayHours"] = 0
     else:
         body["additionalData"] = {"manualCapture": "true"}
@@ -416,6 +438,9 @@ def _notice(item: Mapping[str, Any]) -> list[Notice]:
         return [_dispute(item, kind, reference, id, amount_minor, currency)]
     if kind not in _OPERATIONS:
         return []
+    if kind == "AUTHORISATION" and amount_minor == 0:
+        # A card was verified. The answer to a repeat tells the outcome, with the network's id.
+        return [Notice(id=f"{kind}:{id}", kind="operation", reference=reference)]
     done = str(item.get("success")).lower() == "true"
     if kind in _REVERSALS and not done:
         return []

@@ -132,8 +132,8 @@ class PayPalConnector(HttpConnector):
                 return _refund(operation)
             case "payout":
                 return _pay_out(operation)
-            case "increment":
-                raise AssertionError("paypal increments no authorizations")
+            case "increment" | "verify":
+                raise AssertionError(f"paypal cannot {operation.kind}")
 
     def look_up(self, operation: Operation) -> LookUp:
         raise AssertionError("paypal is asked by a repeat")

@@ -67,7 +67,7 @@ REFERENCE_MAX = 35
 BODY_MAX = 1 << 20
 """Largest answer that a transport reads, in bytes (1 MiB). A larger one is a `TransportError`."""
 
-OperationKind = Literal["authorize", "capture", "void", "increment", "refund", "payout"]
+OperationKind = Literal["authorize", "capture", "void", "increment", "refund", "payout", "verify"]
 
 
 class CardData(msgspec.Struct, frozen=True):
@@ -148,6 +148,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     minor units of `currency` (ISO 4217, lower case). `capture` is for `authorize`: take the money at once. A `capture`
     that is not `final` leaves the rest authorized, for further captures or a void; `captured_minor` was captured of the
     authorization before.
+
+    A `verify` takes no money (its amount is 0, in no particular currency): the issuer agrees that the merchant keeps
+    the `card` for payments of the kind `stores`. Its answers are those of an `authorize`.
 
     The rest describes a payment to its provider; each is None if the merchant gave none. `off_session`: the customer is
     not present, the merchant initiates the payment with a stored method. `network_transaction_id` is the card network's

@@ -121,7 +121,7 @@ class StripeConnector(HttpConnector):
         promises = Capabilities(
             operations=frozenset(
                 (
-                    *("authorize", "capture", "void", "increment", "refund", "payout"),
+                    *("authorize", "capture", "void", "increment", "refund", "payout", "verify"),
                     *(("multicapture",) if multicapture else ()),
                 )
             ),
@@ -151,6 +151,8 @@ class StripeConnector(HttpConnector):
                 return _pay_out(operation)
             case "increment":
                 return _increment(operation)
+            case "verify":
+                return _verify(operation)
 
     def look_up(self, operation: Operation) -> LookUp:
         match operation.kind:
@@ -166,9 +168,11 @@ class StripeConnector(HttpConnector):
                 return _find_find_in_pages(operation, "/v1/payouts?", _PAYOUT)
             case "increment":
                 return _find_increment(operation)
+            case "verify":
+                return _find_setup(operation)
 
     def withdraw(self, operation: Operation) -> Conversation:
-        return _withdraw(operation)
+        return _withdraw_setup(operation) if operation.kind == "verify" else _withdraw(operation)
 
     def answer_dispute(self, reply: DisputeReply) -> Conversation:
         return _answer_dispute(reply)
@@ -251,23 +255,27 @@ def _intent_fields(operation: Operation) -> dict[str, Any]:
     }
 
 
-def _confirm_fields(operation: Operation, multicapture: bool) -> dict[str, Any]:
+def _method_data(operation: Operation) -> dict[str, Any]:
     card = operation.card
     assert card is not None
     billing: dict[str, Any] = {"name": card.name, "email": operation.email}
     if operation.billing_address is not None:
         billing["address"] = msgspec.structs.asdict(operation.billing_address)
-    fields: dict[str, Any] = {
-        "payment_method_data": {
-            "type": "card",
-            "card": {
-                "number": card.number,
-                "exp_month": card.exp_month,
-                "exp_year": card.exp_year,
-                "cvc": card.cvc,
-            },
-            "billing_details": billing,
+    return {
+        "type": "card",
+        "card": {
+            "number": card.number,
+            "exp_month": card.exp_month,
+            "exp_year": card.exp_year,
+            "cvc": card.cvc,
         },
+        "billing_details": billing,
+    }
+
+
+def _confirm_fields(operation: Operation, multicapture: bool) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "payment_method_data": _method_data(operation),
         "return_url": operation.return_url,
         "expand": ["latest_charge"],
     }
@@ -376,7 +384,11 @@ def _authorization(operation: Operation, intent: Mapping[str, Any]) -> Outcome |
 
 
 def _authorized(intent: Mapping[str, Any], id: str) -> Succeeded:
-    charge = intent.get("latest_charge")
+    return _card_told(intent.get("latest_charge"), id)
+
+
+def _card_told(charge: Any, id: str) -> Succeeded:
+    """The success of the object `id`, with the details of the card that its charge or attempt tells."""
     details = charge.get("payment_method_details") if isinstance(charge, dict) else None
     card = details.get("card") if isinstance(details, dict) else None
     if not isinstance(card, dict):
@@ -404,6 +416,94 @@ def _checks(told: Any) -> Checks | None:
     }
     known = {name: value for name, value in values.items() if value in ("pass", "fail", "unavailable", "unchecked")}
     return Checks(**known) if known else None
+
+
+# Set-ups: a card is verified without a payment.
+
+
+def _verify(operation: Operation) -> Conversation:
+    """Create a setup intent, read it and confirm it, for the reasons of `_authorize`."""
+    fields = {"payment_method_types": ["card"], "usage": operation.stores or "off_session"}
+    made = yield _post("/v1/setup_intents", operation, fields)
+    setup = made.body
+    if made.status != 200 or setup is None:
+        return _outcome_of_refusal(made)
+    id = setup.get("id")
+    if not isinstance(id, str) or _facts_of(setup)[0] != operation.reference:
+        return Unknown("the created setup is not about our operation")
+    known = yield from _read_setup(operation, id)
+    if not isinstance(known, NeverSeen):
+        return known
+    confirmed: dict[str, Any] = {
+        "payment_method_data": _method_data(operation),
+        "return_url": operation.return_url,
+        "expand": ["latest_attempt"],
+    }
+    if operation.three_d_secure != "automatic":
+        confirmed["payment_method_options"] = {"card": {"request_three_d_secure": operation.three_d_secure}}
+    answer = yield _post(f"/v1/setup_intents/{_id(id)}/confirm", operation, confirmed, "confirm")
+    refused = _error(answer).get("setup_intent")
+    if answer.status in (400, 402) and isinstance(refused, dict):
+        return _setup_or_unknown(operation, refused)
+    if answer.status == 200 and answer.body is not None:
+        return _setup_or_unknown(operation, answer.body)
+    return _outcome_of_refusal(answer)
+
+
+def _find_setup(operation: Operation) -> LookUp:
+    """Stripe has no search for setups: the latest are listed."""
+    id: str | NeverSeen | Unknown
+    if operation.bank_id is not None:
+        id = operation.bank_id
+    else:
+        id = yield from _find_id("/v1/setup_intents?", operation.reference)
+    return (yield from _read_setup(operation, id)) if isinstance(id, str) else id
+
+
+def _withdraw_setup(operation: Operation) -> Conversation:
+    """Cancel the setup, which Stripe refuses once it is over: then its state is the outcome."""
+    if operation.bank_id is None:
+        return Unknown("the id of the setup is not known")
+    id = _id(operation.bank_id)
+    answer = yield _post(f"/v1/setup_intents/{id}/cancel", operation, {}, "withdraw")
+    if answer.status not in (200, 400):
+        return Unknown(f"Stripe answered {answer.status} to a cancellation")
+    known = yield from _read_setup(operation, operation.bank_id)
+    return Unknown("the setup was not cancelled") if isinstance(known, NeverSeen) else known
+
+
+def _read_setup(operation: Operation, id: str) -> LookUp:
+    found = yield Request("GET", f"/v1/setup_intents/{_id(id)}?expand[]=latest_attempt", moves_money=False)
+    if found.status != 200 or found.body is None:
+        return Unknown(f"Stripe answered {found.status} to a question")
+    return _setup(operation, found.body)
+
+
+def _setup_or_unknown(operation: Operation, setup: Mapping[str, Any]) -> Outcome:
+    known = _setup(operation, setup)
+    return (
+        Unknown("Stripe answered a confirmation with an unconfirmed setup") if isinstance(known, NeverSeen) else known
+    )
+
+
+def _setup(operation: Operation, setup: Mapping[str, Any]) -> Outcome | NeverSeen:
+    """The outcome that a setup tells; `NeverSeen` if it was created and never confirmed."""
+    id = setup.get("id")
+    if not isinstance(id, str) or _facts_of(setup)[0] != operation.reference:
+        return Unknown("the setup is not about our operation")
+    match setup.get("status"):
+        case "succeeded":
+            return _card_told(setup.get("latest_attempt"), id)
+        case "processing":
+            return Pending(id)
+        case "requires_action":
+            return action_required(_redirect_of(setup), id)
+        case "canceled":
+            return Declined("processing_error", None, bank_id=id)
+        case "requires_payment_method" | "requires_confirmation":
+            error = setup.get("last_setup_error")
+            return _declined(error, id) if isinstance(error, dict) else NeverSeen()
+    return Unknown("the setup has a status that is not documented")
 
 
 # Captures and voids.
@@ -691,6 +791,10 @@ def _read_event(body: bytes) -> Notices:
     match thing.get("object"):
         case "payment_intent":
             return _ask_about(thing["id"])
+        case "setup_intent":
+            reference = _facts_of(thing)[0]
+            known = isinstance(reference, str)
+            return tell([Notice(id=thing["id"], kind="operation", reference=str(reference))] if known else [])
         case "refund" | "payout":
             return tell(_object_notice(thing, _REFUND if thing["object"] == "refund" else _PAYOUT))
         case "dispute":
@@ -806,7 +910,7 @@ def _post(path: str, operation: Operation, fields: Mapping[str, Any], step: str 
     return Request("POST", path, _form({**named, **fields}), {"idempotency-key": key})
 
 
-_NAMED = ("authorize", "refund", "payout")
+_NAMED = ("authorize", "refund", "payout", "verify")
 """The operations that make an object of their own, whose metadata has our reference."""
 
 

@@ -39,7 +39,8 @@ Withdrawal = Literal["canceled", "expired", "off_session", "refused", "gave_up"]
 
 
 class Attempt(Record, frozen=True, kw_only=True):
-    """`subject` is its payment (`pi_`, `dpi_`), refund (`re_`) or payout (`po_`), `method` the means of payment.
+    """`subject` is its payment (`pi_`, `dpi_`), refund (`re_`), payout (`po_`) or setup (`seti_`), and `method` the
+    means of payment.
 
     An `action` waits for the customer, whom the provider has sent to a page: nothing is decided. `bank_id` is the
     provider's id of it, and `returned` the text with which the customer came back. `refuses_action`: the caller takes
@@ -57,7 +58,7 @@ class Attempt(Record, frozen=True, kw_only=True):
     `patience_seconds` is how long it may be pending before it is in doubt; a card has none.
     """
 
-    kind: Literal["authorize", "capture", "void", "increment", "refund", "payout"]
+    kind: Literal["authorize", "capture", "void", "increment", "refund", "payout", "verify"]
     subject: str
     amount_minor: int
     currency: str

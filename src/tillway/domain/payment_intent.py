@@ -922,7 +922,7 @@ def _settle_success(
         case "increment":
             assert charge is not None, "an increment is settled with its charge"
             return _settle_increment(payment, attempt, at, charge)
-        case "refund" | "payout":
+        case "refund" | "payout" | "verify":
             raise AssertionError(f"a payment has no {attempt.kind}")
         case _:
             assert_never(attempt.kind)

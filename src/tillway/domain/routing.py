@@ -212,6 +212,16 @@ def usable(
     return sorted(able, key=lambda name: connectors[name].open)
 
 
+def verifier(candidates: Collection[str], connectors: Mapping[str, ConnectorTerms]) -> str | None:
+    """The first candidate that can verify a card without a payment; those that could not be reached lately last."""
+    able = [
+        name
+        for name in candidates
+        if name in connectors and not connectors[name].drained and "verify" in connectors[name].operations
+    ]
+    return min(able, key=lambda name: connectors[name].open, default=None)
+
+
 def _takes(terms: ConnectorTerms | None, needs: Needs) -> bool:
     """Whether the connector takes new payments and has the abilities that this one needs."""
     if terms is None or terms.drained:

@@ -4,28 +4,52 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
+from tillway.domain import card_tries
+from tillway.domain.attempt import AskLater, Attempt, GiveUp, Retry, await_action, next_step, withdraw
 from tillway.domain.bank_account import check_verification, without_number
 from tillway.domain.commands import CancelSetup, ConfirmSetup, CreateSetup, FutureUsage, UpdateSetup
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.mandate import Mandate, permit
 from tillway.domain.method_types import METHOD_TYPES, check_return_url
+from tillway.domain.outcome import ActionRequired, Declined, NotSent, Outcome, Pending, Succeeded, Unknown
 from tillway.domain.payment_intent import PaymentError
-from tillway.domain.payment_method import CardFacts, PaymentMethod, attach, issuer_objection, usable, without_cvc
-from tillway.domain.record import NO_CHANGES, Changes, EventDraft, Moment, Record, Value, changed, merged_metadata
+from tillway.domain.payment_method import (
+    CardFacts,
+    PaymentMethod,
+    attach,
+    issuer_objection,
+    usable,
+    with_checks,
+    without_cvc,
+)
+from tillway.domain.record import (
+    NO_CHANGES,
+    Changes,
+    EventDraft,
+    Moment,
+    Record,
+    SealedRecord,
+    Value,
+    changed,
+    merged_metadata,
+)
 from tillway.domain.refusal import RULES, Refused
 
 Status = Literal[
     "requires_payment_method", "requires_confirmation", "requires_action", "processing", "canceled", "succeeded"
 ]
-"""Stripe's values, https://docs.stripe.com/api/setup_intents/object. A setup is never `processing`, because no provider
-is called."""
+"""Stripe's values, https://docs.stripe.com/api/setup_intents/object. A setup is `processing` while a provider verifies
+its card."""
+
+NO_CURRENCY = "usd"
+"""The currency of an attempt that takes no money: a verification has none, and its amount is 0."""
 
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 
 
 class SetupIntent(Record, frozen=True, kw_only=True):
     """A setup; statuses are Stripe's. `authenticated` tells that the holder passed a challenge for the method at hand,
-    `challenge` is the address of a waiting challenge."""
+    `challenge` is the address of a waiting challenge: our own page's, or the provider's while its `attempt` waits."""
 
     secret: str = ""
     """Only of setups made before client secrets were derived (`engine/client_secrets.py`)."""
@@ -44,6 +68,8 @@ class SetupIntent(Record, frozen=True, kw_only=True):
     authenticated: bool = False
     mandate: str | None = None
     latest_attempt: str | None = None
+    attempt: str | None = None
+    """The attempt at a provider that verifies the card, while it is under way."""
     last_error: PaymentError | None = None
     cancellation_reason: Literal["abandoned", "duplicate", "requested_by_customer"] | None = None
 
@@ -52,7 +78,7 @@ class SetupAttempt(Record, frozen=True, kw_only=True):
     """One try to set a payment method up. `method` is the payment method at that time."""
 
     setup: str
-    status: Literal["requires_action", "succeeded", "failed", "abandoned"]
+    status: Literal["processing", "requires_action", "succeeded", "failed", "abandoned"]
     method: PaymentMethod
     customer: str | None = None
     usage: FutureUsage = "off_session"
@@ -64,7 +90,9 @@ class Means(Value, frozen=True, kw_only=True, gc=True):
     """All records that were looked up for a decision about a setup.
 
     `made` are the changes that make a new method, `mandate` is the method's own, `customer` the setup's, `latest` the
-    setup's latest attempt. `authenticates`: a request for 3-D Secure can be kept.
+    setup's latest attempt. `authenticates`: a request for 3-D Secure can be kept. `verifier` is the connector that asks
+    the issuer about a card, None if there is none; then `code` is the card's sealed security code, and `idem` the
+    idempotency record that gets the answer.
     """
 
     method: PaymentMethod | None = None
@@ -73,6 +101,9 @@ class Means(Value, frozen=True, kw_only=True, gc=True):
     customer: Customer | None = None
     latest: SetupAttempt | None = None
     authenticates: bool = True
+    verifier: str | None = None
+    code: SealedRecord | None = None
+    idem: str | None = None
 
 
 def create(command: CreateSetup, means: Means, at: Moment, *, challenge_base: str = "") -> Changes[SetupIntent]:
@@ -112,6 +143,8 @@ def update(setup: SetupIntent, command: UpdateSetup, method: PaymentMethod | Non
     given.pop("method_data", None)
     if method is not None:
         given["method"] = method.id
+    if given.keys() - {"metadata", "description"}:
+        _not_waiting(setup)
     if setup.status not in CONFIRMABLE and given.keys() - {"metadata", "description"}:
         raise _unexpected(
             setup, f"A SetupIntent with the status {setup.status} can only change description and metadata."
@@ -125,8 +158,22 @@ def update(setup: SetupIntent, command: UpdateSetup, method: PaymentMethod | Non
     return Changes(result=after, records=(after,) if after != setup else ())
 
 
-def cancel(setup: SetupIntent, command: CancelSetup, latest: SetupAttempt | None) -> Changes[SetupIntent]:
-    """Cancel the setup. `latest` is its latest attempt; if it still waits, it is abandoned."""
+def cancel(
+    setup: SetupIntent,
+    command: CancelSetup,
+    latest: SetupAttempt | None,
+    attempt: Attempt | None = None,
+    *,
+    idem: str | None = None,
+) -> Changes[SetupIntent]:
+    """Cancel the setup. `latest` is its latest attempt; if it still waits, it is abandoned. An `attempt` that waits for
+    the customer at a provider is withdrawn there: its outcome cancels the setup."""
+    if setup.attempt is not None and setup.status == "requires_action":
+        if attempt is None or attempt.state != "action":
+            raise _busy(setup)
+        given = _with(setup, cancellation_reason=command.reason)
+        ended = msgspec.structs.replace(withdraw(attempt, "canceled"), idem=idem)
+        return Changes(result=given, records=(given,), tasks=(ended,))
     if setup.status not in CONFIRMABLE:
         raise _unexpected(
             setup,
@@ -140,7 +187,7 @@ def cancel(setup: SetupIntent, command: CancelSetup, latest: SetupAttempt | None
 def confirm(
     setup: SetupIntent, command: ConfirmSetup, means: Means, at: Moment, *, challenge_base: str
 ) -> Changes[SetupIntent]:
-    """Save the card, or send its holder to a challenge first. No provider is called, because no money moves.
+    """Save the card, or send its holder to a challenge first. A connector that can verify a card is asked to.
 
     `challenge_base` is the address of the challenge page up to the setup's id. This attempt replaces one that still
     waits. A bank account needs a mandate.
@@ -172,6 +219,8 @@ def _confirm(
     objection = issuer_objection(method)
     if objection is not None:
         return before.then(_fail(setup, method, objection, attempt))
+    if means.verifier is not None and method.card is not None:
+        return before.then(_verify(setup, method, means.verifier, means, attempt, at))
     if method.card is None or setup.authenticated or not _needs_authentication(setup, method.card):
         return before.then(_succeed(setup, method, means.customer, attempt))
     match method.card.authentication:
@@ -187,6 +236,168 @@ def _confirm(
             return before.then(msgspec.structs.replace(saved, records=(*saved.records, attempt)))
         case _:
             assert_never(method.card.authentication)
+
+
+def _verify(
+    setup: SetupIntent, method: PaymentMethod, connector: str, means: Means, tried: SetupAttempt, at: Moment
+) -> Changes[SetupIntent]:
+    """Begin to verify the card at a provider, which takes no money. Tries that card networks forbid are not made."""
+    forbidden = card_tries.objection(method, at.now, off_session=setup.usage == "off_session")
+    if forbidden is not None:
+        return _fail(setup, method, _refused(forbidden), tried)
+    attempt = Attempt(
+        id=at.new_id("att"),
+        created=at.created,
+        kind="verify",
+        subject=setup.id,
+        amount_minor=0,
+        currency=NO_CURRENCY,
+        connector=connector,
+        method=method.id,
+        idem=means.idem,
+    )
+    spent = without_cvc(method)
+    waiting = _with(setup, status="processing", attempt=attempt.id, latest_attempt=tried.id)
+    code = means.code
+    expired = code is not None and code.expires_at is not None and code.expires_at <= at.now
+    return Changes(
+        result=waiting,
+        records=(waiting, msgspec.structs.replace(tried, status="processing"), *spent.records),
+        tasks=(attempt,),
+        deletes=spent.deletes,
+        code=None if expired else code,
+    )
+
+
+def settle(
+    setup: SetupIntent,
+    attempt: Attempt,
+    outcome: Outcome,
+    at: Moment,
+    *,
+    method: PaymentMethod | None,
+    customer: Customer | None,
+    tried: SetupAttempt,
+    first_ask_seconds: float = 5.0,
+) -> Changes[SetupIntent]:
+    """Book a provider's answer about the card. A repeat changes nothing: it finds that the attempt is no longer this
+    one. `tried` is the setup's latest attempt; a `method` that is gone ends the setup."""
+    if setup.attempt != attempt.id:
+        return Changes(result=setup, deletes=(attempt.id,), refusal=_refusal_of(setup))
+    match outcome:
+        case Succeeded() | Declined():
+            changes = _end(setup, attempt, outcome, at, method, customer, tried)
+        case ActionRequired():
+            return _await_customer(setup, attempt, outcome, tried, at, first_ask_seconds)
+        case NotSent() | Pending() | Unknown():
+            match next_step(attempt, outcome, at, first_ask_seconds=first_ask_seconds):
+                case GiveUp(declined=declined):
+                    changes = _end(setup, attempt, declined, at, method, customer, tried)
+                case Retry(attempt=again) | AskLater(attempt=again):
+                    return Changes(result=setup, tasks=(again,))
+        case _:
+            assert_never(outcome)
+    return msgspec.structs.replace(changes, deletes=(*changes.deletes, attempt.id))
+
+
+def _end(
+    setup: SetupIntent,
+    attempt: Attempt,
+    outcome: Succeeded | Declined,
+    at: Moment,
+    method: PaymentMethod | None,
+    customer: Customer | None,
+    tried: SetupAttempt,
+) -> Changes[SetupIntent]:
+    over = _with(setup, attempt=None, challenge=None)
+    if method is None or method.detached:
+        return _cancel_over(over, tried)
+    if isinstance(outcome, Succeeded):
+        known = msgspec.structs.replace(
+            method,
+            card=with_checks(method.card, outcome.checks),
+            declined_at=(),
+            network_transaction_id=outcome.network_transaction_id or method.network_transaction_id,
+        )
+        keeper = None if customer is None or customer.deleted or method.consumed else customer
+        done = _with(over, authenticated=attempt.bank_id is not None, cancellation_reason=None)
+        return _succeed(done, known, keeper, tried)
+    if attempt.withdrawn == "canceled":
+        return _cancel_over(over, tried)
+    if attempt.withdrawn is not None:
+        return _fail(over, method, _authentication_failure(), tried)
+    noted = card_tries.note_decline(method, outcome, at.now)
+    failed = _fail(over, noted, _refused(outcome), tried)
+    if noted is method or any(record.id == method.id for record in failed.records):
+        return failed
+    return msgspec.structs.replace(failed, records=(*failed.records, noted))
+
+
+def _await_customer(
+    setup: SetupIntent,
+    attempt: Attempt,
+    outcome: ActionRequired,
+    tried: SetupAttempt,
+    at: Moment,
+    first_ask_seconds: float,
+) -> Changes[SetupIntent]:
+    """Send the cardholder to the provider's page and keep the attempt open."""
+    if attempt.withdrawn is not None:
+        doubt = next_step(attempt, Unknown("it was not withdrawn"), at, first_ask_seconds=first_ask_seconds)
+        assert isinstance(doubt, AskLater), "an unknown outcome is asked about"
+        return Changes(result=setup, tasks=(doubt.attempt,))
+    waits = await_action(attempt, outcome.bank_id, at, first_ask_seconds=first_ask_seconds)
+    waiting = _with(setup, status="requires_action", challenge=outcome.redirect_url)
+    if waiting == setup:
+        return Changes(result=setup, tasks=(waits,))
+    saved = _save(waiting, "setup_intent.requires_action")
+    told = msgspec.structs.replace(tried, status="requires_action")
+    return msgspec.structs.replace(saved, records=(*saved.records, told), tasks=(waits,))
+
+
+def _refused(outcome: Declined) -> Refused:
+    if outcome.code == "payment_intent_authentication_failure":
+        return _authentication_failure()
+    assert outcome.code in RULES, f"a decline with the unknown code {outcome.code!r}"
+    return Refused(outcome.code, outcome.message or RULES[outcome.code].message, decline_code=outcome.decline_code)
+
+
+def _refusal_of(setup: SetupIntent) -> Refused | None:
+    """The refusal for a caller whose verification was declined in another commit, for instance after a notice."""
+    error = setup.last_error
+    if error is None or setup.status != "requires_payment_method":
+        return None
+    return Refused(
+        error.code, error.message, decline_code=error.decline_code, setup_intent=setup, payment_method=error.method
+    )
+
+
+def _cancel_over(setup: SetupIntent, tried: SetupAttempt) -> Changes[SetupIntent]:
+    """The setup was cancelled while its card was verified, or its card was deleted."""
+    canceled = _with(setup, status="canceled")
+    saved = _save(canceled, "setup_intent.canceled")
+    return msgspec.structs.replace(saved, records=(*saved.records, msgspec.structs.replace(tried, status="abandoned")))
+
+
+def _not_waiting(setup: SetupIntent) -> None:
+    """Refused while a provider is asked about the card."""
+    if setup.attempt is None:
+        return
+    if setup.status != "requires_action":
+        raise _busy(setup)
+    raise _unexpected(
+        setup,
+        "This SetupIntent waits for its customer at the provider's page: see next_action. To set up another card, "
+        "cancel it and create a new one.",
+    )
+
+
+def _busy(setup: SetupIntent) -> Refused:
+    return Refused(
+        "lock_timeout",
+        "Another request is processing this SetupIntent. Retrieve it to see the result of that request.",
+        setup_intent=setup,
+    )
 
 
 def _asks_no_authentication(setup: SetupIntent) -> None:
@@ -205,6 +416,7 @@ def _confirmable(
     setup: SetupIntent, method: PaymentMethod | None, customer: Customer | None, mandate: str | None
 ) -> PaymentMethod:
     """The method that is to be set up. Raises `Refused`."""
+    _not_waiting(setup)
     if setup.status not in CONFIRMABLE:
         raise _unexpected(
             setup,

@@ -68,6 +68,7 @@ from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.domain.routing import ConnectorTerms, Routes, outcome_to_follow
+from tillway.domain.setup_intent import SetupIntent
 from tillway.domain.source_api import SourceApi
 from tillway.engine.availability import foresee
 from tillway.engine.caller import Caller
@@ -365,7 +366,7 @@ class Attempts:
             if kept is not None and self.engine.clock.now_ms() / 1000 - attempt.created > kept:
                 return Unknown("the provider may have forgotten it by now, and then a repeat would be a second one")
             means = (operation.card, operation.account, operation.wallet)
-            if attempt.kind == "authorize" and means == (None, None, None):
+            if attempt.kind in ("authorize", "verify") and means == (None, None, None):
                 return Unknown("the provider does not know it, and the card or account to send has been removed")
         if attempt.kind == "payout" and operation.recipient is None:
             return Unknown("its recipient has been forgotten, because it was settled meanwhile")
@@ -428,6 +429,8 @@ class Attempts:
         told: dict[str, Any] = {}
         if attempt.kind == "authorize":
             told = await self._authorization(load, scope, attempt, cvc, redirects=redirects)
+        elif attempt.kind == "verify":
+            told = await self._verification(load, scope, attempt, cvc, redirects=redirects)
         elif attempt.kind == "payout":
             paid_out = await load.get(Payout, attempt.subject)
             told["recipient"] = await reveal(self.vault, scope.key, paid_out.recipient)
@@ -491,6 +494,26 @@ class Attempts:
             if account is not None and debit is not None and debit.mandate is not None:
                 account = msgspec.structs.replace(account, mandate=reference_of_mandate(debit.mandate))
             told["account"] = account
+        return told
+
+    async def _verification(
+        self, load: Load, scope: Scope, attempt: Attempt, cvc: str | None, *, redirects: bool
+    ) -> dict[str, Any]:
+        """The fields of a verification: the card, its holder's details, and the way back from the issuer's page."""
+        setup = await load.get(SetupIntent, attempt.subject)
+        told: dict[str, Any] = {"stores": setup.usage}
+        if redirects:
+            told |= {"return_url": self.engine.return_address(scope, setup), "bank_id": attempt.bank_id}
+            told |= {"returned": attempt.returned}
+            asked = (setup.method_options.get("card") or {}).get("request_three_d_secure")
+            told |= {"three_d_secure": asked} if asked is not None else {}
+        method = await load.maybe(PaymentMethod, attempt.method)
+        if method is None:
+            return told
+        details = method.billing_details
+        told |= {"email": details.get("email"), "card": await self._card(scope, method, cvc)}
+        if details.get("address"):
+            told["billing_address"] = _postal(details["address"])
         return told
 
     def _redirect(self, scope: Scope, payment: PaymentIntent, attempt: Attempt) -> dict[str, Any]:

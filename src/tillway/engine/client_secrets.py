@@ -71,13 +71,13 @@ class ClientSecrets:
         """Whether `secret` opens the page of the session `id`; compared in constant time."""
         return hmac.compare_digest(secret.encode(), self._derive(id.encode()).encode())
 
-    def return_secret(self, payment: PaymentIntent) -> str:
+    def return_secret(self, subject: Subject) -> str:
         """The secret in the address of the page to which a provider sends the customer back: it opens nothing else."""
-        return self._derive(f"return of {payment.id}".encode())
+        return self._derive(f"return of {subject.id}".encode())
 
-    def opens_return(self, payment: PaymentIntent, given: str) -> bool:
-        """Whether `given` is `return_secret` of the payment; compared in constant time."""
-        return hmac.compare_digest(given.encode(), self.return_secret(payment).encode())
+    def opens_return(self, subject: Subject, given: str) -> bool:
+        """Whether `given` is `return_secret` of the subject; compared in constant time."""
+        return hmac.compare_digest(given.encode(), self.return_secret(subject).encode())
 
     def receipt(self, charge: str) -> str:
         """The secret in the address of the receipt of the charge with that id."""

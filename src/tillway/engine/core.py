@@ -19,6 +19,7 @@ from tillway.domain.ledger import Entry, Fee
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record, Result, SealedRecord
 from tillway.domain.refusal import Refused
+from tillway.domain.setup_intent import SetupIntent
 from tillway.engine.accounts import Accounts, Price
 from tillway.engine.answers import answered_with, is_settled, will_follow
 from tillway.engine.audit import entries
@@ -175,10 +176,11 @@ class Engine:
         """The address of a scope's challenge pages, up to the id of the payment or setup."""
         return f"{self.settings.public_url}/3ds/{scope.key}/"
 
-    def return_address(self, scope: Scope, payment: PaymentIntent) -> str:
-        """The address at which a provider sends the customer of a payment back to us. It is the same on each resend."""
-        secret = self.client_secrets.return_secret(payment)
-        return f"{self.settings.public_url}/returns/{scope.key}/{payment.id}?secret={secret}"
+    def return_address(self, scope: Scope, subject: PaymentIntent | SetupIntent) -> str:
+        """The address at which a provider sends the customer of a payment or setup back to us. It is the same on each
+        resend."""
+        secret = self.client_secrets.return_secret(subject)
+        return f"{self.settings.public_url}/returns/{scope.key}/{subject.id}?secret={secret}"
 
     async def run(
         self,

@@ -4,11 +4,11 @@ A settler loads the records that the decision needs and calls the domain. `Attem
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
-from tillway.domain import card_tries, payment_intent, payout, refund
+from tillway.domain import card_tries, payment_intent, payout, refund, setup_intent
 from tillway.domain.account import is_live
 from tillway.domain.attempt import Attempt
 from tillway.domain.bank_account import failure
@@ -26,12 +26,15 @@ from tillway.domain.payout import Payout
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record
 from tillway.domain.refund import Refund
 from tillway.domain.routing import ConnectorTerms
+from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.engine import checkouts
 from tillway.engine.accounts import Price
 from tillway.engine.caller import Settings
 from tillway.engine.core import Load
 from tillway.engine.references import find_by_tail
 from tillway.store.codec import TYPES
+
+R = TypeVar("R", bound=Record)
 
 
 class Settling(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,13 +146,14 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
 
 async def _tries_of(load: Load, attempt: Attempt, method: PaymentMethod | None) -> CardTries | None:
     """The shared history of the card number that an authorization is about; None if there is none."""
-    id = card_tries.tries_id(method, livemode=is_live(load.scope_key)) if attempt.kind == "authorize" else None
+    tried = attempt.kind in ("authorize", "verify")
+    id = card_tries.tries_id(method, livemode=is_live(load.scope_key)) if tried else None
     return await load.maybe(CardTries, id)
 
 
 def _count_try(
-    given: Settling, method: PaymentMethod | None, tries: CardTries | None, changes: Changes[PaymentIntent]
-) -> Changes[PaymentIntent]:
+    given: Settling, method: PaymentMethod | None, tries: CardTries | None, changes: Changes[R]
+) -> Changes[R]:
     """The changes, with the history of the card number: a decline adds to it, a success ends it."""
     if isinstance(given.outcome, Succeeded) and tries is not None and given.attempt.id in changes.deletes:
         return msgspec.structs.replace(changes, deletes=(*changes.deletes, tries.id))
@@ -197,6 +201,26 @@ async def _settle_refund(given: Settling) -> Changes[Record | None]:
     )
 
 
+async def _settle_setup(given: Settling) -> Changes[Record | None]:
+    load, attempt = given.load, given.attempt
+    setup = await load.get(SetupIntent, attempt.subject)
+    method = await load.maybe(PaymentMethod, attempt.method)
+    tries = await _tries_of(load, attempt, method)
+    if method is not None and isinstance(given.outcome, Declined):
+        method = card_tries.with_history(method, tries)
+    changes = setup_intent.settle(
+        setup,
+        attempt,
+        given.outcome,
+        given.at,
+        method=method,
+        customer=await load.maybe(Customer, setup.customer),
+        tried=await load.get(SetupAttempt, setup.latest_attempt or ""),
+        first_ask_seconds=given.first_ask_seconds,
+    )
+    return _count_try(given, method, tries, changes)
+
+
 async def _take_refund_back(
     load: Load, id: str, declined: Declined, at: Moment, settings: Settings
 ) -> Changes[Record | None]:
@@ -225,6 +249,7 @@ SETTLERS: Final[dict[type[Record], Settler]] = {
     PaymentIntent: Settler(_settle_payment),
     Payout: Settler(_settle_payout, _take_payout_back),
     Refund: Settler(_settle_refund, _take_refund_back),
+    SetupIntent: Settler(_settle_setup),
 }
 """The settler of each type of record that an attempt can be about."""
 

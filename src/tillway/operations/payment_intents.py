@@ -88,7 +88,7 @@ async def gather(
         method=method,
         made=made,
         mandate=mandate,
-        code=await _code_of(load, method, made),
+        code=await code_of(load, method, made),
         customer=await load.maybe(Customer, customer) if pays_from_credit else None,
     )
 
@@ -102,7 +102,7 @@ async def find_mandate(
     return await load.maybe(Mandate, method.mandate) if acceptance is None else None
 
 
-async def _code_of(load: Load, method: PaymentMethod, made: Changes[Record | None]) -> SealedRecord | None:
+async def code_of(load: Load, method: PaymentMethod, made: Changes[Record | None]) -> SealedRecord | None:
     """The method's sealed security code: among the changes that make the method, or in the store."""
     id = method.card.cvc if method.card is not None else None
     if id is None:
@@ -226,7 +226,7 @@ async def challenge(platform: Platform, scope: Scope, id: str, secret: str, *, p
         if payment.status != "requires_action":
             return Changes(result=payment)  # The customer pressed the other button at the same time.
         method = await load.get(PaymentMethod, payment.method or "", "payment_method")
-        means = Means(method=method, code=await _code_of(load, method, NO_CHANGES))
+        means = Means(method=method, code=await code_of(load, method, NO_CHANGES))
         return payment_intent.finish_challenge(payment, means, terms, at, passed=passed)
 
     done = await platform.attempts.operate(caller, work)

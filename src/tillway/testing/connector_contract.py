@@ -57,6 +57,9 @@ CARD = CardData("4242424242424242", 12, 2040, "123", "Ada Lovelace")
 CHALLENGED = CardData("4000002760003184", 12, 2040, "123", "Ada Lovelace")
 """A card whose issuer asks for 3-D Secure."""
 
+REFUSED = CardData("4000000000000002", 12, 2040, "123", "Ada Lovelace")
+"""A card that the issuer does not let a merchant keep."""
+
 RETURN_URL = "https://tillway.example/returns/1?secret=2"
 
 NOBODY = Recipient("email", "no_account@example.com")
@@ -123,6 +126,8 @@ def checks_for(capabilities: Capabilities) -> list[Check]:
         checks += _LISTS
     if capabilities.authenticates:
         checks += _REDIRECTS
+    if capabilities.authenticates and "verify" in capabilities.operations:
+        checks.append(verifies_a_card_at_its_issuers_page)
     return [*checks, *_DEBITS] if capabilities.debits else checks
 
 
@@ -207,6 +212,28 @@ async def refunds_no_more_than_was_paid(far: FarSide) -> None:
     assert isinstance(await _finish(far, child("refund", paid, 201)), Declined), "more was refunded than was paid"
     assert isinstance(await _finish(far, child("refund", paid, 200)), Succeeded)
     assert await far.performed() == 3
+
+
+async def verifies_a_card(far: FarSide) -> None:
+    kept = verification()
+    assert isinstance(await _do(far, kept), Succeeded)
+    assert isinstance(await _look(far, kept), Succeeded), "a verification is not known any more"
+    refused = await _do(far, verification(card=REFUSED))
+    assert isinstance(refused, Declined) and refused.alert is None, refused
+    assert await far.performed() == 0, "a verification took money"
+
+
+async def verifies_a_card_at_its_issuers_page(far: FarSide) -> None:
+    for passed, expected in ((True, Succeeded), (False, Declined)):
+        operation, waiting = await _sent_away(far, verification(card=CHALLENGED))
+        assert await _look(far, operation) == waiting, "the same page again"
+        told = await _customer(far, waiting, passed=passed)
+        outcome = await _look(far, msgspec.structs.replace(operation, returned=told))
+        assert isinstance(outcome, expected), outcome
+    operation, waiting = await _sent_away(far, verification(card=CHALLENGED))
+    ended = await converse(far.connector.withdraw(operation), far.transport)
+    assert isinstance(ended, Declined), ended
+    assert await far.performed() == 0
 
 
 async def pays_out(far: FarSide) -> None:
@@ -392,8 +419,8 @@ async def what_we_asked_wrongly_is_an_alert(far: FarSide) -> None:
 # The customer at the provider's page.
 
 
-async def _sent_away(far: FarSide) -> tuple[Operation, ActionRequired]:
-    operation = authorization(card=CHALLENGED, return_url=RETURN_URL)
+async def _sent_away(far: FarSide, operation: Operation | None = None) -> tuple[Operation, ActionRequired]:
+    operation = operation or authorization(card=CHALLENGED, return_url=RETURN_URL)
     waiting = await _do(far, operation)
     assert isinstance(waiting, ActionRequired), waiting
     assert await far.performed() == 0, "money was taken before the customer has authenticated"
@@ -593,6 +620,7 @@ _DEDUPLICATES: tuple[Check, ...] = (
 _BY_OPERATION: dict[str, tuple[Check, ...]] = {
     "capture": (captures_once,),
     "multicapture": (captures_several_times,),
+    "verify": (verifies_a_card,),
     "void": (voids,),
     "increment": (increments,),
     "refund": (refunds_no_more_than_was_paid,),
@@ -664,6 +692,15 @@ def debit(type: str, account: str = "good") -> Operation:
     routing_number = "110000000" if type == "us_bank_account" else None
     data = BankAccountData(type, ACCOUNTS[type][account], routing_number, name="Ada Lovelace")
     return authorization(card=None, account=data, currency=METHOD_TYPES[type].currency)
+
+
+def verification(**fields: Any) -> Operation:
+    """A set-up of a card for payments without its holder, under a new reference."""
+    return authorization(
+        **{"kind": "verify", "amount_minor": 0, "currency": "usd", "capture": False, "stores": "off_session"}
+        | {"return_url": RETURN_URL}
+        | fields
+    )
 
 
 def payout(**fields: Any) -> Operation:
