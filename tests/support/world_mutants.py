@@ -29,7 +29,7 @@ from tillway.domain.outcome import Declined, NotSent, Outcome, Pending, Succeede
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NO_CHANGES, Changes
 from tillway.domain.routing import Routes
-from tillway.engine import attempts, balance
+from tillway.engine import attempts, balance, notices
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit import chain
 from tillway.engine.audit import entries as trail
@@ -458,7 +458,7 @@ def what_nothing_explains_is_dropped() -> AbstractContextManager[None]:
 
 def later_words_about_what_waits_are_dropped() -> AbstractContextManager[None]:
     """Disputes of payments that were made after the backup."""
-    return replaced(attempts, "keep_notice", lambda item, notice: Changes(result=item))
+    return replaced(notices, "keep_notice", lambda item, notice: Changes(result=item))
 
 
 def a_repeat_may_fail_although_it_was_performed() -> AbstractContextManager[None]:
