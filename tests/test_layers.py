@@ -213,7 +213,7 @@ PACKAGES = {"opentelemetry": "opentelemetry-sdk"}
 TESTING_PACKAGES = frozenset(("hypothesis", "pytest"))
 
 # The domain has no clock, no randomness, no environment and no input or output.
-DOMAIN_PACKAGES = frozenset(("msgspec", "iso4217"))
+DOMAIN_PACKAGES = frozenset(("msgspec",))
 NOT_IN_DOMAIN = frozenset(
     (
         "asyncio",

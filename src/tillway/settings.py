@@ -6,7 +6,6 @@
 import ipaddress
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -260,11 +259,15 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
 def _file(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            return tomllib.loads(file.read(FILE_BYTES_MAX).decode())
+            content = file.read(FILE_BYTES_MAX)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise SettingsInvalid(f"{path} cannot be read: {error.strerror}") from None
+    import tomllib
+
+    try:
+        return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsInvalid(f"{path} is not TOML: {error}") from None
 

@@ -23,7 +23,6 @@ HEAVY = (
     "asyncio",
     "cryptography",
     "granian",
-    "iso4217",
     "uvloop",
     "tillway.installation",
     "tillway.wiring",

@@ -5,6 +5,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from iso4217 import Currency
 
 from tillway.domain.money import (
     AMOUNT_MAX,
@@ -27,6 +28,15 @@ currencies = st.sampled_from(sorted(MINOR_UNITS))
 )
 def test_currency_is_lower_case_with_its_minor_units(code: str, decimals: int) -> None:
     assert MINOR_UNITS[check_currency(code)] == decimals
+
+
+FUNDS = {"bov", "che", "chw", "clf", "cou", "mxv", "usn", "uyi", "uyw", "xad", "xdr", "xsu", "xua"}
+"""Codes of the standard that have a number, but are funds or units of account."""
+
+
+def test_the_currencies_are_those_of_the_standard() -> None:
+    standard = {iso.code.lower(): iso.exponent for iso in Currency if iso.exponent is not None}
+    assert {code: decimals for code, decimals in standard.items() if code not in FUNDS} == MINOR_UNITS
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from plugins import install
 
+from tillway.connectors import registry as connectors
 from tillway.installation import inspect_store, migrate_store, open_store
 from tillway.settings import Settings
 from tillway.store import registry
@@ -92,3 +94,10 @@ def test_the_command_line_names_the_kinds(tmp_path: Path) -> None:
     )
     assert "kinds of store: a file, dynamodb, postgres, postgresql, shelf" in told.stdout
     assert "kinds of connector: adyen, http_bank, nacha, pain001, paypal, simulator, stripe" in told.stdout
+
+
+def test_tillways_own_kinds_are_its_entry_points() -> None:
+    """Tables beside the entry points, which take long to read."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"][registry.GROUP] == registry.OWN
+    assert project["entry-points"][connectors.GROUP] == connectors.OWN

@@ -5,14 +5,25 @@ methods of `port.Connector`; it is found once it is installed.
 """
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
-from typing import Protocol, cast
+from importlib import import_module
+from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from tillway.connectors.port import Connector, Transport
 from tillway.connectors.settings import Setting, SettingInvalid, http_url, is_loopback, resolved
 
 GROUP = "tillway.connectors"
+
+OWN: Final = {
+    "simulator": "tillway.sandbox.simulator:Simulator",
+    "adyen": "tillway.connectors.adyen:AdyenConnector",
+    "http_bank": "tillway.connectors.http_bank:HttpBank",
+    "nacha": "tillway.connectors.nacha:NachaConnector",
+    "pain001": "tillway.connectors.pain001:Pain001Connector",
+    "paypal": "tillway.connectors.paypal:PayPalConnector",
+    "stripe": "tillway.connectors.stripe:StripeConnector",
+}
+"""Tillway's own entry points. To read those of all packages takes longer than a Lambda function may take to start."""
 
 
 class Built(Connector, Protocol):
@@ -33,11 +44,18 @@ class Kind(Protocol):
 
 def kinds() -> tuple[str, ...]:
     """The names of all installed kinds, sorted."""
-    return tuple(sorted(entry_points(group=GROUP).names))
+    from importlib.metadata import entry_points
+
+    return tuple(sorted({*OWN, *entry_points(group=GROUP).names}))
 
 
 def kind(name: str) -> Kind:
     """The class of a kind. Raises `SettingInvalid` for `kind` if there is none."""
+    if name in OWN:
+        module, _, attribute = OWN[name].partition(":")
+        return cast(Kind, getattr(import_module(module), attribute))
+    from importlib.metadata import entry_points
+
     found = entry_points(group=GROUP, name=name)
     if not found:
         raise SettingInvalid("kind", f"no connector of this kind; there are {', '.join(kinds())}")

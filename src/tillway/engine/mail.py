@@ -3,11 +3,7 @@ that accepts it."""
 
 import logging
 from datetime import UTC, datetime
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime
-from typing import Protocol, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 from tillway.domain.account import SYSTEM, Account, scope_of
 from tillway.domain.checkout import CheckoutSession
@@ -21,11 +17,14 @@ from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
 from tillway.store.port import Row
 
+if TYPE_CHECKING:
+    from email.message import EmailMessage
+
 log = logging.getLogger(__name__)
 
 
 class Mailer(Protocol):
-    async def send(self, message: EmailMessage) -> Posted:
+    async def send(self, message: "EmailMessage") -> Posted:
         """Send one message to the mail server, within its own time limit. Never raises for a fault of that server."""
 
 
@@ -79,11 +78,11 @@ class Mail:
 
         await self.engine.run(caller, forget)
 
-    async def _hand(self, message: EmailMessage) -> Posted:
+    async def _hand(self, message: "EmailMessage") -> Posted:
         assert self.mailer is not None
         return await self.mailer.send(message)
 
-    async def _message(self, load: Load, task: EmailTask) -> EmailMessage | None:
+    async def _message(self, load: Load, task: EmailTask) -> "EmailMessage | None":
         """The message, or None if it has no recipient any more."""
         scope = scope_of(load.scope_key)
         account = await self.engine.load(SYSTEM).maybe(Account, scope.account)
@@ -100,7 +99,7 @@ class Mail:
         return compose(task, payout, sender=self.sender, merchant=merchant)
 
 
-def compose(task: EmailTask, payout: Payout, *, sender: str, merchant: str) -> EmailMessage:
+def compose(task: EmailTask, payout: Payout, *, sender: str, merchant: str) -> "EmailMessage":
     """The message about `payout`. A repeat is the same to the byte, with the same Message-ID."""
     name = _on_one_line(merchant)
     amount = f"{minor_to_major(payout.amount_minor, payout.currency)} {payout.currency.upper()}"
@@ -120,7 +119,7 @@ def compose(task: EmailTask, payout: Payout, *, sender: str, merchant: str) -> E
     return message
 
 
-def compose_receipt(task: EmailTask, session: CheckoutSession, *, sender: str, merchant: str) -> EmailMessage:
+def compose_receipt(task: EmailTask, session: CheckoutSession, *, sender: str, merchant: str) -> "EmailMessage":
     """The receipt of a paid session, in the language of its page. A repeat is the same to the byte."""
     name, language = _on_one_line(merchant) or "Tillway", session.spoken
     words = TEXTS[language]
@@ -140,8 +139,14 @@ def compose_receipt(task: EmailTask, session: CheckoutSession, *, sender: str, m
     return message
 
 
-def _message_to(recipient: str, task: EmailTask, sender: str, name: str) -> EmailMessage:
+def _message_to(recipient: str, task: EmailTask, sender: str, name: str) -> "EmailMessage":
     """A message without subject and text, under headers that say that a program wrote it."""
+    # A process that writes no message does not import them.
+    from email.headerregistry import Address
+    from email.message import EmailMessage
+    from email.policy import SMTP
+    from email.utils import format_datetime
+
     local, _, domain = sender.rpartition("@")
     message = EmailMessage(policy=SMTP)
     message["From"] = Address(name, local, domain)

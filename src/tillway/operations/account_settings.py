@@ -7,7 +7,6 @@ force within two seconds on every process (`engine/accounts.py`).
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
 
-import zoneinfo
 from collections.abc import Callable, Mapping
 from datetime import UTC, tzinfo
 from typing import Any
@@ -102,6 +101,8 @@ def _days(value: int) -> int:
 
 
 def _zone(value: str) -> str:
+    import zoneinfo
+
     try:
         return zoneinfo.ZoneInfo(value).key
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
@@ -134,6 +135,9 @@ assert _READ.keys() == set(accounts.SETTINGS)
 
 def zone_of(account: Account) -> tzinfo:
     """The time zone of a merchant's days; UTC where this host's database of zones does not have it."""
+    # Most merchants keep UTC, and then no process imports it.
+    import zoneinfo
+
     try:
         return zoneinfo.ZoneInfo(account.time_zone)
     except (zoneinfo.ZoneInfoNotFoundError, OSError):

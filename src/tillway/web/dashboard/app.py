@@ -3,7 +3,6 @@
 import hmac
 import logging
 from collections.abc import Callable
-from http.cookies import SimpleCookie
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -298,6 +297,9 @@ def _form_of(request: Request) -> dict[str, list[str]]:
 
 
 def _cookies_of(request: Request) -> dict[str, str]:
+    # A process without the dashboard's visitors does not import it.
+    from http.cookies import SimpleCookie
+
     cookies: SimpleCookie = SimpleCookie()
     try:
         cookies.load(request.headers.get("cookie") or "")

@@ -1,0 +1,69 @@
+"""The package of the functions: the same bytes twice, and enough to run by itself."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.soak
+
+RUNS_ALONE = """
+import json, sys
+sys.path[:] = [path for path in sys.path if "site-packages" not in path]
+sys.path.insert(0, sys.argv[1])
+from tillway.aws import admin, api, worker
+answers = [api.handler({}), admin.handler({"action": "nothing"})]
+import cryptography, msgspec
+places = [module.__file__ for module in (api, msgspec, cryptography)]
+heavy = sorted({"aiohttp", "apsw", "boto3", "granian", "joserfc", "jinja2", "typer"} & set(sys.modules))
+print(json.dumps([answers, places, heavy]))
+"""
+
+
+def build(variant: str) -> Path:
+    """Build a package. Skips where the packages that it needs cannot be had."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "deploy/aws/package", variant], capture_output=True, text=True, timeout=600
+    )
+    if done.returncode and "Failed to fetch" in done.stderr:
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr
+    return ROOT / done.stdout.split()[0]
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("variant", ["x86_64-py313", "arm64-py313", "local"])
+def test_the_same_source_gives_the_same_bytes(variant: str) -> None:
+    assert digest_of(build(variant)) == digest_of(build(variant))
+
+
+def test_a_package_for_arm_holds_libraries_for_arm_alone() -> None:
+    with zipfile.ZipFile(build("arm64-py313")) as opened:
+        libraries = [name for name in opened.namelist() if name.endswith(".so")]
+        assert len(libraries) > 5
+        # The machine of an ELF file: 183 is AArch64 (ELF for the Arm 64-bit Architecture, 4.1).
+        assert {opened.read(name)[18] for name in libraries} == {183}
+
+
+def test_the_local_package_runs_alone(tmp_path: Path) -> None:
+    with zipfile.ZipFile(build("local")) as opened:
+        opened.extractall(tmp_path)
+    assert not list(tmp_path.glob("boto*")) and not (tmp_path / "tillway" / "cli").exists()
+    assert (tmp_path / "tillway" / "web" / "checkout.html").exists()
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", RUNS_ALONE, tmp_path], capture_output=True, text=True, timeout=120, env={}
+    )
+    assert done.returncode == 0, done.stderr
+    answers, places, heavy = json.loads(done.stdout)
+    assert answers[0]["statusCode"] == 400 and answers[1]["error"] == "invalid"
+    assert all(place.startswith(str(tmp_path)) for place in places), places
+    assert heavy == []
