@@ -88,6 +88,10 @@ class MerchantObjects:
     async def charge(self, **params: Any) -> str:
         return (await self.post("/v1/charges", amount=700, currency="eur", source="tok_visa", **params))["id"]
 
+    async def spare_key(self) -> str:
+        admin = await self.app.operator("admin", self.merchant.account)
+        return (await self.app.ok(admin, "POST", "/ops/v1/keys", {"name": "Spare"}))["id"]
+
     async def told(self) -> str:
         await self.paid()
         return (await self.app.ok(self.merchant, "GET", "/ops/v1/audit", {"limit": 1}))["data"][0]["id"]
@@ -430,6 +434,8 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /ops/v1/balances": _nothing(),
     "GET /ops/v1/connectors": _nothing(),
     "GET /ops/v1/keys": _nothing(),
+    "POST /ops/v1/keys": _nothing(name="Warehouse"),
+    "POST /ops/v1/keys/{id}/revoke": _on(MerchantObjects.spare_key),
     "GET /ops/v1/doubts": _nothing(),
     "GET /ops/v1/doubts/{id}": _on(MerchantObjects.doubt),
     "GET /ops/v1/open_items": _nothing(),

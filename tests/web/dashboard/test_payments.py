@@ -10,48 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dashboard_visitor import Visitor, text
+from dashboard_shop import DashboardShop
+from dashboard_visitor import text
 
 from tillway.domain.operator import Role
-from tillway.testing.in_process import Answer, InProcessApp, Merchant
-
-
-class Shop:
-    def __init__(self, app: InProcessApp, merchant: Merchant) -> None:
-        self.app = app
-        self.merchant = merchant
-
-    async def pay(self, amount: int = 9900, currency: str = "eur", card: str = "pm_card_visa", **more: Any) -> str:
-        """A payment, and its id."""
-        params = {"amount": amount, "currency": currency, "payment_method": card, "confirm": "true"}
-        params |= {"return_url": "https://shop.example"} | more
-        answer = (await self.app.call(self.merchant, "POST", "/v1/payment_intents", params)).json
-        id: str = (answer["error"]["payment_intent"] if "error" in answer else answer)["id"]
-        return id
-
-    async def get(self, path: str, **params: Any) -> Any:
-        return await self.app.ok(self.merchant, "GET", path, params)
-
-    async def available(self, currency: str) -> int:
-        found: int = next(
-            one["amount"] for one in (await self.get("/v1/balance"))["available"] if one["currency"] == currency
-        )
-        return found
+from tillway.testing.in_process import Answer, InProcessApp
 
 
 @pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+async def shop(tmp_path: Path) -> AsyncIterator[DashboardShop]:
     app = await InProcessApp.open(tmp_path)
-    yield Shop(app, await app.merchant())
+    yield DashboardShop(app, await app.merchant())
     await app.close()
 
 
-async def visitor_of(shop: Shop, role: Role = "admin", name: str = "Mara Brandt") -> Visitor:
-    return await Visitor.signed_in(shop.app, role, shop.merchant.account, name=name)
-
-
-async def test_every_entry_of_the_navigation_is_a_page(shop: Shop) -> None:
-    visitor = await visitor_of(shop)
+async def test_every_entry_of_the_navigation_is_a_page(shop: DashboardShop) -> None:
+    visitor = await shop.visitor()
     home = (await visitor.get("/dashboard")).body.decode()
     main = re.search(r'<nav aria-label="Main">.*?</nav>', home, re.DOTALL)
     assert main is not None
@@ -67,28 +41,28 @@ async def test_every_entry_of_the_navigation_is_a_page(shop: Shop) -> None:
         assert '<aside class="band" aria-label="Mode">' in page.body.decode(), word
 
 
-async def test_live_mode_has_no_band_and_asks_for_a_bank(shop: Shop) -> None:
-    page = await (await visitor_of(shop)).get("/dashboard/live")
+async def test_live_mode_has_no_band_and_asks_for_a_bank(shop: DashboardShop) -> None:
+    page = await (await shop.visitor()).get("/dashboard/live")
     shown = page.body.decode()
     assert page.status == 200 and "<h2>Connect a bank</h2>" in shown
     assert "<title>Live" in shown and 'class="band"' not in shown and 'aria-current="true">Live' in shown
 
 
-async def test_home_shows_the_volume_of_the_report(shop: Shop) -> None:
+async def test_home_shows_the_volume_of_the_report(shop: DashboardShop) -> None:
     for amount, currency in ((9900, "eur"), (4250, "eur"), (700, "jpy")):
         await shop.pay(amount, currency)
     await shop.pay(1200, card="pm_card_visa_chargeDeclined")
     report = await shop.get("/ops/v1/reports/transactions", **{"by[0]": "type"})
     gross = {line["currency"]: line["gross"] for line in report["data"]}
     assert gross["eur"] >= 14150
-    home = await (await visitor_of(shop)).get("/dashboard")
+    home = await (await shop.visitor()).get("/dashboard")
     shown = text(home)
     assert "141.50 EUR" in shown and "700 JPY" in shown and "Nothing needs you" in shown
     assert "3 of 4 payments, today" in shown and "Bank gave no reason 1" in shown
 
 
-async def test_the_list_follows_its_filters_and_so_do_totals_and_csv(shop: Shop) -> None:
-    visitor = await visitor_of(shop)
+async def test_the_list_follows_its_filters_and_so_do_totals_and_csv(shop: DashboardShop) -> None:
+    visitor = await shop.visitor()
     first = await shop.pay(9900, description="=SUM(A1)")
     await shop.pay(2500, "usd")
     declined = await shop.pay(1200, card="pm_card_visa_chargeDeclinedInsufficientFunds")
@@ -121,16 +95,16 @@ async def test_the_list_follows_its_filters_and_so_do_totals_and_csv(shop: Shop)
     )
 
 
-async def test_pages_of_the_list_follow_each_other(shop: Shop) -> None:
+async def test_pages_of_the_list_follow_each_other(shop: DashboardShop) -> None:
     ids = [await shop.pay(100 + number) for number in range(52)]
-    visitor = await visitor_of(shop)
+    visitor = await shop.visitor()
     page = await visitor.get("/dashboard/payments")
     older = re.search(r'href="([^"]*)">Older', page.body.decode())
     assert older is not None and rows_of(page) == ids[:1:-1]
     assert rows_of(await visitor.get(unescape(older[1]))) == ids[1::-1]
 
 
-async def test_a_payment_tells_its_story(shop: Shop) -> None:
+async def test_a_payment_tells_its_story(shop: DashboardShop) -> None:
     customer = (await shop.app.ok(shop.merchant, "POST", "/v1/customers", {"name": "<b>Barbara</b>"}))["id"]
     id = await shop.pay(
         9900,
@@ -144,7 +118,7 @@ async def test_a_payment_tells_its_story(shop: Shop) -> None:
         f"/v1/payment_intents/{id}/confirm",
         {"payment_method": "pm_card_mastercard", "return_url": "https://shop.example"},
     )
-    page = await (await visitor_of(shop)).get(f"/dashboard/payments/{id}")
+    page = await (await shop.visitor()).get(f"/dashboard/payments/{id}")
     shown, words = page.body.decode(), text(page)
     assert "<script>alert" not in shown and "<b>Barbara" not in shown and "<b>Barbara</b>" in words
     story = re.search(r"What happened.*?In the ledger", words)
@@ -161,8 +135,8 @@ async def test_a_payment_tells_its_story(shop: Shop) -> None:
     assert json.loads(unescape(raw[1])) == await shop.get(f"/v1/payment_intents/{id}")
 
 
-async def test_a_refund_is_previewed_made_once_and_audited(shop: Shop) -> None:
-    id, visitor = await shop.pay(9900), await visitor_of(shop)
+async def test_a_refund_is_previewed_made_once_and_audited(shop: DashboardShop) -> None:
+    id, visitor = await shop.pay(9900), await shop.visitor()
     action = f"/dashboard/payments/{id}/refund"
     form = await visitor.get(action)
     available = await shop.available("eur")
@@ -188,8 +162,8 @@ async def test_a_refund_is_previewed_made_once_and_audited(shop: Shop) -> None:
     assert {(one["hint"], one["detail"]["reason"]) for one in entries} == {("Mara Brandt", "Lid arrived chipped")}
 
 
-async def test_a_refund_that_is_too_large_is_said_at_the_field(shop: Shop) -> None:
-    id, visitor = await shop.pay(9900), await visitor_of(shop)
+async def test_a_refund_that_is_too_large_is_said_at_the_field(shop: DashboardShop) -> None:
+    id, visitor = await shop.pay(9900), await shop.visitor()
     action = f"/dashboard/payments/{id}/refund"
     form = await visitor.get(action)
     for amount, words in (("99.01", "At most 99.00 EUR"), ("", "Write an amount"), ("1.005", "Write an amount")):
@@ -198,8 +172,8 @@ async def test_a_refund_that_is_too_large_is_said_at_the_field(shop: Shop) -> No
     assert await refunds_of(shop, id) == []
 
 
-async def test_a_refund_of_a_payment_that_has_changed_shows_the_difference(shop: Shop) -> None:
-    id, visitor = await shop.pay(9900), await visitor_of(shop)
+async def test_a_refund_of_a_payment_that_has_changed_shows_the_difference(shop: DashboardShop) -> None:
+    id, visitor = await shop.pay(9900), await shop.visitor()
     action = f"/dashboard/payments/{id}/refund"
     form = await visitor.submit(await visitor.get(action), action, {"amount": "50.00"})
     await shop.app.ok(shop.merchant, "POST", "/v1/refunds", {"payment_intent": id, "amount": 1000})
@@ -212,8 +186,8 @@ async def test_a_refund_of_a_payment_that_has_changed_shows_the_difference(shop:
 @pytest.mark.parametrize(
     ("role", "small", "large"), [("viewer", 403, 403), ("support", 303, 403), ("operator", 303, 303)]
 )
-async def test_roles_refund_as_the_table_says(shop: Shop, role: Role, small: int, large: int) -> None:
-    visitor = await visitor_of(shop, role, name=role)
+async def test_roles_refund_as_the_table_says(shop: DashboardShop, role: Role, small: int, large: int) -> None:
+    visitor = await shop.visitor(role, name=role)
     for amount, status in ((9900, small), (15000, large)):
         id = await shop.pay(amount)
         action = f"/dashboard/payments/{id}/refund"
@@ -225,17 +199,17 @@ async def test_roles_refund_as_the_table_says(shop: Shop, role: Role, small: int
         assert (await visitor.post(action, fields)).status == status, amount
 
 
-async def test_a_viewer_sees_masked_names(shop: Shop) -> None:
+async def test_a_viewer_sees_masked_names(shop: DashboardShop) -> None:
     params = {"name": "Barbara Liskov", "email": "barbara@example.com"}
     customer = (await shop.app.ok(shop.merchant, "POST", "/v1/customers", params))["id"]
     id = await shop.pay(customer=customer)
     for path in ("/dashboard/payments", f"/dashboard/payments/{id}", "/dashboard/payments.csv"):
-        assert b"Liskov" not in (await (await visitor_of(shop, "viewer", name="V")).get(path)).body, path
-        assert b"Liskov" in (await (await visitor_of(shop, "support", name="S")).get(path)).body, path
+        assert b"Liskov" not in (await (await shop.visitor("viewer", name="V")).get(path)).body, path
+        assert b"Liskov" in (await (await shop.visitor("support", name="S")).get(path)).body, path
 
 
-async def test_an_id_of_the_other_mode_leads_there(shop: Shop) -> None:
-    id, visitor = await shop.pay(), await visitor_of(shop)
+async def test_an_id_of_the_other_mode_leads_there(shop: DashboardShop) -> None:
+    id, visitor = await shop.pay(), await shop.visitor()
     missing = await visitor.get(f"/dashboard/live/payments/{id}")
     assert missing.status == 404 and "in live mode" in text(missing)
     link = re.search(r'<a class="btn main" href="([^"]*)">Look in test mode', missing.body.decode())
@@ -244,7 +218,7 @@ async def test_an_id_of_the_other_mode_leads_there(shop: Shop) -> None:
     assert nowhere.status == 404 and "in test mode" in text(nowhere) and "Look in live mode" in text(nowhere)
 
 
-async def refunds_of(shop: Shop, id: str) -> list[Any]:
+async def refunds_of(shop: DashboardShop, id: str) -> list[Any]:
     found: list[Any] = (await shop.get("/v1/refunds", payment_intent=id))["data"]
     return found
 

@@ -253,7 +253,7 @@ class Dashboard:
                 return Response(reply.status, [*_HEADERS, _NO_STORE, ("content-type", _HTML)], body)
 
     def _page(self, request: Request, shown: Shown) -> Response:
-        """A page of nobody: without navigation."""
+        """A page without navigation, for a visitor who has not signed in."""
         body = render(shown.template, None, "", shown.values | {"theme": _theme_of(request)})
         return Response(shown.status, [*_HEADERS, _NO_STORE, ("content-type", _HTML)], body)
 

@@ -44,11 +44,11 @@ class Door:
         self._account = account
         self._client_ip = client_ip
 
-    async def get(self, path: str, **params: Any) -> Any:
+    async def get(self, path: str, /, **params: Any) -> Any:
         """The document at `path`. Parameters that are None are left out. Raises `CallRefused`."""
         return msgspec.json.decode(await self.get_text(path, **params))
 
-    async def get_text(self, path: str, **params: Any) -> bytes:
+    async def get_text(self, path: str, /, **params: Any) -> bytes:
         """The answer at `path`, byte for byte. Raises `CallRefused`."""
         return await self._send(Request("GET", path, _encoded(params), self._headers(), b"", self._client_ip))
 
@@ -66,26 +66,17 @@ class Door:
         It is made once under the idempotency `key`, with the operator's `reason` in the audit trail, and only on
         records of the versions in `expect`. Raises `CallRefused`.
         """
-        return await self._change("POST", path, params, key, reason, expect)
-
-    async def delete(self, path: str, *, reason: str = "") -> Any:
-        """The answer to a deletion. Raises `CallRefused`."""
-        return await self._change("DELETE", path, None, None, reason, "")
-
-    async def put(self, path: str, document: Any, *, reason: str = "") -> Any:
-        """The answer to a document that replaces another. Raises `CallRefused`."""
-        headers = self._headers() | {"content-type": "application/json", "tillway-reason": reason}
-        body = msgspec.json.encode(document)
-        return msgspec.json.decode(await self._send(Request("PUT", path, "", headers, body, self._client_ip)))
-
-    async def _change(
-        self, method: str, path: str, params: dict[str, Any] | None, key: str | None, reason: str, expect: str
-    ) -> Any:
         headers = self._headers() | {"content-type": "application/x-www-form-urlencoded"}
         more = {"idempotency-key": key, "tillway-reason": reason, "tillway-expect": expect}
         headers |= {name: value for name, value in more.items() if value}
-        request = Request(method, path, "", headers, _encoded(params or {}).encode(), self._client_ip)
+        request = Request("POST", path, "", headers, _encoded(params or {}).encode(), self._client_ip)
         return msgspec.json.decode(await self._send(request))
+
+    async def post_json(self, path: str, document: Any) -> Any:
+        """The answer to a call that reads a document and changes nothing. Raises `CallRefused`."""
+        headers = self._headers() | {"content-type": "application/json"}
+        body = msgspec.json.encode(document)
+        return msgspec.json.decode(await self._send(Request("POST", path, "", headers, body, self._client_ip)))
 
     def _headers(self) -> dict[str, str]:
         return {"tillway-account": self._account}

@@ -48,7 +48,7 @@ KEYS: Final = {
 
 
 def render(template: str, visit: Visit | None, place: str, values: dict[str, Any]) -> bytes:
-    """The page of a template. `visit` is None for a page of nobody; `place` is the entry of the navigation."""
+    """The page of a template. `visit` is None before the sign-in; `place` is the entry of the navigation."""
     shared: dict[str, Any] = {"theme": ""}
     if visit is not None:
         operator = visit.signed.operator
@@ -71,7 +71,8 @@ def render(template: str, visit: Visit | None, place: str, values: dict[str, Any
 def _in_other_mode(visit: Visit) -> str:
     """The address of this page in the other mode."""
     inner = visit.request.path.removeprefix(visit.base)
-    return f"{BASE}/live{inner}" if visit.mode == "test" else f"{BASE}{inner}"
+    query = f"?{visit.request.query}" if visit.request.query else ""
+    return f"{BASE}/live{inner}{query}" if visit.mode == "test" else f"{BASE}{inner}{query}"
 
 
 @cache

@@ -3,10 +3,18 @@
 import importlib
 
 NOUNS = (
+    "balance",
+    "customers",
+    "developers",
+    "disputes",
+    "doubts",
+    "holds",
     "home",
+    "links",
+    "operate",
     "payments",
     "refunds",
-    "unbuilt",
+    "search",
 )
 
 LOADED = tuple(importlib.import_module(f"tillway.web.dashboard.pages.{noun}") for noun in NOUNS)

@@ -36,7 +36,7 @@ async def refund(visit: Visit) -> Reply:
     currency, left = payment["currency"], left_of(payment)
     given = Given(visit.sent("amount"), visit.sent("reason"), visit.sent("why"))
     minor, wrong = read_amount(given.amount, currency, left, "can still be refunded")
-    if visit.sent("preview") and (wrong or visit.sent("previewed") != str(minor)):
+    if visit.sent("preview") and visit.sent("previewed") != str(minor):
         return await _form(visit, payment, given, wrong=wrong, previewed=not wrong)
     params = {"payment_intent": visit.id, "amount": minor}
     if given.reason in words.REFUND_REASONS:

@@ -1,0 +1,129 @@
+"""The balance, payouts and the accounts of the ledger; pay out."""
+
+from typing import Any
+
+from tillway.domain.money import MINOR_UNITS
+from tillway.web.dashboard import words
+from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.pages.refunds import read_amount
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+
+STATUSES = {
+    "pending": ("info", "clock", "Pending"),
+    "in_transit": ("info", "clock", "On its way"),
+    "paid": ("ok", "check", "Paid"),
+    "failed": ("bad", "cross", "Failed"),
+    "canceled": ("", "minus", "Canceled"),
+}
+MOVEMENTS = {**words.LEDGER_FOR, "charge": "Payment"}
+MOST = "can be paid out"
+
+
+@page("GET", "/balance", place="/balance")
+async def show_balance(visit: Visit) -> Reply:
+    door = visit.door
+    balance = await door.get("/v1/balance")
+    ledger = await door.get("/ops/v1/ledger")
+    rows = [
+        {
+            "currency": one["currency"],
+            "available": one["amount"],
+            "pending": next((two["amount"] for two in balance["pending"] if two["currency"] == one["currency"]), 0),
+        }
+        for one in balance["available"]
+    ]
+    values = {
+        "rows": rows,
+        "payouts": (await door.get("/v1/payouts", limit=20))["data"],
+        "movements": (await door.get("/v1/balance_transactions", limit=20))["data"],
+        "ledger": ledger,
+        "accounts": _by_currency(ledger["accounts"]),
+        "statuses": STATUSES,
+        "named": MOVEMENTS,
+        "can_pay": any(row["available"] > 0 for row in rows) and visit.may("settle"),
+    }
+    return Shown("balance.html", values)
+
+
+def _by_currency(accounts: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]], int]]:
+    """Each currency with its accounts and their sum, which is 0 where debits equal credits."""
+    return [
+        (currency, own, sum(account["balance"] for account in own))
+        for currency in sorted({account["currency"] for account in accounts})
+        for own in [[account for account in accounts if account["currency"] == currency]]
+    ]
+
+
+@page("GET", "/balance/payout", place="/balance")
+async def ask_payout(visit: Visit) -> Reply:
+    await visit.check_role("settle", "/v1/payouts")
+    balance = await visit.door.get("/v1/balance")
+    asked = visit.asked("currency")
+    chosen = next((one for one in balance["available"] if one["currency"] == asked), None)
+    chosen = chosen or max(balance["available"], key=lambda one: one["amount"])
+    amount = words.plain(max(chosen["amount"], 0), chosen["currency"])
+    return await _form(visit, chosen["currency"], amount)
+
+
+@page("POST", "/balance/payout", place="/balance")
+async def pay_out(visit: Visit) -> Reply:
+    """Pay available money out to the merchant's bank account."""
+    await visit.check_role("settle", "/v1/payouts")
+    currency, amount = visit.sent("currency"), visit.sent("amount")
+    if currency not in MINOR_UNITS:
+        raise CallRefused(400, {"code": "invalid_currency", "message": "Choose a currency of the balance."}, "")
+    available = await _available(visit, currency)
+    minor, wrong = read_amount(amount, currency, available, MOST)
+    if visit.sent("preview") and visit.sent("previewed") != str(minor):
+        return await _form(visit, currency, amount, wrong=wrong, previewed=not wrong)
+    params: dict[str, Any] = {"amount": minor, "currency": currency}
+    if visit.sent("destination"):
+        params["destination"] = visit.sent("destination")
+    try:
+        made = await visit.door.post(
+            "/v1/payouts", params, key=visit.idempotency_key, reason=visit.sent("reason") or "Paid out by hand"
+        )
+    except CallRefused as refused:
+        if refused.code == "operator_forbidden":
+            raise
+        return await _form(visit, currency, amount, wrong=wrong or refused.message, status=refused.status)
+    return Redirect(visit.url(f"/payouts/{made['id']}"))
+
+
+async def _available(visit: Visit, currency: str) -> int:
+    balance = await visit.door.get("/v1/balance")
+    return int(next((one["amount"] for one in balance["available"] if one["currency"] == currency), 0))
+
+
+async def _form(
+    visit: Visit, currency: str, amount: str, *, wrong: str = "", previewed: bool = False, status: int = 200
+) -> Shown:
+    available = await _available(visit, currency)
+    minor, unfit = read_amount(amount, currency, available, MOST)
+    account = await visit.door.get("/v1/account")
+    values = {
+        "currency": currency,
+        "amount": amount,
+        "wrong": wrong,
+        "previewed": previewed,
+        "available": available,
+        "minor": max(available, 0) if unfit else minor,
+        "decimals": MINOR_UNITS[currency],
+        "destinations": [one for one in account["external_accounts"]["data"] if one["currency"] == currency],
+        "key": visit.idempotency_key,
+        "reason": visit.sent("reason"),
+    }
+    return Shown("pay-out.html", values, 422 if wrong and status == 200 else status)
+
+
+@page("GET", "/payouts/{id}", place="/balance")
+async def show_payout(visit: Visit) -> Reply:
+    payout = await visit.door.get(f"/v1/payouts/{visit.id}")
+    moved = [
+        await visit.door.get(f"/v1/balance_transactions/{payout[name]}")
+        for name in ("balance_transaction", "failure_balance_transaction")
+        if payout.get(name)
+    ]
+    return Shown(
+        "payout.html", {"payout": payout, "moved": moved, "statuses": STATUSES, "text": words.document(payout)}
+    )

@@ -1,0 +1,113 @@
+"""For developers: API keys, events and requests."""
+
+from typing import Any
+
+from tillway.domain.credentials import SCOPES
+from tillway.web.dashboard import words
+from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.pages.payments import by_day
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+
+PAGE_ROWS = 50
+
+
+@page("GET", "/developers", place="/developers")
+async def list_keys(visit: Visit) -> Reply:
+    return await _keys(visit)
+
+
+async def _keys(visit: Visit, made: dict[str, Any] | None = None, wrong: str = "", status: int = 200) -> Shown:
+    keys = (await visit.door.get("/ops/v1/keys"))["data"]
+    values = {
+        "keys": keys,
+        "made": made,
+        "wrong": wrong,
+        "scopes": SCOPES,
+        "given": {"name": visit.sent("name") if made is None else "", "scopes": visit.form.get("scopes", [])},
+        "public_url": visit.platform.engine.settings.public_url,
+    }
+    return Shown("developers.html", values, status)
+
+
+@page("POST", "/developers", place="/developers")
+async def make_key(visit: Visit) -> Reply:
+    """Make a key, and show it this once."""
+    await visit.check_role("configure", "/ops/v1/keys")
+    name = visit.sent("name")
+    if not name:
+        return await _keys(visit, wrong="Give the key a name, such as that of the program that uses it.", status=422)
+    params: dict[str, Any] = {"name": name, "scopes": visit.form.get("scopes") or None}
+    if visit.sent("kind") == "publishable":
+        params = {"name": name, "kind": "publishable"}
+    try:
+        made = await visit.door.post("/ops/v1/keys", params, reason=f"New key {name}"[:200])
+    except CallRefused as refused:
+        if refused.status == 403:
+            raise
+        return await _keys(visit, wrong=refused.message, status=refused.status)
+    return await _keys(visit, made)
+
+
+@page("POST", "/developers/keys/{id}/revoke", place="/developers")
+async def revoke_key(visit: Visit) -> Reply:
+    path = f"/ops/v1/keys/{visit.id}/revoke"
+    await visit.check_role("configure", path)
+    await visit.door.post(path, {}, reason=visit.sent("reason") or "Revoked at the dashboard")
+    return Redirect(visit.url("/developers"))
+
+
+@page("GET", "/events", place="/developers")
+async def list_events(visit: Visit) -> Reply:
+    fields = {"type": visit.asked("type"), "after": visit.asked("after")}
+    found = await visit.door.get(
+        "/v1/events", limit=PAGE_ROWS, starting_after=fields["after"] or None, type=fields["type"] or None
+    )
+    return Shown("events.html", {"list": found, "fields": fields, "days": by_day(found["data"], visit)})
+
+
+@page("GET", "/events/{id}", place="/developers")
+async def show_event(visit: Visit) -> Reply:
+    event = await visit.door.get(f"/v1/events/{visit.id}")
+    subject = event["data"]["object"].get("id") or ""
+    return Shown("event.html", {"event": event, "subject": subject, "text": words.document(event)})
+
+
+@page("POST", "/events/{id}/resend", place="/developers")
+async def resend_event(visit: Visit) -> Reply:
+    """Send an event again to every endpoint that subscribes to it."""
+    path = f"/ops/v1/events/{visit.id}/resend"
+    await visit.check_role("settle", path)
+    await visit.door.post(path, {}, reason="Sent again at the dashboard")
+    return Redirect(visit.url(f"/events/{visit.id}"))
+
+
+@page("GET", "/requests", place="/developers")
+async def list_requests(visit: Visit) -> Reply:
+    fields = {"status": visit.asked("status"), "path": visit.asked("path"), "after": visit.asked("after")}
+    found = await visit.door.get(
+        "/ops/v1/requests",
+        limit=PAGE_ROWS,
+        status=fields["status"] or None,
+        path=fields["path"] or None,
+        starting_after=fields["after"] or None,
+    )
+    return Shown("requests.html", {"list": found, "fields": fields, "days": by_day(found["data"], visit)})
+
+
+@page("GET", "/requests/{id}", place="/developers")
+async def show_request(visit: Visit) -> Reply:
+    request = await visit.door.get(f"/ops/v1/requests/{visit.id}")
+    return Shown(
+        "request.html",
+        {
+            "asked": request,
+            "body": words.document(request["request_body"]),
+            "answer": words.document(request["response_body"]),
+        },
+    )
+
+
+@page("GET", "/webhooks", place="/developers")
+async def list_webhooks(visit: Visit) -> Reply:
+    found = await visit.door.get("/v1/webhook_endpoints", limit=100)
+    return Shown("webhooks.html", {"endpoints": found["data"]})

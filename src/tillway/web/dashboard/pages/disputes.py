@@ -1,0 +1,98 @@
+"""Disputes: the list by deadline, one dispute with its evidence, and the answer to it."""
+
+from typing import Any
+
+from tillway.web.dashboard import words
+from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+
+NEEDS = ("needs_response", "warning_needs_response")
+TABS = (
+    ("need", "Need an answer", NEEDS),
+    ("sent", "Sent, waiting", ("under_review", "warning_under_review")),
+    ("won", "Won", ("won", "warning_closed")),
+    ("lost", "Lost", ("lost",)),
+)
+STATUSES = {
+    "needs_response": ("bad", "flag", "Needs an answer"),
+    "warning_needs_response": ("warn", "flag", "Needs an answer"),
+    "under_review": ("info", "clock", "Sent, waiting"),
+    "warning_under_review": ("info", "clock", "Sent, waiting"),
+    "won": ("ok", "check", "Won"),
+    "warning_closed": ("ok", "check", "Closed"),
+    "lost": ("bad", "cross", "Lost"),
+}
+LISTED_MAX = 100
+
+FIELDS = (
+    ("product_description", "What was sold"),
+    ("customer_name", "The customer’s name"),
+    ("customer_email_address", "The customer’s e-mail"),
+    ("shipping_address", "Where it went"),
+    ("shipping_carrier", "Carrier"),
+    ("shipping_tracking_number", "Tracking number"),
+    ("shipping_date", "Day of sending"),
+)
+WORDS = "uncategorized_text"
+
+
+@page("GET", "/disputes", place="/disputes")
+async def list_disputes(visit: Visit) -> Reply:
+    every = (await visit.door.get("/v1/disputes", limit=LISTED_MAX))["data"]
+    chosen = visit.asked("status") or "need"
+    statuses = next((statuses for name, _, statuses in TABS if name == chosen), NEEDS)
+    shown = [dispute for dispute in every if dispute["status"] in statuses]
+    shown.sort(key=lambda dispute: dispute["evidence_details"]["due_by"] or 0)
+    tabs = [(name, word, sum(one["status"] in of for one in every)) for name, word, of in TABS]
+    now = visit.platform.engine.clock.now_ms() // 1000
+    return Shown("disputes.html", {"disputes": shown, "tabs": tabs, "chosen": chosen, "statuses": STATUSES, "now": now})
+
+
+@page("GET", "/disputes/{id}", place="/disputes")
+async def show_dispute(visit: Visit) -> Reply:
+    return await _page(visit)
+
+
+async def _page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
+    dispute = await visit.door.get(f"/v1/disputes/{visit.id}")
+    evidence = {name: visit.sent(name) or dispute["evidence"].get(name) or "" for name, _ in FIELDS}
+    evidence[WORDS] = visit.sent(WORDS) or dispute["evidence"].get(WORDS) or ""
+    values = {
+        "dispute": dispute,
+        "charge": await visit.door.get(f"/v1/charges/{dispute['charge']}"),
+        "open": dispute["status"] in NEEDS,
+        "evidence": evidence,
+        "fields": FIELDS,
+        "done": sum(bool(text) for text in evidence.values()),
+        "statuses": STATUSES,
+        "wrong": wrong,
+        "key": visit.idempotency_key,
+        "taken": sum(entry["net"] for entry in dispute["balance_transactions"]),
+        "text": words.document(dispute),
+    }
+    return Shown("dispute.html", values, status)
+
+
+@page("POST", "/disputes/{id}", place="/disputes")
+async def answer_dispute(visit: Visit) -> Reply:
+    """Keep the evidence, send it to the bank, or give in."""
+    path = f"/v1/disputes/{visit.id}"
+    await visit.check_role("disputes", path)
+    reason = visit.sent("reason") or f"Answered by {visit.signed.operator.name}"
+    key = f"{visit.idempotency_key}-{visit.sent('do') or 'send'}"  # A form may be kept first, and sent later.
+    try:
+        if visit.sent("do") == "give_in":
+            await visit.door.post(f"{path}/close", {}, key=key, reason=reason)
+        else:
+            await visit.door.post(path, _evidence(visit), key=key, reason=reason)
+    except CallRefused as refused:
+        if refused.code in ("operator_forbidden", "resource_missing"):
+            raise
+        return await _page(visit, refused.message, refused.status)
+    return Redirect(visit.url(f"/disputes/{visit.id}"))
+
+
+def _evidence(visit: Visit) -> dict[str, Any]:
+    names = (*(name for name, _ in FIELDS), WORDS)
+    evidence = {name: visit.sent(name) for name in names if visit.sent(name)}
+    return {"evidence": evidence, "submit": visit.sent("do") != "save"}

@@ -1,0 +1,93 @@
+"""Money in doubt: the question, the latest answer of the bank, and its settlement by hand with a reason."""
+
+from typing import Any
+
+from tillway.web.dashboard import words
+from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+
+KINDS = {
+    "authorize": "Payment",
+    "capture": "Capture",
+    "void": "Release",
+    "increment": "Increment",
+    "refund": "Refund",
+    "payout": "Payout",
+}
+LISTED_MAX = 50
+
+
+@page("GET", "/doubts", place="/doubts")
+async def list_doubts(visit: Visit) -> Reply:
+    found = await visit.door.get("/ops/v1/doubts", limit=LISTED_MAX)
+    doubts = found["data"]
+    if visit.asked("view") == "need":
+        doubts = [doubt for doubt in doubts if doubt["needs_attention"]]
+    values = {
+        "doubts": doubts,
+        "open": len(found["data"]),
+        "need": sum(doubt["needs_attention"] for doubt in found["data"]),
+        "view": visit.asked("view"),
+        "kinds": KINDS,
+        "settled": await _settled(visit),
+        "chosen": None,
+        "wrong": "",
+        "given": {},
+    }
+    return Shown("doubts.html", values)
+
+
+async def _settled(visit: Visit) -> list[dict[str, Any]]:
+    """The last settlements by hand, where the operator may read the audit trail."""
+    if not visit.may("export_audit") or visit.asked("view") != "settled":
+        return []
+    entries = (await visit.door.get("/ops/v1/audit", limit=100))["data"]
+    return [entry for entry in entries if entry["operation"] == "POST /ops/v1/doubts/{id}/resolve"]
+
+
+@page("GET", "/doubts/{id}", place="/doubts")
+async def show_doubt(visit: Visit) -> Reply:
+    """A doubt. The bank is asked now if the address says so: a question changes nothing."""
+    return await _page(visit)
+
+
+async def _page(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
+    found = await visit.door.get("/ops/v1/doubts", limit=LISTED_MAX)
+    chosen = next((doubt for doubt in found["data"] if doubt["id"] == visit.id), None)
+    if chosen is None or visit.asked("ask"):
+        chosen = await visit.door.get(f"/ops/v1/doubts/{visit.id}")
+    values = {
+        "doubts": found["data"],
+        "open": len(found["data"]),
+        "need": sum(doubt["needs_attention"] for doubt in found["data"]),
+        "view": "",
+        "kinds": KINDS,
+        "settled": [],
+        "chosen": chosen,
+        "wrong": wrong,
+        "given": {"outcome": visit.sent("outcome"), "reason": visit.sent("reason")},
+        "text": words.document(chosen),
+    }
+    return Shown("doubts.html", values, status)
+
+
+@page("POST", "/doubts/{id}", place="/doubts")
+async def settle_doubt(visit: Visit) -> Reply:
+    """Settle a doubt by hand."""
+    path = f"/ops/v1/doubts/{visit.id}/resolve"
+    await visit.check_role("settle", path)
+    outcome, reason = visit.sent("outcome"), visit.sent("reason")
+    if outcome not in ("succeeded", "failed"):
+        return await _page(visit, "Say which of the two the bank told you.", 422)
+    if not reason:
+        return await _page(visit, "Say how you know: who said so, when, and their case number.", 422)
+    try:
+        params = {"outcome": outcome, "reason": reason}
+        if visit.sent("provider_reference"):
+            params["provider_reference"] = visit.sent("provider_reference")
+        await visit.door.post(path, params, key=visit.idempotency_key, reason=reason)
+    except CallRefused as refused:
+        if refused.status in (403, 404):
+            raise
+        return await _page(visit, refused.message, refused.status)
+    return Redirect(visit.url("/doubts"))

@@ -1,0 +1,74 @@
+"""Payment links: the list, a new one, and one with its address."""
+
+from tillway.domain.money import MINOR_UNITS
+from tillway.web.dashboard import words
+from tillway.web.dashboard.door import CallRefused
+from tillway.web.dashboard.pages.refunds import read_amount
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+
+AMOUNT_MOST = 99_999_999
+
+
+@page("GET", "/links", place="/links")
+async def list_links(visit: Visit) -> Reply:
+    found = await visit.door.get("/v1/payment_links", limit=50, starting_after=visit.asked("after") or None)
+    return Shown("links.html", {"list": found, "fields": {"after": visit.asked("after")}})
+
+
+@page("GET", "/links/new", place="/links")
+async def ask_link(visit: Visit) -> Reply:
+    return _form(visit)
+
+
+def _form(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
+    values = {
+        "currency": visit.sent("currency") or visit.account.default_currency,
+        "wrong": wrong,
+        "given": {name: visit.sent(name) for name in ("name", "amount", "limit")},
+        "key": visit.idempotency_key,
+    }
+    return Shown("new-link.html", values, status)
+
+
+@page("POST", "/links/new", place="/links")
+async def make_link(visit: Visit) -> Reply:
+    await visit.check_role("configure", "/v1/payment_links")
+    currency = visit.sent("currency").lower()
+    if currency not in MINOR_UNITS:
+        return _form(visit, "Write a currency of three letters, such as EUR.", 422)
+    minor, wrong = read_amount(visit.sent("amount"), currency, AMOUNT_MOST, "can be paid by a link")
+    if wrong or not visit.sent("name"):
+        return _form(visit, wrong or "Say what the link is for.", 422)
+    line = {
+        "price_data": {"currency": currency, "unit_amount": minor, "product_data": {"name": visit.sent("name")}},
+        "quantity": 1,
+    }
+    params: dict[str, object] = {"line_items": [line]}
+    if visit.sent("limit"):
+        params["restrictions"] = {"completed_sessions": {"limit": visit.sent("limit")}}
+    try:
+        made = await visit.door.post("/v1/payment_links", params, key=visit.idempotency_key, reason="New payment link")
+    except CallRefused as refused:
+        if refused.code == "operator_forbidden":
+            raise
+        return _form(visit, refused.message, refused.status)
+    return Redirect(visit.url(f"/links/{made['id']}"))
+
+
+@page("GET", "/links/{id}", place="/links")
+async def show_link(visit: Visit) -> Reply:
+    link = await visit.door.get(f"/v1/payment_links/{visit.id}")
+    lines = (await visit.door.get(f"/v1/payment_links/{visit.id}/line_items"))["data"]
+    return Shown(
+        "link.html", {"link": link, "lines": lines, "key": visit.idempotency_key, "text": words.document(link)}
+    )
+
+
+@page("POST", "/links/{id}", place="/links")
+async def switch_link(visit: Visit) -> Reply:
+    """Close a link, or open it again."""
+    path = f"/v1/payment_links/{visit.id}"
+    await visit.check_role("configure", path)
+    active = visit.sent("active") == "true"
+    await visit.door.post(path, {"active": active}, reason="Opened the link" if active else "Closed the link")
+    return Redirect(visit.url(f"/links/{visit.id}"))

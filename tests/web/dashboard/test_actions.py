@@ -1,0 +1,224 @@
+"""Actions at the dashboard: money that is held, paid out, disputed or in doubt, keys, links and settings."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from dashboard_shop import DashboardShop
+from dashboard_visitor import form_of, text
+from good_calls import MerchantObjects
+
+from tillway.domain.operator import Role
+from tillway.testing.in_process import InProcessApp
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[DashboardShop]:
+    app = await InProcessApp.open(tmp_path)
+    yield DashboardShop(app, await app.merchant())
+    await app.close()
+
+
+async def test_a_hold_is_captured_in_part_once(shop: DashboardShop) -> None:
+    id, visitor = await shop.pay(6000, capture_method="manual"), await shop.visitor()
+    shown = text(await visitor.get(f"/dashboard/payments/{id}"))
+    assert "Capture 60.00 EUR" in shown and "Cancel payment" in shown
+    action = f"/dashboard/payments/{id}/capture"
+    form = await visitor.get(action)
+    too_much = await visitor.submit(form, action, {"amount": "60.01"})
+    assert "At most 60.00 EUR" in text(too_much) and 'aria-invalid="true"' in too_much.body.decode()
+    previewed = await visitor.submit(form, action, {"amount": "30.00"})
+    assert "Capture 30.00 EUR" in text(previewed) and "Released to the customer 30.00 EUR" in text(previewed)
+    for _ in range(2):
+        done = await visitor.submit(previewed, action, {"amount": "30.00", "reason": "Half is in stock"})
+        assert done.headers["location"] == f"/dashboard/payments/{id}"
+    assert (await shop.get(f"/v1/payment_intents/{id}"))["amount_received"] == 3000
+    assert "Captured 30.00 EUR By Mara Brandt: “Half is in stock”" in text(
+        await visitor.get(f"/dashboard/payments/{id}")
+    )
+
+
+async def test_a_hold_is_released(shop: DashboardShop) -> None:
+    id, visitor = await shop.pay(6000, capture_method="manual"), await shop.visitor()
+    action = f"/dashboard/payments/{id}/cancel"
+    form = await visitor.get(action)
+    assert "Release 60.00 EUR" in text(form)
+    done = await visitor.submit(form, action, {"reason": "Out of stock"})
+    assert done.status == 303 and (await visitor.submit(form, action, {"reason": "Out of stock"})).status == 303
+    assert (await shop.get(f"/v1/payment_intents/{id}"))["status"] == "canceled"
+    assert "Canceled By Mara Brandt: “Out of stock”" in text(await visitor.get(f"/dashboard/payments/{id}"))
+
+
+async def test_available_money_is_paid_out_once(shop: DashboardShop) -> None:
+    await shop.pay(50_000, card="pm_card_bypassPending")
+    visitor, available = await shop.visitor(), await shop.available("eur")
+    assert available > 0
+    balance = text(await visitor.get("/dashboard/balance"))
+    assert "Balance by currency" in balance and "Accounts of the ledger, EUR" in balance and "Sum 0.00" in balance
+    action = "/dashboard/balance/payout"
+    form = await visitor.get(action)
+    assert "At most" in text(await visitor.submit(form, action, {"amount": "9999.00"}))
+    previewed = await visitor.submit(form, action, {"amount": "100.00"})
+    assert "Pay out 100.00 EUR" in text(previewed)
+    places = {(await visitor.submit(previewed, action, {"amount": "100.00"})).headers["location"] for _ in range(2)}
+    (place,) = places
+    assert "100.00" in text(await visitor.get(place))
+    assert [one["amount"] for one in (await shop.get("/v1/payouts"))["data"]] == [10_000]
+
+
+async def test_a_dispute_is_answered(shop: DashboardShop) -> None:
+    dispute = await MerchantObjects(shop.app, shop.merchant).dispute()
+    visitor = await shop.visitor()
+    assert dispute in (await visitor.get("/dashboard/disputes")).body.decode()
+    action = f"/dashboard/disputes/{dispute}"
+    page = await visitor.get(action)
+    assert "What happened" in text(page) and "Send evidence" in text(page) and "left: answer by" in text(page)
+    words = "It was delivered on 23 November."
+    saved = await visitor.submit(page, action, {"uncategorized_text": words, "do": "save"})
+    assert saved.status == 303 and words in text(await visitor.get(action))
+    sent = await visitor.submit(page, action, {"uncategorized_text": words, "do": "send"})
+    assert sent.status == 303
+    evidence = (await shop.get(f"/v1/disputes/{dispute}"))["evidence_details"]
+    assert evidence["submission_count"] == 1
+    after = await visitor.get(action)
+    assert "Send evidence" not in text(after) and words in text(after)
+
+
+async def test_money_in_doubt_is_settled_with_a_reason(shop: DashboardShop) -> None:
+    doubt = await MerchantObjects(shop.app, shop.merchant).doubt()
+    visitor = await shop.visitor("operator")
+    assert "in doubt at simulator" in text(await visitor.get("/dashboard"))
+    assert doubt in (await visitor.get("/dashboard/doubts")).body.decode()
+    action = f"/dashboard/doubts/{doubt}"
+    page = await visitor.get(action)
+    assert "What did the bank tell you?" in text(page)
+    for fields in ({}, {"outcome": "failed"}, {"outcome": "failed", "reason": " "}):
+        refused = await visitor.submit(page, action, fields)
+        assert refused.status == 422 and 'role="alert"' in refused.body.decode(), fields
+    support = await shop.visitor("support", name="Support")
+    token = form_of(await support.get("/dashboard"), "/dashboard/sign-out")["csrf"]
+    fields = {"csrf": token, "outcome": "failed", "reason": "The bank says so."}
+    assert (await support.post(action, fields)).status == 403
+    done = await visitor.submit(page, action, {"outcome": "failed", "reason": "The bank says so."})
+    assert done.headers["location"] == "/dashboard/doubts"
+    assert (await shop.get("/ops/v1/doubts"))["data"] == []
+    trail = text(await (await shop.visitor("viewer", name="V")).get("/dashboard/audit"))
+    assert "Settled money in doubt Mara Brandt The bank says so." in trail
+
+
+async def test_a_key_is_shown_once_and_revoked(shop: DashboardShop) -> None:
+    visitor, action = await shop.visitor(), "/dashboard/developers"
+    page = await visitor.get(action)
+    assert all(words in text(page) for words in ("New key", "Name", "Make key"))
+    assert (await visitor.submit(page, action, {"name": ""})).status == 422
+    made = await visitor.submit(page, action, {"name": "Warehouse", "scopes": ["payments:read"]})
+    secret = re.search(r'data-copy="(rk_test_\w+)"', made.body.decode())
+    assert secret is not None and "shown this once" in text(made)
+    assert secret[1] not in (await visitor.get(action)).body.decode()
+    assert (await shop.app.call(secret[1], "GET", "/v1/payment_intents")).status == 200
+    assert (await shop.app.call(secret[1], "GET", "/v1/customers")).status == 403
+    rows = re.findall(r"<tr>.*?</tr>", (await visitor.get(action)).body.decode(), re.DOTALL)
+    revoke = re.search(r'action="([^"]*/revoke)"', next(row for row in rows if "Warehouse" in row))
+    assert revoke is not None
+    revoked = await visitor.submit(await visitor.get(action), revoke[1])
+    assert revoked.status == 303, text(revoked)
+    assert (await shop.app.call(secret[1], "GET", "/v1/payment_intents")).status == 401
+
+
+async def test_a_link_is_made_and_closed(shop: DashboardShop) -> None:
+    visitor, action = await shop.visitor(), "/dashboard/links/new"
+    form = await visitor.get(action)
+    fields = {"name": "<b>Tea</b>", "amount": "12.50", "currency": "EUR", "limit": "3"}
+    assert (await visitor.submit(form, action, fields | {"amount": "x"})).status == 422
+    made = await visitor.submit(form, action, fields)
+    assert made.status == 303
+    page = await visitor.get(made.headers["location"])
+    link = re.search(r'href="(http[^"]*)"[^>]*rel="noreferrer"', page.body.decode())
+    assert link is not None and "<b>Tea</b>" in text(page) and "<b>Tea" not in page.body.decode()
+    await visitor.submit(page, made.headers["location"], {"active": "false"})
+    assert "Closed" in text(await visitor.get(made.headers["location"]))
+
+
+async def test_settings_change_the_merchants_name(shop: DashboardShop) -> None:
+    visitor = await shop.visitor()
+    page = await visitor.get("/dashboard/settings")
+    assert (await visitor.submit(page, "/dashboard/settings", {"name": "Kettle & Leaf"})).status == 303
+    assert "Kettle & Leaf" in text(await visitor.get("/dashboard"))
+    wrong = await visitor.submit(page, "/dashboard/settings", {"name": "K", "brand_colour": "red"})
+    assert wrong.status == 400 and 'role="alert"' in wrong.body.decode() and 'value="red"' in wrong.body.decode()
+
+
+async def test_search_finds_ids_and_texts(shop: DashboardShop) -> None:
+    params = {"name": "Barbara Liskov", "email": "barbara@example.com"}
+    customer = (await shop.post("/v1/customers", **params))["id"]
+    id = await shop.pay(2050, customer=customer, description="A pot", metadata={"order": "TEA-4139"})
+    await shop.pay(700)
+    refund = (await shop.post("/v1/refunds", payment_intent=id, amount=50))["id"]
+    charge = (await shop.get(f"/v1/payment_intents/{id}"))["latest_charge"]
+    event = (await shop.get("/v1/events"))["data"][0]["id"]
+    visitor = await shop.visitor()
+    for wanted, place in (
+        (id, f"/dashboard/payments/{id}"),
+        (charge, f"/dashboard/payments/{id}"),
+        (refund, f"/dashboard/payments/{id}"),
+        (customer, f"/dashboard/customers/{customer}"),
+        (event, f"/dashboard/events/{event}"),
+    ):
+        found = await visitor.get(f"/dashboard/search?q={wanted}")
+        assert (found.status, found.headers.get("location")) == (303, place), wanted
+        assert (await visitor.get(place)).status == 200, place
+    for wanted in ("barbara@example.com", "20.50", "TEA-4139", "Liskov"):
+        shown = await visitor.get(f"/dashboard/search?q={wanted}")
+        assert re.findall(r"/payments/(pi_\w+)\"", shown.body.decode()) == [id], wanted
+    by_card = await visitor.get("/dashboard/search?q=4242")
+    assert len(re.findall(r"/payments/(pi_\w+)\"", by_card.body.decode())) == 2
+    assert "Nothing found" in text(await visitor.get("/dashboard/search?q=nothing-like-it"))
+    other = await visitor.get(f"/dashboard/live/search?q={id}")
+    assert other.status == 404 and "in live mode" in text(other)
+    assert f"/dashboard/search?q={id}" in other.body.decode()
+
+
+async def test_every_list_has_its_detail(shop: DashboardShop) -> None:
+    await shop.pay()
+    await MerchantObjects(shop.app, shop.merchant).endpoint()
+    visitor = await shop.visitor()
+    for path in ("customers", "events", "requests", "audit", "connectors", "routing", "webhooks", "routing?try=1"):
+        page = await visitor.get(f"/dashboard/{path}")
+        assert page.status == 200, path
+        row = re.search(r'<a class="go" href="([^"]*)"', page.body.decode())
+        if row is not None:
+            assert (await visitor.get(row[1])).status == 200, row[1]
+
+
+ACTIONS: dict[str, dict[str, str]] = {
+    "/dashboard/payments/pi_1/refund": {"amount": "1.00"},
+    "/dashboard/payments/pi_1/capture": {"amount": "1.00"},
+    "/dashboard/payments/pi_1/cancel": {},
+    "/dashboard/disputes/du_1": {},
+    "/dashboard/balance/payout": {"currency": "eur", "amount": "1.00"},
+    "/dashboard/doubts/att_1": {"outcome": "failed", "reason": "x"},
+    "/dashboard/events/evt_1/resend": {},
+    "/dashboard/developers": {"name": "x"},
+    "/dashboard/developers/keys/key_1/revoke": {},
+    "/dashboard/links/new": {"name": "x", "amount": "1.00", "currency": "eur"},
+    "/dashboard/settings": {"name": "x"},
+}
+REFUSED: dict[Role, tuple[str, ...]] = {
+    "viewer": tuple(ACTIONS),
+    "support": tuple(path for path in ACTIONS if not path.startswith(("/dashboard/payments", "/dashboard/disputes"))),
+    "operator": tuple(
+        path for path in ACTIONS if path.startswith(("/dashboard/dev", "/dashboard/links", "/dashboard/settings"))
+    ),
+    "admin": (),
+}
+
+
+@pytest.mark.parametrize("role", list(REFUSED))
+async def test_each_action_is_refused_to_the_roles_that_may_not(shop: DashboardShop, role: Role) -> None:
+    visitor = await shop.visitor(role)
+    token = form_of(await visitor.get("/dashboard"), "/dashboard/sign-out")["csrf"]
+    for path, fields in ACTIONS.items():
+        answer = await visitor.post(path, {"csrf": token} | fields)
+        assert (answer.status == 403) is (path in REFUSED[role]), (path, answer.status)
+        assert (await visitor.post(path, fields)).status == 403, "without the token nobody may"
