@@ -65,7 +65,7 @@ instructions: $(VENV)/.installed-dev ## Count the instructions, rows and bytes o
 
 TOOL ?= cloudformation
 STAGE ?= $(shell $(BIN)/python deploy/stage name)
-deploy: $(VENV)/.installed-dev ## Deploy a stage to AWS: STAGE=…, TOOL=cloudformation (docs/aws-stages.md)
+deploy: $(VENV)/.installed-dev ## Deploy a stage to AWS: STAGE=…, TOOL=cloudformation|terraform|cdk (docs/aws-stages.md)
 	@$(BIN)/python deploy/stage deploy $(TOOL) $(STAGE)
 
 destroy: $(VENV)/.installed-dev ## Delete a stage on AWS, with its payments: STAGE=…

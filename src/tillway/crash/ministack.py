@@ -22,6 +22,7 @@ VERSION = "1.5.33"
 INSTALLS_WITHIN_SECONDS = 240
 STARTS_WITHIN_SECONDS = 180
 ACCOUNT = "000000000000"
+REGION = "eu-central-1"
 
 
 NAMED_BY = "TILLWAY_TEST_DYNAMODB"
@@ -41,18 +42,28 @@ class RealRegion:
 
 
 class MiniStack:
-    """An emulator on loopback and a free port."""
+    """An emulator on loopback and a free port. With `authorizes`, roles may do what their policies say, and no more."""
 
-    def __init__(self, python: Path) -> None:
+    def __init__(self, python: Path, *, authorizes: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tillway-aws-"))
         self.port = free_port()
+        # Each environment of a function unpacks its package there.
+        temporary = self.folder / "tmp"
+        temporary.mkdir()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),
             "MINISTACK_ACCOUNT_ID": ACCOUNT,
             "AWS_ACCESS_KEY_ID": ACCOUNT,
             "AWS_SECRET_ACCESS_KEY": "test",
+            "MINISTACK_REGION": REGION,
             "HOME": str(self.folder),
+            "S3_DATA_DIR": str(self.folder / "s3"),
+            "STATE_DIR": str(self.folder / "state"),
+            "TMPDIR": str(temporary),
+            # Without it a broker listens on all addresses, at a fixed port.
+            "IOT_MTLS_ENABLED": "0",
+            "AUTH": "true" if authorizes else "false",
         }
         self._log = (self.folder / "log").open("wb")
         self._process = subprocess.Popen(
@@ -69,7 +80,7 @@ class MiniStack:
         return f"http://127.0.0.1:{self.port}"
 
     def url(self, table: str) -> str:
-        return f"dynamodb://{table}?region=eu-central-1&endpoint={self.endpoint}"
+        return f"dynamodb://{table}?region={REGION}&endpoint={self.endpoint}"
 
     def _answers(self) -> bool:
         try:
@@ -101,9 +112,9 @@ def start_any() -> MiniStack | RealRegion:
     return stack
 
 
-def start() -> MiniStack:
+def start(*, authorizes: bool = False) -> MiniStack:
     """An emulator, installed first if necessary. Raises `SkipTest`, with the reason, if it is not available."""
-    return MiniStack(_install())
+    return MiniStack(_install(), authorizes=authorizes)
 
 
 def _install() -> Path:
