@@ -23,6 +23,7 @@ from tillway.dialects import handlers as dialect_handlers
 from tillway.domain.account import Mode
 from tillway.domain.cards import Secret
 from tillway.domain.ledger import Fee
+from tillway.domain.retention import Retention
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit.chain import AuditChain
@@ -51,7 +52,7 @@ from tillway.http.request_log import RequestLog
 from tillway.http.throttle import Limits, Rate, Throttle
 from tillway.installation import head_signer, open_keys, open_store, public_url
 from tillway.operations import notices
-from tillway.operations.accounts import accounts_of_stored_amounts
+from tillway.operations.accounts import accounts_of_stored_amounts, retention_of
 from tillway.operations.balance_check import check_slowly
 from tillway.operations.tasks import workers
 from tillway.sandbox.courier import SimulatedCourier
@@ -254,6 +255,15 @@ def _is_plain_and_local(url: str) -> bool:
     return parts.scheme == "http" and is_loopback(parts.hostname or "")
 
 
+async def _chosen(settings: Settings, store: Store, policy: Retention) -> EngineSettings:
+    """The engine's settings, with those that the store holds."""
+    return msgspec.structs.replace(
+        engine_settings(settings),
+        stored_amounts_on_v1=await accounts_of_stored_amounts(store),
+        answer_seconds=policy.answer_hours * 3600,
+    )
+
+
 async def assemble(
     settings: Settings,
     store: Store | None = None,
@@ -270,9 +280,8 @@ async def assemble(
     keyring = keyring or open_keys(settings)
     base_url = public_url(settings)
     client_secrets = ClientSecrets(keyring.derive(CLIENT_SECRETS_PURPOSE))
-    chosen = msgspec.structs.replace(
-        engine_settings(settings), stored_amounts_on_v1=await accounts_of_stored_amounts(store)
-    )
+    policy = await retention_of(store)
+    chosen = await _chosen(settings, store, policy)
     renderer = Renderer(base_url, client_secrets, chosen)
     engine = Engine(store, clock, chosen, renderer, client_secrets)
     if recorder is not None:
@@ -285,7 +294,8 @@ async def assemble(
     webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings))
     tokens = AccessTokens(store, partial(_token_signer, keyring), clock, base_url)
     authenticator = Authenticator(store, tokens, engine.accounts)
-    request_log = RequestLog(store, clock, settings.request_log_days)
+    days = settings.request_log_days if policy.request_days is None else policy.request_days
+    request_log = RequestLog(store, clock, days)
     couriers: dict[str, Courier] = {"test": SimulatedCourier()}
     courier = http_courier(settings)
     if courier is not None:

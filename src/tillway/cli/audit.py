@@ -40,6 +40,9 @@ def verify(
     store: StoreUrl = None,
     heads: HeadsOption = None,
     public_key: PublicKeyOption = None,
+    archive: Annotated[
+        Path | None, typer.Option(help="Directory of the archive: read the archived entries there.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Walk the whole trail and compare the stored records with it. Name the first entry and each record that was
@@ -47,19 +50,23 @@ def verify(
     import msgspec
 
     from tillway.engine.audit import chain
+    from tillway.engine.audit.archive import Archive
     from tillway.engine.audit.heads import compare_heads
     from tillway.engine.audit.records import compare, exports_of
     from tillway.store.walk import all_scopes
 
     settings = settings_from(context.params)
     verifier = _verifier(settings, public_key)
+    if archive is not None and not archive.is_dir():
+        raise WrongUsage(f"--archive {archive} is no directory")
+    files = Archive(archive) if archive is not None else None
 
     async def work(store: "Store") -> "tuple[list[Walked], dict[str, Compared], list[Fault]]":
         scopes = await all_scopes(store)
-        walked = [await chain.walk(store, scope, verifier) for scope in scopes]
+        walked = [await chain.walk(store, scope, verifier, files) for scope in scopes]
         faults = await compare_heads(store, _read_heads(heads), verifier) if heads is not None else []
-        exports = await exports_of(store)
-        return walked, {scope: await compare(store, scope, exports) for scope in scopes}, faults
+        exports = await exports_of(store, files)
+        return walked, {scope: await compare(store, scope, exports, files) for scope in scopes}, faults
 
     walked, compared, faults = with_store(settings, work)
     torn = [(found.scope, found.damage.text) for found in walked if found.damage is not None]

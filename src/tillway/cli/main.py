@@ -21,6 +21,7 @@ from tillway.cli import (
     operators,
     recover,
     reports,
+    retention,
     routing,
     serve,
     settlements,
@@ -50,6 +51,7 @@ app.command()(bank.bank)
 app.add_typer(vault.app, name="vault")
 app.add_typer(audit.app, name="audit")
 app.add_typer(reports.app, name="reports")
+app.add_typer(retention.app, name="retention")
 app.add_typer(clock.app, name="clock")
 app.command()(backups.backup)
 app.command()(backups.restore)

@@ -8,6 +8,7 @@ import msgspec
 
 from tillway.domain.account import Scope
 from tillway.domain.attempt import keyed_tail
+from tillway.domain.idempotency import LIFETIME_SECONDS
 from tillway.domain.ledger import Fee
 from tillway.domain.operator import Role
 from tillway.domain.source_api import SourceApi
@@ -31,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str = "http://127.0.0.1:8420"
     stored_amounts_on_v1: frozenset[str] = frozenset()
     """The accounts, made by earlier versions, to which `/v1` shows ISK, UGX and MGA as they are stored."""
+    answer_seconds: int = LIFETIME_SECONDS
+    """How long the answer of an idempotency key is kept."""
     checkpoint_every: int = 500
     """The number of entries after which a new checkpoint of balances is worth a write."""
 

@@ -14,7 +14,7 @@ from tillway.domain.account import Scope
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditEntry, Change
 from tillway.domain.event import Delivery, JournalEvent, WebhookEndpoint
-from tillway.domain.idempotency import LIFETIME_SECONDS, IdempotencyRecord
+from tillway.domain.idempotency import IdempotencyRecord
 from tillway.domain.ledger import Entry, Fee
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, Changes, EventDraft, Moment, Record, Result, SealedRecord
@@ -483,7 +483,7 @@ class Engine:
             id=id,
             created=at.created,
             fingerprint=fingerprint,
-            expires_at=at.created + LIFETIME_SECONDS,
+            expires_at=at.created + self.settings.answer_seconds,
             request=caller.request_id or "",
             status=status,
             body=msgspec.Raw(self.client_secrets.conceal(body)) if status else NOTHING,

@@ -10,6 +10,7 @@ from tillway.domain.audit import TASK_ID
 from tillway.domain.credentials import ClientSecret, OAuthClient, secret_digest
 from tillway.domain.key_use import KeyUse, use_id
 from tillway.domain.record import Record
+from tillway.domain.retention import POLICY_ID, Retention
 from tillway.domain.wire_amounts import CONVERTED
 from tillway.engine.audit.entries import Author, build_writes, task_write
 from tillway.engine.clock import Clock
@@ -192,6 +193,13 @@ async def accounts_of_stored_amounts(store: Store) -> frozenset[str]:
     """The ids of the accounts that earlier versions made: `/v1` shows them ISK, UGX and MGA as they are stored."""
     accounts = records_of(store, SYSTEM, Account)
     return frozenset([account.id async for account in accounts if account.amounts_on_v1 == "stored"])
+
+
+async def retention_of(store: Store) -> Retention:
+    """How long this installation keeps records."""
+    row = await store.get(f"{SYSTEM}/{POLICY_ID}")
+    policy = decode(POLICY_ID, row.body) if row is not None else None
+    return policy if isinstance(policy, Retention) else Retention(id=POLICY_ID, created=0)
 
 
 async def has_converted_amounts(store: Store, account: str) -> bool:

@@ -55,6 +55,7 @@ from tillway.domain.record import Record, SealedRecord
 from tillway.domain.redaction import Redacted
 from tillway.domain.refund import Refund
 from tillway.domain.request_log import RequestBatch
+from tillway.domain.retention import Archived, Retention
 from tillway.domain.routing import Routing
 from tillway.domain.settlement import Settlement
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
@@ -382,6 +383,9 @@ _ROWS: Final = (
     RecordType(kind=Account, prefixes=("acct",), object="merchant", noun="account"),
     RecordType(kind=Alias, prefixes=("als",)),
     RecordType(kind=ApiKey, prefixes=("key",), entries=_key),
+    # How far a trail is archived (one in each scope), and how long records are kept (one in all).
+    RecordType(kind=Archived, prefixes=("arc",)),
+    RecordType(kind=Retention, prefixes=("ret",)),
     RecordType(kind=Attempt, prefixes=("att",), queue="attempts"),
     RecordType(kind=AuditBatch, prefixes=("mrk",)),
     RecordType(kind=AuditEntry, prefixes=("aud",), object="audit_entry", entries=_audit_entry),

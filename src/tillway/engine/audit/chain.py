@@ -29,6 +29,7 @@ from tillway.domain.audit import (
 )
 from tillway.domain.record import Record
 from tillway.domain.redaction import Redacted, redacted_id, redaction_text
+from tillway.engine.audit.archive import Archive, base_fault, base_of
 from tillway.engine.audit.entries import task_write
 from tillway.engine.clock import Clock
 from tillway.engine.time_mark import SETTLED_SECONDS
@@ -251,7 +252,7 @@ class Damage(msgspec.Struct, frozen=True, kw_only=True):
 
 class Walked(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a walk over one scope's trail. `waiting` entries are too young to be linked: no batch proves them
-    yet. `unsigned` batches are from before heads were signed."""
+    yet. `unsigned` batches are from before heads were signed. `archived` entries are in files that were not read."""
 
     scope: str
     batches: int
@@ -259,6 +260,7 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     head: str
     unsigned: int = 0
+    archived: int = 0
     damage: Damage | None = None
 
 
@@ -271,12 +273,15 @@ class _Torn(Exception):
         self.damage = damage
 
 
-async def walk(store: Store, scope_key: str, verifier: HeadVerifier | None = None) -> Walked:
+async def walk(
+    store: Store, scope_key: str, verifier: HeadVerifier | None = None, archive: Archive | None = None
+) -> Walked:
     """Read a scope's chain and entries from the beginning and compare them, up to the first difference.
 
-    With `verifier`, the signatures of the batches are checked too.
+    With `verifier`, the signatures of the batches are checked too. Archived entries are read from `archive`; without
+    it they are only counted.
     """
-    trail = _Walk(store, scope_key, verifier)
+    trail = _Walk(store, scope_key, verifier, archive)
     damage = None
     try:
         await trail.through()
@@ -289,12 +294,18 @@ async def walk(store: Store, scope_key: str, verifier: HeadVerifier | None = Non
         waiting=trail.waiting,
         head=trail.head.hex() if trail.sequence else "",
         unsigned=trail.unsigned,
+        archived=trail.archived,
         damage=damage,
     )
 
 
 class _Walk:
-    def __init__(self, store: Store, scope_key: str, verifier: HeadVerifier | None) -> None:
+    def __init__(
+        self, store: Store, scope_key: str, verifier: HeadVerifier | None, archive: Archive | None = None
+    ) -> None:
+        self.archived = 0
+        self._archived_until = 0
+        self._archive = archive.entries_of(scope_key) if archive is not None else None
         self.store = store
         self.scope_key = scope_key
         self.verifier = verifier
@@ -310,6 +321,12 @@ class _Walk:
         # The task is read first: the chain may grow while it is walked, and never becomes shorter.
         row = await self.store.get(f"{self.scope_key}/{TASK_ID}")
         task = readable(row, AuditTask)
+        base, _ = await base_of(self.store, self.scope_key)
+        if base is not None:
+            self._archived_until = base.sequence
+            fault = base_fault(self.scope_key, base, self.verifier) if self.verifier is not None else ""
+            if fault:
+                raise self._torn("rewritten", fault)
         async for row in rows_of(self.store, f"{self.scope_key}/mrk_", page=PAGE_BATCHES):
             batch = self._link(row)
             for place, suffix in enumerate(batch.entries):
@@ -365,6 +382,9 @@ class _Walk:
 
     async def _entry(self, batch: AuditBatch, place: int, suffix: str) -> None:
         found = await self._entries.look()
+        if batch.sequence <= self._archived_until and (found is None or found[0] > suffix):
+            await self._archived_entry(batch, place, suffix)
+            return
         if found is None or found[0] > suffix:
             raise self._torn("deleted", f"aud_{suffix} is missing", place, suffix)
         if found[0] < suffix:
@@ -374,6 +394,21 @@ class _Walk:
             raise self._torn("edited", f"aud_{suffix} was edited", place, suffix)
         await self._entries.take()
 
+    async def _archived_entry(self, batch: AuditBatch, place: int, suffix: str) -> None:
+        """Check an entry that is in a file of the archive, where there is one."""
+        if self._archive is None:
+            self.archived += 1
+            return
+        for found, body in self._archive:
+            if found > suffix or not found:
+                break
+            if found == suffix:
+                leaf = leaf_of(f"aud_{suffix}", body)
+                if leaf != batch.leaf(place) and not await self._is_redacted(suffix, leaf):
+                    raise self._torn("edited", f"aud_{suffix} was edited in the archive", place, suffix)
+                return
+        raise self._torn("deleted", f"aud_{suffix} is missing in the archive", place, suffix)
+
     async def _is_redacted(self, suffix: str, leaf: bytes) -> bool:
         """Whether an entry with this digest is the redacted form of the one that was linked: its proof is signed, and
         the entry of the redaction, which the walk comes to later, tells the same."""
@@ -381,10 +416,13 @@ class _Walk:
         proof = readable(await self.store.get(f"{self.scope_key}/{redacted_id(id)}"), Redacted)
         if proof is None or proof.leaf != leaf:
             return False
-        by = readable(await self.store.get(f"{self.scope_key}/{proof.by}"), AuditEntry)
+        row = await self.store.get(f"{self.scope_key}/{proof.by}")
+        by = readable(row, AuditEntry)
         told = by.detail.get("redacted") if by is not None else None
-        if not isinstance(told, dict) or told.get(id) != leaf.hex():
-            return False
+        if (row is not None or not self._archived_until) and not (
+            isinstance(told, dict) and told.get(id) == leaf.hex()
+        ):
+            return False  # The entry of the redaction may be archived itself: then the signature is the proof.
         if self.verifier is None:
             return True
         text = redaction_text(self.scope_key, id, leaf, proof.by)

@@ -42,6 +42,7 @@ from tillway.domain.payout import PayoutGuard
 from tillway.domain.record import NOTHING, Moment, Record
 from tillway.domain.redaction import Redacted
 from tillway.domain.request_log import RequestBatch
+from tillway.domain.retention import Archived
 from tillway.domain.source_api import STORED_FIELD, public_name
 from tillway.domain.time_mark import TimeMark
 from tillway.store.codec import CHECK_FIELD, QUEUES, TYPES, encode, without_checksum, write_of
@@ -49,6 +50,7 @@ from tillway.store.port import ABSENT, Write
 
 LEFT_OUT: frozenset[type[Record]] = frozenset(
     (
+        Archived,
         AuditBatch,
         AuditEntry,
         Balances,

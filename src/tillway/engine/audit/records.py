@@ -18,6 +18,7 @@ from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.payout import Payout
 from tillway.domain.record import Record
 from tillway.domain.refund import Refund
+from tillway.engine.audit.archive import Archive, base_of
 from tillway.engine.audit.chain import Unreadable, last_batch, readable
 from tillway.engine.audit.entries import LEFT_OUT, change_document
 from tillway.store.codec import TYPES, decode_unchecked
@@ -56,22 +57,36 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     differences: tuple[Difference, ...]
 
 
-async def exports_of(store: Store) -> list[str]:
+async def exports_of(store: Store, archive: Archive | None = None) -> list[str]:
     """The ids of the entries of exports, oldest first. After each, versions may have begun anew in another store."""
     found = []
-    async for row in rows_of(store, f"{SYSTEM}/aud_"):
+    async for row in _trail_of(store, SYSTEM, archive):
         entry = readable(row, AuditEntry)
         if entry is not None and entry.operation == EXPORT:
             found.append(entry.id)
     return found
 
 
-async def compare(store: Store, scope_key: str, exports: list[str] | None = None) -> Compared:
+async def _trail_of(store: Store, scope_key: str, archive: Archive | None, after: str = "") -> AsyncIterator[Row]:
+    """The rows of a scope's entries, oldest first; from the beginning, those of the archive first."""
+    if archive is not None and not after:
+        for row in archive.rows_of(scope_key):
+            yield row
+    head = f"{scope_key}/aud_"
+    async for row in rows_of(store, head, after=f"{head}{after}" if after else None):
+        yield row
+
+
+async def compare(
+    store: Store, scope_key: str, exports: list[str] | None = None, archive: Archive | None = None
+) -> Compared:
     """Read all entries and records of a scope. Entries that cannot be read are left to the walk of the chain.
 
-    `exports` is the result of `exports_of`, for a caller that compares several scopes.
+    `exports` is the result of `exports_of`, for a caller that compares several scopes. Without the `archive` of a
+    trail, records from before its oldest entry count as older.
     """
-    comparison = _Comparison(store, scope_key, await exports_of(store) if exports is None else exports)
+    known = await exports_of(store, archive) if exports is None else exports
+    comparison = _Comparison(store, scope_key, known, archive)
     try:
         return await comparison.run()
     finally:
@@ -86,7 +101,8 @@ class _Change(msgspec.Struct, frozen=True):
 
 
 class _Comparison:
-    def __init__(self, store: Store, scope_key: str, exports: list[str]) -> None:
+    def __init__(self, store: Store, scope_key: str, exports: list[str], archive: Archive | None = None) -> None:
+        self._archive = archive
         self._store = store
         self._scope_key = scope_key
         self._exports = exports
@@ -147,10 +163,15 @@ class _Comparison:
         return last.until if last is not None else ""
 
     async def _beginning(self) -> int | None:
-        """When the trail began, if its scope is older: an installation from before the trail existed."""
+        """When the trail began, if its scope is older: an installation from before the trail existed, or a trail with
+        an archive that is not at hand."""
+        if self._archive is None:
+            base, _ = await base_of(self._store, self._scope_key)
+            if base is not None:
+                return base.before
         first: AuditEntry | None = None
         account = f"acct_{self._scope_key[:-1]}"
-        async for row in rows_of(self._store, f"{SYSTEM}/aud_"):
+        async for row in _trail_of(self._store, SYSTEM, self._archive):
             entry = readable(row, AuditEntry)
             if entry is None:
                 continue
@@ -162,8 +183,7 @@ class _Comparison:
         return first.created if first is not None else None
 
     async def _read_trail(self, after: str) -> None:
-        head = f"{self._scope_key}/aud_"
-        async for row in rows_of(self._store, head, after=f"{head}{after}" if after else None):
+        async for row in _trail_of(self._store, self._scope_key, self._archive, after):
             entry = readable(row, AuditEntry)
             if entry is None:
                 continue
