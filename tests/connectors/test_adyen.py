@@ -236,6 +236,8 @@ async def test_disputes(kind: str, stage: str, verdict: str) -> None:
 def test_the_official_library_signs_as_we_read() -> None:
     body = msgspec.json.decode(notification(item("CAPTURE", originalReference="P1")))
     assert is_valid_hmac_notification(body, KEY.hex())
+    body["notificationItems"][0]["NotificationRequestItem"]["amount"]["value"] += 1
+    assert not is_valid_hmac_notification(body, KEY.hex()), "the library refuses another amount"
 
 
 @pytest.mark.parametrize("fault", ["key", "amount", "success", "no signature", "account", "one of two", "nonsense"])

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 import pytest
 from ach_bank import read_ach, returns
-from tillway_server import TillwayServer, init, invoked
+from every_store import store_url_of
+from tillway_server import ENVIRONMENT, TillwayServer, init, invoked
 
+from tillway.crash import ministack
 from tillway.crash.postgres_server import fresh, own_server
 
 T = TypeVar("T")
@@ -131,6 +133,38 @@ def test_a_missing_setting_is_named(tmp_path: Path, name: str) -> None:
 def test_an_unknown_setting_is_named(tmp_path: Path, kind: str) -> None:
     added = add("files", kind, {"directory": str(tmp_path), "colour": "red"}, "--data-dir", tmp_path)
     assert added.returncode != 0 and "colour: unknown setting" in added.stderr
+
+
+@pytest.mark.soak
+def test_files_over_a_dynamodb_store_are_written_once_and_taken_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server with two workers on DynamoDB is killed between a payout and its file."""
+    monkeypatch.setitem(ENVIRONMENT, "AWS_ACCESS_KEY_ID", ministack.ACCOUNT)
+    monkeypatch.setitem(ENVIRONMENT, "AWS_SECRET_ACCESS_KEY", "test")
+    with store_url_of("dynamodb") as url:
+        shop = Shop(tmp_path, url)
+        try:
+            person, before = shop.save_account(), shop.available()
+            paid = [
+                shop.v1.payouts.create({"amount": amount, "currency": "usd", "destination": person.id})
+                for amount in (5_000, 6_000)
+            ]
+            shop.server.process.kill()
+            shop.server.process.wait()
+            shop.start()
+            until(lambda: sum(len(read_ach(path.read_bytes()).entries) for path in shop.sent()) >= 2)
+            entries = [entry for path in shop.sent() for entry in read_ach(path.read_bytes()).entries]
+            assert sorted(entry.amount for entry in entries) == [5_000, 6_000]
+            returned = returns([entry for entry in entries if entry.amount == 5_000], "R02")
+            for name in ("returns-1.ach", "returns-2.ach"):
+                shop.put_in(name, returned)
+                until((shop.folder / "processed" / name).exists)
+            failed = shop.v1.payouts.retrieve(paid[0].id)
+            assert (failed.status, failed.failure_code) == ("failed", "account_closed")
+            assert shop.available() == before - 6_000
+        finally:
+            shop.server.stop()
 
 
 @pytest.mark.soak
