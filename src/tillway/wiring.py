@@ -42,6 +42,7 @@ from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clo
 from tillway.engine.runner import Runner
 from tillway.engine.scans import Scans
 from tillway.engine.webhooks.delivery import Webhooks
+from tillway.engine.webhooks.delivery_log import DeliveryLog
 from tillway.engine.webhooks.public_hosts import Reach
 from tillway.http.app import Api
 from tillway.http.authentication import Authenticator
@@ -92,6 +93,7 @@ class Running(msgspec.Struct):
         self.api.authenticator.on_use = self.uses.note
         self.uses.start()
         self.api.request_log.start()
+        self.webhooks.tries.start()
 
     def keep_settings_fresh(self) -> None:
         """Read settings in use again from now on, before they expire."""
@@ -101,6 +103,7 @@ class Running(msgspec.Struct):
     async def close(self, *, within_seconds: float = 10.0) -> None:
         await self.runner.stop(within_seconds=within_seconds)
         await self.api.request_log.close()
+        await self.webhooks.tries.close()
         if self.fresh is not None:
             await self.fresh.close()
         if self.uses is not None:
@@ -291,7 +294,8 @@ async def assemble(
     cards = CardVault(vault, store, engine.security.number_opened)
     connections = ConfiguredConnections(store, clock, registry.build, vault, chosen.fee)
     attempts = Attempts(engine, connections, cards)
-    webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings))
+    tries = DeliveryLog(store, clock, settings.request_log_days)
+    webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings), tries=tries)
     tokens = AccessTokens(store, partial(_token_signer, keyring), clock, base_url)
     authenticator = Authenticator(store, tokens, engine.accounts)
     days = settings.request_log_days if policy.request_days is None else policy.request_days

@@ -159,6 +159,8 @@ async def referred(objects: MerchantObjects, route: Route, path: tuple[str, ...]
             return (await objects.paid())["id"]
         case "setup_intent":
             return (await objects.setup())["id"]
+        case "event":
+            return await objects.event()
         case "webhook_endpoint":
             return await objects.endpoint()
         case "destination":
@@ -192,6 +194,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return await objects.open_item()
         case _, "requests":
             return await objects.refused()
+        case _, "webhook_deliveries":
+            return await objects.delivery()
         case _, "settlements":
             return await objects.settlement()
         case _, "doubts":

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from tillway_server import TillwayServer, init
 
+from tillway.engine.batched_log import BATCH_MAX, BUFFERED_MAX
 from tillway.http.messages import Request, Response
 from tillway.http.redaction import discreet_text, redacted_answer, redacted_body
-from tillway.http.request_log import BATCH_MAX, BUFFERED_MAX, RequestLog
+from tillway.http.request_log import RequestLog
 from tillway.settings import Settings
 from tillway.testing.in_process import InProcessApp, Merchant
 from tillway.wiring import assemble

@@ -179,6 +179,13 @@ class MerchantObjects:
             await self.app.ok(self.merchant, "DELETE", f"/v1/webhook_endpoints/{listed['data'][0]['id']}")
         return (await self.post("/v1/webhook_endpoints", url=HOOK, enabled_events=["charge.failed"]))["id"]
 
+    async def delivery(self) -> str:
+        endpoint = await self.endpoint()
+        await self.post(f"/v1/webhook_endpoints/{endpoint}", enabled_events=["payment_intent.created"])
+        await self.payment()
+        waiting = await self.app.ok(self.merchant, "GET", "/ops/v1/webhook_deliveries", {"status": "pending"})
+        return waiting["data"][0]["id"]
+
     async def event(self) -> str:
         await self.payment()
         return (await self.app.ok(self.merchant, "GET", "/v1/events", {"limit": 1}))["data"][0]["id"]
@@ -562,6 +569,11 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /v1/setup_intents/{id}/confirm": _on(MerchantObjects.setup, payment_method="pm_card_visa"),
     "POST /v1/tokens": _nothing(card=CARD),
     "GET /v1/tokens/{id}": _on(MerchantObjects.token),
+    "GET /ops/v1/webhook_deliveries": _nothing(),
+    "GET /ops/v1/webhook_deliveries/{id}": _on(MerchantObjects.delivery),
+    "POST /ops/v1/webhook_deliveries/{id}/resend": _on(MerchantObjects.delivery),
+    "POST /ops/v1/webhook_endpoints/{id}/replay": _on(MerchantObjects.endpoint, since=0),
+    "POST /ops/v1/webhook_endpoints/{id}/roll_secret": _on(MerchantObjects.endpoint, expires_in=60),
     "GET /v1/webhook_endpoints": _nothing(),
     "POST /v1/webhook_endpoints": _nothing(url=HOOK, enabled_events=["charge.failed"]),
     "GET /v1/webhook_endpoints/{id}": _on(MerchantObjects.endpoint),

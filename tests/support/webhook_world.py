@@ -108,6 +108,7 @@ class World:
             resolver,
             timeout_seconds,
             webhook_reach(chosen),
+            platform.webhooks.tries,
         )
         self.running.webhooks = platform.webhooks
         self.running.runner.workers[Delivery] = platform.webhooks.deliver

@@ -49,6 +49,7 @@ NOUNS = (
     "simulator",
     "sources",
     "tokens",
+    "webhook_deliveries",
     "webhook_endpoints",
 )
 

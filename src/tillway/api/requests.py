@@ -1,21 +1,19 @@
 """`/ops/v1/requests`: the request log of the key's own merchant and mode."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import msgspec
 
 from tillway.domain.refusal import Refused
 from tillway.domain.request_log import LoggedRequest, RequestBatch
-from tillway.engine.ids import time_prefix
+from tillway.engine.batched_log import batches_within, began_at
 from tillway.http.params import LIMIT_DEFAULT, Created, Enum, Id, Span, Text, list_params
-from tillway.http.request_log import LATE_SECONDS, PREFIX, Place, batch_in, came_at, find, unpack_bodies
+from tillway.http.request_log import PREFIX, Place, find, unpack_bodies
 from tillway.http.routes import Answer, Call, Page, route
 
 METHODS: Final = ("DELETE", "GET", "HEAD", "POST", "PUT")
 STATUSES: Final = ("2xx", "3xx", "4xx", "5xx")
-BATCHES: Final = 5
-"""Batches that are read at a time."""
 
 LIST = list_params(
     created=Created(),
@@ -40,9 +38,9 @@ async def list_requests(call: Call) -> Answer:
     found: list[LoggedRequest] = []
     keep, span = _keep(params), params.get("created") or Span()
     async with call.platform.scans.begin(call.caller.scope_key) as scan:
-        async for batch in _batches(call, place, span, is_newest_first=not forwards):
-            async with scan.turn(len(batch)):
-                found += [request for request in batch if came_at(request.id) in span and keep(request)]
+        async for some in _requests(call, place, span, is_newest_first=not forwards):
+            async with scan.turn(len(some)):
+                found += [request for request in some if began_at(request.id) in span and keep(request)]
             if len(found) > limit:
                 break
             await scan.go_on()
@@ -75,37 +73,26 @@ async def _place(call: Call, id: str, param: str) -> Place:
     return place
 
 
-async def _batches(call: Call, place: Place | None, span: Span, *, is_newest_first: bool) -> Any:
+async def _requests(
+    call: Call, place: Place | None, span: Span, *, is_newest_first: bool
+) -> AsyncIterator[list[LoggedRequest]]:
     """Yield requests in the order asked for, some at a time: first those beside the cursor in its own batch."""
-    now = call.platform.engine.clock.now_ms() // 1000
-    prefix = f"{call.caller.scope_key}/{PREFIX}_"
-    newest = prefix + time_prefix(min(span.last, now) + LATE_SECONDS)
-    oldest = prefix + time_prefix(span.first)
+    step = -1 if is_newest_first else 1
     if place is not None:
         held = place.batch.requests
-        yield list(reversed(held[: place.number])) if is_newest_first else list(held[place.number + 1 :])
-    order, after, until = ("newest", newest, oldest) if is_newest_first else ("oldest", oldest, newest)
-    if place is not None:
-        after = min(after, place.key) if is_newest_first else max(after, place.key)
-    while True:
-        rows = await call.platform.store.query(
-            None,
-            prefix,
-            after=after,
-            until=until,
-            limit=BATCHES,
-            order=order,  # type: ignore[arg-type]
-        )
-        yield [request for row in rows for request in _of(batch_in(row.key, row.body), now, is_newest_first)]
-        if len(rows) < BATCHES:
-            return
-        after = rows[-1].key
-
-
-def _of(batch: RequestBatch, now: int, is_newest_first: bool) -> Iterator[LoggedRequest]:
-    if batch.expires_at <= now:
-        return iter(())
-    return reversed(batch.requests) if is_newest_first else iter(batch.requests)
+        yield list(held[: place.number][::-1] if is_newest_first else held[place.number + 1 :])
+    async for batches in batches_within(
+        call.platform.store,
+        call.caller.scope_key,
+        PREFIX,
+        RequestBatch,
+        first=span.first,
+        last=span.last,
+        now=call.platform.engine.clock.now_ms() // 1000,
+        cursor=place.key if place is not None else None,
+        is_newest_first=is_newest_first,
+    ):
+        yield [request for batch in batches for request in batch.requests[::step]]
 
 
 def _keep(params: dict[str, Any]) -> Keep:
@@ -142,7 +129,7 @@ def _document(call: Call, request: LoggedRequest) -> dict[str, Any]:
         "object": "request",
         "api_version": request.api_version,
         "code": error.get("code"),
-        "created": came_at(request.id),
+        "created": began_at(request.id),
         "decline_code": error.get("decline_code"),
         "duration_ms": request.milliseconds,
         "error_type": error.get("type"),

@@ -32,7 +32,7 @@ REDACTED: dict[type[Record], tuple[str, ...]] = {
     # The address of a challenge has the secret in it.
     PaymentIntent: ("secret", "challenge"),
     SetupIntent: ("secret", "challenge"),
-    WebhookEndpoint: ("secret",),
+    WebhookEndpoint: ("secret", "older"),
     ConnectorConfig: ("settings",),
     SealedRecord: ("sealed",),
     SigningKey: ("sealed",),

@@ -23,6 +23,8 @@ from tillway.domain.refusal import Refused
 ENDPOINTS_MAX = 16
 """Most webhook endpoints of an account in one mode (Stripe's bound)."""
 
+OLDER_SECRETS_MAX = 4
+
 DELIVERY_WINDOW_SECONDS = 3 * 24 * 60 * 60
 """An event is offered to an endpoint for three days, then no more."""
 
@@ -75,9 +77,16 @@ class EventReading(Reading, frozen=True, kw_only=True):
         return cls(id=event.id, created=event.created, event=event, pending=pending)
 
 
+class OlderSecret(Value, frozen=True, kw_only=True):
+    """A sealed signing secret that was rolled and signs beside the new one until `until` (epoch seconds)."""
+
+    secret: str
+    until: int
+
+
 class WebhookEndpoint(Record, frozen=True, kw_only=True):
     """A receiver of events. `secret` signs them and is shown once. The vault seals it; one that an earlier version
-    stored may be in the clear."""
+    stored may be in the clear. `older` are the secrets before it, newest first."""
 
     url: str
     secret: str
@@ -86,9 +95,14 @@ class WebhookEndpoint(Record, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     api_version: str | None = None
     disabled: bool = False
+    older: tuple[OlderSecret, ...] = ()
 
     def __repr__(self) -> str:
         return f"WebhookEndpoint({self.id} ****)"
+
+    def sealed_secrets(self, now: int) -> tuple[str, ...]:
+        """The sealed secrets that sign at `now`, newest first."""
+        return (self.secret, *(older.secret for older in self.older if older.until > now))
 
     def wants(self, type: str) -> bool:
         return not self.disabled and (EVERYTHING in self.enabled_events or type in self.enabled_events)
@@ -177,6 +191,18 @@ def update_endpoint(endpoint: WebhookEndpoint, command: UpdateEndpoint) -> Chang
     return Changes(result=after, records=(after,) if after != endpoint else ())
 
 
+def roll_secret(endpoint: WebhookEndpoint, secret: str, sealed: str, seconds: int, at: Moment) -> Changes[NewEndpoint]:
+    """Give the endpoint a new secret. The one before it signs too for `seconds`, and those before that as long as was
+    said then, at most OLDER_SECRETS_MAX in all."""
+    older = [one for one in endpoint.older if one.until > at.now]
+    if seconds:
+        older.insert(0, OlderSecret(secret=endpoint.secret, until=at.now + seconds))
+    after = msgspec.structs.replace(endpoint, secret=sealed, older=tuple(older[:OLDER_SECRETS_MAX]))
+    return Changes(
+        result=NewEndpoint(id=after.id, created=after.created, endpoint=after, secret=secret), records=(after,)
+    )
+
+
 def _check_types(types: Sequence[str]) -> tuple[str, ...]:
     """The types, each once. Refuses `*` beside others, because the caller can only mean one of the two."""
     distinct = tuple(dict.fromkeys(types))
@@ -224,7 +250,7 @@ def disable_gone(endpoint: WebhookEndpoint | None, event: Event | None, delivery
     if endpoint is None or endpoint.disabled:
         return given_up
     disabled = msgspec.structs.replace(endpoint, disabled=True)
-    shown, before = (msgspec.structs.replace(each, secret="") for each in (disabled, endpoint))
+    shown, before = (msgspec.structs.replace(each, secret="", older=()) for each in (disabled, endpoint))
     return msgspec.structs.replace(
         given_up,
         records=(*given_up.records, disabled),

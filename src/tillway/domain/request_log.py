@@ -3,11 +3,7 @@
 Batches hold many requests each, because a row for each would cost a write of its own.
 """
 
-from typing import Final
-
 from tillway.domain.record import Record, Value
-
-SECONDS_PER_DAY: Final = 24 * 60 * 60
 
 
 class LoggedRequest(

@@ -11,6 +11,7 @@ import msgspec
 from tillway.domain.operator import MAY
 from tillway.domain.record import Record
 from tillway.domain.refusal import REPEATABLE, RULES, Refused
+from tillway.engine.batched_log import new_line_id
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done
 from tillway.engine.platform import Platform
@@ -33,7 +34,7 @@ from tillway.http.messages import Request, Response
 from tillway.http.methods import MethodNotAllowed, answer_options, browser_headers, route_for
 from tillway.http.params import drop_nulls
 from tillway.http.render import Renderer, encode, narrow_for_publishable_key
-from tillway.http.request_log import RequestLog, new_request_id
+from tillway.http.request_log import RequestLog
 from tillway.http.routes import (
     DIALECT_ROUTES,
     NO_PARAMS,
@@ -110,7 +111,7 @@ class Api:
     async def handle(self, request: Request) -> Response:
         """Answer `request`. Never raises: an unexpected exception is logged and answered with a 500."""
         telemetry, began = self.platform.engine.telemetry, time.perf_counter()
-        request_id = new_request_id(self.platform.engine.clock.now_ms())
+        request_id = new_line_id("req", self.platform.engine.clock.now_ms())
         caller = _nobody(request_id)
         # The method of a request without a route may be any word.
         method = request.method if request.method in _METHODS else "OTHER"
@@ -130,7 +131,7 @@ class Api:
     async def answer(self, request: Request) -> Response:
         """Answer a call that a page of this process makes for the operator in `request.grant`. Never raises. It is part
         of the page's own request, so no metric counts it; the log of requests has those that change something."""
-        request_id, began = new_request_id(self.platform.engine.clock.now_ms()), time.perf_counter()
+        request_id, began = new_line_id("req", self.platform.engine.clock.now_ms()), time.perf_counter()
         caller = _nobody(request_id)
         response, _ = await self._respond(request, request_id, caller)
         if request.method != "GET" and caller.scope is not NOBODY:
@@ -164,7 +165,7 @@ class Api:
 
     def refuse_unread(self, path: str, refused: Refused) -> Response:
         """Refuse a request whose body was not read to its end, in the words of its contract."""
-        request_id = new_request_id(self.platform.engine.clock.now_ms())
+        request_id = new_line_id("req", self.platform.engine.clock.now_ms())
         found = self.router.find(path)
         dialect = next(iter(found[0].values())).dialect if found is not None else None
         caller = _nobody(request_id)

@@ -31,6 +31,7 @@ from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.customer import Customer
 from tillway.domain.dashboard import DashboardSession, SignInLink
+from tillway.domain.delivery_log import DeliveryBatch
 from tillway.domain.dispute import Dispute, DisputeTask
 from tillway.domain.early_fraud_warning import EarlyFraudWarning
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
@@ -413,6 +414,7 @@ _ROWS: Final = (
     RecordType(kind=DashboardSession, prefixes=("dss",)),
     # A process of the version before, which finds no event without a row of its own, would drop its delivery.
     RecordType(kind=Delivery, prefixes=("whd",), queue="deliveries", stored_queue="webhooks"),
+    RecordType(kind=DeliveryBatch, prefixes=("whl",)),
     RecordType(
         kind=Dispute,
         prefixes=("du",),

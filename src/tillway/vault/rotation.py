@@ -243,8 +243,11 @@ def _rewrap(vault: Vault, row: Row) -> Write | None:
 
 
 def reseal_endpoint(vault: Vault, scope: str, endpoint: WebhookEndpoint) -> WebhookEndpoint:
-    """The endpoint with its secret sealed under the current key. Raises `VaultTampered`."""
-    return msgspec.structs.replace(endpoint, secret=vault.reseal_text(scope, endpoint.id, endpoint.secret))
+    """The endpoint with its secrets sealed under the current key. Raises `VaultTampered`."""
+    older = tuple(
+        msgspec.structs.replace(one, secret=vault.reseal_text(scope, endpoint.id, one.secret)) for one in endpoint.older
+    )
+    return msgspec.structs.replace(endpoint, secret=vault.reseal_text(scope, endpoint.id, endpoint.secret), older=older)
 
 
 def reseal_settings(vault: Vault, config: ConnectorConfig) -> ConnectorConfig:
@@ -278,7 +281,7 @@ def _key_ids(record: Record) -> set[str]:
         case SealedRecord():
             return {_decode_sealed(record.sealed).key_id}
         case WebhookEndpoint():
-            texts = [record.secret]
+            texts = [record.secret, *(one.secret for one in record.older)]
         case ConnectorConfig():
             texts = list(record.settings.values())
         case _:

@@ -30,6 +30,7 @@ from tillway.domain.audit import (
 )
 from tillway.domain.card_tries import CardTries
 from tillway.domain.dashboard import DashboardSession, SignInLink
+from tillway.domain.delivery_log import DeliveryBatch
 from tillway.domain.event import Event
 from tillway.domain.generation import Generation
 from tillway.domain.idempotency import IdempotencyRecord
@@ -59,6 +60,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         Event,
         FiledOperation,
         FileSeries,
+        DeliveryBatch,
         Generation,
         IdempotencyRecord,
         KeyBinding,
@@ -203,7 +205,8 @@ def rewrap_write(scope_key: str, by: Author, at: Moment, writes: Sequence[Write]
     changes = []
     for write in writes:
         id = write.key.partition("/")[2]
-        secret = REDACTED[TYPES[id.partition("_")[0]]]
+        stored = msgspec.json.decode(write.body or b"{}")
+        secret = [name for name in REDACTED[TYPES[id.partition("_")[0]]] if stored.get(name)]
         changes.append(Change(id=id, version=write.version + 1, changed=dict.fromkeys(secret, (HIDDEN, HIDDEN))))
     return entry_write(scope_key, by, at, changes)
 

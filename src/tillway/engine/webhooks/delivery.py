@@ -17,17 +17,20 @@ from msgspec import UNSET
 
 from tillway.domain import event as domain
 from tillway.domain.account import Mode, Scope, scope_of
-from tillway.domain.cards import Secret
+from tillway.domain.cards import Secret, without_card_numbers
 from tillway.domain.commands import CreateEndpoint, UpdateEndpoint
+from tillway.domain.delivery_log import LoggedDelivery
 from tillway.domain.event import Delivery, Event, EventReading, NewEndpoint, WebhookEndpoint
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Result
 from tillway.domain.refusal import Refused
+from tillway.engine.batched_log import new_line_id
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Engine, Load, Render, Work
-from tillway.engine.ids import SUFFIX_LENGTH
+from tillway.engine.ids import SUFFIX_LENGTH, time_prefix
 from tillway.engine.scans import Scan
 from tillway.engine.telemetry import note, note_id
 from tillway.engine.webhooks.concurrency import MERCHANT_LIMIT_MAX, EndpointLimiters
+from tillway.engine.webhooks.delivery_log import ATTEMPT_PREFIX, DeliveryLog
 from tillway.engine.webhooks.public_hosts import (
     ANYWHERE,
     PUBLIC,
@@ -43,7 +46,7 @@ from tillway.vault.port import Vault, VaultTampered
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
 
-    from tillway.engine.webhooks.sessions import Sessions
+    from tillway.engine.webhooks.sessions import Reply, Sessions
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,11 @@ LEASE_MARGIN_SECONDS = 1.0
 GONE = 410
 """The status by which an endpoint says that it wants no webhooks any more (RFC 9110, 15.5.11)."""
 
+CONTENT_TYPE = "application/json; charset=utf-8"
+
+REPLAYED_MAX = 500
+"""Most events that one replay sends again."""
+
 DELIVERED_COMMITS_MAX = 3
 BUSY_PAUSE_SECONDS = 0.2
 
@@ -65,7 +73,7 @@ _BATCH_LENGTH = SUFFIX_LENGTH - 2
 
 class Webhooks:
     """`resolver` finds the addresses of hosts, by default the system's. `timeout_seconds` bounds a POST. `reach` says
-    where webhooks of each mode may go."""
+    where webhooks of each mode may go. `tries` logs each try."""
 
     def __init__(
         self,
@@ -75,6 +83,7 @@ class Webhooks:
         resolver: "AbstractResolver | None" = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         reach: Mapping[Mode, Reach] = {"test": ANYWHERE, "live": PUBLIC},
+        tries: DeliveryLog | None = None,
     ) -> None:
         self.engine = engine
         self.render = render
@@ -82,6 +91,7 @@ class Webhooks:
         self._resolver = resolver
         self._timeout_seconds = timeout_seconds
         self._reach = reach
+        self.tries = tries or DeliveryLog()
         self._limiters = EndpointLimiters()
         self._merchants = EndpointLimiters(MERCHANT_LIMIT_MAX)
         self._under_way: set[str] = set()
@@ -104,6 +114,17 @@ class Webhooks:
 
         async def work(load: Load, at: Moment) -> Changes[WebhookEndpoint]:
             return domain.update_endpoint(await load.get(WebhookEndpoint, id), command)
+
+        return await self._run_and_forget_endpoints(caller, work)
+
+    async def roll_secret(self, caller: Caller, id: str, seconds: int) -> Done[NewEndpoint]:
+        """Give an endpoint a new signing secret. For `seconds` the one before it signs too."""
+        secret = new_secret()
+
+        async def work(load: Load, at: Moment) -> Changes[NewEndpoint]:
+            endpoint = await load.get(WebhookEndpoint, id)
+            sealed = self._seal_secret(load.scope_key, id, secret)
+            return domain.roll_secret(endpoint, secret, sealed, seconds, at)
 
         return await self._run_and_forget_endpoints(caller, work)
 
@@ -214,6 +235,55 @@ class Webhooks:
 
         return await self.engine.run(caller, work)
 
+    async def replay(self, caller: Caller, id: str, since: int) -> tuple[list[str], bool]:
+        """Send an endpoint the events since then (epoch seconds) that it did not take: those given up are offered anew,
+        and those that wait for their next try have it now. Return their ids, at most REPLAYED_MAX, and whether there
+        are more."""
+        load = self.engine.load(caller.scope_key)
+        endpoint = await load.get(WebhookEndpoint, id)
+        if endpoint.disabled:
+            raise Refused(
+                "parameter_invalid_string",
+                f"The webhook endpoint '{id}' is disabled. Enable it with disabled=false first.",
+                param="id",
+            )
+        waiting, given_up = await self._failures(caller.scope_key, id, since)
+        ids = list(dict.fromkeys((*waiting, *given_up)))
+        for event in ids[:REPLAYED_MAX]:
+            if event in waiting:
+                await self._try_now(caller, waiting[event])
+            else:
+                await self.resend(caller, event, id)
+        return ids[:REPLAYED_MAX], len(ids) > REPLAYED_MAX
+
+    async def _failures(self, scope_key: str, endpoint: str, since: int) -> tuple[dict[str, str], list[str]]:
+        """The events that wait for their next try at the endpoint, each with its delivery, and those given up there."""
+        waiting: dict[str, str] = {}
+        given_up: list[str] = []
+        for prefix in ("whd", "evt"):
+            # Only an event that was given up or sent again has a row of its own.
+            keys = f"{scope_key}/{prefix}_"
+            after = keys + time_prefix(since)
+            while True:
+                rows = await self.engine.store.query(None, keys, after=after, limit=PAGE_MAX, order="oldest")
+                for row in rows:
+                    match decode(row.key.partition("/")[2], row.body):
+                        case Delivery() as delivery if delivery.endpoint == endpoint and delivery.tries:
+                            waiting[delivery.event] = delivery.id
+                        case Event() as event if endpoint in event.undelivered:
+                            given_up.append(event.id)
+                if len(rows) < PAGE_MAX or len(waiting) + len(given_up) > REPLAYED_MAX:
+                    break
+                after = rows[-1].key
+        return waiting, given_up
+
+    async def _try_now(self, caller: Caller, id: str) -> None:
+        async def work(load: Load, at: Moment) -> Changes[None]:
+            delivery = await load.maybe(Delivery, id)
+            return NO_CHANGES if delivery is None else Changes(result=None, tasks=(delivery.put_off(0, at),))
+
+        await self.engine.run(caller, work)
+
     # Delivery.
 
     async def deliver(self, row: Row) -> None:
@@ -241,18 +311,19 @@ class Webhooks:
             await self._delete(load, delivery)
             return
         body = await self._body(scope_of(scope_key), event, endpoint)
+        tried = _Try(event, endpoint, self.engine.clock.now_ms())
         if body is None:
-            await self._record_failure(load, delivery, "not sent: the event cannot be rendered")
+            await self._record_failure(load, delivery, tried, "not sent: the event cannot be rendered")
             return
-        secret = self._open_secret(scope_key, endpoint)
-        if secret is None:
-            await self._record_failure(load, delivery, "not sent: the endpoint's signing secret does not open")
+        secrets = self._open_secrets(scope_key, endpoint)
+        if not secrets:
+            await self._record_failure(load, delivery, tried, "not sent: the endpoint's signing secret does not open")
             return
         limiter = self._limiters.of(endpoint.id)
         if not await limiter.acquire():
             if limiter.unresponsive:
                 # If the endpoint does not answer, waiting for a place counts as a try, so that the tries grow rarer.
-                await self._record_failure(load, delivery, "not sent: the endpoint does not answer")
+                await self._record_failure(load, delivery, tried, "not sent: the endpoint does not answer")
             else:
                 await self._put_off(load, delivery, limiter.retry_after_seconds())
             return
@@ -264,27 +335,53 @@ class Webhooks:
             return
         began = time.monotonic()
         within = self.engine.settings.lease_ms / 1000 - LEASE_MARGIN_SECONDS - (began - claimed)
-        answer: int | str = "given up"
+        answer: int | None = None
+        tried.began_ms = self.engine.clock.now_ms()
         try:
             with self.engine.telemetry.span("webhook", "call"):
-                answer = await self._offer(
-                    scope_of(scope_key), endpoint, secret, body, min(self._timeout_seconds, within)
-                )
+                await self._offer(scope_of(scope_key), tried, secrets, body, min(self._timeout_seconds, within))
+                assert tried.reply is not None
+                answer = tried.reply.status
         finally:
-            seconds = time.monotonic() - began
-            limiter.release(seconds=seconds, answered=isinstance(answer, int))
+            tried.seconds = seconds = time.monotonic() - began
+            limiter.release(seconds=seconds, answered=answer is not None)
             merchant.release(seconds=seconds, answered=True)
             self._limiters.discard_idle(endpoint.id)
             self._merchants.discard_idle(scope_key)
-        if isinstance(answer, int):
-            note("answer", answer)
-        if isinstance(answer, int) and 200 <= answer < 300:
+        note("answer", answer)
+        if answer is not None and 200 <= answer < 300:
+            self._log_try(load, delivery, tried)
             await self._record_success(load, delivery)
             self.engine.telemetry.delivery("delivered")
         elif answer == GONE:
+            self._log_try(load, delivery, tried, why="HTTP 410")
             await self._disable(load, delivery)
         else:
-            await self._record_failure(load, delivery, f"HTTP {answer}" if isinstance(answer, int) else answer)
+            why = f"HTTP {answer}" if answer is not None else tried.reply.why
+            await self._record_failure(load, delivery, tried, why)
+
+    def _log_try(
+        self, load: Load, delivery: Delivery, tried: "_Try", why: str = "", later: Delivery | None = None
+    ) -> None:
+        reply, endpoint = tried.reply, tried.endpoint
+        logged = LoggedDelivery(
+            id=new_line_id(ATTEMPT_PREFIX, tried.began_ms),
+            delivery=delivery.id,
+            event=tried.event.id,
+            type=tried.event.type,
+            endpoint=endpoint.id,
+            url=endpoint.url,
+            attempt=delivery.tries + 1,
+            milliseconds=round(tried.seconds * 1000, 1),
+            status=reply.status if reply is not None else None,
+            error=why,
+            next_at=later.due_at_ms // 1000 if later is not None else None,
+            signature=tried.signature,
+            content_type=reply.content_type if reply is not None else "",
+            answer=without_card_numbers(reply.body.decode(errors="replace")) if reply is not None else "",
+            api_version=endpoint.api_version,
+        )
+        self.tries.keep(load.scope_key, logged)
 
     async def _endpoint(self, load: Load, id: str) -> WebhookEndpoint | None:
         """The endpoint, unless it is gone or disabled."""
@@ -307,24 +404,27 @@ class Webhooks:
             return None
         return body
 
-    def _open_secret(self, scope_key: str, endpoint: WebhookEndpoint) -> Secret[str] | None:
-        """The endpoint's signing secret. None, and the cause in the log, if this host's key file does not open it."""
+    def _open_secrets(self, scope_key: str, endpoint: WebhookEndpoint) -> list[Secret[str]]:
+        """The secrets that sign for the endpoint now. Empty, and the cause in the log, if this host's key file does not
+        open one."""
+        now = self.engine.clock.now_ms() // 1000
         try:
-            return self._vault.open_text(scope_key, endpoint.id, endpoint.secret)
+            return [self._vault.open_text(scope_key, endpoint.id, one) for one in endpoint.sealed_secrets(now)]
         except VaultTampered as tampered:
             log.error("a signing secret does not open", extra={"endpoint": endpoint.id, "why": str(tampered)})
-            return None
+            return []
 
     async def _offer(
-        self, scope: Scope, endpoint: WebhookEndpoint, secret: Secret[str], body: bytes, within_seconds: float
-    ) -> int | str:
-        """POST the event: the status of the answer, or the reason why there was none."""
+        self, scope: Scope, tried: "_Try", secrets: list[Secret[str]], body: bytes, within_seconds: float
+    ) -> None:
+        """POST the event, and keep the answer in `tried`."""
+        tried.signature = signature_header(body, *secrets, now=self.engine.clock.now_ms() // 1000)
         headers = {
-            "Content-Type": "application/json; charset=utf-8",
-            "Stripe-Signature": signature_header(body, secret, now=self.engine.clock.now_ms() // 1000),
+            "Content-Type": CONTENT_TYPE,
+            "Stripe-Signature": tried.signature,
             **self.engine.telemetry.trace_headers(),
         }
-        return await self._sessions.post(scope.mode, endpoint.url, body, headers, within_seconds)
+        tried.reply = await self._sessions.post(scope.mode, tried.endpoint.url, body, headers, within_seconds)
 
     # The end of a task.
 
@@ -354,15 +454,16 @@ class Webhooks:
 
         await self._commit(load, work)
 
-    async def _record_failure(self, load: Load, delivery: Delivery, why: str) -> None:
+    async def _record_failure(self, load: Load, delivery: Delivery, tried: "_Try", why: str) -> None:
         """The next try, or the end of all tries."""
         log.info("a webhook was not delivered", extra=_log_facts(load, delivery, why))
         self.engine.telemetry.delivery("failed")
         claimed = load.seen[delivery.id][0]
         given_up = False
+        later: Delivery | None = None
 
         async def work(load: Load, at: Moment) -> Changes[None]:
-            nonlocal given_up
+            nonlocal given_up, later
             if await load.maybe(Delivery, delivery.id) is None or load.seen[delivery.id][0] != claimed:
                 return NO_CHANGES  # Another worker has it.
             later = delivery.failed(why, at)
@@ -375,6 +476,7 @@ class Webhooks:
             )
 
         await self._commit(load, work)
+        self._log_try(load, delivery, tried, why, later)
         if given_up:
             log.warning("a webhook is given up after three days", extra=_log_facts(load, delivery, why))
             self.engine.telemetry.delivery("given_up")
@@ -418,6 +520,17 @@ class Webhooks:
     async def close(self) -> None:
         if "_sessions" in self.__dict__:
             await self._sessions.close()
+
+
+class _Try(msgspec.Struct):
+    """One try under way, for the log."""
+
+    event: Event
+    endpoint: WebhookEndpoint
+    began_ms: int
+    seconds: float = 0.0
+    signature: str = ""
+    reply: "Reply | None" = None
 
 
 def _delivery(row: Row) -> Delivery:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import aiohttp
+import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tillway import __version__
@@ -19,7 +20,7 @@ from tillway.domain.account import Mode
 from tillway.engine.webhooks.public_hosts import HostRefused, Reach, guarded_socket
 
 ANSWER_MAX = 4096
-"""Bytes of an answer's body that are read, only to use the connection again. Their content is ignored."""
+"""Bytes of an answer's body that are read: for the delivery log, and to use the connection again."""
 
 ANSWER_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 3.0
@@ -31,6 +32,16 @@ LOOK_UPS_MAX = 16
 """Names that are looked up at a time."""
 
 
+class Reply(msgspec.Struct, frozen=True):
+    """The endpoint's answer: its status, and the beginning of its body. Without a status there was no answer, and
+    `why` says the reason."""
+
+    status: int | None = None
+    why: str = ""
+    content_type: str = ""
+    body: bytes = b""
+
+
 class Sessions:
     """One pool of connections a mode, so that no connection opened under test mode's rules serves a live event."""
 
@@ -39,24 +50,24 @@ class Sessions:
         self._reach = reach
         self._opened: dict[Mode, aiohttp.ClientSession] = {}
 
-    async def post(
-        self, mode: Mode, url: str, body: bytes, headers: dict[str, str], within_seconds: float
-    ) -> int | str:
-        """POST, and return the status of the answer, or the reason why there was none."""
+    async def post(self, mode: Mode, url: str, body: bytes, headers: dict[str, str], within_seconds: float) -> Reply:
+        """POST, and return the answer, or the reason why there was none."""
         try:
             async with (
                 asyncio.timeout(within_seconds),
                 self._session(mode).post(url, data=body, headers=headers, allow_redirects=False) as answer,
             ):
+                read = b""
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
                     async with asyncio.timeout(ANSWER_SECONDS):
-                        await answer.content.read(ANSWER_MAX)
-                return answer.status
+                        read = await answer.content.read(ANSWER_MAX)
+                return Reply(answer.status, content_type=answer.headers.get("content-type", "")[:200], body=read)
         except TimeoutError:
-            return f"no answer within {within_seconds:.3g} s"
+            return Reply(why=f"no answer within {within_seconds:.3g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             refused = _refusal_in(error)
-            return f"not sent: {refused}" if refused is not None else f"no answer: {type(error).__name__}"
+            why = f"not sent: {refused}" if refused is not None else f"no answer: {type(error).__name__}"
+            return Reply(why=why)
 
     def _session(self, mode: Mode) -> aiohttp.ClientSession:
         session = self._opened.get(mode)

@@ -14,11 +14,13 @@ def new_secret() -> str:
     return SECRET_PREFIX + random_text(SECRET_LENGTH)
 
 
-def signature_header(payload: bytes, secret: Secret[str], *, now: int) -> str:
-    """The value of `Stripe-Signature`: HMAC-SHA256 over `now` (epoch seconds), a full stop and the body.
+def signature_header(payload: bytes, *secrets: Secret[str], now: int) -> str:
+    """The value of `Stripe-Signature`: for each secret HMAC-SHA256 over `now` (epoch seconds), a full stop and the
+    body. Receivers accept the header if one of the signatures is good.
 
     The time is that of sending, not of the event: receivers refuse signatures older than five minutes, and a delivery
     may be tried again for three days.
     """
-    digest = hmac.new(secret.reveal().encode(), b"%d." % now + payload, hashlib.sha256).hexdigest()
-    return f"t={now},v1={digest}"
+    signed = b"%d." % now + payload
+    digests = [hmac.new(secret.reveal().encode(), signed, hashlib.sha256).hexdigest() for secret in secrets]
+    return ",".join([f"t={now}", *(f"v1={digest}" for digest in digests)])

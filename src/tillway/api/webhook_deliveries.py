@@ -1,0 +1,214 @@
+"""`/ops/v1/webhook_deliveries`: the delivery log; events sent again; signing secrets rolled."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import msgspec
+
+from tillway.domain.delivery_log import DeliveryBatch, LoggedDelivery
+from tillway.domain.event import Delivery, Event, EventReading, WebhookEndpoint
+from tillway.domain.refusal import Refused
+from tillway.engine.batched_log import batches_within, began_at
+from tillway.engine.caller import Caller
+from tillway.engine.core import Load
+from tillway.engine.webhooks.delivery import CONTENT_TYPE
+from tillway.engine.webhooks.delivery_log import PREFIX, Place, find
+from tillway.http.lists import list_page
+from tillway.http.params import LIMIT_DEFAULT, Created, Enum, Expand, Id, Integer, Params, Span, Timestamp, list_params
+from tillway.http.routes import Answer, Call, Page, route
+
+URL: Final = "/ops/v1/webhook_deliveries"
+
+OVERLAP_SECONDS: Final = 24 * 60 * 60
+OVERLAP_SECONDS_MAX: Final = 7 * OVERLAP_SECONDS
+"""How long the secret before the new one signs too, where the call does not say, and at most."""
+
+LIST = list_params(created=Created(), event=Id(), status=Enum("succeeded", "failed", "pending"), webhook_endpoint=Id())
+REPLAY = Params(since=Timestamp(required=True))
+ROLL = Params(expires_in=Integer(minimum=0, maximum=OVERLAP_SECONDS_MAX), expand=Expand())
+
+Keep = Callable[[LoggedDelivery], bool]
+
+
+@route("GET", "/ops/v1/webhook_deliveries", LIST, returns="list")
+async def list_deliveries(call: Call) -> Answer:
+    """List tries to deliver webhooks, newest first. `pending` are the deliveries that wait for a try."""
+    if call.params.get("status") == "pending":
+        return await _pending(call)
+    await call.platform.webhooks.tries.flush()
+    params = call.params
+    limit = params.get("limit", LIMIT_DEFAULT)
+    forwards = params.get("ending_before")
+    cursor = params.get("starting_after") or forwards
+    place = await _place(call, cursor, "ending_before" if forwards else "starting_after") if cursor else None
+    found: list[LoggedDelivery] = []
+    keep, span = _keep(params), params.get("created") or Span()
+    async with call.platform.scans.begin(call.caller.scope_key) as scan:
+        async for some in _tries(call, place, span, is_newest_first=not forwards):
+            async with scan.turn(len(some)):
+                found += [one for one in some if began_at(one.id) in span and keep(one)]
+            if len(found) > limit:
+                break
+            await scan.go_on()
+    shown = found[:limit]
+    if forwards:
+        shown.reverse()
+    return Page([_document(call, one) for one in shown], len(found) > limit, URL)
+
+
+@route("GET", "/ops/v1/webhook_deliveries/{id}", returns="webhook_delivery")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve one try, with its event rendered anew as the body of the request."""
+    await call.platform.webhooks.tries.flush()
+    load = call.platform.engine.load(call.caller.scope_key)
+    waiting = await load.maybe(Delivery, call.id)
+    if waiting is not None:
+        return await _pending_document(call, load, waiting)
+    one = (await _place(call, call.id, "id")).delivery
+    document = _document(call, one)
+    event = await load.maybe(Event, one.event)
+    if event is not None:
+        document["request"]["body"] = await _body(call, event, one.api_version)
+    return document
+
+
+@route("POST", "/ops/v1/webhook_deliveries/{id}/resend", returns="event")
+async def resend(call: Call) -> Answer:
+    """Send the event of a try again, to the same webhook endpoint."""
+    await call.platform.webhooks.tries.flush()
+    waiting = await call.platform.engine.load(call.caller.scope_key).maybe(Delivery, call.id)
+    one = waiting or (await _place(call, call.id, "id")).delivery
+    return await call.platform.webhooks.resend(call.caller, one.event, one.endpoint)
+
+
+@route("POST", "/ops/v1/webhook_endpoints/{id}/replay", REPLAY, returns="webhook_replay")
+async def replay(call: Call) -> Answer:
+    """Send a webhook endpoint every event since a time that it did not take, at most 500 with one call."""
+    since = call.params["since"]
+    events, has_more = await call.platform.webhooks.replay(call.caller, call.id, since)
+    return {
+        "object": "webhook_replay",
+        "webhook_endpoint": call.id,
+        "since": since,
+        "events": events,
+        "has_more": has_more,
+    }
+
+
+@route("POST", "/ops/v1/webhook_endpoints/{id}/roll_secret", ROLL, returns="webhook_endpoint")
+async def roll_secret(call: Call) -> Answer:
+    """Give a webhook endpoint a new signing secret. The one before it signs too for `expires_in` seconds."""
+    seconds = call.params.get("expires_in", OVERLAP_SECONDS)
+    return await call.platform.webhooks.roll_secret(call.caller, call.id, seconds)
+
+
+async def _place(call: Call, id: str, param: str) -> Place:
+    now = call.platform.engine.clock.now_ms() // 1000
+    place = await find(call.platform.store, call.caller.scope_key, id, now=now)
+    if place is None:
+        raise Refused("resource_missing", f"No such webhook delivery: '{id[:100]}'", param=param)
+    return place
+
+
+async def _tries(
+    call: Call, place: Place | None, span: Span, *, is_newest_first: bool
+) -> AsyncIterator[list[LoggedDelivery]]:
+    """Yield tries in the order asked for, some at a time: first those beside the cursor in its own batch."""
+    step = -1 if is_newest_first else 1
+    if place is not None:
+        held = place.batch.deliveries
+        yield list(held[: place.number][::-1] if is_newest_first else held[place.number + 1 :])
+    async for batches in batches_within(
+        call.platform.store,
+        call.caller.scope_key,
+        PREFIX,
+        DeliveryBatch,
+        first=span.first,
+        last=span.last,
+        now=call.platform.engine.clock.now_ms() // 1000,
+        cursor=place.key if place is not None else None,
+        is_newest_first=is_newest_first,
+    ):
+        yield [one for batch in batches for one in batch.deliveries[::step]]
+
+
+def _keep(params: dict[str, Any]) -> Keep:
+    event, endpoint, status = (params.get(name) for name in ("event", "webhook_endpoint", "status"))
+
+    def keep(one: LoggedDelivery) -> bool:
+        return (
+            (event is None or one.event == event)
+            and (endpoint is None or one.endpoint == endpoint)
+            and (status is None or one.succeeded is (status == "succeeded"))
+        )
+
+    return keep
+
+
+async def _pending(call: Call) -> Page:
+    """The deliveries that wait for their first or next try."""
+    event, endpoint = call.params.get("event"), call.params.get("webhook_endpoint")
+
+    def keep(one: Delivery) -> bool:
+        return (event is None or one.event == event) and (endpoint is None or one.endpoint == endpoint)
+
+    page = await list_page(call, "whd", keep=keep, noun="webhook delivery", url=URL)
+    load = call.platform.engine.load(call.caller.scope_key)
+    page.records = [await _pending_document(call, load, one) for one in page.records]
+    return page
+
+
+async def _pending_document(call: Call, load: Load, one: Delivery) -> dict[str, Any]:
+    event = await load.maybe(Event, one.event)
+    endpoint = await load.maybe(WebhookEndpoint, one.endpoint)
+    return {
+        "id": one.id,
+        "object": "webhook_delivery",
+        "attempt": one.tries + 1,
+        "created": one.created,
+        "delivery": one.id,
+        "duration_ms": None,
+        "error": one.last_status,
+        "event": one.event,
+        "event_type": event.type if event is not None else None,
+        "livemode": call.caller.scope.livemode,
+        "next_attempt_at": one.due_at_ms // 1000,
+        "request": None,
+        "response": None,
+        "status": "pending",
+        "url": endpoint.url if endpoint is not None else None,
+        "webhook_endpoint": one.endpoint,
+    }
+
+
+def _document(call: Call, one: LoggedDelivery) -> dict[str, Any]:
+    answer = None
+    if one.status is not None:
+        answer = {"status": one.status, "content_type": one.content_type or None, "body": one.answer}
+    return {
+        "id": one.id,
+        "object": "webhook_delivery",
+        "attempt": one.attempt,
+        "created": began_at(one.id),
+        "delivery": one.delivery,
+        "duration_ms": one.milliseconds,
+        "error": one.error or None,
+        "event": one.event,
+        "event_type": one.type,
+        "livemode": call.caller.scope.livemode,
+        "next_attempt_at": one.next_at,
+        "request": {"headers": {"Content-Type": CONTENT_TYPE, "Stripe-Signature": one.signature}, "body": None},
+        "response": answer,
+        "status": "succeeded" if one.succeeded else "failed",
+        "url": one.url,
+        "webhook_endpoint": one.endpoint,
+    }
+
+
+async def _body(call: Call, event: Event, api_version: str | None) -> Any:
+    """The event as the endpoint gets it."""
+    engine, scope = call.platform.engine, call.caller.scope
+    caller = Caller(scope=scope, scope_key=scope.key, api_version=api_version)
+    (reading,) = await call.platform.webhooks.readings(scope.key, [event])
+    _, body = await engine.render(caller, engine.load(scope.key), EventReading.of(event, reading.pending), None)
+    return msgspec.json.decode(body)

@@ -1,0 +1,205 @@
+"""A log that costs its subjects no write: lines wait in memory, and one write a second takes those of a merchant down.
+
+It is for requests and for webhook deliveries, which people look at, and which no decision needs. A buffer that is full
+drops lines and says how many; a process that is killed loses its last second.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from tillway.domain.record import Record
+from tillway.engine.clock import Clock
+from tillway.engine.ids import SUFFIX_LENGTH, base62, microseconds_of, random_text
+from tillway.store.codec import decode, write_of
+from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Unavailable
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS: Final = 1.0
+BUFFERED_MAX: Final = 5000
+BUFFERED_BYTES_MAX: Final = 16 << 20
+"""Most lines, and most bytes of them, that wait in a process."""
+
+BATCH_MAX: Final = 200
+"""Most lines in one batch, so that a list reads no more than it needs."""
+
+LATE_SECONDS: Final = 600
+"""A batch is written within this time after its lines began: the longest request, and clocks that differ."""
+
+LOOKED_AT_MAX: Final = 400
+_LOOK_PAGE: Final = 20
+"""Most batches that are read to find one line, and how many at a time."""
+
+TIME_LENGTH: Final = 9
+ID_LENGTH: Final = 14
+SECONDS_PER_DAY: Final = 24 * 60 * 60
+
+_BATCHES: Final = 5
+"""Batches that a list reads at a time."""
+
+Line = TypeVar("Line")
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """The id, the time and the end of a batch; epoch seconds."""
+
+    id: str
+    created: int
+    expires_at: int
+
+
+def new_line_id(prefix: str, now_ms: int) -> str:
+    """The id of a line that began at that time. It holds the time, by which the log finds the line."""
+    return f"{prefix}_{base62(now_ms * 1000, TIME_LENGTH)}{random_text(ID_LENGTH - TIME_LENGTH)}"
+
+
+def began_at(id: str) -> int:
+    """When the line of that id began, in epoch seconds."""
+    return microseconds_of(id.rpartition("_")[2][:TIME_LENGTH]) // 1_000_000
+
+
+class BatchedLog(Generic[Line]):
+    """The lines of one process that are not written down yet. `days` is how long they are kept; 0: not at all.
+
+    A subclass names the `prefix` of its batches' ids, and makes a batch of lines.
+    """
+
+    prefix: str
+
+    def __init__(self, store: Store | None = None, clock: Clock | None = None, days: int = 0) -> None:
+        self._store = store
+        self.clock = clock or Clock()
+        self._days = days if store is not None else 0
+        self._waiting: list[tuple[str, Line]] = []
+        self._bytes = 0
+        self._dropped = 0
+        self._last_us = 0
+        self._flushing = asyncio.Lock()
+        self._loop: asyncio.Task[None] | None = None
+
+    @property
+    def keeps(self) -> bool:
+        return self._days > 0
+
+    async def batch_of(self, stamp: Stamp, lines: list[Line]) -> Record:
+        """Make the record that holds the lines."""
+        raise NotImplementedError
+
+    def add(self, scope_key: str, line: Line, size: int) -> None:
+        """Let a line of `size` bytes wait, unless the buffer is full."""
+        if len(self._waiting) >= BUFFERED_MAX or self._bytes + size > BUFFERED_BYTES_MAX:
+            self._dropped += 1
+            return
+        self._bytes += size
+        self._waiting.append((scope_key, line))
+
+    def start(self) -> None:
+        if self.keeps:
+            self._loop = asyncio.ensure_future(self._flush_now_and_then())
+
+    async def close(self) -> None:
+        """Write the last lines down and stop."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+            await self.flush()
+
+    async def _flush_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY_SECONDS)
+            try:
+                await self.flush()
+            except Exception:
+                log.exception("lines were not logged", extra={"log": self.prefix})
+
+    async def flush(self) -> None:
+        """Write down all lines that wait. Lines that the store does not take are lost, and counted in the log."""
+        async with self._flushing:
+            waiting, self._waiting, self._bytes = self._waiting, [], 0
+            dropped, self._dropped = self._dropped, 0
+            by_scope: dict[str, list[Line]] = {}
+            for scope_key, line in waiting:
+                by_scope.setdefault(scope_key, []).append(line)
+            for scope_key, lines in by_scope.items():
+                for first in range(0, len(lines), BATCH_MAX):
+                    dropped += await self._write(scope_key, lines[first : first + BATCH_MAX])
+            if dropped:
+                log.warning("lines are missing in a log", extra={"log": self.prefix, "dropped": dropped})
+
+    async def _write(self, scope_key: str, lines: list[Line]) -> int:
+        """Write one batch. Return how many lines are lost."""
+        assert self._store is not None
+        now_ms = self.clock.now_ms()
+        # Batches of one millisecond keep their order.
+        self._last_us = max(now_ms * 1000, self._last_us + 1)
+        suffix = base62(self._last_us, TIME_LENGTH) + random_text(SUFFIX_LENGTH - TIME_LENGTH)
+        expires_at = now_ms // 1000 + self._days * SECONDS_PER_DAY
+        batch = await self.batch_of(Stamp(f"{self.prefix}_{suffix}", now_ms // 1000, expires_at), lines)
+        try:
+            await self._store.commit([write_of(scope_key, batch, ABSENT)])
+        except (Conflict, CommitUnknown, Unavailable) as failed:
+            log.info("a batch of lines was not written", extra={"log": self.prefix, "why": str(failed)})
+            return len(lines)
+        return 0
+
+
+# Reading.
+
+Kept = TypeVar("Kept", bound=Record)
+
+
+async def batches_about(
+    store: Store, scope_key: str, prefix: str, kind: type[Kept], id: str, *, now: int
+) -> AsyncIterator[tuple[str, Kept]]:
+    """Yield the batches, with their keys, that may hold the line of that id, the likeliest first."""
+    suffix = id.rpartition("_")[2]
+    if len(suffix) != ID_LENGTH or not suffix.isalnum() or not suffix.isascii():
+        return
+    began = microseconds_of(suffix[:TIME_LENGTH])
+    keys = f"{scope_key}/{prefix}_"
+    after = keys + base62(max(began - 5_000_000, 0), TIME_LENGTH)
+    until = keys + base62(began + LATE_SECONDS * 1_000_000, TIME_LENGTH)
+    for _ in range(LOOKED_AT_MAX // _LOOK_PAGE):
+        rows = await store.query(None, keys, after=after, until=until, limit=_LOOK_PAGE, order="oldest")
+        for row in rows:
+            batch = decode(row.key.partition("/")[2], row.body)
+            if isinstance(batch, kind) and getattr(batch, "expires_at", 0) > now:
+                yield row.key, batch
+        if len(rows) < _LOOK_PAGE:
+            return
+        after = rows[-1].key
+
+
+async def batches_within(
+    store: Store,
+    scope_key: str,
+    prefix: str,
+    kind: type[Kept],
+    *,
+    first: int,
+    last: int,
+    now: int,
+    cursor: str | None,
+    is_newest_first: bool,
+) -> AsyncIterator[list[Kept]]:
+    """Yield the batches that may hold lines which began from `first` to `last` (epoch seconds), some at a time.
+    `cursor` is the key of a batch to begin after."""
+    keys = f"{scope_key}/{prefix}_"
+    newest = keys + base62((min(last, now) + LATE_SECONDS) * 1_000_000, TIME_LENGTH)
+    oldest = keys + base62(first * 1_000_000, TIME_LENGTH)
+    after, until = (newest, oldest) if is_newest_first else (oldest, newest)
+    if cursor is not None:
+        after = min(after, cursor) if is_newest_first else max(after, cursor)
+    while True:
+        rows = await store.query(
+            None, keys, after=after, until=until, limit=_BATCHES, order="newest" if is_newest_first else "oldest"
+        )
+        found = [decode(row.key.partition("/")[2], row.body) for row in rows]
+        yield [one for one in found if isinstance(one, kind) and getattr(one, "expires_at", 0) > now]
+        if len(rows) < _BATCHES:
+            return
+        after = rows[-1].key
