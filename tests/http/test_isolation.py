@@ -240,6 +240,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return await objects.movement()
         case ("disputes", _):
             return await objects.dispute()
+        case ("files", _):
+            return await objects.file()
         case ("events", _):
             return await objects.event()
         case ("setup_intents", _):

@@ -1,11 +1,13 @@
 """Dispute cards: the dispute is there when the payment is answered, takes the money, and is closed or answered."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import stripe
 from sdk_shop import Shop
+from tillway_server import TillwayServer
 
 Disputed = Callable[..., stripe.Dispute]
 
@@ -115,3 +117,14 @@ def test_a_warning_is_no_dispute(shop: Shop) -> None:
     assert "stripe_report" in (warned.to_dict()["fraud_details"] or {})
     assert not warned.disputed
     assert not shop.v1.disputes.list({"payment_intent": paid.id}).data
+
+
+def test_evidence_is_a_file(tillway_server: TillwayServer, shop: Shop, disputed: Disputed) -> None:
+    """The SDK sends files to an address of their own, which is Tillway's as well."""
+    places: Any = dict.fromkeys(("api", "files"), tillway_server.base_url)
+    client = stripe.StripeClient(tillway_server.secret_key, base_addresses=places)
+    pdf = io.BytesIO(b"%PDF-1.7 receipt")
+    file = client.v1.files.create({"purpose": "dispute_evidence", "file": pdf})
+    assert (file.type, file.size, client.v1.files.retrieve(file.id).purpose) == ("pdf", 16, "dispute_evidence")
+    answered = shop.v1.disputes.update(disputed().id, {"evidence": {"receipt": file.id}, "submit": True})
+    assert (answered.evidence.receipt, answered.status) == (file.id, "under_review")

@@ -22,6 +22,9 @@ from tillway.testing.in_process import InProcessApp, Merchant
 assert handlers.LOADED
 
 CARD = {"number": "4242424242424242", "exp_month": "12", "exp_year": "2034", "cvc": "123"}
+PNG = {"filename": "receipt.png", "data": "iVBORw0KGgoAAAANSUhEUgAA"}
+"""A file as a JSON body has it: the first bytes of a PNG image."""
+
 HOOK = "https://shop.example/hook"
 BANK = {"object": "bank_account", "country": "DE", "currency": "eur", "account_number": "DE89370400440532013000"}
 
@@ -164,6 +167,9 @@ class MerchantObjects:
 
     async def token(self) -> str:
         return (await self.post("/v1/tokens", card=CARD))["id"]
+
+    async def file(self) -> str:
+        return (await self.post("/v1/files", purpose="dispute_evidence", file=PNG))["id"]
 
     async def confirmation_token(self, **params: Any) -> str:
         given = {"payment_method": "pm_card_visa", **params}
@@ -411,6 +417,10 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /v1/prices": _price,
     "GET /v1/prices/{id}": _on(MerchantObjects.price),
     "POST /v1/prices/{id}": _on(MerchantObjects.price, nickname="Spring"),
+    "GET /v1/files": _nothing(),
+    "POST /v1/files": _nothing(purpose="dispute_evidence", file=PNG),
+    "GET /v1/files/{id}": _on(MerchantObjects.file),
+    "GET /v1/files/{id}/contents": _on(MerchantObjects.file),
     "POST /v1/confirmation_tokens": _nothing(payment_method_data={"type": "card", "card": CARD}),
     "GET /v1/confirmation_tokens/{id}": _on(MerchantObjects.confirmation_token),
     "POST /v1/test_helpers/confirmation_tokens": _nothing(payment_method="pm_card_visa"),

@@ -47,7 +47,7 @@ async def retrieve(call: Call) -> Answer:
 
 
 def check_test_mode(call: Call) -> None:
-    """Raise `Refused` in live mode: a test helper changes what only a bank or the time may change there."""
+    """Raise `Refused` in live mode: only the bank, the payer or the time may change things there."""
     if call.caller.scope.livemode:
         raise Refused("route_unknown", "Test helpers are there in test mode only. Use a test key.")
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tillway.domain.commands import RespondToDispute
-from tillway.domain.dispute import Dispute
+from tillway.domain.dispute import FILE_EVIDENCE, Dispute
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.http.lists import list_page
 from tillway.http.params import (
@@ -108,7 +108,7 @@ async def close(call: Call) -> Answer:
     return await disputes.close(call.platform, call.caller, call.id)
 
 
-@shape(Dispute, expandable="charge payment_intent")
+@shape(Dispute, expandable=" ".join(("charge", "payment_intent", *(f"evidence.{name}" for name in FILE_EVIDENCE))))
 def dispute_shape(dispute: Dispute, view: View) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "id": dispute.id,

@@ -22,6 +22,7 @@ NOUNS = (
     "early_fraud_warnings",
     "events",
     "external_accounts",
+    "files",
     "health",
     "keys",
     "ledger",

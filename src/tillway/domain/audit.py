@@ -18,6 +18,7 @@ from tillway.domain.attempt import Attempt
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import OAuthClient, SigningKey
 from tillway.domain.event import JournalEvent, WebhookEndpoint
+from tillway.domain.file import FileChunk
 from tillway.domain.ledger import Entry
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.record import NOTHING, Record, SealedRecord, Value
@@ -35,6 +36,8 @@ REDACTED: dict[type[Record], tuple[str, ...]] = {
     WebhookEndpoint: ("secret", "older"),
     ConnectorConfig: ("settings",),
     SealedRecord: ("sealed",),
+    # The trail has the digest of the file.
+    FileChunk: ("content",),
     SigningKey: ("sealed",),
     OAuthClient: ("secrets",),
 }

@@ -23,6 +23,19 @@ SEND_AGAIN_FIRST_SECONDS = 5.0
 FEE_MINOR = 1500
 """The merchant's cost of a dispute, in minor units; returned if the dispute is won."""
 
+FILE_EVIDENCE: Final = (
+    "cancellation_policy",
+    "customer_communication",
+    "customer_signature",
+    "duplicate_charge_documentation",
+    "receipt",
+    "refund_policy",
+    "service_documentation",
+    "shipping_documentation",
+    "uncategorized_file",
+)
+"""The evidence that is the id of an uploaded file (https://docs.stripe.com/api/disputes/evidence_object)."""
+
 TEST_EVIDENCE: Final[dict[str, Literal["won", "lost"]]] = {"winning_evidence": "won", "losing_evidence": "lost"}
 """These words as `uncategorized_text` decide a dispute in test mode (https://docs.stripe.com/testing). In live mode
 they are evidence like any other."""

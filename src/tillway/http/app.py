@@ -32,6 +32,7 @@ from tillway.http.idempotency import answer_once
 from tillway.http.masking import mask_personal
 from tillway.http.messages import Request, Response
 from tillway.http.methods import MethodNotAllowed, answer_options, browser_headers, route_for
+from tillway.http.multipart import is_multipart, parse_multipart
 from tillway.http.params import drop_nulls
 from tillway.http.render import Renderer, encode, narrow_for_publishable_key
 from tillway.http.request_log import RequestLog
@@ -67,6 +68,9 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"
 _MALFORMED = frozenset(("body_malformed", "body_too_large", "content_type_unsupported"))
 
 _NOBODY_KEY = NOBODY.key
+
+UPLOADS = "/v1/files"
+"""The one address that takes a multipart body."""
 
 _NO_STORE = ("cache-control", "no-store")
 _NOSNIFF = ("x-content-type-options", "nosniff")
@@ -394,7 +398,11 @@ class Api:
             raise Refused("content_encoding_unsupported", param="Content-Encoding")
         if dialect is not None:
             return parse_json(request.headers.get("content-type"), request.body)
-        body = parse_body(request.headers.get("content-type"), request.body)
+        content_type = request.headers.get("content-type")
+        if request.path == UPLOADS and content_type is not None and is_multipart(content_type):
+            body = parse_multipart(content_type, request.body)
+        else:
+            body = parse_body(content_type, request.body)
         if request.query:
             body = {**parse_query(request.query), **body}
         return body

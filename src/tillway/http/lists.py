@@ -218,6 +218,7 @@ LIST_URLS = {
     "seti": "/v1/setup_intents",
     "setatt": "/v1/setup_attempts",
     "du": "/v1/disputes",
+    "file": "/v1/files",
     "issfr": "/v1/radar/early_fraud_warnings",
     "ord": "/ops/v1/orders",
     "prod": "/ops/v1/products",

@@ -144,7 +144,7 @@ def _content(entry: Route) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
-_TEXT_TYPES = {"page": "text/html", "script": "text/javascript"}
+_TEXT_TYPES = {"bytes": "application/octet-stream", "page": "text/html", "script": "text/javascript"}
 """The content types of the answers that are no JSON, by what a route returns."""
 
 _SCHEMES = {

@@ -25,6 +25,7 @@ from tillway.engine.notices import announced, is_stale, keep_until_explained
 from tillway.engine.platform import Platform
 from tillway.engine.references import Known, find_by_tail
 from tillway.engine.settlers import revoke_mandate
+from tillway.operations import files
 from tillway.store.codec import by_dispute, decode
 from tillway.store.port import Row
 
@@ -39,6 +40,8 @@ async def respond(platform: Platform, caller: Caller, id: str, command: RespondT
 
     async def work(load: Load, at: Moment) -> Changes[Dispute]:
         found = await load.get(Dispute, id)
+        if command.evidence:
+            await files.check_evidence(load, command.evidence, domain.FILE_EVIDENCE)
         charge = await load.get(Charge, found.charge)
         others = [await load.get(Dispute, other) for other in charge.disputes.values() if other != found.id]
         return domain.respond(

@@ -36,6 +36,7 @@ from tillway.domain.dispute import Dispute, DisputeTask
 from tillway.domain.early_fraud_warning import EarlyFraudWarning
 from tillway.domain.event import Delivery, Event, NoticeTask, WebhookEndpoint
 from tillway.domain.external_account import ExternalAccount
+from tillway.domain.file import File, FileChunk
 from tillway.domain.gateway_payment import GatewayPayment
 from tillway.domain.generation import Generation
 from tillway.domain.idempotency import IdempotencyRecord
@@ -442,6 +443,8 @@ _ROWS: Final = (
         kind=Event, prefixes=("evt",), entries=lambda scope, event: (("kind", by_kind(scope, "evt", event.type)),)
     ),
     RecordType(kind=ExternalAccount, prefixes=("ba",), object="bank_account"),
+    RecordType(kind=File, prefixes=("file",), object="file"),
+    RecordType(kind=FileChunk, prefixes=("fchk",)),
     RecordType(kind=FiledOperation, prefixes=("fop",), noun="filed operation", entries=_filed),
     RecordType(kind=FileSeries, prefixes=("fsr",)),
     RecordType(kind=GatewayPayment, prefixes=("gwp",), entries=_gateway_payment),

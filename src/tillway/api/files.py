@@ -1,0 +1,98 @@
+"""Files: parameters, calls and shape."""
+
+import base64
+import binascii
+from typing import Any
+
+from tillway.domain.file import File
+from tillway.domain.refusal import Refused
+from tillway.http.lists import list_page
+from tillway.http.params import Created, Enum, Expand, Object, Parameter, Params, Text, Unsupported, list_params
+from tillway.http.routes import Answer, Call, Plain, route
+from tillway.http.shapes import View, shape
+from tillway.http.wire import BODY_BYTES_MAX, quote
+from tillway.operations import files
+
+PURPOSES = (
+    "account_requirement",
+    "additional_verification",
+    "business_icon",
+    "business_logo",
+    "customer_signature",
+    "dispute_evidence",
+    "identity_document",
+    "pci_document",
+    "tax_document_user_upload",
+)
+
+
+class FileData(Parameter):
+    """The bytes of a file in base64; a multipart body has them as they are."""
+
+    def read(self, value: Any, name: str) -> bytes:
+        if type(value) is str:
+            try:
+                return base64.b64decode(value, validate=True)
+            except (binascii.Error, ValueError):
+                pass
+        raise Refused("parameter_invalid_string", "Send the bytes of the file in base64.", param=quote(name))
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "contentEncoding": "base64", "maxLength": BODY_BYTES_MAX}
+
+
+CREATE = Params(
+    file=Object(data=FileData(required=True), filename=Text(maximum=255), required=True),
+    purpose=Enum(*PURPOSES, required=True),
+    expand=Expand(),
+    file_link_data=Unsupported("links to files"),
+)
+LIST = list_params(created=Created(), purpose=Enum(*PURPOSES))
+EXPAND_ONLY = Params(expand=Expand())
+
+
+@route("POST", "/v1/files", CREATE, returns="file")
+async def create(call: Call) -> Answer:
+    """Upload a file of at most 1 MiB, as multipart/form-data."""
+    given = call.params["file"]
+    return await files.upload(call.platform, call.caller, given["data"], given.get("filename"), call.params["purpose"])
+
+
+@route("GET", "/v1/files", LIST, returns="list", of="file")
+async def list_files(call: Call) -> Answer:
+    """List files, newest first."""
+    purpose = call.params.get("purpose")
+    keep = (lambda file: file.purpose == purpose) if purpose else None
+    return await list_page(call, "file", keep=keep, noun="file")
+
+
+@route("GET", "/v1/files/{id}", EXPAND_ONLY, returns="file")
+async def retrieve(call: Call) -> Answer:
+    """Retrieve a file's facts."""
+    return await call.platform.engine.load(call.caller.scope_key).get(File, call.id)
+
+
+@route("GET", "/v1/files/{id}/contents", returns="bytes")
+async def contents(call: Call) -> Answer:
+    """Retrieve the bytes of a file."""
+    file, content = await files.read(call.platform, call.caller.scope_key, call.id)
+    # A browser must download it and show nothing, since a merchant can upload a page with a script.
+    named = f"{file.id}.{file.type}" if file.type else file.id
+    headers = (("content-disposition", f'attachment; filename="{named}"'), ("cache-control", "no-store"))
+    return Plain(200, content, "application/octet-stream", headers)
+
+
+@shape(File)
+def file_shape(file: File, view: View) -> dict[str, Any]:
+    return {
+        "id": file.id,
+        "object": "file",
+        "created": file.created,
+        "expires_at": None,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "size": file.size,
+        "title": None,
+        "type": file.type,
+        "url": f"{view.base_url}/v1/files/{file.id}/contents",
+    }

@@ -1,0 +1,46 @@
+"""Operations on uploaded files: keep one, read it back, and check those that evidence names."""
+
+# Without this, each call would evaluate the annotations of its inner functions anew.
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tillway.domain import file as domain
+from tillway.domain.file import EVIDENCE, File, FileChunk, chunk_id
+from tillway.domain.record import Changes, Moment
+from tillway.domain.refusal import Refused
+from tillway.engine.caller import Caller
+from tillway.engine.core import Done, Load
+from tillway.engine.platform import Platform
+
+
+async def upload(platform: Platform, caller: Caller, content: bytes, filename: str | None, purpose: str) -> Done[File]:
+    async def work(load: Load, at: Moment) -> Changes[File]:
+        return domain.upload(content, filename, purpose, at)
+
+    return await platform.engine.run(caller, work)
+
+
+async def read(platform: Platform, scope_key: str, id: str) -> tuple[File, bytes]:
+    """The file of that id, with its bytes."""
+    load = platform.engine.load(scope_key)
+    file = await load.get(File, id)
+    chunks = [await load.get(FileChunk, chunk_id(id, number)) for number in range(file.chunks)]
+    return file, b"".join(chunk.content for chunk in chunks)
+
+
+async def check_evidence(load: Load, evidence: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    """Raise `Refused` for a member of `names` in `evidence` that is not the id of a file for evidence."""
+    for name in names:
+        id = evidence.get(name)
+        if id is None:
+            continue
+        param = f"evidence[{name}]"
+        file = await load.get(File, id, param)
+        if file.purpose != EVIDENCE:
+            raise Refused(
+                "parameter_invalid_string",
+                f"The file {id} has the purpose {file.purpose}. Upload it with the purpose {EVIDENCE}.",
+                param=param,
+            )
