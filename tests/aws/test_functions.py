@@ -1,21 +1,9 @@
 """The functions against the emulator: each in a process of its own, as Lambda runs it."""
 
-from collections.abc import Iterator
-
 import pytest
 import stripe
-from aws_stage import Stage, emulator
+from aws_stage import Stage
 from function_host import Function
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with emulator() as stack:
-        stage = Stage(stack, "doors")
-        try:
-            yield stage
-        finally:
-            stage.close()
 
 
 @pytest.fixture(scope="module")

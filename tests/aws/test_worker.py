@@ -10,23 +10,13 @@ from typing import Any
 
 import pytest
 import stripe
-from aws_stage import Stage, emulator
+from aws_stage import Stage, stream_of
 from function_host import Function
 
 from tillway.aws.wake_ups import stream_filter
 from tillway.aws_client import QUEUES
 
 WITHIN_SECONDS = 60.0
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with emulator() as stack:
-        stage = Stage(stack, "work")
-        try:
-            yield stage
-        finally:
-            stage.close()
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +61,6 @@ def endpoint() -> Iterator[Endpoint]:
     endpoint = Endpoint()
     yield endpoint
     endpoint.close()
-
-
-def stream_of(*queues: str) -> dict[str, Any]:
-    """An event of the table's stream, about new tasks in these queues of the store."""
-    return {
-        "Records": [
-            {
-                "eventSource": "aws:dynamodb",
-                "eventName": "INSERT",
-                "dynamodb": {"NewImage": {"q": {"S": f"{queue}#1"}, "d": {"N": "1"}}},
-            }
-            for queue in queues
-        ]
-    }
 
 
 def waiting_messages(stage: Stage) -> list[dict[str, Any]]:

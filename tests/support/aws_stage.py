@@ -1,11 +1,8 @@
 """A stage of Tillway on the emulator, without its functions: the resources as a template makes them."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import pytest
 from function_host import Function
 
 from tillway.aws_client import DYNAMODB, QUEUES, SECRETS, AwsClient, Frozen, Service
@@ -81,17 +78,15 @@ def _table(name: str) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def emulator() -> Iterator[MiniStack]:
-    """An emulator, which skips the test where it cannot be installed."""
-    stack = ministack.start()
-    try:
-        yield stack
-    finally:
-        stack.close()
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[MiniStack]:
-    with emulator() as stack:
-        yield stack
+def stream_of(*queues: str) -> dict[str, Any]:
+    """An event of the table's stream, about new tasks in these queues of the store."""
+    return {
+        "Records": [
+            {
+                "eventSource": "aws:dynamodb",
+                "eventName": "INSERT",
+                "dynamodb": {"NewImage": {"q": {"S": f"{queue}#1"}, "d": {"N": "1"}}},
+            }
+            for queue in queues
+        ]
+    }

@@ -78,6 +78,8 @@ class Environment:
         self._look_at_ns = 0
         self._audit_at_ns = 0
         self._watches = False
+        self.by_machine = False
+        """Whether a state machine carries the orders, as the worker has arranged."""
 
     @property
     def settings(self) -> Settings:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from tillway.aws import boot
+from tillway.aws.machine import carry_by_machine
 from tillway.aws.wake_ups import QUEUE_OF
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,11 @@ def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
 
 async def _work(event: dict[str, Any], context: Any) -> dict[str, Any]:
     environment = boot.environment
-    runner = (await environment.running()).runner
+    running = await environment.running()
+    runner, arn = running.runner, environment.function.state_machine
+    if arn and not environment.by_machine:
+        carry_by_machine(running, arn)
+        environment.by_machine = True
     left = context.get_remaining_time_in_millis() / 1000 if context is not None else 60.0
     until = asyncio.get_running_loop().time() + left - MARGIN_SECONDS
     records = event.get("Records")

@@ -483,49 +483,93 @@ async def carry(platform: Platform, row: Row) -> None:
     scope_key, _, id = row.key.partition("/")
     task = decode(id, row.body)
     assert isinstance(task, OrderTask), f"{row.key} is not an order's task"
-    caller = Caller.system(scope_of(scope_key), "carry an order on", source_api=SourceApi.orders)
+    caller = carrier(scope_of(scope_key))
     for _ in range(STEPS_MAX):
         order = await platform.engine.load(scope_key).get(Order, task.order)
         if order.ended:
             await platform.engine.run(caller, _delete_task(id))
             return
-        try:
-            await run_step(platform, caller, order.id, order.state)
-        except StepFailed as failed:
-            problem = Failure(type=failed.error, cause=failed.cause)
-        except Refused as refused:
-            if refused.code == "order_step_unexpected":
-                continue  # Another process carried it further meanwhile.
-            problem = Failure(type="Refused", cause=f"{refused.code}: {refused.message}")
-        except Exception as error:
-            log.exception("a step of an order failed inside", extra={"order": order.id, "step": order.state})
-            problem = Failure(type="Internal", cause=type(error).__name__)
-        else:
-            continue
-        if await _note_failure(platform, caller, order.id, order.state, problem):
+        if await advance(platform, caller, order.id, order.state) is not None:
             return
 
 
-async def _note_failure(platform: Platform, caller: Caller, order_id: str, step: str, problem: Failure) -> bool:
-    """Note the failure of the step. True if it is tried again later, False if the order goes on at once."""
+def carrier(scope: Scope) -> Caller:
+    """The platform itself, as it carries an order of that scope."""
+    return Caller.system(scope, "carry an order on", source_api=SourceApi.orders)
 
-    async def work(load: Load, at: Moment) -> Changes[Order | None]:
+
+async def advance(
+    platform: Platform,
+    caller: Caller,
+    order_id: str,
+    step: str,
+    *,
+    failure: Failure | None = None,
+    by_task: bool = True,
+) -> int | None:
+    """Do `step`, and decide from its failure. Return the seconds after which it is to be tried again; None if the order
+    goes on at once, from the state that it is in now.
+
+    `failure`: that of the machine which carries the order; the handler gets it. `by_task`: the order's task comes back
+    when the step is tried again; else the machine waits.
+    """
+    try:
+        await run_step(platform, caller, order_id, step, failure=failure)
+        return None
+    except StepFailed as failed:
+        problem = Failure(type=failed.error, cause=failed.cause)
+    except Refused as refused:
+        if refused.code == "order_step_unexpected":
+            return None  # Another process carried it further meanwhile.
+        if refused.code == "resource_missing" and refused.param == "order_id":
+            raise
+        problem = Failure(type="Refused", cause=f"{refused.code}: {refused.message}")
+    except Exception as error:
+        log.exception("a step of an order failed inside", extra={"order": order_id, "step": step})
+        problem = Failure(type="Internal", cause=type(error).__name__)
+    return await _note_failure(platform, caller, order_id, step, problem, by_task=by_task)
+
+
+async def _note_failure(
+    platform: Platform, caller: Caller, order_id: str, step: str, problem: Failure, *, by_task: bool
+) -> int | None:
+    """Note the failure of the step. The seconds until it is tried again, None if the order goes on at once."""
+    waits: int | None = None
+
+    async def work(load: Load, at: Moment) -> Changes[Order]:
+        nonlocal waits
+        waits = None
         order = await load.get(Order, order_id)
         if order.state != step:
             return Changes(result=order)
         after, again = domain.fail_step(order, step, problem, at)
         if again is None:
             return Changes(result=after, records=(after,))
-        task = await load.maybe(OrderTask, domain.task_id(order_id))
+        waits = again.seconds
+        task = await load.maybe(OrderTask, domain.task_id(order_id)) if by_task else None
         if task is None:
-            return Changes(result=None, records=(after,))
+            return Changes(result=after, records=(after,))
         payment = await load.maybe(PaymentIntent, order.payment)
         settled = problem.type == "PaymentProcessing" and payment is not None and payment.status != "processing"
         due_at_ms = at.now_ms if settled else at.now_ms + again.seconds * 1000
-        return Changes(result=None, records=(after,), tasks=(msgspec.structs.replace(task, due_at_ms=due_at_ms),))
+        return Changes(result=after, records=(after,), tasks=(msgspec.structs.replace(task, due_at_ms=due_at_ms),))
 
-    done = await platform.engine.run(caller, work)
-    return done.record is None
+    await platform.engine.run(caller, work)
+    return waits
+
+
+async def leave_to_machine(platform: Platform, row: Row, seconds: int) -> None:
+    """Put the task of an order off that a state machine carries: it comes back as a net under that."""
+    scope_key, _, id = row.key.partition("/")
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        task = await load.maybe(OrderTask, id)
+        if task is None:
+            return NO_CHANGES
+        later = msgspec.structs.replace(task, due_at_ms=at.now_ms + seconds * 1000)
+        return Changes(result=None, tasks=(later,))
+
+    await platform.engine.run(carrier(scope_of(scope_key)), work)
 
 
 def _delete_task(task: str) -> Work[None]:
