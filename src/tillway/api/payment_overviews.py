@@ -9,7 +9,7 @@ from tillway.domain.refusal import Refused
 from tillway.http.lists import asked_page
 from tillway.http.params import TIME_MAX, Array, Created, Currency, Enum, Params, Span, Text, list_params
 from tillway.http.routes import Answer, Call, route
-from tillway.operations import payment_overviews, payment_timelines
+from tillway.operations import payment_overviews, payment_tallies, payment_timelines
 from tillway.operations.payment_overviews import STATES, Filter, Overview
 
 _FILTERS = {
@@ -42,6 +42,9 @@ async def list_overviews(call: Call) -> Answer:
     wanted, scope = _read_filter(call.params), call.caller.scope_key
     asked = await asked_page(call, "pi", "payment")
     found: list[Overview] = []
+    ranges = []
+    if wanted.states or wanted.connectors or wanted.reasons or wanted.currencies:
+        ranges = (await payment_tallies.tally_of(call.platform.engine, scope)).ranges(wanted)
     async with call.platform.scans.begin(scope) as scan:
         pages = payment_overviews.overviews(
             call.platform.store,
@@ -51,6 +54,7 @@ async def list_overviews(call: Call) -> Answer:
             after=asked.cursor,
             order=asked.order,
             page=asked.limit + 1 if wanted.is_all else payment_overviews.PAGE_ROWS,
+            ranges=ranges,
         )
         async for rows in pages:
             found += rows
@@ -65,15 +69,27 @@ async def list_overviews(call: Call) -> Answer:
 async def totals(call: Call) -> Answer:
     """Count the payments that the filters accept by state and decline reason, and sum them up by currency.
 
-    With `interval`, also by the hour or day (UTC) in which they were made.
+    With `interval`, also by the hour or day (UTC) in which they were made. Counts are as of `as_of`. Filters by state,
+    currency, connector, reason and whole hours are answered from counts that are kept; while the first count is under
+    way, `counted_since` is the second from which on payments are in it.
     """
     wanted, scope = _read_filter(call.params), call.caller.scope_key
     seconds = _SECONDS.get(call.params.get("interval") or "", 0)
-    async with call.platform.scans.begin(scope) as scan:
-        counted = await payment_overviews.totals(call.platform.store, scope, wanted, scan=scan, seconds=seconds)
+    engine = call.platform.engine
+    now = engine.clock.now_ms() // 1000
+    narrowed = payment_tallies.answers(wanted, now)
+    if narrowed is not None:
+        told = (await payment_tallies.tally_of(engine, scope)).count(narrowed, seconds)
+        counted, now = told.totals, told.as_of
+        since = told.since if told.since > (narrowed.first or 0) else None
+    else:
+        async with call.platform.scans.begin(scope) as scan:
+            counted = await payment_overviews.totals(call.platform.store, scope, wanted, scan=scan, seconds=seconds)
+        since = None
     return {
         "object": "payment_totals",
-        "as_of": call.platform.engine.clock.now_ms() // 1000,
+        "as_of": now,
+        "counted_since": since,
         "payments": sum(counted.states.values()),
         "states": {state: counted.states.get(state, 0) for state in STATES},
         "decline_reasons": dict(sorted(counted.reasons.items(), key=lambda one: (-one[1], one[0]))),

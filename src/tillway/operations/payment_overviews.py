@@ -50,7 +50,21 @@ STATES: Final[tuple[State, ...]] = (
 )
 """The states of a payment as people name them: each payment has exactly one."""
 
+STATUSES: Final[dict[str, frozenset[str]]] = {
+    "to_capture": frozenset(("requires_capture",)),
+    "three_d_secure": frozenset(("requires_action",)),
+    "in_doubt": frozenset(("processing",)),
+    "pending": frozenset(("processing",)),
+    "declined": frozenset(("requires_payment_method", "requires_confirmation")),
+    "incomplete": frozenset(("requires_payment_method", "requires_confirmation")),
+    "canceled": frozenset(("canceled",)),
+}
+"""The statuses that a payment of a state may have; those of the other states have succeeded."""
+
 PAGE_ROWS: Final = 100
+
+
+_SUCCEEDED = frozenset(("succeeded",))
 
 
 class Overview(msgspec.Struct, frozen=True):
@@ -167,6 +181,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
     def accepts_payment(self, payment: PaymentIntent) -> bool:
         """Whether the payment alone rules nothing out."""
+        if self.states and not any(payment.status in STATUSES.get(state, _SUCCEEDED) for state in self.states):
+            return False
         if self.currencies and payment.currency not in self.currencies:
             return False
         amount = Decimal(payment.amount_minor).scaleb(-MINOR_UNITS[payment.currency])
@@ -274,11 +290,12 @@ async def overviews(
     after: str | None = None,
     order: Literal["newest", "oldest"] = "newest",
     page: int = PAGE_ROWS,
+    ranges: Sequence[tuple[str, str | None]] = (),
 ) -> AsyncIterator[list[Overview]]:
     """The payments that `wanted` accepts, a page of those read at a time, behind the one with the id `after`.
 
-    `page` is the number of payments read at once, at most KEYS_MAX. Refused `search_too_broad` beyond the budget of
-    `scan`.
+    `page` is the number of payments read at once, at most KEYS_MAX. `ranges` of keys, newest first, leave out payments
+    that are surely none of them. Refused `search_too_broad` beyond the budget of `scan`.
     """
     place = f"{scope_key}/{after}" if after else None
     index, partition = None, f"{scope_key}/pi_"
@@ -302,7 +319,19 @@ async def overviews(
         if len(rows) < min(page, KEYS_MAX):
             return
         place = rows[-1].key
+        if ranges and order == "newest":
+            place = _next_place(place, ranges)
+            if place is None:
+                return
         await scan.go_on()
+
+
+def _next_place(place: str, ranges: Sequence[tuple[str, str | None]]) -> str | None:
+    """The first key from `place` on, downwards, that lies in one of the ranges; None if there is none."""
+    for first, end in ranges:
+        if first < place:
+            return place if end is None or place <= end else end
+    return None
 
 
 def _closer(place: str | None, begin: str | None, order: str) -> str | None:
@@ -311,10 +340,15 @@ def _closer(place: str | None, begin: str | None, order: str) -> str | None:
     return min(place, begin) if order == "newest" else max(place, begin)
 
 
-async def join(store: Store, scope_key: str, payments: Sequence[PaymentIntent]) -> list[Overview]:
-    """Each payment with its charge, customer, attempt and, while it has no charge, its means of payment."""
-    ids = [id for payment in payments for id in (payment.latest_charge, payment.customer, payment.attempt) if id]
-    ids += [payment.method for payment in payments if payment.method and payment.latest_charge is None]
+async def join(
+    store: Store, scope_key: str, payments: Sequence[PaymentIntent], *, people: bool = True
+) -> list[Overview]:
+    """Each payment with its charge and attempt; and for `people` with its customer and, while it has no charge, its
+    means of payment."""
+    ids = [id for payment in payments for id in (payment.latest_charge, payment.attempt) if id]
+    if people:
+        ids += [payment.customer for payment in payments if payment.customer]
+        ids += [payment.method for payment in payments if payment.method and payment.latest_charge is None]
     found = await records_of(store, scope_key, ids)
 
     def one(kind: Callable[[Record], bool], id: str | None) -> Any:

@@ -1,0 +1,101 @@
+"""The kept counts of payments say the same as a look at every payment."""
+
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tillway.domain.account import Scope
+from tillway.operations import payment_overviews
+from tillway.operations.payment_overviews import Filter
+from tillway.operations.payment_tallies import Tally, answers
+from tillway.testing.in_process import InProcessApp, Merchant
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[InProcessApp]:
+    app = await InProcessApp.open(tmp_path)
+    yield app
+    await app.close()
+
+
+FILTERS = (
+    Filter(),
+    Filter(states=frozenset(("to_capture", "refunded"))),
+    Filter(currencies=frozenset(("usd",))),
+    Filter(reasons=frozenset(("insufficient_funds",))),
+    Filter(connectors=frozenset(("simulator",)), states=frozenset(("succeeded",))),
+    Filter(connectors=frozenset(("another",))),
+)
+
+
+async def counted(tally: Tally, wanted: Filter) -> Any:
+    """The count, once every change is in it: a slow machine may need more than one look."""
+    for _ in range(1000):
+        await tally.catch_up()
+        if tally.complete:
+            break
+    await tally.catch_up()
+    return tally.count(wanted, 3600).totals
+
+
+async def scanned(app: InProcessApp, scope: str, wanted: Filter) -> Any:
+    async with app.running.platform.scans.begin(scope) as scan:
+        return await payment_overviews.totals(app.store, scope, wanted, scan=scan, seconds=3600)
+
+
+async def pay(app: InProcessApp, merchant: Merchant, choose: random.Random) -> str:
+    card = choose.choice(("pm_card_visa", "pm_card_mastercard", "pm_card_visa_chargeDeclinedInsufficientFunds"))
+    params = {
+        "amount": choose.randint(100, 9000),
+        "currency": choose.choice(("eur", "usd")),
+        "payment_method": card,
+        "confirm": "true",
+        "capture_method": choose.choice(("automatic", "manual")),
+        "return_url": "https://shop.example",
+    }
+    answer = (await app.call(merchant, "POST", "/v1/payment_intents", params)).json
+    id: str = (answer["error"]["payment_intent"] if "error" in answer else answer)["id"]
+    return id
+
+
+async def test_it_counts_what_a_scan_counts_before_and_after_changes(app: InProcessApp) -> None:
+    merchant, choose = await app.merchant(), random.Random(7)
+    scope = Scope(account=merchant.account, mode="test").key
+    ids = [await pay(app, merchant, choose) for _ in range(15)]
+    tally = Tally(app.running.platform.engine, scope, chunk_rows=4)
+    for _ in range(4):
+        for wanted in FILTERS:
+            assert await counted(tally, wanted) == await scanned(app, scope, wanted), wanted
+        assert tally.complete and len(tally.chunks) > 3
+        ids += [await pay(app, merchant, choose) for _ in range(6)]
+        for id in choose.sample(ids, 6):
+            await app.call(merchant, "POST", "/v1/refunds", {"payment_intent": id, "amount": 50})
+            await app.call(merchant, "POST", f"/v1/payment_intents/{id}/capture")
+        app.clock.ahead_seconds += 1800
+
+
+async def test_the_ranges_of_a_filter_leave_no_payment_out(app: InProcessApp) -> None:
+    merchant, choose = await app.merchant(), random.Random(8)
+    scope = Scope(account=merchant.account, mode="test").key
+    for _ in range(25):
+        await pay(app, merchant, choose)
+    tally = Tally(app.running.platform.engine, scope, chunk_rows=4)
+    await counted(tally, Filter())
+    for wanted in FILTERS:
+        found: list[list[str]] = []
+        for ranges in ([], tally.ranges(wanted)):
+            async with app.running.platform.scans.begin(scope) as scan:
+                pages = payment_overviews.overviews(app.store, scope, wanted, scan=scan, page=3, ranges=ranges)
+                found.append([row.payment.id async for rows in pages for row in rows])
+        assert found[0] == found[1], wanted
+
+
+def test_it_answers_whole_hours_and_no_names() -> None:
+    now = 1_000_000
+    assert answers(Filter(first=3600, last=now), now) == Filter(first=3600)
+    assert answers(Filter(first=3600, last=7199), now) == Filter(first=3600, last=7199)
+    for unfit in (Filter(first=3601), Filter(last=7200), Filter(customer="ada"), Filter(last4="4242")):
+        assert answers(unfit, now) is None
