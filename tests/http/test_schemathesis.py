@@ -38,7 +38,8 @@ class SyncApp:
     def ids_for(self, name: str) -> tuple[str, ...]:
         """Ids of this merchant's own for a route."""
         if name not in self.ids:
-            self.ids[name] = self.runner.run(GOOD[name](self.objects)).ids
+            objects = self.runner.run(self.objects.for_call(name.partition(" ")[2]))
+            self.ids[name] = self.runner.run(GOOD[name](objects)).ids
         return self.ids[name]
 
     def answer(self, case: schemathesis.Case) -> schemathesis.Response:

@@ -55,6 +55,13 @@ class MerchantObjects:
         configures = capability_of(route.method, route.path) == "configure"
         return self.merchant.admin_key if configures else self.merchant.operator_key
 
+    async def for_call(self, route_path: str) -> "MerchantObjects":
+        """These objects, or those of a new merchant for a call that may disable the account: its keys open nothing
+        afterwards."""
+        if not route_path.startswith("/ops/v1/accounts/{id}"):
+            return self
+        return MerchantObjects(self.app, await self.app.merchant())
+
     async def open_item(self) -> str:
         """A payment in doubt that an operator settled as failed, and the bank then says that it took the money."""
         doubt = await self.doubt()
