@@ -102,6 +102,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "domain",
             "store",
             "vault",
+            "sandbox",
             "engine",
             "operations",
             "http",

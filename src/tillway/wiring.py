@@ -5,6 +5,7 @@ which is a third of all that a start would import, joserfc and aiosmtplib.
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from tillway.api import handlers
 from tillway.connectors import registry
 from tillway.connectors.audit_heads import FilePlace, UrlPlace
 from tillway.connectors.http_courier import HttpCourier
-from tillway.connectors.port import Courier, Transport
+from tillway.connectors.port import Connector, Courier, Transport
 from tillway.connectors.settings import is_loopback
 from tillway.data_directory import GenerationFile
 from tillway.dialects import handlers as dialect_handlers
@@ -32,7 +33,7 @@ from tillway.engine.caller import Settings as EngineSettings
 from tillway.engine.card_vault import CardVault
 from tillway.engine.client_secrets import CLIENT_SECRETS_PURPOSE, ClientSecrets
 from tillway.engine.clock import Clock
-from tillway.engine.connections import ConfiguredConnections
+from tillway.engine.connections import Build, ConfiguredConnections
 from tillway.engine.core import Engine
 from tillway.engine.files import FileExchange
 from tillway.engine.key_uses import KeyUses
@@ -56,7 +57,9 @@ from tillway.operations import notices
 from tillway.operations.accounts import accounts_of_stored_amounts, retention_of
 from tillway.operations.balance_check import check_slowly
 from tillway.operations.tasks import workers
+from tillway.sandbox.bank import Bank
 from tillway.sandbox.courier import SimulatedCourier
+from tillway.sandbox.simulator import BankMemory, Simulator
 from tillway.settings import Settings, SettingsInvalid, networks_of
 from tillway.store.port import Store, Unavailable
 from tillway.telemetry.recorder import Recorder
@@ -182,6 +185,9 @@ def mail_server(settings: Settings) -> "MailServer | None":
     return MailServer(settings.smtp_url, Secret(password))
 
 
+BANK_PURPOSE = "simulated_bank"
+"""The purpose of the key of a shared bank's hashes, at `Keys.derive`."""
+
 COURIER_TIMEOUT_SECONDS = 9.0
 """A little less than an order waits for an answer, so that the transport's reason is told."""
 
@@ -267,16 +273,37 @@ async def _chosen(settings: Settings, store: Store, policy: Retention) -> Engine
     )
 
 
+def _couriers(live: Courier | None) -> dict[str, Courier]:
+    """The delivery service of each mode that has one."""
+    simulated: dict[str, Courier] = {"test": SimulatedCourier()}
+    return simulated if live is None else simulated | {"live": live}
+
+
+def _sharing_bank(memory: BankMemory, keyring: Keys) -> Build:
+    """Build connectors as the registry does, the simulator with a bank that other processes share."""
+
+    def build(name: str, settings: Mapping[str, str]) -> tuple[Connector, Transport]:
+        connector, transport = registry.build(name, settings)
+        if isinstance(connector, Simulator):
+            connector.bank = Bank(key=keyring.derive(BANK_PURPOSE).reveal())
+            connector.memory = memory
+            transport = connector.transport()
+        return connector, transport
+
+    return build
+
+
 async def assemble(
     settings: Settings,
     store: Store | None = None,
     clock: Clock | None = None,
     recorder: Recorder | None = None,
     keyring: Keys | None = None,
+    bank_memory: Callable[[Store], BankMemory] | None = None,
 ) -> Running:
     """Build everything except the server. Call it in the event loop that will run it.
 
-    `recorder` receives the telemetry; None: no telemetry.
+    `recorder` receives the telemetry. `bank_memory`: the place of the simulated bank's operations, if not this process.
     """
     clock = clock or Clock()
     store = store or await open_store(settings)
@@ -292,7 +319,8 @@ async def assemble(
         store.on_batch = recorder.batch
     vault = EnvelopeVault(keyring, keyring.fingerprint_key)
     cards = CardVault(vault, store, engine.security.number_opened)
-    connections = ConfiguredConnections(store, clock, registry.build, vault, chosen.fee)
+    build = registry.build if bank_memory is None else _sharing_bank(bank_memory(store), keyring)
+    connections = ConfiguredConnections(store, clock, build, vault, chosen.fee)
     attempts = Attempts(engine, connections, cards)
     tries = DeliveryLog(store, clock, settings.request_log_days)
     webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings), tries=tries)
@@ -300,10 +328,8 @@ async def assemble(
     authenticator = Authenticator(store, tokens, engine.accounts)
     days = settings.request_log_days if policy.request_days is None else policy.request_days
     request_log = RequestLog(store, clock, days)
-    couriers: dict[str, Courier] = {"test": SimulatedCourier()}
     courier = http_courier(settings)
-    if courier is not None:
-        couriers["live"] = courier
+    couriers = _couriers(courier)
     platform = Platform(
         engine,
         attempts,

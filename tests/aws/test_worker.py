@@ -20,10 +20,20 @@ WITHIN_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
-def shop(stage: Stage) -> stripe.StripeClient:
+def key(stage: Stage) -> str:
     made = stage.function("admin").invoke({"action": "init"})
+    return str(made["secret_key"])
+
+
+@pytest.fixture(scope="module")
+def shop(stage: Stage, key: str) -> stripe.StripeClient:
+    return client(stage, key)
+
+
+def client(stage: Stage, key: str) -> stripe.StripeClient:
+    """The official SDK, with a new environment of the API's function."""
     api = stage.function("api")
-    return stripe.StripeClient(made["secret_key"], base_addresses={"api": api.url}, max_network_retries=0)
+    return stripe.StripeClient(key, base_addresses={"api": api.url}, max_network_retries=0)
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +131,22 @@ def test_the_page_shows_the_filter_of_the_stream() -> None:
     page = (Path(__file__).parents[2] / "docs" / "aws.md").read_text()
     shown = page.partition("<!-- stream filter -->\n```json\n")[2].partition("```")[0]
     assert json.loads(shown) == stream_filter()
+
+
+def test_every_environment_has_the_same_simulated_bank(
+    stage: Stage, key: str, shop: stripe.StripeClient, worker: Function
+) -> None:
+    """The bank knows in one environment that it will return the refund of a card that it charged in another."""
+    intent = shop.v1.payment_intents.create(
+        {"amount": 900, "currency": "eur", "payment_method": "pm_card_refundFail", "confirm": True,
+         "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"}}
+    )  # fmt: skip
+    refund = client(stage, key).v1.refunds.create({"payment_intent": intent.id})
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while shop.v1.refunds.retrieve(refund.id).status == "succeeded" and time.monotonic() < deadline:
+        messages = waiting_messages(stage)
+        if messages:
+            worker.invoke({"Records": messages})
+        else:
+            time.sleep(0.2)
+    assert shop.v1.refunds.retrieve(refund.id).status == "failed"

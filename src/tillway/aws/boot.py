@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from tillway.aws.environment import function_of, settings_of
+from tillway.aws.simulated_bank import StoredBank
 from tillway.aws.wake_ups import WakeUps
 from tillway.aws_client import QUEUES, client_of
 from tillway.engine.clock import Clock, boottime_ns
@@ -103,7 +104,7 @@ class Environment:
         settings = self.settings
         if not settings.public_url and public_url:
             settings = msgspec.structs.replace(settings, public_url=public_url)
-        running = await assemble(settings, clock=Clock(monotonic_ns=self.awake))
+        running = await assemble(settings, clock=Clock(monotonic_ns=self.awake), bank_memory=StoredBank)
         try:
             await check_key_file(settings, running.store, running.keyring)
             await running.platform.engine.restores.refresh()

@@ -21,7 +21,7 @@ import hashlib
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import parse_qs, unquote
 
@@ -250,6 +250,13 @@ class Bank:
         if operation is None or operation.kind != "authorization":
             raise _Invalid(404, "no such authorization")
         return self.decide_action(reference, passed=False)
+
+    def recall(self, references: Iterable[str], operations: Iterable[BankOperation]) -> None:
+        """Forget these references, and remember these operations in their place, with the sums that they have."""
+        for reference in references:
+            self._operations.pop(reference, None)
+        for operation in operations:
+            self._keep(operation)
 
     def find(self, reference: str) -> BankOperation | None:
         return self._operations.get(reference)
@@ -611,6 +618,23 @@ DISPUTES = "/v1/disputes/"
 _REPLIES: dict[str, Kind] = {"evidence": "evidence", "accept": "accept"}
 
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+def references_of(request: Request) -> tuple[str, ...]:
+    """The references of the operations that a request may read or change; none for the list of all."""
+    if request.method == "GET":
+        reference = request.path.removeprefix("/v1/operations/")
+        return () if request.path.partition("?")[0] == LIST_PATH or reference == request.path else (reference,)
+    if request.path.startswith(DISPUTES):
+        key = request.headers.get("idempotency-key", "")
+        return (unquote(request.path.removeprefix(DISPUTES).rpartition("/")[0]), key)
+    if request.path.endswith(WITHDRAW):
+        return (request.path.removesuffix(WITHDRAW).removeprefix("/v1/authorizations/"),)
+    kind, body = _KINDS.get(request.path), request.body
+    if kind is None or not isinstance(body, dict):
+        return ()
+    named = (body.get("reference"), body.get(_PARENT_FIELD.get(kind, "")))
+    return tuple(reference for reference in named if isinstance(reference, str))
 
 
 def dispute_reference(announcement: Announcement) -> str:

@@ -5,8 +5,8 @@ behind HTTP; it can also increment an authorization. The bank's memory ends with
 """
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, assert_never
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, assert_never
 
 import msgspec
 
@@ -39,7 +39,7 @@ from tillway.connectors.port import (
 from tillway.connectors.settings import Setting, read_settings, seconds
 from tillway.domain.account import SCOPE_KEY_LENGTH
 from tillway.domain.method_types import DEBITS
-from tillway.sandbox.bank import Announcement, Bank, BankOperation
+from tillway.sandbox.bank import Announcement, Bank, BankOperation, Status, references_of
 from tillway.sandbox.faults import Drawn, Fault, Faults, plan_notices
 
 SETTINGS = (
@@ -50,6 +50,20 @@ SETTINGS = (
         description="seconds from an unknown or pending outcome to the first question",
     ),
 )
+
+
+TRIES_MAX = 8
+"""How often the bank decides anew after another process has changed an operation."""
+
+
+class BankMemory(Protocol):
+    """A place where the bank's operations outlive its process, and are those of every process."""
+
+    async def read(self, references: Sequence[str]) -> dict[str, tuple[int, BankOperation]]:
+        """Those of the operations that exist, each with its version."""
+
+    async def write(self, operations: Sequence[tuple[int, BankOperation]]) -> bool:
+        """Write the operations over those versions (0: a new one), all or none. False: a version had moved."""
 
 
 class Simulator:
@@ -64,6 +78,8 @@ class Simulator:
         self.faults_of: dict[str, Faults] = {}
         """The faults that a merchant has set for its own test payments, by scope key; they take precedence."""
         self._notice_faults: dict[str, tuple[Fault, ...]] = {}
+        self.memory: BankMemory | None = None
+        """Where its operations are, if not in this process."""
         self.capabilities = Capabilities(
             operations=frozenset(("authorize", "capture", "multicapture", "void", "increment", "refund", "payout")),
             deduplicates=True,
@@ -85,7 +101,7 @@ class Simulator:
         return SETTINGS
 
     def transport(self) -> "CallTransport":
-        return CallTransport(self.bank, self.faults, self.faults_of, self._notice_faults)
+        return CallTransport(self.bank, self.faults, self.faults_of, self._notice_faults, self.memory)
 
     def perform(self, operation: Operation) -> Conversation:
         assert not operation.livemode, "the simulator serves test mode only"
@@ -174,7 +190,9 @@ class CallTransport:
         faults: Faults,
         faults_of: dict[str, Faults],
         notice_faults: dict[str, tuple[Fault, ...]],
+        memory: BankMemory | None = None,
     ) -> None:
+        self._memory = memory
         self._bank = bank
         self._faults = faults
         self._faults_of = faults_of
@@ -195,13 +213,32 @@ class CallTransport:
         if drawn.call is None:
             if drawn.notices and body is not None:
                 self._notice_faults[body["reference"]] = drawn.notices
-            return self._bank.handle(request, drawn.answer).response
-        return self._commit_fault(request, drawn)
+            return await self._perform(request, drawn.answer)
+        return await self._commit_fault(request, drawn)
+
+    async def _perform(self, request: Request, answer: Status) -> Response:
+        if self._memory is None:
+            return self._bank.handle(request, answer).response
+        references = references_of(request)
+        for _ in range(TRIES_MAX):
+            known = await self._memory.read(references) if references else {}
+            before = {reference: msgspec.json.encode(operation) for reference, (_, operation) in known.items()}
+            self._bank.recall(references, [operation for _, operation in known.values()])
+            response = self._bank.handle(request, answer).response
+            after = {reference: self._bank.find(reference) for reference in references}
+            changed = [
+                (known[reference][0] if reference in known else 0, operation)
+                for reference, operation in after.items()
+                if operation is not None and msgspec.json.encode(operation) != before.get(reference)
+            ]
+            if not changed or await self._memory.write(changed):
+                return response
+        return Response(503, {"message": "simulated: the bank is busy"})
 
     async def close(self) -> None:
         """Do nothing: there is no connection to close."""
 
-    def _commit_fault(self, request: Request, drawn: Drawn) -> Response:
+    async def _commit_fault(self, request: Request, drawn: Drawn) -> Response:
         fault = drawn.call
         assert fault is not None
         match fault.fault:
@@ -216,16 +253,16 @@ class CallTransport:
             case "throttle":
                 return Response(429, {"message": "simulated"}, {"retry-after": fault.retry_after})
             case "lose_answer":
-                self._bank.handle(request, drawn.answer)
+                await self._perform(request, drawn.answer)
                 raise TransportError("simulated: no answer in time", spoken=True)
             case "reset_after":
-                self._bank.handle(request, drawn.answer)
+                await self._perform(request, drawn.answer)
                 raise TransportError("simulated: connection reset", spoken=True)
             case "half_body":
-                self._bank.handle(request, drawn.answer)
+                await self._perform(request, drawn.answer)
                 raise TransportError("simulated: the answer was cut short", spoken=True)
             case "error_after":
-                self._bank.handle(request, drawn.answer)
+                await self._perform(request, drawn.answer)
                 return Response(fault.status, {"message": "simulated"})
             case _:
                 assert_never(fault.fault)

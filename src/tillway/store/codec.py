@@ -61,6 +61,7 @@ from tillway.domain.retention import Archived, Retention
 from tillway.domain.routing import Routing
 from tillway.domain.settlement import Settlement
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
+from tillway.domain.simulated_operation import SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, SourceApi
 from tillway.domain.stored_credit import CustomerBalanceTransaction
 from tillway.domain.time_mark import TimeMark
@@ -452,6 +453,7 @@ _ROWS: Final = (
     RecordType(kind=IdempotencyRecord, prefixes=("idem",)),
     RecordType(kind=KeyBinding, prefixes=("kfb",)),
     RecordType(kind=KeyUse, prefixes=("kyu",)),
+    RecordType(kind=SimulatedOperation, prefixes=("sbo",)),
     RecordType(kind=Mandate, prefixes=("mandate",), object="mandate"),
     RecordType(kind=NoticeTask, prefixes=("ntc",), queue="notices"),
     RecordType(kind=OAuthClient, prefixes=("oac",)),

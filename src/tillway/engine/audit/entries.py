@@ -44,6 +44,7 @@ from tillway.domain.record import NOTHING, Moment, Record
 from tillway.domain.redaction import Redacted
 from tillway.domain.request_log import RequestBatch
 from tillway.domain.retention import Archived
+from tillway.domain.simulated_operation import SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, public_name
 from tillway.domain.time_mark import TimeMark
 from tillway.store.codec import CHECK_FIELD, QUEUES, TYPES, encode, without_checksum, write_of
@@ -70,6 +71,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         RefundTally,
         RequestBatch,
         SentFile,
+        SimulatedOperation,
         SignInLink,
         TimeMark,
         *(set(QUEUES) - {Attempt}),
