@@ -33,6 +33,8 @@ async def test_the_source_is_the_card(objects: MerchantObjects) -> None:
     source = by_token["source"]
     assert (source["object"], source["id"], source["last4"]) == ("card", token["card"]["id"], "4242")
     assert (source["brand"], source["name"], source["address_zip"]) == ("Visa", "Anna Kovač", "1000")
+    by_test_token = await objects.post("/v1/charges", amount=700, currency="eur", source="tok_visa")
+    assert (by_test_token["source"]["id"][:5], by_test_token["source"]["last4"]) == ("card_", "4242")
     customer = await objects.customer(source="tok_mastercard")
     of_customer = await objects.post("/v1/charges", amount=700, currency="eur", customer=customer["id"])
     assert of_customer["source"]["id"] == customer["default_source"]

@@ -98,7 +98,13 @@ async def test_intents_had_charges_and_charges_had_refunds(objects: MerchantObje
 async def test_customers_had_sources(objects: MerchantObjects) -> None:
     made = (await call(objects, "2020-03-02", "POST", "/v1/customers", source="tok_visa")).json
     assert [card["id"] for card in made["sources"]["data"]] == [made["default_source"]]
-    assert (made["subscriptions"]["data"], made["tax_ids"]["data"]) == ([], [])
+    for noun in ("subscriptions", "tax_ids"):
+        nested = (await call(objects, "2020-03-02", "GET", made[noun]["url"], limit=3)).json
+        assert nested == made[noun] == {"object": "list", "data": [], "has_more": False, "url": nested["url"]}
+        assert (await call(objects, "2020-03-02", "POST", made[noun]["url"])).json["error"][
+            "code"
+        ] == "domain_unsupported"
+        assert (await call(objects, "2020-03-02", "GET", f"/v1/customers/cus_none/{noun}")).status == 404
     newer = (await call(objects, "2020-08-27", "GET", f"/v1/customers/{made['id']}")).json
     assert "sources" not in newer
     gone = (await call(objects, "2020-03-02", "DELETE", f"/v1/customers/{made['id']}")).json

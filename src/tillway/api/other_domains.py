@@ -4,6 +4,7 @@ program that walks through all of Stripe's lists finishes."""
 from tillway.domain.refusal import Refused
 from tillway.http.params import KnownParams
 from tillway.http.routes import OTHER_ROUTES, Answer, Call, Handler, Page, Route
+from tillway.operations import customers
 
 NOUNS: dict[str, tuple[str, ...]] = {
     "billing": (
@@ -25,7 +26,12 @@ NOUNS: dict[str, tuple[str, ...]] = {
         "subscriptions",
     ),
     "climate": ("climate/orders", "climate/products", "climate/suppliers"),
-    "connected accounts": ("application_fees", "country_specs", "topups", "transfers"),
+    "connected accounts": ("application_fees", "country_specs", "exchange_rates", "topups", "transfers"),
+    "domains and methods of the dashboard": (
+        "apple_pay/domains",
+        "payment_method_configurations",
+        "payment_method_domains",
+    ),
     "entitlements": ("entitlements/active_entitlements", "entitlements/features"),
     "financial connections": ("financial_connections/accounts", "financial_connections/transactions"),
     "forwarding": ("forwarding/requests",),
@@ -42,6 +48,7 @@ NOUNS: dict[str, tuple[str, ...]] = {
     ),
     "radar lists and reviews": ("radar/value_list_items", "radar/value_lists", "reviews"),
     "reporting": ("reporting/report_runs", "reporting/report_types", "sigma/scheduled_query_runs"),
+    "shipping and public files": ("file_links", "shipping_rates"),
     "tax": ("tax/registrations", "tax_codes", "tax_ids", "tax_rates"),
     "terminal": ("terminal/configurations", "terminal/locations", "terminal/readers"),
     "treasury": ("treasury/financial_accounts",),
@@ -68,6 +75,25 @@ def _refusal_of(path: str, domain: str) -> Handler:
 
     return refuse
 
+
+NESTED: dict[str, str] = {"subscriptions": "billing", "tax_ids": "tax"}
+"""The nouns below a customer, each with its domain: the lists within old customers name these addresses."""
+
+
+def _list_of_customer(noun: str) -> Handler:
+    async def list_nothing(call: Call) -> Answer:
+        await customers.existing(call.platform.engine.load(call.caller.scope_key), call.id, "customer")
+        return Page([], False, f"/v1/customers/{call.id}/{noun}")
+
+    return list_nothing
+
+
+for noun, domain in NESTED.items():
+    path = f"/v1/customers/{{customer}}/{noun}"
+    OTHER_ROUTES.append(Route("GET", path, _list_of_customer(noun), _ANY, "list", "secret", "List nothing."))
+    OTHER_ROUTES.append(
+        Route("POST", path, _refusal_of(path, domain), _ANY, "none", "secret", "Refuse: another domain.")
+    )
 
 for domain, nouns in NOUNS.items():
     for noun in nouns:

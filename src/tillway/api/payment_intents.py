@@ -271,7 +271,8 @@ async def create(call: Call) -> Answer:
     """Create a payment, and with `confirm` take it at once."""
     params = in_minor(call, call.params, call.params["currency"])
     _check_create(params)
-    await check_types(call)
+    if "payment_method_types" in params or "allowed_payment_method_types" in params:
+        await check_types(call)
     confirm = _parse_confirm(params, None) if params.get("confirm") else None
     command = parse_create(params, call.caller.source_api, confirm=confirm)
     return await payment_intents.create(call.platform, call.caller, command)

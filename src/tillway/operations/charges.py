@@ -13,7 +13,7 @@ from tillway.domain.charge import Charge
 from tillway.domain.commands import Capture, CaptureCharge, Confirm, CreateCharge, UpdateCharge
 from tillway.domain.customer import Customer, must_exist
 from tillway.domain.payment_intent import PaymentIntent
-from tillway.domain.payment_method import PaymentMethod, Token
+from tillway.domain.payment_method import PaymentMethod, Token, new_method
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
@@ -74,8 +74,12 @@ async def _source(
             id=at.new_id("card"), created=at.created, card=facts, billing_details=_name_field(source)
         )
         return method, Changes(result=None, records=(method, *sealed))
-    if source.startswith("tok_") and platform.cards.of_alias(load.scope_key, source, at) is None:
-        return await redeem_token(load, await load.get(Token, source, "source", "token"), at)
+    if source.startswith("tok_"):
+        alias = platform.cards.of_alias(load.scope_key, source, at)
+        if alias is None:
+            return await redeem_token(load, await load.get(Token, source, "source", "token"), at)
+        method = new_method(alias, {}, at, prefix="card")
+        return method, Changes(result=None, records=(method,))
     method, made = await find_existing(platform, load, source, at, param="source")
     charge.check_source(method, owner)
     return method, made

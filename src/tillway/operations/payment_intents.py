@@ -35,8 +35,10 @@ async def create(platform: Platform, caller: Caller, command: CreatePayment) -> 
     terms = await platform.attempts.terms(caller.scope) if command.confirm is not None else None
 
     async def work(load: Load, at: Moment) -> Changes[PaymentIntent]:
-        token = await confirmation_tokens.named_by(load, command.confirm, at)
-        asked = complete_creation(command, token)
+        asked, token = command, None
+        if command.confirm is not None and command.confirm.token is not None:
+            token = await confirmation_tokens.named_by(load, command.confirm, at)
+            asked = complete_creation(command, token)
         method, made = await payment_methods.find_given(platform, load, asked.method, asked.method_data, at)
         await _check_customer(load, asked.customer)
         means = await gather(load, method, made, asked.confirm, customer=asked.customer)
