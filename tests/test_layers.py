@@ -45,6 +45,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "store.walk",
             "vault.port",
             "connectors.port",
+            # The daily close reads statements of banks and providers.
+            "connectors.file_port",
+            "connectors.statements",
             "sandbox.cards",
         )
     ),

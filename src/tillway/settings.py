@@ -45,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     courier_url: str = ""
     courier_key_file: Path | None = None
+    statements_directory: Path | None = None
     audit_heads_to: str = ""
     audit_heads_key_file: Path | None = None
     smtp_url: str = ""
@@ -127,6 +128,10 @@ TABLE = (
     Setting("workers", "Server processes on this host; they share the database, also one in a file.", 1, 64),
     Setting("courier_url", "Delivery service for orders in live mode; if empty, none are taken there."),
     Setting("courier_key_file", "File that holds the key which courier_url's service asks for."),
+    Setting(
+        "statements_directory",
+        "Directory of statements for the nightly close; if empty, days are closed by command alone.",
+    ),
     Setting("audit_heads_to", "File or https address that keeps heads of the audit trail; if empty, none does."),
     Setting("audit_heads_key_file", "File that holds the key which audit_heads_to's address asks for."),
     Setting("smtp_url", "Mail server that sends e-mail to customers, smtps://user@host:465; if empty, none is sent."),

@@ -56,6 +56,7 @@ from tillway.installation import head_signer, open_keys, open_store, public_url
 from tillway.operations import notices
 from tillway.operations.accounts import accounts_of_stored_amounts, retention_of
 from tillway.operations.balance_check import check_slowly
+from tillway.operations.closes import close_nights
 from tillway.operations.tasks import workers
 from tillway.sandbox.bank import Bank
 from tillway.sandbox.courier import SimulatedCourier
@@ -345,16 +346,16 @@ async def assemble(
         signer=head_signer(keyring),
         readiness=_readiness(settings, engine, keyring),
     )
-    mail = Mail(engine, mail_server(settings), settings.smtp_from)
     place = head_place(settings)
     runner = Runner(
         engine,
         attempts,
-        workers(platform, mail),
+        workers(platform, Mail(engine, mail_server(settings), settings.smtp_from)),
         partial(check_slowly, engine),
         AuditChain(store, clock, engine.time, platform.signer),
         HeadSender(store, place) if place is not None else None,
         FileExchange(engine, attempts, partial(notices.book, attempts)),
+        partial(close_nights, platform, settings.statements_directory) if settings.statements_directory else None,
     )
     throttle, tells_addresses = Throttle(limits_of(settings)), settings.log_addresses == "on"
     api = Api(platform, renderer, authenticator, request_log, throttle, card_tries_of(settings), tells_addresses)

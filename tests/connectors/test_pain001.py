@@ -13,9 +13,10 @@ import xmlschema
 
 from tillway.connectors import registry
 from tillway.connectors.file_port import Batch, FileRejected, Filing, OfFile, OutboundFile
-from tillway.connectors.pain001 import REASONS, Pain001Files, execution_date, in_sepa_characters, parse_xml
+from tillway.connectors.pain001 import REASONS, Pain001Files, execution_date, in_sepa_characters
 from tillway.connectors.port import Declined, Operation, Recipient, Succeeded
 from tillway.connectors.settings import SettingInvalid
+from tillway.connectors.xml_files import parse_xml
 from tillway.domain import payout
 from tillway.testing.file_contract import FILE_CHECKS, NOW, FileCheck
 

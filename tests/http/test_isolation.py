@@ -196,6 +196,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return await objects.refused()
         case _, "webhook_deliveries":
             return await objects.delivery()
+        case _, "closes":
+            return (await objects.close())["id"]
         case _, "settlements":
             return await objects.settlement()
         case _, "doubts":

@@ -39,6 +39,10 @@ class Good(msgspec.Struct):
 
 
 SETTLEMENT = {"connector": "simulator", "amount": 1, "currency": "eur", "reason": "On the bank's statement."}
+CLOSE: dict[str, Any] = {
+    "day": "2026-01-05",
+    "statements": [{"place": "bank", "content": "date,amount,currency,reference\n2026-01-05,0.12,eur,INTEREST"}],
+}
 
 
 class MerchantObjects:
@@ -77,6 +81,10 @@ class MerchantObjects:
         await self.paid()
         booked = await self.app.ok(self.merchant.operator_key, "POST", "/ops/v1/settlements", SETTLEMENT)
         return str(booked["id"])
+
+    async def close(self) -> Any:
+        """The close of a day on which the bank states what nobody knows."""
+        return await self.app.ok(self.merchant.operator_key, "POST", "/ops/v1/closes", CLOSE)
 
     async def resolve(self, doubt: str, outcome: str) -> Any:
         """Settle an attempt in doubt, as an operator."""
@@ -367,6 +375,16 @@ async def _step(objects: MerchantObjects) -> Good:
     return Good(("order-1", "check_stock"), {"error": {"type": "Late", "cause": "of no concern to a step that is due"}})
 
 
+async def _close(objects: MerchantObjects) -> Good:
+    return Good(((await objects.close())["day"],))
+
+
+async def _difference(objects: MerchantObjects) -> Good:
+    close = await objects.close()
+    decided = {"decision": "difference", "reason": "Interest of the bank."}
+    return Good((close["day"], close["differences"][0]["id"]), decided)
+
+
 async def _settlement(objects: MerchantObjects) -> Good:
     await objects.paid()
     return Good(params=SETTLEMENT)
@@ -484,6 +502,10 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /ops/v1/routing/simulate": _nothing(otherwise=["simulator"]),
     "GET /ops/v1/requests": _nothing(),
     "GET /ops/v1/requests/{id}": _on(MerchantObjects.refused),
+    "GET /ops/v1/closes": _nothing(),
+    "GET /ops/v1/closes/{day}": _close,
+    "POST /ops/v1/closes": _nothing(**CLOSE),
+    "POST /ops/v1/closes/{day}/differences/{difference}": _difference,
     "GET /ops/v1/settlements": _nothing(),
     "GET /ops/v1/settlements/{id}": _on(MerchantObjects.settlement),
     "POST /ops/v1/settlements": _settlement,

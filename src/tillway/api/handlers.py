@@ -13,6 +13,7 @@ NOUNS = (
     "charges",
     "checkout_pages",
     "checkout_sessions",
+    "closes",
     "confirmation_tokens",
     "connectors",
     "customer_balance_transactions",

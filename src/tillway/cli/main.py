@@ -10,6 +10,7 @@ from tillway.cli import (
     backups,
     bank,
     clock,
+    closes,
     connectors,
     demo,
     doctor,
@@ -47,6 +48,8 @@ app.add_typer(connectors.app, name="connectors")
 app.add_typer(routing.app, name="routing")
 app.add_typer(doubts.app, name="doubts")
 app.add_typer(settlements.app, name="settlements")
+app.command()(closes.close)
+app.add_typer(closes.app, name="closes")
 app.command()(bank.bank)
 app.add_typer(vault.app, name="vault")
 app.add_typer(audit.app, name="audit")

@@ -28,6 +28,7 @@ def serve(
     workers: Annotated[int | None, setting("workers")] = None,
     courier_url: Annotated[str | None, setting("courier_url")] = None,
     courier_key_file: Annotated[Path | None, setting("courier_key_file")] = None,
+    statements_directory: Annotated[Path | None, setting("statements_directory")] = None,
     audit_heads_to: Annotated[str | None, setting("audit_heads_to")] = None,
     audit_heads_key_file: Annotated[Path | None, setting("audit_heads_key_file")] = None,
     smtp_url: Annotated[str | None, setting("smtp_url")] = None,

@@ -9,12 +9,11 @@ day, after that on the next one.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers.expat import ExpatError, ParserCreate
+from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
 from tillway.connectors.banking_days import (
@@ -37,6 +36,7 @@ from tillway.connectors.file_port import (
 from tillway.connectors.latin import without_accents
 from tillway.connectors.port import Declined, Operation, Outcome, Succeeded
 from tillway.connectors.settings import Setting, directory, read_settings
+from tillway.connectors.xml_files import child_of, children_of, parse_xml, text_of
 from tillway.domain.bank_account import iban_valid
 from tillway.domain.money import minor_to_major
 
@@ -239,20 +239,20 @@ def read_status_report(content: bytes) -> list[Return]:
     """The statuses in a pain.002, of transfers and of whole files. Raises `FileRejected`."""
     document = parse_xml(content)
     namespace, _, root = document.tag.partition(" ")
-    report = _child(document, "CstmrPmtStsRpt")
+    report = child_of(document, "CstmrPmtStsRpt")
     if root != "Document" or not namespace.startswith("urn:iso:std:iso:20022:tech:xsd:pain.002.") or report is None:
         raise FileRejected("the file is not a pain.002")
-    group = _child(report, "OrgnlGrpInfAndSts")
+    group = child_of(report, "OrgnlGrpInfAndSts")
     if group is None:
         raise FileRejected("the report names no original message")
-    message = _text(group, "OrgnlMsgId")
+    message = text_of(group, "OrgnlMsgId")
     returns = []
-    status, reason = _text(group, "GrpSts"), _reason(group)
-    for part in _children(report, "OrgnlPmtInfAndSts"):
+    status, reason = text_of(group, "GrpSts"), _reason(group)
+    for part in children_of(report, "OrgnlPmtInfAndSts"):
         if not status:
             # All transfers of a file are in one part, so the status of the part is that of the file.
-            status, reason = _text(part, "PmtInfSts"), _reason(part)
-        for transfer in _children(part, "TxInfAndSts"):
+            status, reason = text_of(part, "PmtInfSts"), _reason(part)
+        for transfer in children_of(part, "TxInfAndSts"):
             returns.append(_of_transfer(transfer, _reason(transfer) or reason))
     if status and status != "PART":
         returns.append(_of_message(message, status, reason))
@@ -262,7 +262,7 @@ def read_status_report(content: bytes) -> list[Return]:
 
 
 def _of_transfer(transfer: Element, reason: str) -> Return:
-    trace, status = _text(transfer, "OrgnlEndToEndId"), _text(transfer, "TxSts")
+    trace, status = text_of(transfer, "OrgnlEndToEndId"), text_of(transfer, "TxSts")
     if not trace:
         raise FileRejected("a status names no end-to-end id")
     amount_minor, currency = _amount(transfer)
@@ -301,9 +301,9 @@ def _outcome(status: str, reason: str) -> Outcome | None:
 
 
 def _amount(transfer: Element) -> tuple[int | None, str | None]:
-    reference = _child(transfer, "OrgnlTxRef")
-    amounts = None if reference is None else _child(reference, "Amt")
-    amount = None if amounts is None else _child(amounts, "InstdAmt")
+    reference = child_of(transfer, "OrgnlTxRef")
+    amounts = None if reference is None else child_of(reference, "Amt")
+    amount = None if amounts is None else child_of(amounts, "InstdAmt")
     if amount is None:
         return None, None
     written = re.fullmatch(r"([0-9]{1,12})(?:\.([0-9]{1,2}))?", (amount.text or "").strip())
@@ -314,40 +314,8 @@ def _amount(transfer: Element) -> tuple[int | None, str | None]:
 
 def _reason(element: Element) -> str:
     """The first reason of a status, a code of ISO 20022; empty if there is none."""
-    for information in _children(element, "StsRsnInf"):
-        reason = _child(information, "Rsn")
+    for information in children_of(element, "StsRsnInf"):
+        reason = child_of(information, "Rsn")
         if reason is not None:
-            return _text(reason, "Cd")[:10]
+            return text_of(reason, "Cd")[:10]
     return ""
-
-
-def _children(element: Element, name: str) -> Iterator[Element]:
-    return (child for child in element if child.tag.rpartition(" ")[2] == name)
-
-
-def _child(element: Element, name: str) -> Element | None:
-    return next(_children(element, name), None)
-
-
-def _text(element: Element, name: str) -> str:
-    child = _child(element, name)
-    return "" if child is None else (child.text or "").strip()
-
-
-def parse_xml(content: bytes) -> Element:
-    """Parse a document without a DOCTYPE, so that it can declare no entity and name no other file. Raises
-    `FileRejected`. The tag of an element is its namespace, a space, and its name."""
-    parser, builder = ParserCreate(namespace_separator=" "), TreeBuilder()
-
-    def refuse(*_: object) -> None:
-        raise FileRejected("the document has a DOCTYPE")
-
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    try:
-        parser.Parse(content, True)
-    except (ExpatError, ValueError, LookupError):
-        raise FileRejected("the file is not XML") from None
-    return builder.close()

@@ -10,6 +10,7 @@ owes a merchant the negated sum of its `merchant` postings. Entries are append o
 | `receivable:<connector>` | asset | money at a provider, not yet paid out; negative: it paid out money of the `bank` |
 | `bank` | asset | money that settlements have moved to the merchant's own bank, less payouts by file |
 | `provider_fees` | expense | fees that providers kept from settlements |
+| `differences` | expense | what statements have more (negative) or less than the books, as a daily close decided |
 | `refunds` | clearing | refunds on their way: zero when none is under way |
 | `disputes` | clearing | money withheld while a dispute is open |
 | `payouts` | clearing | payouts on their way: zero when none is under way |

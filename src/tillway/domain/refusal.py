@@ -36,6 +36,8 @@ RULES: dict[str, Rule] = {
     ),
     "refund_limit_exceeded": Rule(403, _INVALID, "This refund is above the limit of your role."),
     "open_item_closed": Rule(400, _INVALID, "The open item was closed already."),
+    "difference_decided": Rule(400, _INVALID, "The difference was decided already."),
+    "statement_invalid": Rule(400, _INVALID, "A statement cannot be read."),
     "settlement_exists": Rule(400, _INVALID, "The settlement of this reference was booked already."),
     "settlement_too_large": Rule(400, _INVALID, "There is not as much money as this settlement moves."),
     "transaction_exists": Rule(400, _INVALID, "This transaction exists: the payment of this token was made before."),

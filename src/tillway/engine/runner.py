@@ -63,6 +63,7 @@ COMPARE_EVERY = 60
 
 BALANCES_FIRST_SECONDS = 60.0
 BALANCES_EVERY_SECONDS = 3600.0
+CLOSES_EVERY_SECONDS = 600.0
 """When the balances are checked first, and how long after the end of a pass the next one begins."""
 
 HEADS_EVERY_SECONDS = 30.0
@@ -98,8 +99,10 @@ class Runner:
         audit: AuditChain,
         heads: HeadSender | None = None,
         files: FileExchange | None = None,
+        close_nights: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.engine = engine
+        self.close_nights = close_nights
         self.check_balances = check_balances
         self.attempts = attempts
         self.audit = audit
@@ -137,6 +140,8 @@ class Runner:
         self._loops.append(asyncio.create_task(self._look_after_audit()))
         if self.heads is not None:
             self._loops.append(asyncio.create_task(self._send_heads(self.heads)))
+        if self.close_nights is not None:
+            self._loops.append(asyncio.create_task(self._close_days(self.close_nights)))
         if self.files is not None:
             self._loops.append(asyncio.create_task(self._exchange_files(self.files)))
 
@@ -544,6 +549,11 @@ class Runner:
                 pause = BALANCES_FIRST_SECONDS
             except Exception:
                 log.exception("the balances could not be checked")
+
+    async def _close_days(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Close the days that are over. Several processes may do it: the last result stands, and they are equal."""
+        await asyncio.sleep(BALANCES_FIRST_SECONDS)
+        await self._repeat(close, CLOSES_EVERY_SECONDS, (Unavailable,), None, "the last days could not be closed")
 
     async def _purge(self) -> None:
         async def purge() -> None:

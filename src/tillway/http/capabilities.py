@@ -30,6 +30,8 @@ WRITES: Final[dict[str, Capability]] = {
     "DELETE /ops/v1/accounts/{id}": "configure",
     "POST /ops/v1/customers/{customer}/redact": "configure",
     "POST /ops/v1/payments/{payment}/redact": "configure",
+    "POST /ops/v1/closes": "settle",
+    "POST /ops/v1/closes/{day}/differences/{difference}": "settle",
     "POST /ops/v1/doubts/{id}/resolve": "settle",
     "POST /ops/v1/events/{id}/resend": "settle",
     "POST /ops/v1/keys": "configure",

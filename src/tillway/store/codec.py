@@ -26,6 +26,7 @@ from tillway.domain.card_tries import CardTries
 from tillway.domain.catalog import CatalogProduct, Price
 from tillway.domain.charge import Charge
 from tillway.domain.checkout import CheckoutExpiry, CheckoutSession, PaymentLink
+from tillway.domain.close import Close
 from tillway.domain.confirmation_token import ConfirmationToken
 from tillway.domain.connector_config import ConnectorConfig
 from tillway.domain.credentials import OAuthClient, SigningKey
@@ -405,6 +406,7 @@ _ROWS: Final = (
         kind=CheckoutSession, prefixes=("cs",), object="checkout.session", noun="checkout.session", entries=_checkout
     ),
     RecordType(kind=ConfirmationToken, prefixes=("ctoken",), noun="confirmation token"),
+    RecordType(kind=Close, prefixes=("cls",), object="close"),
     RecordType(kind=ConnectorConfig, prefixes=("con",)),
     RecordType(kind=Customer, prefixes=("cus",), object="customer", entries=_customer),
     RecordType(

@@ -1,0 +1,256 @@
+"""`tillway close` and `tillway closes`: the daily close of a merchant, with statements of banks and providers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tillway.cli.installation import author, find_account_id, with_platform
+from tillway.cli.terminal import (
+    AsJson,
+    DataDir,
+    Document,
+    Mode,
+    StoreUrl,
+    WrongUsage,
+    fail,
+    settings_from,
+    show,
+    table,
+)
+
+if TYPE_CHECKING:
+    from tillway.domain.close import Close
+    from tillway.wiring import Running
+
+app = typer.Typer(help="Closed days: list, show, decide a difference.", no_args_is_help=True)
+
+OfAccount = Annotated[
+    str | None, typer.Option("--account", help="The merchant (acct_…); needed where there are several.")
+]
+Day = Annotated[str, typer.Option("--day", help="The day (UTC), as in 2026-05-12.")]
+
+
+def close(
+    context: typer.Context,
+    day: Day,
+    statement: Annotated[
+        list[Path] | None, typer.Option(help="A statement of the bank, camt.053 or CSV; repeatable.")
+    ] = None,
+    report: Annotated[
+        list[str] | None, typer.Option(help="CONNECTOR=FILE: a provider's report in CSV; repeatable.")
+    ] = None,
+    mode: Mode = "test",
+    account: OfAccount = None,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Close a day: compare the books with the statements of the bank and the providers.
+
+    Exit code 0 if all ties to the cent, 1 if something differs or a statement is missing.
+    """
+    from tillway.domain.account import Scope
+    from tillway.domain.refusal import Refused
+    from tillway.engine.caller import Caller
+    from tillway.operations import closes
+
+    statements = _read(statement or [], report or [])
+
+    async def work(running: "Running") -> "Close":
+        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
+        caller = Caller.system(scope, "tillway close", actor=author("close").actor)
+        try:
+            done = await closes.close_day(running.platform, caller, day, statements)
+        except Refused as refused:
+            raise fail(refused.message) from None
+        return done.record
+
+    made = with_platform(settings_from(context.params), work)
+    show(_document(made), _text(made), as_json=as_json)
+    if made.status != "tied":
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_closes(
+    context: typer.Context,
+    mode: Mode = "test",
+    account: OfAccount = None,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a merchant's closed days, oldest first."""
+    from tillway.domain.account import Scope
+    from tillway.domain.close import Close
+    from tillway.store.walk import records_of
+
+    async def work(running: "Running") -> "list[Close]":
+        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
+        return [close async for close in records_of(running.store, scope.key, Close)]
+
+    found = with_platform(settings_from(context.params), work)
+    rows = [
+        (
+            *(each.day, each.status, str(sum(part.decision is None for part in each.differences))),
+            *(str(len(each.waiting)), ", ".join(each.without_statement)),
+        )
+        for each in found
+    ]
+    heads = ("day", "status", "open differences", "waiting", "without statement")
+    text = table(heads, rows) if rows else "No day is closed."
+    show([_document(each) for each in found], text, as_json=as_json)
+
+
+@app.command("show")
+def show_close(
+    context: typer.Context,
+    day: Annotated[str, typer.Argument(help="The day (UTC), as in 2026-05-12.")],
+    mode: Mode = "test",
+    account: OfAccount = None,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the close of a day."""
+    from tillway.domain.account import Scope
+    from tillway.domain.close import Close, close_id
+
+    async def work(running: "Running") -> "Close | None":
+        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
+        return await running.platform.engine.load(scope.key).maybe(Close, close_id(day))
+
+    found = with_platform(settings_from(context.params), work)
+    if found is None:
+        raise fail(f"{day} is not closed: `tillway close --day {day}` does it.")
+    show(_document(found), _text(found), as_json=as_json)
+
+
+@app.command()
+def decide(
+    context: typer.Context,
+    day: Annotated[str, typer.Argument(help="The day (UTC), as in 2026-05-12.")],
+    difference: Annotated[str, typer.Argument(help="The difference (dif_…).")],
+    decision: Annotated[
+        Literal["difference", "explained"],
+        typer.Option("--as", help="difference: book it; explained: the books are right."),
+    ],
+    reason: Annotated[str, typer.Option(help="How you know that, for the audit trail.")],
+    mode: Mode = "test",
+    account: OfAccount = None,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decide a difference of a close, once, with a reason."""
+    from tillway.domain.account import Scope
+    from tillway.domain.operator import REASON_MAX
+    from tillway.domain.refusal import Refused
+    from tillway.engine.caller import Caller
+    from tillway.operations import closes
+
+    if not 0 < len(reason.strip()) <= REASON_MAX:
+        raise WrongUsage(f"--reason must have 1 to {REASON_MAX} characters")
+
+    async def work(running: "Running") -> "Close":
+        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
+        caller = Caller.system(scope, "tillway closes decide", actor=author("closes decide").actor)
+        caller.reason = reason.strip()
+        try:
+            return (await closes.decide(running.platform, caller, day, difference, decision)).record
+        except Refused as refused:
+            raise fail(refused.message) from None
+
+    decided = with_platform(settings_from(context.params), work)
+    show(_document(decided), _text(decided), as_json=as_json)
+
+
+def _read(statement: list[Path], report: list[str]) -> dict[str, list[tuple[str, bytes]]]:
+    """The contents of the files by place."""
+    found: dict[str, list[tuple[str, bytes]]] = {}
+    named = [("bank", file) for file in statement]
+    for each in report:
+        connector, separator, path = each.partition("=")
+        if not separator or not connector or not path:
+            raise WrongUsage(f"--report is CONNECTOR=FILE, not '{each}'")
+        named.append((connector, Path(path)))
+    for place, file in named:
+        try:
+            found.setdefault(place, []).append((file.name, file.read_bytes()))
+        except OSError as error:
+            raise fail(f"{file} cannot be read: {error.strerror}") from None
+    return found
+
+
+def _text(close: "Close") -> str:
+    from tillway.domain.money import minor_to_major
+
+    def amount(minor: int | None, currency: str) -> str:
+        return "none" if minor is None else f"{minor_to_major(minor, currency)} {currency.upper()}"
+
+    parts = [f"{close.day}: {close.status}"]
+    if close.sums:
+        rows = [
+            (part.place, amount(part.books_minor, part.currency), amount(part.statement_minor, part.currency))
+            for part in close.sums
+        ]
+        parts.append(table(("place", "books", "statement"), rows))
+    parts += [f"The ledger disagrees with itself: {each}" for each in close.ledger]
+    if close.differences:
+        cells = [
+            (
+                *(each.id, str(each.kind), each.place, amount(each.books_minor, each.currency)),
+                *(amount(each.statement_minor, each.currency), each.source or each.line or ""),
+                str(each.decision or "open"),
+            )
+            for each in close.differences
+        ]
+        heads = ("difference", "kind", "place", "books", "statement", "of", "decision")
+        parts.append(table(heads, cells))
+    if close.more:
+        parts.append(f"{close.more} more differences are not kept: decide these, and close the day again.")
+    if close.without_statement:
+        parts.append(f"No statement was given of: {', '.join(close.without_statement)}.")
+    return "\n\n".join(parts)
+
+
+def _document(close: "Close") -> Document:
+    return {
+        "id": close.id,
+        "object": "close",
+        "day": close.day,
+        "status": close.status,
+        "sums": [
+            {
+                "place": part.place,
+                "currency": part.currency,
+                "books": part.books_minor,
+                "statement": part.statement_minor,
+            }
+            for part in close.sums
+        ],
+        "differences": [
+            {
+                "id": each.id,
+                "kind": each.kind,
+                "place": each.place,
+                "currency": each.currency,
+                "books": each.books_minor,
+                "statement": each.statement_minor,
+                "source": each.source,
+                "line": each.line,
+                "message": each.told,
+                "decision": each.decision,
+                "decided_by": each.by,
+                "reason": each.reason,
+            }
+            for each in close.differences
+        ],
+        "differences_more": close.more,
+        "ledger_disagrees": list(close.ledger),
+        "waiting": len(close.waiting),
+        "without_statement": close.without_statement,
+        "closed_by": close.by,
+        "created": close.created,
+    }
