@@ -76,7 +76,10 @@ class Entry(Record, frozen=True, kw_only=True):
     reporting_category: str | None = None
 
     def __post_init__(self) -> None:
-        assert sum(posting.amount_minor for posting in self.postings) == 0, "an entry's postings must add up to nothing"
+        total = 0
+        for posting in self.postings:
+            total += posting.amount_minor
+        assert total == 0, "an entry's postings must add up to nothing"
 
     @property
     def net_minor(self) -> int:

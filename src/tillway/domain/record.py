@@ -123,11 +123,15 @@ class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
             return later
         if later is NO_CHANGES:
             return self if self.refusal is None else msgspec.structs.replace(self, refusal=None)
-        rewritten = {record.id for record in later.records + later.tasks}.union(later.deletes)
+        records, tasks = self.records, self.tasks
+        if records or tasks:
+            rewritten = {record.id for record in later.records + later.tasks}.union(later.deletes)
+            records = tuple([record for record in records if record.id not in rewritten]) if records else ()
+            tasks = tuple([task for task in tasks if task.id not in rewritten]) if tasks else ()
         return Changes(
             result=later.result or self.result,
-            records=_without(self.records, rewritten) + later.records,
-            tasks=_without(self.tasks, rewritten) + later.tasks,
+            records=records + later.records,
+            tasks=tasks + later.tasks,
             deletes=self.deletes + later.deletes,
             events=self.events + later.events,
             refusal=later.refusal,
@@ -138,10 +142,6 @@ class Changes(Value, Generic[Result], frozen=True, kw_only=True, gc=True):
 
 NO_CHANGES: Changes[None] = Changes(result=None)
 """Nothing to write and nothing to show."""
-
-
-def _without(records: tuple[Record, ...], ids: set[str]) -> tuple[Record, ...]:
-    return tuple([record for record in records if record.id not in ids]) if records else records
 
 
 def merged_metadata(old: dict[str, str], given: dict[str, str | None] | None) -> dict[str, str]:

@@ -34,8 +34,8 @@ class Accounts:
 
     async def get(self, id: str) -> Account | None:
         """The account of that id as it was at most CACHE_SECONDS ago; None if there is none. Raises `Unavailable`."""
-        known = self._known.get(id)
-        if known is not None and known[0] > self._clock.monotonic_ns():
+        known = self.fresh(id)
+        if known is not None:
             return known[1]
         until_ns = self._until_ns()
         row = await self._store.get(f"{SYSTEM}/{id}")
@@ -45,6 +45,11 @@ class Accounts:
             self._known.clear()
         self._known[id] = (until_ns, account)
         return account
+
+    def fresh(self, id: str) -> tuple[int, Account | None] | None:
+        """The account as it is known here, if `get` would read nothing; None if it would."""
+        known = self._known.get(id)
+        return known if known is not None and known[0] > self._clock.monotonic_ns() else None
 
     def held(self, id: str) -> tuple[int, Account | None] | None:
         """The account as it is known here, for `renew`."""

@@ -70,7 +70,7 @@ from tillway.domain.refusal import STORE_CODES, Refused
 from tillway.domain.routing import ConnectorTerms, Routes, outcome_to_follow
 from tillway.domain.setup_intent import SetupIntent
 from tillway.domain.source_api import SourceApi
-from tillway.engine.availability import foresee
+from tillway.engine.availability import foresee, unforeseen
 from tillway.engine.caller import Caller
 from tillway.engine.card_vault import CardVault
 from tillway.engine.core import Done, Engine, Load, Seen, Work
@@ -212,7 +212,7 @@ class Attempts:
         """The terms of a new payment in that scope. Refused `live_mode_not_configured` or `connector_unavailable` if no
         connector takes it."""
         connection = await self.connections.for_payments(scope)
-        price = await self.engine.price(scope)
+        price = self.engine.known_price(scope) or await self.engine.price(scope)
         if isinstance(connection, Routes):
             return Terms(
                 connector="",
@@ -471,7 +471,9 @@ class Attempts:
             told |= self._redirect(scope, payment, attempt)
         elif payment.return_url is not None:
             told["return_url"] = payment.return_url
-        descriptor = payment.statement_descriptor or (await self.engine.price(scope)).descriptor
+        descriptor = payment.statement_descriptor
+        if not descriptor:
+            descriptor = (self.engine.known_price(scope) or await self.engine.price(scope)).descriptor
         if descriptor or payment.statement_descriptor_suffix:
             told["statement_descriptor"] = full_descriptor(descriptor, payment.statement_descriptor_suffix)
         method = await load.maybe(PaymentMethod, attempt.method)
@@ -561,7 +563,8 @@ class Attempts:
         settler = settler_of(attempt.subject)
         first_ask = ASK_AFTER_SECONDS if connection is None else connection.connector.capabilities.ask_after_seconds
         priced = connection or await self.connections.named(attempt.connector, caller.scope)
-        price = await self.engine.price(caller.scope, priced.fee if priced is not None else None)
+        fee = priced.fee if priced is not None else None
+        price = self.engine.known_price(caller.scope, fee) or await self.engine.price(caller.scope, fee)
         connectors = None
         if fails_over and attempt.kind == "authorize" and outcome_to_follow(outcome) is not None:
             connectors = await self.connections.connectors_of(caller.scope.mode)
@@ -585,7 +588,9 @@ class Attempts:
                 )
             )
             if isinstance(outcome, Succeeded) and attempt.kind in ("authorize", "capture"):
-                changes = await foresee(self._foreseen, load, changes, at)
+                entry = unforeseen(self._foreseen, load, changes, at)
+                if entry is not None:
+                    changes = await foresee(self._foreseen, load, changes, entry, at)
             if isinstance(outcome, (Succeeded, Pending)) and outcome.notices and (changes.records or changes.tasks):
                 told = announced(outcome, attempt.connector, at, lease_ms=self.engine.settings.lease_ms)
                 changes = msgspec.structs.replace(changes, tasks=(*changes.tasks, *told))

@@ -20,23 +20,29 @@ KNOWN_MAX = 10_000
 """Of how many merchants a process remembers that the task of the day is there."""
 
 
+def unforeseen(known: dict[str, int], load: Load, changes: Changes[Record | None], at: Moment) -> Entry | None:
+    """The ledger entry of a payment whose money may need a task; None if there is no entry, or a task for its day.
+    `known` has the time of the latest task by scope key, in epoch seconds."""
+    if at.as_before:
+        return None
+    for record in changes.records:
+        if type(record) is Entry:
+            due = record.available_on
+            return None if due > at.now and known.get(load.scope_key) == due else record
+    return None
+
+
 async def foresee(
-    known: dict[str, int], load: Load, changes: Changes[Record | None], at: Moment
+    known: dict[str, int], load: Load, changes: Changes[Record | None], entry: Entry, at: Moment
 ) -> Changes[Record | None]:
-    """The changes of a payment, with the task about its money where there is none yet. `known` has the time of the
-    latest task by scope key, in epoch seconds, and is kept up."""
-    entry = next((record for record in changes.records if type(record) is Entry), None)
-    if entry is None or at.as_before:
-        return changes
+    """The changes of a payment, with the task about the money of its `entry` where there is none yet. It keeps `known`
+    up."""
     due = entry.available_on
-    if due > at.now:
-        if known.get(load.scope_key) == due:
-            return changes
-        if await load.maybe(AvailabilityTask, availability_id(due)) is not None:
-            if len(known) >= KNOWN_MAX:
-                known.clear()
-            known[load.scope_key] = due
-            return changes
+    if due > at.now and await load.maybe(AvailabilityTask, availability_id(due)) is not None:
+        if len(known) >= KNOWN_MAX:
+            known.clear()
+        known[load.scope_key] = due
+        return changes
     return msgspec.structs.replace(changes, tasks=(*changes.tasks, availability_task(entry, at)))
 
 

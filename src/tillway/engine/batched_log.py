@@ -13,7 +13,7 @@ import msgspec
 
 from tillway.domain.record import Record
 from tillway.engine.clock import Clock
-from tillway.engine.ids import SUFFIX_LENGTH, base62, microseconds_of, random_text
+from tillway.engine.ids import SUFFIX_LENGTH, base62, microseconds_of, random_text, recent_base62
 from tillway.store.codec import decode, write_of
 from tillway.store.port import ABSENT, CommitUnknown, Conflict, Store, Unavailable
 
@@ -54,7 +54,7 @@ class Stamp(msgspec.Struct, frozen=True):
 
 def new_line_id(prefix: str, now_ms: int) -> str:
     """The id of a line that began at that time. It holds the time, by which the log finds the line."""
-    return f"{prefix}_{base62(now_ms * 1000, TIME_LENGTH)}{random_text(ID_LENGTH - TIME_LENGTH)}"
+    return f"{prefix}_{recent_base62(now_ms * 1000)}{random_text(ID_LENGTH - TIME_LENGTH)}"
 
 
 def began_at(id: str) -> int:

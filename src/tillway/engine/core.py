@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
-from tillway.domain.account import Scope
+from tillway.domain.account import Account, Scope
 from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditEntry, Change
 from tillway.domain.event import Delivery, JournalEvent, WebhookEndpoint
@@ -159,7 +159,15 @@ class Engine:
 
     async def price(self, scope: Scope, connector_fee: Fee | None = None) -> Price:
         """The terms of a merchant's charges: its own, or else those of the connector and the settings."""
-        account, settings = await self.accounts.get(scope.account), self.settings
+        return self._price(await self.accounts.get(scope.account), connector_fee)
+
+    def known_price(self, scope: Scope, connector_fee: Fee | None = None) -> Price | None:
+        """The same without waiting, for every payment asks three times; None if the account must be read."""
+        known = self.accounts.fresh(scope.account)
+        return self._price(known[1], connector_fee) if known is not None else None
+
+    def _price(self, account: Account | None, connector_fee: Fee | None) -> Price:
+        settings = self.settings
         if account is None:
             return Price(connector_fee or settings.fee, settings.settlement_days, None)
         days = account.settlement_days
@@ -207,7 +215,7 @@ class Engine:
             if self.restores.writes_as_before:
                 at = msgspec.structs.replace(at, as_before=True)
             changes = await in_span(self.telemetry, "decision", "step", work(load, at))
-            if completes is None:
+            if completes is None and (caller.expects or self.time.trouble or self.restores.reason):
                 self._check_new(caller, load, changes)
             attempts = self._claim_new_attempts(changes, at) if changes.tasks else ()
             if attempts and completes is None and await self._are_taken(load, attempts):

@@ -57,6 +57,21 @@ def microseconds_of(prefix: str) -> int:
     return microseconds
 
 
+_recent: tuple[int, str] = -1, ""
+
+
+def recent_base62(number: int) -> str:
+    """`base62(number, 9)`, with half the work for numbers that mostly lie close to the last one, as times do."""
+    global _recent
+    high, low = divmod(number, SELDOM)
+    known, text = _recent
+    if known != high:
+        text = base62(high, 5)
+        _recent = high, text
+    pair, last = divmod(low, BATCH_MAX)
+    return text + PAIRS[pair] + PAIRS[last]
+
+
 class _Pool:
     """Randomness of the system, drawn a page at a time: a system call for each id would cost more than the id."""
 

@@ -102,7 +102,7 @@ async def _settle_payment(given: Settling) -> Changes[Record | None]:
     method = await load.maybe(PaymentMethod, attempt.method)
     if method is None and attempt.method is not None:
         method = gone(attempt.method, attempt.created)
-    tries = await _tries_of(load, attempt, method)
+    tries = await _tries_of(load, attempt, method) if is_live(load.scope_key) else None
     if method is not None and isinstance(outcome, Declined):
         method = card_tries.with_history(method, tries)
     terms = Terms(
@@ -157,8 +157,10 @@ def _count_try(
     """The changes, with the history of the card number: a decline adds to it, a success ends it."""
     if isinstance(given.outcome, Succeeded) and tries is not None and given.attempt.id in changes.deletes:
         return msgspec.structs.replace(changes, deletes=(*changes.deletes, tries.id))
+    if not isinstance(given.outcome, Declined) or method is None:
+        return changes
     id = card_tries.tries_id(method, livemode=is_live(given.load.scope_key))
-    if not isinstance(given.outcome, Declined) or method is None or id is None:
+    if id is None:
         return changes
     declined = [record for record in changes.records if record.id == method.id]
     after = declined[-1] if declined else method

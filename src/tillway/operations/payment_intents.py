@@ -42,7 +42,8 @@ async def create(platform: Platform, caller: Caller, command: CreatePayment) -> 
         method, made = await payment_methods.find_given(platform, load, asked.method, asked.method_data, at)
         await _check_customer(load, asked.customer)
         means = await gather(load, method, made, asked.confirm, customer=asked.customer)
-        return spend(token, payment_intent.create(asked, means, at, terms=terms, idem=caller.idem))
+        changes = payment_intent.create(asked, means, at, terms=terms, idem=caller.idem)
+        return changes if token is None else spend(token, changes)
 
     return await platform.attempts.operate(caller, work)
 
