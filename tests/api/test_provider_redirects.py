@@ -1,5 +1,6 @@
 """A payment whose customer the provider sends to a page: it waits, and is seen through, withdrawn, or runs out."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,7 +9,11 @@ from typing import Any
 import pytest
 from live_bank import LiveMerchant, live_merchant
 
-from tillway.domain.attempt import ACTION_LIFETIME_SECONDS
+from tillway.connectors.port import Succeeded
+from tillway.domain.account import SCOPE_KEY_LENGTH, scope_of
+from tillway.domain.attempt import ACTION_LIFETIME_SECONDS, Attempt
+from tillway.engine.caller import Caller
+from tillway.engine.references import find_by_tail
 from tillway.testing.in_process import Answer
 
 
@@ -165,3 +170,32 @@ async def test_the_cancel_is_answered_again_under_its_key(live: LiveMerchant) ->
         (await live.app.call(live.key, "POST", path, {}, idempotency_key="once")).json["status"] for _ in range(2)
     ]
     assert answers == ["canceled", "canceled"]
+
+
+async def test_the_key_of_a_cancellation_that_died_is_answered_by_who_books_the_outcome(live: LiveMerchant) -> None:
+    """A process has read the waiting payment, another one begins to cancel it and dies, and the first books that the
+    customer has paid."""
+    waiting = await _waiting(live)
+    attempts, scope = live.app.running.platform.attempts, scope_of(live.orders[0]["reference"][:SCOPE_KEY_LENGTH])
+    read = await find_by_tail(
+        live.app.running.platform.engine.load(scope.key), live.orders[0]["reference"][SCOPE_KEY_LENGTH:]
+    )
+    assert read.attempt is not None
+    live.peer.faults.replace({"rules": [{"fault": "lose_request"}]})
+    path = f"/v1/payment_intents/{waiting['id']}/cancel"
+    cancelling = asyncio.create_task(live.app.call(live.key, "POST", path, {}, idempotency_key="cancel"))
+    while (await _attempt(live, read.attempt.id)).withdrawn is None:
+        await asyncio.sleep(0.01)
+    await attempts.settle(Caller.system(scope, "notice"), read.attempt, Succeeded("b"))
+    cancelling.cancel()
+    live.peer.faults.replace({"rules": []})
+    for _ in range(2):
+        told = await live.app.call(live.key, "POST", path, {}, idempotency_key="cancel")
+        assert (told.status, told.json["error"]["code"]) == (400, "payment_intent_unexpected_state"), told.body
+        assert "just authenticated and paid" in told.json["error"]["message"]
+    assert (await _payment(live, waiting))["status"] == "succeeded"
+
+
+async def _attempt(live: LiveMerchant, id: str) -> Attempt:
+    scope = scope_of(live.orders[0]["reference"][:SCOPE_KEY_LENGTH])
+    return await live.app.running.platform.engine.load(scope.key).get(Attempt, id)

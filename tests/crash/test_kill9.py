@@ -35,6 +35,16 @@ def test_failover_between_two_banks_takes_the_money_once(tmp_path: Path) -> None
     assert report.failovers > 10, "no payment went on to the other bank"
 
 
+@pytest.mark.soak
+def test_shoppers_who_authenticate_at_the_bank_pay_once(tmp_path: Path) -> None:
+    plan = Plan(directory=tmp_path / "run", store="sqlite", kills=100, seed=SEED, redirects=True)
+    report = asyncio.run(run(plan, say=print))
+    told = describe(report, plan)
+    print(told)
+    assert not report.violations, told
+    assert report.answers["authenticate 200"] > 20, told
+
+
 @pytest.mark.parametrize(
     ("store", "short", "soak"), [("sqlite_workers", 6, 100), ("postgresql", 6, 100), ("dynamodb", 4, 40)]
 )

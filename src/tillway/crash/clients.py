@@ -6,18 +6,25 @@ cancellations race. The seed decides everything except the effects of kills and 
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 import msgspec
 
 ANSWER_SECONDS = 8.0
 """How long a client waits for one answer before it treats the connection as broken."""
+
+DECISIONS_MAX = 600
+"""How often a shopper presses a button at the bank's page until the bank answers."""
+
+LOOKS_MAX = 600
+"""How often a shopper looks whether a payment leads to the bank's page."""
 
 RETRY_SECONDS = (0.02, 0.2)
 """The pause after a broken connection, drawn between these."""
@@ -46,6 +53,9 @@ IN_JSON = (DISBURSEMENTS, "/orders", "/products/")
 """Prefixes of the paths that take no forms."""
 
 IBAN = "DE89370400440532013000"
+
+CHALLENGED = {"number": "4000002760003184", "exp_month": "12", "exp_year": "2040", "cvc": "314"}
+"""A card whose issuer asks its holder at the bank's page."""
 
 CARD = {"number": "4242424242424242", "exp_month": "12", "exp_year": "2040", "cvc": "314"}
 
@@ -95,7 +105,15 @@ class Shop:
     each order, and each repetition, to any of `urls`."""
 
     def __init__(
-        self, urls: Sequence[str], secret_key: str, seed: int, journal: Path, *, account: str, began: float
+        self,
+        urls: Sequence[str],
+        secret_key: str,
+        seed: int,
+        journal: Path,
+        *,
+        account: str,
+        began: float,
+        redirects: bool = False,
     ) -> None:
         self.told: list[Reply] = []
         self.given_up: dict[str, Order] = {}
@@ -106,7 +124,7 @@ class Shop:
         self._urls = urls
         self._seed = seed
         self._url_choice = random.Random(f"doors {seed}")
-        self._account = account
+        self._account, self._redirects = account, redirects
         self._began = began
         self._journal = journal.open("ab", buffering=1 << 16)
         self._session = aiohttp.ClientSession(
@@ -265,6 +283,8 @@ class Shop:
             self._pays_a_customer: 8,
             self._sells_the_last_ones: 12,
         }
+        if self._redirects:
+            plots[self._authenticates_at_the_bank] = 60
         plot = story.chance.choices(list(plots), list(plots.values()))[0]
         await plot(story)
 
@@ -307,6 +327,60 @@ class Shop:
         await self._then(story, created, "update", {"amount": amount})
         payment = await self._then(story, created, "confirm", {"payment_method": "pm_card_visa"})
         await self._refund(story, payment)
+
+    async def _authenticates_at_the_bank(self, story: "_Purchase") -> None:
+        """The bank asks the shopper at its page. They pass or fail there, and return or not; or the merchant cancels
+        while they are on their way."""
+        params = self._purchase(story) | {
+            "confirm": True,
+            "payment_method_data": {"type": "card", "card": CHALLENGED},
+            "return_url": "https://shop.example/",
+            "capture_method": story.chance.choice(("automatic", "manual")),
+        }
+        # Until it is certain: an abandoned payment would wait for its shopper for an hour.
+        pay = Order(
+            story=story.name, what="authenticate", path="/v1/payment_intents", params=params, key=f"{story.name}-3ds"
+        )
+        told = await self.send_until_answered(pay, story.chance)
+        if told is None or told.status != 200:
+            return
+        payment = told.document
+        for _ in range(LOOKS_MAX):
+            # Where the bank's answer was lost, the server asks, and hears of the page later.
+            if payment["status"] != "processing":
+                break
+            await asyncio.sleep(0.2)
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                url = f"{self._url_choice.choice(self._urls)}/v1/payment_intents/{payment['id']}"
+                async with self._session.get(url) as answer:
+                    payment = await answer.json() if answer.status == 200 else payment
+        if payment["status"] != "requires_action":
+            return
+        page = payment["next_action"]["redirect_to_url"]["url"]
+        chance = random.Random(story.chance.random())
+        if chance.random() < 0.25:
+            await asyncio.gather(self._then(story, payment, "cancel"), self._decide(page, chance))
+        else:
+            await self._decide(page, chance)
+
+    async def _decide(self, page: str, chance: random.Random) -> None:
+        """Press a button at the bank's page until the bank answers, and mostly go where it sends the shopper."""
+        form, back = {"outcome": chance.choice(("pass", "pass", "fail"))}, None
+        for _ in range(DECISIONS_MAX):
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                async with self._session.post(page, data=form, headers=_STRANGER, allow_redirects=False) as answer:
+                    back = answer.headers.get("location")
+            if back is not None:
+                break
+            await asyncio.sleep(chance.uniform(*RETRY_SECONDS))
+        parts = urlsplit(back or "")
+        if not parts.path or chance.random() < 0.3:
+            return
+        # A browser gives up where the server is down: the payment is seen through all the same.
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+            url = f"{self._url_choice.choice(self._urls)}{parts.path}?{parts.query}"
+            async with self._session.get(url, headers=_STRANGER, allow_redirects=False) as answer:
+                await answer.read()
 
     async def _waits_for_the_bank(self, story: "_Purchase") -> None:
         story.amount = PENDING
@@ -456,6 +530,10 @@ class _Purchase:
         if self.chance.random() < 0.6:
             return {"payment_method": "pm_card_visa"}
         return {"payment_method_data": {"type": "card", "card": CARD}}
+
+
+_STRANGER = {"authorization": ""}
+"""The headers of a shopper's browser, which has no key."""
 
 
 def _refusal(document: dict[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class Performed(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None = None
     contents: str = ""
     capture: bool = False
+    decline_code: str | None = None
 
     @property
     def suffix(self) -> str:
@@ -80,7 +81,8 @@ def read_journal(path: Path) -> tuple[dict[str, Performed], list[Violation]]:
             continue
         operation = msgspec.convert(raw, Performed)
         before = operations.get(operation.reference)
-        if before is not None and msgspec.structs.replace(before, status=operation.status) != operation:
+        decided = {"status": operation.status, "decline_code": operation.decline_code}
+        if before is not None and msgspec.structs.replace(before, **decided) != operation:
             violations.append(
                 Violation(
                     "a reference is one thing for ever",
@@ -220,6 +222,7 @@ _STAYS: dict[tuple[str, str], tuple[str, ...]] = {
     ("payment_intent", "succeeded"): ("amount", "currency", "status", "amount_received", "latest_charge"),
     ("payment_intent", "canceled"): ("amount", "currency", "status", "amount_received"),
     ("payment_intent", "requires_capture"): ("amount", "currency", "latest_charge"),
+    ("payment_intent", "requires_action"): ("currency",),
     ("payment_intent", "requires_confirmation"): ("currency",),
     ("payment_intent", "requires_payment_method"): ("currency",),
     # After a decline, its amount may change.
@@ -271,8 +274,8 @@ def _a_reference_is_at_one_bank(banks: Mapping[str, Mapping[str, Performed]]) ->
 def _all_is_settled(platform: Platform, bank: Mapping[str, Performed]) -> Iterator[Violation]:
     rule = "nothing is left under way"
     for payment in platform.payments:
-        if payment["status"] == "processing":
-            yield Violation(rule, f"{payment['id']} is processing", (payment["id"],))
+        if payment["status"] in ("processing", "requires_action"):
+            yield Violation(rule, f"{payment['id']} is {payment['status']}", (payment["id"],))
     for document in (*platform.charges, *platform.refunds):
         if document["status"] == "pending":
             yield Violation(rule, f"{document['id']} is pending", (document["id"],))
@@ -282,7 +285,7 @@ def _all_is_settled(platform: Platform, bank: Mapping[str, Performed]) -> Iterat
     for doubt in platform.doubts:
         yield Violation(rule, f"{doubt['id']} is in doubt: {doubt}", (doubt["id"], doubt["subject"]))
     for operation in bank.values():
-        if operation.status == "Pending":
+        if operation.status in ("Pending", "ActionRequired"):
             yield Violation(rule, f"the bank still has {_plain(operation)}", (operation.reference,))
 
 
@@ -351,7 +354,9 @@ def _charges_are_authorizations(platform: Platform, bank: Mapping[str, Performed
             )
     charged = {charge["id"].removeprefix("ch_") for charge in platform.charges}
     for suffix, performed in by_suffix.items():
-        if suffix not in charged:
+        # A payment that is cancelled while its shopper authenticates never has a charge.
+        withdrawn = performed.status == "Declined" and performed.decline_code == "authentication_required"
+        if suffix not in charged and not withdrawn:
             yield Violation(rule, f"no charge belongs to {_plain(performed)}", (performed.reference,))
 
 

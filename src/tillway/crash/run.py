@@ -43,6 +43,7 @@ from tillway.crash.reconcile import Document, Performed, Platform, Violation, na
 from tillway.crash.report import explain
 from tillway.crash.stores import Place, StoreName, StoreUnderTest, Victim, modified_ns, store_under_test
 from tillway.domain.account import Scope
+from tillway.domain.attempt import ACTION_ASK_SECONDS_MAX
 from tillway.engine.clock import Clock
 from tillway.engine.references import ids_by_reference
 from tillway.installation import KEY_FILE, head_signer
@@ -53,6 +54,9 @@ from tillway.vault.keyring import Keyring
 
 SETTLE_SECONDS = 20.0
 """How long after a restart the work of a dead process may take to settle, as long as the bank answers."""
+
+SETTLE_SECONDS_WITH_REDIRECTS = SETTLE_SECONDS + ACTION_ASK_SECONDS_MAX
+"""The same where a shopper has not returned from the bank's page, and the bank's notice was lost: it is asked then."""
 
 STOP_SECONDS = 30.0
 COMMAND_SECONDS = 60.0
@@ -120,8 +124,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     per_second: float | None = None
     failover: bool = False
     """Whether there are two banks, between which payments fail over."""
+    redirects: bool = False
+    """Whether shoppers authenticate at the bank's page (3-D Secure)."""
     last_lease_seconds: int | None = None
     """The lease of the last start; None: the default, for which SETTLE_SECONDS is promised."""
+
+    @property
+    def settle_seconds(self) -> float:
+        """How long after a restart all work may take."""
+        return SETTLE_SECONDS_WITH_REDIRECTS if self.redirects else SETTLE_SECONDS
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -160,6 +171,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=None, help="seed of all random choices (default: the time)")
     options.add_argument("--dir", type=Path, default=None, help="where to work; kept (default: a new directory)")
     options.add_argument("--failover", action="store_true", help="two banks, and failover between them")
+    options.add_argument("--redirects", action="store_true", help="shoppers who authenticate at the bank's page")
     options.add_argument("--mutant", type=Path, default=None, help="a file of Python with a seeded bug")
     given = options.parse_args()
     seed = given.seed if given.seed is not None else int(time.time())
@@ -173,6 +185,7 @@ def main() -> None:
         seed=seed,
         mutant=given.mutant,
         failover=given.failover,
+        redirects=given.redirects,
     )
     report = asyncio.run(run(plan, say=lambda text: print(text, file=sys.stderr, flush=True)))
     print(describe(report, plan))
@@ -298,7 +311,7 @@ async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began:
     ports = [free_port() for _ in (*connectors, *store.places)]
     bank_ports = dict(zip(connectors, ports, strict=False))
     data = [directory / place.name for place in store.places]
-    account, secret_key = _install(data[0], store.arguments(data[0]), bank_ports)
+    account, secret_key = _install(data[0], store.arguments(data[0]), bank_ports, redirects=plan.redirects)
     for other in data[1:]:
         other.mkdir(mode=0o700)
         shutil.copy(data[0] / "keys.json", other)
@@ -314,7 +327,15 @@ async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began:
         for (name, port), journal in zip(bank_ports.items(), journals_of(plan), strict=True)
     )
     urls = [_url(site.server) for site in sites]
-    shop = Shop(urls, secret_key, plan.seed, directory / CLIENTS, account=account, began=began)
+    shop = Shop(
+        urls,
+        secret_key,
+        plan.seed,
+        directory / CLIENTS,
+        account=account,
+        began=began,
+        redirects=plan.redirects,
+    )
     hook = Hook()
     session = aiohttp.ClientSession(
         headers={"authorization": f"Bearer {secret_key}"}, timeout=aiohttp.ClientTimeout(total=60)
@@ -349,12 +370,13 @@ def _url(server: Daemon) -> str:
     return f"http://127.0.0.1:{server.port}"
 
 
-def _install(data: Path, store: list[str], bank_ports: dict[str, int]) -> tuple[str, str]:
+def _install(data: Path, store: list[str], bank_ports: dict[str, int], *, redirects: bool) -> tuple[str, str]:
     """A data directory with test mode paying through the banks, made by the ordinary commands."""
     where = ("--data-dir", str(data), *store)
     made = msgspec.json.decode(_tillway("init", *where, "--json"))
     for name, port in bank_ports.items():
-        settings = (f"base_url=http://127.0.0.1:{port}", f"notice_secret={NOTICE_SECRET}")
+        settings = [f"base_url=http://127.0.0.1:{port}", f"notice_secret={NOTICE_SECRET}"]
+        settings += ["redirects=yes"] if redirects else []
         chosen = [argument for setting in settings for argument in ("--set", setting)]
         default = ("--default",) if name == CONNECTORS[0] else ()
         _tillway("connectors", "add", name, "--kind", "http_bank", *default, *chosen, *where)
@@ -545,8 +567,8 @@ async def _come_to_rest(stage: Stage, report: Report) -> None:
     await stage.ready()
     restarted = time.monotonic()
     await asyncio.gather(
-        stage.shop.wind_up(within_seconds=SETTLE_SECONDS + 10),
-        _wait_until_settled(stage, report, restarted, SETTLE_SECONDS),
+        stage.shop.wind_up(within_seconds=stage.plan.settle_seconds + 10),
+        _wait_until_settled(stage, report, restarted, stage.plan.settle_seconds),
     )
 
 
@@ -575,6 +597,8 @@ async def _list_in_flight(stage: Stage) -> list[str]:
     found = [f"{doubt['id']} of {doubt['subject']} is {doubt['state']}" for doubt in document["data"]]
     page = await _get(stage, "/v1/payment_intents/search", query="status:'processing'", limit=PAGE)
     found += [f"{payment['id']} is processing" for payment in page["data"]]
+    page = await _get(stage, "/v1/payment_intents/search", query="status:'requires_action'", limit=PAGE)
+    found += [f"{payment['id']} waits for its customer" for payment in page["data"]]
     refunds = await _all(stage, *LISTINGS["refunds"])
     found += [f"{refund['id']} is pending" for refund in refunds if refund["status"] == "pending"]
     for status in ("pending", "in_transit"):
@@ -632,7 +656,7 @@ async def _ask_again(stage: Stage, report: Report, chance: random.Random, say: S
     """Repeat abandoned orders, and check that answered orders get the same answers."""
     shop = stage.shop
     await shop.come_back(list(shop.given_up.values()), within_seconds=30)
-    await _wait_until_settled(stage, report, time.monotonic(), SETTLE_SECONDS)
+    await _wait_until_settled(stage, report, time.monotonic(), stage.plan.settle_seconds)
     answered: dict[str, Order] = {told.order.key: told.order for told in shop.told if told.final}
     again = chance.sample(sorted(answered), min(len(answered), REPLAYS_MAX))
     say(f"at rest after {report.settled_after:.1f} s; asking {len(again)} orders again, then the books are opened")
@@ -768,7 +792,7 @@ def describe(report: Report, plan: Plan) -> str:
         lines += [
             "",
             f"the same again, but for the chance of the moment: --store {plan.store} --kills {kills} "
-            f"--seed {plan.seed}{' --failover' if plan.failover else ''}",
+            f"--seed {plan.seed}{' --failover' if plan.failover else ''}{' --redirects' if plan.redirects else ''}",
         ]
     return "\n".join(lines)
 

@@ -195,6 +195,19 @@ _OUTCOMES: dict[type, str] = {
 }
 
 
+class _KeyChanged(Exception):
+    """Another request waits for the outcome of the attempt by now: one that cancels a payment whose customer is away.
+    The commit that books the outcome has to answer its key, because that request's process may have died."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__(f"{attempt.id} has another key")
+        self.attempt = attempt
+
+
+KEYS_MAX = 8
+"""How often the key of an attempt may change while its outcome is booked."""
+
+
 class Attempts:
     def __init__(self, engine: Engine, connections: Connections, vault: CardVault) -> None:
         self.engine = engine
@@ -558,6 +571,27 @@ class Attempts:
         With `fails_over`, a payment may go on to another connector: then the result has a new attempt, which the caller
         carries.
         """
+        for _ in range(KEYS_MAX):
+            try:
+                return await self._settle(
+                    caller, attempt, outcome, connection=connection, seen=seen, fails_over=fails_over
+                )
+            except _KeyChanged as changed:
+                attempt, seen = changed.attempt, None
+                waiting = await self.caller_of(caller.scope, attempt)
+                caller = msgspec.structs.replace(waiting, actor=caller.actor, operation=caller.operation)
+        raise Refused("busy")
+
+    async def _settle(
+        self,
+        caller: Caller,
+        attempt: Attempt,
+        outcome: Outcome,
+        *,
+        connection: Connection | None,
+        seen: Seen | None,
+        fails_over: bool,
+    ) -> Done[Record | None]:
         if isinstance(outcome, Declined) and outcome.alert is not None:
             log.error("a provider refused our request", extra={"attempt": attempt.id, "alert": outcome.alert})
         settler = settler_of(attempt.subject)
@@ -575,6 +609,8 @@ class Attempts:
             nonlocal told
             told = ()
             current = await load.maybe(Attempt, attempt.id) or attempt
+            if current.idem != attempt.idem:
+                raise _KeyChanged(current)
             changes = await settler.settle(
                 Settling(
                     load=load,
