@@ -66,7 +66,7 @@ class HttpServer:
             address=address,
             port=port,
             http=HTTPModes.http1,
-            websockets=False,
+            websockets=True,
             backlog=BACKLOG,
             backpressure=connections_max,
             # Counts from the connection or from the last answer, so this is the idle time-out too.

@@ -21,6 +21,7 @@ import uvloop
 from tillway import service_manager, workers
 from tillway.data_directory import occupied
 from tillway.http.rsgi import RsgiApp
+from tillway.http.sockets import Sockets
 from tillway.http_server import HttpServer, listen, set_up_listening
 from tillway.installation import check_key_file, public_url
 from tillway.open_connections import Bounds, OpenConnections
@@ -162,8 +163,13 @@ class DrainingApp:
         """The scope of each request's task."""
         self._empty = asyncio.Event()
         self._empty.set()
+        self._sockets = Sockets(app.api.platform)
+        app.api.platform.serves_sockets = True
 
     async def __call__(self, scope: Any, protocol: Any) -> None:
+        if scope.proto == "ws":
+            await self._sockets.serve(scope, protocol)
+            return
         task = asyncio.current_task()
         assert task is not None, "granian runs every request as a task of its own"
         self._in_flight[task] = scope
@@ -183,7 +189,8 @@ class DrainingApp:
         return (scope.client for task, scope in self._in_flight.items() if not self._app.reads_body_of(task))
 
     async def wait_until_idle(self) -> None:
-        """Return when no request is in flight."""
+        """End the websockets, and return when no request is in flight."""
+        self._sockets.close()
         await self._empty.wait()
 
     async def cancel_all(self) -> None:

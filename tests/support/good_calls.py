@@ -385,6 +385,11 @@ async def _difference(objects: MerchantObjects) -> Good:
     return Good((close["day"], close["differences"][0]["id"]), decided)
 
 
+async def _session(objects: MerchantObjects) -> Good:
+    objects.app.running.platform.serves_sockets = True
+    return Good(params={"websocket_features": ["webhooks"]})
+
+
 async def _settlement(objects: MerchantObjects) -> Good:
     await objects.paid()
     return Good(params=SETTLEMENT)
@@ -613,6 +618,7 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /ops/v1/webhook_deliveries/{id}/resend": _on(MerchantObjects.delivery),
     "POST /ops/v1/webhook_endpoints/{id}/replay": _on(MerchantObjects.endpoint, since=0),
     "POST /ops/v1/webhook_endpoints/{id}/roll_secret": _on(MerchantObjects.endpoint, expires_in=60),
+    "POST /v1/stripecli/sessions": _session,
     "GET /v1/webhook_endpoints": _nothing(),
     "POST /v1/webhook_endpoints": _nothing(url=HOOK, enabled_events=["charge.failed"]),
     "GET /v1/webhook_endpoints/{id}": _on(MerchantObjects.endpoint),

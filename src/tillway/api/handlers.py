@@ -50,6 +50,7 @@ NOUNS = (
     "setup_intents",
     "simulator",
     "sources",
+    "stripe_cli",
     "tokens",
     "webhook_deliveries",
     "webhook_endpoints",

@@ -119,6 +119,10 @@ class ClientSecrets:
         # Objects made before secrets were derived have their own.
         return subject.secret or self._derive(subject.id.encode())
 
+    def text_secret(self, text: str) -> str:
+        """A secret that belongs to a text of the server's own, which is no id: 32 hexadecimal digits."""
+        return self._derive(text.encode())
+
     def _derive(self, id: bytes) -> str:
         return hashlib.blake2b(id, key=self._key, digest_size=_SECRET_BYTES).hexdigest()
 

@@ -47,5 +47,7 @@ class Platform(msgspec.Struct):
     scans: Scans
     signer: HeadSigner | None = None
     """Signs the heads of the audit trail, and redactions of its entries."""
+    serves_sockets: bool = False
+    """Whether the server has websockets."""
     readiness: Readiness = msgspec.field(default_factory=Readiness)
     locks: Locks = msgspec.field(default_factory=Locks)

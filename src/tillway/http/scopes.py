@@ -58,6 +58,7 @@ NOUNS: Final[dict[str, str]] = {
 """The noun of all calls below a path; the longest path wins. `*` stands for an id."""
 
 EXACTLY: Final[dict[str, str]] = {
+    "POST /v1/stripecli/sessions": "events:read",
     "POST /v1/events/{id}/retry": "webhooks:write",
     "POST /get-token": "payments:read",
     "POST /get-payment-details": "payments:read",

@@ -1,0 +1,163 @@
+"""Stripe's own command line, unmodified, against a server: `listen`, `logs tail`, `trigger`, `events resend`.
+
+The program comes from npm into build/, once. Where there is neither a copy nor a way to get one, this test skips.
+"""
+
+import contextlib
+import fcntl
+import http.server
+import os
+import shutil
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import stripe
+from tillway_server import TillwayServer, init
+
+VERSION = "1.52.0"
+ROOT = Path(__file__).parents[2]
+INSTALLED = ROOT / "build" / f"stripe-cli-{VERSION}"
+INSTALL_SECONDS = 180
+WITHIN_SECONDS = 60
+
+pytestmark = pytest.mark.soak
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    """The program of the package `@stripe/cli-linux-x64`, which several test processes share."""
+    if os.uname().sysname != "Linux" or os.uname().machine != "x86_64":
+        pytest.skip("this test knows the package of Stripe's command line for Linux on x86-64 only")
+    program = INSTALLED / "package" / "bin" / "stripe"
+    INSTALLED.parent.mkdir(exist_ok=True)
+    with (INSTALLED.parent / ".stripe-cli").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            _install()
+    return program
+
+
+def _install() -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed, and Stripe's command line comes from there")
+    shutil.rmtree(INSTALLED, ignore_errors=True)
+    INSTALLED.mkdir()
+    try:
+        subprocess.run(
+            ["npm", "pack", "--silent", f"@stripe/cli-linux-x64@{VERSION}"],
+            cwd=INSTALLED,
+            check=True,
+            capture_output=True,
+            timeout=INSTALL_SECONDS,
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        pytest.skip(f"npm gives no @stripe/cli-linux-x64@{VERSION}: {error}")
+    with tarfile.open(next(INSTALLED.glob("*.tgz"))) as package:
+        package.extractall(INSTALLED, filter="data")
+
+
+class Shop:
+    """A receiver of forwarded events on loopback: `received` holds (path, signature, body)."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[str, str, bytes]] = []
+        shop = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                shop.received.append((self.path, self.headers["stripe-signature"], body))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+class Program:
+    """A run of the program; `text` is all that it has printed."""
+
+    def __init__(self, program: Path, place: Path, server: TillwayServer, *arguments: str) -> None:
+        self.text = ""
+        self.process = subprocess.Popen(
+            [program, *arguments, "--api-key", server.secret_key, "--api-base", server.base_url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=place,
+            env={
+                **os.environ,
+                "XDG_CONFIG_HOME": str(place),
+                "HOME": str(place),
+                "STRIPE_CLI_TELEMETRY_OPTOUT": "1",
+                "NO_PROXY": "*",
+            },
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.text += line
+
+    def wait_for(self, word: str) -> None:
+        wait(lambda: word in self.text, lambda: f"{word!r} is not in {self.text}")
+
+
+def wait(condition: Callable[[], bool], why: Callable[[], str]) -> None:
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def running(program: Path, place: Path, server: TillwayServer, *arguments: str) -> Iterator[Program]:
+    run = Program(program, place, server, *arguments)
+    try:
+        run.wait_for("Ready!")
+        yield run
+    finally:
+        run.process.kill()
+        run.process.wait()
+
+
+def test_listen_logs_trigger_and_resend(program: Path, tmp_path: Path) -> None:
+    server, shop = TillwayServer(tmp_path, init(tmp_path)), Shop()
+    hook = f"{shop.url}/hook?shop=1&lang=de"
+    try:
+        with (
+            running(program, tmp_path, server, "listen", "--all-snapshot", "--forward-to", hook) as listening,
+            running(program, tmp_path, server, "logs", "tail") as tailing,
+        ):
+            secret = listening.text.partition("signing secret is ")[2].split()[0]
+            triggered = Program(program, tmp_path, server, "trigger", "charge.refunded")
+            assert triggered.process.wait(WITHIN_SECONDS) == 0, triggered.text
+            server.call("POST", "/v1/payment_intents", {"amount": -1, "currency": "eur"})
+            listening.wait_for("--> charge.refunded")
+            wait(lambda: any(b'"charge.refunded"' in body for _, _, body in shop.received), lambda: listening.text)
+            tailing.wait_for("[200] POST /v1/refunds")
+            tailing.wait_for("Code: amount_too_small")
+        for path, signature, body in shop.received:
+            assert path == "/hook?shop=1&lang=de"
+            stripe.Webhook.construct_event(body, signature, secret)
+        endpoint = server.client.v1.webhook_endpoints.create(
+            {"url": f"{shop.url}/endpoint", "enabled_events": ["payout.paid"]}
+        )
+        event = server.client.v1.events.list({"type": "charge.refunded"}).data[0]
+        resent = Program(
+            program, tmp_path, server, "events", "resend", event.id, "--webhook-endpoint", endpoint.id, "--confirm"
+        )
+        assert resent.process.wait(WITHIN_SECONDS) == 0, resent.text
+        wait(lambda: any(path == "/endpoint" for path, _, _ in shop.received), lambda: resent.text)
+    finally:
+        server.stop()
+        shop.server.shutdown()
