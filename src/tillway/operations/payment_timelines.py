@@ -181,6 +181,11 @@ async def timeline_of(load: Load, payment: PaymentIntent) -> Timeline:
         for entry in await _trail(store, scope, sorted(seconds))
         if any(change.id in ours for change in entry.changes)
     ]
+    # Entries that are no balance transactions are in no index: the commits of these steps name them.
+    named = {change.id for entry in trail for change in entry.changes if change.id.startswith("je_")}
+    transfers = [await load.maybe(Entry, id) for id in sorted(named - {entry.id for entry in ledger})]
+    ledger += [entry for entry in transfers if entry is not None]
+    ledger.sort(key=lambda entry: entry.id.partition("_")[2])
     return Timeline(payment, [charges[id] for id in sorted(charges)], refunds, disputes, ledger, trail)
 
 

@@ -15,6 +15,7 @@ NOUNS = (
     "payments",
     "refunds",
     "search",
+    "webhooks",
 )
 
 LOADED = tuple(importlib.import_module(f"tillway.web.dashboard.pages.{noun}") for noun in NOUNS)

@@ -105,9 +105,3 @@ async def show_request(visit: Visit) -> Reply:
             "answer": words.document(request["response_body"]),
         },
     )
-
-
-@page("GET", "/webhooks", place="/developers")
-async def list_webhooks(visit: Visit) -> Reply:
-    found = await visit.door.get("/v1/webhook_endpoints", limit=100)
-    return Shown("webhooks.html", {"endpoints": found["data"]})

@@ -52,6 +52,11 @@ async def show_entry(visit: Visit) -> Reply:
 
 
 ACTIONS = {
+    "POST /v1/refunds": "Settled a refund",
+    "POST /v1/payment_intents/{id}/capture": "Began a capture",
+    "POST /v1/payment_intents/{id}/confirm": "Confirmed a payment",
+    "POST /v1/payment_links": "Made a payment link",
+    "POST /v1/payouts": "Settled a payout",
     "POST /v1/payment_intents/{id}/cancel": "Canceled a payment",
     "POST /v1/payouts/{id}/cancel": "Canceled a payout",
     "POST /v1/disputes/{id}": "Answered a dispute",

@@ -15,6 +15,7 @@ PLACES = {
     "evt": ("/v1/events/{id}", "/events/{id}"),
     "plink": ("/v1/payment_links/{id}", "/links/{id}"),
     "att": ("/ops/v1/doubts/{id}", "/doubts/{id}"),
+    "wha": ("/ops/v1/webhook_deliveries/{id}", "/webhooks/{id}"),
     "req": ("/ops/v1/requests/{id}", "/requests/{id}"),
     "aud": ("/ops/v1/audit/{id}", "/audit/{id}"),
 }

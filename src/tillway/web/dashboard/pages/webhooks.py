@@ -1,0 +1,81 @@
+"""Webhooks: the endpoints, each try to deliver an event, and sending events again."""
+
+from typing import Any
+
+from tillway.web.dashboard import words
+from tillway.web.dashboard.pages.payments import by_day
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+
+PAGE_ROWS = 50
+SHOWN_MAX = 4096
+"""The most characters of an answer that a page shows."""
+
+LOG = "/ops/v1/webhook_deliveries"
+STATUSES = {
+    "succeeded": ("ok", "check", "Taken"),
+    "failed": ("bad", "cross", "Not taken"),
+    "pending": ("info", "clock", "Waiting"),
+}
+REPLAYED_SECONDS = 24 * 60 * 60
+
+
+@page("GET", "/webhooks", place="/developers")
+async def list_webhooks(visit: Visit) -> Reply:
+    fields = {name: visit.asked(name) for name in ("status", "endpoint", "event", "after")}
+    status = fields["status"] if fields["status"] in STATUSES else None
+    endpoints = (await visit.door.get("/v1/webhook_endpoints", limit=100))["data"]
+    found = await visit.door.get(
+        LOG,
+        limit=PAGE_ROWS,
+        status=status,
+        webhook_endpoint=fields["endpoint"] or None,
+        event=fields["event"] or None,
+        starting_after=fields["after"] or None,
+    )
+    now = visit.platform.engine.clock.now_ms() // 1000
+    values = {
+        "endpoints": endpoints,
+        "list": found,
+        "days": by_day(found["data"], visit),
+        "fields": fields,
+        "statuses": STATUSES,
+        "since": now - REPLAYED_SECONDS,
+        "replayed": visit.asked("replayed"),
+    }
+    return Shown("webhooks.html", values)
+
+
+@page("GET", "/webhooks/{id}", place="/developers")
+async def show_delivery(visit: Visit) -> Reply:
+    tried = await visit.door.get(f"{LOG}/{visit.id}")
+    values = {
+        "tried": tried,
+        "statuses": STATUSES,
+        "sent": words.document((tried["request"] or {}).get("body")),
+        "answer": _answer(tried),
+    }
+    return Shown("delivery.html", values)
+
+
+def _answer(tried: dict[str, Any]) -> str:
+    """The answer of the endpoint as text, cut to SHOWN_MAX."""
+    return str((tried["response"] or {}).get("body") or "")[:SHOWN_MAX]
+
+
+@page("POST", "/webhooks/{id}/resend", place="/developers")
+async def resend_delivery(visit: Visit) -> Reply:
+    """Send the event of a try to the same endpoint again."""
+    path = f"{LOG}/{visit.id}/resend"
+    await visit.check_role("settle", path)
+    tried = await visit.door.get(f"{LOG}/{visit.id}")
+    await visit.door.post(path, {}, reason="Sent again at the dashboard")
+    return Redirect(visit.url("/webhooks", event=tried["event"]))
+
+
+@page("POST", "/webhooks/{id}/replay", place="/developers")
+async def replay(visit: Visit) -> Reply:
+    """Send an endpoint every event again that it did not take since the time in the form."""
+    path = f"/ops/v1/webhook_endpoints/{visit.id}/replay"
+    await visit.check_role("settle", path)
+    told = await visit.door.post(path, {"since": visit.sent("since")}, reason="Sent again at the dashboard")
+    return Redirect(visit.url("/webhooks", endpoint=visit.id, replayed=told["events"]))
