@@ -11,10 +11,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from tillway.aws.audit_copy import AuditCopy
 from tillway.aws.environment import function_of, settings_of
 from tillway.aws.simulated_bank import StoredBank
 from tillway.aws.wake_ups import WakeUps
-from tillway.aws_client import QUEUES, client_of
+from tillway.aws_client import OBJECTS, QUEUES, client_of
+from tillway.domain.audit import AuditBatch
 from tillway.engine.clock import Clock, boottime_ns
 from tillway.engine.ids import forget_drawn_randomness
 from tillway.installation import check_key_file
@@ -79,6 +81,7 @@ class Environment:
         self._look_at_ns = 0
         self._audit_at_ns = 0
         self._watches = False
+        self.audit_copy: AuditCopy | None = None
         self.by_machine = False
         """Whether a state machine carries the orders, as the worker has arranged."""
 
@@ -119,12 +122,29 @@ class Environment:
         return running
 
     async def begin_watch(self) -> None:
-        """Notice once whether the table was put back from a backup: it then has another id."""
+        """Begin the work of the minute rule. Notice whether the table was put back from a backup: it then has another
+        id."""
         assert self._running is not None
         if not self._watches:
+            await self._begin_audit_copy(self._running)
             self.settings.data_dir.mkdir(parents=True, exist_ok=True)
             await look_for_restore(self.settings, self._running.platform.engine)
             self._watches = True
+
+    async def _begin_audit_copy(self, running: Running) -> None:
+        bucket, chain = self.function.audit_bucket, running.runner.audit
+        if not bucket or self.audit_copy is not None:
+            return
+        copy = AuditCopy(running.store, client_of(OBJECTS), bucket)
+        await copy.add_all()
+        earlier = chain.on_batch
+
+        def on_batch(scope_key: str, batch: AuditBatch) -> None:
+            copy.add(scope_key)
+            if earlier is not None:
+                earlier(scope_key, batch)
+
+        chain.on_batch, self.audit_copy = on_batch, copy
 
     async def end_invocation(self) -> None:
         """Do the work that cannot wait until the environment goes on, if ever."""

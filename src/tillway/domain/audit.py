@@ -116,6 +116,15 @@ class AuditBatch(Record, frozen=True, kw_only=True):
         return self.leaves[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
 
 
+COPIED_ID = "auc_copied"
+
+
+class AuditCopied(Record, frozen=True, kw_only=True):
+    """How far a scope's trail was copied to a bucket: up to the batch `sequence`."""
+
+    sequence: int
+
+
 class AuditTask(Record, frozen=True, kw_only=True):
     """A task: link the entries of its scope that are old enough. `sequence` and `head` are the last batch's."""
 

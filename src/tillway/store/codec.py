@@ -20,7 +20,7 @@ from tillway.domain.account import Account
 from tillway.domain.alias import Alias
 from tillway.domain.api_key import ApiKey
 from tillway.domain.attempt import Attempt
-from tillway.domain.audit import AuditBatch, AuditEntry, AuditTask
+from tillway.domain.audit import AuditBatch, AuditCopied, AuditEntry, AuditTask
 from tillway.domain.balance import AvailabilityTask, Balance
 from tillway.domain.card_tries import CardTries
 from tillway.domain.catalog import CatalogProduct, Price
@@ -393,6 +393,7 @@ _ROWS: Final = (
     RecordType(kind=Attempt, prefixes=("att",), queue="attempts"),
     RecordType(kind=AuditBatch, prefixes=("mrk",)),
     RecordType(kind=AuditEntry, prefixes=("aud",), object="audit_entry", entries=_audit_entry),
+    RecordType(kind=AuditCopied, prefixes=("auc",)),
     RecordType(kind=AuditTask, prefixes=("audt",), queue="audit"),
     RecordType(kind=AuthorizationExpiry, prefixes=("exp",), queue="expiries"),
     RecordType(kind=AvailabilityTask, prefixes=("avl",), queue="expiries"),

@@ -21,6 +21,7 @@ from tillway.domain.audit import (
     UNCHANGING,
     UNREMARKABLE,
     AuditBatch,
+    AuditCopied,
     AuditEntry,
     AuditTask,
     Change,
@@ -54,6 +55,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
     (
         Archived,
         AuditBatch,
+        AuditCopied,
         AuditEntry,
         Balances,
         CardTries,
