@@ -136,7 +136,9 @@ def _serve_in_process(
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(settings.log_level.upper())
-    recorder = Recorder(Metrics(), lines if root.isEnabledFor(logging.INFO) else None, traces)
+    recorder = Recorder(
+        Metrics(), lines if root.isEnabledFor(logging.INFO) else None, traces, settings.metrics_merchants
+    )
     try:
         uvloop.run(_serve(settings, address, passed, visitor, recorder, lines, link))
     finally:

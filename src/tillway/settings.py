@@ -77,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_file: Path | None = None
     log_addresses: Literal["on", "off"] = "on"
     metrics_listen: str = ""
+    metrics_merchants: int = 20
     traces: Literal["off", "on"] = "off"
     trace_context: Literal["ignore", "accept", "pass"] = "accept"
     dashboard: Literal["on", "off"] = "on"
@@ -205,6 +206,7 @@ TABLE = (
         "metrics_listen",
         "Address and port that serve `/metrics` for Prometheus, such as 127.0.0.1:9464; if empty, none.",
     ),
+    Setting("metrics_merchants", "Busiest merchants with metrics of their own; others are `other`. 0: none.", 0, 1000),
     Setting("traces", "off, or on: OpenTelemetry traces, configured by the OTEL_* variables; needs tillway[otel]."),
     Setting(
         "trace_context", "ignore callers' `traceparent`, accept it, or pass ours on to providers and webhooks as well."

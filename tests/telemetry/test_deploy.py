@@ -61,7 +61,7 @@ def nodes(expression: Any) -> Iterator[Any]:
 
 def problems(text: str, legend: str = "") -> list[str]:
     """What an expression says that the code does not. `legend` holds {{label}}s of its result."""
-    known, wrong = series(), []
+    known, wrong = {**series(), **{name: set() for name in recorded()}}, []
     labels: set[str] = set()
     for node in nodes(promql_parser.parse(text.replace("$__rate_interval", "5m"))):
         if isinstance(node, promql_parser.VectorSelector):
@@ -89,8 +89,18 @@ def problems(text: str, legend: str = "") -> list[str]:
     return wrong
 
 
-def rules() -> list[dict[str, Any]]:
+def all_rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+
+
+def rules() -> list[dict[str, Any]]:
+    """The alerts."""
+    return [rule for rule in all_rules() if "alert" in rule]
+
+
+def recorded() -> dict[str, str]:
+    """The rules that record a series, by its name."""
+    return {rule["record"]: rule["expr"] for rule in all_rules() if "record" in rule}
 
 
 def targets() -> list[tuple[str, str, str]]:
@@ -106,6 +116,11 @@ def test_an_alert_asks_for_what_there_is_and_says_what_to_do(rule: dict[str, Any
     assert not problems(rule["expr"], " ".join(f"{{{{{label}}}}}" for label in named))
     assert len(rule["annotations"]["runbook"].split()) >= 10
     assert f"| `{rule['alert']}` |" in DOCUMENT.read_text()
+
+
+@pytest.mark.parametrize("expression", recorded().values())
+def test_a_recorded_series_asks_for_what_there_is(expression: str) -> None:
+    assert not problems(expression)
 
 
 def test_the_document_has_no_other_alert() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tillway.domain.account import Scope
 from tillway.domain.source_api import SourceApi
 from tillway.telemetry.metrics import TABLE, Metric, Metrics
 from tillway.telemetry.recorder import Recorder
@@ -38,7 +39,10 @@ def test_names_are_as_prometheus_wants_them(metric: Metric) -> None:
     assert metric.name.endswith("_total") is (metric.kind == "counter")
     assert (metric.kind == "histogram") is bool(metric.bounds)
     assert list(metric.bounds) == sorted(metric.bounds)
-    assert not {"account", "merchant", "key", "customer"}.intersection(metric.labels), "merchants are nobody else's"
+    assert not {"account", "key", "customer"}.intersection(metric.labels), "the number of series is bounded"
+
+
+SHOP = Scope(account="acct_0123456789abcdef", mode="live").key
 
 
 def test_a_histogram_counts_what_is_at_most_each_bound() -> None:
@@ -73,11 +77,11 @@ def test_what_is_told_is_counted() -> None:
     recorder.request("POST", "/v1/charges/{id}", 200, 0.004, {})
     recorder.task("deliveries", "failed", 0.2, {})
     recorder.exchange("bank", "authorize", "unknown", 3.0)
-    recorder.settled("bank", "authorize", SourceApi.gateway, "succeeded")
-    recorder.settled("bank", "refund", SourceApi.v1, "succeeded")
+    recorder.settled("bank", "authorize", SourceApi.gateway, "succeeded", SHOP)
+    recorder.settled("bank", "refund", SourceApi.v1, "succeeded", SHOP)
     recorder.commit("conflict", 0.001)
     recorder.batch(5, 0.002)
-    recorder.delivery("given_up")
+    recorder.delivery("given_up", SHOP)
     recorder.throttled("key")
     recorder.balances(2)
     found = read(metrics)

@@ -60,6 +60,7 @@ def serve(
     log_file: Annotated[Path | None, setting("log_file")] = None,
     log_addresses: Annotated[str | None, setting("log_addresses")] = None,
     metrics_listen: Annotated[str | None, setting("metrics_listen")] = None,
+    metrics_merchants: Annotated[int | None, setting("metrics_merchants")] = None,
     traces: Annotated[str | None, setting("traces")] = None,
     trace_context: Annotated[str | None, setting("trace_context")] = None,
     dashboard: Annotated[str | None, setting("dashboard")] = None,

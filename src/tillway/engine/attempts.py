@@ -641,7 +641,8 @@ class Attempts:
         note_id(attempt.subject)
         if not done.attempts or done.attempts[0].id != attempt.id:
             source_api = getattr(done.record, "source_api", caller.source_api)
-            self.engine.telemetry.settled(attempt.connector, attempt.kind, source_api, _OUTCOMES[type(outcome)])
+            word = _OUTCOMES[type(outcome)]
+            self.engine.telemetry.settled(attempt.connector, attempt.kind, source_api, word, caller.scope_key)
         if told:
             assert isinstance(outcome, Succeeded | Pending), "only these have notices"
             at_once = [task for task, (delay_ms, _) in zip(told, outcome.notices, strict=True) if not delay_ms]

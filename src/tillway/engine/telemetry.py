@@ -50,14 +50,14 @@ class Telemetry(Protocol):
     def exchange(self, connector: str, operation: str, outcome: str, seconds: float) -> None:
         """One conversation with a provider has ended, with the outcome of that name or `never_seen`."""
 
-    def settled(self, connector: str, operation: str, source_api: SourceApi, outcome: str) -> None:
-        """The outcome of an attempt was committed, and the attempt is over."""
+    def settled(self, connector: str, operation: str, source_api: SourceApi, outcome: str, scope_key: str) -> None:
+        """The outcome of an attempt of the scope was committed, and the attempt is over."""
 
     def commit(self, outcome: str, seconds: float) -> None:
         """A commit returned: `done`, `conflict`, `unknown` or `unavailable`."""
 
-    def delivery(self, outcome: str) -> None:
-        """A webhook was `delivered`, `failed` (it is tried again), was `put_off`, or was `given_up`."""
+    def delivery(self, outcome: str, scope_key: str) -> None:
+        """A webhook of the scope was `delivered`, `failed` (it is tried again), was `put_off`, or was `given_up`."""
 
     def throttled(self, limit: str) -> None:
         """A request was refused by the limit of that name."""
@@ -97,11 +97,11 @@ class _Silent:
 
     def exchange(self, connector: str, operation: str, outcome: str, seconds: float) -> None: ...
 
-    def settled(self, connector: str, operation: str, source_api: SourceApi, outcome: str) -> None: ...
+    def settled(self, connector: str, operation: str, source_api: SourceApi, outcome: str, scope_key: str) -> None: ...
 
     def commit(self, outcome: str, seconds: float) -> None: ...
 
-    def delivery(self, outcome: str) -> None: ...
+    def delivery(self, outcome: str, scope_key: str) -> None: ...
 
     def throttled(self, limit: str) -> None: ...
 

@@ -2,8 +2,8 @@
 
 One table lists all metrics; tests compare docs/operations.md and the files in deploy/ with it. Only the event loop's
 thread counts, so counting needs no lock: it costs an addition to a dictionary, or a bisection and two additions. The
-code or the operator chooses every label, never a caller, so the number of series is bounded; no metric separates
-merchants.
+code or the operator chooses every label, never a caller, so the number of series is bounded; that of merchants is
+bounded by `telemetry/merchants.py`.
 """
 
 import math
@@ -46,6 +46,18 @@ class Metric(msgspec.Struct, frozen=True):
 
 TABLE = (
     Metric("tillway_payments_total", "counter", ("connector", "source_api", "outcome"), "Payments that were settled."),
+    Metric(
+        "tillway_merchant_payments_total",
+        "counter",
+        ("merchant", "mode", "outcome"),
+        "Payments that were settled, of the busiest merchants; `other` are all others.",
+    ),
+    Metric(
+        "tillway_merchant_deliveries_total",
+        "counter",
+        ("merchant", "mode", "outcome"),
+        "Tries to deliver an event, of the busiest merchants; `other` are all others.",
+    ),
     Metric(
         "tillway_operations_total",
         "counter",

@@ -6,17 +6,26 @@ from collections.abc import Mapping
 from tillway.domain.source_api import SourceApi
 from tillway.engine.telemetry import NO_HEADERS, NO_SPAN, Fact, Span, SpanKind
 from tillway.telemetry.lines import Lines
+from tillway.telemetry.merchants import MERCHANTS_DEFAULT, MerchantCounters
 from tillway.telemetry.metrics import Labels, Metrics
 from tillway.telemetry.traces import Traces
 
 
 class Recorder:
-    """`lines` is None if the log's level leaves out requests and tasks, `traces` if traces are off."""
+    """`lines` is None if the log's level leaves out requests and tasks, `traces` if traces are off. `merchants_max`
+    merchants have series of their own."""
 
-    def __init__(self, metrics: Metrics, lines: Lines | None = None, traces: Traces | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        lines: Lines | None = None,
+        traces: Traces | None = None,
+        merchants_max: int = MERCHANTS_DEFAULT,
+    ) -> None:
         self.metrics = metrics
         self.telling = lines is not None or traces is not None
         self.tracing = traces is not None
+        self._merchants = MerchantCounters(metrics, merchants_max)
         self._lines = lines
         self._traces = traces
         self._requests = metrics.counter("tillway_requests_total").add
@@ -53,10 +62,11 @@ class Recorder:
         self._connector_seconds(seconds, place)
         self._connector_outcomes((*place, outcome))
 
-    def settled(self, connector: str, operation: str, source_api: SourceApi, outcome: str) -> None:
+    def settled(self, connector: str, operation: str, source_api: SourceApi, outcome: str, scope_key: str) -> None:
         self._operations((connector, operation, outcome))
         if operation == "authorize":
             self._payments((connector, source_api.name, outcome))
+            self._merchants.payment(scope_key, outcome)
 
     def commit(self, outcome: str, seconds: float) -> None:
         self._commits((outcome,))
@@ -67,8 +77,9 @@ class Recorder:
         self._batch_commits(commits)
         self._flush_seconds(seconds)
 
-    def delivery(self, outcome: str) -> None:
+    def delivery(self, outcome: str, scope_key: str) -> None:
         self._deliveries((outcome,))
+        self._merchants.delivery(scope_key, outcome)
 
     def throttled(self, limit: str) -> None:
         self._throttled((limit,))

@@ -352,7 +352,7 @@ class Webhooks:
         if answer is not None and 200 <= answer < 300:
             self._log_try(load, delivery, tried)
             await self._record_success(load, delivery)
-            self.engine.telemetry.delivery("delivered")
+            self.engine.telemetry.delivery("delivered", load.scope_key)
         elif answer == GONE:
             self._log_try(load, delivery, tried, why="HTTP 410")
             await self._disable(load, delivery)
@@ -457,7 +457,7 @@ class Webhooks:
     async def _record_failure(self, load: Load, delivery: Delivery, tried: "_Try", why: str) -> None:
         """The next try, or the end of all tries."""
         log.info("a webhook was not delivered", extra=_log_facts(load, delivery, why))
-        self.engine.telemetry.delivery("failed")
+        self.engine.telemetry.delivery("failed", load.scope_key)
         claimed = load.seen[delivery.id][0]
         given_up = False
         later: Delivery | None = None
@@ -479,12 +479,12 @@ class Webhooks:
         self._log_try(load, delivery, tried, why, later)
         if given_up:
             log.warning("a webhook is given up after three days", extra=_log_facts(load, delivery, why))
-            self.engine.telemetry.delivery("given_up")
+            self.engine.telemetry.delivery("given_up", load.scope_key)
 
     async def _disable(self, load: Load, delivery: Delivery) -> None:
         """Disable the endpoint, which is gone for good, and offer it the event no more."""
         log.warning("a webhook endpoint is disabled: it is gone", extra=_log_facts(load, delivery, f"HTTP {GONE}"))
-        self.engine.telemetry.delivery("given_up")
+        self.engine.telemetry.delivery("given_up", load.scope_key)
 
         async def work(load: Load, at: Moment) -> Changes[None]:
             if await load.maybe(Delivery, delivery.id) is None:
@@ -498,7 +498,7 @@ class Webhooks:
             self.engine.forget_endpoints(load.scope_key)
 
     async def _put_off(self, load: Load, delivery: Delivery, seconds: float) -> None:
-        self.engine.telemetry.delivery("put_off")
+        self.engine.telemetry.delivery("put_off", load.scope_key)
         claimed = load.seen[delivery.id][0]
 
         async def work(load: Load, at: Moment) -> Changes[None]:
