@@ -17,10 +17,10 @@ TEST_WORKERS ?= 3
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
 
-.PHONY: help demo test soak check bench instructions sbom docs format deploy destroy clean
+.PHONY: help demo test soak check bench instructions sbom docs format deploy destroy e2e clean
 
 help: ## Say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(VENV)/.installed ## Start a server with a demo shop on 127.0.0.1:8420
 	@$(BIN)/tillway demo --data-dir $(DATA_DIR)
@@ -64,12 +64,22 @@ instructions: $(VENV)/.installed-dev ## Count the instructions, rows and bytes o
 	$(BIN)/python -m bench.instructions
 
 TOOL ?= cloudformation
-STAGE ?= $(shell $(BIN)/python deploy/stage name)
+# Without STAGE, it is the stage of BRANCH, or of the branch that is checked out.
 deploy: $(VENV)/.installed-dev ## Deploy a stage to AWS: STAGE=…, TOOL=cloudformation|terraform|cdk (docs/aws-stages.md)
-	@$(BIN)/python deploy/stage deploy $(TOOL) $(STAGE)
+	@$(BIN)/python deploy/stage deploy $(TOOL) $(STAGE) $(if $(PRINT),--print $(PRINT))
 
 destroy: $(VENV)/.installed-dev ## Delete a stage on AWS, with its payments: STAGE=…
 	@$(BIN)/python deploy/stage destroy $(TOOL) $(STAGE)
+
+# ENDPOINT alone is AWS's, of an emulator for instance; with SECRET_KEY it is the API of a stage.
+e2e: $(VENV)/.installed-dev ## Run the tests of a stage on AWS: STAGE=… or ENDPOINT=… (docs/aws-stages.md)
+ifdef SECRET_KEY
+	@TILLWAY_E2E='{"url": "$(ENDPOINT)", "secret_key": "$(SECRET_KEY)"}' $(BIN)/pytest -q tests/e2e/test_aws_stage.py
+else ifdef ENDPOINT
+	@TILLWAY_E2E_AWS='$(ENDPOINT)' $(BIN)/pytest -q tests/e2e/test_aws_stage.py
+else
+	@TILLWAY_E2E="$$(cat build/aws/$(or $(STAGE),$$($(BIN)/python deploy/stage name)).json)" $(BIN)/pytest -q tests/e2e/test_aws_stage.py
+endif
 
 clean: ## Remove the virtual environment (never a data directory)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

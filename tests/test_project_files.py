@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ADDRESS: str = PROJECT["urls"]["Repository"]
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
 FIRST_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
@@ -30,7 +30,7 @@ def read(path: Path) -> Any:
 
 def targets_of(command: str) -> set[str]:
     """The targets that one `make …` asks for; variables and options are none."""
-    return {word for word in shlex.split(command)[1:] if re.fullmatch(r"[a-z]+", word)}
+    return {word for word in shlex.split(command)[1:] if re.fullmatch(r"[a-z0-9]+", word)}
 
 
 # The commands that pages, workflows and hooks name.
@@ -58,7 +58,7 @@ def test_a_workflow_runs_commands_that_are_there(workflow: Path) -> None:
         assert 0 < job["timeout-minutes"] <= 60
         for step in job["steps"]:
             if "uses" in step:
-                assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]), step
+                assert re.fullmatch(r"(actions|aws-actions)/[a-z-]+@v\d+", step["uses"]), step
                 continue
             words = shlex.split(step["run"])
             match words[0]:
@@ -69,6 +69,16 @@ def test_a_workflow_runs_commands_that_are_there(workflow: Path) -> None:
                     assert (ROOT / words[1]).is_file(), step
                 case program:
                     assert program in (".venv/bin/uv", "gh"), step
+
+
+def test_the_other_service_runs_targets_that_are_there() -> None:
+    document = yaml.safe_load((ROOT / ".circleci" / "config.yml").read_text())
+    commands = re.findall(r"make [a-z0-9 =A-Z_]+", yaml.safe_dump(document["jobs"]))
+    run = {target for command in commands for target in targets_of(command)}
+    assert run == {"check", "test", "deploy", "e2e", "destroy"} <= TARGETS
+    steps = document["workflows"]["branch"]["jobs"]
+    named = {name for step in steps for name in ([step] if isinstance(step, str) else step)}
+    assert named - {"deploy-wanted", "destroy-wanted"} == document["jobs"].keys()
 
 
 def test_the_tests_run_on_each_supported_python() -> None:

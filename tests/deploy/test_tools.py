@@ -12,8 +12,8 @@ from typing import Any
 from unittest import SkipTest
 
 import pytest
+from aws_account import Account, missing
 from aws_inventory import described, names
-from aws_stages import Account, missing
 from packages import ROOT
 
 pytestmark = pytest.mark.soak
@@ -118,7 +118,7 @@ def test_terraform_takes_the_module(account: Account) -> None:
     if reason := missing("terraform", account):
         pytest.skip(reason)
     module = ROOT / "deploy" / "aws" / "terraform"
-    environment = account.variables | {"TF_DATA_DIR": str(account.stack.folder / "terraform")}
+    environment = account.variables | {"TF_DATA_DIR": str(account.folder / "terraform")}
     for command in (("fmt", "-check", "-diff"), ("validate", "-no-color")):
         done = subprocess.run(
             ("terraform", f"-chdir={module}", *command), capture_output=True, text=True, env=environment, timeout=120

@@ -47,6 +47,14 @@ locals {
     Resource = "*"
   }] : []
 
+  # AWS asks for SendMessage also where messages are sent together; an emulator asks for the call's own name.
+  emulated = var.private_addresses == "allow" ? [{
+    Sid      = "LaterInAnEmulator"
+    Effect   = "Allow"
+    Action   = ["sqs:SendMessageBatch"]
+    Resource = local.soon
+  }] : []
+
   functions = {
     api = {
       what       = "Answers requests of the API"
@@ -257,7 +265,7 @@ resource "aws_iam_policy" "data" {
         Action   = ["sqs:SendMessage"]
         Resource = local.soon
       },
-    ], local.traces)
+    ], local.emulated, local.traces)
   })
 }
 

@@ -1,0 +1,271 @@
+"""One stage as `deploy/stage` makes it, in an emulator of AWS that enforces permissions, from a card to an order.
+
+`make e2e ENDPOINT=URL` deploys into another emulator, at that AWS endpoint. With SECRET_KEY=sk_test_…, ENDPOINT is the
+API of a stage, and the tests run that need no more than that; so it is for `make e2e STAGE=…`, which takes the keys of
+the stage's last `make deploy`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from unittest import SkipTest
+from uuid import uuid4
+
+import httpx
+import pytest
+import stripe
+from aws_account import Account
+from aws_inventory import names
+from packages import ROOT
+
+WITHIN_SECONDS = 90.0
+"""For a wake-up, with functions that start cold on a busy machine."""
+
+STAGE = "e2e"
+
+
+class Shop:
+    """A merchant of a stage. `account` is None where only its API can be reached."""
+
+    def __init__(self, made: dict[str, str], account: Account | None) -> None:
+        self.url, self.key, self.account = made["url"], made["secret_key"], account
+        self.client = stripe.StripeClient(self.key, base_addresses={"api": self.url}, max_network_retries=0)
+        self.v1 = self.client.v1
+        self.http = httpx.Client(headers={"Authorization": f"Bearer {self.key}"}, timeout=60)
+
+    def pay(self, method: str = "pm_card_visa", **params: Any) -> Any:
+        given = {"amount": 4200, "currency": "eur", "payment_method": method, "confirm": True}
+        back = {"return_url": "https://shop.example/back"}
+        return self.v1.payment_intents.create({**given, **back, **params})  # type: ignore[typeddict-item]
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self.http.request(method, f"{self.url}{path}", json=body)
+        assert answer.status_code < 300, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+
+def until(found: Callable[[], Any]) -> Any:
+    """The first true answer."""
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while not (answer := found()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.2)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Account | None]:
+    if os.environ.get("TILLWAY_E2E"):
+        yield None
+        return
+    try:
+        account = Account()
+    except SkipTest as reason:
+        pytest.skip(str(reason))
+    yield account
+    account.close()
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    """The package of the functions for this interpreter."""
+    command = (sys.executable, ROOT / "deploy" / "aws" / "package", "local")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if done.returncode and "Failed to fetch" in done.stderr:
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr
+    return ROOT / done.stdout.split()[0]
+
+
+@pytest.fixture(scope="module")
+def shop(account: Account | None, request: pytest.FixtureRequest) -> Iterator[Shop]:
+    if account is None:
+        yield Shop(json.loads(os.environ["TILLWAY_E2E"]), None)
+        return
+    made = account.deploy("cloudformation", STAGE, request.getfixturevalue("package"))
+    yield Shop(made, account)
+    account.destroy("cloudformation", STAGE)
+    until(lambda: _is_gone(account, STAGE))
+
+
+def _is_gone(account: Account, stage: str) -> bool:
+    """Whether nothing is left of a stage. Destroying it again deletes what a late line of a function brought back."""
+    if not names(account.client, stage):
+        return True
+    account.destroy("cloudformation", stage)
+    return False
+
+
+def test_a_first_payment_and_what_follows_it(shop: Shop) -> None:
+    paid = shop.pay()
+    assert paid.status == "succeeded" and paid.amount_received == 4200
+    refund = shop.v1.refunds.create({"payment_intent": paid.id, "amount": 1200})
+    assert refund.status == "succeeded"
+    held = shop.pay(capture_method="manual")
+    assert held.status == "requires_capture"
+    assert shop.v1.payment_intents.capture(held.id).status == "succeeded"
+    with pytest.raises(stripe.CardError) as declined:
+        shop.pay("pm_card_chargeDeclined")
+    assert declined.value.code == "card_declined"
+
+
+def test_an_idempotency_key_pays_once(shop: Shop) -> None:
+    given: Any = {"amount": 700, "currency": "eur", "payment_method": "pm_card_visa", "confirm": True}
+    given["return_url"] = "https://shop.example/back"
+    key = f"e2e-{uuid4().hex}"
+    ids = {shop.v1.payment_intents.create(given, {"idempotency_key": key}).id for _ in range(3)}
+    assert len(ids) == 1
+
+
+class Endpoint:
+    """A merchant's endpoint on this machine, which keeps the bodies and signatures that come."""
+
+    def __init__(self) -> None:
+        self.came: list[tuple[bytes, str]] = []
+        endpoint = self
+
+        class Door(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                endpoint.came.append((body, self.headers["stripe-signature"]))
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def without_the_net(shop: Shop) -> Iterator[Account]:
+    """The stage without the rule of every minute, so that only its stream and its queue wake the worker."""
+    if shop.account is None:
+        pytest.skip("this needs the account of the stage")
+    events, rule = shop.account.client("events"), f"tillway-{STAGE}-every-minute"
+    events.disable_rule(Name=rule)
+    yield shop.account
+    events.enable_rule(Name=rule)
+
+
+def test_the_stream_wakes_a_signed_webhook(shop: Shop, without_the_net: Account) -> None:
+    endpoint = Endpoint()
+    try:
+        made: Any = {"url": endpoint.url, "enabled_events": ["payment_intent.succeeded"]}
+        registered = shop.v1.webhook_endpoints.create(made)
+        paid = shop.pay()
+        body, signature = until(lambda: endpoint.came and endpoint.came[0])
+        event: Any = stripe.Webhook.construct_event(body, signature, registered.secret)
+        assert (event.type, event.data.object.id) == ("payment_intent.succeeded", paid.id)
+        shop.v1.webhook_endpoints.delete(registered.id)
+    finally:
+        endpoint.close()
+
+
+def test_the_queue_wakes_a_debit_that_settles(shop: Shop, without_the_net: Account) -> None:
+    accepted = {"customer_acceptance": {"type": "offline"}}
+    debit = shop.pay(
+        "pm_usBankAccount_success",
+        currency="usd",
+        allowed_payment_method_types=["us_bank_account"],
+        mandate_data=accepted,
+    )
+    assert debit.status == "processing"
+    until(lambda: shop.v1.payment_intents.retrieve(debit.id).status == "succeeded")
+
+
+def test_a_role_without_its_policy_does_nothing(shop: Shop) -> None:
+    if shop.account is None:
+        pytest.skip("this needs the account of the stage")
+    iam, role = shop.account.client("iam"), f"tillway-{STAGE}-api-{shop.account.region}"
+    [policy] = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+    counted = len(shop.v1.payment_intents.list({"limit": 100}).data)
+    iam.detach_role_policy(RoleName=role, PolicyArn=policy["PolicyArn"])
+    try:
+        with pytest.raises(stripe.APIError):
+            shop.pay()
+    finally:
+        iam.attach_role_policy(RoleName=role, PolicyArn=policy["PolicyArn"])
+    assert len(shop.v1.payment_intents.list({"limit": 100}).data) == counted
+    assert shop.pay().status == "succeeded"
+
+
+# Orders by the state machine.
+
+
+def order(product: str, *, token: str = "tok_visa", address: str = "1 Main Street") -> dict[str, Any]:
+    line = {"product_id": product, "name": "Book", "price": 12.5, "requested_count": 2, "type": "book"}
+    return {
+        "order_id": f"order-{uuid4().hex}",
+        "user_id": "user-1",
+        "payment": {"type": "card", "token": token},
+        "products": [{**line, "delivery_address": address}],
+    }
+
+
+CASES = {
+    "placed": ({}, "placed", None, "SUCCEEDED", (1, 0, 2)),
+    "declined": ({"token": "tok_chargeDeclined"}, "payment_failed", "PaymentDeclined", "FAILED", (3, 0, 0)),
+    "undeliverable": ({"address": "Undeliverable"}, "payment_failed", "DeliveryRefused", "FAILED", (3, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_state_machine_carries_an_order(shop: Shop, case: str) -> None:
+    given, status, error, execution, stock = CASES[case]
+    product = f"book-{uuid4().hex[:12]}"
+    described = {"name": "Book", "price": 12.5, "available_count": 3, "type": "book"}
+    shop.call("PUT", f"/products/{product}", described)
+    sent = order(product, **given)
+    shop.call("POST", "/orders", sent)
+    shown = until(lambda: _ended(shop.call("GET", f"/orders/{sent['order_id']}")))
+    assert (shown["status"], (shown.get("error") or {}).get("type")) == (status, error)
+    row = shop.call("PUT", f"/products/{product}", {**described, "available_count": stock[0]})
+    assert (row["available_count"], row["reserved_count"], row["sold_count"]) == stock
+    if shop.account is None:
+        return
+    states = shop.account.client("stepfunctions")
+    [machine] = [m for m in states.list_state_machines()["stateMachines"] if m["name"] == f"tillway-{STAGE}-order"]
+    orders = shop.call("GET", "/ops/v1/orders")["data"]
+    [id] = [row["id"] for row in orders if row["order_id"] == sent["order_id"]]
+
+    def carried() -> str | None:
+        runs = states.list_executions(stateMachineArn=machine["stateMachineArn"])["executions"]
+        return next((run["status"] for run in runs if id in run["name"] and run["status"] != "RUNNING"), None)
+
+    assert until(carried) == execution
+
+
+def _ended(shown: dict[str, Any]) -> dict[str, Any] | None:
+    return shown if shown["status"] in ("placed", "payment_failed") else None
+
+
+@pytest.mark.soak
+def test_a_second_stage_knows_nothing_of_the_first(shop: Shop, package: Path) -> None:
+    account = shop.account
+    if account is None:
+        pytest.skip("this needs the account of the stage")
+    other = Shop(account.deploy("cloudformation", "beside", package), account)
+    assert other.pay().status == "succeeded" and len(other.v1.payment_intents.list().data) == 1
+    stranger = stripe.StripeClient(shop.key, base_addresses={"api": other.url}, max_network_retries=0)
+    with pytest.raises(stripe.AuthenticationError):
+        stranger.v1.payment_intents.list()
+    again = Shop(account.deploy("cloudformation", "beside", package), account)
+    assert again.key != other.key and len(again.v1.payment_intents.list().data) == 1
+    account.destroy("cloudformation", "beside")
+    until(lambda: _is_gone(account, "beside"))
+    assert shop.pay().status == "succeeded"
