@@ -236,6 +236,8 @@ async def listed(objects: MerchantObjects, route: Route) -> str:
             return (await objects.payment())["id"]
         case ("charges", _):
             return await objects.charge()
+        case _, "cash_balance_transactions":
+            return (await objects.funded())[1]
         case ("customers", _):
             return (await objects.customer())["id"]
         case ("balance_transactions", _) | ("balance", "history"):

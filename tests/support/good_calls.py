@@ -183,6 +183,11 @@ class MerchantObjects:
     async def token(self) -> str:
         return (await self.post("/v1/tokens", card=CARD))["id"]
 
+    async def funded(self) -> tuple[str, str]:
+        customer = (await self.customer())["id"]
+        path = f"/v1/test_helpers/customers/{customer}/fund_cash_balance"
+        return customer, (await self.post(path, amount=500, currency="eur"))["id"]
+
     async def file(self) -> str:
         return (await self.post("/v1/files", purpose="dispute_evidence", file=PNG))["id"]
 
@@ -447,6 +452,13 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /v1/prices": _price,
     "GET /v1/prices/{id}": _on(MerchantObjects.price),
     "POST /v1/prices/{id}": _on(MerchantObjects.price, nickname="Spring"),
+    "GET /v1/customers/{customer}/cash_balance": _on(MerchantObjects.customer),
+    "GET /v1/customers/{customer}/cash_balance_transactions": _on(MerchantObjects.customer),
+    "GET /v1/customers/{customer}/cash_balance_transactions/{id}": _on(MerchantObjects.funded),
+    "POST /v1/test_helpers/customers/{customer}/fund_cash_balance": _on(
+        MerchantObjects.customer, amount=500, currency="eur"
+    ),
+    "POST /v1/test_helpers/refunds/{refund}/expire": _refund_that_waits,
     "GET /v1/files": _nothing(),
     "POST /v1/files": _nothing(purpose="dispute_evidence", file=PNG),
     "GET /v1/files/{id}": _on(MerchantObjects.file),

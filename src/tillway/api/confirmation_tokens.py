@@ -5,9 +5,9 @@ from typing import Any
 from tillway.api.bank_accounts import MANDATE_DATA
 from tillway.api.cards import STRIPE_JS, billing, postal
 from tillway.api.method_types import FORMS, METHOD_DATA, PAYMENT_OPTIONS
+from tillway.api.test_helpers import check_test_mode
 from tillway.domain.commands import CreateConfirmationToken
 from tillway.domain.confirmation_token import TokenReading
-from tillway.domain.refusal import Refused
 from tillway.http.params import Enum, Expand, Id, Ignored, Params, Shipping, Url
 from tillway.http.routes import Answer, Call, route
 from tillway.http.shapes import View, shape
@@ -44,12 +44,6 @@ async def create_for_test(call: Call) -> Answer:
 async def retrieve(call: Call) -> Answer:
     """Retrieve a confirmation token."""
     return await confirmation_tokens.retrieve(call.platform, call.caller, call.id)
-
-
-def check_test_mode(call: Call) -> None:
-    """Raise `Refused` in live mode: only the bank, the payer or the time may change things there."""
-    if call.caller.scope.livemode:
-        raise Refused("route_unknown", "Test helpers are there in test mode only. Use a test key.")
 
 
 async def _create(call: Call) -> Answer:

@@ -340,6 +340,15 @@ def update(refund: Refund, command: UpdateRefund) -> Changes[Refund]:
     )
 
 
+def expire(refund: Refund) -> Changes[Refund]:
+    """Only a refund that waits for the customer can expire (https://docs.stripe.com/api/refunds/expire)."""
+    raise Refused(
+        "refund_unexpected_state",
+        f"Refund {refund.id} cannot expire because it has a status of {refund.status}. Only refunds that wait for an "
+        "action of the customer (requires_action) expire; refunds here never do.",
+    )
+
+
 def cancel(refund: Refund) -> Changes[Refund]:
     """Only a refund that waits for the customer can be cancelled, and a card refund never does (Stripe's rule)."""
     raise Refused(

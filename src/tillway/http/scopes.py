@@ -39,6 +39,8 @@ NOUNS: Final[dict[str, str]] = {
     "v1/setup_attempts": "cards",
     "v1/setup_intents": "cards",
     "v1/test_helpers/confirmation_tokens": "cards",
+    "v1/test_helpers/customers": "customers",
+    "v1/test_helpers/refunds": "refunds",
     "v1/tokens": "cards",
     "v1/webhook_endpoints": "webhooks",
     # The dialects.

@@ -87,3 +87,12 @@ async def cancel(platform: Platform, caller: Caller, id: str) -> Done[Refund]:
         return refund.cancel(await load.get(Refund, id))
 
     return await platform.engine.run(caller, work)
+
+
+async def expire(platform: Platform, caller: Caller, id: str) -> Done[Refund]:
+    """Expire a refund that waits for the customer. Refused for every other refund."""
+
+    async def work(load: Load, at: Moment) -> Changes[Refund]:
+        return refund.expire(await load.get(Refund, id, "refund"))
+
+    return await platform.engine.run(caller, work)

@@ -23,6 +23,7 @@ from tillway.domain.attempt import Attempt
 from tillway.domain.audit import AuditBatch, AuditCopied, AuditEntry, AuditTask
 from tillway.domain.balance import AvailabilityTask, Balance
 from tillway.domain.card_tries import CardTries
+from tillway.domain.cash_balance import CashBalance, CashTransaction
 from tillway.domain.catalog import CatalogProduct, Price
 from tillway.domain.charge import Charge
 from tillway.domain.checkout import CheckoutExpiry, CheckoutSession, PaymentLink
@@ -400,6 +401,14 @@ _ROWS: Final = (
     # Only events hold one.
     RecordType(kind=Balance, prefixes=("blc",), object="balance"),
     RecordType(kind=Balances, prefixes=("bal",)),
+    # Only events and answers hold one.
+    RecordType(kind=CashBalance, prefixes=("csb",), object="cash_balance"),
+    RecordType(
+        kind=CashTransaction,
+        prefixes=("ccsbtxn",),
+        object="customer_cash_balance_transaction",
+        entries=lambda scope, transaction: (("parent", by_parent(scope, "ccsbtxn", transaction.customer)),),
+    ),
     RecordType(kind=CatalogProduct, prefixes=("prd",), object="product", noun="product"),
     RecordType(kind=Charge, prefixes=("ch",), object="charge", entries=_charge),
     RecordType(kind=CheckoutExpiry, prefixes=("cse",), queue="expiries"),
