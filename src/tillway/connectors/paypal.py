@@ -103,7 +103,7 @@ class PayPalConnector(HttpConnector):
         **times: Unpack[Times],
     ) -> None:
         promises = Capabilities(
-            operations=frozenset(("authorize", "capture", "void", "refund", "payout")),
+            operations=frozenset(("authorize", "capture", "multicapture", "void", "refund", "payout")),
             deduplicates=True,
             deduplicates_seconds=DEDUPLICATES_SECONDS,
             looks_up=False,
