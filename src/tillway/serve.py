@@ -205,7 +205,7 @@ class DrainingApp:
 class Renewal:
     """Obeys SIGHUP: opens the log file anew, and reads the certificates again."""
 
-    def __init__(self, settings: Settings, server: HttpServer, lines: Lines) -> None:
+    def __init__(self, settings: Settings, server: HttpServer, lines: Lines[Writer]) -> None:
         self._settings = settings
         self._server = server
         self._lines = lines
@@ -257,7 +257,7 @@ async def _serve(
     passed: socket.socket | None,
     visitor: Visitor | None,
     recorder: Recorder,
-    lines: Lines,
+    lines: Lines[Writer],
     link: workers.SupervisorLink | None,
 ) -> None:
     running = await assemble(settings, recorder=recorder)
@@ -362,7 +362,9 @@ async def _prepare(settings: Settings, running: Running) -> None:
         raise
 
 
-async def _serve_metrics(settings: Settings, recorder: Recorder, running: Running, lines: Lines) -> "Scrape | None":
+async def _serve_metrics(
+    settings: Settings, recorder: Recorder, running: Running, lines: Lines[Writer]
+) -> "Scrape | None":
     """Serve `/metrics` on its own address, if the settings name one. Raises `CannotListen`."""
     found = address_of(settings.metrics_listen)
     if found is None:

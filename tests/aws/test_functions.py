@@ -1,5 +1,7 @@
 """The functions against the emulator: each in a process of its own, as Lambda runs it."""
 
+import json
+
 import pytest
 import stripe
 from aws_stage import Stage
@@ -95,3 +97,14 @@ def test_another_environment_answers_a_repeat_alike(stage: Stage, api: Function,
     other = stage.function("api")
     repeated = client(other, keys["secret_key"]).v1.payment_intents.create(order, options)  # type: ignore[arg-type]
     assert repeated.id == first.id and repeated.status == "succeeded"
+
+
+def test_lines_are_json_and_tell_of_each_request(
+    stage: Stage, keys: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
+    function = stage.function("api", TILLWAY_LOG_LEVEL="info")
+    assert client(function, keys["secret_key"]).v1.balance.retrieve().object == "balance"
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith('{"time"')]
+    [request] = [line for line in lines if line["message"] == "request"]
+    assert (request["level"], request["route"], request["status"]) == ("info", "/v1/balance", 200)

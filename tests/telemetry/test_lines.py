@@ -16,11 +16,11 @@ Read = Callable[[], str]
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Iterator[Callable[[Format], tuple[Lines, Read]]]:
+def written(tmp_path: Path) -> Iterator[Callable[[Format], tuple[Lines[Writer], Read]]]:
     """Lines into a file, and what is in it once all are written."""
     descriptor = os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY)
 
-    def made(form: Format) -> tuple[Lines, Read]:
+    def made(form: Format) -> tuple[Lines[Writer], Read]:
         writer = Writer(descriptor)
 
         def read() -> str:
@@ -39,7 +39,7 @@ def record(message: str, *arguments: object, **extra: object) -> logging.LogReco
     return made
 
 
-def test_json(written: Callable[[Format], tuple[Lines, Read]]) -> None:
+def test_json(written: Callable[[Format], tuple[Lines[Writer], Read]]) -> None:
     lines, read = written("json")
     lines.say("request", {"method": "GET", "status": 200, "ms": 1.5})
     lines.record(record("of %s", "a\nlibrary", why="4242 4242 4242 4242", tries=3))
@@ -57,7 +57,7 @@ def test_json(written: Callable[[Format], tuple[Lines, Read]]) -> None:
     assert third["exception"].startswith("Traceback") and "ValueError: card **** and sk_live_****" in third["exception"]
 
 
-def test_text(written: Callable[[Format], tuple[Lines, Read]]) -> None:
+def test_text(written: Callable[[Format], tuple[Lines[Writer], Read]]) -> None:
     lines, read = written("text")
     lines.tell("Tillway serves", url="http://127.0.0.1:1")
     lines.say("request", {"method": "GET", "status": 200})

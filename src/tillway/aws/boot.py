@@ -5,6 +5,7 @@ copies of one. `resume` stands at the beginning of every invocation and undoes b
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
@@ -23,6 +24,9 @@ from tillway.installation import check_key_file
 from tillway.settings import Settings
 from tillway.store.dynamodb import DynamoStore
 from tillway.store.port import Unavailable
+from tillway.telemetry.lines import DirectWriter, LineHandler, Lines
+from tillway.telemetry.metrics import Metrics
+from tillway.telemetry.recorder import Recorder
 from tillway.wiring import Running, assemble, look_for_restore
 
 T = TypeVar("T")
@@ -107,7 +111,8 @@ class Environment:
         settings = self.settings
         if not settings.public_url and public_url:
             settings = msgspec.structs.replace(settings, public_url=public_url)
-        running = await assemble(settings, clock=Clock(monotonic_ns=self.awake), bank_memory=StoredBank)
+        clock, recorder = Clock(monotonic_ns=self.awake), _recorder(settings)
+        running = await assemble(settings, clock=clock, recorder=recorder, bank_memory=StoredBank)
         try:
             await check_key_file(settings, running.store, running.keyring)
             await running.platform.engine.restores.refresh()
@@ -167,6 +172,15 @@ class Environment:
         if self._running is not None:
             await self._running.close()
             self._running = None
+
+
+def _recorder(settings: Settings) -> Recorder:
+    """Write all log records as lines of Tillway's, masked, in place of the handler that Lambda has installed."""
+    lines, root = Lines(DirectWriter(), settings.log_format), logging.getLogger()
+    root.handlers[:] = [LineHandler(lines)]
+    root.setLevel(settings.log_level.upper())
+    shown = lines if root.isEnabledFor(logging.INFO) else None
+    return Recorder(Metrics(), shown, merchants_max=settings.metrics_merchants)
 
 
 environment = Environment()

@@ -9,11 +9,12 @@ import contextlib
 import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -108,10 +109,28 @@ class Writer:
         return True
 
 
-class Lines:
+class Output(Protocol):
+    """Takes whole lines."""
+
+    def write(self, line: bytes) -> None: ...
+
+
+W = TypeVar("W", bound=Output)
+
+
+class DirectWriter:
+    """Lines to standard error at once, for a process that may be frozen as soon as its work is done."""
+
+    def write(self, line: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(line.decode())
+            sys.stderr.flush()
+
+
+class Lines(Generic[W]):
     """Formats lines and passes them to the writer."""
 
-    def __init__(self, writer: Writer, form: Format) -> None:
+    def __init__(self, writer: W, form: Format) -> None:
         self.writer = writer
         self.form = form
         self._second = 0
@@ -161,7 +180,7 @@ class Lines:
 class LineHandler(logging.Handler):
     """Passes the standard library's log records to `Lines`."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines[Any]) -> None:
         super().__init__()
         self._lines = lines
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from tillway.domain.source_api import SourceApi
 from tillway.engine.telemetry import NO_HEADERS, NO_SPAN, Fact, Span, SpanKind
@@ -18,7 +19,7 @@ class Recorder:
     def __init__(
         self,
         metrics: Metrics,
-        lines: Lines | None = None,
+        lines: Lines[Any] | None = None,
         traces: Traces | None = None,
         merchants_max: int = MERCHANTS_DEFAULT,
     ) -> None:
