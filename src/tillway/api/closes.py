@@ -74,7 +74,7 @@ def _day_of(call: Call) -> str:
 
 
 def _no_close(day: str) -> Refused:
-    return Refused("resource_missing", f"No such close: '{day[:40]}'", param="day")
+    return Refused("resource_missing", f"No such close: '{day[:100]}'", param="day")
 
 
 @shape(Close, on_wire=False)
