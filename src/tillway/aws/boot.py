@@ -156,6 +156,9 @@ class Environment:
         assert self._running is not None
         if self._wake_ups is not None:
             await self._wake_ups.send()
+        # An environment may be frozen or ended after its answer: lines that wait would be lost.
+        await self._running.api.request_log.flush()
+        await self._running.webhooks.tries.flush()
         engine = self._running.platform.engine
         if engine.audited and self.awake() >= self._audit_at_ns:
             self._audit_at_ns = self.awake() + AUDIT_NS
