@@ -13,6 +13,7 @@ from tillway.cli import (
     closes,
     connectors,
     demo,
+    developer,
     doctor,
     doubts,
     export,
@@ -56,6 +57,10 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(reports.app, name="reports")
 app.add_typer(retention.app, name="retention")
 app.add_typer(clock.app, name="clock")
+app.command()(developer.listen)
+app.command()(developer.trigger)
+app.add_typer(developer.events, name="events")
+app.add_typer(developer.logs, name="logs")
 app.command()(backups.backup)
 app.command()(backups.restore)
 app.command()(recover.recover)

@@ -1,0 +1,164 @@
+"""The calls by which `tillway trigger` makes each event happen, in test mode."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+Document = dict[str, Any]
+Send = Callable[[str, str, Document], Document]
+"""(method, path, parameters) → the object in the answer."""
+
+Trigger = Callable[[Send], object]
+
+_RETURN = "https://example.com/thank-you"
+_BANK = {
+    "object": "bank_account",
+    "country": "US",
+    "currency": "usd",
+    "routing_number": "110000000",
+    "account_number": "000123456789",
+}
+
+
+def _pay(method: str = "pm_card_visa", **params: Any) -> Callable[[Send], Document]:
+    def pay(send: Send) -> Document:
+        given = {"amount": 2000, "currency": "usd", "payment_method": method, "confirm": True, "return_url": _RETURN}
+        return send("POST", "/v1/payment_intents", {**given, **params})
+
+    return pay
+
+
+def _debit(method: str) -> Callable[[Send], Document]:
+    return _pay(
+        method,
+        payment_method_types=["us_bank_account"],
+        mandate_data={"customer_acceptance": {"type": "offline"}},
+    )
+
+
+def _then(first: Callable[[Send], Document], method: str, path: str, **params: Any) -> Callable[[Send], Document]:
+    """Make an object, and call `path` about it: `{id}` there, and in a parameter, is its id."""
+
+    def both(send: Send) -> Document:
+        made = first(send)
+        filled = {name: value.format(**made) if isinstance(value, str) else value for name, value in params.items()}
+        return send(method, path.format(**made), filled)
+
+    return both
+
+
+def _post(path: str, **params: Any) -> Callable[[Send], Document]:
+    return lambda send: send("POST", path, params)
+
+
+_authorized = _pay(capture_method="manual")
+_created = _post("/v1/payment_intents", amount=2000, currency="usd")
+_refunded = _then(_pay(), "POST", "/v1/refunds", payment_intent="{id}")
+_disputed = _pay("pm_card_createDispute")
+_customer = _post("/v1/customers", name="Jane Doe", email="jane@example.com")
+_product = _post("/v1/products", name="Tea")
+_setup = _post("/v1/setup_intents", payment_method_types=["card"])
+_line_items = [{"quantity": 1, "price_data": {"currency": "usd", "unit_amount": 500, "product_data": {"name": "Tea"}}}]
+
+
+def _with_customer(send: Send) -> Document:
+    """A card that is attached to a customer."""
+    customer = _customer(send)
+    return send("POST", "/v1/payment_methods/pm_card_visa/attach", {"customer": customer["id"]})
+
+
+def _with_source(send: Send) -> Document:
+    customer = _customer(send)
+    return send("POST", f"/v1/customers/{customer['id']}/sources", {"source": "tok_visa"})
+
+
+def _bank_account(send: Send) -> Document:
+    account = send("GET", "/v1/account", {})
+    made = send("POST", f"/v1/accounts/{account['id']}/external_accounts", {"external_account": _BANK})
+    return {**made, "account": account["id"]}
+
+
+def _price(send: Send) -> Document:
+    product = _product(send)
+    return send("POST", "/v1/prices", {"currency": "usd", "unit_amount": 500, "product": product["id"]})
+
+
+def _link(send: Send) -> Document:
+    price = _price(send)
+    return send("POST", "/v1/payment_links", {"line_items": [{"price": price["id"], "quantity": 1}]})
+
+
+def _payout(send: Send) -> Document:
+    _pay("pm_card_bypassPending", amount=50_000)(send)
+    return send("POST", "/v1/payouts", {"amount": 1000, "currency": "usd"})
+
+
+def _dispute_of(send: Send) -> Document:
+    payment = _pay(expand=["latest_charge"])(send)
+    charge = payment["latest_charge"]["id"]
+    return send("POST", "/ops/v1/simulator/disputes", {"charge": charge})
+
+
+TRIGGERS: Final[dict[str, Trigger]] = {
+    "account.external_account.created": _bank_account,
+    "account.external_account.deleted": _then(_bank_account, "DELETE", "/v1/accounts/{account}/external_accounts/{id}"),
+    "account.external_account.updated": _then(
+        _bank_account, "POST", "/v1/accounts/{account}/external_accounts/{id}", metadata={"checked": "yes"}
+    ),
+    "charge.captured": _then(_authorized, "POST", "/v1/payment_intents/{id}/capture"),
+    "charge.dispute.closed": _then(_dispute_of, "POST", "/v1/disputes/{id}/close"),
+    "charge.dispute.created": _disputed,
+    "charge.dispute.funds_withdrawn": _disputed,
+    "charge.dispute.updated": _then(_dispute_of, "POST", "/v1/disputes/{id}", evidence={"product_description": "Tea"}),
+    "charge.failed": _pay("pm_card_chargeDeclined"),
+    "charge.pending": _debit("pm_usBankAccount_success"),
+    "charge.refunded": _refunded,
+    "charge.succeeded": _pay(),
+    "charge.updated": _then(_pay(), "POST", "/v1/charges/{latest_charge}", description="Tea"),
+    "checkout.session.expired": _then(
+        _post("/v1/checkout/sessions", line_items=_line_items, mode="payment"),
+        "POST",
+        "/v1/checkout/sessions/{id}/expire",
+    ),
+    "customer.created": _customer,
+    "customer.deleted": _then(_customer, "DELETE", "/v1/customers/{id}"),
+    "customer.source.created": _with_source,
+    "customer.source.deleted": _then(_with_source, "DELETE", "/v1/customers/{customer}/sources/{id}"),
+    "customer.source.updated": _then(_with_source, "POST", "/v1/customers/{customer}/sources/{id}", name="Jane Roe"),
+    "customer.updated": _then(_customer, "POST", "/v1/customers/{id}", name="Jane Roe"),
+    "payment_intent.amount_capturable_updated": _authorized,
+    "payment_intent.canceled": _then(_created, "POST", "/v1/payment_intents/{id}/cancel"),
+    "payment_intent.created": _created,
+    "payment_intent.payment_failed": _pay("pm_card_chargeDeclined"),
+    "payment_intent.processing": _debit("pm_usBankAccount_success"),
+    "payment_intent.requires_action": _pay("pm_card_authenticationRequired"),
+    "payment_intent.succeeded": _pay(),
+    "payment_link.created": _link,
+    "payment_link.updated": _then(_link, "POST", "/v1/payment_links/{id}", active=False),
+    "payment_method.attached": _with_customer,
+    "payment_method.detached": _then(_with_customer, "POST", "/v1/payment_methods/{id}/detach"),
+    "payment_method.updated": _then(_with_customer, "POST", "/v1/payment_methods/{id}", metadata={"checked": "yes"}),
+    "payout.canceled": _then(_payout, "POST", "/v1/payouts/{id}/cancel"),
+    "payout.created": _payout,
+    "payout.paid": _payout,
+    "payout.updated": _then(_payout, "POST", "/v1/payouts/{id}", metadata={"checked": "yes"}),
+    "price.created": _price,
+    "price.updated": _then(_price, "POST", "/v1/prices/{id}", active=False),
+    "product.created": _product,
+    "product.deleted": _then(_product, "DELETE", "/v1/products/{id}"),
+    "product.updated": _then(_product, "POST", "/v1/products/{id}", name="Green tea"),
+    "radar.early_fraud_warning.created": _pay("pm_card_createIssuerFraudRecord"),
+    "refund.created": _refunded,
+    "refund.updated": _then(_refunded, "POST", "/v1/refunds/{id}", metadata={"checked": "yes"}),
+    "setup_intent.canceled": _then(_setup, "POST", "/v1/setup_intents/{id}/cancel"),
+    "setup_intent.created": _setup,
+    "setup_intent.requires_action": _post(
+        "/v1/setup_intents", payment_method="pm_card_authenticationRequired", confirm=True, return_url=_RETURN
+    ),
+    "setup_intent.setup_failed": _post(
+        "/v1/setup_intents", payment_method="pm_card_chargeDeclined", confirm=True, return_url=_RETURN
+    ),
+    "setup_intent.succeeded": _post(
+        "/v1/setup_intents", payment_method="pm_card_visa", confirm=True, return_url=_RETURN
+    ),
+}
+"""By the event's type. `payout.paid` comes some seconds after the call, and refusals (402) are part of some."""
