@@ -211,7 +211,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 }
 
 # Where a package is called otherwise than the module that it brings.
-PACKAGES = {"opentelemetry": "opentelemetry-sdk"}
+PACKAGES = {"argon2": "argon2-cffi", "opentelemetry": "opentelemetry-sdk"}
 
 # Only `testing` imports these; its users bring them.
 TESTING_PACKAGES = frozenset(("hypothesis", "pytest"))

@@ -14,6 +14,7 @@ from tillway.cli.terminal import (
     WrongUsage,
     day,
     fail,
+    given_value,
     say,
     settings_from,
     show,
@@ -107,8 +108,10 @@ def list_operators(
 def reset(
     context: typer.Context, name: Name, data_dir: DataDir = None, store: StoreUrl = None, as_json: AsJson = False
 ) -> None:
-    """Revoke an operator's keys and make new ones, which are shown once. A running server notices within two
-    seconds."""
+    """Revoke an operator's keys and make new ones, which are shown once. Password, second factor and sessions of the
+    dashboard end. A running server notices within two seconds."""
+    from tillway.domain.dashboard import DashboardSession
+    from tillway.domain.sign_in_proofs import SignInProofs
     from tillway.operations.operators import new_operator_keys
     from tillway.store.port import ABSENT
 
@@ -118,6 +121,12 @@ def reset(
         operator, version = await _find(store, name)
         at = await moment_above(store)
         keys = new_operator_keys(operator.id, created=at.created)
+        proofs = [
+            (seen, each, None) for each, seen in await records(store, SignInProofs) if each.operator == operator.id
+        ]
+        sessions = [
+            (seen, each, None) for each, seen in await records(store, DashboardSession) if each.operator == operator.id
+        ]
         revoked = [
             (seen, key, msgspec.structs.replace(key, revoked_at=at.now))
             for key, seen in await _keys_of(store, operator.id)
@@ -125,7 +134,7 @@ def reset(
         enabled = msgspec.structs.replace(operator, disabled_at=None)
         made = [(ABSENT, None, key.record) for key in keys]
         changed = [(version, operator, enabled)] if enabled != operator else []
-        await store.commit(build_writes("operators reset", at, *changed, *revoked, *made))
+        await store.commit(build_writes("operators reset", at, *changed, *revoked, *made, *proofs, *sessions))
         return {"operator": operator.id, "test_key": keys[0].secret, "live_key": keys[1].secret}
 
     settings = settings_from(context.params)
@@ -177,6 +186,60 @@ def sign_in(context: typer.Context, name: Name, data_dir: DataDir = None, store:
         return await new_sign_in_address(store, operator, served_url(settings))
 
     typer.echo(with_store(settings, work))
+
+
+@app.command()
+def password(
+    context: typer.Context,
+    name: Name,
+    email: Annotated[str, typer.Option(help="The e-mail address to sign in with.")],
+    password: Annotated[
+        str, typer.Option(help="@FILE, or - for standard input: a secret on the command line can be seen.")
+    ] = "-",
+    second_factor: Annotated[bool, typer.Option(help="A second factor; operators and admins always have one.")] = False,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give an operator a password for the dashboard, in place of an earlier one. The address for an authenticator app
+    and the recovery codes are shown once."""
+    from tillway.domain.refusal import Refused
+    from tillway.domain.sign_in_proofs import SignInProofs
+
+    settings = settings_from(context.params)
+    given = given_value(password, "--password")
+
+    async def work(store: "Store") -> Document:
+        from tillway.installation import open_vault
+        from tillway.operations.password_sign_ins import new_proofs
+        from tillway.store.port import ABSENT
+
+        operator, _ = await _find(store, name)
+        vault, at = await open_vault(settings, store), await moment_above(store)
+        try:
+            made = new_proofs(operator, email, given, vault, second_factor=second_factor, created=at.created)
+        except Refused as refused:
+            raise WrongUsage(f"--{refused.param}: {refused.message}") from None
+        known = await records(store, SignInProofs)
+        if any(each.id == made.proofs.id and each.operator != operator.id for each, _ in known):
+            raise fail(f"Another operator signs in with {made.proofs.email}.")
+        before = {each.id: (version, each) for each, version in known if each.operator == operator.id}
+        same = before.pop(made.proofs.id, (ABSENT, None))
+        gone = [(version, each, None) for version, each in before.values()]
+        detail = {"operator": operator.id, "name": operator.name, "second_factor": bool(made.address)}
+        await store.commit(build_writes("operators password", at, (*same, made.proofs), *gone, detail=detail))
+        return {
+            "operator": operator.id,
+            "email": made.proofs.email,
+            "authenticator": made.address or None,
+            "recovery_codes": list(made.recovery_codes),
+        }
+
+    told = with_store(settings, work)
+    codes = "".join(f"\n  {code}" for code in told["recovery_codes"])
+    factor = f"\n\nFor the authenticator app, shown once:\n  {told['authenticator']}" if told["authenticator"] else ""
+    kept = f"\n\nRecovery codes, shown once; each is good once:{codes}" if codes else ""
+    show(told, f"{name} signs in with {told['email']}.{factor}{kept}", as_json=as_json)
 
 
 async def new_sign_in_address(store: "Store", operator: "Operator", url: str) -> str:

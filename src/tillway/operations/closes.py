@@ -141,7 +141,7 @@ async def _movements(store: Store, scope_key: str, day: str, entry: Entry) -> li
             entry=entry.id,
             source=entry.source or entry.id,
             day=day,
-            # The provider's part of a settlement is stated as what it paid, and its fees line by line.
+            # The provider states the amount that it paid for a settlement, and its fees line by line.
             amount_minor=amount_minor + (0 if place == BANK else fee_minor),
             currency=entry.currency,
             references=_references(scope_key, entry, source),

@@ -62,7 +62,7 @@ async def sign_in_by_link(engine: Engine, token: str, *, address: str | None, ag
     if operator is None:
         return None
     opened = random_text(TOKEN_LENGTH)
-    caller = _caller(operator, "dashboard sign-in", address)
+    caller = caller_of(operator, "dashboard sign-in", address)
 
     async def work(load: Load, at: Moment) -> Changes[None]:
         link = await load.maybe(SignInLink, link_id(token))
@@ -85,8 +85,30 @@ async def sign_in_by_link(engine: Engine, token: str, *, address: str | None, ag
     return opened
 
 
+async def open_session(
+    engine: Engine, operator: Operator, factor: Factor, *, strong: bool, address: str | None, agent: str
+) -> str:
+    """Open a session after a proof. Return its token. `strong`: the proof stands for re-authentication, too."""
+    opened = random_text(TOKEN_LENGTH)
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        session = _session(opened, operator, factor, at, address, agent, strong=strong)
+        detail = {"factor": factor, "session": session.id, "name": operator.name}
+        return Changes(result=None, records=(session,), detail=detail)
+
+    await engine.run(caller_of(operator, "dashboard sign-in", address), work)
+    return opened
+
+
 def _session(
-    token: str, operator: Operator, factor: Factor, at: Moment, address: str | None, agent: str
+    token: str,
+    operator: Operator,
+    factor: Factor,
+    at: Moment,
+    address: str | None,
+    agent: str,
+    *,
+    strong: bool = True,
 ) -> DashboardSession:
     return DashboardSession(
         id=session_id(token),
@@ -94,7 +116,7 @@ def _session(
         operator=operator.id,
         expires_at=at.now + SESSION_SECONDS,
         factor=factor,
-        strong_until=at.now + STRONG_SECONDS,
+        strong_until=at.now + STRONG_SECONDS if strong else 0,
         address=address,
         agent=agent[:AGENT_MAX],
         seen_at=at.now,
@@ -124,7 +146,7 @@ async def change_session(engine: Engine, session: DashboardSession, **fields: ob
         records = (msgspec.structs.replace(current, **fields),) if current is not None else ()
         return Changes(result=None, records=records)
 
-    await engine.run(_caller(operator, "dashboard", None), work)
+    await engine.run(caller_of(operator, "dashboard", None), work)
 
 
 async def note_use(engine: Engine, session: DashboardSession) -> None:
@@ -143,7 +165,7 @@ async def end_session(engine: Engine, signed: SignedIn, id: str, address: str | 
             return Changes(result=None)
         return Changes(result=None, deletes=(id,), detail={"session": id, "name": signed.operator.name})
 
-    await engine.run(_caller(signed.operator, "dashboard sign-out", address), work)
+    await engine.run(caller_of(signed.operator, "dashboard sign-out", address), work)
 
 
 async def accounts_of(engine: Engine, operator: Operator) -> list[Account]:
@@ -161,7 +183,8 @@ async def accounts_of(engine: Engine, operator: Operator) -> list[Account]:
     return sorted(mine, key=lambda account: account.created)
 
 
-def _caller(operator: Operator, operation: str, address: str | None) -> Caller:
+def caller_of(operator: Operator, operation: str, address: str | None) -> Caller:
+    """The operator as the author of a change that no merchant's call makes."""
     caller = Caller(scope=_NOWHERE, scope_key=SYSTEM, operation=operation, actor=operator.id)
     caller.hint, caller.client_ip = operator.name, address
     return caller

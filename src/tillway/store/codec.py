@@ -63,6 +63,7 @@ from tillway.domain.retention import Archived, Retention
 from tillway.domain.routing import Routing
 from tillway.domain.settlement import Settlement
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
+from tillway.domain.sign_in_proofs import SignInProofs, SignInTicket
 from tillway.domain.simulated_operation import SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, SourceApi
 from tillway.domain.stored_credit import CustomerBalanceTransaction
@@ -519,6 +520,8 @@ _ROWS: Final = (
     RecordType(kind=SetupIntent, prefixes=("seti",), object="setup_intent", entries=_setup),
     RecordType(kind=SigningKey, prefixes=("jwk",)),
     RecordType(kind=SignInLink, prefixes=("dsl",)),
+    RecordType(kind=SignInProofs, prefixes=("dsp",)),
+    RecordType(kind=SignInTicket, prefixes=("dst",)),
     RecordType(kind=TimeMark, prefixes=("clk",)),
     RecordType(kind=Token, prefixes=("tok",), object="token"),
     RecordType(kind=WebhookEndpoint, prefixes=("we",), object="webhook_endpoint", noun="webhook endpoint"),

@@ -18,6 +18,7 @@ from tillway.domain.account import SYSTEM
 from tillway.domain.connector_config import ConnectorConfig, setting_owner
 from tillway.domain.event import WebhookEndpoint
 from tillway.domain.record import Record, SealedRecord
+from tillway.domain.sign_in_proofs import SignInProofs
 from tillway.store.codec import RecordDamaged, decode, write_of
 from tillway.store.port import WRITES_MAX, CommitUnknown, Conflict, Row, Store, Unavailable, Write
 from tillway.store.walk import pages_of
@@ -31,7 +32,7 @@ TEXT_PREFIXES = ("we_",)
 PREFIXES = ("vlt_", "cvc_", *TEXT_PREFIXES)
 """The id prefixes of a merchant's records with something sealed."""
 
-SYSTEM_PREFIXES = ("con_",)
+SYSTEM_PREFIXES = ("con_", "dsp_")
 """The same for the installation's own records."""
 
 NOTICE_SECONDS = 2 * CHECK_EVERY_SECONDS
@@ -239,6 +240,8 @@ def _rewrap(vault: Vault, row: Row) -> Write | None:
             again = reseal_endpoint(vault, _scope(row.key), record)
         case ConnectorConfig():
             again = reseal_settings(vault, record)
+        case SignInProofs() if record.totp:
+            again = msgspec.structs.replace(record, totp=vault.reseal_text(SYSTEM, record.id, record.totp))
     return write_of(_scope(row.key), again, row.version) if again != record else None
 
 
@@ -284,6 +287,8 @@ def _key_ids(record: Record) -> set[str]:
             texts = [record.secret, *(one.secret for one in record.older)]
         case ConnectorConfig():
             texts = list(record.settings.values())
+        case SignInProofs():
+            texts = [record.totp] if record.totp else []
         case _:
             texts = []
     sealed = (sealed_text(record.id, text) for text in texts)

@@ -45,6 +45,7 @@ from tillway.domain.record import NOTHING, Moment, Record
 from tillway.domain.redaction import Redacted
 from tillway.domain.request_log import RequestBatch
 from tillway.domain.retention import Archived
+from tillway.domain.sign_in_proofs import SignInProofs, SignInTicket
 from tillway.domain.simulated_operation import SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, public_name
 from tillway.domain.time_mark import TimeMark
@@ -75,6 +76,8 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         SentFile,
         SimulatedOperation,
         SignInLink,
+        SignInProofs,
+        SignInTicket,
         TimeMark,
         *(set(QUEUES) - {Attempt}),
     )

@@ -13,7 +13,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.http.messages import Request, Response
-from tillway.operations import sign_ins
+from tillway.operations import password_sign_ins, sign_ins
 from tillway.operations.sign_ins import SignedIn
 from tillway.store.codec import RecordDamaged
 from tillway.store.port import Unavailable
@@ -176,6 +176,8 @@ class Dashboard:
         token = path.removeprefix(f"{BASE}/sign-in").strip("/")
         if not token:
             return await self._sign_in_page(request, form)
+        if token == "code":
+            return await self._code_page(request, form)
         engine = self._platform.engine
         operator = await sign_ins.operator_of_link(engine, token) if token.isalnum() and len(token) <= 100 else None
         if operator is None:
@@ -183,21 +185,49 @@ class Dashboard:
             return self._page(request, Shown("link-used.html", {}, 404))
         if request.method != "POST":
             return self._page(request, Shown("sign-in-link.html", {"name": operator.name, "role": operator.role}))
-        agent = request.headers.get("user-agent") or ""
-        opened = await sign_ins.sign_in_by_link(engine, token, address=request.client_ip, agent=agent)
+        opened = await sign_ins.sign_in_by_link(engine, token, address=request.client_ip, agent=_agent_of(request))
         if opened is None:
             return self._page(request, Shown("link-used.html", {}, 404))
         return self._redirect(BASE, self._cookie_header(opened, SESSION_SECONDS))
 
     async def _sign_in_page(self, request: Request, form: dict[str, list[str]]) -> Response:
-        """The page with fields. No operator has a password yet, so each try is refused, in the same words."""
-        _, signed = await self._session(request)
-        if signed is not None and request.method != "POST":
-            return self._redirect(BASE)
-        values: dict[str, Any] = {"email": (form.get("email") or [""])[0][:200], "wrong": request.method == "POST"}
-        if request.method == "POST":
-            self._count_failure(request.client_ip)
-        return self._page(request, Shown("sign-in.html", values, 401 if values["wrong"] else 200))
+        """The page with e-mail and password; it sends on to the page with the code."""
+        if request.method != "POST":
+            _, signed = await self._session(request)
+            return self._redirect(BASE) if signed is not None else self._page(request, _try_page("sign-in.html"))
+        email, password = ((form.get(name) or [""])[0] for name in ("email", "password"))
+        answer = await password_sign_ins.sign_in_by_password(
+            self._platform.engine, email[:300], password, address=request.client_ip, agent=_agent_of(request)
+        )
+        return self._proven(request, answer, "sign-in.html", {"email": email[:200]})
+
+    async def _code_page(self, request: Request, form: dict[str, list[str]]) -> Response:
+        """The page with the code of an authenticator, after the password."""
+        if request.method != "POST":
+            return self._redirect(f"{BASE}/sign-in")
+        ticket, code = ((form.get(name) or [""])[0] for name in ("ticket", "code"))
+        answer = await password_sign_ins.sign_in_by_code(
+            self._platform.engine,
+            self._platform.cards.vault,
+            ticket[:100],
+            code[:40],
+            address=request.client_ip,
+            agent=_agent_of(request),
+        )
+        return self._proven(request, answer, "sign-in-code.html", {"ticket": ticket[:100]})
+
+    def _proven(
+        self, request: Request, answer: password_sign_ins.Answer, template: str, values: dict[str, Any]
+    ) -> Response:
+        match answer:
+            case password_sign_ins.Opened(token=token):
+                return self._redirect(BASE, self._cookie_header(token, SESSION_SECONDS))
+            case password_sign_ins.CodeNeeded(ticket=ticket, email=email):
+                return self._page(request, _try_page("sign-in-code.html", ticket=ticket, email=email))
+            case _:
+                self._count_failure(request.client_ip)
+                status = 429 if answer == "wait" else 401
+                return self._page(request, _try_page(template, status, wrong=True, wait=answer == "wait", **values))
 
     def _cookie_header(self, token: str, seconds: int) -> tuple[str, str]:
         secure = "; Secure" if self._secure else ""
@@ -294,6 +324,15 @@ def _form_of(request: Request) -> dict[str, list[str]]:
         return parse_qs(request.body.decode(), max_num_fields=FIELDS_MAX, keep_blank_values=True)
     except ValueError:
         raise Refused("body_malformed") from None
+
+
+def _try_page(template: str, status: int = 200, **values: Any) -> Shown:
+    """A page that takes a password or a code."""
+    return Shown(template, {"email": "", "ticket": "", "wrong": False, "wait": False, **values}, status)
+
+
+def _agent_of(request: Request) -> str:
+    return request.headers.get("user-agent") or ""
 
 
 def _cookies_of(request: Request) -> dict[str, str]:

@@ -1,0 +1,148 @@
+"""Sign in with a password and a second factor, as a browser without JavaScript does it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pyotp
+import pytest
+from dashboard_visitor import Visitor, form_of, text
+
+from tillway.domain.account import SYSTEM
+from tillway.domain.operator import Operator, Role
+from tillway.domain.refusal import Refused
+from tillway.domain.sign_in_proofs import TRIES_MAX, WINDOW_SECONDS, SignInProofs
+from tillway.operations.accounts import system_write
+from tillway.operations.operators import new_operator
+from tillway.operations.password_sign_ins import NewProofs, new_proofs
+from tillway.store.codec import decode
+from tillway.testing.in_process import Answer, InProcessApp
+
+PASSWORD = "seven green kettles sing"
+EMAIL = "Mara@kettleandleaf.example"
+SIGN_IN, CODE = "/dashboard/sign-in", "/dashboard/sign-in/code"
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[InProcessApp]:
+    app = await InProcessApp.open(tmp_path)
+    await app.merchant()
+    yield app
+    await app.close()
+
+
+async def person(app: InProcessApp, role: Role, *, second_factor: bool = False) -> NewProofs:
+    """An operator with a password."""
+    created = app.clock.now_ms() // 1000
+    operator = new_operator("Mara Brandt", role, None, created=created)
+    vault = app.running.platform.cards.vault
+    made = new_proofs(operator, EMAIL, PASSWORD, vault, second_factor=second_factor, created=created)
+    await app.store.commit([system_write(operator), system_write(made.proofs)])
+    return made
+
+
+def code_of(app: InProcessApp, made: NewProofs, later_seconds: int = 0) -> str:
+    """The code that an authenticator shows, made from the address that it was given."""
+    secret = parse_qs(urlsplit(made.address).query)["secret"][0]
+    return pyotp.TOTP(secret).at(app.clock.now_ms() // 1000 + later_seconds)
+
+
+async def enter(visitor: Visitor, password: str = PASSWORD, email: str = EMAIL) -> Answer:
+    return await visitor.post(SIGN_IN, {"email": email, "password": password})
+
+
+async def test_support_signs_in_with_a_password_alone(app: InProcessApp) -> None:
+    made = await person(app, "support")
+    assert made.address == "" and made.proofs.totp == ""
+    visitor = Visitor(app)
+    entered = await enter(visitor, email=EMAIL.lower())
+    assert (entered.status, entered.headers["location"]) == (303, "/dashboard")
+    assert "Mara Brandt" in text(await visitor.get("/dashboard"))
+
+
+async def test_an_admin_needs_a_code_and_a_code_is_good_once(app: InProcessApp) -> None:
+    made = await person(app, "admin")
+    visitor = Visitor(app)
+    page = await enter(visitor)
+    assert page.status == 200 and "Enter the code from your app" in text(page) and EMAIL in text(page)
+    assert not visitor.cookies and (await visitor.get("/dashboard")).status == 303
+    ticket = form_of(page, CODE)
+    wrong = await visitor.post(CODE, {**ticket, "code": "000000" if code_of(app, made) != "000000" else "000001"})
+    assert wrong.status == 401 and "This code is wrong" in text(wrong) and form_of(wrong, CODE) == ticket
+    right = await visitor.post(CODE, {**ticket, "code": code_of(app, made)})
+    assert (right.status, right.headers["location"]) == (303, "/dashboard")
+    assert (await visitor.get("/dashboard")).status == 200
+    other = Visitor(app)
+    again = await other.post(CODE, {**form_of(await enter(other), CODE), "code": code_of(app, made)})
+    assert again.status == 401, "the code was used"
+    later = await other.post(CODE, {**form_of(again, CODE), "code": code_of(app, made, 30)})
+    assert later.status == 303, "the next step's code, of a clock that is a little ahead"
+    assert (await Visitor(app).post(CODE, {**ticket, "code": code_of(app, made, 30)})).status == 401
+
+
+async def test_a_recovery_code_is_good_once(app: InProcessApp) -> None:
+    made = await person(app, "operator")
+    assert len(made.recovery_codes) == len(set(made.recovery_codes)) == 8
+    for expected in (303, 401):
+        visitor = Visitor(app)
+        fields = form_of(await enter(visitor), CODE) | {"code": made.recovery_codes[3].upper().replace("-", " ")}
+        assert (await visitor.post(CODE, fields)).status == expected
+
+
+async def test_the_page_with_the_code_ends(app: InProcessApp) -> None:
+    made = await person(app, "admin")
+    visitor = Visitor(app)
+    ticket = form_of(await enter(visitor), CODE)
+    app.clock.ahead_seconds += 301
+    assert (await visitor.post(CODE, {**ticket, "code": code_of(app, made)})).status == 401
+
+
+async def test_wrong_tries_make_an_operator_wait_and_the_words_tell_nothing(app: InProcessApp) -> None:
+    await person(app, "support")
+    unknown = await enter(Visitor(app), email="nobody@kettleandleaf.example")
+    for _ in range(TRIES_MAX):
+        wrong = await enter(Visitor(app), "not the password")
+        assert wrong.status == unknown.status == 401
+        assert text(wrong) == text(unknown) and "E-mail or password is wrong." in text(wrong)
+    waits = await enter(Visitor(app))
+    assert waits.status == 429 and "Wait 15 minutes" in text(waits), "not even the right one"
+    app.clock.ahead_seconds += WINDOW_SECONDS
+    assert (await enter(Visitor(app))).status == 303
+
+
+async def test_a_role_that_grew_needs_a_second_factor_first(app: InProcessApp) -> None:
+    made = await person(app, "support")
+    row = await app.store.get(f"{SYSTEM}/{made.proofs.operator}")
+    assert row is not None
+    operator = decode(made.proofs.operator, row.body)
+    assert isinstance(operator, Operator)
+    grown = Operator(id=operator.id, created=operator.created, name=operator.name, role="admin")
+    await app.store.commit([system_write(grown, row.version)])
+    assert (await enter(Visitor(app))).status == 401
+
+
+async def test_the_store_has_no_password_and_no_code(app: InProcessApp) -> None:
+    made = await person(app, "admin")
+    row = await app.store.get(f"{SYSTEM}/{made.proofs.id}")
+    assert row is not None and b"$argon2id$v=19$m=65536,t=3,p=4$" in row.body
+    secret = parse_qs(urlsplit(made.address).query)["secret"][0]
+    for hidden in (PASSWORD, secret, *made.recovery_codes):
+        assert hidden.encode() not in row.body
+    assert isinstance(decode(made.proofs.id, row.body), SignInProofs)
+
+
+@pytest.mark.parametrize(
+    ("password", "says"),
+    [
+        ("too short", "12 to 256"),
+        ("x" * 257, "12 to 256"),
+        ("password1234", "easily guessed"),
+        ("abababababab", "easily guessed"),
+        ("mara-mara-brandt", "easily guessed"),
+    ],
+)
+async def test_a_password_that_is_easily_guessed_is_refused(app: InProcessApp, password: str, says: str) -> None:
+    operator = new_operator("Mara", "support", None, created=1)
+    with pytest.raises(Refused, match=says):
+        vault = app.running.platform.cards.vault
+        new_proofs(operator, "brandt@shop.example", password, vault, second_factor=False, created=1)
