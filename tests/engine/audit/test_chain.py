@@ -43,6 +43,7 @@ HARMLESS: dict[str, set[str]] = {
     "Customer": {"invoice_settings"},
     "Dispute": {"network_reason_code"},
     "ExternalAccount": {"fingerprint", "routing_number"},
+    "File": {"digest"},
     "GatewayPayment": {"number"},
     "Payout": {"failure_code"},
 }
