@@ -1,5 +1,6 @@
 """The proxies of deploy/, as Debian has them, before a real server: what they pass on, bound, and say of the caller."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -10,7 +11,9 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 import stripe
 from certificates import make_certificate
@@ -179,6 +182,29 @@ def test_a_body_above_the_bound_is_refused_and_one_below_reaches_the_server(prox
     with contextlib.closing(proxy.connect()) as connection:
         connection.request("GET", "/healthz")
         assert connection.getresponse().status == 200
+
+
+async def test_stripes_command_line_gets_events_through_it(proxy: Proxy) -> None:
+    status, session = proxy.server.call(
+        "POST", "/v1/stripecli/sessions", {"device_name": "laptop", "websocket_features": ["webhooks"]}
+    )
+    assert status == 200, session
+    path = urlsplit(session["websocket_url"]).path
+    url = f"wss://127.0.0.1:{proxy.port}{path}?websocket_feature={session['websocket_authorized_feature']}"
+    headers = {"Websocket-Id": session["websocket_id"]}
+    context = ssl.create_default_context(cafile=str(proxy.chain))
+    async with (
+        aiohttp.ClientSession() as client,
+        client.ws_connect(url, headers=headers, protocols=("stripecli-devproxy-v1",), ssl=context) as websocket,
+    ):
+        status, customer = await asyncio.to_thread(proxy.server.call, "POST", "/v1/customers", {"name": "Ada"})
+        assert status == 200
+        while True:  # Events of a moment before the session may come first.
+            told = await asyncio.wait_for(websocket.receive_json(), 60)
+            event = json.loads(told["event_payload"])
+            if event["data"]["object"]["id"] == customer["id"]:
+                break
+        assert event["type"] == "customer.created" and told["http_headers"]["Stripe-Signature"]
 
 
 def test_answers_carry_the_servers_headers_and_no_version_of_a_program(proxy: Proxy) -> None:
