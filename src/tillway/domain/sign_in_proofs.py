@@ -40,8 +40,8 @@ class SignInProofs(Record, frozen=True, kw_only=True):
     """An operator's e-mail address, the argon2id hash of the password, and the second factor (`dsp_…`).
 
     `totp` is the authenticator's secret, sealed by the vault, or empty; `totp_step` the newest step whose code was
-    used. `recovery` are digests of recovery codes that are not used yet, `failures` the times (epoch seconds) of wrong
-    tries.
+    used; `pending` a sealed secret that was shown and is not confirmed yet. `recovery` are digests of recovery codes
+    that are not used yet, `failures` the times (epoch seconds) of wrong tries.
     """
 
     operator: str
@@ -49,6 +49,7 @@ class SignInProofs(Record, frozen=True, kw_only=True):
     password: str
     totp: str = ""
     totp_step: int = 0
+    pending: str = ""
     recovery: tuple[str, ...] = ()
     failures: tuple[int, ...] = ()
 

@@ -74,20 +74,31 @@ def new_proofs(
     easily guessed.
     """
     email = check_email(email)
-    hashed = _hasher().hash(check_password(password, operator, email))
+    hashed = hash_password(check_password(password, operator, email))
     proofs = SignInProofs(id=proofs_id(email), created=created, operator=operator.id, email=email, password=hashed)
     if not second_factor and not needs_second_factor(operator):
         return NewProofs(proofs)
     import pyotp
 
-    secret = pyotp.random_base32()
-    codes = tuple(f"{random_text(5)}-{random_text(5)}".lower() for _ in range(RECOVERY_CODES))
+    secret, codes = pyotp.random_base32(), new_codes()
     proofs = msgspec.structs.replace(
         proofs,
         totp=vault.seal_text(SYSTEM, proofs.id, Secret(secret)),
         recovery=tuple(recovery_digest(code) for code in codes),
     )
-    return NewProofs(proofs, pyotp.TOTP(secret).provisioning_uri(name=email, issuer_name=ISSUER), codes)
+    return NewProofs(proofs, authenticator_address(secret, email), codes)
+
+
+def new_codes() -> tuple[str, ...]:
+    """New recovery codes: RECOVERY_CODES of ten characters with a hyphen in the middle."""
+    return tuple(f"{random_text(5)}-{random_text(5)}".lower() for _ in range(RECOVERY_CODES))
+
+
+def authenticator_address(secret: str, email: str) -> str:
+    """The address that gives an authenticator its secret, `otpauth://totp/…`."""
+    import pyotp
+
+    return pyotp.TOTP(secret).provisioning_uri(name=email, issuer_name=ISSUER)
 
 
 async def sign_in_by_password(engine: Engine, email: str, password: str, *, address: str | None, agent: str) -> Answer:
@@ -95,13 +106,13 @@ async def sign_in_by_password(engine: Engine, email: str, password: str, *, addr
     load, now = engine.load(SYSTEM), engine.clock.now_ms() // 1000
     proofs = await load.maybe(SignInProofs, proofs_id(email))
     operator = await load.maybe(Operator, proofs.operator) if proofs is not None else None
-    right = await asyncio.to_thread(_verify, proofs.password if proofs is not None else _nobodys_hash(), password)
+    right = await asyncio.to_thread(is_password, proofs.password if proofs is not None else _nobodys_hash(), password)
     if proofs is None or operator is None or operator.disabled_at is not None:
         return "wrong"
     if must_wait(proofs, now):
         return "wait"
     if not right:
-        await _count_failure(engine, operator, proofs, "password", address)
+        await count_failure(engine, operator, proofs, "password", address)
         return "wrong"
     if proofs.totp:
         return await _ask_for_code(engine, operator, proofs, address)
@@ -139,7 +150,7 @@ async def sign_in_by_code(
         return "wait"
     secret = vault.open_text(SYSTEM, proofs.id, proofs.totp).reveal()
     given = code.replace(" ", "")
-    step = _step_of(secret, given, now)
+    step = step_of(secret, given, now)
     factor: Factor = "totp" if step is not None else "recovery_code"
     spent = False
 
@@ -147,7 +158,7 @@ async def sign_in_by_code(
         nonlocal spent
         current = await load.maybe(SignInProofs, proofs.id)
         pending = await load.maybe(SignInTicket, ticket_id(ticket))
-        after = _used(current, step, given) if current is not None and pending is not None else None
+        after = after_code(current, step, given) if current is not None and pending is not None else None
         spent = after is not None and pending is not None
         if after is None or pending is None:
             return Changes(result=None)
@@ -155,12 +166,12 @@ async def sign_in_by_code(
 
     await engine.run(caller_of(operator, "dashboard sign-in", address), work)
     if not spent:
-        await _count_failure(engine, operator, proofs, "code", address)
+        await count_failure(engine, operator, proofs, "code", address)
         return "wrong"
     return Opened(await open_session(engine, operator, factor, strong=True, address=address, agent=agent))
 
 
-def _used(proofs: SignInProofs, step: int | None, code: str) -> SignInProofs | None:
+def after_code(proofs: SignInProofs, step: int | None, code: str) -> SignInProofs | None:
     """The proofs after a code was used; None where it was used before, or is none."""
     if step is not None:
         if step <= proofs.totp_step:
@@ -173,7 +184,7 @@ def _used(proofs: SignInProofs, step: int | None, code: str) -> SignInProofs | N
     return msgspec.structs.replace(proofs, recovery=rest, failures=())
 
 
-def _step_of(secret: str, code: str, now: int) -> int | None:
+def step_of(secret: str, code: str, now: int) -> int | None:
     """The step that the code is of: this one, the one before, or the next; None if it is of none of these."""
     import pyotp
 
@@ -186,9 +197,11 @@ def _step_of(secret: str, code: str, now: int) -> int | None:
     return matching[-1] if matching else None
 
 
-async def _count_failure(
+async def count_failure(
     engine: Engine, operator: Operator, proofs: SignInProofs, what: str, address: str | None
 ) -> None:
+    """Count a wrong password or code: after TRIES_MAX of them the operator waits."""
+
     async def work(load: Load, at: Moment) -> Changes[None]:
         current = await load.maybe(SignInProofs, proofs.id)
         if current is None:
@@ -207,13 +220,19 @@ def _hasher() -> argon2.PasswordHasher:
     return argon2.PasswordHasher.from_parameters(argon2.profiles.RFC_9106_LOW_MEMORY)
 
 
+def hash_password(password: str) -> str:
+    """The argon2id hash of a password. It takes some 50 ms of processor time."""
+    return _hasher().hash(password)
+
+
 @cache
 def _nobodys_hash() -> str:
     """A hash that no password has, so that an unknown address takes as long as a known one."""
-    return _hasher().hash(random_text(TOKEN_LENGTH))
+    return hash_password(random_text(TOKEN_LENGTH))
 
 
-def _verify(hashed: str, password: str) -> bool:
+def is_password(hashed: str, password: str) -> bool:
+    """Whether the password has that hash. It takes some 50 ms of processor time."""
     import argon2
 
     try:

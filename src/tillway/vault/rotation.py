@@ -240,8 +240,8 @@ def _rewrap(vault: Vault, row: Row) -> Write | None:
             again = reseal_endpoint(vault, _scope(row.key), record)
         case ConnectorConfig():
             again = reseal_settings(vault, record)
-        case SignInProofs() if record.totp:
-            again = msgspec.structs.replace(record, totp=vault.reseal_text(SYSTEM, record.id, record.totp))
+        case SignInProofs():
+            again = reseal_proofs(vault, record)
     return write_of(_scope(row.key), again, row.version) if again != record else None
 
 
@@ -260,6 +260,14 @@ def reseal_settings(vault: Vault, config: ConnectorConfig) -> ConnectorConfig:
         for name, value in config.settings.items()
     }
     return msgspec.structs.replace(config, settings=sealed)
+
+
+def reseal_proofs(vault: Vault, proofs: SignInProofs) -> SignInProofs:
+    """The proofs with the authenticator's secrets sealed under the current key. Raises `VaultTampered`."""
+    totp, pending = (
+        vault.reseal_text(SYSTEM, proofs.id, text) if text else "" for text in (proofs.totp, proofs.pending)
+    )
+    return msgspec.structs.replace(proofs, totp=totp, pending=pending)
 
 
 def _scope(key: str) -> str:
@@ -288,7 +296,7 @@ def _key_ids(record: Record) -> set[str]:
         case ConnectorConfig():
             texts = list(record.settings.values())
         case SignInProofs():
-            texts = [record.totp] if record.totp else []
+            texts = [text for text in (record.totp, record.pending) if text]
         case _:
             texts = []
     sealed = (sealed_text(record.id, text) for text in texts)

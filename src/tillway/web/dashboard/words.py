@@ -155,6 +155,20 @@ def iso(seconds: int) -> str:
     return f"{moment(seconds):%Y-%m-%dT%H:%M:%SZ}"
 
 
+BROWSERS = (("Edg", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrom", "Chrome"), ("Safari/", "Safari"))
+SYSTEMS = (
+    *(("iPhone", "iPhone"), ("iPad", "iPad"), ("Android", "Android"), ("Windows", "Windows")),
+    *(("Mac OS", "macOS"), ("CrOS", "ChromeOS"), ("Linux", "Linux")),
+)
+
+
+def browser(agent: str) -> str:
+    """A browser by its `User-Agent`: Firefox on Linux."""
+    name = next((word for sign, word in BROWSERS if sign in agent), "A browser")
+    system = next((word for sign, word in SYSTEMS if sign in agent), "")
+    return f"{name} on {system}" if system else name
+
+
 def initials(name: str) -> str:
     parts = name.replace("-", " ").split()
     return "".join(part[0] for part in (parts[:1] + parts[1:][-1:])).upper() or "?"

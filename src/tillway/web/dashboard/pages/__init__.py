@@ -12,6 +12,7 @@ NOUNS = (
     "home",
     "links",
     "operate",
+    "own_sign_in",
     "payments",
     "refunds",
     "search",

@@ -93,7 +93,7 @@ async def show_settings(visit: Visit) -> Reply:
 async def _settings(visit: Visit, wrong: str = "", status: int = 200) -> Shown:
     merchant = await visit.door.get(f"/ops/v1/accounts/{visit.account.id}")
     given = {name: visit.sent(name) for name in FIELDS} if visit.form else merchant
-    values = {"merchant": merchant, "given": given, "wrong": wrong, "session": visit.signed.session}
+    values = {"merchant": merchant, "given": given, "wrong": wrong}
     return Shown("settings.html", values, status)
 
 

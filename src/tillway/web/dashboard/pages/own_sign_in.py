@@ -1,0 +1,125 @@
+"""Your sign-in: the operator's own sessions, password and second factor."""
+
+from tillway.domain.refusal import Refused
+from tillway.domain.sign_in_proofs import PASSWORD_MIN, needs_second_factor
+from tillway.operations import own_sign_in, sign_ins
+from tillway.web.dashboard.proving import ask_proof
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+
+PATH = "/security"
+CODE_MAX = 40
+WAIT = "There were too many wrong tries. Wait 15 minutes."
+
+
+@page("GET", "/security", place="/settings")
+async def show_sign_in(visit: Visit) -> Reply:
+    return await _sign_in(visit)
+
+
+async def _sign_in(
+    visit: Visit, *, codes: tuple[str, ...] = (), wrong: str = "", at: str = "", done: str = ""
+) -> Shown:
+    """The page; `wrong` stands at the field `at`, `codes` are shown this once."""
+    engine, operator = visit.platform.engine, visit.signed.operator
+    proofs = await own_sign_in.proofs_of(engine, operator)
+    values = {
+        "sessions": await own_sign_in.sessions_of(engine, operator),
+        "session": visit.signed.session,
+        "proofs": proofs,
+        "strong": own_sign_in.is_strong(engine, visit.signed),
+        "needs_factor": needs_second_factor(operator),
+        "shortest": PASSWORD_MIN,
+        "codes": codes,
+        "wrong": wrong,
+        "at": at,
+        "done": done,
+    }
+    return Shown("security.html", values, 429 if wrong == WAIT else 422 if wrong else 200)
+
+
+@page("POST", "/security/sessions/{id}/end", place="/settings")
+async def end_session(visit: Visit) -> Reply:
+    await sign_ins.end_session(visit.platform.engine, visit.signed, visit.id, visit.request.client_ip)
+    return Redirect(visit.url(PATH))
+
+
+@page("POST", "/security/sessions/end", place="/settings")
+async def end_others(visit: Visit) -> Reply:
+    await own_sign_in.end_other_sessions(visit.platform.engine, visit.signed, address=visit.request.client_ip)
+    return Redirect(visit.url(PATH))
+
+
+@page("POST", "/security/password", place="/settings")
+async def change_password(visit: Visit) -> Reply:
+    """Change the password; the other sessions end."""
+    present, new = ((visit.form.get(name) or [""])[0] for name in ("present", "password"))
+    try:
+        outcome = await own_sign_in.change_password(
+            visit.platform.engine, visit.signed, present, new, address=visit.request.client_ip
+        )
+    except Refused as refused:
+        if refused.param != "password":
+            raise
+        return await _sign_in(visit, wrong=refused.message, at="password")
+    match outcome:
+        case "right":
+            return await _sign_in(visit, done="Your password is changed. All other sessions were ended.")
+        case "wait":
+            return await _sign_in(visit, wrong=WAIT, at="present")
+        case "unable":
+            return Redirect(visit.url(PATH))
+        case _:
+            told = "This is not your password." if present else "Enter the password that you have."
+            return await _sign_in(visit, wrong=told, at="present")
+
+
+@page("POST", "/security/authenticator", place="/settings")
+async def begin_authenticator(visit: Visit) -> Reply:
+    """Show a new secret for an authenticator, this once."""
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
+    made = await own_sign_in.begin_authenticator(
+        visit.platform.engine, visit.platform.cards.vault, visit.signed, address=visit.request.client_ip
+    )
+    if made is None:
+        return Redirect(visit.url(PATH))
+    return Shown("authenticator.html", {"made": made, "wrong": ""})
+
+
+@page("POST", "/security/authenticator/confirm", place="/settings")
+async def confirm_authenticator(visit: Visit) -> Reply:
+    """Turn the authenticator on with its first code, and show the recovery codes, this once."""
+    answer = await own_sign_in.confirm_authenticator(
+        visit.platform.engine,
+        visit.platform.cards.vault,
+        visit.signed,
+        visit.sent("code")[:CODE_MAX],
+        address=visit.request.client_ip,
+    )
+    match answer:
+        case "wait":
+            return Shown("authenticator.html", {"made": None, "wrong": WAIT}, 429)
+        case "wrong":
+            told = "This code is wrong. Does the phone show the right time?"
+            return Shown("authenticator.html", {"made": None, "wrong": told}, 422)
+        case tuple():
+            return await _sign_in(visit, codes=answer, done="The code from your app is on.")
+        case _:
+            return Redirect(visit.url(PATH))
+
+
+@page("POST", "/security/recovery-codes", place="/settings")
+async def new_recovery_codes(visit: Visit) -> Reply:
+    """Show new recovery codes, this once; the earlier ones are worth nothing from now on."""
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
+    codes = await own_sign_in.new_recovery_codes(visit.platform.engine, visit.signed, address=visit.request.client_ip)
+    return await _sign_in(visit, codes=codes) if codes else Redirect(visit.url(PATH))
+
+
+@page("POST", "/security/authenticator/off", place="/settings")
+async def switch_authenticator_off(visit: Visit) -> Reply:
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
+    await own_sign_in.switch_authenticator_off(visit.platform.engine, visit.signed, address=visit.request.client_ip)
+    return Redirect(visit.url(PATH))
