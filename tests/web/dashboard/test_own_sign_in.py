@@ -10,12 +10,13 @@ from dashboard_visitor import Visitor, form_of, text
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.audit import AuditEntry
-from tillway.domain.dashboard import STRONG_SECONDS
+from tillway.domain.dashboard import STRONG_SECONDS, DashboardSession
 from tillway.domain.operator import Role
 from tillway.domain.sign_in_proofs import TRIES_MAX
 from tillway.operations.accounts import system_write
 from tillway.operations.operators import new_operator
 from tillway.operations.password_sign_ins import NewProofs, new_proofs
+from tillway.operations.sign_ins import change_session
 from tillway.store.walk import records_of
 from tillway.testing.in_process import Answer, InProcessApp
 
@@ -78,6 +79,12 @@ def codes_on(page: Answer) -> list[str]:
 async def operations(app: InProcessApp) -> list[tuple[str, str]]:
     """The operation and the actor of each entry of the audit trail."""
     return [(entry.operation, entry.actor) async for entry in records_of(app.store, SYSTEM, AuditEntry)]
+
+
+async def let_proofs_age(app: InProcessApp) -> None:
+    """Make every session's last proof too old. Keys live by the machine's clock, so this moves none."""
+    async for session in records_of(app.store, SYSTEM, DashboardSession):
+        await change_session(app.running.platform.engine, session, strong_until=0)
 
 
 async def test_sessions_are_listed_and_ended(app: InProcessApp) -> None:
@@ -227,3 +234,49 @@ async def test_without_a_password_the_page_says_how_to_get_one(app: InProcessApp
         answer = await visitor.post(f"{PAGE}/{action}", csrf | {"password": OTHER, "proof": "x"})
         assert answer.status in (200, 303, 403), (action, text(answer))
     assert "tillway operators sign-in NAME" in text(await visitor.post(f"{PAGE}/authenticator", csrf))
+
+
+async def test_keys_need_a_fresh_proof_and_the_form_is_sent_again(app: InProcessApp) -> None:
+    made = await person(app, "admin")
+    visitor, action = await enter(app, code=made.recovery_codes[0]), "/dashboard/developers"
+    await let_proofs_age(app)
+    asked = await visitor.submit(await visitor.get(action), action, {"name": "Tea <house>", "kind": "secret"})
+    assert asked.status == 200 and "Confirm that it is you" in text(asked)
+    assert "Tea" not in text(await visitor.get(action))
+    refused = await visitor.submit(asked, action, {"proof": "abcde-fghij"})
+    assert refused.status == 401 and "Tea" not in text(await visitor.get(action))
+    shown = await visitor.submit(refused, action, {"proof": made.recovery_codes[1]})
+    assert shown.status == 200 and "shown this once" in text(shown) and "Tea <house>" in text(shown)
+    place = re.search(r'Tea &lt;house&gt;.*?action="([^"]*/revoke)"', shown.body.decode(), re.DOTALL)
+    assert place is not None
+    await let_proofs_age(app)
+    asked = await visitor.submit(shown, place[1])
+    assert asked.status == 200 and "Confirm that it is you" in text(asked)
+    secret = re.search(r'data-copy="(sk_test_\w+)"', shown.body.decode())
+    assert secret is not None
+    assert (await app.call(secret[1], "GET", "/v1/balance")).status == 200, "not revoked yet"
+    revoked = await visitor.submit(asked, place[1], {"proof": made.recovery_codes[2]})
+    assert revoked.headers["location"] == action
+    assert (await app.call(secret[1], "GET", "/v1/balance")).status == 401
+
+
+async def test_a_payout_to_an_account_that_none_has_reached_needs_a_fresh_proof(app: InProcessApp) -> None:
+    merchant = await app.merchant()
+    card = {"payment_method": "pm_card_bypassPending", "confirm": "true", "return_url": "https://shop.example"}
+    await app.ok(merchant, "POST", "/v1/payment_intents", {"amount": 50_000, "currency": "eur"} | card)
+    account = {"object": "bank_account", "country": "DE", "currency": "eur", "account_number": "DE89370400440532013000"}
+    path = f"/v1/accounts/{merchant.account}/external_accounts"
+    bank = await app.ok(merchant, "POST", path, {"external_account": account})
+    made = await person(app, "admin")
+    visitor, action = await enter(app, code=made.recovery_codes[0]), "/dashboard/balance/payout"
+    await visitor.submit(await visitor.get("/dashboard"), "/dashboard/merchant", {"account": merchant.account})
+    app.clock.ahead_seconds += STRONG_SECONDS + 1
+    fields = {"currency": "eur", "amount": "100.00", "destination": bank["id"]}
+    previewed = await visitor.submit(await visitor.get(action), action, fields)
+    asked = await visitor.submit(previewed, action, fields)
+    assert "Confirm that it is you" in text(asked)
+    assert not (await app.ok(merchant, "GET", "/v1/payouts", {}))["data"]
+    paid = await visitor.submit(asked, action, {"proof": made.recovery_codes[1]})
+    assert paid.headers["location"].startswith("/dashboard/payouts/po_")
+    (payout,) = (await app.ok(merchant, "GET", "/v1/payouts", {}))["data"]
+    assert (payout["amount"], payout["destination"]) == (10_000, bank["id"])

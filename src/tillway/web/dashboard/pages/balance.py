@@ -6,6 +6,7 @@ from tillway.domain.money import MINOR_UNITS
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.refunds import read_amount
+from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 STATUSES = {
@@ -76,6 +77,8 @@ async def pay_out(visit: Visit) -> Reply:
     minor, wrong = read_amount(amount, currency, available, MOST)
     if visit.sent("preview") and visit.sent("previewed") != str(minor):
         return await _form(visit, currency, amount, wrong=wrong, previewed=not wrong)
+    if not wrong and await _is_new_account(visit, currency) and (asked := await ask_proof(visit)) is not None:
+        return asked
     params: dict[str, Any] = {"amount": minor, "currency": currency}
     if visit.sent("destination"):
         params["destination"] = visit.sent("destination")
@@ -88,6 +91,18 @@ async def pay_out(visit: Visit) -> Reply:
             raise
         return await _form(visit, currency, amount, wrong=wrong or refused.message, status=refused.status)
     return Redirect(visit.url(f"/payouts/{made['id']}"))
+
+
+async def _is_new_account(visit: Visit, currency: str) -> bool:
+    """Whether the money would go to an account that no payout has reached yet."""
+    chosen = visit.sent("destination")
+    if not chosen:
+        account = await visit.door.get("/v1/account")
+        own = [one for one in account["external_accounts"]["data"] if one["currency"] == currency]
+        chosen = next((one["id"] for one in own if one["default_for_currency"]), "")
+    if not chosen:
+        return False  # The provider's standing account.
+    return not (await visit.door.get("/v1/payouts", destination=chosen, status="paid", limit=1))["data"]
 
 
 async def _available(visit: Visit, currency: str) -> int:

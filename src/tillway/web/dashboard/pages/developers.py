@@ -6,6 +6,7 @@ from tillway.domain.credentials import SCOPES
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.payments import by_day
+from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 PAGE_ROWS = 50
@@ -36,6 +37,8 @@ async def make_key(visit: Visit) -> Reply:
     name = visit.sent("name")
     if not name:
         return await _keys(visit, wrong="Give the key a name, such as that of the program that uses it.", status=422)
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
     params: dict[str, Any] = {"name": name, "scopes": visit.form.get("scopes") or None}
     if visit.sent("kind") == "publishable":
         params = {"name": name, "kind": "publishable"}
@@ -52,6 +55,8 @@ async def make_key(visit: Visit) -> Reply:
 async def revoke_key(visit: Visit) -> Reply:
     path = f"/ops/v1/keys/{visit.id}/revoke"
     await visit.check_role("configure", path)
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
     await visit.door.post(path, {}, reason=visit.sent("reason") or "Revoked at the dashboard")
     return Redirect(visit.url("/developers"))
 
