@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tillway.cli.triggers import TRIGGERS
+from tillway.cli.triggers import PAGES, TRIGGERS
 from tillway.domain.event_types import EVENT_TYPES
 from tillway.testing.in_process import InProcessApp
 
@@ -33,7 +33,7 @@ async def test_it_makes_its_event_happen(app: InProcessApp, type: str) -> None:
     def send(method: str, path: str, params: dict[str, Any]) -> dict[str, Any]:
         answer = asyncio.run_coroutine_threadsafe(app.call(merchant, method, path, params), loop).result()
         assert answer.status in (200, 402), answer.body
-        document: dict[str, Any] = answer.json
+        document: dict[str, Any] = {} if path.startswith(PAGES) else answer.json
         return document
 
     await asyncio.to_thread(TRIGGERS[type], send)

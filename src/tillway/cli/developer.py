@@ -71,6 +71,8 @@ class _Server:
 
     def send(self, method: str, path: str, params: Document) -> tuple[int, Any]:
         """The status and the document of an answer. Ends the command if the server cannot be reached."""
+        from tillway.cli.triggers import PAGES
+
         address, body = self._url + path, None
         headers = {"Authorization": f"Bearer {self.key}"}
         if method == "POST":
@@ -81,7 +83,7 @@ class _Server:
         request = urllib.request.Request(address, data=body, headers=headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
-                return answer.status, msgspec.json.decode(answer.read())
+                return answer.status, {} if path.startswith(PAGES) else msgspec.json.decode(answer.read())
         except urllib.error.HTTPError as refused:
             try:
                 return refused.code, msgspec.json.decode(refused.read())

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 Document = dict[str, Any]
 Send = Callable[[str, str, Document], Document]
-"""(method, path, parameters) → the object in the answer."""
+"""(method, path, parameters) → the object in the answer; an empty one if the answer is a page of checkout."""
+
+PAGES: Final = "/c/"
+"""The beginning of the paths that answer with pages."""
 
 Trigger = Callable[[Send], object]
 
@@ -17,6 +21,14 @@ _BANK = {
     "routing_number": "110000000",
     "account_number": "000123456789",
 }
+_CARD_FORM = {
+    "method": "card",
+    "number": "4242424242424242",
+    "exp": "12/40",
+    "cvc": "123",
+    "name": "Jane Doe",
+}
+_DEBIT_FORM = {"method": "us_bank_account", "routing": "110000000", "us_holder": "Jane Doe"}
 
 
 def _pay(method: str = "pm_card_visa", **params: Any) -> Callable[[Send], Document]:
@@ -71,9 +83,9 @@ def _with_source(send: Send) -> Document:
     return send("POST", f"/v1/customers/{customer['id']}/sources", {"source": "tok_visa"})
 
 
-def _bank_account(send: Send) -> Document:
+def _bank_account(send: Send, **changes: str) -> Document:
     account = send("GET", "/v1/account", {})
-    made = send("POST", f"/v1/accounts/{account['id']}/external_accounts", {"external_account": _BANK})
+    made = send("POST", f"/v1/accounts/{account['id']}/external_accounts", {"external_account": {**_BANK, **changes}})
     return {**made, "account": account["id"]}
 
 
@@ -87,9 +99,25 @@ def _link(send: Send) -> Document:
     return send("POST", "/v1/payment_links", {"line_items": [{"price": price["id"], "quantity": 1}]})
 
 
-def _payout(send: Send) -> Document:
+def _checkout(**fields: str) -> Callable[[Send], Document]:
+    """Pay on the page of a new checkout session, with the fields of its form."""
+
+    def pay(send: Send) -> Document:
+        given = {"line_items": _line_items, "mode": "payment", "payment_method_types": [fields["method"]]}
+        session = send("POST", "/v1/checkout/sessions", given)
+        entered = {"turn": "0", "email": "jane@example.com", **fields}
+        return send("POST", urlsplit(session["url"]).path, entered)
+
+    return pay
+
+
+def _payout(send: Send, **params: Any) -> Document:
     _pay("pm_card_bypassPending", amount=50_000)(send)
-    return send("POST", "/v1/payouts", {"amount": 1000, "currency": "usd"})
+    return send("POST", "/v1/payouts", {"amount": 1000, "currency": "usd", **params})
+
+
+def _failing_payout(send: Send) -> Document:
+    return _payout(send, destination=_bank_account(send, account_number="000111111116")["id"])
 
 
 def _dispute_of(send: Send) -> Document:
@@ -107,13 +135,20 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     "charge.captured": _then(_authorized, "POST", "/v1/payment_intents/{id}/capture"),
     "charge.dispute.closed": _then(_dispute_of, "POST", "/v1/disputes/{id}/close"),
     "charge.dispute.created": _disputed,
+    "charge.dispute.funds_reinstated": _then(
+        _dispute_of, "POST", "/ops/v1/simulator/disputes", dispute="{id}", status="Won"
+    ),
     "charge.dispute.funds_withdrawn": _disputed,
     "charge.dispute.updated": _then(_dispute_of, "POST", "/v1/disputes/{id}", evidence={"product_description": "Tea"}),
     "charge.failed": _pay("pm_card_chargeDeclined"),
     "charge.pending": _debit("pm_usBankAccount_success"),
+    "charge.refund.updated": _then(_refunded, "POST", "/v1/refunds/{id}", metadata={"checked": "yes"}),
     "charge.refunded": _refunded,
     "charge.succeeded": _pay(),
     "charge.updated": _then(_pay(), "POST", "/v1/charges/{latest_charge}", description="Tea"),
+    "checkout.session.async_payment_failed": _checkout(**_DEBIT_FORM, account="000111111113"),
+    "checkout.session.async_payment_succeeded": _checkout(**_DEBIT_FORM, account="000123456789"),
+    "checkout.session.completed": _checkout(**_CARD_FORM),
     "checkout.session.expired": _then(
         _post("/v1/checkout/sessions", line_items=_line_items, mode="payment"),
         "POST",
@@ -125,6 +160,10 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     "customer.source.deleted": _then(_with_source, "DELETE", "/v1/customers/{customer}/sources/{id}"),
     "customer.source.updated": _then(_with_source, "POST", "/v1/customers/{customer}/sources/{id}", name="Jane Roe"),
     "customer.updated": _then(_customer, "POST", "/v1/customers/{id}", name="Jane Roe"),
+    "customer_cash_balance_transaction.created": _then(
+        _customer, "POST", "/v1/test_helpers/customers/{id}/fund_cash_balance", amount=2000, currency="usd"
+    ),
+    "mandate.updated": _debit("pm_usBankAccount_debitNotAuthorized"),
     "payment_intent.amount_capturable_updated": _authorized,
     "payment_intent.canceled": _then(_created, "POST", "/v1/payment_intents/{id}/cancel"),
     "payment_intent.created": _created,
@@ -139,6 +178,7 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     "payment_method.updated": _then(_with_customer, "POST", "/v1/payment_methods/{id}", metadata={"checked": "yes"}),
     "payout.canceled": _then(_payout, "POST", "/v1/payouts/{id}/cancel"),
     "payout.created": _payout,
+    "payout.failed": _failing_payout,
     "payout.paid": _payout,
     "payout.updated": _then(_payout, "POST", "/v1/payouts/{id}", metadata={"checked": "yes"}),
     "price.created": _price,
@@ -148,6 +188,7 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     "product.updated": _then(_product, "POST", "/v1/products/{id}", name="Green tea"),
     "radar.early_fraud_warning.created": _pay("pm_card_createIssuerFraudRecord"),
     "refund.created": _refunded,
+    "refund.failed": _then(_pay("pm_card_refundFail"), "POST", "/v1/refunds", payment_intent="{id}"),
     "refund.updated": _then(_refunded, "POST", "/v1/refunds/{id}", metadata={"checked": "yes"}),
     "setup_intent.canceled": _then(_setup, "POST", "/v1/setup_intents/{id}/cancel"),
     "setup_intent.created": _setup,
@@ -161,4 +202,6 @@ TRIGGERS: Final[dict[str, Trigger]] = {
         "/v1/setup_intents", payment_method="pm_card_visa", confirm=True, return_url=_RETURN
     ),
 }
-"""By the event's type. `payout.paid` comes some seconds after the call, and refusals (402) are part of some."""
+"""By the event's type. The bank tells of the end of a debit, a payout or a failing refund some seconds after the calls,
+and refusals (402) are part of some. `charge.expired` is not here: a hold expires after seven days, and no call ends it
+sooner."""
