@@ -113,6 +113,33 @@ async def test_without_a_success_url_it_says_thank_you(shop: Shop) -> None:
     assert "<button" not in text(pressed)
 
 
+async def test_the_details_that_sync_engines_expand(shop: Shop) -> None:
+    """dj-stripe lists sessions and prices with these, also where there are none."""
+    details = ["line_items", "total_details.breakdown", "line_items.data.discounts"]
+    terms = ["currency_options", "product", "tiers"]
+    for path, names in (("/v1/checkout/sessions", details), ("/v1/prices", terms)):
+        assert (await shop.get(path, expand=[f"data.{name}" for name in names]))["data"] == []
+    session = await shop.session(currency="jpy", amount=500)
+    (listed,) = (await shop.get("/v1/checkout/sessions", expand=[f"data.{name}" for name in details]))["data"]
+    assert listed["total_details"]["breakdown"] == {"discounts": [], "taxes": []}
+    (line,) = listed["line_items"]["data"]
+    assert (line["discounts"], "taxes" in line) == ([], False)
+    lines = await shop.get(f"/v1/checkout/sessions/{session['id']}/line_items", expand=["data.taxes"])
+    assert lines["data"][0]["taxes"] == []
+    price = await shop.get(f"/v1/prices/{line['price']['id']}", expand=terms)
+    assert price["product"]["name"] == "A cast-iron pot" and price["tiers"] == []
+    options = {
+        "custom_unit_amount": None,
+        "tax_behavior": "unspecified",
+        "unit_amount": 500,
+        "unit_amount_decimal": "500",
+    }
+    assert price["currency_options"] == {"jpy": options}
+    for path, name in (("/v1/prices", "data.currency"), ("/v1/checkout/sessions", "data.total_details.amount_tax")):
+        refused = await shop.app.call(shop.merchant, "GET", path, {"expand": [name]})
+        assert (refused.status, refused.json["error"]["param"]) == (400, "expand")
+
+
 async def test_a_decline_says_why_and_repeats_no_number(shop: Shop) -> None:
     session = await shop.session()
     for number, reason in ((NO_MONEY, "not enough money"), (DECLINED, "declined"), ("4242424242424241", "number")):

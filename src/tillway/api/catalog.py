@@ -10,6 +10,7 @@ from tillway.domain.catalog import CatalogProduct, Price
 from tillway.domain.commands import CreatePrice, CreateProduct, UpdatePrice, UpdateProduct
 from tillway.domain.refusal import Refused
 from tillway.domain.wire_amounts import CONVERTED, to_wire
+from tillway.engine.core import Load
 from tillway.http.lists import list_page
 from tillway.http.params import (
     Array,
@@ -31,7 +32,7 @@ from tillway.http.params import (
     list_params,
 )
 from tillway.http.routes import Answer, Call, route
-from tillway.http.shapes import View, shape
+from tillway.http.shapes import View, includable, shape
 from tillway.operations import checkout
 from tillway.store.codec import by_parent
 
@@ -346,3 +347,15 @@ def price_shape(price: Price, view: View) -> dict[str, Any]:
         "unit_amount": price.unit_amount_minor,
         "unit_amount_decimal": str(shown),
     }
+
+
+@includable("price", "currency_options")
+async def _include_currency_options(load: Load, document: dict[str, Any], view: View) -> dict[str, Any]:
+    """The price in each currency that it has: one."""
+    amounts = {name: document[name] for name in ("tax_behavior", "unit_amount", "unit_amount_decimal")}
+    return {document["currency"]: {"custom_unit_amount": None, **amounts}}
+
+
+@includable("price", "tiers")
+async def _include_tiers(load: Load, document: dict[str, Any], view: View) -> list[Any]:
+    return []

@@ -377,6 +377,18 @@ async def _include_lines(load: Load, document: dict[str, Any], view: View) -> di
     return included_lines(session.lines, f"/v1/checkout/sessions/{session.id}/line_items", view)
 
 
+@includable("item", "discounts")
+@includable("item", "taxes")
+async def _include_nothing(load: Load, document: dict[str, Any], view: View) -> list[Any]:
+    return []
+
+
+@includable("checkout.session", "total_details.breakdown")
+async def _include_breakdown(load: Load, document: dict[str, Any], view: View) -> dict[str, Any]:
+    """Of the discounts and taxes: there are none."""
+    return {"discounts": [], "taxes": []}
+
+
 @shape(CheckoutSession, expandable="customer payment_intent payment_link setup_intent subscription invoice")
 def session_shape(session: CheckoutSession, view: View) -> dict[str, Any]:
     return {

@@ -74,7 +74,8 @@ def _on_wire(function: Shape) -> Shape:
 
 
 def includable(object: str, field: str) -> Callable[[Include], Include]:
-    """Register the function that fills `field` of `object` in. The field is absent unless a caller expands it."""
+    """Register the function that fills `field` of `object` in. The field is absent unless a caller expands it. A nested
+    field is written as a path; the function gets the node that holds its last step."""
 
     def register(function: Include) -> Include:
         INCLUDABLE[object, field] = function
@@ -107,16 +108,18 @@ def check_expansions(object: str, paths: tuple[str, ...], *, of: str = "") -> No
                 raise _not_expandable(path)
             steps, here = steps[1:], of
         while steps and (fields := EXPANDABLE.get(here)) is not None:
-            if (here, steps[0]) in INCLUDABLE:
-                if steps[1:2] not in ([], ["data"]) and steps[0] in _ELEMENTS:
-                    raise _not_expandable(path)
-                here, steps = _ELEMENTS.get(steps[0], ""), steps[2:]
-                continue
-            length = next((n for n in range(1, len(steps) + 1) if ".".join(steps[:n]) in fields), None)
-            if length is None:
+            heads = [".".join(steps[:length]) for length in range(1, len(steps) + 1)]
+            head = next((head for head in heads if head in fields or (here, head) in INCLUDABLE), None)
+            if head is None:
                 raise _not_expandable(path)
-            here = _HOLDS.get(steps[length - 1], steps[length - 1])
-            steps = steps[length:]
+            length = heads.index(head) + 1
+            last, steps = steps[length - 1], steps[length:]
+            if (here, head) not in INCLUDABLE:
+                here = _HOLDS.get(last, last)
+                continue
+            if steps[:1] not in ([], ["data"]) and last in _ELEMENTS:
+                raise _not_expandable(path)
+            here, steps = _ELEMENTS.get(last, ""), steps[1:]
 
 
 _HOLDS = {
