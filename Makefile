@@ -17,7 +17,7 @@ TEST_WORKERS ?= 3
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
 
-.PHONY: help demo test soak check bench instructions sbom docs format deploy destroy e2e clean
+.PHONY: help demo test soak check bench instructions sbom docs images format deploy destroy e2e clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,6 +50,9 @@ docs: $(VENV)/.installed-dev ## Build the documentation's site into build/docs/s
 	@cd build/docs && $(CURDIR)/$(BIN)/uv run --quiet --frozen --project $(CURDIR) --isolated --only-group docs \
 	    zensical build --strict
 	@echo "The first page is build/docs/site/index.html."
+
+images: $(VENV)/.installed-dev ## Take the pictures of the dashboard for the docs (needs Chromium)
+	@$(BIN)/python scripts/images.py docs/images
 
 format: $(VENV)/.installed-dev ## Put the source into the house's form
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Take the pictures of the dashboard for the documentation: `make images`.
+
+    python scripts/images.py DIRECTORY    # DIRECTORY/dashboard-home.png and so on
+
+It starts `tillway demo` on a free port with data of its own, signs in by the address that the demo prints, and drives
+Chromium, which must be installed, as the tests do.
+"""
+
+import asyncio
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from browser import CHROMIUM, Page, browsing  # noqa: E402
+
+PAGES = {
+    "home": "",
+    "payments": "/payments",
+    "customers": "/customers",
+    "balance": "/balance",
+    "disputes": "/disputes",
+    "doubts": "/doubts",
+    "links": "/links",
+    "connectors": "/connectors",
+    "routing": "/routing",
+    "developers": "/developers",
+    "webhooks": "/webhooks",
+    "events": "/events",
+    "requests": "/requests",
+    "audit": "/audit",
+    "settings": "/settings",
+    "live": "/live",
+}
+"""The picture of each page, by its address below `/dashboard`."""
+
+STARTS_WITHIN_SECONDS = 120
+
+
+def main(arguments: list[str]) -> int:
+    """Return 0 where the pictures were taken, 1 where no browser is here, 2 where no directory was named."""
+    if len(arguments) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    if CHROMIUM is None:
+        print("Chromium is not installed (Debian: chromium).", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, "-m", "tillway.cli.main", "demo", "--data-dir", f"{place}/data", "--port", "0"]
+        demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            asyncio.run(asyncio.wait_for(take(Path(arguments[0]), Path(place), _address_of(demo)), 300))
+        finally:
+            demo.terminate()
+            demo.wait(60)
+    return 0
+
+
+def _address_of(demo: "subprocess.Popen[str]") -> str:
+    """The address that signs in once, as the demo prints it."""
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if found := re.search(r"http://\S+/dashboard/sign-in/\S+", line):
+            return found[0]
+    raise SystemExit("The demo ended before it printed an address.")
+
+
+async def take(directory: Path, place: Path, address: str) -> None:
+    """Take all pictures into `directory`, with a new browser that keeps its things in `place`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    base = address.partition("/sign-in/")[0]
+    async with browsing(place / "browser") as page:
+        await page.open(address)
+        await page.press("Sign in")
+        await page.until("location.pathname === '/dashboard'")
+        for name, path in PAGES.items():
+            await _picture(page, base + path, directory / f"dashboard-{name}.png")
+        await page.open(f"{base}/payments")
+        payment = await page.look("document.querySelector('tbody a[href*=\"/payments/pi_\"]').href")
+        await _picture(page, payment, directory / "dashboard-payment.png")
+
+
+async def _picture(page: Page, address: str, file: Path) -> None:
+    await page.open(address)
+    await page.picture(file)
+    print(file.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
