@@ -18,7 +18,8 @@ from tillway.connectors import registry
 from tillway.connectors.audit_heads import FilePlace, UrlPlace
 from tillway.connectors.http_courier import HttpCourier
 from tillway.connectors.port import Connector, Courier, Transport
-from tillway.connectors.settings import is_loopback
+from tillway.connectors.settings import SettingInvalid, is_loopback
+from tillway.connectors.transport import SocketTransport
 from tillway.data_directory import GenerationFile
 from tillway.dialects import handlers as dialect_handlers
 from tillway.domain.account import Mode
@@ -44,7 +45,7 @@ from tillway.engine.runner import Runner
 from tillway.engine.scans import Scans
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.engine.webhooks.delivery_log import DeliveryLog
-from tillway.engine.webhooks.public_hosts import Reach
+from tillway.engine.webhooks.public_hosts import ANYWHERE, Reach, guarded_socket
 from tillway.http.app import Api
 from tillway.http.authentication import Authenticator
 from tillway.http.card_testing import CardLimits, CardTries
@@ -218,8 +219,6 @@ def head_place(settings: Settings) -> HeadPlace | None:
 
 
 def _socket_transport(url: str, timeout_seconds: float, headers: dict[str, str]) -> Transport:
-    from tillway.connectors.transport import SocketTransport
-
     return SocketTransport(url, timeout_seconds=timeout_seconds, headers=headers)
 
 
@@ -294,6 +293,24 @@ def _sharing_bank(memory: BankMemory, keyring: Keys) -> Build:
     return build
 
 
+def within(reach: Reach, build: Build) -> Build:
+    """Build connectors as `build` does, for providers at addresses within `reach`."""
+    if reach.anywhere:
+        return build
+
+    def build_within(name: str, settings: Mapping[str, str]) -> tuple[Connector, Transport]:
+        for setting, parts in registry.urls_in(name, settings):
+            if not reach.may_allow(parts.hostname or ""):
+                raise SettingInvalid(setting, f"{parts.hostname} is no public address, and no network that is allowed")
+        connector, transport = build(name, settings)
+        carrier = getattr(transport, "inner", transport)  # PayPal's adds a token to what another one carries.
+        if isinstance(carrier, SocketTransport):
+            carrier.socket_for = partial(guarded_socket, reach=reach)
+        return connector, transport
+
+    return build_within
+
+
 async def assemble(
     settings: Settings,
     store: Store | None = None,
@@ -301,10 +318,11 @@ async def assemble(
     recorder: Recorder | None = None,
     keyring: Keys | None = None,
     bank_memory: Callable[[Store], BankMemory] | None = None,
+    bank_reach: Reach = ANYWHERE,
 ) -> Running:
     """Build everything except the server. Call it in the event loop that will run it.
 
-    `recorder` receives the telemetry. `bank_memory`: the place of the simulated bank's operations, if not this process.
+    Telemetry goes to `recorder`, the simulated bank's operations to `bank_memory`; connectors stay within `bank_reach`.
     """
     clock = clock or Clock()
     store = store or await open_store(settings)
@@ -320,8 +338,8 @@ async def assemble(
         store.on_batch = recorder.batch
     vault = EnvelopeVault(keyring, keyring.fingerprint_key)
     cards = CardVault(vault, store, engine.security.number_opened)
-    build = registry.build if bank_memory is None else _sharing_bank(bank_memory(store), keyring)
-    connections = ConfiguredConnections(store, clock, build, vault, chosen.fee)
+    own = registry.build if bank_memory is None else _sharing_bank(bank_memory(store), keyring)
+    connections = ConfiguredConnections(store, clock, within(bank_reach, own), vault, chosen.fee)
     attempts = Attempts(engine, connections, cards)
     tries = DeliveryLog(store, clock, settings.request_log_days)
     webhooks = Webhooks(engine, renderer, vault, reach=webhook_reach(settings), tries=tries)
@@ -330,7 +348,6 @@ async def assemble(
     days = settings.request_log_days if policy.request_days is None else policy.request_days
     request_log = RequestLog(store, clock, days)
     courier = http_courier(settings)
-    couriers = _couriers(courier)
     platform = Platform(
         engine,
         attempts,
@@ -341,7 +358,7 @@ async def assemble(
         webhooks,
         request_log,
         tokens,
-        couriers,
+        _couriers(courier),
         Scans(clock, rows_max=settings.search_rows, seconds_max=float(settings.search_seconds)),
         signer=head_signer(keyring),
         readiness=_readiness(settings, engine, keyring),

@@ -62,7 +62,7 @@ variable "public_url" {
 variable "private_addresses" {
   type        = string
   default     = "refuse"
-  description = "allow: webhooks of test mode may go to private addresses. Only for an emulator."
+  description = "allow: webhooks and requests to banks may go to private addresses. Only for an emulator."
 }
 
 variable "deletion_protection" {

@@ -20,8 +20,9 @@ from tillway.aws_client import OBJECTS, QUEUES, client_of
 from tillway.domain.audit import AuditBatch
 from tillway.engine.clock import Clock, boottime_ns
 from tillway.engine.ids import forget_drawn_randomness
+from tillway.engine.webhooks.public_hosts import Reach
 from tillway.installation import check_key_file
-from tillway.settings import Settings
+from tillway.settings import Settings, networks_of
 from tillway.store.dynamodb import DynamoStore
 from tillway.store.port import Unavailable
 from tillway.telemetry.lines import DirectWriter, LineHandler, Lines
@@ -112,7 +113,8 @@ class Environment:
         if not settings.public_url and public_url:
             settings = msgspec.structs.replace(settings, public_url=public_url)
         clock, recorder = Clock(monotonic_ns=self.awake), _recorder(settings)
-        running = await assemble(settings, clock=clock, recorder=recorder, bank_memory=StoredBank)
+        reach = Reach(networks_of(settings.webhook_networks))
+        running = await assemble(settings, clock=clock, recorder=recorder, bank_memory=StoredBank, bank_reach=reach)
         try:
             await check_key_file(settings, running.store, running.keyring)
             await running.platform.engine.restores.refresh()

@@ -41,6 +41,7 @@ def settings_of(environment: Mapping[str, str] | None = None) -> Settings:
     if addresses not in ("allow", "refuse"):
         raise SettingsInvalid(f"private_addresses in the environment is {addresses!r}; it must be one of allow, refuse")
     if addresses == "allow":
+        # Functions let connectors reach these networks too, and no other private ones.
         named = merged.get("TILLWAY_WEBHOOK_NETWORKS")
         merged["TILLWAY_WEBHOOK_NETWORKS"] = f"{named},{PRIVATE_NETWORKS}" if named else PRIVATE_NETWORKS
     return load({}, merged)

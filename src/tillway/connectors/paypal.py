@@ -160,7 +160,7 @@ class WithToken:
     """
 
     def __init__(self, inner: Transport, client_id: str, client_secret: str) -> None:
-        self._inner = inner
+        self.inner = inner
         self._basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
         self._token: str | None = None
         self._until = 0.0
@@ -170,14 +170,14 @@ class WithToken:
         token, refused = await self._fresh(None)
         if token is None:
             return refused
-        answer = await self._inner.send(_with_token(request, token))
+        answer = await self.inner.send(_with_token(request, token))
         if answer.status != 401:
             return answer
         token, refused = await self._fresh(token)
-        return refused if token is None else await self._inner.send(_with_token(request, token))
+        return refused if token is None else await self.inner.send(_with_token(request, token))
 
     async def close(self) -> None:
-        await self._inner.close()
+        await self.inner.close()
 
     async def _fresh(self, old: str | None) -> tuple[str | None, Response]:
         """A token other than `old`; or None, and the answer that refused one. Raises `TransportError` as not spoken:
@@ -193,7 +193,7 @@ class WithToken:
                 moves_money=False,
             )
             try:
-                answer = await self._inner.send(asking)
+                answer = await self.inner.send(asking)
             except TransportError as error:
                 raise TransportError(f"no token: {error.reason}", spoken=False) from error
             token, lives = (answer.body or {}).get("access_token"), (answer.body or {}).get("expires_in")

@@ -4,10 +4,10 @@ The package of a connector declares a class with `from_settings(settings)`, `des
 methods of `port.Connector`; it is found once it is installed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Final, Protocol, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from tillway.connectors.port import Connector, Transport
 from tillway.connectors.settings import Setting, SettingInvalid, http_url, is_loopback, resolved
@@ -74,7 +74,13 @@ def build(name: str, settings: Mapping[str, str]) -> tuple[Connector, Transport]
 
 def refuse_unencrypted(name: str, settings: Mapping[str, str]) -> None:
     """Raises `SettingInvalid` for a URL of plain http to another host: live payments would be readable on the way."""
-    for row in kind(name).describe():
-        parts = urlsplit(settings.get(row.name, "") if row.read is http_url else "")
+    for setting, parts in urls_in(name, settings):
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise SettingInvalid(row.name, "live mode needs https://, or an address of this host such as 127.0.0.1")
+            raise SettingInvalid(setting, "live mode needs https://, or an address of this host such as 127.0.0.1")
+
+
+def urls_in(name: str, settings: Mapping[str, str]) -> Iterator[tuple[str, SplitResult]]:
+    """The URLs among the settings of a connector of kind `name`, with the names of their settings."""
+    for row in kind(name).describe():
+        if row.read is http_url and settings.get(row.name):
+            yield row.name, urlsplit(settings[row.name])

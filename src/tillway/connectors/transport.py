@@ -5,7 +5,9 @@ no provider, as with the simulator, starts in two thirds of the time.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from tillway.connectors.port import (
     BODY_MAX,
@@ -26,7 +28,12 @@ class SocketTransport:
 
     Redirects are not followed: an answer that points elsewhere is not the provider's answer. `headers` go with every
     request (credentials are here, not in the connector's requests). Opens nothing before the first `send`.
+
+    `socket_for` makes the socket to an address (as `getaddrinfo` tells it), or raises `OSError` for one that it
+    refuses; without it, every address will do.
     """
+
+    socket_for: Callable[[tuple[Any, ...]], socket.socket] | None = None
 
     def __init__(
         self,
@@ -87,7 +94,7 @@ class SocketTransport:
 
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, socket_factory=self.socket_for),
                 timeout=aiohttp.ClientTimeout(total=self._timeout_seconds, connect=self._connect_seconds),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),

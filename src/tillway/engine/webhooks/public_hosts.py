@@ -47,6 +47,13 @@ class Reach(msgspec.Struct, frozen=True):
         """Whether webhooks may go to `address`, an IPv4 or IPv6 address."""
         return self.anywhere or is_public(address) or self._names(address)
 
+    def may_allow(self, host: str) -> bool:
+        """Whether `host` is an address that this reach allows, or a name that may lead to one: it is not looked up."""
+        try:
+            return self.allows(str(ipaddress.ip_address(host.partition("%")[0])))
+        except ValueError:
+            return self.anywhere or bool(self.networks) or not _is_local(host.rstrip(".").lower())
+
     def _names(self, text: str) -> bool:
         try:
             address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(text.partition("%")[0])
@@ -98,8 +105,7 @@ async def check_host(host: str, port: int, resolver: "AbstractResolver", reach: 
     A name that does not resolve passes: each delivery checks again.
     """
     name = host.rstrip(".").lower()
-    local = name == "localhost" or name.endswith((".localhost", ".local", ".internal"))
-    if local and not reach.networks:
+    if _is_local(name) and not reach.networks:
         raise HostRefused(f"{name} is a name of this host or this network")
     try:
         addresses = [str(ipaddress.ip_address(name.partition("%")[0]))]
@@ -111,3 +117,7 @@ async def check_host(host: str, port: int, resolver: "AbstractResolver", reach: 
     for address in addresses:
         if not reach.allows(address):
             raise HostRefused(f"{host} is {address}, which is not a public address")
+
+
+def _is_local(name: str) -> bool:
+    return name == "localhost" or name.endswith((".localhost", ".local", ".internal"))
