@@ -59,11 +59,6 @@ GAPS = {
 }
 """What their authors listed, in their words, by section."""
 
-OPEN = {
-    "functions can be deployed as container images",
-}
-"""Gaps that no test shows yet: their rows say with what that comes. Whoever closes one takes it off this list."""
-
 
 def section(number: int) -> str:
     found = re.search(rf"^## {number}\. .*?(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -110,12 +105,7 @@ def test_every_gap_has_its_row(number: int) -> None:
 def test_every_row_names_tests_that_exist(number: int) -> None:
     for first, cell in rows(number).items():
         named = re.findall(r"`(tests/[^`]+)`", cell)
-        if first in OPEN:
-            assert not named and "comes with" in cell, (
-                f"{first}: it is no longer open, or does not say with what it comes"
-            )
-        else:
-            assert named, f"{first}: names no test"
+        assert named, f"{first}: names no test"
         for test in named:
             path, _, function = test.partition("::")
             assert (ROOT / path).is_file(), f"{first}: there is no {path}"
