@@ -13,7 +13,7 @@ from tillway.crash import ministack
 from tillway.crash.ministack import MiniStack, RealRegion
 from tillway.store import dynamodb
 from tillway.store.dynamodb import QUEUE_SHARDS, SHARDS, TRIES_MAX, DynamoStore, inspect, migrate
-from tillway.store.port import ABSENT, CommitUnknown, Conflict, Row, Store, StoreUnfit, Unavailable, Write
+from tillway.store.port import ABSENT, WRITES_MAX, CommitUnknown, Conflict, Row, Store, StoreUnfit, Unavailable, Write
 from tillway.testing.store_contract import StoreContract
 
 _numbers = itertools.count(1)
@@ -136,6 +136,57 @@ async def test_a_scopes_records_of_one_type_are_spread_and_listed_in_order(store
     assert [row.key for row in await store.query(None, "m/pi_", limit=7, order="oldest")] == keys[:7]
     assert [row.key for row in await store.query(None, "m/pi_", limit=7, after=keys[50])] == keys[43:50][::-1]
     assert store.client.requests - before == 2 * SHARDS, "a listing of one type reads its shards and nothing else"
+
+
+async def test_a_listing_of_settings_is_read_again_only_after_a_change(store: FaultyDynamo) -> None:
+    other = await opened(store.url)
+
+    async def listed(limit: int = 100) -> tuple[list[Row], int]:
+        before = store.client.requests
+        rows = await store.query(None, "m/we_", limit=limit)
+        return rows, store.client.requests - before
+
+    assert await listed() == ([], 1 + SHARDS)
+    assert await listed() == ([], 1)
+    await other.commit([Write("m/we_1", ABSENT, b"a")])
+    await other.commit([Write("m/we_2", ABSENT, b"b"), Write("m/ch_1", ABSENT, b"x")])
+    both = [Row("m/we_2", 1, b"b"), Row("m/we_1", 1, b"a")]
+    assert await listed() == (both, 1 + SHARDS)
+    assert await listed(1) == (both[:1], 1)
+    assert await store.query(None, "m/we_", order="oldest") == both[::-1]
+    assert await store.query(None, "m/we_", after="m/we_2") == both[1:]
+    # What this process writes it reads at once, and a conflict is no reason to believe what was kept.
+    await store.commit([Write("m/we_1", 1, b"c")])
+    assert await listed() == ([both[0], Row("m/we_1", 2, b"c")], 1 + SHARDS)
+    await other.commit([Write("m/we_1", 2, None)])
+    with pytest.raises(Conflict):
+        await store.commit([Write("m/we_1", 2, b"d")])
+    assert await listed() == (both[:1], 1 + SHARDS)
+    # Other records leave it alone, and so do settings of another scope.
+    await other.commit([Write("m/ch_2", ABSENT, b"x"), Write("n/we_1", ABSENT, b"x")])
+    assert await listed() == (both[:1], 1)
+    await other.close()
+
+
+async def test_a_commit_without_room_for_the_mark_changes_it_afterwards(store: FaultyDynamo) -> None:
+    assert await store.query(None, "m/con_") == []
+    other = await opened(store.url)
+    await other.commit([Write(f"m/con_{n:03}", ABSENT, b"x") for n in range(WRITES_MAX)])
+    assert len(await store.query(None, "m/con_", limit=WRITES_MAX)) == WRITES_MAX
+    await other.close()
+
+
+async def test_a_kept_listing_is_read_anew_after_a_minute(store: FaultyDynamo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For processes of a version that did not change the mark."""
+    await store.commit([Write("m/rtg_1", ABSENT, b"x")])
+    assert [row.body for row in await store.query(None, "m/rtg_")] == [b"x"]
+    old = await opened(store.url)
+    old._mark = lambda place: {"Delete": {"TableName": old.table, "Key": old._key("m/nothing_1")}}  # type: ignore[method-assign]
+    await old.commit([Write("m/rtg_1", 1, b"y")])
+    await old.close()
+    assert [row.body for row in await store.query(None, "m/rtg_")] == [b"x"]
+    monkeypatch.setattr(dynamodb, "KEPT_SECONDS", 0)
+    assert [row.body for row in await store.query(None, "m/rtg_")] == [b"y"]
 
 
 async def test_long_bodies_are_packed_and_very_long_ones_lie_in_parts(store: FaultyDynamo) -> None:

@@ -2,7 +2,7 @@
 
 A key, its account, the connectors and a merchant's webhook endpoints are known for two seconds, so that a change by
 another process counts that soon. Without this, the first payment after a pause waits for all of these reads, which are
-14 requests on DynamoDB. Settings of merchants who have sent nothing for an hour are left alone.
+up to 17 requests on DynamoDB. Settings of merchants who have sent nothing for an hour are left alone.
 """
 
 import asyncio

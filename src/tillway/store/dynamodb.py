@@ -1,9 +1,10 @@
 """The DynamoDB store: one table, and nothing to run.
 
 A record is an item whose partition is its scope and type, spread over SHARDS by its key: a busy merchant's writes go to
-many partitions, and a listing reads them all and merges. Index entries are items of their own in the same table, read
-as consistently as records; they are written before the commit that needs them and only ever point the way: a
-reader that follows one checks the record itself. So a leftover entry misleads no reader.
+many partitions, and a listing reads them all and merges. A listing of settings is kept in memory: an item of its own,
+which every commit of such records changes, tells whether it is still the same. Index entries are items of their own in
+the same table, read as consistently as records; they are written before the commit that needs them and only ever point
+the way: a reader that follows one checks the record itself. So a leftover entry misleads no reader.
 
 Tasks stand in a sparse global index by their due time, which may lag: a task found there is read again and claimed
 under its version.
@@ -67,6 +68,15 @@ COMPRESSED_FROM = 700
 PART_BYTES = 300_000
 """A body longer than this lies in parts beside its item, which may have 400 KB in all."""
 
+KEPT_TYPES = ("con_", "rtg_", "we_")
+"""Types whose listings are kept in memory: settings that payments list, and that seldom change."""
+
+KEPT_SECONDS = 60
+"""A kept listing is read anew after this time: a process of a version before this one leaves its mark as it is."""
+
+KEPT_MAX = 1000
+"""Most listings in memory, and most records in one of them."""
+
 REMEMBERED_MAX = 50_000
 _META = {"pk": {"S": "META"}, "sk": {"S": "schema"}}
 _DUE = "due"
@@ -99,6 +109,14 @@ class _Known(msgspec.Struct, frozen=True):
     parts: str | None
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """A whole listing, oldest first, as it was under the mark `mark`; read at `read_at` (epoch seconds)."""
+
+    mark: str
+    read_at: float
+    rows: list[Row]
+
+
 class _Found(msgspec.Struct, frozen=True):
     row: Row
     index: tuple[tuple[str, str], ...]
@@ -125,6 +143,7 @@ class DynamoStore:
         """Called after each commit with its writes. It must not raise."""
         self._scans_for_expired = scans_for_expired
         self._known: dict[str, _Known] = {}
+        self._kept: dict[str, _Kept] = {}
         self._under_way: set[asyncio.Future[Any]] = set()
         self._closed = False
 
@@ -193,10 +212,32 @@ class DynamoStore:
         place = _place(partition, whole=False)
         if place is None:
             return await self._scan_page(span, limit, order)
+        if partition == place and after is None and until is None and _is_kept(place):
+            rows = await self._kept_rows(place)
+            return (rows if order == "oldest" else rows[::-1])[:limit]
+        return await self._merged_page(place, span, limit, order)
+
+    async def _merged_page(self, place: str, span: "_Span", limit: int, order: str) -> list[Row]:
         shards = [self._shard_page(f"R#{place}#{n}", span, limit, order) for n in range(self.shards)]
         found = [row for page in await asyncio.gather(*shards) for row in page]
         found.sort(key=_row_key, reverse=order == "newest")
         return found[:limit]
+
+    async def _kept_rows(self, place: str) -> list[Row]:
+        """Up to PAGE_MAX records of one scope and type, oldest first: from memory, if the mark is the same."""
+        # The mark is read first: a commit between the two reads has changed it, and the next look sees that.
+        request = {"TableName": self.table, "Key": _mark_key(place), "ConsistentRead": True}
+        item = (await self._ask("GetItem", request)).get("Item")
+        mark, now = item["m"]["S"] if item else "", time.time()
+        kept = self._kept.get(place)
+        if kept is not None and kept.mark == mark and 0 <= now - kept.read_at < KEPT_SECONDS:
+            return kept.rows
+        rows = await self._merged_page(place, _Span(place, None, None), PAGE_MAX, "oldest")
+        if len(rows) < KEPT_MAX:
+            if len(self._kept) >= KEPT_MAX:
+                self._kept.clear()
+            self._kept[place] = _Kept(mark, now, rows)
+        return rows
 
     async def _shard_page(self, pk: str, span: "_Span", limit: int, order: str) -> list[Row]:
         items = await self._items(pk, span, limit, order)
@@ -330,15 +371,23 @@ class DynamoStore:
         began = time.perf_counter()
         if before:
             await self._put_all(before)
+        places = {place for write in writes if _is_kept(place := _place(write.key, whole=True) or "")}
+        marks = [self._mark(place) for place in places]
+        together = len(actions) + len(marks) <= WRITES_MAX
         try:
-            if len(actions) == 1:
+            if len(actions) == 1 and not marks:
                 await self._commit_one(writes[0], actions[0])
             else:
-                await self._transact(writes, actions)
+                await self._transact(writes, actions + marks if together else actions)
         except (Conflict, CommitUnknown):
             for write in writes:
                 self._known.pop(write.key, None)
             raise
+        finally:
+            for place in places:
+                self._kept.pop(place, None)
+        if not together:
+            await self._mark_afterwards(marks)
         for write, action in zip(writes, actions, strict=True):
             if write.body is None:
                 self._known.pop(write.key, None)
@@ -353,6 +402,25 @@ class DynamoStore:
             self.on_batch(1, time.perf_counter() - began)
         for place in after:
             await self._drop_parts(place)
+
+    def _mark(self, place: str) -> dict[str, Any]:
+        """The action of a transaction that changes the mark of a kept listing."""
+        return {
+            "Update": {
+                "TableName": self.table,
+                "Key": _mark_key(place),
+                "UpdateExpression": "SET m = :m",
+                "ExpressionAttributeValues": {":m": {"S": secrets.token_hex(8)}},
+            }
+        }
+
+    async def _mark_afterwards(self, marks: Iterable[dict[str, Any]]) -> None:
+        """Change marks for which the transaction had no room, as in an import."""
+        try:
+            for mark in marks:
+                await self._ask("UpdateItem", mark["Update"])
+        except (Unavailable, AwsError) as error:
+            log.warning("other processes learn of changed settings within a minute only", extra={"why": str(error)})
 
     async def _commit_one(self, write: Write, action: dict[str, Any]) -> None:
         """One item is written whole or not at all by itself, for half the price of a transaction."""
@@ -856,6 +924,14 @@ def _place(key: str, *, whole: bool) -> str | None:
     if slash and underscore:
         return f"{scope}/{type}_"
     return f"{scope}/" if whole else None
+
+
+def _is_kept(place: str) -> bool:
+    return place.partition("/")[2] in KEPT_TYPES
+
+
+def _mark_key(place: str) -> Item:
+    return {"pk": {"S": "META"}, "sk": {"S": f"listing {place}"}}
 
 
 def _binary(data: bytes) -> dict[str, str]:
