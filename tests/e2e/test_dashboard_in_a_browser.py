@@ -1,9 +1,13 @@
-"""The dashboard in Chromium: signing in by an address, every page of the navigation, and a refund."""
+"""The dashboard in Chromium: signing in by an address, every page of the navigation, and a refund.
+
+axe (https://github.com/dequelabs/axe-core) looks at each page in both schemes; it comes from npm.
+"""
 
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, browsing
+from browser import CHROMIUM, Page, browsing
+from own_environment import node_with
 from tillway_server import TillwayServer, tillway
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine (Debian: chromium)")
@@ -55,3 +59,52 @@ async def test_sign_in_look_around_and_refund(
         assert page.complaints == []
     _, listed = tillway_server.call("GET", f"/v1/refunds?payment_intent={payment['id']}")
     assert [refund["amount"] for refund in listed["data"]] == [2050]
+
+
+AXE = "axe-core@4.14.1"
+AXE_RUN = """axe.run(document, {resultTypes: ["violations"]}).then(found => found.violations.map(one =>
+  `${one.id}: ${one.nodes.map(node => `${node.target.join(" ")} (${node.any.map(check => check.message)})`).join("; ")}`
+))"""
+
+
+async def violations(page: Page, axe: str) -> list[str]:
+    """The rules of accessibility that the page breaks, each with its places."""
+    await page.send("Runtime.evaluate", expression=axe)
+    told = await page.send("Runtime.evaluate", expression=AXE_RUN, awaitPromise=True, returnByValue=True)
+    assert "exceptionDetails" not in told, told
+    found: list[str] = told["result"]["value"]
+    return found
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing(tillway_server: TillwayServer, tmp_path: Path, scheme: str) -> None:
+    node_with(tmp_path / "axe", AXE)
+    axe = (tmp_path / "axe/node_modules/axe-core/axe.min.js").read_text()
+    card = {"confirm": True, "return_url": "https://shop.example"}
+    params = {"amount": 9900, "currency": "eur", "payment_method": "pm_card_visa", **card}
+    _, payment = tillway_server.call("POST", "/v1/payment_intents", params)
+    declined = {**params, "payment_method": "pm_card_visa_chargeDeclined"}
+    assert tillway_server.call("POST", "/v1/payment_intents", declined)[0] == 402
+    found: dict[str, list[str]] = {}
+    async with browsing(tmp_path / "profile") as page:
+        features = [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]
+        await page.send("Emulation.setEmulatedMedia", features=features)
+        await page.open(f"{tillway_server.base_url}/dashboard/sign-in")
+        found["/dashboard/sign-in"] = await violations(page, axe)
+        await page.open(sign_in_address(tillway_server, f"Mara {scheme}"))
+        await page.press("Sign in")
+        await page.until("location.pathname === '/dashboard' && document.readyState === 'complete'")
+        links = await page.look("[...document.querySelectorAll('nav[aria-label=Main] a')].map(one => one.href)")
+        assert len(links) == 12
+        more = (f"payments/{payment['id']}", f"payments/{payment['id']}/refund", "security", "webhooks", "events")
+        for link in (*links, *(f"{tillway_server.base_url}/dashboard/{path}" for path in (*more, "requests", "live"))):
+            await page.open(link)
+            found[link.removeprefix(tillway_server.base_url)] = await violations(page, axe)
+        assert await page.look(f"matchMedia('(prefers-color-scheme: {scheme})').matches")
+        await page.look("document.querySelector('main').append(document.createElement('img'))")
+        assert [one.partition(":")[0] for one in await violations(page, axe)] == ["image-alt"], "axe sees a fault"
+    assert {path: broken for path, broken in found.items() if broken} == {}
