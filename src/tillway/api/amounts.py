@@ -12,7 +12,7 @@ def in_minor(call: Call, params: dict[str, Any], currency: str | None, name: str
     """`params` with the amount `name`, if it is given, in minor units of `currency`."""
     if currency not in CONVERTED or params.get(name) is None:
         return params
-    if not call.platform.engine.settings.converts_amounts(call.caller.scope.account):
+    if not call.platform.engine.settings.converts_amounts(call.caller):
         return params
     return {**params, name: from_wire(params[name], currency, name)}
 

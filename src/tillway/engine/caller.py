@@ -37,9 +37,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_every: int = 500
     """The number of entries after which a new checkpoint of balances is worth a write."""
 
-    def converts_amounts(self, account: str) -> bool:
-        """Whether `/v1` has Stripe's amounts for this account in every currency."""
-        return account not in self.stored_amounts_on_v1
+    def converts_amounts(self, caller: "Caller") -> bool:
+        """Whether `/v1` has Stripe's amounts for this caller in every currency."""
+        return not caller.in_minor_units and caller.scope.account not in self.stored_amounts_on_v1
 
 
 class Caller(msgspec.Struct, kw_only=True):
@@ -98,6 +98,8 @@ class Caller(msgspec.Struct, kw_only=True):
     """The merchants that an operator works for; None: every merchant, or not an operator."""
     scopes: tuple[str, ...] | None = None
     """The scopes of the caller; None: unrestricted."""
+    in_minor_units: bool = False
+    """Whether `/v1` has minor units in every currency: for the dashboard, which counts in them."""
 
     def references(self) -> Callable[[], str] | None:
         """The references of the attempts that a decision begins, in their order; None where no key was named."""

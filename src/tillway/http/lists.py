@@ -240,7 +240,7 @@ def view_of(call: Call) -> View:
         engine.settings.public_url,
         engine.client_secrets,
         call.caller.api_version,
-        converts_amounts=engine.settings.converts_amounts(call.caller.scope.account),
+        converts_amounts=engine.settings.converts_amounts(call.caller),
         scope_key=call.caller.scope_key,
     )
 

@@ -28,7 +28,7 @@ class Renderer:
         self.client_secrets = client_secrets
 
     def view(self, caller: Caller) -> View:
-        scope, converts = caller.scope, self.settings.converts_amounts(caller.scope.account)
+        scope, converts = caller.scope, self.settings.converts_amounts(caller)
         return View(
             scope.livemode,
             self.base_url,

@@ -162,6 +162,23 @@ async def test_a_refund_is_previewed_made_once_and_audited(shop: DashboardShop) 
     assert {(one["hint"], one["detail"]["reason"]) for one in entries} == {("Mara Brandt", "Lid arrived chipped")}
 
 
+@pytest.mark.parametrize(
+    ("currency", "paid", "written", "refunded"), [("isk", 500000, "100", 10000), ("mga", 5000, "10", 10)]
+)
+async def test_a_refund_in_a_currency_of_other_amounts_on_the_wire(
+    shop: DashboardShop, currency: str, paid: int, written: str, refunded: int
+) -> None:
+    """`/v1` writes 100 kr as 10000 and 10 ariary as 10; pages and their forms have the amounts that people write."""
+    id, visitor = await shop.pay(paid, currency), await shop.visitor()
+    action, fields = f"/dashboard/payments/{id}/refund", {"amount": written, "reason": "duplicate"}
+    previewed = await visitor.submit(await visitor.get(action), action, fields)
+    done = await visitor.submit(previewed, action, fields)
+    assert done.status == 303, text(done)
+    assert [one["amount"] for one in (await shop.get("/v1/refunds"))["data"]] == [refunded]
+    shown = text(await visitor.get(f"/dashboard/payments/{id}"))
+    assert f"Refunded {written}{'.00' if currency == 'mga' else ''} {currency.upper()}" in shown
+
+
 async def test_a_refund_that_is_too_large_is_said_at_the_field(shop: DashboardShop) -> None:
     id, visitor = await shop.pay(9900), await shop.visitor()
     action = f"/dashboard/payments/{id}/refund"
