@@ -90,6 +90,27 @@ async def test_a_line_of_another_amount_is_named_and_booked_with_a_reason(shop: 
     assert (await close(shop, day, rows)).json["status"] == "tied"
 
 
+async def test_a_missing_line_that_two_days_show_is_booked_once(shop: RoutedShop) -> None:
+    day = over(shop)
+    first = (await close(shop, day, statement(shop, day)[:-1])).json
+    next_day = over(shop)
+    noise = f"{next_day},0.10,eur,INTEREST,,0,"
+    second = (await close(shop, next_day, [noise])).json
+    [missing] = first["differences"]
+    assert missing["kind"] == "missing_line" and missing["id"] in [each["id"] for each in second["differences"]]
+    decision = {"decision": "difference", "reason": "The bank never got it"}
+    path = f"/ops/v1/closes/{{day}}/differences/{missing['id']}"
+    decided = await shop.app.ok(shop.merchant.operator_key, "POST", path.format(day=day), decision)
+    assert decided["status"] == "tied"
+    again = await shop.app.call(shop.merchant.operator_key, "POST", path.format(day=next_day), decision)
+    assert (again.status, again.json["error"]["code"]) == (400, "difference_decided")
+    shown = await shop.app.ok(shop.merchant, "GET", f"/ops/v1/closes/{next_day}")
+    assert [each["decision"] for each in shown["differences"] if each["id"] == missing["id"]] == ["difference"]
+    assert shown["waiting"] == []
+    accounts = (await shop.app.ok(shop.merchant, "GET", "/ops/v1/ledger"))["accounts"]
+    assert [each["balance"] for each in accounts if each["account"] == "differences"] == [-500]
+
+
 async def test_a_settlement_ties_at_the_provider_and_in_the_bank(shop: RoutedShop) -> None:
     settled = {
         "connector": "a",

@@ -170,7 +170,32 @@ def test_a_decision_books_the_excess_once_and_holds_when_the_day_is_closed_again
     again = closed(own, lines, before=changes.result)
     assert again.status == "tied" and again.differences == changes.result.differences
     worse = closed(own, [line_of(movement(1, 470), 1)], before=changes.result)
-    assert worse.status == "differences" and worse.differences[0].decision is None
+    assert worse.status == "differences" and [each.decision for each in worse.differences] == ["difference", None]
+    rest = close.decide(worse, worse.differences[1].id, "difference", reason="More", by="op_1", at=AT).records[1]
+    assert isinstance(rest, Entry)
+    assert [part.amount_minor for part in rest.postings] == [-10, 10], "20 of the 30 are booked"
+
+
+def test_a_decision_holds_for_a_line_in_another_file_and_after_a_close_without_it() -> None:
+    line = Line(place="bank", where="b.csv:2", day=DAY, amount_minor=12, currency="eur", references=("INTEREST",))
+    made = closed([], [line])
+    decided = close.decide(made, made.differences[0].id, "difference", reason="x", by="op_1", at=AT).result
+    moved = Line(**{**_fields(line), "where": "b.1.csv:7"})
+    assert closed([], [moved], before=decided).status == "tied"
+    without = closed([], [], before=decided)
+    assert without.differences == decided.differences, "what is booked stays told"
+    assert closed([], [moved], before=without).status == "tied"
+    twice = closed([], [moved, line], before=without)
+    assert [each.decision for each in twice.differences] == ["difference", None], "the same line twice is two lines"
+
+
+def test_more_differences_than_a_close_keeps_come_when_the_first_are_decided() -> None:
+    lines = [line_of(movement(number, 100), number) for number in range(close.DIFFERENCES_MAX + 1)]
+    made = closed([], lines)
+    assert (len(made.differences), made.more) == (close.DIFFERENCES_MAX, 1)
+    one = close.decide(made, made.differences[0].id, "explained", reason="x", by="op_1", at=AT).result
+    again = closed([], lines, before=one)
+    assert (len(again.differences), again.more) == (close.DIFFERENCES_MAX + 1, 0)
 
 
 def test_a_difference_of_nothing_cannot_be_booked() -> None:

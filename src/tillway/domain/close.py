@@ -33,8 +33,8 @@ from tillway.domain.record import Changes, Moment, Record, Value
 from tillway.domain.refusal import Refused
 
 DIFFERENCES_MAX = 200
-"""Most differences that a close keeps; `more` counts the others, and the close can be made again when these are
-decided."""
+"""Most undecided differences that a close keeps; `more` counts the others, and the close can be made again when these
+are decided."""
 
 WAITING_MAX = 2 * DIFFERENCES_MAX
 """Most movements that wait for a statement of a later day."""
@@ -94,7 +94,8 @@ class Line(Value, frozen=True, kw_only=True):
 class Difference(Value, frozen=True, kw_only=True):
     """`books_minor` is the movement's amount, `statement_minor` the line's; None on the side that has none.
 
-    `id` follows from the two sides, so that it stays the same when the day is closed again.
+    `id` follows from the two sides, so that it stays the same when the day is closed again, also with the line at
+    another place or in a file of another name.
     """
 
     id: str
@@ -244,13 +245,14 @@ def make(
 ) -> Changes[Close]:
     """Close a day. `own` are its movements, `carried` those of earlier days that wait for their line.
 
-    Decisions of the close that was made `before` of the same day hold for the same differences.
+    Decisions of the close that was made `before` of the same day hold for the same differences. They are kept where the
+    statements show no such difference now: what was booked stays booked, and a later file may show it again.
     """
     movements = (*own, *carried)
     found, waiting = compare(day, movements, lines)
     decided = {each.id: each for each in before.differences if each.decision} if before is not None else {}
-    differences = [decided.get(each.id, each) for each in found]
-    kept, places = differences[:DIFFERENCES_MAX], {line.place for line in lines}
+    undecided = [each for each in found if each.id not in decided]
+    kept, places = [*decided.values(), *undecided[:DIFFERENCES_MAX]], {line.place for line in lines}
     missed = {each.entry for each in kept if each.decision is None and each.kind == "missing_line"}
     later = [movement for movement in carried if movement.place not in places]
     waiting = [*later, *(movement for movement in waiting if movement.entry in missed and movement.place in places)]
@@ -261,7 +263,7 @@ def make(
         status="tied",
         sums=sums_of(day, movements, lines),
         differences=tuple(kept),
-        more=max(len(differences) - DIFFERENCES_MAX, 0),
+        more=max(len(undecided) - DIFFERENCES_MAX, 0),
         waiting=tuple(waiting[:WAITING_MAX]),
         ledger=tuple(ledger),
         statements=tuple(sorted(statements)),
@@ -278,37 +280,57 @@ def status_of(close: Close) -> Status:
     return "incomplete" if close.without_statement else "tied"
 
 
-def decide(close: Close, id: str, decision: Decision, *, reason: str, by: str, at: Moment) -> Changes[Close]:
+def decide(
+    close: Close, id: str, decision: Decision, *, also: Sequence[Close] = (), reason: str, by: str, at: Moment
+) -> Changes[Close]:
     """Decide a difference with a reason. `difference` books the statement's excess, so that the books have it, too.
 
-    Refused `resource_missing` where the close has no such difference, `difference_decided` where it was decided.
+    `also` are the closes of other days that show the same difference, such as a line that is missing since: it is
+    decided once, in all of them. Refused `resource_missing` where the close has no such difference, and
+    `difference_decided` where it was decided in one of them.
     """
-    difference = next((each for each in close.differences if each.id == id), None)
+    difference = _difference_of(close, id)
     if difference is None:
         raise Refused(
             "resource_missing", f"The close of {close.day} has no difference '{id[:100]}'.", param="difference"
         )
-    if difference.decision is not None:
-        raise Refused("difference_decided", f"The difference {id} was decided already, by {difference.by}.")
+    for each in (close, *also):
+        known = _difference_of(each, id)
+        if known is not None and known.decision is not None:
+            raise Refused(
+                "difference_decided",
+                f"The difference {id} was decided already, in the close of {each.day} by {known.by}.",
+            )
     entry = _booking(difference, close, at) if decision == "difference" else None
     decided = msgspec.structs.replace(
         difference, decision=decision, by=by, reason=reason, booked=entry.id if entry is not None else None
     )
+    after, *others = (_with_decided(each, decided) for each in (close, *also))
+    return Changes(result=after, records=(after, *others) if entry is None else (after, *others, entry))
+
+
+def _difference_of(close: Close, id: str) -> Difference | None:
+    return next((each for each in close.differences if each.id == id), None)
+
+
+def _with_decided(close: Close, decided: Difference) -> Close:
+    """The close with a difference that is decided; nobody waits for the line of its movement any more."""
     after = msgspec.structs.replace(
         close,
-        differences=tuple(decided if each.id == id else each for each in close.differences),
+        differences=tuple(decided if each.id == decided.id else each for each in close.differences),
         waiting=tuple(
-            movement
-            for movement in close.waiting
-            if difference.kind != "missing_line" or movement.entry != difference.entry
+            movement for movement in close.waiting if decided.kind != "missing_line" or movement.entry != decided.entry
         ),
     )
-    after = msgspec.structs.replace(after, status=status_of(after))
-    return Changes(result=after, records=(after,) if entry is None else (after, entry))
+    return msgspec.structs.replace(after, status=status_of(after))
 
 
 def _booking(difference: Difference, close: Close, at: Moment) -> Entry:
-    if not difference.excess_minor:
+    """Book the excess. What an earlier statement had led to for the same movement is in the books already."""
+    excess_minor = difference.excess_minor - sum(
+        each.excess_minor for each in close.differences if each.booked and _is_of_same(each, difference)
+    )
+    if not excess_minor:
         raise Refused(
             "parameter_invalid_string",
             "The amounts of this difference agree, so there is nothing to book: decide it as 'explained'.",
@@ -322,9 +344,18 @@ def _booking(difference: Difference, close: Close, at: Moment) -> Entry:
         currency=difference.currency,
         source=close.id,
         postings=(
-            Posting(account=account, amount_minor=difference.excess_minor),
-            Posting(account="differences", amount_minor=-difference.excess_minor),
+            Posting(account=account, amount_minor=excess_minor),
+            Posting(account="differences", amount_minor=-excess_minor),
         ),
+    )
+
+
+def _is_of_same(one: Difference, other: Difference) -> bool:
+    """Whether both are about the amount of one movement, or both about its fee."""
+    return (
+        one.entry is not None
+        and (one.place, one.currency, one.entry) == (other.place, other.currency, other.entry)
+        and (one.kind == "fee_differs") is (other.kind == "fee_differs")
     )
 
 
@@ -387,7 +418,7 @@ def _differ(kind: Kind, movement: Movement | None, line: Line | None, told: str)
     side = movement or line
     assert side is not None, "a difference has a side"
     return Difference(
-        id="",
+        id=_told_by(line) if line is not None else "",
         kind=kind,
         place=side.place,
         currency=(line or side).currency,
@@ -401,15 +432,20 @@ def _differ(kind: Kind, movement: Movement | None, line: Line | None, told: str)
 
 
 def _numbered(found: Iterable[Difference]) -> list[Difference]:
-    """Give each difference an id that follows from its sides; equal ones are counted."""
+    """Give each difference an id that follows from its sides; equal ones are counted. They come with the line's own."""
     times: Counter[str] = Counter()
     numbered = []
     for each in found:
-        sides = (each.kind, each.place, each.currency, each.books_minor, each.statement_minor, each.entry, each.line)
+        sides = (each.kind, each.place, each.currency, each.books_minor, each.statement_minor, each.entry, each.id)
         digest = sha256(repr(sides).encode()).hexdigest()[:16]
         times[digest] += 1
         numbered.append(msgspec.structs.replace(each, id=f"dif_{digest}{times[digest] - 1 or ''}"))
     return numbered
+
+
+def _told_by(line: Line) -> str:
+    """All that a line tells, without its place in a file."""
+    return repr((line.day, line.amount_minor, line.references, line.text, line.fee_minor, line.settlement))
 
 
 def _key(movement: Movement) -> str:

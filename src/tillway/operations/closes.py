@@ -79,11 +79,18 @@ async def close_day(platform: Platform, caller: Caller, day: str, statements: St
 
 
 async def decide(platform: Platform, caller: Caller, day: str, difference: str, decision: Decision) -> Done[Close]:
-    """Decide a difference of a close, as `domain/close.py` says. `caller` has the reason."""
+    """Decide a difference of a close, as `domain/close.py` says, in each day's close that shows it. `caller` has the
+    reason."""
+    others = [
+        close.id
+        async for close in records_of(platform.engine.store, caller.scope_key, Close)
+        if close.day != day and any(each.id == difference for each in close.differences)
+    ]
 
     async def work(load: Load, at: Moment) -> Changes[Close]:
         found = await load.get(Close, close_id(day))
-        return closes.decide(found, difference, decision, reason=caller.reason or "", by=caller.actor, at=at)
+        also = [await load.get(Close, id) for id in others]
+        return closes.decide(found, difference, decision, also=also, reason=caller.reason or "", by=caller.actor, at=at)
 
     return await platform.engine.run(caller, work)
 
