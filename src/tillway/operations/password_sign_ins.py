@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 ISSUER = "Tillway"
 STEP_SECONDS = 30
 """The step of a code (RFC 6238)."""
+
+CHECKS_AT_ONCE = 2
+"""Most passwords that a process checks at a time."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -103,17 +107,16 @@ def authenticator_address(secret: str, email: str) -> str:
 
 async def sign_in_by_password(engine: Engine, email: str, password: str, *, address: str | None, agent: str) -> Answer:
     """Try a password. The answer and its time are the same whether the address is known or not."""
-    load, now = engine.load(SYSTEM), engine.clock.now_ms() // 1000
+    load = engine.load(SYSTEM)
     proofs = await load.maybe(SignInProofs, proofs_id(email))
     operator = await load.maybe(Operator, proofs.operator) if proofs is not None else None
-    right = await asyncio.to_thread(is_password, proofs.password if proofs is not None else _nobodys_hash(), password)
+    hashed = proofs.password if proofs is not None else _nobodys_hash()
+    right = await asyncio.get_running_loop().run_in_executor(_threads(), is_password, hashed, password)
     if proofs is None or operator is None or operator.disabled_at is not None:
         return "wrong"
-    if must_wait(proofs, now):
-        return "wait"
-    if not right:
-        await count_failure(engine, operator, proofs, "password", address)
-        return "wrong"
+    refused = await _judge(engine, operator, proofs, right, address)
+    if refused is not None:
+        return refused
     if proofs.totp:
         return await _ask_for_code(engine, operator, proofs, address)
     if needs_second_factor(operator):
@@ -146,28 +149,32 @@ async def sign_in_by_code(
     operator = await load.maybe(Operator, proofs.operator) if proofs is not None else None
     if proofs is None or operator is None or operator.disabled_at is not None:
         return "wrong"
-    if must_wait(proofs, now):
-        return "wait"
     secret = vault.open_text(SYSTEM, proofs.id, proofs.totp).reveal()
     given = code.replace(" ", "")
     step = step_of(secret, given, now)
     factor: Factor = "totp" if step is not None else "recovery_code"
-    spent = False
+    verdicts: list[Literal["wrong", "wait"] | None] = []
 
     async def work(load: Load, at: Moment) -> Changes[None]:
-        nonlocal spent
+        # A wrong code is counted in the commit that judges it: of codes that come together, no more are tried either.
         current = await load.maybe(SignInProofs, proofs.id)
         pending = await load.maybe(SignInTicket, ticket_id(ticket))
-        after = after_code(current, step, given) if current is not None and pending is not None else None
-        spent = after is not None and pending is not None
-        if after is None or pending is None:
+        if current is None or pending is None:
+            verdicts.append("wrong")
             return Changes(result=None)
+        if must_wait(current, at.now):
+            verdicts.append("wait")
+            return Changes(result=None)
+        after = after_code(current, step, given)
+        if after is None:
+            verdicts.append("wrong")
+            return _failure(current, operator, "code", at)
+        verdicts.append(None)
         return Changes(result=None, records=(after,), deletes=(pending.id,))
 
     await engine.run(caller_of(operator, "dashboard sign-in", address), work)
-    if not spent:
-        await count_failure(engine, operator, proofs, "code", address)
-        return "wrong"
+    if verdicts[-1] is not None:
+        return verdicts[-1]
     return Opened(await open_session(engine, operator, factor, strong=True, address=address, agent=agent))
 
 
@@ -197,6 +204,28 @@ def step_of(secret: str, code: str, now: int) -> int | None:
     return matching[-1] if matching else None
 
 
+async def _judge(
+    engine: Engine, operator: Operator, proofs: SignInProofs, right: bool, address: str | None
+) -> Literal["wrong", "wait"] | None:
+    """Judge a password by the tries until now, which may have come while it was checked, and count a wrong one. None:
+    it is right, and nobody has to wait."""
+    verdicts: list[Literal["wrong", "wait"] | None] = []
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        current = await load.maybe(SignInProofs, proofs.id)
+        if current is None or current.password != proofs.password:
+            verdicts.append("wrong")
+            return Changes(result=None)
+        if must_wait(current, at.now):
+            verdicts.append("wait")
+            return Changes(result=None)
+        verdicts.append(None if right else "wrong")
+        return Changes(result=None) if right else _failure(current, operator, "password", at)
+
+    await engine.run(caller_of(operator, "dashboard sign-in", address), work)
+    return verdicts[-1]
+
+
 async def count_failure(
     engine: Engine, operator: Operator, proofs: SignInProofs, what: str, address: str | None
 ) -> None:
@@ -204,12 +233,20 @@ async def count_failure(
 
     async def work(load: Load, at: Moment) -> Changes[None]:
         current = await load.maybe(SignInProofs, proofs.id)
-        if current is None:
-            return Changes(result=None)
-        detail = {"refused": what, "name": operator.name}
-        return Changes(result=None, records=(with_failure(current, at.now),), detail=detail)
+        return Changes(result=None) if current is None else _failure(current, operator, what, at)
 
     await engine.run(caller_of(operator, "dashboard sign-in", address), work)
+
+
+def _failure(proofs: SignInProofs, operator: Operator, what: str, at: Moment) -> Changes[None]:
+    detail = {"refused": what, "name": operator.name}
+    return Changes(result=None, records=(with_failure(proofs, at.now),), detail=detail)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads of their own, and few: each check takes 64 MiB, and the store and the request log need threads too."""
+    return ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="password")
 
 
 @cache

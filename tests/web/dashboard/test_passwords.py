@@ -1,5 +1,7 @@
 """Sign in with a password and a second factor, as a browser without JavaScript does it."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -14,7 +16,7 @@ from tillway.domain.refusal import Refused
 from tillway.domain.sign_in_proofs import TRIES_MAX, WINDOW_SECONDS, SignInProofs
 from tillway.operations.accounts import system_write
 from tillway.operations.operators import new_operator
-from tillway.operations.password_sign_ins import NewProofs, new_proofs
+from tillway.operations.password_sign_ins import CHECKS_AT_ONCE, NewProofs, new_proofs
 from tillway.store.codec import decode
 from tillway.testing.in_process import Answer, InProcessApp
 
@@ -108,6 +110,25 @@ async def test_wrong_tries_make_an_operator_wait_and_the_words_tell_nothing(app:
     assert waits.status == 429 and "Wait 15 minutes" in text(waits), "not even the right one"
     app.clock.ahead_seconds += WINDOW_SECONDS
     assert (await enter(Visitor(app))).status == 303
+
+
+async def test_passwords_that_come_together_are_tried_no_more_often(app: InProcessApp) -> None:
+    await person(app, "support")
+    answers = await asyncio.gather(*(enter(Visitor(app), f"not the password {n}") for n in range(TRIES_MAX + 3)))
+    assert sorted(one.status for one in answers) == [401] * TRIES_MAX + [429] * 3
+    checking = [thread for thread in threading.enumerate() if thread.name.startswith("password")]
+    assert 0 < len(checking) <= CHECKS_AT_ONCE
+
+
+async def test_codes_that_come_together_are_tried_no_more_often(app: InProcessApp) -> None:
+    made = await person(app, "admin")
+    visitor, right = Visitor(app), {code_of(app, made, later) for later in (-30, 0, 30, 60)}
+    ticket = form_of(await enter(visitor), CODE)
+    wrong = [code for code in map(str, range(100_000, 100_020)) if code not in right][: TRIES_MAX + 3]
+    answers = await asyncio.gather(*(Visitor(app).post(CODE, {**ticket, "code": code}) for code in wrong))
+    assert sorted(one.status for one in answers) == [401] * TRIES_MAX + [429] * 3
+    waits = await visitor.post(CODE, {**ticket, "code": code_of(app, made)})
+    assert waits.status == 429, "not even the right one"
 
 
 async def test_a_role_that_grew_needs_a_second_factor_first(app: InProcessApp) -> None:
