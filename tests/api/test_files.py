@@ -65,6 +65,17 @@ async def test_a_repeat_uploads_nothing_anew(objects: MerchantObjects) -> None:
     assert other.json["error"]["type"] == "idempotency_error"
 
 
+async def test_who_may_not_see_personal_data_gets_no_contents(objects: MerchantObjects) -> None:
+    """A receipt has a name and an address, and no member of it can be masked."""
+    id = (await send(objects, multipart(PDF))).json["id"]
+    viewer = await objects.app.operator("viewer", objects.merchant.account)
+    support = await objects.app.operator("support", objects.merchant.account)
+    assert (await objects.app.ok(viewer, "GET", f"/v1/files/{id}"))["size"] == len(PDF)
+    refused = await contents(objects, id, viewer)
+    assert (refused.status, refused.json["error"]["code"]) == (403, "operator_forbidden")
+    assert (await contents(objects, id, support)).body == PDF
+
+
 async def test_lists_by_purpose(objects: MerchantObjects) -> None:
     evidence = await objects.file()
     logo = await objects.post("/v1/files", purpose="business_logo", file={"data": base64.b64encode(b"GIF89a").decode()})

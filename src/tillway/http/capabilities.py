@@ -51,6 +51,8 @@ WRITES: Final[dict[str, Capability]] = {
 READS: Final[dict[str, Capability]] = {
     "GET /ops/v1/audit": "export_audit",
     "GET /ops/v1/audit/{id}": "export_audit",
+    # No member of a file can be masked.
+    "GET /v1/files/{id}/contents": "personal",
 }
 """Calls that read and need more than `read`."""
 
