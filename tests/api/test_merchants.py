@@ -1,6 +1,8 @@
 """`/ops/v1/accounts`: settings of merchants, and their disabling and deletion."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import msgspec
 import pytest
 from good_calls import MerchantObjects
 
+from tillway.api.stripe_cli import PATH
 from tillway.domain.account import SYSTEM, Account
 from tillway.domain.ledger import SECONDS_PER_DAY, Fee
+from tillway.http.sockets import STREAMS
 from tillway.store.codec import decode, write_of
 from tillway.testing.in_process import InProcessApp
 
@@ -111,6 +115,23 @@ async def test_a_disabled_accounts_keys_are_refused_and_its_payouts_go_on(object
     assert (await objects.app.ok(objects.merchant, "GET", f"/v1/payouts/{payout}"))["status"] == "paid"
     trail = await objects.app.store.query(None, f"{SYSTEM}/aud_", limit=2)
     assert [b'"reason":"It goes on."' in trail[0].body, b'"The contract ended."' in trail[1].body] == [True, True]
+
+
+async def test_a_disabled_accounts_websocket_ends(objects: MerchantObjects) -> None:
+    """Events are for those whose key is accepted, also where they listen since before."""
+    platform = objects.app.running.platform
+    platform.serves_sockets = True
+    session = await objects.post("/v1/stripecli/sessions", websocket_features=["webhooks"])
+    headers = {"websocket-id": session["websocket_id"]}
+    async with aclosing(STREAMS[PATH](platform, headers)) as texts:  # type: ignore[type-var]
+        assert await anext(texts, None) == ""
+        await change(objects, "/disable", **WHY)
+        assert await asyncio.wait_for(anext(texts, None), 30) is None
+    async with aclosing(STREAMS[PATH](platform, headers)) as texts:  # type: ignore[type-var]
+        assert await anext(texts, None) is None, "nor does it begin"
+    await change(objects, "/enable", reason="It goes on.")
+    async with aclosing(STREAMS[PATH](platform, headers)) as texts:  # type: ignore[type-var]
+        assert await anext(texts, None) == ""
 
 
 SESSION = {

@@ -270,6 +270,19 @@ def test_a_client_may_send_its_secret_in_the_form_and_ask_for_less(merchant: OAu
     )
 
 
+def test_a_session_of_stripes_command_line_ends_with_its_token(merchant: OAuthMerchant) -> None:
+    client = merchant.add("--scope", "events:read")
+    granted = merchant.ask(client)
+    answer = merchant.http.post(
+        "/v1/stripecli/sessions",
+        data={"websocket_features[]": "webhooks"},
+        headers={"Authorization": f"Bearer {granted['access_token']}"},
+    )
+    assert answer.status_code == 200, answer.text
+    ends = int(answer.json()["websocket_id"].split(".")[4])
+    assert ends <= time.time() + granted["expires_in"], "seven days are for keys"
+
+
 FORM = "application/x-www-form-urlencoded"
 # name, body with {id} and {secret} filled in, whether Basic credentials are sent, status, error
 ASKED_WRONGLY = [

@@ -99,6 +99,8 @@ async def create_session(call: Call) -> Answer:
     filters = call.params.get("filters") or "{}"
     _read_filters(filters)
     expires = platform.engine.clock.now_ms() // 1000 + SESSION_SECONDS
+    if caller.expires_at is not None:
+        expires = min(expires, caller.expires_at)
     encoded = base64.urlsafe_b64encode(filters.encode()).decode()
     told = f"{random_text(8)}.{caller.scope_key}.{caller.actor}.{feature}.{expires}.{encoded}"
     base = platform.engine.settings.public_url
@@ -137,6 +139,7 @@ class _Session(msgspec.Struct, frozen=True):
     scope: Scope
     actor: str
     feature: str
+    expires: int
     filters: Filters
 
 
@@ -152,7 +155,16 @@ def _read_session(platform: Platform, id: str) -> _Session | None:
         filters = base64.urlsafe_b64decode(encoded).decode()
     except (binascii.Error, UnicodeDecodeError):
         return None
-    return _Session(id, scope_of(scope_key), actor, feature, _read_filters(filters))
+    return _Session(id, scope_of(scope_key), actor, feature, int(expires), _read_filters(filters))
+
+
+async def _is_open(platform: Platform, session: _Session) -> bool:
+    """Whether the credential that opened the session would still be accepted."""
+    now = platform.engine.clock.now_ms() // 1000
+    account = await platform.authenticator.account(session.scope.account)
+    if session.expires <= now or account is None or account.disabled_at is not None:
+        return False
+    return await platform.authenticator.issuer(session.actor, now=time.time()) is not None
 
 
 class _Progress(msgspec.Struct):
@@ -170,14 +182,14 @@ _PROGRESS: OrderedDict[str, _Progress] = OrderedDict()
 async def stream(platform: Platform, headers: Mapping[str, str]) -> AsyncIterator[str]:
     """The messages of a session, after an empty text."""
     session = _read_session(platform, headers.get("websocket-id") or "")
-    if session is None:
+    if session is None or not await _is_open(platform, session):
         return
     progress = _PROGRESS.pop(session.id, None) or _Progress(platform.engine.clock.now_ms() // 1000 - 2, OrderedDict())
     _PROGRESS[session.id] = progress
     if len(_PROGRESS) > REMEMBERED_MAX:
         _PROGRESS.popitem(last=False)
     yield ""
-    while await platform.authenticator.issuer(session.actor, now=time.time()) is not None:
+    while await _is_open(platform, session):
         now = platform.engine.clock.now_ms() // 1000
         for record in reversed(await _new(platform, session, progress)):
             for text in await _messages(platform, session, record):

@@ -98,6 +98,8 @@ class Caller(msgspec.Struct, kw_only=True):
     """The merchants that an operator works for; None: every merchant, or not an operator."""
     scopes: tuple[str, ...] | None = None
     """The scopes of the caller; None: unrestricted."""
+    expires_at: int | None = None
+    """When the caller's credential ends (epoch seconds); None: it does not end by itself."""
     in_minor_units: bool = False
     """Whether `/v1` has minor units in every currency: for the dashboard, which counts in them."""
 

@@ -5,6 +5,7 @@ from typing import Protocol
 import msgspec
 
 from tillway.connectors.port import Courier
+from tillway.domain.account import Account
 from tillway.domain.api_key import ApiKey
 from tillway.domain.credentials import OAuthClient
 from tillway.engine.access_tokens import AccessTokens
@@ -25,6 +26,9 @@ class KeyCache(Protocol):
 
     async def issuer(self, id: str, *, now: float) -> ApiKey | OAuthClient | None:
         """The API key or client of that id, if it is valid at `now` (epoch seconds)."""
+
+    async def account(self, id: str) -> Account | None:
+        """The account of that id as it was at most two seconds ago; None if there is none."""
 
 
 class RequestLogWriter(Protocol):
