@@ -116,7 +116,8 @@ class Page(Document):
         await self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
 
     async def press(self, beginning: str) -> None:
-        """Press the button with that beginning, by the mouse."""
+        """Press the button with that beginning, by the mouse, when it is there."""
+        await self.until(_has_button(beginning))
         place = await self.look(
             "(() => { const button = [...document.querySelectorAll('button')]"
             f".find(one => one.textContent.trim().startsWith({json.dumps(beginning)})); if (!button) return null;"
@@ -148,7 +149,8 @@ class Frame(Document):
         await self._page.insert(text)
 
     async def press(self, beginning: str) -> None:
-        """Press the button with that beginning, by the keyboard."""
+        """Press the button with that beginning, by the keyboard, when it is there."""
+        await self.until(_has_button(beginning))
         found = (
             "(() => { const button = [...document.querySelectorAll('button')]"
             f".find(one => one.textContent.trim().startsWith({json.dumps(beginning)})); if (!button) return false;"
@@ -158,6 +160,13 @@ class Frame(Document):
         enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
         for kind in ("keyDown", "keyUp"):
             await self._page.send("Input.dispatchKeyEvent", type=kind, **enter)
+
+
+def _has_button(beginning: str) -> str:
+    return (
+        "[...document.querySelectorAll('button')]"
+        f".some(one => one.textContent.trim().startsWith({json.dumps(beginning)}))"
+    )
 
 
 @asynccontextmanager
