@@ -11,6 +11,7 @@ from tillway.cli.terminal import (
     DataDir,
     Document,
     Mode,
+    OfAccount,
     StoreUrl,
     WrongUsage,
     fail,
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Closed days: list, show, decide a difference.", no_args_is_help=True)
 
-OfAccount = Annotated[
-    str | None, typer.Option("--account", help="The merchant (acct_…); needed where there are several.")
-]
 Day = Annotated[str, typer.Option("--day", help="The day (UTC), as in 2026-05-12.")]
 
 

@@ -10,6 +10,7 @@ from tillway.cli.terminal import (
     DataDir,
     Document,
     Mode,
+    OfAccount,
     StoreUrl,
     WrongUsage,
     day,
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     from tillway.wiring import Running
 
 app = typer.Typer(help="Money that providers have paid to your bank: book, list.", no_args_is_help=True)
-
-OfAccount = Annotated[
-    str | None, typer.Option("--account", help="The merchant (acct_…); needed where there are several.")
-]
 
 
 @app.command()

@@ -30,6 +30,9 @@ def setting(name: str) -> Any:
 DataDir = Annotated[Path | None, setting("data_dir")]
 StoreUrl = Annotated[str | None, setting("store")]
 Mode = Annotated[Literal["test", "live"], typer.Option(help="Test mode, or the one with real money.")]
+OfAccount = Annotated[
+    str | None, typer.Option("--account", help="The merchant (acct_…); needed where there are several.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for a program to read.")]
 
 
