@@ -21,7 +21,8 @@ class UnusableSocket(Exception):
 def take_passed_socket() -> socket.socket | None:
     """Return the listening TCP socket that the service manager has passed to this process, and None if it passed none.
 
-    Later calls, and the processes that this one starts, find none. Raises `UnusableSocket`.
+    The socket does not block, and neither do its copies. Later calls, and the processes that this one starts, find
+    none. Raises `UnusableSocket`.
     """
     process, number = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
@@ -40,6 +41,9 @@ def take_passed_socket() -> socket.socket | None:
         passed.detach()
         raise UnusableSocket("the service manager passes a connection. Set Accept=no for the socket.")
     os.set_inheritable(passed.fileno(), False)
+    # Python sets the mode again for each copy of a socket, and all processes share it. A worker that copied a blocking
+    # socket would leave the others waiting in accept() with the connections that they have.
+    passed.setblocking(False)
     return passed
 
 
