@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "connectors.port",
             # The daily close reads statements of banks and providers.
             "connectors.file_port",
+            "connectors.settlement_reports",
             "connectors.statements",
             "sandbox.cards",
         )

@@ -137,6 +137,67 @@ async def test_a_settlement_ties_at_the_provider_and_in_the_bank(shop: RoutedSho
     assert [each["kind"] for each in made["differences"]] == ["fee_differs"]
 
 
+STRIPE = "automatic_payout_id,currency,gross,fee,net,reporting_category,source_id\n"
+
+
+async def bank_and_receivable(shop: RoutedShop) -> tuple[int, int, int]:
+    """The money in the bank, at `a`, and the fees of the books, in minor units."""
+    told = await shop.app.ok(shop.merchant, "GET", "/ops/v1/ledger")
+    assert told["balanced"]
+    sums = {account["account"]: account["balance"] for account in told["accounts"]}
+    return sums.get("bank", 0), sums["receivable:a"], sums.get("provider_fees", 0)
+
+
+async def close_with_report(shop: RoutedShop, day: str, report: str) -> Any:
+    params = {"day": day, "statements": [{"place": "a", "name": "payouts.csv", "content": report}]}
+    return await shop.app.ok(shop.merchant.operator_key, "POST", "/ops/v1/closes", params)
+
+
+async def test_a_settlement_report_books_what_reached_the_bank_once(shop: RoutedShop) -> None:
+    day = over(shop)
+    report = STRIPE + "po_1,eur,90.00,2.90,87.10,charge,ch_1\npo_1,eur,-5.00,0,-5.00,refund,re_1\n"
+    made = await close_with_report(shop, day, report)
+    assert made["differences"] == [] and made["without_statement"] == ["a"]
+    assert await bank_and_receivable(shop) == (8210, 2000, 290)
+    [booked] = (await shop.app.ok(shop.merchant, "GET", "/ops/v1/settlements"))["data"]
+    assert (booked["reference"], booked["amount"], booked["fee"]) == ("po_1", 8210, 290)
+    assert booked["reason"] == "Report payouts.csv:2"
+    again = await close_with_report(shop, day, report)
+    assert again["differences"] == [] and await bank_and_receivable(shop) == (8210, 2000, 290)
+    other = await close_with_report(shop, day, report.replace("90.00,2.90,87.10", "89.00,2.80,86.20"))
+    assert [(each["kind"], each["books"], each["statement"]) for each in other["differences"]] == [
+        ("amount_differs", -8210, -8120),
+        ("fee_differs", -290, -280),
+    ]
+    assert await bank_and_receivable(shop) == (8210, 2000, 290)
+
+
+async def test_a_reported_settlement_of_too_much_is_a_difference_and_then_booked(shop: RoutedShop) -> None:
+    day = over(shop)
+    report = STRIPE + "po_1,eur,140.00,4.00,136.00,charge,ch_1\n"
+    [difference] = (await close_with_report(shop, day, report))["differences"]
+    assert (difference["kind"], difference["books"], difference["statement"]) == ("settlement_open", 10_500, 14_000)
+    assert "has collected 10500" in difference["message"] and difference["line"] == "payouts.csv:2"
+    assert await bank_and_receivable(shop) == (0, 10_500, 0)
+    path = f"/ops/v1/closes/{day}/differences/{difference['id']}"
+    decision = {"decision": "difference", "reason": "35.00 was sold at the counter"}
+    await shop.app.ok(shop.merchant.operator_key, "POST", path, decision)
+    made = await close_with_report(shop, day, report)
+    assert [each["decision"] for each in made["differences"]] == ["difference"]
+    assert await bank_and_receivable(shop) == (13_600, 0, 400)
+
+
+async def test_a_report_is_booked_before_its_day_is_closed(shop: RoutedShop, tmp_path: Path) -> None:
+    platform, account = shop.app.running.platform, shop.merchant.account
+    inbox = tmp_path / "statements" / account / "test" / day_of(shop)
+    inbox.mkdir(parents=True)
+    (inbox / "a.payouts.csv").write_text(STRIPE + "po_1,eur,90.00,2.90,87.10,charge,ch_1\n")
+    for _ in range(2):
+        await close_nights(platform, tmp_path / "statements")
+        assert await bank_and_receivable(shop) == (8710, 1500, 290)
+    assert (await shop.app.ok(shop.merchant, "GET", "/ops/v1/closes"))["data"] == []
+
+
 async def test_a_day_that_is_not_over_and_a_broken_file_are_refused(shop: RoutedShop) -> None:
     today = await close(shop, day_of(shop), [])
     assert (today.status, today.json["error"]["param"]) == (400, "day")

@@ -1,5 +1,6 @@
 """`tillway settlements`: the money that providers have paid to the merchant's own bank."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,9 +24,10 @@ from tillway.cli.terminal import (
 
 if TYPE_CHECKING:
     from tillway.domain.settlement import Settlement
+    from tillway.operations.settlements import Taken
     from tillway.wiring import Running
 
-app = typer.Typer(help="Money that providers have paid to your bank: book, list.", no_args_is_help=True)
+app = typer.Typer(help="Money that providers have paid to your bank: book, read, list.", no_args_is_help=True)
 
 
 @app.command()
@@ -85,6 +87,64 @@ def book(
 
     booked = with_platform(settings_from(context.params), work)
     show(_document(booked), f"{booked.id}: {amount} {code} of {connector} in the bank.", as_json=as_json)
+
+
+@app.command("read")
+def read_report(
+    context: typer.Context,
+    connector: Annotated[str, typer.Argument(help="The connector whose provider made the report.")],
+    report: Annotated[Path, typer.Argument(help="A settlement report of Stripe, Adyen or PayPal.")],
+    mode: Mode = "test",
+    account: OfAccount = None,
+    data_dir: DataDir = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Book the settlements that a provider's report tells, each once.
+
+    Exit code 0 if all are booked as reported, 1 if one could not be.
+    """
+    from tillway.connectors.file_port import FileRejected
+    from tillway.connectors.settlement_reports import read_settlements
+    from tillway.domain.account import Scope
+    from tillway.domain.refusal import Refused
+    from tillway.engine.caller import Caller
+    from tillway.operations import settlements
+
+    try:
+        told = read_settlements(report.read_bytes(), name=report.name)
+    except OSError as error:
+        raise fail(f"{report} cannot be read: {error.strerror}") from None
+    except FileRejected as rejected:
+        raise fail(str(rejected)) from None
+    if told is None:
+        raise fail(
+            f"{report.name} is no settlement report: Stripe's itemized payout reconciliation, Adyen's settlement "
+            "details and PayPal's settlement report are read."
+        )
+
+    async def work(running: "Running") -> "Taken":
+        scope = Scope(account=await find_account_id(running.store, account), mode=mode)
+        caller = Caller.system(scope, "tillway settlements read", actor=author("settlements read").actor)
+        try:
+            return await settlements.book_reported(running.platform, caller, connector, told)
+        except Refused as refused:
+            raise fail(refused.message) from None
+
+    taken = with_platform(settings_from(context.params), work)
+    lines = [f"{booked.id}: {booked.amount_minor} {booked.currency}, {booked.reference}" for booked in taken.booked]
+    lines += [f"{difference.line}: {difference.told}" for difference in taken.differences]
+    document = {
+        "object": "settlement_report",
+        "booked": [_document(booked) for booked in taken.booked],
+        "differences": [
+            {"kind": difference.kind, "line": difference.line, "message": difference.told}
+            for difference in taken.differences
+        ],
+    }
+    show(document, "\n".join(lines) or "All settlements of the report were booked before.", as_json=as_json)
+    if taken.differences:
+        raise typer.Exit(1)
 
 
 @app.command("list")

@@ -59,16 +59,16 @@ def read_csv(content: bytes, *, place: str, name: str) -> list[Line]:
 
 
 def _csv_line(values: dict[str, str], place: str, where: str) -> Line:
-    currency = _currency(values["currency"], where)
+    currency = read_currency(values["currency"], where)
     return Line(
         place=place,
         where=where,
         day=_day(values["date"], where),
-        amount_minor=_minor(values["amount"], currency, where, "amount"),
+        amount_minor=read_minor(values["amount"], currency, where, "amount"),
         currency=currency,
         references=_references((values["reference"],), values.get("text", "")),
         text=values.get("text", "")[:140],
-        fee_minor=_minor(values.get("fee") or "0", currency, where, "fee"),
+        fee_minor=read_minor(values.get("fee") or "0", currency, where, "fee"),
         settlement=values.get("settlement") or None,
     )
 
@@ -157,8 +157,8 @@ def _signed(entry: Element, where: str) -> tuple[int, str]:
     amount = child_of(entry, "Amt")
     if amount is None:
         raise FileRejected(f"{where}: an amount is missing")
-    currency = _currency(amount.get("Ccy", ""), where)
-    amount_minor = _minor((amount.text or "").strip(), currency, where, "amount")
+    currency = read_currency(amount.get("Ccy", ""), where)
+    amount_minor = read_minor((amount.text or "").strip(), currency, where, "amount")
     direction = text_of(entry, "CdtDbtInd")
     if direction not in ("CRDT", "DBIT"):
         raise FileRejected(f"{where}: CdtDbtInd is {direction[:10]!r}, not CRDT or DBIT")
@@ -173,7 +173,7 @@ def _part_minor(part: Element, currency: str, where: str) -> int | None:
     amount = child_of(transaction, "Amt") if amount is None and transaction is not None else amount
     if amount is None or amount.get("Ccy", "").lower() != currency:
         return None
-    return _minor((amount.text or "").strip(), currency, where, "amount")
+    return read_minor((amount.text or "").strip(), currency, where, "amount")
 
 
 def _check_balances(statement: Element, entries: list[Element], where: str) -> None:
@@ -203,14 +203,16 @@ def _day(text: str, where: str) -> str:
         raise FileRejected(f"{where}: {text[:20]!r} is no date in ISO 8601") from None
 
 
-def _currency(text: str, where: str) -> str:
+def read_currency(text: str, where: str) -> str:
+    """The currency of a column. Raises `FileRejected`."""
     try:
         return check_currency(text.strip().lower())
     except Refused:
         raise FileRejected(f"{where}: {text[:10]!r} is no currency") from None
 
 
-def _minor(text: str, currency: str, where: str, column: str) -> int:
+def read_minor(text: str, currency: str, where: str, column: str) -> int:
+    """The minor units of decimals, which may be negative. Raises `FileRejected`."""
     try:
         sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
         if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", digits):

@@ -12,6 +12,7 @@ everything that differs is named, stays until it is decided, and can be booked w
 | `duplicate_line` | a second line for one movement |
 | `other_day` | a line that is dated on another day than the close |
 | `fee_differs` | the fees of a settlement's lines are not the fee that was booked with it |
+| `settlement_open` | a report tells a settlement of more than the provider has collected, so it is not booked |
 
 | booked as | postings |
 |---|---|
@@ -31,6 +32,7 @@ from tillway.domain.ledger import Entry, Posting
 from tillway.domain.money import minor_to_major
 from tillway.domain.record import Changes, Moment, Record, Value
 from tillway.domain.refusal import Refused
+from tillway.domain.settlement import Reported, Settlement
 
 DIFFERENCES_MAX = 200
 """Most undecided differences that a close keeps; `more` counts the others, and the close can be made again when these
@@ -50,6 +52,7 @@ Kind = Literal[
     "duplicate_line",
     "other_day",
     "fee_differs",
+    "settlement_open",
 ]
 Decision = Literal["difference", "explained"]
 Status = Literal["tied", "differences", "incomplete"]
@@ -237,19 +240,22 @@ def make(
     own: Sequence[Movement],
     carried: Sequence[Movement],
     lines: Sequence[Line],
+    settlements: Sequence[Difference] = (),
     ledger: Sequence[str],
     statements: Sequence[str],
     before: Close | None,
     by: str,
     at: Moment,
 ) -> Changes[Close]:
-    """Close a day. `own` are its movements, `carried` those of earlier days that wait for their line.
+    """Close a day. `own` are its movements, `carried` those of earlier days that wait for their line, and `settlements`
+    the differences of reported settlements.
 
     Decisions of the close that was made `before` of the same day hold for the same differences. They are kept where the
     statements show no such difference now: what was booked stays booked, and a later file may show it again.
     """
     movements = (*own, *carried)
     found, waiting = compare(day, movements, lines)
+    found += settlements
     decided = {each.id: each for each in before.differences if each.decision} if before is not None else {}
     undecided = [each for each in found if each.id not in decided]
     kept, places = [*decided.values(), *undecided[:DIFFERENCES_MAX]], {line.place for line in lines}
@@ -428,6 +434,56 @@ def _differ(kind: Kind, movement: Movement | None, line: Line | None, told: str)
         source=movement.source if movement is not None else None,
         line=line.where if line is not None else None,
         told=told,
+    )
+
+
+def differ_from_booked(connector: str, told: Reported, booked: Settlement) -> list[Difference]:
+    """The differences of a reported settlement and the one that was booked under its reference."""
+    found: list[Difference] = []
+    if told.currency != booked.currency:
+        said = f"The report has a settlement in {told.currency.upper()}, booked was one in {booked.currency.upper()}."
+        found.append(_of_settlement("currency_differs", connector, told, -told.amount_minor, said, booked))
+        return found
+    pairs: tuple[tuple[Kind, int, int], ...] = (
+        ("amount_differs", told.amount_minor, booked.amount_minor),
+        ("fee_differs", told.fee_minor, booked.fee_minor),
+    )
+    for kind, told_minor, booked_minor in pairs:
+        if told_minor != booked_minor:
+            word = "an amount" if kind == "amount_differs" else "a fee"
+            each, here = (minor_to_major(minor, told.currency) for minor in (told_minor, booked_minor))
+            said = f"The report has {word} of {each} {told.currency.upper()}, {here} was booked."
+            found.append(
+                # Money that was paid or kept is no longer with the provider.
+                msgspec.structs.replace(
+                    _of_settlement(kind, connector, told, -told_minor, said, booked), books_minor=-booked_minor
+                )
+            )
+    return found
+
+
+def differ_from_collected(connector: str, told: Reported, *, collected_minor: int, why: str) -> Difference:
+    """The difference of a reported settlement that is too large to be booked. Booked as a difference, the
+    provider has collected as much by the books, too, and the settlement can be booked."""
+    difference = _of_settlement("settlement_open", connector, told, told.moved_minor, why[:300], None)
+    return msgspec.structs.replace(difference, books_minor=collected_minor)
+
+
+def _of_settlement(
+    kind: Kind, connector: str, told: Reported, statement_minor: int, said: str, booked: Settlement | None
+) -> Difference:
+    # The same in every report that repeats the settlement, under any file name and with the sums of any moment.
+    digest = sha256(repr((kind, connector, told.reference, told.currency, statement_minor)).encode()).hexdigest()
+    return Difference(
+        id=f"dif_{digest[:16]}",
+        kind=kind,
+        place=connector,
+        currency=told.currency,
+        statement_minor=statement_minor,
+        entry=booked.entry if booked is not None else None,
+        source=booked.id if booked is not None else None,
+        line=told.where,
+        told=said,
     )
 
 

@@ -5,13 +5,14 @@
 | amount | `receivable:<connector>` → `bank` |
 | fee | `receivable:<connector>` → `provider_fees` |
 
-A negative amount is money that the provider took from the bank, or the correction of a settlement. A settlement changes
+A negative amount is money that the provider took from the bank, or the correction of a settlement; a negative fee is
+one that it gave back. An amount of 0 books a fee alone, for providers that take fees as they go. A settlement changes
 no balance of the merchant: it says where the money is, and so through which connectors it can be paid out.
 """
 
 from tillway.domain.ledger import Entry, Posting
 from tillway.domain.payout import PayoutGuard, move_guard
-from tillway.domain.record import Changes, Moment, Record
+from tillway.domain.record import Changes, Moment, Record, Value
 from tillway.domain.refusal import Refused
 
 AMOUNT_MAX = 10**15
@@ -19,6 +20,25 @@ AMOUNT_MAX = 10**15
 
 REFERENCE_MAX = 100
 """Longest reference of a settlement, in characters."""
+
+
+class Reported(Value, frozen=True, kw_only=True):
+    """A settlement as a provider's report tells it, in minor units; `where` is its file and first line."""
+
+    reference: str
+    currency: str
+    amount_minor: int
+    fee_minor: int
+    where: str
+
+    @property
+    def moved_minor(self) -> int:
+        """How much less the provider owes."""
+        return self.amount_minor + self.fee_minor
+
+    @property
+    def is_payment(self) -> bool:
+        return self.amount_minor > 0
 
 
 class Settlement(Record, frozen=True, kw_only=True):
@@ -77,7 +97,7 @@ def settle(
         currency=currency,
         source=(id := at.new_id("stl")),
         postings=(
-            Posting(account="bank", amount_minor=amount_minor),
+            *((Posting(account="bank", amount_minor=amount_minor),) if amount_minor else ()),
             Posting(account=f"receivable:{connector}", amount_minor=-moved_minor),
             *((Posting(account="provider_fees", amount_minor=fee_minor),) if fee_minor else ()),
         ),

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from tillway.connectors.file_port import FileRejected
+from tillway.connectors.settlement_reports import read_settlements
 from tillway.connectors.statements import read_statement
 from tillway.domain import close as closes
 from tillway.domain.account import scope_of
@@ -24,12 +25,13 @@ from tillway.domain.payout import Payout
 from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
-from tillway.domain.settlement import Settlement
+from tillway.domain.settlement import Reported, Settlement
 from tillway.engine.caller import Caller
 from tillway.engine.connections import SIMULATOR
 from tillway.engine.core import Done, Load
 from tillway.engine.ids import time_prefix
 from tillway.engine.platform import Platform
+from tillway.operations import settlements
 from tillway.operations.balance_check import check_balances
 from tillway.store.codec import decode
 from tillway.store.port import Store
@@ -52,11 +54,14 @@ _PREFIXES: Final = ("txn", "je")
 async def close_day(platform: Platform, caller: Caller, day: str, statements: Statements) -> Done[Close]:
     """Close a day (UTC) of the caller's merchant and mode, or close it again, with the statements at hand.
 
+    Settlement reports among them are no statements of a day: the settlements that they tell are booked first.
     Decisions that were made about the same differences stay. Refused `parameter_invalid_string` for a day that is not
     over, and `statement_invalid` for a file that cannot be read.
     """
     closes.check_day(day, today=datetime.fromtimestamp(platform.engine.clock.now_ms() / 1000, UTC).date())
-    lines = read_lines(statements)
+    reports, rest = split_reports(statements)
+    lines = read_lines(rest)
+    reported = await _book_reports(platform, caller, reports)
     checked = await check_balances(platform.engine, caller.scope_key)
     own = await movements_of(platform.engine.store, caller.scope_key, day)
     digests = digests_of(statements)
@@ -68,6 +73,7 @@ async def close_day(platform: Platform, caller: Caller, day: str, statements: St
             own=own,
             carried=earlier.waiting if earlier is not None else (),
             lines=lines,
+            settlements=reported,
             ledger=checked.differences,
             statements=digests,
             before=await load.maybe(Close, close_id(day)),
@@ -107,6 +113,37 @@ def read_lines(statements: Statements) -> list[Line]:
     return lines
 
 
+def split_reports(statements: Statements) -> tuple[dict[str, list[Reported]], dict[str, list[tuple[str, bytes]]]]:
+    """The settlements that providers' reports tell, by connector, and the files that are statements of a day.
+
+    Raises `Refused`, as `read_lines`.
+    """
+    reports: dict[str, list[Reported]] = {}
+    rest: dict[str, list[tuple[str, bytes]]] = {}
+    for place, files in statements.items():
+        for name, content in files:
+            try:
+                told = read_settlements(content, name=name) if place != BANK else None
+            except FileRejected as rejected:
+                raise Refused("statement_invalid", str(rejected), param="statements") from None
+            if told is None:
+                rest.setdefault(place, []).append((name, content))
+            else:
+                reports.setdefault(place, []).extend(told)
+    return reports, rest
+
+
+async def _book_reports(
+    platform: Platform, caller: Caller, reports: Mapping[str, Sequence[Reported]]
+) -> list[closes.Difference]:
+    """Book the settlements that reports tell. Return the differences of those that could not be."""
+    found: dict[str, closes.Difference] = {}
+    for connector, told in reports.items():
+        taken = await settlements.book_reported(platform, caller, connector, told)
+        found |= {difference.id: difference for difference in taken.differences}
+    return list(found.values())
+
+
 def digests_of(statements: Statements) -> list[str]:
     return [
         f"{place}:{name}:{sha256(content).hexdigest()}"
@@ -142,7 +179,7 @@ async def _movements(store: Store, scope_key: str, day: str, entry: Entry) -> li
         return []
     source = await _source(store, scope_key, entry.source)
     fee_minor = source.fee_minor if isinstance(source, Settlement) else 0
-    return [
+    movements = [
         Movement(
             place=place,
             entry=entry.id,
@@ -156,6 +193,7 @@ async def _movements(store: Store, scope_key: str, day: str, entry: Entry) -> li
         )
         for place, amount_minor in places
     ]
+    return [movement for movement in movements if movement.amount_minor]
 
 
 async def _source(store: Store, scope_key: str, id: str | None) -> Record | None:
@@ -199,12 +237,14 @@ async def close_nights(platform: Platform, directory: Path) -> None:
     """Close the last days of every merchant that have files in `directory` or moved money, where that is due.
 
     The files of a day lie in `<account>/<mode>/<day>/`; their names begin with `bank` or a connector's name, and a dot.
-    A day is closed again when its files have changed. A file that cannot be read is an error in the log.
+    A day is closed again when its files have changed. A file that cannot be read is an error in the log. The settlement
+    reports of days that are not closed yet are booked at once, since their money can be paid out.
     """
     now = datetime.fromtimestamp(platform.engine.clock.now_ms() / 1000, UTC)
     last = (now - timedelta(days=1, hours=NIGHT_HOUR)).date()
     for scope_key in await merchant_scopes(platform.engine.store):
         scope = scope_of(scope_key)
+        await _book_early(platform, scope_key, directory, [last + timedelta(days=1), now.date()])
         made = {close.day: close async for close in records_of(platform.engine.store, scope_key, Close)}
         for back in range(NIGHTS - 1, -1, -1):
             day = (last - timedelta(days=back)).isoformat()
@@ -225,6 +265,25 @@ async def close_nights(platform: Platform, directory: Path) -> None:
                     "a day is not tied: `tillway close list` shows why",
                     extra={"scope": scope_key, "day": day, "status": done.record.status},
                 )
+
+
+async def _book_early(platform: Platform, scope_key: str, directory: Path, days: Sequence[date]) -> None:
+    """Book the settlements that reports of `days` tell."""
+    scope = scope_of(scope_key)
+    for day in dict.fromkeys(days):
+        statements = read_files(directory / scope.account / scope.mode / day.isoformat())
+        caller = Caller.system(scope, "settlement reports")
+        try:
+            left = await _book_reports(platform, caller, split_reports(statements)[0])
+        except Refused as refused:
+            extra = {"scope": scope_key, "day": day.isoformat(), "why": refused.message}
+            log.error("a settlement report cannot be read", extra=extra)
+            continue
+        for difference in left:
+            log.warning(
+                "a reported settlement is not booked as reported",
+                extra={"scope": scope_key, "line": difference.line, "why": difference.told},
+            )
 
 
 def read_files(directory: Path) -> dict[str, list[tuple[str, bytes]]]:

@@ -1,13 +1,19 @@
-"""Settlements: read the sums of the ledger, and book the money that a provider has paid to the merchant's bank."""
+"""Settlements: read the sums of the ledger, and book the money that a provider has paid to the merchant's bank, by an
+operator's word or by the provider's own report."""
 
 # Without this, each call would evaluate the annotations of its inner functions anew.
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
 from tillway.domain import settlement
+from tillway.domain.close import Difference, differ_from_booked, differ_from_collected
 from tillway.domain.payout import PayoutGuard, guard_id
 from tillway.domain.record import Changes, Moment
 from tillway.domain.refusal import Refused
-from tillway.domain.settlement import Settlement
+from tillway.domain.settlement import Reported, Settlement
 from tillway.engine.balance import fold
 from tillway.engine.caller import Caller
 from tillway.engine.core import Done, Load
@@ -25,10 +31,13 @@ async def book(
     amount_minor: int,
     fee_minor: int = 0,
     reference: str | None = None,
+    reason: str | None = None,
 ) -> Done[Settlement]:
     """Move `amount_minor` (negative: back) from a connector's receivable to the bank, and book the fee that the
-    provider kept. `caller` has the reason. Refused `resource_missing` for a connector that is not configured and has no
-    money."""
+    provider kept. The `reason` is the caller's unless another is given.
+
+    Refused `resource_missing` for a connector that is not configured and has no money.
+    """
 
     async def work(load: Load, at: Moment) -> Changes[Settlement]:
         # The sums are read after the guard: every payout from the balance changes the guard, and this commit conflicts.
@@ -47,7 +56,7 @@ async def book(
             fee_minor=fee_minor,
             reference=reference,
             by=caller.actor,
-            reason=caller.reason or "",
+            reason=reason or caller.reason or "",
             at_provider_minor=at_providers.get(connector, 0) - on_the_way.get(connector, 0),
             at_bank_minor=in_the_bank(folded.accounts, on_the_way, currency),
             booked=await _find_booked(load, connector, reference),
@@ -57,6 +66,59 @@ async def book(
 
     async with platform.locks.at(f"{caller.scope_key}/{guard_id(currency)}"):
         return await platform.engine.run(caller, work)
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """The reported settlements that were booked, and the differences of those that could not be."""
+
+    booked: tuple[Settlement, ...]
+    differences: tuple[Difference, ...]
+
+
+async def book_reported(platform: Platform, caller: Caller, connector: str, told: Sequence[Reported]) -> Taken:
+    """Book the settlements of a provider's report, each once: reports repeat each other, and operators book, too.
+
+    Refused `resource_missing` for a connector that is not configured and has no money.
+    """
+    booked: list[Settlement] = []
+    differences: list[Difference] = []
+    load = platform.engine.load(caller.scope_key)
+    for each in told:
+        known = await _find_booked(load, connector, each.reference)
+        try:
+            if known is None:
+                done = await book(
+                    platform,
+                    caller,
+                    connector=connector,
+                    currency=each.currency,
+                    amount_minor=each.amount_minor,
+                    fee_minor=each.fee_minor,
+                    reference=each.reference,
+                    reason=f"Report {each.where}",
+                )
+                booked.append(done.record)
+        except Refused as refused:
+            match refused.code:
+                case "settlement_exists":
+                    known = await _find_booked(load, connector, each.reference)
+                case "settlement_too_large":
+                    collected_minor = await _collected(platform, caller, connector, each.currency)
+                    differences.append(
+                        differ_from_collected(connector, each, collected_minor=collected_minor, why=refused.message)
+                    )
+                case _:
+                    raise
+        if known is not None:
+            differences += differ_from_booked(connector, each, known)
+    return Taken(tuple(booked), tuple(differences))
+
+
+async def _collected(platform: Platform, caller: Caller, connector: str, currency: str) -> int:
+    """The money at a connector less its payouts on the way, in minor units, at the moment."""
+    folded = await fold(platform.engine, caller.scope_key)
+    on_the_way = await payouts_on_the_way(platform.engine.load(caller.scope_key), currency)
+    return receivables(folded.accounts, currency).get(connector, 0) - on_the_way.get(connector, 0)
 
 
 async def _find_booked(load: Load, connector: str, reference: str | None) -> Settlement | None:
