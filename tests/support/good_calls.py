@@ -180,6 +180,9 @@ class MerchantObjects:
         attached = await self.post("/v1/payment_methods/pm_card_visa/attach", customer=customer)
         return customer, attached["id"]
 
+    async def source(self) -> str:
+        return (await self.post("/v1/sources", type="card", card=CARD))["id"]
+
     async def token(self) -> str:
         return (await self.post("/v1/tokens", card=CARD))["id"]
 
@@ -623,6 +626,9 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /v1/setup_intents/{id}": _on(MerchantObjects.setup, description="Later"),
     "POST /v1/setup_intents/{id}/cancel": _on(MerchantObjects.setup),
     "POST /v1/setup_intents/{id}/confirm": _on(MerchantObjects.setup, payment_method="pm_card_visa"),
+    "POST /v1/sources": _nothing(type="card", token="tok_visa"),
+    "GET /v1/sources/{id}": _on(MerchantObjects.source),
+    "POST /v1/sources/{id}": _on(MerchantObjects.source, metadata={"a": "1"}),
     "POST /v1/tokens": _nothing(card=CARD),
     "GET /v1/tokens/{id}": _on(MerchantObjects.token),
     "GET /ops/v1/webhook_deliveries": _nothing(),

@@ -18,6 +18,7 @@ from tillway.http.params import (
     Text,
     Unsupported,
 )
+from tillway.http.shapes import View
 
 NETWORK_NAMES = (
     "amex",
@@ -219,6 +220,50 @@ def card_object(
     if customer is not None or of_charge:
         shown["customer"] = customer
     return shown
+
+
+def source_object(method: PaymentMethod, view: View) -> dict[str, Any]:
+    """Return the Source behind `src_…`: a card with its owner."""
+    card = method.card
+    assert card is not None, "a Source has a card"
+    details = method.billing_details
+    owner = {name: details.get(name) for name in ("email", "name", "phone")}
+    verified = dict.fromkeys(("verified_address", "verified_email", "verified_name", "verified_phone"))
+    address = postal(details["address"]) if details.get("address") else None
+    facts = card_object(method.id, card, name=owner["name"], address={})
+    shown = {
+        "id": method.id,
+        "object": "source",
+        "allow_redisplay": method.allow_redisplay,
+        "amount": None,
+        "card": {name: facts[name] for name in _SOURCE_CARD} | {"three_d_secure": _three_d_secure(card)},
+        "client_secret": view.client_secrets.of(method),
+        "created": method.created,
+        "currency": None,
+        "flow": "none",
+        "livemode": view.livemode,
+        "metadata": method.metadata,
+        "owner": {"address": address, **owner, **verified},
+        "statement_descriptor": None,
+        "status": "consumed" if method.consumed or method.detached else "chargeable",
+        "type": "card",
+        "usage": "reusable",
+    }
+    if method.customer is not None:
+        shown["customer"] = method.customer
+    return shown
+
+
+_SOURCE_CARD = (
+    *("address_line1_check", "address_zip_check", "brand", "country", "cvc_check", "dynamic_last4", "exp_month"),
+    *("exp_year", "fingerprint", "funding", "last4", "name", "tokenization_method"),
+)
+
+
+def _three_d_secure(card: CardFacts) -> str:
+    if card.three_d_secure.startswith("required"):
+        return "required"
+    return "not_supported" if card.three_d_secure == "not_supported" else "optional"
 
 
 def card_of_method(method: PaymentMethod) -> dict[str, Any] | None:

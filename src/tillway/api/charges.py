@@ -3,7 +3,7 @@
 from typing import Any
 
 from tillway.api.amounts import in_minor, in_minor_of
-from tillway.api.cards import billing, card_object, shipping
+from tillway.api.cards import billing, card_object, shipping, source_object
 from tillway.api.method_types import FORMS
 from tillway.api.payment_intents import parse_create
 from tillway.domain.amount_limits import AMOUNT_LARGEST
@@ -11,10 +11,12 @@ from tillway.domain.charge import Charge, shown_descriptor
 from tillway.domain.commands import CaptureCharge, CreateCharge, UpdateCharge
 from tillway.domain.dispute import Dispute
 from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.refund import Refund
 from tillway.domain.refusal import Refused
 from tillway.domain.source_api import SOURCE_API_NAMES
 from tillway.engine.core import Load
+from tillway.engine.ids import microseconds_of
 from tillway.http.lists import keep_equal, list_page, search_page
 from tillway.http.params import (
     Amount,
@@ -223,7 +225,7 @@ def charge_shape(charge: Charge, view: View) -> dict[str, Any]:
         "refunded": charge.refunded,
         "review": None,
         "shipping": shipping(charge.shipping),
-        "source": _source(charge),
+        "source": _source(charge, view),
         "source_transfer": None,
         "statement_descriptor": charge.statement_descriptor,
         "statement_descriptor_suffix": charge.statement_descriptor_suffix,
@@ -241,11 +243,21 @@ def _receipt(charge: Charge, view: View) -> str | None:
     return f"{view.base_url}/receipts/{view.scope_key}/{charge.id}?secret={secret}"
 
 
-def _source(charge: Charge) -> dict[str, Any] | None:
-    """The card of the older API that paid; null for a payment method of the newer."""
-    if charge.card is None or charge.method is None or not charge.method.startswith("card_"):
+def _source(charge: Charge, view: View) -> dict[str, Any] | None:
+    """The card or Source of the older API that paid; null for a payment method of the newer."""
+    if charge.card is None or charge.method is None or not charge.method.startswith(("card_", "src_")):
         return None
     details = charge.billing_details
+    if charge.method.startswith("src_"):
+        paid_by = PaymentMethod(
+            id=charge.method,
+            created=microseconds_of(charge.method.removeprefix("src_")[:9]) // 1_000_000,
+            card=charge.card,
+            customer=charge.customer,
+            billing_details=details,
+            consumed=charge.customer is None,
+        )
+        return source_object(paid_by, view)
     address = details.get("address") or {}
     return card_object(
         charge.method, charge.card, name=details.get("name"), address=address, customer=charge.customer, of_charge=True

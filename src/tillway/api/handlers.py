@@ -50,6 +50,7 @@ NOUNS = (
     "settlements",
     "setup_intents",
     "simulator",
+    "source_objects",
     "sources",
     "stripe_cli",
     "test_helpers",

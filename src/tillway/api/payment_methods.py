@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tillway.api.cards import BILLING, billing, card_object
+from tillway.api.cards import BILLING, billing, card_object, source_object
 from tillway.api.method_types import CHANGES, FORMS, METHOD_DATA
 from tillway.domain.commands import UpdatePaymentMethod
 from tillway.domain.method_types import DEBITS
@@ -110,7 +110,7 @@ async def _list_page(call: Call, customer: str | None) -> Page:
     return await list_page(call, "pm", index="customer", partition=partition, keep=keep, noun="PaymentMethod")
 
 
-EXPANDABLE["card"] = frozenset(("customer",))
+EXPANDABLE["card"] = EXPANDABLE["source"] = frozenset(("customer",))
 
 
 @shape(PaymentMethod, expandable="customer")
@@ -127,6 +127,8 @@ def payment_method_shape(method: PaymentMethod, view: View) -> dict[str, Any]:
             metadata=method.metadata,
             allow_redisplay=method.allow_redisplay,
         )
+    if method.shown_as == "source":
+        return source_object(method, view)
     shown: dict[str, Any] = {
         "id": method.id,
         "object": "payment_method",

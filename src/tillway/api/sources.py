@@ -1,10 +1,11 @@
-"""Customers' sources, the cards of the old API: parameters and calls. Their shape is the payment method's `card`."""
+"""Customers' sources, the cards and Sources of the old API: parameters and calls. Their shapes are the payment
+method's."""
 
 from typing import Any
 
 from tillway.api.cards import CARD
 from tillway.domain.commands import AddSource, UpdateSource
-from tillway.domain.payment_method import PaymentMethod, as_card
+from tillway.domain.payment_method import PaymentMethod, as_source
 from tillway.domain.refusal import Refused
 from tillway.engine.card_vault import ADDRESS_FIELDS
 from tillway.engine.core import Load
@@ -50,7 +51,7 @@ UPDATE = Params(
     expand=Expand(),
     metadata=Metadata(),
     name=Text(unsettable=True),
-    owner=Unsupported("Source objects"),
+    owner=Unsupported("Source objects; change theirs at /v1/sources"),
 )
 CREATE_CARD = Params(
     source=AnyOf(Id(), CARD), card=AnyOf(Id(), CARD), expand=Expand(), metadata=Metadata(), validate=Boolean()
@@ -62,7 +63,7 @@ EXPAND_ONLY = Params(expand=Expand())
 
 @route("POST", "/v1/customers/{customer}/sources", CREATE, returns="card")
 async def create(call: Call) -> Answer:
-    """Attach a token's card to a customer."""
+    """Attach a token's card, or a Source, to a customer."""
     return await customers.add_source(
         call.platform, call.caller, call.id, AddSource(**pick(call.params, "source", "metadata"))
     )
@@ -70,19 +71,19 @@ async def create(call: Call) -> Answer:
 
 @route("GET", "/v1/customers/{customer}/sources", LIST, returns="list", of="card")
 async def list_sources(call: Call) -> Answer:
-    """List a customer's cards, newest first."""
+    """List a customer's Sources, then their cards, each newest first."""
     scope = call.caller.scope_key
     await customers.existing(call.platform.engine.load(scope), call.id, "customer")
-    wanted = call.params.get("object", "card")
+    wanted = call.params.get("object")
     page = await list_page(
         call,
         "card",
         index="customer",
         partition=by_customer(scope, "pm", call.id),
-        keep=lambda method: method.is_source and wanted == "card",
+        keep=lambda method: method.is_source and wanted in (None, method.source_kind),
         noun="source",
     )
-    page.records = [as_card(method) for method in page.records]
+    page.records = [as_source(method) for method in page.records]
     page.url = _url(call.id)
     return page
 
@@ -101,6 +102,7 @@ async def create_card(call: Call) -> Answer:
 @route("GET", "/v1/customers/{customer}/cards", LIST_OF_KIND, returns="list", of="card")
 async def list_cards(call: Call) -> Answer:
     """List a customer's cards, by the address of old SDKs."""
+    call.params["object"] = "card"
     page = await list_sources(call)
     assert isinstance(page, Page)
     page.url = f"/v1/customers/{call.id}/cards"
@@ -137,10 +139,10 @@ async def list_bank_accounts(call: Call) -> Answer:
 
 @route("GET", "/v1/customers/{customer}/sources/{id}", EXPAND_ONLY, returns="card")
 async def retrieve(call: Call) -> Answer:
-    """Retrieve a customer's card."""
+    """Retrieve a customer's card or Source."""
     owner, id = call.ids
     load = call.platform.engine.load(call.caller.scope_key)
-    return as_card(await customers.source_of(load, await customers.existing(load, owner), id))
+    return as_source(await customers.source_of(load, await customers.existing(load, owner), id))
 
 
 @route("POST", "/v1/customers/{customer}/sources/{id}", UPDATE, returns="card")
@@ -156,9 +158,11 @@ async def update(call: Call) -> Answer:
 
 @route("DELETE", "/v1/customers/{customer}/sources/{id}", EXPAND_ONLY, returns="deleted_card")
 async def delete(call: Call) -> Answer:
-    """Remove a customer's card, for good."""
+    """Remove a customer's card, or detach a Source, for good."""
     owner, id = call.ids
-    await customers.delete_source(call.platform, call.caller, owner, id)
+    done = await customers.delete_source(call.platform, call.caller, owner, id)
+    if id.startswith("src_"):
+        return done
     return {"id": id, "object": "card", "deleted": True}
 
 
@@ -167,7 +171,7 @@ async def sources(load: Load, document: dict[str, Any], view: View) -> Any:
     found = await customers.sources_of(load, document["id"], INCLUDED_MAX + 1)
     return {
         "object": "list",
-        "data": [render_record(as_card(method), view) for method in found[:INCLUDED_MAX]],
+        "data": [render_record(as_source(method), view) for method in found[:INCLUDED_MAX]],
         "has_more": len(found) > INCLUDED_MAX,
         "url": _url(document["id"]),
     }
@@ -190,7 +194,7 @@ def _empty(url: str) -> dict[str, Any]:
 @includable("customer", "default_source")
 async def default_source(load: Load, document: dict[str, Any], view: View) -> Any:
     method = await load.maybe(PaymentMethod, document["default_source"])
-    return render_record(as_card(method), view) if method is not None else None
+    return render_record(as_source(method), view) if method is not None else None
 
 
 def _url(customer: str) -> str:

@@ -201,6 +201,7 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     "setup_intent.succeeded": _post(
         "/v1/setup_intents", payment_method="pm_card_visa", confirm=True, return_url=_RETURN
     ),
+    "source.chargeable": _post("/v1/sources", type="card", token="tok_visa"),
 }
 """By the event's type. The bank tells of the end of a debit, a payout or a failing refund some seconds after the calls,
 and refusals (402) are part of some. `charge.expired` is not here: a hold expires after seven days, and no call ends it

@@ -416,6 +416,15 @@ class UpdateCustomer(Command, frozen=True, kw_only=True):
     source: str | dict[str, Any] | None = None
 
 
+class CreateSource(Command, frozen=True, kw_only=True):
+    """Create a Source from the fields of a `card` or from a `token`. `owner` has billing details."""
+
+    card: dict[str, Any] | None = None
+    token: str | None = None
+    owner: dict[str, Any] = {}
+    metadata: dict[str, str | None] | None = None
+
+
 class AddSource(Command, frozen=True, kw_only=True):
     """Attach the card behind a token, or the card with these fields, to a customer."""
 

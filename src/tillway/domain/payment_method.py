@@ -64,7 +64,8 @@ class CardFacts(Value, frozen=True, kw_only=True):
 
 class PaymentMethod(Record, frozen=True, kw_only=True):
     """A way to pay: a `card`, a `bank` account, or only its `type`. Its id begins with `card_` if the older API made it
-    from a token, else with `pm_`. `mandate` is the permission to debit the account again and again.
+    from a token, with `src_` if it is a Source, else with `pm_`. `mandate` is the permission to debit the account again
+    and again.
 
     `network_transaction_id` is the card network's id of the first payment with a stored card. It is sent with later
     payments, through any provider, so that the issuer sees that the customer once agreed.
@@ -72,7 +73,7 @@ class PaymentMethod(Record, frozen=True, kw_only=True):
     `declined_at` are the times (epoch seconds) of its latest declines, oldest first, since its last success, and
     `barred` is the reason of one after which the card networks allow no further try (`card_tries.py`).
 
-    `shown_as` is "card" only in the copy in an answer or an event of the older API; it is never stored.
+    `shown_as` is "card" or "source" only in the copy in an answer or an event of the older API; it is never stored.
     """
 
     type: str = "card"
@@ -89,13 +90,18 @@ class PaymentMethod(Record, frozen=True, kw_only=True):
     network_transaction_id: str | None = None
     declined_at: tuple[int, ...] = ()
     barred: str | None = None
-    shown_as: Literal["payment_method", "card"] = "payment_method"
+    shown_as: Literal["payment_method", "card", "source"] = "payment_method"
     source_api: SourceApi = SourceApi.v1
 
     @property
     def is_source(self) -> bool:
-        """Whether it is one of its customer's `sources`, like cards of the older API."""
-        return self.id.startswith("card_")
+        """Whether it can be one of its customer's `sources`: a card of the older API, or a Source."""
+        return self.id.startswith(("card_", "src_"))
+
+    @property
+    def source_kind(self) -> Literal["card", "source"]:
+        """The `object` that the older API shows."""
+        return "source" if self.id.startswith("src_") else "card"
 
 
 class Token(Record, frozen=True, kw_only=True):
@@ -168,9 +174,9 @@ def holder(name: str | None, address: dict[str, str]) -> dict[str, Any]:
     return {key: value for key, value in (("name", name), ("address", address)) if value}
 
 
-def as_card(method: PaymentMethod) -> PaymentMethod:
-    """The copy that the older API shows."""
-    return msgspec.structs.replace(method, shown_as="card")
+def as_source(method: PaymentMethod) -> PaymentMethod:
+    """The copy that the older API shows: a card, or a Source."""
+    return msgspec.structs.replace(method, shown_as=method.source_kind)
 
 
 def gone(id: str, created: int) -> PaymentMethod:
@@ -210,7 +216,7 @@ def attach(method: PaymentMethod, customer: Customer) -> Changes[PaymentMethod]:
         return Changes(result=method, refusal=decline)
     after = msgspec.structs.replace(method, customer=customer.id)
     event = (
-        EventDraft(type="customer.source.created", record=as_card(after))
+        EventDraft(type="customer.source.created", record=as_source(after))
         if method.is_source
         else EventDraft(type="payment_method.attached", record=after)
     )
@@ -250,7 +256,7 @@ def detach(method: PaymentMethod) -> Changes[PaymentMethod]:
     if method.bank is not None and method.bank.vault is not None:
         sealed = (method.bank.vault,)
     event = (
-        EventDraft(type="customer.source.deleted", record=as_card(method))
+        EventDraft(type="customer.source.deleted", record=as_source(method))
         if method.is_source
         else EventDraft(type="payment_method.detached", record=after, previous=method)
     )
@@ -305,12 +311,11 @@ def update(method: PaymentMethod, command: UpdatePaymentMethod, now: int) -> Cha
         after = msgspec.structs.replace(after, bank=msgspec.structs.replace(method.bank, **facts))
     if after == method:
         return Changes(result=method)
-    event = (
-        EventDraft(type="customer.source.updated", record=as_card(after), previous=as_card(method))
-        if method.is_source
-        else EventDraft(type="payment_method.updated", record=after, previous=method)
-    )
-    return Changes(result=after, records=(after,), events=(event,))
+    events: tuple[EventDraft, ...] = (EventDraft(type="payment_method.updated", record=after, previous=method),)
+    if method.is_source:
+        event = EventDraft(type="customer.source.updated", record=as_source(after), previous=as_source(method))
+        events = (event,) if method.customer is not None else ()
+    return Changes(result=after, records=(after,), events=events)
 
 
 def correct(

@@ -17,12 +17,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from tillway.domain.cards import Secret
 from tillway.domain.checkout import CheckoutSession
 from tillway.domain.payment_intent import PaymentIntent
+from tillway.domain.payment_method import PaymentMethod
 from tillway.domain.setup_intent import SetupIntent
 
 CLIENT_SECRETS_PURPOSE = "client_secret"
 """The key's purpose at `Keyring.derive`."""
 
 Subject = PaymentIntent | SetupIntent
+
+Secretive = Subject | PaymentMethod
+"""The objects with a client secret; of the payment methods, the Sources."""
 
 _SECRET_BYTES = 16
 _ID_MAX = 64
@@ -33,7 +37,7 @@ _SHOWN_MAX = 64
 
 _CHALLENGES = "/3ds/"
 _MARK = rb"\/derived\/"
-_OWNER = rb"((?:pi|dpi|seti|ch|cs)_[0-9A-Za-z]+)(_secret_|\?secret=)"
+_OWNER = rb"((?:pi|dpi|seti|src|ch|cs)_[0-9A-Za-z]+)(_secret_|\?secret=)"
 _shown = re.compile(_OWNER + rb"([0-9a-f]{%d})(?![0-9A-Za-z])" % (2 * _SECRET_BYTES))
 _marked = re.compile(_OWNER + re.escape(_MARK))
 
@@ -51,11 +55,11 @@ class ClientSecrets:
         self._key = key.reveal()
         self._cipher = AESGCM(hashlib.blake2b(b"stored answers", key=self._key, digest_size=32).digest())
 
-    def of(self, subject: Subject) -> str:
+    def of(self, subject: Secretive) -> str:
         """The client secret, as the API shows it."""
         return f"{subject.id}_secret_{self._part(subject)}"
 
-    def opens(self, subject: Subject, given: str) -> bool:
+    def opens(self, subject: Secretive, given: str) -> bool:
         """Whether `given` is the client secret of `subject`; compared in constant time."""
         return hmac.compare_digest(given.encode(), self.of(subject).encode())
 
@@ -115,9 +119,10 @@ class ClientSecrets:
             body = _sealed_signing.sub(self._open_signing, body)
         return _marked.sub(self._write, body) if _MARK in body else body
 
-    def _part(self, subject: Subject) -> str:
+    def _part(self, subject: Secretive) -> str:
         # Objects made before secrets were derived have their own.
-        return subject.secret or self._derive(subject.id.encode())
+        own = None if isinstance(subject, PaymentMethod) else subject.secret
+        return own or self._derive(subject.id.encode())
 
     def text_secret(self, text: str) -> str:
         """A secret that belongs to a text of the server's own, which is no id: 32 hexadecimal digits."""

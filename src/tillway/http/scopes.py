@@ -38,6 +38,7 @@ NOUNS: Final[dict[str, str]] = {
     "v1/refunds": "refunds",
     "v1/setup_attempts": "cards",
     "v1/setup_intents": "cards",
+    "v1/sources": "cards",
     "v1/test_helpers/confirmation_tokens": "cards",
     "v1/test_helpers/customers": "customers",
     "v1/test_helpers/refunds": "refunds",

@@ -16,7 +16,7 @@ from tillway.domain import payment_method
 from tillway.domain.alias import Alias, alias_id, new_alias
 from tillway.domain.commands import AddSource, CreateCustomer, CustomerFields, UpdateCustomer, UpdateSource
 from tillway.domain.customer import Customer, must_exist
-from tillway.domain.payment_method import PaymentMethod, Token, as_card, attach, holder, new_method
+from tillway.domain.payment_method import PaymentMethod, Token, as_source, attach, holder, new_method
 from tillway.domain.record import NO_CHANGES, Changes, Moment, Record, merged_metadata
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
@@ -25,7 +25,7 @@ from tillway.engine.core import Done, Load
 from tillway.engine.platform import Platform
 from tillway.operations.payment_methods import find_existing, redeem_token
 from tillway.store.codec import by_customer, decode
-from tillway.store.port import prefix_end
+from tillway.store.port import Row, prefix_end
 
 R = TypeVar("R", bound=Record)
 
@@ -177,7 +177,7 @@ async def delete(platform: Platform, caller: Caller, id: str) -> Done[Customer]:
 
 
 async def add_source(platform: Platform, caller: Caller, id: str, command: AddSource) -> Done[PaymentMethod]:
-    """Attach a token's card; it becomes the default if there is none. The caller is shown the card."""
+    """Attach a token's card or a Source; it becomes the default if there is none. The caller is shown it."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         customer = await existing(load, id)
@@ -191,7 +191,7 @@ async def add_source(platform: Platform, caller: Caller, id: str, command: AddSo
         changes: Changes[Record | None] = made.then(attached)
         if customer.default_source is None:
             changes = changes.then(domain.update(customer, CustomerFields(default_source=after.id)))
-        return _with_result(changes, as_card(after))
+        return _with_result(changes, as_source(after))
 
     return await platform.engine.run(caller, work)
 
@@ -202,7 +202,7 @@ async def update_source(
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
         method = await source_of(load, await existing(load, customer), id)
         changes = payment_method.update_source(method, command, at.now)
-        return _with_result(changes, as_card(changes.result))
+        return _with_result(changes, as_source(changes.result))
 
     return await platform.engine.run(caller, work)
 
@@ -211,13 +211,15 @@ async def delete_source(platform: Platform, caller: Caller, customer: str, id: s
     """Remove a card; if it was the default, the most recent of the others becomes the default."""
 
     async def work(load: Load, at: Moment) -> Changes[PaymentMethod]:
-        return await _release(load, await source_of(load, await existing(load, customer), id))
+        changes = await _release(load, await source_of(load, await existing(load, customer), id))
+        return _with_result(changes, as_source(changes.result))
 
     return await platform.engine.run(caller, work)
 
 
 async def source_of(load: Load, customer: Customer, id: str, param: str = "id") -> PaymentMethod:
-    """The customer's card of that id. Refused if there is none, with the same message for another customer's."""
+    """The customer's card or Source of that id. Refused if there is none, as for another
+    customer's."""
     method = await load.maybe(PaymentMethod, id)
     if method is None or not method.is_source or method.customer != customer.id:
         raise Refused("resource_missing", f"No such source: '{id[:100]}'", param=param)
@@ -225,32 +227,36 @@ async def source_of(load: Load, customer: Customer, id: str, param: str = "id") 
 
 
 async def sources_of(load: Load, customer: str, limit: int) -> list[PaymentMethod]:
-    """The newest `limit` (at most 100) cards of a customer, from the store or from the writes that `load` knows."""
-    head = f"{load.scope_key}/card_"
-    rows = await load.store.query(
-        "customer",
-        by_customer(load.scope_key, "pm", customer),
-        after=prefix_end(head),
-        until=head,
-        limit=limit + min(len(load.seen), 100),
-    )
+    """The newest `limit` (at most 100) cards and Sources of a customer, from the store or from the writes that `load`
+    knows."""
+    rows: list[Row] = []
+    for head in (f"{load.scope_key}/card_", f"{load.scope_key}/src_"):
+        rows += await load.store.query(
+            "customer",
+            by_customer(load.scope_key, "pm", customer),
+            after=prefix_end(head),
+            until=head,
+            limit=limit + min(len(load.seen), 100),
+        )
     found = {row.key.partition("/")[2]: decode(row.key.partition("/")[2], row.body) for row in rows}
     for id, (_, record) in load.seen.items():
         if isinstance(record, PaymentMethod) and record.is_source:
             found[id] = record
     theirs = [record for record in found.values() if isinstance(record, PaymentMethod) and record.customer == customer]
-    return sorted(theirs, key=lambda method: method.id, reverse=True)[:limit]
+    return sorted(theirs, key=lambda method: (method.created, method.id), reverse=True)[:limit]
 
 
 async def _source(
     platform: Platform, load: Load, given: str | dict[str, Any], at: Moment
 ) -> tuple[PaymentMethod, Changes[None]]:
-    """The card behind a token, a test token or raw card data, and the writes that make it."""
+    """The card behind a token, a test token, raw card data or a Source, and the writes that make it."""
     if isinstance(given, dict):
         address = postal(given)
         facts, sealed = platform.cards.take_in(load.scope_key, given, address, at, param="source")
         method = new_method(facts, {"billing_details": holder(given.get("name"), address)}, at, prefix="card")
         return method, Changes(result=None, records=(method, *sealed))
+    if given.startswith("src_"):
+        return await load.get(PaymentMethod, given, "source", "source"), NO_CHANGES
     if not given.startswith("tok_"):
         remedy = ""
         if given.startswith("pm_"):

@@ -485,7 +485,7 @@ _ROWS: Final = (
     ),
     RecordType(
         kind=PaymentMethod,
-        prefixes=("pm", "card"),
+        prefixes=("pm", "card", "src"),
         object="payment_method",
         noun="PaymentMethod",
         entries=_method,
