@@ -413,7 +413,7 @@ async def test_a_customers_credit_and_cards(shop: Shop) -> None:
     assert "Thank you" in text(await shop.press(again["url"], "", method=stored[1]))
 
 
-async def test_the_secret_of_a_page_is_stored_only_in_its_payments_way_back(shop: Shop) -> None:
+async def test_the_secret_of_a_page_is_stored_nowhere(shop: Shop) -> None:
     data = {"currency": "eur", "unit_amount": 500, "product_data": {"name": "Tea"}}
     params = {"line_items": [{"price_data": data, "quantity": 1}]}
     first = await shop.app.call(shop.merchant, "POST", "/v1/checkout/sessions", params, idempotency_key="cart-7")
@@ -423,7 +423,5 @@ async def test_the_secret_of_a_page_is_stored_only_in_its_payments_way_back(shop
     assert "declined" in text(await shop.press(url, DECLINED)) and "Thank you" in text(await shop.press(url))
     scope = urlsplit(url).path.removeprefix("/c/").partition("-")[0]
     rows = await shop.app.store.query(None, f"{scope}/", limit=1000)
-    # The payment has its return address, which is the page's, and the audit trail has the payment.
-    holding = {row.key.partition("/")[2].partition("_")[0] for row in rows if url[-32:].encode() in row.body}
-    assert holding <= {"pi", "aud"}, holding
+    assert len(rows) > 10 and not [row.key for row in rows if url[-32:].encode() in row.body]
     assert not [row.key for row in rows if GOOD.encode() in row.body]

@@ -27,7 +27,7 @@ async def look(call: Call) -> Answer:
 async def decide(call: Call) -> Answer:
     """Complete or fail the challenge, and send the customer back to the merchant."""
     subject = await _subject(call, call.params["outcome"] == "pass")
-    target = back_to(subject, call.platform.engine.client_secrets.of(subject))
+    target = back_to(subject, call.platform.engine.client_secrets)
     if target is None:
         return Plain(200, page(subject), HTML, HEADERS)
     return Plain(303, b"", HTML, (*HEADERS, ("location", target)))
@@ -50,7 +50,7 @@ async def come_back(call: Call) -> Answer:
     subject = await operations.customer_returned(
         call.platform, scope, id, call.params["secret"], told=told, gave_up=gave_up
     )
-    target = back_to(subject, call.platform.engine.client_secrets.of(subject))
+    target = back_to(subject, call.platform.engine.client_secrets)
     if target is None:
         return Plain(200, page(subject), HTML, HEADERS)
     return Plain(303, b"", HTML, (*HEADERS, ("location", target)))

@@ -13,6 +13,7 @@ from tillway.domain.languages import choose
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
+from tillway.engine.platform import Platform
 from tillway.http.params import CardField, Email, KnownParams
 from tillway.http.routes import Answer, Call, Plain, route
 from tillway.http.throttle import RETRY_SECONDS_MAX, Throttled
@@ -226,13 +227,18 @@ async def _pay(visit: _Visit, fields: dict[str, str]) -> None:
         name=name,
         method=stored,
         method_data=data,
-        acceptance=_acceptance(call) if kind in ("sepa_debit", "us_bank_account") else None,
+        acceptance=acceptance_of(call) if kind in ("sepa_debit", "us_bank_account") else None,
         keep=bool(fields.get("keep")),
     )
 
     async def handle() -> Any:
         return await checkout.pay(
-            call.platform, caller, session.id, command, return_url=visit.address, spoken=visit.payer.language
+            call.platform,
+            caller,
+            session.id,
+            command,
+            return_url=return_page(call.platform, visit.scope, session),
+            spoken=visit.payer.language,
         )
 
     watched = Caller.system(visit.scope, "POST /c/{session}", actor=session.id)
@@ -240,6 +246,12 @@ async def _pay(visit: _Visit, fields: dict[str, str]) -> None:
     params = {"payment_method_data": data} if data is not None else {"payment_method": stored}
     assert call.guard is not None, "calls that need no key have their guard"
     await call.guard.watch_card(Call(call.platform, watched, params, ()), handle)
+
+
+def return_page(platform: Platform, scope: Scope, session: CheckoutSession) -> str:
+    """The address of a session's page as its payment keeps it: without the secret, which
+    `ClientSecrets.way_back` writes in for the payer."""
+    return f"{platform.engine.settings.public_url}/c/{scope.key}-{session.id}"
 
 
 def _method(fields: dict[str, str]) -> str:
@@ -285,7 +297,7 @@ def _expiry(text: str) -> tuple[str, str]:
     return match[1], year
 
 
-def _acceptance(call: Call) -> dict[str, Any]:
+def acceptance_of(call: Call) -> dict[str, Any]:
     """The evidence for a mandate that the payer gives with the form."""
     agent = call.headers.get("user-agent", "")[:500]
     online = {"ip_address": call.caller.client_ip or "", "user_agent": agent}

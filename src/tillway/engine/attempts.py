@@ -483,7 +483,7 @@ class Attempts:
         if redirects:
             told |= self._redirect(scope, payment, attempt)
         elif payment.return_url is not None:
-            told["return_url"] = payment.return_url
+            told["return_url"] = self.engine.client_secrets.way_back(payment)
         descriptor = payment.statement_descriptor
         if not descriptor:
             descriptor = (self.engine.known_price(scope) or await self.engine.price(scope)).descriptor

@@ -99,6 +99,15 @@ class ClientSecrets:
             return address
         return f"{address}?secret={self._part(subject)}"
 
+    def way_back(self, subject: Subject) -> str | None:
+        """The address to which the payer comes back; None where there is none. That of a page of hosted checkout is
+        stored without its secret, for those who may look at the payment and not pay for the payer."""
+        address = subject.return_url
+        session = subject.checkout if isinstance(subject, PaymentIntent) else None
+        if address is None or session is None or not address.endswith(f"-{session}"):
+            return address
+        return f"{address}_secret_{self._derive(session.encode())}"
+
     def conceal(self, body: bytes) -> bytes:
         """An answer (JSON) as it is stored: with a mark in the place of each secret."""
         # Only around each place where a secret may stand: a search of the whole answer would cost more than a payment's

@@ -8,6 +8,7 @@ from tillway.domain import payment_intent, setup_intent
 from tillway.domain.money import MINOR_UNITS
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.domain.setup_intent import SetupIntent
+from tillway.engine.client_secrets import ClientSecrets
 
 HEADERS = (
     ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors *"),
@@ -50,16 +51,17 @@ def page(subject: PaymentIntent | SetupIntent) -> bytes:
     )
 
 
-def back_to(subject: PaymentIntent | SetupIntent, client_secret: str) -> str | None:
+def back_to(subject: PaymentIntent | SetupIntent, client_secrets: ClientSecrets) -> str | None:
     """Return the URL that the customer returns to, with the parameters that Stripe adds; None without a return_url."""
-    if subject.return_url is None:
+    address = client_secrets.way_back(subject)
+    if address is None:
         return None
     noun = "payment_intent" if isinstance(subject, PaymentIntent) else "setup_intent"
     status = "succeeded" if subject.status in ("succeeded", "requires_capture", "requires_confirmation") else "failed"
     if subject.status in ("processing", "requires_action"):
         status = "pending"
-    parts = urlsplit(subject.return_url)
-    added = {noun: subject.id, f"{noun}_client_secret": client_secret, "redirect_status": status}
+    parts = urlsplit(address)
+    added = {noun: subject.id, f"{noun}_client_secret": client_secrets.of(subject), "redirect_status": status}
     return urlunsplit(
         parts._replace(query=urlencode([*parse_qsl(parts.query, keep_blank_values=True), *added.items()]))
     )
