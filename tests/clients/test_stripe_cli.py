@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 INSTALLED = ROOT / "build" / f"stripe-cli-{VERSION}"
 INSTALL_SECONDS = 180
 WITHIN_SECONDS = 60
+CHECKOUTS = ("checkout.session.completed", "checkout.session.async_payment_succeeded")
 
 pytestmark = pytest.mark.soak
 
@@ -145,6 +146,10 @@ def test_listen_logs_trigger_and_resend(program: Path, tmp_path: Path) -> None:
             listening.wait_for("--> charge.refunded")
             wait(lambda: any(b'"charge.refunded"' in body for _, _, body in shop.received), lambda: listening.text)
             tailing.wait_for("[200] POST /v1/refunds")
+            for event in CHECKOUTS:
+                triggered = Program(program, tmp_path, server, "trigger", event)
+                assert triggered.process.wait(WITHIN_SECONDS) == 0, triggered.text
+                listening.wait_for(f"--> {event}")
             tailing.wait_for("Code: amount_too_small")
         for path, signature, body in shop.received:
             assert path == "/hook?shop=1&lang=de"

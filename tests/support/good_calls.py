@@ -420,6 +420,12 @@ async def _card_frame(objects: MerchantObjects) -> Good:
     return Good(query=f"key={objects.merchant.public_key}")
 
 
+async def _page(objects: MerchantObjects) -> Good:
+    card = {"type": "card", "card": {"token": "tok_visa"}, "billing_details": {"email": "jane@example.com"}}
+    method = await objects.post("/v1/payment_methods", **card)
+    return Good(((await objects.checkout())["id"],), {"payment_method": method["id"], "expected_amount": 500})
+
+
 async def _cart(objects: MerchantObjects) -> Good:
     return Good(params={"line_items": [{"price": await objects.price(), "quantity": 2}]})
 
@@ -596,6 +602,8 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "GET /v1/payment_intents": _nothing(),
     "POST /v1/payment_intents": _nothing(amount=700, currency="eur"),
     "GET /v1/payment_intents/search": _nothing(query="amount>1"),
+    "GET /v1/payment_pages/{session}": _on(MerchantObjects.checkout),
+    "POST /v1/payment_pages/{session}/confirm": _page,
     "GET /v1/payment_intents/{id}": _on(MerchantObjects.payment),
     "POST /v1/payment_intents/{id}": _on(MerchantObjects.payment, description="Chair"),
     "POST /v1/payment_intents/{id}/cancel": _on(MerchantObjects.payment),

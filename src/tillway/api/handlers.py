@@ -40,6 +40,7 @@ NOUNS = (
     "payment_links",
     "payment_overviews",
     "payment_methods",
+    "payment_pages",
     "payouts",
     "receipts",
     "redaction",

@@ -31,6 +31,7 @@ NOUNS: Final[dict[str, str]] = {
     "v1/payment_intents": "payments",
     "v1/payment_links": "payments",
     "v1/payment_methods": "cards",
+    "v1/payment_pages": "payments",
     "v1/payouts": "payouts",
     "v1/prices": "payments",
     "v1/products": "payments",
