@@ -137,6 +137,20 @@ async def test_a_publishable_key_sees_no_charges(objects: MerchantObjects) -> No
     assert answer.status == 200 and "charges" not in answer.json
 
 
+async def test_nouns_within_customers_and_products_list_nothing(objects: MerchantObjects) -> None:
+    for owner, id, noun in (
+        ("customers", (await objects.customer())["id"], "subscriptions"),
+        ("customers", (await objects.customer())["id"], "tax_ids"),
+        ("products", await objects.product(), "features"),
+    ):
+        path = f"/v1/{owner}/{id}/{noun}"
+        assert (await objects.app.ok(objects.merchant, "GET", path))["data"] == []
+        refused = await objects.app.call(objects.merchant, "POST", path)
+        assert (refused.status, refused.json["error"]["code"]) == (400, "domain_unsupported")
+        unknown = await objects.app.call(objects.merchant, "GET", f"/v1/{owner}/{id}0/{noun}")
+        assert unknown.status == 404
+
+
 @pytest.mark.parametrize("domain", NOUNS)
 async def test_other_domains_list_nothing_and_create_nothing(objects: MerchantObjects, domain: str) -> None:
     for noun in NOUNS[domain]:

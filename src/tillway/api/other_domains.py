@@ -1,6 +1,7 @@
 """Nouns of Stripe's API outside the payments domain. Their lists are empty and nothing can be created, so that a
 program that walks through all of Stripe's lists finishes."""
 
+from tillway.domain.catalog import CatalogProduct
 from tillway.domain.refusal import Refused
 from tillway.http.params import KnownParams
 from tillway.http.routes import OTHER_ROUTES, Answer, Call, Handler, Page, Route
@@ -76,21 +77,32 @@ def _refusal_of(path: str, domain: str) -> Handler:
     return refuse
 
 
-NESTED: dict[str, str] = {"subscriptions": "billing", "tax_ids": "tax"}
-"""The nouns below a customer, each with its domain: the lists within old customers name these addresses."""
+NESTED: dict[str, str] = {
+    "customers/{customer}/subscriptions": "billing",
+    "customers/{customer}/tax_ids": "tax",
+    "products/{product}/features": "entitlements",
+}
+"""The nouns below a customer or product, each with its domain. The lists within old customers name these addresses, and
+programs that read all products ask for their features."""
 
 
-def _list_of_customer(noun: str) -> Handler:
+def _list_within(path: str) -> Handler:
+    noun = path.rpartition("/")[2]
+
     async def list_nothing(call: Call) -> Answer:
-        await customers.existing(call.platform.engine.load(call.caller.scope_key), call.id, "customer")
-        return Page([], False, f"/v1/customers/{call.id}/{noun}")
+        load = call.platform.engine.load(call.caller.scope_key)
+        if path.startswith("/v1/customers"):
+            await customers.existing(load, call.id, "customer")
+            return Page([], False, f"/v1/customers/{call.id}/{noun}")
+        await load.get(CatalogProduct, call.id, "product")
+        return Page([], False, f"/v1/products/{call.id}/{noun}")
 
     return list_nothing
 
 
 for noun, domain in NESTED.items():
-    path = f"/v1/customers/{{customer}}/{noun}"
-    OTHER_ROUTES.append(Route("GET", path, _list_of_customer(noun), _ANY, "list", "secret", "List nothing."))
+    path = f"/v1/{noun}"
+    OTHER_ROUTES.append(Route("GET", path, _list_within(path), _ANY, "list", "secret", "List nothing."))
     OTHER_ROUTES.append(
         Route("POST", path, _refusal_of(path, domain), _ANY, "none", "secret", "Refuse: another domain.")
     )

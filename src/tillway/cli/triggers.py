@@ -13,6 +13,9 @@ PAGES: Final = "/c/"
 
 Trigger = Callable[[Send], object]
 
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+"""A PNG of one pixel, in base64."""
+
 _RETURN = "https://example.com/thank-you"
 _BANK = {
     "object": "bank_account",
@@ -67,6 +70,8 @@ _created = _post("/v1/payment_intents", amount=2000, currency="usd")
 _refunded = _then(_pay(), "POST", "/v1/refunds", payment_intent="{id}")
 _disputed = _pay("pm_card_createDispute")
 _customer = _post("/v1/customers", name="Jane Doe", email="jane@example.com")
+_bypassing = _pay("pm_card_bypassPending", amount=50_000)
+_funded = _then(_customer, "POST", "/v1/test_helpers/customers/{id}/fund_cash_balance", amount=2000, currency="usd")
 _product = _post("/v1/products", name="Tea")
 _setup = _post("/v1/setup_intents", payment_method_types=["card"])
 _line_items = [{"quantity": 1, "price_data": {"currency": "usd", "unit_amount": 500, "product_data": {"name": "Tea"}}}]
@@ -112,7 +117,7 @@ def _checkout(**fields: str) -> Callable[[Send], Document]:
 
 
 def _payout(send: Send, **params: Any) -> Document:
-    _pay("pm_card_bypassPending", amount=50_000)(send)
+    _bypassing(send)
     return send("POST", "/v1/payouts", {"amount": 1000, "currency": "usd", **params})
 
 
@@ -132,6 +137,8 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     "account.external_account.updated": _then(
         _bank_account, "POST", "/v1/accounts/{account}/external_accounts/{id}", metadata={"checked": "yes"}
     ),
+    "balance.available": _bypassing,
+    "cash_balance.funds_available": _funded,
     "charge.captured": _then(_authorized, "POST", "/v1/payment_intents/{id}/capture"),
     "charge.dispute.closed": _then(_dispute_of, "POST", "/v1/disputes/{id}/close"),
     "charge.dispute.created": _disputed,
@@ -160,9 +167,8 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     "customer.source.deleted": _then(_with_source, "DELETE", "/v1/customers/{customer}/sources/{id}"),
     "customer.source.updated": _then(_with_source, "POST", "/v1/customers/{customer}/sources/{id}", name="Jane Roe"),
     "customer.updated": _then(_customer, "POST", "/v1/customers/{id}", name="Jane Roe"),
-    "customer_cash_balance_transaction.created": _then(
-        _customer, "POST", "/v1/test_helpers/customers/{id}/fund_cash_balance", amount=2000, currency="usd"
-    ),
+    "customer_cash_balance_transaction.created": _funded,
+    "file.created": _post("/v1/files", purpose="dispute_evidence", file={"data": _PIXEL, "filename": "receipt.png"}),
     "mandate.updated": _debit("pm_usBankAccount_debitNotAuthorized"),
     "payment_intent.amount_capturable_updated": _authorized,
     "payment_intent.canceled": _then(_created, "POST", "/v1/payment_intents/{id}/cancel"),
@@ -204,5 +210,15 @@ TRIGGERS: Final[dict[str, Trigger]] = {
     "source.chargeable": _post("/v1/sources", type="card", token="tok_visa"),
 }
 """By the event's type. The bank tells of the end of a debit, a payout or a failing refund some seconds after the calls,
-and refusals (402) are part of some. `charge.expired` is not here: a hold expires after seven days, and no call ends it
-sooner."""
+and refusals (402) are part of some."""
+
+UNTRIGGERED: Final[dict[str, str]] = {
+    "charge.expired": "a hold expires after seven days",
+    "open_item.closed": "a person at the dashboard closes it",
+    "open_item.created": "a bank contradicts an earlier answer",
+    "order.payment_failed": "the orders dialect has keys of its own",
+    "order.placed": "the orders dialect has keys of its own",
+    "payment_method.automatically_updated": "a bank corrects an account by a file",
+    "webhook_endpoint.disabled": "an endpoint fails for days",
+}
+"""The other types that are emitted, with the reason why no call in test mode makes them happen."""
