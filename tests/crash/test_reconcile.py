@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from tillway.crash.clients import Order, Reply
+from tillway.crash.disputes import Case, Heard, find_unanswered, numbered, read_cases
 from tillway.crash.hook import EVENTS
-from tillway.crash.reconcile import Performed, Platform, read_journal, reconcile
+from tillway.crash.issuer import Word
+from tillway.crash.reconcile import Performed, Platform, Said, read_journal, reconcile
 from tillway.crash.report import explain
 
 SCOPE = "abcdefghijklmnopt"
@@ -19,7 +21,8 @@ World = dict[str, Any]
 
 def world() -> World:
     """One payment of 100.00, for two books of three, of which 30.00 went back and 10.00 were paid out; and a
-    disbursement of 5.00, as everybody tells it."""
+    disbursement of 5.00, as everybody tells it. 10.00 were charged back and lost. Later the bank says
+    that they were won, and that it never authorized the payment."""
     payment = {
         "id": "pi_000000000000001",
         "object": "payment_intent",
@@ -60,12 +63,42 @@ def world() -> World:
         "currency": "usd",
         "balance_transaction": "txn_1",
     }
+    dispute = {
+        "id": "du_000000000000011",
+        "object": "dispute",
+        "status": "lost",
+        "amount": 1_000,
+        "currency": "usd",
+        "charge": "ch_000000000000002",
+        "evidence_details": {"submission_count": 1, "due_by": 1},
+        "payment_method_details": {"card": {"case_type": "chargeback", "network_reason_code": "1"}},
+    }
+    won = {
+        "id": "oi_000000000000011.won",
+        "kind": "contradiction",
+        "reference": "case-1",
+        "ours": "lost",
+        "theirs": "won",
+        "subject": "du_000000000000011",
+    }
+    denied = {
+        "id": "oi_000000000000002.declined",
+        "kind": "contradiction",
+        "reference": f"{SCOPE}000000000000002",
+        "ours": "succeeded",
+        "theirs": "declined",
+        "subject": "ch_000000000000002",
+    }
     disbursed = {**payout, "id": "po_000000000000006", "amount": 500, "balance_transaction": None}
-    happened = (
+    happened: tuple[tuple[str, dict[str, Any]], ...] = (
         ("payment_intent.created", payment),
         ("payment_intent.succeeded", payment),
         ("charge.succeeded", charge),
         ("refund.created", refund),
+        ("charge.dispute.created", dispute),
+        ("charge.dispute.funds_withdrawn", dispute),
+        ("open_item.created", won),
+        ("open_item.created", denied),
         *((f"payout.{word}", one) for one in (payout, disbursed) for word in ("created", "paid")),
     )
     pay = Order(story="7-1", what="pay", path="/v1/payment_intents", params={"amount": 10_000}, key="7-1-1-pay")
@@ -95,7 +128,7 @@ def world() -> World:
         "charges": [charge],
         "refunds": [refund],
         "payouts": [payout, disbursed],
-        "entries": [{"currency": "usd", "net": net} for net in (9_680, -3_000, -1_000)],
+        "entries": [{"currency": "usd", "net": net} for net in (9_680, -3_000, -1_000, -2_500)],
         "events": [
             {"id": f"evt_{number}", "type": type, "data": {"object": {"id": thing["id"]}}}
             for number, (type, thing) in enumerate(happened)
@@ -104,9 +137,9 @@ def world() -> World:
         "ledger": {
             "balanced": True,
             "accounts": [
-                {"account": "receivable:bank", "currency": "usd", "balance": 6_000},
-                {"account": "merchant", "currency": "usd", "balance": -5_680},
-                {"account": "fees", "currency": "usd", "balance": -320},
+                {"account": "receivable:bank", "currency": "usd", "balance": 5_000},
+                {"account": "merchant", "currency": "usd", "balance": -3_180},
+                {"account": "fees", "currency": "usd", "balance": -1_820},
                 {"account": "refunds", "currency": "usd", "balance": 0},
                 {"account": "payouts", "currency": "usd", "balance": 0},
                 {"account": "disbursements", "currency": "usd", "balance": 500},
@@ -114,10 +147,15 @@ def world() -> World:
             ],
         },
         "balance": {
-            "available": [{"currency": "usd", "amount": -1_000}],
+            "available": [{"currency": "usd", "amount": -3_500}],
             "pending": [{"currency": "usd", "amount": 6_680}],
         },
         "doubts": [],
+        "disputes": [dispute],
+        "items": [won, denied],
+        "cases": {"1": case("Opened", "Lost", "Won")},
+        "words": [authorization_denied()],
+        "logs": f"ERROR a provider contradicts a settled outcome reference={SCOPE}000000000000002",
         "routes": {"pi_000000000000001": [{"connector": "bank", "outcome": "succeeded"}]},
         "bank": {
             f"{SCOPE}000000000000002": performed("000000000000002", "authorization", 10_000, capture=True),
@@ -134,11 +172,37 @@ def performed(suffix: str, kind: str, amount: int, *, parent: str | None = None,
     return Performed(reference=SCOPE + suffix, kind=kind, amount=amount, parent=parent, **fields)
 
 
+def case(*verdicts: str, **more: Any) -> Case:
+    """A chargeback of 10.00 with these reports, all of which were heard, and one piece of evidence."""
+    reports = [Heard("chargeback", verdict, certain=True) for verdict in verdicts]
+    fields = {"amount": 1_000, "currency": "usd", "stage": "chargeback", "verdict": verdicts[-1], "evidence": 1, **more}
+    parent, told = f"{SCOPE}000000000000002", len(verdicts)
+    return Case(connector="bank", reference="case-1", parent=parent, told=told, reports=reports, **fields)
+
+
+def authorization_denied() -> Word:
+    return Word(
+        connector="bank",
+        reference=f"{SCOPE}000000000000002",
+        kind="authorization",
+        status="Declined",
+        amount=10_000,
+        currency="usd",
+        heard=True,
+        alarming=True,
+    )
+
+
 def rules_broken(world: World) -> set[str]:
     platform = Platform(**{name: world[name] for name in Platform.__struct_fields__})
     banks = {"bank": world["bank"], **({"second": world["second"]} if "second" in world else {})}
-    found = reconcile(world["told"], platform, banks, delivered=world["delivered"])
+    found = reconcile(world["told"], platform, banks, said=said_by_banks(world), delivered=world["delivered"])
     return {violation.rule for violation in found}
+
+
+def said_by_banks(world: World) -> Said:
+    charge_of = {f"{SCOPE}000000000000002": "ch_000000000000002"}
+    return Said(cases=world["cases"], words=world["words"], charge_of=charge_of, logs=world["logs"])
 
 
 def test_the_world_is_in_order() -> None:
@@ -216,6 +280,28 @@ def _bank(world: World, suffix: str, kind: str, amount: int, **more: Any) -> Any
         (lambda w: w["payments"][0]["metadata"].update(order_id="7-9-0") or w["orders"].clear(), "orders end well"),
         (lambda w: w["products"][0].update(available_count=2), "orders end well"),
         (lambda w: w["products"][0].update(reserved_count=1), "orders end well"),
+        (lambda w: _second(w, "disputes", id="du_000000000000012"), "disputes are the bank's"),
+        (lambda w: w["disputes"].clear(), "disputes are the bank's"),
+        (lambda w: w["cases"].clear(), "disputes are the bank's"),
+        (lambda w: w["disputes"][0].update(amount=999), "disputes are the bank's"),
+        (lambda w: w["disputes"][0].update(amount=999), "the sums agree"),
+        (lambda w: w["disputes"][0].update(status="under_review"), "disputes are the bank's"),
+        (lambda w: w["disputes"][0].update(status="won"), "contradictions are open items"),
+        (lambda w: w["disputes"][0].update(status="won"), "the sums agree"),
+        (lambda w: w["cases"].update({"1": case("Opened", "Lost")}), "contradictions are open items"),
+        (lambda w: w["items"].pop(0), "contradictions are open items"),
+        (lambda w: w["items"].pop(1), "contradictions are open items"),
+        (lambda w: _second(w, "items", id="oi_3", subject="ch_3"), "contradictions are open items"),
+        (lambda w: w["items"][1].update(theirs="succeeded"), "contradictions are open items"),
+        (lambda w: w["words"].clear(), "contradictions are open items"),
+        (lambda w: w.update(logs=""), "contradictions are open items"),
+        (lambda w: w["cases"].update({"1": case("Lost", "Won", evidence=2)}), "replies arrive once"),
+        (lambda w: w["cases"].update({"1": case("Opened", evidence=0)}), "replies arrive once"),
+        (
+            lambda w: w["ledger"]["accounts"].append({"account": "disputes", "currency": "usd", "balance": -1}),
+            "the sums agree",
+        ),
+        (lambda w: w["events"].append(w["events"][4]), "events are told once"),
     ],
 )
 def test_what_is_wrong_is_seen(wrong: Callable[[World], None], rule: str) -> None:
@@ -280,6 +366,45 @@ def test_a_reference_that_stands_for_two_things_is_seen(tmp_path: Path) -> None:
     assert [found.rule for found in read_journal(journal)[1]] == ["a reference is one thing for ever"]
 
 
+def test_the_disputes_of_a_journal_are_read_with_their_replies(tmp_path: Path) -> None:
+    first = {"reference": "case-1", "kind": "dispute", "status": "Accepted", "amount": 500, "currency": "usd"}
+    first |= {"parent": f"{SCOPE}2", "dispute": "inquiry", "told": 1}
+    evidence = {"reference": "inquiry-evidence-case-1", "kind": "evidence", "status": "Accepted", "parent": "case-1"}
+    later = {**first, "dispute": "chargeback", "amount": 900, "told": 2}
+    accepted = {**evidence, "reference": "chargeback-accept-case-1", "kind": "accept"}
+    lines = [first, evidence, {"noticed": "report-1-case-1"}, later, accepted]
+    journal = tmp_path / "bank.journal"
+    journal.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    assert read_journal(journal) == ({}, [])
+    found = read_cases(journal, "bank")["case-1"]
+    assert (found.amount, found.stage, found.verdict, found.evidence, found.accepted) == (
+        900,
+        "chargeback",
+        "Accepted",
+        1,
+        1,
+    )
+    assert [(one.stage, one.verdict, one.certain) for one in found.reports] == [
+        ("inquiry", "Opened", True),
+        ("chargeback", "Opened", False),
+        ("chargeback", "Accepted", True),
+    ]
+
+
+def test_a_dispute_under_way_is_waited_for() -> None:
+    now = 1_000_000.0
+    due, waiting = world(), case("Opened", evidence=1)
+    assert find_unanswered(due["disputes"], numbered([waiting]), now=now) == []
+    assert find_unanswered([], numbered([waiting]), now=now) == ["case-1 is not told"]
+    waiting.evidence = 0
+    assert find_unanswered(due["disputes"], numbered([waiting]), now=now) == [
+        "the evidence of du_000000000000011 is not at the bank"
+    ]
+    waiting.evidence = 1
+    due["disputes"][0].update(status="needs_response", evidence_details={"submission_count": 1, "due_by": now + 8})
+    assert find_unanswered(due["disputes"], numbered([waiting]), now=now) == ["du_000000000000011 has a deadline"]
+
+
 def test_a_story_has_the_orders_the_deaths_between_them_and_the_bank(tmp_path: Path) -> None:
     broken = world()
     broken["charges"][0].update(status="failed")
@@ -303,7 +428,8 @@ def test_a_story_has_the_orders_the_deaths_between_them_and_the_bank(tmp_path: P
     journal.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in broken["bank"].values()))
     platform = Platform(**{name: broken[name] for name in Platform.__struct_fields__})
     told, delivered = broken["told"], broken["delivered"]
-    [violation, *_] = reconcile(told, platform, {"bank": broken["bank"]}, delivered=delivered)
+    said = said_by_banks(broken)
+    [violation, *_] = reconcile(told, platform, {"bank": broken["bank"]}, said=said, delivered=delivered)
     story = explain(violation, clients, [journal], [(0.5, "the bank"), (1.5, "the server, any moment")])
     assert [line.split()[0] for line in story] == ["1.000", "1.500", "2.000", "bank", "bank"]
     assert "*** the server, any moment dies" in story[1]

@@ -37,12 +37,15 @@ OF_MONEY = (
     Bug("declines_on_timeout", 15, "charges are the bank's authorizations", short=True),
     Bug("ignores_versions", 15, "the sums agree"),
     Bug("ignores_versions", 10, "the sums agree", "postgresql"),
+    Bug("drops_contradictions", 10, "contradictions are open items"),
     Bug("mints_a_new_reference", 20, "charges are the bank's authorizations"),
     Bug("notes_the_payment_later", 40, "orders end well"),
+    Bug("opens_disputes_twice", 15, "disputes are the bank's"),
 )
 
 OF_PROMISES = (
     Bug("acknowledges_a_lost_commit", 12, "answers stay true", "postgresql"),
+    Bug("answers_a_dispute_anew", 15, "replies arrive once"),
     Bug("answers_before_it_commits", 20, "answers stay true"),
     Bug("forgets_the_key", 15, "one key, one payment"),
     Bug("loses_the_task", 15, "nothing is left under way"),

@@ -1,4 +1,4 @@
-"""The clients of the crash harness: shops that pay, capture, cancel and refund, and record the answers.
+"""The clients of the crash harness: shops that pay, capture, refund and answer disputes, and record the answers.
 
 A client sends every order with an Idempotency-Key and, when the connection breaks, repeats the order with the same key
 until it gets an answer. Some orders are sent several times at once, some are abandoned, and refunds, captures and
@@ -282,6 +282,7 @@ class Shop:
             self._pays_out: 14,
             self._pays_a_customer: 8,
             self._sells_the_last_ones: 12,
+            self._answers_disputes: 12,
         }
         if self._redirects:
             plots[self._authenticates_at_the_bank] = 60
@@ -350,10 +351,7 @@ class Shop:
             if payment["status"] != "processing":
                 break
             await asyncio.sleep(0.2)
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-                url = f"{self._url_choice.choice(self._urls)}/v1/payment_intents/{payment['id']}"
-                async with self._session.get(url) as answer:
-                    payment = await answer.json() if answer.status == 200 else payment
+            payment = await self._look(f"/v1/payment_intents/{payment['id']}") or payment
         if payment["status"] != "requires_action":
             return
         page = payment["next_action"]["redirect_to_url"]["url"]
@@ -470,6 +468,31 @@ class Shop:
             }
             wanted += [order] * chance.choice((1, 1, 2))
         await asyncio.gather(*(self._order(story, "order", "/orders", order) for order in wanted))
+
+    async def _answers_disputes(self, story: "_Purchase") -> None:
+        """A merchant answers some open disputes: with evidence, by acceptance, or with both at once."""
+        page = await self._look("/v1/disputes", limit=20)
+        disputes = [one for one in page["data"] if one["status"].endswith("needs_response")] if page else []
+        for dispute in story.chance.sample(disputes, min(3, len(disputes))):
+            if self._closing:
+                return
+            path = f"/v1/disputes/{dispute['id']}"
+            text = {"evidence": {"uncategorized_text": f"It was delivered, says {story.name}."}}
+            answers = story.chance.choice((("evidence",), ("evidence",), ("accept",), ("evidence", "accept")))
+            await asyncio.gather(
+                *(
+                    self._order(story, what, *((path, text) if what == "evidence" else (f"{path}/close", {})))
+                    for what in answers
+                )
+            )
+
+    async def _look(self, path: str, **params: Any) -> dict[str, Any] | None:
+        """A document of the API from any server; None if it could not be had."""
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with self._session.get(self._url_choice.choice(self._urls) + path, params=params) as answer:
+                document: dict[str, Any] = await answer.json()
+                return document if answer.status == 200 else None
+        return None
 
     async def _pay(self, story: "_Purchase", **more: str) -> dict[str, Any] | None:
         means = {} if "payment_method" in more else story.means()

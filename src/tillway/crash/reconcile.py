@@ -4,26 +4,29 @@ Pure: `reconcile` gets the three records and returns every contradiction between
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tillway.crash.clients import Reply
+from tillway.crash.disputes import (
+    REPLIES,
+    Case,
+    Word,
+    disputes_agree,
+    is_inquiry,
+    withheld_by_the_api,
+    withheld_by_the_bank,
+    words_are_kept,
+)
 from tillway.crash.hook import EVENTS
+from tillway.crash.violation import Violation
 
 Document = dict[str, Any]
 
 ACCEPTED = "Accepted"
-
-
-class Violation(msgspec.Struct, frozen=True):
-    """A contradiction. `about` are ids, references, keys and stories by which related lines are found."""
-
-    rule: str
-    what: str
-    about: tuple[str, ...] = ()
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +45,18 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     products: list[Document]
     routes: dict[str, list[Document]]
     """The attempts of a payment's route, by its id; of no payment where there is one bank."""
+    disputes: list[Document]
+    items: list[Document]
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """The banks' own words: their disputes by number, and the notices that contradict a settled outcome. `charge_of`:
+    the charges by their references. `logs`: all that the servers have logged."""
+
+    cases: Mapping[str, Case]
+    words: Sequence[Word]
+    charge_of: Mapping[str, str]
+    logs: str = ""
 
 
 class Performed(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +92,7 @@ def read_journal(path: Path) -> tuple[dict[str, Performed], list[Violation]]:
     content = path.read_bytes()
     for line in content[: content.rfind(b"\n") + 1].splitlines():
         raw = msgspec.json.decode(line)
-        if "noticed" in raw:
+        if "noticed" in raw or raw["kind"] in ("dispute", *REPLIES):
             continue
         operation = msgspec.convert(raw, Performed)
         before = operations.get(operation.reference)
@@ -117,10 +132,12 @@ def reconcile(
     platform: Platform,
     banks: Mapping[str, Mapping[str, Performed]],
     *,
+    said: Said,
     delivered: Mapping[str, int],
 ) -> list[Violation]:
     """Return every contradiction, in the order of the rules below. `banks`: the operations of each bank, by the name of
-    its connector. `delivered`: how often the merchant's webhook endpoint got an event, by its id."""
+    its connector. `said`: their own words. `delivered`: how often the merchant's webhook endpoint got an event,
+    by its id."""
     told = list(told)
     bank = {reference: operation for operations in banks.values() for reference, operation in operations.items()}
     return [
@@ -135,7 +152,9 @@ def reconcile(
         *_refunds_are_refunds(platform, bank),
         *_payouts_are_payouts(platform, bank),
         *_nothing_else_was_done(platform, bank),
-        *_the_sums_agree(platform, banks),
+        *_the_sums_agree(platform, banks, said.cases),
+        *disputes_agree(platform.disputes, platform.items, said.cases, said.charge_of),
+        *words_are_kept(said.words, platform.items, said.logs),
         *_events_are_told_once(platform),
         *_events_reach_the_merchant(platform, delivered),
         *_orders_end_well(told, platform),
@@ -171,6 +190,8 @@ EARNED = (
     "payment_method_unexpected_state",
     "balance_insufficient",
     "payout_unexpected_state",
+    "charge_disputed",
+    "dispute_unexpected_state",
 )
 
 
@@ -194,7 +215,7 @@ def _a_key_has_one_answer(told: list[Reply]) -> Iterator[Violation]:
 
 def _what_was_said_is_so(told: list[Reply], platform: Platform) -> Iterator[Violation]:
     """An answer with a final status stays true."""
-    kinds = (platform.payments, platform.charges, platform.refunds, platform.payouts)
+    kinds = (platform.payments, platform.charges, platform.refunds, platform.payouts, platform.disputes)
     by_id = {document["id"]: document for documents in kinds for document in documents}
     for one in told:
         if not one.final:
@@ -238,6 +259,14 @@ _STAYS: dict[tuple[str, str], tuple[str, ...]] = {
     ("payout", "canceled"): ("amount", "currency", "status"),
     ("payout", "pending"): ("amount", "currency"),
     ("payout", "in_transit"): ("amount", "currency"),
+    ("dispute", "needs_response"): ("amount", "currency", "charge"),
+    ("dispute", "under_review"): ("amount", "currency", "charge"),
+    ("dispute", "won"): ("amount", "currency", "charge", "status"),
+    ("dispute", "lost"): ("amount", "currency", "charge", "status"),
+    # An inquiry may become a chargeback of another amount.
+    ("dispute", "warning_needs_response"): ("currency", "charge"),
+    ("dispute", "warning_under_review"): ("currency", "charge"),
+    ("dispute", "warning_closed"): ("currency", "charge"),
 }
 """Object and status in an answer -> the fields that never change from then on."""
 
@@ -464,15 +493,23 @@ def _nothing_else_was_done(platform: Platform, bank: Mapping[str, Performed]) ->
             )
 
 
-def _the_sums_agree(platform: Platform, banks: Mapping[str, Mapping[str, Performed]]) -> Iterator[Violation]:
-    """Each bank's balance for Tillway = the ledger's receivable there; together = captured minus refunded by the API;
-    and all balances."""
-    rule = "the sums agree"
+def _the_sums_agree(
+    platform: Platform, banks: Mapping[str, Mapping[str, Performed]], cases: Mapping[str, Case]
+) -> Iterator[Violation]:
+    """Each bank's balance for Tillway = the ledger's receivable there minus open chargebacks; together = captured minus
+    refunded and charged back by the API; and all balances."""
+    rule, disputes = "the sums agree", platform.disputes
     held = {connector: _held_by_the_bank(platform, operations) for connector, operations in banks.items()}
+    withheld, lost = Counter[str](), Counter[str]()
+    for connector in banks:
+        held[connector].subtract(withheld_by_the_bank(disputes, platform.items, cases, connector))
+        withheld.update(withheld_by_the_api(disputes, cases, connector))
+        lost.update(withheld_by_the_api(disputes, cases, connector, which="lost"))
     at_bank: Counter[str] = Counter()
     for at_one in held.values():
         at_bank.update(at_one)
     by_api, given = _held_by_the_api(platform)
+    by_api.subtract(withheld)
     accounts = {(row["account"], row["currency"]): row["balance"] for row in platform.ledger["accounts"]}
     net = _sums(platform.entries, "net")
     funds = _sums((*platform.balance["available"], *platform.balance["pending"]), "amount")
@@ -481,11 +518,17 @@ def _the_sums_agree(platform: Platform, banks: Mapping[str, Mapping[str, Perform
     for currency in sorted({*at_bank, *by_api, *given}):
         for connector in banks:
             receivable = accounts.get((f"receivable:{connector}", currency), 0)
+            receivable -= withheld_by_the_api(disputes, cases, connector)[currency]
+            receivable += withheld_by_the_api(disputes, cases, connector, which="lost")[currency]
             if held[connector][currency] != receivable:
                 told = f"the bank {connector!r} holds {held[connector][currency]}, the ledger says {receivable}"
                 yield Violation(rule, f"{currency}: {told}")
         if at_bank[currency] != by_api[currency]:
             yield Violation(rule, f"{currency}: the banks hold {at_bank[currency]}, the API says {by_api[currency]}")
+        open_disputes = -accounts.get(("disputes", currency), 0)
+        if open_disputes != withheld[currency] - lost[currency]:
+            told = f"open disputes withhold {withheld[currency] - lost[currency]}, the ledger {open_disputes}"
+            yield Violation(rule, f"{currency}: {told}")
         clearing = accounts.get(("refunds", currency), 0)
         if clearing:
             yield Violation(rule, f"{currency}: {clearing} of refunds is under way, though none is")
@@ -559,6 +602,12 @@ def _events_are_told_once(platform: Platform) -> Iterator[Violation]:
         expected["payout.created", payout["id"]] = 1
         if payout["status"] in ("paid", "failed", "canceled"):
             expected[f"payout.{payout['status']}", payout["id"]] = 1
+    for dispute in platform.disputes:
+        expected["charge.dispute.created", dispute["id"]] = 1
+        expected["charge.dispute.funds_withdrawn", dispute["id"]] = int(not is_inquiry(dispute))
+        expected["charge.dispute.funds_reinstated", dispute["id"]] = int(dispute["status"] == "won")
+    for item in platform.items:
+        expected["open_item.created", item["id"]] = 1
     watched = {type for type, _ in expected}
     for place in expected.keys() | {place for place in events if place[0] in watched}:
         if events[place] != expected[place]:
@@ -587,6 +636,8 @@ def _orders_end_well(told: list[Reply], platform: Platform) -> Iterator[Violatio
     payments = {payment["id"]: payment for payment in platform.payments}
     refunds = {refund["id"] for refund in platform.refunds}
     names = Counter(order["order_id"] for order in platform.orders)
+    charges = {charge["id"]: charge for charge in platform.charges}
+    disputed = {charges[dispute["charge"]]["payment_intent"] for dispute in platform.disputes}
     stocked: dict[str, int] = {}
     wanted: dict[str, tuple[str, int]] = {}
     for one in told:
@@ -607,7 +658,8 @@ def _orders_end_well(told: list[Reply], platform: Platform) -> Iterator[Violatio
         name = order["order_id"]
         if names[name] > 1:
             yield Violation(rule, f"{name} is {names[name]} orders", _about(order))
-        yield from _order_ends_well(order, payments.get(order["payment_intent"] or ""), refunds)
+        paid = payments.get(order["payment_intent"] or "")
+        yield from _order_ends_well(order, paid, refunds, disputed=paid is not None and paid["id"] in disputed)
         if order["status"] == "placed":
             product, count = wanted.get(name, ("", 0))
             sold[product] += count
@@ -619,8 +671,10 @@ def _orders_end_well(told: list[Reply], platform: Platform) -> Iterator[Violatio
             yield Violation(rule, what, (id.removeprefix("book-"),))
 
 
-def _order_ends_well(order: Document, paid: Document | None, refunds: set[str]) -> Iterator[Violation]:
-    """`paid` is its payment; `refunds` are the ids of all refunds."""
+def _order_ends_well(
+    order: Document, paid: Document | None, refunds: set[str], *, disputed: bool
+) -> Iterator[Violation]:
+    """`paid` is its payment; `refunds` are the ids of all refunds. Disputed money is with the bank."""
     rule, name, about = "orders end well", order["order_id"], _about(order)
     taken = paid is not None and paid["status"] == "succeeded"
     match order["status"]:
@@ -630,7 +684,7 @@ def _order_ends_well(order: Document, paid: Document | None, refunds: set[str]) 
             if order["refund"] is not None:
                 yield Violation(rule, f"{name} is placed, and refunded by {order['refund']}", about)
         case "payment_failed":
-            if taken and order["refund"] not in refunds:
+            if taken and order["refund"] not in refunds and not disputed:
                 yield Violation(rule, f"{name} has failed, and {paid} was not given back", about)
             if paid is not None and paid["status"] not in ("succeeded", "canceled"):
                 yield Violation(rule, f"{name} has failed, and {paid['id']} is {paid['status']}", about)

@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
-from tillway.crash.reconcile import SCOPE_LENGTH, Violation
+from tillway.crash.reconcile import SCOPE_LENGTH
+from tillway.crash.violation import Violation
 
 LINES_MAX = 120
 """The longest explanation, in lines."""
 
-_IDS = re.compile(r"\b(?:pi|ch|re|att)_([0-9A-Za-z]{15,})\b")
+_IDS = re.compile(r"\b(?:pi|ch|re|att|du)_([0-9A-Za-z]{15,})\b")
 
 
 def explain(

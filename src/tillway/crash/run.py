@@ -36,12 +36,15 @@ import aiohttp
 import msgspec
 
 from tillway.crash.clients import ANSWERED, Order, Shop
+from tillway.crash.disputes import Case, find_unanswered, numbered, read_cases
 from tillway.crash.free_port import free_port
 from tillway.crash.hook import EVENTS, Hook
+from tillway.crash.issuer import Bank, Issuer
 from tillway.crash.processes import Daemon, EndedAlone, Launcher
-from tillway.crash.reconcile import Document, Performed, Platform, Violation, name_by_ids, read_journal, reconcile
+from tillway.crash.reconcile import Document, Performed, Platform, Said, name_by_ids, read_journal, reconcile
 from tillway.crash.report import explain
 from tillway.crash.stores import Place, StoreName, StoreUnderTest, Victim, modified_ns, store_under_test
+from tillway.crash.violation import Violation
 from tillway.domain.account import Scope
 from tillway.domain.attempt import ACTION_ASK_SECONDS_MAX
 from tillway.engine.clock import Clock
@@ -57,6 +60,10 @@ SETTLE_SECONDS = 20.0
 
 SETTLE_SECONDS_WITH_REDIRECTS = SETTLE_SECONDS + ACTION_ASK_SECONDS_MAX
 """The same where a shopper has not returned from the bank's page, and the bank's notice was lost: it is asked then."""
+
+REPLIES_SECONDS = 120.0
+"""How long replies to disputes may take to reach the bank at rest: one that failed is sent again after 5, 10, 20 …
+seconds."""
 
 STOP_SECONDS = 30.0
 COMMAND_SECONDS = 60.0
@@ -150,6 +157,9 @@ class Report(msgspec.Struct, kw_only=True):
     operations: Counter[str] = msgspec.field(default_factory=Counter)
     replays: int = 0
     deliveries: int = 0
+    disputes: Counter[str] = msgspec.field(default_factory=Counter)
+    """Disputes by their final status."""
+    open_items: int = 0
     repeated: int = 0
     """Deliveries of events that the merchant had already got."""
     storm_seconds: float = 0.0
@@ -250,6 +260,7 @@ class Stage(msgspec.Struct, kw_only=True):
     sites: tuple[Site, ...]
     banks: tuple[BankSite, ...]
     shop: Shop
+    issuer: Issuer
     hook: Hook
     account: str
     session: aiohttp.ClientSession
@@ -336,6 +347,9 @@ async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began:
         began=began,
         redirects=plan.redirects,
     )
+    issuer = Issuer(
+        [Bank(bank.connector, _url(bank.daemon), bank.journal) for bank in banks], urls, NOTICE_SECRET, plan.seed
+    )
     hook = Hook()
     session = aiohttp.ClientSession(
         headers={"authorization": f"Bearer {secret_key}"}, timeout=aiohttp.ClientTimeout(total=60)
@@ -348,6 +362,7 @@ async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began:
             sites=sites,
             banks=banks,
             shop=shop,
+            issuer=issuer,
             hook=hook,
             account=account,
             session=session,
@@ -355,6 +370,7 @@ async def _open_stage(plan: Plan, store: StoreUnderTest, directory: Path, began:
         )
     finally:
         await shop.close()
+        await issuer.close()
         await session.close()
         await launcher.end()
         await hook.close()
@@ -375,7 +391,7 @@ def _install(data: Path, store: list[str], bank_ports: dict[str, int], *, redire
     where = ("--data-dir", str(data), *store)
     made = msgspec.json.decode(_tillway("init", *where, "--json"))
     for name, port in bank_ports.items():
-        settings = [f"base_url=http://127.0.0.1:{port}", f"notice_secret={NOTICE_SECRET}"]
+        settings = [f"base_url=http://127.0.0.1:{port}", f"notice_secret={NOTICE_SECRET}", "disputes=yes"]
         settings += ["redirects=yes"] if redirects else []
         chosen = [argument for setting in settings for argument in ("--set", setting)]
         default = ("--default",) if name == CONNECTORS[0] else ()
@@ -450,6 +466,7 @@ async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random,
     per_second = plan.per_second or stage.store.shoppers_per_second
     at_once = plan.at_once or stage.store.shoppers_at_once
     trading = asyncio.create_task(stage.shop.trade(at_once=at_once, per_second=per_second))
+    speaking = asyncio.create_task(stage.issuer.speak())
     victims: list[Site] = list(stage.sites)
     try:
         for number in range(1, plan.kills + 1):
@@ -468,13 +485,15 @@ async def _kill(plan: Plan, stage: Stage, report: Report, chance: random.Random,
             for site in stage.sites:
                 if site.server.pid is None:
                     await stage.start_server(site, lease_seconds=chance.choice(LEASES_SECONDS))
-            if trading.done():
-                await trading
+            for task in (trading, speaking):
+                if task.done():
+                    await task
             if number % 50 == 0:
                 say(f"{number} kills, {stage.shop.stories} shoppers, {stage.shop.elapsed():.0f} s")
         await stage.ready()
     finally:
         trading.cancel()
+        speaking.cancel()
 
 
 async def _kill_a_bank(plan: Plan, stage: Stage, report: Report, chance: random.Random) -> None:
@@ -556,11 +575,11 @@ async def _wait_until_written(written: Callable[[], int | None], times: int, cha
 
 
 async def _come_to_rest(stage: Stage, report: Report) -> None:
-    """Stop the faults, kill once more, and check that nothing is under way SETTLE_SECONDS after the start."""
+    """Stop the faults, kill once more, and check that nothing is under way SETTLE_SECONDS after the start. The banks
+    are killed too: when they start, they tell again what was not acknowledged."""
+    await asyncio.gather(*(server.kill() for server in (*stage.servers, *(bank.daemon for bank in stage.banks))))
     for bank in stage.banks:
-        async with stage.session.post(f"{_url(bank.daemon)}/_faults", json={"rules": []}) as answer:
-            answer.raise_for_status()
-    await asyncio.gather(*(server.kill() for server in stage.servers))
+        await stage.start_bank(bank, {"rules": []})
     report.deaths.append((stage.shop.elapsed(), "everything, for the last time,"))
     for site in stage.sites:
         await stage.start_server(site, lease_seconds=stage.plan.last_lease_seconds)
@@ -568,6 +587,7 @@ async def _come_to_rest(stage: Stage, report: Report) -> None:
     restarted = time.monotonic()
     await asyncio.gather(
         stage.shop.wind_up(within_seconds=stage.plan.settle_seconds + 10),
+        stage.issuer.finish(),
         _wait_until_settled(stage, report, restarted, stage.plan.settle_seconds),
     )
 
@@ -622,6 +642,9 @@ async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Rand
     shop.unanswered.clear()
     if not report.violations:
         await _ask_again(stage, report, chance, say)
+    if not report.violations:
+        await stage.issuer.contradict_the_rest()
+        await _wait_for_replies(stage, report)
     platform = Platform(
         **{name: await _all(stage, path, fields) for name, (path, fields) in LISTINGS.items()},
         ledger=await _get(stage, "/ops/v1/ledger"),
@@ -639,11 +662,19 @@ async def _account(plan: Plan, stage: Stage, report: Report, chance: random.Rand
     for bank in stage.banks:
         banks[bank.connector], violations = read_journal(bank.journal)
         report.violations += violations
+    report.disputes.update(dispute["status"] for dispute in platform.disputes)
+    report.open_items = len(platform.items)
     store = await stage.store.open()
     try:
         ids = await ids_by_reference(store, Scope(account=stage.account, mode="test").key)
         performed = {connector: name_by_ids(operations, ids) for connector, operations in banks.items()}
-        report.violations += reconcile(shop.told, platform, performed, delivered=stage.hook.received)
+        said = Said(
+            cases=_cases(stage),
+            words=stage.issuer.words,
+            charge_of=ids,
+            logs="".join(server.log.read_text(errors="replace") for server in stage.servers),
+        )
+        report.violations += reconcile(shop.told, platform, performed, said=said, delivered=stage.hook.received)
         report.violations += [violation async for violation in _inside(store, stage)]
     finally:
         await store.close()
@@ -676,6 +707,32 @@ async def _ask_again(stage: Stage, report: Report, chance: random.Random, say: S
         )
 
 
+async def _wait_for_replies(stage: Stage, report: Report) -> None:
+    """Wait until the merchant has heard of each dispute, and the bank of each reply."""
+    began, left = time.monotonic(), [""]
+    while left and time.monotonic() - began < REPLIES_SECONDS:
+        for bank in stage.banks:
+            # It answers when its journal is flushed, with the marks of the acknowledged reports.
+            async with stage.session.get(f"{_url(bank.daemon)}/_journal") as answer:
+                answer.raise_for_status()
+        disputes = await _all(stage, *LISTINGS["disputes"])
+        left = find_unanswered(disputes, _cases(stage), now=time.time())
+        if left:
+            await asyncio.sleep(0.5)
+    for what in left[:20]:
+        report.violations.append(
+            Violation(f"disputes are at rest within {REPLIES_SECONDS:.0f} seconds", what, (what.split()[-1],))
+        )
+
+
+def _cases(stage: Stage) -> dict[str, Case]:
+    """The disputes of all banks by number."""
+    cases: dict[str, Case] = {}
+    for bank in stage.banks:
+        cases |= numbered(read_cases(bank.journal, bank.connector).values())
+    return cases
+
+
 async def _stop(stage: Stage, report: Report) -> None:
     for server in stage.servers:
         status = await asyncio.wait_for(server.terminate(), STOP_SECONDS)
@@ -694,8 +751,8 @@ async def _inside(store: Store, stage: Stage) -> AsyncIterator[Violation]:
     clock = Clock()
     for queue in sorted({stored for queues in STORED_QUEUES.values() for stored in queues} - {"audit"}):
         for task in await store.peek(queue, now_ms=clock.now_ms(), limit=PAGE):
-            # Uncaptured authorizations expire in some days.
-            if queue != "expiries" or task.due_at_ms <= clock.now_ms():
+            # Uncaptured authorizations and disputes expire in some days.
+            if queue != "expiries" or task.due_at_ms <= clock.now_ms() or task.key.endswith((".evidence", ".accept")):
                 yield Violation("every task ends", f"{task.key} is still in {queue}: {task.body[:300]!r}", (task.key,))
     ahead = Clock(lambda: time.time_ns() + AGED_SECONDS * 1_000_000_000)
     signer = head_signer(Keyring.load(stage.sites[0].data / KEY_FILE))
@@ -736,6 +793,14 @@ LISTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("id", "object", "status", "amount", "currency", "charge", "balance_transaction"),
     ),
     "entries": ("/v1/balance_transactions", ("currency", "net")),
+    "disputes": (
+        "/v1/disputes",
+        (
+            *("id", "object", "status", "amount", "currency", "charge"),
+            *("evidence_details", "payment_method_details"),
+        ),
+    ),
+    "items": ("/ops/v1/open_items", ("id", "kind", "reference", "ours", "theirs", "subject")),
     "events": ("/v1/events", ("id", "type", "data")),
     "orders": ("/ops/v1/orders", ("id", "order_id", "status", "amount_total", "payment_intent", "refund")),
     "products": ("/ops/v1/products", ("id", "product_id", "available_count", "reserved_count", "sold_count")),
@@ -776,6 +841,8 @@ def describe(report: Report, plan: Plan) -> str:
         f"{report.replays} orders asked again",
         *([f"  {report.failovers} payments went on to the other bank"] if plan.failover else ()),
         f"  {report.deliveries} webhooks, {report.repeated} of them repeated",
+        f"  {report.open_items} open items; disputes: "
+        + (", ".join(f"{count} {status}" for status, count in report.disputes.most_common()) or "none"),
         "the bank:",
         *(f"  {count:6} {what}" for what, count in sorted(report.operations.items())),
         "the clients heard:",
