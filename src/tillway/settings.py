@@ -81,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     traces: Literal["off", "on"] = "off"
     trace_context: Literal["ignore", "accept", "pass"] = "accept"
     dashboard: Literal["on", "off"] = "on"
+    session_idle_minutes: int = 0
 
     def encrypts_or_is_local(self) -> bool:
         """Whether callers' requests are encrypted, here or by a proxy in front, or come from this host alone."""
@@ -212,6 +213,7 @@ TABLE = (
         "trace_context", "ignore callers' `traceparent`, accept it, or pass ours on to providers and webhooks as well."
     ),
     Setting("dashboard", "on, or off: the server has no pages at `/dashboard`."),
+    Setting("session_idle_minutes", "How long a session of the dashboard may be unused; 0 has no such limit.", 0, 720),
 )
 
 ENVIRONMENT_PREFIX = "TILLWAY_"

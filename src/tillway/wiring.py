@@ -311,6 +311,18 @@ def within(reach: Reach, build: Build) -> Build:
     return build_within
 
 
+def dashboard_of(settings: Settings, platform: Platform, api: Api) -> Dashboard:
+    base_url = public_url(settings)
+    return Dashboard(
+        platform,
+        api.answer,
+        base_url,
+        api.throttle.count_failure,
+        secure=not _is_plain_and_local(base_url),
+        idle_seconds=settings.session_idle_minutes * 60,
+    )
+
+
 async def assemble(
     settings: Settings,
     store: Store | None = None,
@@ -377,7 +389,5 @@ async def assemble(
     throttle, tells_addresses = Throttle(limits_of(settings)), settings.log_addresses == "on"
     api = Api(platform, renderer, authenticator, request_log, throttle, card_tries_of(settings), tells_addresses)
     if settings.dashboard == "on":
-        api.pages = Dashboard(
-            platform, api.answer, base_url, throttle.count_failure, secure=not _is_plain_and_local(base_url)
-        )
+        api.pages = dashboard_of(settings, platform, api)
     return Running(platform, api, runner, connections, webhooks, store, keyring, courier, place)

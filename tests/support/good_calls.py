@@ -11,12 +11,16 @@ import msgspec
 
 from tillway.api import handlers
 from tillway.connectors.port import Notice, Succeeded
+from tillway.domain.account import SYSTEM
+from tillway.domain.dashboard import session_id
+from tillway.domain.operator import Operator
 from tillway.domain.payment_intent import PaymentIntent
 from tillway.http.capabilities import capability_of
 from tillway.http.params import AnyOf, Array, Id, Object, Parameter
 from tillway.http.routes import ROUTES, Route
-from tillway.operations import notices
+from tillway.operations import notices, sign_ins
 from tillway.operations.accounts import new_client, system_write
+from tillway.operations.sign_ins import Browser
 from tillway.testing.in_process import InProcessApp, Merchant
 
 assert handlers.LOADED
@@ -109,6 +113,20 @@ class MerchantObjects:
     async def spare_key(self) -> str:
         admin = await self.app.operator("admin", self.merchant.account)
         return (await self.app.ok(admin, "POST", "/ops/v1/keys", {"name": "Spare"}))["id"]
+
+    async def colleague(self) -> str:
+        """A new operator of this merchant."""
+        admin = await self.app.operator("admin", self.merchant.account)
+        params = {"name": f"Jonas {self.app.store.commits}", "role": "support", "accounts": [self.merchant.account]}
+        return (await self.app.ok(admin, "POST", "/ops/v1/operators", params))["id"]
+
+    async def signed_in_colleague(self) -> tuple[str, str]:
+        """A new operator of this merchant, and a session of theirs."""
+        id = await self.colleague()
+        engine = self.app.running.platform.engine
+        operator = await engine.load(SYSTEM).get(Operator, id)
+        token = await sign_ins.open_session(engine, operator, "password", Browser(None, "", ""), strong=False)
+        return id, session_id(token)
 
     async def told(self) -> str:
         await self.paid()
@@ -416,6 +434,12 @@ async def _visit(objects: MerchantObjects) -> Good:
     return Good((_last_step(await objects.link()),), statuses=(303,))
 
 
+async def _invited(objects: MerchantObjects) -> Good:
+    return Good(
+        params={"name": f"Li {objects.app.store.commits}", "role": "viewer", "accounts": [objects.merchant.account]}
+    )
+
+
 async def _card_frame(objects: MerchantObjects) -> Good:
     return Good(query=f"key={objects.merchant.public_key}")
 
@@ -513,6 +537,15 @@ GOOD: dict[str, Callable[[MerchantObjects], Coroutine[Any, Any, Good]]] = {
     "POST /ops/v1/events/{id}/resend": _on(MerchantObjects.event),
     "POST /ops/v1/customers/{customer}/redact": _on(MerchantObjects.customer, reason="The customer asked for it."),
     "POST /ops/v1/payments/{payment}/redact": _on(MerchantObjects.paid, reason="The customer asked for it."),
+    "GET /ops/v1/operators": _nothing(),
+    "POST /ops/v1/operators": _invited,
+    "GET /ops/v1/operators/{id}": _on(MerchantObjects.colleague),
+    "POST /ops/v1/operators/{id}": _on(MerchantObjects.colleague, role="operator"),
+    "POST /ops/v1/operators/{id}/disable": _on(MerchantObjects.colleague, reason="She left."),
+    "POST /ops/v1/operators/{id}/enable": _on(MerchantObjects.colleague, reason="She is back."),
+    "POST /ops/v1/operators/{id}/reset": _on(MerchantObjects.colleague, reason="A lost phone."),
+    "POST /ops/v1/operators/{id}/sign_out": _on(MerchantObjects.colleague),
+    "DELETE /ops/v1/operators/{id}/sessions/{session}": _on(MerchantObjects.signed_in_colleague),
     "GET /ops/v1/ledger": _nothing(),
     "GET /ops/v1/orders": _nothing(),
     "GET /ops/v1/products": _nothing(),

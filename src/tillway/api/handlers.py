@@ -34,6 +34,7 @@ NOUNS = (
     "oauth",
     "open_items",
     "openapi",
+    "operators",
     "orders",
     "other_domains",
     "payment_intents",

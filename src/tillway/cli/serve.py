@@ -64,6 +64,7 @@ def serve(
     traces: Annotated[str | None, setting("traces")] = None,
     trace_context: Annotated[str | None, setting("trace_context")] = None,
     dashboard: Annotated[str | None, setting("dashboard")] = None,
+    session_idle_minutes: Annotated[int | None, setting("session_idle_minutes")] = None,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C; requests in flight finish first."""
     settings = settings_from(context.params)

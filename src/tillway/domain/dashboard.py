@@ -12,6 +12,9 @@ from tillway.domain.record import Record
 LINK_SECONDS: Final = 60 * 60
 """How long an address that signs in once is good."""
 
+INVITED_SECONDS: Final = 5 * 24 * 60 * 60
+"""The same for the address of an invitation."""
+
 SESSION_SECONDS: Final = 12 * 60 * 60
 STRONG_SECONDS: Final = 5 * 60
 """How long a sign-in, or a second factor, stands for the re-authentication that grave actions need."""

@@ -45,22 +45,37 @@ MAY: Final[dict[Role, frozenset[Capability]]] = {
 SUPPORT_REFUND_MAJOR: Final = 100
 """The most that support may refund of one payment, and in all on one day (UTC), in major units of the currency."""
 
+REAUTH_REFUND_MAJOR: Final = 500
+"""The most that anybody refunds of one payment at the dashboard without a fresh proof, in major units of the
+currency."""
+
 SECONDS_PER_DAY: Final = 24 * 60 * 60
+
+NAME_MAX: Final = 100
 
 REASON_MAX: Final = 500
 """Longest reason of an operator's decision, in characters."""
 
 
 class Operator(Record, frozen=True, kw_only=True):
-    """A person (`opr_…`). `accounts` are the merchants they work for; None: every merchant, as who runs it all."""
+    """A person (`opr_…`). `accounts` are the merchants they work for; None: every merchant, as who runs it all.
+
+    `email` is the address that they were invited with; the sign-in by an identity provider finds them by it.
+    """
 
     name: str
     role: Role
     accounts: tuple[str, ...] | None = None
     disabled_at: int | None = None
+    email: str = ""
 
     def may(self, capability: Capability) -> bool:
         return capability in MAY[self.role]
+
+    def governs(self, account: str | None) -> bool:
+        """Whether this is an admin in force of that merchant; None: of the whole installation."""
+        works_there = self.accounts is None or account in self.accounts
+        return self.role == "admin" and self.disabled_at is None and works_there
 
 
 class OperatorKey(Record, frozen=True, kw_only=True):
@@ -94,6 +109,12 @@ def refuse_unless_may(role: Role, capability: Capability | None) -> None:
     may = [name for name in ROLES if capability in MAY[name]]
     who = f"one of these roles: {', '.join(may)}" if may else "a merchant's secret key"
     raise Refused("operator_forbidden", f"Your role ({role}) may not do this. It takes {who}.")
+
+
+def lost_places(before: Operator, after: Operator) -> list[str | None]:
+    """The merchants that a change takes an admin from; None: the whole installation."""
+    places: tuple[str | None, ...] = before.accounts if before.accounts is not None else (None,)
+    return [place for place in places if before.governs(place) and not after.governs(place)]
 
 
 def tally_id(operator: str, currency: str, now: int) -> str:

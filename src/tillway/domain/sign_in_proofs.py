@@ -1,22 +1,15 @@
 """How an operator proves who they are at the dashboard: a password and a second factor.
 
 A password alone signs in viewers and support. Operators and admins need the second factor too: a code of an
-authenticator (TOTP, RFC 6238) or one of their recovery codes. After TRIES_MAX wrong passwords or codes within
-WINDOW_SECONDS the operator waits until the window is over; an address that signs in once still works.
+authenticator (TOTP, RFC 6238) or one of their recovery codes. Wrong tries are counted (`sign_in_tries.py`).
 """
 
 import hashlib
 from typing import Final
 
-import msgspec
-
 from tillway.domain.operator import Operator, Role
 from tillway.domain.record import Record
 from tillway.domain.refusal import Refused
-
-TRIES_MAX: Final = 5
-WINDOW_SECONDS: Final = 15 * 60
-"""NIST SP 800-63B bounds failed tries by 100; these are the dashboard's own bounds."""
 
 TICKET_SECONDS: Final = 5 * 60
 """How long the page with the code stays good after the password."""
@@ -41,7 +34,7 @@ class SignInProofs(Record, frozen=True, kw_only=True):
 
     `totp` is the authenticator's secret, sealed by the vault, or empty; `totp_step` the newest step whose code was
     used; `pending` a sealed secret that was shown and is not confirmed yet. `recovery` are digests of recovery codes
-    that are not used yet, `failures` the times (epoch seconds) of wrong tries.
+    that are not used yet.
     """
 
     operator: str
@@ -51,7 +44,6 @@ class SignInProofs(Record, frozen=True, kw_only=True):
     totp_step: int = 0
     pending: str = ""
     recovery: tuple[str, ...] = ()
-    failures: tuple[int, ...] = ()
 
 
 class SignInTicket(Record, frozen=True, kw_only=True):
@@ -101,19 +93,6 @@ def check_email(email: str) -> str:
     if not name or "." not in host or len(text) > EMAIL_MAX or any(each.isspace() for each in text):
         raise Refused("email_invalid", f"Invalid email address: {text[:100]}", param="email")
     return text
-
-
-def must_wait(proofs: SignInProofs, now: int) -> bool:
-    """Whether there were too many wrong tries of late."""
-    return len(_of_late(proofs, now)) >= TRIES_MAX
-
-
-def with_failure(proofs: SignInProofs, now: int) -> SignInProofs:
-    return msgspec.structs.replace(proofs, failures=(*_of_late(proofs, now), now))
-
-
-def _of_late(proofs: SignInProofs, now: int) -> tuple[int, ...]:
-    return tuple(at for at in proofs.failures if at > now - WINDOW_SECONDS)
 
 
 def _digest(text: str) -> str:

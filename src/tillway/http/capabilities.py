@@ -40,6 +40,13 @@ WRITES: Final[dict[str, Capability]] = {
     "POST /ops/v1/webhook_endpoints/{id}/replay": "settle",
     "POST /ops/v1/webhook_endpoints/{id}/roll_secret": "configure",
     "POST /ops/v1/open_items/{id}/close": "settle",
+    "POST /ops/v1/operators": "configure",
+    "POST /ops/v1/operators/{id}": "configure",
+    "POST /ops/v1/operators/{id}/disable": "configure",
+    "POST /ops/v1/operators/{id}/enable": "configure",
+    "POST /ops/v1/operators/{id}/reset": "configure",
+    "POST /ops/v1/operators/{id}/sign_out": "configure",
+    "DELETE /ops/v1/operators/{id}/sessions/{session}": "configure",
     "POST /ops/v1/orders/{order_id}/steps/{step}": "settle",
     "POST /ops/v1/routing/simulate": "read",
     "POST /ops/v1/settlements": "settle",
@@ -51,6 +58,8 @@ WRITES: Final[dict[str, Capability]] = {
 READS: Final[dict[str, Capability]] = {
     "GET /ops/v1/audit": "export_audit",
     "GET /ops/v1/audit/{id}": "export_audit",
+    "GET /ops/v1/operators": "configure",
+    "GET /ops/v1/operators/{id}": "configure",
     # No member of a file can be masked.
     "GET /v1/files/{id}/contents": "personal",
 }

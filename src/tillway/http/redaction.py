@@ -55,7 +55,9 @@ _SECRET_WORDS: Final = (
 )
 """A member is hidden if its name, in small letters and digits alone, contains one of these."""
 
-_SECRETS: Final = frozenset(("number", "pan", "pin", "key", "ssn", "taxid", "cid", "track1", "track2", "redirecttourl"))
+_SECRETS: Final = frozenset(
+    ("number", "pan", "pin", "key", "ssn", "taxid", "cid", "track1", "track2", "redirecttourl", "signinurl")
+)
 _SECRET_ADDRESSES: Final = frozenset(("url", "returnaddress", "hostedurl", "receipturl", "fileurl"))
 """Addresses in answers: of a challenge, a checkout or a receipt. Each is all that a payer needs."""
 

@@ -15,8 +15,8 @@ class NewOperatorKey(msgspec.Struct, frozen=True):
     secret: str
 
 
-def new_operator(name: str, role: Role, accounts: tuple[str, ...] | None, *, created: int) -> Operator:
-    return Operator(id=f"opr_{random_text(16)}", created=created, name=name, role=role, accounts=accounts)
+def new_operator(name: str, role: Role, accounts: tuple[str, ...] | None, *, created: int, email: str = "") -> Operator:
+    return Operator(id=f"opr_{random_text(16)}", created=created, name=name, role=role, accounts=accounts, email=email)
 
 
 def new_operator_keys(operator: str, *, created: int) -> list[NewOperatorKey]:

@@ -9,28 +9,29 @@ import msgspec
 
 from tillway.domain.account import SYSTEM
 from tillway.domain.cards import Secret
-from tillway.domain.dashboard import STRONG_SECONDS, DashboardSession
+from tillway.domain.dashboard import DashboardSession, Factor
 from tillway.domain.operator import Operator
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.domain.sign_in_proofs import (
     SignInProofs,
+    check_email,
     check_password,
-    must_wait,
     needs_second_factor,
+    proofs_id,
     recovery_digest,
 )
 from tillway.engine.core import Engine, Load
 from tillway.operations.password_sign_ins import (
     after_code,
     authenticator_address,
-    count_failure,
     hash_password,
     is_password,
     new_codes,
     step_of,
 )
-from tillway.operations.sign_ins import SignedIn, caller_of
+from tillway.operations.sign_in_tries import count_try, take_back, tell_of_refusal
+from tillway.operations.sign_ins import Browser, Renewed, SignedIn, caller_of, renew_session
 from tillway.store.walk import records_of
 from tillway.vault.port import Vault
 
@@ -61,41 +62,39 @@ def is_strong(engine: Engine, signed: SignedIn) -> bool:
     return signed.session.strong_until > engine.clock.now_ms() // 1000
 
 
-async def prove_again(engine: Engine, vault: Vault, signed: SignedIn, given: str, *, address: str | None) -> Outcome:
+async def prove_again(
+    engine: Engine, vault: Vault, signed: SignedIn, given: str, browser: Browser
+) -> Renewed | Outcome:
     """Try a code of the authenticator or a recovery code; the password where there is no second factor. The right one
-    makes the session strong for STRONG_SECONDS."""
+    makes the session strong for STRONG_SECONDS, and gives it a new token."""
     proofs, now = await proofs_of(engine, signed.operator), engine.clock.now_ms() // 1000
     if proofs is None:
         return "unable"
-    if must_wait(proofs, now):
+    counted = await count_try(engine, email=proofs.email, source=browser.source)
+    if counted is None:
         return "wait"
-    code, factor, fits = given.replace(" ", ""), "password", True
+    code, fits = given.replace(" ", ""), True
+    factor: Factor = "password"
     step: int | None = None
     if proofs.totp:
         step = step_of(vault.open_text(SYSTEM, proofs.id, proofs.totp).reveal(), code, now)
         factor = "recovery_code" if step is None else "totp"
     else:
         fits = await asyncio.to_thread(is_password, proofs.password, given)
-    proved = False
 
-    async def work(load: Load, at: Moment) -> Changes[None]:
-        nonlocal proved
+    async def use_up(load: Load) -> tuple[Record, ...] | None:
         current = await load.maybe(SignInProofs, proofs.id)
-        session = await load.maybe(DashboardSession, signed.session.id)
-        after = None
-        if fits and current is not None and (current.password, current.totp) == (proofs.password, proofs.totp):
-            after = after_code(current, step, code) if current.totp else msgspec.structs.replace(current, failures=())
-        proved = after is not None and session is not None
-        if after is None or session is None:
-            return Changes(result=None)
-        strong = msgspec.structs.replace(session, strong_until=at.now + STRONG_SECONDS)
-        detail = {"factor": factor, "session": session.id, "name": signed.operator.name}
-        return Changes(result=None, records=(after, strong), detail=detail)
+        if not fits or current is None or (current.password, current.totp) != (proofs.password, proofs.totp):
+            return None
+        after = after_code(current, step, code) if current.totp else current
+        return None if after is None else (after,)
 
-    await engine.run(caller_of(signed.operator, "dashboard re-authentication", address), work)
-    if not proved:
-        await count_failure(engine, signed.operator, proofs, "code" if proofs.totp else "password", address)
-    return "right" if proved else "wrong"
+    renewed = await renew_session(engine, signed, factor, browser, use_up)
+    if renewed is None:
+        await tell_of_refusal(engine, signed.operator, "code" if proofs.totp else "password", browser.address)
+        return "wrong"
+    await take_back(engine, counted)
+    return renewed
 
 
 async def sessions_of(engine: Engine, operator: Operator) -> list[DashboardSession]:
@@ -127,7 +126,7 @@ async def end_other_sessions(engine: Engine, signed: SignedIn, *, address: str |
         await engine.run(caller_of(signed.operator, "dashboard sessions end", address), work)
 
 
-async def change_password(engine: Engine, signed: SignedIn, present: str, new: str, *, address: str | None) -> Outcome:
+async def change_password(engine: Engine, signed: SignedIn, present: str, new: str, browser: Browser) -> Outcome:
     """Change the password, and end each other session. A session that is not strong needs the present one.
 
     Refused `parameter_invalid_string` for a new one that is easily guessed.
@@ -139,11 +138,13 @@ async def change_password(engine: Engine, signed: SignedIn, present: str, new: s
     if not is_strong(engine, signed):
         if not present:
             return "wrong"
-        if must_wait(proofs, engine.clock.now_ms() // 1000):
+        counted = await count_try(engine, email=proofs.email, source=browser.source)
+        if counted is None:
             return "wait"
         if not await asyncio.to_thread(is_password, proofs.password, present):
-            await count_failure(engine, signed.operator, proofs, "password", address)
+            await tell_of_refusal(engine, signed.operator, "password", browser.address)
             return "wrong"
+        await take_back(engine, counted)
     hashed = await asyncio.to_thread(hash_password, new)
     changed = False
 
@@ -153,13 +154,39 @@ async def change_password(engine: Engine, signed: SignedIn, present: str, new: s
         changed = current is not None and current.password == proofs.password
         if current is None or not changed:
             return Changes(result=None)
-        after = msgspec.structs.replace(current, password=hashed, failures=())
+        after = msgspec.structs.replace(current, password=hashed)
         return Changes(result=None, records=(after,), detail={"name": signed.operator.name})
 
-    await engine.run(caller_of(signed.operator, "dashboard password", address), work)
+    await engine.run(caller_of(signed.operator, "dashboard password", browser.address), work)
     if not changed:
         return "wrong"
-    await end_other_sessions(engine, signed, address=address)
+    await end_other_sessions(engine, signed, address=browser.address)
+    return "right"
+
+
+async def set_first_password(
+    engine: Engine, signed: SignedIn, email: str, new: str, *, address: str | None
+) -> Literal["right", "unable"]:
+    """Give an operator who has no password their first one, and the address to sign in with. `unable`: there is one.
+
+    Refused `email_invalid` for an address that is none or another operator's, and `parameter_invalid_string` for a
+    password that is easily guessed.
+    """
+    if await proofs_of(engine, signed.operator) is not None:
+        return "unable"
+    email = check_email(email)
+    check_password(new, signed.operator, email)
+    hashed = await asyncio.to_thread(hash_password, new)
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        if await load.maybe(SignInProofs, proofs_id(email)) is not None:
+            raise Refused("email_invalid", "Another operator signs in with this address.", param="email")
+        made = SignInProofs(
+            id=proofs_id(email), created=at.created, operator=signed.operator.id, email=email, password=hashed
+        )
+        return Changes(result=None, records=(made,), detail={"name": signed.operator.name})
+
+    await engine.run(caller_of(signed.operator, "dashboard password", address), work)
     return "right"
 
 
@@ -179,21 +206,23 @@ async def begin_authenticator(
 
 
 async def confirm_authenticator(
-    engine: Engine, vault: Vault, signed: SignedIn, code: str, *, address: str | None
+    engine: Engine, vault: Vault, signed: SignedIn, code: str, browser: Browser
 ) -> tuple[str, ...] | Outcome:
     """Turn the authenticator on with its first code. Return new recovery codes, which are shown once."""
     proofs, now = await proofs_of(engine, signed.operator), engine.clock.now_ms() // 1000
     if proofs is None or not proofs.pending:
         return "unable"
-    if must_wait(proofs, now):
+    counted = await count_try(engine, email=proofs.email, source=browser.source)
+    if counted is None:
         return "wait"
     step = step_of(vault.open_text(SYSTEM, proofs.id, proofs.pending).reveal(), code.replace(" ", ""), now)
     if step is None:
-        await count_failure(engine, signed.operator, proofs, "code", address)
+        await tell_of_refusal(engine, signed.operator, "code", browser.address)
         return "wrong"
+    await take_back(engine, counted)
     codes = new_codes()
-    fields = {"totp": proofs.pending, "totp_step": step, "pending": "", "recovery": _digests(codes), "failures": ()}
-    done = await _change(engine, signed, proofs, "dashboard authenticator", address, **fields)
+    fields = {"totp": proofs.pending, "totp_step": step, "pending": "", "recovery": _digests(codes)}
+    done = await _change(engine, signed, proofs, "dashboard authenticator", browser.address, **fields)
     return codes if done else "wrong"
 
 

@@ -22,16 +22,15 @@ from tillway.domain.sign_in_proofs import (
     SignInTicket,
     check_email,
     check_password,
-    must_wait,
     needs_second_factor,
     proofs_id,
     recovery_digest,
     ticket_id,
-    with_failure,
 )
 from tillway.engine.core import Engine, Load
 from tillway.engine.ids import random_text
-from tillway.operations.sign_ins import TOKEN_LENGTH, caller_of, open_session
+from tillway.operations.sign_in_tries import OPERATION, count_try, take_back, tell_of_refusal
+from tillway.operations.sign_ins import TOKEN_LENGTH, Browser, caller_of, open_session
 from tillway.vault.port import Vault
 
 if TYPE_CHECKING:
@@ -105,25 +104,26 @@ def authenticator_address(secret: str, email: str) -> str:
     return pyotp.TOTP(secret).provisioning_uri(name=email, issuer_name=ISSUER)
 
 
-async def sign_in_by_password(engine: Engine, email: str, password: str, *, address: str | None, agent: str) -> Answer:
+async def sign_in_by_password(engine: Engine, email: str, password: str, browser: Browser) -> Answer:
     """Try a password. The answer and its time are the same whether the address is known or not."""
+    counted = await count_try(engine, email=email, source=browser.source)
+    if counted is None:
+        return "wait"
     load = engine.load(SYSTEM)
     proofs = await load.maybe(SignInProofs, proofs_id(email))
     operator = await load.maybe(Operator, proofs.operator) if proofs is not None else None
     hashed = proofs.password if proofs is not None else _nobodys_hash()
     right = await asyncio.get_running_loop().run_in_executor(_threads(), is_password, hashed, password)
-    if proofs is None or operator is None or operator.disabled_at is not None:
+    known = operator is not None and operator.disabled_at is None
+    # A role that grew after the password was set needs a second factor first.
+    lacks = proofs is not None and operator is not None and not proofs.totp and needs_second_factor(operator)
+    if proofs is None or operator is None or not known or not right or lacks:
+        await tell_of_refusal(engine, operator, "password", browser.address)
         return "wrong"
-    refused = await _judge(engine, operator, proofs, right, address)
-    if refused is not None:
-        return refused
+    await take_back(engine, counted)
     if proofs.totp:
-        return await _ask_for_code(engine, operator, proofs, address)
-    if needs_second_factor(operator):
-        # The role grew after the password was set.
-        return "wrong"
-    opened = await open_session(engine, operator, "password", strong=False, address=address, agent=agent)
-    return Opened(opened)
+        return await _ask_for_code(engine, operator, proofs, browser.address)
+    return Opened(await open_session(engine, operator, "password", browser, strong=False))
 
 
 async def _ask_for_code(engine: Engine, operator: Operator, proofs: SignInProofs, address: str | None) -> CodeNeeded:
@@ -135,47 +135,43 @@ async def _ask_for_code(engine: Engine, operator: Operator, proofs: SignInProofs
         )
         return Changes(result=None, records=(ticket,))
 
-    await engine.run(caller_of(operator, "dashboard sign-in", address), work)
+    await engine.run(caller_of(operator, OPERATION, address), work)
     return CodeNeeded(token, proofs.email)
 
 
-async def sign_in_by_code(
-    engine: Engine, vault: Vault, ticket: str, code: str, *, address: str | None, agent: str
-) -> Answer:
+async def sign_in_by_code(engine: Engine, vault: Vault, ticket: str, code: str, browser: Browser) -> Answer:
     """Try a code of the authenticator, or a recovery code, after the password. A code is good once."""
     load, now = engine.load(SYSTEM), engine.clock.now_ms() // 1000
     found = await load.maybe(SignInTicket, ticket_id(ticket))
     proofs = await load.maybe(SignInProofs, found.proofs) if found is not None and found.expires_at > now else None
     operator = await load.maybe(Operator, proofs.operator) if proofs is not None else None
-    if proofs is None or operator is None or operator.disabled_at is not None:
+    counted = await count_try(engine, email=proofs.email if proofs is not None else "", source=browser.source)
+    if counted is None:
+        return "wait"
+    if proofs is None or operator is None or operator.disabled_at is not None or not proofs.totp:
         return "wrong"
     secret = vault.open_text(SYSTEM, proofs.id, proofs.totp).reveal()
     given = code.replace(" ", "")
     step = step_of(secret, given, now)
     factor: Factor = "totp" if step is not None else "recovery_code"
-    verdicts: list[Literal["wrong", "wait"] | None] = []
+    rights: list[bool] = []
 
     async def work(load: Load, at: Moment) -> Changes[None]:
-        # A wrong code is counted in the commit that judges it: of codes that come together, no more are tried either.
         current = await load.maybe(SignInProofs, proofs.id)
         pending = await load.maybe(SignInTicket, ticket_id(ticket))
-        if current is None or pending is None:
-            verdicts.append("wrong")
+        fits = current is not None and pending is not None and current.totp == proofs.totp
+        after = after_code(current, step, given) if current is not None and fits else None
+        rights.append(after is not None)
+        if after is None or pending is None:
             return Changes(result=None)
-        if must_wait(current, at.now):
-            verdicts.append("wait")
-            return Changes(result=None)
-        after = after_code(current, step, given)
-        if after is None:
-            verdicts.append("wrong")
-            return _failure(current, operator, "code", at)
-        verdicts.append(None)
         return Changes(result=None, records=(after,), deletes=(pending.id,))
 
-    await engine.run(caller_of(operator, "dashboard sign-in", address), work)
-    if verdicts[-1] is not None:
-        return verdicts[-1]
-    return Opened(await open_session(engine, operator, factor, strong=True, address=address, agent=agent))
+    await engine.run(caller_of(operator, OPERATION, browser.address), work)
+    if not rights[-1]:
+        await tell_of_refusal(engine, operator, "code", browser.address)
+        return "wrong"
+    await take_back(engine, counted)
+    return Opened(await open_session(engine, operator, factor, browser, strong=True))
 
 
 def after_code(proofs: SignInProofs, step: int | None, code: str) -> SignInProofs | None:
@@ -183,12 +179,12 @@ def after_code(proofs: SignInProofs, step: int | None, code: str) -> SignInProof
     if step is not None:
         if step <= proofs.totp_step:
             return None
-        return msgspec.structs.replace(proofs, totp_step=step, failures=())
+        return msgspec.structs.replace(proofs, totp_step=step)
     digest = recovery_digest(code)
     if digest not in proofs.recovery:
         return None
     rest = tuple(each for each in proofs.recovery if each != digest)
-    return msgspec.structs.replace(proofs, recovery=rest, failures=())
+    return msgspec.structs.replace(proofs, recovery=rest)
 
 
 def step_of(secret: str, code: str, now: int) -> int | None:
@@ -202,45 +198,6 @@ def step_of(secret: str, code: str, now: int) -> int | None:
         step for step in (current - 1, current, current + 1) if hmac.compare_digest(totp.at(step * STEP_SECONDS), code)
     ]
     return matching[-1] if matching else None
-
-
-async def _judge(
-    engine: Engine, operator: Operator, proofs: SignInProofs, right: bool, address: str | None
-) -> Literal["wrong", "wait"] | None:
-    """Judge a password by the tries until now, which may have come while it was checked, and count a wrong one. None:
-    it is right, and nobody has to wait."""
-    verdicts: list[Literal["wrong", "wait"] | None] = []
-
-    async def work(load: Load, at: Moment) -> Changes[None]:
-        current = await load.maybe(SignInProofs, proofs.id)
-        if current is None or current.password != proofs.password:
-            verdicts.append("wrong")
-            return Changes(result=None)
-        if must_wait(current, at.now):
-            verdicts.append("wait")
-            return Changes(result=None)
-        verdicts.append(None if right else "wrong")
-        return Changes(result=None) if right else _failure(current, operator, "password", at)
-
-    await engine.run(caller_of(operator, "dashboard sign-in", address), work)
-    return verdicts[-1]
-
-
-async def count_failure(
-    engine: Engine, operator: Operator, proofs: SignInProofs, what: str, address: str | None
-) -> None:
-    """Count a wrong password or code: after TRIES_MAX of them the operator waits."""
-
-    async def work(load: Load, at: Moment) -> Changes[None]:
-        current = await load.maybe(SignInProofs, proofs.id)
-        return Changes(result=None) if current is None else _failure(current, operator, what, at)
-
-    await engine.run(caller_of(operator, "dashboard sign-in", address), work)
-
-
-def _failure(proofs: SignInProofs, operator: Operator, what: str, at: Moment) -> Changes[None]:
-    detail = {"refused": what, "name": operator.name}
-    return Changes(result=None, records=(with_failure(proofs, at.now),), detail=detail)
 
 
 @cache

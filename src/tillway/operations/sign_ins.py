@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
 from tillway.domain.account import SYSTEM, Account, Scope
@@ -17,7 +19,7 @@ from tillway.domain.dashboard import (
     session_id,
 )
 from tillway.domain.operator import Operator
-from tillway.domain.record import Changes, Moment
+from tillway.domain.record import Changes, Moment, Record
 from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller
 from tillway.engine.core import Engine, Load
@@ -30,7 +32,15 @@ TOKEN_LENGTH = 43
 AGENT_MAX = 300
 ACCOUNTS_MAX = 100
 
-_NOWHERE = Scope(account="acct_" + "0" * 16, mode="test")
+NOWHERE = Scope(account="acct_" + "0" * 16, mode="test")
+
+
+class Browser(msgspec.Struct, frozen=True):
+    """Where a sign-in comes from: its address, the address as tries are counted by it, and the browser's own words."""
+
+    address: str | None
+    source: str
+    agent: str
 
 
 class SignedIn(msgspec.Struct, frozen=True):
@@ -40,10 +50,21 @@ class SignedIn(msgspec.Struct, frozen=True):
     operator: Operator
 
 
-def new_link(operator: str, *, created: int, now: int) -> tuple[str, SignInLink]:
+class Renewed(msgspec.Struct, frozen=True):
+    """A session under a new token, which goes into the cookie."""
+
+    token: str
+    signed: SignedIn
+
+
+UseUp = Callable[[Load], Awaitable[tuple[Record, ...] | None]]
+"""Reads a proof for a commit, and returns the records that its use changes; None where it is none."""
+
+
+def new_link(operator: str, *, created: int, now: int, good_seconds: int = LINK_SECONDS) -> tuple[str, SignInLink]:
     """The token of a new link for the operator with that id, and its record. `now` is epoch seconds."""
     token = random_text(TOKEN_LENGTH)
-    return token, SignInLink(id=link_id(token), created=created, operator=operator, expires_at=now + LINK_SECONDS)
+    return token, SignInLink(id=link_id(token), created=created, operator=operator, expires_at=now + good_seconds)
 
 
 async def operator_of_link(engine: Engine, token: str) -> Operator | None:
@@ -56,19 +77,19 @@ async def operator_of_link(engine: Engine, token: str) -> Operator | None:
     return operator if operator is not None and operator.disabled_at is None else None
 
 
-async def sign_in_by_link(engine: Engine, token: str, *, address: str | None, agent: str) -> str | None:
+async def sign_in_by_link(engine: Engine, token: str, browser: Browser) -> str | None:
     """Use a link up and open a session. Return the session's token; None where the link is no good."""
     operator = await operator_of_link(engine, token)
     if operator is None:
         return None
     opened = random_text(TOKEN_LENGTH)
-    caller = caller_of(operator, "dashboard sign-in", address)
+    caller = caller_of(operator, "dashboard sign-in", browser.address)
 
     async def work(load: Load, at: Moment) -> Changes[None]:
         link = await load.maybe(SignInLink, link_id(token))
         if link is None:
             raise Refused("resource_missing", "This address was used already.")
-        session = _session(opened, operator, "link", at, address, agent)
+        session = _session(opened, operator, "link", at, browser)
         return Changes(
             result=None,
             records=(session,),
@@ -85,18 +106,16 @@ async def sign_in_by_link(engine: Engine, token: str, *, address: str | None, ag
     return opened
 
 
-async def open_session(
-    engine: Engine, operator: Operator, factor: Factor, *, strong: bool, address: str | None, agent: str
-) -> str:
+async def open_session(engine: Engine, operator: Operator, factor: Factor, browser: Browser, *, strong: bool) -> str:
     """Open a session after a proof. Return its token. `strong`: the proof stands for re-authentication, too."""
     opened = random_text(TOKEN_LENGTH)
 
     async def work(load: Load, at: Moment) -> Changes[None]:
-        session = _session(opened, operator, factor, at, address, agent, strong=strong)
+        session = _session(opened, operator, factor, at, browser, strong=strong)
         detail = {"factor": factor, "session": session.id, "name": operator.name}
         return Changes(result=None, records=(session,), detail=detail)
 
-    await engine.run(caller_of(operator, "dashboard sign-in", address), work)
+    await engine.run(caller_of(operator, "dashboard sign-in", browser.address), work)
     return opened
 
 
@@ -105,8 +124,7 @@ def _session(
     operator: Operator,
     factor: Factor,
     at: Moment,
-    address: str | None,
-    agent: str,
+    browser: Browser,
     *,
     strong: bool = True,
 ) -> DashboardSession:
@@ -117,17 +135,22 @@ def _session(
         expires_at=at.now + SESSION_SECONDS,
         factor=factor,
         strong_until=at.now + STRONG_SECONDS if strong else 0,
-        address=address,
-        agent=agent[:AGENT_MAX],
+        address=browser.address,
+        agent=browser.agent[:AGENT_MAX],
         seen_at=at.now,
     )
 
 
-async def signed_in(engine: Engine, token: str) -> SignedIn | None:
-    """The session of a cookie and its operator; None if it has ended or its operator is disabled."""
+async def signed_in(engine: Engine, token: str, *, idle_seconds: int = 0) -> SignedIn | None:
+    """The session of a cookie and its operator; None if it has ended or its operator is disabled.
+
+    `idle_seconds`: how long a session may be unused; 0: for as long as it lasts.
+    """
     load, now = engine.load(SYSTEM), engine.clock.now_ms() // 1000
     session = await load.maybe(DashboardSession, session_id(token))
     if session is None or session.expires_at <= now:
+        return None
+    if idle_seconds and session.seen_at + SEEN_SECONDS + idle_seconds <= now:
         return None
     operator = await load.maybe(Operator, session.operator)
     if operator is None or operator.disabled_at is not None:
@@ -147,6 +170,33 @@ async def change_session(engine: Engine, session: DashboardSession, **fields: ob
         return Changes(result=None, records=records)
 
     await engine.run(caller_of(operator, "dashboard", None), work)
+
+
+async def renew_session(
+    engine: Engine, signed: SignedIn, factor: Factor, browser: Browser, use_up: UseUp
+) -> Renewed | None:
+    """Give a session a new token after a proof, and make it strong for STRONG_SECONDS. It ends when it would have.
+
+    `use_up` returns the records that the proof changes; None: it is none, and then nothing is done and None returned.
+    """
+    token = random_text(TOKEN_LENGTH)
+    made = list[DashboardSession]()
+
+    async def work(load: Load, at: Moment) -> Changes[None]:
+        made.clear()
+        used = await use_up(load)
+        before = await load.maybe(DashboardSession, signed.session.id)
+        if used is None or before is None:
+            return Changes(result=None)
+        strong = msgspec.structs.replace(
+            before, id=session_id(token), strong_until=at.now + STRONG_SECONDS, seen_at=at.now
+        )
+        made.append(strong)
+        detail = {"factor": factor, "session": strong.id, "before": before.id, "name": signed.operator.name}
+        return Changes(result=None, records=(*used, strong), deletes=(before.id,), detail=detail)
+
+    await engine.run(caller_of(signed.operator, "dashboard re-authentication", browser.address), work)
+    return Renewed(token, SignedIn(made[0], signed.operator)) if made else None
 
 
 async def note_use(engine: Engine, session: DashboardSession) -> None:
@@ -185,6 +235,6 @@ async def accounts_of(engine: Engine, operator: Operator) -> list[Account]:
 
 def caller_of(operator: Operator, operation: str, address: str | None) -> Caller:
     """The operator as the author of a change that no merchant's call makes."""
-    caller = Caller(scope=_NOWHERE, scope_key=SYSTEM, operation=operation, actor=operator.id)
+    caller = Caller(scope=NOWHERE, scope_key=SYSTEM, operation=operation, actor=operator.id)
     caller.hint, caller.client_ip = operator.name, address
     return caller

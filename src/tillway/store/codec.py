@@ -64,6 +64,7 @@ from tillway.domain.routing import Routing
 from tillway.domain.settlement import Settlement
 from tillway.domain.setup_intent import SetupAttempt, SetupIntent
 from tillway.domain.sign_in_proofs import SignInProofs, SignInTicket
+from tillway.domain.sign_in_tries import SignInTries
 from tillway.domain.simulated_operation import SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, SourceApi
 from tillway.domain.stored_credit import CustomerBalanceTransaction
@@ -522,6 +523,7 @@ _ROWS: Final = (
     RecordType(kind=SignInLink, prefixes=("dsl",)),
     RecordType(kind=SignInProofs, prefixes=("dsp",)),
     RecordType(kind=SignInTicket, prefixes=("dst",)),
+    RecordType(kind=SignInTries, prefixes=("dtr",)),
     RecordType(kind=TimeMark, prefixes=("clk",)),
     RecordType(kind=Token, prefixes=("tok",), object="token"),
     RecordType(kind=WebhookEndpoint, prefixes=("we",), object="webhook_endpoint", noun="webhook endpoint"),

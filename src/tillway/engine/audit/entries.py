@@ -46,6 +46,7 @@ from tillway.domain.redaction import Redacted
 from tillway.domain.request_log import RequestBatch
 from tillway.domain.retention import Archived
 from tillway.domain.sign_in_proofs import SignInProofs, SignInTicket
+from tillway.domain.sign_in_tries import SignInTries
 from tillway.domain.simulated_operation import SimulatedOperation
 from tillway.domain.source_api import STORED_FIELD, public_name
 from tillway.domain.time_mark import TimeMark
@@ -78,6 +79,7 @@ LEFT_OUT: frozenset[type[Record]] = frozenset(
         SignInLink,
         SignInProofs,
         SignInTicket,
+        SignInTries,
         TimeMark,
         *(set(QUEUES) - {Attempt}),
     )

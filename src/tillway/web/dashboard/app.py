@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from tillway.domain.account import Mode
 from tillway.domain.credentials import Grant
 from tillway.domain.dashboard import SESSION_SECONDS, csrf_token
-from tillway.domain.refusal import Refused
+from tillway.domain.refusal import RULES, Refused
 from tillway.engine.ids import random_text
 from tillway.engine.platform import Platform
 from tillway.http.messages import Request, Response
@@ -21,7 +21,7 @@ from tillway.web.dashboard import pages
 from tillway.web.dashboard.assets import find_asset
 from tillway.web.dashboard.door import Answer, CallRefused, Door
 from tillway.web.dashboard.rendering import render
-from tillway.web.dashboard.visit import BASE, PAGES, File, Page, Pages, Redirect, Reply, Shown, Visit
+from tillway.web.dashboard.visit import BASE, PAGES, File, Page, Pages, Redirect, Reply, Shown, Visit, browser_of
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +59,12 @@ class Dashboard:
         count_failure: Callable[[str | None], None],
         *,
         secure: bool = True,
+        idle_seconds: int = 0,
     ) -> None:
         """`answer` answers calls of the API inside this process; `count_failure` counts a failed sign-in of an
         address, and raises Refused where there were too many. `secure`: cookies go over TLS alone, as they must except
-        for plain http on this host itself.
+        for plain http on this host itself. `idle_seconds`: how long a session may be unused; 0: for as long as it
+        lasts.
         """
         self._platform = platform
         self._answer = answer
@@ -70,6 +72,7 @@ class Dashboard:
         self._count_failure = count_failure
         self._pages = Pages(PAGES)
         self._secure = secure
+        self._idle_seconds = idle_seconds
         self.cookie = "__Host-tillway" if secure else "tillway"
 
     async def respond(self, request: Request) -> tuple[Response, str]:
@@ -120,7 +123,9 @@ class Dashboard:
         if request.method == "POST" and not hmac.compare_digest(sent.encode(), csrf.encode()):
             return self._page(request, Shown("forged.html", {}, 403)), BASE
         visit = await self._begin(request, form, token, signed, mode)
-        await sign_ins.note_use(self._platform.engine, signed.session)
+        if request.headers.get("sec-fetch-dest", "document") == "document":
+            # A page that refreshes itself does not keep a session in use.
+            await sign_ins.note_use(self._platform.engine, signed.session)
         if request.method == "POST" and inner == "/sign-out":
             await sign_ins.end_session(self._platform.engine, signed, signed.session.id, request.client_ip)
             return self._redirect(f"{BASE}/sign-in", self._cookie_header("", 0)), f"{BASE}/sign-out"
@@ -131,7 +136,11 @@ class Dashboard:
             reply = await chosen.handler(visit) if chosen is not None else _no_page(visit, bool(methods))
         except CallRefused as refused:
             reply = await self._refused(visit, refused)
-        return self._reply(visit, chosen, reply), pattern
+        response = self._reply(visit, chosen, reply)
+        if visit.renewed:
+            left = visit.signed.session.expires_at - self._platform.engine.clock.now_ms() // 1000
+            response.headers.append(self._cookie_header(visit.token, left))
+        return response, pattern
 
     async def _begin(
         self, request: Request, form: dict[str, list[str]], token: str, signed: SignedIn, mode: Mode
@@ -162,7 +171,7 @@ class Dashboard:
         token = _cookies_of(request).get(self.cookie, "")
         if not token or len(token) > 100 or not token.isalnum():
             return "", None
-        return token, await sign_ins.signed_in(self._platform.engine, token)
+        return token, await sign_ins.signed_in(self._platform.engine, token, idle_seconds=self._idle_seconds)
 
     def _send_to_sign_in(self, request: Request, path: str) -> Response:
         """A page leads to the sign-in and back; a form is answered there, with a way to send it again."""
@@ -185,7 +194,7 @@ class Dashboard:
             return self._page(request, Shown("link-used.html", {}, 404))
         if request.method != "POST":
             return self._page(request, Shown("sign-in-link.html", {"name": operator.name, "role": operator.role}))
-        opened = await sign_ins.sign_in_by_link(engine, token, address=request.client_ip, agent=_agent_of(request))
+        opened = await sign_ins.sign_in_by_link(engine, token, browser_of(request))
         if opened is None:
             return self._page(request, Shown("link-used.html", {}, 404))
         return self._redirect(BASE, self._cookie_header(opened, SESSION_SECONDS))
@@ -197,7 +206,7 @@ class Dashboard:
             return self._redirect(BASE) if signed is not None else self._page(request, _try_page("sign-in.html"))
         email, password = ((form.get(name) or [""])[0] for name in ("email", "password"))
         answer = await password_sign_ins.sign_in_by_password(
-            self._platform.engine, email[:300], password, address=request.client_ip, agent=_agent_of(request)
+            self._platform.engine, email[:300], password, browser_of(request)
         )
         return self._proven(request, answer, "sign-in.html", {"email": email[:200]})
 
@@ -211,8 +220,7 @@ class Dashboard:
             self._platform.cards.vault,
             ticket[:100],
             code[:40],
-            address=request.client_ip,
-            agent=_agent_of(request),
+            browser_of(request),
         )
         return self._proven(request, answer, "sign-in-code.html", {"ticket": ticket[:100]})
 
@@ -289,7 +297,7 @@ class Dashboard:
 
     def _trouble(self, request: Request, refused: Refused, request_id: str) -> Response:
         """The page for a failure outside of any page: the store is away, or there were too many tries."""
-        status = {"rate_limit": 429, "busy": 503, "operator_forbidden": 403}.get(refused.code, 500)
+        status = RULES[refused.code].status
         values = {"message": refused.message, "code": refused.code, "request": request_id}
         return self._page(request, Shown("trouble.html", values, status))
 
@@ -329,10 +337,6 @@ def _form_of(request: Request) -> dict[str, list[str]]:
 def _try_page(template: str, status: int = 200, **values: Any) -> Shown:
     """A page that takes a password or a code."""
     return Shown(template, {"email": "", "ticket": "", "wrong": False, "wait": False, **values}, status)
-
-
-def _agent_of(request: Request) -> str:
-    return request.headers.get("user-agent") or ""
 
 
 def _cookies_of(request: Request) -> dict[str, str]:

@@ -72,6 +72,11 @@ class Door:
         request = Request("POST", path, "", headers, _encoded(params or {}).encode(), self._client_ip)
         return msgspec.json.decode(await self._send(request))
 
+    async def delete(self, path: str, *, reason: str = "") -> Any:
+        """The answer to a call that ends something. Raises `CallRefused`."""
+        headers = self._headers() | ({"tillway-reason": reason} if reason else {})
+        return msgspec.json.decode(await self._send(Request("DELETE", path, "", headers, b"", self._client_ip)))
+
     async def post_json(self, path: str, document: Any) -> Any:
         """The answer to a call that reads a document and changes nothing. Raises `CallRefused`."""
         headers = self._headers() | {"content-type": "application/json"}

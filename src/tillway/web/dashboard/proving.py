@@ -1,7 +1,8 @@
 """The step before a grave action: prove again who you are, where the session's last proof is too old."""
 
 from tillway.operations.own_sign_in import is_strong, proofs_of, prove_again
-from tillway.web.dashboard.visit import Shown, Visit
+from tillway.operations.sign_ins import Renewed
+from tillway.web.dashboard.visit import Shown, Visit, browser_of
 
 STATUSES = {"wrong": 401, "wait": 429}
 PROOF_MAX = 1000
@@ -15,13 +16,14 @@ async def ask_proof(visit: Visit) -> Shown | None:
     engine = visit.platform.engine
     if is_strong(engine, visit.signed):
         return None
-    outcome = ""
+    outcome: str = ""
     if "proof" in visit.form:
         given = visit.form["proof"][0][:PROOF_MAX]
-        vault, address = visit.platform.cards.vault, visit.request.client_ip
-        outcome = await prove_again(engine, vault, visit.signed, given, address=address)
-        if outcome == "right":
+        answer = await prove_again(engine, visit.platform.cards.vault, visit.signed, given, browser_of(visit.request))
+        if isinstance(answer, Renewed):
+            visit.renew(answer)
             return None
+        outcome = answer
     proofs = await proofs_of(engine, visit.signed.operator)
     values = {
         "fields": [(name, value) for name, sent in visit.form.items() if name != "proof" for value in sent],

@@ -8,13 +8,21 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from tillway.domain.account import Account, Mode
+from tillway.domain.dashboard import csrf_token
 from tillway.domain.operator import MAY, Capability
 from tillway.engine.platform import Platform
+from tillway.http.client_address import counted_address
 from tillway.http.messages import Request
-from tillway.operations.sign_ins import SignedIn
+from tillway.operations.sign_ins import Browser, Renewed, SignedIn
 from tillway.web.dashboard.door import Door
 
 BASE = "/dashboard"
+
+
+def browser_of(request: Request) -> Browser:
+    """Where a request comes from, for sign-ins and the tries that are counted."""
+    address = request.client_ip
+    return Browser(address, counted_address(address) if address else "", request.headers.get("user-agent") or "")
 
 
 class Shown(msgspec.Struct):
@@ -59,6 +67,8 @@ class Visit(msgspec.Struct):
     form: dict[str, list[str]]
     ids: tuple[str, ...] = ()
     theme: str = ""
+    renewed: bool = False
+    """Whether the session has a new token, which the answer must put into the cookie."""
 
     @property
     def base(self) -> str:
@@ -68,6 +78,15 @@ class Visit(msgspec.Struct):
     @property
     def id(self) -> str:
         return self.ids[0]
+
+    def renew(self, renewed: Renewed) -> None:
+        """Go on in a session that has a new token since a fresh proof."""
+        self.token, self.signed, self.csrf, self.renewed = (
+            renewed.token,
+            renewed.signed,
+            csrf_token(renewed.token),
+            True,
+        )
 
     def may(self, capability: Capability) -> bool:
         return capability in MAY[self.signed.operator.role]

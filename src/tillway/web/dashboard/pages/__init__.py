@@ -16,6 +16,7 @@ NOUNS = (
     "payments",
     "refunds",
     "search",
+    "users",
     "webhooks",
 )
 

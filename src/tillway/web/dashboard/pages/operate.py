@@ -5,6 +5,7 @@ from typing import Any
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.payments import by_day
+from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 PAGE_ROWS = 50
@@ -104,6 +105,8 @@ FIELDS = ("name", "brand_colour", "statement_descriptor")
 async def change_settings(visit: Visit) -> Reply:
     path = f"/ops/v1/accounts/{visit.account.id}"
     await visit.check_role("configure", path)
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
     try:
         reason = visit.sent("reason") or "Changed at the dashboard"
         await visit.door.post(path, {name: visit.sent(name) for name in FIELDS} | {"reason": reason})

@@ -4,7 +4,7 @@ from tillway.domain.refusal import Refused
 from tillway.domain.sign_in_proofs import PASSWORD_MIN, needs_second_factor
 from tillway.operations import own_sign_in, sign_ins
 from tillway.web.dashboard.proving import ask_proof
-from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
+from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, browser_of, page
 
 PATH = "/security"
 CODE_MAX = 40
@@ -32,6 +32,7 @@ async def _sign_in(
         "codes": codes,
         "wrong": wrong,
         "at": at,
+        "email": visit.sent("email") or operator.email,
         "done": done,
     }
     return Shown("security.html", values, 429 if wrong == WAIT else 422 if wrong else 200)
@@ -55,7 +56,7 @@ async def change_password(visit: Visit) -> Reply:
     present, new = ((visit.form.get(name) or [""])[0] for name in ("present", "password"))
     try:
         outcome = await own_sign_in.change_password(
-            visit.platform.engine, visit.signed, present, new, address=visit.request.client_ip
+            visit.platform.engine, visit.signed, present, new, browser_of(visit.request)
         )
     except Refused as refused:
         if refused.param != "password":
@@ -71,6 +72,23 @@ async def change_password(visit: Visit) -> Reply:
         case _:
             told = "This is not your password." if present else "Enter the password that you have."
             return await _sign_in(visit, wrong=told, at="present")
+
+
+@page("POST", "/security/password/first", place="/settings")
+async def set_first_password(visit: Visit) -> Reply:
+    """Set a password where there is none. The sign-in by an address was the proof, if it is fresh."""
+    if (asked := await ask_proof(visit)) is not None:
+        return asked
+    email, new = ((visit.form.get(name) or [""])[0] for name in ("email", "password"))
+    try:
+        await own_sign_in.set_first_password(
+            visit.platform.engine, visit.signed, email, new, address=visit.request.client_ip
+        )
+    except Refused as refused:
+        if refused.param not in ("email", "password"):
+            raise
+        return await _sign_in(visit, wrong=refused.message, at=refused.param)
+    return await _sign_in(visit, done=f"You have a password now, and sign in with {email.strip()}.")
 
 
 @page("POST", "/security/authenticator", place="/settings")
@@ -94,7 +112,7 @@ async def confirm_authenticator(visit: Visit) -> Reply:
         visit.platform.cards.vault,
         visit.signed,
         visit.sent("code")[:CODE_MAX],
-        address=visit.request.client_ip,
+        browser_of(visit.request),
     )
     match answer:
         case "wait":

@@ -6,10 +6,12 @@ from typing import Any
 import msgspec
 
 from tillway.domain.money import MINOR_UNITS, major_to_minor
+from tillway.domain.operator import REAUTH_REFUND_MAJOR
 from tillway.domain.refusal import Refused
 from tillway.web.dashboard import words
 from tillway.web.dashboard.door import CallRefused
 from tillway.web.dashboard.pages.payments import overview
+from tillway.web.dashboard.proving import ask_proof
 from tillway.web.dashboard.visit import Redirect, Reply, Shown, Visit, page
 
 
@@ -41,6 +43,10 @@ async def refund(visit: Visit) -> Reply:
     params = {"payment_intent": visit.id, "amount": minor}
     if given.reason in words.REFUND_REASONS:
         params["reason"] = given.reason
+    refunded_minor = minor + int(payment["amount_refunded"])
+    is_large = not wrong and refunded_minor > REAUTH_REFUND_MAJOR * 10 ** MINOR_UNITS[currency]
+    if is_large and (asked := await ask_proof(visit)) is not None:
+        return asked
     why = given.note or words.REFUND_REASONS.get(given.reason, "")
     try:
         await visit.door.post(
