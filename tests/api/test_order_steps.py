@@ -122,6 +122,17 @@ async def test_a_declined_payment_stays_declined_however_often_the_step_is_calle
     assert payment["status"] == "canceled", "nobody can pay for an order that has failed"
 
 
+async def test_a_disputed_payment_of_a_failed_order_is_left_to_an_operator(shop: OrderShop) -> None:
+    await shop.order(address="Undeliverable", token="tok_createDispute")
+    assert await shop.carry() == 1
+    assert (await shop.shown())["status"] == "payment_failed" and await shop.stock() == (3, 0, 0)
+    (payment,) = await shop.payments()
+    assert (await shop.app.ok(shop.merchant, "GET", "/v1/refunds"))["data"] == []
+    (item,) = (await shop.app.ok(shop.merchant, "GET", "/ops/v1/open_items"))["data"]
+    assert (item["kind"], item["subject"], item["reference"]) == ("unreturned", payment["id"], "o-1")
+    assert (item["amount"], item["currency"], item["status"]) == (2500, "eur", "open")
+
+
 async def test_an_order_that_was_placed_does_not_fail_any_more(shop: OrderShop) -> None:
     await shop.order()
     assert await shop.carry() == 1

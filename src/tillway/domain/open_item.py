@@ -1,7 +1,8 @@
 """Open items: two accounts of the same money that do not agree, for an operator to clear up.
 
 A provider's word that contradicts a settled outcome, or an operation at a provider that nothing here explains, is never
-dropped and never guessed: it becomes an open item with both sides, an event and an alarm.
+dropped and never guessed: it becomes an open item with both sides, an event and an alarm. So does the payment of a
+failed order that cannot be returned while it is disputed.
 """
 
 from typing import Any, Literal
@@ -12,7 +13,8 @@ from tillway.domain.event import NoticeTask
 from tillway.domain.record import Changes, EventDraft, Moment, Record
 from tillway.domain.refusal import Refused
 
-Kind = Literal["contradiction", "unexplained"]
+Kind = Literal["contradiction", "unexplained", "unreturned"]
+"""`unreturned` is a payment that its customer is owed if the merchant wins the dispute over it."""
 
 NOTICES_MAX = 64
 """Most notices that an item keeps: more than the disputes of a payment have, at each stage and with each outcome."""

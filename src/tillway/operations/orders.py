@@ -27,6 +27,8 @@ from tillway.domain.charge import Charge
 from tillway.domain.commands import Cancel, Confirm, CreateOrder, CreateRefund, PutCredit, PutProduct
 from tillway.domain.customer import Customer
 from tillway.domain.disbursement import NamedCustomer
+from tillway.domain.dispute import Dispute
+from tillway.domain.open_item import OpenItem, item_id, open_item
 from tillway.domain.order import HANDLER, MEANS, Failure, Line, Order, OrderTask, StepRecord
 from tillway.domain.payment_intent import Means, PaymentIntent
 from tillway.domain.payment_method import PaymentMethod
@@ -380,15 +382,38 @@ async def _give_back(
             try:
                 return refund.create(charge, command, at, customer=owner)
             except Refused as refused:
-                # It was refunded already, or the bank has taken it back: the merchant holds none of it.
-                if refused.code not in ("charge_already_refunded", "charge_disputed", "charge_not_refundable"):
-                    raise
                 log.warning("an order's payment cannot be refunded", extra={"order": order.id, "why": refused.code})
+                if refused.code == "charge_disputed":
+                    return await _open_unreturned(load, order, charge, at)
+                # It was refunded already: the merchant holds none of it.
+                if refused.code not in ("charge_already_refunded", "charge_not_refundable"):
+                    raise
                 return NO_CHANGES
         case "requires_payment_method" | "requires_confirmation" | "requires_action" | "requires_capture":
             return payment_intent.cancel(payment, charge, Cancel(reason="abandoned"), at)
         case _:
             assert_never(payment.status)
+
+
+async def _open_unreturned(load: Load, order: Order, charge: Charge, at: Moment) -> Changes[None]:
+    """Leave a failed order's disputed payment to an operator: its customer is owed it if the dispute is won."""
+    disputes = [await load.get(Dispute, id) for id in charge.disputes.values() or (charge.dispute,) if id is not None]
+    if all(dispute.status == "lost" for dispute in disputes):
+        return NO_CHANGES
+    item = OpenItem(
+        id=item_id(charge.id.removeprefix("ch_"), "disputed"),
+        created=at.created,
+        kind="unreturned",
+        connector=charge.connector,
+        reference=order.order_id,
+        ours="failed",
+        theirs="disputed",
+        subject=charge.payment,
+        amount_minor=charge.refundable_minor,
+        currency=charge.currency,
+    )
+    opened = open_item(item)
+    return Changes(result=None, records=opened.records, events=opened.events)
 
 
 async def _cancel_deliveries(courier: Courier, scope_key: str, order: Order) -> None:
