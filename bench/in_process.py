@@ -1,10 +1,14 @@
-"""Payments inside this process: what `bench/instructions.py` counts. Run it through that module, not by hand.
+"""Payments and other work inside this process: what `bench/instructions.py` counts. Run it through that module.
 
-    python -m bench.in_process {instructions|calls|stored} DIRECTORY
+    python -m bench.in_process {instructions|calls|stored} DIRECTORY [WORK ...]
 
 The store is an SQLite file in DIRECTORY, which must be empty. 64 payments are under way at a time, each from a request
 with its body read to its answer, without a socket. Background work (the task runner) is not started: it follows the
 clock, and a count must not.
+
+WORK names other work, done after the payments (see OTHER_WORK): requests from the call of the HTTP server to the
+answer, and deliveries of webhooks from the claim of the task to its last commit, without the exchange with the
+endpoint.
 """
 
 import asyncio
@@ -24,18 +28,23 @@ import apsw
 import msgspec
 import uvloop
 
+from tillway.domain.account import Scope
+from tillway.domain.commands import CreateEndpoint
+from tillway.engine.caller import Caller
 from tillway.engine.clock import Clock
+from tillway.engine.webhooks.sessions import Reply
 from tillway.http.messages import Request
+from tillway.http.rsgi import RsgiApp
 from tillway.installation import DATABASE, KEY_FILE
 from tillway.operations.accounts import create_account
-from tillway.serve import tune_interpreter
+from tillway.serve import DrainingApp, tune_interpreter
 from tillway.settings import Settings
 from tillway.store.port import Write
 from tillway.store.sqlite import SqliteStore
 from tillway.telemetry.metrics import Metrics
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.keyring import Keyring
-from tillway.wiring import assemble
+from tillway.wiring import Running, assemble
 
 AT_ONCE = 64
 
@@ -51,6 +60,9 @@ STORED = 2_000
 BODY = b"amount=2000&currency=usd&payment_method=pm_card_visa&confirm=true"
 
 Pay = Callable[[int], Awaitable[None]]
+
+OTHER_WORK = ("healthz", "refused", "retrieve", "delivery")
+"""`GET /healthz`, a payment under a wrong key, the retrieval of a payment, and the delivery of an event."""
 
 
 class SteppedTime:
@@ -104,7 +116,7 @@ class Callgrind:
     )
     RUNNING_ON_VALGRIND = 0x1001
     TOOL = ord("C") << 24 | ord("T") << 16
-    DUMP, START, STOP = TOOL, TOOL + 4, TOOL + 5
+    DUMP, ZERO, START, STOP = TOOL, TOOL + 1, TOOL + 4, TOOL + 5
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -119,8 +131,91 @@ class Callgrind:
         return int(self._call(ctypes.addressof(words)))
 
 
-async def count_instructions(pay: Pay, store: CountingStore) -> None:
-    """Divide callgrind's count into two parts: SHORT payments, then LONG ones."""
+class Exchange:
+    """One request as granian hands it over: the scope and the protocol in one object."""
+
+    proto, http_version, query_string, client = "http", "1.1", "", "127.0.0.1:50000"
+
+    def __init__(self, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> None:
+        self.method = method
+        self.path = path
+        self.headers = SentHeaders(headers, host="127.0.0.1")
+        self._body = body
+        self.status = 0
+
+    async def __call__(self) -> bytes:
+        return self._body
+
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.status = status
+
+
+class SentHeaders(dict[str, str]):
+    def get_all(self, name: str) -> list[str]:
+        return [self[name]] if name in self else []
+
+
+class SilentEndpoint:
+    """Stands where the sessions with merchants' endpoints stood: it takes every event at once."""
+
+    async def post(self, *asked: Any) -> Reply:
+        return Reply(200)
+
+    async def close(self) -> None:
+        pass
+
+
+class OtherWork:
+    """Does OTHER_WORK in a platform that runs; `pay` makes a payment."""
+
+    def __init__(self, running: Running, secret: str, caller: Caller, pay: Pay) -> None:
+        self._running = running
+        self._app = DrainingApp(RsgiApp(running.api))
+        self._bearer = {"authorization": f"Bearer {secret}"}
+        self._caller = caller
+        self._pay = pay
+        self._payment = ""
+
+    async def prepare(self, work: str, times: int) -> None:
+        """Do what must be there before the work is done `times` times, and is not counted."""
+        if work == "retrieve" and not self._payment:
+            scope = self._caller.scope_key
+            (row,) = await self._running.store.query(None, f"{scope}/pi_", limit=1)
+            self._payment = row.key.partition("/")[2]
+        if work == "delivery":
+            webhooks = self._running.webhooks
+            if not isinstance(webhooks.__dict__.get("_sessions"), SilentEndpoint):
+                command = CreateEndpoint(url="http://127.0.0.1:9/", enabled_events=("payment_intent.succeeded",))
+                await webhooks.create_endpoint(self._caller, command)
+                webhooks.__dict__["_sessions"] = SilentEndpoint()
+            await many(self._pay, times)
+
+    async def do(self, work: str, times: int) -> None:
+        match work:
+            case "delivery":
+                loop = asyncio.get_running_loop()
+                done = await self._running.runner.drain(("deliveries",), until=loop.time() + 300)
+                if done != {"deliveries": times}:
+                    raise RuntimeError(f"{times} events were to be delivered, and these were: {done}")
+            case "healthz":
+                await many(lambda _: self._ask(200, Exchange("GET", "/healthz", {})), times)
+            case "retrieve":
+                path = f"/v1/payment_intents/{self._payment}"
+                await many(lambda _: self._ask(200, Exchange("GET", path, self._bearer)), times)
+            case "refused":
+                wrong = {"authorization": f"Bearer sk_test_{'x' * 24}", "content-length": str(len(BODY))}
+                await many(lambda _: self._ask(401, Exchange("POST", "/v1/payment_intents", wrong, BODY)), times)
+            case _:
+                raise SystemExit(f"There is no work {work!r}; there are {', '.join(OTHER_WORK)}.")
+
+    async def _ask(self, expected: int, exchange: Exchange) -> None:
+        await self._app(exchange, exchange)
+        if exchange.status != expected:
+            raise RuntimeError(f"{exchange.method} {exchange.path} was answered with {exchange.status}")
+
+
+async def count_instructions(pay: Pay, store: CountingStore, other: OtherWork, works: Sequence[str]) -> None:
+    """Divide callgrind's count into parts: SHORT payments, then LONG ones, and the same of each other work."""
     callgrind = Callgrind()
     await many(pay, WARM_UP)
     callgrind.request(callgrind.START)
@@ -129,9 +224,17 @@ async def count_instructions(pay: Pay, store: CountingStore) -> None:
     await many(pay, LONG)
     callgrind.request(callgrind.DUMP)
     callgrind.request(callgrind.STOP)
+    for work in works:
+        for times in (AT_ONCE, SHORT, LONG):  # The first fills caches, and no one reads its count.
+            await other.prepare(work, times)
+            callgrind.request(callgrind.START)
+            callgrind.request(callgrind.ZERO)
+            await other.do(work, times)
+            callgrind.request(callgrind.DUMP)
+            callgrind.request(callgrind.STOP)
 
 
-async def count_calls(pay: Pay, store: CountingStore) -> None:
+async def count_calls(pay: Pay, store: CountingStore, other: OtherWork, works: Sequence[str]) -> None:
     """Count calls of Python functions, the resumptions of coroutines among them, in all threads."""
     calls = 0
 
@@ -139,19 +242,26 @@ async def count_calls(pay: Pay, store: CountingStore) -> None:
         nonlocal calls
         calls += event == "call"
 
-    async def counted(payments: int) -> int:
+    async def counted(work: str, times: int) -> int:
+        if work:
+            await other.prepare(work, times)
         before = calls
-        await many(pay, payments)
+        sys.setprofile(see)
+        await (other.do(work, times) if work else many(pay, times))
+        sys.setprofile(None)
         return calls - before
 
     await many(pay, WARM_UP)
-    sys.setprofile(see)
-    short, long = await counted(SHORT), await counted(LONG)
-    sys.setprofile(None)
-    say({"calls": (long - short) / (LONG - SHORT)})
+    said = {}
+    for work in ("", *works):
+        if work:
+            await counted(work, AT_ONCE)
+        short, long = await counted(work, SHORT), await counted(work, LONG)
+        said[work or "calls"] = (long - short) / (LONG - SHORT)
+    say(said)
 
 
-async def count_stored(pay: Pay, store: CountingStore) -> None:
+async def count_stored(pay: Pay, store: CountingStore, other: OtherWork, works: Sequence[str]) -> None:
     """Count the bytes of the database file, the rows in it and the rows that were written."""
     await many(pay, WARM_UP)
     before = stored(store)
@@ -193,12 +303,12 @@ def say(measured: dict[str, float]) -> None:
 COUNTS = {"instructions": count_instructions, "calls": count_calls, "stored": count_stored}
 
 
-async def run(kind: str, directory: Path) -> None:
+async def run(kind: str, directory: Path, works: Sequence[str]) -> None:
     Keyring.create(directory / KEY_FILE)
     store = await CountingStore.open(directory / DATABASE, create=True)
     stepped = SteppedTime()
     clock = stepped.clock()
-    _, keys = await create_account(store, clock)
+    account, keys = await create_account(store, clock)
     settings = Settings(data_dir=directory, throttle_test_per_second=0, throttle_key_per_second=0)
     running = await assemble(settings, store, clock, recorder=Recorder(Metrics(), None, None))
     tune_interpreter()
@@ -218,10 +328,11 @@ async def run(kind: str, directory: Path) -> None:
             raise RuntimeError(f"a payment was answered with {answer.status}: {answer.body[:1000]!r}")
 
     try:
-        await COUNTS[kind](pay, store)
+        caller = Caller.system(Scope(account=account.id, mode="test"))
+        await COUNTS[kind](pay, store, OtherWork(running, secret, caller, pay), works)
     finally:
         await running.close()
 
 
 if __name__ == "__main__":
-    uvloop.run(run(sys.argv[1], Path(sys.argv[2])))
+    uvloop.run(run(sys.argv[1], Path(sys.argv[2]), sys.argv[3:]))

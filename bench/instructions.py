@@ -19,12 +19,13 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bench.in_process import LONG, SHORT
+from bench.in_process import LONG, OTHER_WORK, SHORT
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT / "bench" / "instructions.json"
@@ -39,7 +40,8 @@ _BUILD_FLAGS = re.compile(r"--(?:enable|with)-(?:optimizations|lto|shared|pydebu
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """Means a payment: created, confirmed and captured in one request."""
+    """Means a payment: created, confirmed and captured in one request. `other_work` has the instructions of each of
+    OTHER_WORK, as far as they were counted."""
 
     instructions: int
     """Of the whole process, from a request with its body read to its answer."""
@@ -55,6 +57,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
     bytes: int
     """By which the file of the SQLite store grows."""
+
+    other_work: dict[str, int] = {}
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,14 +101,26 @@ def check_machine() -> None:
         raise CannotCount("instructions are counted by valgrind, which is not installed: `apt-get install valgrind`")
 
 
-def instructions_a_payment() -> int:
-    """Count under callgrind; about 10 seconds of processor time. Raises `CannotCount`."""
+def instructions(*works: str) -> dict[str, int]:
+    """Count under callgrind the instructions of a payment, and of each of those OTHER_WORK. Raises `CannotCount`."""
     check_machine()
     with tempfile.TemporaryDirectory(dir=_build()) as place:
         out = Path(place) / "callgrind"
-        _run("instructions", Path(place), *_VALGRIND, f"--callgrind-out-file={out}")
-        short, long = (_total(out.with_name(f"callgrind.{part}")) for part in (1, 2))
-    return round((long - short) / (LONG - SHORT))
+        _run("instructions", Path(place), *_VALGRIND, f"--callgrind-out-file={out}", works=works)
+        # Of a payment two parts are written, of other work three: the first of these only fills caches.
+        parts = {"payment": (1, 2)} | {work: (3 * n + 4, 3 * n + 5) for n, work in enumerate(works)}
+        return {
+            work: round(
+                (_total(out.with_name(f"callgrind.{long}")) - _total(out.with_name(f"callgrind.{short}")))
+                / (LONG - SHORT)
+            )
+            for work, (short, long) in parts.items()
+        }
+
+
+def instructions_a_payment() -> int:
+    """Count under callgrind; about 10 seconds of processor time. Raises `CannotCount`."""
+    return instructions()["payment"]
 
 
 def calls_a_payment() -> int:
@@ -121,9 +137,10 @@ def stored_a_payment() -> dict[str, float]:
 
 
 def figures() -> Figures:
-    stored = stored_a_payment()
+    stored, counted = stored_a_payment(), instructions(*OTHER_WORK)
     return Figures(
-        instructions=instructions_a_payment(),
+        instructions=counted.pop("payment"),
+        other_work=counted,
         calls=calls_a_payment(),
         rows_written=stored["rows_written"],
         rows_added=stored["rows_added"],
@@ -138,7 +155,7 @@ def _build() -> Path:
     return directory
 
 
-def _run(kind: str, place: Path, *under: str) -> str:
+def _run(kind: str, place: Path, *under: str, works: Sequence[str] = ()) -> str:
     """Run `bench/in_process.py`, under valgrind or by itself, in an environment of fixed content."""
     data_dir = place / "data"
     data_dir.mkdir(mode=0o700)
@@ -148,7 +165,7 @@ def _run(kind: str, place: Path, *under: str) -> str:
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    command = (*under, sys.executable, "-m", "bench.in_process", kind, str(data_dir))
+    command = (*under, sys.executable, "-m", "bench.in_process", kind, str(data_dir), *works)
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=WITHIN_SECONDS, check=False
     )
@@ -170,7 +187,7 @@ def table(now: Figures) -> str:
     kind = interpreter()
     rows = [(record.commit, record.figures) for record in recorded() if record.interpreter == kind]
     rows.append(("now", now))
-    names = Figures.__struct_fields__
+    names = [name for name in Figures.__struct_fields__ if name != "other_work"]
     lines = [f"| a payment at | {' | '.join(names).replace('_', ' ')} |", "|---|" + "--:|" * len(names)]
     for commit, figures in rows:
         cells = []
@@ -179,6 +196,11 @@ def table(now: Figures) -> str:
             first: Any = getattr(rows[0][1], name)
             cells.append(f"{value:,}" + (f" ({value / first - 1:+.1%})" if value != first else ""))
         lines.append(f"| {commit} | {' | '.join(cells)} |")
+    lines += ["", f"| instructions at | {' | '.join(OTHER_WORK)} |", "|---|" + "--:|" * len(OTHER_WORK)]
+    for commit, figures in rows:
+        if figures.other_work:
+            cells = [f"{figures.other_work[work]:,}" if work in figures.other_work else "" for work in OTHER_WORK]
+            lines.append(f"| {commit} | {' | '.join(cells)} |")
     return "\n".join((*lines, "", kind))
 
 

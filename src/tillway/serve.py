@@ -163,8 +163,8 @@ class DrainingApp:
         self._app = app
         self._in_flight: dict[asyncio.Task[Any], Any] = {}
         """The scope of each request's task."""
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._idle: asyncio.Future[None] | None = None
+        """Done when no request is in flight; made when the server stops."""
         self._sockets = Sockets(app.api.platform)
         app.api.platform.serves_sockets = True
 
@@ -175,16 +175,15 @@ class DrainingApp:
         task = asyncio.current_task()
         assert task is not None, "granian runs every request as a task of its own"
         self._in_flight[task] = scope
-        self._empty.clear()
         try:
-            await self._app(scope, protocol)
+            await self._app(scope, protocol, task)
         except asyncio.CancelledError:
             # The store holds the operation: a repeat with the same Idempotency-Key finds it in any process.
             protocol.response_bytes(503, _STOPPING_HEADERS, _STOPPING)
         finally:
             del self._in_flight[task]
-            if not self._in_flight:
-                self._empty.set()
+            if self._idle is not None and not self._in_flight and not self._idle.done():
+                self._idle.set_result(None)
 
     def answering(self) -> Iterator[str]:
         """The peers (address and port) of requests that are whole and wait for their answers."""
@@ -193,7 +192,10 @@ class DrainingApp:
     async def wait_until_idle(self) -> None:
         """End the websockets, and return when no request is in flight."""
         self._sockets.close()
-        await self._empty.wait()
+        while self._in_flight:
+            if self._idle is None or self._idle.done():
+                self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._idle)
 
     async def cancel_all(self) -> None:
         """Answer every request that is still in flight with 503 at once."""

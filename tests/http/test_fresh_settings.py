@@ -11,6 +11,7 @@ import pytest
 from tillway.domain.account import SYSTEM, Scope
 from tillway.domain.api_key import ApiKey, key_id
 from tillway.domain.connector_config import ConnectorConfig
+from tillway.domain.refusal import Refused
 from tillway.http.authentication import CACHE_SECONDS, IN_USE_SECONDS, RENEWED_MAX, Authenticator
 from tillway.http.fresh_settings import FreshSettings
 from tillway.operations.accounts import create_account
@@ -143,7 +144,7 @@ async def test_the_use_of_a_key_is_told_although_it_never_expires_in_memory(app:
     authenticator, merchant, told = Authenticator(app.store), await app.merchant(), []
     authenticator.on_use = lambda _, at: told.append(at)
     for now in (0.0, 1.0, 2.0, 3.0, 4.5):
-        await authenticator.authenticate(merchant.key, now=now)
+        await authenticator.authenticate_header(f"Bearer {merchant.key}", now=now)
         assert await authenticator.renew(now=now) == [f"{merchant.account.removeprefix('acct_')}t"]
     assert told == [0.0, CACHE_SECONDS, 4.5]
     assert await authenticator.renew(now=4.5 + IN_USE_SECONDS) == [], "its merchant has stopped"
@@ -162,6 +163,28 @@ async def test_the_keys_in_use_are_read_in_one_batch_however_many_they_are(app: 
     for number in range(RENEWED_MAX + 4):
         account, keys = await create_account(app.store, app.clock)
         scopes.append(f"{account.id.removeprefix('acct_')}t")
-        await authenticator.authenticate(keys[0].secret, now=float(number) / 100)
+        await authenticator.authenticate_header(f"Bearer {keys[0].secret}", now=float(number) / 100)
     assert await authenticator.renew(now=1.0) == scopes[: -RENEWED_MAX - 1 : -1], "those used last"
     assert batches == [2 * RENEWED_MAX]
+
+
+async def test_a_key_that_is_nowhere_is_looked_for_once_in_two_seconds(app: InProcessApp) -> None:
+    authenticator, asked = Authenticator(app.store), []
+    get = app.store.get
+
+    async def noted(key: str) -> Row | None:
+        asked.append(key)
+        return await get(key)
+
+    app.store.get = noted  # type: ignore[method-assign]
+    for now in (0.0, 0.1, 1.9, CACHE_SECONDS + 0.1):
+        with pytest.raises(Refused, match="Invalid API Key provided: sk_test_"):
+            await authenticator.authenticate_header("Bearer sk_test_nowhereatall", now=now)
+    assert len(asked) == 2, "the key is asked for when the answer is two seconds old"
+    authenticator.forget()
+    with pytest.raises(Refused):
+        await authenticator.authenticate_header("Bearer sk_test_nowhereatall", now=CACHE_SECONDS + 0.2)
+    assert len(asked) == 3
+    merchant = await app.merchant()
+    grant, _ = await authenticator.authenticate_header(f"Bearer {merchant.key}", now=CACHE_SECONDS + 0.2)
+    assert grant.account == merchant.account

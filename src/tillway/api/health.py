@@ -6,12 +6,13 @@ from tillway import __version__
 from tillway.http.routes import Answer, Call, Plain, route
 
 _encode = msgspec.json.Encoder().encode
+_ALIVE = Plain(200, _encode({"status": "ok", "version": __version__}))
 
 
 @route("GET", "/healthz", returns="health", access="anyone")
 async def healthz(call: Call) -> Answer:
     """Answer while the process runs."""
-    return Plain(200, _encode({"status": "ok", "version": __version__}))
+    return _ALIVE
 
 
 @route("GET", "/readyz", returns="health", access="anyone")

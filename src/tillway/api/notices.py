@@ -18,7 +18,7 @@ async def receive(call: Call) -> Answer:
     if connection is None:
         raise Refused("resource_missing", f"No connector {name[:100]!r} is configured for {mode} mode.", param="name")
     try:
-        await notices.receive(call.platform.attempts, connection, known, call.headers, call.body)
+        await notices.receive(call.platform.attempts, connection, known, dict(call.headers), call.body)
     except NoticeRejected as rejected:
         call.platform.engine.security.notice_rejected(connection.name, known)
         raise Refused("body_malformed", f"The notice was not accepted: {rejected}") from None

@@ -1,7 +1,6 @@
 """Ids that sort by the time they were made, and random text for ids and secrets."""
 
 import os
-import threading
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """Base 62 in byte order, so that ids sort as their numbers do."""
@@ -73,27 +72,31 @@ def recent_base62(number: int) -> str:
 
 
 class _Pool:
-    """Randomness of the system, drawn a page at a time: a system call for each id would cost more than the id."""
+    """Randomness of the system, drawn a page at a time: a system call for each id would cost more than the id.
+
+    A page is cut into pieces of one length. Taking the last one off is a single step of the interpreter, so two threads
+    never get the same.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self.empty()
         os.register_at_fork(after_in_child=self.empty)
 
     def empty(self) -> None:
-        """Discard the rest of the page: no two processes may draw from the same page."""
-        self._text, self._next = "", 0
+        """Discard the rest of each page: no two processes may draw from the same page."""
+        self._pieces: dict[int, list[str]] = {}
 
     def take(self, length: int) -> str:
-        assert 0 < length <= 128
-        with self._lock:
-            start, end = self._next, self._next + length
-            if end > len(self._text):
-                # Bytes from 248 up are discarded, so that all characters are equally likely.
-                self._text = os.urandom(POOL_BYTES).translate(_TO_BASE62, _UNFAIR).decode()
-                start, end = 0, length
-            self._next = end
-            return self._text[start:end]
+        try:
+            return self._pieces[length].pop()
+        except (KeyError, IndexError):
+            assert 0 < length <= 128
+        # Bytes from 248 up are discarded, so that all characters are equally likely.
+        text = os.urandom(POOL_BYTES).translate(_TO_BASE62, _UNFAIR).decode()
+        pieces = [text[start : start + length] for start in range(0, len(text) - length + 1, length)]
+        piece = pieces.pop()
+        self._pieces[length] = pieces
+        return piece
 
 
 _POOL = _Pool()

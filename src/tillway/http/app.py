@@ -217,7 +217,9 @@ class Api:
                 route = route_for(request, methods)
                 if route.access == "publishable":
                     headers += browser_headers(request, route)
-                raw = await self._identify(request, route, caller)
+                raw = None
+                if route.access != "anyone" or dialect is not None:
+                    raw = await self._identify(request, route, caller)
                 answer = await self._call_handler(request, route, ids, caller, headers, raw)
             if isinstance(answer, Plain):
                 status, body, content_type = answer.status, answer.body, answer.content_type
@@ -362,9 +364,8 @@ class Api:
             else:
                 params = route.params.validate(raw if raw is not None else self._parse_parameters(request, None))
             caller.client_ip = request.client_ip
-            headers_sent = dict(request.headers)
             is_head = request.method == "HEAD"
-            call = Call(self.platform, caller, params, ids, headers_sent, request.body, self, is_head)
+            call = Call(self.platform, caller, params, ids, request.headers, request.body, self, is_head)
             return await route.handler(call)
         if raw is None:
             caller.api_version = check_version(request.headers.get("stripe-version"))
@@ -442,7 +443,10 @@ def _nobody(request_id: str) -> Caller:
 
 def _add_common(headers: list[tuple[str, str]], caller: Caller, dialect: Dialect | None, content_type: str) -> None:
     """Add the headers that every answer has. An answer that does not say how long it may be kept is kept nowhere."""
-    if len(headers) == 1 or not any(name == "cache-control" for name, _ in headers):
+    for name, _ in headers:
+        if name == "cache-control":
+            break
+    else:
         headers.append(_NO_STORE)
     headers += (_NOSNIFF, _NO_SERVER, ("content-type", content_type))
     if caller.scope is not NOBODY:

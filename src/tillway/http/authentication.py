@@ -2,10 +2,10 @@
 
 import base64
 import binascii
-import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping
+from hashlib import blake2s
 from typing import Any, TypeVar
 
 import msgspec
@@ -35,6 +35,9 @@ CACHE_SECONDS = 2.0
 """How long another process may still accept a key or a client that was just revoked."""
 
 CACHE_MAX = 10_000
+
+UNKNOWN_MAX = 1000
+"""Keys that were found nowhere, known for CACHE_SECONDS: a client with a revoked key may send hundreds a second."""
 
 RENEWED_MAX = 16
 """Most keys that a process reads again before they expire in memory: with their accounts, one `get_many`."""
@@ -77,6 +80,8 @@ class Authenticator:
         self._store = store
         self._tokens = tokens
         self._known: dict[bytes, _Known] = {}
+        self._unknown: dict[bytes, tuple[float, str]] = {}
+        """Until when each key counts as one that is nowhere, and how an error shows it."""
         self._accounts = accounts or Accounts(store, Clock())
         self.on_use: Callable[[str, float], None] | None = None
         """Called with the id of a credential that was found good, at most every CACHE_SECONDS for each. It must not
@@ -89,12 +94,8 @@ class Authenticator:
         `api_key_missing`, `api_key_invalid`, `api_key_expired`, `access_token_invalid` or `access_token_expired`. `now`
         is epoch seconds.
         """
-        return await self.authenticate(credential_in(header), now=now)
-
-    async def authenticate(self, secret: str, *, now: float) -> tuple[Grant, Scope]:
-        """Do the same for a credential that did not come in the header."""
         # The cache is keyed by digest, so that a dump of this process's memory holds fewer keys.
-        digest = hashlib.sha256(secret.encode()).digest()
+        digest = blake2s((header or "").encode(errors="surrogatepass")).digest()
         known = self._known.get(digest)
         if known is not None and known.until > now:
             if now >= known.used_at + CACHE_SECONDS:
@@ -102,9 +103,21 @@ class Authenticator:
                 if self.on_use is not None:
                     self.on_use(known.grant.id, now)
             return known.grant, known.scope
+        unknown = self._unknown.get(digest)
+        if unknown is not None and unknown[0] > now:
+            raise _invalid(unknown[1])
+        secret = credential_in(header)
         self._known.pop(digest, None)
         by = self._by_operator_key if secret.startswith("ok_") else self._by_token if is_token(secret) else self._by_key
-        grant = await by(secret, now)
+        try:
+            grant = await by(secret, now)
+        except Refused as refused:
+            # An operator's key may become good again: only a merchant's stays what it is.
+            if refused.code == "api_key_invalid" and by == self._by_key:
+                if len(self._unknown) >= UNKNOWN_MAX:
+                    self._unknown.clear()
+                self._unknown[digest] = (now + CACHE_SECONDS, mask(secret))
+            raise
         if len(self._known) >= CACHE_MAX:
             self._known.clear()
         scope = Scope(account=grant.account, mode=grant.mode)
@@ -151,14 +164,14 @@ class Authenticator:
         if key is not None and key.revoked_at is None and key.expires_at is not None and key.expires_at <= now:
             raise Refused("api_key_expired", f"Expired API Key provided: {mask(secret)}")
         if key is None or not is_live(key, now):
-            raise Refused("api_key_invalid", f"Invalid API Key provided: {mask(secret)}")
+            raise _invalid(mask(secret))
         return grant_of(key)
 
     async def _by_operator_key(self, secret: str, now: float) -> Grant:
         key = await self._system(operator_key_id(secret), OperatorKey)
         operator = await self._system(key.operator, Operator) if key is not None else None
         if key is None or key.revoked_at is not None or operator is None or operator.disabled_at is not None:
-            raise Refused("api_key_invalid", f"Invalid API Key provided: {mask(secret)}")
+            raise _invalid(mask(secret))
         return Grant(
             id=operator.id,
             hint=operator.name,
@@ -214,6 +227,7 @@ class Authenticator:
     def forget(self) -> None:
         """Drop the cache. This process calls it after it has changed a credential or an account."""
         self._known.clear()
+        self._unknown.clear()
         self._accounts.forget()
 
 
@@ -266,6 +280,10 @@ def is_token(secret: str) -> bool:
     return secret.count(".") == 2 and secret.isascii() and secret.isprintable()
 
 
+def _invalid(masked: str) -> Refused:
+    return Refused("api_key_invalid", f"Invalid API Key provided: {masked}")
+
+
 def mask(secret: str) -> str:
     """Return a key as an error may repeat it: its kind and its last four characters."""
     if len(secret) < 16:
@@ -298,7 +316,7 @@ async def identify_caller(
         key, scope = await authenticator.authenticate_header(header, now=now)
     # Who it is is known from here on, also to the audit trail, and also where the request is refused.
     caller.client_ip, caller.actor = request.client_ip, key.id
-    caller.hint, caller.operation = key.token or key.hint, f"{route.method} {route.path}"
+    caller.hint, caller.operation = key.token or key.hint, route.name
     caller.scope_key = scope.key
     if key.kind == "operator":
         caller.scope_key = SYSTEM  # Until it is known for which merchant.

@@ -841,6 +841,8 @@ class Params(Object):
 
     def validate(self, raw: dict[str, Any]) -> dict[str, Any]:
         """Return the typed values of `raw`, parsed by `wire`. Raises `Refused`: unknown names first, missing last."""
+        if not raw and not self._required:
+            return {}
         values = self._read_members(raw, "")
         for names in self._exclusive:
             sent = [name for name in names if values.get(name) is not None]

@@ -80,14 +80,16 @@ class Renderer:
         return status, encode(body)
 
     def _refusal(self, caller: Caller, refusal: Refused) -> tuple[int, dict[str, Any]]:
-        view = self.view(caller)
-        details: dict[str, Any] = {
-            name: render_record(value, view) if isinstance(value, Record) else value
-            for name, value in refusal.details.items()
-        }
-        shown = Refused(
-            refusal.code, refusal.message, param=refusal.param, decline_code=refusal.decline_code, **details
-        )
+        shown = refusal
+        if refusal.details:
+            view = self.view(caller)
+            details: dict[str, Any] = {
+                name: render_record(value, view) if isinstance(value, Record) else value
+                for name, value in refusal.details.items()
+            }
+            shown = Refused(
+                refusal.code, refusal.message, param=refusal.param, decline_code=refusal.decline_code, **details
+            )
         status, body = render_refusal(shown, request_id=caller.request_id or "", base_url=self.base_url)
         if status == 404 and not _is_of_address(caller, refusal):
             status = 400

@@ -4,7 +4,7 @@ A handlers file declares its routes with `@route(...)`. Matching, authentication
 use this table.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -37,7 +37,8 @@ class Call(msgspec.Struct):
     caller: Caller
     params: dict[str, Any]
     ids: tuple[str, ...]
-    headers: dict[str, str] = {}
+    headers: Mapping[str, str] = {}
+    """Of calls that need no key; their names are lower case."""
     body: bytes = b""
     guard: "Guard | None" = None
     """Of calls that need no key: counts what a payer's page is asked."""
@@ -89,12 +90,16 @@ class Route(msgspec.Struct, frozen=True):
     """The `object` of the elements of a list; empty if they are of several types, or can never be expanded."""
     whole: bool = False
     """Whether an operator calls it for the installation, so that it acts in no merchant's scope and none is named."""
+    name: str = ""
+    """Method and path, worked out once."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "name", f"{self.method} {self.path}")
 
     @property
     def presenter(self) -> str:
         """The name of this route's presenter; empty if the record's shape renders the answer."""
-        name = f"{self.method} {self.path}"
-        return name if name in PRESENTERS else ""
+        return self.name if self.name in PRESENTERS else ""
 
     @property
     def group(self) -> str:
@@ -162,9 +167,14 @@ class Router:
         self._plain = {
             "/" + "/".join(segments): methods for segments, methods in self._table.items() if "*" not in segments
         }
-        self._wild = sorted(
-            {tuple(i for i, part in enumerate(segments) if part == "*") for segments in self._table}, key=len
-        )
+        self._wild: dict[int, list[tuple[int, ...]]] = {}
+        """Where ids stand in paths, by the number of their segments; the fewest ids first."""
+        for segments in self._table:
+            places = tuple(i for i, part in enumerate(segments) if part == "*")
+            known = self._wild.setdefault(len(segments), [])
+            if places and places not in known:
+                known.append(places)
+                known.sort(key=len)
 
     def find(self, path: str) -> tuple[dict[str, Route], tuple[str, ...]] | None:
         """Return the routes of `path` by method, and the ids in it; None if there is no route."""
@@ -174,13 +184,11 @@ class Router:
         parts = path.strip("/").split("/")
         if "*" in parts:
             return None  # In the table it stands for an id; no id is a `*`.
-        for places in self._wild:
-            if places and places[-1] >= len(parts):
-                continue
+        for places in self._wild.get(len(parts), ()):
             segments = list(parts)
             for place in places:
                 segments[place] = "*"
             methods = self._table.get(tuple(segments))
             if methods is not None:
-                return methods, tuple(parts[place] for place in places)
+                return methods, tuple([parts[place] for place in places])
         return None

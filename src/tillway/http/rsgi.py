@@ -26,7 +26,8 @@ class RsgiApp:
         self._trusted_proxies = trusted_proxies
         self._body_timeout = SharedTimeout(body_seconds_max)
 
-    async def __call__(self, scope: Any, protocol: Any) -> None:
+    async def __call__(self, scope: Any, protocol: Any, task: "asyncio.Task[Any] | None" = None) -> None:
+        """Answer one request. `task` is the one that runs this, if the caller knows it."""
         headers = scope.headers
         length = headers.get("content-length")
         if length is not None and (not length.isdigit() or int(length) > BODY_BYTES_MAX):
@@ -45,7 +46,7 @@ class RsgiApp:
         request = Request(scope.method, scope.path, scope.query_string, headers, b"", peer)
         if scope.method != "GET" or length not in (None, "0"):
             try:
-                await self._body_timeout(self._read_body(protocol, length, request))
+                await self._body_timeout(self._read_body(protocol, length, request), task)
             except TimeoutError:
                 late = Refused("body_malformed", "The request body did not arrive within 30 seconds.")
                 self._refuse(scope, protocol, late, 408)
@@ -102,9 +103,12 @@ class SharedTimeout:
         self._late: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def __call__(self, waited_for: Awaitable[T]) -> T:
-        """Await `waited_for` and return its result. Raises `TimeoutError`. A task may wait for one thing at a time."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    async def __call__(self, waited_for: Awaitable[T], task: "asyncio.Task[Any] | None" = None) -> T:
+        """Await `waited_for` and return its result. Raises `TimeoutError`. A task may wait for one thing at a time.
+
+        `task` is the one that runs this, if the caller knows it.
+        """
+        loop, task = asyncio.get_running_loop(), task or asyncio.current_task()
         assert task is not None and task not in self._until
         until = self._until[task] = loop.time() + self._seconds
         if self._timer is None:
