@@ -23,7 +23,10 @@ WRONG_MAX = 10
 """After so many wrong answers a connection gives up: the figures would mean nothing."""
 
 HOLE = b"{key}"
-"""Where a request's Idempotency-Key goes."""
+"""Where a request's Idempotency-Key goes. A request without it is sent as it is."""
+
+SHOWN_MAX = 2000
+"""Bytes of a wrong answer that are told."""
 
 
 class Pressed(msgspec.Struct, frozen=True):
@@ -32,6 +35,7 @@ class Pressed(msgspec.Struct, frozen=True):
     per_second: float
     p50_ms: float
     p99_ms: float
+    max_ms: float
     answered: int
     wrong: list[str]
     ids: list[str]
@@ -54,11 +58,24 @@ class Tally:
 
 
 class Connection(asyncio.Protocol):
-    """One connection with one request at a time. `expect` stands in every good answer."""
+    """One connection with one request at a time, `pause` seconds after the last answer. `expect` stands in every good
+    answer. Where there is a `start`, the first request waits for it."""
 
-    def __init__(self, tally: Tally, request: bytes, name: str, expect: bytes) -> None:
+    def __init__(
+        self,
+        tally: Tally,
+        request: bytes,
+        name: str,
+        expect: bytes,
+        *,
+        pause: float = 0.0,
+        start: "asyncio.Future[None] | None" = None,
+    ) -> None:
         self._tally = tally
-        self._before, _, self._after = request.partition(HOLE)
+        self._before, hole, self._after = request.partition(HOLE)
+        self._is_keyed = bool(hole)
+        self._pause = pause
+        self._start = start
         self._name = name.encode()
         self._expect = expect
         self._count = 0
@@ -70,7 +87,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A transport of uvloop has the methods of asyncio.Transport without being one.
         self._transport = cast(asyncio.Transport, transport)
-        self._send()
+        if self._start is None:
+            self._send()
+        else:
+            self._start.add_done_callback(lambda _: self._send())
 
     def data_received(self, data: bytes) -> None:
         data = self._received + data
@@ -91,23 +111,27 @@ class Connection(asyncio.Protocol):
     def _send(self) -> None:
         self._count += 1
         self._sent_at = time.perf_counter()
-        self._transport.write(b"%b%b-%d%b" % (self._before, self._name, self._count, self._after))
+        key = b"%b-%d" % (self._name, self._count) if self._is_keyed else b""
+        self._transport.write(self._before + key + self._after)
 
     def _answered(self, answer: bytes, head: int, now: float) -> None:
         tally = self._tally
         tally.answered += 1
         if answer[9:12] != b"200" or self._expect not in answer:
-            tally.wrong.append(answer[:2000].decode("latin-1"))
+            tally.wrong.append(answer[:SHOWN_MAX].decode("latin-1"))
         else:
             start = answer.find(b'"pi_', head) + 1
-            tally.ids.append(answer[start : answer.find(b'"', start)])
+            if start:
+                tally.ids.append(answer[start : answer.find(b'"', start)])
             if tally.opens_at <= now < tally.closes_at:
                 tally.latencies.append(now - self._sent_at)
-        if now < tally.closes_at and len(tally.wrong) < WRONG_MAX:
-            self._send()
-        else:
+        if now + self._pause >= tally.closes_at or len(tally.wrong) >= WRONG_MAX:
             self._finished = True
             self._transport.close()
+        elif self._pause:
+            asyncio.get_running_loop().call_later(self._pause, self._send)
+        else:
+            self._send()
 
 
 def _content_length(answer: bytes, head: int) -> int:
@@ -138,16 +162,45 @@ async def press(
             port,
         )
     await asyncio.wait_for(tally.all_closed.wait(), warm_up + seconds + DRAIN_SECONDS)
-    latencies = sorted(tally.latencies)
+    return pressed_of([tally], seconds, own_cpu=(cpu[1] - cpu[0]) / seconds if len(cpu) == 2 else 0.0)
+
+
+def pressed_of(tallies: list[Tally], seconds: float, own_cpu: float = 0.0) -> Pressed:
+    """What came of some connections, taken together."""
+    latencies = sorted(latency for tally in tallies for latency in tally.latencies)
     return Pressed(
         per_second=len(latencies) / seconds,
         p50_ms=1000 * percentile(latencies, 50),
         p99_ms=1000 * percentile(latencies, 99),
-        answered=tally.answered,
-        wrong=tally.wrong[:3],
-        ids=[id.decode() for id in tally.ids],
-        own_cpu=(cpu[1] - cpu[0]) / seconds if len(cpu) == 2 else 0.0,
+        max_ms=1000 * percentile(latencies, 100),
+        answered=sum(tally.answered for tally in tallies),
+        wrong=[text for tally in tallies for text in tally.wrong][:3],
+        ids=[id.decode() for tally in tallies for id in tally.ids],
+        own_cpu=own_cpu,
     )
+
+
+async def burst(port: int, request: bytes, *, connections: int, name: str, expect: bytes) -> Pressed:
+    """Open `connections`, send one request on each at the same moment, and wait for all answers.
+
+    A pause behind the end of the run keeps each connection from sending a second one.
+    """
+    loop = asyncio.get_running_loop()
+    start, began = loop.create_future(), time.perf_counter()
+    tally = Tally(began, began)
+    for i in range(connections):
+        await loop.create_connection(
+            lambda name=f"{name}-{i}": Connection(  # type: ignore[misc]
+                tally, request, name, expect, pause=2 * DRAIN_SECONDS, start=start
+            ),
+            "127.0.0.1",
+            port,
+        )
+    sent = tally.opens_at = time.perf_counter()
+    tally.closes_at = sent + DRAIN_SECONDS
+    start.set_result(None)
+    await asyncio.wait_for(tally.all_closed.wait(), DRAIN_SECONDS)
+    return pressed_of([tally], time.perf_counter() - sent)
 
 
 def percentile(ordered: list[float], percent: int) -> float:

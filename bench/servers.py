@@ -107,17 +107,20 @@ def install(data_dir: Path) -> Merchant:
     return msgspec.json.decode(printed, type=Merchant)
 
 
+THROTTLES = tuple(
+    word
+    for name in ("test", "key")
+    for bound in ("per-second", "burst")
+    for word in (f"--throttle-{name}-{bound}", "1000000")
+)
+"""One merchant with one key, as fast as it can: counted like every other, but never held back."""
+
+
 @contextmanager
-def tillway(name: str, data_dir: Path) -> Iterator[Server]:
+def tillway(name: str, data_dir: Path, *options: str) -> Iterator[Server]:
     port = free_port()
-    # One merchant with one key, as fast as it can: counted like every other, but never held back.
-    unthrottled = [
-        word
-        for name in ("test", "key")
-        for bound in ("per-second", "burst")
-        for word in (f"--throttle-{name}-{bound}", "1000000")
-    ]
-    command: tuple[str | Path, ...] = (*TILLWAY, "serve", "--data-dir", data_dir, "--port", str(port), *unthrottled)
+    command: tuple[str | Path, ...] = (*TILLWAY, "serve", "--data-dir", data_dir, "--port", str(port))
+    command += (*THROTTLES, *options)
     with running(name, port, *command, log=data_dir.with_suffix(".log")) as server:
         yield server
 
