@@ -1,27 +1,24 @@
 """Puts the platform together: the only file that constructs adapters.
 
 Libraries that few installations use, or none before its first webhook, are imported where they are needed: aiohttp,
-which is a third of all that a start would import, joserfc and aiosmtplib.
+which is a third of all that a start would import, joserfc and aiosmtplib. So are Tillway's own files that no payment
+needs: a function on AWS starts while a caller waits for it.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
-from tillway.api import handlers
 from tillway.connectors import registry
-from tillway.connectors.audit_heads import FilePlace, UrlPlace
-from tillway.connectors.http_courier import HttpCourier
 from tillway.connectors.port import Connector, Courier, Transport
 from tillway.connectors.settings import SettingInvalid, is_loopback
 from tillway.connectors.transport import SocketTransport
 from tillway.data_directory import GenerationFile
-from tillway.dialects import handlers as dialect_handlers
 from tillway.domain.account import Mode
 from tillway.domain.cards import Secret
 from tillway.domain.ledger import Fee
@@ -29,7 +26,6 @@ from tillway.domain.retention import Retention
 from tillway.engine.access_tokens import AccessTokens
 from tillway.engine.attempts import Attempts
 from tillway.engine.audit.chain import AuditChain
-from tillway.engine.audit.heads import HeadPlace, HeadSender
 from tillway.engine.caller import Settings as EngineSettings
 from tillway.engine.card_vault import CardVault
 from tillway.engine.client_secrets import CLIENT_SECRETS_PURPOSE, ClientSecrets
@@ -37,7 +33,6 @@ from tillway.engine.clock import Clock
 from tillway.engine.connections import Build, ConfiguredConnections
 from tillway.engine.core import Engine
 from tillway.engine.files import FileExchange
-from tillway.engine.key_uses import KeyUses
 from tillway.engine.mail import Mail
 from tillway.engine.platform import Platform
 from tillway.engine.readiness import STORAGE_FULL, Readiness, Trouble, check_clock, check_restore, check_store
@@ -46,10 +41,10 @@ from tillway.engine.scans import Scans
 from tillway.engine.webhooks.delivery import Webhooks
 from tillway.engine.webhooks.delivery_log import DeliveryLog
 from tillway.engine.webhooks.public_hosts import ANYWHERE, Reach, guarded_socket
-from tillway.http.app import Api
+from tillway.http import late
+from tillway.http.app import Api, BrowserPages
 from tillway.http.authentication import Authenticator
 from tillway.http.card_testing import CardLimits, CardTries
-from tillway.http.fresh_settings import FreshSettings
 from tillway.http.render import Renderer
 from tillway.http.request_log import RequestLog
 from tillway.http.throttle import Limits, Rate, Throttle
@@ -57,7 +52,6 @@ from tillway.installation import head_signer, open_keys, open_store, public_url
 from tillway.operations import notices
 from tillway.operations.accounts import accounts_of_stored_amounts, retention_of
 from tillway.operations.balance_check import check_slowly
-from tillway.operations.closes import close_nights
 from tillway.operations.tasks import workers
 from tillway.sandbox.bank import Bank
 from tillway.sandbox.courier import SimulatedCourier
@@ -67,14 +61,15 @@ from tillway.store.port import Store, Unavailable
 from tillway.telemetry.recorder import Recorder
 from tillway.vault.envelope import EnvelopeVault
 from tillway.vault.port import Keys, TokenSigner
-from tillway.web.dashboard.app import Dashboard
 
 if TYPE_CHECKING:
+    from tillway.connectors.http_courier import HttpCourier
     from tillway.connectors.smtp import MailServer
+    from tillway.engine.audit.heads import HeadPlace, HeadSender
+    from tillway.engine.key_uses import KeyUses
+    from tillway.http.fresh_settings import FreshSettings
 
 log = logging.getLogger(__name__)
-
-assert handlers.LOADED and dialect_handlers.LOADED, "handlers and dialects declare their routes when they are imported"
 
 
 class Running(msgspec.Struct):
@@ -87,13 +82,15 @@ class Running(msgspec.Struct):
     webhooks: Webhooks
     store: Store
     keyring: Keys
-    courier: HttpCourier | None = None
-    heads: HeadPlace | None = None
-    uses: KeyUses | None = None
-    fresh: FreshSettings | None = None
+    courier: "HttpCourier | None" = None
+    heads: "HeadPlace | None" = None
+    uses: "KeyUses | None" = None
+    fresh: "FreshSettings | None" = None
 
     def keep_notes(self) -> None:
         """Note from now on when each credential is used, and write the request log down."""
+        from tillway.engine.key_uses import KeyUses
+
         self.uses = KeyUses(self.store)
         self.api.authenticator.on_use = self.uses.note
         self.uses.start()
@@ -102,6 +99,8 @@ class Running(msgspec.Struct):
 
     def keep_settings_fresh(self) -> None:
         """Read settings in use again from now on, before they expire."""
+        from tillway.http.fresh_settings import FreshSettings
+
         self.fresh = FreshSettings(self.api.authenticator, self.connections, self.platform.engine)
         self.fresh.start()
 
@@ -194,28 +193,50 @@ COURIER_TIMEOUT_SECONDS = 9.0
 """A little less than an order waits for an answer, so that the transport's reason is told."""
 
 
-def http_courier(settings: Settings) -> HttpCourier | None:
+def http_courier(settings: Settings) -> "HttpCourier | None":
     """Return the delivery service of live mode, if the settings name one. Raises `SettingsInvalid` on a bad key
     file."""
     if not settings.courier_url:
         return None
+    from tillway.connectors.http_courier import HttpCourier
+
     headers = _bearer(settings.courier_key_file, "courier_key_file")
     return HttpCourier(_socket_transport(settings.courier_url, COURIER_TIMEOUT_SECONDS, headers))
+
+
+def _nightly_close(settings: Settings, platform: Platform) -> Callable[[], Awaitable[None]] | None:
+    """Return the close of each day by the statements in a directory, if the settings name one."""
+    directory = settings.statements_directory
+    if not directory:
+        return None
+    from tillway.operations.closes import close_nights
+
+    return partial(close_nights, platform, directory)
 
 
 HEADS_TIMEOUT_SECONDS = 20.0
 
 
-def head_place(settings: Settings) -> HeadPlace | None:
+def head_place(settings: Settings) -> "HeadPlace | None":
     """Return the place outside that keeps heads of the audit trail, if the settings name one. Raises `SettingsInvalid`
     on a bad key file."""
     to = settings.audit_heads_to
     if not to:
         return None
+    from tillway.connectors.audit_heads import FilePlace, UrlPlace
+
     if "://" not in to:
         return FilePlace(Path(to))
     headers = _bearer(settings.audit_heads_key_file, "audit_heads_key_file")
     return UrlPlace(_socket_transport(to, HEADS_TIMEOUT_SECONDS, headers))
+
+
+def _head_sender(store: Store, place: "HeadPlace | None") -> "HeadSender | None":
+    if place is None:
+        return None
+    from tillway.engine.audit.heads import HeadSender
+
+    return HeadSender(store, place)
 
 
 def _socket_transport(url: str, timeout_seconds: float, headers: dict[str, str]) -> Transport:
@@ -311,16 +332,48 @@ def within(reach: Reach, build: Build) -> Build:
     return build_within
 
 
-def dashboard_of(settings: Settings, platform: Platform, api: Api) -> Dashboard:
+def _load(loads: Literal["all", "payments"]) -> None:
+    if loads == "all":
+        _load_handlers()
+    else:
+        load_payments()
+
+
+def _load_handlers() -> None:
+    """Import every file that declares routes."""
+    from tillway.api import handlers
+    from tillway.dialects import handlers as dialect_handlers
+
+    assert handlers.LOADED and dialect_handlers.LOADED, "the files declare their routes when they are imported"
+
+
+def load_payments() -> None:
+    """Import the files that declare the routes of payments, and leave the others to the first request for them."""
+    from tillway.api import payment_intents
+
+    assert payment_intents.__name__, "the file declares its routes when it is imported"
+    late.leave(_load_handlers)
+
+
+def _pages(settings: Settings, platform: Platform, api: Api) -> BrowserPages | None:
+    """Return the dashboard, if this process serves it."""
+    if settings.dashboard != "on":
+        return None
     base_url = public_url(settings)
-    return Dashboard(
-        platform,
-        api.answer,
-        base_url,
-        api.throttle.count_failure,
-        secure=not _is_plain_and_local(base_url),
-        idle_seconds=settings.session_idle_minutes * 60,
-    )
+
+    def build() -> BrowserPages:
+        from tillway.web.dashboard.app import Dashboard
+
+        return Dashboard(
+            platform,
+            api.answer,
+            base_url,
+            api.throttle.count_failure,
+            secure=not _is_plain_and_local(base_url),
+            idle_seconds=settings.session_idle_minutes * 60,
+        )
+
+    return late.LatePages("/dashboard", build) if late.are_left() else build()
 
 
 async def assemble(
@@ -331,11 +384,14 @@ async def assemble(
     keyring: Keys | None = None,
     bank_memory: Callable[[Store], BankMemory] | None = None,
     bank_reach: Reach = ANYWHERE,
+    loads: Literal["all", "payments"] = "all",
 ) -> Running:
     """Build everything except the server. Call it in the event loop that will run it.
 
-    Telemetry goes to `recorder`, the simulated bank's operations to `bank_memory`; connectors stay within `bank_reach`.
+    `loads`: the files with routes that are imported now, all or those of payments. Telemetry goes to `recorder`, the
+    simulated bank's operations to `bank_memory`; connectors stay within `bank_reach`.
     """
+    _load(loads)
     clock = clock or Clock()
     store = store or await open_store(settings)
     keyring = keyring or open_keys(settings)
@@ -382,12 +438,11 @@ async def assemble(
         workers(platform, Mail(engine, mail_server(settings), settings.smtp_from)),
         partial(check_slowly, engine),
         AuditChain(store, clock, engine.time, platform.signer),
-        HeadSender(store, place) if place is not None else None,
+        _head_sender(store, place),
         FileExchange(engine, attempts, partial(notices.book, attempts)),
-        partial(close_nights, platform, settings.statements_directory) if settings.statements_directory else None,
+        _nightly_close(settings, platform),
     )
     throttle, tells_addresses = Throttle(limits_of(settings)), settings.log_addresses == "on"
     api = Api(platform, renderer, authenticator, request_log, throttle, card_tries_of(settings), tells_addresses)
-    if settings.dashboard == "on":
-        api.pages = dashboard_of(settings, platform, api)
+    api.pages = _pages(settings, platform, api)
     return Running(platform, api, runner, connections, webhooks, store, keyring, courier, place)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from good_calls import MerchantObjects, name_of, path_of
 
-from tillway import wiring
+from tillway.api import handlers
 from tillway.domain.operator import MAY, ROLES, Role
 from tillway.http.capabilities import READS, WRITES, capability_of
 from tillway.http.routes import ROUTES
 from tillway.testing.in_process import InProcessApp
 
-assert wiring.handlers.LOADED
+assert handlers.LOADED
 
 REASON = "The bank confirmed it on the telephone."
 KEYED = [route for route in ROUTES if route.access != "anyone"]

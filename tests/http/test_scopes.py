@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from good_calls import GOOD, MerchantObjects, name_of, path_of
 
-from tillway import wiring
+from tillway.api import handlers
+from tillway.dialects import handlers as dialect_handlers
 from tillway.domain.credentials import SCOPES
 from tillway.http.routes import DIALECT_ROUTES, ROUTES
 from tillway.http.scopes import EXACTLY, NOUNS, scope_of
 from tillway.operations.accounts import new_key, system_write
 from tillway.testing.in_process import InProcessApp
 
-assert wiring.handlers.LOADED and wiring.dialect_handlers.LOADED
+assert handlers.LOADED and dialect_handlers.LOADED
 
 PAGE = Path(__file__).parents[2] / "docs" / "authentication.md"
 MARKED = re.compile(r"(?<=<!-- scopes -->\n).*?(?=<!-- /scopes -->)", re.DOTALL)

@@ -8,6 +8,9 @@ from tillway.domain.refusal import Refused
 from tillway.http.client_address import client_address
 from tillway.http.wire import BODY_BYTES_MAX
 from tillway.settings import networks_of
+from tillway.wiring import load_payments
+
+load_payments()  # While Lambda starts the environment, before its first request.
 
 
 def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:

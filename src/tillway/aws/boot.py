@@ -114,7 +114,9 @@ class Environment:
             settings = msgspec.structs.replace(settings, public_url=public_url)
         clock, recorder = Clock(monotonic_ns=self.awake), _recorder(settings)
         reach = Reach(networks_of(settings.webhook_networks))
-        running = await assemble(settings, clock=clock, recorder=recorder, bank_memory=StoredBank, bank_reach=reach)
+        running = await assemble(
+            settings, clock=clock, recorder=recorder, bank_memory=StoredBank, bank_reach=reach, loads="payments"
+        )
         try:
             await check_key_file(settings, running.store, running.keyring)
             await running.platform.engine.restores.refresh()

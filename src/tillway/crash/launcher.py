@@ -27,7 +27,15 @@ from typing import Any
 
 import msgspec
 
-PRELOADED = ("tillway.cli.main", "tillway.serve", "tillway.sandbox.bank_server", "tillway.sandbox.simulator")
+PRELOADED = (
+    "tillway.cli.main",
+    "tillway.serve",
+    "tillway.api.handlers",
+    "tillway.dialects.handlers",
+    "tillway.web.dashboard.app",
+    "tillway.sandbox.bank_server",
+    "tillway.sandbox.simulator",
+)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from tillway.engine.core import Done
 from tillway.engine.platform import Platform
 from tillway.engine.restores import RETRY_AFTER_SECONDS
 from tillway.engine.telemetry import Fact, begin_facts, end_facts, note, note_record
+from tillway.http import late
 from tillway.http.authentication import (
     NOBODY,
     UNAUTHENTICATED_BODY_BYTES_MAX,
@@ -110,7 +111,17 @@ class Api:
         """The dashboard, if this process serves it."""
         self._untold_refusals = 0
         self._told_refusals_at = -TELL_SECONDS
-        self.router = Router(ROUTES + DIALECT_ROUTES + OTHER_ROUTES)
+        self._misses_routes = late.are_left()
+        self._router = Router(ROUTES + DIALECT_ROUTES + OTHER_ROUTES)
+
+    def _routes_at(self, path: str) -> tuple[dict[str, Route], tuple[str, ...]] | None:
+        found = self._router.find(path)
+        if found is None and self._misses_routes:
+            late.load_rest()
+            self._misses_routes = False
+            self._router = Router(ROUTES + DIALECT_ROUTES + OTHER_ROUTES)
+            found = self._router.find(path)
+        return found
 
     async def handle(self, request: Request) -> Response:
         """Answer `request`. Never raises: an unexpected exception is logged and answered with a 500."""
@@ -155,7 +166,7 @@ class Api:
 
         Where it is not, `handle` refuses the request without its body.
         """
-        found = self.router.find(request.path)
+        found = self._routes_at(request.path)
         route = found[0].get("GET" if request.method == "HEAD" else request.method) if found is not None else None
         if route is None:
             return False
@@ -170,7 +181,7 @@ class Api:
     def refuse_unread(self, path: str, refused: Refused) -> Response:
         """Refuse a request whose body was not read to its end, in the words of its contract."""
         request_id = new_line_id("req", self.platform.engine.clock.now_ms())
-        found = self.router.find(path)
+        found = self._routes_at(path)
         dialect = next(iter(found[0].values())).dialect if found is not None else None
         caller = _nobody(request_id)
         status, body = self._render_refusal(caller, dialect, refused)
@@ -340,7 +351,7 @@ class Api:
         return status, encode(answer)
 
     def _find_routes(self, request: Request) -> tuple[dict[str, Route], tuple[str, ...]]:
-        found = self.router.find(request.path)
+        found = self._routes_at(request.path)
         if found is None:
             raise Refused(
                 "route_unknown",

@@ -21,7 +21,6 @@ once, when a definition is made at import.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
@@ -565,6 +564,8 @@ class Object(Parameter):
         if len(unknown) > 1:
             more = ", …" if len(unknown) > _UNKNOWN_SHOWN_MAX else ""
             raise Refused("parameter_unknown", f"Received unknown parameters: {', '.join(names)}{more}", param=names[0])
+        from difflib import get_close_matches  # Half as long to import as all of this file.
+
         close = get_close_matches(unknown[0], self._read, n=1, cutoff=0.7)
         hint = f". Did you mean {_member(name, close[0])}?" if close else ""
         raise Refused("parameter_unknown", f"Received unknown parameter: {names[0]}{hint}", param=names[0])

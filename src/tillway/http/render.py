@@ -13,6 +13,7 @@ from tillway.domain.refusal import Refused
 from tillway.engine.caller import Caller, Settings
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.core import Load
+from tillway.http import late
 from tillway.http.errors import render_refusal
 from tillway.http.routes import PRESENTERS
 from tillway.http.shapes import View, expand, render_record
@@ -43,6 +44,7 @@ class Renderer:
         self, caller: Caller, load: Load, record: Record | None, refusal: Refused | None
     ) -> tuple[int, bytes]:
         if caller.presenter:
+            late.load_rest()
             status, answer = await PRESENTERS[caller.presenter](load, record, refusal, caller)
             return status, encode(answer)
         if refusal is not None:

@@ -13,6 +13,7 @@ from tillway.domain.refusal import Refused
 from tillway.domain.wire_amounts import CONVERTED, convert
 from tillway.engine.client_secrets import ClientSecrets
 from tillway.engine.core import Load
+from tillway.http import late
 from tillway.store.codec import RECORD_TYPES
 
 Shape = Callable[[Any, "View"], dict[str, Any]]
@@ -85,11 +86,14 @@ def includable(object: str, field: str) -> Callable[[Include], Include]:
 
 
 def render_record(record: Record, view: View) -> dict[str, Any]:
+    if type(record) not in SHAPES:
+        late.load_rest()
     return SHAPES[type(record)](record, view)
 
 
 async def expand(node: Any, paths: tuple[str, ...], load: Load, view: View) -> None:
     """Replace ids in `node` by their objects, along `paths` such as `latest_charge.balance_transaction`."""
+    late.load_rest()
     budget = [EXPANSIONS_MAX]
     for path in paths:
         await _expand(node, path.split("."), path, load, view, budget)
@@ -101,6 +105,7 @@ def check_expansions(object: str, paths: tuple[str, ...], *, of: str = "") -> No
     It follows a path as far as types are known, whatever the values are. The rest, behind an id of unknown type, is
     checked during the expansion. The elements of a list are of the type `of`.
     """
+    late.load_rest()
     for path in paths:
         steps, here = path.split("."), object
         if object in ("list", "search_result"):
