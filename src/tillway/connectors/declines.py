@@ -1,7 +1,8 @@
 """Providers' reasons for a decline, in Stripe's codes: one table a provider, one row a reason. See docs/declines.md.
 
 A row is soft if another provider may accept the same card now, and hard if it may not: the card networks forbid to
-repeat after lost, stolen, closed and wrong cards. The engine does not yet try another provider after a soft decline.
+repeat after lost, stolen, closed and wrong cards. After a soft
+decline the engine tries the next provider of the routing (docs/routing.md).
 """
 
 from collections.abc import Mapping
@@ -43,6 +44,10 @@ _BROKEN = Reason("processing_error", "processing_error", soft=True)
 _CLOSED = Reason("card_declined", "no_action_taken")
 _REVOKED = Reason("card_declined", "revocation_of_all_authorizations")
 _DUPLICATE = Reason("card_declined", "duplicate_transaction")
+_CURRENCY = Reason("card_declined", "currency_not_supported")
+_OVER_LIMIT = Reason("card_declined", "withdrawal_count_limit_exceeded")
+_LACKS = Reason("card_declined", "card_not_supported", soft=True)
+"""The provider, and not the issuer, cannot take this kind of card or payment: another provider may."""
 
 PAYPAL: Final[Mapping[str, Reason]] = {
     "00N7": _BAD_CVC,
@@ -60,7 +65,7 @@ PAYPAL: Final[Mapping[str, Reason]] = {
     "1310": _BAD_AMOUNT,
     "1312": _BROKEN,
     "1317": _BROKEN,
-    "1320": Reason("card_declined", "currency_not_supported"),
+    "1320": _CURRENCY,
     "1330": _BAD_NUMBER,
     "1335": _NO_ACCOUNT,
     "1340": _BROKEN,
@@ -106,7 +111,7 @@ PAYPAL: Final[Mapping[str, Reason]] = {
     "8000": _BROKEN,
     "8010": _BROKEN,
     "8020": _BROKEN,
-    "8030": _NOT_SUPPORTED,
+    "8030": _LACKS,
     "8100": _BROKEN,
     "8110": _RETRY,
     "8220": _RETRY,
@@ -117,17 +122,90 @@ PAYPAL: Final[Mapping[str, Reason]] = {
     "9530": _CALL,
     "9540": _NOT_HONORED,
     "9600": _GENERIC,
+    "PCNR": _BROKEN,
     "PCVV": _BAD_CVC,
-    "PPAE": _NOT_SUPPORTED,
+    "PP06": _CLOSED,
+    "PPAB": _RESTRICTED,
+    "PPAD": _BAD_ADDRESS,
+    "PPAE": _LACKS,
+    "PPAG": _LACKS,
+    "PPAI": _BAD_AMOUNT,
+    "PPAR": _GENERIC,
+    "PPAU": _BROKEN,
+    "PPAV": _BAD_ADDRESS,
+    "PPAX": _BAD_AMOUNT,
+    "PPBG": _GENERIC,
+    "PPC2": _BAD_CVC,
     "PPCE": _BROKEN,
+    "PPCO": _LACKS,
+    "PPCR": _BROKEN,
+    "PPCT": _LACKS,
+    "PPCU": _CURRENCY,
+    "PPD3": _AUTHENTICATE,
+    "PPDC": _LACKS,
+    "PPDI": _LACKS,
+    "PPDT": _GENERIC,
+    "PPDV": _GENERIC,
+    "PPEF": _EXPIRED,
+    "PPEL": _TOO_OFTEN,
+    "PPER": _BROKEN,
     "PPEX": _EXPIRED,
-    "PPFR": _FRAUD,
-    "PPIF": _NO_FUNDS,
-    "PPRF": _FRAUD,
-    "PPTV": _TOO_OFTEN,
+    "PPFE": _GENERIC,
+    "PPFI": _GENERIC,
+    "PPFR": _RESTRICTED,
+    "PPFV": _BROKEN,
+    "PPGR": _BROKEN,
+    "PPH1": _BROKEN,
+    "PPIF": _BROKEN,
+    "PPII": _BROKEN,
+    "PPIM": _BROKEN,
+    "PPIT": _BROKEN,
+    "PPLR": _GENERIC,
+    "PPLS": _BROKEN,
+    "PPMB": _BROKEN,
+    "PPMC": _RESTRICTED,
+    "PPMD": _BROKEN,
+    "PPNC": _LACKS,
+    "PPNL": _TOO_OFTEN,
+    "PPNM": _BROKEN,
+    "PPNT": _BROKEN,
+    "PPPH": _BROKEN,
+    "PPPI": _BROKEN,
+    "PPPM": _LACKS,
+    "PPQC": _LACKS,
+    "PPRE": _GENERIC,
+    "PPRF": _GENERIC,
+    "PPRN": _NOT_PERMITTED,
+    "PPRR": _BROKEN,
+    "PPS0": _BROKEN,
+    "PPS1": _GENERIC,
+    "PPS2": _GENERIC,
+    "PPS3": _GENERIC,
+    "PPS4": _CURRENCY,
+    "PPS5": _GENERIC,
+    "PPS6": _BAD_AMOUNT,
+    "PPSC": _GENERIC,
+    "PPSD": _GENERIC,
+    "PPSE": _GENERIC,
+    "PPTE": _GENERIC,
+    "PPTF": _BROKEN,
+    "PPTI": _BROKEN,
+    "PPTR": _GENERIC,
+    "PPTT": _LACKS,
+    "PPTV": _GENERIC,
+    "PPUA": _BROKEN,
+    "PPUC": Reason("card_declined", "currency_not_supported", soft=True),
+    "PPUE": _LACKS,
+    "PPUI": _LACKS,
+    "PPUP": _LACKS,
+    "PPUR": _GENERIC,
+    "PPVC": _BROKEN,
+    "PPVE": _BROKEN,
+    "PPVT": _LACKS,
 }
-"""`processor_response.response_code` of PayPal (its OpenAPI file lists them, and their names are in
-https://developer.paypal.com/docs/api/orders/v2/#definition-processor_response). A code without a row is generic."""
+"""`processor_response.response_code` of PayPal. Its OpenAPI file lists them, and their names are in
+https://developer.paypal.com/serversdk/php/models/enumerations/processor-response-code/. Two are no declines: 0000
+(approved) and 1000 (partial authorization). A code without a row is generic."""
 
 STRIPE_SOFT: Final = frozenset(("try_again_later", "issuer_not_available", "processing_error", "reenter_transaction"))
 """The soft ones of Stripe's own codes, which pass unchanged (https://docs.stripe.com/declines/codes)."""
@@ -158,8 +236,8 @@ ADYEN: Final[Mapping[str, Reason]] = {
     "25": _RESTRICTED,
     "26": _REVOKED,
     "27": _NOT_HONORED,
-    "28": Reason("card_declined", "withdrawal_count_limit_exceeded"),
-    "29": Reason("card_declined", "withdrawal_count_limit_exceeded"),
+    "28": _OVER_LIMIT,
+    "29": _OVER_LIMIT,
     "31": _FRAUD,
     "32": _BAD_ADDRESS,
     "33": Reason("card_declined", "online_or_offline_pin_required"),
@@ -176,6 +254,7 @@ ADYEN: Final[Mapping[str, Reason]] = {
     "44": _NOT_SUPPORTED,
     "45": _NOT_SUPPORTED,
     "46": _TOO_OFTEN,
+    "50": Reason("card_declined", "revocation_of_authorization"),
 }
 """`refusalReasonCode` of Adyen (https://docs.adyen.com/development-resources/refusal-reasons). A code without a row is
 generic."""
